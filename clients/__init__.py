@@ -1,0 +1,3 @@
+"""CLIENT half of every method, same file names as the server halves. Imported as `fedimb.clients`.
+
+Registered as kind `client`."""

@@ -1,0 +1,1 @@
+"""Hydra configuration groups; package data, found as `pkg://fedimb.configs`."""

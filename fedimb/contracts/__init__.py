@@ -1,0 +1,3 @@
+"""What the two halves of a method agree on: message names, record keys, shapes. One file per method.
+
+Registered as kind `contract`."""

@@ -1,0 +1,183 @@
+"""Names in YAML to code: ``build(kind, name, **args)``.
+
+A part is registered by a decorator in a module of its kind's folder, or by an installed package through the
+entry-point group ``fedimb.<kind>``. Nothing is imported before it is asked for: ``build("loss", "focal")`` first
+tries the module of that name, and reads the whole folder only when it is not there.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from fedimb.errors import ConfigError, nearest
+
+KINDS = {
+    "source": "fedimb.data.sources",
+    "partition": "fedimb.data.partitioners",
+    "model": "fedimb.models",
+    "loss": "fedimb.training.losses",
+    "sampler": "fedimb.training.samplers",
+    "term": "fedimb.training.terms",
+    "calibration": "fedimb.training.calibrations",
+    "aggregator": "fedimb.aggregators",
+    "strategy": "fedimb.strategies",
+    "client": "fedimb.clients",
+    "contract": "fedimb.contracts",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered part: its factory (class or function) and the flags it declares."""
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    flags: dict[str, Any] = field(default_factory=dict)
+
+
+_entries: dict[tuple[str, str], Entry] = {}
+
+
+def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
+    """Decorator: make a class or function buildable as ``build(kind, name, ...)``.
+
+    Flags are what other parts may ask of it before building it (``adjusts_logits``, ``needs_prior``,
+    ``linear``, ``needs_individual_updates``, ``stackable``, ``changes_head``).
+
+    Raises:
+        ConfigError: unknown kind, or another object already has the name (two copies of a module under two
+            names, usually ``import strategies`` instead of ``import fedimb.strategies``).
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"cannot register '{name}': no kind '{kind}'.{nearest(kind, KINDS)}")
+
+    def add(factory: Any) -> Any:
+        old = _entries.get((kind, name))
+        if old is not None and old.factory.__module__ != factory.__module__:
+            raise ConfigError(
+                f"{kind} '{name}' is registered twice: by {old.factory.__module__} and {factory.__module__}"
+            )
+        _entries[(kind, name)] = Entry(kind, name, factory, flags)
+        return factory
+
+    return add
+
+
+def _installed(kind: str) -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=f"fedimb.{kind}")}
+
+
+@cache
+def _scan(kind: str) -> None:
+    package = importlib.import_module(KINDS[kind])
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{KINDS[kind]}.{module.name}")
+    for name in _installed(kind):
+        _load_installed(kind, name)
+
+
+def _load_installed(kind: str, name: str) -> None:
+    loaded = _installed(kind)[name].load()
+    if (kind, name) not in _entries:  # the package need not use the decorator: the entry point names it
+        register(kind, name, **getattr(loaded, "flags", {}))(loaded)
+
+
+def get(kind: str, name: str) -> Entry:
+    """The registered entry. Raises ConfigError with the nearest valid name."""
+    if kind not in KINDS:
+        raise ConfigError(f"no kind '{kind}'.{nearest(kind, KINDS)}")
+    if (kind, name) not in _entries:
+        module = f"{KINDS[kind]}.{name}"
+        if name.isidentifier() and importlib.util.find_spec(module) is not None:
+            importlib.import_module(module)
+        elif name in _installed(kind):
+            _load_installed(kind, name)
+    if (kind, name) not in _entries:
+        _scan(kind)
+    if (kind, name) not in _entries:
+        raise ConfigError(f"no {kind} '{name}'.{nearest(name, names(kind))}")
+    return _entries[(kind, name)]
+
+
+def names(kind: str) -> list[str]:
+    """All registered names of a kind, sorted."""
+    _scan(kind)
+    return sorted(name for k, name in _entries if k == kind)
+
+
+def flags(kind: str, name: str) -> dict[str, Any]:
+    """The flags a part declares."""
+    return get(kind, name).flags
+
+
+def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """Arguments a user may set: the factory's own, less those fedimb passes itself (see `check_args`)."""
+    return dict(inspect.signature(get(kind, name).factory).parameters)
+
+
+def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Validate YAML arguments against the factory's signature and annotations; returns them coerced.
+
+    Args:
+        args: what the configuration says.
+        given: parameter names fedimb itself passes when it builds the part (not settable, not missing).
+
+    Raises:
+        ConfigError: unknown argument (with the nearest name), missing argument, or wrong type.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    params = parameters(kind, name)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in params.values())
+    settable = {
+        k: p for k, p in params.items() if k not in given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    }
+    checked: dict[str, Any] = {}
+    for key, value in args.items():
+        if key not in settable:
+            if open_ended and key not in given:
+                checked[key] = value
+                continue
+            raise ConfigError(f"{kind} '{name}' has no argument '{key}'.{nearest(key, settable)}")
+        annotation = settable[key].annotation
+        if annotation is inspect.Parameter.empty:
+            checked[key] = value
+            continue
+        hints = inspect.get_annotations(_callable_of(get(kind, name).factory), eval_str=True)
+        adapter = TypeAdapter(
+            hints.get(key, annotation), config=ConfigDict(strict=False, arbitrary_types_allowed=True)
+        )
+        try:
+            checked[key] = adapter.validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"{kind} '{name}': {key}={value!r}: {first['msg']}") from None
+    missing = [k for k, p in settable.items() if p.default is p.empty and k not in checked]
+    if missing:
+        raise ConfigError(f"{kind} '{name}' needs {', '.join(missing)}")
+    return checked
+
+
+def _callable_of(factory: Any) -> Any:
+    return factory.__init__ if inspect.isclass(factory) else factory
+
+
+def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
+    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set.
+
+    Only names a factory asks for are passed from ``given``, so a loss that needs no prior need not mention it.
+
+    Raises:
+        ConfigError: see `get` and `check_args`.
+    """
+    given = given or {}
+    params = parameters(kind, name)
+    checked = check_args(kind, name, args, tuple(given))
+    return get(kind, name).factory(**checked, **{k: v for k, v in given.items() if k in params})

@@ -1,0 +1,3 @@
+"""Losses: modules called as `loss(logits, labels)`; may own parameters and see the prior.
+
+One file each; registered as kind `loss`."""
