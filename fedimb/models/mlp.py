@@ -1,0 +1,33 @@
+"""Multi-layer perceptron with ReLU: the yardstick's 64-48-10 by default."""
+
+import math
+
+from torch import Tensor, nn
+
+from fedimb.models.base import Classifier
+from fedimb.registry import register
+
+
+@register("model", "mlp", stackable=True)
+class MLP(Classifier):
+    """Flatten, then linear layers with ReLU between; the last hidden layer is ``features``.
+
+    Args:
+        hidden: widths of the hidden layers; empty makes it logistic regression.
+        n_classes: outputs (given by fedimb).
+        input_shape: shape of one input, without the batch axis (given by fedimb).
+    """
+
+    def __init__(self, n_classes: int, input_shape: tuple[int, ...], hidden: list[int] | None = None) -> None:
+        super().__init__()
+        widths = [math.prod(input_shape), *(hidden if hidden is not None else [48])]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(widths[-1], n_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Inputs [n, *input_shape] -> [n, hidden[-1]]."""
+        out: Tensor = self.body(x)
+        return out

@@ -1,0 +1,117 @@
+"""Flower records as files and as numbers: pack, unpack, payload size.
+
+One file format everywhere (query results, client state, checkpoints): safetensors, arrays under
+``record/key`` and everything else as JSON in its header. No pickle, so reading a file runs no code.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from safetensors import SafetensorError
+from safetensors.numpy import load as _load
+from safetensors.numpy import save as _save
+
+from fedimb.errors import FedimbError
+
+Arrays = dict[str, np.ndarray]
+
+
+def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
+    """Named numpy arrays as a Flower ArrayRecord (copies into np.save bytes)."""
+    return ArrayRecord({key: Array(np.asarray(value)) for key, value in arrays.items()})
+
+
+def to_numpy(record: ArrayRecord) -> Arrays:
+    """A Flower ArrayRecord as named numpy arrays, each a fresh writable copy."""
+    return {key: value.numpy() for key, value in record.items()}
+
+
+def payload_bytes(content: RecordDict) -> int:
+    """Bytes a message's content carries: array buffers, 8 per number, string and blob lengths (headers excluded)."""
+    total = 0
+    for record in content.values():
+        if isinstance(record, ArrayRecord):
+            total += sum(int(np.prod(a.shape, dtype=np.int64)) * np.dtype(a.dtype).itemsize for a in record.values())
+        else:
+            total += sum(_scalar_bytes(value) for value in record.values())
+    return total
+
+
+def _scalar_bytes(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(_scalar_bytes(item) for item in value)
+    return len(value) if isinstance(value, str | bytes) else 8
+
+
+def pack(content: RecordDict) -> bytes:
+    """A RecordDict as safetensors bytes; `unpack` restores it exactly."""
+    arrays: Arrays = {}
+    header: dict[str, Any] = {}
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            header[name] = {"kind": "arrays", "keys": list(record)}
+            arrays.update({f"{name}/{key}": np.ascontiguousarray(a.numpy()) for key, a in record.items()})
+        else:
+            kind = "metrics" if isinstance(record, MetricRecord) else "config"
+            header[name] = {"kind": kind, "values": {key: _encode(value) for key, value in record.items()}}
+    return _save(arrays, metadata={"records": json.dumps(header)})
+
+
+def unpack(data: bytes) -> RecordDict:
+    """Inverse of `pack`."""
+    arrays = _load(data)
+    header = json.loads(_metadata(data)["records"])
+    content = RecordDict()
+    for name, entry in header.items():
+        if entry["kind"] == "arrays":
+            content[name] = array_record({key: arrays[f"{name}/{key}"] for key in entry["keys"]})
+        else:
+            values = {key: _decode(value) for key, value in entry["values"].items()}
+            content[name] = MetricRecord(values) if entry["kind"] == "metrics" else ConfigRecord(values)
+    return content
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return metadata
+
+
+def _encode(value: Any) -> Any:
+    return {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def _decode(value: Any) -> Any:
+    return base64.b64decode(value["bytes"]) if isinstance(value, dict) else value
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> None:
+    """Write arrays and JSON-able ``info`` to one file that appears whole or not at all (temporary file + rename)."""
+    data = _save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata={"info": json.dumps(info)})
+    write_atomic(path, data)
+
+
+def load_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Inverse of `save_arrays`. Raises FedimbError when the file is missing or damaged."""
+    try:
+        data = path.read_bytes()
+        return _load(data), json.loads(_metadata(data)["info"])
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise FedimbError(f"cannot read {path}: {error}") from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file that is seen whole or not at all, also after a power cut (fsync before rename)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

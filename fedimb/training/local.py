@@ -1,0 +1,116 @@
+"""The one local loop: index batches on resident tensors, nothing else.
+
+No DataLoader, no optimiser bookkeeping per parameter: on small models these cost more than the arithmetic.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedimb.models.base import Classifier
+from fedimb.training.optim import build_optimizer
+from fedimb.training.spec import Sampler, TrainSpec
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What local training did.
+
+    Attributes:
+        steps: optimiser steps really run.
+        loss: mean batch loss over those steps (NaN when there was none).
+        examples: rows in the view trained on.
+        records: extra records of the local terms.
+    """
+
+    steps: int
+    loss: float
+    examples: int
+    records: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+
+def _batches(
+    sampler: Sampler, labels: Tensor, size: int, join_single: bool, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Index batches without end, epoch after epoch.
+
+    ``join_single``: a last batch of one row joins the one before, because BatchNorm cannot train on one row.
+    """
+    while True:
+        order = sampler.epoch(labels, generator)
+        batches = list(order.split(size))
+        if join_single and len(batches) > 1 and len(batches[-1]) == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+        yield from batches
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether any layer normalises over the batch."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+def train_locally(
+    model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, generator: torch.Generator
+) -> LocalResult:
+    """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
+
+    With an epoch's last short batch joined to the one before (BatchNorm models only) an epoch has one step less;
+    the number of epochs is kept, so fewer steps are run, and ``LocalResult.steps`` says how many.
+    """
+    if len(y) == 0 or spec.steps == 0:
+        return LocalResult(steps=0, loss=float("nan"), examples=len(y))
+    model.train()
+    spec.loss.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    trained = parameters + [p for p in spec.loss.parameters() if p.requires_grad]
+    optimizer = build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
+    for term in spec.terms:
+        term.setup(model, parameters)
+    needs_features = bool(getattr(spec.loss, "needs_features", False))
+
+    join = has_batch_norm(model)
+    steps = spec.steps
+    if join:
+        per_epoch = -(-len(y) // spec.batch_size)
+        if per_epoch > 1 and len(y) % spec.batch_size == 1:
+            steps -= steps // per_epoch
+        elif len(y) == 1:
+            steps = 0  # BatchNorm cannot train on one row at all
+    total = torch.zeros(())
+    batches = _batches(spec.sampler, y, spec.batch_size, join, generator)
+    for _ in range(steps):
+        rows = next(batches)
+        labels = y[rows]
+        features = model.features(x[rows])
+        logits = model.head(features)
+        loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)
+        objective = loss
+        for term in spec.terms:
+            extra = term.loss(model, features, logits, labels)
+            if extra is not None:
+                objective = objective + extra
+        gradients = list(torch.autograd.grad(objective, trained))
+        for term in spec.terms:
+            term.on_gradients(parameters, gradients[: len(parameters)])
+        optimizer.step(gradients)
+        total += loss.detach()
+
+    records: dict[str, dict[str, np.ndarray]] = {}
+    for term in spec.terms:
+        records.update(term.after(model, steps))
+    mean = float(total) / steps if steps else float("nan")
+    return LocalResult(steps=steps, loss=mean, examples=len(y), records=records)
+
+
+@torch.no_grad()
+def forward_batched(model: Classifier, x: Tensor, batch_size: int = 1024) -> tuple[Tensor, Tensor]:
+    """Evaluate without gradients: inputs [n, *shape] -> (features [n, d], logits [n, C]), in batches."""
+    model.eval()
+    parts = [(features := model.features(chunk), model.head(features)) for chunk in x.split(batch_size)]
+    if not parts:
+        width, classes = model.head.in_features, model.head.out_features
+        return torch.zeros(0, width), torch.zeros(0, classes)
+    return torch.cat([f for f, _ in parts]), torch.cat([z for _, z in parts])

@@ -1,0 +1,30 @@
+"""Balanced softmax: cross-entropy of the logits shifted by the log class prior.
+
+Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020, eq. 4:
+l(y, z) = -log( n_y exp(z_y) / sum_j n_j exp(z_j) ). Equal to logit adjustment in the loss with tau = 1
+(Menon et al. 2021). Predictions use the unshifted logits.
+"""
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedimb.registry import register
+from fedimb.training.prior import log_prior
+
+
+@register("loss", "balanced_softmax", adjusts_logits=True, needs_prior=True, stackable=True)
+class BalancedSoftmax(nn.Module):
+    """Args:
+    prior: class counts [C] the shift is computed from (given by fedimb; view, weighting and provenance as configured).
+    """
+
+    shift: Tensor
+
+    def __init__(self, prior: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("shift", log_prior(prior), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [n, C] float32 and labels [n] int64 -> scalar mean loss."""
+        return cross_entropy(logits + self.shift, labels)

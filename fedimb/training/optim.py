@@ -1,0 +1,53 @@
+"""Optimisers of the local loop: SGD by hand on whole parameter lists (no per-parameter Python), Adam from torch."""
+
+import torch
+from torch import Tensor
+
+
+class SGD:
+    """Plain SGD with heavy-ball momentum and L2 weight decay, as torch.optim.SGD computes it.
+
+    torch.optim.SGD costs as much as the arithmetic of a small model's step; this is four fused calls.
+    """
+
+    def __init__(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
+        self.parameters, self.lr, self.momentum, self.weight_decay = parameters, lr, momentum, weight_decay
+        self._velocity: list[Tensor] | None = None
+
+    @torch.no_grad()
+    def step(self, gradients: list[Tensor]) -> None:
+        """Update the parameters in place from their gradients (which may be overwritten)."""
+        if self.weight_decay:
+            torch._foreach_add_(gradients, self.parameters, alpha=self.weight_decay)
+        if self.momentum:
+            if self._velocity is None:
+                self._velocity = [g.clone() for g in gradients]
+            else:
+                torch._foreach_mul_(self._velocity, self.momentum)
+                torch._foreach_add_(self._velocity, gradients)
+            gradients = self._velocity
+        torch._foreach_add_(self.parameters, gradients, alpha=-self.lr)
+
+
+class Adam:
+    """torch.optim.Adam behind the same two-method surface."""
+
+    def __init__(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
+        self.parameters = parameters
+        self._adam = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, foreach=True)
+
+    def step(self, gradients: list[Tensor]) -> None:
+        """Update the parameters in place from their gradients."""
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+
+
+def build_optimizer(name: str, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> SGD | Adam:
+    """``sgd`` or ``adam``; the configuration has already been checked, so anything else is a KeyError."""
+    factories = {
+        "sgd": lambda: SGD(parameters, lr, momentum, weight_decay),
+        "adam": lambda: Adam(parameters, lr, weight_decay),
+    }
+    return factories[name]()

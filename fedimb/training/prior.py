@@ -1,0 +1,27 @@
+"""Class priors from counts: one rule for every consumer (losses and post-hoc calibration)."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def class_prior(counts: np.ndarray) -> np.ndarray:
+    """Counts [C] (any real dtype) -> probabilities [C] float64 summing to 1.
+
+    A class nobody holds gets the share of the rarest class somebody holds before normalising: with a prior of 0,
+    post-hoc adjustment would predict that class always. Source: ours.
+
+    Raises:
+        ValueError: a negative or non-finite count, or no row at all.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    if not np.isfinite(counts).all() or (counts < 0).any() or counts.sum() <= 0:
+        raise ValueError(f"class counts must be finite, not negative and not all zero; got {counts.tolist()}")
+    filled = np.where(counts > 0, counts, counts[counts > 0].min())
+    prior: np.ndarray = filled / filled.sum()
+    return prior
+
+
+def log_prior(counts: np.ndarray) -> Tensor:
+    """Log of `class_prior` as a float32 tensor [C]."""
+    return torch.from_numpy(np.log(class_prior(counts))).to(torch.float32)

@@ -1,0 +1,49 @@
+"""TrainSpec: local training as data. A client half returns one and never loops itself."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fedimb.training.terms.base import LocalTerm
+
+
+class Sampler(Protocol):
+    """Order of visit within one epoch."""
+
+    def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Labels [n] int64 -> positions int64; may be shorter or longer than n and repeat rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One client's local training in one round.
+
+    Attributes:
+        view: name of the view trained on (`fedimb.data.views`).
+        steps: optimiser steps; by default epochs x ceil(n_original / batch_size), the same for every method.
+        batch_size: rows per step; the last batch of an epoch may be shorter.
+        optimizer: ``sgd`` or ``adam``.
+        lr, momentum, weight_decay: its settings (weight decay is L2 on the gradient).
+        loss: module called as ``loss(logits, labels)`` -> scalar; one that sets ``needs_features = True`` is called
+            with ``features=`` too. Its own parameters, if any, are trained locally and stay local.
+        sampler: order of visit.
+        terms: local terms, applied in order.
+    """
+
+    view: str
+    steps: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    loss: nn.Module
+    sampler: Sampler
+    terms: tuple[LocalTerm, ...] = ()
+
+    def change(self, **changes: Any) -> "TrainSpec":
+        """A copy with some fields changed: what a method's client half usually returns."""
+        return replace(self, **changes)

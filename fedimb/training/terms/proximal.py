@@ -1,0 +1,39 @@
+"""FedProx's proximal term.
+
+Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, eq. 2:
+h_k(w; w^t) = F_k(w) + mu/2 ||w - w^t||^2. Applied as its gradient mu (w - w^t), which costs no graph.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fedimb.registry import register
+from fedimb.training.terms.base import LocalTerm
+
+
+@register("term", "proximal", stackable=True)
+class Proximal(LocalTerm):
+    """Args:
+    mu: strength, >= 0.
+
+    Raises:
+        ValueError: negative mu.
+    """
+
+    stackable = True
+
+    def __init__(self, mu: float) -> None:
+        if mu < 0:
+            raise ValueError(f"proximal mu must be >= 0; got {mu}")
+        self.mu = mu
+        self._start: list[Tensor] = []
+
+    def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
+        """Remember the received weights w^t."""
+        self._start = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def on_gradients(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
+        """gradients += mu (w - w^t)."""
+        drift = torch._foreach_sub(parameters, self._start)
+        torch._foreach_add_(gradients, drift, alpha=self.mu)
