@@ -1,0 +1,31 @@
+"""The client half of a method: what to train on, what to answer, what to send along. Never how to loop."""
+
+from typing import TYPE_CHECKING
+
+from flwr.app import RecordDict
+
+from fedimb.training.local import LocalResult
+from fedimb.training.spec import TrainSpec
+
+if TYPE_CHECKING:
+    from fedimb.run.client import ClientContext
+
+
+class Client:
+    """Base class; override what the method needs.
+
+    One object lives for one message, so nothing may be kept in attributes: what must survive is written to
+    ``context.state`` (a RecordDict), which is stored on disk with the version of the message that changed it.
+    """
+
+    def train_spec(self, spec: TrainSpec, context: "ClientContext") -> TrainSpec:
+        """Change how this round's local training goes: usually ``spec.change(view="coreset")``."""
+        return spec
+
+    def after_training(self, result: LocalResult, context: "ClientContext") -> RecordDict:
+        """Extra records for the train reply (keys ``x.*``, declared in the contract)."""
+        return RecordDict()
+
+    def query(self, name: str, content: RecordDict, context: "ClientContext") -> RecordDict:
+        """Answer one of the queries this method's contract declares."""
+        raise NotImplementedError(f"{type(self).__name__} declares query '{name}' and does not answer it")

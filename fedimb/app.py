@@ -1,0 +1,59 @@
+"""The Flower entry point of every client, on every engine: one ClientApp, a thin shell around `ClientRuntime`.
+
+The simulation engines and a hospital node call the same object; only where its data come from differs.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+from fedimb import registry
+from fedimb.config.load import from_json
+from fedimb.contracts.base import Contract
+from fedimb.data.federation import Federation
+from fedimb.data.views import ClientData
+from fedimb.privacy.door import exit_door
+from fedimb.run.client import ClientRuntime, client_id
+from fedimb.run.state import StateStore
+
+
+@lru_cache(maxsize=4)  # a worker serves the runs of a sweep one after another
+def _runtime(run_dir: str, config_json: str) -> ClientRuntime:
+    config = from_json(config_json)
+    federation = Federation.load(Path(run_dir))
+
+    def data_of(client: int) -> ClientData:
+        return ClientData(federation.store, federation.train[client], federation.validation[client])
+
+    return ClientRuntime(
+        config, data_of, StateStore(Path(run_dir) / "clients"), federation.n_classes, federation.input_shape
+    )
+
+
+def runtime(context: Context) -> ClientRuntime:
+    """The runtime of the run a message belongs to, built once per process."""
+    return _runtime(str(context.node_config["run-dir"]), str(context.run_config["cfg-json"]))
+
+
+def _contracts(context: Context) -> list[Contract]:
+    return runtime(context).contracts
+
+
+def _door(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    return exit_door(_contracts, message, context, call_next)
+
+
+app = ClientApp(mods=[_door])
+
+
+def _answer(message: Message, context: Context) -> Message:
+    return runtime(context).answer(message, client_id(context))
+
+
+app.train()(_answer)
+for _name in registry.names("contract"):
+    for _query in registry.build("contract", _name).queries:
+        app.query(_query)(_answer)

@@ -1,0 +1,51 @@
+"""Declarations of what leaves a site. A method's author only declares; the exit door checks."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Sensitivity = Literal["model", "aggregate", "individual", "operational"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record a client may send.
+
+    Attributes:
+        key: its name in the message; everything but the model's own ``arrays`` and ``metrics`` starts with ``x.``.
+        kind: ``arrays`` | ``metrics`` | ``config``.
+        content: what it holds, in words a data-protection officer reads.
+        sensitivity: ``model`` (weights), ``aggregate`` (sums over patients), ``individual`` (about one patient or
+            row), ``operational`` (steps, seconds, versions).
+        dtypes: allowed array dtypes; empty allows any that Flower carries.
+        max_bytes: most bytes of payload, None for no limit of its own (the model's weights).
+        optional: whether a reply may lack it.
+    """
+
+    key: str
+    kind: Literal["arrays", "metrics", "config"]
+    content: str
+    sensitivity: Sensitivity
+    dtypes: tuple[str, ...] = ()
+    max_bytes: int | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a method's two halves agree on.
+
+    Attributes:
+        name: the method's registered name.
+        train: records added to each train reply.
+        queries: reply records by query name. Query names are Python identifiers, unique over all contracts.
+        aggregation_weight: what ``aggregation_weight: auto`` means for the method: view | real | original | uniform.
+    """
+
+    name: str
+    train: tuple[Record, ...] = ()
+    queries: dict[str, tuple[Record, ...]] = field(default_factory=dict)
+    aggregation_weight: str = "view"
+
+    def __call__(self) -> "Contract":
+        """A contract is its own factory, so the registry builds it like any other part."""
+        return self

@@ -1,0 +1,41 @@
+"""What every run's clients send, whatever the method."""
+
+from fedimb.contracts.base import Contract, Record
+from fedimb.registry import register
+
+ARRAYS = "arrays"
+METRICS = "metrics"
+BUFFERS = "x.buffers"
+CONFUSION = "x.confusion"
+COUNTS = "x.counts"
+PRIOR = "x.prior"
+STEP = "x.fedimb"
+STATE = "x.state"
+
+CLASS_COUNTS = "class_counts"
+"""Query: the client's class counts [C] int64 in the view named by the content's config record."""
+
+PLATFORM = Contract(
+    name="platform",
+    train=(
+        Record(ARRAYS, "arrays", "trainable weights after local training", "model"),
+        Record(METRICS, "metrics", "training loss, rows used, steps, seconds", "operational", max_bytes=4096),
+        Record(BUFFERS, "arrays", "the model's buffers (BatchNorm statistics)", "model", optional=True),
+        Record(
+            CONFUSION,
+            "arrays",
+            "integer confusion matrix of the received model on the validation view",
+            "aggregate",
+            dtypes=("int64",),
+            optional=True,
+        ),
+        Record(STATE, "config", "version of the state kept at the client", "operational", max_bytes=64, optional=True),
+    ),
+    queries={
+        CLASS_COUNTS: (
+            Record(COUNTS, "arrays", "rows per class", "aggregate", dtypes=("int64",)),
+            Record(STATE, "config", "version of the state kept at the client", "operational", max_bytes=64, optional=True),
+        )
+    },
+)
+register("contract", "platform")(PLATFORM)

@@ -1,0 +1,266 @@
+"""The client side of a run: one resident model, one answer per message. The same code in simulation and at a node."""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedimb import registry
+from fedimb.config.schema import RunConfig
+from fedimb.contracts import platform as names
+from fedimb.contracts.base import Contract
+from fedimb.data.views import ClientData
+from fedimb.evaluation.confusion import confusion_matrix
+from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.records import array_record
+from fedimb.run.state import StateStore
+from fedimb.seeds import Stream, seed_int, torch_generator
+from fedimb.training.local import LocalResult, forward_batched, train_locally
+from fedimb.training.spec import TrainSpec
+
+_CACHED_CLIENTS = 512
+
+
+@dataclass
+class ClientContext:
+    """What a method's client half sees while it answers one message.
+
+    Attributes:
+        client: stable client id.
+        round, step: global training round and message version.
+        data: the client's views.
+        state: its persistent state; change it in place, it is saved if its content changed.
+        model: the resident model, loaded with whatever weights the message carried.
+        config: the resolved run configuration.
+        counts: class counts [C] the prior is made of, or None.
+    """
+
+    client: int
+    round: int
+    step: int
+    data: ClientData
+    state: RecordDict
+    model: Classifier
+    config: RunConfig
+    counts: np.ndarray | None
+
+    def generator(self, stream: Stream = Stream.METHOD) -> torch.Generator:
+        """This client's own generator for this round and purpose."""
+        return torch_generator(self.config.seed, stream, self.round, self.client)
+
+    def rng(self, stream: Stream = Stream.METHOD) -> np.random.Generator:
+        """As `generator`, for NumPy."""
+        return np.random.default_rng(seed_int(self.config.seed, stream, self.round, self.client))
+
+
+class ClientRuntime:
+    """Answers the messages of one run's clients, one after another, with one model in memory.
+
+    Args:
+        config: resolved run configuration.
+        data_of: client id -> its data.
+        store: where client state lives.
+        n_classes, input_shape: what the model is built for.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data_of: Callable[[int], ClientData],
+        store: StateStore,
+        n_classes: int,
+        input_shape: tuple[int, ...],
+    ) -> None:
+        self.config, self.store, self.n_classes = config, store, n_classes
+        self._data_of = data_of
+        self._data: OrderedDict[int, ClientData] = OrderedDict()
+        self.model: Classifier = build_model(config, n_classes, input_shape)
+        self.contracts = contracts_of(config)
+        self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
+        self._decoded: tuple[ArrayRecord, dict[str, Tensor]] | None = None
+
+    def data(self, client: int) -> ClientData:
+        """The client's data, kept for the clients used last."""
+        if client not in self._data:
+            self._data[client] = self._data_of(client)
+            if len(self._data) > _CACHED_CLIENTS:
+                self._data.popitem(last=False)
+        self._data.move_to_end(client)
+        return self._data[client]
+
+    def answer(self, message: Message, client: int) -> Message:
+        """Handle one ``train`` or ``query.<name>`` message."""
+        content = message.content
+        step = content[names.STEP]
+        base = int(step["state-base"])  # type: ignore[arg-type,index]
+        version = int(step["step"])  # type: ignore[arg-type,index]
+        state = self.store.load(client, base)
+        before = fingerprint(state)
+        context = ClientContext(
+            client=client,
+            round=int(step["round"]),  # type: ignore[arg-type,index]
+            step=version,
+            data=self.data(client),
+            state=state,
+            model=self.model,
+            config=self.config,
+            counts=content[names.PRIOR]["counts"].numpy() if names.PRIOR in content else None,  # type: ignore[union-attr]
+        )
+        for key in (names.ARRAYS, names.BUFFERS):
+            if key in content:
+                load_into(self.model, self._tensors(content.array_records[key]))
+        category, _, action = message.metadata.message_type.partition(".")
+        # Layers such as dropout draw from torch's global generator: seed it for this client only.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_int(self.config.seed, Stream.TRAIN, context.round, client))
+            if category == "train":
+                reply = self._train(context, evaluate=bool(step.get("evaluate", False)))  # type: ignore[union-attr]
+            else:
+                reply = self._query(action, content, context)
+        if fingerprint(state) != before:
+            keep = (int(step["state-keep"]), base)  # type: ignore[arg-type,index]
+            self.store.save(client, version, state, keep)
+            reply[names.STATE] = ConfigRecord({"version": version})
+        return Message(reply, reply_to=message)
+
+    def _tensors(self, record: ArrayRecord) -> dict[str, Tensor]:
+        # All clients of a lane receive the same record object: decode it once.
+        if self._decoded is None or self._decoded[0] is not record:
+            self._decoded = (record, {key: torch.from_numpy(array.numpy()) for key, array in record.items()})
+        return self._decoded[1]
+
+    def _halves(self) -> list[tuple[Contract, Any]]:
+        return [
+            (contract, build_half(name, args))
+            for contract, (name, args) in zip(self.contracts[1:], self.config.strategy.items(), strict=True)
+        ]
+
+    def base_spec(self, context: ClientContext) -> TrainSpec:
+        """Local training as configured, before any method changes it."""
+        local = self.config.local
+        original = len(context.data.rows("train"))
+        given = {"n_classes": self.n_classes, "prior": self._prior(context)}
+        return TrainSpec(
+            view="train",
+            steps=local.epochs * math.ceil(original / local.batch_size),
+            batch_size=local.batch_size,
+            optimizer=local.optimizer,
+            lr=local.lr,
+            momentum=local.momentum,
+            weight_decay=local.weight_decay,
+            loss=_build("loss", self.config.loss, given),
+            sampler=_build("sampler", self.config.sampler, {}),
+            terms=tuple(_build("term", term, {}) for term in self.config.aggregator.get("terms") or []),
+        )
+
+    def _prior(self, context: ClientContext) -> np.ndarray | None:
+        if self.config.prior.provenance == "local":
+            return context.data.counts(self.config.prior.view)
+        return context.counts
+
+    def _train(self, context: ClientContext, evaluate: bool) -> RecordDict:
+        started = time.perf_counter()
+        reply = RecordDict()
+        if evaluate and len(context.data.rows("validation")):
+            x, y = context.data.tensors("validation")
+            predictions = forward_batched(self.model, x)[1].argmax(1)
+            matrix = confusion_matrix(y.numpy(), predictions.numpy(), self.n_classes)
+            reply[names.CONFUSION] = array_record({"matrix": matrix})
+        spec, halves = self.base_spec(context), self._halves()
+        for _, half in reversed(halves):  # innermost first, so an outer method has the last word
+            spec = half.train_spec(spec, context)
+        x, y = context.data.tensors(spec.view)
+        metrics: dict[str, float] = {}
+        if self._start_loss:
+            with torch.no_grad():
+                metrics["start_loss"] = float(spec.loss(forward_batched(self.model, x)[1], y)) if len(y) else 0.0
+        generator = context.generator(Stream.TRAIN)
+        result = train_locally(self.model, x, y, spec, generator)
+        metrics |= {
+            "num-examples": self._weight(context, result),
+            "train_loss": result.loss,
+            "steps": float(result.steps),
+            "examples": float(result.examples),
+            "seconds": time.perf_counter() - started,
+        }
+        reply[names.ARRAYS] = array_record(parameters_of(self.model))
+        reply[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
+        if buffers := buffers_of(self.model):
+            reply[names.BUFFERS] = array_record(buffers)
+        for key, arrays in result.records.items():
+            reply[key] = array_record(arrays)
+        for _, half in reversed(halves):
+            for key, record in half.after_training(result, context).items():
+                reply[key] = record
+        return reply
+
+    def _weight(self, context: ClientContext, result: LocalResult) -> float:
+        match resolved_weight(self.config, self.contracts):
+            case "uniform":
+                return 1.0 if result.examples else 0.0
+            case "original":
+                return float(len(context.data.rows("train")))
+            case _:  # "view", and "real" until a method adds rows that are not real
+                return float(result.examples)
+
+    def _query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
+        if name == names.CLASS_COUNTS:
+            view = str(content.config_records["view"]["name"])
+            counts = context.data.counts(view).astype(np.int64)
+            return RecordDict({names.COUNTS: array_record({"counts": counts})})
+        for contract, half in self._halves():
+            if name in contract.queries:
+                answer: RecordDict = half.query(name, content, context)
+                return answer
+        raise KeyError(f"no method of this run answers query '{name}'")
+
+
+def _build(kind: str, config: dict[str, Any], given: dict[str, Any]) -> Any:
+    return registry.build(kind, config["name"], given, **{k: v for k, v in config.items() if k != "name"})
+
+
+def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) -> Classifier:
+    """The configured model with weights drawn from the run's INIT stream (the caller's generators are untouched)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_int(config.seed, Stream.INIT))
+        model: Classifier = _build("model", config.model, {"n_classes": n_classes, "input_shape": input_shape})
+    return model
+
+
+def build_half(name: str, args: dict[str, Any]) -> Any:
+    """A method's client half; of the strategy's arguments it gets those its constructor names."""
+    wanted = registry.parameters("client", name)
+    return registry.build("client", name, **{k: v for k, v in args.items() if k in wanted})
+
+
+def contracts_of(config: RunConfig) -> list[Contract]:
+    """The platform's contract, then one per method, outermost first."""
+    return [registry.build("contract", name) for name in ("platform", *config.strategy)]
+
+
+def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
+    """What ``aggregation_weight: auto`` means for this run: the outermost method's default."""
+    if config.aggregation_weight != "auto":
+        return config.aggregation_weight
+    return contracts[1].aggregation_weight if len(contracts) > 1 else "view"
+
+
+def fingerprint(state: RecordDict) -> tuple[Any, ...]:
+    """A cheap value that changes when a state's content does (array bytes are hashed by Python)."""
+    return tuple(
+        (name, key, hash(value.data) if isinstance(record, ArrayRecord) else repr(value))
+        for name, record in state.items()
+        for key, value in record.items()
+    )
+
+
+def client_id(context: Context) -> int:
+    """The stable client id of the node a message is handled for."""
+    return int(context.node_config["partition-id"])

@@ -1,0 +1,59 @@
+"""Client state: a small store on disk, the same in simulation and at a node.
+
+Keyed by (federation, run id, site) and versioned by the message that wrote it. Each message names the version it
+builds on, so a run resumed from a checkpoint finds the state that belongs to that checkpoint, whatever was
+written afterwards. Written by temporary file and rename.
+"""
+
+import contextlib
+from pathlib import Path
+
+from flwr.app import RecordDict
+
+from fedimb.errors import FedimbError
+from fedimb.records import pack, unpack, write_atomic
+
+LOST = 1302
+"""Error code of the reply of a client that lacks the version asked for (``state_lost``)."""
+
+
+class StateLost(FedimbError):
+    """The version asked for is not here: the disk was wiped or the run folder moved without its state."""
+
+
+class StateStore:
+    """State of the clients of one run below one folder.
+
+    Args:
+        root: ``<somewhere>/<federation>/<run id>``; created on first write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def _file(self, client: int, version: int) -> Path:
+        return self.root / f"client-{client:06d}" / f"v{version:09d}.safetensors"
+
+    def load(self, client: int, version: int) -> RecordDict:
+        """The state as written by message ``version``; version 0 is the empty state every client starts with.
+
+        Raises:
+            StateLost: that version is not on disk.
+        """
+        if version == 0:
+            return RecordDict()
+        path = self._file(client, version)
+        try:
+            return unpack(path.read_bytes())
+        except FileNotFoundError:
+            raise StateLost(f"state_lost: client {client} has no state of version {version} ({path})") from None
+
+    def save(self, client: int, version: int, state: RecordDict, keep: tuple[int, ...]) -> None:
+        """Write a version, then drop every other version not in ``keep`` (what a checkpoint may still name)."""
+        path = self._file(client, version)
+        write_atomic(path, pack(state))
+        kept = {self._file(client, v).name for v in keep} | {path.name}
+        for old in path.parent.glob("v*.safetensors"):
+            if old.name not in kept:
+                with contextlib.suppress(FileNotFoundError):
+                    old.unlink()

@@ -1,0 +1,92 @@
+"""The steps a method's program is made of. The one loop executes, journals, checkpoints and replays them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flwr.app import RecordDict
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """``n`` training rounds of a model (``global`` or a name the method registered). Sends None to the program."""
+
+    n: int
+    model: str = "global"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One message to every client that holds data and one reply each; sends ``list[Reply]`` sorted by client id.
+
+    Args:
+        name: the query, declared by the method's contract; a Python identifier.
+        content: what all clients receive.
+        model: which model's weights travel along; None for none.
+    """
+
+    name: str
+    content: RecordDict = field(default_factory=RecordDict)
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class ServerWork:
+    """Work at the server whose result must survive a restart; sends the RecordDict ``fn`` returned (or None)."""
+
+    name: str
+    fn: Callable[[], RecordDict | None]
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Fresh weights and a rebuilt aggregator for a model. Sends None."""
+
+    model: str = "global"
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A person must act. The run ends with exit code 75; on resume ``ready`` is asked, and if it is not (or None:
+    resuming is the sign) the run goes on. Sends None.
+    """
+
+    reason: str
+    ready: Callable[[], bool] | None = None
+
+
+Step = Rounds | Query | ServerWork | Reset | Wait
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's answer to a `Query`."""
+
+    client: int
+    content: RecordDict
+
+
+def name_of(step: Step) -> str:
+    """What the journal, progress and errors call a step."""
+    match step:
+        case Rounds(n=n, model=model):
+            return f"Rounds({n}" + (f", {model})" if model != "global" else ")")
+        case Query(name=name) | ServerWork(name=name):
+            return f"{type(step).__name__}({name})"
+        case Wait(reason=reason):
+            return f"Wait({reason})"
+        case Reset(model=model):
+            return f"Reset({model})"
+
+
+def replies_to_record(replies: Sequence[Reply]) -> RecordDict:
+    """Replies as one RecordDict (keys ``<client>/<record>``), so a step's result is saved like any content."""
+    return RecordDict({f"{r.client}/{key}": value for r in replies for key, value in r.content.items()})
+
+
+def record_to_replies(record: RecordDict, clients: Sequence[int]) -> list[Reply]:
+    """Inverse of `replies_to_record`; ``clients`` are those that replied (a reply may be empty)."""
+    contents: dict[int, RecordDict] = {client: RecordDict() for client in clients}
+    for key, value in record.items():
+        client, _, name = key.partition("/")
+        contents[int(client)][name] = value
+    return [Reply(client, contents[client]) for client in sorted(contents)]
