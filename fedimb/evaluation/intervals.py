@@ -1,0 +1,193 @@
+"""How sure a number is: over the test samples of one run (Wilson, bootstrap), and over seeds (t).
+
+The two answer different questions. Wilson and the bootstrap hold the trained model fixed and ask what another
+test set would say; the t interval asks what another seed (partition, initialisation, batch order) would say.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedimb.evaluation.confusion import check_matrix
+from fedimb.evaluation.metrics import score_arrays
+
+Floats = NDArray[np.float64]
+_CHUNK_CELLS = 4_000_000  # 32 MB of int64 counts at a time: 2,000 resamples of 100 classes would be 160 MB
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, as .95; got {level}")
+
+
+def wilson(successes: ArrayLike, totals: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Wilson's score interval (1927, no continuity correction) for a share, here a class's recall.
+
+    Unlike mean +- 1.96 sd it stays inside [0, 1] and is not of width 0 when all or none of a rare class are
+    found.
+
+    Args:
+        successes: counts, any shape (for recall: the diagonal).
+        totals: counts of trials, broadcastable to it (for recall: the row sums).
+        level: confidence level.
+
+    Returns:
+        (low, high), float64 of the broadcast shape; NaN where the total is 0.
+
+    Raises:
+        ValueError: a success count below 0 or above its total, or a level outside (0, 1).
+    """
+    from scipy.special import ndtri
+
+    _check_level(level)
+    hits, trials = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(totals, np.float64))
+    if not ((hits >= 0) & (hits <= trials)).all():
+        raise ValueError("wilson needs 0 <= successes <= totals everywhere")
+    n = np.where(trials > 0, trials, np.nan)
+    z2 = float(ndtri(0.5 + level / 2)) ** 2
+    share = hits / n
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
+    # The bounds are exactly 0 and 1 at the ends; rounding must not say -1e-17.
+    low = np.where(hits == 0, np.minimum(0.0, n), np.maximum(centre - half, 0.0))
+    high = np.where(hits == trials, np.minimum(1.0, n), np.minimum(centre + half, 1.0))
+    return low, high
+
+
+def resample(matrix: ArrayLike, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Confusion matrices of test sets drawn again with replacement within each class.
+
+    Drawing n_c samples of class c with replacement is one multinomial(n_c, row / n_c) per row, so no sample
+    is needed, only the matrix. Class sizes stay as they are: a stratified bootstrap.
+
+    Args:
+        matrix: integer counts [C, C].
+        resamples: B, at least 1.
+        rng: see `fedimb.seeds` (Stream.BOOTSTRAP).
+
+    Returns:
+        int64 [B, C, C], row sums as in ``matrix``.
+
+    Raises:
+        ValueError: not one integer confusion matrix, or resamples below 1.
+    """
+    counts = check_matrix(matrix)
+    if counts.ndim != 2 or counts.dtype.kind != "i":
+        raise ValueError(
+            f"the bootstrap draws whole samples: need integers [C, C]; got {counts.dtype} {counts.shape}"
+        )
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1; got {resamples}")
+    sizes = counts.sum(1)
+    shares = counts / np.maximum(sizes, 1)[:, None]
+    # A class without samples draws 0 of anything, but NumPy still wants its shares to be a distribution.
+    shares[sizes == 0, 0] = 1.0
+    return rng.multinomial(sizes, shares, size=(resamples, len(sizes))).astype(np.int64, copy=False)
+
+
+def _interval(point: float, draws: Floats, level: float) -> tuple[float, float]:
+    defined = draws[~np.isnan(draws)]
+    if np.isnan(point) or defined.size == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [0.5 - level / 2, 0.5 + level / 2])
+    return float(low), float(high)
+
+
+def _chunks(resamples: int, n_classes: int) -> list[int]:
+    size = max(1, _CHUNK_CELLS // (n_classes * n_classes))
+    return [min(size, resamples - start) for start in range(0, resamples, size)]
+
+
+def bootstrap(
+    matrix: ArrayLike,
+    metric: Callable[[NDArray[np.int64]], float],
+    resamples: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval of any score by the stratified bootstrap (Efron 1979; see `resample`).
+
+    Percentiles are not bias-corrected: for the lowest of many recalls the interval lies somewhat low. A
+    score at its bound (every sample of every class found) gets an interval of width 0; Wilson's is the one
+    to read there.
+
+    Args:
+        matrix: integer counts [C, C].
+        metric: takes one int64 [C, C], returns a number; NaN for undefined.
+        resamples: how many; 2,000 or more for figures that are published.
+        rng: the generator drawn from.
+        level: confidence level.
+
+    Returns:
+        (low, high); NaN, NaN when the score of ``matrix`` itself is NaN. Resamples on which it is NaN are
+        left out.
+
+    Raises:
+        ValueError: see `resample`; a level outside (0, 1).
+    """
+    _check_level(level)
+    counts = np.asarray(matrix)
+    draws = [
+        float(metric(one))
+        for size in _chunks(resamples, counts.shape[-1])
+        for one in resample(counts, size, rng)
+    ]
+    return _interval(float(metric(counts.astype(np.int64))), np.asarray(draws), level)
+
+
+def bootstrap_scores(
+    matrix: ArrayLike,
+    minority: Sequence[int],
+    resamples: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """`bootstrap` of every name in `metrics.SCORES` from one set of resamples, a stack at a time.
+
+    Returns:
+        {score name: (low, high)}.
+
+    Raises:
+        ValueError: see `bootstrap` and `metrics.score_arrays`.
+    """
+    _check_level(level)
+    counts = np.asarray(matrix)
+    point = score_arrays(counts, minority)
+    parts = [
+        score_arrays(resample(counts, size, rng), minority) for size in _chunks(resamples, counts.shape[-1])
+    ]
+    return {
+        name: _interval(float(value), np.concatenate([part[name] for part in parts]), level)
+        for name, value in point.items()
+    }
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean over seeds with Student's t interval, n - 1 degrees of freedom.
+
+    Args:
+        values: one number per seed, shape [n].
+        level: confidence level.
+
+    Returns:
+        (mean, low, high). The bounds are NaN with fewer than 2 seeds; all three are NaN with none, or when a
+        value is NaN: leaving out the seeds that failed is for the caller to decide and to say. Not clipped
+        to [0, 1].
+
+    Raises:
+        ValueError: a level outside (0, 1), or values that are not one-dimensional.
+    """
+    from scipy.special import stdtrit
+
+    _check_level(level)
+    numbers = np.asarray(values, np.float64)
+    if numbers.ndim != 1:
+        raise ValueError(f"t_interval takes one number per seed, shape [n]; got shape {numbers.shape}")
+    if numbers.size == 0 or np.isnan(numbers).any():
+        return float("nan"), float("nan"), float("nan")
+    mean = float(numbers.mean())
+    if numbers.size < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stdtrit(numbers.size - 1, 0.5 + level / 2) * numbers.std(ddof=1) / np.sqrt(numbers.size))
+    return mean, mean - half, mean + half

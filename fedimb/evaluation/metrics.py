@@ -1,0 +1,189 @@
+"""Scores from a confusion matrix, all of them, so that every number reported has one source.
+
+What is undefined is NaN, never a silent 0, and `defined_classes` says over how many classes a mean was
+taken. A class without true samples has no recall; it is left out of every mean even when it was predicted
+(its false positives already lower the recall of the classes they were taken from). This is scikit-learn's
+``recall_score`` and ``f1_score`` with ``labels=`` the classes present, and its ``balanced_accuracy_score``;
+it is not ``recall_score(average="macro")`` by default, which counts an absent but predicted class as 0.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedimb.evaluation.confusion import check_matrix
+
+SCORES = (
+    "accuracy",
+    "macro_recall",
+    "minority_recall",
+    "min_class_recall",
+    "g_mean",
+    "macro_f1",
+    "mcc",
+    "defined_classes",
+)
+
+Floats = NDArray[np.float64]
+_LONGEST_CLASS_NAME = 100  # MLflow refuses keys over 250 characters; prefixes need room too
+
+
+def _ratio(top: ArrayLike, bottom: ArrayLike) -> Floats:
+    """top / bottom in float64, NaN where bottom is 0."""
+    top, bottom = np.broadcast_arrays(np.asarray(top, np.float64), np.asarray(bottom, np.float64))
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+
+
+def _mean_defined(values: Floats) -> Floats:
+    """Mean of the last axis over entries that are not NaN; NaN when there are none."""
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
+
+
+def per_class_recall(matrix: ArrayLike) -> Floats:
+    """Share of each class's samples that were found: diagonal / row sum.
+
+    Args:
+        matrix: counts [..., C, C], rows = true class.
+
+    Returns:
+        float64 [..., C]; NaN for a class without true samples.
+
+    Raises:
+        ValueError: not a confusion matrix.
+    """
+    counts = check_matrix(matrix)
+    return _ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
+
+
+def _root(square: ArrayLike) -> Floats:
+    return np.sqrt(np.maximum(np.asarray(square, np.float64), 0.0))
+
+
+def _mcc(counts: NDArray[np.generic]) -> Floats:
+    """Gorodkin's R_K: (c s - sum_k p_k t_k) / sqrt((s^2 - sum p_k^2)(s^2 - sum t_k^2))."""
+    true, predicted = counts.sum(-1), counts.sum(-2)
+    total, correct = true.sum(-1), np.trace(counts, axis1=-2, axis2=-1)
+    top = correct * total - (predicted * true).sum(-1)
+    # Rooted apart: the product of two squares of counts would overflow int64 beyond some 50,000 samples.
+    spread_true = _root(total * total - (true * true).sum(-1))
+    spread_predicted = _root(total * total - (predicted * predicted).sum(-1))
+    return _ratio(top, spread_true * spread_predicted)
+
+
+def score_arrays(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, Floats]:
+    """`scores` for a stack of matrices at once, as the bootstrap needs it.
+
+    Args:
+        matrix: counts [..., C, C].
+        minority: class ids of the minority classes; may be empty.
+
+    Returns:
+        each name of `SCORES` with float64 [...].
+
+    Raises:
+        ValueError: not a confusion matrix, or a minority class id outside 0..C-1 or given twice.
+    """
+    counts = check_matrix(matrix)
+    n_classes = counts.shape[-1]
+    rare = [int(c) for c in minority]
+    if wrong := [c for c in rare if not 0 <= c < n_classes]:
+        raise ValueError(f"minority class {wrong[0]} does not exist; class ids go from 0 to {n_classes - 1}")
+    if len(set(rare)) != len(rare):
+        raise ValueError(f"minority classes {rare} name a class twice: each counts once in the mean")
+    recall = per_class_recall(counts)
+    defined = ~np.isnan(recall)
+    some = defined.any(-1)
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    support, called = counts.sum(-1), counts.sum(-2)
+    with np.errstate(divide="ignore"):  # log 0 = -inf is what makes one unfound class a G-mean of 0
+        logs = np.log(np.where(defined, recall, 1.0))
+    f1 = np.where(defined, _ratio(2 * hits, support + called), np.nan)
+    return {
+        "accuracy": _ratio(hits.sum(-1), support.sum(-1)),
+        "macro_recall": _mean_defined(recall),
+        "minority_recall": _mean_defined(recall[..., rare]),
+        "min_class_recall": np.where(some, np.where(defined, recall, np.inf).min(-1), np.nan),
+        "g_mean": np.exp(_ratio(logs.sum(-1), defined.sum(-1))),
+        "macro_f1": _mean_defined(f1),
+        "mcc": _mcc(counts),
+        "defined_classes": defined.sum(-1).astype(np.float64),
+    }
+
+
+def scores(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, float]:
+    """Every score of one confusion matrix.
+
+    ============================ ===========================================================================
+    accuracy                     correct / all
+    macro_recall                 mean recall of the defined classes (= balanced accuracy)
+    minority_recall              mean recall of the defined minority classes, the headline; NaN if none
+    min_class_recall             lowest recall of a defined class
+    g_mean                       geometric mean of the recalls; 0 as soon as one defined class is never found
+    macro_f1                     mean over defined classes of 2 TP / (true + predicted)
+    mcc                          Matthews correlation for many classes (Gorodkin 2004, doi:10.1016/
+                                 j.compbiolchem.2004.09.006); NaN where the formula is 0/0, that is a single
+                                 true class or a single predicted class. scikit-learn returns 0 there.
+    defined_classes              classes with at least one true sample: what the means above are over
+    ============================ ===========================================================================
+
+    Args:
+        matrix: counts [C, C], rows = true class, columns = predicted class.
+        minority: class ids of the minority classes; may be empty.
+
+    Returns:
+        the names of `SCORES`, in that order, as Python floats; NaN where undefined.
+
+    Raises:
+        ValueError: see `score_arrays`.
+    """
+    counts = check_matrix(matrix)
+    if counts.ndim != 2:
+        raise ValueError(f"scores takes one matrix [C, C]; got {counts.shape} (score_arrays takes stacks)")
+    return {name: float(value) for name, value in score_arrays(counts, minority).items()}
+
+
+def recall_keys(class_names: Sequence[str]) -> list[str]:
+    """``recall/<id>_<name>`` for each class: legal MLflow keys that sort by class id.
+
+    Ids are padded with zeros (at least two digits), so class 10 comes after class 9. In names, everything
+    but letters, digits, ``_ - .`` and space becomes ``_``: a slash would nest the key, a colon is refused on
+    Windows.
+    """
+    width = max(2, len(str(len(class_names) - 1)))
+    keys = []
+    for class_id, name in enumerate(class_names):
+        legal = re.sub(r"[^\w.\- ]", "_", str(name))[:_LONGEST_CLASS_NAME].strip()
+        keys.append(f"recall/{class_id:0{width}d}" + (f"_{legal}" if legal else ""))
+    return keys
+
+
+def metric_names(class_names: Sequence[str], prefix: str = "test") -> list[str]:
+    """The keys `named_scores` returns, in its order."""
+    return [f"{prefix}/{name}" for name in (*SCORES, *recall_keys(class_names))]
+
+
+def named_scores(
+    matrix: ArrayLike, minority: Sequence[int], class_names: Sequence[str], prefix: str = "test"
+) -> dict[str, float]:
+    """`scores` and every class's recall under the names they are logged by.
+
+    Args:
+        matrix: counts [C, C].
+        minority: class ids of the minority classes.
+        class_names: C names, by class id.
+        prefix: ``test`` for the server's test set, ``client`` for the clients' summed matrices.
+
+    Returns:
+        ``test/macro_recall``, ..., ``test/recall/00_<name>``, ...; NaN where undefined.
+
+    Raises:
+        ValueError: as `scores`, or the number of names is not C.
+    """
+    values = scores(matrix, minority)
+    recall = per_class_recall(matrix)
+    if len(class_names) != recall.size:
+        raise ValueError(f"{len(class_names)} class names for a matrix of {recall.size} classes")
+    return dict(zip(metric_names(class_names, prefix), [*values.values(), *recall.tolist()], strict=True))

@@ -1,0 +1,118 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from fedimb.evaluation.intervals import bootstrap, bootstrap_scores, resample, t_interval, wilson
+from fedimb.evaluation.metrics import scores
+
+MATRIX = np.array([[50, 6, 4], [9, 31, 10], [6, 6, 8]])
+
+
+# 81 of 263: Newcombe 1998, table I, method 3; the others there too
+@pytest.mark.parametrize(
+    ("hits", "total", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(hits, total, low, high):
+    ours = wilson(hits, total)
+    assert [float(bound) for bound in ours] == pytest.approx([low, high], abs=5e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 400), st.integers(1, 400), st.floats(0.5, 0.99))
+def test_wilson_is_scipys_and_holds_the_share(hits, total, level):
+    hits = min(hits, total)
+    low, high = wilson(hits, total, level)
+    theirs = stats.binomtest(hits, total).proportion_ci(level, method="wilson")
+    assert (float(low), float(high)) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert 0 <= low <= hits / total <= high <= 1
+
+
+def test_wilson_of_an_absent_class_is_nan_and_shapes_hold():
+    low, high = wilson(np.array([0, 5, 5]), np.array([0, 5, 10]))
+    assert np.isnan([low[0], high[0]]).all()
+    assert high[1] == 1.0
+    assert low.shape == (3,)
+    with pytest.raises(ValueError, match="successes"):
+        wilson(6, 5)
+
+
+def test_resamples_keep_class_sizes_and_mean():
+    matrix = np.array([[50, 6, 4], [0, 0, 0], [6, 6, 8]])
+    drawn = resample(matrix, 4000, np.random.default_rng(1))
+    assert drawn.shape == (4000, 3, 3)
+    assert drawn.dtype == np.int64
+    assert (drawn.sum(2) == matrix.sum(1)).all()
+    assert drawn.mean(0) == pytest.approx(matrix, abs=0.25)  # 4 standard errors of the widest cell
+
+
+def test_bootstrap_of_one_recall_has_the_binomial_spread():
+    low, high = bootstrap(MATRIX, lambda m: m[1, 1] / m[1].sum(), 4000, np.random.default_rng(2))
+    assert (low, high) == pytest.approx(tuple(stats.binom(50, 0.62).ppf([0.025, 0.975]) / 50), abs=0.021)
+
+
+def test_stacked_bootstrap_is_the_same_as_one_at_a_time():
+    together = bootstrap_scores(MATRIX, [2], 300, np.random.default_rng(3))
+    for name in ("macro_recall", "minority_recall", "g_mean", "mcc"):
+        alone = bootstrap(MATRIX, lambda m, name=name: scores(m, [2])[name], 300, np.random.default_rng(3))
+        assert together[name] == pytest.approx(alone)
+
+
+def test_chunking_changes_no_draw(monkeypatch):
+    whole = bootstrap_scores(MATRIX, [2], 50, np.random.default_rng(4))
+    monkeypatch.setattr("fedimb.evaluation.intervals._CHUNK_CELLS", 9 * 7)
+    assert bootstrap_scores(MATRIX, [2], 50, np.random.default_rng(4)) == whole
+
+
+def test_an_undefined_score_has_no_interval():
+    absent = np.array([[5, 5], [0, 0]])
+    ours = bootstrap_scores(absent, [1], 50, np.random.default_rng(0))
+    assert np.isnan(ours["minority_recall"]).all()
+    assert not np.isnan(ours["macro_recall"]).any()
+    assert np.isnan(bootstrap(absent, lambda m: math.nan, 5, np.random.default_rng(0))).all()
+
+
+def test_bootstrap_covers_macro_recall():
+    rng = np.random.default_rng(5)
+    chances = np.array([[0.8, 0.2], [0.4, 0.6]])
+    hits = 0
+    for _ in range(200):
+        matrix = rng.multinomial([60, 40], chances)
+        low, high = bootstrap_scores(matrix, [1], 400, rng)["macro_recall"]
+        hits += low <= 0.7 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_t_interval_covers_and_a_normal_one_would_not():
+    rng = np.random.default_rng(6)
+    hits = 0
+    for _ in range(1000):
+        _, low, high = t_interval(rng.normal(0.7, 0.1, 3).tolist())
+        hits += low <= 0.7 <= high
+    assert 0.93 <= hits / 1000 <= 0.97  # with 1.96 instead of 4.30 it would be .81
+
+
+def test_t_interval_values_and_edges():
+    mean, low, high = t_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert high - mean == pytest.approx(4.302653 / math.sqrt(3), abs=1e-6)
+    assert mean - low == pytest.approx(high - mean)
+    assert t_interval([0.5])[0] == 0.5
+    assert np.isnan(t_interval([0.5])[1:]).all()
+    assert np.isnan(t_interval([])).all()
+    assert np.isnan(t_interval([0.5, math.nan, 0.7])).all()
+    with pytest.raises(ValueError, match="level"):
+        t_interval([0.5, 0.6], level=95)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "resamples", "words"),
+    [(np.eye(2), 5, "integers"), (np.eye(2, dtype=int), 0, "at least 1")],
+)
+def test_what_cannot_be_resampled_is_refused(matrix, resamples, words):
+    with pytest.raises(ValueError, match=words):
+        resample(matrix, resamples, np.random.default_rng(0))
