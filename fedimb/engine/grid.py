@@ -1,0 +1,140 @@
+"""A Flower Grid whose nodes are simulated clients, and the one function that exchanges messages over any Grid."""
+
+import itertools
+import traceback
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+from fedimb.engine.flower_private import ensure_identity, number
+from fedimb.engine.lanes import LaneOutcome, Order, cut, gather, merge, run_lane
+
+CLIENT_FAILED = 1300
+"""Error code of a client that raised."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to play any client of a run.
+
+    Attributes:
+        run_dir: run folder with the saved partition (also where client state goes).
+        config_json: resolved configuration.
+        n_clients: clients of the federation.
+    """
+
+    run_dir: str
+    config_json: str
+    n_clients: int
+
+    def context(self, client: int) -> Context:
+        """The Flower Context of one simulated client."""
+        return Context(
+            run_id=1,
+            node_id=client + 1,
+            node_config={"partition-id": client, "num-partitions": self.n_clients, "run-dir": self.run_dir},
+            state=RecordDict(),
+            run_config={"cfg-json": self.config_json},
+        )
+
+
+def deliver(app: ClientApp, message: Message, context: Context, client: int) -> Message:
+    """Call a ClientApp; an exception becomes an error reply with client, round, message type and traceback."""
+    try:
+        return app(message, context)
+    except Exception as error:  # a client's failure is data to the server, never the end of the run
+        step = message.content.config_records.get("x.fedimb") or {}
+        where = f"client {client}, round {step.get('round', '?')}, {message.metadata.message_type}"
+        reason = f"{where}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+        return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=message)
+
+
+class SimulationGrid(Grid):
+    """Implements Flower's public Grid over clients 0..n-1 (node id = client id + 1).
+
+    Stock strategies and ServerApps use `send_and_receive`; fedimb's loop uses `exchange`, which runs lanes and can
+    return their sum instead of every reply.
+    """
+
+    def __init__(self, n_clients: int) -> None:
+        ensure_identity()
+        self.n_clients = n_clients
+        self._ids = itertools.count(1)
+        self._replies: dict[str, Message] = {}
+
+    @abstractmethod
+    def run_lanes(self, lanes: Sequence[Sequence[Order]], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+        """Run lanes; returns their outcomes in lane order. ``costs``: any estimate, the longest goes first."""
+
+    def exchange(self, orders: Sequence[Order], reduce: bool, costs: Sequence[float] | None = None) -> LaneOutcome:
+        """Send one message to each client and return answers and sums. ``orders`` must be sorted by client id."""
+        for _, message in orders:
+            number(message, str(next(self._ids)))
+        lanes = cut(len(orders))
+        weights = [sum(costs[lane]) if costs is not None else len(orders[lane]) for lane in lanes]
+        return merge(self.run_lanes([orders[lane] for lane in lanes], reduce, weights))
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Flower's own call: one reply message per message, sorted by client id. ``timeout`` has no meaning here."""
+        sent = sorted(messages, key=lambda m: m.metadata.dst_node_id)
+        outcome = self.exchange([(m.metadata.dst_node_id - 1, m) for m in sent], reduce=False)
+        replies = []
+        for message, answer in zip(sent, outcome.answers, strict=True):
+            if answer.error is not None and not len(answer.content):
+                replies.append(Message(Error(code=CLIENT_FAILED, reason=answer.error), reply_to=message))
+            else:
+                replies.append(Message(answer.content, reply_to=message))
+        return replies
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Node ids 1..n."""
+        return range(1, self.n_clients + 1)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Run the clients at once; the replies wait to be pulled."""
+        sent = list(messages)
+        replies = list(self.send_and_receive(sent))
+        for reply in replies:
+            self._replies[reply.metadata.reply_to_message_id] = reply
+        return [m.metadata.message_id for m in sent]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies of messages pushed before."""
+        return [self._replies.pop(i) for i in message_ids if i in self._replies]
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A new message (Flower's older way of making one)."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def set_run(self, run: object) -> None:
+        """A simulation has one run; nothing to set."""
+
+    @property
+    def run(self) -> object:
+        """A simulation is not registered with a SuperLink, so there is no Run to return."""
+        raise RuntimeError("a simulated grid has no SuperLink run")
+
+
+def exchange(grid: Grid, orders: Sequence[Order], reduce: bool, costs: Sequence[float] | None = None) -> LaneOutcome:
+    """Exchange messages over any Grid with the same lanes, order and sums, so that results agree everywhere.
+
+    A grid that is not simulated may return fewer replies: the missing clients answer with an error.
+    """
+    if isinstance(grid, SimulationGrid):
+        return grid.exchange(orders, reduce, costs)
+    by_node = {message.metadata.dst_node_id: client for client, message in orders}
+    replies: dict[int, Message] = {}
+    for reply in grid.send_and_receive([message for _, message in orders]):
+        replies[by_node[reply.metadata.src_node_id]] = reply
+    missing = Error(code=CLIENT_FAILED, reason="no reply")
+    ordered = [(client, replies.get(client) or Message(missing, reply_to=message)) for client, message in orders]
+    return merge([gather(ordered[lane], reduce) for lane in cut(len(ordered))])
+
+
+__all__ = ["CLIENT_FAILED", "Job", "SimulationGrid", "deliver", "exchange", "run_lane"]

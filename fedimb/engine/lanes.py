@@ -1,0 +1,157 @@
+"""Lanes: the unit of dispatch and summation.
+
+A cohort, sorted by client id, is cut into at most 32 contiguous lanes. A lane adds its clients in id order and the
+driver adds lanes in order, so floating-point sums do not depend on time or on the number of workers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, RecordDict
+
+from fedimb.contracts import platform as names
+from fedimb.records import Arrays, payload_bytes
+
+MAX_LANES = 32
+WEIGHT = "num-examples"
+
+Order = tuple[int, Message]
+"""A message and the stable id of the client it goes to."""
+
+
+@dataclass
+class Answer:
+    """One client's reply as the server keeps it.
+
+    Attributes:
+        client: stable id.
+        error: why there is no usable reply, or None.
+        content: the reply; after reduction only the records that were not summed.
+        metrics: the reply's scalar metrics (``num-examples`` is its weight).
+        up_bytes: payload bytes of the whole reply, before reduction.
+        usable: whether the aggregator may see it (no error, weight > 0, all arrays finite).
+    """
+
+    client: int
+    error: str | None = None
+    content: RecordDict = field(default_factory=RecordDict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    up_bytes: int = 0
+    usable: bool = True
+
+
+@dataclass
+class LaneSum:
+    """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices."""
+
+    weight: float = 0.0
+    arrays: Arrays = field(default_factory=dict)
+    buffers: Arrays = field(default_factory=dict)
+    confusion: np.ndarray | None = None
+
+    def add(self, other: "LaneSum") -> None:
+        """Add another sum to this one, in place."""
+        self.weight += other.weight
+        for mine, theirs in ((self.arrays, other.arrays), (self.buffers, other.buffers)):
+            for key, value in theirs.items():
+                mine[key] = mine[key] + value if key in mine else value
+        self.add_confusion(other.confusion)
+
+    def add_reply(self, weight: float, content: RecordDict) -> None:
+        """Add one client's weighted arrays and buffers, in place."""
+        self.weight += weight
+        for sums, key in ((self.arrays, names.ARRAYS), (self.buffers, names.BUFFERS)):
+            if key not in content:
+                continue
+            for name, array in content.array_records[key].items():
+                term = array.numpy().astype(np.float64) * weight
+                if name in sums:
+                    sums[name] += term
+                else:
+                    sums[name] = term
+
+    def add_confusion(self, matrix: np.ndarray | None) -> None:
+        """Add a confusion matrix [C, C] int64, in place."""
+        if matrix is not None:
+            self.confusion = matrix.copy() if self.confusion is None else self.confusion + matrix
+
+
+@dataclass
+class LaneOutcome:
+    """What a lane returns: its clients' answers in id order, and their sum when it was asked to reduce."""
+
+    answers: list[Answer]
+    total: LaneSum
+
+
+def cut(count: int) -> list[slice]:
+    """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one."""
+    lanes = min(MAX_LANES, count)
+    edges = [count * i // lanes for i in range(lanes + 1)] if lanes else [0]
+    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def read_reply(client: int, reply: Message) -> Answer:
+    """A reply message as an Answer, judged usable or not."""
+    if reply.has_error():
+        return Answer(client, error=reply.error.reason or f"error {reply.error.code}", usable=False)
+    content = reply.content
+    answer = Answer(client, content=content, up_bytes=payload_bytes(content))
+    if names.METRICS not in content:
+        return answer
+    answer.metrics = {k: float(v) for k, v in content.metric_records[names.METRICS].items() if not isinstance(v, list)}
+    if answer.metrics.get(WEIGHT, 0.0) <= 0:
+        answer.usable = False
+        answer.error = "empty: no rows to train on"
+    elif not all(_finite(r) for r in content.array_records.values()):
+        answer.usable = False
+        answer.error = "the reply holds a value that is not finite (diverged?); lower local.lr"
+    return answer
+
+
+def _finite(record: ArrayRecord) -> bool:
+    arrays = (array.numpy() for array in record.values())
+    return all(bool(np.isfinite(a).all()) for a in arrays if np.issubdtype(a.dtype, np.floating))
+
+
+def gather(replies: Sequence[tuple[int, Message]], reduce: bool) -> LaneOutcome:
+    """One lane's replies, in client-id order, as answers and (``reduce``) their sums.
+
+    Confusion matrices are always summed here and taken out, before any aggregator sees a reply.
+    """
+    total = LaneSum()
+    answers = []
+    for client, reply in replies:
+        answer = read_reply(client, reply)
+        if names.CONFUSION in answer.content:
+            total.add_confusion(answer.content.array_records[names.CONFUSION]["matrix"].numpy())
+            del answer.content[names.CONFUSION]
+        if reduce:
+            if answer.usable:
+                total.add_reply(answer.metrics[WEIGHT], answer.content)
+            kept = (names.ARRAYS, names.BUFFERS, names.METRICS)
+            answer.content = RecordDict({k: v for k, v in answer.content.items() if k not in kept})
+        answers.append(answer)
+    return LaneOutcome(answers, total)
+
+
+def run_lane(orders: Sequence[Order], call: Callable[[int, Message], Message], reduce: bool) -> LaneOutcome:
+    """Run a lane's clients one after another, keeping one reply in memory at a time when reducing."""
+    if not reduce:
+        return gather([(client, call(client, message)) for client, message in orders], reduce=False)
+    total = LaneSum()
+    answers: list[Answer] = []
+    for client, message in orders:
+        one = gather([(client, call(client, message))], reduce=True)
+        answers += one.answers
+        total.add(one.total)
+    return LaneOutcome(answers, total)
+
+
+def merge(outcomes: Sequence[LaneOutcome]) -> LaneOutcome:
+    """Lanes' outcomes, added in lane order."""
+    total = LaneSum()
+    for outcome in outcomes:
+        total.add(outcome.total)
+    return LaneOutcome([answer for outcome in outcomes for answer in outcome.answers], total)

@@ -1,0 +1,64 @@
+"""Processes an engine started: found, recorded with their start time, ended by id, and never anybody else's.
+
+A killed driver leaves Ray's helper processes behind, and some of them ignore a polite request. A process id alone
+may since belong to someone else, so the start time is compared before anything is ended. Linux (/proc); elsewhere
+nothing is recorded and nothing is ended.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def _stat(pid: int) -> tuple[int, str] | None:
+    """(parent id, start time in clock ticks since boot) of a live process."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()  # the command in parentheses may hold spaces
+    return None if fields[0] == "Z" else (int(fields[1]), fields[19])
+
+
+def start_time(pid: int) -> str | None:
+    """When a process started (opaque, comparable), or None when there is none."""
+    stat = _stat(pid)
+    return stat[1] if stat else None
+
+
+def descendants(root: int) -> list[int]:
+    """Ids of all processes below ``root``, itself excluded."""
+    children: dict[int, list[int]] = {}
+    if not _PROC.is_dir():
+        return []
+    for entry in _PROC.iterdir():
+        if entry.name.isdigit() and (stat := _stat(int(entry.name))):
+            children.setdefault(stat[0], []).append(int(entry.name))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        for child in children.get(queue.pop(), []):
+            found.append(child)
+            queue.append(child)
+    return sorted(found)
+
+
+def record(pids: list[int]) -> dict[str, str]:
+    """``{pid: start time}`` of those alive, ready for JSON."""
+    return {str(pid): start for pid in pids if (start := start_time(pid))}
+
+
+def end(recorded: dict[str, str], patience_s: float = 5.0) -> list[int]:
+    """End the recorded processes that are still the same ones; returns the ids ended."""
+    alive = [int(pid) for pid, start in recorded.items() if start_time(int(pid)) == start and int(pid) != os.getpid()]
+    for pid in alive:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + patience_s
+    while any(start_time(pid) == recorded[str(pid)] for pid in alive) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return alive

@@ -1,0 +1,218 @@
+"""ray: clients on persistent single-threaded actors of one private Ray head, reused across the runs of a sweep."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from flwr.app import Message, RecordDict
+
+from fedimb.engine.grid import Job, SimulationGrid, deliver
+from fedimb.engine.lanes import LaneOutcome, Order, run_lane
+from fedimb.engine.processes import descendants
+from fedimb.errors import ConfigError, RunFailed
+
+_TRIES = 3
+_QUEUED = 2  # lanes in flight per actor: the next is already there when one ends
+
+Lane = list[tuple[int, int, str, RecordDict]]
+"""(client, node id, message type, records of its own) of each client, in id order."""
+
+
+class Worker:
+    """One actor: one thread, one resident model, any client of any run."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        from fedimb.engine.flower_private import ensure_identity
+
+        ensure_identity()
+
+    def ready(self) -> int:
+        """Process id, once everything a lane needs is imported."""
+        import fedimb.app  # noqa: F401
+
+        return os.getpid()
+
+    def run_lane(self, job: Job, lane: Lane, shared: dict[str, Any], reduce: bool, first_id: int) -> LaneOutcome:
+        """Run a lane's clients in order; ``shared`` records go to all of them."""
+        from fedimb.app import app
+        from fedimb.engine.flower_private import number
+
+        def order(index: int, client: int, node: int, kind: str, own: RecordDict) -> Order:
+            message = Message(RecordDict({**shared, **own}), node, kind)
+            number(message, str(first_id + index))
+            return client, message
+
+        orders = [order(i, *entry) for i, entry in enumerate(lane)]
+        return run_lane(orders, lambda c, m: deliver(app, m, job.context(c), c), reduce)
+
+
+class RayEngine:
+    """Starts (or joins) Ray, keeps the actors, hands out grids.
+
+    Args:
+        workers: actors; None: one per core of this machine, or per CPU of the cluster joined.
+        gpus_per_worker: share of a GPU each actor reserves.
+        address: ``host:port`` of a running cluster; None starts a private head that nobody else joins.
+
+    Raises:
+        ConfigError: the cluster at ``address`` cannot be reached.
+    """
+
+    def __init__(self, workers: int | None = None, gpus_per_worker: float = 0.0, address: str | None = None) -> None:
+        self._count, self._gpus, self._address = workers, gpus_per_worker, address
+        self._temp: Path | None = None
+        self._actors: list[Any] = []
+        self._owner = False
+        self._ray: Any = None
+
+    def start(self) -> None:
+        """Start Ray and the actors; does nothing when they are running."""
+        if self._actors:
+            return
+        import ray
+
+        self._ray = ray
+        if not ray.is_initialized():
+            self._owner = True
+            cores = self._count or os.cpu_count() or 1
+            options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+            if self._address:
+                options["address"] = self._address
+            else:
+                # AF_UNIX names hold 107 bytes, so the head's folder must have a short name of its own.
+                self._temp = Path(tempfile.mkdtemp(prefix="fedimb-", dir="/tmp" if os.path.isdir("/tmp") else None))
+                options |= {"address": "local", "num_cpus": cores, "_temp_dir": str(self._temp)}
+                options["object_store_memory"] = 512 * 1024**2
+            try:
+                ray.init(**options)
+            except ConnectionError as error:
+                raise ConfigError(f"engine.address={self._address}: no Ray cluster answers there ({error})") from error
+        count = self._count or int(ray.cluster_resources().get("CPU", 1))
+        self._actors = [self._new_actor() for _ in range(count)]
+        ray.get([actor.ready.remote() for actor in self._actors])
+
+    def _new_actor(self) -> Any:
+        remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0)(Worker)
+        return remote.remote()
+
+    def grid(self, job: Job) -> "RayGrid":
+        """A grid over the run's clients; starts Ray on first use."""
+        self.start()
+        return RayGrid(self, job)
+
+    def run(self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, order: list[int]) -> list[LaneOutcome]:
+        """Run lanes in the given order of dispatch; outcomes come back in lane order.
+
+        A lane whose actor dies is run again on a fresh one, with the same result: lanes hold no state.
+
+        Raises:
+            RunFailed: the same lane killed its actor three times.
+        """
+        ray = self._ray
+        shared_ref = ray.put(shared)
+        first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
+        waiting = deque(order)
+        tries = [0] * len(lanes)
+        outcomes: dict[int, LaneOutcome] = {}
+        running: dict[Any, tuple[int, Any]] = {}
+        load = {id(actor): 0 for actor in self._actors}
+        while waiting or running:
+            for actor in sorted(self._actors, key=lambda a: load[id(a)]):
+                if waiting and load[id(actor)] < _QUEUED:
+                    lane = waiting.popleft()
+                    ref = actor.run_lane.remote(job, lanes[lane], shared_ref, reduce, first_ids[lane])
+                    running[ref] = (lane, actor)
+                    load[id(actor)] += 1
+            if waiting and any(n < _QUEUED for n in load.values()):
+                continue
+            done, _ = ray.wait(list(running), num_returns=1)
+            lane, actor = running.pop(done[0])
+            load[id(actor)] -= 1
+            try:
+                outcomes[lane] = ray.get(done[0])
+            except ray.exceptions.RayActorError as error:
+                tries[lane] += 1
+                if tries[lane] >= _TRIES:
+                    clients = [entry[0] for entry in lanes[lane]]
+                    raise RunFailed(
+                        f"clients {clients[0]}..{clients[-1]} ended their worker process {_TRIES} times: {error}"
+                    ) from error
+                if actor in self._actors:
+                    self._actors[self._actors.index(actor)] = fresh = self._new_actor()
+                    load[id(fresh)] = 0
+                    load.pop(id(actor), None)
+                waiting.appendleft(lane)
+                load.setdefault(id(actor), 0)
+        return [outcomes[i] for i in range(len(lanes))]
+
+    def worker_pids(self) -> list[int]:
+        """Process ids of the actors."""
+        pids: list[int] = self._ray.get([actor.ready.remote() for actor in self._actors])
+        return pids
+
+    def processes(self) -> list[int]:
+        """Ids of every process this engine's private head consists of (empty when it joined a cluster)."""
+        return descendants(os.getpid()) if self._temp is not None else []
+
+    @property
+    def temp_dir(self) -> str | None:
+        """Folder of the private head, to be removed after a crash."""
+        return str(self._temp) if self._temp else None
+
+    def close(self) -> None:
+        """Stop the actors, and Ray if this engine started it. Safe to call twice."""
+        if self._ray is None:
+            return
+        for actor in self._actors:
+            with contextlib.suppress(Exception):  # already dead is what we want
+                self._ray.kill(actor)
+        self._actors = []
+        if self._owner:
+            self._ray.shutdown()
+        if self._temp is not None:
+            shutil.rmtree(self._temp, ignore_errors=True)
+            self._temp = None
+        self._ray = None
+
+    def __enter__(self) -> "RayEngine":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class RayGrid(SimulationGrid):
+    """Lanes over the engine's actors. Records that all messages share are put into the object store once."""
+
+    def __init__(self, engine: RayEngine, job: Job) -> None:
+        super().__init__(job.n_clients)
+        self._engine, self._job = engine, job
+
+    def run_lanes(self, lanes: Sequence[Sequence[Order]], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+        """Longest lane first; outcomes in lane order."""
+        contents = [message.content for lane in lanes for _, message in lane]
+        first = contents[0] if contents else RecordDict()
+        shared = {k: v for k, v in first.items() if all(c.get(k) is v for c in contents)}
+        packed: list[Lane] = [
+            [
+                (
+                    client,
+                    message.metadata.dst_node_id,
+                    message.metadata.message_type,
+                    RecordDict({k: v for k, v in message.content.items() if k not in shared}),
+                )
+                for client, message in lane
+            ]
+            for lane in lanes
+        ]
+        longest_first = sorted(range(len(lanes)), key=lambda i: -costs[i])
+        return self._engine.run(self._job, packed, shared, reduce, longest_first)
