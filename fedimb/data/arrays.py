@@ -1,0 +1,102 @@
+"""What a source hands over: one checked set of arrays in memory."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.errors import DataError
+
+_CHUNK = 1 << 22  # values looked at per step of the NaN scan: 16 MiB of float32
+TASKS = ("multiclass",)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceData:
+    """Arrays of one source, checked when made. A model is fed ``x * scale`` as float32.
+
+    Args:
+        x: [n, *shape] uint8 or float32, finite.
+        y: [n] int64 class ids, 0 <= y < len(class_names).
+        class_names: one distinct name per class id. A class without rows is legal here.
+        scale: > 0; digits are uint8 0..16 with scale 1/16.
+        sites: [n] int64 ids into ``site_names``, or None where the source names no sites.
+        site_names: one name per site id.
+        patients: [n] int64, any ids; rows of one patient are never parted. None: every row stands alone.
+        official_test: [n] bool, True for rows of the source's own test set; None where it has none.
+        task: "multiclass".
+
+    Raises:
+        DataError: with the row and the remedy.
+    """
+
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    scale: float = 1.0
+    sites: NDArray[np.int64] | None = None
+    site_names: tuple[str, ...] = ()
+    patients: NDArray[np.int64] | None = None
+    official_test: NDArray[np.bool_] | None = None
+    task: str = "multiclass"
+
+    def __post_init__(self) -> None:
+        n = len(self.x)
+        if n == 0:
+            raise DataError("the source has no rows; check the path and the row filter")
+        if self.x.dtype not in (np.uint8, np.float32) or self.x.ndim < 2:
+            raise DataError(
+                f"x is {self.x.dtype} {list(self.x.shape)}; give uint8 or float32 of shape [n, *shape]"
+            )
+        if self.task not in TASKS:
+            raise DataError(f"task '{self.task}' is not known; use {' or '.join(TASKS)}")
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise DataError(f"scale is {self.scale}; give a finite number above 0")
+        _check_names("class", self.class_names)
+        _check_column("y", self.y, n, np.int64)
+        _check_ids("label", self.y, "class list", len(self.class_names))
+        if self.sites is not None:
+            _check_names("site", self.site_names)
+            _check_column("sites", self.sites, n, np.int64)
+            _check_ids("site", self.sites, "site list", len(self.site_names))
+        elif self.site_names:
+            raise DataError("site_names are given without sites; give the site id of each row")
+        if self.patients is not None:
+            _check_column("patients", self.patients, n, np.int64)
+        if self.official_test is not None:
+            _check_column("official_test", self.official_test, n, np.bool_)
+        _check_finite(self.x)
+
+
+def _check_names(what: str, names: tuple[str, ...]) -> None:
+    if not names or len(set(names)) != len(names):
+        raise DataError(f"{what} names {list(names)} must be distinct and at least one")
+
+
+def _check_column(name: str, column: NDArray[Any], n: int, dtype: type) -> None:
+    if column.shape != (n,) or column.dtype != dtype:
+        raise DataError(
+            f"{name} is {column.dtype} {list(column.shape)} beside {n} rows of x; "
+            f"give one {np.dtype(dtype)} per row"
+        )
+
+
+def _check_ids(what: str, ids: NDArray[np.int64], where: str, count: int) -> None:
+    wrong = np.flatnonzero((ids < 0) | (ids >= count))
+    if len(wrong):
+        raise DataError(
+            f"row {wrong[0]}: {what} {ids[wrong[0]]} is outside the {where} (0 to {count - 1}); "
+            f"{len(wrong)} such rows: mend them or extend the list"
+        )
+
+
+def _check_finite(x: NDArray[Any]) -> None:
+    if x.dtype == np.uint8:
+        return
+    rows = max(1, _CHUNK // max(1, int(np.prod(x.shape[1:]))))
+    for start in range(0, len(x), rows):
+        finite = np.isfinite(x[start : start + rows]).reshape(len(x[start : start + rows]), -1)
+        if not finite.all():
+            row, value = np.argwhere(~finite)[0]
+            raise DataError(f"row {start + row}: value {value} is NaN or infinite; impute it or drop the row")

@@ -1,0 +1,70 @@
+"""The `data` and `partition` groups of the configuration, checked before any work."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fedimb.data.longtail import SHAPES
+from fedimb.data.split import check_test_rule
+from fedimb.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One `data` group. Keys and defaults as in configs/data/*.yaml; `source` and `test` have none."""
+
+    source: dict[str, Any]
+    test: dict[str, Any]
+    validation: float = 0.0
+    long_tail: str = "natural"
+    imbalance_factor: float = 1.0
+    n_max: int | None = None
+    class_order: str = "seeded"
+    minority: str | list[int] = "rarest_30pct"
+
+    @staticmethod
+    def parse(raw: dict[str, Any]) -> "DataConfig":
+        """Check keys, types and ranges; ConfigError names the dotted key and the remedy.
+
+        What needs the data (n_max against the rows there are, class ids of `minority`) is checked with them.
+        """
+        known = [f.name for f in fields(DataConfig)]
+        for key in raw:
+            if key not in known:
+                raise ConfigError(f"no setting 'data.{key}'.{nearest(key, known)}")
+        for key in ("source", "test"):
+            if not isinstance(raw.get(key), dict) or not isinstance(raw[key].get("name"), str):
+                raise ConfigError(f"data.{key}={raw.get(key)!r}: give a name, as in {key}: {{name: ...}}")
+        config = DataConfig(**raw)
+        check_test_rule(config.test)
+        if not (_number(config.validation) and 0 <= config.validation < 1):
+            raise ConfigError(f"data.validation={config.validation!r}: give a fraction from 0 to below 1")
+        if config.long_tail not in (*SHAPES, "natural"):
+            valid = nearest(str(config.long_tail), [*SHAPES, "natural"])
+            raise ConfigError(f"data.long_tail: no shape '{config.long_tail}'.{valid}")
+        if not (_number(config.imbalance_factor) and config.imbalance_factor >= 1):
+            raise ConfigError(
+                f"data.imbalance_factor={config.imbalance_factor!r}: give a number of at least 1"
+            )
+        if config.n_max is not None and not (_whole(config.n_max) and config.n_max >= 1):
+            raise ConfigError(f"data.n_max={config.n_max!r}: give a whole number of at least 1, or null")
+        if config.class_order not in ("seeded", "fixed"):
+            valid = nearest(str(config.class_order), ("seeded", "fixed"))
+            raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")
+        return config
+
+
+def partition_parts(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(name, arguments) of a `partition` group; ConfigError without a name."""
+    args = dict(raw)
+    name = args.pop("name", None)
+    if not isinstance(name, str):
+        raise ConfigError("partition needs a name, for example partition: {name: dirichlet, alpha: 0.5}")
+    return name, args
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

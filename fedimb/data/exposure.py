@@ -1,0 +1,24 @@
+"""Who holds a class: whether a round's clients can have learnt it at all."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def exposure(counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Per class, from ``counts`` [K, C]. A class without rows: holders 0, the rest NaN. Source: ours.
+
+    Returns:
+        ``holders`` [C] int64: clients with at least one row, s_c.
+        ``n_eff`` [C] float64: n_c^2 / sum_k n_kc^2, the clients it is as if equally spread over, 1..K.
+        ``top1_mass`` [C] float64: the largest holder's part of the class.
+    """
+    total = counts.sum(axis=0).astype(np.float64)
+    total[total == 0] = np.nan
+    squares = (counts.astype(np.float64) ** 2).sum(axis=0)
+    return {
+        "holders": (counts > 0).sum(axis=0).astype(np.int64),
+        "n_eff": total**2 / np.where(squares == 0, np.nan, squares),
+        "top1_mass": counts.max(axis=0) / total,
+    }

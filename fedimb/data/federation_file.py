@@ -1,0 +1,82 @@
+"""partition.npz and partition.json: how a federation lies in the run folder, and the hashes that guard it."""
+
+import hashlib
+import json
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.errors import DataError
+
+Rows = NDArray[np.int64]
+FORMAT = 1
+
+
+def digest(
+    train: list[Rows], validation: list[Rows], test: Rows, class_names: tuple[str, ...], fingerprint: str
+) -> str:
+    """Hex sha256 over index lists in client order, test rows, class names and source fingerprint.
+
+    Every list is preceded by its length, so moving a row between neighbouring clients changes it.
+    """
+    sha = hashlib.sha256(json.dumps([FORMAT, len(train), list(class_names), fingerprint]).encode())
+    for rows in (*train, *validation, test):
+        sha.update(len(rows).to_bytes(8, "little"))
+        sha.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
+    return sha.hexdigest()
+
+
+def write(folder: Path, facts: dict[str, Any], train: list[Rows], validation: list[Rows], test: Rows) -> None:
+    """Write both files, each by temporary file and rename; the JSON, which vouches for the other, last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"test": test}
+    for name, lists in (("train", train), ("validation", validation)):
+        arrays[f"{name}_rows"] = np.concatenate(lists)
+        arrays[f"{name}_offsets"] = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    facts = {"format": FORMAT, **_plain(facts)}
+    facts["facts_sha"] = _facts_sha(facts)
+    temporary = folder / f".partition.{os.getpid()}"
+    with open(temporary, "wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(temporary, folder / "partition.npz")
+    temporary.write_text(json.dumps(facts, indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(temporary, folder / "partition.json")
+
+
+def read(folder: Path) -> tuple[dict[str, Any], list[Rows], list[Rows], Rows]:
+    """(facts, train, validation, test). DataError where a file is missing, damaged or edited by hand."""
+    try:
+        facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise ValueError(f"format {facts['format']}, this fedimb reads {FORMAT}")
+        if facts.pop("facts_sha") != _facts_sha(facts):
+            raise ValueError("partition.json was changed after it was written")
+        with np.load(folder / "partition.npz", allow_pickle=False) as arrays:
+            train, validation = (
+                np.split(arrays[f"{name}_rows"], arrays[f"{name}_offsets"][1:-1])
+                for name in ("train", "validation")
+            )
+            return facts, train, validation, arrays["test"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"the partition in {folder} is missing or damaged ({reason}); start anew in an empty folder"
+        ) from error
+
+
+def _facts_sha(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,143 @@
+"""How many rows of each class to keep, which class is rare, and which classes count as the minority."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.errors import ConfigError, DataError, nearest
+
+Counts = NDArray[np.int64]
+
+
+def _exponential(n_max: int, imbalance_factor: float, rank: int, n_classes: int) -> int:
+    """int(n_max * IF^(-rank / (C - 1))) (Cui et al. 2019, CIFAR-LT)."""
+    return _whole(n_max * imbalance_factor ** (-rank / max(1, n_classes - 1)))
+
+
+def _step(n_max: int, imbalance_factor: float, rank: int, n_classes: int) -> int:
+    """The first half of the ranks (larger half when odd) n_max, the rest n_max / IF (Buda et al. 2018)."""
+    return n_max if rank < (n_classes + 1) // 2 else _whole(n_max / imbalance_factor)
+
+
+def _whole(value: float) -> int:
+    return int(value + 1e-9)  # 49 * (1 / 49) is 0.9999999999999999: a plain int would lose the class
+
+
+SHAPES: dict[str, Callable[[int, float, int, int], int]] = {"exponential": _exponential, "step": _step}
+
+
+def class_ranks(n_classes: int, order: str, rng: np.random.Generator) -> Counts:
+    """[C] int64 rank of each class, 0 the most frequent: ``seeded`` a permutation, ``fixed`` the class id."""
+    if order not in ("seeded", "fixed"):
+        raise ConfigError(f"data.class_order: no order '{order}'.{nearest(order, ('seeded', 'fixed'))}")
+    return rng.permutation(n_classes) if order == "seeded" else np.arange(n_classes)
+
+
+def target_counts(
+    available: Counts,
+    shape: str,
+    imbalance_factor: float,
+    n_max: int | None,
+    ranks: Counts,
+    class_names: tuple[str, ...],
+) -> Counts:
+    """Rows of each class to keep, [C] int64.
+
+    Args:
+        available: [C] rows there are.
+        shape: ``exponential``, ``step`` or ``natural`` (keep all; the next three are not read).
+        imbalance_factor: IF >= 1; 1 is balanced.
+        n_max: rows at rank 0; None takes the largest that every class can serve at its rank.
+        ranks: [C], see `class_ranks`.
+        class_names: for messages.
+
+    Raises:
+        ConfigError: unknown shape, IF < 1, n_max < 1.
+        DataError: too few rows of a class for its rank (says the n_max that works), or it would have none.
+    """
+    if shape == "natural":
+        return np.asarray(available, dtype=np.int64)
+    if shape not in SHAPES:
+        raise ConfigError(f"data.long_tail: no shape '{shape}'.{nearest(shape, [*SHAPES, 'natural'])}")
+    if not (np.isfinite(imbalance_factor) and imbalance_factor >= 1):
+        raise ConfigError(f"data.imbalance_factor={imbalance_factor}: give a number of at least 1")
+    if n_max is not None and n_max < 1:
+        raise ConfigError(f"data.n_max={n_max}: give at least 1, or null for the largest possible")
+
+    def counts(largest: int) -> Counts:
+        count = SHAPES[shape]
+        return np.array([count(largest, imbalance_factor, int(r), len(ranks)) for r in ranks], dtype=np.int64)
+
+    feasible = _largest(lambda m: bool((counts(m) <= available).all()), int(available.max()))
+    wanted = counts(feasible if n_max is None else n_max)
+    for c in np.flatnonzero(wanted > available):
+        raise DataError(
+            f"class '{class_names[c]}' has {available[c]} rows where its rank needs {wanted[c]}; "
+            f"the largest data.n_max that works is {feasible}"
+        )
+    for c in np.flatnonzero(wanted == 0):
+        raise DataError(
+            f"class '{class_names[c]}' would be left without rows "
+            f"by n_max {feasible if n_max is None else n_max} and imbalance_factor {imbalance_factor:g} "
+            f"({available[c]} available); "
+            f"lower data.imbalance_factor or use more rows"
+        )
+    return wanted
+
+
+def _largest(works: Callable[[int], bool], high: int) -> int:
+    """The largest m in 0..high that works, where every smaller one does too."""
+    low = 0
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if works(middle) else (low, middle - 1)
+    return low
+
+
+def keep_rows(
+    rows: NDArray[np.int64], y: NDArray[np.int64], counts: Counts, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """``counts[c]`` rows of each class, drawn from ``rows`` of the store labelled ``y``, sorted int64."""
+    labels = y[rows]
+    kept = [rng.permutation(rows[labels == c])[:n] for c, n in enumerate(counts)]
+    return np.sort(np.concatenate(kept)).astype(np.int64)
+
+
+def minority_classes(counts: Counts, rule: Any) -> tuple[int, ...]:
+    """The classes `minority_recall` is about, sorted class ids; fixed before any method acts.
+
+    Args:
+        counts: [C] original training rows.
+        rule: ``rarest_30pct``: the max(1, floor(.3 C + .5)) classes with fewest rows, ties by class id.
+            ``cumulative_75_95``: from the most frequent on, those that come when 95 % of the rows are already
+            counted: the mass *before* adding the class.
+            A list of class ids: those.
+
+    Raises:
+        ConfigError: unknown rule, or ids that are not distinct class ids.
+        DataError: ``cumulative_75_95`` finds no class.
+    """
+    n_classes = len(counts)
+    if rule == "rarest_30pct":
+        size = max(1, (3 * n_classes + 5) // 10)  # whole numbers: .3 * C + .5 is inexact at C = 15
+        return tuple(sorted(np.argsort(counts, kind="stable")[:size].tolist()))
+    if rule == "cumulative_75_95":
+        order = np.argsort(-np.asarray(counts), kind="stable")
+        before = np.cumsum(counts[order]) - counts[order]
+        tail = order[before * 100 >= 95 * int(np.sum(counts))]
+        if len(tail) == 0:
+            raise DataError(
+                "data.minority=cumulative_75_95 finds no class past 95 % of rows; use rarest_30pct or a list"
+            )
+        return tuple(sorted(tail.tolist()))
+    if isinstance(rule, str):
+        known = ("rarest_30pct", "cumulative_75_95")
+        raise ConfigError(f"data.minority: no rule '{rule}'.{nearest(rule, known)}")
+    if not isinstance(rule, (list, tuple)) or not rule:
+        raise ConfigError(f"data.minority={rule!r}: give a rule's name or a list of class ids")
+    whole = all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c < n_classes for c in rule)
+    if not whole or len(set(rule)) != len(rule):
+        raise ConfigError(f"data.minority={list(rule)}: give distinct class ids from 0 to {n_classes - 1}")
+    return tuple(sorted(rule))

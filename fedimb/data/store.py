@@ -1,0 +1,167 @@
+"""A source decoded once into a folder of .npy files that every worker memory-maps.
+
+Ten thousand clients then cost index lists, not copies of the data.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb import registry
+from fedimb.data.arrays import SourceData
+from fedimb.errors import ConfigError, DataError
+
+__all__ = ["SourceData", "Store", "open_source", "open_store"]
+
+FORMAT = 1  # raised when the folder's layout changes: old caches are then left alone, not misread
+_COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_}
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """An opened store. Arrays are read-only maps of the files; see `SourceData` for their meaning."""
+
+    path: Path
+    x: NDArray[Any]
+    y: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    scale: float
+    sites: NDArray[np.int64] | None
+    site_names: tuple[str, ...]
+    patients: NDArray[np.int64] | None
+    official_test: NDArray[np.bool_] | None
+    task: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one row of x."""
+        return tuple(self.x.shape[1:])
+
+    @staticmethod
+    def open(path: str | Path) -> "Store":
+        """Map the store in folder ``path``.
+
+        Raises:
+            DataError: missing folder or file, wrong format, or files that do not fit each other.
+        """
+        path = Path(path)
+        try:
+            meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+            if meta["format"] != FORMAT:
+                raise ValueError(f"format {meta['format']}, this fedimb reads {FORMAT}")
+            x = np.load(path / "x.npy", mmap_mode="r", allow_pickle=False)
+            y = np.load(path / "y.npy", mmap_mode="r", allow_pickle=False)
+            columns = {
+                name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                for name in _COLUMNS
+                if name in meta["columns"]
+            }
+            shapes = [list(x.shape), str(x.dtype), list(y.shape), str(y.dtype)]
+            if shapes != [meta["shape"], meta["dtype"], meta["shape"][:1], "int64"] or any(
+                c.shape != y.shape or c.dtype != _COLUMNS[name] for name, c in columns.items()
+            ):
+                raise ValueError("array shapes do not match meta.json")
+            return Store(
+                path=path,
+                x=x,
+                y=y,
+                class_names=tuple(meta["class_names"]),
+                scale=float(meta["scale"]),
+                sites=columns.get("sites"),
+                site_names=tuple(meta["site_names"]),
+                patients=columns.get("patients"),
+                official_test=columns.get("official_test"),
+                task=meta["task"],
+                fingerprint=meta["fingerprint"],
+            )
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise DataError(
+                f"store {path} is missing or damaged ({reason}); delete the folder and build it again"
+            ) from error
+
+    @staticmethod
+    def build(source: SourceData, path: str | Path, fingerprint: str) -> "Store":
+        """Write ``source`` to folder ``path`` and open it. A store already there is kept.
+
+        Written to a temporary sibling and renamed: of several builders one wins, none sees half a store.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            columns = {n: getattr(source, n) for n in _COLUMNS if getattr(source, n) is not None}
+            for name, array in {"x": source.x, "y": source.y, **columns}.items():
+                np.save(building / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+            meta = {
+                "format": FORMAT,
+                "fingerprint": fingerprint,
+                "class_names": source.class_names,
+                "scale": source.scale,
+                "site_names": source.site_names,
+                "task": source.task,
+                "shape": source.x.shape,
+                "dtype": str(source.x.dtype),
+                "columns": sorted(columns),
+            }
+            (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            building.chmod(0o755)  # mkdtemp makes it private; a shared cache must be readable by other users
+            try:
+                os.rename(building, path)
+            except OSError:
+                if not (path / "meta.json").exists():  # not a lost race: the folder cannot be written
+                    raise
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return Store.open(path)
+
+
+def cache_dir() -> Path:
+    """Where stores are kept: ``$FEDIMB_CACHE_DIR/stores`` or ``~/.cache/fedimb/stores``."""
+    root = os.environ.get("FEDIMB_CACHE_DIR")
+    return (Path(root) if root else Path.home() / ".cache" / "fedimb") / "stores"
+
+
+def open_source(config: dict[str, Any]) -> Store:
+    """Open the store of ``{name: <source>, **args}``, building it when the cache has none.
+
+    A source is a class or function registered as kind ``source`` whose object has ``fingerprint() -> str``
+    (cheap; changes when the data do) and ``load() -> SourceData``.
+
+    Raises:
+        ConfigError: unknown source or argument.
+        DataError: the source cannot be read, or its cached store is damaged.
+    """
+    args = dict(config)
+    if not isinstance(name := args.pop("name", None), str):
+        raise ConfigError("data.source needs a name, for example source: {name: digits}")
+    source = registry.build("source", name, **args)
+    fingerprint = source.fingerprint()
+    key = json.dumps([FORMAT, name, args, fingerprint], sort_keys=True)
+    path = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if path.exists():
+        return open_store(path)
+    return Store.build(source.load(), path, fingerprint)
+
+
+@lru_cache(maxsize=8)
+def open_store(path: Path) -> Store:
+    """`Store.open`, once per process and path."""
+    return Store.open(path)

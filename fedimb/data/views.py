@@ -1,0 +1,99 @@
+"""A client's data by view: named index lists over one store, and their resident tensors.
+
+Training and querying read the same rows in the same order: ``tensors(v)`` position i is row ``rows(v)[i]``.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.store import Store
+from fedimb.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+Rows = NDArray[np.int64]
+SETTABLE = ("labelled", "pool", "coreset")
+VIEWS = ("train", "validation", "trained_on", *SETTABLE)
+
+
+def to_tensors(store: Store, rows: Rows) -> "tuple[torch.Tensor, torch.Tensor]":
+    """(x, y) of ``rows``: float32 [m, *shape] scaled, int64 [m]. The tensors own their memory."""
+    import torch
+
+    x = np.asarray(store.x[rows], dtype=np.float32)
+    if store.scale != 1:
+        x *= np.float32(store.scale)
+    return torch.from_numpy(x), torch.from_numpy(np.array(store.y[rows], dtype=np.int64))
+
+
+class ClientData:
+    """One client's views.
+
+    ``train`` and ``validation`` are fixed. A method may set ``labelled``, ``pool`` and ``coreset``, each within
+    ``train``. ``trained_on`` is ``train`` cut to ``labelled`` and to ``coreset`` where they are set.
+
+    Args:
+        store: the opened store.
+        train, validation: int64 rows of the store, as in `Federation`.
+    """
+
+    def __init__(self, store: Store, train: Rows, validation: Rows) -> None:
+        self.store = store
+        self._rows = {"train": np.sort(train), "validation": np.sort(validation)}
+        self._tensors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def set_view(self, name: str, rows: Rows | None) -> None:
+        """Make ``rows`` (any order; kept sorted) the view ``name``; None unsets it.
+
+        Raises:
+            DataError: a view that cannot be set, or rows repeated or not this client's training rows.
+        """
+        if name not in SETTABLE:
+            raise DataError(f"view '{name}' cannot be set.{nearest(name, SETTABLE)}")
+        for stale in (name, "trained_on"):
+            self._tensors.pop(stale, None)
+        if rows is None:
+            self._rows.pop(name, None)
+            return
+        rows = np.sort(np.asarray(rows, dtype=np.int64))
+        foreign = rows[~np.isin(rows, self._rows["train"])]
+        if len(foreign) or len(np.unique(rows)) != len(rows):
+            what = f"row {foreign[0]} is not a training row" if len(foreign) else "a row is repeated"
+            raise DataError(f"view '{name}': {what}; give distinct rows of the client's view 'train'")
+        self._rows[name] = rows
+
+    def has(self, view: str) -> bool:
+        """Whether ``rows(view)`` would answer."""
+        return view in self._rows or view == "trained_on"
+
+    def rows(self, view: str) -> Rows:
+        """Sorted int64 rows of the store. DataError for an unknown view or one not set yet."""
+        if view == "trained_on":
+            rows = self._rows["train"]
+            for cut in ("labelled", "coreset"):
+                if cut in self._rows:
+                    rows = np.intersect1d(rows, self._rows[cut], assume_unique=True)
+            return rows
+        if view not in self._rows:
+            known = view in VIEWS
+            raise DataError(
+                f"view '{view}' is not set; call set_view first"
+                if known
+                else f"no view '{view}'.{nearest(view, VIEWS)}"
+            )
+        return self._rows[view]
+
+    def counts(self, view: str) -> NDArray[np.int64]:
+        """[C] int64 rows of each class."""
+        return np.bincount(self.store.y[self.rows(view)], minlength=self.store.n_classes).astype(np.int64)
+
+    def tensors(self, view: str) -> "tuple[torch.Tensor, torch.Tensor]":
+        """(x float32 [m, *shape] scaled, y int64 [m]), kept until the view changes. Do not write to them."""
+        if view == "trained_on" and not {"labelled", "coreset"} & self._rows.keys():
+            view = "train"  # the same rows: one copy in memory
+        if view not in self._tensors:
+            self._tensors[view] = to_tensors(self.store, self.rows(view))
+        return self._tensors[view]
