@@ -1,15 +1,16 @@
 """Names in YAML to code: ``build(kind, name, **args)``.
 
 A part is registered by a decorator in a module of its kind's folder, or by an installed package through the
-entry-point group ``fedimb.<kind>``. Nothing is imported before it is asked for: ``build("loss", "focal")`` first
-tries the module of that name, and reads the whole folder only when it is not there.
+entry-point group ``fedimb.<kind>``. Nothing is imported before it is asked for: ``build("loss", "focal")``
+first tries the module of that name, and reads the whole folder only when it is not there.
 """
 
 import importlib
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -60,14 +61,32 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
 
     def add(factory: Any) -> Any:
         old = _entries.get((kind, name))
-        if old is not None and old.factory.__module__ != factory.__module__:
+        if old is not None and _origin(old.factory) != _origin(factory):
             raise ConfigError(
-                f"{kind} '{name}' is registered twice: by {old.factory.__module__} and {factory.__module__}"
+                f"{kind} '{name}' is registered twice: by {_origin(old.factory)} and {_origin(factory)}; "
+                "rename one"
             )
         _entries[(kind, name)] = Entry(kind, name, factory, flags)
         return factory
 
     return add
+
+
+def _origin(factory: Any) -> str:
+    return f"{factory.__module__}.{getattr(factory, '__qualname__', type(factory).__qualname__)}"
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Parts registered inside the block are forgotten after it: for tests and for trying things out."""
+    before = dict(_entries)
+    try:
+        yield
+    finally:
+        for key in set(_entries) - set(before):
+            # What a module of the package registered stays: a second import would not register it again.
+            if not _entries[key].factory.__module__.startswith(KINDS[key[0]]):
+                del _entries[key]
 
 
 def _installed(kind: str) -> dict[str, Any]:
@@ -78,9 +97,20 @@ def _installed(kind: str) -> dict[str, Any]:
 def _scan(kind: str) -> None:
     package = importlib.import_module(KINDS[kind])
     for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{KINDS[kind]}.{module.name}")
+        _import(f"{KINDS[kind]}.{module.name}", f"{kind}s")
     for name in _installed(kind):
         _load_installed(kind, name)
+
+
+def _import(module: str, wanted: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "fedimb":
+            raise
+        raise ConfigError(
+            f"cannot load {wanted}: {module} needs the Python package '{error.name}'; install it"
+        ) from error
 
 
 def _load_installed(kind: str, name: str) -> None:
@@ -96,7 +126,7 @@ def get(kind: str, name: str) -> Entry:
     if (kind, name) not in _entries:
         module = f"{KINDS[kind]}.{name}"
         if name.isidentifier() and importlib.util.find_spec(module) is not None:
-            importlib.import_module(module)
+            _import(module, f"{kind} '{name}'")
         elif name in _installed(kind):
             _load_installed(kind, name)
     if (kind, name) not in _entries:
@@ -118,12 +148,23 @@ def flags(kind: str, name: str) -> dict[str, Any]:
 
 
 def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """Arguments a user may set: the factory's own, less those fedimb passes itself (see `check_args`)."""
+    """The factory's parameters, those fedimb passes itself included (see `check_args`)."""
     return dict(inspect.signature(get(kind, name).factory).parameters)
+
+
+def accepted(kind: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Of ``args``, those the factory names (all, when it takes any): a client half's share of its method."""
+    params = parameters(kind, name)
+    if any(p.kind is p.VAR_KEYWORD for p in params.values()):
+        return dict(args)
+    return {key: value for key, value in args.items() if key in params}
 
 
 def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...] = ()) -> dict[str, Any]:
     """Validate YAML arguments against the factory's signature and annotations; returns them coerced.
+
+    Numbers are strict (no ``"3"``, no ``true`` for an integer); an integer widens to a float, a list becomes
+    a tuple where one is wanted.
 
     Args:
         args: what the configuration says.
@@ -132,7 +173,7 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
     Raises:
         ConfigError: unknown argument (with the nearest name), missing argument, or wrong type.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from fedimb.config.arguments import annotation_of, typed
 
     params = parameters(kind, name)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in params.values())
@@ -141,38 +182,28 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
     }
     checked: dict[str, Any] = {}
     for key, value in args.items():
-        if key not in settable:
-            if open_ended and key not in given:
-                checked[key] = value
-                continue
-            raise ConfigError(f"{kind} '{name}' has no argument '{key}'.{nearest(key, settable)}")
-        annotation = settable[key].annotation
-        if annotation is inspect.Parameter.empty:
-            checked[key] = value
-            continue
-        hints = inspect.get_annotations(_callable_of(get(kind, name).factory), eval_str=True)
-        adapter = TypeAdapter(
-            hints.get(key, annotation), config=ConfigDict(strict=False, arbitrary_types_allowed=True)
-        )
+        if key in given and key in params:
+            raise ConfigError(f"{kind} '{name}': '{key}' is passed by fedimb itself; remove it")
+        if key not in settable and not (open_ended and key not in given):
+            remedy = nearest(key, settable) or " It takes none."
+            raise ConfigError(f"{kind} '{name}' has no argument '{key}'.{remedy}")
+        annotation = annotation_of(get(kind, name).factory, settable[key]) if key in settable else Any
         try:
-            checked[key] = adapter.validate_python(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"{kind} '{name}': {key}={value!r}: {first['msg']}") from None
+            checked[key] = typed(annotation, value)
+        except ValueError as error:
+            raise ConfigError(f"{kind} '{name}': {key}={value!r}: {error}") from None
     missing = [k for k, p in settable.items() if p.default is p.empty and k not in checked]
     if missing:
-        raise ConfigError(f"{kind} '{name}' needs {', '.join(missing)}")
+        raise ConfigError(
+            f"{kind} '{name}' needs {', '.join(missing)}: give {', '.join(k + '=...' for k in missing)}"
+        )
     return checked
-
-
-def _callable_of(factory: Any) -> Any:
-    return factory.__init__ if inspect.isclass(factory) else factory
 
 
 def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
     """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set.
 
-    Only names a factory asks for are passed from ``given``, so a loss that needs no prior need not mention it.
+    Only names a factory asks for are passed from ``given``: a loss that needs no prior need not mention it.
 
     Raises:
         ConfigError: see `get` and `check_args`.

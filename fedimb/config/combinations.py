@@ -1,0 +1,120 @@
+"""Which parts do not go together, and why: one table of rules over the flags parts declare.
+
+A rule looks at a whole combination and answers a reason or None. `matrix` asks the same rules about every
+pair, so the printed matrix and what a run refuses cannot disagree.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from fedimb import registry
+from fedimb.registry import Entry
+
+METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Parts that act in one run. ``provenance`` is that of the class prior; None: not decided yet."""
+
+    parts: tuple[Entry, ...]
+    provenance: str | None = None
+
+    def having(self, flag: str, *kinds: str) -> list[Entry]:
+        """Parts (of these kinds, or of any) that declare the flag."""
+        return [p for p in self.parts if p.flags.get(flag) and (not kinds or p.kind in kinds)]
+
+
+Rule = Callable[[Combination], str | None]
+
+
+def _double_correction(c: Combination) -> str | None:
+    losses, calibrations = c.having("adjusts_logits", "loss"), c.having("adjusts_logits", "calibration")
+    if not losses or not calibrations:
+        return None
+    return (
+        f"double correction: loss '{losses[0].name}' and calibration '{calibrations[0].name}' both shift "
+        "the logits by the class prior; use one of them"
+    )
+
+
+def _prior_missing(c: Combination) -> str | None:
+    if c.provenance != "none" or not (users := c.having("needs_prior")):
+        return None
+    return (
+        f"{users[0].kind} '{users[0].name}' needs class counts, but prior.provenance is none; "
+        "set prior.provenance=clear_sum (or local, oracle)"
+    )
+
+
+def _not_linear(c: Combination) -> str | None:
+    users = c.having("needs_merged")
+    others = [p for p in c.parts if p.kind == "aggregator" and not p.flags.get("linear")]
+    if not users or not others:
+        return None
+    return (
+        f"{users[0].kind} '{users[0].name}' works on the merged update, but aggregator '{others[0].name}' "
+        "needs each client's own; use a linear aggregator such as fedavg"
+    )
+
+
+def _two_cycles(c: Combination) -> str | None:
+    cycling = c.having("cycles", "strategy")
+    if len(cycling) < 2:
+        return None
+    return f"strategies '{cycling[0].name}' and '{cycling[1].name}' both repeat in cycles; at most one may"
+
+
+RULES: tuple[Rule, ...] = (_double_correction, _prior_missing, _not_linear, _two_cycles)
+
+
+def refusal(combination: Combination) -> str | None:
+    """The one-line reason why these parts cannot run together, or None. Source of the rules: ours."""
+    return next((reason for rule in RULES if (reason := rule(combination))), None)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pair of the matrix: kind and name of both parts, and the reason if it is refused."""
+
+    first: tuple[str, str]
+    second: tuple[str, str]
+    reason: str | None
+
+
+def matrix(kinds: Iterable[str] = METHOD_KINDS) -> list[Cell]:
+    """Every pair of registered parts of two different kinds (and of two strategies), allowed or not."""
+    entries = {kind: [registry.get(kind, name) for name in registry.names(kind)] for kind in kinds}
+    pairs = [(a, b) for x, y in combinations(entries, 2) for a in entries[x] for b in entries[y]]
+    pairs += list(combinations(entries.get("strategy", []), 2))
+    return [Cell((a.kind, a.name), (b.kind, b.name), refusal(Combination((a, b)))) for a, b in pairs]
+
+
+def render_matrix(cells: list[Cell] | None = None) -> str:
+    """The matrix as text: one grid per pair of kinds in which something is refused, then the reasons."""
+    cells = matrix() if cells is None else cells
+    reasons = list(dict.fromkeys(cell.reason for cell in cells if cell.reason))
+    refused = {(cell.first[0], cell.second[0]) for cell in cells if cell.reason}
+    lines: list[str] = []
+    for kinds in dict.fromkeys((cell.first[0], cell.second[0]) for cell in cells):
+        if kinds in refused:
+            block = [cell for cell in cells if (cell.first[0], cell.second[0]) == kinds]
+            lines += [*_grid(block, reasons), ""]
+    lines += [f"[{number}] {reason}" for number, reason in enumerate(reasons, start=1)]
+    allowed = sum(cell.reason is None for cell in cells)
+    return "\n".join([*lines, f"{allowed} of {len(cells)} pairs are allowed."])
+
+
+def _grid(block: list[Cell], reasons: list[str]) -> list[str]:
+    marks: dict[tuple[str, str], str] = {
+        (c.first[1], c.second[1]): f"[{reasons.index(c.reason) + 1}]" if c.reason else "ok" for c in block
+    }
+    rows = list(dict.fromkeys(first for first, _ in marks))
+    columns = list(dict.fromkeys(second for _, second in marks))
+    title = f"{block[0].first[0]} \\ {block[0].second[0]}"
+    table: list[list[Any]] = [[title, *columns]]
+    table += [[row, *(marks.get((row, column), "") for column in columns)] for row in rows]
+    widths = [max(len(line[i]) for line in table) for i in range(len(columns) + 1)]
+    return ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table]

@@ -1,0 +1,172 @@
+"""Overrides to one plain configuration dictionary, by Hydra's compose API.
+
+Works from any folder, from a wheel, many times in one process and beside another Hydra in the same process.
+Hydra's errors run over many lines and teach its own terms; here each becomes one line with the remedy.
+"""
+
+import threading
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from fedimb.config.catalogue import MODULE, Catalogue, Fingerprint
+from fedimb.config.overrides import NAMED, set_value
+from fedimb.errors import ConfigError, nearest
+
+_lock = threading.RLock()  # Hydra keeps its state in a process-wide singleton
+_composed: dict[tuple[Fingerprint, tuple[str, ...]], dict[str, Any]] = {}
+_KEEP = 128
+
+
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str, Any]:
+    """One run's configuration as plain dicts, lists and scalars, interpolations resolved; not yet validated.
+
+    Args:
+        overrides: ``group=name``, ``group=[a,b]`` (strategy, calibration) or ``dotted.key=value`` words.
+        config_dirs: folders with further YAML groups (see `Catalogue`).
+
+    Raises:
+        ConfigError: unknown key or group option (with the nearest), unreadable word, missing value, bad YAML.
+    """
+    with _lock:
+        catalogue = Catalogue(config_dirs)
+        groups, values = _sort_words(overrides, catalogue)
+        config = deepcopy(_base(catalogue, groups))
+    for key, value in values:
+        set_value(config, key, value)
+    return _resolved(config)
+
+
+def _sort_words(words: Sequence[str], catalogue: Catalogue) -> tuple[list[str], list[tuple[str, Any]]]:
+    """Split into group choices (for Hydra) and values (key, value) set afterwards, in the order given."""
+    groups: list[str] = []
+    values: list[tuple[str, Any]] = []
+    for word in words:
+        override = _parsed(word)
+        key = override.key_or_group
+        if override.is_hydra_override():
+            raise ConfigError(f"cannot use '{word}': fedimb does not read Hydra's own settings; remove it")
+        if override.is_delete():
+            raise ConfigError(f"cannot use '{word}': a setting cannot be removed; give it a value: {key}=...")
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"cannot use '{word}': several values for one run. Write {key}=[a,b] for a list, quote a "
+                "text that holds a comma, or use fedimb sweep"
+            )
+        if override.package is not None:
+            raise ConfigError(f"cannot use '{word}': '@' is not supported; write {key}=<name>")
+        if options := catalogue.options(key):
+            groups.append(_group_choice(word, key, override.value(), options))
+        else:
+            values.append((key, override.value()))
+    return groups, values
+
+
+def _parsed(word: str) -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if not isinstance(word, str) or "=" not in word.lstrip("~"):
+        if isinstance(word, str) and word.startswith("~"):
+            raise ConfigError(f"cannot use '{word}': a setting cannot be removed; give it another value")
+        raise ConfigError(f"cannot read {word!r}: expected key=value")
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        reason = str(error).split("\nSee https")[0]
+        raise ConfigError(
+            f"cannot read '{word}': {_one_line(reason)}. Quote texts with special characters: key=\"'a: b'\""
+        ) from None
+
+
+def _group_choice(word: str, group: str, value: Any, options: list[str]) -> str:
+    wanted = value if isinstance(value, list) else [value]
+    example = "Write " + (f"{group}=[{options[0]},...]" if group in NAMED else f"{group}=<name>")
+    if not wanted or (isinstance(value, list) and group not in NAMED):
+        raise ConfigError(f"cannot use '{word}': {group} takes {_counted(group)}. {example}.")
+    for name in wanted:
+        if not isinstance(name, str):
+            raise ConfigError(f"cannot use '{word}': {group} takes {_counted(group)}. {example}.")
+        if name not in options:
+            raise ConfigError(f"no {group} '{name}'.{nearest(name, options)}{_valid(name, options)}")
+    if repeated := {name for name in wanted if wanted.count(name) > 1}:
+        raise ConfigError(f"cannot use '{word}': '{min(repeated)}' is given twice; name it once")
+    return word
+
+
+def _counted(group: str) -> str:
+    return "one or more names" if group in NAMED else "one name"
+
+
+def _valid(wrong: str, options: list[str]) -> str:
+    """The valid names when `nearest` gave only a guess."""
+    return "" if nearest(wrong, options).startswith(" Valid") else nearest("", options)
+
+
+def _base(catalogue: Catalogue, groups: list[str]) -> dict[str, Any]:
+    """The composed groups before single values, interpolations unresolved; kept while no file changes."""
+    key = (catalogue.fingerprint(), tuple(groups))
+    if key not in _composed:
+        while len(_composed) >= _KEEP:
+            _composed.pop(next(iter(_composed)))
+        _composed[key] = _hydra(catalogue.searchpath, groups)
+    return _composed[key]
+
+
+def _hydra(searchpath: str, groups: list[str]) -> dict[str, Any]:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    running = GlobalHydra.instance().hydra  # a caller inside its own Hydra application keeps it
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module(MODULE, version_base="1.3"):
+            composed = hydra.compose("config", overrides=[searchpath, *groups])
+        plain = OmegaConf.to_container(composed, resolve=False)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        cause = error if str(error).strip() else error.__cause__ or error
+        raise ConfigError(f"cannot compose the configuration: {_one_line(_headline(str(cause)))}") from None
+    finally:
+        GlobalHydra.instance().hydra = running
+    return {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else {}
+
+
+def _headline(message: str) -> str:
+    return message.split("\nConfig search path")[0].split("\nSee https")[0]
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split()).rstrip(".")
+
+
+def _resolved(config: dict[str, Any]) -> dict[str, Any]:
+    """Interpolations replaced by their values; nothing may stay missing (``???``)."""
+    pending = [(key, text) for key, text in _texts(config) if "${" in text]
+    if pending:
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            plain = OmegaConf.to_container(OmegaConf.create(config), resolve=True)
+        except OmegaConfBaseException as error:
+            where = f"'{error.full_key}'" if getattr(error, "full_key", None) else "the configuration"
+            reason = _one_line(str(error).split("\n")[0])
+            raise ConfigError(f"cannot resolve {where}: {reason}") from None
+        config = {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else {}
+    for key, text in _texts(config):
+        if text == "???":
+            raise ConfigError(f"'{key}' has no value: give one with {key}=...")
+    return config
+
+
+def _texts(node: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """(dotted key, text) of every text in the configuration."""
+    if isinstance(node, str):
+        return [(prefix, node)]
+    items: Any = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [found for k, v in items for found in _texts(v, f"{prefix}.{k}" if prefix else str(k))]

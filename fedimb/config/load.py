@@ -1,0 +1,104 @@
+"""A configuration as text, hash, parameters and row label. Needs neither Hydra nor OmegaConf."""
+
+import hashlib
+import json
+from typing import Any
+
+from fedimb.config.schema import RunConfig
+from fedimb.errors import ConfigError
+
+ORDERED = (
+    "strategy",
+    "calibration",
+)  # their order means something: outermost method first, rows as asked for
+NO_INFLUENCE = ("engine", "tracking", "output_dir", "name", "study", "checkpoint")  # on a run's numbers
+
+
+def to_json(config: RunConfig) -> str:
+    """Canonical text: keys sorted, but for the order of methods and of calibrations, which is kept."""
+    return json.dumps(
+        _canonical(config.model_dump()), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+
+
+def _canonical(tree: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: {name: _sorted(args) for name, args in value.items()} if key in ORDERED else _sorted(value)
+        for key, value in sorted(tree.items())
+    }
+
+
+def _sorted(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {str(key): _sorted(node[key]) for key in sorted(node, key=str)}
+    return [_sorted(item) for item in node] if isinstance(node, list | tuple) else node
+
+
+def from_json(text: str) -> RunConfig:
+    """Read back what `to_json` wrote, validated again against the parts installed here.
+
+    Raises:
+        ConfigError: not JSON, or not a valid configuration for this installation.
+    """
+    from fedimb.config.validate import validate
+
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"the configuration is not JSON: {error}; send what to_json wrote") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"the configuration is JSON, but a {type(tree).__name__}: send what to_json wrote")
+    return validate(tree)
+
+
+def config_sha(config: RunConfig) -> str:
+    """sha256 (hex) of what determines the numbers: equal for runs that must agree bit for bit on one machine.
+
+    Where clients run, what is tracked, names and folders are left out. 2 and 2.0 are one value.
+    """
+    tree = {key: value for key, value in config.model_dump().items() if key not in NO_INFLUENCE}
+    text = json.dumps(_integral(_canonical(tree)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _integral(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _integral(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_integral(item) for item in node]
+    return int(node) if isinstance(node, float) and node.is_integer() else node
+
+
+def flatten(config: RunConfig) -> dict[str, str | int | float | bool]:
+    """Dotted parameters for MLflow: scalars; lists as JSON, null and a part without arguments as text."""
+    flat: dict[str, str | int | float | bool] = {}
+
+    def walk(node: Any, key: str) -> None:
+        if isinstance(node, dict) and node:
+            for inner, value in node.items():
+                walk(value, f"{key}.{inner}" if key else inner)
+        elif isinstance(node, dict | list | tuple):
+            flat[key] = json.dumps(_sorted(node), ensure_ascii=False)
+        else:
+            flat[key] = "null" if node is None else node
+
+    walk(_canonical(config.model_dump()), "")
+    return flat
+
+
+def row_label(config: RunConfig, calibration: str) -> str:
+    """What distinguishes this row in a table: its non-default parts joined by ``+``, or the given name.
+
+    Args:
+        calibration: the one of ``config.calibration`` whose scores the row holds.
+    """
+    weights = config.aggregation_weight
+    parts = [name for name in config.strategy if name != "plain"]
+    parts += [config.aggregator["name"]] if config.aggregator["name"] != "fedavg" else []
+    parts += [weights if weights == "uniform" else f"weights_{weights}"] if weights != "auto" else []
+    parts += [config.loss["name"]] if config.loss["name"] != "ce" else []
+    parts += [config.sampler["name"]] if config.sampler["name"] != "shuffle" else []
+    if config.name is not None:
+        parts = [config.name]
+    parts += [calibration] if calibration != "none" else []
+    return "+".join(parts) or "fedavg"

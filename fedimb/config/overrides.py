@@ -1,0 +1,84 @@
+"""Setting single values: ``local.epochs=3``.
+
+Hydra parses the words and composes the groups; values are set here, on plain dictionaries, because a wrong
+key can then be answered with the nearest right one, and a sweep need not compose its groups again (ours).
+"""
+
+import difflib
+from typing import Any
+
+from fedimb.errors import ConfigError, nearest
+
+# Groups whose keys are a part's own arguments. A key the YAML does not spell out may still be an argument of
+# the part, so it is let through here and judged against the part's signature by `fedimb.config.validate`.
+OPEN = ("partition", "model", "aggregator", "loss", "sampler")
+OPEN_INSIDE = (("data", "source"), ("data", "test"))
+NAMED = ("strategy", "calibration")  # name -> arguments, several may be chosen
+
+
+def set_value(config: dict[str, Any], key: str, value: Any) -> None:
+    """Set one dotted key in place.
+
+    A mapping is merged key by key, unless it carries a ``name``: then it chooses another part, whole.
+
+    Raises:
+        ConfigError: no such key; says the nearest one.
+    """
+    parts = key.split(".")
+    node: Any = config
+    for depth, part in enumerate(parts[:-1], start=1):
+        if isinstance(node, dict) and part not in node and _open(config, parts, depth):
+            node[part] = {}
+        if not isinstance(node, dict) or part not in node:
+            raise unknown(config, key)
+        node = node[part]
+    last = parts[-1]
+    if not isinstance(node, dict) or (last not in node and not _open(config, parts, len(parts))):
+        raise unknown(config, key)
+    if isinstance(value, dict) and isinstance(node.get(last), dict) and "name" not in value:
+        for inner, item in value.items():
+            set_value(config, f"{key}.{inner}", item)
+    else:
+        node[last] = value
+
+
+def _open(config: dict[str, Any], parts: list[str], depth: int) -> bool:
+    """True when ``parts[:depth]`` is an argument of a part rather than a setting of the platform."""
+    if parts[0] in NAMED:
+        return depth > 2 and parts[1] in config.get(parts[0], {})
+    return (depth > 1 and parts[0] in OPEN) or (depth > 2 and tuple(parts[:2]) in OPEN_INSIDE)
+
+
+def unknown(config: dict[str, Any], key: str) -> ConfigError:
+    """The error for a key that does not exist."""
+    parts = key.split(".")
+    chosen = config.get(parts[0])
+    if parts[0] in NAMED and len(parts) > 1 and isinstance(chosen, dict) and parts[1] not in chosen:
+        together = ",".join([*chosen, parts[1]])
+        return ConfigError(
+            f"no setting '{key}': {parts[0]} '{parts[1]}' is not chosen. Choose it first: "
+            f"{parts[0]}={parts[1]} or {parts[0]}=[{together}]."
+        )
+    paths = [path for path in dotted(config) if path.count(".") == key.count(".")] or dotted(config)
+    if close := difflib.get_close_matches(key, paths, n=1, cutoff=0.6):
+        return ConfigError(f"no setting '{key}'. Did you mean '{close[0]}'?")
+    node: Any = config
+    known: list[str] = []
+    for part in parts:
+        if not isinstance(node, dict) or part not in node:
+            break
+        node = node[part]
+        known.append(part)
+    siblings = [".".join([*known, child]) for child in node] if isinstance(node, dict) else []
+    remedy = nearest("", siblings) or f" Write {'.'.join(known)}=<value>."
+    return ConfigError(f"no setting '{key}'.{remedy}")
+
+
+def dotted(config: dict[str, Any], prefix: str = "") -> list[str]:
+    """Every key of nested mappings, inner ones included, as dotted names."""
+    found = []
+    for key, value in config.items():
+        found.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            found += dotted(value, f"{prefix}{key}.")
+    return found

@@ -1,0 +1,123 @@
+"""The shape of a configuration: types and ranges of every setting of the platform (pydantic, strict, frozen).
+
+Arguments of parts (a loss's gamma) are plain mappings here: their types live in the part's own signature, and
+`fedimb.config.validate` checks them there. Numbers are strict: ``"3"`` and ``true`` are no integers, while
+``3`` may stand for a float.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+class Strict(BaseModel):
+    """Unknown keys refused, no coercion but int to float, no NaN or infinity, read-only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ClientsConfig(Strict):
+    """The simulated clients and their troubles. Fractions and probabilities in [0, 1], times in seconds."""
+
+    count: int = Field(ge=1)
+    participation: float = Field(gt=0, le=1)
+    availability: float = Field(gt=0, le=1)
+    dropout: float = Field(ge=0, lt=1)
+    slow: float = Field(ge=0, le=1)
+    slow_delay_s: float = Field(ge=0)
+    deadline_s: Annotated[float, Field(gt=0)] | None
+    min_reply_fraction: float = Field(ge=0, le=1)
+
+
+class LocalConfig(Strict):
+    """Local training. ``epochs`` are passes over the client's original view."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    optimizer: Literal["sgd", "adam"]
+    lr: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+
+
+class PriorConfig(Strict):
+    """Whose class counts losses and calibrations see, how weighted, and how the server came by them."""
+
+    view: Literal["train", "labelled", "coreset", "real"]
+    weighting: Literal["data", "effective", "round_ema"]
+    provenance: Literal["none", "local", "clear_sum", "oracle"]
+
+
+class EvaluationConfig(Strict):
+    """``every`` and ``last_k`` in rounds, ``bootstrap`` in resamples (0: no intervals)."""
+
+    every: int = Field(ge=1)
+    last_k: int = Field(ge=1)
+    bootstrap: int = Field(ge=0)
+
+
+class CheckpointConfig(Strict):
+    """``every``: rounds between checkpoints."""
+
+    every: int = Field(ge=1)
+
+
+def _named(value: Any) -> Any:
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
+        raise PydanticCustomError("named", "a mapping with a name")
+    return value
+
+
+def _sourced(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise PydanticCustomError("sourced", "a mapping with source.name")
+    try:
+        _named(value.get("source"))
+    except PydanticCustomError:
+        raise PydanticCustomError("sourced", "a mapping with source.name") from None
+    return value
+
+
+def _chosen(value: Any) -> Any:
+    if not isinstance(value, dict) or not value:
+        raise PydanticCustomError("chosen", "at least one name")
+    for name, args in value.items():
+        if not isinstance(args, dict | None):
+            raise PydanticCustomError(
+                "chosen",
+                "a mapping of arguments for '{name}' (its YAML starts with '# @package <group>.<name>')",
+                {"name": str(name)},
+            )
+    return {name: args or {} for name, args in value.items()}
+
+
+Part = Annotated[dict[str, Any], BeforeValidator(_named)]
+Parts = Annotated[dict[str, dict[str, Any]], BeforeValidator(_chosen)]  # in order: outermost first
+Data = Annotated[dict[str, Any], BeforeValidator(_sourced)]
+
+
+class RunConfig(Strict):
+    """One run. Complete: every setting is present; defaults live in ``configs/config.yaml`` alone."""
+
+    data: Data
+    partition: Part
+    model: Part
+    strategy: Parts
+    aggregator: Part
+    loss: Part
+    sampler: Part
+    calibration: Parts
+    engine: Part
+    tracking: Part
+    seed: int = Field(ge=0, lt=2**63)
+    rounds: int = Field(ge=1)
+    name: Annotated[str, Field(pattern=r"^[^/\\\n]+$")] | None
+    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$")
+    output_dir: str = Field(min_length=1)
+    clients: ClientsConfig
+    local: LocalConfig
+    prior: PriorConfig
+    aggregation_weight: Literal["auto", "view", "real", "original", "uniform"]
+    evaluation: EvaluationConfig
+    checkpoint: CheckpointConfig

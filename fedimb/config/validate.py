@@ -1,0 +1,156 @@
+"""A composed dictionary to a `RunConfig`, or one line: what is wrong, where, and what would be right."""
+
+import math
+from typing import Any, get_args
+
+from fedimb import registry
+from fedimb.config.combinations import Combination, refusal
+from fedimb.config.schema import RunConfig
+from fedimb.errors import ConfigError, nearest
+
+# What fedimb passes itself when it builds a part: not settable in YAML, not missing when absent there.
+GIVEN: dict[str, tuple[str, ...]] = {
+    "source": (),
+    "partition": (),
+    "model": ("n_classes", "input_shape"),
+    "loss": ("n_classes", "prior"),
+    "sampler": (),
+    "term": (),
+    "calibration": ("prior", "minority"),
+    "aggregator": (),
+    "strategy": ("inner",),
+    "client": (),
+}
+
+
+def validate(raw: dict[str, Any]) -> RunConfig:
+    """Check shape, ranges, every part's arguments and the combination; builds nothing.
+
+    Args:
+        raw: what `fedimb.config.compose.compose` returns, or the same read back from JSON.
+
+    Returns:
+        The configuration with part arguments brought to the types of their signatures (2 -> 2.0 for a float).
+
+    Raises:
+        ConfigError: one line with the dotted key, the value, what was expected and the nearest valid name.
+    """
+    from fedimb.data.config import DataConfig
+
+    config = _shaped(raw)
+    DataConfig.parse(config.data)
+    parts: list[registry.Entry] = []
+    checked: dict[str, Any] = {
+        "data": config.data | {"source": _part("source", config.data["source"], parts)}
+    }
+    for kind in ("partition", "model", "loss", "sampler"):
+        checked[kind] = _part(kind, getattr(config, kind), parts)
+    checked["aggregator"] = _aggregator(config.aggregator, parts)
+    checked["strategy"] = {n: _strategy(n, args, parts) for n, args in config.strategy.items()}
+    checked["calibration"] = {
+        name: _arguments("calibration", name, args, parts) for name, args in config.calibration.items()
+    }
+    if reason := refusal(Combination(tuple(parts), config.prior.provenance)):
+        raise ConfigError(f"refused combination: {reason}")
+    return config.model_copy(update=checked)
+
+
+def _shaped(raw: dict[str, Any]) -> RunConfig:
+    import pydantic
+
+    _finite(raw)
+    try:
+        return RunConfig.model_validate(raw)
+    except pydantic.ValidationError as error:
+        raise ConfigError(_sentence(error.errors()[0], raw)) from None
+
+
+def _sentence(problem: Any, raw: dict[str, Any]) -> str:
+    """One of pydantic's problems in words a user has seen: setting, value, expectation."""
+    path = [str(step) for step in problem["loc"]]
+    key, value, kind = ".".join(path), problem["input"], problem["type"]
+    context = problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        valid = _fields(path[:-1])
+        return f"no setting '{key}'.{nearest(path[-1], valid)}"
+    if kind == "missing":
+        return f"'{key}' is missing: give it a value with {key}=..."
+    if kind == "literal_error":
+        valid = [option.strip().strip("'") for option in context["expected"].replace(" or ", ", ").split(",")]
+        guess = nearest(str(value), valid)
+        shown = guess if guess.startswith(" Valid") else f"{guess} Valid: {', '.join(valid)}."
+        return f"{key}={_shown(value)}: not a valid name.{shown}"
+    return f"{key}={_shown(value)}: expected {_expected(kind, context, problem['msg'])}"
+
+
+def _expected(kind: str, context: dict[str, Any], message: str) -> str:
+    bounds = {
+        "greater_than_equal": "at least {ge}",
+        "greater_than": "more than {gt}",
+        "less_than_equal": "at most {le}",
+        "less_than": "less than {lt}",
+        "int_type": "an integer",
+        "float_type": "a number",
+        "finite_number": "a finite number",
+        "string_type": "text (quote a number: key=\"'3'\")",
+        "string_too_short": "text that is not empty",
+        "string_pattern_mismatch": "a name without slashes, beginning with a letter or digit",
+        "dict_type": "a mapping",
+        "model_type": "a mapping of settings, one by one: key.setting=value",
+    }
+    return bounds[kind].format(**context) if kind in bounds else message
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _fields(path: list[str]) -> list[str]:
+    """Setting names of the schema at a path."""
+    model: Any = RunConfig
+    for step in path:
+        annotation = model.model_fields[step].annotation
+        model = next((a for a in (annotation, *get_args(annotation)) if hasattr(a, "model_fields")), None)
+    return list(model.model_fields)
+
+
+def _finite(node: Any, key: str = "") -> None:
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ConfigError(f"{key}={node}: expected a finite number")
+    items: Any = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for inner, value in items:
+        _finite(value, f"{key}.{inner}" if key else str(inner))
+
+
+def _part(kind: str, config: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
+    args = {key: value for key, value in config.items() if key != "name"}
+    return {"name": config["name"], **_arguments(kind, config["name"], args, parts)}
+
+
+def _arguments(kind: str, name: str, args: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
+    from pydantic_core import to_jsonable_python
+
+    parts.append(registry.get(kind, name))
+    plain: dict[str, Any] = to_jsonable_python(registry.check_args(kind, name, args, given=GIVEN[kind]))
+    return plain
+
+
+def _aggregator(config: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
+    """An aggregator and the local terms its clients need."""
+    checked = _part("aggregator", {k: v for k, v in config.items() if k != "terms"}, parts)
+    if "terms" not in config:
+        return checked
+    terms = config["terms"]
+    if not isinstance(terms, list) or not all(
+        isinstance(t, dict) and isinstance(t.get("name"), str) for t in terms
+    ):
+        raise ConfigError(f"aggregator.terms={_shown(terms)}: expected a list of mappings with a name")
+    return checked | {"terms": [_part("term", term, parts) for term in terms]}
+
+
+def _strategy(name: str, args: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
+    """A method's two halves: the server half names every argument, the client half those it uses."""
+    checked = _arguments("strategy", name, args, parts)
+    registry.check_args("client", name, registry.accepted("client", name, checked), given=GIVEN["client"])
+    return checked
