@@ -1,0 +1,93 @@
+"""What tracking reads of a run folder: rows, status, lines of metrics, artifacts. The run writes them."""
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedimb.errors import DataError
+
+
+@dataclass(frozen=True)
+class Point:
+    """One metric value. ``value`` is finite or NaN; ``time`` in epoch milliseconds."""
+
+    row: str
+    name: str
+    value: float
+    step: int
+    time: int
+
+
+def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
+    """``rows.json`` by label.
+
+    Raises:
+        DataError: missing, unreadable, or two rows of one label.
+    """
+    path = folder / "rows.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        rows = {str(row["label"]): row for row in stored}
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: {folder} is not the folder of a fedimb run") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); run again") from None
+    if len(rows) != len(stored):
+        raise DataError(f"{path} names one row twice; give the rows different names")
+    return rows
+
+
+def read_status(folder: Path) -> tuple[str, int]:
+    """(status, when it was written in epoch ms); ("running", now) before the first ``status.json``."""
+    path = folder / "status.json"
+    if not path.exists():
+        return "running", int(time.time() * 1000)
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["status"]), int(path.stat().st_mtime * 1000)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); resume the run") from None
+
+
+def first_time(folder: Path) -> int | None:
+    """Epoch milliseconds of the first line of ``metrics.jsonl``; None when there is no whole line yet."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return None
+    with path.open("rb") as handle:
+        line = handle.readline()
+    points = parse(line, f"{path} at byte 0") if line.endswith(b"\n") else []
+    return points[0].time if points else None
+
+
+def parse(line: bytes, place: str) -> list[Point]:
+    """The points of one line of ``metrics.jsonl``.
+
+    null is NaN; an infinity becomes NaN, because MLflow would store 1.8e308 and flatten every chart.
+
+    Raises:
+        DataError: the line is not of the form the run writes; ``place`` says where it is.
+    """
+    try:
+        stored: dict[str, Any] = json.loads(line)
+        row, step, time = str(stored["row"]), int(stored["step"]), int(stored["time"])
+        values = {str(k): float("nan") if v is None else float(v) for k, v in stored["metrics"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{place}: not a line of metrics ({type(error).__name__}: {error}); the file was edited or its"
+            " disk failed: cut it before that byte and resume the run"
+        ) from None
+    return [Point(row, k, v if math.isfinite(v) else math.nan, step, time) for k, v in values.items()]
+
+
+def artifacts_digest(paths: list[Path]) -> str:
+    """Names, sizes and times of all files below: says whether there is anything new to upload."""
+    digest = hashlib.sha256()
+    for top in paths:
+        for path in [top] if top.is_file() else sorted(p for p in top.rglob("*") if p.is_file()):
+            stat = path.stat()
+            digest.update(f"{path.relative_to(top.parent)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,189 @@
+"""MLflow for a run: tell it while training, never stop training for it, send the rest later.
+
+The run folder is the truth and MLflow a copy: `MlflowTracker` reads ``rows.json``, ``metrics.jsonl``,
+``status.json`` and ``artifacts/`` and writes only ``tracking.json`` and ``tracking.id``. Server process only;
+clients never import it.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedimb.errors import DataError, FedimbError
+from fedimb.tracking.lock import Busy
+from fedimb.tracking.projection import Projection, read_rows
+from fedimb.tracking.state import load
+from fedimb.tracking.store import charts_link, prepare_store, resolve_uri, shown
+
+__all__ = [
+    "MlflowTracker",
+    "NoTracker",
+    "SyncReport",
+    "Tracker",
+    "charts_link",
+    "prepare_store",
+    "resolve_uri",
+    "sync",
+]
+
+_log = logging.getLogger(__name__)
+
+_INTERVAL_S = 10.0  # between two sends: a run shorter than this is sent in one batch at its end
+_BUDGET_S = 5.0  # of one send while training; what is left after an outage follows in the next ones
+_BACK_OFF_S = (10.0, 300.0)  # first and longest pause after a failure
+_WAIT_S = 30.0  # for a sync that runs beside
+_REASON = 300  # characters of a reason shown
+
+
+class Tracker(Protocol):
+    """What the run loop calls. None of these raises because of a server or a database."""
+
+    def start(self) -> None:
+        """The run begins or goes on; ``rows.json`` is written."""
+
+    def send(self, force: bool = False) -> None:
+        """``metrics.jsonl`` has grown and the checkpoint that covers it is on disk."""
+
+    def finish(self) -> None:
+        """``status.json`` and the artifacts are written."""
+
+
+class NoTracker:
+    """tracking=none: the run folder alone."""
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def send(self, force: bool = False) -> None:
+        """Nothing to do."""
+
+    def finish(self) -> None:
+        """Nothing to do."""
+
+
+class MlflowTracker:
+    """Sends one run folder to MLflow (see `Tracker`). Failures are logged once per outage, as a warning."""
+
+    def __init__(self, folder: Path, uri: str, experiment: str) -> None:
+        """
+        Args:
+            folder: the run folder.
+            uri: as `resolve_uri` returns it.
+            experiment: the study's name.
+        """
+        self.folder = Path(folder)
+        self.uri = uri
+        self._projection = Projection(self.folder, uri, experiment, reopen=True)
+        self._last = time.monotonic()
+        self._retry_at = 0.0
+        self._pause = _BACK_OFF_S[0]
+        self._failing = False
+
+    def start(self) -> None:
+        """Create the runs, or find them again. Creates the store too when nobody has (`prepare_store`)."""
+        self._last = time.monotonic()
+        self._attempt("the start", lambda: self._projection.push(_WAIT_S, lines=False))
+
+    def send(self, force: bool = False) -> None:
+        """Send new points: at most every 10 s unless ``force``, and not in the pause after a failure."""
+        now = time.monotonic()
+        if now < self._retry_at or (not force and now - self._last < _INTERVAL_S):
+            return
+        self._last = now
+        self._attempt("metrics", lambda: self._projection.push(0.0, budget_s=_BUDGET_S))
+
+    def finish(self) -> None:
+        """Send the remaining points, the artifacts and the status; says so when it cannot."""
+        self._failing = False  # the last word: said even when the outage is already known
+        self._attempt("the end", lambda: self._projection.push(_WAIT_S, close=True))
+
+    def _attempt(self, what: str, work: Callable[[], Any]) -> None:
+        """The one place where MLflow's failures are caught: tracking must never cost a training run."""
+        try:
+            work()
+        except Busy as error:
+            _log.debug("%s", error)  # a sync beside sends the same lines
+            if what == "the end":
+                self._warn(what, error)
+        except Exception as error:
+            self._retry_at = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _BACK_OFF_S[1])
+            self._warn(what, error)
+        else:
+            if self._failing:
+                _log.warning("MLflow at %s answers again", shown(self.uri))
+            self._failing, self._pause, self._retry_at = False, _BACK_OFF_S[0], 0.0
+
+    def _warn(self, what: str, error: Exception) -> None:
+        message = (
+            f"MLflow at {shown(self.uri)} did not take {what} of {self.folder}: {_reason(error)}; "
+            f"training goes on, nothing is lost: `fedimb track sync {self.folder}` sends it later"
+        )
+        _log.log(logging.DEBUG if self._failing else logging.WARNING, "%s", message)
+        self._failing = True
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What a sync did: points sent now (0 when all were there), and the MLflow run of each row."""
+
+    sent_points: int
+    runs: dict[str, str]
+    uri: str
+    experiment: str
+
+
+def sync(folder: str | Path, uri: str | None = None, experiment: str | None = None) -> SyncReport:
+    """Bring MLflow up to date with a run folder; twice in a row is the same as once.
+
+    Args:
+        folder: the run folder, finished or not.
+        uri, experiment: where to; null: where the run was tracked, else what its configuration says, else the
+            database of its output folder.
+
+    Raises:
+        DataError: not a run folder, or a damaged file in it.
+        FedimbError: the store cannot be reached or used; says which and why.
+    """
+    folder = Path(folder).expanduser().resolve()
+    read_rows(folder)
+    state = load(folder)
+    if state is not None and uri is None and experiment is None:
+        uri, experiment = state.uri, state.experiment
+    else:
+        configured = _configured(folder)
+        uri = resolve_uri(uri or (state.uri if state else None) or configured[0], folder.parent.parent)
+        experiment = experiment or (state.experiment if state else None) or configured[1]
+    try:
+        sent, state = Projection(folder, uri, experiment, patient=True).push(_WAIT_S, close=True)
+    except FedimbError:
+        raise
+    except Exception as error:
+        raise FedimbError(
+            f"MLflow at {shown(uri)} did not take {folder}: {_reason(error)}; check that it runs and answers,"
+            " then sync again (what arrived is not sent twice)"
+        ) from error
+    return SyncReport(sent, dict(state.runs), shown(uri), experiment)
+
+
+def _configured(folder: Path) -> tuple[str | None, str]:
+    """(uri, experiment) of ``config.json``."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        tracking = config.get("tracking") or {}
+        return tracking.get("uri"), str(tracking.get("experiment") or config["study"])
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise DataError(
+            f"{path} does not say where to track ({type(error).__name__}: {error}); give uri and experiment"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line that says something, without SQL or a traceback."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return text[:_REASON]

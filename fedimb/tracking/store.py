@@ -1,0 +1,220 @@
+"""Where MLflow keeps its data: the address, the database made once before any fan-out, the link to charts.
+
+Guarded against, as measured on MLflow 3.17: processes that create one SQLite file together destroy it, a
+relative address means another database in another folder, a file that cannot be opened is retried for 100 s.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shlex
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from fedimb.errors import ConfigError, FedimbError, nearest
+from fedimb.tracking.lock import locked
+
+SQLITE = "sqlite:///"
+SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
+VIEW = "fedimb"
+PORT = 5000
+
+# Groups runs by row label when the charts open with viewStateShareKey=fedimb: mean curve and band over seeds.
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{VIEW}": json.dumps(
+        {
+            "groupBy": {
+                "aggregateFunction": "average",
+                "groupByKeys": [{"mode": "tag", "groupByData": "fedimb.strategy"}],
+            }
+        },
+        separators=(",", ":"),
+    ),
+}
+
+# A dead server must cost a training run seconds. MLflow's own defaults are 7 retries of 120 s.
+_TRAINING_TIMEOUT_S = 5
+_SYNC_TIMEOUT_S = 60
+_OWN_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
+_CREATE_WAIT_S = 120.0
+_OPEN_WAIT_S = 20.0
+
+
+def resolve_uri(uri: str | None, output_dir: str | Path) -> str:
+    """The tracking address as stored and printed: absolute, so it means the same in every working folder.
+
+    Args:
+        uri: null for ``<output_dir>/mlflow.db``, else ``sqlite:///path`` (a relative path counts from the
+            working folder), ``http(s)://host:port`` or another database address that MLflow takes.
+        output_dir: where runs go.
+
+    Raises:
+        ConfigError: a plain folder, an unknown scheme, or a path that a database address cannot hold.
+    """
+    if uri is None:
+        uri = f"{SQLITE}{Path(output_dir).expanduser().resolve() / 'mlflow.db'}"
+    scheme = uri.split(":", 1)[0].split("+", 1)[0] if "://" in uri else ""
+    if scheme not in SCHEMES:
+        raise ConfigError(
+            f"tracking.uri={uri!r}: not an address of an MLflow database or server; give sqlite:///path/mlflow.db"
+            f" or http://host:port.{nearest(scheme, SCHEMES) if scheme else ''}"
+        )
+    if scheme in ("http", "https"):
+        return uri.rstrip("/")
+    if scheme != "sqlite":
+        return uri
+    if not uri.startswith(SQLITE) or uri in (SQLITE, f"{SQLITE}:memory:"):
+        raise ConfigError(f"tracking.uri={uri!r} names no file; give sqlite:///path/mlflow.db")
+    path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
+    if bad := sorted(set("%?#") & set(str(path))):
+        raise ConfigError(
+            f"tracking.uri: {path} holds {' '.join(bad)}, which a database address cannot;"
+            " choose another folder"
+        )
+    return f"{SQLITE}{path}"
+
+
+def shown(uri: str) -> str:
+    """The address without a password, for messages."""
+    parts = urlsplit(uri)
+    if not parts.password:
+        return uri
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}"))
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a SQLite address, or None for a server."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def connect(uri: str, patient: bool = False) -> Any:
+    """An ``MlflowClient``; the only place that imports mlflow first. SQLite: call `prepare_store` before.
+
+    Args:
+        patient: wait a minute for a slow server (nobody trains meanwhile) instead of seconds.
+    """
+    for key, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+        ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1"),
+    ):
+        os.environ.setdefault(key, value)
+    if _OWN_TIMEOUT:
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(_SYNC_TIMEOUT_S if patient else _TRAINING_TIMEOUT_S)
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # two lines per new database
+    return MlflowClient(tracking_uri=uri)
+
+
+def error_code(error: Exception) -> str:
+    """MLflow's error code, or an empty string."""
+    return str(getattr(error, "error_code", ""))
+
+
+def prepare_store(
+    uri: str, experiment: str, artifact_root: str | Path | None = None, patient: bool = False
+) -> str:
+    """Create the database and the experiment when missing; returns the experiment's id.
+
+    Call it once before any fan-out. Processes that start together wait for each other.
+
+    Args:
+        uri: as `resolve_uri` returns it.
+        experiment: the study's name.
+        artifact_root: folder for artifacts of a new experiment in a SQLite store (null: ``mlartifacts``
+            beside the database); a server keeps its own.
+        patient: see `connect`.
+
+    Raises:
+        FedimbError: the database cannot be opened or written, or the experiment was deleted.
+        Exception: what MLflow raises when a server does not answer.
+    """
+    path = sqlite_path(uri)
+    if path is None:
+        digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+        with locked(
+            Path(tempfile.gettempdir()) / f"fedimb-mlflow-{os.getuid()}-{digest}.lock", _CREATE_WAIT_S
+        ):
+            return _experiment(connect(uri, patient), uri, experiment, None)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        root = Path(artifact_root or path.parent / "mlartifacts").expanduser().resolve()
+        with locked(path.with_name(path.name + ".lock"), _CREATE_WAIT_S):
+            _open(path)
+            return _experiment(connect(uri, patient), uri, experiment, root.as_uri())
+    except (OSError, sqlite3.Error) as error:
+        raise FedimbError(
+            f"cannot open the MLflow database {path}: {error}; check the folder's rights and space,"
+            " or set tracking.uri, or tracking=none"
+        ) from error
+
+
+def _open(path: Path) -> None:
+    """Open or make the file: a bad one fails now, not after 100 s. WAL: readers never stop a writer."""
+    connection = sqlite3.connect(path, timeout=_OPEN_WAIT_S)
+    try:
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute(
+                "PRAGMA journal_mode=wal"
+            )  # kept in the file; a network disk may decline, harmless
+    finally:
+        connection.close()
+
+
+def _experiment(client: Any, uri: str, name: str, location: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+        except MlflowException as error:
+            if (
+                error_code(error) != "RESOURCE_ALREADY_EXISTS"
+            ):  # another machine was faster on the same server
+                raise
+            found = client.get_experiment_by_name(name)
+    if found.lifecycle_stage != "active":
+        raise FedimbError(
+            f"experiment '{name}' at {shown(uri)} was deleted; bring it back with"
+            f" `mlflow experiments restore --experiment-id {found.experiment_id}` or set tracking.experiment"
+        )
+    for key, value in EXPERIMENT_TAGS.items():
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
+    return str(found.experiment_id)
+
+
+def charts_link(uri: str, experiment: str) -> tuple[str, str]:
+    """How to see the charts: (command that opens the UI, address of the study's charts grouped by row label).
+
+    The command is empty for a server, which is already running. When the experiment cannot be looked up
+    (server down, nothing tracked yet) the address is the UI's front page: a link never stops a run.
+    """
+    path = sqlite_path(uri)
+    is_server = uri.startswith(("http://", "https://"))
+    base = uri if is_server else f"http://localhost:{PORT}"
+    command = (
+        ""
+        if is_server
+        else "MLFLOW_DISABLE_TELEMETRY=true "
+        + shlex.join(["mlflow", "ui", "--backend-store-uri", uri, "--port", str(PORT)])
+    )
+    if path is not None and not path.is_file():
+        return command, f"{base}/"
+    try:
+        found = connect(uri).get_experiment_by_name(experiment)
+    except Exception as error:
+        logging.getLogger(__name__).debug("no link to the charts of %s: %s", experiment, error)
+        found = None
+    if found is None:
+        return command, f"{base}/"
+    query = f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    return command, f"{base}/#/experiments/{found.experiment_id}/runs?{query}"
