@@ -59,9 +59,6 @@ def unknown(config: dict[str, Any], key: str) -> ConfigError:
             f"no setting '{key}': {parts[0]} '{parts[1]}' is not chosen. Choose it first: "
             f"{parts[0]}={parts[1]} or {parts[0]}=[{together}]."
         )
-    paths = [path for path in dotted(config) if path.count(".") == key.count(".")] or dotted(config)
-    if close := difflib.get_close_matches(key, paths, n=1, cutoff=0.6):
-        return ConfigError(f"no setting '{key}'. Did you mean '{close[0]}'?")
     node: Any = config
     known: list[str] = []
     for part in parts:
@@ -69,8 +66,16 @@ def unknown(config: dict[str, Any], key: str) -> ConfigError:
             break
         node = node[part]
         known.append(part)
-    siblings = [".".join([*known, child]) for child in node] if isinstance(node, dict) else []
-    remedy = nearest("", siblings) or f" Write {'.'.join(known)}=<value>."
+    if not isinstance(node, dict):
+        return ConfigError(f"no setting '{key}'. Write {'.'.join(known)}=<value>.")
+    siblings = [".".join([*known, child]) for child in node]
+    if len(known) < len(parts) - 1:  # an earlier word is wrong: compare whole paths
+        close = difflib.get_close_matches(key, dotted(config), n=1, cutoff=0.6)
+    else:  # only the last one is: the part before it would make every sibling look near
+        close = [
+            ".".join([*known, child]) for child in difflib.get_close_matches(parts[-1], node, n=1, cutoff=0.5)
+        ]
+    remedy = f" Did you mean '{close[0]}'?" if close else nearest("", siblings)
     return ConfigError(f"no setting '{key}'.{remedy}")
 
 

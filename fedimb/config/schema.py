@@ -86,7 +86,7 @@ def _chosen(value: Any) -> Any:
         if not isinstance(args, dict | None):
             raise PydanticCustomError(
                 "chosen",
-                "a mapping of arguments for '{name}' (its YAML starts with '# @package <group>.<name>')",
+                "arguments for '{name}', a mapping (its YAML starts with '# @package <group>.<name>')",
                 {"name": str(name)},
             )
     return {name: args or {} for name, args in value.items()}

@@ -1,0 +1,216 @@
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedimb.config import compose as module
+from fedimb.config.catalogue import Catalogue
+from fedimb.config.compose import compose
+from fedimb.errors import ConfigError
+
+REFUSED = {
+    "lokal.epochs=3": "no setting 'lokal.epochs'. Did you mean 'local.epochs'?",
+    "rouns=3": "no setting 'rouns'. Did you mean 'rounds'?",
+    "local.epochs.x=1": "no setting 'local.epochs.x'. Write local.epochs=<value>.",
+    "local={epoch: 3}": "no setting 'local.epoch'. Did you mean 'local.epochs'?",
+    "data.imbalance_factr=3": "no setting 'data.imbalance_factr'. Did you mean 'data.imbalance_factor'?",
+    "++checkpoint.zz=3": "no setting 'checkpoint.zz'. Valid: checkpoint.every.",
+    "engine.threads=2": "no setting 'engine.threads'. Valid: engine.address, engine.gpus_per_worker, "
+    "engine.name, engine.workers.",
+    "calibration.toy_post.tau=3": "no setting 'calibration.toy_post.tau': calibration 'toy_post' is not "
+    "chosen. Choose it first: calibration=toy_post or calibration=[none,toy_post].",
+    "loss=[ce]": "cannot use 'loss=[ce]': loss takes one name. Write loss=<name>.",
+    "loss=3": "cannot use 'loss=3': loss takes one name. Write loss=<name>.",
+    "calibration=[none,none]": "cannot use 'calibration=[none,none]': 'none' is given twice; name it once",
+    "x": "cannot read 'x': expected key=value",
+    "~seed": "cannot use '~seed': a setting cannot be removed; give it another value",
+    "loss@foo=ce": "cannot use 'loss@foo=ce': '@' is not supported; write loss=<name>",
+    "hydra.run.dir=3": "cannot use 'hydra.run.dir=3': fedimb does not read Hydra's own settings; remove it",
+    "seed=1,2": "cannot use 'seed=1,2': several values for one run. Write seed=[a,b] for a list, quote a "
+    "text that holds a comma, or use fedimb sweep",
+    "local.epochs=[1": "cannot read 'local.epochs=[1': no viable alternative at input '[1'. "
+    "Quote texts with special characters: key=\"'a: b'\"",
+    "local.epochs=???": "'local.epochs' has no value: give one with local.epochs=...",
+    "name=${nope}": "cannot resolve 'name': Interpolation key 'nope' not found",
+}
+
+
+@pytest.mark.parametrize("word", REFUSED)
+def test_a_wrong_word_is_answered_in_one_line(word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([word])
+    assert str(caught.value) == REFUSED[word]
+    assert caught.value.exit_code == 2
+
+
+def test_an_unknown_option_lists_the_valid_ones() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^no sampler 'shufle'\. Did you mean 'shuffle'\? Valid: .*shuffle"
+    ) as caught:
+        compose(["sampler=shufle"])
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^no calibration 'la_pst'\. Did you mean 'la_post'\?"):
+        compose(["calibration=[none,la_pst]"])
+
+
+def test_an_unknown_top_level_key_lists_settings() -> None:
+    with pytest.raises(ConfigError, match=r"^no setting 'zzz\.q'\. Valid: aggregation_weight, aggregator, "):
+        compose(["+zzz.q=1"])
+
+
+def test_defaults_are_plain_python() -> None:
+    config = compose([])
+    assert list(config["strategy"]) == ["plain"]
+    assert config["loss"] == {"name": "ce"}
+    assert config["clients"]["deadline_s"] is None
+    assert type(config) is dict
+    assert type(config["model"]["hidden"]) is list
+    assert "hydra" not in config
+
+
+def test_values_and_lists_of_parts(toys: list[Path]) -> None:
+    config = compose(
+        [
+            "strategy=[toy_b,toy_a]",
+            "calibration=[toy_post,none]",
+            "strategy.toy_a.warmup=7",
+            "local={lr: .1}",
+        ],
+        toys,
+    )
+    assert list(config["strategy"].items()) == [("toy_b", {}), ("toy_a", {"warmup": 7})]
+    assert list(config["calibration"]) == ["toy_post", "none"]
+    assert (config["local"]["lr"], config["local"]["epochs"]) == (0.1, 5)
+
+
+def test_interpolation_follows_the_value_set() -> None:
+    config = compose(["aggregator=fedprox", "aggregator.proximal_mu=0.3"])
+    assert config["aggregator"]["terms"] == [{"name": "proximal", "mu": 0.3}]
+
+
+@pytest.mark.parametrize("word", ["loss.gamma=2", "+loss.gamma=2"])
+def test_arguments_of_a_part_are_let_through(word: str) -> None:
+    assert compose([word])["loss"] == {"name": "ce", "gamma": 2}
+
+
+def test_a_mapping_with_a_name_replaces() -> None:
+    test = compose(["data.test={name: stratified, fraction: 0.2}"])["data"]["test"]
+    assert test == {"name": "stratified", "fraction": 0.2}
+
+
+def test_results_are_independent() -> None:
+    compose([])["model"]["hidden"].append(1)
+    assert compose([])["model"]["hidden"] == [48]
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text("name: mine\n")
+    assert compose(["loss=mine"], [tmp_path])["loss"] == {"name": "mine"}
+    (tmp_path / "loss" / "mine.yaml").write_text("name: mine\ngamma: 2\n")
+    assert compose(["loss=mine"], [tmp_path])["loss"] == {"name": "mine", "gamma": 2}
+    with pytest.raises(ConfigError, match="no loss 'mine'"):
+        compose(["loss=mine"])
+
+
+@pytest.mark.parametrize("text", ["name: [1\n", "name: a\nname: b\n", "defaults: [nothing]\n"])
+def test_a_broken_file_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "broken.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"^cannot compose the configuration: .") as caught:
+        compose(["loss=broken"], [tmp_path])
+    assert "\n" not in str(caught.value)
+
+
+def test_folder_names_with_spaces_and_quotes(tmp_path: Path) -> None:
+    folder = tmp_path / "my 'own' é"
+    (folder / "loss").mkdir(parents=True)
+    (folder / "loss" / "mine.yaml").write_text("name: mine\n")
+    assert compose(["loss=mine"], [folder])["loss"] == {"name": "mine"}
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no configuration folder '.*nowhere': create it"):
+        compose([], [tmp_path / "nowhere"])
+
+
+def _install(folder: Path, module_name: str) -> None:
+    info = folder / "elsewhere-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[fedimb.configs]\nelsewhere = {module_name}\n")
+
+
+def test_an_installed_package_brings_its_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(tmp_path, "elsewhere_confs")
+    groups = tmp_path / "elsewhere_confs"
+    (groups / "strategy").mkdir(parents=True)
+    (groups / "__init__.py").write_text("")
+    (groups / "strategy" / "afar.yaml").write_text("# @package strategy.afar\nrate: 0.5\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert compose(["strategy=[afar,plain]"])["strategy"] == {"afar": {"rate": 0.5}, "plain": {}}
+    assert "afar" in Catalogue().options("strategy")
+    assert "strategy" in Catalogue().groups()
+
+
+def test_a_package_that_promises_too_much_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _install(tmp_path, "not_there_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"promises configurations in 'not_there_at_all'.*reinstall or uninstall"
+    ):
+        compose([])
+
+
+def test_a_surrounding_hydra_application_keeps_its_state(tmp_path: Path) -> None:
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    (tmp_path / "config.yaml").write_text("theirs: 1\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        before = GlobalHydra.instance().hydra
+        module._composed.clear()
+        assert compose(["seed=9"])["seed"] == 9
+        assert GlobalHydra.instance().hydra is before
+        assert hydra.compose("config") == {"theirs": 1}
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    module._composed.clear()
+    found: dict[int, int] = {}
+    losses = ["ce", "balanced_softmax"]
+
+    def one(seed: int) -> None:
+        config = compose([f"seed={seed}", f"loss={losses[seed % 2]}"])
+        found[config["seed"]] = losses.index(config["loss"]["name"])
+
+    threads = [threading.Thread(target=one, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {seed: seed % 2 for seed in range(6)}
+
+
+def test_works_from_any_folder(tmp_path: Path) -> None:
+    code = "from fedimb.config.compose import compose; print(compose(['seed=4'])['seed'])"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "4"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_do_not_compose_the_groups_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    compose(["sampler=shuffle"])
+    monkeypatch.setattr(module, "_hydra", lambda *_: pytest.fail("composed the same groups twice"))
+    assert [compose(["sampler=shuffle", f"seed={seed}"])["seed"] for seed in range(3)] == [0, 1, 2]
