@@ -46,9 +46,7 @@ class SourceData:
         if n == 0:
             raise DataError("the source has no rows; check the path and the row filter")
         if self.x.dtype not in (np.uint8, np.float32) or self.x.ndim < 2:
-            raise DataError(
-                f"x is {self.x.dtype} {list(self.x.shape)}; give uint8 or float32 of shape [n, *shape]"
-            )
+            raise DataError(f"x is {self.x.dtype} {list(self.x.shape)}; give uint8 or float32 of shape [n, *shape]")
         if self.task not in TASKS:
             raise DataError(f"task '{self.task}' is not known; use {' or '.join(TASKS)}")
         if not (np.isfinite(self.scale) and self.scale > 0):
@@ -77,8 +75,7 @@ def _check_names(what: str, names: tuple[str, ...]) -> None:
 def _check_column(name: str, column: NDArray[Any], n: int, dtype: type) -> None:
     if column.shape != (n,) or column.dtype != dtype:
         raise DataError(
-            f"{name} is {column.dtype} {list(column.shape)} beside {n} rows of x; "
-            f"give one {np.dtype(dtype)} per row"
+            f"{name} is {column.dtype} {list(column.shape)} beside {n} rows of x; give one {np.dtype(dtype)} per row"
         )
 
 

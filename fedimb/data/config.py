@@ -30,7 +30,8 @@ class DataConfig:
         known = [f.name for f in fields(DataConfig)]
         for key in raw:
             if key not in known:
-                raise ConfigError(f"no setting 'data.{key}'.{nearest(key, known)}")
+                near = nearest(f"data.{key}", [f"data.{name}" for name in known])
+                raise ConfigError(f"no setting 'data.{key}'.{near}")
         for key in ("source", "test"):
             if not isinstance(raw.get(key), dict) or not isinstance(raw[key].get("name"), str):
                 raise ConfigError(f"data.{key}={raw.get(key)!r}: give a name, as in {key}: {{name: ...}}")
@@ -42,9 +43,7 @@ class DataConfig:
             valid = nearest(str(config.long_tail), [*SHAPES, "natural"])
             raise ConfigError(f"data.long_tail: no shape '{config.long_tail}'.{valid}")
         if not (_number(config.imbalance_factor) and config.imbalance_factor >= 1):
-            raise ConfigError(
-                f"data.imbalance_factor={config.imbalance_factor!r}: give a number of at least 1"
-            )
+            raise ConfigError(f"data.imbalance_factor={config.imbalance_factor!r}: give a number of at least 1")
         if config.n_max is not None and not (_whole(config.n_max) and config.n_max >= 1):
             raise ConfigError(f"data.n_max={config.n_max!r}: give a whole number of at least 1, or null")
         if config.class_order not in ("seeded", "fixed"):

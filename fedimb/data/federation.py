@@ -142,9 +142,7 @@ class Federation:
             fingerprint=facts["fingerprint"],
         )
         if federation.sha != facts["sha"]:
-            raise DataError(
-                f"{folder}: partition.npz is not the one partition.json was written with; copy both again"
-            )
+            raise DataError(f"{folder}: partition.npz is not the one partition.json was written with; copy both again")
         return federation
 
     def __getstate__(self) -> dict[str, Any]:
@@ -211,9 +209,7 @@ def _take(column: NDArray[Any] | None, rows: Rows) -> NDArray[Any] | None:
     return None if column is None else np.asarray(column[rows])
 
 
-def _check_partition(
-    lists: list[Rows], n: int, clients: int, name: str, patients: NDArray[np.int64] | None
-) -> None:
+def _check_partition(lists: list[Rows], n: int, clients: int, name: str, patients: NDArray[np.int64] | None) -> None:
     """Nothing lost, nothing twice, no patient parted: whoever wrote the partitioner."""
     if len(lists) != clients:
         raise DataError(f"partition '{name}' made {len(lists)} clients of {clients}; mend the partitioner")

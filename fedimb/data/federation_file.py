@@ -58,8 +58,7 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Rows], list[Rows], Rows]:
             raise ValueError("partition.json was changed after it was written")
         with np.load(folder / "partition.npz", allow_pickle=False) as arrays:
             train, validation = (
-                np.split(arrays[f"{name}_rows"], arrays[f"{name}_offsets"][1:-1])
-                for name in ("train", "validation")
+                np.split(arrays[f"{name}_rows"], arrays[f"{name}_offsets"][1:-1]) for name in ("train", "validation")
             )
             return facts, train, validation, arrays["test"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:

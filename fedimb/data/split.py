@@ -62,9 +62,7 @@ def split_test(
         )
     test = np.flatnonzero(side)
     if patients is not None and rule["name"] == "balanced":
-        test = np.concatenate(
-            [rng.permutation(test[y[test] == c])[: rule["per_class"]] for c in range(n_classes)]
-        )
+        test = np.concatenate([rng.permutation(test[y[test] == c])[: rule["per_class"]] for c in range(n_classes)])
     return np.sort(test), np.flatnonzero(~side)
 
 
@@ -111,9 +109,7 @@ def check_test_rule(rule: dict[str, Any]) -> None:
 
 def _official(official: NDArray[np.bool_] | None, patients: NDArray[np.int64] | None) -> tuple[Rows, Rows]:
     if official is None or official.all() or not official.any():
-        raise DataError(
-            "the source has no official test set, or nothing else; use {name: stratified, fraction: 0.2}"
-        )
+        raise DataError("the source has no official test set, or nothing else; use {name: stratified, fraction: 0.2}")
     if patients is not None:
         both = np.intersect1d(patients[official], patients[~official])
         if len(both):

@@ -32,8 +32,8 @@ def to_tensors(store: Store, rows: Rows) -> "tuple[torch.Tensor, torch.Tensor]":
 class ClientData:
     """One client's views.
 
-    ``train`` and ``validation`` are fixed. A method may set ``labelled``, ``pool`` and ``coreset``, each within
-    ``train``. ``trained_on`` is ``train`` cut to ``labelled`` and to ``coreset`` where they are set.
+    ``train`` and ``validation`` never change. A method may set ``labelled``, ``pool`` and ``coreset``, each
+    within ``train``. ``trained_on``: ``train`` cut to ``labelled`` and ``coreset`` where set.
 
     Args:
         store: the opened store.

@@ -30,9 +30,7 @@ class Dirichlet:
         self.alpha = alpha
         self.patients = patients
 
-    def __call__(
-        self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator
-    ) -> list[NDArray[np.int64]]:
+    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
         units = group(y, self.patients)
         client = np.empty(len(units.weight), dtype=np.int64)

@@ -19,14 +19,10 @@ class Iid:
     def __init__(self, patients: NDArray[np.int64] | None = None) -> None:
         self.patients = patients
 
-    def __call__(
-        self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator
-    ) -> list[NDArray[np.int64]]:
+    def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
         units = group(y, self.patients)
         order = rng.permutation(len(units.weight))
         client = np.empty(len(order), dtype=np.int64)
-        client[order] = deal(
-            units.weight[order], largest_remainder(np.full(n_clients, 1 / n_clients), len(y))
-        )
+        client[order] = deal(units.weight[order], largest_remainder(np.full(n_clients, 1 / n_clients), len(y)))
         return rows_by_client(units.of_row, client, n_clients)

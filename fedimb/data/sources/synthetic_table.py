@@ -38,9 +38,7 @@ class SyntheticTable:
         low = {"features": 1, "classes": 1, "rows": self.classes, "separation": 0, "seed": 0}
         for name, least in low.items():
             if not getattr(self, name) >= least:
-                raise ConfigError(
-                    f"source 'synthetic_table': {name}={getattr(self, name)}: at least {least} is needed"
-                )
+                raise ConfigError(f"source 'synthetic_table': {name}={getattr(self, name)}: at least {least} is needed")
 
     def fingerprint(self) -> str:
         """The arguments: they determine every value."""

@@ -1,0 +1,45 @@
+import copy
+
+import pytest
+import yaml
+
+from fedimb import registry
+from fedimb.data.store import open_store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """One store cache for the session, away from the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDIMB_CACHE_DIR", str(folder))
+        open_store.cache_clear()
+        yield folder
+    open_store.cache_clear()
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    """Registrations made in a test end with it: suites over every registered part must not meet toys."""
+    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+
+def _group(name):
+    from importlib.resources import files
+
+    return yaml.safe_load((files("fedimb.configs") / name).read_text())
+
+
+@pytest.fixture
+def digits():
+    return copy.deepcopy(_group("data/digits.yaml"))
+
+
+@pytest.fixture
+def table():
+    return copy.deepcopy(_group("data/synthetic_table.yaml"))
+
+
+@pytest.fixture
+def dirichlet():
+    return copy.deepcopy(_group("partition/dirichlet.yaml"))

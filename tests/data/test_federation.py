@@ -1,0 +1,298 @@
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.federation import Federation, prepare
+from fedimb.data.store import open_store
+from fedimb.errors import ConfigError, DataError
+from fedimb.registry import register
+
+YARDSTICK = [110, 71, 46, 29, 19, 12, 8, 5, 3, 2]
+
+
+@pytest.fixture
+def federation(digits, dirichlet):
+    return prepare({**digits, "validation": 0.2}, dirichlet, clients=10, seed=3)
+
+
+def test_the_yardstick(digits, dirichlet):
+    made = [prepare(digits, dirichlet, clients=10, seed=s) for s in range(4)]
+    for one in made:
+        total = one.counts.sum(axis=0)
+        assert sorted(total.tolist(), reverse=True) == YARDSTICK
+        assert np.bincount(one.store.y[one.test]).tolist() == [60] * 10
+        assert sorted(total[list(one.minority)].tolist()) == [2, 3, 5]
+        assert one.imbalance_factor == 55.0
+        assert (one.n_clients, one.n_classes, one.input_shape) == (10, 10, (1, 8, 8))
+        assert all(len(rows) == 0 for rows in one.validation)
+    assert len({one.minority for one in made}) > 1
+    assert len({one.sha for one in made}) == 4
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    seed=st.integers(0, 2**31),
+    clients=st.integers(1, 400),
+    alpha=st.sampled_from([1e-3, 0.1, 0.5, 100.0]),
+    validation=st.sampled_from([0.0, 0.2]),
+)
+def test_every_row_serves_once(seed, clients, alpha, validation):
+    data = {
+        "source": {"name": "digits"},
+        "test": {"name": "balanced", "per_class": 60},
+        "validation": validation,
+        "long_tail": "exponential",
+        "imbalance_factor": 50,
+        "n_max": 110,
+    }
+    one = prepare(data, {"name": "dirichlet", "alpha": alpha}, clients, seed)
+    rows = np.concatenate([*one.train, *one.validation, one.test])
+    assert len(np.unique(rows)) == len(rows) == sum(YARDSTICK) + 600
+    for k in range(clients):
+        both = np.concatenate([one.train[k], one.validation[k]])
+        assert np.bincount(one.store.y[both], minlength=10).tolist() == one.counts[k].tolist()
+    again = prepare(data, {"name": "dirichlet", "alpha": alpha}, clients, seed)
+    assert again.sha == one.sha
+
+
+def test_each_choice_has_its_own_stream(digits, dirichlet):
+    base, other = (prepare(digits, {**dirichlet, "alpha": a}, 10, 0) for a in (0.5, 5.0))
+    assert np.array_equal(base.test, other.test)
+    assert np.array_equal(np.sort(np.concatenate(base.train)), np.sort(np.concatenate(other.train)))
+    assert base.sha != other.sha
+    held = prepare({**digits, "validation": 0.3}, dirichlet, 10, 0)
+    assert np.array_equal(held.counts, base.counts)
+    fixed = prepare({**digits, "class_order": "fixed"}, dirichlet, 10, 0)
+    assert fixed.counts.sum(axis=0).tolist() == YARDSTICK
+
+
+def test_the_sha_is_the_same_on_every_machine(digits, dirichlet):
+    # Golden: changes only when a seed stream or the cutting changes, which changes every result.
+    assert prepare(digits, dirichlet, 10, 0).sha == GOLDEN
+
+
+GOLDEN = "bbcdc1011d56772b7aae21cf41742414b34b589dadf93960190ad1555e4f019b"
+
+
+def remade(one, **changes):
+    parts = (
+        "source",
+        "store_path",
+        "train",
+        "validation",
+        "test",
+        "counts",
+        "class_names",
+        "minority",
+        "fingerprint",
+    )
+    return Federation(**{**{name: getattr(one, name) for name in parts}, **changes})
+
+
+def test_the_sha_sees_every_change(federation):
+    train = [rows.copy() for rows in federation.train]
+    k = next(k for k in range(9) if len(train[k]))
+    moved = [*train[:k], train[k][:-1], np.append(train[k][-1:], train[k + 1]), *train[k + 2 :]]
+    shas = {
+        federation.sha,
+        remade(federation, train=moved).sha,
+        remade(federation, train=train[::-1]).sha,
+        remade(federation, train=federation.validation, validation=federation.train).sha,
+        remade(federation, test=federation.test[1:]).sha,
+        remade(federation, class_names=("x", *federation.class_names[1:])).sha,
+        remade(federation, fingerprint="other").sha,
+    }
+    assert len(shas) == 7
+    assert remade(federation).sha == federation.sha
+
+
+def same(a, b):
+    lists = zip([*a.train, *a.validation, a.test], [*b.train, *b.validation, b.test], strict=True)
+    assert all(np.array_equal(x, y) and x.dtype == y.dtype for x, y in lists)
+    assert np.array_equal(a.counts, b.counts)
+    assert (a.sha, a.minority, a.class_names, a.source, a.store_path) == (
+        b.sha,
+        b.minority,
+        b.class_names,
+        b.source,
+        b.store_path,
+    )
+
+
+def test_saved_is_loaded(federation, tmp_path):
+    federation.save(tmp_path)
+    same(federation, Federation.load(tmp_path))
+    facts = json.loads((tmp_path / "partition.json").read_text())
+    assert facts["counts"] == federation.counts.tolist()
+    assert facts["exposure"]["holders"] == (federation.counts > 0).sum(axis=0).tolist()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["partition.json", "partition.npz"]
+
+
+def test_more_clients_than_rows_and_one_client_round_trip(digits, dirichlet, tmp_path):
+    for clients in (1, 700):
+        one = prepare(digits, dirichlet, clients, 1)
+        one.save(tmp_path / str(clients))
+        same(one, Federation.load(tmp_path / str(clients)))
+
+
+def test_pickled_without_the_data(federation):
+    assert federation.store.n_classes == 10
+    copy = pickle.loads(pickle.dumps(federation))
+    same(federation, copy)
+    assert "store" not in copy.__dict__
+    assert np.array_equal(copy.store.y, federation.store.y)
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(bytes(raw))
+
+
+def edit(path):
+    path.write_text(path.read_text().replace('"minority": [\n', '"minority": [\n  9,\n'))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("partition.npz", flip),
+        ("partition.npz", lambda p: p.write_bytes(p.read_bytes()[:-20])),
+        ("partition.npz", lambda p: p.unlink()),
+        ("partition.json", edit),
+        ("partition.json", lambda p: p.write_text("[]")),
+        ("partition.json", lambda p: p.unlink()),
+    ],
+)
+def test_a_damaged_file_is_refused(federation, tmp_path, file, damage):
+    federation.save(tmp_path)
+    before = (tmp_path / file).read_bytes()
+    damage(tmp_path / file)
+    assert not (tmp_path / file).exists() or (tmp_path / file).read_bytes() != before
+    with pytest.raises(DataError, match="partition"):
+        Federation.load(tmp_path)
+
+
+def test_the_index_lists_of_another_run_are_refused(federation, digits, dirichlet, tmp_path):
+    federation.save(tmp_path / "a")
+    prepare(digits, dirichlet, 10, 4).save(tmp_path / "b")
+    shutil.copy(tmp_path / "b" / "partition.npz", tmp_path / "a" / "partition.npz")
+    with pytest.raises(DataError, match="not the one"):
+        Federation.load(tmp_path / "a")
+
+
+def test_a_missing_store_is_rebuilt_and_a_changed_source_refused(federation, tmp_path):
+    open_store.cache_clear()
+    moved = remade(federation, store_path=tmp_path / "gone")
+    assert np.array_equal(moved.store.y, federation.store.y)
+    with pytest.raises(DataError, match="were cut from other"):
+        _ = remade(federation, fingerprint="other").store
+
+
+def test_client_views_hold_the_clients_rows(federation):
+    k = int(federation.counts.sum(axis=1).argmax())
+    assert np.array_equal(federation.client(k).rows("validation"), federation.validation[k])
+    assert np.array_equal(federation.client(k).rows("train"), federation.train[k])
+
+
+class Cohort:
+    """60 patients of 5 rows at 3 sites; class 2 has no rows."""
+
+    def fingerprint(self) -> str:
+        return "cohort"
+
+    def load(self) -> SourceData:
+        n = 300
+        return SourceData(
+            np.zeros((n, 2), np.float32),
+            (np.arange(n) // 7) % 2,
+            ("a", "b", "c"),
+            patients=np.arange(n) // 5 + 1000,
+            sites=np.arange(n) % 3,
+            site_names=("p", "q", "r"),
+        )
+
+
+COHORT = {"source": {"name": "cohort"}, "test": {"name": "stratified", "fraction": 0.2}}
+
+
+@pytest.fixture
+def cohort(toys):
+    register("source", "cohort")(Cohort)
+
+
+def test_patients_stay_whole_through_every_cut(cohort, caplog):
+    one = prepare({**COHORT, "validation": 0.3}, {"name": "dirichlet"}, 4, 0)
+    parts = [*one.train, *one.validation, one.test]
+    assert sum(map(len, parts)) == 300
+    patients = [set(one.store.patients[rows]) for rows in parts]
+    assert sum(map(len, patients)) == 60
+    assert any(map(len, one.validation))
+    assert one.imbalance_factor == float("inf")
+    assert 2 in one.minority
+    assert "no training rows of class c" in caplog.text
+
+
+def test_absent_classes_are_null_in_the_file(cohort, tmp_path):
+    prepare(COHORT, {"name": "iid"}, 4, 0).save(tmp_path)
+    facts = json.loads((tmp_path / "partition.json").read_text())
+    assert (facts["imbalance_factor"], facts["exposure"]["n_eff"][2]) == (None, None)
+    assert Federation.load(tmp_path).imbalance_factor == float("inf")
+
+
+class ToySites:
+    def __init__(self, sites=None) -> None:
+        self.sites = sites
+
+    def __call__(self, y, n_clients, rng):
+        return [np.flatnonzero(self.sites == k) for k in range(n_clients)]
+
+
+def toy_broken(times: int = 2):
+    return lambda y, n, rng: [np.arange(len(y) - 1)] * times
+
+
+def test_a_partitioner_is_given_the_columns_it_names_and_checked(cohort):
+    register("partition", "toy_sites")(ToySites)
+    register("partition", "toy_broken")(toy_broken)
+    data = {"source": {"name": "synthetic_table", "rows": 300}, "test": COHORT["test"]}
+    with pytest.raises(DataError, match="'toy_broken' uses 239 rows twice and leaves out 1 of 240"):
+        prepare(data, {"name": "toy_broken"}, 2, 0)
+    with pytest.raises(DataError, match="made 3 clients of 2"):
+        prepare(data, {"name": "toy_broken", "times": 3}, 2, 0)
+    with pytest.raises(DataError, match="'toy_sites' parts a patient"):
+        prepare(COHORT, {"name": "toy_sites"}, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("partition", "clients", "says"),
+    [
+        ({"name": "dirichlett"}, 10, "Did you mean 'dirichlet'"),
+        ({"name": "dirichlet", "alfa": 1}, 10, "Did you mean 'alpha'"),
+        ({"name": "dirichlet", "alpha": "x"}, 10, "alpha='x'"),
+        ({"name": "dirichlet", "patients": [1]}, 10, "'patients'"),
+        ({"name": "iid"}, 0, "clients.count=0"),
+    ],
+)
+def test_wrong_partitions_are_refused(digits, partition, clients, says):
+    with pytest.raises(ConfigError, match=says):
+        prepare(digits, partition, clients, 0)
+
+
+def test_loading_needs_neither_torch_nor_sklearn(federation, tmp_path):
+    federation.save(tmp_path)
+    code = (
+        "import sys; from fedimb.data.federation import Federation; "
+        "f = Federation.load(sys.argv[1]); f.store.y; "
+        "sys.exit([m for m in ('torch', 'sklearn', 'mlflow', 'ray', 'pandas') if m in sys.modules] or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
