@@ -24,9 +24,11 @@ for _name, _value in _QUIET.items():
 
 
 def __getattr__(name: str) -> object:
-    """Lazy public names: ``fedimb.run`` and ``fedimb.RunResult`` cost their imports on first use only."""
-    if name in ("run", "RunResult"):
-        from fedimb import api
+    """Lazy public names: ``fedimb.run`` and its friends cost their imports on first use only."""
+    import importlib
 
-        return getattr(api, name)
+    if name == "run":
+        return importlib.import_module("fedimb.run")  # callable: see its docstring
+    if name in ("RunResult", "load_model", "resume"):
+        return getattr(importlib.import_module("fedimb.api"), name)
     raise AttributeError(f"module 'fedimb' has no attribute {name!r}")

@@ -4,12 +4,14 @@ Flags: ``linear`` (the result depends on the replies only through their weighted
 ``needs_start_loss`` (the client reports the loss of the model it received).
 """
 
+from typing import Any
+
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.registry import register
 
-_EVERYONE = {"fraction_train": 1.0, "min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
+_EVERYONE: dict[str, Any] = {"fraction_train": 1.0, "min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
 
 
 @register("aggregator", "fedavg", linear=True)

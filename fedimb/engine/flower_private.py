@@ -1,11 +1,14 @@
-"""Every private Flower name fedimb touches, in one place with a contract test (tests/engine/test_flower_private.py).
+"""Every private Flower name fedimb touches, in one place with a contract test beside it.
 
 Flower 1.41 builds a Message only in a process that knows its task, and lets nobody but the SuperLink number
 messages. A simulation without a SuperLink has to do both itself.
 """
 
 from flwr.app import Message
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = ["Run", "ensure_identity", "number"]
 
 
 def ensure_identity() -> None:

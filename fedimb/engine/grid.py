@@ -10,7 +10,8 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from fedimb.engine.flower_private import ensure_identity, number
+from fedimb.contracts.platform import STEP
+from fedimb.engine.flower_private import Run, ensure_identity, number
 from fedimb.engine.lanes import LaneOutcome, Order, cut, gather, merge, run_lane
 
 CLIENT_FAILED = 1300
@@ -47,8 +48,8 @@ def deliver(app: ClientApp, message: Message, context: Context, client: int) -> 
     try:
         return app(message, context)
     except Exception as error:  # a client's failure is data to the server, never the end of the run
-        step = message.content.config_records.get("x.fedimb") or {}
-        where = f"client {client}, round {step.get('round', '?')}, {message.metadata.message_type}"
+        step = dict(message.content.config_records.get(STEP) or {})
+        where = f"client {client}, round {step.get('round', '?')!r}, {message.metadata.message_type}"
         reason = f"{where}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
         return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=message)
 
@@ -112,11 +113,11 @@ class SimulationGrid(Grid):
         """A new message (Flower's older way of making one)."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
-    def set_run(self, run: object) -> None:
+    def set_run(self, run: Run) -> None:
         """A simulation has one run; nothing to set."""
 
     @property
-    def run(self) -> object:
+    def run(self) -> Run:
         """A simulation is not registered with a SuperLink, so there is no Run to return."""
         raise RuntimeError("a simulated grid has no SuperLink run")
 

@@ -31,6 +31,7 @@ class Answer:
         metrics: the reply's scalar metrics (``num-examples`` is its weight).
         up_bytes: payload bytes of the whole reply, before reduction.
         usable: whether the aggregator may see it (no error, weight > 0, all arrays finite).
+        hits, support: diagonal and row sums [C] int64 of its confusion matrix, or None; the matrix itself is summed.
     """
 
     client: int
@@ -39,6 +40,8 @@ class Answer:
     metrics: dict[str, float] = field(default_factory=dict)
     up_bytes: int = 0
     usable: bool = True
+    hits: np.ndarray | None = None
+    support: np.ndarray | None = None
 
 
 @dataclass
@@ -125,7 +128,9 @@ def gather(replies: Sequence[tuple[int, Message]], reduce: bool) -> LaneOutcome:
     for client, reply in replies:
         answer = read_reply(client, reply)
         if names.CONFUSION in answer.content:
-            total.add_confusion(answer.content.array_records[names.CONFUSION]["matrix"].numpy())
+            matrix = answer.content.array_records[names.CONFUSION]["matrix"].numpy()
+            answer.hits, answer.support = matrix.diagonal().copy(), matrix.sum(axis=1)
+            total.add_confusion(matrix)
             del answer.content[names.CONFUSION]
         if reduce:
             if answer.usable:

@@ -47,6 +47,20 @@ def descendants(root: int) -> list[int]:
     return sorted(found)
 
 
+def marked(marker: str) -> list[int]:
+    """Ids of processes whose command line holds ``marker`` (a unique folder name), and of everything below them."""
+    found: set[int] = set()
+    if not _PROC.is_dir():
+        return []
+    for entry in _PROC.iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if marker.encode() in (entry / "cmdline").read_bytes():
+                found |= {int(entry.name), *descendants(int(entry.name))}
+    return sorted(found)
+
+
 def record(pids: list[int]) -> dict[str, str]:
     """``{pid: start time}`` of those alive, ready for JSON."""
     return {str(pid): start for pid in pids if (start := start_time(pid))}

@@ -14,7 +14,7 @@ from flwr.app import Message, RecordDict
 
 from fedimb.engine.grid import Job, SimulationGrid, deliver
 from fedimb.engine.lanes import LaneOutcome, Order, run_lane
-from fedimb.engine.processes import descendants
+from fedimb.engine.processes import marked
 from fedimb.errors import ConfigError, RunFailed
 
 _TRIES = 3
@@ -123,20 +123,19 @@ class RayEngine:
         waiting = deque(order)
         tries = [0] * len(lanes)
         outcomes: dict[int, LaneOutcome] = {}
-        running: dict[Any, tuple[int, Any]] = {}
-        load = {id(actor): 0 for actor in self._actors}
+        running: dict[Any, tuple[int, int, Any]] = {}  # task -> lane, slot, actor
+        load = [0] * len(self._actors)
         while waiting or running:
-            for actor in sorted(self._actors, key=lambda a: load[id(a)]):
-                if waiting and load[id(actor)] < _QUEUED:
-                    lane = waiting.popleft()
-                    ref = actor.run_lane.remote(job, lanes[lane], shared_ref, reduce, first_ids[lane])
-                    running[ref] = (lane, actor)
-                    load[id(actor)] += 1
-            if waiting and any(n < _QUEUED for n in load.values()):
-                continue
+            while waiting and min(load) < _QUEUED:
+                slot, lane = load.index(min(load)), waiting.popleft()
+                actor = self._actors[slot]
+                task = actor.run_lane.remote(job, lanes[lane], shared_ref, reduce, first_ids[lane])
+                running[task] = (lane, slot, actor)
+                load[slot] += 1
             done, _ = ray.wait(list(running), num_returns=1)
-            lane, actor = running.pop(done[0])
-            load[id(actor)] -= 1
+            lane, slot, actor = running.pop(done[0])
+            current = self._actors[slot] is actor  # lanes queued behind a crash come back from a dead actor too
+            load[slot] -= int(current)
             try:
                 outcomes[lane] = ray.get(done[0])
             except ray.exceptions.RayActorError as error:
@@ -146,12 +145,10 @@ class RayEngine:
                     raise RunFailed(
                         f"clients {clients[0]}..{clients[-1]} ended their worker process {_TRIES} times: {error}"
                     ) from error
-                if actor in self._actors:
-                    self._actors[self._actors.index(actor)] = fresh = self._new_actor()
-                    load[id(fresh)] = 0
-                    load.pop(id(actor), None)
+                if current:
+                    self._actors[slot] = self._new_actor()
+                    load[slot] = 0
                 waiting.appendleft(lane)
-                load.setdefault(id(actor), 0)
         return [outcomes[i] for i in range(len(lanes))]
 
     def worker_pids(self) -> list[int]:
@@ -161,7 +158,7 @@ class RayEngine:
 
     def processes(self) -> list[int]:
         """Ids of every process this engine's private head consists of (empty when it joined a cluster)."""
-        return descendants(os.getpid()) if self._temp is not None else []
+        return marked(str(self._temp)) if self._temp is not None else []
 
     @property
     def temp_dir(self) -> str | None:

@@ -1,22 +1,23 @@
 """The client side of a run: one resident model, one answer per message. The same code in simulation and at a node."""
 
+import contextlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedimb import registry
 from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
-from fedimb.data.views import ClientData
+from fedimb.data.views import SETTABLE, ClientData
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record
@@ -98,34 +99,36 @@ class ClientRuntime:
     def answer(self, message: Message, client: int) -> Message:
         """Handle one ``train`` or ``query.<name>`` message."""
         content = message.content
-        step = content[names.STEP]
-        base = int(step["state-base"])  # type: ignore[arg-type,index]
-        version = int(step["step"])  # type: ignore[arg-type,index]
+        step: dict[str, Any] = dict(content.config_records[names.STEP])
+        base = int(step["state-base"])
+        version = int(step["step"])
         state = self.store.load(client, base)
         before = fingerprint(state)
+        data = self.data(client)
+        for view in SETTABLE:  # a worker that served this client before must not know more than one that did not
+            data.set_view(view, None)
         context = ClientContext(
             client=client,
-            round=int(step["round"]),  # type: ignore[arg-type,index]
+            round=int(step["round"]),
             step=version,
-            data=self.data(client),
+            data=data,
             state=state,
             model=self.model,
             config=self.config,
-            counts=content[names.PRIOR]["counts"].numpy() if names.PRIOR in content else None,  # type: ignore[union-attr]
+            counts=content.array_records[names.PRIOR]["counts"].numpy() if names.PRIOR in content else None,
         )
         for key in (names.ARRAYS, names.BUFFERS):
             if key in content:
                 load_into(self.model, self._tensors(content.array_records[key]))
         category, _, action = message.metadata.message_type.partition(".")
         # Layers such as dropout draw from torch's global generator: seed it for this client only.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_int(self.config.seed, Stream.TRAIN, context.round, client))
+        with seeded(seed_int(self.config.seed, Stream.TRAIN, context.round, client)):
             if category == "train":
-                reply = self._train(context, evaluate=bool(step.get("evaluate", False)))  # type: ignore[union-attr]
+                reply = self._train(context, evaluate=bool(step.get("evaluate", False)))
             else:
                 reply = self._query(action, content, context)
         if fingerprint(state) != before:
-            keep = (int(step["state-keep"]), base)  # type: ignore[arg-type,index]
+            keep = (int(step["state-keep"]), base)
             self.store.save(client, version, state, keep)
             reply[names.STATE] = ConfigRecord({"version": version})
         return Message(reply, reply_to=message)
@@ -226,10 +229,29 @@ def _build(kind: str, config: dict[str, Any], given: dict[str, Any]) -> Any:
     return registry.build(kind, config["name"], given, **{k: v for k, v in config.items() if k != "name"})
 
 
-def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) -> Classifier:
-    """The configured model with weights drawn from the run's INIT stream (the caller's generators are untouched)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_int(config.seed, Stream.INIT))
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global CPU generator seeded for a while, then as it was.
+
+    torch.manual_seed would also format a stack trace for every accelerator it might seed later: milliseconds.
+    """
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def build_model(
+    config: RunConfig, n_classes: int, input_shape: tuple[int, ...], draw: int = 0
+) -> Classifier:
+    """The configured model with weights drawn from the run's INIT stream (the caller's generators are untouched).
+
+    Args:
+        draw: 0 at the start; a `Reset` step draws the next.
+    """
+    with seeded(seed_int(config.seed, Stream.INIT, draw)):
         model: Classifier = _build("model", config.model, {"n_classes": n_classes, "input_shape": input_shape})
     return model
 
@@ -255,7 +277,7 @@ def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
 def fingerprint(state: RecordDict) -> tuple[Any, ...]:
     """A cheap value that changes when a state's content does (array bytes are hashed by Python)."""
     return tuple(
-        (name, key, hash(value.data) if isinstance(record, ArrayRecord) else repr(value))
+        (name, key, hash(value.data) if isinstance(value, Array) else repr(value))
         for name, record in state.items()
         for key, value in record.items()
     )

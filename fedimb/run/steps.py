@@ -1,9 +1,13 @@
 """The steps a method's program is made of. The one loop executes, journals, checkpoints and replays them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from flwr.app import RecordDict
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+
+from fedimb.contracts import platform as names
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,12 @@ def record_to_replies(record: RecordDict, clients: Sequence[int]) -> list[Reply]
         client, _, name = key.partition("/")
         contents[int(client)][name] = value
     return [Reply(client, contents[client]) for client in sorted(contents)]
+
+
+def gather_counts(view: str) -> Generator[Step, Any, np.ndarray]:
+    """Sub-program: class counts of every client in a view, [n_clients_with_data, C] int64, one row per reply.
+
+    ``counts = yield from gather_counts("coreset")``; sum the rows for the clear sum. 8 C bytes up per client.
+    """
+    replies = yield Query(names.CLASS_COUNTS, RecordDict({"view": ConfigRecord({"name": view})}))
+    return np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies])

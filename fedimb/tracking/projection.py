@@ -30,9 +30,7 @@ _VALUE, _TAG_VALUE = 6000, 5000  # characters MLflow keeps of a parameter and of
 class Projection:
     """One run folder and the store it is sent to."""
 
-    def __init__(
-        self, folder: Path, uri: str, experiment: str, patient: bool = False, reopen: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, uri: str, experiment: str, patient: bool = False, reopen: bool = False) -> None:
         """``patient``: see `store.connect`. ``reopen``: the run goes on, show it as RUNNING again."""
         self.folder, self.uri, self.experiment = Path(folder), uri, experiment
         self._patient, self._reopen = patient, reopen

@@ -41,7 +41,7 @@ EXPERIMENT_TAGS = {
 _TRAINING_TIMEOUT_S = 5
 _SYNC_TIMEOUT_S = 60
 _OWN_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
-_CREATE_WAIT_S = 120.0
+_CREATE_WAIT_S = 300.0
 _OPEN_WAIT_S = 20.0
 
 
@@ -73,8 +73,7 @@ def resolve_uri(uri: str | None, output_dir: str | Path) -> str:
     path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
     if bad := sorted(set("%?#") & set(str(path))):
         raise ConfigError(
-            f"tracking.uri: {path} holds {' '.join(bad)}, which a database address cannot;"
-            " choose another folder"
+            f"tracking.uri: {path} holds {' '.join(bad)}, which a database address cannot; choose another folder"
         )
     return f"{SQLITE}{path}"
 
@@ -93,11 +92,18 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def connect(uri: str, patient: bool = False) -> Any:
-    """An ``MlflowClient``; the only place that imports mlflow first. SQLite: call `prepare_store` before.
+    """An ``MlflowClient``. SQLite: call `prepare_store` before.
 
     Args:
         patient: wait a minute for a slow server (nobody trains meanwhile) instead of seconds.
     """
+    if _OWN_TIMEOUT:
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(_SYNC_TIMEOUT_S if patient else _TRAINING_TIMEOUT_S)
+    return _imported().MlflowClient(tracking_uri=uri)
+
+
+def _imported() -> Any:
+    """The mlflow package, quiet and offline. The only place that imports it first: it reads some of these then."""
     for key, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
@@ -105,12 +111,10 @@ def connect(uri: str, patient: bool = False) -> Any:
         ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1"),
     ):
         os.environ.setdefault(key, value)
-    if _OWN_TIMEOUT:
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(_SYNC_TIMEOUT_S if patient else _TRAINING_TIMEOUT_S)
-    from mlflow import MlflowClient
+    import mlflow
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # two lines per new database
-    return MlflowClient(tracking_uri=uri)
+    return mlflow
 
 
 def error_code(error: Exception) -> str:
@@ -118,9 +122,7 @@ def error_code(error: Exception) -> str:
     return str(getattr(error, "error_code", ""))
 
 
-def prepare_store(
-    uri: str, experiment: str, artifact_root: str | Path | None = None, patient: bool = False
-) -> str:
+def prepare_store(uri: str, experiment: str, artifact_root: str | Path | None = None, patient: bool = False) -> str:
     """Create the database and the experiment when missing; returns the experiment's id.
 
     Call it once before any fan-out. Processes that start together wait for each other.
@@ -139,13 +141,12 @@ def prepare_store(
     path = sqlite_path(uri)
     if path is None:
         digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        with locked(
-            Path(tempfile.gettempdir()) / f"fedimb-mlflow-{os.getuid()}-{digest}.lock", _CREATE_WAIT_S
-        ):
+        with locked(Path(tempfile.gettempdir()) / f"fedimb-mlflow-{os.getuid()}-{digest}.lock", _CREATE_WAIT_S):
             return _experiment(connect(uri, patient), uri, experiment, None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         root = Path(artifact_root or path.parent / "mlartifacts").expanduser().resolve()
+        _imported()  # seconds: not while others wait for the lock
         with locked(path.with_name(path.name + ".lock"), _CREATE_WAIT_S):
             _open(path)
             return _experiment(connect(uri, patient), uri, experiment, root.as_uri())
@@ -161,9 +162,7 @@ def _open(path: Path) -> None:
     connection = sqlite3.connect(path, timeout=_OPEN_WAIT_S)
     try:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute(
-                "PRAGMA journal_mode=wal"
-            )  # kept in the file; a network disk may decline, harmless
+            connection.execute("PRAGMA journal_mode=wal")  # kept in the file; a network disk may decline, harmless
     finally:
         connection.close()
 
@@ -176,9 +175,7 @@ def _experiment(client: Any, uri: str, name: str, location: str | None) -> str:
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         except MlflowException as error:
-            if (
-                error_code(error) != "RESOURCE_ALREADY_EXISTS"
-            ):  # another machine was faster on the same server
+            if error_code(error) != "RESOURCE_ALREADY_EXISTS":  # another machine was faster on the same server
                 raise
             found = client.get_experiment_by_name(name)
     if found.lifecycle_stage != "active":

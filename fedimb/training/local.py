@@ -64,7 +64,7 @@ def train_locally(
         return LocalResult(steps=0, loss=float("nan"), examples=len(y))
     model.train()
     spec.loss.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     trained = parameters + [p for p in spec.loss.parameters() if p.requires_grad]
     optimizer = build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
     for term in spec.terms:

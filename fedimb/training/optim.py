@@ -45,9 +45,8 @@ class Adam:
 
 
 def build_optimizer(name: str, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> SGD | Adam:
-    """``sgd`` or ``adam``; the configuration has already been checked, so anything else is a KeyError."""
-    factories = {
-        "sgd": lambda: SGD(parameters, lr, momentum, weight_decay),
-        "adam": lambda: Adam(parameters, lr, weight_decay),
-    }
-    return factories[name]()
+    """``sgd`` or ``adam``; the configuration has already been checked, so anything else is an assertion."""
+    if name == "sgd":
+        return SGD(parameters, lr, momentum, weight_decay)
+    assert name == "adam", name
+    return Adam(parameters, lr, weight_decay)

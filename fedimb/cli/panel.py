@@ -1,0 +1,42 @@
+"""A finished run as text: the report's panel for each of its rows, and where things are."""
+
+from fedimb.report.table import result_panel
+from fedimb.run.result import RunResult
+
+
+def panels(result: RunResult) -> str:
+    """One panel per row (calibration), then the run folder and how to load the model."""
+    parts = [
+        result_panel(
+            {
+                "label": row.label,
+                "class_names": result.class_names,
+                "train_counts": result.train_counts,
+                "matrix": row.confusion,
+                "minority": result.minority,
+                "last_k": row.metrics,
+                "bytes": result.up_bytes + result.down_bytes,
+                "seconds": result.seconds,
+                "seed": result.seed,
+                "status": "finished",
+            }
+        )
+        for row in result.rows
+    ]
+    where = f"run folder  {result.folder}\nmodel       fedimb.load_model({str(result.folder)!r})"
+    return "\n\n".join([*parts, where])
+
+
+def table_rows(result: RunResult) -> list[dict[str, object]]:
+    """A run's rows as `fedimb.report.table.comparison_table` takes them."""
+    return [
+        {
+            "label": row.label,
+            "seed": result.seed,
+            "metrics": row.metrics,
+            "bytes": result.up_bytes + result.down_bytes,
+            "seconds": result.seconds,
+            "status": "finished",
+        }
+        for row in result.rows
+    ]

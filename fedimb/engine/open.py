@@ -1,0 +1,43 @@
+"""Engines by name."""
+
+from typing import Any, Protocol
+
+from fedimb.engine.grid import Job, SimulationGrid
+from fedimb.errors import ConfigError, nearest
+
+
+class Engine(Protocol):
+    """What a launcher needs of an engine. One engine serves many runs, one after another."""
+
+    def grid(self, job: Job) -> SimulationGrid:
+        """A Flower Grid over one run's clients."""
+        ...
+
+    def processes(self) -> list[int]:
+        """Ids of processes to end if this one is killed."""
+        ...
+
+    def close(self) -> None:
+        """Stop what was started."""
+
+
+def open_engine(config: dict[str, Any]) -> Engine:
+    """The engine of the configuration group ``engine``; starts nothing before its first grid.
+
+    Raises:
+        ConfigError: unknown engine or setting.
+    """
+    args = {k: v for k, v in config.items() if k != "name"}
+    try:
+        match config["name"]:
+            case "inline":
+                from fedimb.engine.inline import InlineEngine
+
+                return InlineEngine(**args)
+            case "ray":
+                from fedimb.engine.ray import RayEngine
+
+                return RayEngine(**args)
+    except TypeError as error:
+        raise ConfigError(f"engine '{config['name']}': {error}") from None
+    raise ConfigError(f"no engine '{config['name']}'.{nearest(config['name'], ['inline', 'ray'])}")

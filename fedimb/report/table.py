@@ -1,0 +1,217 @@
+"""The table at the end of a study and the panel at the end of a run, in plain text."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TextIO, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedimb.evaluation.intervals import bootstrap_scores, wilson
+from fedimb.evaluation.metrics import per_class_recall, scores
+from fedimb.report.groups import QUALITIES, Group, RunRow, group_rows
+from fedimb.report.text import WIDTH, aligned, pad, plain, shorten, width, writable
+from fedimb.seeds import Stream, numpy_rng
+
+MOST_CLASSES = 40
+RESAMPLES = 1000
+
+
+class RunResult(TypedDict):
+    """One finished run, as `result_panel` shows it.
+
+    ``train_counts`` [C] are the training samples per class over all clients; ``matrix`` [C, C] is the final
+    round's; ``last_k`` holds mean scores over the last rounds; ``bytes`` is up + down; ``seconds`` is wall
+    time.
+    """
+
+    label: str
+    class_names: Sequence[str]
+    train_counts: ArrayLike
+    matrix: ArrayLike
+    minority: Sequence[int]
+    last_k: Mapping[str, float]
+    bytes: int
+    seconds: float
+    seed: NotRequired[int]
+    status: NotRequired[str]
+
+
+def _score(value: float) -> str:
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
+
+
+def _amount(value: float) -> str:
+    """Three figures are enough for bytes and time; 0 and n/a stay themselves."""
+    if math.isnan(value):
+        return "n/a"
+    return f"{value:.2f}" if 0 < value < 9.995 else f"{value:.1f}" if 0 < value < 99.95 else f"{value:,.0f}"
+
+
+def _best(groups: list[Group], metric: str) -> float:
+    means = [group.interval(metric)[0] for group in groups if group.complete]
+    return max((mean for mean in means if not math.isnan(mean)), default=math.nan)
+
+
+def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> str:
+    """The table of a study: one line per label, mean +- half-width of the 95 % t interval over seeds.
+
+    ``*`` marks the best mean of a column among labels whose every run has a result: a mean over the seeds
+    that happened to finish is no fair rival. Runs without a result are counted in ``seeds`` and named below
+    the table.
+
+    Args:
+        rows: one `RunRow` per run; labels keep the order in which they first appear.
+        stream: where the text will go; only its encoding is asked for. Default: standard output.
+
+    Returns:
+        text without a final newline, each line under 100 columns; a longer label has a line of its own.
+
+    Raises:
+        ValueError: see `group_rows`.
+    """
+    groups = group_rows(rows)
+    if not groups:
+        return "No runs to compare."
+    sign = "±" if writable("±", stream) else "+-"
+    best = {metric: _best(groups, metric) if len(groups) > 1 else math.nan for metric in QUALITIES}
+    blank = " " * len(f" {sign} 0.000") if any(len(group.finished) > 1 for group in groups) else ""
+    cells = []
+    for group in groups:
+        seeds = str(group.runs) if group.complete else f"{len(group.finished)}/{group.runs}"
+        line = [seeds]
+        for metric in QUALITIES:
+            mean, low, high = group.interval(metric)
+            star = "*" if group.complete and mean == best[metric] else " "
+            # Spaces where others have a half-width, so that means stand under means.
+            spread = blank if math.isnan(high) else f" {sign} {(high - low) / 2:.3f}"
+            line.append(f"{_score(mean)}{spread}{star}")
+        line += [_amount(group.mean("bytes") / 1e6), _amount(group.mean("seconds"))]
+        cells.append(line)
+    upper = ["", *[name.partition(" ")[0] for name in QUALITIES.values()], "MB", ""]
+    lower = ["seeds", *[name.partition(" ")[2] for name in QUALITIES.values()], "sent", "seconds"]
+    # Headings end where figures do, one column before the place kept for the star.
+    heads = [[h + " " if 1 <= at <= len(QUALITIES) else h for at, h in enumerate(head)] for head in (upper, lower)]
+    figures = aligned([*heads, *cells], left=0)
+    figures_width = max(map(width, figures))
+    names = [plain(group.label, stream) for group in groups]
+    room = WIDTH - 2 - figures_width
+    label_width = max([len("strategy"), *[width(name) for name in names if width(name) <= room]])
+    lines = [f"{pad('', label_width)}  {figures[0]}", f"{pad('strategy', label_width)}  {figures[1]}"]
+    lines.append("-" * (label_width + 2 + figures_width))
+    for name, text in zip(names, figures[2:], strict=True):
+        if width(name) > room:
+            lines.append(shorten(name, WIDTH))
+            name = ""
+        lines.append(f"{pad(name, label_width)}  {text}")
+    return "\n".join([*lines, *_notes(groups, names, sign)])
+
+
+def _notes(groups: list[Group], names: list[str], sign: str) -> list[str]:
+    notes = []
+    if any(len(group.finished) > 1 for group in groups):
+        notes.append(f"mean {sign} half-width of the 95 % t interval over seeds; * best mean of its column")
+    elif len(groups) > 1:
+        notes.append("* best of its column; one seed says nothing of spread")
+    for group, name in zip(groups, names, strict=True):
+        if not group.complete:
+            over = f"means over the other {len(group.finished)}, no *" if group.finished else "no result"
+            trouble = f": {group.trouble}; {over}"
+            notes.append(shorten(name, max(12, WIDTH - width(trouble))) + trouble)
+    return notes
+
+
+def result_panel(result: RunResult, stream: TextIO | None = None) -> str:
+    """What one run achieved: headline scores, then recall class by class from head to tail.
+
+    Final-round scores carry a 95 % stratified bootstrap interval, recalls a Wilson interval; both are over
+    test samples, not seeds. Minority classes are marked ``<``. Beyond 40 classes the middle is summed up in
+    one line.
+
+    Args:
+        result: see `RunResult`.
+        stream: where the text will go; only its encoding is asked for. Default: standard output.
+
+    Returns:
+        text without a final newline, each line under 100 columns.
+
+    Raises:
+        ValueError: names, counts and matrix disagree on the number of classes, or the matrix is none.
+    """
+    matrix = np.asarray(result["matrix"])
+    train_counts = np.asarray(result["train_counts"])
+    n_classes = len(result["class_names"])
+    if matrix.shape != (n_classes, n_classes) or train_counts.shape != (n_classes,):
+        raise ValueError(
+            f"{n_classes} class names, train counts {train_counts.shape} and matrix {matrix.shape} do not agree"
+        )
+    minority = [int(c) for c in result["minority"]]
+    heading = plain(result["label"], stream)
+    if "seed" in result:
+        heading += f", seed {result['seed']}"
+    if result.get("status", "finished") != "finished":
+        heading += f" ({result.get('status')})"
+    cost = f"{_amount(result['bytes'] / 1e6)} MB sent, {_amount(result['seconds'])} s"
+    lines = [shorten(heading, WIDTH - 2 - width(cost)) + "  " + cost, ""]
+    lines += _headline(matrix, minority, result["last_k"])
+    lines += ["", *_classes(result, matrix, train_counts, minority, stream)]
+    return "\n".join(lines)
+
+
+def _headline(matrix: Any, minority: list[int], last_k: Mapping[str, float]) -> list[str]:
+    final = scores(matrix, minority)
+    bounds = bootstrap_scores(matrix, minority, RESAMPLES, numpy_rng(0, Stream.BOOTSTRAP))
+    table = [["", "final round", "95 % interval", "last-k mean"]]
+    for name in (
+        "minority_recall",
+        "macro_recall",
+        "min_class_recall",
+        "g_mean",
+        "macro_f1",
+        "mcc",
+        "accuracy",
+    ):
+        low, high = bounds[name] if name != "min_class_recall" else _lowest_class(matrix)
+        interval = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+        table.append([name.replace("_", " "), _score(final[name]), interval, _score(last_k.get(name, math.nan))])
+    lines = aligned(table)
+    if (defined := int(final["defined_classes"])) < len(matrix):
+        lines.append(f"{len(matrix) - defined} of {len(matrix)} classes have no test sample: they enter no mean")
+    return lines
+
+
+def _lowest_class(matrix: Any) -> tuple[float, float]:
+    """Wilson's interval of the class found least: bootstrap percentiles of a minimum lie below it."""
+    recall = per_class_recall(matrix)
+    if np.isnan(recall).all():
+        return math.nan, math.nan
+    worst = int(np.nanargmin(recall))
+    low, high = wilson(matrix[worst, worst], matrix[worst].sum())
+    return float(low), float(high)
+
+
+def _classes(
+    result: RunResult, matrix: Any, train_counts: Any, minority: list[int], stream: TextIO | None
+) -> list[str]:
+    full, empty = ("█", "·") if writable("█·", stream) else ("#", ".")
+    hits, support = np.diagonal(matrix), matrix.sum(1)
+    low, high = wilson(hits, support)
+    order = np.lexsort((np.arange(len(matrix)), -train_counts)).tolist()
+    hidden: list[int] = []
+    if len(order) > MOST_CLASSES:
+        half = MOST_CLASSES // 2
+        hidden, order = order[half:-half], order[:half] + order[-half:]
+    table = [["class, head to tail", "", "train", "test", "recall", "", "95 % interval"]]
+    for c in order:
+        recall = hits[c] / support[c] if support[c] else math.nan
+        filled = 0 if math.isnan(recall) else round(20 * recall)
+        bar = "no test sample".ljust(20) if math.isnan(recall) else full * filled + empty * (20 - filled)
+        interval = "" if math.isnan(recall) else f"{low[c]:.2f} to {high[c]:.2f}"
+        name = shorten(plain(f"{c} {result['class_names'][c]}", stream), 28)
+        mark = "<" if c in minority else ""
+        table.append([name, mark, f"{train_counts[c]:,}", f"{support[c]:,}", _score(recall), bar, interval])
+    lines = aligned(table)
+    if hidden:
+        rest = scores(matrix, hidden)["minority_recall"]
+        lines.insert(1 + MOST_CLASSES // 2, f"... {len(hidden)} classes between, mean recall {_score(rest)}")
+    return [*lines, "< minority class"] if minority else lines

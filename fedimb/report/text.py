@@ -1,0 +1,54 @@
+"""Aligned plain text for any terminal or log file: column widths, and characters the stream can write."""
+
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import TextIO
+
+WIDTH = 99  # below 100 columns, so that a row is a line on any terminal people read tables on
+
+
+def writable(text: str, stream: TextIO | None) -> bool:
+    """Whether the stream (default: standard output) can write these characters."""
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "ascii"
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def plain(name: object, stream: TextIO | None) -> str:
+    """A label or class name on one line, characters the stream cannot write replaced by ``?``."""
+    one_line = " ".join(str(name).split())
+    return "".join(c if c.isprintable() and writable(c, stream) else "?" for c in one_line)
+
+
+def width(text: str) -> int:
+    """Columns a terminal gives the text: wide East Asian characters take two, combining marks none."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def pad(text: str, columns: int, right: bool = False) -> str:
+    """The text filled with spaces to this many terminal columns."""
+    space = " " * max(0, columns - width(text))
+    return space + text if right else text + space
+
+
+def shorten(text: str, columns: int) -> str:
+    """The text cut to this many columns, ``..`` showing where."""
+    if width(text) <= columns:
+        return text
+    while width(text) > columns - 2:
+        text = text[:-1]
+    return text + ".."
+
+
+def aligned(rows: Sequence[Sequence[str]], left: int = 1, gap: str = "  ") -> list[str]:
+    """Lines with columns as wide as their widest cell, the first ``left`` flush left, the rest right."""
+    widths = [max(width(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [pad(cell, w, right=at >= left) for at, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append(gap.join(cells).rstrip())
+    return lines

@@ -1,0 +1,74 @@
+"""Score the global model on the server's test set: one forward pass, one confusion matrix per calibration."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedimb import registry
+from fedimb.config.load import row_label
+from fedimb.config.schema import RunConfig
+from fedimb.data.federation import Federation
+from fedimb.data.views import to_tensors
+from fedimb.engine.lanes import LaneOutcome
+from fedimb.evaluation.confusion import confusion_matrix
+from fedimb.evaluation.metrics import named_scores
+from fedimb.models.base import Classifier, load_into
+from fedimb.records import Arrays
+from fedimb.run.client import build_model
+from fedimb.training.calibrations.base import Outputs
+from fedimb.training.local import forward_batched
+
+
+class Evaluator:
+    """Scores a model for every calibration of the run.
+
+    Attributes:
+        model: the classifier last scored.
+        matrices: row label -> last confusion matrix [C, C] int64 (rows: true class).
+        labels: row label -> calibration name, in configured order.
+    """
+
+    def __init__(self, config: RunConfig, federation: Federation) -> None:
+        self._federation = federation
+        self.model: Classifier = build_model(config, federation.n_classes, federation.input_shape)
+        self._x, self._y = to_tensors(federation.store, federation.test)
+        self.labels = {row_label(config, name): name for name in config.calibration}
+        self._calibrations: dict[str, Any] = {
+            row_label(config, name): registry.build("calibration", name, **(args or {}))
+            for name, args in config.calibration.items()
+        }
+        self.matrices: dict[str, np.ndarray] = {}
+
+    def __call__(
+        self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
+    ) -> dict[str, dict[str, float]]:
+        """Metrics by row label: ``test/*`` of the given weights, ``client/*`` of the clients' own matrices."""
+        load_into(self.model, {k: torch.from_numpy(v.copy()) for k, v in (parameters | buffers).items()})
+        features, logits = forward_batched(self.model, self._x)
+        bias = self.model.head.bias
+        outputs = Outputs(features, logits, self.model.head.weight.detach(), None if bias is None else bias.detach(), counts)
+        names, minority = self._federation.class_names, self._federation.minority
+        clients = self._client_metrics(outcome)
+        metrics = {}
+        for row, calibration in self._calibrations.items():
+            predictions = calibration.adjust(outputs).argmax(1)
+            matrix = confusion_matrix(self._y.numpy(), predictions.numpy(), self._federation.n_classes)
+            self.matrices[row] = matrix
+            metrics[row] = named_scores(matrix, minority, names) | clients
+        return metrics
+
+    def _client_metrics(self, outcome: LaneOutcome | None) -> dict[str, float]:
+        if outcome is None or outcome.total.confusion is None:
+            return {}
+        federation = self._federation
+        metrics = named_scores(outcome.total.confusion, federation.minority, federation.class_names, prefix="client")
+        kept = {k: v for k, v in metrics.items() if k in ("client/macro_recall", "client/minority_recall")}
+        minority = list(federation.minority)
+        worst = [
+            float(np.mean(a.hits[held] / a.support[held]))
+            for a in outcome.answers
+            if a.hits is not None and a.support is not None
+            and (held := [c for c in minority if a.support[c] > 0])
+        ]
+        return kept | {"client/worst_minority_recall": min(worst) if worst else float("nan")}

@@ -1,0 +1,126 @@
+"""The run folder: the truth about a run. MLflow, tables and resume all read it.
+
+```
+config.json  rows.json  partition.npz  partition.json   fixed at the start
+journal.jsonl      one line per step started or done (for people)
+steps/0003.safetensors   what a finished Query or ServerWork returned
+checkpoint.safetensors   weights, aggregator, counters; replaced whole
+metrics.jsonl      one line per row and round, written with the checkpoint
+clients/           the clients' own state (simulation)
+result.json        headline numbers once finished
+status.json        running | waiting | failed | finished
+artifacts/         pictures, confusion matrices, the model
+```
+"""
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from fedimb.errors import FedimbError
+from fedimb.records import write_atomic
+
+
+class RunFolder:
+    """One run's folder.
+
+    Args:
+        path: an existing folder (see `create`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).absolute()
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, parent: Path, name: str) -> "RunFolder":
+        """A new folder ``<parent>/<name>``, or ``<name>-2``, ... when taken."""
+        parent.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, 10_000):
+            path = parent / (name if attempt == 1 else f"{name}-{attempt}")
+            try:
+                path.mkdir()
+            except FileExistsError:
+                continue
+            return cls(path)
+        raise FedimbError(f"{parent} holds 10,000 runs called {name}; use another study or output_dir")
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing run. Raises FedimbError when the folder is not one."""
+        folder = cls(path)
+        if not (folder.path / "config.json").is_file():
+            raise FedimbError(f"{path} is not a run folder: it has no config.json")
+        return folder
+
+    def lock(self) -> None:
+        """Hold the folder until the process ends or `unlock`; the kernel lets go even after kill -9.
+
+        Raises:
+            FedimbError: another process is running or resuming this run.
+        """
+        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+            os.close(handle)
+            raise FedimbError(f"{self.path} is in use by process {holder}; wait for it or end it") from None
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+        self._lock = handle
+
+    def unlock(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write ``<name>`` whole or not at all."""
+        write_atomic(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
+
+    def read_json(self, name: str, default: Any = None) -> Any:
+        """Read a JSON file; ``default`` when there is none."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return default
+
+    def status(self) -> str:
+        """running | waiting | failed | finished; ``running`` with nobody holding the lock means it was killed."""
+        return str(self.read_json("status.json", {}).get("status", "new"))
+
+    def set_status(self, status: str, reason: str = "") -> None:
+        """Record the status."""
+        self.write_json("status.json", {"status": status, "reason": reason, "time": time.time()})
+
+    def journal(self, **event: Any) -> None:
+        """Append one event for people; nothing reads it back."""
+        with open(self.path / "journal.jsonl", "a") as file:
+            file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
+
+    def append_metrics(self, lines: list[dict[str, Any]]) -> int:
+        """Append metric lines durably; returns the file's size in bytes, which the checkpoint then names."""
+        path = self.path / "metrics.jsonl"
+        with open(path, "ab") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def truncate_metrics(self, size: int) -> None:
+        """Forget metric lines no checkpoint covers."""
+        path = self.path / "metrics.jsonl"
+        if path.exists() and path.stat().st_size > size:
+            os.truncate(path, size)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All complete metric lines."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,264 @@
+"""The one loop: executes a method's program step by step, and on resume replays what is already done.
+
+A finished step is never executed again: its saved result is sent into the program instead. Within `Rounds` the
+loop goes on at the round after the checkpoint. Everything the loop needs for that is in one checkpoint file.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from fedimb.contracts import platform as names
+from fedimb.engine.lanes import LaneOutcome
+from fedimb.errors import RunFailed, RunWaiting
+from fedimb.records import array_record
+from fedimb.run.aggregator import Aggregator
+from fedimb.run.exchange import Exchange
+from fedimb.run.steps import (
+    Query,
+    Reply,
+    Reset,
+    Rounds,
+    ServerWork,
+    Step,
+    Wait,
+    name_of,
+    record_to_replies,
+    replies_to_record,
+)
+
+log = logging.getLogger("fedimb")
+
+
+@dataclass
+class RunView:
+    """What a method's program sees of its run.
+
+    Attributes:
+        rounds: configured training rounds.
+        n_clients, n_classes, class_names: the federation.
+        seed: run seed (draw with `fedimb.seeds`, stream METHOD).
+        counts: class counts [C] float64 the prior is made of; a method that changes the view sets it anew.
+        models: factories of further models by name, ``name -> Aggregator``; a method adds the ones it trains.
+    """
+
+    rounds: int
+    n_clients: int
+    n_classes: int
+    class_names: tuple[str, ...]
+    seed: int
+    counts: np.ndarray | None = None
+    models: dict[str, Callable[[int], Aggregator]] = field(default_factory=dict)
+
+
+@dataclass
+class Progress:
+    """Where a run is. All of it is in the checkpoint."""
+
+    done_steps: int = 0
+    round_in_step: int = 0
+    server_round: int = 0
+    resets: int = 0
+    waiting: bool = False
+    elapsed_s: float = 0.0
+    virtual_s: float = 0.0
+
+
+class Keeper(Protocol):
+    """Where a loop keeps what must survive; `fedimb.run.checkpoint.FolderKeeper` writes a run folder."""
+
+    def event(self, **event: Any) -> None:
+        """Journal, for people."""
+
+    def save_result(self, index: int, result: RecordDict) -> None:
+        """Keep a finished step's result."""
+
+    def load_result(self, index: int) -> RecordDict:
+        """A finished step's result."""
+        ...
+
+    def after_round(self, loop: "Loop", metrics: dict[str, float], last: bool) -> None:
+        """Evaluate, log and checkpoint as configured; ``last`` of its Rounds step."""
+
+    def checkpoint(self, loop: "Loop") -> None:
+        """Checkpoint now."""
+
+
+class Loop:
+    """Runs one program.
+
+    Args:
+        method: the outermost strategy (a `Method`, or anything with ``program`` and Flower's hooks).
+        exchange: how clients are reached.
+        view: what the program sees; ``view.models["global"]`` builds the model and its aggregator.
+        program: the program to run, usually the prior's prelude followed by ``method.program(view)``.
+        keeper: persistence and evaluation.
+        evaluate_clients: whether clients also send the confusion matrix of the model they receive.
+    """
+
+    def __init__(
+        self,
+        method: Strategy,
+        exchange: Exchange,
+        view: RunView,
+        program: Callable[[RunView], Generator[Step, Any, None]],
+        keeper: Keeper,
+        evaluate_clients: bool = False,
+    ) -> None:
+        self.method, self.exchange, self.view, self.keeper = method, exchange, view, keeper
+        self._program, self._evaluate_clients = program, evaluate_clients
+        self.progress = Progress()
+        self.models: dict[str, Aggregator] = {}
+        self.saved: dict[str, Callable[[Aggregator], None]] = {}  # checkpointed models the program has not named yet
+        self.last_outcome: LaneOutcome | None = None
+        self._started = time.monotonic()
+
+    def model(self, name: str = "global") -> Aggregator:
+        """The model's current weights and aggregator; built on first use."""
+        if name not in self.models:
+            if name not in self.view.models:
+                raise RunFailed(f"no model '{name}': the method must add it to run.models before Rounds or Query")
+            self.models[name] = self.view.models[name](self.progress.resets)
+            if name in self.saved:
+                self.saved.pop(name)(self.models[name])
+        return self.models[name]
+
+    def run(self) -> None:
+        """Execute the program from where `progress` stands.
+
+        Raises:
+            RunWaiting: a `Wait` step needs a person.
+            RunFailed: too few replies, or the program does not match what the run folder holds.
+        """
+        program = self._program(self.view)
+        result: Any = None
+        index = 0
+        while True:
+            try:
+                step = program.send(result)
+            except StopIteration:
+                return
+            if index < self.progress.done_steps:
+                result = self._replay(index, step)
+            else:
+                self._started = time.monotonic()
+                self.keeper.event(step=index, event="start", name=name_of(step))
+                result = self._execute(index, step)
+                self.progress.done_steps, self.progress.round_in_step = index + 1, 0
+                self.progress.waiting = False
+                self._clock()
+                self.keeper.checkpoint(self)
+                self.keeper.event(step=index, event="done", name=name_of(step))
+            index += 1
+
+    def _clock(self) -> None:
+        now = time.monotonic()
+        self.progress.elapsed_s += now - self._started
+        self._started = now
+
+    def _replay(self, index: int, step: Step) -> Any:
+        if isinstance(step, Rounds):
+            self.model(step.model)  # so that the next checkpoint holds it again
+        if isinstance(step, Rounds | Reset | Wait):
+            return None
+        saved = self.keeper.load_result(index)
+        header: dict[str, Any] = dict(saved.config_records["step"])
+        if header["name"] != name_of(step):
+            raise RunFailed(
+                f"step {index} of this run was {header['name']!s}, and is {name_of(step)} now: the method's code changed; "
+                "resume with the code the run was started with"
+            )
+        del saved["step"]
+        if isinstance(step, Query):
+            return record_to_replies(saved, [int(c) for c in header["clients"]])
+        return saved if header["has-result"] else None
+
+    def _execute(self, index: int, step: Step) -> Any:
+        match step:
+            case Rounds():
+                for number in range(self.progress.round_in_step + 1, step.n + 1):
+                    metrics = self._round(step)
+                    self.progress.round_in_step = number
+                    self._clock()
+                    self.keeper.after_round(self, metrics, last=number == step.n)
+                return None
+            case Query():
+                replies = self._query(step)
+                mark = ConfigRecord({"name": name_of(step), "clients": [r.client for r in replies]})
+                self.keeper.save_result(index, RecordDict({**replies_to_record(replies), "step": mark}))
+                return replies
+            case ServerWork():
+                result = step.fn()
+                mark = ConfigRecord({"name": name_of(step), "has-result": result is not None})
+                self.keeper.save_result(index, RecordDict({**(result or {}), "step": mark}))
+                return result
+            case Reset():
+                self.progress.resets += 1
+                self.models.pop(step.model, None)
+                return None
+            case Wait():
+                return self._wait(step)
+
+    def _wait(self, step: Wait) -> None:
+        resumed = self.progress.waiting
+        if resumed and (step.ready is None or step.ready()):
+            return
+        self.progress.waiting = True
+        self.keeper.checkpoint(self)
+        raise RunWaiting(f"waiting: {step.reason}")
+
+    def _round(self, step: Rounds) -> dict[str, float]:
+        started = time.monotonic()
+        model = self.model(step.model)
+        self.progress.server_round += 1
+        server_round = self.progress.server_round
+        cohort = self.exchange.roster.cohort(server_round)
+        self.progress.virtual_s += cohort.virtual_s
+        metrics: dict[str, float] = {"data/participants": float(len(cohort.asked))}
+        if not cohort.asked:
+            log.warning("round %d: no client is available; the model stays as it is", server_round)
+            return metrics | {"time/round_s": time.monotonic() - started}
+        self.exchange.versions.message += 1
+        nodes = {self.exchange.roster.node(c): c for c in cohort.asked}
+        orders = model.configure(server_round, nodes)
+        orders = self.exchange.complete(
+            orders, server_round, model.buffers, self.view.counts, evaluate=self._evaluate_clients, model=step.model
+        )
+        outcome = self.exchange.send("train", orders, cohort.lost, model.linear, f"round {server_round}")
+        aggregated = model.aggregate(server_round, outcome, orders)
+        if "train_loss" in aggregated:
+            metrics["train/loss"] = aggregated["train_loss"]
+        usable = [a for a in outcome.answers if a.usable]
+        metrics["data/replies"] = float(len(usable))
+        metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
+        metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
+        if cohort.virtual_s:
+            metrics["time/simulated_wait_s"] = cohort.virtual_s
+        extras = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k.startswith("x.")})) for a in usable]
+        strategy: Any = self.method
+        while hasattr(strategy, "on_train_replies"):
+            metrics |= strategy.on_train_replies(server_round, extras)
+            strategy = strategy.inner
+        self.last_outcome = outcome
+        return metrics | {"time/round_s": time.monotonic() - started}
+
+    def _query(self, step: Query) -> list[Reply]:
+        self.exchange.versions.message += 1
+        content = RecordDict(dict(step.content))
+        buffers: dict[str, np.ndarray] = {}
+        if step.model is not None:
+            model = self.model(step.model)
+            content[names.ARRAYS], buffers = array_record(model.parameters), model.buffers
+        orders = [
+            (int(c), Message(content, self.exchange.roster.node(int(c)), f"query.{step.name}"))
+            for c in self.exchange.roster.eligible
+        ]
+        orders = self.exchange.complete(orders, self.progress.server_round, buffers, self.view.counts)
+        outcome = self.exchange.send(step.name, orders, {}, False, f"query {step.name}")
+        return [Reply(a.client, a.content) for a in outcome.answers if a.usable]

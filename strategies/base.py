@@ -1,0 +1,107 @@
+"""The server half of a method: a Flower `Strategy` that wraps an inner one and adds a program of named steps.
+
+```python
+class Mine(Method):
+    def program(self, run):
+        replies = yield Query("mine_profile")
+        yield Query("mine_prune", pool(replies))
+        yield from self.inner_program(run)
+```
+
+In fedimb the one loop executes the program. Being a Strategy it also works alone: `start` runs it in a plain
+ServerApp over any Grid, with clients that answer ``train`` (and this method's queries).
+"""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fedimb.run.steps import Reply, Rounds, Step
+
+if TYPE_CHECKING:
+    from fedimb.run.loop import RunView
+
+Program = Generator[Step, Any, None]
+
+
+class Method(Strategy):
+    """Base class of every method's server half. All five Flower hooks go to the inner strategy unless overridden.
+
+    Args:
+        inner: the strategy this one wraps: an aggregator or another method (given by fedimb).
+
+    Attributes:
+        memory: named arrays and numbers the method wants to keep; saved in every checkpoint and restored on resume.
+            Attributes that are not in ``memory`` are lost when a run is resumed.
+    """
+
+    def __init__(self, inner: Strategy) -> None:
+        self.inner = inner
+        self.memory: dict[str, np.ndarray | float] = {}
+
+    def program(self, run: "RunView") -> Program:
+        """The steps, outermost method first. Default: the inner method's, or all training rounds."""
+        yield from self.inner_program(run)
+
+    def inner_program(self, run: "RunView") -> Program:
+        """The wrapped method's program; for an aggregator: ``Rounds(run.rounds)``."""
+        if isinstance(self.inner, Method):
+            yield from self.inner.program(run)
+        else:
+            yield Rounds(run.rounds)
+
+    def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
+        """See the records this method's clients added to their train replies (``x.*``, sorted by client id).
+
+        Returns:
+            metrics to log with the round; names as in the design (``data/labelled``).
+        """
+        return {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Flower's hook."""
+        return self.inner.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Flower's hook."""
+        return self.inner.aggregate_train(server_round, replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Flower's hook."""
+        return self.inner.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Flower's hook."""
+        return self.inner.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Flower's hook."""
+        self.inner.summary()
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 3600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: Callable[[int, ArrayRecord], MetricRecord | None] | None = None,
+    ) -> Result:
+        """Run the method in a plain ServerApp, as any Flower strategy: same arguments, same Result.
+
+        Nothing is stored and nothing can be resumed here: that is what ``fedimb run`` is for.
+        """
+        from fedimb.run.plain_server import start
+
+        return start(self, grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)

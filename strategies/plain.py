@@ -1,0 +1,14 @@
+"""The method that adds nothing: the aggregator alone."""
+
+from flwr.serverapp.strategy import Strategy
+
+from fedimb.registry import register
+from fedimb.strategies.base import Method
+
+
+@register("strategy", "plain")
+class Plain(Method):
+    """Runs ``rounds`` training rounds with the inner aggregator."""
+
+    def __init__(self, inner: Strategy) -> None:
+        super().__init__(inner)
