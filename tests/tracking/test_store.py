@@ -1,0 +1,104 @@
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedimb.errors import ConfigError, FedimbError
+from fedimb.tracking.names import safe_name
+from fedimb.tracking.store import charts_link, connect, prepare_store, resolve_uri, shown
+
+
+def test_processes_that_start_together_share_one_new_store(tmp_path):
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    code = f"from fedimb.tracking.store import prepare_store; print(prepare_store({uri!r}, 'study'))"
+    together = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    answers = [process.communicate(timeout=250) for process in together]
+    assert [process.returncode for process in together] == [0] * 4, answers
+    assert len({out for out, _ in answers}) == 1
+    assert [err for _, err in answers] == [""] * 4
+    with sqlite3.connect(tmp_path / "new" / "mlflow.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_the_experiment_groups_its_charts_by_strategy(uri, tmp_path):
+    first = prepare_store(uri, "study", tmp_path / "a b")
+    assert prepare_store(uri, "study") == first
+    experiment = connect(uri).get_experiment(first)
+    assert experiment.artifact_location == (tmp_path / "a b").as_uri()
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment.tags["mlflow.sharedViewState.fedimb"] == (
+        '{"groupBy":{"aggregateFunction":"average","groupByKeys":[{"mode":"tag","groupByData":"fedimb.strategy"}]}}'
+    )
+    assert json.loads(experiment.tags["mlflow.sharedViewState.fedimb"])
+    command, url = charts_link(uri, "study")
+    assert command.endswith(f"mlflow ui --backend-store-uri {uri} --port 5000")
+    assert url == (
+        f"http://localhost:5000/#/experiments/{first}/runs"
+        "?workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey=fedimb"
+    )
+
+
+def test_a_deleted_experiment_says_how_to_bring_it_back(uri):
+    gone = prepare_store(uri, "study")
+    connect(uri).delete_experiment(gone)
+    with pytest.raises(FedimbError, match=f"mlflow experiments restore --experiment-id {gone}"):
+        prepare_store(uri, "study")
+
+
+def test_a_link_never_stops_a_run(tmp_path):
+    assert charts_link(f"sqlite:///{tmp_path}/none.db", "study")[1] == "http://localhost:5000/"
+    assert not (tmp_path / "none.db").exists()
+    assert charts_link("http://127.0.0.1:9", "study") == ("", "http://127.0.0.1:9/")
+
+
+def test_addresses_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve_uri(None, "runs") == f"sqlite:///{tmp_path}/runs/mlflow.db"
+    assert resolve_uri("sqlite:///here.db", "runs") == f"sqlite:///{tmp_path}/here.db"
+    assert resolve_uri("sqlite:////there/m.db", "runs") == "sqlite:////there/m.db"
+    assert resolve_uri("http://host:5000/", "runs") == "http://host:5000"
+    assert resolve_uri("postgresql+psycopg://u@host/db", "runs") == "postgresql+psycopg://u@host/db"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["mlruns", "file:///runs", "sqlit:///m.db", "sqlite://m.db", "sqlite:///", "sqlite:////a%20b/m.db"],
+)
+def test_an_address_mlflow_cannot_use_is_refused_at_once(wrong):
+    with pytest.raises(ConfigError, match=r"tracking\.uri"):
+        resolve_uri(wrong, "runs")
+
+
+def test_passwords_are_not_shown():
+    assert shown("http://me:secret@host:5000/x") == "http://me:***@host:5000/x"
+    assert shown("sqlite:////a/m.db") == "sqlite:////a/m.db"
+
+
+def test_help_does_not_pay_for_mlflow():
+    code = "import sys, fedimb.tracking.mlflow; print('mlflow' in sys.modules, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path("/"))
+    assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+@given(st.text(max_size=300))
+def test_any_name_becomes_one_that_mlflow_takes(name):
+    from mlflow.utils.validation import _validate_metric_name
+
+    _validate_metric_name(safe_name(name))
+    assert len(safe_name(name)) <= 250
+    assert safe_name(safe_name(name)) == safe_name(name)
+
+
+def test_good_names_stay_and_changed_names_stay_apart():
+    for name in ("test/recall/03", "comm/up_bytes", "a.b c:d-e", "test/recall/früh"):
+        assert safe_name(name) == name
+    assert len({safe_name(name) for name in ("a(b", "a[b", "a_b", "a/../b", "a//b", "x" * 251, "x" * 252)}) == 7
