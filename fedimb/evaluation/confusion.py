@@ -80,9 +80,7 @@ def sum_matrices(matrices: Iterable[ArrayLike]) -> NDArray[np.int64]:
     for position, one in enumerate(matrices):
         counts = check_matrix(one)
         if counts.ndim != 2 or counts.dtype.kind != "i":
-            raise ValueError(
-                f"matrix {position} is {counts.dtype} {counts.shape}: only integer [C, C] sums exactly"
-            )
+            raise ValueError(f"matrix {position} is {counts.dtype} {counts.shape}: only integer [C, C] sums exactly")
         if total is None:
             total = np.zeros(counts.shape, np.int64)
         if counts.shape != total.shape:

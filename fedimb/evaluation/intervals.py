@@ -74,9 +74,7 @@ def resample(matrix: ArrayLike, resamples: int, rng: np.random.Generator) -> NDA
     """
     counts = check_matrix(matrix)
     if counts.ndim != 2 or counts.dtype.kind != "i":
-        raise ValueError(
-            f"the bootstrap draws whole samples: need integers [C, C]; got {counts.dtype} {counts.shape}"
-        )
+        raise ValueError(f"the bootstrap draws whole samples: need integers [C, C]; got {counts.dtype} {counts.shape}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1; got {resamples}")
     sizes = counts.sum(1)
@@ -128,11 +126,7 @@ def bootstrap(
     """
     _check_level(level)
     counts = np.asarray(matrix)
-    draws = [
-        float(metric(one))
-        for size in _chunks(resamples, counts.shape[-1])
-        for one in resample(counts, size, rng)
-    ]
+    draws = [float(metric(one)) for size in _chunks(resamples, counts.shape[-1]) for one in resample(counts, size, rng)]
     return _interval(float(metric(counts.astype(np.int64))), np.asarray(draws), level)
 
 
@@ -154,9 +148,7 @@ def bootstrap_scores(
     _check_level(level)
     counts = np.asarray(matrix)
     point = score_arrays(counts, minority)
-    parts = [
-        score_arrays(resample(counts, size, rng), minority) for size in _chunks(resamples, counts.shape[-1])
-    ]
+    parts = [score_arrays(resample(counts, size, rng), minority) for size in _chunks(resamples, counts.shape[-1])]
     return {
         name: _interval(float(value), np.concatenate([part[name] for part in parts]), level)
         for name, value in point.items()

@@ -29,7 +29,7 @@ def unroll(matrix):
     return np.repeat(true.ravel(), matrix.ravel()), np.repeat(predicted.ravel(), matrix.ravel())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(matrices, st.data())
 def test_agrees_with_sklearn_over_the_classes_present(matrix, data):
     labels, predictions = unroll(matrix)
