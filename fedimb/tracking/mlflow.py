@@ -121,7 +121,7 @@ class MlflowTracker:
     def _warn(self, what: str, error: Exception) -> None:
         message = (
             f"MLflow at {shown(self.uri)} did not take {what} of {self.folder}: {_reason(error)}; "
-            f"training goes on, nothing is lost: `fedimb track sync {self.folder}` sends it later"
+            f"{'the run is whole' if what == 'the end' else 'training goes on'}, nothing is lost: `fedimb track sync {self.folder}` sends it later"
         )
         _log.log(logging.DEBUG if self._failing else logging.WARNING, "%s", message)
         self._failing = True
@@ -129,7 +129,10 @@ class MlflowTracker:
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What a sync did: points sent now (0 when all were there), and the MLflow run of each row."""
+    """What a sync did: points sent now (0 when all were there), and the MLflow run id of each row.
+
+    ``uri`` may hold a password: print it through `fedimb.tracking.store.shown`.
+    """
 
     sent_points: int
     runs: dict[str, str]
@@ -167,7 +170,7 @@ def sync(folder: str | Path, uri: str | None = None, experiment: str | None = No
             f"MLflow at {shown(uri)} did not take {folder}: {_reason(error)}; check that it runs and answers,"
             " then sync again (what arrived is not sent twice)"
         ) from error
-    return SyncReport(sent, dict(state.runs), shown(uri), experiment)
+    return SyncReport(sent, dict(state.runs), uri, experiment)
 
 
 def _configured(folder: Path) -> tuple[str | None, str]:

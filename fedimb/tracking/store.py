@@ -78,12 +78,13 @@ def resolve_uri(uri: str | None, output_dir: str | Path) -> str:
     return f"{SQLITE}{path}"
 
 
-def shown(uri: str) -> str:
-    """The address without a password, for messages."""
+def shown(uri: str, hide_user: bool = False) -> str:
+    """The address without a password, for messages; with ``hide_user`` as one types it into a browser."""
     parts = urlsplit(uri)
-    if not parts.password:
+    if not parts.password and not (hide_user and parts.username):
         return uri
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{parts.netloc.rpartition('@')[2]}"))
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=host if hide_user else f"{parts.username}:***@{host}"))
 
 
 def sqlite_path(uri: str) -> Path | None:
@@ -197,12 +198,12 @@ def charts_link(uri: str, experiment: str) -> tuple[str, str]:
     """
     path = sqlite_path(uri)
     is_server = uri.startswith(("http://", "https://"))
-    base = uri if is_server else f"http://localhost:{PORT}"
+    base = shown(uri, hide_user=True) if is_server else f"http://localhost:{PORT}"
     command = (
         ""
         if is_server
         else "MLFLOW_DISABLE_TELEMETRY=true "
-        + shlex.join(["mlflow", "ui", "--backend-store-uri", uri, "--port", str(PORT)])
+        + shlex.join(["mlflow", "ui", "--backend-store-uri", shown(uri), "--port", str(PORT)])
     )
     if path is not None and not path.is_file():
         return command, f"{base}/"

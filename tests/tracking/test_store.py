@@ -80,6 +80,8 @@ def test_an_address_mlflow_cannot_use_is_refused_at_once(wrong):
 
 def test_passwords_are_not_shown():
     assert shown("http://me:secret@host:5000/x") == "http://me:***@host:5000/x"
+    assert shown("http://me:secret@host:5000/x", hide_user=True) == "http://host:5000/x"
+    assert charts_link("http://me:secret@127.0.0.1:9", "study") == ("", "http://127.0.0.1:9/")
     assert shown("sqlite:////a/m.db") == "sqlite:////a/m.db"
 
 
