@@ -52,12 +52,10 @@ def imported(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
                 base = ".".join([*parts, base] if base else parts)
             yield node.lineno, base
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in (
-            "import_module",
-            "__import__",
-        ):
-            if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                yield node.lineno, node.args[0].value
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = ast.unparse(node.func).split(".")[-1]
+            if called in ("import_module", "__import__"):
+                yield node.lineno, str(node.args[0].value)
 
 
 def under(name: str, *packages: str) -> bool:
@@ -74,8 +72,7 @@ def flower_private(name: str) -> bool:
     if name in FLOWER_PUBLIC:
         return False
     # One name inside a public module is fine: flwr.app.Message. A module inside it is not: flwr.app.message.
-    parent, leaf = name.rsplit(".", 1)
-    return parent not in FLOWER_PUBLIC
+    return name.rpartition(".")[0] not in FLOWER_PUBLIC
 
 
 def violations(source: str, path: str) -> list[str]:
