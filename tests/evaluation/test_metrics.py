@@ -17,11 +17,13 @@ from fedimb.evaluation.metrics import (
     scores,
 )
 
-matrices = st.integers(2, 6).flatmap(
-    lambda c: st.lists(st.integers(0, 9), min_size=c * c, max_size=c * c).map(
-        lambda cells: np.array(cells, np.int64).reshape(c, c)
-    )
-)
+
+def square(c):
+    cells = st.lists(st.integers(0, 9), min_size=c * c, max_size=c * c)
+    return cells.map(lambda values: np.array(values, np.int64).reshape(c, c))
+
+
+matrices = st.integers(2, 6).flatmap(square)
 
 
 def unroll(matrix):
@@ -74,7 +76,7 @@ def test_renaming_classes_changes_no_score(matrix, random):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(matrices.filter(lambda m: len(m) == 3), min_size=1, max_size=4))
+@given(st.lists(square(3), min_size=1, max_size=4))
 def test_a_stack_scores_as_its_matrices_do(stack):
     together = score_arrays(np.stack(stack), [0, 2])
     for at, one in enumerate(stack):
