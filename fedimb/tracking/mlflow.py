@@ -119,9 +119,10 @@ class MlflowTracker:
             self._failing, self._pause, self._retry_at = False, _BACK_OFF_S[0], 0.0
 
     def _warn(self, what: str, error: Exception) -> None:
+        kept = "the run is whole" if what == "the end" else "training goes on"
         message = (
             f"MLflow at {shown(self.uri)} did not take {what} of {self.folder}: {_reason(error)}; "
-            f"{'the run is whole' if what == 'the end' else 'training goes on'}, nothing is lost: `fedimb track sync {self.folder}` sends it later"
+            f"{kept}, nothing is lost: `fedimb track sync {self.folder}` sends it later"
         )
         _log.log(logging.DEBUG if self._failing else logging.WARNING, "%s", message)
         self._failing = True
