@@ -54,6 +54,17 @@ def _answer(message: Message, context: Context) -> Message:
 
 
 app.train()(_answer)
-for _name in registry.names("contract"):
-    for _query in registry.build("contract", _name).queries:
-        app.query(_query)(_answer)
+_queries: set[str] = set()
+
+
+def ready_app() -> ClientApp:
+    """The ClientApp, answering the queries of every contract known by now (a notebook may register one later)."""
+    for name in registry.names("contract"):
+        for query in registry.build("contract", name).queries:
+            if query not in _queries:
+                _queries.add(query)
+                app.query(query)(_answer)
+    return app
+
+
+ready_app()

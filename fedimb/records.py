@@ -5,6 +5,8 @@ One file format everywhere (query results, client state, checkpoints): safetenso
 """
 
 import base64
+import contextlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -33,7 +35,7 @@ def to_numpy(record: ArrayRecord) -> Arrays:
 
 
 def payload_bytes(content: RecordDict) -> int:
-    """Bytes a message's content carries: array buffers, 8 per number, string and blob lengths (headers excluded)."""
+    """Bytes a message's content carries: array buffers, 8 per number, UTF-8 strings and blobs (headers excluded)."""
     total = 0
     for record in content.values():
         if isinstance(record, ArrayRecord):
@@ -46,7 +48,14 @@ def payload_bytes(content: RecordDict) -> int:
 def _scalar_bytes(value: Any) -> int:
     if isinstance(value, list):
         return sum(_scalar_bytes(item) for item in value)
-    return len(value) if isinstance(value, str | bytes) else 8
+    if isinstance(value, str):
+        value = value.encode(errors="surrogatepass")
+    return len(value) if isinstance(value, bytes) else 8
+
+
+# What safetensors stores as it is; the rest of what Flower carries (text, complex128, dates) travels as .npy bytes.
+_INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_PLAIN = _INTEGERS | {"bool", "float16", "float32", "float64"}
 
 
 def pack(content: RecordDict) -> bytes:
@@ -55,8 +64,18 @@ def pack(content: RecordDict) -> bytes:
     header: dict[str, Any] = {}
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
-            header[name] = {"kind": "arrays", "keys": list(record)}
-            arrays.update({f"{name}/{key}": np.ascontiguousarray(a.numpy()) for key, a in record.items()})
+            stored: dict[str, str] = {}
+            encoded = []
+            for key, array in record.items():
+                value = array.numpy()
+                if value.dtype.name not in _PLAIN or not value.dtype.isnative:
+                    value = _npy(value)
+                    encoded.append(key)
+                stored[key] = f"{name}/{key}"
+                while stored[key] in arrays:  # 'a' + 'b/c' and 'a/b' + 'c' are one path
+                    stored[key] += "'"
+                arrays[stored[key]] = _contiguous(value)
+            header[name] = {"kind": "arrays", "keys": stored, "npy": encoded}
         else:
             kind = "metrics" if isinstance(record, MetricRecord) else "config"
             header[name] = {"kind": kind, "values": {key: _encode(value) for key, value in record.items()}}
@@ -64,17 +83,40 @@ def pack(content: RecordDict) -> bytes:
 
 
 def unpack(data: bytes) -> RecordDict:
-    """Inverse of `pack`."""
+    """Inverse of `pack`. Raises FedimbError when the bytes are damaged or something else."""
+    try:
+        return _unpack(data)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FedimbError(
+            f"these {len(data)} bytes are not packed records ({type(error).__name__}: {error}); "
+            "the file is damaged or not fedimb's"
+        ) from error
+
+
+def _unpack(data: bytes) -> RecordDict:
     arrays = _load(data)
     header = json.loads(_metadata(data)["records"])
     content = RecordDict()
     for name, entry in header.items():
         if entry["kind"] == "arrays":
-            content[name] = array_record({key: arrays[f"{name}/{key}"] for key in entry["keys"]})
+            values = {key: arrays[stored] for key, stored in entry["keys"].items()}
+            values |= {key: np.load(io.BytesIO(values[key].tobytes()), allow_pickle=False) for key in entry["npy"]}
+            content[name] = array_record(values)
         else:
-            values = {key: _decode(value) for key, value in entry["values"].items()}
-            content[name] = MetricRecord(values) if entry["kind"] == "metrics" else ConfigRecord(values)
+            scalars = {key: _decode(value) for key, value in entry["values"].items()}
+            content[name] = MetricRecord(scalars) if entry["kind"] == "metrics" else ConfigRecord(scalars)
     return content
+
+
+def _npy(value: np.ndarray) -> np.ndarray:
+    buffer = io.BytesIO()
+    np.save(buffer, value, allow_pickle=False)
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+
+
+def _contiguous(value: np.ndarray) -> np.ndarray:
+    # Not np.ascontiguousarray: it makes a 0-d array (BatchNorm's num_batches_tracked) one of shape (1,).
+    return np.asarray(value, order="C")
 
 
 def _metadata(data: bytes) -> dict[str, str]:
@@ -84,16 +126,20 @@ def _metadata(data: bytes) -> dict[str, str]:
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_encode(item) for item in value]
     return {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
 
 
 def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
     return base64.b64decode(value["bytes"]) if isinstance(value, dict) else value
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> None:
     """Write arrays and JSON-able ``info`` to one file that appears whole or not at all (temporary file + rename)."""
-    data = _save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata={"info": json.dumps(info)})
+    data = _save({k: _contiguous(v) for k, v in arrays.items()}, metadata={"info": json.dumps(info)})
     write_atomic(path, data)
 
 
@@ -102,7 +148,7 @@ def load_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     try:
         data = path.read_bytes()
         return _load(data), json.loads(_metadata(data)["info"])
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise FedimbError(f"cannot read {path}: {error}") from error
 
 
@@ -110,8 +156,13 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write a file that is seen whole or not at all, also after a power cut (fsync before rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # a full disk or Ctrl-C must not leave half a file behind
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -207,15 +207,23 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
     return checked
 
 
-def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
-    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set.
+def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Callable[..., Any]:
+    """A part checked once and built often: ``maker("loss", "focal", ("prior",), gamma=2)(prior=counts)``.
 
-    Only names a factory asks for are passed from ``given``: a loss that needs no prior need not mention it.
+    Only names a factory asks for are passed on: a loss that needs no prior need not mention it.
+
+    Args:
+        given: names of what fedimb passes itself, as keywords of the returned function; the user cannot set them.
 
     Raises:
         ConfigError: see `get` and `check_args`.
     """
+    checked = check_args(kind, name, args, given)
+    factory, wanted = get(kind, name).factory, parameters(kind, name).keys() & set(given)
+    return lambda **values: factory(**checked, **{k: v for k, v in values.items() if k in wanted})
+
+
+def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
+    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`)."""
     given = given or {}
-    params = parameters(kind, name)
-    checked = check_args(kind, name, args, tuple(given))
-    return get(kind, name).factory(**checked, **{k: v for k, v in given.items() if k in params})
+    return maker(kind, name, tuple(given), **args)(**given)

@@ -11,7 +11,12 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb.registry import register
 
-_EVERYONE: dict[str, Any] = {"fraction_train": 1.0, "min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
+_EVERYONE: dict[str, Any] = {
+    "fraction_train": 1.0,
+    "min_train_nodes": 1,
+    "min_evaluate_nodes": 1,
+    "min_available_nodes": 1,
+}
 
 
 @register("aggregator", "fedavg", linear=True)
@@ -29,9 +34,7 @@ def fedprox(proximal_mu: float) -> Strategy:
 @register("aggregator", "fedavgm", linear=True)
 def fedavgm(server_learning_rate: float = 1.0, server_momentum: float = 0.9) -> Strategy:
     """Hsu et al. 2019 (arXiv 1909.06335): server momentum."""
-    return flower.FedAvgM(
-        **_EVERYONE, server_learning_rate=server_learning_rate, server_momentum=server_momentum
-    )
+    return flower.FedAvgM(**_EVERYONE, server_learning_rate=server_learning_rate, server_momentum=server_momentum)
 
 
 @register("aggregator", "fedadam", linear=True)
@@ -87,6 +90,4 @@ def bulyan(num_malicious_nodes: int = 0) -> Strategy:
 @register("aggregator", "qfedavg", linear=False, needs_start_loss=True)
 def qfedavg(client_learning_rate: float, q: float = 0.1) -> Strategy:
     """Li et al., ICLR 2020, algorithm 2. Its F_k(w^t) is the loss of the *received* model (``start_loss``)."""
-    return flower.QFedAvg(
-        client_learning_rate=client_learning_rate, q=q, train_loss_key="start_loss", **_EVERYONE
-    )
+    return flower.QFedAvg(client_learning_rate=client_learning_rate, q=q, train_loss_key="start_loss", **_EVERYONE)

@@ -15,6 +15,10 @@ STATE = "x.state"
 CLASS_COUNTS = "class_counts"
 """Query: the client's class counts [C] int64 in the view named by the content's config record."""
 
+_VERSION = Record(
+    STATE, "config", "version of the state kept at the client", "operational", max_bytes=64, optional=True
+)
+
 PLATFORM = Contract(
     name="platform",
     train=(
@@ -29,12 +33,12 @@ PLATFORM = Contract(
             dtypes=("int64",),
             optional=True,
         ),
-        Record(STATE, "config", "version of the state kept at the client", "operational", max_bytes=64, optional=True),
+        _VERSION,
     ),
     queries={
         CLASS_COUNTS: (
             Record(COUNTS, "arrays", "rows per class", "aggregate", dtypes=("int64",)),
-            Record(STATE, "config", "version of the state kept at the client", "operational", max_bytes=64, optional=True),
+            _VERSION,
         )
     },
 )

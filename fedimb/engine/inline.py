@@ -45,9 +45,9 @@ class InlineEngine:
 
     def grid(self, job: Job) -> InlineGrid:
         """A grid over the run's clients."""
-        from fedimb.app import app
+        from fedimb.app import ready_app
 
-        return InlineGrid(app, job.n_clients, job.context)
+        return InlineGrid(ready_app(), job.n_clients, job.context)
 
     def processes(self) -> list[int]:
         """Ids of processes this engine started: none."""

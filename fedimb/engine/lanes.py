@@ -4,6 +4,8 @@ A cohort, sorted by client id, is cut into at most 32 contiguous lanes. A lane a
 driver adds lanes in order, so floating-point sums do not depend on time or on the number of workers.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -30,7 +32,7 @@ class Answer:
         content: the reply; after reduction only the records that were not summed.
         metrics: the reply's scalar metrics (``num-examples`` is its weight).
         up_bytes: payload bytes of the whole reply, before reduction.
-        usable: whether the aggregator may see it (no error, weight > 0, all arrays finite).
+        usable: whether the aggregator may see it (no error, weight > 0, weight and all arrays finite).
         hits, support: diagonal and row sums [C] int64 of its confusion matrix, or None; the matrix itself is summed.
     """
 
@@ -92,7 +94,7 @@ def cut(count: int) -> list[slice]:
     """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one."""
     lanes = min(MAX_LANES, count)
     edges = [count * i // lanes for i in range(lanes + 1)] if lanes else [0]
-    return [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def read_reply(client: int, reply: Message) -> Answer:
@@ -101,10 +103,19 @@ def read_reply(client: int, reply: Message) -> Answer:
         return Answer(client, error=reply.error.reason or f"error {reply.error.code}", usable=False)
     content = reply.content
     answer = Answer(client, content=content, up_bytes=payload_bytes(content))
+    trained = reply.metadata.message_type.partition(".")[0] == "train"
+    if trained and (missing := [key for key in (names.ARRAYS, names.METRICS) if key not in content]):
+        answer.usable = False
+        answer.error = f"the train reply holds no record '{missing[0]}'; a client must send its weights and metrics"
+        return answer
     if names.METRICS not in content:
         return answer
     answer.metrics = {k: float(v) for k, v in content.metric_records[names.METRICS].items() if not isinstance(v, list)}
-    if answer.metrics.get(WEIGHT, 0.0) <= 0:
+    weight = answer.metrics.get(WEIGHT, 0.0)
+    if not math.isfinite(weight):  # one NaN weight would make every sum NaN
+        answer.usable = False
+        answer.error = f"its weight {WEIGHT} is {weight}, not finite; mend what the client reports"
+    elif weight <= 0:
         answer.usable = False
         answer.error = "empty: no rows to train on"
     elif not all(_finite(r) for r in content.array_records.values()):

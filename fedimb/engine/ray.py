@@ -18,6 +18,7 @@ from fedimb.engine.processes import marked
 from fedimb.errors import ConfigError, RunFailed
 
 _TRIES = 3
+_STARTS = 3  # Ray gives its own head 30 s, which a busy machine exceeds
 _QUEUED = 2  # lanes in flight per actor: the next is already there when one ends
 
 Lane = list[tuple[int, int, str, RecordDict]]
@@ -78,27 +79,43 @@ class RayEngine:
         """Start Ray and the actors; does nothing when they are running."""
         if self._actors:
             return
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
         self._ray = ray
         if not ray.is_initialized():
             self._owner = True
-            cores = self._count or os.cpu_count() or 1
-            options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-            if self._address:
-                options["address"] = self._address
-            else:
-                # AF_UNIX names hold 107 bytes, so the head's folder must have a short name of its own.
-                self._temp = Path(tempfile.mkdtemp(prefix="fedimb-", dir="/tmp" if os.path.isdir("/tmp") else None))
-                options |= {"address": "local", "num_cpus": cores, "_temp_dir": str(self._temp)}
-                options["object_store_memory"] = 512 * 1024**2
-            try:
-                ray.init(**options)
-            except ConnectionError as error:
-                raise ConfigError(f"engine.address={self._address}: no Ray cluster answers there ({error})") from error
+            self._connect(ray)
         count = self._count or int(ray.cluster_resources().get("CPU", 1))
         self._actors = [self._new_actor() for _ in range(count)]
         ray.get([actor.ready.remote() for actor in self._actors])
+
+    def _connect(self, ray: Any) -> None:
+        """Join the cluster at ``address``, or start a private head."""
+        options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        if self._address:
+            try:
+                ray.init(address=self._address, **options)
+            except ConnectionError as error:
+                raise ConfigError(f"engine.address={self._address}: no Ray cluster answers there ({error})") from error
+            return
+        options |= {"address": "local", "num_cpus": self._count or os.cpu_count() or 1}
+        options["object_store_memory"] = 512 * 1024**2
+        for attempt in range(1, _STARTS + 1):
+            # AF_UNIX names hold 107 bytes, so the head's folder must have a short name of its own.
+            self._temp = Path(tempfile.mkdtemp(prefix="fedimb-", dir="/tmp" if os.path.isdir("/tmp") else None))
+            try:
+                ray.init(**options, _temp_dir=str(self._temp))
+                return
+            except Exception as error:  # Ray raises a bare Exception when its 30 seconds are over
+                ray.shutdown()
+                shutil.rmtree(self._temp, ignore_errors=True)
+                self._temp = None
+                if attempt == _STARTS or "timed out" not in str(error):
+                    raise RunFailed(
+                        f"Ray did not start ({error}); is the machine overloaded or /dev/shm full? "
+                        "engine=inline runs without it"
+                    ) from error
 
     def _new_actor(self) -> Any:
         remote = self._ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0)(Worker)

@@ -37,8 +37,11 @@ def load_into(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
     Raises:
         KeyError: a name the model does not have.
-        RuntimeError: a shape that does not fit (torch's own message).
+        RuntimeError: a shape that does not fit; never broadcast, as torch's own copy would.
     """
     targets = dict(model.named_parameters()) | dict(model.named_buffers())
     for name, value in tensors.items():
+        if value.shape != targets[name].shape:
+            have, want = tuple(value.shape), tuple(targets[name].shape)
+            raise RuntimeError(f"'{name}' has shape {have}, the model's has {want}: these weights are another model's")
         targets[name].copy_(value)

@@ -1,5 +1,6 @@
 """Multi-layer perceptron with ReLU: the yardstick's 64-48-10 by default."""
 
+import itertools
 import math
 
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ class MLP(Classifier):
         super().__init__()
         widths = [math.prod(input_shape), *(hidden if hidden is not None else [48])]
         layers: list[nn.Module] = [nn.Flatten()]
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in itertools.pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(widths[-1], n_classes)

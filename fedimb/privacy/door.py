@@ -7,13 +7,15 @@ only safe default for data leaving a hospital is that it does not.
 from collections.abc import Callable
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedimb.contracts.base import Contract, Record
 from fedimb.records import payload_bytes
 
 ContractsOf = Callable[[Context], list[Contract]]
+
+_KINDS = {ArrayRecord: "arrays", MetricRecord: "metrics", ConfigRecord: "config"}
 
 REFUSED = 1301
 """Error code of a reply the door did not let through."""
@@ -36,7 +38,7 @@ def violation(message: Message, declared: tuple[Record, ...]) -> str | None:
         record = by_key.get(key)
         if record is None:
             return f"record '{key}' is not declared by any contract of this run for '{message.metadata.message_type}'"
-        kind = "arrays" if isinstance(value, ArrayRecord) else "metrics" if isinstance(value, MetricRecord) else "config"
+        kind = _KINDS[type(value)]
         if kind != record.kind:
             return f"record '{key}' is {kind}, declared as {record.kind}"
         if isinstance(value, ArrayRecord) and record.dtypes:

@@ -5,6 +5,7 @@ integers and float32 into float64. Here the loop chooses the cohort, the strateg
 MetricRecord and nothing else, buffers are averaged apart, and results come back in the model's dtypes.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -72,8 +73,11 @@ class Aggregator:
         """Update parameters and buffers from a round's outcome; returns the aggregated train metrics.
 
         With no usable reply everything stays as it was.
+
+        Raises:
+            RunFailed: a client or the strategy returned other weights than the model's, or weights not finite.
         """
-        usable = [a for a in outcome.answers if a.usable]
+        usable = sorted((a for a in outcome.answers if a.usable), key=lambda a: a.client)
         if not usable:
             return {}
         by_client = dict(orders)
@@ -81,59 +85,86 @@ class Aggregator:
             replies = [self._merged(outcome.total, usable, by_client[usable[0].client])]
             total = outcome.total
         else:
-            replies = [
-                Message(
-                    RecordDict(
-                        {names.ARRAYS: a.content[names.ARRAYS], names.METRICS: a.content[names.METRICS]}
-                    ),
-                    reply_to=by_client[a.client],
-                )
-                for a in usable
-            ]
+            replies = []
             total = LaneSum()
             for a in usable:
+                arrays = self._in_order(dict(a.content.array_records[names.ARRAYS]), f"client {a.client}")
+                content = RecordDict({names.ARRAYS: ArrayRecord(arrays), names.METRICS: a.content[names.METRICS]})
+                replies.append(Message(content, reply_to=by_client[a.client]))
                 buffers = {k: v for k, v in a.content.items() if k == names.BUFFERS}
                 total.add_reply(a.metrics[WEIGHT], RecordDict(buffers))
-        arrays, metrics = self.strategy.aggregate_train(server_round, replies)
-        if arrays is not None:
-            new = to_numpy(arrays)
-            if set(new) != set(self._dtypes):
-                raise RunFailed(f"aggregator {type(self.strategy).__name__} returned other arrays than the model's")
-            self.parameters = {k: new[k].astype(self._dtypes[k], copy=False) for k in self._dtypes}
+        merged, metrics = self.strategy.aggregate_train(server_round, replies)
+        if merged is not None:
+            new = self._in_order(to_numpy(merged), f"aggregator {type(self.strategy).__name__}")
+            if not all(np.isfinite(v).all() for v in new.values()):
+                raise RunFailed(
+                    f"round {server_round}: aggregator {type(self.strategy).__name__} made weights that are not finite "
+                    "from replies that are; lower its learning rate or local.lr"
+                )
+            self.parameters = {k: v.astype(self._dtypes[k], copy=False) for k, v in new.items()}
             self.buffers = {k: _mean_buffer(total, k, old) for k, old in self.buffers.items()}
-        return {k: float(v) for k, v in (metrics or {}).items() if not isinstance(v, list)}
+        means = {k: float(v) for k, v in (metrics or {}).items() if not isinstance(v, list)}
+        return {k: v if math.isfinite(v) else _mean_metric(usable, k) for k, v in means.items()}
 
     def _merged(self, total: LaneSum, usable: Sequence[Answer], order: Message) -> Message:
-        mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in total.arrays.items()}
+        sums = self._in_order(total.arrays, "a client")
+        mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in sums.items()}
         keys = [k for k in usable[0].metrics if k != WEIGHT]
-        metrics = {k: sum(a.metrics[k] * a.metrics[WEIGHT] for a in usable) / total.weight for k in keys}
+        metrics = {k: _mean_metric(usable, k) for k in keys}
         metrics[WEIGHT] = total.weight
         content = RecordDict({names.ARRAYS: array_record(mean), names.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
         return Message(content, reply_to=order)
 
+    def _in_order(self, arrays: dict[str, Any], sender: str) -> dict[str, Any]:
+        """Arrays in the model's order: several strategies pair them by position, whatever their names.
+
+        Raises:
+            RunFailed: other names or shapes than the model's.
+        """
+        shapes = {k: tuple(v.shape) for k, v in arrays.items()}
+        expected = {k: v.shape for k, v in self.parameters.items()}
+        if shapes != expected:
+            wrong = sorted(k for k in shapes.keys() | expected if shapes.get(k) != expected.get(k))
+            raise RunFailed(
+                f"{sender} returned other weights than the model's ({', '.join(wrong[:3])}): are all on one version "
+                "and one model configuration?"
+            )
+        return {k: arrays[k] for k in self._dtypes}
+
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """The strategies' own arrays and numbers (moments, momenta, round counters, methods' memory)."""
-        arrays: Arrays = {}
-        info: dict[str, Any] = {}
-        for depth, strategy in enumerate(_chain(self.strategy)):
-            for name, value in vars(strategy).items():
-                if name != "inner":
-                    _flatten(f"{depth}.{name}", value, arrays, info)
-        return arrays, info
+        """The innermost strategy's own arrays and numbers (moments, momenta); methods are kept by the checkpoint."""
+        return snapshot(chain(self.strategy)[-1])
 
     def load_state(self, arrays: Arrays, info: dict[str, Any]) -> None:
-        """Inverse of `state`, onto freshly built strategies."""
-        for depth, strategy in enumerate(_chain(self.strategy)):
-            for key, kind in info.items():
-                prefix, _, name = key.partition(".")
-                if prefix == str(depth):
-                    setattr(strategy, name, _restore(key, kind, arrays))
+        """Inverse of `state`, onto a freshly built strategy."""
+        restore(chain(self.strategy)[-1], arrays, info)
 
 
-def _chain(strategy: Strategy) -> list[Strategy]:
-    """The strategy and everything it wraps, outermost first."""
+def chain(strategy: Strategy) -> list[Strategy]:
+    """The strategy and everything it wraps, outermost first; the last one is the aggregator."""
     inner = getattr(strategy, "inner", None)
-    return [strategy, *(_chain(inner) if isinstance(inner, Strategy) else [])]
+    return [strategy, *(chain(inner) if isinstance(inner, Strategy) else [])]
+
+
+def snapshot(strategy: Strategy) -> tuple[Arrays, dict[str, Any]]:
+    """Attributes of one strategy that are arrays, numbers or text, or records, lists and dicts of arrays."""
+    arrays: Arrays = {}
+    info: dict[str, Any] = {}
+    for name, value in vars(strategy).items():
+        _flatten(name, value, arrays, info)
+    return arrays, info
+
+
+def restore(strategy: Strategy, arrays: Arrays, info: dict[str, Any]) -> None:
+    """Inverse of `snapshot`; what it did not hold (functions, the inner strategy) stays as built."""
+    for name, kind in info.items():
+        setattr(strategy, name, _restore(name, kind, arrays))
+
+
+def _mean_metric(usable: Sequence[Answer], key: str) -> float:
+    """Weighted mean over the clients where the metric is defined: one that ran no step has no training loss."""
+    defined = [(a.metrics[WEIGHT], a.metrics[key]) for a in usable if math.isfinite(a.metrics.get(key, math.nan))]
+    return sum(w * v for w, v in defined) / sum(w for w, _ in defined) if defined else math.nan
 
 
 def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
@@ -145,7 +176,7 @@ def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
 
 
 def _flatten(key: str, value: Any, arrays: Arrays, info: dict[str, Any]) -> None:
-    """Record one attribute: what kind it is in ``info``, its arrays in ``arrays``. Functions and the like are rebuilt."""
+    """Record one attribute: its kind in ``info``, its arrays in ``arrays``. Functions and the like are rebuilt."""
     if value is None or isinstance(value, bool | int | float | str):
         info[key] = {"kind": "scalar", "value": value}
     elif isinstance(value, np.generic):
@@ -175,4 +206,5 @@ def _restore(key: str, kind: dict[str, Any], arrays: Arrays) -> Any:
         case "list":
             return [arrays[f"{key}/{k}"] for k in kind["keys"]]
         case _:
-            return {k: arrays[f"{key}/{k}"] if is_array else arrays[f"{key}/{k}"].item() for k, is_array in kind["keys"].items()}
+            held = {k: (arrays[f"{key}/{k}"], is_array) for k, is_array in kind["keys"].items()}
+            return {k: value if is_array else value.item() for k, (value, is_array) in held.items()}

@@ -16,7 +16,7 @@ from flwr.app import RecordDict
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
 from fedimb.records import Arrays, load_arrays, pack, save_arrays, unpack, write_atomic
-from fedimb.run.aggregator import Aggregator
+from fedimb.run.aggregator import Aggregator, chain, restore, snapshot
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop, Progress
 
@@ -97,8 +97,14 @@ class FolderKeeper:
             own, info = model.state()
             arrays.update({f"aggregator/{name}/{k}": v for k, v in own.items()})
             aggregators[name] = info
+        methods = []
+        for depth, method in enumerate(chain(loop.method)[:-1]):
+            own, info = snapshot(method)
+            arrays.update({f"method/{depth}/{k}": v for k, v in own.items()})
+            methods.append(info)
         exchange = loop.exchange
         info = {
+            "methods": methods,
             "progress": asdict(loop.progress),
             "aggregators": aggregators,
             "message": exchange.versions.message,
@@ -123,6 +129,8 @@ class FolderKeeper:
             return False
         arrays, info = load_arrays(path)
         loop.progress = Progress(**info["progress"])
+        for depth, (method, kinds) in enumerate(zip(chain(loop.method)[:-1], info["methods"], strict=True)):
+            restore(method, _below(arrays, f"method/{depth}/"), kinds)
         for name in info["aggregators"]:
             loop.saved[name] = _Saved(name, arrays, info["aggregators"][name])
         exchange = loop.exchange
@@ -151,6 +159,8 @@ class _Saved:
         arrays, name = self.arrays, self.name
         model.parameters = {k: arrays[f"model/{name}/p/{k}"] for k in model.parameters}
         model.buffers = {k: arrays[f"model/{name}/b/{k}"] for k in model.buffers}
-        prefix = f"aggregator/{name}/"
-        own = {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
-        model.load_state(own, self.info)
+        model.load_state(_below(arrays, f"aggregator/{name}/"), self.info)
+
+
+def _below(arrays: Arrays, prefix: str) -> Arrays:
+    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}

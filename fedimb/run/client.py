@@ -86,6 +86,14 @@ class ClientRuntime:
         self.contracts = contracts_of(config)
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
         self._decoded: tuple[ArrayRecord, dict[str, Tensor]] | None = None
+        # Parts are checked once here and built anew for every message: nothing may live on in them.
+        self._make_loss = _maker("loss", config.loss, ("n_classes", "prior"))
+        self._make_sampler = _maker("sampler", config.sampler)
+        self._make_terms = [_maker("term", term) for term in config.aggregator.get("terms") or []]
+        self._make_halves = [
+            (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
+            for contract, (name, args) in zip(self.contracts[1:], config.strategy.items(), strict=True)
+        ]
 
     def data(self, client: int) -> ClientData:
         """The client's data, kept for the clients used last."""
@@ -140,16 +148,12 @@ class ClientRuntime:
         return self._decoded[1]
 
     def _halves(self) -> list[tuple[Contract, Any]]:
-        return [
-            (contract, build_half(name, args))
-            for contract, (name, args) in zip(self.contracts[1:], self.config.strategy.items(), strict=True)
-        ]
+        return [(contract, make()) for contract, make in self._make_halves]
 
     def base_spec(self, context: ClientContext) -> TrainSpec:
         """Local training as configured, before any method changes it."""
         local = self.config.local
         original = len(context.data.rows("train"))
-        given = {"n_classes": self.n_classes, "prior": self._prior(context)}
         return TrainSpec(
             view="train",
             steps=local.epochs * math.ceil(original / local.batch_size),
@@ -158,9 +162,9 @@ class ClientRuntime:
             lr=local.lr,
             momentum=local.momentum,
             weight_decay=local.weight_decay,
-            loss=_build("loss", self.config.loss, given),
-            sampler=_build("sampler", self.config.sampler, {}),
-            terms=tuple(_build("term", term, {}) for term in self.config.aggregator.get("terms") or []),
+            loss=self._make_loss(n_classes=self.n_classes, prior=self._prior(context)),
+            sampler=self._make_sampler(),
+            terms=tuple(make() for make in self._make_terms),
         )
 
     def _prior(self, context: ClientContext) -> np.ndarray | None:
@@ -225,8 +229,8 @@ class ClientRuntime:
         raise KeyError(f"no method of this run answers query '{name}'")
 
 
-def _build(kind: str, config: dict[str, Any], given: dict[str, Any]) -> Any:
-    return registry.build(kind, config["name"], given, **{k: v for k, v in config.items() if k != "name"})
+def _maker(kind: str, config: dict[str, Any], given: tuple[str, ...] = ()) -> Callable[..., Any]:
+    return registry.maker(kind, config["name"], given, **{k: v for k, v in config.items() if k != "name"})
 
 
 @contextlib.contextmanager
@@ -252,14 +256,9 @@ def build_model(
         draw: 0 at the start; a `Reset` step draws the next.
     """
     with seeded(seed_int(config.seed, Stream.INIT, draw)):
-        model: Classifier = _build("model", config.model, {"n_classes": n_classes, "input_shape": input_shape})
+        make = _maker("model", config.model, ("n_classes", "input_shape"))
+        model: Classifier = make(n_classes=n_classes, input_shape=input_shape)
     return model
-
-
-def build_half(name: str, args: dict[str, Any]) -> Any:
-    """A method's client half; of the strategy's arguments it gets those its constructor names."""
-    wanted = registry.parameters("client", name)
-    return registry.build("client", name, **{k: v for k, v in args.items() if k in wanted})
 
 
 def contracts_of(config: RunConfig) -> list[Contract]:

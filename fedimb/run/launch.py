@@ -6,7 +6,7 @@ import shutil
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from fedimb.engine.grid import Job
 from fedimb.engine.open import Engine, open_engine
 from fedimb.errors import FedimbError, RunFailed, RunWaiting
 from fedimb.models.base import buffers_of, parameters_of
-from fedimb.run.aggregator import Aggregator
+from fedimb.run.aggregator import Aggregator, chain
 from fedimb.run.checkpoint import FolderKeeper
 from fedimb.run.client import build_model, contracts_of, resolved_weight
 from fedimb.run.evaluate import Evaluator
@@ -32,7 +32,7 @@ from fedimb.run.progress import ProgressBar
 from fedimb.run.result import RunResult, write_result
 from fedimb.run.roster import Roster
 from fedimb.run.steps import Step, gather_counts
-from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, prepare_store, resolve_uri
+from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 
 log = logging.getLogger("fedimb")
 logging.getLogger("flwr").setLevel(logging.WARNING)  # two lines per round say less than one progress bar
@@ -136,12 +136,17 @@ def _engine(given: Engine | None, config: RunConfig) -> Iterator[Engine]:
         engine.close()
 
 
-def build_method(config: RunConfig) -> tuple[Strategy, bool]:
-    """The configured strategies around the aggregator, outermost first, and whether updates may be summed."""
-    name = config.aggregator["name"]
+def build_aggregator(config: RunConfig) -> Strategy:
+    """The configured aggregator, fresh."""
     own = {k: v for k, v in config.aggregator.items() if k not in ("name", "terms")}
-    strategy: Strategy = registry.build("aggregator", name, **own)
-    linear = bool(registry.flags("aggregator", name).get("linear", False))
+    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], **own)
+    return strategy
+
+
+def build_method(config: RunConfig) -> tuple[Strategy, bool]:
+    """The configured methods around the aggregator, outermost first, and whether updates may be summed."""
+    strategy = build_aggregator(config)
+    linear = bool(registry.flags("aggregator", config.aggregator["name"]).get("linear", False))
     for method, args in reversed(config.strategy.items()):
         strategy = registry.build("strategy", method, {"inner": strategy}, **args)
         linear = linear and not registry.flags("strategy", method).get("needs_individual_updates", False)
@@ -225,9 +230,10 @@ def build_loop(
     method, linear = build_method(config)
 
     def global_model(draw: int) -> Aggregator:
-        strategy = build_method(config)[0] if draw else method
+        if draw:  # after a Reset: the methods stay, with what they remember, around a fresh aggregator
+            cast(Any, chain(method)[-2]).inner = build_aggregator(config)
         model = build_model(config, federation.n_classes, federation.input_shape, draw)
-        return Aggregator(strategy, linear, parameters_of(model), buffers_of(model))
+        return Aggregator(method, linear, parameters_of(model), buffers_of(model))
 
     view = RunView(
         rounds=config.rounds,
@@ -264,5 +270,4 @@ def _tracker(folder: RunFolder, config: RunConfig) -> Tracker:
         return NoTracker()
     uri = resolve_uri(config.tracking.get("uri"), Path(config.output_dir))
     experiment = config.tracking.get("experiment") or config.study
-    prepare_store(uri, experiment, Path(config.output_dir).absolute() / "mlartifacts")
     return MlflowTracker(folder.path, uri, experiment)

@@ -38,7 +38,7 @@ class StateStore:
         """The state as written by message ``version``; version 0 is the empty state every client starts with.
 
         Raises:
-            StateLost: that version is not on disk.
+            StateLost: that version is not on disk, or damaged.
         """
         if version == 0:
             return RecordDict()
@@ -47,6 +47,8 @@ class StateStore:
             return unpack(path.read_bytes())
         except FileNotFoundError:
             raise StateLost(f"state_lost: client {client} has no state of version {version} ({path})") from None
+        except FedimbError as error:  # a damaged version is as good as none
+            raise StateLost(f"state_lost: client {client}, version {version} ({path}): {error}") from error
 
     def save(self, client: int, version: int, state: RecordDict, keep: tuple[int, ...]) -> None:
         """Write a version, then drop every other version not in ``keep`` (what a checkpoint may still name)."""

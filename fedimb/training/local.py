@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.models.base import Classifier
 from fedimb.training.optim import build_optimizer
 from fedimb.training.spec import Sampler, TrainSpec
@@ -34,16 +35,21 @@ class LocalResult:
 
 def _batches(
     sampler: Sampler, labels: Tensor, size: int, join_single: bool, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Index batches without end, epoch after epoch.
+) -> Iterator[tuple[Tensor, int]]:
+    """Index batches without end, epoch after epoch, each with the number of planned steps it uses up.
 
-    ``join_single``: a last batch of one row joins the one before, because BatchNorm cannot train on one row.
+    ``join_single``: a last batch of one row joins the one before and uses up both steps, because BatchNorm cannot
+    train on one row; the only row of an epoch uses up its step untrained.
     """
     while True:
         order = sampler.epoch(labels, generator)
-        batches = list(order.split(size))
-        if join_single and len(batches) > 1 and len(batches[-1]) == 1:
-            batches[-2:] = [torch.cat(batches[-2:])]
+        if len(order) == 0:
+            raise FedimbError(f"sampler {type(sampler).__name__} chose none of {len(labels)} rows; it must choose one")
+        batches = [(rows, 1) for rows in order.split(size)]
+        if join_single and len(batches[-1][0]) == 1:
+            rest = batches[-2:-1]
+            joined = torch.cat([rows for rows, _ in batches[-2:]]) if rest else batches[-1][0][:0]
+            batches[-2:] = [(joined, len(rest) + 1)]
         yield from batches
 
 
@@ -52,14 +58,18 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
-def train_locally(
-    model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, generator: torch.Generator
-) -> LocalResult:
+def train_locally(model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, generator: torch.Generator) -> LocalResult:
     """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
 
-    With an epoch's last short batch joined to the one before (BatchNorm models only) an epoch has one step less;
+    With an epoch's last batch of one row joined to the one before (BatchNorm models only) an epoch has one step less;
     the number of epochs is kept, so fewer steps are run, and ``LocalResult.steps`` says how many.
+
+    Raises:
+        ConfigError: batches of one row and a model with BatchNorm.
+        FedimbError: the sampler chose no row.
     """
+    if spec.batch_size == 1 and has_batch_norm(model):
+        raise ConfigError("local.batch_size=1 cannot train a model with BatchNorm: use 2 or more, or GroupNorm")
     if len(y) == 0 or spec.steps == 0:
         return LocalResult(steps=0, loss=float("nan"), examples=len(y))
     model.train()
@@ -71,18 +81,13 @@ def train_locally(
         term.setup(model, parameters)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
-    join = has_batch_norm(model)
-    steps = spec.steps
-    if join:
-        per_epoch = -(-len(y) // spec.batch_size)
-        if per_epoch > 1 and len(y) % spec.batch_size == 1:
-            steps -= steps // per_epoch
-        elif len(y) == 1:
-            steps = 0  # BatchNorm cannot train on one row at all
-    total = torch.zeros(())
-    batches = _batches(spec.sampler, y, spec.batch_size, join, generator)
-    for _ in range(steps):
-        rows = next(batches)
+    total, steps, planned = torch.zeros(()), 0, spec.steps
+    batches = _batches(spec.sampler, y, spec.batch_size, has_batch_norm(model), generator)
+    while planned > 0:
+        rows, used = next(batches)
+        planned -= used
+        if len(rows) == 0:
+            continue
         labels = y[rows]
         features = model.features(x[rows])
         logits = model.head(features)
@@ -92,11 +97,13 @@ def train_locally(
             extra = term.loss(model, features, logits, labels)
             if extra is not None:
                 objective = objective + extra
-        gradients = list(torch.autograd.grad(objective, trained))
+        # A parameter the objective does not touch (a branch, a class nobody holds) has gradient 0.
+        gradients = list(torch.autograd.grad(objective, trained, allow_unused=True, materialize_grads=True))
         for term in spec.terms:
             term.on_gradients(parameters, gradients[: len(parameters)])
         optimizer.step(gradients)
         total += loss.detach()
+        steps += 1
 
     records: dict[str, dict[str, np.ndarray]] = {}
     for term in spec.terms:
@@ -109,8 +116,7 @@ def train_locally(
 def forward_batched(model: Classifier, x: Tensor, batch_size: int = 1024) -> tuple[Tensor, Tensor]:
     """Evaluate without gradients: inputs [n, *shape] -> (features [n, d], logits [n, C]), in batches."""
     model.eval()
+    if len(x) == 0:  # not every layer accepts an empty batch
+        return torch.zeros(0, model.head.in_features), torch.zeros(0, model.head.out_features)
     parts = [(features := model.features(chunk), model.head(features)) for chunk in x.split(batch_size)]
-    if not parts:
-        width, classes = model.head.in_features, model.head.out_features
-        return torch.zeros(0, width), torch.zeros(0, classes)
     return torch.cat([f for f, _ in parts]), torch.cat([z for _, z in parts])

@@ -1,0 +1,265 @@
+"""A method in a plain ServerApp: what Flower's own strategy gives, plus queries, over stock Flower clients."""
+
+import logging
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fedimb.engine.grid import SimulationGrid
+from fedimb.engine.inline import InlineGrid
+from fedimb.errors import ConfigError, RunFailed, RunWaiting
+from fedimb.run.steps import Query, Reset, Rounds, Wait
+from fedimb.strategies.base import Method
+from fedimb.strategies.plain import Plain
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAdam, FedAvg, Result, Strategy
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+
+PAGE = Path(__file__).parents[2] / "docs" / "plain-flower.md"
+NODES = 4
+
+
+def context_of(client: int) -> Context:
+    return Context(1, client + 1, {"partition-id": client, "num-partitions": NODES}, RecordDict(), {})
+
+
+def stock_app(
+    names: tuple[str, str] = ("arrays", "metrics"), weight: str = "num-examples", broken: int = -1
+) -> ClientApp:
+    """A user's ClientApp: float32 weights and an int64 counter, different on every client; ``broken`` raises."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        site = int(context.node_config["partition-id"])
+        if site == broken:
+            raise ValueError("no disk")
+        given = message.content.array_records["arrays"]
+        rate = float(message.content.config_records["config"].get("rate", 0.5))
+        target = np.random.default_rng(site).normal(size=(3, 2)).astype(np.float32)
+        w = given["w"].numpy()
+        w = w + np.float32(rate) * (target - w)
+        seen = message.content.config_records["config"]["server-round"]
+        metrics = MetricRecord(
+            {weight: 10 + site, "train_loss": float(np.abs(target - w).mean()), "round": float(seen)}
+        )
+        arrays = ArrayRecord({"w": Array(w), "b": given["b"]})
+        return Message(RecordDict({names[0]: arrays, names[1]: metrics}), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        site = int(context.node_config["partition-id"])
+        w = message.content.array_records["arrays"]["w"].numpy()
+        metrics = MetricRecord({weight: 10 + site, "eval_loss": float(np.square(w).sum()) + site})
+        return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+    @app.query("size")
+    def size(message: Message, context: Context) -> Message:
+        context.state["asked"] = ConfigRecord({"times": int(message.content.config_records["ask"]["times"])})
+        rows = 10 + int(context.node_config["partition-id"])
+        return Message(RecordDict({"x.size": MetricRecord({"rows": rows})}), reply_to=message)
+
+    return app
+
+
+def initial() -> ArrayRecord:
+    return ArrayRecord({"w": Array(np.zeros((3, 2), np.float32)), "b": Array(np.ones(2))})
+
+
+def server_metrics(number: int, arrays: ArrayRecord) -> MetricRecord | None:
+    return MetricRecord({"norm": float(np.linalg.norm(arrays["w"].numpy())), "number": number}) if number != 2 else None
+
+
+def run_app(strategy: Strategy, app: ClientApp | None = None, grid: Grid | None = None, **options: Any) -> Result:
+    """Run a strategy inside a real ServerApp and return its Result."""
+    kept: list[Result] = []
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        kept.append(strategy.start(grid, initial(), **{"num_rounds": 3, "evaluate_fn": server_metrics} | options))
+
+    server(grid or InlineGrid(app or stock_app(), NODES, context_of), context_of(0))
+    return kept[0]
+
+
+def plain(record: dict[int, MetricRecord]) -> dict[int, dict[str, Any]]:
+    return {number: dict(metrics) for number, metrics in record.items()}
+
+
+def same(ours: Result, flowers: Result) -> None:
+    """Bit-equal arrays and equal metrics, key by key."""
+    assert list(ours.arrays) == list(flowers.arrays)
+    for name in flowers.arrays:
+        assert np.array_equal(ours.arrays[name].numpy(), flowers.arrays[name].numpy())
+        assert ours.arrays[name].numpy().dtype == flowers.arrays[name].numpy().dtype
+    for field in ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp"):
+        assert plain(getattr(ours, field)) == plain(getattr(flowers, field)), field
+
+
+class Sized(Method):
+    """Asks for sizes, trains, and tells what it saw."""
+
+    def program(self, run):
+        replies = yield Query("size", RecordDict({"ask": ConfigRecord({"times": 1})}))
+        self.memory["clients"] = [reply.client for reply in replies]
+        self.memory["rows"] = sum(reply.content["x.size"]["rows"] for reply in replies)
+        yield Rounds(run.rounds)
+
+    def on_train_replies(self, server_round, replies):
+        return {"sized/replies": float(len(replies))}
+
+
+def test_plain_equals_flowers_own_fedavg():
+    same(run_app(Plain(inner=FedAvg())), run_app(FedAvg()))
+
+
+def test_configurations_reach_the_clients_as_in_flower():
+    options = {
+        "train_config": ConfigRecord({"rate": 0.125}),
+        "evaluate_config": ConfigRecord({"any": 1}),
+        "num_rounds": 2,
+    }
+    slow = run_app(Plain(inner=FedAvg()), **options)
+    same(slow, run_app(FedAvg(), **options))
+    other = run_app(Plain(inner=FedAvg()), num_rounds=2)
+    assert not np.array_equal(slow.arrays["w"].numpy(), other.arrays["w"].numpy())
+
+
+def test_adaptive_strategy_keeps_its_moments():
+    same(run_app(Plain(inner=FedAdam(eta=0.1))), run_app(FedAdam(eta=0.1)))
+
+
+def test_no_federated_evaluation_when_the_strategy_wants_none():
+    ours = run_app(Plain(inner=FedAvg(fraction_evaluate=0.0)))
+    assert ours.evaluate_metrics_clientapp == {}
+    same(ours, run_app(FedAvg(fraction_evaluate=0.0)))
+
+
+def test_any_record_keys_as_in_flower():
+    app = stock_app(names=("weights", "numbers"))
+    same(run_app(Plain(inner=FedAvg()), app), run_app(FedAvg(), app))
+
+
+def test_another_weight_is_refused_before_work():
+    app = stock_app(weight="rows")
+    with pytest.raises(ConfigError, match=r"weighted_by_key='rows'.*num-examples"):
+        run_app(Plain(inner=FedAvg(weighted_by_key="rows")), app)
+
+
+def test_own_metric_aggregation_is_kept():
+    def total(contents: list[RecordDict], key: str) -> MetricRecord:
+        mean = aggregate_metricrecords(contents, key)
+        mean["each"] = [float(c.metric_records["metrics"]["train_loss"]) for c in contents]
+        return mean
+
+    ours = run_app(Plain(inner=FedAvg(train_metrics_aggr_fn=total)))
+    same(ours, run_app(FedAvg(train_metrics_aggr_fn=total)))
+    assert len(ours.train_metrics_clientapp[1]["each"]) == NODES
+
+
+def test_query_is_answered_and_training_is_unchanged():
+    method = Sized(inner=FedAvg())
+    ours = run_app(method)
+    assert method.memory == {"clients": [0, 1, 2, 3], "rows": 46}
+    assert [dict(m)["sized/replies"] for m in ours.train_metrics_clientapp.values()] == [4.0, 4.0, 4.0]
+    for number, metrics in run_app(FedAvg()).train_metrics_clientapp.items():
+        assert dict(metrics).items() <= dict(ours.train_metrics_clientapp[number]).items()
+    assert np.array_equal(ours.arrays["w"].numpy(), run_app(FedAvg()).arrays["w"].numpy())
+
+
+def test_client_that_raises_is_reported_and_left_out(caplog):
+    app = stock_app(broken=2)
+    with caplog.at_level(logging.WARNING, logger="fedimb"):
+        ours = run_app(Plain(inner=FedAvg()), app)
+    reports = [r.getMessage() for r in caplog.records if r.name == "fedimb"]
+    assert [r.partition(": no usable reply of client 2: ")[0] for r in reports] == ["round 1", "round 2", "round 3"]
+    assert all("no disk" in r for r in reports)
+    same(ours, run_app(FedAvg(), app))
+
+
+def test_too_many_failures_end_the_run():
+    class Down(InlineGrid):
+        def _call(self, client: int, message: Message) -> Message:
+            return super()._call(client if client == 0 else 2, message)
+
+    app = stock_app(broken=2)
+    with pytest.raises(RunFailed, match=r"round 1: only 1 of 4 clients.*no disk"):
+        run_app(Plain(inner=FedAvg()), grid=Down(app, NODES, context_of))
+
+
+def test_no_node_times_out():
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"0 of 2 nodes.*0\.3 s"):
+        run_app(Plain(inner=FedAvg()), grid=InlineGrid(stock_app(), 0, context_of), timeout=0.3)
+    assert time.monotonic() - started < 30
+
+
+class Late(InlineGrid):
+    """Nodes that register one by one, as Flower's do while a ServerApp starts."""
+
+    looks = 0
+
+    def get_node_ids(self) -> Iterable[int]:
+        self.looks += 1
+        return list(range(1, min(self.looks, NODES + 1)))
+
+
+def test_waits_for_as_many_nodes_as_the_strategy_needs():
+    ours = run_app(Plain(inner=FedAvg(min_available_nodes=4)), grid=Late(stock_app(), NODES, context_of))
+    same(ours, run_app(FedAvg()))
+
+
+def test_too_few_nodes_time_out_instead_of_waiting_for_ever():
+    grid = InlineGrid(stock_app(), 1, context_of)
+    with pytest.raises(TimeoutError, match="1 of 2 nodes"):
+        run_app(Plain(inner=FedAvg()), grid=grid, timeout=0.3)
+
+
+def test_timeout_reaches_every_exchange():
+    class Watched(InlineGrid):
+        timeouts: list[float | None] = []
+
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+            self.timeouts.append(timeout)
+            return super().send_and_receive(messages, timeout=timeout)
+
+    run_app(Sized(inner=FedAvg()), grid=Watched(stock_app(), NODES, context_of), timeout=7.5)
+    assert Watched.timeouts == [7.5] * 7  # one query, three times training and evaluation
+
+
+def test_reset_starts_over_with_a_fresh_aggregator():
+    class Twice(Method):
+        def program(self, run):
+            yield Rounds(run.rounds)
+            yield Reset()
+            yield Rounds(run.rounds)
+
+    once, twice = run_app(Plain(inner=FedAdam(eta=0.1))), run_app(Twice(inner=FedAdam(eta=0.1)))
+    assert np.array_equal(once.arrays["w"].numpy(), twice.arrays["w"].numpy())
+    first, second = ([dict(m)["train_loss"] for m in r.train_metrics_clientapp.values()] for r in (once, twice))
+    assert second == first * 2
+
+
+def test_wait_says_that_nothing_can_be_resumed_here():
+    class Waits(Method):
+        def program(self, run):
+            yield Wait("labels needed")
+
+    with pytest.raises(RunWaiting, match="labels needed"):
+        run_app(Waits(inner=FedAvg()))
+
+
+def test_the_pages_example_runs_as_printed(capsys):
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    space: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(code, str(PAGE), "exec"), space)
+    assert capsys.readouterr().out == "140 rows, weights [ 2.983 -1.982]\n"
+    assert "140 rows, weights [ 2.983 -1.982]" in code
+    assert issubclass(InlineGrid, SimulationGrid)

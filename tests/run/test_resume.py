@@ -1,0 +1,132 @@
+"""Killed at any moment, a run resumes to the same result as an uninterrupted one; MLflow shows each step once."""
+
+import json
+import os
+from pathlib import Path
+
+import killing
+import pytest
+
+from fedimb.errors import FedimbError
+from fedimb.run.folder import RunFolder
+from fedimb.run.launch import resume
+
+OVERRIDES = [
+    "strategy=remember",
+    "engine=inline",
+    "data.n_max=60",
+    "clients.count=4",
+    "rounds=6",
+    "local.epochs=1",
+    "aggregator=fedadam",
+    "loss=balanced_softmax",
+    "evaluation.last_k=2",
+    "evaluation.bootstrap=50",
+]
+
+
+def only_run(cwd: Path) -> Path:
+    (folder,) = [p for p in (cwd / "runs" / "default").iterdir() if p.is_dir()]
+    return folder
+
+
+def facts(folder: Path) -> tuple[bytes, list, dict]:
+    """What must not depend on a kill: weights, every metric but times, headline results."""
+    lines = []
+    for line in RunFolder(folder).metrics():
+        metrics = {k: v for k, v in line["metrics"].items() if not k.startswith("time/")}
+        lines.append((line["row"], line["step"], metrics))
+    result = json.loads((folder / "result.json").read_text())
+    kept = {k: result[k] for k in ("rows", "up_bytes", "down_bytes", "rounds", "failed_replies")}
+    return (folder / "artifacts" / "model" / "model.safetensors").read_bytes(), lines, kept
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("reference")
+    assert killing.run(OVERRIDES, cwd) == 0
+    return facts(only_run(cwd))
+
+
+def mlflow_points(cwd: Path, folder: Path) -> dict[str, list[int]]:
+    """Steps of every metric in MLflow, for the run's one row."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{cwd}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("default")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    return {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
+
+
+def check(point, count, cwd, reference, mlflow):
+    code = killing.run(OVERRIDES + ([] if mlflow else ["tracking=none"]), cwd, point, count)
+    assert code == -9, f"the run passed '{point}' fewer than {count} times"
+    folder = only_run(cwd)
+    assert killing.resume(folder, cwd) == 0
+    assert RunFolder(folder).status() == "finished"
+    assert facts(folder) == reference
+    if mlflow:
+        for key, steps in mlflow_points(cwd, folder).items():
+            assert len(steps) == len(set(steps)), f"{key} is in MLflow twice for a step"
+            if key == "test/macro_recall":
+                assert sorted(steps) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("point", "count"), [("query", 6), ("state", 13), ("metrics", 3), ("after_checkpoint", 5), ("result", 1)]
+)
+def test_killed_and_resumed_equals_uninterrupted(point, count, tmp_path, reference):
+    check(point, count, tmp_path, reference, mlflow=point in ("metrics", "after_checkpoint"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "count"), killing.seeded_points(seed=20, number=30))
+def test_thirty_seeded_kills(point, count, tmp_path, reference):
+    check(point, count, tmp_path, reference, mlflow=True)
+
+
+def test_a_run_killed_twice(tmp_path, reference):
+    assert killing.run([*OVERRIDES, "tracking=none"], tmp_path, "train", 9) == -9
+    folder = only_run(tmp_path)
+    process = killing.context().Process(target=killing_again, args=(str(folder), str(tmp_path)))
+    process.start()
+    process.join(240)
+    assert process.exitcode == -9
+    assert killing.resume(folder, tmp_path) == 0
+    assert facts(folder) == reference
+
+
+def killing_again(folder: str, cwd: str) -> None:
+    killing._arm("checkpoint", 2)
+    killing._resume(folder, cwd)
+
+
+def test_the_test_can_fail(tmp_path, reference):
+    """Without the client state of the checkpoint the result would differ: the comparison sees it."""
+    assert killing.run([*OVERRIDES, "tracking=none", "strategy.remember.strength=0.2"], tmp_path) == 0
+    assert facts(only_run(tmp_path)) != reference
+
+
+def test_lost_client_state_is_said(tmp_path):
+    import shutil
+
+    assert killing.run([*OVERRIDES, "tracking=none", "clients.min_reply_fraction=1.0"], tmp_path, "train", 9) == -9
+    folder = only_run(tmp_path)
+    shutil.rmtree(folder / "clients")
+    assert killing.resume(folder, tmp_path) == 1
+    assert "state_lost" in json.loads((folder / "status.json").read_text())["reason"]
+
+
+def test_two_resumes_do_not_collide(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    holder = RunFolder(tmp_path)
+    holder.lock()
+    with pytest.raises(FedimbError, match=f"in use by process {os.getpid()}"):
+        resume(tmp_path)
+    holder.unlock()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(FedimbError, match="no config.json"):
+        resume(tmp_path)
