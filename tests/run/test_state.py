@@ -68,7 +68,7 @@ def test_any_pattern_of_checkpoints_can_be_resumed(tmp_path_factory, checkpoints
     assert len(list(store.root.rglob("*.safetensors"))) <= 3
 
 
-def test_a_file_left_by_a_crash_while_writing_is_never_read(store, monkeypatch):
+def test_a_file_left_by_a_crash_while_writing_is_never_read(store):
     store.save(0, 1, state(1), keep=(0,))
     folder = next(store.root.glob("client-*"))
     (folder / ".v000000002.safetensors.123.tmp").write_bytes(b"half of it")
@@ -101,7 +101,7 @@ def test_a_damaged_version_counts_as_lost(store, size):
     store.save(7, 1, state(1), keep=(0,))
     path = next(store.root.rglob("v*.safetensors"))
     write_atomic(path, path.read_bytes()[:size])
-    with pytest.raises(StateLost, match="client 7.*damaged"):
+    with pytest.raises(StateLost, match=r"client 7.*damaged"):
         store.load(7, 1)
 
 
