@@ -35,7 +35,9 @@ class Checkout:
         self.python.chmod(0o755)
 
     def make(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+        # An outer `make test ARGS=...` hands its variables on: they are not this one's.
+        outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "ARGS", "VENV", "TORCH_INDEX")
+        environment = {k: v for k, v in os.environ.items() if k not in outer}
         command = ["make", *words, f"PYTHON={self.python}"]
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60)
 
