@@ -4,6 +4,8 @@ Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, eq. 2
 h_k(w; w^t) = F_k(w) + mu/2 ||w - w^t||^2. Applied as its gradient mu (w - w^t), which costs no graph.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -14,17 +16,17 @@ from fedimb.training.terms.base import LocalTerm
 @register("term", "proximal", stackable=True)
 class Proximal(LocalTerm):
     """Args:
-    mu: strength, >= 0.
+    mu: strength, >= 0 and finite.
 
     Raises:
-        ValueError: negative mu.
+        ValueError: any other mu.
     """
 
     stackable = True
 
     def __init__(self, mu: float) -> None:
-        if mu < 0:
-            raise ValueError(f"proximal mu must be >= 0; got {mu}")
+        if not 0 <= mu < math.inf:
+            raise ValueError(f"proximal mu must be >= 0 and finite; got {mu}")
         self.mu = mu
         self._start: list[Tensor] = []
 

@@ -1,0 +1,312 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from fedimb.errors import ConfigError, FedimbError
+from fedimb.models.base import Classifier
+from fedimb.models.mlp import MLP
+from fedimb.training.local import forward_batched, has_batch_norm, train_locally
+from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.samplers.shuffle import Shuffle
+from fedimb.training.spec import TrainSpec
+from fedimb.training.terms.base import LocalTerm
+
+
+class Normed(Classifier):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU())
+        self.head = nn.Linear(5, 3)
+
+    def features(self, x):
+        return self.body(x)
+
+
+class Recorded:
+    """A sampler that visits rows in a fixed number per epoch and remembers what it gave."""
+
+    def __init__(self, length=None):
+        self.length, self.orders = length, []
+
+    def epoch(self, labels, generator):
+        length = len(labels) if self.length is None else self.length
+        self.orders.append(torch.randint(len(labels), (length,), generator=generator))
+        return self.orders[-1]
+
+
+def rows(n, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 4, generator=generator), torch.randint(3, (n,), generator=generator)
+
+
+def spec(**changes):
+    base = TrainSpec("train", 7, 4, "sgd", 0.1, 0.0, 0.0, CrossEntropy(), Shuffle())
+    return base.change(**changes)
+
+
+def fresh(kind=MLP, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MLP(n_classes=3, input_shape=(4,), hidden=[5]) if kind is MLP else kind()
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_training_is_torchs_own_step_by_step(name, momentum, decay):
+    x, y = rows(10)
+    sampler = Recorded()
+    ours, theirs = fresh(), fresh()
+    result = train_locally(
+        ours, x, y, spec(sampler=sampler, optimizer=name, momentum=momentum, weight_decay=decay), generator()
+    )
+    if name == "sgd":
+        optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=momentum, weight_decay=decay)
+    else:
+        optimizer = torch.optim.Adam(theirs.parameters(), lr=0.1, weight_decay=decay)
+    losses = []
+    for batch in [b for order in sampler.orders for b in order.split(4)][:7]:
+        optimizer.zero_grad()
+        loss = cross_entropy(theirs(x[batch]), y[batch])
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert torch.allclose(weights(ours), weights(theirs), atol=1e-6)
+    assert result.loss == pytest.approx(np.mean(losses), abs=1e-5)
+    assert (result.steps, result.examples) == (7, 10)
+
+
+def test_the_last_batch_of_an_epoch_may_be_short():
+    sizes = []
+
+    class Sizes(LocalTerm):
+        def loss(self, model, features, logits, labels):
+            sizes.append(len(labels))
+
+    x, y = rows(9)
+    assert train_locally(fresh(), x, y, spec(steps=7, terms=(Sizes(),)), generator()).steps == 7
+    assert sizes == [4, 4, 1, 4, 4, 1, 4]
+
+
+def test_same_generator_same_bits_and_another_differs():
+    x, y = rows(11)
+    models = [fresh(), fresh(), fresh()]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        train_locally(model, x, y, spec(momentum=0.9), generator(seed))
+    assert torch.equal(weights(models[0]), weights(models[1]))
+    assert not torch.equal(weights(models[0]), weights(models[2]))
+
+
+@pytest.mark.parametrize("kind", [MLP, Normed])
+def test_an_empty_view_trains_nothing(kind):
+    x, y = rows(0)
+    model = fresh(kind)
+    before = weights(model)
+    result = train_locally(model, x, y, spec(), generator())
+    assert (result.steps, result.examples, result.records) == (0, 0, {})
+    assert np.isnan(result.loss)
+    assert torch.equal(before, weights(model))
+
+
+def test_no_steps_train_nothing():
+    x, y = rows(5)
+    model = fresh()
+    before = weights(model)
+    assert train_locally(model, x, y, spec(steps=0), generator()).steps == 0
+    assert torch.equal(before, weights(model))
+
+
+def test_one_row_trains_unless_the_model_has_batch_norm():
+    x, y = rows(1)
+    assert train_locally(fresh(), x, y, spec(steps=3), generator()).steps == 3
+    model = fresh(Normed)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    result = train_locally(model, x, y, spec(steps=3), generator())
+    assert (result.steps, result.examples) == (0, 1)
+    assert np.isnan(result.loss)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def batches_seen(n, steps, batch_size, sampler=None, kind=Normed):
+    sizes = []
+
+    class Sizes(LocalTerm):
+        def loss(self, model, features, logits, labels):
+            sizes.append(len(labels))
+
+    x, y = rows(n)
+    local = spec(steps=steps, batch_size=batch_size, terms=(Sizes(),), sampler=sampler or Shuffle())
+    result = train_locally(fresh(kind), x, y, local, generator())
+    assert result.steps == len(sizes)
+    return sizes
+
+
+def test_batch_norm_joins_a_batch_of_one_to_the_one_before_and_keeps_the_epochs():
+    assert batches_seen(9, 6, 4) == [4, 5, 4, 5]
+    assert batches_seen(9, 5, 4) == [4, 5, 4, 5]
+    assert batches_seen(9, 4, 4) == [4, 5, 4]
+    assert batches_seen(10, 6, 4) == [4, 4, 2, 4, 4, 2]
+    assert batches_seen(9, 6, 4, kind=MLP) == [4, 4, 1, 4, 4, 1]
+    assert batches_seen(5, 2, 8) == [5, 5]
+
+
+def test_batch_norm_joins_by_what_the_sampler_gave_and_not_by_the_rows_there_are():
+    assert batches_seen(9, 6, 4, Recorded(6)) == [4, 2, 4, 2, 4, 2]
+    assert batches_seen(8, 6, 4, Recorded(9)) == [4, 5, 4, 5]
+    assert batches_seen(8, 3, 4, Recorded(1)) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 14), st.integers(1, 9), st.integers(2, 6))
+def test_batch_norm_never_meets_one_row_and_whole_epochs_show_every_row(n, epochs, batch_size):
+    sizes = batches_seen(n, epochs * -(-n // batch_size), batch_size)
+    assert min(sizes) >= 2
+    assert sum(sizes) == epochs * n
+
+
+def test_batch_norm_with_batches_of_one_is_refused():
+    x, y = rows(5)
+    with pytest.raises(ConfigError, match=r"local\.batch_size=1 .* GroupNorm"):
+        train_locally(fresh(Normed), x, y, spec(batch_size=1), generator())
+    assert train_locally(fresh(), x, y, spec(batch_size=1), generator()).steps == 7
+
+
+def test_a_sampler_that_chooses_nothing_is_an_error_and_not_a_loop():
+    x, y = rows(5)
+    with pytest.raises(FedimbError, match="Recorded chose none of 5 rows"):
+        train_locally(fresh(), x, y, spec(sampler=Recorded(0)), generator())
+
+
+def test_batch_norm_layers_are_found_wherever_they_are():
+    assert has_batch_norm(Normed())
+    assert has_batch_norm(nn.Sequential(nn.Sequential(nn.BatchNorm2d(3))))
+    assert not has_batch_norm(nn.Sequential(nn.GroupNorm(1, 3), nn.LayerNorm(3)))
+
+
+class Noting(LocalTerm):
+    def __init__(self, name, log, extra=None):
+        self.name, self.log, self.extra = name, log, extra
+
+    def setup(self, model, parameters):
+        self.log.append(f"{self.name} setup {len(parameters)}")
+
+    def loss(self, model, features, logits, labels):
+        self.log.append(f"{self.name} loss {tuple(features.shape)} {tuple(logits.shape)} {tuple(labels.shape)}")
+        return None if self.extra is None else self.extra(model)
+
+    def on_gradients(self, parameters, gradients):
+        assert [p.shape for p in parameters] == [g.shape for g in gradients]
+        self.log.append(f"{self.name} gradients")
+
+    def after(self, model, steps):
+        self.log.append(f"{self.name} after {steps}")
+        return {f"x.{self.name}": {"steps": np.array(steps)}}
+
+
+def test_terms_are_called_in_order_and_send_their_records():
+    x, y = rows(4)
+    log = []
+    result = train_locally(fresh(), x, y, spec(steps=1, terms=(Noting("a", log), Noting("b", log))), generator())
+    per_step = "loss (4, 5) (4, 3) (4,)"
+    assert log == [
+        "a setup 4",
+        "b setup 4",
+        f"a {per_step}",
+        f"b {per_step}",
+        "a gradients",
+        "b gradients",
+        "a after 1",
+        "b after 1",
+    ]
+    assert {key: int(arrays["steps"]) for key, arrays in result.records.items()} == {"x.a": 1, "x.b": 1}
+
+
+def test_a_terms_loss_is_minimised_and_left_out_of_the_reported_loss():
+    x, y = rows(12)
+    decay = Noting("l2", [], lambda model: 0.05 * sum((p**2).sum() for p in model.parameters()))
+    ours, theirs = fresh(), fresh()
+    train_locally(ours, x, y, spec(terms=(decay,)), generator())
+    train_locally(theirs, x, y, spec(weight_decay=0.1), generator())
+    assert torch.allclose(weights(ours), weights(theirs), atol=1e-6)
+    start = train_locally(fresh(), x, y, spec(steps=1, batch_size=12, terms=(decay,)), generator()).loss
+    assert start == pytest.approx(float(cross_entropy(fresh()(x), y).detach()), abs=1e-6)
+
+
+class Scaled(nn.Module):
+    """A loss with two parameters of its own, one of them never used, that sees the features."""
+
+    needs_features = True
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.unused = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(2))
+        self.seen = []
+
+    def forward(self, logits, labels, features):
+        self.seen.append(features.shape)
+        return cross_entropy(logits * self.scale, labels) + 0.01 * features.pow(2).mean()
+
+
+def test_a_losss_own_parameters_are_trained_and_it_may_see_features():
+    x, y = rows(12)
+    ours, theirs, mine, reference = fresh(), fresh(), Scaled(), Scaled()
+    sampler = Recorded()
+    train_locally(ours, x, y, spec(loss=mine, momentum=0.9, sampler=sampler), generator())
+    optimizer = torch.optim.SGD([*theirs.parameters(), reference.scale], lr=0.1, momentum=0.9)
+    for batch in [b for order in sampler.orders for b in order.split(4)][:7]:
+        optimizer.zero_grad()
+        features = theirs.features(x[batch])
+        reference(theirs.head(features), y[batch], features).backward()
+        optimizer.step()
+    assert mine.scale.item() != 1.0
+    assert mine.scale.item() == pytest.approx(reference.scale.item(), abs=1e-6)
+    assert torch.equal(mine.unused, torch.ones(2))
+    assert torch.allclose(weights(ours), weights(theirs), atol=1e-6)
+    assert set(mine.seen) == {(4, 5)}
+
+
+def test_frozen_parameters_stay_as_they_are():
+    x, y = rows(8)
+    model = fresh()
+    model.body[1].weight.requires_grad_(False)
+    before = model.body[1].weight.clone()
+    train_locally(model, x, y, spec(weight_decay=0.1), generator())
+    assert torch.equal(model.body[1].weight, before)
+
+
+def test_layers_run_in_training_mode_and_evaluation_does_not_touch_them():
+    x, y = rows(8)
+    model = fresh(Normed)
+    model.eval()
+    train_locally(model, x, y, spec(steps=2), generator())
+    assert int(model.body[1].num_batches_tracked) == 2
+    running = model.body[1].running_mean.clone()
+    features, logits = forward_batched(model, x, batch_size=3)
+    assert torch.equal(model.body[1].running_mean, running)
+    assert torch.allclose(logits, model(x), atol=1e-6)
+    assert torch.allclose(features, model.features(x), atol=1e-6)
+    assert not logits.requires_grad
+
+
+def test_evaluating_no_rows_gives_no_rows_and_asks_no_layer():
+    class Picky(Normed):
+        def features(self, x):
+            assert len(x), "an empty batch"
+            return super().features(x)
+
+    features, logits = forward_batched(Picky(), torch.zeros(0, 4))
+    assert features.shape == (0, 5)
+    assert logits.shape == (0, 3)
