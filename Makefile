@@ -3,9 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 # Extra words for pytest: make test ARGS="tests/data -x"
 ARGS ?=
-# PyPI's torch for Linux carries CUDA (3 GB). Without a GPU:
-#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
-TORCH_INDEX ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -63,6 +60,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -f $@ || { echo "creating $(VENV): some minutes, once"; $(PYTHON) -m venv --clear $(VENV); }
 	@rm -f $@
 	$(PIP) -q pip setuptools
-	$(PIP) torch $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+	$(PIP) torch
 	$(PIP) --no-build-isolation -e ".[sim,dev]"
 	@touch $@

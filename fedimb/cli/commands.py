@@ -2,6 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedimb.run.result import RunResult
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,7 +106,7 @@ def list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_result(result: "RunResult") -> None:  # noqa: F821
+def _print_result(result: "RunResult") -> None:
     from fedimb.cli.panel import panels
 
     print(panels(result))

@@ -3,7 +3,6 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from fedimb.cli.panel import table_rows
 from fedimb.config.compose import compose
@@ -11,6 +10,7 @@ from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.engine.open import open_engine
 from fedimb.errors import ConfigError, RunFailed
+from fedimb.report.groups import RunRow
 from fedimb.report.plots import comparison_figure
 from fedimb.report.table import comparison_table
 from fedimb.run.launch import launch
@@ -46,7 +46,7 @@ def demo(overrides: list[str], seeds: int) -> int:
         f"({first.partition['name']}), {first.rounds} rounds, {seeds} seeds: {len(runs)} runs",
         file=sys.stderr,
     )
-    rows: list[dict[str, Any]] = []
+    rows: list[RunRow] = []
     failed = 0
     engine = open_engine(first.engine)
     try:

@@ -25,7 +25,7 @@ Run one configuration. Every setting is a key=value word; parts are chosen by na
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fedimb",
-        description="Federated learning for the hard case: the class that matters is rare and no site has enough of it.",
+        description="Federated learning for the hard case: the class that matters is rare, no site has enough of it.",
     )
     parser.add_argument("--version", action="version", version=f"fedimb {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -33,8 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     run = verbs.add_parser(
         "run", help="run one configuration", description=_RUN, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. rounds=20 loss=balanced_softmax")
-    run.add_argument("--config-dir", action="append", default=[], metavar="DIR", help="a folder with groups of your own")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. rounds=20 loss=ce")
+    run.add_argument("--config-dir", action="append", default=[], metavar="DIR", help="folder with groups of yours")
     mode = run.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="print what the run would cost, and stop")
     mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of the ``fedimb`` command. Returns the exit code: 0, 1 failed, 2 bad input, 75 waiting, 130 Ctrl-C."""
+    """Entry point of ``fedimb``. Returns the exit code: 0, 1 failed, 2 bad input, 75 waiting, 130 Ctrl-C."""
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     from fedimb.cli import commands

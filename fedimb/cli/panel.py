@@ -1,5 +1,6 @@
 """A finished run as text: the report's panel for each of its rows, and where things are."""
 
+from fedimb.report.groups import RunRow
 from fedimb.report.table import result_panel
 from fedimb.run.result import RunResult
 
@@ -27,7 +28,7 @@ def panels(result: RunResult) -> str:
     return "\n\n".join([*parts, where])
 
 
-def table_rows(result: RunResult) -> list[dict[str, object]]:
+def table_rows(result: RunResult) -> list[RunRow]:
     """A run's rows as `fedimb.report.table.comparison_table` takes them."""
     return [
         {

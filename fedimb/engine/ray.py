@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Sequence
@@ -79,6 +80,14 @@ class RayEngine:
         """Start Ray and the actors; does nothing when they are running."""
         if self._actors:
             return
+        self._connect_only()
+        ray = self._ray
+        count = self._count or int(ray.cluster_resources().get("CPU", 1))
+        self._actors = [self._new_actor() for _ in range(count)]
+        ray.get([actor.ready.remote() for actor in self._actors])
+
+    def _connect_only(self) -> None:
+        """Ray without actors. A process that has Ray running already (a notebook) keeps it, and keeps it running."""
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
@@ -86,18 +95,13 @@ class RayEngine:
         if not ray.is_initialized():
             self._owner = True
             self._connect(ray)
-        count = self._count or int(ray.cluster_resources().get("CPU", 1))
-        self._actors = [self._new_actor() for _ in range(count)]
-        ray.get([actor.ready.remote() for actor in self._actors])
 
     def _connect(self, ray: Any) -> None:
         """Join the cluster at ``address``, or start a private head."""
         options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         if self._address:
-            try:
-                ray.init(address=self._address, **options)
-            except ConnectionError as error:
-                raise ConfigError(f"engine.address={self._address}: no Ray cluster answers there ({error})") from error
+            _answers(self._address)
+            ray.init(address=self._address, **options)
             return
         options |= {"address": "local", "num_cpus": self._count or os.cpu_count() or 1}
         options["object_store_memory"] = 512 * 1024**2
@@ -126,7 +130,9 @@ class RayEngine:
         self.start()
         return RayGrid(self, job)
 
-    def run(self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, order: list[int]) -> list[LaneOutcome]:
+    def run(
+        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, order: list[int]
+    ) -> list[LaneOutcome]:
         """Run lanes in the given order of dispatch; outcomes come back in lane order.
 
         A lane whose actor dies is run again on a fresh one, with the same result: lanes hold no state.
@@ -202,6 +208,17 @@ class RayEngine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _answers(address: str) -> None:
+    """Raise ConfigError unless something listens at host:port: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"engine.address={address}: give host:port, as 10.0.0.5:6379")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise ConfigError(f"engine.address={address}: no Ray cluster answers there ({error})") from error
 
 
 class RayGrid(SimulationGrid):

@@ -93,5 +93,5 @@ def estimate(config: RunConfig) -> Estimate:
         train_s, other_s = train_s / workers, other_s / workers + messages * _RAY_MESSAGE_S / workers
         start_s = _RAY_START_S
     return Estimate(
-        config.rounds, messages, steps, int(math.ceil(up)), int(math.ceil(down)), start_s, train_s + other_s + once_s
+        config.rounds, messages, steps, math.ceil(up), math.ceil(down), start_s, train_s + other_s + once_s
     )

@@ -46,8 +46,9 @@ class Evaluator:
         """Metrics by row label: ``test/*`` of the given weights, ``client/*`` of the clients' own matrices."""
         load_into(self.model, {k: torch.from_numpy(v.copy()) for k, v in (parameters | buffers).items()})
         features, logits = forward_batched(self.model, self._x)
-        bias = self.model.head.bias
-        outputs = Outputs(features, logits, self.model.head.weight.detach(), None if bias is None else bias.detach(), counts)
+        head = self.model.head
+        bias = None if head.bias is None else head.bias.detach()
+        outputs = Outputs(features, logits, head.weight.detach(), bias, counts)
         names, minority = self._federation.class_names, self._federation.minority
         clients = self._client_metrics(outcome)
         metrics = {}

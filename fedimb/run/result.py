@@ -46,7 +46,8 @@ def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float],
 
     A score undefined (NaN) in any of the k rounds stays NaN: no silent zero and no silent omission.
     """
-    scored = [line["metrics"] for line in folder.metrics() if line["row"] == row and "test/macro_recall" in line["metrics"]]
+    own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
+    scored = [metrics for metrics in own if "test/macro_recall" in metrics]
     if not scored:
         raise FedimbError(f"{folder.path} holds no evaluated round of '{row}'")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]
@@ -59,7 +60,9 @@ def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float],
     return mean, final
 
 
-def write_result(folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop) -> None:
+def write_result(
+    folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop
+) -> None:
     """Write result.json and the artifacts of a finished run."""
     model = loop.model()
     evaluator(model.parameters, model.buffers, loop.view.counts, None)
@@ -195,7 +198,9 @@ class RunResult:
         data = folder.read_json("result.json")
         if data is None:
             raise FedimbError(f"{path} is not finished (status: {folder.status()}): fedimb run --resume {path}")
-        rows = tuple(RowResult(**{**row, "confusion": np.array(row["confusion"], dtype=np.int64)}) for row in data["rows"])
+        rows = tuple(
+            RowResult(**{**row, "confusion": np.array(row["confusion"], dtype=np.int64)}) for row in data["rows"]
+        )
         return cls(
             folder.path,
             rows,

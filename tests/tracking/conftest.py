@@ -1,13 +1,12 @@
-"""A migrated database is copied per test: making one costs a second, a copy nothing."""
+"""Run folders and addresses for the tracking tests."""
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from fedimb.tracking.store import connect, prepare_store
+from fedimb.tracking.store import connect
 
 
 class Folder:
@@ -39,16 +38,6 @@ class Folder:
 
     def status(self, status: str) -> None:
         (self.path / "status.json").write_text(json.dumps({"status": status}))
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    path = tmp_path_factory.mktemp("template") / "mlflow.db"
-    prepare_store(f"sqlite:///{path}", "template")
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # all of it in the one file that is copied
-    connection.close()
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,118 @@
+"""Ray: the same bits as inline for any number of workers, and nothing lost or left behind when processes die."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import killing
+import pytest
+from runs import SMALL, alive, launch_in, weights_sha
+
+from fedimb.engine.processes import marked
+from fedimb.engine.ray import RayEngine
+from fedimb.errors import ConfigError
+from fedimb.run.folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def head():
+    """One private head for the module, large enough for every engine below."""
+    import ray
+
+    engine = RayEngine(workers=6)
+    engine._connect_only()
+    yield ray
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("inline")
+    return {
+        aggregator: weights_sha(launch_in(cwd, "engine=inline", f"aggregator={aggregator}", "clients.count=7"))
+        for aggregator in ("fedavg", "fedmedian")
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_bit_equal_to_inline(workers, head, inline, tmp_path):
+    with RayEngine(workers=workers) as engine:
+        for aggregator, expected in inline.items():
+            result = launch_in(
+                tmp_path, "engine=ray", f"aggregator={aggregator}", "clients.count=7", engine=engine
+            )
+            assert weights_sha(result) == expected, aggregator
+
+
+def test_an_actor_killed_in_a_round_is_replaced_and_its_lane_run_again(head, inline, tmp_path):
+    with RayEngine(workers=2) as engine:
+        engine.start()
+        victim = engine.worker_pids()[0]
+        killer = threading.Timer(0.2, os.kill, (victim, signal.SIGKILL))
+        killer.start()
+        result = launch_in(tmp_path, "engine=ray", "clients.count=7", engine=engine)
+        killer.join()
+        deadline = time.monotonic() + 30
+        while alive(victim) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        again = launch_in(tmp_path, "engine=ray", "clients.count=7", engine=engine)
+        assert victim not in engine.worker_pids()
+    assert weights_sha(result) == weights_sha(again) == inline["fedavg"]
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("127.0.0.1:1", "no Ray cluster answers there"), ("localhost", "give host:port")]
+)
+def test_no_cluster_at_the_address(address, reason):
+    with pytest.raises(ConfigError, match=f"engine.address={address}: {reason}"):
+        RayEngine(address=address)._connect(None)
+
+
+def killed_and_resumed(point, count, tmp_path):
+    overrides = [*SMALL, "engine=ray", "engine.workers=1", "clients.count=7"]
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        assert killing.run(overrides, tmp_path, point, count) == -9
+        (folder,) = (tmp_path / "runs" / "default").iterdir()
+        left = json.loads((folder / "processes.json").read_text())
+        assert left["temp_dir"]
+        assert left["processes"], "what a killed driver may leave behind is recorded"
+        assert killing.resume(folder, tmp_path) == 0
+        assert RunFolder(folder).status() == "finished"
+        assert marked(left["temp_dir"]) == []
+        assert not os.path.exists(left["temp_dir"])
+        assert alive(bystander.pid)
+        return (folder / "artifacts" / "model" / "model.safetensors").read_bytes()
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_a_killed_driver_is_cleaned_up_after_and_resumed(tmp_path, tmp_path_factory):
+    expected = launch_in(tmp_path_factory.mktemp("inline"), "engine=inline", "clients.count=7")
+    weights = killed_and_resumed("after_checkpoint", 2, tmp_path)
+    assert weights == (expected.folder / "artifacts" / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "count"),
+    [("metrics", 1), ("metrics", 2), ("checkpoint", 1), ("checkpoint", 3), ("after_checkpoint", 1), ("result", 1)],
+)
+def test_six_seeded_kills_of_the_driver(point, count, tmp_path, tmp_path_factory):
+    expected = launch_in(tmp_path_factory.mktemp("inline"), "engine=inline", "clients.count=7")
+    weights = killed_and_resumed(point, count, tmp_path)
+    assert weights == (expected.folder / "artifacts" / "model" / "model.safetensors").read_bytes()
+
+
+def test_engine_arguments_are_checked():
+    from fedimb.engine.open import open_engine
+
+    with pytest.raises(ConfigError, match=r"no engine 'rai'.*'ray'"):
+        open_engine({"name": "rai"})
+    with pytest.raises(ConfigError, match=r"threads"):
+        open_engine({"name": "ray", "threads": 2})
