@@ -129,8 +129,12 @@ class FolderKeeper:
             return False
         arrays, info = load_arrays(path)
         loop.progress = Progress(**info["progress"])
-        for depth, (method, kinds) in enumerate(zip(chain(loop.method)[:-1], info["methods"], strict=True)):
-            restore(method, _below(arrays, f"method/{depth}/"), kinds)
+
+        def remember() -> None:
+            for depth, (method, kinds) in enumerate(zip(chain(loop.method)[:-1], info["methods"], strict=True)):
+                restore(method, _below(arrays, f"method/{depth}/"), kinds)
+
+        loop.memory = remember
         for name in info["aggregators"]:
             loop.saved[name] = _Saved(name, arrays, info["aggregators"][name])
         exchange = loop.exchange

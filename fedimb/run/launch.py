@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Generator, Iterator
@@ -112,7 +113,12 @@ def _write_start(folder: RunFolder, config: RunConfig, federation: Federation) -
 
 
 def _end_left_over(left: dict[str, Any]) -> None:
-    """End what a killed driver left behind: only processes recorded with their start time or marked by its folder."""
+    """End what a killed driver left behind: only processes recorded with their start time or marked by its folder.
+
+    A driver that is still alive (this process, or a sweep going on to its other runs) still uses its engine.
+    """
+    if any(processes.start_time(int(pid)) == start for pid, start in left.get("driver", {}).items()):
+        return
     recorded = dict(left.get("processes", {}))
     temp = left.get("temp_dir")
     if temp:
@@ -192,7 +198,11 @@ def _execute(
         grid = running.grid(Job(str(folder.path), (folder.path / "config.json").read_text(), config.clients.count))
         folder.write_json(
             "processes.json",
-            {"temp_dir": getattr(running, "temp_dir", None), "processes": processes.record(running.processes())},
+            {
+                "temp_dir": getattr(running, "temp_dir", None),
+                "driver": processes.record([os.getpid()]),
+                "processes": processes.record(running.processes()),
+            },
         )
         tracker = _tracker(folder, config)
         loop, keeper, evaluator = build_loop(folder, config, federation, grid, tracker, progress)

@@ -1,7 +1,8 @@
 """The one loop: executes a method's program step by step, and on resume replays what is already done.
 
-A finished step is never executed again: its saved result is sent into the program instead. Within `Rounds` the
-loop goes on at the round after the checkpoint. Everything the loop needs for that is in one checkpoint file.
+A finished step is never executed again: its saved result is sent into the program instead, and what the methods
+remember is put back to what it was when the step ended. Within `Rounds` the loop goes on at the round after the
+checkpoint.
 """
 
 import logging
@@ -20,6 +21,7 @@ from fedimb.errors import RunFailed, RunWaiting
 from fedimb.records import array_record
 from fedimb.run.aggregator import Aggregator
 from fedimb.run.exchange import Exchange
+from fedimb.run.memory import memory_of, take_memory
 from fedimb.run.steps import (
     Query,
     Reply,
@@ -116,7 +118,9 @@ class Loop:
         self.progress = Progress()
         self.models: dict[str, Aggregator] = {}
         self.saved: dict[str, Callable[[Aggregator], None]] = {}  # checkpointed models the program has not named yet
+        self.memory: Callable[[], None] | None = None  # puts back what the methods remembered at the checkpoint
         self.last_outcome: LaneOutcome | None = None
+        self.method_metrics: dict[str, float] = {}  # what the methods said about the last round
         self._started = time.monotonic()
 
     def model(self, name: str = "global") -> Aggregator:
@@ -149,7 +153,11 @@ class Loop:
             else:
                 self._started = time.monotonic()
                 self.keeper.event(step=index, event="start", name=name_of(step))
-                result = self._execute(index, step)
+                if self.memory is not None and (self.progress.round_in_step or self.progress.waiting):
+                    self.memory()  # the checkpoint was written within this step
+                self.memory = None
+                result = self._execute(step)
+                self._keep(index, step, result)
                 self.progress.done_steps, self.progress.round_in_step = index + 1, 0
                 self.progress.waiting = False
                 self._clock()
@@ -165,21 +173,33 @@ class Loop:
     def _replay(self, index: int, step: Step) -> Any:
         if isinstance(step, Rounds):
             self.model(step.model)  # so that the next checkpoint holds it again
-        if isinstance(step, Rounds | Reset | Wait):
-            return None
         saved = self.keeper.load_result(index)
         header: dict[str, Any] = dict(saved.config_records["step"])
         if header["name"] != name_of(step):
             raise RunFailed(
-                f"step {index} of this run was {header['name']!s}, and is {name_of(step)} now: the method's code changed; "
-                "resume with the code the run was started with"
+                f"step {index} of this run was {header['name']!s}, and is {name_of(step)} now: the method's code "
+                "changed; resume with the code the run was started with"
             )
         del saved["step"]
+        # The program just ran again up to here, over what it had remembered: back to how the step left it.
+        take_memory(saved, self.method)
         if isinstance(step, Query):
             return record_to_replies(saved, [int(c) for c in header["clients"]])
-        return saved if header["has-result"] else None
+        return saved if header.get("has-result") else None
 
-    def _execute(self, index: int, step: Step) -> Any:
+    def _keep(self, index: int, step: Step, result: Any) -> None:
+        mark: dict[str, Any] = {"name": name_of(step)}
+        content = RecordDict()
+        if isinstance(step, Query):
+            mark["clients"] = [r.client for r in result]
+            content = replies_to_record(result)
+        elif isinstance(step, ServerWork):
+            mark["has-result"] = result is not None
+            content = result or content
+        kept = {**content, **memory_of(self.method), "step": ConfigRecord(mark)}
+        self.keeper.save_result(index, RecordDict(kept))
+
+    def _execute(self, step: Step) -> Any:
         match step:
             case Rounds():
                 for number in range(self.progress.round_in_step + 1, step.n + 1):
@@ -189,15 +209,9 @@ class Loop:
                     self.keeper.after_round(self, metrics, last=number == step.n)
                 return None
             case Query():
-                replies = self._query(step)
-                mark = ConfigRecord({"name": name_of(step), "clients": [r.client for r in replies]})
-                self.keeper.save_result(index, RecordDict({**replies_to_record(replies), "step": mark}))
-                return replies
+                return self._query(step)
             case ServerWork():
-                result = step.fn()
-                mark = ConfigRecord({"name": name_of(step), "has-result": result is not None})
-                self.keeper.save_result(index, RecordDict({**(result or {}), "step": mark}))
-                return result
+                return step.fn()
             case Reset():
                 self.progress.resets += 1
                 self.models.pop(step.model, None)
@@ -240,11 +254,15 @@ class Loop:
         metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
         if cohort.virtual_s:
             metrics["time/simulated_wait_s"] = cohort.virtual_s
-        extras = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k.startswith("x.")})) for a in usable]
+        extras = [
+            Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k.startswith("x.")})) for a in usable
+        ]
+        self.method_metrics = {}
         strategy: Any = self.method
         while hasattr(strategy, "on_train_replies"):
-            metrics |= strategy.on_train_replies(server_round, extras)
+            self.method_metrics |= strategy.on_train_replies(server_round, extras)
             strategy = strategy.inner
+        metrics |= self.method_metrics
         self.last_outcome = outcome
         return metrics | {"time/round_s": time.monotonic() - started}
 
