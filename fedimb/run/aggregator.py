@@ -177,21 +177,24 @@ def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
 
 def _flatten(key: str, value: Any, arrays: Arrays, info: dict[str, Any]) -> None:
     """Record one attribute: its kind in ``info``, its arrays in ``arrays``. Functions and the like are rebuilt."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, np.generic):
+        info[key] = {"kind": "number"}
+        arrays[key] = np.asarray(value)
+    elif value is None or isinstance(value, bool | int | float | str):
         info[key] = {"kind": "scalar", "value": value}
-    elif isinstance(value, np.generic):
-        info[key] = {"kind": "scalar", "value": value.item()}
     elif isinstance(value, np.ndarray):
         info[key] = {"kind": "array"}
         arrays[key] = value
     elif isinstance(value, ArrayRecord):
         info[key] = {"kind": "record", "keys": list(value)}
         arrays.update({f"{key}/{k}": a.numpy() for k, a in value.items()})
-    elif isinstance(value, list) and value and all(isinstance(v, np.ndarray) for v in value):
+    elif isinstance(value, list) and value and all(isinstance(v, np.ndarray | np.generic) for v in value):
+        # Arithmetic on 0-d arrays gives NumPy numbers: they are weights like the rest, and keep their type.
         info[key] = {"kind": "list", "keys": [str(i) for i in range(len(value))]}
-        arrays.update({f"{key}/{i}": v for i, v in enumerate(value)})
+        arrays.update({f"{key}/{i}": np.asarray(v) for i, v in enumerate(value)})
     elif isinstance(value, dict) and all(isinstance(v, np.ndarray | np.generic | float | int) for v in value.values()):
-        info[key] = {"kind": "dict", "keys": {k: isinstance(v, np.ndarray) for k, v in value.items()}}
+        python = {k: isinstance(v, float | int) and not isinstance(v, np.generic) for k, v in value.items()}
+        info[key] = {"kind": "dict", "keys": python}
         arrays.update({f"{key}/{k}": np.asarray(v) for k, v in value.items()})
 
 
@@ -201,10 +204,12 @@ def _restore(key: str, kind: dict[str, Any], arrays: Arrays) -> Any:
             return kind["value"]
         case "array":
             return arrays[key]
+        case "number":
+            return arrays[key][()]
         case "record":
             return array_record({k: arrays[f"{key}/{k}"] for k in kind["keys"]})
         case "list":
             return [arrays[f"{key}/{k}"] for k in kind["keys"]]
         case _:
-            held = {k: (arrays[f"{key}/{k}"], is_array) for k, is_array in kind["keys"].items()}
-            return {k: value if is_array else value.item() for k, (value, is_array) in held.items()}
+            held = {k: (arrays[f"{key}/{k}"], python) for k, python in kind["keys"].items()}
+            return {k: value.item() if python else value for k, (value, python) in held.items()}

@@ -1,0 +1,285 @@
+"""Each stock strategy, run as fedimb runs it, against its paper's formula in float64 (Flower's choices are noted)."""
+
+import numpy as np
+import pytest
+from flwr.app import Message, MetricRecord, RecordDict
+
+from fedimb import registry
+from fedimb.engine.lanes import cut, gather, merge
+from fedimb.errors import ConfigError
+from fedimb.records import array_record, load_arrays, save_arrays
+from fedimb.run.aggregator import Aggregator
+
+ARGS = {
+    "fedavg": {},
+    "fedprox": {"proximal_mu": 0.1},
+    "fedavgm": {"server_learning_rate": 0.7, "server_momentum": 0.9},
+    "fedadam": {"eta": 0.05, "beta_1": 0.8, "beta_2": 0.95, "tau": 1e-2},
+    "fedadagrad": {"eta": 0.05, "tau": 1e-2},
+    "fedyogi": {"eta": 0.05, "beta_1": 0.8, "beta_2": 0.95, "tau": 1e-2},
+    "fedmedian": {},
+    "fedtrimmedavg": {"beta": 0.3},
+    "krum": {"num_malicious_nodes": 1},
+    "multikrum": {"num_malicious_nodes": 1, "num_nodes_to_select": 3},
+    "bulyan": {"num_malicious_nodes": 1},
+    "qfedavg": {"client_learning_rate": 0.2, "q": 0.5},
+}
+LINEAR = {"fedavg", "fedprox", "fedavgm", "fedadam", "fedadagrad", "fedyogi"}
+STOCK = "fedimb.aggregators.stock"
+SHAPES = {"w": (3, 2), "b": (2,), "a": ()}  # not in alphabetical order, as in a model
+every = pytest.mark.parametrize("name", ARGS)
+
+
+def test_every_stock_strategy_is_tested_and_says_whether_it_is_linear():
+    stock = {n for n in registry.names("aggregator") if registry.get("aggregator", n).factory.__module__ == STOCK}
+    assert stock == set(ARGS)
+    assert {n for n in stock if registry.flags("aggregator", n)["linear"]} == LINEAR
+    assert {n for n in stock if registry.flags("aggregator", n).get("needs_start_loss")} == {"qfedavg"}
+
+
+def start():
+    rng = np.random.default_rng(0)
+    parameters = {k: rng.normal(size=s).astype(np.float32) for k, s in SHAPES.items()}
+    return parameters, {"mean": np.zeros(2, np.float32), "variance": np.ones(2), "seen": np.array(0, np.int64)}
+
+
+def aggregator(name, linear=None):
+    strategy = registry.build("aggregator", name, **ARGS[name])
+    return Aggregator(strategy, name in LINEAR if linear is None else linear, *start())
+
+
+def trained(parameters, server_round, clients=7):
+    """What clients send back: their weights, buffers, weight and start loss."""
+    rng = np.random.default_rng(server_round)
+    return {
+        client: {
+            "arrays": {k: (v + 0.1 * rng.normal(size=v.shape)).astype(np.float32) for k, v in parameters.items()},
+            "buffers": {
+                "mean": rng.normal(size=2).astype(np.float32),
+                "variance": rng.uniform(1e-3, 1, size=2),
+                "seen": np.array(rng.integers(1, 100)),
+            },
+            "weight": float(rng.integers(1, 50)),
+            "start_loss": float(rng.uniform(0.1, 3)),
+        }
+        for client in range(clients)
+    }
+
+
+def message_of(order, reply):
+    metrics = MetricRecord({"num-examples": reply["weight"], "start_loss": reply["start_loss"], "train_loss": 1.0})
+    arrays, buffers = array_record(reply["arrays"]), array_record(reply["buffers"])
+    return Message(RecordDict({"arrays": arrays, "metrics": metrics, "x.buffers": buffers}), reply_to=order)
+
+
+def play(model, server_round, replies):
+    """One round through lanes, as every engine plays it."""
+    orders = model.configure(server_round, {client + 1: client for client in replies})
+    messages = [(client, message_of(order, replies[client])) for client, order in orders]
+    outcome = merge([gather(messages[lane], model.linear) for lane in cut(len(messages))])
+    return model.aggregate(server_round, outcome, orders)
+
+
+class Oracle:
+    """The twelve rules on flat float64 vectors."""
+
+    def __init__(self, name, x):
+        self.name, self.args, self.x = name, ARGS[name], x.copy()
+        self.m, self.v = np.zeros_like(x), np.zeros_like(x)
+
+    def step(self, server_round, updates, weights, losses):
+        """updates [K, d] received weights; returns nothing, changes self.x [d]."""
+        a, n = self.args, len(updates)
+        mean = weights @ updates / weights.sum()
+        delta = mean - self.x
+        match self.name:
+            case "fedavg" | "fedprox":
+                self.x = mean
+            case "fedavgm":  # Hsu et al.: v <- beta v + (w - mean); w <- w - eta v
+                self.v = a["server_momentum"] * self.v - delta
+                self.x = self.x - a["server_learning_rate"] * self.v
+            case "fedadam" | "fedyogi" | "fedadagrad":  # Reddi et al., algorithm 2
+                b1, b2 = a.get("beta_1", 0.0), a.get("beta_2", 0.0)
+                self.m = b1 * self.m + (1 - b1) * delta
+                eta = a["eta"]
+                if self.name == "fedadagrad":
+                    self.v = self.v + delta**2
+                elif self.name == "fedyogi":
+                    self.v = self.v - (1 - b2) * delta**2 * np.sign(self.v - delta**2)
+                else:  # Flower adds Adam's bias correction, with the round plus one
+                    self.v = b2 * self.v + (1 - b2) * delta**2
+                    eta *= np.sqrt(1 - b2 ** (server_round + 1)) / (1 - b1 ** (server_round + 1))
+                self.x = self.x + eta * self.m / (np.sqrt(self.v) + a["tau"])
+            case "fedmedian":
+                self.x = np.median(updates, axis=0)
+            case "fedtrimmedavg":
+                k = int(a["beta"] * n)
+                self.x = np.sort(updates, axis=0)[k : n - k].mean(axis=0)
+            case "krum":
+                self.x = updates[self.nearest(updates, 1)[0]]
+            case "multikrum":  # Flower weighs the chosen by their examples
+                best = self.nearest(updates, a["num_nodes_to_select"])
+                self.x = weights[best] @ updates[best] / weights[best].sum()
+            case "bulyan":
+                f = a["num_malicious_nodes"]
+                chosen = updates[self.nearest(updates, n - 2 * f)]
+                middle = np.median(chosen, axis=0)
+                for j in range(len(self.x)):
+                    order = np.argsort(np.abs(chosen[:, j] - middle[j]), kind="stable")
+                    self.x[j] = chosen[order[: n - 4 * f], j].mean()
+            case "qfedavg":  # Li et al., algorithm 2
+                lipschitz, q = 1 / a["client_learning_rate"], a["q"]
+                gradients = lipschitz * (self.x - updates)
+                losses = losses + 1e-10
+                h = q * losses ** (q - 1) * (gradients**2).sum(axis=1) + lipschitz * losses**q
+                self.x = self.x - (losses[:, None] ** q * gradients).sum(axis=0) / h.sum()
+
+    def nearest(self, updates, count):
+        """Krum scores: squared distances to the n - f - 2 nearest others; indices of the smallest."""
+        n, f = len(updates), self.args["num_malicious_nodes"]
+        distances = ((updates[:, None] - updates[None]) ** 2).sum(axis=2)
+        scores = [np.sort(np.delete(distances[i], i))[: n - f - 2].sum() for i in range(n)]
+        return np.argsort(scores)[:count]
+
+
+def flat(arrays):
+    return np.concatenate([np.asarray(arrays[k], np.float64).ravel() for k in SHAPES])
+
+
+@every
+def test_three_rounds_follow_the_papers_rule(name):
+    model = aggregator(name)
+    oracle = Oracle(name, flat(model.parameters))
+    for server_round in (1, 2, 3):
+        replies = trained(model.parameters, server_round)
+        weights = np.array([r["weight"] for r in replies.values()])
+        oracle.step(
+            server_round,
+            np.stack([flat(r["arrays"]) for r in replies.values()]),
+            weights,
+            np.array([r["start_loss"] for r in replies.values()]),
+        )
+        metrics = play(model, server_round, replies)
+        np.testing.assert_allclose(flat(model.parameters), oracle.x, atol=2e-6)
+        oracle.x = flat(model.parameters)  # so that rounding to float32 does not add up
+        assert metrics["train_loss"] == pytest.approx(1.0)
+        for key in ("mean", "variance", "seen"):
+            mean = weights @ np.stack([r["buffers"][key] for r in replies.values()]) / weights.sum()
+            np.testing.assert_allclose(model.buffers[key], np.rint(mean) if key == "seen" else mean, atol=1e-6)
+
+
+@every
+def test_dtypes_shapes_and_names_are_kept(name):
+    model = aggregator(name)
+    before, buffers = start()
+    for server_round in (1, 2):
+        play(model, server_round, trained(model.parameters, server_round))
+    assert {k: (v.dtype, v.shape) for k, v in model.parameters.items()} == {
+        k: (v.dtype, v.shape) for k, v in before.items()
+    }
+    assert list(model.parameters) == list(SHAPES)
+    assert {k: (v.dtype, v.shape) for k, v in model.buffers.items()} == {
+        k: (v.dtype, v.shape) for k, v in buffers.items()
+    }
+    assert (model.buffers["variance"] > 0).all()  # FedAdam would make it negative
+
+
+@every
+def test_a_checkpoint_in_the_middle_changes_no_bit(name, tmp_path):
+    straight = aggregator(name)
+    for server_round in (1, 2):
+        play(straight, server_round, trained(straight.parameters, server_round))
+    arrays, info = straight.state()
+    prefixed = {f"s/{k}": v for k, v in arrays.items()} | {f"p/{k}": v for k, v in straight.parameters.items()}
+    save_arrays(tmp_path / "c", prefixed | {f"b/{k}": v for k, v in straight.buffers.items()}, info)
+
+    resumed = aggregator(name)
+    saved, info = load_arrays(tmp_path / "c")
+    resumed.parameters = {k: saved[f"p/{k}"] for k in resumed.parameters}
+    resumed.buffers = {k: saved[f"b/{k}"] for k in resumed.buffers}
+    resumed.load_state({k[2:]: v for k, v in saved.items() if k.startswith("s/")}, info)
+    replies = trained(straight.parameters, 3)
+    metrics = [play(model, 3, replies) for model in (straight, resumed)]
+    assert metrics[0] == metrics[1]
+    for key, value in straight.parameters.items():
+        np.testing.assert_array_equal(value, resumed.parameters[key])
+        assert value.dtype == resumed.parameters[key].dtype
+    for key, value in straight.buffers.items():
+        np.testing.assert_array_equal(value, resumed.buffers[key])
+        assert value.shape == resumed.buffers[key].shape
+
+
+@pytest.mark.parametrize("name", sorted(LINEAR))
+def test_a_merged_reply_gives_what_the_single_replies_give(name):
+    merged, single = aggregator(name, linear=True), aggregator(name, linear=False)
+    for server_round in (1, 2, 3):
+        replies = trained(merged.parameters, server_round, clients=40)
+        one, two = (play(model, server_round, replies) for model in (merged, single))
+        assert one == pytest.approx(two)
+        for key, value in merged.parameters.items():
+            np.testing.assert_allclose(value, single.parameters[key], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(ARGS) - LINEAR))
+def test_the_others_are_rightly_not_called_linear(name):
+    merged, single = aggregator(name, linear=True), aggregator(name, linear=False)
+    replies = trained(merged.parameters, 1)
+    for model in (merged, single):
+        play(model, 1, replies)
+    assert np.abs(flat(merged.parameters) - flat(single.parameters)).max() > 1e-3
+
+
+def test_bulyan_with_too_few_replies_leaves_everything_as_it_was():
+    model = aggregator("bulyan")
+    before, buffers = start()
+    assert play(model, 1, trained(model.parameters, 1, clients=6)) == {}
+    for key, value in before.items():
+        np.testing.assert_array_equal(model.parameters[key], value)
+    for key, value in buffers.items():
+        np.testing.assert_array_equal(model.buffers[key], value)
+    play(model, 2, trained(model.parameters, 2, clients=7))
+    assert not np.array_equal(model.parameters["w"], before["w"])
+
+
+@pytest.mark.parametrize("name", ["fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"])
+def test_a_poisoned_reply_does_not_move_robust_rules_far(name):
+    model = aggregator(name)
+    before = flat(model.parameters)
+    replies = trained(model.parameters, 1)
+    replies[3]["arrays"] = {k: v + np.float32(1e4) for k, v in replies[3]["arrays"].items()}
+    play(model, 1, replies)
+    assert np.abs(flat(model.parameters) - before).max() < 1
+
+
+@every
+def test_one_client_alone_is_enough_but_for_bulyan(name):
+    model = aggregator(name)
+    before = flat(model.parameters)
+    play(model, 1, trained(model.parameters, 1, clients=1))
+    assert np.isfinite(flat(model.parameters)).all()
+    assert np.array_equal(flat(model.parameters), before) == (name == "bulyan")
+
+
+def test_a_checkpoint_holds_numpy_numbers_with_their_type():
+    model = aggregator("fedavg")
+    model.strategy.mine = {"a": np.float32(0.1), "b": 0.1, "c": 3, "d": np.zeros(())}
+    model.strategy.wide = np.float64(0.1)
+    model.strategy.number, model.strategy.several = np.float32(0.1), [np.float32(0.1), np.zeros(2)]
+    arrays, info = model.state()
+    again = aggregator("fedavg")
+    again.load_state(arrays, info)
+    for key, value in model.strategy.mine.items():
+        kind = int if key == "c" else float if key == "b" else type(np.asarray(value))
+        assert isinstance(again.strategy.mine[key], kind), key
+        assert again.strategy.mine[key] == value
+    assert again.strategy.mine["a"].dtype == again.strategy.number.dtype == np.float32
+    assert again.strategy.number == np.float32(0.1)
+    assert type(again.strategy.wide) is np.float64  # it would widen a float32 array, a Python float would not
+    assert [v.shape for v in again.strategy.several] == [(), (2,)]
+
+
+def test_arguments_are_checked_by_name():
+    with pytest.raises(ConfigError, match="server_momentum"):
+        registry.build("aggregator", "fedavgm", server_momentun=0.5)
+    with pytest.raises(ConfigError, match="client_learning_rate"):
+        registry.build("aggregator", "qfedavg")
