@@ -142,6 +142,12 @@ def test_troubles_do_not_change_each_others_draws():
     assert {c for c, reason in both.lost.items() if "dropped" in reason} == dropped
 
 
+def test_the_available_drop_out_no_more_often_than_anyone():
+    made = roster(200, availability=0.5, dropout=0.3)
+    cohorts = [made.cohort(r) for r in range(1, 41)]
+    assert np.mean([len(c.lost) / len(c.asked) for c in cohorts]) == pytest.approx(0.3, abs=0.04)
+
+
 def test_node_ids_are_the_simulations_or_those_given():
     assert roster().node(4) == 5
     nodes = {0: 900, 1: 17}
