@@ -64,8 +64,7 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
         old = _entries.get((kind, name))
         if old is not None and _origin(old.factory) != _origin(factory):
             raise ConfigError(
-                f"{kind} '{name}' is registered twice: by {_origin(old.factory)} and {_origin(factory)}; "
-                "rename one"
+                f"{kind} '{name}' is registered twice: by {_origin(old.factory)} and {_origin(factory)}; rename one"
             )
         _entries[(kind, name)] = Entry(kind, name, factory, flags)
         return factory
@@ -184,9 +183,7 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
 
     params = parameters(kind, name)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in params.values())
-    settable = {
-        k: p for k, p in params.items() if k not in given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-    }
+    settable = {k: p for k, p in params.items() if k not in given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     checked: dict[str, Any] = {}
     for key, value in args.items():
         if key in given and key in params:
@@ -201,9 +198,7 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
             raise ConfigError(f"{kind} '{name}': {key}={value!r}: {error}") from None
     missing = [k for k, p in settable.items() if p.default is p.empty and k not in checked]
     if missing:
-        raise ConfigError(
-            f"{kind} '{name}' needs {', '.join(missing)}: give {', '.join(k + '=...' for k in missing)}"
-        )
+        raise ConfigError(f"{kind} '{name}' needs {', '.join(missing)}: give {', '.join(k + '=...' for k in missing)}")
     return checked
 
 

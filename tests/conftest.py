@@ -29,5 +29,3 @@ def template(tmp_path_factory):
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # all of it in the one file that is copied
     connection.close()
     return path
-
-

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedimb.errors import FedimbError
-from fedimb.records import array_record, load_arrays, pack, payload_bytes, save_arrays, to_numpy, unpack, write_atomic
+from fedimb.records import (
+    array_record,
+    load_arrays,
+    pack,
+    payload_bytes,
+    save_arrays,
+    to_numpy,
+    unpack,
+    view,
+    write_atomic,
+)
 
 few = settings(max_examples=60, deadline=None)
 names = st.text(st.characters(codec="utf-8"), max_size=6)
@@ -175,3 +185,29 @@ def test_array_record_holds_copies():
     record: ArrayRecord = array_record({"a": source})
     source += 1
     np.testing.assert_array_equal(record["a"].numpy(), np.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool", "float16", "complex64", ">f4"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0), (2, 3, 4)])
+def test_our_arrays_are_flowers_byte_for_byte(dtype, shape):
+    value = np.asarray(np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2, dtype=dtype)
+    (ours,) = array_record({"a": value}).values()
+    flowers = Array(value)
+    assert (ours.dtype, ours.shape, ours.stype, ours.data) == (
+        flowers.dtype,
+        flowers.shape,
+        flowers.stype,
+        flowers.data,
+    )
+    seen = view(flowers)
+    assert seen.dtype == value.dtype
+    assert np.array_equal(seen, value)
+    assert not seen.flags.writeable or seen.size == 0
+    assert to_numpy(array_record({"a": value}))["a"].flags.writeable
+
+
+def test_views_of_unusual_arrays_fall_back_to_flowers_own_reading():
+    transposed = np.arange(6.0).reshape(2, 3).T
+    assert np.array_equal(view(Array(transposed)), transposed)
+    texts = np.array(["a", "bc"])
+    assert np.array_equal(view(Array(texts)), texts)

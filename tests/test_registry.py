@@ -96,9 +96,7 @@ def test_two_parts_cannot_share_a_name() -> None:
 
     registry.register("loss", "toy")(Toy)
     registry.register("loss", "toy")(Toy)
-    with pytest.raises(
-        ConfigError, match=r"^loss 'toy' is registered twice: by .*Toy and .*other; rename one$"
-    ):
+    with pytest.raises(ConfigError, match=r"^loss 'toy' is registered twice: by .*Toy and .*other; rename one$"):
         registry.register("loss", "toy")(other)
 
 
@@ -128,7 +126,5 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     samplers = importlib.import_module(registry.KINDS["sampler"])
     (tmp_path / "toy_needy.py").write_text("import no_such_package_here\n")
     monkeypatch.setattr(samplers, "__path__", [*samplers.__path__, str(tmp_path)])
-    with pytest.raises(
-        ConfigError, match=r"sampler 'toy_needy'.*needs the Python package 'no_such_package_here'"
-    ):
+    with pytest.raises(ConfigError, match=r"sampler 'toy_needy'.*needs the Python package 'no_such_package_here'"):
         registry.get("sampler", "toy_needy")

@@ -14,9 +14,7 @@ def annotation_of(factory: Any, parameter: inspect.Parameter) -> Any:
     if isinstance(note, str):
         code = factory.__init__ if inspect.isclass(factory) else inspect.unwrap(factory)
         try:
-            return eval(
-                note, getattr(code, "__globals__", {})
-            )  # what inspect.get_annotations does, one at a time
+            return eval(note, getattr(code, "__globals__", {}))  # what inspect.get_annotations does, one at a time
         except NameError:
             return Any
     return note

@@ -16,9 +16,7 @@ NO_INFLUENCE = ("engine", "tracking", "output_dir", "name", "study", "checkpoint
 
 def to_json(config: RunConfig) -> str:
     """Canonical text: keys sorted, but for the order of methods and of calibrations, which is kept."""
-    return json.dumps(
-        _canonical(config.model_dump()), ensure_ascii=False, allow_nan=False, separators=(",", ":")
-    )
+    return json.dumps(_canonical(config.model_dump()), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _canonical(tree: dict[str, Any]) -> dict[str, Any]:

@@ -72,9 +72,7 @@ def unknown(config: dict[str, Any], key: str) -> ConfigError:
     if len(known) < len(parts) - 1:  # an earlier word is wrong: compare whole paths
         close = difflib.get_close_matches(key, dotted(config), n=1, cutoff=0.6)
     else:  # only the last one is: the part before it would make every sibling look near
-        close = [
-            ".".join([*known, child]) for child in difflib.get_close_matches(parts[-1], node, n=1, cutoff=0.5)
-        ]
+        close = [".".join([*known, child]) for child in difflib.get_close_matches(parts[-1], node, n=1, cutoff=0.5)]
     remedy = f" Did you mean '{close[0]}'?" if close else nearest("", siblings)
     return ConfigError(f"no setting '{key}'.{remedy}")
 

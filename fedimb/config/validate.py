@@ -40,9 +40,7 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     config = _shaped(raw)
     DataConfig.parse(config.data)
     parts: list[registry.Entry] = []
-    checked: dict[str, Any] = {
-        "data": config.data | {"source": _part("source", config.data["source"], parts)}
-    }
+    checked: dict[str, Any] = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
     for kind in ("partition", "model", "loss", "sampler"):
         checked[kind] = _part(kind, getattr(config, kind), parts)
     checked["aggregator"] = _aggregator(config.aggregator, parts)
@@ -142,9 +140,7 @@ def _aggregator(config: dict[str, Any], parts: list[registry.Entry]) -> dict[str
     if "terms" not in config:
         return checked
     terms = config["terms"]
-    if not isinstance(terms, list) or not all(
-        isinstance(t, dict) and isinstance(t.get("name"), str) for t in terms
-    ):
+    if not isinstance(terms, list) or not all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in terms):
         raise ConfigError(f"aggregator.terms={_shown(terms)}: expected a list of mappings with a name")
     return checked | {"terms": [_part("term", term, parts) for term in terms]}
 

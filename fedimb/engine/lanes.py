@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedimb.contracts import platform as names
-from fedimb.records import Arrays, payload_bytes
+from fedimb.records import Arrays, payload_bytes, view
 
 MAX_LANES = 32
 WEIGHT = "num-examples"
@@ -70,7 +70,7 @@ class LaneSum:
             if key not in content:
                 continue
             for name, array in content.array_records[key].items():
-                term = array.numpy().astype(np.float64) * weight
+                term = view(array).astype(np.float64) * weight
                 if name in sums:
                     sums[name] += term
                 else:
@@ -125,7 +125,7 @@ def read_reply(client: int, reply: Message) -> Answer:
 
 
 def _finite(record: ArrayRecord) -> bool:
-    arrays = (array.numpy() for array in record.values())
+    arrays = (view(array) for array in record.values())
     return all(bool(np.isfinite(a).all()) for a in arrays if np.issubdtype(a.dtype, np.floating))
 
 

@@ -20,7 +20,7 @@ from fedimb.contracts.base import Contract
 from fedimb.data.views import SETTABLE, ClientData
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
-from fedimb.records import array_record
+from fedimb.records import array_record, to_numpy
 from fedimb.run.state import StateStore
 from fedimb.seeds import Stream, seed_int, torch_generator
 from fedimb.training.local import LocalResult, forward_batched, train_locally
@@ -144,7 +144,7 @@ class ClientRuntime:
     def _tensors(self, record: ArrayRecord) -> dict[str, Tensor]:
         # All clients of a lane receive the same record object: decode it once.
         if self._decoded is None or self._decoded[0] is not record:
-            self._decoded = (record, {key: torch.from_numpy(array.numpy()) for key, array in record.items()})
+            self._decoded = (record, {key: torch.from_numpy(value) for key, value in to_numpy(record).items()})
         return self._decoded[1]
 
     def _halves(self) -> list[tuple[Contract, Any]]:
@@ -247,9 +247,7 @@ def seeded(seed: int) -> Iterator[None]:
         torch.default_generator.set_state(before)
 
 
-def build_model(
-    config: RunConfig, n_classes: int, input_shape: tuple[int, ...], draw: int = 0
-) -> Classifier:
+def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...], draw: int = 0) -> Classifier:
     """The configured model with weights drawn from the run's INIT stream (the caller's generators are untouched).
 
     Args:

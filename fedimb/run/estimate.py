@@ -92,6 +92,4 @@ def estimate(config: RunConfig) -> Estimate:
         workers = config.engine.get("workers") or os.cpu_count() or 1
         train_s, other_s = train_s / workers, other_s / workers + messages * _RAY_MESSAGE_S / workers
         start_s = _RAY_START_S
-    return Estimate(
-        config.rounds, messages, steps, math.ceil(up), math.ceil(down), start_s, train_s + other_s + once_s
-    )
+    return Estimate(config.rounds, messages, steps, math.ceil(up), math.ceil(down), start_s, train_s + other_s + once_s)

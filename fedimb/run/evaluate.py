@@ -69,7 +69,6 @@ class Evaluator:
         worst = [
             float(np.mean(a.hits[held] / a.support[held]))
             for a in outcome.answers
-            if a.hits is not None and a.support is not None
-            and (held := [c for c in minority if a.support[c] > 0])
+            if a.hits is not None and a.support is not None and (held := [c for c in minority if a.support[c] > 0])
         ]
         return kept | {"client/worst_minority_recall": min(worst) if worst else float("nan")}

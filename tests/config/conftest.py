@@ -25,9 +25,7 @@ TOY_YAML = {
 
 def _register_toys() -> None:
     @registry.register("model", "toynet")
-    def toynet(
-        n_classes: int, input_shape: tuple[int, ...], width: int, encoder: str | None = None
-    ) -> None: ...
+    def toynet(n_classes: int, input_shape: tuple[int, ...], width: int, encoder: str | None = None) -> None: ...
 
     @registry.register("loss", "toy_plain")
     class ToyLoss:

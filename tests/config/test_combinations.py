@@ -9,9 +9,7 @@ def _parts(*names: tuple[str, str]) -> tuple[registry.Entry, ...]:
 
 
 def test_no_rule_refuses_the_empty_combination() -> None:
-    assert [rule(Combination((), provenance)) for rule in RULES for provenance in (None, "none")] == [
-        None
-    ] * 8
+    assert [rule(Combination((), provenance)) for rule in RULES for provenance in (None, "none")] == [None] * 8
 
 
 def test_double_correction_needs_both(toys: list[Path]) -> None:
@@ -43,9 +41,7 @@ def test_the_matrix_says_what_refusal_says(toys: list[Path]) -> None:
 def test_rendering(toys: list[Path]) -> None:
     losses, calibrations = ("toy_plain", "toy_shift"), ("none", "toy_post")
     cells = [
-        cell
-        for cell in matrix(("loss", "calibration"))
-        if cell.first[1] in losses and cell.second[1] in calibrations
+        cell for cell in matrix(("loss", "calibration")) if cell.first[1] in losses and cell.second[1] in calibrations
     ]
     assert render_matrix(cells).splitlines() == [
         "loss \\ calibration  none  toy_post",

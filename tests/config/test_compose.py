@@ -159,9 +159,7 @@ def test_an_installed_package_brings_its_yaml(tmp_path: Path, monkeypatch: pytes
 def test_a_package_that_promises_too_much_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(tmp_path, "not_there_at_all")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"promises configurations in 'not_there_at_all'.*reinstall or uninstall"
-    ):
+    with pytest.raises(ConfigError, match=r"promises configurations in 'not_there_at_all'.*reinstall or uninstall"):
         compose([])
 
 

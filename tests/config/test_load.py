@@ -103,8 +103,7 @@ def test_the_hash_sees_the_order_of_methods(toys: list[Path]) -> None:
 @given(n_max=st.integers(1, 10**6))
 def test_2_and_2_0_are_one_value(n_max: int) -> None:
     one, two = (
-        DEFAULT.model_copy(update={"data": DEFAULT.data | {"imbalance_factor": v}})
-        for v in (n_max, float(n_max))
+        DEFAULT.model_copy(update={"data": DEFAULT.data | {"imbalance_factor": v}}) for v in (n_max, float(n_max))
     )
     assert config_sha(one) == config_sha(two)
 

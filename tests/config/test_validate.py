@@ -141,12 +141,7 @@ def test_an_extra_key_is_refused(default: dict[str, Any]) -> None:
 def test_any_value_anywhere_is_accepted_or_one_line(data: st.DataObject) -> None:
     raw = copy.deepcopy(_DEFAULT)
     value = data.draw(
-        st.none()
-        | st.booleans()
-        | st.integers()
-        | st.floats()
-        | st.text()
-        | st.lists(st.integers(), max_size=2)
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2)
     )
     top = data.draw(st.sampled_from(sorted(set(raw) - {"data"})))
     if isinstance(raw[top], dict) and data.draw(st.booleans()):
@@ -164,9 +159,7 @@ def test_any_value_anywhere_is_accepted_or_one_line(data: st.DataObject) -> None
 _DEFAULT = compose([])
 
 
-@pytest.mark.parametrize(
-    "kind", ["model", "partition", "aggregator", "loss", "sampler", "strategy", "calibration"]
-)
+@pytest.mark.parametrize("kind", ["model", "partition", "aggregator", "loss", "sampler", "strategy", "calibration"])
 def test_every_shipped_option_validates(kind: str) -> None:
     options = Catalogue().options(kind)
     assert options

@@ -42,9 +42,7 @@ def inline(tmp_path_factory):
 def test_bit_equal_to_inline(workers, head, inline, tmp_path):
     with RayEngine(workers=workers) as engine:
         for aggregator, expected in inline.items():
-            result = launch_in(
-                tmp_path, "engine=ray", f"aggregator={aggregator}", "clients.count=7", engine=engine
-            )
+            result = launch_in(tmp_path, "engine=ray", f"aggregator={aggregator}", "clients.count=7", engine=engine)
             assert weights_sha(result) == expected, aggregator
 
 
