@@ -23,7 +23,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from fedimb.run.steps import Reply, Rounds, Step
 
 if TYPE_CHECKING:
-    from fedimb.run.loop import RunView
+    from fedimb.run.view import RunView
 
 Program = Generator[Step, Any, None]
 

@@ -49,6 +49,8 @@ class InlineEngine:
 
         return InlineGrid(ready_app(), job.n_clients, job.context)
 
+    temp_dir = None
+
     def processes(self) -> list[int]:
         """Ids of processes this engine started: none."""
         return []

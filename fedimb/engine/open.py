@@ -13,6 +13,11 @@ class Engine(Protocol):
         """A Flower Grid over one run's clients."""
         ...
 
+    @property
+    def temp_dir(self) -> str | None:
+        """Folder that marks every process of this engine, known before the first of them starts; None: no such."""
+        ...
+
     def processes(self) -> list[int]:
         """Ids of processes to end if this one is killed."""
         ...

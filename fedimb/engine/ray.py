@@ -106,15 +106,11 @@ class RayEngine:
         options |= {"address": "local", "num_cpus": self._count or os.cpu_count() or 1}
         options["object_store_memory"] = 512 * 1024**2
         for attempt in range(1, _STARTS + 1):
-            # AF_UNIX names hold 107 bytes, so the head's folder must have a short name of its own.
-            self._temp = Path(tempfile.mkdtemp(prefix="fedimb-", dir="/tmp" if os.path.isdir("/tmp") else None))
             try:
-                ray.init(**options, _temp_dir=str(self._temp))
+                ray.init(**options, _temp_dir=f"{self.temp_dir}/{attempt}")
                 return
             except Exception as error:  # Ray raises a bare Exception when its 30 seconds are over
                 ray.shutdown()
-                shutil.rmtree(self._temp, ignore_errors=True)
-                self._temp = None
                 if attempt == _STARTS or "timed out" not in str(error):
                     raise RunFailed(
                         f"Ray did not start ({error}); is the machine overloaded or /dev/shm full? "
@@ -185,19 +181,27 @@ class RayEngine:
 
     @property
     def temp_dir(self) -> str | None:
-        """Folder of the private head, to be removed after a crash."""
+        """Folder of the private head, made before the head is, so that a run folder can name it in time."""
+        if self._temp is None and self._address is None and not self._joined():
+            # AF_UNIX names hold 107 bytes, so the head's folder must have a short name of its own.
+            self._temp = Path(tempfile.mkdtemp(prefix="fedimb-", dir="/tmp" if os.path.isdir("/tmp") else None))
         return str(self._temp) if self._temp else None
+
+    def _joined(self) -> bool:
+        """Whether this process has a Ray that is not this engine's."""
+        import ray
+
+        return bool(ray.is_initialized()) and not self._owner
 
     def close(self) -> None:
         """Stop the actors, and Ray if this engine started it. Safe to call twice."""
-        if self._ray is None:
-            return
         for actor in self._actors:
             with contextlib.suppress(Exception):  # already dead is what we want
                 self._ray.kill(actor)
         self._actors = []
         if self._owner:
             self._ray.shutdown()
+            self._owner = False
         if self._temp is not None:
             shutil.rmtree(self._temp, ignore_errors=True)
             self._temp = None

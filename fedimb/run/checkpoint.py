@@ -18,7 +18,8 @@ from fedimb.errors import FedimbError
 from fedimb.records import Arrays, load_arrays, pack, save_arrays, unpack, write_atomic
 from fedimb.run.aggregator import Aggregator, chain, restore, snapshot
 from fedimb.run.folder import RunFolder
-from fedimb.run.loop import Loop, Progress
+from fedimb.run.loop import Loop
+from fedimb.run.view import Progress
 
 Evaluate = Callable[[Arrays, Arrays, np.ndarray | None, LaneOutcome | None], dict[str, dict[str, float]]]
 """(parameters, buffers, class counts, outcome) -> metrics by row label."""

@@ -1,16 +1,15 @@
 """The client side of a run: one resident model, one answer per message. The same code in simulation and at a node."""
 
-import contextlib
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedimb import registry
@@ -21,7 +20,8 @@ from fedimb.data.views import SETTABLE, ClientData
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, to_numpy
-from fedimb.run.state import StateStore
+from fedimb.run.parts import build_model, contracts_of, part_maker, resolved_weight, seeded
+from fedimb.run.state import LOST, StateLost, StateStore
 from fedimb.seeds import Stream, seed_int, torch_generator
 from fedimb.training.local import LocalResult, forward_batched, train_locally
 from fedimb.training.spec import TrainSpec
@@ -87,9 +87,9 @@ class ClientRuntime:
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
         self._decoded: tuple[ArrayRecord, dict[str, Tensor]] | None = None
         # Parts are checked once here and built anew for every message: nothing may live on in them.
-        self._make_loss = _maker("loss", config.loss, ("n_classes", "prior"))
-        self._make_sampler = _maker("sampler", config.sampler)
-        self._make_terms = [_maker("term", term) for term in config.aggregator.get("terms") or []]
+        self._make_loss = part_maker("loss", config.loss, ("n_classes", "prior"))
+        self._make_sampler = part_maker("sampler", config.sampler)
+        self._make_terms = [part_maker("term", term) for term in config.aggregator.get("terms") or []]
         self._make_halves = [
             (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
             for contract, (name, args) in zip(self.contracts[1:], config.strategy.items(), strict=True)
@@ -110,7 +110,10 @@ class ClientRuntime:
         step: dict[str, Any] = dict(content.config_records[names.STEP])
         base = int(step["state-base"])
         version = int(step["step"])
-        state = self.store.load(client, base)
+        try:
+            state = self.store.load(client, base)
+        except StateLost as error:
+            return Message(Error(code=LOST, reason=str(error)), reply_to=message)
         before = fingerprint(state)
         data = self.data(client)
         for view in SETTABLE:  # a worker that served this client before must not know more than one that did not
@@ -227,48 +230,6 @@ class ClientRuntime:
                 answer: RecordDict = half.query(name, content, context)
                 return answer
         raise KeyError(f"no method of this run answers query '{name}'")
-
-
-def _maker(kind: str, config: dict[str, Any], given: tuple[str, ...] = ()) -> Callable[..., Any]:
-    return registry.maker(kind, config["name"], given, **{k: v for k, v in config.items() if k != "name"})
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """torch's global CPU generator seeded for a while, then as it was.
-
-    torch.manual_seed would also format a stack trace for every accelerator it might seed later: milliseconds.
-    """
-    before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.default_generator.set_state(before)
-
-
-def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...], draw: int = 0) -> Classifier:
-    """The configured model with weights drawn from the run's INIT stream (the caller's generators are untouched).
-
-    Args:
-        draw: 0 at the start; a `Reset` step draws the next.
-    """
-    with seeded(seed_int(config.seed, Stream.INIT, draw)):
-        make = _maker("model", config.model, ("n_classes", "input_shape"))
-        model: Classifier = make(n_classes=n_classes, input_shape=input_shape)
-    return model
-
-
-def contracts_of(config: RunConfig) -> list[Contract]:
-    """The platform's contract, then one per method, outermost first."""
-    return [registry.build("contract", name) for name in ("platform", *config.strategy)]
-
-
-def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
-    """What ``aggregation_weight: auto`` means for this run: the outermost method's default."""
-    if config.aggregation_weight != "auto":
-        return config.aggregation_weight
-    return contracts[1].aggregation_weight if len(contracts) > 1 else "view"
 
 
 def fingerprint(state: RecordDict) -> tuple[Any, ...]:

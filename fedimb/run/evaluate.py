@@ -15,7 +15,7 @@ from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.evaluation.metrics import named_scores
 from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
-from fedimb.run.client import build_model
+from fedimb.run.parts import build_model
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.local import forward_batched
 

@@ -8,8 +8,7 @@ checkpoint.
 import logging
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -34,62 +33,9 @@ from fedimb.run.steps import (
     record_to_replies,
     replies_to_record,
 )
+from fedimb.run.view import Keeper, Progress, RunView
 
 log = logging.getLogger("fedimb")
-
-
-@dataclass
-class RunView:
-    """What a method's program sees of its run.
-
-    Attributes:
-        rounds: configured training rounds.
-        n_clients, n_classes, class_names: the federation.
-        seed: run seed (draw with `fedimb.seeds`, stream METHOD).
-        counts: class counts [C] float64 the prior is made of; a method that changes the view sets it anew.
-        models: factories of further models by name, ``name -> Aggregator``; a method adds the ones it trains.
-    """
-
-    rounds: int
-    n_clients: int
-    n_classes: int
-    class_names: tuple[str, ...]
-    seed: int
-    counts: np.ndarray | None = None
-    models: dict[str, Callable[[int], Aggregator]] = field(default_factory=dict)
-
-
-@dataclass
-class Progress:
-    """Where a run is. All of it is in the checkpoint."""
-
-    done_steps: int = 0
-    round_in_step: int = 0
-    server_round: int = 0
-    resets: int = 0
-    waiting: bool = False
-    elapsed_s: float = 0.0
-    virtual_s: float = 0.0
-
-
-class Keeper(Protocol):
-    """Where a loop keeps what must survive; `fedimb.run.checkpoint.FolderKeeper` writes a run folder."""
-
-    def event(self, **event: Any) -> None:
-        """Journal, for people."""
-
-    def save_result(self, index: int, result: RecordDict) -> None:
-        """Keep a finished step's result."""
-
-    def load_result(self, index: int) -> RecordDict:
-        """A finished step's result."""
-        ...
-
-    def after_round(self, loop: "Loop", metrics: dict[str, float], last: bool) -> None:
-        """Evaluate, log and checkpoint as configured; ``last`` of its Rounds step."""
-
-    def checkpoint(self, loop: "Loop") -> None:
-        """Checkpoint now."""
 
 
 class Loop:

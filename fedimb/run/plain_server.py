@@ -22,8 +22,9 @@ from fedimb.errors import ConfigError
 from fedimb.records import array_record, to_numpy
 from fedimb.run.aggregator import Aggregator, chain
 from fedimb.run.exchange import Exchange
-from fedimb.run.loop import Loop, RunView
+from fedimb.run.loop import Loop
 from fedimb.run.roster import Roster
+from fedimb.run.view import RunView
 
 if TYPE_CHECKING:
     from fedimb.strategies.base import Method

@@ -1,0 +1,116 @@
+"""Put a run's parts together: strategies around the aggregator, the prior's prelude, the loop. Nothing runs here."""
+
+from collections.abc import Generator
+from typing import Any, cast
+
+import numpy as np
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedimb import registry
+from fedimb.config.schema import RunConfig
+from fedimb.data.federation import Federation
+from fedimb.models.base import buffers_of, parameters_of
+from fedimb.run.aggregator import Aggregator, chain
+from fedimb.run.checkpoint import FolderKeeper
+from fedimb.run.evaluate import Evaluator
+from fedimb.run.exchange import Exchange
+from fedimb.run.folder import RunFolder
+from fedimb.run.loop import Loop
+from fedimb.run.parts import build_model, contracts_of, resolved_weight
+from fedimb.run.progress import ProgressBar
+from fedimb.run.roster import Roster
+from fedimb.run.steps import Step, gather_counts
+from fedimb.run.view import RunView
+from fedimb.tracking.mlflow import Tracker
+
+
+def build_aggregator(config: RunConfig) -> Strategy:
+    """The configured aggregator, fresh."""
+    own = {k: v for k, v in config.aggregator.items() if k not in ("name", "terms")}
+    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], **own)
+    return strategy
+
+
+def build_method(config: RunConfig) -> tuple[Strategy, bool]:
+    """The configured methods around the aggregator, outermost first, and whether updates may be summed."""
+    strategy = build_aggregator(config)
+    linear = bool(registry.flags("aggregator", config.aggregator["name"]).get("linear", False))
+    for method, args in reversed(config.strategy.items()):
+        strategy = registry.build("strategy", method, {"inner": strategy}, **args)
+        linear = linear and not registry.flags("strategy", method).get("needs_individual_updates", False)
+    return strategy, linear
+
+
+def needs_counts(config: RunConfig) -> bool:
+    """Whether a loss or a calibration of this run reads class counts."""
+    parts = [("loss", config.loss["name"])] + [("calibration", name) for name in config.calibration]
+    return any(registry.flags(kind, name).get("needs_prior", False) for kind, name in parts)
+
+
+def program(config: RunConfig, federation: Federation, method: Any, view: RunView) -> Generator[Step, Any, None]:
+    """The prior's prelude, then the method's program."""
+    if needs_counts(config) and config.prior.view in ("train", "real"):
+        if config.prior.provenance == "clear_sum":
+            replies = yield from gather_counts("train")
+            view.counts = _weigh(replies.astype(np.float64), config)
+        elif config.prior.provenance == "oracle":
+            view.counts = federation.counts.sum(axis=0).astype(np.float64)
+    yield from method.program(view)
+
+
+def _weigh(counts: np.ndarray, config: RunConfig) -> np.ndarray:
+    """Client counts [K, C] -> counts [C]: their sum, or the priors weighted as the aggregator weighs clients."""
+    if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
+        sizes = counts.sum(axis=1, keepdims=True)
+        mean: np.ndarray = (counts / sizes).mean(axis=0) * sizes.sum()
+        return mean
+    total: np.ndarray = counts.sum(axis=0)
+    return total
+
+
+def build_loop(
+    folder: RunFolder,
+    config: RunConfig,
+    federation: Federation,
+    grid: Grid,
+    tracker: Tracker,
+    progress: ProgressBar,
+) -> tuple[Loop, FolderKeeper, Evaluator]:
+    """Put a run's parts together; nothing runs yet."""
+    method, linear = build_method(config)
+
+    def global_model(draw: int) -> Aggregator:
+        if draw:  # after a Reset: the methods stay, with what they remember, around a fresh aggregator
+            cast(Any, chain(method)[-2]).inner = build_aggregator(config)
+        model = build_model(config, federation.n_classes, federation.input_shape, draw)
+        return Aggregator(method, linear, parameters_of(model), buffers_of(model))
+
+    view = RunView(
+        rounds=config.rounds,
+        n_clients=federation.n_clients,
+        n_classes=federation.n_classes,
+        class_names=tuple(federation.class_names),
+        seed=config.seed,
+        models={"global": global_model},
+    )
+    evaluator = Evaluator(config, federation)
+
+    def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
+        progress.round(loop, metrics)
+        tracker.send()
+
+    keeper = FolderKeeper(
+        folder, evaluator, list(evaluator.labels), config.evaluation.every, config.checkpoint.every, sent
+    )
+    sizes = np.array([len(rows) for rows in federation.train])
+    exchange = Exchange(grid, Roster(config.clients, config.seed, sizes), config.clients.min_reply_fraction)
+    loop = Loop(
+        method,
+        exchange,
+        view,
+        lambda v: program(config, federation, method, v),
+        keeper,
+        evaluate_clients=any(len(rows) for rows in federation.validation),
+    )
+    return loop, keeper, evaluator

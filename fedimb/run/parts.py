@@ -1,0 +1,55 @@
+"""From a configuration to its parts: the pieces server and clients build alike."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from fedimb import registry
+from fedimb.config.schema import RunConfig
+from fedimb.contracts.base import Contract
+from fedimb.models.base import Classifier
+from fedimb.seeds import Stream, seed_int
+
+
+def part_maker(kind: str, config: dict[str, Any], given: tuple[str, ...] = ()) -> Callable[..., Any]:
+    return registry.maker(kind, config["name"], given, **{k: v for k, v in config.items() if k != "name"})
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """torch's global CPU generator seeded for a while, then as it was.
+
+    torch.manual_seed would also format a stack trace for every accelerator it might seed later: milliseconds.
+    """
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...], draw: int = 0) -> Classifier:
+    """The configured model with weights drawn from the run's INIT stream (the caller's generators are untouched).
+
+    Args:
+        draw: 0 at the start; a `Reset` step draws the next.
+    """
+    with seeded(seed_int(config.seed, Stream.INIT, draw)):
+        make = part_maker("model", config.model, ("n_classes", "input_shape"))
+        model: Classifier = make(n_classes=n_classes, input_shape=input_shape)
+    return model
+
+
+def contracts_of(config: RunConfig) -> list[Contract]:
+    """The platform's contract, then one per method, outermost first."""
+    return [registry.build("contract", name) for name in ("platform", *config.strategy)]
+
+
+def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
+    """What ``aggregation_weight: auto`` means for this run: the outermost method's default."""
+    if config.aggregation_weight != "auto":
+        return config.aggregation_weight
+    return contracts[1].aggregation_weight if len(contracts) > 1 else "view"
