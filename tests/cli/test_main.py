@@ -1,0 +1,87 @@
+"""The command line as a newcomer uses it: exit codes, one-line errors, what is printed."""
+
+import json
+
+import pytest
+from runs import SMALL
+
+from fedimb.cli import main
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    for verb in ("run", "demo", "list", "track", "show"):
+        assert f"    {verb} " in text
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["run", "lokal.epochs=3"], "no setting 'lokal.epochs'. Did you mean 'local.epochs'?"),
+        (["run", "loss=focl"], "no loss 'focl'"),
+        (["run", "rounds=many"], "rounds"),
+        (["run", "loss=balanced_softmax", "calibration=la_post"], "double correction"),
+        (["run", "--resume", "nowhere"], "nowhere is not a run folder"),
+        (["run", "--resume", "nowhere", "rounds=3"], "--resume takes no settings"),
+        (["show", "nowhere"], "nowhere is not a run folder"),
+        (["list", "losss"], "no kind 'losss'. Did you mean 'losses'?"),
+        (["demo", "--seeds", "0"], "--seeds must be at least 1"),
+        (["demo", "loss=focl"], "no loss 'focl'"),
+        (["run", "data.n_max=5000"], "n_max"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_nothing(words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = main(words)
+    error = capsys.readouterr().err
+    assert code in (1, 2)
+    assert error.startswith("fedimb: ")
+    assert line in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_show_and_resume_of_a_finished_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", *SMALL, "engine=inline"]) == 0
+    out = capsys.readouterr().out
+    assert "minority recall" in out
+    assert "head to tail" in out
+    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    assert str(folder) in out
+    assert main(["show", str(folder)]) == 0
+    assert capsys.readouterr().out == out
+    before = (folder / "result.json").read_bytes()
+    assert main(["run", "--resume", str(folder)]) == 0
+    assert (folder / "result.json").read_bytes() == before
+    for picture in ("partition.png",):
+        assert (folder / "artifacts" / picture).stat().st_size < 200_000
+    assert json.loads((folder / "environment.json").read_text())["packages"]["flwr"].startswith("1.41")
+
+
+def test_show_prints_the_whole_configuration(capsys):
+    assert main(["run", "--show", "seed=7"]) == 0
+    assert json.loads(capsys.readouterr().out)["seed"] == 7
+
+
+def test_list_names_what_is_registered(capsys):
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    for name in ("balanced_softmax", "fedyogi", "la_post", "dirichlet", "synthetic_table", "proximal", "mlp", "plain"):
+        assert f"  {name} " in text
+    assert main(["list", "combinations"]) == 0
+    assert "double correction" in capsys.readouterr().out
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
+    from fedimb.cli import commands
+
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "run", interrupted)
+    assert main(["run"]) == 130
+    assert "--resume" in capsys.readouterr().err
