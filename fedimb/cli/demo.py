@@ -1,5 +1,6 @@
 """``fedimb demo``: the main job, small. Seven rows on long-tailed digits, three seeds, one table."""
 
+import csv
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.engine.open import open_engine
 from fedimb.errors import ConfigError, RunFailed
+from fedimb.evaluation.metrics import SCORES
 from fedimb.report.groups import RunRow
 from fedimb.report.plots import comparison_figure
 from fedimb.report.table import comparison_table
@@ -32,6 +34,18 @@ def configs(overrides: list[str], seeds: int, study: str) -> list[RunConfig]:
         for trunk in TRUNKS
         for seed in range(seeds)
     ]
+
+
+def write_csv(rows: list[RunRow], path: Path) -> Path:
+    """One line per row and seed: label, seed, every headline score, bytes up and down together, seconds."""
+    scores = sorted((n for n in SCORES if n != "defined_classes"), key=lambda n: n == "accuracy")
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["label", "seed", *scores, "bytes", "seconds"])
+        for row in rows:
+            values = [f"{row['metrics'][name]:.6f}" for name in scores]
+            writer.writerow([row["label"], row["seed"], *values, row["bytes"], f"{row['seconds']:.2f}"])
+    return path
 
 
 def demo(overrides: list[str], seeds: int) -> int:
@@ -64,8 +78,9 @@ def demo(overrides: list[str], seeds: int) -> int:
     print(comparison_table(rows))
     last = first.evaluation.last_k
     print(f"\nscores: mean of the last {last} rounds on the test set; +-: 95 % t interval over {seeds} seeds")
-    picture = comparison_figure(rows, Path(first.output_dir) / study / "comparison.png")
-    print(f"picture: {picture}")
+    folder = Path(first.output_dir) / study
+    print(f"picture: {comparison_figure(rows, folder / 'comparison.png')}")
+    print(f"numbers: {write_csv(rows, folder / 'comparison.csv')}")
     if first.tracking["name"] == "mlflow":
         uri = resolve_uri(first.tracking.get("uri"), Path(first.output_dir))
         command, url = charts_link(uri, first.tracking.get("experiment") or study)

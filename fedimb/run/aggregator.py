@@ -5,6 +5,7 @@ integers and float32 into float64. Here the loop chooses the cohort, the strateg
 MetricRecord and nothing else, buffers are averaged apart, and results come back in the model's dtypes.
 """
 
+import gc
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -93,7 +94,11 @@ class Aggregator:
                 replies.append(Message(content, reply_to=by_client[a.client]))
                 buffers = {k: v for k, v in a.content.items() if k == names.BUFFERS}
                 total.add_reply(a.metrics[WEIGHT], RecordDict(buffers))
-        merged, metrics = self.strategy.aggregate_train(server_round, replies)
+        gc.freeze()  # QFedAvg and Bulyan collect garbage once per reply, which takes a tenth of a second each
+        try:
+            merged, metrics = self.strategy.aggregate_train(server_round, replies)
+        finally:
+            gc.unfreeze()
         if merged is not None:
             new = self._in_order(to_numpy(merged), f"aggregator {type(self.strategy).__name__}")
             if not all(np.isfinite(v).all() for v in new.values()):

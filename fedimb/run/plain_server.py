@@ -7,7 +7,7 @@ need to answer ``train`` (and ``evaluate``, unless the strategy's ``fraction_eva
 import copy
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -25,9 +25,6 @@ from fedimb.run.exchange import Exchange
 from fedimb.run.loop import Loop
 from fedimb.run.roster import Roster
 from fedimb.run.view import RunView
-
-if TYPE_CHECKING:
-    from fedimb.strategies.base import Method
 
 Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -128,7 +125,7 @@ class _Keeper:
 
 
 def start(
-    method: "Method",
+    method: Strategy,
     grid: Grid,
     initial_arrays: ArrayRecord,
     num_rounds: int,
@@ -180,7 +177,8 @@ def start(
     keeper = _Keeper(heard, plain, evaluate_config or ConfigRecord(), evaluate_fn)
     if evaluate_fn is not None and (scores := evaluate_fn(0, initial_arrays)) is not None:
         keeper.result.evaluate_metrics_serverapp[0] = scores
-    loop = Loop(method, Exchange(cast(Grid, plain), roster, everyone.min_reply_fraction), view, method.program, keeper)
+    program = cast(Any, method).program  # a Method of fedimb.strategies, which the platform does not import
+    loop = Loop(method, Exchange(cast(Grid, plain), roster, everyone.min_reply_fraction), view, program, keeper)
     loop.run()
     keeper.result.arrays = array_record(loop.model().parameters)
     return keeper.result

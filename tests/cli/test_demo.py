@@ -37,3 +37,8 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     assert all(r.info.status == "FINISHED" for r in runs)
     (picture,) = (tmp_path / "runs").glob("demo-*/comparison.png")
     assert 0 < picture.stat().st_size < 200_000
+    (numbers,) = (tmp_path / "runs").glob("demo-*/comparison.csv")
+    lines = numbers.read_text().splitlines()
+    assert lines[0].startswith("label,seed,")
+    assert len(lines) == 15
+    assert all(0 <= float(line.split(",")[2]) <= 1 for line in lines[1:])

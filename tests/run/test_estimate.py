@@ -9,6 +9,8 @@ from runs import config, launch_in
 from fedimb.run.estimate import estimate
 from fedimb.run.folder import RunFolder
 
+pytestmark = pytest.mark.alone
+
 ROWS = [
     ("calibration=[none,la_post,tau]",),
     ("aggregator=fedprox", "calibration=[none,la_post,tau]"),
