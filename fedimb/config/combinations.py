@@ -49,6 +49,15 @@ def _prior_missing(c: Combination) -> str | None:
     )
 
 
+def _prior_stays_at_the_clients(c: Combination) -> str | None:
+    if c.provenance != "local" or not (users := c.having("needs_prior", "calibration")):
+        return None
+    return (
+        f"calibration '{users[0].name}' works at the server, where prior.provenance=local brings no class counts; "
+        "set prior.provenance=clear_sum (or oracle)"
+    )
+
+
 def _not_linear(c: Combination) -> str | None:
     users = c.having("needs_merged")
     others = [p for p in c.parts if p.kind == "aggregator" and not p.flags.get("linear")]
@@ -67,7 +76,13 @@ def _two_cycles(c: Combination) -> str | None:
     return f"strategies '{cycling[0].name}' and '{cycling[1].name}' both repeat in cycles; at most one may"
 
 
-RULES: tuple[Rule, ...] = (_double_correction, _prior_missing, _not_linear, _two_cycles)
+RULES: tuple[Rule, ...] = (
+    _double_correction,
+    _prior_missing,
+    _prior_stays_at_the_clients,
+    _not_linear,
+    _two_cycles,
+)
 
 
 def refusal(combination: Combination) -> str | None:

@@ -44,8 +44,8 @@ class LocalConfig(Strict):
 class PriorConfig(Strict):
     """Whose class counts losses and calibrations see, how weighted, and how the server came by them."""
 
-    view: Literal["train", "labelled", "coreset", "real"]
-    weighting: Literal["data", "effective", "round_ema"]
+    view: Literal["train", "real"]
+    weighting: Literal["data", "effective"]
     provenance: Literal["none", "local", "clear_sum", "oracle"]
 
 

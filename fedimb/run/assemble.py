@@ -43,14 +43,20 @@ def build_method(config: RunConfig) -> tuple[Strategy, bool]:
 
 
 def needs_counts(config: RunConfig) -> bool:
-    """Whether a loss or a calibration of this run reads class counts."""
-    parts = [("loss", config.loss["name"])] + [("calibration", name) for name in config.calibration]
+    """Whether any part of this run reads class counts, at the clients or at the server."""
+    calibrations = [registry.flags("calibration", name) for name in config.calibration]
+    return _clients_need_counts(config) or any(flags.get("needs_prior", False) for flags in calibrations)
+
+
+def _clients_need_counts(config: RunConfig) -> bool:
+    """Whether the loss or a method reads class counts at the clients: post-hoc calibration never does."""
+    parts = [("loss", config.loss["name"])] + [("strategy", name) for name in config.strategy]
     return any(registry.flags(kind, name).get("needs_prior", False) for kind, name in parts)
 
 
 def program(config: RunConfig, federation: Federation, method: Any, view: RunView) -> Generator[Step, Any, None]:
     """The prior's prelude, then the method's program."""
-    if needs_counts(config) and config.prior.view in ("train", "real"):
+    if needs_counts(config):
         if config.prior.provenance == "clear_sum":
             replies = yield from gather_counts("train")
             view.counts = _weigh(replies.astype(np.float64), config)
@@ -92,6 +98,7 @@ def build_loop(
         n_classes=federation.n_classes,
         class_names=tuple(federation.class_names),
         seed=config.seed,
+        clients_need_counts=_clients_need_counts(config),
         models={"global": global_model},
     )
     evaluator = Evaluator(config, federation)

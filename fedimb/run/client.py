@@ -85,7 +85,7 @@ class ClientRuntime:
         self.model: Classifier = build_model(config, n_classes, input_shape)
         self.contracts = contracts_of(config)
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
-        self._decoded: tuple[ArrayRecord, dict[str, Tensor]] | None = None
+        self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
         # Parts are checked once here and built anew for every message: nothing may live on in them.
         self._make_loss = part_maker("loss", config.loss, ("n_classes", "prior"))
         self._make_sampler = part_maker("sampler", config.sampler)
@@ -130,7 +130,7 @@ class ClientRuntime:
         )
         for key in (names.ARRAYS, names.BUFFERS):
             if key in content:
-                load_into(self.model, self._tensors(content.array_records[key]))
+                load_into(self.model, self._tensors(key, content.array_records[key]))
         category, _, action = message.metadata.message_type.partition(".")
         # Layers such as dropout draw from torch's global generator: seed it for this client only.
         with seeded(seed_int(self.config.seed, Stream.TRAIN, context.round, client)):
@@ -144,11 +144,11 @@ class ClientRuntime:
             reply[names.STATE] = ConfigRecord({"version": version})
         return Message(reply, reply_to=message)
 
-    def _tensors(self, record: ArrayRecord) -> dict[str, Tensor]:
+    def _tensors(self, key: str, record: ArrayRecord) -> dict[str, Tensor]:
         # All clients of a lane receive the same record object: decode it once.
-        if self._decoded is None or self._decoded[0] is not record:
-            self._decoded = (record, {key: torch.from_numpy(value) for key, value in to_numpy(record).items()})
-        return self._decoded[1]
+        if key not in self._decoded or self._decoded[key][0] is not record:
+            self._decoded[key] = (record, {name: torch.from_numpy(value) for name, value in to_numpy(record).items()})
+        return self._decoded[key][1]
 
     def _halves(self) -> list[tuple[Contract, Any]]:
         return [(contract, make()) for contract, make in self._make_halves]

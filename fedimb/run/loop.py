@@ -188,7 +188,7 @@ class Loop:
         nodes = {self.exchange.roster.node(c): c for c in cohort.asked}
         orders = model.configure(server_round, nodes)
         orders = self.exchange.complete(
-            orders, server_round, model.buffers, self.view.counts, evaluate=self._evaluate_clients, model=step.model
+            orders, server_round, model.buffers, self._sent_counts(), evaluate=self._evaluate_clients, model=step.model
         )
         outcome = self.exchange.send("train", orders, cohort.lost, model.linear, f"round {server_round}")
         aggregated = model.aggregate(server_round, outcome, orders)
@@ -212,6 +212,9 @@ class Loop:
         self.last_outcome = outcome
         return metrics | {"time/round_s": time.monotonic() - started}
 
+    def _sent_counts(self) -> np.ndarray | None:
+        return self.view.counts if self.view.clients_need_counts else None
+
     def _query(self, step: Query) -> list[Reply]:
         self.exchange.versions.message += 1
         content = RecordDict(dict(step.content))
@@ -223,6 +226,6 @@ class Loop:
             (int(c), Message(content, self.exchange.roster.node(int(c)), f"query.{step.name}"))
             for c in self.exchange.roster.eligible
         ]
-        orders = self.exchange.complete(orders, self.progress.server_round, buffers, self.view.counts)
+        orders = self.exchange.complete(orders, self.progress.server_round, buffers, self._sent_counts())
         outcome = self.exchange.send(step.name, orders, {}, False, f"query {step.name}")
         return [Reply(a.client, a.content) for a in outcome.answers if a.usable]

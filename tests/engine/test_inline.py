@@ -68,6 +68,12 @@ def test_bytes_are_the_payload_of_every_message(three_rows):
     assert three_rows.up_bytes == sum(line["comm/up_bytes"] for line in lines)
 
 
+def test_a_calibration_at_the_server_costs_the_clients_nothing_but_one_count(three_rows):
+    lines = [line["metrics"] for line in RunFolder(three_rows.folder).metrics() if line["row"] == "la_post"]
+    model = 64 * 48 + 48 + 48 * 10 + 10
+    assert lines[-1]["comm/down_bytes/train"] < 5 * (model * 4 + 10 * 8), "no prior travels with the model"
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path):
     first, again = (launch_in(tmp_path, "engine=inline", "seed=4") for _ in range(2))
     other = launch_in(tmp_path, "engine=inline", "seed=5")
