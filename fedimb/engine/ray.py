@@ -5,56 +5,23 @@ import os
 import shutil
 import socket
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import RecordDict
 
-from fedimb.engine.grid import Job, SimulationGrid, deliver
-from fedimb.engine.lanes import LaneOutcome, Order, run_lane
+from fedimb.engine.grid import Job, SimulationGrid
+from fedimb.engine.lanes import LaneOutcome, Order
 from fedimb.engine.processes import marked
+from fedimb.engine.ray_worker import Lane, Worker, batches
 from fedimb.errors import ConfigError, RunFailed
 
 _TRIES = 3
 _STARTS = 3  # Ray gives its own head 30 s, which a busy machine exceeds
-_QUEUED = 2  # lanes in flight per actor: the next is already there when one ends
-
-Lane = list[tuple[int, int, str, RecordDict]]
-"""(client, node id, message type, records of its own) of each client, in id order."""
-
-
-class Worker:
-    """One actor: one thread, one resident model, any client of any run."""
-
-    def __init__(self) -> None:
-        import torch
-
-        torch.set_num_threads(1)
-        from fedimb.engine.flower_private import ensure_identity
-
-        ensure_identity()
-
-    def ready(self) -> int:
-        """Process id, once everything a lane needs is imported."""
-        import fedimb.app  # noqa: F401
-
-        return os.getpid()
-
-    def run_lane(self, job: Job, lane: Lane, shared: dict[str, Any], reduce: bool, first_id: int) -> LaneOutcome:
-        """Run a lane's clients in order; ``shared`` records go to all of them."""
-        from fedimb.app import app
-        from fedimb.engine.flower_private import number
-
-        def order(index: int, client: int, node: int, kind: str, own: RecordDict) -> Order:
-            message = Message(RecordDict({**shared, **own}), node, kind)
-            number(message, str(first_id + index))
-            return client, message
-
-        orders = [order(i, *entry) for i, entry in enumerate(lane)]
-        return run_lane(orders, lambda c, m: deliver(app, m, job.context(c), c), reduce)
+_QUEUED = 2  # calls in flight per actor: the next is already there when one ends
 
 
 class RayEngine:
@@ -127,47 +94,45 @@ class RayEngine:
         return RayGrid(self, job)
 
     def run(
-        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, order: list[int]
+        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, costs: Sequence[float]
     ) -> list[LaneOutcome]:
-        """Run lanes in the given order of dispatch; outcomes come back in lane order.
+        """Run lanes, the longest first; outcomes come back in lane order.
 
-        A lane whose actor dies is run again on a fresh one, with the same result: lanes hold no state.
+        Lanes whose actor dies are run again on a fresh one, with the same result: lanes hold no state.
 
         Raises:
-            RunFailed: the same lane killed its actor three times.
+            RunFailed: the same lanes killed their actor three times.
         """
         ray = self._ray
         shared_ref = ray.put(shared)
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
-        waiting = deque(order)
-        tries = [0] * len(lanes)
+        waiting = deque(batches(costs, len(self._actors) * _QUEUED))
+        tries: Counter[int] = Counter()
         outcomes: dict[int, LaneOutcome] = {}
-        running: dict[Any, tuple[int, int, Any]] = {}  # task -> lane, slot, actor
+        running: dict[Any, tuple[list[int], int, Any]] = {}  # call -> lanes, slot, actor
         load = [0] * len(self._actors)
         while waiting or running:
             while waiting and min(load) < _QUEUED:
-                slot, lane = load.index(min(load)), waiting.popleft()
+                slot, batch = load.index(min(load)), waiting.popleft()
                 actor = self._actors[slot]
-                task = actor.run_lane.remote(job, lanes[lane], shared_ref, reduce, first_ids[lane])
-                running[task] = (lane, slot, actor)
+                picked, ids = [lanes[i] for i in batch], [first_ids[i] for i in batch]
+                running[actor.run_lanes.remote(job, picked, shared_ref, reduce, ids)] = (batch, slot, actor)
                 load[slot] += 1
             done, _ = ray.wait(list(running), num_returns=1)
-            lane, slot, actor = running.pop(done[0])
-            current = self._actors[slot] is actor  # lanes queued behind a crash come back from a dead actor too
+            batch, slot, actor = running.pop(done[0])
+            current = self._actors[slot] is actor  # calls queued behind a crash come back from a dead actor too
             load[slot] -= int(current)
             try:
-                outcomes[lane] = ray.get(done[0])
+                outcomes.update(zip(batch, ray.get(done[0]), strict=True))
             except ray.exceptions.RayActorError as error:
-                tries[lane] += 1
-                if tries[lane] >= _TRIES:
-                    clients = [entry[0] for entry in lanes[lane]]
-                    raise RunFailed(
-                        f"clients {clients[0]}..{clients[-1]} ended their worker process {_TRIES} times: {error}"
-                    ) from error
+                tries[batch[0]] += 1
+                if tries[batch[0]] >= _TRIES:
+                    clients = [entry[0] for i in batch for entry in lanes[i]]
+                    raise RunFailed(f"clients {clients} ended their worker process {_TRIES} times: {error}") from error
                 if current:
                     self._actors[slot] = self._new_actor()
                     load[slot] = 0
-                waiting.appendleft(lane)
+                waiting.appendleft(batch)
         return [outcomes[i] for i in range(len(lanes))]
 
     def worker_pids(self) -> list[int]:
@@ -249,5 +214,4 @@ class RayGrid(SimulationGrid):
             ]
             for lane in lanes
         ]
-        longest_first = sorted(range(len(lanes)), key=lambda i: -costs[i])
-        return self._engine.run(self._job, packed, shared, reduce, longest_first)
+        return self._engine.run(self._job, packed, shared, reduce, costs)

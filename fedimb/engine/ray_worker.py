@@ -1,0 +1,66 @@
+"""What runs inside a Ray actor, and how lanes are shared out among actors. Imports no ray: it is plain Python."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from flwr.app import Message, RecordDict
+
+from fedimb.engine.grid import Job, deliver
+from fedimb.engine.lanes import LaneOutcome, Order, run_lane
+
+Lane = list[tuple[int, int, str, RecordDict]]
+"""(client, node id, message type, records of its own) of each client, in id order."""
+
+
+class Worker:
+    """One actor: one thread, one resident model, any client of any run."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        from fedimb.engine.flower_private import ensure_identity
+
+        ensure_identity()
+
+    def ready(self) -> int:
+        """Process id, once everything a lane needs is imported."""
+        import fedimb.app  # noqa: F401
+
+        return os.getpid()
+
+    def run_lanes(
+        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, first_ids: list[int]
+    ) -> list[LaneOutcome]:
+        """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them."""
+        from fedimb.app import app
+        from fedimb.engine.flower_private import number
+
+        def order(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Order:
+            message = Message(RecordDict({**shared, **own}), node, kind)
+            number(message, str(message_id))
+            return client, message
+
+        def call(client: int, message: Message) -> Message:
+            return deliver(app, message, job.context(client), client)
+
+        return [
+            run_lane([order(first + i, *entry) for i, entry in enumerate(lane)], call, reduce)
+            for lane, first in zip(lanes, first_ids, strict=True)
+        ]
+
+
+def batches(costs: Sequence[float], count: int) -> list[list[int]]:
+    """Share lanes out among at most ``count`` calls: the longest lane first, each to the call with least to do.
+
+    A call costs milliseconds whatever it carries, so an actor gets a few lanes at a time; which ones makes no
+    difference to any result. Returns lane indices by call, the longest call first.
+    """
+    shares: list[list[int]] = [[] for _ in range(min(count, len(costs)))]
+    loads = [0.0] * len(shares)
+    for lane in sorted(range(len(costs)), key=lambda i: -costs[i]):
+        least = loads.index(min(loads))
+        shares[least].append(lane)
+        loads[least] += max(costs[lane], 1e-9)
+    return [sorted(shares[i]) for i in sorted(range(len(shares)), key=lambda i: -loads[i])]
