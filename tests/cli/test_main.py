@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from runs import SMALL
+from small_runs import SMALL
 
 from fedimb.cli import main
 

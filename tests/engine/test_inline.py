@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 from flwr.app import RecordDict
-from runs import SMALL, config, launch_in, weights_sha
+from small_runs import SMALL, config, launch_in, weights_sha
 
 import fedimb
 from fedimb.engine.grid import deliver

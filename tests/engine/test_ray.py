@@ -12,7 +12,7 @@ import killing
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import SMALL, alive, launch_in, weights_sha
+from small_runs import SMALL, alive, launch_in, weights_sha
 
 from fedimb.engine.processes import marked
 from fedimb.engine.ray import RayEngine

@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from runs import config, launch_in
+from small_runs import config, launch_in
 
 from fedimb.run.estimate import estimate
 from fedimb.run.folder import RunFolder
