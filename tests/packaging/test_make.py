@@ -118,7 +118,11 @@ def test_the_targets_run_the_right_tests(checkout: Checkout) -> None:
     checkout.asked()
     checkout.make("test")
     checkout.make("test-slow", "ARGS=-x")
-    assert checkout.asked() == ["-m pytest -m not slow", "-m pytest -m slow -x"]
+    assert checkout.asked() == [
+        "-m pytest -n 2 --dist loadfile -m not slow and not alone",
+        "-m pytest -m alone and not slow",
+        "-m pytest -m slow -x",
+    ]
 
 
 def test_switches_reach_the_commands(checkout: Checkout) -> None:

@@ -35,7 +35,7 @@ def compare(tmp_path, *overrides):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_the_demos_rows_inline(row, tmp_path):
-    compare(tmp_path, "engine=inline", "rounds=40", "local.epochs=5", "clients.count=10", "data.n_max=110", *row)
+    compare(tmp_path, "engine=inline", "rounds=20", "local.epochs=5", "clients.count=10", "data.n_max=110", *row)
 
 
 def test_partial_participation(tmp_path):

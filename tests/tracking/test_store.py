@@ -13,6 +13,7 @@ from fedimb.tracking.names import safe_name
 from fedimb.tracking.store import charts_link, connect, prepare_store, resolve_uri, shown
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_share_one_new_store(tmp_path):
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     code = f"from fedimb.tracking.store import prepare_store; print(prepare_store({uri!r}, 'study'))"
