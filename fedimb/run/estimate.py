@@ -84,7 +84,7 @@ def estimate(config: RunConfig) -> Estimate:
     up = second["comm/up_bytes/train"] / probed * messages
     down = second["comm/down_bytes/train"] / probed * messages
     other_s = max(0.0, second["time/round_s"] - second["time/client_s"]) / probed * rounds_messages * config.rounds
-    once_s = max(0.0, result.seconds - 2 * second["time/round_s"]) + overhead * 0.5
+    once_s = max(0.0, result.seconds - 2 * second["time/round_s"]) + overhead
     start_s = 0.0
     if config.engine["name"] == "ray":
         import os
