@@ -181,6 +181,7 @@ def _execute(
             raise RunFailed(f"{error}\n  after mending the cause: fedimb run --resume {folder.path}") from error
         except KeyboardInterrupt:
             folder.set_status("killed", "interrupted")
+            log.warning("interrupted; go on with: fedimb run --resume %s", folder.path)
             raise
         except Exception as error:
             folder.set_status("failed", f"{type(error).__name__}: {error}")
