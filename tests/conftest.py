@@ -2,8 +2,10 @@
 
 import os
 import sqlite3
+from pathlib import Path
 
 import pytest
+from warm import WarmPython
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,3 +31,11 @@ def template(tmp_path_factory):
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # all of it in the one file that is copied
     connection.close()
     return path
+
+
+@pytest.fixture(scope="session")
+def warm(cache_dir):
+    """Processes of their own at the price of a fork, with the test support on their path."""
+    python = WarmPython(Path(__file__).parent / "support", imports=["mlflow.store.tracking.sqlalchemy_store"])
+    yield python
+    python.close()

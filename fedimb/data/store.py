@@ -133,10 +133,10 @@ class Store:
         return Store.open(path)
 
 
-def cache_dir() -> Path:
-    """Where stores are kept: ``$FEDIMB_CACHE_DIR/stores`` or ``~/.cache/fedimb/stores``."""
+def cache_dir(kind: str = "stores") -> Path:
+    """Where what can be made again is kept: ``$FEDIMB_CACHE_DIR/<kind>`` or ``~/.cache/fedimb/<kind>``."""
     root = os.environ.get("FEDIMB_CACHE_DIR")
-    return (Path(root) if root else Path.home() / ".cache" / "fedimb") / "stores"
+    return (Path(root) if root else Path.home() / ".cache" / "fedimb") / kind
 
 
 def open_source(config: dict[str, Any]) -> Store:

@@ -1,6 +1,7 @@
 """Start a run, or resume one: configuration in, run folder out."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -14,12 +15,13 @@ import torch
 from fedimb.config.load import config_sha, flatten, from_json, row_label, to_json
 from fedimb.config.schema import RunConfig
 from fedimb.data.federation import Federation, prepare
+from fedimb.data.store import cache_dir
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
 from fedimb.engine.open import Engine, open_engine
 from fedimb.errors import FedimbError, RunFailed, RunWaiting
 from fedimb.records import write_atomic
-from fedimb.report.plots import partition_figure
+from fedimb.report import plots
 from fedimb.run.assemble import build_loop
 from fedimb.run.environment import environment
 from fedimb.run.folder import RunFolder
@@ -104,10 +106,22 @@ def _write_start(folder: RunFolder, config: RunConfig, federation: Federation) -
     artifacts.mkdir(exist_ok=True)
     for name in ("config.json", "partition.json", "environment.json"):
         shutil.copyfile(folder.path / name, artifacts / name)
-    names, minority = federation.class_names, federation.minority
-    partition_figure(federation.counts, names, minority, artifacts / "partition.png")
+    _draw_partition(federation, artifacts / "partition.png")
     folder.set_status("new")
     folder.write_json("rows.json", rows)  # last: a folder with rows.json is complete
+
+
+def _draw_partition(federation: Federation, path: Path) -> None:
+    """Drawing takes seconds, as long as many a run: all runs on one partition, whatever their strategy, share it."""
+    names, minority = federation.class_names, federation.minority
+    facts = repr((federation.counts.tolist(), names, minority)).encode() + Path(plots.__file__).read_bytes()
+    drawn = cache_dir("pictures") / f"{hashlib.sha256(facts).hexdigest()[:32]}.png"
+    if not drawn.exists():
+        plots.partition_figure(federation.counts, names, minority, path)
+        drawn.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(drawn, path.read_bytes())
+    else:
+        shutil.copyfile(drawn, path)
 
 
 def _end_left_over(left: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ from fedimb.engine.ray_worker import batches
 from fedimb.errors import ConfigError
 from fedimb.run.folder import RunFolder
 
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]  # a Ray head fills the machine
+
 
 @given(st.lists(st.floats(0, 1e6), max_size=40), st.integers(1, 12))
 def test_batches_hold_every_lane_once_and_the_longest_first(costs, count):
@@ -33,14 +35,18 @@ def test_batches_hold_every_lane_once_and_the_longest_first(costs, count):
 
 
 @pytest.fixture(scope="module")
-def head():
-    """One private head for the module, large enough for every engine below."""
-    import ray
+def three():
+    """One private head and three actors for the module: each takes many seconds to start."""
+    with RayEngine(workers=3) as engine:
+        engine.start()
+        yield engine
 
-    engine = RayEngine(workers=6)
-    engine._connect_only()
-    yield ray
-    engine.close()
+
+def some_of(engine, workers):
+    """An engine that sees only the first actors of another's."""
+    few = RayEngine(workers=workers)
+    few._ray, few._actors = engine._ray, engine._actors[:workers]
+    return few
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +59,23 @@ def inline(tmp_path_factory):
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_bit_equal_to_inline(workers, head, inline, tmp_path):
-    with RayEngine(workers=workers) as engine:
-        for aggregator, expected in inline.items():
-            result = launch_in(tmp_path, "engine=ray", f"aggregator={aggregator}", "clients.count=7", engine=engine)
-            assert weights_sha(result) == expected, aggregator
+def test_bit_equal_to_inline(workers, three, inline, tmp_path):
+    for aggregator, expected in inline.items():
+        overrides = ("engine=ray", f"aggregator={aggregator}", "clients.count=7")
+        assert weights_sha(launch_in(tmp_path, *overrides, engine=some_of(three, workers))) == expected, aggregator
 
 
-def test_an_actor_killed_in_a_round_is_replaced_and_its_lane_run_again(head, inline, tmp_path):
-    with RayEngine(workers=2) as engine:
-        engine.start()
-        victim = engine.worker_pids()[0]
-        killer = threading.Timer(0.2, os.kill, (victim, signal.SIGKILL))
-        killer.start()
-        result = launch_in(tmp_path, "engine=ray", "clients.count=7", engine=engine)
-        killer.join()
-        deadline = time.monotonic() + 30
-        while alive(victim) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        again = launch_in(tmp_path, "engine=ray", "clients.count=7", engine=engine)
-        assert victim not in engine.worker_pids()
+def test_an_actor_killed_in_a_round_is_replaced_and_its_lane_run_again(three, inline, tmp_path):
+    victim = three.worker_pids()[0]
+    killer = threading.Timer(0.2, os.kill, (victim, signal.SIGKILL))
+    killer.start()
+    result = launch_in(tmp_path, "engine=ray", "clients.count=7", engine=three)
+    killer.join()
+    deadline = time.monotonic() + 30
+    while alive(victim) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    again = launch_in(tmp_path, "engine=ray", "clients.count=7", engine=three)
+    assert victim not in three.worker_pids()
     assert weights_sha(result) == weights_sha(again) == inline["fedavg"]
 
 
@@ -84,16 +87,16 @@ def test_no_cluster_at_the_address(address, reason):
         RayEngine(address=address)._connect(None)
 
 
-def killed_and_resumed(point, count, tmp_path):
+def killed_and_resumed(warm, point, count, tmp_path):
     overrides = [*SMALL, "engine=ray", "engine.workers=1", "clients.count=7"]
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     try:
-        assert killing.run(overrides, tmp_path, point, count) == -9
+        assert killing.run(warm, overrides, tmp_path, point, count) == -9
         (folder,) = (tmp_path / "runs" / "default").iterdir()
         left = json.loads((folder / "processes.json").read_text())
         assert left["temp_dir"]
         assert left["processes"], "what a killed driver may leave behind is recorded"
-        assert killing.resume(folder, tmp_path) == 0
+        assert killing.resume(warm, folder, tmp_path) == 0
         assert RunFolder(folder).status() == "finished"
         assert marked(left["temp_dir"]) == []
         assert not os.path.exists(left["temp_dir"])
@@ -104,9 +107,9 @@ def killed_and_resumed(point, count, tmp_path):
         bystander.wait()
 
 
-def test_a_killed_driver_is_cleaned_up_after_and_resumed(tmp_path, tmp_path_factory):
+def test_a_killed_driver_is_cleaned_up_after_and_resumed(warm, tmp_path, tmp_path_factory):
     expected = launch_in(tmp_path_factory.mktemp("inline"), "engine=inline", "clients.count=7")
-    weights = killed_and_resumed("after_checkpoint", 2, tmp_path)
+    weights = killed_and_resumed(warm, "after_checkpoint", 2, tmp_path)
     assert weights == (expected.folder / "artifacts" / "model" / "model.safetensors").read_bytes()
 
 
@@ -115,9 +118,9 @@ def test_a_killed_driver_is_cleaned_up_after_and_resumed(tmp_path, tmp_path_fact
     ("point", "count"),
     [("metrics", 1), ("metrics", 2), ("checkpoint", 1), ("checkpoint", 3), ("after_checkpoint", 1), ("result", 1)],
 )
-def test_six_seeded_kills_of_the_driver(point, count, tmp_path, tmp_path_factory):
+def test_six_seeded_kills_of_the_driver(warm, point, count, tmp_path, tmp_path_factory):
     expected = launch_in(tmp_path_factory.mktemp("inline"), "engine=inline", "clients.count=7")
-    weights = killed_and_resumed(point, count, tmp_path)
+    weights = killed_and_resumed(warm, point, count, tmp_path)
     assert weights == (expected.folder / "artifacts" / "model" / "model.safetensors").read_bytes()
 
 

@@ -1,14 +1,14 @@
 """The package that docs/add-a-strategy.md builds, written from the page's own code blocks and installed by pip."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from warm import CLI, WarmPython
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-strategy.md"
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -65,26 +65,28 @@ def leaky(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture(scope="session")
+def pythons() -> Iterator[Callable[[Path], WarmPython]]:
+    """Pythons by installation folder, started when first asked for."""
+    started: dict[Path, WarmPython] = {}
+
+    def python(site: Path) -> WarmPython:
+        if site not in started:
+            started[site] = WarmPython(site)
+        return started[site]
+
+    yield python
+    for one in started.values():
+        one.close()
+
+
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    """Run Python in a folder of its own, with one more installation folder: ``shell(site, "-c", "...")``."""
-
-    def call(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join(p for p in (str(site), os.environ.get("PYTHONPATH", "")) if p)
-        quiet = {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-        env = os.environ | quiet | {"PYTHONPATH": path}
-        return subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
-        )
-
-    return call
+def shell(pythons: Callable[[Path], WarmPython], tmp_path: Path) -> Shell:
+    """Run Python in a folder of its own, with one more installation folder: ``shell(site, code, ...)``."""
+    return lambda site, *words: pythons(site)(tmp_path, *words)
 
 
 @pytest.fixture
 def fedimb(shell: Shell) -> Shell:
     """Run the ``fedimb`` command: ``fedimb(site, "run", "strategy=toy")``."""
-
-    def call(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-        return shell(site, "-c", "import sys; from fedimb.cli import main; sys.exit(main())", *words)
-
-    return call
+    return lambda site, *words: shell(site, CLI, *words)

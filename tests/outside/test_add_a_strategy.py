@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from warm import CLI
 
 ON_RAY = """
 import sys
@@ -71,7 +72,8 @@ def labels(tmp_path: Path) -> Path:
     return tmp_path / "labels.csv"
 
 
-@pytest.mark.timeout(1200)  # five processes, one of them with Ray; a busy machine takes minutes
+@pytest.mark.alone  # a Ray head fills the machine
+@pytest.mark.timeout(900)
 def test_waits_resumes_and_agrees_on_inline_and_ray(installed, fedimb, shell, small, labels, tmp_path):
     words = [*small, f"strategy.toy.labels_file={labels}", "strategy.toy.bonus=0"]
     first = fedimb(installed, "run", *words, "engine=inline", "output_dir=inline")
@@ -92,7 +94,7 @@ def test_waits_resumes_and_agrees_on_inline_and_ray(installed, fedimb, shell, sm
     check_finished(run)
 
     labels.unlink()
-    ray = shell(installed, "-c", ON_RAY, *words, "engine=ray", "engine.workers=1", "output_dir=ray")
+    ray = shell(installed, ON_RAY, *words, "engine=ray", "engine.workers=1", "output_dir=ray")
     assert ray.returncode == 0, ray.stderr
     assert "waiting: labels needed" in ray.stdout
     (other,) = (tmp_path / "ray" / "default").iterdir()
@@ -120,8 +122,8 @@ def test_wrong_setting_is_answered_with_the_nearest(installed, fedimb, small, tm
     assert not list(tmp_path.glob("runs/*/*"))
 
 
-def test_without_the_package_the_name_is_unknown(fedimb, small, tmp_path):
-    done = fedimb(tmp_path, "run", *small)
+def test_without_the_package_the_name_is_unknown(warm, small, tmp_path):
+    done = warm(tmp_path, CLI, "run", *small)
     assert done.returncode == 2
     assert "toy" in done.stderr
     assert "plain" in done.stderr

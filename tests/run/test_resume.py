@@ -43,9 +43,9 @@ def facts(folder: Path) -> tuple[bytes, list, dict]:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory):
+def reference(warm, tmp_path_factory):
     cwd = tmp_path_factory.mktemp("reference")
-    assert killing.run([*OVERRIDES, "tracking=none"], cwd) == 0
+    assert killing.run(warm, [*OVERRIDES, "tracking=none"], cwd) == 0
     return facts(only_run(cwd))
 
 
@@ -60,15 +60,15 @@ def mlflow_points(cwd: Path, folder: Path) -> dict[str, list[int]]:
     return {key: [m.step for m in client.get_metric_history(run.info.run_id, key)] for key in run.data.metrics}
 
 
-def check(point, count, cwd, reference, template=None):
+def check(warm, point, count, cwd, reference, template=None):
     mlflow = template is not None
     if mlflow:
         (cwd / "runs").mkdir()
         shutil.copy(template, cwd / "runs" / "mlflow.db")
-    code = killing.run(OVERRIDES + ([] if mlflow else ["tracking=none"]), cwd, point, count)
+    code = killing.run(warm, OVERRIDES + ([] if mlflow else ["tracking=none"]), cwd, point, count)
     assert code == -9, f"the run passed '{point}' fewer than {count} times"
     folder = only_run(cwd)
-    assert killing.resume(folder, cwd) == 0
+    assert killing.resume(warm, folder, cwd) == 0
     assert RunFolder(folder).status() == "finished"
     assert facts(folder) == reference
     if mlflow:
@@ -81,43 +81,37 @@ def check(point, count, cwd, reference, template=None):
 @pytest.mark.parametrize(
     ("point", "count"), [("query", 6), ("state", 13), ("metrics", 3), ("after_checkpoint", 5), ("result", 1)]
 )
-def test_killed_and_resumed_equals_uninterrupted(point, count, tmp_path, reference, template):
-    check(point, count, tmp_path, reference, template if point in ("metrics", "after_checkpoint") else None)
+def test_killed_and_resumed_equals_uninterrupted(warm, point, count, tmp_path, reference, template):
+    check(warm, point, count, tmp_path, reference, template if point in ("metrics", "after_checkpoint") else None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("point", "count"), killing.seeded_points(seed=20, number=30))
-def test_thirty_seeded_kills(point, count, tmp_path, reference, template):
-    check(point, count, tmp_path, reference, template)
+def test_thirty_seeded_kills(warm, point, count, tmp_path, reference, template):
+    check(warm, point, count, tmp_path, reference, template)
 
 
-def test_a_run_killed_twice(tmp_path, reference):
-    assert killing.run([*OVERRIDES, "tracking=none"], tmp_path, "train", 9) == -9
+def test_a_run_killed_twice(warm, tmp_path, reference):
+    assert killing.run(warm, [*OVERRIDES, "tracking=none"], tmp_path, "train", 9) == -9
     folder = only_run(tmp_path)
-    process = killing.context().Process(target=killing_again, args=(str(folder), str(tmp_path)))
-    process.start()
-    process.join(240)
-    assert process.exitcode == -9
-    assert killing.resume(folder, tmp_path) == 0
+    assert killing.resume(warm, folder, tmp_path, "checkpoint", 2) == -9
+    assert killing.resume(warm, folder, tmp_path) == 0
     assert facts(folder) == reference
 
 
-def killing_again(folder: str, cwd: str) -> None:
-    killing._arm("checkpoint", 2)
-    killing._resume(folder, cwd)
-
-
-def test_the_test_can_fail(tmp_path, reference):
+def test_the_test_can_fail(warm, tmp_path, reference):
     """Without the client state of the checkpoint the result would differ: the comparison sees it."""
-    assert killing.run([*OVERRIDES, "tracking=none", "strategy.remember.strength=0.2"], tmp_path) == 0
+    assert killing.run(warm, [*OVERRIDES, "tracking=none", "strategy.remember.strength=0.2"], tmp_path) == 0
     assert facts(only_run(tmp_path)) != reference
 
 
-def test_lost_client_state_is_said(tmp_path):
-    assert killing.run([*OVERRIDES, "tracking=none", "clients.min_reply_fraction=1.0"], tmp_path, "train", 9) == -9
+def test_lost_client_state_is_said(warm, tmp_path):
+    assert (
+        killing.run(warm, [*OVERRIDES, "tracking=none", "clients.min_reply_fraction=1.0"], tmp_path, "train", 9) == -9
+    )
     folder = only_run(tmp_path)
     shutil.rmtree(folder / "clients")
-    assert killing.resume(folder, tmp_path) == 1
+    assert killing.resume(warm, folder, tmp_path) == 1
     assert "state_lost" in json.loads((folder / "status.json").read_text())["reason"]
 
 

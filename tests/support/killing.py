@@ -1,10 +1,11 @@
 """Run fedimb in a process that ends itself with SIGKILL at a chosen point. Used by tests/run and tests/engine."""
 
-import multiprocessing
 import os
 import random
 import signal
 from pathlib import Path
+
+from warm import WarmPython
 
 POINTS = ("query", "train", "state", "step_result", "metrics", "checkpoint", "after_checkpoint", "sent", "result")
 GROUPS = Path(__file__).parent / "groups"
@@ -49,51 +50,38 @@ def _arm(point: str, count: int) -> None:
     setattr(owner, name, wrapped)
 
 
-def _start(overrides, point, count, cwd, script=None):
+def start(overrides: list[str], point: str | None = None, count: int = 1) -> None:
+    """Run in this process, to the end or to death."""
     import remember  # noqa: F401  registers the method before fedimb.app reads the contracts
 
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.run.launch import launch
 
-    os.chdir(cwd)
     if point is not None:
         _arm(point, count)
     launch(validate(compose(overrides, [GROUPS])))
 
 
-def _resume(folder, cwd):
+def go_on(folder: str, point: str | None = None, count: int = 1) -> None:
+    """Resume in this process, to the end or to death."""
     import remember  # noqa: F401
 
     from fedimb.run.launch import resume
 
-    os.chdir(cwd)
+    if point is not None:
+        _arm(point, count)
     resume(Path(folder))
 
 
-def context():
-    """Processes forked from a server that has imported everything once: a start costs nothing."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["fedimb.app", "fedimb.run.launch", "fedimb.config.compose", "mlflow"])
-    return server
+def run(warm: WarmPython, overrides: list[str], cwd: Path, point: str | None = None, count: int = 1) -> int:
+    """Run in a process of its own; returns the exit code (-9 when killed)."""
+    return warm(cwd, f"import killing; killing.start({overrides!r}, {point!r}, {count})").returncode
 
 
-def run(overrides, cwd, point=None, count=1, timeout=240) -> int:
-    """Run to the end or to death; returns the exit code (-9 when killed)."""
-    process = context().Process(target=_start, args=(overrides, point, count, str(cwd)))
-    process.start()
-    process.join(timeout)
-    assert process.exitcode is not None, "the run hangs"
-    return process.exitcode
-
-
-def resume(folder, cwd, timeout=240) -> int:
-    """Resume in a fresh process; returns its exit code."""
-    process = context().Process(target=_resume, args=(str(folder), str(cwd)))
-    process.start()
-    process.join(timeout)
-    assert process.exitcode is not None, "the resumed run hangs"
-    return process.exitcode
+def resume(warm: WarmPython, folder: Path, cwd: Path, point: str | None = None, count: int = 1) -> int:
+    """Resume in a process of its own; returns the exit code."""
+    return warm(cwd, f"import killing; killing.go_on({str(folder)!r}, {point!r}, {count})").returncode
 
 
 def seeded_points(seed: int, number: int) -> list[tuple[str, int]]:
