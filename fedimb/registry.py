@@ -26,6 +26,7 @@ KINDS = {
     "loss": "fedimb.training.losses",
     "sampler": "fedimb.training.samplers",
     "term": "fedimb.training.terms",
+    "augmentation": "fedimb.training.augmentations",
     "calibration": "fedimb.training.calibrations",
     "aggregator": "fedimb.aggregators",
     "strategy": "fedimb.strategies",

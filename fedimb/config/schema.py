@@ -39,6 +39,7 @@ class LocalConfig(Strict):
     lr: float = Field(gt=0)
     momentum: float = Field(ge=0, lt=1)
     weight_decay: float = Field(ge=0)
+    augmentation: list[Any]
 
 
 class PriorConfig(Strict):

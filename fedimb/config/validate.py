@@ -13,9 +13,10 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "source": (),
     "partition": (),
     "model": ("n_classes", "input_shape"),
-    "loss": ("n_classes", "prior"),
+    "loss": ("n_classes", "prior", "local_counts", "round", "rounds"),
     "sampler": (),
     "term": (),
+    "augmentation": (),
     "calibration": ("prior", "minority"),
     "aggregator": (),
     "strategy": ("inner",),
@@ -43,6 +44,8 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     checked: dict[str, Any] = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
     for kind in ("partition", "model", "loss", "sampler"):
         checked[kind] = _part(kind, getattr(config, kind), parts)
+    augmentation = _list("augmentation", "local.augmentation", config.local.augmentation, parts)
+    checked["local"] = config.local.model_copy(update={"augmentation": augmentation})
     checked["aggregator"] = _aggregator(config.aggregator, parts)
     checked["strategy"] = {n: _strategy(n, args, parts) for n, args in config.strategy.items()}
     checked["calibration"] = {
@@ -139,10 +142,15 @@ def _aggregator(config: dict[str, Any], parts: list[registry.Entry]) -> dict[str
     checked = _part("aggregator", {k: v for k, v in config.items() if k != "terms"}, parts)
     if "terms" not in config:
         return checked
-    terms = config["terms"]
-    if not isinstance(terms, list) or not all(isinstance(t, dict) and isinstance(t.get("name"), str) for t in terms):
-        raise ConfigError(f"aggregator.terms={_shown(terms)}: expected a list of mappings with a name")
-    return checked | {"terms": [_part("term", term, parts) for term in terms]}
+    return checked | {"terms": _list("term", "aggregator.terms", config["terms"], parts)}
+
+
+def _list(kind: str, key: str, given: Any, parts: list[registry.Entry]) -> list[dict[str, Any]]:
+    """Parts that are applied in order: names, or mappings with a name."""
+    named = [{"name": one} if isinstance(one, str) else one for one in given] if isinstance(given, list) else [None]
+    if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in named):
+        raise ConfigError(f"{key}={_shown(given)}: expected a list of names, or of mappings with a name")
+    return [_part(kind, one, parts) for one in named if one is not None]
 
 
 def _strategy(name: str, args: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fedimb import registry
 from fedimb.config.schema import RunConfig
+from fedimb.config.validate import GIVEN
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
 from fedimb.data.views import SETTABLE, ClientData
@@ -87,8 +88,9 @@ class ClientRuntime:
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
         self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
         # Parts are checked once here and built anew for every message: nothing may live on in them.
-        self._make_loss = part_maker("loss", config.loss, ("n_classes", "prior"))
+        self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
         self._make_sampler = part_maker("sampler", config.sampler)
+        self._make_augmentations = [part_maker("augmentation", part) for part in config.local.augmentation]
         self._make_terms = [part_maker("term", term) for term in config.aggregator.get("terms") or []]
         self._make_halves = [
             (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
@@ -135,7 +137,7 @@ class ClientRuntime:
         # Layers such as dropout draw from torch's global generator: seed it for this client only.
         with seeded(seed_int(self.config.seed, Stream.TRAIN, context.round, client)):
             if category == "train":
-                reply = self._train(context, evaluate=bool(step.get("evaluate", False)))
+                reply = self._train(content, context, evaluate=bool(step.get("evaluate", False)))
             else:
                 reply = self._query(action, content, context)
         if fingerprint(state) != before:
@@ -165,9 +167,16 @@ class ClientRuntime:
             lr=local.lr,
             momentum=local.momentum,
             weight_decay=local.weight_decay,
-            loss=self._make_loss(n_classes=self.n_classes, prior=self._prior(context)),
+            loss=self._make_loss(
+                n_classes=self.n_classes,
+                prior=self._prior(context),
+                local_counts=context.data.counts("train"),
+                round=context.round,
+                rounds=self.config.rounds,
+            ),
             sampler=self._make_sampler(),
             terms=tuple(make() for make in self._make_terms),
+            augmentations=tuple(make() for make in self._make_augmentations),
         )
 
     def _prior(self, context: ClientContext) -> np.ndarray | None:
@@ -175,7 +184,7 @@ class ClientRuntime:
             return context.data.counts(self.config.prior.view)
         return context.counts
 
-    def _train(self, context: ClientContext, evaluate: bool) -> RecordDict:
+    def _train(self, content: RecordDict, context: ClientContext, evaluate: bool) -> RecordDict:
         started = time.perf_counter()
         reply = RecordDict()
         if evaluate and len(context.data.rows("validation")):
@@ -191,8 +200,12 @@ class ClientRuntime:
         if self._start_loss:
             with torch.no_grad():
                 metrics["start_loss"] = float(spec.loss(forward_batched(self.model, x)[1], y)) if len(y) else 0.0
+        for term in spec.terms:
+            term.receive(content, context.state)
         generator = context.generator(Stream.TRAIN)
         result = train_locally(self.model, x, y, spec, generator)
+        for term in spec.terms:
+            term.keep(context.state)
         metrics |= {
             "num-examples": self._weight(context, result),
             "train_loss": result.loss,

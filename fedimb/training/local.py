@@ -88,8 +88,10 @@ def train_locally(model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, gene
         planned -= used
         if len(rows) == 0:
             continue
-        labels = y[rows]
-        features = model.features(x[rows])
+        labels, inputs = y[rows], x[rows]
+        for augment in spec.augmentations:
+            inputs = augment(inputs, labels, x, y, generator)
+        features = model.features(inputs)
         logits = model.head(features)
         loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)
         objective = loss

@@ -17,6 +17,21 @@ class Sampler(Protocol):
         ...
 
 
+class Augmentation(Protocol):
+    """Changes the inputs of a training batch; views, queries and evaluation see the rows as they are."""
+
+    def __call__(
+        self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Batch x [b, *shape] with its labels [b] -> new inputs of the same shape and dtype.
+
+        Args:
+            rows, labels_of_rows: all of the client's rows in the view, for augmentations that mix samples.
+            generator: every draw comes from it.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class TrainSpec:
     """One client's local training in one round.
@@ -31,6 +46,7 @@ class TrainSpec:
             with ``features=`` too. Its own parameters, if any, are trained locally and stay local.
         sampler: order of visit.
         terms: local terms, applied in order.
+        augmentations: applied to each batch, in order.
     """
 
     view: str
@@ -43,6 +59,7 @@ class TrainSpec:
     loss: nn.Module
     sampler: Sampler
     terms: tuple[LocalTerm, ...] = ()
+    augmentations: tuple[Augmentation, ...] = ()
 
     def change(self, **changes: Any) -> "TrainSpec":
         """A copy with some fields changed: what a method's client half usually returns."""

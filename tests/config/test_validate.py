@@ -50,7 +50,7 @@ REFUSED = [
         ["strategy=toy_a", "strategy.toy_a.warmup=x"],
         "strategy 'toy_a': warmup='x': input should be a valid integer",
     ),
-    (["aggregator.terms=3"], "aggregator.terms=3: expected a list of mappings with a name"),
+    (["aggregator.terms=3"], "aggregator.terms=3: expected a list of names, or of mappings with a name"),
     (["aggregator.terms=[{name: toypul}]"], "no term 'toypul'. Did you mean 'toypull'?"),
     (["aggregator.terms=[{name: toypull}]"], "term 'toypull' needs mu: give mu=..."),
     (["data.source.rows=3"], "source 'digits' has no argument 'rows'. It takes none."),

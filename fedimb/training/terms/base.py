@@ -1,6 +1,7 @@
 """LocalTerm: what an aggregator or method adds to a client's local objective, without a loop of its own."""
 
 import numpy as np
+from flwr.app import RecordDict
 from torch import Tensor, nn
 
 
@@ -11,6 +12,9 @@ class LocalTerm:
     """
 
     stackable = False
+
+    def receive(self, content: RecordDict, state: RecordDict) -> None:
+        """Called first: what the server sent with the round, and what this client kept from earlier rounds."""
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
         """Called once, after the global weights are loaded and before the first step.
@@ -30,3 +34,6 @@ class LocalTerm:
     def after(self, model: nn.Module, steps: int) -> dict[str, dict[str, np.ndarray]]:
         """Records to send with the reply: ``{"x.name": {"key": array}}``. The contract must declare them."""
         return {}
+
+    def keep(self, state: RecordDict) -> None:
+        """Called last: write into ``state`` what must survive to this client's next round."""
