@@ -4,7 +4,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class ClientContext:
         model: the resident model, loaded with whatever weights the message carried.
         config: the resolved run configuration.
         counts: class counts [C] the prior is made of, or None.
+        content: everything the message carried.
     """
 
     client: int
@@ -52,6 +53,7 @@ class ClientContext:
     model: Classifier
     config: RunConfig
     counts: np.ndarray | None
+    content: RecordDict = field(default_factory=RecordDict)
 
     def generator(self, stream: Stream = Stream.METHOD) -> torch.Generator:
         """This client's own generator for this round and purpose."""
@@ -129,6 +131,7 @@ class ClientRuntime:
             model=self.model,
             config=self.config,
             counts=content.array_records[names.PRIOR]["counts"].numpy() if names.PRIOR in content else None,
+            content=content,
         )
         for key in (names.ARRAYS, names.BUFFERS):
             if key in content:
@@ -137,7 +140,7 @@ class ClientRuntime:
         # Layers such as dropout draw from torch's global generator: seed it for this client only.
         with seeded(seed_int(self.config.seed, Stream.TRAIN, context.round, client)):
             if category == "train":
-                reply = self._train(content, context, evaluate=bool(step.get("evaluate", False)))
+                reply = self._train(context, evaluate=bool(step.get("evaluate", False)))
             else:
                 reply = self._query(action, content, context)
         if fingerprint(state) != before:
@@ -184,7 +187,7 @@ class ClientRuntime:
             return context.data.counts(self.config.prior.view)
         return context.counts
 
-    def _train(self, content: RecordDict, context: ClientContext, evaluate: bool) -> RecordDict:
+    def _train(self, context: ClientContext, evaluate: bool) -> RecordDict:
         started = time.perf_counter()
         reply = RecordDict()
         if evaluate and len(context.data.rows("validation")):
@@ -201,7 +204,7 @@ class ClientRuntime:
             with torch.no_grad():
                 metrics["start_loss"] = float(spec.loss(forward_batched(self.model, x)[1], y)) if len(y) else 0.0
         for term in spec.terms:
-            term.receive(content, context.state)
+            term.receive(context.content, context.state)
         generator = context.generator(Stream.TRAIN)
         result = train_locally(self.model, x, y, spec, generator)
         for term in spec.terms:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from warm import CLI
+
+from fedimb.cli import main
 
 ON_RAY = """
 import sys
@@ -122,11 +123,11 @@ def test_wrong_setting_is_answered_with_the_nearest(installed, fedimb, small, tm
     assert not list(tmp_path.glob("runs/*/*"))
 
 
-def test_without_the_package_the_name_is_unknown(warm, small, tmp_path):
-    done = warm(tmp_path, CLI, "run", *small)
-    assert done.returncode == 2
-    assert "toy" in done.stderr
-    assert "plain" in done.stderr
+def test_without_the_package_the_name_is_unknown(small, capsys):
+    assert main(["run", *small]) == 2
+    line = capsys.readouterr().err
+    assert "toy" in line
+    assert "plain" in line
 
 
 def test_undeclared_record_does_not_leave(leaky, fedimb, small, labels, tmp_path):
