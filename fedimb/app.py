@@ -26,7 +26,7 @@ def _runtime(run_dir: str, config_json: str) -> ClientRuntime:
     federation = Federation.load(Path(run_dir))
 
     def data_of(client: int) -> ClientData:
-        return ClientData(federation.store, federation.train[client], federation.validation[client])
+        return federation.client(client)
 
     return ClientRuntime(
         config, data_of, StateStore(Path(run_dir) / "clients"), federation.n_classes, federation.input_shape

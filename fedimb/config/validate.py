@@ -10,7 +10,7 @@ from fedimb.errors import ConfigError, nearest
 
 # What fedimb passes itself when it builds a part: not settable in YAML, not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {
-    "source": (),
+    "source": ("on_bad",),
     "partition": (),
     "model": ("n_classes", "input_shape"),
     "loss": ("n_classes", "prior", "local_counts", "round", "rounds"),

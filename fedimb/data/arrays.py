@@ -26,6 +26,10 @@ class SourceData:
         patients: [n] int64, any ids; rows of one patient are never parted. None: every row stands alone.
         official_test: [n] bool, True for rows of the source's own test set; None where it has none.
         task: "multiclass".
+        skipped: bad rows left out (`fedimb.data.problems`), one line each: place and reason.
+        scaled: [F] bool for tables x [n, F]: columns to centre and scale by the training rows' own mean and
+            deviation, once the clients are cut (`fedimb.data.scaling`). They may hold NaN: missing, imputed with that
+            mean. None: x is used as it is.
 
     Raises:
         DataError: with the row and the remedy.
@@ -40,6 +44,8 @@ class SourceData:
     patients: NDArray[np.int64] | None = None
     official_test: NDArray[np.bool_] | None = None
     task: str = "multiclass"
+    skipped: tuple[str, ...] = ()
+    scaled: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -64,7 +70,12 @@ class SourceData:
             _check_column("patients", self.patients, n, np.int64)
         if self.official_test is not None:
             _check_column("official_test", self.official_test, n, np.bool_)
-        _check_finite(self.x)
+        if self.scaled is not None and (self.x.dtype != np.float32 or self.scaled.shape != self.x.shape[1:]):
+            raise DataError(
+                f"scaled is {list(self.scaled.shape)} beside x {self.x.dtype} {list(self.x.shape)}: "
+                "give one bool per column of a float32 table"
+            )
+        _check_finite(self.x, self.scaled)
 
 
 def _check_names(what: str, names: tuple[str, ...]) -> None:
@@ -88,12 +99,16 @@ def _check_ids(what: str, ids: NDArray[np.int64], where: str, count: int) -> Non
         )
 
 
-def _check_finite(x: NDArray[Any]) -> None:
+def _check_finite(x: NDArray[Any], may_miss: NDArray[np.bool_] | None) -> None:
     if x.dtype == np.uint8:
         return
     rows = max(1, _CHUNK // max(1, int(np.prod(x.shape[1:]))))
     for start in range(0, len(x), rows):
-        finite = np.isfinite(x[start : start + rows]).reshape(len(x[start : start + rows]), -1)
+        part = x[start : start + rows]
+        finite = np.isfinite(part)
+        if may_miss is not None:
+            finite |= np.isnan(part) & may_miss
+        finite = finite.reshape(len(part), -1)
         if not finite.all():
             row, value = np.argwhere(~finite)[0]
             raise DataError(f"row {start + row}: value {value} is NaN or infinite; impute it or drop the row")

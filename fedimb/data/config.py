@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fedimb.data.longtail import SHAPES
+from fedimb.data.problems import ON_BAD
 from fedimb.data.split import check_test_rule
 from fedimb.errors import ConfigError, nearest
 
@@ -20,6 +21,7 @@ class DataConfig:
     n_max: int | None = None
     class_order: str = "seeded"
     minority: str | list[int] = "rarest_30pct"
+    on_bad: str = "refuse"
 
     @staticmethod
     def parse(raw: dict[str, Any]) -> "DataConfig":
@@ -46,6 +48,8 @@ class DataConfig:
             raise ConfigError(f"data.imbalance_factor={config.imbalance_factor!r}: give a number of at least 1")
         if config.n_max is not None and not (_whole(config.n_max) and config.n_max >= 1):
             raise ConfigError(f"data.n_max={config.n_max!r}: give a whole number of at least 1, or null")
+        if config.on_bad not in ON_BAD:
+            raise ConfigError(f"data.on_bad: no rule '{config.on_bad}'.{nearest(str(config.on_bad), ON_BAD)}")
         if config.class_order not in ("seeded", "fixed"):
             valid = nearest(str(config.class_order), ("seeded", "fixed"))
             raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")

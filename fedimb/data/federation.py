@@ -13,6 +13,7 @@ from fedimb.data.config import DataConfig, partition_parts
 from fedimb.data.exposure import exposure
 from fedimb.data.federation_file import digest, read, write
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
+from fedimb.data.scaling import Scaling, federated_scaling
 from fedimb.data.split import split_fraction, split_test
 from fedimb.data.store import Store, open_source, open_store
 from fedimb.errors import ConfigError, DataError
@@ -37,6 +38,7 @@ class Federation:
         class_names: one per class id.
         minority: class ids, sorted.
         fingerprint: of the source.
+        scaling: of a table's columns by all clients' training rows; None where the source asks for none.
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """
 
@@ -51,6 +53,7 @@ class Federation:
         class_names: tuple[str, ...],
         minority: tuple[int, ...],
         fingerprint: str,
+        scaling: Scaling | None = None,
     ) -> None:
         self.source = source
         self.store_path = store_path
@@ -61,6 +64,7 @@ class Federation:
         self.class_names = class_names
         self.minority = minority
         self.fingerprint = fingerprint
+        self.scaling = scaling
         self.sha = digest(train, validation, test, class_names, fingerprint)
 
     @property
@@ -105,7 +109,7 @@ class Federation:
         """Client ``k``'s rows as views with tensors."""
         from fedimb.data.views import ClientData
 
-        return ClientData(self.store, self.train[k], self.validation[k])
+        return ClientData(self.store, self.train[k], self.validation[k], self.scaling)
 
     def save(self, folder: str | Path) -> None:
         """Write partition.npz (index lists) and partition.json (for people, and the hash) into ``folder``."""
@@ -117,6 +121,7 @@ class Federation:
             "class_names": list(self.class_names),
             "minority": list(self.minority),
             "imbalance_factor": self.imbalance_factor,
+            "scaling": self.scaling.facts() if self.scaling else None,
             "counts": self.counts.tolist(),
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
         }
@@ -140,6 +145,7 @@ class Federation:
             class_names=tuple(facts["class_names"]),
             minority=tuple(facts["minority"]),
             fingerprint=facts["fingerprint"],
+            scaling=Scaling.from_facts(facts["scaling"]) if facts["scaling"] else None,
         )
         if federation.sha != facts["sha"]:
             raise DataError(f"{folder}: partition.npz is not the one partition.json was written with; copy both again")
@@ -167,7 +173,8 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
     registry.check_args("partition", partition_name, partition_args, given=("patients", "sites"))
     if clients < 1:
         raise ConfigError(f"clients.count={clients}: give at least 1")
-    store = open_source(config.source)
+    source = config.source | {"on_bad": config.on_bad}
+    store = open_source(source)
     y, names = np.asarray(store.y), store.class_names
 
     split_rng = numpy_rng(seed, Stream.SPLIT)
@@ -193,7 +200,7 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
         for k, rows in enumerate(held)
     ]
     return Federation(
-        source=config.source,
+        source=source,
         store_path=store.path.absolute(),
         train=[kept for kept, _ in parts],
         validation=[out for _, out in parts],
@@ -202,6 +209,9 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
         class_names=names,
         minority=minority,
         fingerprint=store.fingerprint,
+        scaling=federated_scaling([store.x[kept] for kept, _ in parts], store.scaled)
+        if store.scaled is not None
+        else None,
     )
 
 

@@ -5,6 +5,7 @@ Ten thousand clients then cost index lists, not copies of the data.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -22,8 +23,9 @@ from fedimb.errors import ConfigError, DataError
 
 __all__ = ["SourceData", "Store", "open_source", "open_store"]
 
-FORMAT = 1  # raised when the folder's layout changes: old caches are then left alone, not misread
+FORMAT = 2  # raised when the folder's layout changes: old caches are then left alone, not misread
 _COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_}
+log = logging.getLogger("fedimb")
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,8 @@ class Store:
     official_test: NDArray[np.bool_] | None
     task: str
     fingerprint: str
+    skipped: tuple[str, ...] = ()
+    scaled: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -90,6 +94,8 @@ class Store:
                 official_test=columns.get("official_test"),
                 task=meta["task"],
                 fingerprint=meta["fingerprint"],
+                skipped=tuple(meta["skipped"]),
+                scaled=None if meta["scaled"] is None else np.array(meta["scaled"], dtype=np.bool_),
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -120,6 +126,8 @@ class Store:
                 "shape": source.x.shape,
                 "dtype": str(source.x.dtype),
                 "columns": sorted(columns),
+                "skipped": source.skipped,
+                "scaled": None if source.scaled is None else source.scaled.tolist(),
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             building.chmod(0o755)  # mkdtemp makes it private; a shared cache must be readable by other users
@@ -143,22 +151,33 @@ def open_source(config: dict[str, Any]) -> Store:
     """Open the store of ``{name: <source>, **args}``, building it when the cache has none.
 
     A source is a class or function registered as kind ``source`` whose object has ``fingerprint() -> str``
-    (cheap; changes when the data do) and ``load() -> SourceData``.
+    (cheap; changes when the data do) and ``load() -> SourceData``. One whose rows can be bad takes ``on_bad``,
+    which `prepare` adds to ``config`` (default refuse).
+    Rows left out are counted in a warning and listed in the store's meta.json.
 
     Raises:
         ConfigError: unknown source or argument.
         DataError: the source cannot be read, or its cached store is damaged.
     """
     args = dict(config)
+    on_bad = args.pop("on_bad", "refuse")
     if not isinstance(name := args.pop("name", None), str):
         raise ConfigError("data.source needs a name, for example source: {name: digits}")
-    source = registry.build("source", name, **args)
+    source = registry.build("source", name, given={"on_bad": on_bad}, **args)
     fingerprint = source.fingerprint()
-    key = json.dumps([FORMAT, name, args, fingerprint], sort_keys=True)
+    key = json.dumps([FORMAT, name, args, fingerprint, on_bad], sort_keys=True)
     path = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
-    if path.exists():
-        return open_store(path)
-    return Store.build(source.load(), path, fingerprint)
+    store = open_store(path) if path.exists() else Store.build(source.load(), path, fingerprint)
+    if store.skipped:
+        where = path / "meta.json"
+        log.warning(
+            "source '%s': left out %d bad rows, listed in %s; first: %s",
+            name,
+            len(store.skipped),
+            where,
+            store.skipped[0],
+        )
+    return store
 
 
 @lru_cache(maxsize=8)

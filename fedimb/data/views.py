@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store
 from fedimb.errors import DataError, nearest
 
@@ -19,13 +20,15 @@ SETTABLE = ("labelled", "pool", "coreset")
 VIEWS = ("train", "validation", "trained_on", *SETTABLE)
 
 
-def to_tensors(store: Store, rows: Rows) -> "tuple[torch.Tensor, torch.Tensor]":
+def to_tensors(store: Store, rows: Rows, scaling: Scaling | None = None) -> "tuple[torch.Tensor, torch.Tensor]":
     """(x, y) of ``rows``: float32 [m, *shape] scaled, int64 [m]. The tensors own their memory."""
     import torch
 
     x = np.asarray(store.x[rows], dtype=np.float32)
     if store.scale != 1:
         x *= np.float32(store.scale)
+    if scaling is not None:
+        x = scaling(x)
     return torch.from_numpy(x), torch.from_numpy(np.array(store.y[rows], dtype=np.int64))
 
 
@@ -38,10 +41,11 @@ class ClientData:
     Args:
         store: the opened store.
         train, validation: int64 rows of the store, as in `Federation`.
+        scaling: of a table's columns, the same for every client; None: the rows as they are.
     """
 
-    def __init__(self, store: Store, train: Rows, validation: Rows) -> None:
-        self.store = store
+    def __init__(self, store: Store, train: Rows, validation: Rows, scaling: Scaling | None = None) -> None:
+        self.store, self.scaling = store, scaling
         self._rows = {"train": np.sort(train), "validation": np.sort(validation)}
         self._tensors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -95,5 +99,5 @@ class ClientData:
         if view == "trained_on" and not {"labelled", "coreset"} & self._rows.keys():
             view = "train"  # the same rows: one copy in memory
         if view not in self._tensors:
-            self._tensors[view] = to_tensors(self.store, self.rows(view))
+            self._tensors[view] = to_tensors(self.store, self.rows(view), self.scaling)
         return self._tensors[view]

@@ -32,7 +32,7 @@ class Evaluator:
     def __init__(self, config: RunConfig, federation: Federation) -> None:
         self._federation = federation
         self.model: Classifier = build_model(config, federation.n_classes, federation.input_shape)
-        self._x, self._y = to_tensors(federation.store, federation.test)
+        self._x, self._y = to_tensors(federation.store, federation.test, federation.scaling)
         self.labels = {row_label(config, name): name for name in config.calibration}
         self._calibrations: dict[str, Any] = {
             row_label(config, name): registry.build("calibration", name, **(args or {}))

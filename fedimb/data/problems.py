@@ -1,0 +1,62 @@
+"""What is wrong with single rows of a source: collected with file, row and reason, then refused or left out."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from fedimb.errors import ConfigError, DataError
+
+ON_BAD = ("refuse", "skip")
+_SHOWN = 5
+T = TypeVar("T")
+
+
+class Problems:
+    """Bad rows of one source.
+
+    ``on_bad="refuse"`` reads on to count them all and then raises; ``skip`` leaves them out, counted and listed.
+
+    Args:
+        on_bad: ``refuse`` or ``skip``.
+
+    Attributes:
+        lines: one line per bad row, in the order found: ``place: reason``.
+    """
+
+    def __init__(self, on_bad: str = "refuse") -> None:
+        if on_bad not in ON_BAD:
+            raise ConfigError(f"data.on_bad={on_bad!r}: give refuse or skip")
+        self.on_bad = on_bad
+        self.lines: list[str] = []
+
+    def add(self, place: object, reason: str) -> None:
+        """Note one bad row.
+
+        Args:
+            place: where a person finds it, as in ``labels.csv row 17`` (the header is row 1) or an image's path.
+            reason: what is wrong and what would be right, one line.
+        """
+        self.lines.append(f"{place}: {reason}")
+
+    def guard(self, place: object, read: Callable[[], T]) -> T | None:
+        """``read()``, or None with its DataError noted under ``place``."""
+        try:
+            return read()
+        except DataError as error:
+            self.add(place, str(error))
+            return None
+
+    def settle(self, rows_left: int) -> tuple[str, ...]:
+        """After the last row: what was left out (empty when nothing was bad).
+
+        Raises:
+            DataError: on_bad is refuse and a row is bad, or no row is left.
+        """
+        if not self.lines:
+            return ()
+        count = f"{len(self.lines)} bad row{'s' * (len(self.lines) > 1)}"
+        shown = "; ".join(self.lines[:_SHOWN]) + (" ..." if len(self.lines) > _SHOWN else "")
+        if self.on_bad == "refuse":
+            raise DataError(f"{count}: {shown} (mend them, or leave them out with data.on_bad=skip)")
+        if rows_left == 0:
+            raise DataError(f"{count} and no good one: {shown}")
+        return tuple(self.lines)

@@ -1,0 +1,59 @@
+"""Centre, scale and impute the columns of a table by statistics that clients can sum: no row leaves its site."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """``(x - mean) / deviation`` per column, missing values becoming 0: the mean.
+
+    Attributes:
+        mean: [F] float32; 0 for a column left alone.
+        deviation: [F] float32 > 0; 1 for a column left alone, and for one that does not vary.
+    """
+
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rows [n, F] float32 -> scaled rows, a new array without NaN."""
+        out: NDArray[np.float32] = np.nan_to_num((x - self.mean) / self.deviation, copy=False, nan=0.0)
+        return out
+
+    def facts(self) -> dict[str, Any]:
+        """As plain lists, for JSON: a float32 goes through JSON unchanged."""
+        return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
+
+    @staticmethod
+    def from_facts(facts: dict[str, Any]) -> "Scaling":
+        """Inverse of `facts`."""
+        return Scaling(np.array(facts["mean"], np.float32), np.array(facts["deviation"], np.float32))
+
+
+def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What one client would send: [3, F] number of values present, their sum, their sum of squares."""
+    values = np.asarray(x, dtype=np.float64)
+    present = ~np.isnan(values)
+    values = np.where(present, values, 0.0)
+    sums: NDArray[np.float64] = np.stack([present.sum(0).astype(np.float64), values.sum(0), (values**2).sum(0)])
+    return sums
+
+
+def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.bool_]) -> Scaling:
+    """Mean and population deviation over all clients' training rows, from their `column_sums` alone. Source: ours.
+
+    Args:
+        clients: each [n_k, F], added in this order.
+        scaled: [F], the columns to change. One nobody has a value of becomes 0 everywhere.
+    """
+    count, total, squares = np.sum([column_sums(x) for x in clients], axis=0)
+    mean = np.where(scaled & (count > 0), total / np.maximum(count, 1), 0.0)
+    variance = np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0)
+    # Cancellation leaves about 1e-16 of the squares where a column is constant: that is no spread.
+    varies = scaled & (count > 0) & (variance > 1e-12 * np.maximum(mean**2, 1e-12))
+    deviation = np.where(varies, np.sqrt(variance), 1.0)
+    return Scaling(mean.astype(np.float32), deviation.astype(np.float32))
