@@ -1,0 +1,46 @@
+"""Focal loss: rows that are already right count less.
+
+Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4: FL(p_t) = -(1 - p_t)^gamma log(p_t), here with
+p_t the softmax probability of the label (the paper's p is a sigmoid per class). It weighs rows by how hard they are,
+not classes by how rare they are, and so corrects no imbalance by itself; the paper adds a class weight for that
+(eq. 5): see `class_balanced`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fedimb.registry import register
+from fedimb.training.losses.arguments import in_range
+
+
+def focal_rows(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """Focal loss of each row: logits [n, C] float32, labels [n] int64 -> [n] float32. gamma 0 is cross-entropy.
+
+    log(1 - p_t) comes from the other classes' logits: 1 - exp(log p_t) would be 0 for a row that is right beyond
+    doubt, where the slope of its power is infinite for gamma < 1.
+    """
+    total = logits.logsumexp(1)
+    label = labels[:, None]
+    log_p = logits.gather(1, label)[:, 0] - total
+    if gamma == 0:
+        return -log_p
+    others = logits.scatter(1, label, torch.finfo(logits.dtype).min)
+    return -log_p * (gamma * (others.logsumexp(1) - total)).exp()
+
+
+@register("loss", "focal", adjusts_logits=False, needs_prior=False, stackable=True)
+class Focal(nn.Module):
+    """Args:
+    gamma: focusing exponent, at least 0 (0: cross-entropy; the paper's best: 2).
+
+    Raises:
+        ConfigError: gamma negative or not finite.
+    """
+
+    def __init__(self, gamma: float = 2.0) -> None:
+        super().__init__()
+        self.gamma = in_range("focal", "gamma", gamma, 0)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
+        return focal_rows(logits, labels, self.gamma).mean()
