@@ -11,7 +11,7 @@ from fedimb.errors import ConfigError, nearest
 # What fedimb passes itself when it builds a part: not settable in YAML, not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {
     "source": ("on_bad",),
-    "partition": (),
+    "partition": ("patients", "sites", "site_names"),
     "model": ("n_classes", "input_shape"),
     "loss": ("n_classes", "prior", "local_counts", "round", "rounds"),
     "sampler": (),
@@ -42,7 +42,8 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     DataConfig.parse(config.data)
     parts: list[registry.Entry] = []
     checked: dict[str, Any] = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
-    for kind in ("partition", "model", "loss", "sampler"):
+    checked["partition"] = _partition(config.partition, config.clients.count, parts)
+    for kind in ("model", "loss", "sampler"):
         checked[kind] = _part(kind, getattr(config, kind), parts)
     augmentation = _list("augmentation", "local.augmentation", config.local.augmentation, parts)
     checked["local"] = config.local.model_copy(update={"augmentation": augmentation})
@@ -127,6 +128,15 @@ def _finite(node: Any, key: str = "") -> None:
 def _part(kind: str, config: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
     args = {key: value for key, value in config.items() if key != "name"}
     return {"name": config["name"], **_arguments(kind, config["name"], args, parts)}
+
+
+def _partition(config: dict[str, Any], clients: int, parts: list[registry.Entry]) -> dict[str, Any]:
+    """A partitioner, and where the minority goes after it."""
+    from fedimb.data.placement import KEYS, Placement
+
+    placement, rest = Placement.split(config)
+    placement.holders(clients)
+    return _part("partition", rest, parts) | {key: config[key] for key in KEYS if key in config}
 
 
 def _arguments(kind: str, name: str, args: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fedimb.data.longtail import SHAPES
+from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
 from fedimb.data.split import check_test_rule
 from fedimb.errors import ConfigError, nearest
@@ -57,8 +58,8 @@ class DataConfig:
 
 
 def partition_parts(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(name, arguments) of a `partition` group; ConfigError without a name."""
-    args = dict(raw)
+    """(name, the partitioner's arguments) of a `partition` group; ConfigError without a name or a wrong placement."""
+    _, args = Placement.split(raw)
     name = args.pop("name", None)
     if not isinstance(name, str):
         raise ConfigError("partition needs a name, for example partition: {name: dirichlet, alpha: 0.5}")

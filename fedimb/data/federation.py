@@ -13,6 +13,7 @@ from fedimb.data.config import DataConfig, partition_parts
 from fedimb.data.exposure import exposure
 from fedimb.data.federation_file import digest, read, write
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
+from fedimb.data.placement import Placement, place_minority
 from fedimb.data.scaling import Scaling, federated_scaling
 from fedimb.data.split import split_fraction, split_test
 from fedimb.data.store import Store, open_source, open_store
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fedimb.data.views import ClientData
 
 Rows = NDArray[np.int64]
+PARTITION_GIVEN = ("patients", "sites", "site_names")  # columns a partitioner may ask for, cut to the rows it deals
 log = logging.getLogger(__name__)
 
 
@@ -169,10 +171,12 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
         DataError: the data cannot be cut as asked.
     """
     config = DataConfig.parse(data)
+    placement, _ = Placement.split(partition)
     partition_name, partition_args = partition_parts(partition)
-    registry.check_args("partition", partition_name, partition_args, given=("patients", "sites"))
+    registry.check_args("partition", partition_name, partition_args, given=PARTITION_GIVEN)
     if clients < 1:
         raise ConfigError(f"clients.count={clients}: give at least 1")
+    holders = placement.holders(clients)
     source = config.source | {"on_bad": config.on_bad}
     store = open_source(source)
     y, names = np.asarray(store.y), store.class_names
@@ -188,10 +192,14 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
         log.warning("no training rows of class %s", ", ".join(names[c] for c in np.flatnonzero(wanted == 0)))
     minority = minority_classes(wanted, config.minority)
 
-    columns = {"patients": _take(store.patients, pool), "sites": _take(store.sites, pool)}
+    patients = _take(store.patients, pool)
+    columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
     partitioner = registry.build("partition", partition_name, given=columns, **partition_args)
     lists = partitioner(y[pool], clients, numpy_rng(seed, Stream.PARTITION))
-    _check_partition(lists, len(pool), clients, partition_name, columns["patients"])
+    _check_partition(lists, len(pool), clients, partition_name, patients)
+    if placement.rule is not None:
+        moves = numpy_rng(seed, Stream.PARTITION, 1)
+        lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
     held = [pool[np.sort(positions)] for positions in lists]
     counts = np.stack([np.bincount(y[rows], minlength=len(names)) for rows in held])
 

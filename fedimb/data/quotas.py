@@ -31,14 +31,19 @@ def largest_remainder(shares: NDArray[np.float64], total: int) -> NDArray[np.int
 
 
 def dirichlet_shares(alpha: float, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """One symmetric Dirichlet draw, [size] float64, sound for any alpha >= 1e-6.
+    """One symmetric Dirichlet draw, [size] float64, sound for any alpha >= 1e-6."""
+    gamma = np.exp(log_dirichlet_shares(alpha, size, rng))
+    return gamma / gamma.sum()
 
-    Drawn in logs: Gamma(alpha) = Gamma(alpha + 1) * U^(1 / alpha), log U being minus an exponential draw. At
-    alpha 1e-3 plain gamma draws all underflow to 0 and their ratio is NaN. Source: Marsaglia and Tsang 2000.
+
+def log_dirichlet_shares(alpha: float, size: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """The logs of one symmetric Dirichlet draw up to one added number: [size] float64, the largest 0, all finite.
+
+    Gamma(alpha) = Gamma(alpha + 1) * U^(1 / alpha), log U being minus an exponential draw. At alpha 1e-3 plain
+    gamma draws all underflow to 0 and their ratio is NaN. Source: Marsaglia and Tsang 2000.
     """
     log_gamma = np.log(rng.standard_gamma(alpha + 1.0, size)) - rng.standard_exponential(size) / alpha
-    gamma = np.exp(log_gamma - log_gamma.max())
-    return gamma / gamma.sum()
+    return log_gamma - log_gamma.max()
 
 
 def deal(weights: NDArray[np.int64], quotas: NDArray[np.int64]) -> NDArray[np.int64]:

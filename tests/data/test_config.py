@@ -1,6 +1,7 @@
 import pytest
 
 from fedimb.data.config import DataConfig, partition_parts
+from fedimb.data.placement import Placement
 from fedimb.errors import ConfigError
 
 
@@ -29,7 +30,8 @@ def test_wrong_settings_name_the_key_and_the_remedy(digits, change, says):
 def test_shipped_groups_are_valid(digits, table, dirichlet):
     assert DataConfig.parse(digits).n_max == 110
     assert DataConfig.parse(table).source["rows"] == 10_000
-    assert partition_parts(dirichlet) == ("dirichlet", {"alpha": 0.5})
+    assert partition_parts(dirichlet) == ("dirichlet", {"alpha": 0.5, "rounding": "largest_remainder"})
+    assert Placement.split(dirichlet)[0] == Placement(None, 0.2)
 
 
 def test_a_partition_needs_a_name():

@@ -3,6 +3,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -272,6 +273,38 @@ def test_a_partitioner_is_given_the_columns_it_names_and_checked(cohort):
         prepare(COHORT, {"name": "toy_sites"}, 3, 0)
 
 
+def test_minority_placement_moves_the_minority_alone(digits, dirichlet):
+    base = prepare(digits, dirichlet, 10, 0)
+    rare = list(base.minority)
+    rest = [c for c in range(10) if c not in rare]
+    shas = {base.sha}
+    for rule, clients, holders in (("spread", 0.2, 5), ("concentrated", 1, 1), ("absent", 9, 1)):
+        one = prepare(digits, {**dirichlet, "minority_placement": rule, "minority_clients": clients}, 10, 0)
+        assert one.minority == base.minority
+        assert np.array_equal(one.counts[:, rest], base.counts[:, rest])
+        assert one.counts.sum(axis=0).tolist() == base.counts.sum(axis=0).tolist()
+        assert (one.counts[:, rare] > 0).sum(axis=0).max() == holders  # the largest minority class has 5 rows
+        shas.add(one.sha)
+    assert len(shas) >= 3
+    assert prepare(digits, {**dirichlet, "minority_placement": None, "minority_clients": 3}, 10, 0).sha == base.sha
+
+
+def test_clients_by_site_take_the_sources_sites(toys):
+    class Wards(Cohort):
+        def fingerprint(self) -> str:
+            return "wards"
+
+        def load(self) -> SourceData:
+            return replace(super().load(), sites=np.arange(300) // 150, site_names=("p", "q"))
+
+    register("source", "wards")(Wards)
+    data = {**COHORT, "source": {"name": "wards"}}
+    one = prepare(data, {"name": "by_column"}, 2, 0)
+    assert [set(one.store.sites[rows]) for rows in one.train] == [{0}, {1}]
+    with pytest.raises(ConfigError, match=r"there are 2 \(p, q\); set clients.count=2"):
+        prepare(data, {"name": "by_column"}, 3, 0)
+
+
 @pytest.mark.parametrize(
     ("partition", "clients", "says"),
     [
@@ -279,6 +312,9 @@ def test_a_partitioner_is_given_the_columns_it_names_and_checked(cohort):
         ({"name": "dirichlet", "alfa": 1}, 10, "Did you mean 'alpha'"),
         ({"name": "dirichlet", "alpha": "x"}, 10, "alpha='x'"),
         ({"name": "dirichlet", "patients": [1]}, 10, "'patients'"),
+        ({"name": "by_column", "sites": [1]}, 10, "'sites' is passed by fedimb"),
+        ({"name": "iid", "minority_placement": "spred"}, 10, "Did you mean 'spread'"),
+        ({"name": "iid", "minority_placement": "absent", "minority_clients": 10}, 10, "at most 9 of 10"),
         ({"name": "iid"}, 0, "clients.count=0"),
     ],
 )

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedimb.data.partitioners.dirichlet import Dirichlet
+from fedimb.data.partitioners.dirichlet import Dirichlet, floor_cut
 from fedimb.data.quotas import dirichlet_shares, largest_remainder
 from fedimb.errors import ConfigError
 
@@ -46,3 +46,28 @@ def test_rows_of_a_class_are_shuffled_before_dealing():
 def test_refuses_an_alpha_without_a_distribution(alpha):
     with pytest.raises(ConfigError, match="alpha"):
         Dirichlet(alpha)
+
+
+def test_a_floor_cut_hands_every_remainder_to_the_last_client():
+    y = np.repeat(np.arange(50), 3)  # rare classes: 3 rows for 10 clients
+    counts = {
+        rounding: sum(
+            np.stack(
+                [
+                    np.bincount(y[rows], minlength=50)
+                    for rows in Dirichlet(100.0, rounding)(y, 10, np.random.default_rng(seed))
+                ]
+            )
+            for seed in range(3)
+        )
+        for rounding in ("largest_remainder", "floor")
+    }
+    assert counts["floor"][-1].tolist() == [9] * 50
+    assert counts["largest_remainder"][-1].sum() < 100  # a tenth of 450 is expected
+    with pytest.raises(ConfigError, match="rounding='ceil'"):
+        Dirichlet(rounding="ceil")
+
+
+def test_a_floor_cut_keeps_whole_shares():
+    assert floor_cut(np.array([0.29, 0.29, 0.42]), 100).tolist() == [29, 29, 42]
+    assert floor_cut(np.array([0.3, 0.3, 0.4]), 5).tolist() == [1, 1, 3]
