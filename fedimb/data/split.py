@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.folds import fold_of_rows
 from fedimb.errors import ConfigError, DataError, nearest
 
 Rows = NDArray[np.int64]
@@ -15,7 +16,10 @@ TEST_RULES: dict[str, tuple[str, ...]] = {
     "official": (),
     "balanced": ("per_class",),
     "stratified": ("fraction",),
+    "by_site": ("fraction",),
+    "fold": ("folds", "fold", "repeat"),
 }
+_LEAST = {"per_class": 1, "folds": 2, "fold": 0, "repeat": 0}
 
 
 def split_test(
@@ -25,8 +29,16 @@ def split_test(
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None = None,
     official: NDArray[np.bool_] | None = None,
+    sites: NDArray[np.int64] | None = None,
 ) -> tuple[Rows, Rows]:
-    """Cut the test set by ``{name: official | balanced | stratified}`` with ``per_class`` or ``fraction``.
+    """Cut the test set by one rule:
+
+    - ``official``: the source's own.
+    - ``balanced`` (``per_class``): as many rows of each class.
+    - ``stratified`` (``fraction``): that part of each class.
+    - ``by_site`` (``fraction``): that part of each class at each site, rounded half up, never a site's last row.
+    - ``fold`` (``folds``, ``fold``, ``repeat``): one of the disjoint folds that together are all rows
+      (`fedimb.data.folds`); drawn by ``repeat`` alone, so runs of any seed share them.
 
     Returns:
         (test, rest), sorted int64, disjoint. Together all rows, except that a balanced cut by patient
@@ -34,12 +46,17 @@ def split_test(
 
     Raises:
         ConfigError: unknown rule or argument, or a value out of range.
-        DataError: too few rows of a class, no official split, or an official split that parts a patient.
+        DataError: too few rows of a class, no official split, an official split that parts a patient, or
+            ``by_site`` without sites or with a patient at two of them.
     """
     check_test_rule(rule)
     n_classes = len(class_names)
     if rule["name"] == "official":
         return _official(official, patients)
+    if rule["name"] == "by_site":
+        return _by_site(y, class_names, rule["fraction"], rng, patients, sites)
+    if rule["name"] == "fold":
+        return _fold(y, class_names, rule, patients, sites)
     have = np.bincount(y, minlength=n_classes)
     if rule["name"] == "balanced":
         targets = np.full(n_classes, rule["per_class"], dtype=np.int64)
@@ -101,10 +118,14 @@ def check_test_rule(rule: dict[str, Any]) -> None:
             raise ConfigError(f"data.test ({name}) has no argument '{key}'.{nearest(key, TEST_RULES[name])}")
     for key in TEST_RULES[name]:
         value = rule.get(key)
-        if key == "per_class" and not (type(value) is int and value >= 1):  # type: True is no count
-            raise ConfigError(f"data.test.per_class={value!r}: give a whole number of at least 1")
+        if key in _LEAST and not (type(value) is int and value >= _LEAST[key]):  # type: True is no count
+            raise ConfigError(f"data.test.{key}={value!r}: give a whole number of at least {_LEAST[key]}")
         if key == "fraction" and not (isinstance(value, float) and 0 < value < 1):
             raise ConfigError(f"data.test.fraction={value!r}: give a number between 0 and 1")
+    if name == "fold" and rule["fold"] >= rule["folds"]:
+        raise ConfigError(
+            f"data.test.fold={rule['fold']}: folds={rule['folds']} are counted from 0 to {rule['folds'] - 1}"
+        )
 
 
 def _official(official: NDArray[np.bool_] | None, patients: NDArray[np.int64] | None) -> tuple[Rows, Rows]:
@@ -118,6 +139,49 @@ def _official(official: NDArray[np.bool_] | None, patients: NDArray[np.int64] | 
                 f"use data.test={{name: stratified, fraction: .2}}, which cuts by patient"
             )
     return np.flatnonzero(official), np.flatnonzero(~official)
+
+
+def _by_site(
+    y: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    fraction: float,
+    rng: np.random.Generator,
+    patients: NDArray[np.int64] | None,
+    sites: NDArray[np.int64] | None,
+) -> tuple[Rows, Rows]:
+    if sites is None:
+        raise DataError("data.test=by_site needs a source that names sites; use {name: stratified, fraction: 0.2}")
+    if patients is not None:
+        pairs = np.unique(np.stack([patients, sites], axis=1), axis=0)
+        if len(pairs) > len(np.unique(patients)):
+            raise DataError("a patient has rows at two sites, so data.test=by_site would part it; use stratified")
+    parts = [split_fraction(np.flatnonzero(sites == s), y, fraction, rng, patients) for s in np.unique(sites)]
+    rest, test = (np.sort(np.concatenate(side)) for side in zip(*parts, strict=True))
+    _refuse_without(y, class_names, test, f"a test set of {fraction} of each site")
+    return test, rest
+
+
+def _fold(
+    y: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    rule: dict[str, Any],
+    patients: NDArray[np.int64] | None,
+    sites: NDArray[np.int64] | None,
+) -> tuple[Rows, Rows]:
+    inside = fold_of_rows(y, rule["folds"], rule["repeat"], patients, sites) == rule["fold"]
+    test, rest = np.flatnonzero(inside), np.flatnonzero(~inside)
+    # A class with fewer rows than folds is absent from some test sets; pooled over the folds it is whole.
+    _refuse_without(y, class_names, rest, f"training beside fold {rule['fold']} of {rule['folds']}")
+    return test, rest
+
+
+def _refuse_without(y: NDArray[np.int64], class_names: tuple[str, ...], side: Rows, what: str) -> None:
+    have, there = (np.bincount(part, minlength=len(class_names)) for part in (y, y[side]))
+    for c in np.flatnonzero((have > 0) & (there == 0)):
+        raise DataError(
+            f"class '{class_names[c]}' has {have[c]} rows and {what} gets none of them; "
+            f"change data.test or leave the class out of the source"
+        )
 
 
 def _share(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:

@@ -128,9 +128,67 @@ def test_validation_is_disjoint_and_never_takes_a_class_whole(y, fraction, seed,
         assert np.bincount(y[out], minlength=len(had)).tolist() == wanted.tolist()
 
 
+def test_by_site_takes_the_fraction_of_each_class_at_each_site():
+    y = np.tile(np.repeat([0, 1], [20, 10]), 2)
+    sites = np.repeat([0, 3], 30)
+    test, rest = split_test(y, NAMES[:2], {"name": "by_site", "fraction": 0.2}, rng(), sites=sites)
+    for site in (0, 3):
+        assert np.bincount(y[test[sites[test] == site]]).tolist() == [4, 2]
+    assert np.sort(np.concatenate([test, rest])).tolist() == list(range(60))
+
+
+def test_by_site_keeps_whole_patients_and_their_sites():
+    y, patients = np.arange(300) % 3, np.arange(300) // 5
+    sites = patients % 4
+    test, rest = split_test(y, NAMES, {"name": "by_site", "fraction": 0.25}, rng(), patients, sites=sites)
+    assert not set(patients[test]) & set(patients[rest])
+    for site in range(4):
+        assert 0.15 < (sites[test] == site).sum() / (sites == site).sum() < 0.35
+
+
+@pytest.mark.parametrize(
+    ("patients", "sites", "says"),
+    [
+        (None, None, "needs a source that names sites"),
+        (np.array([1, 1, 2, 3]), np.array([0, 1, 0, 0]), "a patient has rows at two sites"),
+        (None, np.array([0, 1, 0, 1]), "class 'a' has 2 rows and a test set of 0.2 of each site gets none"),
+    ],
+)
+def test_by_site_that_cannot_be_cut_is_refused(patients, sites, says):
+    with pytest.raises(DataError, match=says):
+        split_test(np.array([0, 0, 1, 1]), NAMES, {"name": "by_site", "fraction": 0.2}, rng(), patients, sites=sites)
+
+
+def test_a_fold_is_the_same_for_every_run_seed_and_another_for_every_repeat():
+    y = np.arange(60) % 3
+    fold = {"name": "fold", "folds": 5, "fold": 2, "repeat": 0}
+    test, rest = split_test(y, NAMES, fold, rng(0))
+    assert np.array_equal(test, split_test(y, NAMES, fold, rng(7))[0])
+    assert not np.array_equal(test, split_test(y, NAMES, fold | {"repeat": 1}, rng(0))[0])
+    assert np.sort(np.concatenate([test, rest])).tolist() == list(range(60))
+    assert np.bincount(y[test]).tolist() == [4, 4, 4]
+
+
+def test_a_fold_that_takes_a_class_whole_is_refused():
+    y = np.array([0, 0, 0, 0, 0, 1])
+    says = []
+    for fold in range(2):
+        try:
+            split_test(y, NAMES[:2], {"name": "fold", "folds": 2, "fold": fold, "repeat": 0}, rng())
+        except DataError as error:
+            says.append(str(error))
+    assert len(says) == 1
+    assert "class 'b' has 1 rows and training beside fold" in says[0]
+
+
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
+        ({"name": "by_site", "fraction": 2}, "fraction=2: give a number between 0 and 1"),
+        ({"name": "fold", "folds": 1, "fold": 0, "repeat": 0}, "folds=1: give a whole number of at least 2"),
+        ({"name": "fold", "folds": 5, "fold": 5, "repeat": 0}, "fold=5: folds=5 are counted from 0 to 4"),
+        ({"name": "fold", "folds": 5, "fold": 0}, "repeat=None: give a whole number of at least 0"),
+        ({"name": "fold", "folds": 5, "fold": True, "repeat": 0}, "fold=True"),
         ({"name": "balance"}, "Did you mean 'balanced'"),
         ({"name": "balanced", "perclass": 3}, "no argument 'perclass'. Did you mean 'per_class'"),
         ({"name": "balanced"}, "per_class=None"),

@@ -1,0 +1,79 @@
+"""Cross-validation: rows dealt into folds once per repeat, stratified by class and site, patients kept whole."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.errors import DataError
+from fedimb.seeds import Stream, numpy_rng
+
+_FOLDS = 1  # client slot of the SPLIT stream: no run's own test split draws from (0, SPLIT, repeat, 1)
+
+
+def fold_of_rows(
+    y: NDArray[np.int64],
+    folds: int,
+    repeat: int,
+    patients: NDArray[np.int64] | None = None,
+    sites: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """[n] int64, the fold 0..folds-1 of each row: the same for every run seed, so folds of different runs fit.
+
+    Without patients, the folds' sizes differ by at most one row within each class at each site, within each
+    class, and in all. With patients, a patient goes to the fold that has least of what it brings.
+    Source: repeated stratified k-fold cross-validation; the dealing is ours.
+
+    Args:
+        y: [n] labels.
+        folds: >= 2.
+        repeat: >= 0; another repeat deals anew.
+        patients, sites: [n] ids, or None.
+
+    Raises:
+        DataError: fewer rows or patients than folds.
+    """
+    rng = numpy_rng(0, Stream.SPLIT, round=repeat, client=_FOLDS)
+    where = np.zeros_like(y) if sites is None else sites
+    _, stratum = np.unique(np.stack([y, where]), axis=1, return_inverse=True)  # by class, then by site
+    if patients is None:
+        units, of_row = len(y), None
+    else:
+        found, of_row = np.unique(patients, return_inverse=True)
+        units = len(found)
+    if units < folds:
+        raise DataError(
+            f"{units} {'rows' if of_row is None else 'patients'} cannot fill {folds} folds; use fewer folds"
+        )
+    if of_row is None:
+        return _deal(stratum, folds, rng)
+    return _deal_units(stratum, of_row, units, folds, rng)[of_row]
+
+
+def _deal(stratum: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    # One deck, stratum after stratum: any run of neighbours in it (a stratum, a class, all) is shared out evenly.
+    shuffled = rng.permutation(len(stratum))
+    deck = shuffled[np.argsort(stratum[shuffled], kind="stable")]
+    fold = np.empty(len(stratum), dtype=np.int64)
+    fold[deck] = rng.permutation(folds)[np.arange(len(deck)) % folds]
+    return fold
+
+
+def _deal_units(
+    stratum: NDArray[np.int64], of_row: NDArray[np.int64], units: int, folds: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """[units] fold per patient. The greedy rule of stratified group k-fold: large and rare patients first."""
+    total = np.bincount(stratum)
+    table = np.zeros((units, len(total)))
+    np.add.at(table, (of_row, stratum), 1.0)
+    share = table / total  # of all rows of a stratum, what each patient holds
+    got = np.zeros((folds, len(total)))
+    rows = np.zeros(folds)
+    fold = np.empty(units, dtype=np.int64)
+    shuffled = rng.permutation(units)
+    for unit in shuffled[np.argsort(-share[shuffled].max(axis=1), kind="stable")]:
+        # What a fold would hold of the strata this patient has, then its size: an empty fold wins the tie.
+        crowded = np.round((got[:, table[unit] > 0] * share[unit, table[unit] > 0]).sum(axis=1), 9)
+        best = int(np.lexsort((rows, crowded))[0])
+        fold[unit] = best
+        got[best] += share[unit]
+        rows[best] += table[unit].sum()
+    return fold
