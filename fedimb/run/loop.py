@@ -187,9 +187,8 @@ class Loop:
         self.exchange.versions.message += 1
         nodes = {self.exchange.roster.node(c): c for c in cohort.asked}
         orders = model.configure(server_round, nodes)
-        orders = self.exchange.complete(
-            orders, server_round, model.buffers, self._sent_counts(), evaluate=self._evaluate_clients, model=step.model
-        )
+        about = {"evaluate": self._evaluate_clients, "model": step.model, "resets": self.progress.resets}
+        orders = self.exchange.complete(orders, server_round, model.buffers, self._sent_counts(), **about)
         outcome = self.exchange.send("train", orders, cohort.lost, model.linear, f"round {server_round}")
         aggregated = model.aggregate(server_round, outcome, orders)
         if "train_loss" in aggregated:

@@ -78,6 +78,7 @@ def train_locally(model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, gene
     trained = parameters + [p for p in spec.loss.parameters() if p.requires_grad]
     optimizer = build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
     for term in spec.terms:
+        term.on_rows(y)
         term.setup(model, parameters)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
@@ -91,6 +92,8 @@ def train_locally(model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, gene
         labels, inputs = y[rows], x[rows]
         for augment in spec.augmentations:
             inputs = augment(inputs, labels, x, y, generator)
+        for term in spec.terms:
+            term.on_batch(inputs)
         features = model.features(inputs)
         logits = model.head(features)
         loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)

@@ -1,0 +1,70 @@
+"""Distillation from the received model: a client that forgets what others know is held to it.
+
+Li and Hoiem, "Learning without Forgetting", TPAMI 2018; Shuai et al., "BalanceFL", IPSN 2022 (knowledge inheritance);
+Guo et al., "FedVLS", AAAI 2025 (vacant-class distillation). The teacher is a copy of the weights the client
+received, so nothing further is sent.
+"""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div, log_softmax
+
+from fedimb.registry import register
+from fedimb.training.terms.base import LocalTerm
+
+
+@register("term", "distil", stackable=False)
+class Distil(LocalTerm):
+    """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)), the batch mean over logits z of the model trained and t of
+    the model received (in evaluation mode); T^2 keeps the gradient's size the same for every T.
+
+    Args:
+        weight: lambda, >= 0 and finite.
+        temperature: T, > 0 and finite.
+        absent_only: softmax over the classes of which this client trains on no row, as BalanceFL and FedVLS do. The
+            term is then 0 for a client that lacks fewer than two classes: one class alone always has probability 1.
+
+    Raises:
+        ValueError: any other weight or temperature.
+    """
+
+    def __init__(self, weight: float = 1.0, temperature: float = 2.0, absent_only: bool = False) -> None:
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"distil weight must be >= 0 and finite; got {weight}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"distil temperature must be > 0 and finite; got {temperature}")
+        self.weight, self.temperature, self.absent_only = weight, temperature, absent_only
+        self._teacher: nn.Module | None = None
+        self._present = self._target = torch.zeros(0)
+
+    def on_rows(self, labels: Tensor) -> None:
+        """Remember which classes are held."""
+        self._present = labels.unique()
+
+    def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
+        """Copy the received model."""
+        self._teacher = copy.deepcopy(model).eval().requires_grad_(False) if self.weight else None
+
+    @torch.no_grad()
+    def on_batch(self, inputs: Tensor) -> None:
+        """The teacher's logits [b, C]."""
+        if self._teacher is not None:
+            self._target = self._teacher(inputs)
+
+    def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:
+        """The weighted divergence, or None where there is nothing to distil."""
+        if self._teacher is None:
+            return None
+        target = self._target
+        if self.absent_only:
+            absent = torch.ones(logits.shape[1], dtype=torch.bool)
+            absent[self._present] = False
+            if int(absent.sum()) < 2:
+                return None
+            logits, target = logits[:, absent], target[:, absent]
+        ours, theirs = (log_softmax(z / self.temperature, dim=1) for z in (logits, target))
+        divergence = kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        return self.weight * self.temperature**2 * divergence
