@@ -1,0 +1,39 @@
+"""Class-balanced loss: each row weighs inversely to the effective number of samples of its class.
+
+Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019: w_c = (1 - beta) / (1 - beta^n_c),
+rescaled to sum to the number of classes, times the softmax cross-entropy (section 4.1) or the focal loss (section
+4.3, here with the softmax probability of the label). beta 0 is no weighting, beta -> 1 is 1 / n_c.
+"""
+
+import numpy as np
+from torch import Tensor, nn
+
+from fedimb.registry import register
+from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.class_weights import effective_number_weights
+from fedimb.training.losses.focal import focal_rows
+
+
+@register("loss", "class_balanced", adjusts_logits=False, needs_prior=True, stackable=True)
+class ClassBalanced(nn.Module):
+    """Args:
+    prior: class counts [C] (given by fedimb). A class nobody holds weighs as the rarest class somebody holds.
+    beta: 0 <= beta < 1; the paper tries .9, .99, .999 and .9999.
+    gamma: focusing exponent of the focal loss, at least 0; 0: cross-entropy.
+
+    Raises:
+        ConfigError: beta or gamma outside its range.
+        ValueError: unusable counts.
+    """
+
+    weights: Tensor
+
+    def __init__(self, prior: np.ndarray, beta: float = 0.999, gamma: float = 0.0) -> None:
+        super().__init__()
+        in_range("class_balanced", "beta", beta, 0, 1, high_allowed=False)
+        self.gamma = in_range("class_balanced", "gamma", gamma, 0)
+        self.register_buffer("weights", effective_number_weights(prior, beta), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
+        return (self.weights[labels] * focal_rows(logits, labels, self.gamma)).mean()

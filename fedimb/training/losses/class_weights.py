@@ -1,0 +1,64 @@
+"""Class weights from counts, and the loss of weighted rows: shared by the losses that re-weight."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fedimb.training.prior import class_prior
+
+Over = Literal["classes", "rows"]
+
+
+def filled_counts(counts: np.ndarray) -> np.ndarray:
+    """Counts [C] -> counts [C] float64 in which a class nobody holds has those of the rarest class somebody holds.
+
+    The rule of `class_prior`. Raises ValueError where that does.
+    """
+    class_prior(counts)
+    counts = np.asarray(counts, dtype=np.float64)
+    filled: np.ndarray = np.where(counts > 0, counts, counts[counts > 0].min())
+    return filled
+
+
+def mean_one(weights: np.ndarray, counts: np.ndarray, over: Over = "classes") -> Tensor:
+    """Weights [C] rescaled to mean 1, as a float32 tensor [C].
+
+    Args:
+        weights: one per class, positive.
+        counts: rows of each class; a class without rows takes no part in the mean.
+        over: ``classes``: mean over the classes that have rows; ``rows``: mean over the counted rows, so that the
+            size of the loss, and with it the fitting learning rate, stays that of cross-entropy.
+
+    Raises:
+        ValueError: another ``over``.
+    """
+    if over not in ("classes", "rows"):
+        raise ValueError(f"weights can have mean 1 over 'classes' or 'rows', not over {over!r}")
+    counts = np.asarray(counts, dtype=np.float64)
+    share = counts if over == "rows" else (counts > 0).astype(np.float64)
+    return torch.from_numpy(weights * share.sum() / (weights * share).sum()).to(torch.float32)
+
+
+def effective_number_weights(counts: np.ndarray, beta: float) -> Tensor:
+    """Counts [C] and 0 <= beta < 1 -> weights [C] float32 with mean 1 over the classes that have rows.
+
+    Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019: (1 - beta) / (1 - beta^n_c),
+    then rescaled so that they sum to the number of classes (section 4).
+    """
+    filled = filled_counts(counts)
+    if beta == 0:
+        return torch.ones(len(filled))
+    # 1 - beta^n without the cancellation that beta near 1 brings
+    return mean_one((1 - beta) / -np.expm1(filled * np.log(beta)), counts)
+
+
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Mean over rows of w_y * cross-entropy: logits [n, C], labels [n], weights [C] -> scalar.
+
+    Not `cross_entropy(weight=...)`, which divides by the batch's own weights: there a batch of rare rows alone
+    counts no more than a batch of common ones, and a batch of one row is not weighted at all.
+    """
+    return (weights[labels] * cross_entropy(logits, labels, reduction="none")).mean()

@@ -1,0 +1,75 @@
+"""LDAM with deferred re-weighting: larger margins for rarer classes, class weights only in the last rounds.
+
+Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019:
+l(y, z) = -log( exp(s (z_y - D_y)) / (exp(s (z_y - D_y)) + sum over c != y of exp(s z_c)) ), D_c = C n_c^(-1/4), C such
+that the largest margin is ``max_margin``; re-weighting (DRW) as in their algorithm 1, here counted in global rounds.
+
+The margins mean something only for logits of a fixed size: z should be the cosine of unit features and unit
+classifier rows (a cosine head without a scale of its own, as s is applied here). With a plain linear head a model
+outgrows the margins, and s multiplies its gradients: use scale 1 there, or another loss.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedimb.errors import ConfigError
+from fedimb.registry import register
+from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.class_weights import effective_number_weights, filled_counts, weighted_cross_entropy
+
+
+def reweighted(round: int, rounds: int, drw_start: float) -> bool:
+    """Whether a round (1-based, of ``rounds``) comes after the first ``drw_start * rounds`` rounds, rounded up.
+
+    The tolerance keeps 0.55 * 100 = 55.00000000000001 from taking round 56 away.
+    """
+    return round > math.ceil(drw_start * rounds - 1e-9)
+
+
+@register("loss", "ldam", adjusts_logits=True, needs_prior=True, stackable=True)
+class LDAM(nn.Module):
+    """Args:
+    prior: class counts [C] (given by fedimb). A class nobody holds has the margin and weight of the rarest held.
+    max_margin: margin of the rarest class, at least 0.
+    scale: factor s on the logits, more than 0.
+    drw_start: share of the rounds, 0 to 1, trained without class weights; 1: never weighted, 0: always.
+    beta: of the weights (1 - beta) / (1 - beta^n_c), 0 <= beta < 1; their mean is 1 over the classes that have rows.
+    round, rounds: this round, 1-based, and their number (given by fedimb).
+
+    Raises:
+        ConfigError: an argument outside its range.
+        ValueError: unusable counts.
+    """
+
+    margins: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        prior: np.ndarray,
+        max_margin: float = 0.5,
+        scale: float = 30.0,
+        drw_start: float = 0.8,
+        beta: float = 0.9999,
+        round: int = 1,
+        rounds: int = 1,
+    ) -> None:
+        super().__init__()
+        counts = filled_counts(prior)
+        margins = in_range("ldam", "max_margin", max_margin, 0) * (counts / counts.min()) ** -0.25
+        if in_range("ldam", "scale", scale, 0) == 0:
+            raise ConfigError("loss 'ldam': scale=0: all logits would be 0; the paper's is 30")
+        self.scale = scale
+        in_range("ldam", "drw_start", drw_start, 0, 1)
+        in_range("ldam", "beta", beta, 0, 1, high_allowed=False)
+        weights = effective_number_weights(prior, beta if reweighted(round, rounds, drw_start) else 0.0)
+        self.register_buffer("margins", torch.from_numpy(margins).to(torch.float32), persistent=False)
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows (see `weighted_cross_entropy`)."""
+        lowered = logits.scatter_add(1, labels[:, None], -self.margins[labels][:, None])
+        return weighted_cross_entropy(self.scale * lowered, labels, self.weights)

@@ -1,0 +1,46 @@
+"""Vector scaling: logits multiplied and shifted by class before the cross-entropy.
+
+Kini et al., "Label-Imbalanced and Group-Sensitive Classification under Overparameterization", NeurIPS 2021, the
+multiclass VS loss with weights omega = 1:
+l(y, z) = -log( exp(g_y z_y + i_y) / sum_c exp(g_c z_c + i_c) ), with their g_c = (n_c / n_max)^gamma (smaller for rare
+classes, whose logits must then grow: it acts late in training) and i_c = tau log pi_c (it acts early). gamma 0 is
+logit adjustment, gamma 0 with tau 1 balanced softmax, tau 0 the class-dependent temperatures of Ye et al. 2020.
+Predictions use the logits as they are.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedimb.registry import register
+from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.class_weights import filled_counts
+from fedimb.training.prior import log_prior
+
+
+@register("loss", "vs", adjusts_logits=True, needs_prior=True, stackable=True)
+class VectorScaling(nn.Module):
+    """Args:
+    prior: class counts [C] (given by fedimb). A class nobody holds is treated as the rarest class somebody holds.
+    gamma: exponent of the factors, at least 0; useful values are small (.05 to .3).
+    tau: strength of the shift, at least 0.
+
+    Raises:
+        ConfigError: gamma or tau negative or not finite.
+        ValueError: unusable counts.
+    """
+
+    factor: Tensor
+    shift: Tensor
+
+    def __init__(self, prior: np.ndarray, gamma: float = 0.15, tau: float = 1.0) -> None:
+        super().__init__()
+        counts = filled_counts(prior)
+        factor = (counts / counts.max()) ** in_range("vs", "gamma", gamma, 0)
+        self.register_buffer("factor", torch.from_numpy(factor).to(torch.float32), persistent=False)
+        self.register_buffer("shift", in_range("vs", "tau", tau, 0) * log_prior(prior), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
+        return cross_entropy(logits * self.factor + self.shift, labels)

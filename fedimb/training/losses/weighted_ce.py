@@ -1,0 +1,33 @@
+"""Weighted cross-entropy: each row weighs inversely to the size of its class.
+
+l = -w_y log p_y with w_c proportional to 1 / n_c (the classical cost-sensitive baseline; King & Zeng, "Logistic
+Regression in Rare Events Data", 2001). With tiny n_c it has a high variance from seed to seed.
+"""
+
+import numpy as np
+from torch import Tensor, nn
+
+from fedimb.registry import register
+from fedimb.training.losses.class_weights import Over, filled_counts, mean_one, weighted_cross_entropy
+
+
+@register("loss", "weighted_ce", adjusts_logits=False, needs_prior=True, stackable=True)
+class WeightedCrossEntropy(nn.Module):
+    """Args:
+    prior: class counts [C] (given by fedimb). A class nobody holds weighs as the rarest class somebody holds.
+    mean_over: what the weights have mean 1 over: ``classes`` (those with rows; no weight exceeds their number) or
+        ``rows`` (of the counts: over all of them the loss is then the mean of the classes' mean cross-entropies).
+
+    Raises:
+        ValueError: unusable counts, or another ``mean_over``.
+    """
+
+    weights: Tensor
+
+    def __init__(self, prior: np.ndarray, mean_over: Over = "classes") -> None:
+        super().__init__()
+        self.register_buffer("weights", mean_one(1 / filled_counts(prior), prior, mean_over), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows (see `weighted_cross_entropy`)."""
+        return weighted_cross_entropy(logits, labels, self.weights)
