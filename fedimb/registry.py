@@ -127,9 +127,15 @@ def _load_installed(kind: str, name: str) -> None:
 
 
 def get(kind: str, name: str) -> Entry:
-    """The registered entry. Raises ConfigError with the nearest valid name."""
+    """The registered entry; for a model, a dotted path names a class of the user's own (`fedimb.config.target`).
+
+    Raises ConfigError with the nearest valid name."""
+    from fedimb.config.target import is_path, load_target
+
     if kind not in KINDS:
         raise ConfigError(f"no kind '{kind}'.{nearest(kind, KINDS)}")
+    if kind == "model" and is_path(name):
+        return Entry(kind, name, load_target(name))
     if (kind, name) not in _entries:
         module = f"{KINDS[kind]}.{name}"
         if name.isidentifier() and importlib.util.find_spec(module) is not None:

@@ -34,6 +34,8 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[
         groups, values = _sort_words(overrides, catalogue)
         config = deepcopy(_base(catalogue, groups))
     for key, value in values:
+        if _own_model(key, value):
+            config["model"] = {}  # it replaces the chosen model whole
         set_value(config, key, value)
     return _resolved(config)
 
@@ -56,11 +58,16 @@ def _sort_words(words: Sequence[str], catalogue: Catalogue) -> tuple[list[str], 
             )
         if override.package is not None:
             raise ConfigError(f"cannot use '{word}': '@' is not supported; write {key}=<name>")
-        if options := catalogue.options(key):
+        if not _own_model(key, override.value()) and (options := catalogue.options(key)):
             groups.append(_group_choice(word, key, override.value(), options))
         else:
             values.append((key, override.value()))
     return groups, values
+
+
+def _own_model(key: str, value: Any) -> bool:
+    """A class by its path, ``model={_target_: my_module.MyNet}``: no choice of a YAML file."""
+    return key == "model" and isinstance(value, dict) and "_target_" in value
 
 
 def _parsed(word: str) -> Any:

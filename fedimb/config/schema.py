@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from fedimb.config.target import is_path
+
 
 class Strict(BaseModel):
     """Unknown keys refused, no coercion but int to float, no NaN or infinity, read-only."""
@@ -70,6 +72,15 @@ def _named(value: Any) -> Any:
     return value
 
 
+def _modelled(value: Any) -> Any:
+    if not isinstance(value, dict) or "_target_" not in value:
+        return _named(value)
+    path = value["_target_"]
+    if "name" in value or not isinstance(path, str) or not is_path(path):
+        raise PydanticCustomError("modelled", "a name or a class as in {_target_: my_module.MyNet}, one of the two")
+    return {"name": path, **{key: item for key, item in value.items() if key != "_target_"}}
+
+
 def _sourced(value: Any) -> Any:
     if not isinstance(value, dict):
         raise PydanticCustomError("sourced", "a mapping with source.name")
@@ -94,6 +105,7 @@ def _chosen(value: Any) -> Any:
 
 
 Part = Annotated[dict[str, Any], BeforeValidator(_named)]
+Model = Annotated[dict[str, Any], BeforeValidator(_modelled)]
 Parts = Annotated[dict[str, dict[str, Any]], BeforeValidator(_chosen)]  # in order: outermost first
 Data = Annotated[dict[str, Any], BeforeValidator(_sourced)]
 
@@ -103,7 +115,7 @@ class RunConfig(Strict):
 
     data: Data
     partition: Part
-    model: Part
+    model: Model
     strategy: Parts
     aggregator: Part
     loss: Part

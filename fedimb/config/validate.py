@@ -6,6 +6,7 @@ from typing import Any, get_args
 from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
 from fedimb.config.schema import RunConfig
+from fedimb.config.target import is_path
 from fedimb.errors import ConfigError, nearest
 
 # What fedimb passes itself when it builds a part: not settable in YAML, not missing when absent there.
@@ -18,7 +19,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "term": (),
     "augmentation": (),
     "calibration": ("prior", "minority"),
-    "aggregator": (),
+    "aggregator": ("n_clients",),
     "strategy": ("inner",),
     "client": (),
 }
@@ -40,6 +41,11 @@ def validate(raw: dict[str, Any]) -> RunConfig:
 
     config = _shaped(raw)
     DataConfig.parse(config.data)
+    if is_path(config.model["name"]) and config.engine["name"] not in ("inline", "ray"):
+        raise ConfigError(
+            f"model '{config.model['name']}' is a class of this machine alone: use engine=inline or engine=ray, or "
+            "install it everywhere as a package with an entry point fedimb.model"
+        )
     parts: list[registry.Entry] = []
     checked: dict[str, Any] = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
     checked["partition"] = _partition(config.partition, config.clients.count, parts)

@@ -1,0 +1,45 @@
+"""A user's own model class by its dotted path: ``model={_target_: my_module.MyNet, width: 3}``.
+
+`_target_` is read into the part's ``name``; a name with dots is a path, so a run folder that stores the resolved
+configuration opens again as long as the class can be imported.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from fedimb.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from fedimb.models.base import Classifier
+
+
+def is_path(name: str) -> bool:
+    """Whether a part's name is a dotted path: ``my_module.MyNet`` is, ``mlp`` is not."""
+    return "." in name and all(word.isidentifier() for word in name.split("."))
+
+
+def load_target(path: str) -> "type[Classifier]":
+    """The class a dotted path names.
+
+    Raises:
+        ConfigError: its module cannot be imported, has no such class, or the class is no `Classifier`.
+    """
+    from fedimb.models.base import Classifier
+
+    module, _, attribute = path.rpartition(".")
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"model '{path}': no Python module '{error.name}'; install it or put its folder on PYTHONPATH"
+        ) from error
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise ConfigError(f"model '{path}': importing {module} failed: {type(error).__name__}: {error}") from error
+    found = getattr(loaded, attribute, None)
+    if not (isinstance(found, type) and issubclass(found, Classifier)):
+        own = {n for n, v in vars(loaded).items() if isinstance(v, type) and issubclass(v, Classifier)} - {"Classifier"}
+        what = f"{module} has no '{attribute}'" if found is None else f"'{attribute}' is no subclass of it"
+        raise ConfigError(
+            f"model '{path}': expected a subclass of fedimb.models.base.Classifier; {what}.{nearest(attribute, own)}"
+        )
+    return found
