@@ -76,12 +76,21 @@ def _two_cycles(c: Combination) -> str | None:
     return f"strategies '{cycling[0].name}' and '{cycling[1].name}' both repeat in cycles; at most one may"
 
 
+def _term_of_another_aggregator(c: Combination) -> str | None:
+    for term in c.having("needs_aggregator", "term"):
+        wanted = term.flags["needs_aggregator"]
+        if any(p.kind == "aggregator" and p.name != wanted for p in c.parts):
+            return f"term '{term.name}' needs what only aggregator '{wanted}' sends; use aggregator={wanted}"
+    return None
+
+
 RULES: tuple[Rule, ...] = (
     _double_correction,
     _prior_missing,
     _prior_stays_at_the_clients,
     _not_linear,
     _two_cycles,
+    _term_of_another_aggregator,
 )
 
 

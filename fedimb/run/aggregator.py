@@ -2,7 +2,8 @@
 
 Flower's strategies sample their own cohort, wait for ever for nodes, average everything they are shown and turn
 integers and float32 into float64. Here the loop chooses the cohort, the strategy sees trainable weights and one
-MetricRecord and nothing else, buffers are averaged apart, and results come back in the model's dtypes.
+MetricRecord and nothing else, buffers are averaged apart, and results come back in the model's dtypes. An aggregator
+that is not linear may name further records of the replies in its attribute ``reads``.
 """
 
 import gc
@@ -88,9 +89,11 @@ class Aggregator:
         else:
             replies = []
             total = LaneSum()
+            reads = getattr(chain(self.strategy)[-1], "reads", ())  # records an aggregator declares to read
             for a in usable:
                 arrays = self._in_order(dict(a.content.array_records[names.ARRAYS]), f"client {a.client}")
                 content = RecordDict({names.ARRAYS: ArrayRecord(arrays), names.METRICS: a.content[names.METRICS]})
+                content.update({key: a.content[key] for key in reads if key in a.content})
                 replies.append(Message(content, reply_to=by_client[a.client]))
                 buffers = {k: v for k, v in a.content.items() if k == names.BUFFERS}
                 total.add_reply(a.metrics[WEIGHT], RecordDict(buffers))

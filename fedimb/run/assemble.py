@@ -25,16 +25,16 @@ from fedimb.run.view import RunView
 from fedimb.tracking.mlflow import Tracker
 
 
-def build_aggregator(config: RunConfig) -> Strategy:
-    """The configured aggregator, fresh."""
+def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
+    """The configured aggregator, fresh. ``n_clients``: those that hold data."""
     own = {k: v for k, v in config.aggregator.items() if k not in ("name", "terms")}
-    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], **own)
+    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], {"n_clients": n_clients}, **own)
     return strategy
 
 
-def build_method(config: RunConfig) -> tuple[Strategy, bool]:
+def build_method(config: RunConfig, n_clients: int) -> tuple[Strategy, bool]:
     """The configured methods around the aggregator, outermost first, and whether updates may be summed."""
-    strategy = build_aggregator(config)
+    strategy = build_aggregator(config, n_clients)
     linear = bool(registry.flags("aggregator", config.aggregator["name"]).get("linear", False))
     for method, args in reversed(config.strategy.items()):
         strategy = registry.build("strategy", method, {"inner": strategy}, **args)
@@ -84,11 +84,12 @@ def build_loop(
     progress: ProgressBar,
 ) -> tuple[Loop, FolderKeeper, Evaluator]:
     """Put a run's parts together; nothing runs yet."""
-    method, linear = build_method(config)
+    holders = sum(len(rows) > 0 for rows in federation.train)
+    method, linear = build_method(config, holders)
 
     def global_model(draw: int) -> Aggregator:
         if draw:  # after a Reset: the methods stay, with what they remember, around a fresh aggregator
-            cast(Any, chain(method)[-2]).inner = build_aggregator(config)
+            cast(Any, chain(method)[-2]).inner = build_aggregator(config, holders)
         model = build_model(config, federation.n_classes, federation.input_shape, draw)
         return Aggregator(method, linear, parameters_of(model), buffers_of(model))
 

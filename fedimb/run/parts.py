@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,8 +45,11 @@ def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...],
 
 
 def contracts_of(config: RunConfig) -> list[Contract]:
-    """The platform's contract, then one per method, outermost first."""
-    return [registry.build("contract", name) for name in ("platform", *config.strategy)]
+    """The platform's contract with what the aggregator's terms send, then one per method, outermost first."""
+    platform, *methods = (registry.build("contract", name) for name in ("platform", *config.strategy))
+    terms = [registry.flags("term", term["name"]) for term in config.aggregator.get("terms") or []]
+    sent = tuple(record for flags in terms for record in flags.get("sends", ()))
+    return [replace(platform, train=platform.train + sent), *methods]
 
 
 def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:

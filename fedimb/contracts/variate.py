@@ -1,0 +1,16 @@
+"""What the two halves of SCAFFOLD agree on: the aggregator `scaffold` and the local term `control_variate`."""
+
+from fedimb.contracts.base import Record
+
+VARIATE = Record(
+    "x.variate",
+    "arrays",
+    "change of the client's mean training gradient since its last round: as telling as a gradient",
+    "model",
+    dtypes=("float16", "float32", "float64"),
+    optional=True,
+)
+"""Down: the server's variate c by parameter name. Up: the client's change of c_k. No step, no variate."""
+
+SINCE = "variate-since"
+"""Scalar in the train message's config: the round in which c began at 0. A client's c_k is of use with that c alone."""
