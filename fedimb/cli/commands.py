@@ -1,23 +1,26 @@
-"""What each verb does. Imports are inside: ``fedimb --help`` must answer at once."""
+"""What run, demo, show and track do; other verbs have a file each. Imports are inside: help answers at once."""
 
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.facts import RunFacts
     from fedimb.run.result import RunResult
 
 
 def run(args: argparse.Namespace) -> int:
     """``fedimb run``."""
     if args.resume:
-        from fedimb.run.launch import resume
+        from fedimb.cli.find import find_run
+        from fedimb.errors import ConfigError
 
         if args.overrides:
-            from fedimb.errors import ConfigError
-
             raise ConfigError("--resume takes no settings: a run goes on with the configuration it was started with")
-        _print_result(resume(Path(args.resume)))
+        folder = find_run(args.resume)
+        from fedimb.run.launch import resume
+
+        _print_result(resume(folder))
         return 0
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
@@ -47,62 +50,50 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
-    """``fedimb show``."""
+    """``fedimb show``: a finished run's panel, or how far an unfinished one is and how to go on."""
+    from fedimb.cli.facts import read_facts
+    from fedimb.cli.find import find_run
+
+    facts = read_facts(find_run(args.run, args.output_dir))
+    if facts.status != "finished":
+        print("\n".join(_unfinished(facts)))
+        return 0
     from fedimb.run.result import RunResult
 
-    _print_result(RunResult.read(Path(args.run)))
+    _print_result(RunResult.read(facts.path))
     return 0
+
+
+def _unfinished(facts: "RunFacts") -> list[str]:
+    from fedimb.cli.facts import age, latest_scores, shown_age
+
+    lines = [
+        f"{', '.join(facts.labels) or facts.path.name}, seed {facts.seed}: {facts.status}",
+        f"rounds      {facts.done} of {facts.total}, last sign of life {shown_age(age(facts))} ago",
+    ]
+    if facts.reason:
+        lines.append(f"reason      {facts.reason}")
+    scores = latest_scores(facts.path)
+    if "macro_recall" in scores:
+        lines.append(
+            f"so far      macro recall {scores['macro_recall']:.3f}, minority recall {scores['minority_recall']:.3f}"
+            f" in round {facts.done}"
+        )
+    going = "it is being worked on" if facts.status == "running" else f"fedimb run --resume {facts.path}"
+    return [*lines, f"run folder  {facts.path}", f"go on       {going}"]
 
 
 def track(args: argparse.Namespace) -> int:
     """``fedimb track sync``."""
+    from fedimb.cli.find import find_run
+
+    folder = find_run(args.run, args.output_dir)
     from fedimb.tracking.mlflow import charts_link, sync
 
-    report = sync(Path(args.run))
+    report = sync(folder)
     print(f"sent {report.sent_points} points; {len(report.runs)} MLflow runs: {', '.join(report.runs)}")
     command, url = charts_link(report.uri, report.experiment)
     print(f"{command}\n{url}")
-    return 0
-
-
-_PLURALS = {
-    "strategies": "strategy",
-    "aggregators": "aggregator",
-    "losses": "loss",
-    "samplers": "sampler",
-    "calibrations": "calibration",
-    "terms": "term",
-    "models": "model",
-    "sources": "source",
-    "partitions": "partition",
-}
-
-
-def list(args: argparse.Namespace) -> int:
-    """``fedimb list [kind]``."""
-    import inspect
-
-    from fedimb import registry
-    from fedimb.errors import ConfigError, nearest
-
-    if args.kind == "combinations":
-        from fedimb.config.combinations import render_matrix
-
-        print(render_matrix())
-        return 0
-    kind = _PLURALS.get(args.kind, args.kind)
-    if kind is not None and kind not in _PLURALS.values():
-        raise ConfigError(f"no kind '{args.kind}'.{nearest(args.kind, [*_PLURALS, 'combinations'])}")
-    for plural, each in _PLURALS.items():
-        if kind not in (None, each):
-            continue
-        print(f"{plural}:")
-        for name in registry.names(each):
-            doc = inspect.getdoc(registry.get(each, name).factory) or ""
-            module = inspect.getmodule(registry.get(each, name).factory)
-            first = doc.splitlines()[0] if doc and not doc.startswith("Args:") else ""
-            about = first or (inspect.getdoc(module) or "").splitlines()[0]
-            print(f"  {name:18} {about}")
     return 0
 
 

@@ -1,11 +1,13 @@
 """``fedimb <verb>``: parse, dispatch, turn fedimb's errors into one line and an exit code."""
 
 import argparse
-import logging
+import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from fedimb import __version__
+from fedimb.cli.places import OUTPUT_DIR
 from fedimb.errors import FedimbError
 
 _RUN = """\
@@ -21,15 +23,45 @@ Run one configuration. Every setting is a key=value word; parts are chosen by na
 
 `fedimb list` names the parts, `fedimb run --show` prints the whole configuration."""
 
+_SHOW = """\
+Print a run: headline scores with intervals, recall per class from head to tail, where the model is.
+An unfinished run says how far it is and how to go on.
 
-def _parser() -> argparse.ArgumentParser:
+  fedimb show runs/default/fedavg-s0-103b96c9       a run folder
+  fedimb show 103b96c9                              the same by its hash, when runs/ holds one run with it
+  fedimb show fedavg-s0                             or by the beginning of its name, or a run id of MLflow"""
+
+
+VERBS = {
+    "list": ("fedimb.cli.listing", "list strategies, aggregators, losses, ... or the allowed combinations"),
+    "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
+    "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
+    "new": ("fedimb.cli.new", "write the pages of a method of your own"),
+    "ui": ("fedimb.cli.ui", "open MLflow's charts"),
+    "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),
+}
+"""Verbs with a file of their own: where its ``register(subparsers)`` is, and the line `fedimb --help` prints."""
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser, complete for the verb ``chosen`` only: importing every verb's file would slow each command down."""
     parser = argparse.ArgumentParser(
         prog="fedimb",
         description="Federated learning for the hard case: the class that matters is rare, no site has enough of it.",
     )
     parser.add_argument("--version", action="version", version=f"fedimb {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _register_running(verbs)
+    _register_looking(verbs)
+    for verb, (module, line) in VERBS.items():
+        if verb == chosen:
+            importlib.import_module(module).register(verbs)
+        else:
+            verbs.add_parser(verb, help=line)
+    return parser
 
+
+def _register_running(verbs: Any) -> None:
     run = verbs.add_parser(
         "run", help="run one configuration", description=_RUN, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -38,33 +70,42 @@ def _parser() -> argparse.ArgumentParser:
     mode = run.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="print what the run would cost, and stop")
     mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
-    mode.add_argument("--resume", metavar="RUN", help="go on with this run folder")
+    mode.add_argument("--resume", metavar="RUN", help="go on with this run")
 
     demo = verbs.add_parser("demo", help="compare five strategies on long-tailed digits (under five minutes)")
     demo.add_argument("overrides", nargs="*", metavar="key=value", help="settings applied to every row, e.g. rounds=10")
     demo.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds per row (default 3)")
 
-    listing = verbs.add_parser("list", help="list strategies, aggregators, losses, ... or the allowed combinations")
-    listing.add_argument("kind", nargs="?", help="one kind, e.g. losses; or 'combinations'")
 
-    track = verbs.add_parser("track", help="MLflow: send a run folder (again), or print the link to the charts")
+def _register_looking(verbs: Any) -> None:
+    show = verbs.add_parser(
+        "show",
+        help="print a run: headline scores and recall per class",
+        description=_SHOW,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    show.add_argument("run", metavar="RUN", help="folder, name or unique beginning")
+    show.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
+
+    track = verbs.add_parser("track", help="MLflow: send a run folder (again)")
     actions = track.add_subparsers(dest="action", metavar="ACTION", required=True)
     sync = actions.add_parser("sync", help="send what MLflow does not have yet; safe to repeat")
-    sync.add_argument("run", metavar="RUN", help="run folder")
-
-    show = verbs.add_parser("show", help="print a finished run: headline scores and recall per class")
-    show.add_argument("run", metavar="RUN", help="run folder")
-    return parser
+    sync.add_argument("run", metavar="RUN", help="folder, name or unique beginning")
+    sync.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``fedimb``. Returns the exit code: 0, 1 failed, 2 bad input, 75 waiting, 130 Ctrl-C."""
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = _parser(next((word for word in words if not word.startswith("-")), None)).parse_args(words)
+    import logging
+
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     from fedimb.cli import commands
 
+    handler = getattr(args, "handler", None) or getattr(commands, args.verb)
     try:
-        return int(getattr(commands, args.verb)(args) or 0)
+        return int(handler(args) or 0)
     except FedimbError as error:
         print(f"fedimb: {error}", file=sys.stderr)
         return error.exit_code

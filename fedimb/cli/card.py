@@ -1,0 +1,127 @@
+"""The model card beside predictions: what was trained, on what, and how far each class can be trusted. Markdown."""
+
+import math
+import time
+from collections.abc import Sequence
+
+import fedimb
+from fedimb.cli.scoring import Scored
+from fedimb.run.assemble import needs_counts
+from fedimb.run.folder import RunFolder
+from fedimb.run.result import RowResult, RunResult
+
+_FEW = 10  # test rows of a class below which its recall is hardly known
+
+
+def model_card(result: RunResult, scored: Scored) -> str:
+    """The card of a run's model as used for ``scored``, as Markdown ending with a newline."""
+    row = next(row for row in result.rows if row.label == scored.label)
+    parts = [
+        _heading(result, scored),
+        _headline(result, row, scored),
+        _classes(result, row),
+        _warnings(result, row, scored),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def _cell(text: object) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def _number(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.3f}"
+
+
+def _between(bounds: Sequence[float]) -> str:
+    return "-" if not bounds or math.isnan(bounds[0]) else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+
+
+def _heading(result: RunResult, scored: Scored) -> list[str]:
+    config = scored.config
+    packages = (RunFolder.open(result.folder).read_json("environment.json") or {}).get("packages", {})
+    prior = "none: no part of the run reads class counts"
+    if needs_counts(config):
+        prior = f"{config.prior.provenance} (view {config.prior.view}, weighting {config.prior.weighting})"
+    minority = ", ".join(result.class_names[c] for c in result.minority) or "none"
+    facts = {
+        "run": f"`{result.folder.parent.name}/{result.folder.name}`",
+        "row": scored.label,
+        "seed": result.seed,
+        "data trained on": ", ".join(f"{k}={v}" for k, v in config.data["source"].items()),
+        "clients": f"{config.clients.count}, partition {config.partition['name']}",
+        "rounds": config.rounds,
+        "calibration": scored.calibration,
+        "class prior": prior,
+        "minority classes": minority,
+        "data scored": f"{scored.source} ({len(scored.rows):,} rows)",
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "fedimb": f"{fedimb.__version__}, trained with {packages.get('fedimb', 'an unknown version')}",
+    }
+    rows = [[name, _cell(value)] for name, value in facts.items()]
+    return [f"# Model card: {_cell(scored.label)}, seed {result.seed}", "", *_table(["what", "value"], rows)]
+
+
+def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
+    names = ("minority_recall", "macro_recall", "min_class_recall", "accuracy")
+    rows = [
+        [
+            name.replace("_", " "),
+            _number(row.final.get(name, math.nan)),
+            _between(row.intervals.get(name, [])),
+            _number(row.metrics.get(name, math.nan)),
+        ]
+        for name in names
+    ]
+    last = scored.config.evaluation.last_k
+    head = ["score", "final round", "95 % interval", f"mean of the last {last} rounds"]
+    intro = "On the run's own test set; the interval (stratified bootstrap) is over its rows, not over seeds."
+    return ["## Test scores", "", intro, "", *_table(head, rows)]
+
+
+def _classes(result: RunResult, row: RowResult) -> list[str]:
+    order = sorted(range(len(result.class_names)), key=lambda c: (-int(result.train_counts[c]), c))
+    rows = []
+    for c in order:
+        recall, low, high = row.recall[c]
+        rows.append(
+            [
+                _cell(result.class_names[c]) + (" (minority)" if c in result.minority else ""),
+                f"{int(result.train_counts[c]):,}",
+                f"{int(row.confusion[c].sum()):,}",
+                _number(recall),
+                _between([low, high]),
+            ]
+        )
+    head = ["class", "training rows", "test rows", "recall", "95 % interval (Wilson)"]
+    return ["## Classes, head to tail", "", *_table(head, rows)]
+
+
+def _warnings(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
+    names, support = result.class_names, row.confusion.sum(axis=1)
+    groups = {
+        "No test rows, so recall is undefined and enters no mean": [
+            n for n, s in zip(names, support, strict=True) if not s
+        ],
+        f"Fewer than {_FEW} test rows, so recall is hardly known": [
+            n for n, s in zip(names, support, strict=True) if 0 < s < _FEW
+        ],
+        "No training rows: the model cannot know": [
+            n for n, count in zip(names, result.train_counts, strict=True) if not count
+        ],
+        "Never found in the test set": [
+            n for n, s, hits in zip(names, support, row.confusion.diagonal(), strict=True) if s and not hits
+        ],
+    }
+    lines = [f"- {text}: {', '.join(map(_cell, found))}." for text, found in groups.items() if found]
+    lines += [f"- {_cell(warning[0].upper() + warning[1:])}." for warning in scored.warnings]
+    if not row.intervals:
+        lines.append("- The run computed no intervals of its headline scores (evaluation.bootstrap=0).")
+    lines.append("- Scores are the softmax of calibrated logits: they rank classes and are no verified probabilities.")
+    lines.append("- One run with one seed says nothing of the spread over seeds; compare several before relying on it.")
+    return ["## Warnings", "", *lines]

@@ -1,0 +1,35 @@
+"""``fedimb doctor``: is this installation and this machine fit to run, and if not, what to do."""
+
+import argparse
+from typing import Any
+
+from fedimb.cli.places import OUTPUT_DIR
+
+_ABOUT = """\
+Check the installation and the machine; starts nothing. Exit code 0 unless a line says fail.
+
+  fedimb doctor
+  fedimb doctor --output-dir results     look at the MLflow store of another folder"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    doctor = verbs.add_parser(
+        "doctor",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    doctor.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
+    doctor.set_defaults(handler=doctor_command)
+
+
+def doctor_command(args: argparse.Namespace) -> int:
+    """``fedimb doctor``. Returns 1 when a check failed."""
+    from fedimb.cli.checks import all_checks
+
+    failed = 0
+    for check in all_checks(args.output_dir):
+        remedy = f": {check.remedy}" if check.remedy else ""
+        print(f"{check.level:<4}  {check.name:<16}  {check.found}{remedy}", flush=True)
+        failed += check.level == "fail"
+    return 1 if failed else 0

@@ -1,0 +1,83 @@
+"""Which run folder a word means: a path, a folder's name, the hash at its end, a run id, or the start of one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedimb.cli.places import OUTPUT_DIR
+from fedimb.errors import ConfigError, FedimbError, nearest
+
+_SHORTEST_ID = 6  # characters; fewer would match by accident
+
+
+def run_folders(output_dir: str | Path = OUTPUT_DIR, study: str | None = None) -> list[Path]:
+    """The run folders ``<output_dir>/<study>/<run>``, by study, then by name; hidden ones are leftovers."""
+    found = Path(output_dir).expanduser().glob("*/*/config.json")
+    folders = [file.parent for file in found if not file.parent.name.startswith(".")]
+    return sorted(f for f in folders if study is None or f.parent.name == study)
+
+
+def find_run(word: str, output_dir: str | Path = OUTPUT_DIR) -> Path:
+    """The one run folder that ``word`` names.
+
+    Args:
+        word: a path; or, of a run below ``output_dir``, its name with or without the study, the hash its name ends
+            with, its fedimb or MLflow run id, or the beginning of one of these.
+        output_dir: where runs are looked for when ``word`` is no path.
+
+    Raises:
+        ConfigError: several runs fit; names them.
+        FedimbError: none does; names the nearest.
+    """
+    if (Path(word).expanduser() / "config.json").is_file():
+        return Path(word).expanduser()
+    folders = run_folders(output_dir)
+    if word:
+        for fitting in (_equal, _beginning, _hash, _identity):
+            if found := [folder for folder in folders if fitting(folder, word)]:
+                return _only(found, word)
+    names = [folder.name for folder in folders]
+    raise FedimbError(
+        f"{word} is not a run folder: it has no config.json, and no run below {output_dir} is called so."
+        f"{nearest(word, names)}"
+    )
+
+
+def _only(found: list[Path], word: str) -> Path:
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(_path(folder) for folder in found[:6]) + (", ..." if len(found) > 6 else "")
+    raise ConfigError(f"'{word}' fits {len(found)} runs: {shown}; write more of the one that is meant")
+
+
+def _path(folder: Path) -> str:
+    return f"{folder.parent.name}/{folder.name}"
+
+
+def _equal(folder: Path, word: str) -> bool:
+    return word in (folder.name, _path(folder))
+
+
+def _beginning(folder: Path, word: str) -> bool:
+    return folder.name.startswith(word) or ("/" in word and _path(folder).startswith(word))
+
+
+def _hash(folder: Path, word: str) -> bool:
+    """Names end in -<8 hex digits of the configuration's hash>, or that and -2, -3, ..."""
+    return len(word) >= 4 and any(part.startswith(word) for part in folder.name.split("-")[-2:])
+
+
+def _identity(folder: Path, word: str) -> bool:
+    return len(word) >= _SHORTEST_ID and any(one.startswith(word) for one in _identities(folder))
+
+
+def _identities(folder: Path) -> Iterator[str]:
+    for file in ("rows.json", "tracking.json"):
+        try:
+            stored = json.loads((folder / file).read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not written yet, or torn: such a run has no id to be found by
+            continue
+        if file == "rows.json":
+            yield from (str(row.get("tags", {}).get("fedimb.run_id", "")) for row in stored)
+        else:
+            yield from map(str, stored.get("runs", {}).values())

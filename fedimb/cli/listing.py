@@ -1,0 +1,151 @@
+"""``fedimb list``: what there is to choose from, and what of each part would leave a site."""
+
+import argparse
+import textwrap
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedimb.registry import Entry
+
+_ABOUT = """\
+The parts a run is made of, fedimb's own and those of installed packages:
+
+  fedimb list                   every kind
+  fedimb list losses            one kind
+  fedimb list combinations      which parts do not go together, and why
+
+prior    class counts a part needs: 'local' stay at the site, 'global' are summed over all sites
+leaves   what the sites send because of it (x.* is declared in the method's contract, checked at the exit door)"""
+
+PLURALS = {
+    "strategies": "strategy",
+    "aggregators": "aggregator",
+    "losses": "loss",
+    "samplers": "sampler",
+    "calibrations": "calibration",
+    "terms": "term",
+    "augmentations": "augmentation",
+    "models": "model",
+    "sources": "source",
+    "partitions": "partition",
+}
+_SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
+_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts")
+_WIDTHS = {"prior": 13, "leaves a site": 22, "flags": 20}  # columns at most; the sentence takes the rest
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    listing = verbs.add_parser(
+        "list",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    listing.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(PLURALS)}; or combinations")
+    listing.set_defaults(handler=list_parts)
+
+
+def list_parts(args: argparse.Namespace) -> int:
+    """``fedimb list [kind]``."""
+    from fedimb import registry
+    from fedimb.errors import ConfigError, nearest
+
+    if args.kind == "combinations":
+        from fedimb.cli.matrix import render
+        from fedimb.config.combinations import matrix
+
+        print(render(matrix()))
+        return 0
+    kind = PLURALS.get(args.kind, args.kind)
+    if kind is not None and kind not in PLURALS.values():
+        raise ConfigError(f"no kind '{args.kind}'.{nearest(args.kind, [*PLURALS, 'combinations'])}")
+    chosen = {plural: each for plural, each in PLURALS.items() if kind in (None, each)}
+    for position, (plural, each) in enumerate(chosen.items()):
+        print(f"{chr(10) if position else ''}{plural}:")
+        entries = [registry.get(each, name) for name in registry.names(each)]
+        print("\n".join(table(entries)) if entries else "  none")
+    return 0
+
+
+def table(entries: "list[Entry]") -> list[str]:
+    """Lines below 100 columns, indented by two: name, sentence, and the columns that say something for this kind."""
+    from fedimb.report.text import WIDTH
+
+    columns: dict[str, Callable[[Entry], str]] = {"prior": prior_of, "leaves a site": leaves, "flags": flags_of}
+    cells = {title: [cell(entry) for entry in entries] for title, cell in columns.items()}
+    if entries[0].kind not in _SENDING:
+        del cells["leaves a site"]
+    cells = {title: texts for title, texts in cells.items() if any(text not in ("", "none") for text in texts)}
+    names = [entry.name for entry in entries]
+    widths = {"name": max(4, *map(len, names))}
+    widths |= {title: min(_WIDTHS[title], max(len(title), *map(len, texts))) for title, texts in cells.items()}
+    about = WIDTH - 2 - sum(width + 2 for width in widths.values())
+    widths = {"name": widths["name"], "what it does": about} | {title: widths[title] for title in cells}
+    rows = [list(widths)]
+    rows += [list(row) for row in zip(names, map(sentence, entries), *cells.values(), strict=True)]
+    return [line for row in rows for line in _lines(row, list(widths.values()))]
+
+
+def _lines(row: list[str], widths: list[int]) -> list[str]:
+    """One table row, cells wrapped within their columns."""
+    wrapped = [textwrap.wrap(text, width) or [""] for text, width in zip(row, widths, strict=True)]
+    lines = []
+    for at in range(max(map(len, wrapped))):
+        cells = [lines_of[at] if at < len(lines_of) else "" for lines_of in wrapped]
+        lines.append("  " + "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
+    return lines
+
+
+def sentence(entry: "Entry") -> str:
+    """First sentence of the part's docstring, or of its module's when that only explains arguments."""
+    import inspect
+
+    own = inspect.getdoc(entry.factory) or ""
+    generated = f"{getattr(entry.factory, '__name__', entry.name)}("  # what a dataclass without a docstring has
+    if not own or own.startswith(("Args:", generated)):
+        own = inspect.getdoc(inspect.getmodule(entry.factory)) or ""
+    paragraph = " ".join(own.partition("\n\n")[0].partition("\nArgs:")[0].split())
+    return _first_sentence(paragraph)
+
+
+def _first_sentence(text: str) -> str:
+    """Up to the first full stop that ends a sentence: 'et al. 2019' and 'i.e. this' do not."""
+    start = 0
+    while (stop := text.find(". ", start)) >= 0:
+        word = text[:stop].rpartition(" ")[2]
+        if word not in ("al", "cf", "eq", "vs", "Eq", "Sec") and "." not in word and text[stop + 2].isupper():
+            return text[:stop]
+        start = stop + 2
+    return text.rstrip(".")
+
+
+def prior_of(entry: "Entry") -> str:
+    """Class counts a part needs: none, those of the site it works at, or summed over all sites."""
+    if entry.flags.get("needs_prior"):
+        return "global counts"
+    return "local counts" if entry.flags.get("uses_local_counts") else "none"
+
+
+def leaves(entry: "Entry") -> str:
+    """What a site sends because of this part.
+
+    The model's weights always, class counts where a prior is gathered, and what the contract of its name declares.
+    """
+    from fedimb import registry
+    from fedimb.contracts.platform import CLASS_COUNTS, PLATFORM
+
+    sent = ["weights"]
+    if entry.flags.get("needs_prior"):
+        sent += [record.key for record in PLATFORM.queries[CLASS_COUNTS] if not record.optional]
+    if entry.name in registry.names("contract"):
+        contract = registry.build("contract", entry.name)
+        records = [*contract.train, *(record for query in contract.queries.values() for record in query)]
+        sent += [record.key for record in records]
+    return ", ".join(dict.fromkeys(sent))
+
+
+def flags_of(entry: "Entry") -> str:
+    """The other flags that are set, in words."""
+    flags = {name: value for name, value in entry.flags.items() if value and name not in _SHOWN_ELSEWHERE}
+    return ", ".join(n.replace("_", " ") + ("" if v is True else f" {v}") for n, v in flags.items())

@@ -1,0 +1,75 @@
+"""The matrix of combinations for a terminal: grids cut to its width, one reason per rule instead of one per pair."""
+
+from collections.abc import Sequence
+
+from fedimb.config.combinations import Cell
+from fedimb.report.text import WIDTH
+
+
+def render(cells: Sequence[Cell]) -> str:
+    """One grid per pair of kinds in which something is refused, then the reasons; lines below 100 columns.
+
+    The kind with more parts goes down, the other across; a grid too wide is continued below itself.
+    """
+    reasons = list(dict.fromkeys(_general(cell) for cell in cells if cell.reason))
+    blocks: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        blocks.setdefault((cell.first[0], cell.second[0]), []).append(cell)
+    lines: list[str] = []
+    for block in blocks.values():
+        if any(cell.reason for cell in block):
+            lines += [*_grid(block, reasons), ""]
+    for number, reason in enumerate(reasons, start=1):
+        lines += _wrapped(f"[{number}] ", reason)
+    allowed = sum(cell.reason is None for cell in cells)
+    return "\n".join([*lines, f"{allowed} of {len(cells)} pairs are allowed; kinds without a grid all go together."])
+
+
+def _general(cell: Cell) -> str:
+    """The reason without the names, so that one line serves every pair a rule refuses."""
+    reason = cell.reason or ""
+    for kind, name in (cell.first, cell.second):
+        reason = reason.replace(f"{kind} '{name}'", f"this {kind}")
+    return reason
+
+
+def _wrapped(mark: str, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, WIDTH, initial_indent=mark, subsequent_indent=" " * len(mark))
+
+
+def _grid(block: list[Cell], reasons: list[str]) -> list[str]:
+    marks = {
+        (cell.first[1], cell.second[1]): f"[{reasons.index(_general(cell)) + 1}]" if cell.reason else "ok"
+        for cell in block
+    }
+    down, across = (list(dict.fromkeys(pair[side] for pair in marks)) for side in (0, 1))
+    first, second = block[0].first[0], block[0].second[0]
+    if len(across) > len(down) and first != second:  # of two strategies there is only one triangle
+        marks = {(b, a): mark for (a, b), mark in marks.items()}
+        down, across, first, second = across, down, second, first
+    title = f"{first} \\ {second}"
+    left = max(len(title), *map(len, down))
+    lines: list[str] = []
+    while across:
+        part = _fitting(across, WIDTH - left)
+        across = across[len(part) :]
+        widths = [max(len(name), 4) for name in part]
+        table = [[title, *part], *([row, *(marks.get((row, name), "") for name in part)] for row in down)]
+        lines += [""] if lines else []
+        for row in table:
+            cells = [text.ljust(width) for text, width in zip(row, [left, *widths], strict=True)]
+            lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _fitting(names: list[str], room: int) -> list[str]:
+    """The first names that fit side by side, at least one."""
+    used, count = 0, 0
+    for name in names:
+        used += 2 + max(len(name), 4)
+        if count and used > room:
+            break
+        count += 1
+    return names[:count]

@@ -1,0 +1,137 @@
+"""``fedimb runs list|rm|gc``: what is on the disk, and how to be rid of it. Never touches a run in use."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from fedimb.cli.places import OUTPUT_DIR
+
+if TYPE_CHECKING:
+    from fedimb.cli.facts import RunFacts
+
+_ABOUT = """\
+The run folders below --output-dir:
+
+  fedimb runs list                      every run: status, rounds, scores of finished ones, age, size
+  fedimb runs list shifts               those of the study 'shifts'
+  fedimb runs rm fedavg-s0-103b96c9     delete one, by name or unique beginning (asks before)
+  fedimb runs gc --days 14 --yes        delete runs that failed or were killed two weeks ago or more
+  fedimb runs gc --cache                and the cache of decoded data, which is made again when needed
+
+A run that a process works on is never deleted. MLflow keeps its copy of a deleted run."""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    runs = verbs.add_parser(
+        "runs",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = runs.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="a table of runs")
+    listing.add_argument("study", nargs="?", metavar="STUDY", help="only this study's")
+    listing.set_defaults(handler=list_runs)
+    remove = actions.add_parser("rm", help="delete runs")
+    remove.add_argument("runs", nargs="+", metavar="RUN", help="folder, name or unique beginning")
+    remove.set_defaults(handler=remove_runs)
+    collect = actions.add_parser("gc", help="delete old unfinished runs and what crashes left behind")
+    collect.add_argument("--days", type=float, default=7.0, metavar="N", help="unfinished for N days or more (7)")
+    collect.add_argument("--cache", action="store_true", help="the cache of decoded data and pictures too")
+    collect.set_defaults(handler=collect_garbage)
+    for action in (listing, remove, collect):
+        action.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
+    for action in (remove, collect):
+        action.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    """``fedimb runs list``."""
+    from fedimb.cli.facts import read_facts
+    from fedimb.cli.find import run_folders
+    from fedimb.errors import ConfigError, nearest
+
+    studies: dict[str, list[RunFacts]] = {}
+    for folder in run_folders(args.output_dir):
+        studies.setdefault(folder.parent.name, []).append(read_facts(folder))
+    if args.study is not None and args.study not in studies:
+        raise ConfigError(f"no study '{args.study}' below {args.output_dir}.{nearest(args.study, studies)}")
+    if not studies:
+        print(f"no runs below {args.output_dir} (start one: fedimb run)")
+    wanted = {name: runs for name, runs in studies.items() if args.study in (None, name)}
+    for position, (name, runs) in enumerate(wanted.items()):
+        print(f"{chr(10) if position else ''}{name}:")
+        print("\n".join(f"  {line}" for line in table(runs)))
+    return 0
+
+
+def table(runs: "list[RunFacts]") -> list[str]:
+    """Lines below 100 columns, one per row of each run; what belongs to the whole run stands on its first line."""
+    from fedimb.cli.facts import age, shown_age, shown_bytes, size_of
+    from fedimb.report.text import WIDTH, aligned, plain, shorten, width
+
+    left, right = [["run", "status", "row"]], [["seed", "rounds", "macro", "minority", "age", "size"]]
+    for run in runs:
+        whole = [str(run.seed), f"{run.done}/{run.total}", shown_age(age(run)), shown_bytes(size_of(run.path))]
+        for at, label in enumerate(run.labels or ("",)):
+            scores = run.scores.get(label, {})
+            recalls = [_score(scores.get(name)) for name in ("macro_recall", "minority_recall")]
+            left.append([run.path.name, run.status, label] if at == 0 else ["", "", label])
+            right.append([*whole[:2], *recalls, *whole[2:]] if at == 0 else ["", "", *recalls, "", ""])
+    figures = aligned(right, left=0)
+    longest = max(len(run.path.name) for run in runs)
+    room = WIDTH - 2 - max(map(len, figures)) - 2 - len("finished") - 4
+    name_width = min(longest, max(24, room - 18))
+    cells = [
+        [_ends(name, name_width), status, shorten(plain(row, None), room - name_width)] for name, status, row in left
+    ]
+    texts = aligned(cells, left=3)
+    edge = max(map(width, texts))
+    return [f"{text}{' ' * (edge - width(text))}  {line}" for text, line in zip(texts, figures, strict=True)]
+
+
+def _ends(name: str, columns: int) -> str:
+    """The name cut in its middle: its end, seed and hash, tells runs apart."""
+    return name if len(name) <= columns else f"{name[: columns - 20]}..{name[-18:]}"
+
+
+def _score(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "n/a" if value != value else f"{value:.3f}"
+
+
+def remove_runs(args: argparse.Namespace) -> int:
+    """``fedimb runs rm``: all of them or, when one is in use or unknown, none."""
+    from fedimb.cli.cleaning import Rubbish, confirmed, delete_run, held
+    from fedimb.cli.facts import size_of
+    from fedimb.cli.find import find_run
+
+    folders = list(dict.fromkeys(find_run(word, args.output_dir).absolute() for word in args.runs))
+    with held(folders):
+        plan = [Rubbish(folder, size_of(folder), "run") for folder in folders]
+        if not confirmed(plan, args.yes):
+            return 1
+        for folder in folders:
+            tracked = (folder / "tracking.json").exists()
+            delete_run(folder)
+            print(f"deleted {folder}" + ("; MLflow keeps its copy" if tracked else ""))
+    return 0
+
+
+def collect_garbage(args: argparse.Namespace) -> int:
+    """``fedimb runs gc``."""
+    from fedimb.cli.cleaning import confirmed, delete, find_rubbish
+    from fedimb.cli.facts import shown_bytes
+    from fedimb.errors import ConfigError
+
+    if not args.days >= 0:
+        raise ConfigError(f"--days {args.days}: give a number of at least 0")
+    plan = find_rubbish(args.output_dir, args.days, args.cache)
+    if not plan:
+        print("nothing to free")
+        return 0
+    if not confirmed(plan, args.yes):
+        return 1
+    freed = sum(one.size for one in plan if delete(one))
+    print(f"freed {shown_bytes(freed)}")
+    return 0

@@ -1,0 +1,206 @@
+"""Calibrated scores of a finished run's model on a source's rows, as the run itself scored its test set."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedimb import registry
+from fedimb.config.load import from_json, row_label
+from fedimb.config.schema import RunConfig
+from fedimb.data.federation import Federation
+from fedimb.data.store import Store, open_source
+from fedimb.data.views import to_tensors
+from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.records import unpack, write_atomic
+from fedimb.run.assemble import build_method, program
+from fedimb.run.memory import take_memory
+from fedimb.run.result import RunResult
+from fedimb.run.steps import Query, record_to_replies
+from fedimb.run.view import RunView
+from fedimb.training.calibrations.base import Outputs
+from fedimb.training.local import forward_batched
+
+_CHUNK = 4096  # rows in memory at a time beside their features and logits
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model says of n rows.
+
+    Attributes:
+        rows: [n] int64 row numbers in the source.
+        predicted: [n] int64 class ids: argmax of the calibrated logits.
+        scores: [n, C] float32, softmax of the calibrated logits; rows sum to 1.
+        labels: [n] int64 true class ids; -1 where the source knows none.
+        calibration, label: its name, and the label of the run's row it belongs to.
+        config: the run's configuration.
+        source: what was scored, in words.
+        class_names: one per class id.
+        warnings: what a reader of the scores must know.
+    """
+
+    rows: np.ndarray
+    predicted: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    calibration: str
+    label: str
+    config: RunConfig
+    source: str
+    class_names: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def score(result: RunResult, source: dict[str, Any] | None, calibration: str | None = None) -> Scored:
+    """Score ``source`` (None: the run's own test rows) with a finished run's model.
+
+    Args:
+        calibration: one of the run's calibrations; None takes its first.
+
+    Raises:
+        ConfigError: the run has no such calibration.
+        DataError: the data's classes or input shape are not the run's.
+    """
+    config = from_json((result.folder / "config.json").read_text())
+    name = next(iter(config.calibration)) if calibration is None else calibration
+    if name not in config.calibration:
+        raise ConfigError(f"this run has no calibration '{name}'.{nearest(name, config.calibration)}")
+    federation = Federation.load(result.folder)
+    store = federation.store if source is None else open_source(source)
+    check_classes(store.class_names, result.class_names)
+    if store.input_shape != federation.input_shape:
+        raise DataError(
+            f"a row of the data is {list(store.input_shape)}, the run's are {list(federation.input_shape)}: "
+            "prepare the data as the run's were (columns, image size, grey or colour)"
+        )
+    rows = federation.test if source is None else np.arange(len(store), dtype=np.int64)
+    logits = _calibrated(result, store, rows, federation, config, name)
+    probabilities = torch.softmax(logits, dim=1).numpy()
+    return Scored(
+        rows,
+        logits.argmax(1).numpy(),
+        probabilities,
+        np.array(store.y[rows], dtype=np.int64),
+        name,
+        row_label(config, name),
+        config,
+        "the run's own test set" if source is None else ", ".join(f"{k}={v}" for k, v in source.items()),
+        tuple(result.class_names),
+        tuple(_warnings(store, rows, federation)),
+    )
+
+
+def check_classes(given: tuple[str, ...], wanted: tuple[str, ...]) -> None:
+    """Refuse data whose class list is not the run's, name by name and in order: a score column means a class."""
+    if tuple(given) == tuple(wanted):
+        return
+    missing = [name for name in wanted if name not in given]
+    unknown = [name for name in given if name not in wanted]
+    facts = [f"missing: {', '.join(missing)}"] if missing else []
+    facts += [f"unknown to the run: {', '.join(unknown)}"] if unknown else []
+    if not facts:
+        at = next(i for i, (a, b) in enumerate(zip(given, wanted, strict=True)) if a != b)
+        facts = [f"same names in another order: class {at} is '{given[at]}', in the run '{wanted[at]}'"]
+    raise DataError(
+        f"the data's classes are not the run's ({'; '.join(facts)}); give the run's class list, in its order"
+    )
+
+
+def _warnings(store: Store, rows: np.ndarray, federation: Federation) -> list[str]:
+    found = []
+    if store.scale != federation.store.scale:
+        found.append(
+            f"the data's values are multiplied by {store.scale:g}, the training data's by "
+            f"{federation.store.scale:g}: make sure that both have the same range"
+        )
+    if store.fingerprint == federation.fingerprint:
+        used = np.isin(rows, np.concatenate([*federation.train, *federation.validation]))
+        if used.any():
+            found.append(
+                f"{int(used.sum())} of these {len(rows)} rows are ones the model was trained or validated on: "
+                "their scores say nothing of new patients"
+            )
+    return found
+
+
+@torch.no_grad()
+def _calibrated(
+    result: RunResult, store: Store, rows: np.ndarray, federation: Federation, config: RunConfig, name: str
+) -> torch.Tensor:
+    """Calibrated logits [n, C]. All rows are calibrated together, as a run's test set is."""
+    model = result.model
+    parts = [
+        forward_batched(model, to_tensors(store, rows[start : start + _CHUNK], federation.scaling)[0])
+        for start in range(0, len(rows), _CHUNK)
+    ]
+    features, logits = (torch.cat([part[side] for part in parts]) for side in (0, 1))
+    needed = registry.flags("calibration", name).get("needs_prior", False)
+    counts = counts_of(result.folder, config, federation) if needed else None
+    bias = None if model.head.bias is None else model.head.bias.detach()
+    given = {"prior": counts, "minority": federation.minority}
+    calibration = registry.build("calibration", name, given, **config.calibration[name])
+    adjusted: torch.Tensor = calibration.adjust(Outputs(features, logits, model.head.weight.detach(), bias, counts))
+    return adjusted
+
+
+def counts_of(folder: Path, config: RunConfig, federation: Federation) -> np.ndarray | None:
+    """Class counts [C] float64 as the run's last evaluation had them; None where it gathered none.
+
+    The program is run once more over its saved step results, as on a resume; no round and no message is sent.
+    """
+    method, _ = build_method(config)
+    view = RunView(
+        rounds=config.rounds,
+        n_clients=federation.n_clients,
+        n_classes=federation.n_classes,
+        class_names=tuple(federation.class_names),
+        seed=config.seed,
+    )
+    steps = program(config, federation, method, view)
+    index, answer = 0, None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration:
+            return view.counts
+        answer = _saved(folder, index, step, method)
+        index += 1
+
+
+def _saved(folder: Path, index: int, step: Any, method: Any) -> Any:
+    """What a finished step sent back to the program."""
+    path = folder / "steps" / f"{index:04d}.safetensors"
+    try:
+        saved = unpack(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: the run folder is not whole; copy it again") from None
+    header: dict[str, Any] = dict(saved.config_records["step"])
+    del saved["step"]
+    take_memory(saved, method)
+    if isinstance(step, Query):
+        return record_to_replies(saved, [int(c) for c in header["clients"]])
+    return saved if header.get("has-result") else None
+
+
+def write_csv(scored: Scored, path: Path) -> None:
+    """``row,predicted,score:<class>...,true``: whole or not at all. Without labels there is no column ``true``.
+
+    Raises:
+        DataError: the folder does not exist or cannot be written.
+    """
+    names = scored.class_names
+    labelled = bool((scored.labels >= 0).any())
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["row", "predicted", *(f"score:{name}" for name in names), *(["true"] if labelled else [])])
+    for row, predicted, values, true in zip(scored.rows, scored.predicted, scored.scores, scored.labels, strict=True):
+        known = [names[true] if true >= 0 else ""] if labelled else []
+        writer.writerow([int(row), names[predicted], *(f"{value:.6g}" for value in values), *known])
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {path}: no folder {path.parent}; create it")
+    write_atomic(path, text.getvalue().encode())

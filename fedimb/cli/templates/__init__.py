@@ -1,0 +1,1 @@
+"""Texts that ``fedimb new`` fills in (``string.Template``): ``$name``, ``$package``, ``$Class``, ``$NAME``."""

@@ -1,0 +1,38 @@
+"""One finished run for every file here, made once; tests work on copies."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from small_runs import launch_in
+
+
+@pytest.fixture(scope="session")
+def finished(cache_dir, tmp_path_factory):
+    """A finished run with two calibrations and validation rows."""
+    where = tmp_path_factory.mktemp("finished")
+    return launch_in(where, "engine=inline", "calibration=[none,la_post]", "data.validation=0.1", "rounds=2")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def copy(finished, home):
+    """Copy the finished run into ``runs/<study>/<name>`` of the working folder; a status makes it unfinished."""
+
+    def make(name: str = finished.folder.name, study: str = "default", status: str | None = None) -> Path:
+        from fedimb.run.folder import RunFolder
+
+        path = home / "runs" / study / name
+        shutil.copytree(finished.folder, path)
+        if status is not None:
+            (path / "result.json").unlink()
+            RunFolder(path).set_status(status, "labels needed" if status == "waiting" else "")
+        return path
+
+    return make

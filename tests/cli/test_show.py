@@ -1,0 +1,52 @@
+"""``fedimb show``, ``track sync`` and ``run --resume`` by short names; runs that are not finished."""
+
+from fedimb.cli import main
+from fedimb.run.folder import RunFolder
+
+
+def test_a_finished_run_by_the_beginning_of_its_name(copy, capsys):
+    path = copy()
+    assert main(["show", path.name[:8]]) == 0
+    by_name = capsys.readouterr().out
+    assert main(["show", str(path)]) == 0
+    assert capsys.readouterr().out == by_name
+    assert "minority recall" in by_name
+    assert str(path) in by_name
+
+
+def test_a_waiting_run_says_why_and_how_to_go_on(copy, capsys):
+    path = copy(status="waiting")
+    assert main(["show", "fedavg"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("fedavg, la_post, seed 0: waiting\n")
+    assert "rounds      2 of 2" in out
+    assert "reason      labels needed" in out
+    assert "so far      macro recall 0." in out
+    assert f"go on       fedimb run --resume {path}\n" in out
+
+
+def test_a_killed_run_is_told_from_one_that_runs(copy, capsys):
+    path = copy(status="running")
+    (path / "metrics.jsonl").unlink()
+    assert main(["show", "fedavg"]) == 0
+    out = capsys.readouterr().out
+    assert "seed 0: killed" in out
+    assert "rounds      0 of 2" in out
+    assert "so far" not in out
+    folder = RunFolder.open(path)
+    folder.lock()
+    try:
+        assert main(["show", "fedavg"]) == 0
+    finally:
+        folder.unlock()
+    out = capsys.readouterr().out
+    assert "seed 0: running" in out
+    assert "--resume" not in out
+
+
+def test_resume_by_a_short_name(copy, capsys):
+    path = copy()
+    before = (path / "result.json").read_bytes()
+    assert main(["run", "--resume", "fedavg-s0"]) == 0
+    assert str(path) in capsys.readouterr().out
+    assert (path / "result.json").read_bytes() == before
