@@ -1,0 +1,87 @@
+"""``fedimb data``: look before training. ``describe`` what a run's clients would hold, ``check`` a source of yours."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_DESCRIBE = """\
+Cut the data as `fedimb run` with the same settings would, and print who holds what: rows per client and class,
+exposure of each class, sizes of validation and test, and a warning for each class that nobody can learn.
+
+  fedimb data describe                                                 the default: digits, 10 clients
+  fedimb data describe partition.alpha=0.1 seed=3 --plot who.png       and draw it
+  fedimb data describe partition.minority_placement=concentrated       all minority rows at a fifth of the clients"""
+
+_CHECK = """\
+Read a source completely and print what it holds, or what is wrong and where. Nothing is trained.
+
+  fedimb data check configs/data/mine.yaml          a data group; its cuts (test set, long tail) are tried too
+  fedimb data check images/                         a folder (or .zip) with one folder per class
+  fedimb data check bloodmnist.npz                  a file; settings of the source may follow
+  fedimb data check table.csv label=diagnosis       ... as key=value words
+  fedimb data check labels.csv --source image_csv   another source than the guessed one"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    data = verbs.add_parser("data", help="describe what clients would hold, or check a source of yours")
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
+    raw = argparse.RawDescriptionHelpFormatter
+    describe = actions.add_parser("describe", help="who holds what", description=_DESCRIBE, formatter_class=raw)
+    describe.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as for fedimb run")
+    describe.add_argument(
+        "--config-dir", action="append", default=[], metavar="DIR", help="folder with groups of yours"
+    )
+    describe.add_argument("--plot", metavar="FILE", help="draw clients x classes into this .png or .svg")
+    describe.set_defaults(handler=describe_command)
+    check = actions.add_parser("check", help="read a source completely", description=_CHECK, formatter_class=raw)
+    check.add_argument("file", metavar="FILE", help="data YAML, folder, .zip, .csv or .npz")
+    check.add_argument(
+        "settings", nargs="*", metavar="key=value", help="settings of the source, unless a YAML has them"
+    )
+    check.add_argument("--source", metavar="NAME", help="read FILE as this source")
+    check.set_defaults(handler=check_command)
+
+
+def describe_command(args: argparse.Namespace) -> int:
+    """``fedimb data describe``.
+
+    Raises:
+        ConfigError, DataError: as `fedimb run` would; or the plot's suffix is neither .png nor .svg.
+    """
+    from fedimb.config.compose import compose
+    from fedimb.config.validate import validate
+    from fedimb.data.federation import prepare
+    from fedimb.report.describe import describe
+
+    if args.plot:
+        from fedimb.errors import ConfigError
+
+        if Path(args.plot).suffix not in (".png", ".svg"):  # said before the work, not after
+            raise ConfigError(f"--plot {args.plot}: give a name ending in .png or .svg")
+    config = validate(compose(args.overrides, [Path(folder) for folder in args.config_dir]))
+    federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    print(describe(federation))
+    if args.plot:
+        from fedimb.report.plots import partition_figure
+
+        drawn = partition_figure(federation.counts, federation.class_names, federation.minority, args.plot)
+        print(f"\npicture: {drawn}")
+    return 0
+
+
+def check_command(args: argparse.Namespace) -> int:
+    """``fedimb data check``.
+
+    Raises:
+        ConfigError: a setting is wrong, or it cannot be told how to read the file.
+        DataError: the source cannot be read or cut.
+    """
+    from fedimb.data.check import cut, read
+    from fedimb.report.describe import describe_source
+
+    name, data, group = read(args.file, args.settings, args.source)
+    print(f"source: {name}\n{describe_source(data)}", flush=True)
+    if group is not None:
+        print(f"\n{cut(group)}")
+    return 0

@@ -1,0 +1,135 @@
+"""Reading a source completely, as a data group or a bare file, to see what it holds before anything is trained."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedimb import registry
+from fedimb.data.arrays import SourceData
+from fedimb.data.config import DataConfig
+from fedimb.data.paths import find
+from fedimb.errors import ConfigError, DataError, nearest
+
+_PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+def read(
+    file: str, settings: Sequence[str] = (), source: str | None = None
+) -> tuple[str, SourceData, dict[str, Any] | None]:
+    """(name of the source, all it holds, the data group or None for a bare file).
+
+    The files themselves are read, whatever the cache holds of them.
+
+    Args:
+        file: a data group (.yaml, as configs/data/digits.yaml), or a folder, .zip, .csv or .npz.
+        settings: ``key=value`` arguments of the source; only for a bare file.
+        source: name of the source to read a bare file with; None: guessed from it.
+
+    Raises:
+        ConfigError: an unreadable data group, a wrong setting, or no telling which source reads the file.
+        DataError: no such file, or the source cannot be read.
+    """
+    path = find(file)
+    if path.suffix not in (".yaml", ".yml") or path.is_dir():
+        chosen = source or guess(path)
+        return chosen, load(_bare(path, chosen, settings)), None
+    if settings or source:
+        raise ConfigError(f"{path} says all there is to say of its source: write settings there")
+    group = _group(path)
+    config = DataConfig.parse(group)
+    return config.source["name"], load(config.source | {"on_bad": config.on_bad}), group
+
+
+def load(source: dict[str, Any]) -> SourceData:
+    """Read the source ``{name: ..., on_bad: ..., **args}`` completely, without the cache."""
+    args = dict(source)
+    name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")
+    data = registry.build("source", name, given={"on_bad": on_bad}, **args).load()
+    if not isinstance(data, SourceData):
+        raise DataError(f"source '{name}' loads a {type(data).__name__}, not SourceData; mend the source")
+    return data
+
+
+def guess(path: Path) -> str:
+    """The source that reads such a file; ConfigError names the choices where there is none."""
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        return "image_folder"
+    if path.suffix.lower() == ".npz":
+        return _npz(path)
+    if path.suffix.lower() == ".csv":
+        return _csv(path)
+    raise ConfigError(
+        f"cannot tell how to read {path}: give a data YAML, folder, .zip, .csv or .npz, or --source NAME"
+        f"{nearest('', registry.names('source'))}"
+    )
+
+
+def _npz(path: Path) -> str:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is no .npz file ({error}); write it again with numpy.savez") from None
+    return "npz" if any(name.startswith("train_images") for name in names) else "embeddings_npz"
+
+
+def _csv(path: Path) -> str:
+    """A table of image paths or a table of values, by its first row."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            first = [row for row, _ in zip(csv.reader(file), range(2), strict=False)][1:]
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table ({error})") from None
+    pictures = any(cell.lower().endswith(_PICTURES) for row in first for cell in row)
+    return "image_csv" if pictures else "tabular_csv"
+
+
+def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    args: dict[str, Any] = {}
+    for word in settings:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ConfigError(f"cannot read '{word}': expected key=value")
+        try:
+            args[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"cannot read '{word}': write the value as in YAML, a list as [a,b]") from None
+    takes = registry.parameters("source", name)
+    place = next((key for key in ("path", "paths", "files", "folder") if key in takes), None)
+    if place is None:
+        raise ConfigError(f"source '{name}' reads no file: write a data YAML and check that")
+    return {"name": name, place: str(path) if place in ("path", "folder") else [str(path)], **args}
+
+
+def _group(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        group = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(group, dict):
+        raise ConfigError(f"{path} holds no mapping: write it as configs/data/digits.yaml")
+    return group
+
+
+def cut(group: dict[str, Any]) -> str:
+    """Test set, long tail and minority as a run with seed 0 would have them, in two lines.
+
+    Raises:
+        DataError: the source's rows cannot be cut as the data group says.
+    """
+    from fedimb.data.federation import prepare
+
+    one = prepare(group, {"name": "iid"}, clients=1, seed=0)
+    minority = ", ".join(one.class_names[c] for c in one.minority)
+    return (
+        f"cut with seed 0: {len(one.test):,} rows to test, {int(one.counts.sum()):,} to train "
+        f"({len(one.validation[0]):,} of them for validation), imbalance factor {one.imbalance_factor:.1f}\n"
+        f"minority: {minority}"
+    )

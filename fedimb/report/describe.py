@@ -1,0 +1,193 @@
+"""What a prepared federation or a source holds, in plain text: to see before a run what nobody can learn."""
+
+from collections.abc import Sequence
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.federation import Federation
+from fedimb.report.matrix import matrix_lines
+from fedimb.report.text import WIDTH, aligned, plain, shorten
+
+Counts = NDArray[np.int64]
+MOST_CLASSES = 40
+_NAMED = 4
+_SKIPPED = 10
+
+
+def describe(federation: Federation, stream: TextIO | None = None) -> str:
+    """Head line, table per class (head to tail), table clients x classes, warnings (`warnings`).
+
+    Args:
+        federation: its store must be on this machine or possible to rebuild.
+        stream: where the text will go; only its encoding is asked for. Default: standard output.
+
+    Returns:
+        text without a final newline, each line under 100 columns but for warnings.
+
+    Raises:
+        DataError: the store is damaged or has changed since.
+    """
+    names = [plain(name, stream) for name in federation.class_names]
+    y = np.asarray(federation.store.y)
+    held_out = _per_class(y, np.concatenate([np.empty(0, np.int64), *federation.validation]), len(names))
+    test = _per_class(y, federation.test, len(names))
+    total = federation.counts.sum(axis=0)
+    order = head_to_tail(total)
+    lines = [
+        f"{federation.n_clients:,} clients, {federation.n_classes:,} classes, {total.sum():,} rows "
+        f"(train {total.sum() - held_out.sum():,}, validation {held_out.sum():,}), test {test.sum():,}",
+        f"imbalance factor {federation.imbalance_factor:.1f}, partition {federation.sha[:12]}",
+        "",
+        *_class_table(federation, names, order, held_out, test),
+        "",
+        *matrix_lines(federation.counts, names, order, federation.minority, "client", client_names(federation, stream)),
+        "",
+        *_legend(),
+    ]
+    found = warnings(federation.counts, test, names)
+    return "\n".join([*lines, *([""] if found else []), *(f"warning: {line}" for line in found)])
+
+
+def warnings(counts: Counts, test: Counts, class_names: Sequence[str]) -> list[str]:
+    """One line for each thing that keeps a class from being learnt or measured, and for clients without rows.
+
+    Args:
+        counts: [K, C] rows of each client, validation included.
+        test: [C] test rows.
+        class_names: C names.
+    """
+    total, holders = counts.sum(axis=0), (counts > 0).sum(axis=0)
+
+    def classes(which: NDArray[np.bool_]) -> str:
+        return _some([class_names[int(c)] for c in np.flatnonzero(which)], "class", "classes")
+
+    found = []
+    if (total == 0).any():
+        found.append(f"no training rows of {classes(total == 0)}: nobody can learn what nobody holds")
+    if (total == 1).any():
+        found.append(f"a single training row of {classes(total == 1)}: nothing to validate or vary")
+    alone = (holders == 1) & (total > 1) & (len(counts) > 1)
+    if alone.any():
+        found.append(f"one client alone holds {classes(alone)}: learnt only in rounds which that client takes part in")
+    if (test == 0).any():
+        found.append(f"no test rows of {classes(test == 0)}: recall is undefined there and enters no mean")
+    empty = np.flatnonzero(counts.sum(axis=1) == 0)
+    if len(empty):
+        found.append(
+            f"no rows at {_some([str(k) for k in empty], 'client', 'clients')} of {len(counts):,}: never asked"
+        )
+    return found
+
+
+def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
+    """What a source holds: rows, shape, columns, classes with counts (by site where it names sites), rows left out.
+
+    Returns:
+        text without a final newline; one line per row left out, ten at most.
+    """
+    names = [plain(name, stream) for name in data.class_names]
+    count = np.bincount(data.y, minlength=len(names))
+    order = head_to_tail(count)
+    shape = " x ".join(str(size) for size in data.x.shape[1:])
+    lines = [f"{len(data.y):,} rows of {shape} {data.x.dtype}" + (f", times {data.scale:.6g}" * (data.scale != 1))]
+    if data.scaled is not None:
+        missing = int(np.isnan(data.x[:, data.scaled]).sum())
+        lines.append(f"{int(data.scaled.sum())} columns scaled by the clients' sums; {missing:,} values missing")
+    if data.patients is not None:
+        lines.append(f"{len(np.unique(data.patients)):,} patients, kept whole")
+    lines.append(
+        "no official test set"
+        if data.official_test is None
+        else f"official test set: {data.official_test.sum():,} rows"
+    )
+    sites = np.zeros(len(data.y), np.int64) if data.sites is None else data.sites
+    labels = ["all"] if data.sites is None else [plain(name, stream) for name in data.site_names]
+    table = np.zeros((len(labels), len(names)), dtype=np.int64)
+    np.add.at(table, (sites, data.y), 1)
+    lines += ["", *_plain_classes(names, order, count)]
+    if data.sites is not None:
+        lines += ["", *matrix_lines(table, names, order, (), "site", labels)]
+    if data.skipped:
+        lines += ["", f"{len(data.skipped):,} bad rows left out:", *(f"  {line}" for line in data.skipped[:_SKIPPED])]
+        lines += [f"  ... {len(data.skipped) - _SKIPPED:,} more"] * (len(data.skipped) > _SKIPPED)
+    absent = [names[c] for c in np.flatnonzero(count == 0)]
+    if absent:
+        lines += ["", f"warning: no rows of {_some(absent, 'class', 'classes')}"]
+    return "\n".join(lines)
+
+
+def head_to_tail(total: Counts) -> list[int]:
+    """Class ids from most to fewest rows, ties by id."""
+    return [int(c) for c in np.argsort(-total, kind="stable")]
+
+
+def client_names(federation: Federation, stream: TextIO | None = None) -> list[str]:
+    """Client ids, with the site's name where each client holds one site's rows and no two the same."""
+    plain_ids = [str(k) for k in range(federation.n_clients)]
+    sites, names = federation.store.sites, federation.store.site_names
+    if sites is None:
+        return plain_ids
+    found = [np.unique(sites[rows]) for rows in federation.train]
+    one = [int(ids[0]) for ids in found if len(ids)]
+    if any(len(ids) > 1 for ids in found) or len(set(one)) < len(one):
+        return plain_ids
+    return [f"{k} {shorten(plain(names[ids[0]], stream), 16)}" if len(ids) else f"{k}" for k, ids in enumerate(found)]
+
+
+def _per_class(y: NDArray[np.int64], rows: NDArray[np.int64], n_classes: int) -> Counts:
+    return np.bincount(y[rows], minlength=n_classes).astype(np.int64)
+
+
+def _class_table(
+    federation: Federation, names: list[str], order: list[int], held_out: Counts, test: Counts
+) -> list[str]:
+    total, exposure = federation.counts.sum(axis=0), federation.exposure()
+    rows = {}
+    for c in order:
+        seen = total[c] > 0
+        rows[c] = [
+            _class_label(c, names),
+            "<" if c in federation.minority else "",
+            f"{total[c] - held_out[c]:,}",
+            f"{held_out[c]:,}",
+            f"{test[c]:,}",
+            f"{exposure['holders'][c]:,}",
+            f"{exposure['n_eff'][c]:.1f}" if seen else "-",
+            f"{exposure['top1_mass'][c]:.0%}" if seen else "-",
+        ]
+    head = ["class, head to tail", "", "train", "validation", "test", "holders", "N_eff", "top-1"]
+    return _folded(head, rows, order)
+
+
+def _plain_classes(names: list[str], order: list[int], count: Counts) -> list[str]:
+    share = count / max(1, int(count.sum()))
+    rows = {c: [_class_label(c, names), f"{count[c]:,}", f"{share[c]:.1%}"] for c in order}
+    return _folded(["class, head to tail", "rows", "share"], rows, order)
+
+
+def _folded(head: list[str], rows: dict[int, list[str]], order: list[int]) -> list[str]:
+    """Aligned lines, the middle of more than ``MOST_CLASSES`` classes left out and counted."""
+    if len(order) <= MOST_CLASSES:
+        return aligned([head, *(rows[c] for c in order)])
+    half = MOST_CLASSES // 2
+    lines = aligned([head, *(rows[c] for c in [*order[:half], *order[-half:]])])
+    return [*lines[: half + 1], f"... {len(order) - MOST_CLASSES:,} classes between", *lines[half + 1 :]]
+
+
+def _class_label(c: int, names: list[str]) -> str:
+    return names[c] if names[c] == str(c) else shorten(f"{c} {names[c]}", 34)
+
+
+def _legend() -> list[str]:
+    return [
+        "< minority class; holders: clients with the class; N_eff: clients it is as if equally spread over;",
+        "top-1: the largest holder's part",
+    ]
+
+
+def _some(names: list[str], one: str, many: str) -> str:
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+    return shorten(f"{one if len(names) == 1 else many} {shown}", WIDTH)

@@ -1,0 +1,70 @@
+"""`fedimb data` as a newcomer uses it, without the rest of the command line."""
+
+import argparse
+
+import pytest
+import yaml
+
+from fedimb.cli import data
+from fedimb.errors import ConfigError, DataError
+
+
+def run(*words):
+    parser = argparse.ArgumentParser()
+    data.register(parser.add_subparsers())
+    args = parser.parse_args(["data", *words])
+    return args.handler(args)
+
+
+def test_describe_prints_and_draws(capsys, tmp_path):
+    picture = tmp_path / "who.png"
+    settings = ["clients.count=3", "partition.minority_placement=concentrated", "partition.minority_clients=1"]
+    assert run("describe", *settings, "--plot", str(picture)) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("3 clients, 10 classes, 305 rows (train 305, validation 0), test 600\n")
+    rare = [line.split() for line in text.splitlines() if " < " in line]
+    assert len(rare) == 3
+    assert all(words[-3:] == ["1", "1.0", "100%"] for words in rare)  # holders, N_eff, top-1
+    assert "warning: one client alone holds classes" in text
+    assert f"picture: {picture}" in text
+    assert 0 < picture.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["partition.minority_placement=spred"], "Did you mean 'spread'"),
+        (["partition.minority_placement=absent", "partition.minority_clients=10"], "at most 9 of 10"),
+        (["partition.alpa=0.1"], "Did you mean 'alpha'"),
+        (["partition=by_column", "partition.sites=[1]"], "'sites' is passed by fedimb itself"),
+        (["--plot", "who.pdf"], "give a name ending in .png or .svg"),
+    ],
+)
+def test_wrong_settings_are_refused_as_run_refuses_them(words, says):
+    with pytest.raises(ConfigError, match=says) as refused:
+        run("describe", *words)
+    assert refused.value.exit_code == 2
+    assert "\n" not in str(refused.value)
+
+
+def test_a_source_without_sites_cannot_be_cut_by_them():
+    with pytest.raises(DataError, match="needs a site column"):
+        run("describe", "partition=by_column")
+
+
+def test_check_reads_a_data_group_and_tries_its_cuts(capsys, tmp_path):
+    file = tmp_path / "mine.yaml"
+    group = {
+        "source": {"name": "synthetic_table", "rows": 90, "features": 4, "classes": 3},
+        "test": {"name": "balanced", "per_class": 10},
+    }
+    file.write_text(yaml.safe_dump(group))
+    assert run("check", str(file)) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("source: synthetic_table\n90 rows of 4 float32\n")
+    assert "cut with seed 0: 30 rows to test, 60 to train" in text
+    group["test"]["per_class"] = 30
+    file.write_text(yaml.safe_dump(group))
+    with pytest.raises(DataError, match="has 30 rows: a balanced test set needs 30 and training 1"):
+        run("check", str(file))
+    assert "90 rows of 4" in capsys.readouterr().out  # what was read is shown before what cannot be cut
