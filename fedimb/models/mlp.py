@@ -6,6 +6,7 @@ import math
 from torch import Tensor, nn
 
 from fedimb.models.base import Classifier
+from fedimb.models.heads import Head, build_head
 from fedimb.registry import register
 
 
@@ -17,16 +18,19 @@ class MLP(Classifier):
         hidden: widths of the hidden layers; empty makes it logistic regression.
         n_classes: outputs (given by fedimb).
         input_shape: shape of one input, without the batch axis (given by fedimb).
+        head: ``linear`` or ``cosine``.
     """
 
-    def __init__(self, n_classes: int, input_shape: tuple[int, ...], hidden: list[int] | None = None) -> None:
+    def __init__(
+        self, n_classes: int, input_shape: tuple[int, ...], hidden: list[int] | None = None, head: Head = "linear"
+    ) -> None:
         super().__init__()
         widths = [math.prod(input_shape), *(hidden if hidden is not None else [48])]
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in itertools.pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(widths[-1], n_classes)
+        self.head = build_head(head, widths[-1], n_classes)
 
     def features(self, x: Tensor) -> Tensor:
         """Inputs [n, *input_shape] -> [n, hidden[-1]]."""

@@ -1,0 +1,56 @@
+"""Convolutions over time, for signals: the fully convolutional network of Wang, Yan and Oates (IJCNN 2017)."""
+
+from torch import Tensor, nn
+
+from fedimb.errors import ConfigError
+from fedimb.models.base import Classifier
+from fedimb.models.heads import Head, build_head
+from fedimb.models.norms import Norm, build_norm
+from fedimb.registry import register
+
+
+@register("model", "cnn1d")
+class CNN1d(Classifier):
+    """Three blocks of convolution, norm and ReLU, then the mean over time; any length, nothing is pooled before.
+
+    As published but for odd kernels (7, 5, 3, not 8, 5, 3: no lopsided padding), the width and the norm.
+
+    Args:
+        n_classes: outputs (given by fedimb).
+        input_shape: (channels, length) (given by fedimb).
+        width: filters of the first and last block; the middle one has twice as many (published: 128).
+        norm: ``group``, ``batch`` (the paper's) or ``none``.
+        head: ``linear`` or ``cosine``.
+
+    Raises:
+        ConfigError: the data are no signals; no filter.
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        input_shape: tuple[int, ...],
+        width: int = 64,
+        norm: Norm = "group",
+        head: Head = "linear",
+    ) -> None:
+        super().__init__()
+        if len(input_shape) != 2:
+            raise ConfigError(
+                f"model 'cnn1d' reads signals: expected an input shape (channels, length), this data has "
+                f"{tuple(input_shape)}; use mlp for a table, cnn4conv for images"
+            )
+        if width < 1:
+            raise ConfigError(f"model 'cnn1d': width={width}: give at least 1")
+        layers: list[nn.Module] = []
+        fan_in = input_shape[0]
+        for fan_out, kernel in ((width, 7), (2 * width, 5), (width, 3)):
+            layers += [nn.Conv1d(fan_in, fan_out, kernel, padding=kernel // 2), build_norm(norm, fan_out, 1), nn.ReLU()]
+            fan_in = fan_out
+        self.body = nn.Sequential(*layers)
+        self.head = build_head(head, width, n_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Signals [n, channels, length] float32 -> [n, width]."""
+        maps: Tensor = self.body(x)
+        return maps.mean(dim=2)

@@ -1,0 +1,130 @@
+"""Residual networks with a real GroupNorm in every place of a BatchNorm.
+
+He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016: the CIFAR family (three stages,
+depth 6n + 2) and ResNet-18 (four stages), basic blocks, 1 x 1 projections where the shape changes.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import skip_init
+
+from fedimb.errors import ConfigError
+from fedimb.models.base import Classifier
+from fedimb.models.heads import Head, build_head
+from fedimb.models.images import as_images, image_shape
+from fedimb.models.norms import Norm, build_norm
+from fedimb.registry import register
+
+SMALL = 64
+"""Longest side, in pixels, up to which the stem keeps the resolution."""
+
+
+def _conv(fan_in: int, fan_out: int, kernel: int, stride: int, norm: Norm) -> nn.Conv2d:
+    """A padded convolution with He's normal weights; a norm after it makes its bias idle, so it has none then."""
+    made = skip_init(nn.Conv2d, fan_in, fan_out, kernel, stride=stride, padding=kernel // 2, bias=norm == "none")
+    assert isinstance(made, nn.Conv2d)  # torch declares skip_init to return any module
+    nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
+    if made.bias is not None:
+        nn.init.zeros_(made.bias)
+    return made
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut: [n, fan_in, h, w] -> [n, fan_out, h / stride, w / stride]."""
+
+    def __init__(self, fan_in: int, fan_out: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.conv1 = _conv(fan_in, fan_out, 3, stride, norm)
+        self.norm1 = build_norm(norm, fan_out)
+        self.conv2 = _conv(fan_out, fan_out, 3, 1, norm)
+        self.norm2 = build_norm(norm, fan_out)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or fan_in != fan_out:
+            self.shortcut = nn.Sequential(_conv(fan_in, fan_out, 1, stride, norm), build_norm(norm, fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One block; see the class."""
+        y = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet(Classifier):
+    """Stem, stages of basic blocks, each twice as wide and half the size of the one before, global average, head.
+
+    The stem is one 3 x 3 convolution for images up to 64 x 64 and ImageNet's (7 x 7 with stride 2, then 3 x 3 max
+    pooling with stride 2) for larger ones.
+
+    Args:
+        name: for messages.
+        blocks: basic blocks of each stage.
+        n_classes, input_shape, width, norm, head: see `resnet8`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        blocks: tuple[int, ...],
+        n_classes: int,
+        input_shape: tuple[int, ...],
+        width: int,
+        norm: Norm,
+        head: Head,
+    ) -> None:
+        super().__init__()
+        channels, high, wide = image_shape(name, input_shape)
+        if width < 1:
+            raise ConfigError(f"model '{name}': width={width}: give at least 1")
+        if max(high, wide) <= SMALL:
+            self.stem = nn.Sequential(_conv(channels, width, 3, 1, norm), build_norm(norm, width), nn.ReLU())
+        else:
+            pool = nn.MaxPool2d(3, stride=2, padding=1)
+            self.stem = nn.Sequential(_conv(channels, width, 7, 2, norm), build_norm(norm, width), nn.ReLU(), pool)
+        layers: list[nn.Module] = []
+        fan_in = width
+        for stage, count in enumerate(blocks):
+            for block in range(count):
+                fan_out, stride = width * 2**stage, 2 if stage and not block else 1
+                layers.append(BasicBlock(fan_in, fan_out, stride, norm))
+                fan_in = fan_out
+        self.body = nn.Sequential(*layers)
+        self.head = build_head(head, fan_in, n_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images [n, *input_shape] float32 -> [n, width x 2^(stages - 1)]."""
+        maps: Tensor = self.body(self.stem(as_images(x)))
+        return maps.mean(dim=(2, 3))
+
+
+@register("model", "resnet8")
+def resnet8(
+    n_classes: int, input_shape: tuple[int, ...], width: int = 16, norm: Norm = "group", head: Head = "linear"
+) -> ResNet:
+    """Three stages of one block; 78 k parameters at width 16 (3 channels, 10 classes).
+
+    Args:
+        n_classes: outputs (given by fedimb).
+        input_shape: (height, width) or (channels, height, width) (given by fedimb).
+        width: channels of the first stage.
+        norm: ``group``, ``batch`` or ``none``.
+        head: ``linear`` or ``cosine``.
+
+    Raises:
+        ConfigError: the data are no images; no channel.
+    """
+    return ResNet("resnet8", (1, 1, 1), n_classes, input_shape, width, norm, head)
+
+
+@register("model", "resnet20")
+def resnet20(
+    n_classes: int, input_shape: tuple[int, ...], width: int = 16, norm: Norm = "group", head: Head = "linear"
+) -> ResNet:
+    """Three stages of three blocks; 272 k parameters at width 16. Arguments and errors: see `resnet8`."""
+    return ResNet("resnet20", (3, 3, 3), n_classes, input_shape, width, norm, head)
+
+
+@register("model", "resnet18")
+def resnet18(
+    n_classes: int, input_shape: tuple[int, ...], width: int = 64, norm: Norm = "group", head: Head = "linear"
+) -> ResNet:
+    """Four stages of two blocks; 11.2 M parameters at width 64. Arguments and errors: see `resnet8`."""
+    return ResNet("resnet18", (2, 2, 2, 2), n_classes, input_shape, width, norm, head)

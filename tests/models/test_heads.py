@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fedimb import registry
+from fedimb.errors import ConfigError
+from fedimb.models.heads import CosineHead, build_head
+
+SHAPES = {"mlp": (6,), "logistic": (6,), "cnn1d": (2, 9)}
+
+
+def test_logits_are_the_scaled_cosine_whatever_the_lengths():
+    head = CosineHead(3, 2)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 4.0]]))
+    x = torch.tensor([[5.0, 0.0, 0.0], [0.0, 0.6, 0.8], [-1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    half = 16 / 2**0.5
+    assert torch.allclose(
+        head(x), torch.tensor([[16.0, 0.0], [0.0, 16.0], [-16.0, 0.0], [half, 0.6 * half]]), atol=1e-5
+    )
+    assert torch.allclose(head(7 * x), head(x), atol=1e-5)
+    assert head.bias is None
+    assert CosineHead(3, 2, scale=4.0)(x).abs().max() <= 4.0001
+
+
+def test_a_feature_of_zeros_scores_nothing_and_keeps_gradients_bounded():
+    x = torch.zeros(2, 3, requires_grad=True)
+    logits = CosineHead(3, 4)(x)
+    assert torch.equal(logits, torch.zeros(2, 4))
+    (slope,) = torch.autograd.grad(F.cross_entropy(logits, torch.tensor([0, 1])), x)
+    assert torch.isfinite(slope).all()
+    assert slope.abs().max() < 1e8
+
+
+@pytest.mark.parametrize("name", registry.names("model"))
+def test_every_model_offers_both_heads(name):
+    shape = SHAPES.get(name, (4, 4))
+    width = {"width": 4} if "width" in registry.parameters("model", name) else {}
+    given = {"n_classes": 3, "input_shape": shape}
+    for kind, bias in (("cosine", False), ("linear", True)):
+        model = registry.build("model", name, given, head=kind, **width)
+        assert isinstance(model.head, CosineHead) == (kind == "cosine")
+        assert (model.head.bias is not None) == bias
+        assert model(torch.randn(2, *shape)).shape == (2, 3)
+    with pytest.raises(ConfigError, match="head='cosin'"):
+        registry.build("model", name, given, head="cosin", **width)
+
+
+def test_an_unknown_head_is_refused():
+    with pytest.raises(ConfigError, match="give linear or cosine"):
+        build_head("round", 3, 2)  # type: ignore[arg-type]
