@@ -6,15 +6,17 @@ The simulation engines and a hospital node call the same object; only where its 
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedimb import registry
 from fedimb.config.load import from_json
 from fedimb.contracts.base import Contract
+from fedimb.contracts.platform import CLIENT, JOIN, RUN
 from fedimb.data.federation import Federation
 from fedimb.data.views import ClientData
+from fedimb.errors import FedimbError
 from fedimb.privacy.door import exit_door
 from fedimb.run.client import ClientRuntime, client_id
 from fedimb.run.state import StateStore
@@ -35,7 +37,12 @@ def _runtime(run_dir: str, config_json: str) -> ClientRuntime:
 
 def runtime(context: Context) -> ClientRuntime:
     """The runtime of the run a message belongs to, built once per process."""
-    return _runtime(str(context.node_config["run-dir"]), str(context.run_config["cfg-json"]))
+    if "run-dir" in context.node_config:
+        return _runtime(str(context.node_config["run-dir"]), str(context.run_config["cfg-json"]))
+    if RUN not in context.state:
+        raise FedimbError("this node belongs to no run yet: give it a run-dir, or let the server send query.join first")
+    run = context.state.config_records[RUN]
+    return _runtime(str(run["run-dir"]), str(run["cfg-json"]))
 
 
 def _contracts(context: Context) -> list[Contract]:
@@ -53,8 +60,15 @@ def _answer(message: Message, context: Context) -> Message:
     return runtime(context).answer(message, client_id(context))
 
 
+def _join(message: Message, context: Context) -> Message:
+    """A node that Flower simulates is told by its first message where the run is, and keeps that in its context."""
+    context.state[RUN] = message.content.config_records[RUN]
+    return Message(RecordDict({CLIENT: ConfigRecord({"client": client_id(context)})}), reply_to=message)
+
+
 app.train()(_answer)
-_queries: set[str] = set()
+app.query(JOIN)(_join)
+_queries: set[str] = {JOIN}
 
 
 def ready_app() -> ClientApp:

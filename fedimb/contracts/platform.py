@@ -12,8 +12,18 @@ PRIOR = "x.prior"
 STEP = "x.fedimb"
 STATE = "x.state"
 
+RUN = "x.run"
+CLIENT = "x.client"
+
+JOIN = "join"
+"""Query of engine=flower: the node learns where the simulated run is, and answers which client it plays."""
+
 CLASS_COUNTS = "class_counts"
 """Query: the client's class counts [C] int64 in the view named by the content's config record."""
+MASKED_COUNTS = "masked_counts"
+"""As `CLASS_COUNTS`, under masks shared with the clients the config record lists: uint64, modulo 2**64."""
+NOISY_COUNTS = "noisy_counts"
+"""As `MASKED_COUNTS`, with the client's share of noise, in fixed point."""
 
 _VERSION = Record(
     STATE, "config", "version of the state kept at the client", "operational", max_bytes=64, optional=True
@@ -36,10 +46,27 @@ PLATFORM = Contract(
         _VERSION,
     ),
     queries={
+        JOIN: (Record(CLIENT, "config", "the client this simulated node plays", "operational", max_bytes=64),),
         CLASS_COUNTS: (
             Record(COUNTS, "arrays", "rows per class", "aggregate", dtypes=("int64",)),
             _VERSION,
-        )
+        ),
+        MASKED_COUNTS: (
+            Record(
+                COUNTS, "arrays", "rows per class, masked: only the sum can be read", "aggregate", dtypes=("uint64",)
+            ),
+            _VERSION,
+        ),
+        NOISY_COUNTS: (
+            Record(
+                COUNTS,
+                "arrays",
+                "rows per class with noise, masked: only the noisy sum can be read",
+                "aggregate",
+                dtypes=("uint64",),
+            ),
+            _VERSION,
+        ),
     },
 )
 register("contract", "platform")(PLATFORM)

@@ -7,7 +7,11 @@ from fedimb.errors import ConfigError, nearest
 
 
 class Engine(Protocol):
-    """What a launcher needs of an engine. One engine serves many runs, one after another."""
+    """What a launcher needs of an engine. One engine serves many runs, one after another.
+
+    An engine may have ``run_elsewhere(job, advance)`` instead of a grid: the whole run, server included, then goes
+    on in a process of its own, ``advance(rounds)`` being called as rounds end.
+    """
 
     def grid(self, job: Job) -> SimulationGrid:
         """A Flower Grid over one run's clients."""
@@ -39,10 +43,14 @@ def open_engine(config: dict[str, Any]) -> Engine:
                 from fedimb.engine.inline import InlineEngine
 
                 return InlineEngine(**args)
+            case "flower":
+                from fedimb.engine.flower import FlowerLauncher
+
+                return FlowerLauncher(**args)
             case "ray":
                 from fedimb.engine.ray import RayEngine
 
                 return RayEngine(**args)
     except TypeError as error:
         raise ConfigError(f"engine '{config['name']}': {error}") from None
-    raise ConfigError(f"no engine '{config['name']}'.{nearest(config['name'], ['inline', 'ray'])}")
+    raise ConfigError(f"no engine '{config['name']}'.{nearest(config['name'], ['inline', 'ray', 'flower'])}")

@@ -25,7 +25,7 @@ from fedimb.report import plots
 from fedimb.run.assemble import build_loop
 from fedimb.run.environment import environment
 from fedimb.run.folder import RunFolder
-from fedimb.run.parts import contracts_of, resolved_weight
+from fedimb.run.parts import contracts_of, prior_label, resolved_weight
 from fedimb.run.progress import ProgressBar
 from fedimb.run.result import RunResult, write_result
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
@@ -96,7 +96,7 @@ def _write_start(folder: RunFolder, config: RunConfig, federation: Federation) -
             "fedimb.seed": str(config.seed),
             "fedimb.config_sha": config_sha(config),
             "fedimb.partition_sha": federation.sha,
-            "fedimb.prior": f"{config.prior.view}/{config.prior.weighting}/{config.prior.provenance}",
+            "fedimb.prior": prior_label(config.prior),
             "fedimb.calibration": calibration,
             "fedimb.sweep_id": config.study,
             "fedimb.run_id": uuid.uuid4().hex,
@@ -175,7 +175,11 @@ def _execute(
         torch.set_num_threads(1)  # the same bits as any other engine, and no fight with the workers over cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before anything runs that could be left behind
-        grid = running.grid(Job(str(folder.path), (folder.path / "config.json").read_text(), config.clients.count))
+        job = Job(str(folder.path.absolute()), (folder.path / "config.json").read_text(), config.clients.count)
+        if run_elsewhere := getattr(running, "run_elsewhere", None):
+            run_elsewhere(job, progress.skip)
+            return _ended(folder)
+        grid = running.grid(job)
         _record_processes(folder, running)
         tracker = _tracker(folder, config)
         loop, keeper, evaluator = build_loop(folder, config, federation, grid, tracker, progress)
@@ -203,6 +207,25 @@ def _execute(
         finally:
             tracker.finish()
         return RunResult.read(folder.path)
+
+
+def go_on(path: Path, engine: Engine) -> RunResult:
+    """Execute a run folder whose lock the caller's parent holds: the server's half of ``run_elsewhere``."""
+    folder = RunFolder.open(path)
+    config = from_json((folder.path / "config.json").read_text())
+    return _execute(folder, config, Federation.load(folder.path), engine, None)
+
+
+def _ended(folder: RunFolder) -> RunResult:
+    """How a run that another process executed came out."""
+    status = folder.read_json("status.json") or {}
+    match status.get("status"):
+        case "finished":
+            return RunResult.read(folder.path)
+        case "waiting":
+            raise RunWaiting(str(status.get("reason")))
+        case _:
+            raise RunFailed(str(status.get("reason")))
 
 
 def _tracker(folder: RunFolder, config: RunConfig) -> Tracker:

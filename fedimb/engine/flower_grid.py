@@ -1,0 +1,95 @@
+"""fedimb's loop inside a Flower ServerApp: client ids for Flower's random node ids, and the lanes' order of sums."""
+
+import os
+import time
+from collections.abc import Sequence
+
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedimb.contracts.platform import CLIENT, JOIN, RUN
+from fedimb.engine.grid import CLIENT_FAILED, Job, SimulationGrid
+from fedimb.engine.lanes import LaneOutcome, Order, gather
+from fedimb.engine.processes import marked
+from fedimb.errors import RunFailed
+
+_PATIENCE_S = 120.0
+
+
+class FlowerGrid(SimulationGrid):
+    """Clients reached through Flower's Grid; sums and order as everywhere else.
+
+    Args:
+        grid: what Flower gave the ServerApp.
+        job: the run; every node is told where it is when it joins.
+
+    Raises:
+        RunFailed: fewer nodes than clients after two minutes, or a node that did not join.
+    """
+
+    def __init__(self, grid: Grid, job: Job) -> None:
+        super().__init__(job.n_clients)
+        self._grid = grid
+        self._node_of = self._join(job)
+
+    def _join(self, job: Job) -> dict[int, int]:
+        """Node id by client id, asked of the nodes themselves: Flower's ids are random in every run."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while len(nodes := list(self._grid.get_node_ids())) < job.n_clients:
+            if time.monotonic() > deadline:
+                raise RunFailed(
+                    f"{len(nodes)} of {job.n_clients} Flower nodes came within {_PATIENCE_S:.0f} s; start as many as "
+                    "clients.count says (flwr run --federation-config num-supernodes=...)"
+                )
+            time.sleep(0.2)
+        about = ConfigRecord({"run-dir": job.run_dir, "cfg-json": job.config_json})
+        messages = [Message(RecordDict({RUN: about}), node, f"query.{JOIN}") for node in nodes]
+        node_of: dict[int, int] = {}
+        for reply in self._grid.send_and_receive(messages):
+            if reply.has_error():
+                raise RunFailed(f"a Flower node could not join: {reply.error.reason}")
+            client = reply.content.config_records[CLIENT]["client"]
+            node_of[int(client)] = reply.metadata.src_node_id  # type: ignore[arg-type]
+        if sorted(node_of) != list(range(job.n_clients)):
+            raise RunFailed(f"clients 0 to {job.n_clients - 1} were expected to join; these did: {sorted(node_of)}")
+        return node_of
+
+    def run_lanes(self, lanes: Sequence[Sequence[Order]], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+        """All messages at once; answers are sorted into lanes, so every engine adds in the same order."""
+        sent = {
+            client: Message(message.content, self._node_of[client], message.metadata.message_type)
+            for lane in lanes
+            for client, message in lane
+        }
+        client_of = {message.metadata.dst_node_id: client for client, message in sent.items()}
+        replies = {client_of[r.metadata.src_node_id]: r for r in self._grid.send_and_receive(list(sent.values()))}
+        missing = Error(code=CLIENT_FAILED, reason="no reply")
+        return [
+            gather(
+                [(client, replies.get(client) or Message(missing, reply_to=sent[client])) for client, _ in lane], reduce
+            )
+            for lane in lanes
+        ]
+
+
+class FlowerEngine:
+    """What the loop needs of an engine, inside a ServerApp: Flower started the clients and will end them."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def grid(self, job: Job) -> FlowerGrid:
+        """A grid over Flower's nodes."""
+        return FlowerGrid(self._grid, job)
+
+    @property
+    def temp_dir(self) -> str | None:
+        """The launcher's folder, whose name stands in the command line of every process it started."""
+        return os.environ.get("FEDIMB_FLOWER_DIR")
+
+    def processes(self) -> list[int]:
+        """Ids of the launcher's other processes."""
+        return marked(self.temp_dir) if self.temp_dir else []
+
+    def close(self) -> None:
+        """Nothing to stop."""
