@@ -30,6 +30,8 @@ class Stream(IntEnum):
     SOURCE = 11
     BOOTSTRAP = 12
     VALIDATION = 13
+    MASK = 14
+    PRIOR_NOISE = 15
 
 
 def seed_int(run_seed: int, stream: Stream, round: int = 0, client: int = 0) -> int:

@@ -17,10 +17,11 @@ METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 
 @dataclass(frozen=True)
 class Combination:
-    """Parts that act in one run. ``provenance`` is that of the class prior; None: not decided yet."""
+    """Parts that act in one run. ``provenance`` and ``weighting`` are the class prior's; None: not decided yet."""
 
     parts: tuple[Entry, ...]
     provenance: str | None = None
+    weighting: str | None = None
 
     def having(self, flag: str, *kinds: str) -> list[Entry]:
         """Parts (of these kinds, or of any) that declare the flag."""
@@ -58,6 +59,18 @@ def _prior_stays_at_the_clients(c: Combination) -> str | None:
     )
 
 
+def _weighting_needs_each_clients_counts(c: Combination) -> str | None:
+    if c.weighting != "effective" or c.provenance not in ("secure_sum", "dp_sum", "estimated"):
+        return None
+    if not (users := c.having("needs_prior")):
+        return None
+    have = "only the merged head" if c.provenance == "estimated" else "only the sum over clients"
+    return (
+        f"{users[0].kind} '{users[0].name}' wants prior.weighting=effective, made of each client's counts, and "
+        f"prior.provenance={c.provenance} shows the server {have}; set prior.weighting=data"
+    )
+
+
 def _not_linear(c: Combination) -> str | None:
     users = c.having("needs_merged")
     others = [p for p in c.parts if p.kind == "aggregator" and not p.flags.get("linear")]
@@ -88,6 +101,7 @@ RULES: tuple[Rule, ...] = (
     _double_correction,
     _prior_missing,
     _prior_stays_at_the_clients,
+    _weighting_needs_each_clients_counts,
     _not_linear,
     _two_cycles,
     _term_of_another_aggregator,

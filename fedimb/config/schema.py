@@ -45,11 +45,17 @@ class LocalConfig(Strict):
 
 
 class PriorConfig(Strict):
-    """Whose class counts losses and calibrations see, how weighted, and how the server came by them."""
+    """Whose class counts losses and calibrations see, how weighted, and how the server came by them.
+
+    ``epsilon``, ``delta`` and ``clip`` (rows per patient; null: each row is protected) are those of ``dp_sum``.
+    """
 
     view: Literal["train", "real"]
     weighting: Literal["data", "effective"]
-    provenance: Literal["none", "local", "clear_sum", "oracle"]
+    provenance: Literal["none", "local", "clear_sum", "secure_sum", "dp_sum", "estimated", "oracle"]
+    epsilon: float = Field(gt=0, le=100)
+    delta: float = Field(gt=0, lt=1)
+    clip: Annotated[int, Field(ge=1)] | None
 
 
 class EvaluationConfig(Strict):

@@ -58,7 +58,7 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     checked["calibration"] = {
         name: _arguments("calibration", name, args, parts) for name, args in config.calibration.items()
     }
-    if reason := refusal(Combination(tuple(parts), config.prior.provenance)):
+    if reason := refusal(Combination(tuple(parts), config.prior.provenance, config.prior.weighting)):
         raise ConfigError(f"refused combination: {reason}")
     return config.model_copy(update=checked)
 

@@ -17,10 +17,11 @@ from fedimb.run.evaluate import Evaluator
 from fedimb.run.exchange import Exchange
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop
-from fedimb.run.parts import build_model, contracts_of, resolved_weight
+from fedimb.run.parts import build_model
+from fedimb.run.priors import gather_prior
 from fedimb.run.progress import ProgressBar
 from fedimb.run.roster import Roster
-from fedimb.run.steps import Step, gather_counts
+from fedimb.run.steps import Step
 from fedimb.run.view import RunView
 from fedimb.tracking.mlflow import Tracker
 
@@ -32,9 +33,12 @@ def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
     return strategy
 
 
-def build_method(config: RunConfig, n_clients: int) -> tuple[Strategy, bool]:
-    """The configured methods around the aggregator, outermost first, and whether updates may be summed."""
-    strategy = build_aggregator(config, n_clients)
+def build_method(config: RunConfig, n_clients: int = 0) -> tuple[Strategy, bool]:
+    """The configured methods around the aggregator, outermost first, and whether updates may be summed.
+
+    ``n_clients``: those that hold data; 0: all that are configured.
+    """
+    strategy = build_aggregator(config, n_clients or config.clients.count)
     linear = bool(registry.flags("aggregator", config.aggregator["name"]).get("linear", False))
     for method, args in reversed(config.strategy.items()):
         strategy = registry.build("strategy", method, {"inner": strategy}, **args)
@@ -57,22 +61,8 @@ def _clients_need_counts(config: RunConfig) -> bool:
 def program(config: RunConfig, federation: Federation, method: Any, view: RunView) -> Generator[Step, Any, None]:
     """The prior's prelude, then the method's program."""
     if needs_counts(config):
-        if config.prior.provenance == "clear_sum":
-            replies = yield from gather_counts("train")
-            view.counts = _weigh(replies.astype(np.float64), config)
-        elif config.prior.provenance == "oracle":
-            view.counts = federation.counts.sum(axis=0).astype(np.float64)
+        yield from gather_prior(config, federation, view)
     yield from method.program(view)
-
-
-def _weigh(counts: np.ndarray, config: RunConfig) -> np.ndarray:
-    """Client counts [K, C] -> counts [C]: their sum, or the priors weighted as the aggregator weighs clients."""
-    if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
-        sizes = counts.sum(axis=1, keepdims=True)
-        mean: np.ndarray = (counts / sizes).mean(axis=0) * sizes.sum()
-        return mean
-    total: np.ndarray = counts.sum(axis=0)
-    return total
 
 
 def build_loop(

@@ -21,6 +21,7 @@ from fedimb.data.views import SETTABLE, ClientData
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, to_numpy
+from fedimb.run import priors
 from fedimb.run.parts import build_model, contracts_of, part_maker, resolved_weight, seeded
 from fedimb.run.state import LOST, StateLost, StateStore
 from fedimb.seeds import Stream, seed_int, torch_generator
@@ -237,10 +238,8 @@ class ClientRuntime:
                 return float(result.examples)
 
     def _query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
-        if name == names.CLASS_COUNTS:
-            view = str(content.config_records["view"]["name"])
-            counts = context.data.counts(view).astype(np.int64)
-            return RecordDict({names.COUNTS: array_record({"counts": counts})})
+        if name in priors.QUERIES:
+            return priors.answer(name, content, context)
         for contract, half in self._halves():
             if name in contract.queries:
                 answer: RecordDict = half.query(name, content, context)

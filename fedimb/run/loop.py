@@ -119,6 +119,7 @@ class Loop:
     def _replay(self, index: int, step: Step) -> Any:
         if isinstance(step, Rounds):
             self.model(step.model)  # so that the next checkpoint holds it again
+            self._estimate()
         saved = self.keeper.load_result(index)
         header: dict[str, Any] = dict(saved.config_records["step"])
         if header["name"] != name_of(step):
@@ -176,6 +177,7 @@ class Loop:
     def _round(self, step: Rounds) -> dict[str, float]:
         started = time.monotonic()
         model = self.model(step.model)
+        self._estimate()
         self.progress.server_round += 1
         server_round = self.progress.server_round
         cohort = self.exchange.roster.cohort(server_round)
@@ -191,6 +193,7 @@ class Loop:
         orders = self.exchange.complete(orders, server_round, model.buffers, self._sent_counts(), **about)
         outcome = self.exchange.send("train", orders, cohort.lost, model.linear, f"round {server_round}")
         aggregated = model.aggregate(server_round, outcome, orders)
+        self._estimate()
         if "train_loss" in aggregated:
             metrics["train/loss"] = aggregated["train_loss"]
         usable = [a for a in outcome.answers if a.usable]
@@ -210,6 +213,11 @@ class Loop:
         metrics |= self.method_metrics
         self.last_outcome = outcome
         return metrics | {"time/round_s": time.monotonic() - started}
+
+    def _estimate(self) -> None:
+        """Where counts are estimated, estimate them from the global model as it is; before any round they stay."""
+        if self.view.estimate is not None and self.progress.server_round and "global" in self.models:
+            self.view.counts = self.view.estimate(self.models["global"].parameters)
 
     def _sent_counts(self) -> np.ndarray | None:
         return self.view.counts if self.view.clients_need_counts else None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fedimb import registry
-from fedimb.config.schema import RunConfig
+from fedimb.config.schema import PriorConfig, RunConfig
 from fedimb.contracts.base import Contract
 from fedimb.models.base import Classifier
 from fedimb.seeds import Stream, seed_int
@@ -57,3 +57,12 @@ def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
     if config.aggregation_weight != "auto":
         return config.aggregation_weight
     return contracts[1].aggregation_weight if len(contracts) > 1 else "view"
+
+
+def prior_label(prior: PriorConfig) -> str:
+    """``view/weighting/provenance``, with what ``dp_sum`` promises: tables group by it."""
+    label = f"{prior.view}/{prior.weighting}/{prior.provenance}"
+    if prior.provenance != "dp_sum":
+        return label
+    unit = "row" if prior.clip is None else f"patient of {prior.clip} rows"
+    return f"{label}(epsilon={prior.epsilon:g}, delta={prior.delta:g} per {unit})"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from flwr.app import RecordDict
 
+from fedimb.records import Arrays
 from fedimb.run.aggregator import Aggregator
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class RunView:
         n_clients, n_classes, class_names: the federation.
         seed: run seed (draw with `fedimb.seeds`, stream METHOD).
         counts: class counts [C] float64 the prior is made of; a method that changes the view sets it anew.
+        estimate: global weights by name -> ``counts`` estimated from them; None where counts do not follow the weights.
         clients_need_counts: whether ``counts`` travels with every train message (the loss or a method reads it there).
         models: factories of further models by name, ``name -> Aggregator``; a method adds the ones it trains.
     """
@@ -32,6 +34,7 @@ class RunView:
     class_names: tuple[str, ...]
     seed: int
     counts: np.ndarray | None = None
+    estimate: Callable[[Arrays], np.ndarray] | None = None
     clients_need_counts: bool = False
     models: dict[str, Callable[[int], Aggregator]] = field(default_factory=dict)
 

@@ -22,6 +22,18 @@ def class_prior(counts: np.ndarray) -> np.ndarray:
     return prior
 
 
+def prior_of_head(weight: np.ndarray) -> np.ndarray:
+    """Head rows [C, d] -> probabilities [C] float64: the softmax of the rows' L2 norms.
+
+    A head trained on frequent classes grows longer rows for them. Norms near 1 give a prior flatter than the data's: it
+    ranks the classes rather than counting them. Source: Xiao et al., "Fed-GraB", NeurIPS 2023 (direct prior analyzer).
+    """
+    norms = np.linalg.norm(np.asarray(weight, dtype=np.float64), axis=1)
+    shares = np.exp(norms - norms.max())
+    prior: np.ndarray = shares / shares.sum()
+    return prior
+
+
 def log_prior(counts: np.ndarray) -> Tensor:
     """Log of `class_prior` as a float32 tensor [C]."""
     return torch.from_numpy(np.log(class_prior(counts))).to(torch.float32)

@@ -1,0 +1,43 @@
+"""How much Gaussian noise (epsilon, delta)-differential privacy takes: the analytic calibration.
+
+Balle and Wang, "Improving the Gaussian Mechanism for Differential Privacy: Analytical Calibration and Optimal
+Denoising", ICML 2018, theorem 8. It is exact for every epsilon > 0; the classic sigma = sqrt(2 ln(1.25/delta))
+sensitivity / epsilon holds for epsilon < 1 alone and adds more than is needed.
+"""
+
+import math
+
+
+def delta_of(sigma: float, epsilon: float, sensitivity: float = 1.0) -> float:
+    """The smallest delta for which noise of standard deviation sigma is (epsilon, delta)-DP (theorem 8)."""
+    a, b = sensitivity / (2 * sigma), epsilon * sigma / sensitivity
+    return _normal_cdf(a - b) - math.exp(epsilon) * _normal_cdf(-a - b)
+
+
+def sigma_of(epsilon: float, delta: float, sensitivity: float = 1.0) -> float:
+    """The smallest standard deviation that is (epsilon, delta)-DP for a sum of that L2 sensitivity, to 1e-12.
+
+    Args:
+        epsilon: in (0, 100].
+        delta: in (0, 1).
+        sensitivity: most that one unit of privacy changes the sum, in L2 norm, > 0.
+
+    Raises:
+        ValueError: a value out of these ranges.
+    """
+    if not (0 < epsilon <= 100 and 0 < delta < 1 and 0 < sensitivity < math.inf):
+        raise ValueError(
+            "differential privacy needs epsilon in (0, 100], delta in (0, 1) and a sensitivity > 0; "
+            f"got {epsilon}, {delta} and {sensitivity}"
+        )
+    low, high = 0.0, 1.0
+    while delta_of(high, epsilon) > delta:
+        low, high = high, 2 * high
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta_of(middle, epsilon) > delta else (low, middle)
+    return high * sensitivity
+
+
+def _normal_cdf(x: float) -> float:
+    return math.erfc(-x / math.sqrt(2)) / 2

@@ -1,0 +1,55 @@
+"""Sums of which the server reads the total alone: every pair of clients shares masks that cancel.
+
+Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, section 4.1, without
+its recovery from dropouts: all clients that were told of each other must answer. Arithmetic is modulo 2**64, so a
+masked vector alone is uniformly random and the sum is exact.
+
+In a simulation the seeds of the pairs come from the run's seed. That shows the message, its size and its cost, and
+protects nobody from whoever runs the simulation. Between hospitals each pair must agree on a key of which the server
+knows nothing (Diffie-Hellman, as in the paper): that is a matter of deployment, not of this file.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+FRACTION_BITS = 20
+"""Fixed point: real numbers travel in units of 2**-20, about a millionth of a row; sums must stay below 2**43."""
+
+PairGenerator = Callable[[int, int], np.random.Generator]
+"""(lower id, higher id) -> the generator the two share for this sum; a second sum needs other masks."""
+
+
+def masked(values: np.ndarray, client: int, clients: Sequence[int], shared: PairGenerator) -> np.ndarray:
+    """One client's integers [n] int64 -> what it sends, [n] uint64. One generator per other client.
+
+    Raises:
+        ValueError: ``client`` is not among ``clients``, or these repeat.
+    """
+    if client not in clients or len(set(clients)) != len(clients):
+        raise ValueError(f"client {client} must be once among the clients to mask for, each named once")
+    total = np.asarray(values, dtype=np.int64).view(np.uint64).copy()
+    for other in clients:
+        if other != client:
+            low, high = min(client, other), max(client, other)
+            mask = shared(low, high).integers(0, 2**64, size=total.shape, dtype=np.uint64)
+            total = total + mask if client == low else total - mask
+    return total
+
+
+def unmasked_sum(sent: np.ndarray) -> np.ndarray:
+    """What all clients sent, [K, n] uint64 -> the sum of their integers [n] int64."""
+    total: np.ndarray = np.asarray(sent, dtype=np.uint64).sum(axis=0, dtype=np.uint64).view(np.int64)
+    return total
+
+
+def to_fixed(values: np.ndarray) -> np.ndarray:
+    """Real numbers [n] -> int64 in units of 2**-20, rounded."""
+    fixed: np.ndarray = np.rint(np.asarray(values, dtype=np.float64) * 2**FRACTION_BITS).astype(np.int64)
+    return fixed
+
+
+def from_fixed(values: np.ndarray) -> np.ndarray:
+    """Inverse of `to_fixed`, float64."""
+    real: np.ndarray = np.asarray(values, dtype=np.int64) / 2.0**FRACTION_BITS
+    return real

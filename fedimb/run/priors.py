@@ -1,0 +1,166 @@
+"""Where the class counts of the prior come from: the server's side and the client's, by ``prior.provenance``.
+
+- ``clear_sum``: each client sends its counts; 8 C bytes up.
+- ``secure_sum``: each sends its counts under masks that cancel (`fedimb.privacy.secure_sum`); 8 C bytes up.
+- ``dp_sum``: as ``secure_sum``, each with its share of Gaussian noise, so that the sum is differentially private.
+- ``oracle``: read off the partition: for upper bounds in simulation, no message.
+- ``estimated``: from the norms of the global head's rows (`fedimb.training.prior.prior_of_head`), no message. It is as
+  of the weights the server holds: uniform before the first round, then anew before and after each round
+  (`fedimb.run.loop`), so clients and calibrations read the estimate of the very model they get.
+- ``local`` (the client's own counts) and ``none`` need nothing here.
+"""
+
+import math
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+
+from fedimb.config.schema import RunConfig
+from fedimb.contracts import platform as names
+from fedimb.data.federation import Federation
+from fedimb.data.views import ClientData
+from fedimb.errors import ConfigError, RunFailed
+from fedimb.models.base import Classifier
+from fedimb.privacy.gaussian import sigma_of
+from fedimb.privacy.secure_sum import from_fixed, masked, to_fixed, unmasked_sum
+from fedimb.records import Arrays, array_record
+from fedimb.run.parts import build_model, contracts_of, resolved_weight
+from fedimb.run.steps import Query, Step, gather_counts
+from fedimb.run.view import RunView
+from fedimb.seeds import Stream, numpy_rng
+from fedimb.training.prior import prior_of_head
+
+if TYPE_CHECKING:
+    from fedimb.run.client import ClientContext
+
+QUERIES = (names.CLASS_COUNTS, names.MASKED_COUNTS, names.NOISY_COUNTS)
+_FLOOR = 1.0
+
+
+def gather_prior(config: RunConfig, federation: Federation, view: RunView) -> Generator[Step, Any, None]:
+    """Set ``view.counts`` [C] float64 as configured (and ``view.estimate``, where it changes with the model).
+
+    Raises:
+        ConfigError: a provenance that cannot work with this data or model.
+        RunFailed: a client's masked counts are missing, so that the sum stays hidden.
+    """
+    holders = [client for client, rows in enumerate(federation.train) if len(rows)]
+    match config.prior.provenance:
+        case "clear_sum":
+            replies = yield from gather_counts("train")
+            view.counts = _weigh(replies.astype(np.float64), config)
+        case "oracle":
+            view.counts = _weigh(federation.counts[holders].astype(np.float64), config)
+        case "secure_sum":
+            if len(holders) < 2:
+                raise ConfigError(
+                    "prior.provenance=secure_sum hides nothing with one client: its sum is that client's counts; "
+                    "set prior.provenance=dp_sum (or clear_sum)"
+                )
+            view.counts = (yield from _masked_sum(names.MASKED_COUNTS, holders)).astype(np.float64)
+        case "dp_sum":
+            if config.prior.clip is not None and federation.store.patients is None:
+                raise ConfigError(
+                    f"prior.clip={config.prior.clip} protects patients, and the source names none; set prior.clip=null "
+                    "(each row is protected)"
+                )
+            noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, holders)))
+            # A noisy count may be below 0, which no prior can be: the class counts as if it had one row.
+            view.counts = np.maximum(noisy, _FLOOR)
+        case "estimated":
+            model = build_model(config, federation.n_classes, federation.input_shape)
+            rows = sum(len(federation.train[client]) for client in holders)
+            view.estimate = head_counts(model, rows)
+            view.counts = np.full(federation.n_classes, rows / federation.n_classes)
+
+
+def _masked_sum(query: str, holders: list[int]) -> Generator[Step, Any, np.ndarray]:
+    """Ask all holders, each told of the others; the sum of their integers [C] int64."""
+    content = RecordDict({"view": ConfigRecord({"name": "train", "clients": holders})})
+    replies = yield Query(query, content)
+    if missing := sorted(set(holders) - {reply.client for reply in replies}):
+        raise RunFailed(
+            f"query {query}: client {missing[0]} sent no masked counts, so nobody can read the sum; mend that client "
+            "and start the run anew, or set prior.provenance=clear_sum"
+        )
+    return unmasked_sum(np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies]))
+
+
+def _weigh(counts: np.ndarray, config: RunConfig) -> np.ndarray:
+    """Client counts [K, C] -> counts [C]: their sum, or the priors weighted as the aggregator weighs clients."""
+    if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
+        sizes = counts.sum(axis=1, keepdims=True)
+        mean: np.ndarray = (counts / sizes).mean(axis=0) * sizes.sum()
+        return mean
+    total: np.ndarray = counts.sum(axis=0)
+    return total
+
+
+def head_counts(model: Classifier, rows: int) -> Callable[[Arrays], np.ndarray]:
+    """A function of the global weights: estimated counts [C] float64 that sum to ``rows``.
+
+    ``rows`` is the federation's size, which weights of FedAvg tell the server anyway.
+
+    Raises:
+        ConfigError: the model's head is not trained, so its norms say nothing.
+    """
+    head = model.head.weight
+    key = next((name for name, p in model.named_parameters() if p is head and p.requires_grad), None)
+    if key is None:
+        raise ConfigError(
+            f"prior.provenance=estimated reads the norms of a trained head, and {type(model).__name__}'s is fixed; "
+            "set prior.provenance=clear_sum"
+        )
+    name = key
+    return lambda weights: prior_of_head(weights[name]) * rows
+
+
+def answer(name: str, content: RecordDict, context: "ClientContext") -> RecordDict:
+    """The client's reply to one of `QUERIES`: ``x.counts`` [C], int64 or (masked) uint64."""
+    asked: dict[str, Any] = dict(content.config_records["view"])
+    view, seed = str(asked["name"]), context.config.seed
+    if name == names.CLASS_COUNTS:
+        return _reply(context.data.counts(view).astype(np.int64))
+    clients = [int(client) for client in asked["clients"]]
+    if name == names.NOISY_COUNTS:
+        own = to_fixed(noisy_share(context, view, len(clients)))
+    else:
+        own = context.data.counts(view).astype(np.int64)
+
+    def shared(low: int, high: int) -> np.random.Generator:
+        # By message too: masks used twice would show how the counts changed in between.
+        return numpy_rng(seed, Stream.MASK, context.step, low << 32 | high)
+
+    return _reply(masked(own, context.client, clients, shared))
+
+
+def _reply(counts: np.ndarray) -> RecordDict:
+    return RecordDict({names.COUNTS: array_record({"counts": counts})})
+
+
+def noisy_share(context: "ClientContext", view: str, clients: int) -> np.ndarray:
+    """The client's counts [C] float64 plus N(0, sigma^2 / clients): over all clients the noise is N(0, sigma^2).
+
+    One row changes one count by 1 (L2 sensitivity 1); with ``prior.clip`` a patient counts with at most that many rows
+    (sensitivity ``clip``, reached when all are of one class). The guarantee is about adding or removing one row, or
+    one patient, and holds against whoever sees the sum; the masks keep single shares, with their little noise, from
+    the server. In a simulation the noise comes from the run's seed, so it hides nothing from who knows the seed.
+    """
+    prior = context.config.prior
+    counts = context.data.counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)
+    sigma = sigma_of(prior.epsilon, prior.delta, float(prior.clip or 1)) / math.sqrt(clients)
+    rng = numpy_rng(context.config.seed, Stream.PRIOR_NOISE, context.step, context.client)
+    noisy: np.ndarray = counts + rng.normal(scale=sigma, size=len(counts))
+    return noisy
+
+
+def clipped_counts(data: ClientData, view: str, clip: int) -> np.ndarray:
+    """Class counts [C] int64 of each patient's first ``clip`` rows of the view."""
+    rows, store = data.rows(view), data.store
+    patients = np.asarray(store.patients)[rows]
+    order = np.argsort(patients, kind="stable")
+    _, first, sizes = np.unique(patients[order], return_index=True, return_counts=True)
+    rank = np.arange(len(rows)) - np.repeat(first, sizes)
+    return np.bincount(store.y[rows[order[rank < clip]]], minlength=store.n_classes).astype(np.int64)
