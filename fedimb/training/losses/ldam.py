@@ -4,9 +4,9 @@ Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin L
 l(y, z) = -log( exp(s (z_y - D_y)) / (exp(s (z_y - D_y)) + sum over c != y of exp(s z_c)) ), D_c = C n_c^(-1/4), C such
 that the largest margin is ``max_margin``; re-weighting (DRW) as in their algorithm 1, here counted in global rounds.
 
-The margins mean something only for logits of a fixed size: z should be the cosine of unit features and unit
-classifier rows (a cosine head without a scale of its own, as s is applied here). With a plain linear head a model
-outgrows the margins, and s multiplies its gradients: use scale 1 there, or another loss.
+The margins mean something only for logits of a fixed size: z is the cosine of unit features and unit classifier rows,
+as a model with ``head: cosine`` computes it. That head multiplies its cosines by a scale of its own, which is divided
+out first (``head_scale``). A linear head outgrows the margins, and scale / head_scale multiplies its gradients.
 """
 
 import math
@@ -34,7 +34,9 @@ class LDAM(nn.Module):
     """Args:
     prior: class counts [C] (given by fedimb). A class nobody holds has the margin and weight of the rarest held.
     max_margin: margin of the rarest class, at least 0.
-    scale: factor s on the logits, more than 0.
+    scale: factor s on the cosines, more than 0.
+    head_scale: what the model's head multiplies its cosines by, more than 0; 16 is that of ``head: cosine``, 1 takes
+        the logits as they are.
     drw_start: share of the rounds, 0 to 1, trained without class weights; 1: never weighted, 0: always.
     beta: of the weights (1 - beta) / (1 - beta^n_c), 0 <= beta < 1; their mean is 1 over the classes that have rows.
     round, rounds: this round, 1-based, and their number (given by fedimb).
@@ -52,6 +54,7 @@ class LDAM(nn.Module):
         prior: np.ndarray,
         max_margin: float = 0.5,
         scale: float = 30.0,
+        head_scale: float = 16.0,
         drw_start: float = 0.8,
         beta: float = 0.9999,
         round: int = 1,
@@ -60,9 +63,12 @@ class LDAM(nn.Module):
         super().__init__()
         counts = filled_counts(prior)
         margins = in_range("ldam", "max_margin", max_margin, 0) * (counts / counts.min()) ** -0.25
-        if in_range("ldam", "scale", scale, 0) == 0:
-            raise ConfigError("loss 'ldam': scale=0: all logits would be 0; the paper's is 30")
-        self.scale = scale
+        for key, value in (("scale", scale), ("head_scale", head_scale)):
+            if in_range("ldam", key, value, 0) == 0:
+                raise ConfigError(
+                    f"loss 'ldam': {key}=0: give a number above 0, as logits are multiplied or divided by it"
+                )
+        self.scale, self.head_scale = scale, head_scale
         in_range("ldam", "drw_start", drw_start, 0, 1)
         in_range("ldam", "beta", beta, 0, 1, high_allowed=False)
         weights = effective_number_weights(prior, beta if reweighted(round, rounds, drw_start) else 0.0)
@@ -71,5 +77,6 @@ class LDAM(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows (see `weighted_cross_entropy`)."""
-        lowered = logits.scatter_add(1, labels[:, None], -self.margins[labels][:, None])
+        cosines = logits / self.head_scale
+        lowered = cosines.scatter_add(1, labels[:, None], -self.margins[labels][:, None])
         return weighted_cross_entropy(self.scale * lowered, labels, self.weights)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from fedimb.errors import ConfigError
+from fedimb.models.heads import CosineHead
 from fedimb.training.losses.class_weights import effective_number_weights
 from fedimb.training.losses.ldam import LDAM, reweighted
 
@@ -28,26 +29,27 @@ def row_losses(z, labels):
     st.lists(st.integers(0, 5_000), min_size=2, max_size=6).filter(any),
     st.sampled_from([0.0, 0.5, 1.0]),
     st.sampled_from([1.0, 30.0]),
+    st.sampled_from([1.0, 16.0]),
     st.booleans(),
     st.integers(1, 9),
 )
-def test_it_is_the_loss_of_cao_et_al_on_cosines(counts, max_margin, scale, late, n):
-    logits, labels = draw(n, n, len(counts), scale=0.4)
+def test_it_is_the_loss_of_cao_et_al_on_cosines(counts, max_margin, scale, head_scale, late, n):
+    logits, labels = draw(n, n, len(counts), scale=0.4 * head_scale)
     size = np.array([c or min(x for x in counts if x) for c in counts], dtype=float)
     margins = size**-0.25
     margins *= max_margin / margins.max()
-    z, y = logits.double().numpy(), labels.numpy()
+    z, y = logits.double().numpy() / head_scale, labels.numpy()
     z[np.arange(n), y] -= margins[y]
     weights = (1 - 0.99) / (1 - 0.99**size) if late else np.ones(len(size))
     weights /= weights[np.array(counts) > 0].mean()
     expected = (weights[y] * row_losses(scale * z, y)).mean()
-    loss = LDAM(np.array(counts), max_margin, scale, beta=0.99, round=9 if late else 8, rounds=10)
+    loss = LDAM(np.array(counts), max_margin, scale, head_scale, beta=0.99, round=9 if late else 8, rounds=10)
     assert float(loss(logits, labels)) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_by_hand():
     # counts 16 and 1: margins 1/4 and 1/2. Cosines 1/2 and 0, label 1 scaled by 2: logits 1 and -1.
-    loss = LDAM(np.array([16, 1]), max_margin=0.5, scale=2.0)
+    loss = LDAM(np.array([16, 1]), max_margin=0.5, scale=2.0, head_scale=1.0)
     assert loss.margins.tolist() == [0.25, 0.5]
     assert float(loss(torch.tensor([[0.5, 0.0]]), torch.tensor([1]))) == pytest.approx(
         math.log(1 + math.e**2), rel=1e-6
@@ -56,8 +58,16 @@ def test_by_hand():
 
 def test_without_margin_scale_and_weights_it_is_cross_entropy():
     logits, labels = draw(0, 20, 4)
-    loss = LDAM(np.array([90, 9, 1, 0]), max_margin=0.0, scale=1.0, drw_start=1.0, round=10, rounds=10)
+    loss = LDAM(np.array([90, 9, 1, 0]), max_margin=0.0, scale=1.0, head_scale=1.0, drw_start=1.0, round=10, rounds=10)
     assert torch.allclose(loss(logits, labels), cross_entropy(logits, labels), atol=1e-6)
+
+
+def test_on_the_cosine_head_the_margin_is_one_of_cosines():
+    head, loss = CosineHead(2, 2), LDAM(np.array([16, 1]))
+    torch.nn.init.eye_(head.weight)
+    features = 7 * torch.tensor([[0.6, 0.8]])  # cosines .6 and .8, whatever the length
+    expected = math.log(1 + math.exp(30 * (0.6 - (0.8 - 0.5))))
+    assert loss(head(features), torch.tensor([1])).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_absent_class_has_the_margin_and_the_weight_of_the_rarest():
@@ -82,7 +92,15 @@ def test_weights_set_in_at_their_round(rounds, start, first):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_margin": -0.1}, {"scale": 0.0}, {"scale": -1.0}, {"drw_start": 1.1}, {"beta": 1.0}, {"beta": math.nan}],
+    [
+        {"max_margin": -0.1},
+        {"scale": 0.0},
+        {"scale": -1.0},
+        {"head_scale": 0.0},
+        {"drw_start": 1.1},
+        {"beta": 1.0},
+        {"beta": math.nan},
+    ],
 )
 def test_arguments_outside_their_range_are_refused(wrong):
     with pytest.raises(ConfigError, match=f"loss 'ldam': {next(iter(wrong))}="):
