@@ -1,0 +1,41 @@
+"""Is a source's file still the one its cache was built from?"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from fedimb.data.paths import find
+from fedimb.errors import DataError
+
+_SMALL = 1 << 26  # 64 MiB: hashed in a tenth of a second; above it, size and time of change stand for the content
+
+
+def fingerprint(kind: str, paths: Iterable[str]) -> str:
+    """Changes when a file does: sha256 over the files' contents, in order; of one above 64 MiB its size and mtime.
+
+    Args:
+        kind: name and version of the reader: a reader that reads otherwise must not meet old caches.
+        paths: files as the configuration gives them.
+
+    Raises:
+        DataError: a file is missing, a folder, or cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        file = regular(path)
+        try:
+            state = file.stat()
+            small = state.st_size <= _SMALL
+            content = file.read_bytes() if small else f"{state.st_size} {state.st_mtime_ns}".encode()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        digest.update(hashlib.sha256(content).digest())
+    return f"{kind}-{digest.hexdigest()}"
+
+
+def regular(path: str) -> Path:
+    """The file ``path`` stands for (`fedimb.data.paths.find`). DataError when it is missing or a folder."""
+    file = find(path)
+    if not file.is_file():
+        raise DataError(f"{path} is a folder; give a file")
+    return file

@@ -1,0 +1,120 @@
+"""A table's feature columns to float32: numbers, missing values, one-hot categories, indicators of missing."""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.sources.table_file import number
+from fedimb.data.sources.table_target import Value, canonical, in_order
+from fedimb.errors import DataError
+
+MISSING = ("", "?", "NA")
+_MOST = 1000  # categories gathered for one column: more is an identifier taken for a category
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """x [n, F] float32, ``scaled`` [F] bool (`SourceData`), one name per column."""
+
+    x: NDArray[np.float32]
+    scaled: NDArray[np.bool_]
+    names: tuple[str, ...]
+
+
+class FeatureColumns:
+    """Rows of text in, one float32 table out. Memory: 4 bytes per cell.
+
+    Args:
+        names: feature columns in order; the table has them in this order, a category's columns side by side,
+            the indicators last.
+        categorical: column -> categories in order, or None to gather those found, sorted.
+        missing: column -> values that stand for missing beside '', '?' and 'NA': a number matches every
+            spelling of it (0 and 0.0), text matches the field letter by letter.
+        indicators: True: a 0/1 column per column with a value missing in any row; or the columns to have one
+            whatever their rows, which keeps the table's width the same wherever it is read.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        categorical: dict[str, list[Value] | None],
+        missing: dict[str, list[Value]],
+        indicators: bool | Sequence[str],
+    ) -> None:
+        self.names, self.indicators = list(names), indicators
+        self._gathered = {c for c, listed in categorical.items() if listed is None}
+        self._codes: dict[str, dict[str, int]] = {
+            c: {canonical(value): code for code, value in enumerate(listed or ())} for c, listed in categorical.items()
+        }
+        self._missing_text = {c: {*MISSING, *(v for v in missing.get(c, ()) if isinstance(v, str))} for c in self.names}
+        self._missing_number = {c: {float(v) for v in missing.get(c, ()) if not isinstance(v, str)} for c in self.names}
+        self._cells = array("f")
+
+    def add(self, fields: Sequence[str]) -> None:
+        """Take one row, one field per name. DataError names the column that is wrong; nothing of it is kept then."""
+        self._cells.extend([self._cell(name, text) for name, text in zip(self.names, fields, strict=True)])
+
+    def _cell(self, name: str, text: str) -> float:
+        if text in self._missing_text[name]:
+            return float("nan")
+        value = number(text)
+        if value is not None and value in self._missing_number[name]:
+            return float("nan")
+        if name in self._codes:
+            return self._code(name, text)
+        if value is None:
+            hint = "; list the column as categorical, or the value in missing_values"
+            raise DataError(f"column '{name}': '{text}' is not a number{hint}")
+        if not abs(value) <= _LARGEST:
+            raise DataError(f"column '{name}': '{text}' is not a finite number; leave the field empty if it is missing")
+        return value
+
+    def _code(self, name: str, text: str) -> float:
+        codes, known = self._codes[name], canonical(text)
+        if known not in codes:
+            if name not in self._gathered:
+                raise DataError(f"column '{name}': category '{text}' is not listed ({', '.join(codes)})")
+            codes[known] = len(codes)
+        return float(codes[known])
+
+    def _found(self, name: str, codes: NDArray[np.float32]) -> list[str]:
+        there = set(codes[~np.isnan(codes)].tolist())  # a row that was left out may have brought a category of its own
+        categories = in_order(category for category, code in self._codes[name].items() if code in there)
+        if len(categories) > _MOST:
+            raise DataError(
+                f"column '{name}' has {len(categories)} categories, each to be a column (at most {_MOST}); "
+                f"drop it, or leave it out of categorical if it holds numbers"
+            )
+        return categories
+
+    def table(self) -> Features:
+        """What was taken so far, as one table."""
+        cells = np.frombuffer(self._cells, dtype=np.float32).reshape(-1, len(self.names))
+        absent = np.isnan(cells)
+        blocks: list[NDArray[np.float32]] = []
+        names: list[str] = []
+        scaled: list[bool] = []
+        for j, name in enumerate(self.names):
+            if name not in self._codes:
+                blocks.append(cells[:, j : j + 1])
+                names.append(name)
+                scaled.append(True)
+                continue
+            codes = self._codes[name]
+            categories = self._found(name, cells[:, j]) if name in self._gathered else list(codes)
+            blocks += [(cells[:, j : j + 1] == codes[category]).astype(np.float32) for category in categories]
+            names += [f"{name}={category}" for category in categories]
+            scaled += [False] * len(categories)
+        marked = self.indicators
+        for j, name in enumerate(self.names):
+            if name in marked if not isinstance(marked, bool) else marked and absent[:, j].any():
+                blocks.append(absent[:, j : j + 1].astype(np.float32))
+                names.append(f"{name} missing")
+                scaled.append(False)
+        if not blocks:
+            raise DataError("the table has no feature columns; list its columns, or drop fewer")
+        return Features(np.concatenate(blocks, axis=1), np.array(scaled, dtype=np.bool_), tuple(names))

@@ -1,0 +1,116 @@
+"""Text tables (CSV) as rows of stripped fields under named columns."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from fedimb.data.sources.files import regular
+from fedimb.errors import DataError, nearest
+
+Record = tuple[str, list[str]]
+_DELIMITERS = {",": "','", ";": "';'", "\t": "'\\t'", "|": "'|'"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of one table are written.
+
+    Args:
+        header: the first row names the columns.
+        columns: names in order; needed without a header, checked against it otherwise.
+        delimiter: one character.
+        encoding: as Python names it; a byte order mark is passed over in UTF-8.
+    """
+
+    header: bool = True
+    columns: tuple[str, ...] | None = None
+    delimiter: str = ","
+    encoding: str = "utf-8"
+
+
+def read_table(path: str, layout: Layout) -> tuple[tuple[str, ...], Iterator[Record]]:
+    """Column names, and an iterator over (place, fields): place is ``path row 17``, the file's first row being 1.
+
+    Rows may have any number of fields here: a ragged one is the caller's to name. Blank rows are passed over.
+
+    Raises:
+        DataError: no such file, no rows, a header that is none, names missing or given twice; while iterating,
+            bytes that are no text in ``layout.encoding``, or quotes that do not close.
+    """
+    records = _records(path, layout)
+    first = next(records, None)
+    if first is None:
+        raise DataError(f"{path} is empty; give a file with rows")
+    _check_delimiter(*first, layout)
+    names = _names(*first, layout)
+    data = next(records, None) if layout.header else first
+    if data is None:
+        raise DataError(f"{path} has a header and no rows; give rows or leave the file out")
+    return names, chain([data], records)
+
+
+def column(name: str, names: tuple[str, ...], setting: str, path: str) -> int:
+    """Position of a column. DataError names the setting that asked for it and the nearest column."""
+    if name not in names:
+        raise DataError(
+            f"{setting} names '{name}', which is no column of {path}.{nearest(name, names)}"
+            " (a file without a header row needs header=false and columns=[...])"
+        )
+    return names.index(name)
+
+
+def number(text: str) -> float | None:
+    """The number written in ``text``, or None: 1_000 and other spellings only Python reads are not numbers."""
+    if "_" in text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _records(path: str, layout: Layout) -> Iterator[Record]:
+    file = regular(path)
+    encoding = "utf-8-sig" if layout.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else layout.encoding
+    number_of_row = 0
+    try:
+        with file.open(newline="", encoding=encoding) as lines:
+            reader = csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=True, strict=True)
+            for number_of_row, fields in enumerate(reader, start=1):
+                if (stripped := [field.strip() for field in fields]) and stripped != [""]:
+                    yield f"{path} row {number_of_row}", stripped
+    except UnicodeError as error:
+        raise DataError(f"{path} is not text in {layout.encoding} ({error}); give its encoding=...") from error
+    except csv.Error as error:
+        raise DataError(f"{path} row {number_of_row + 1}: {error}; mend the quotes, or check delimiter=...") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _check_delimiter(place: str, fields: list[str], layout: Layout) -> None:
+    if len(fields) > 1 or (layout.columns is not None and len(layout.columns) == 1):
+        return
+    for sign, shown in _DELIMITERS.items():
+        if sign in fields[0]:
+            raise DataError(f"{place} is one field and holds {shown}: give delimiter={shown}")
+
+
+def _names(place: str, first: list[str], layout: Layout) -> tuple[str, ...]:
+    given = layout.columns
+    if not layout.header:
+        if tuple(first) == given:
+            raise DataError(f"{place} holds the column names; set header=true")
+        return given or ()
+    if all(number(field) is not None for field in first):
+        raise DataError(f"{place} holds numbers, not column names; set header=false and give columns=[...]")
+    if "" in first:
+        raise DataError(f"{place}: column {first.index('') + 1} has no name; name it (and drop it if it is of no use)")
+    if twice := next((name for i, name in enumerate(first) if name in first[:i]), None):
+        raise DataError(f"{place}: column '{twice}' is there twice; rename one")
+    if given is not None and tuple(first) != given:
+        wrong = next(
+            (i for i, (a, b) in enumerate(zip(first, given, strict=False)) if a != b), min(len(first), len(given))
+        )
+        raise DataError(f"{place}: the header and columns=[...] differ from column {wrong + 1} on; leave columns out")
+    return tuple(first)

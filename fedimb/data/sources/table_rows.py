@@ -1,0 +1,89 @@
+"""Rows of a table taken one by one: label, site, patient, split, features; a bad one leaves nothing behind."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fedimb.data.sources.table_features import MISSING, FeatureColumns
+from fedimb.data.sources.table_target import Target, canonical
+from fedimb.errors import DataError, nearest
+
+_SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where a file holds what: indexes into a row's fields."""
+
+    width: int
+    target: int
+    features: tuple[int, ...]
+    patient: int | None = None
+    site: int | None = None
+    split: int | None = None
+
+
+@dataclass
+class Rows:
+    """The good rows so far, column by column.
+
+    Args:
+        label: the label's rule.
+        features: takes the feature columns.
+        recordable: site -> canonical labels it can record, for the sites that say so.
+        known_sites: the only sites a row may name; None: any.
+    """
+
+    label: Target
+    features: FeatureColumns
+    recordable: dict[str, set[str]] = field(default_factory=dict)
+    known_sites: Sequence[str] | None = None
+    classes: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    sites: list[str] = field(default_factory=list)
+    patients: list[int] = field(default_factory=list)
+    test: list[bool] = field(default_factory=list)
+    _patient_ids: dict[tuple[str | None, str], int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def take(self, at: Positions, file_site: str | None, fields: Sequence[str]) -> None:
+        """One row. ``file_site``: the site whose file this is, None where rows name theirs or there are none.
+
+        Raises:
+            DataError: the first thing wrong with it.
+        """
+        if len(fields) != at.width:
+            raise DataError(f"{len(fields)} fields where the table has {at.width} columns")
+        raw = fields[at.target]
+        if raw in MISSING:
+            raise DataError("the label is missing" if raw == "" else f"the label is missing ('{raw}')")
+        class_name, label = self.label(raw), canonical(raw)
+        site = self._site(fields[at.site]) if at.site is not None else file_site
+        if site in self.recordable and label not in self.recordable[site]:
+            said = ", ".join(sorted(self.recordable[site]))
+            raise DataError(f"label '{raw}' is not one that site '{site}' records ({said}); see label_values")
+        patient = fields[at.patient] if at.patient is not None else "-"
+        if patient in MISSING:
+            raise DataError("the patient id is missing")
+        test = _is_test(fields[at.split]) if at.split is not None else False
+        self.features.add([fields[i] for i in at.features])
+        self.classes.append(class_name)
+        self.labels.append(label)
+        self.sites.append(site or "")
+        # Hospitals number their patients apart: the same number in two files is two people.
+        self.patients.append(self._patient_ids.setdefault((file_site, patient), len(self._patient_ids)))
+        self.test.append(test)
+
+    def _site(self, name: str) -> str:
+        if name in MISSING:
+            raise DataError("the site is missing")
+        if self.known_sites is not None and name not in self.known_sites:
+            raise DataError(f"site '{name}' is not in site_names.{nearest(name, self.known_sites)}")
+        return name
+
+
+def _is_test(text: str) -> bool:
+    if text.lower() not in _SPLIT:
+        raise DataError(f"split '{text}' is none of train, validation, test")
+    return _SPLIT[text.lower()]

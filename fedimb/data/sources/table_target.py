@@ -1,0 +1,143 @@
+"""A table's label column to class names, and whether a site's labels can say all of them."""
+
+from collections.abc import Iterable, Sequence
+
+from fedimb.data.sources.table_file import number
+from fedimb.errors import ConfigError, DataError, nearest
+
+Value = int | float | str
+_SHOWN = 8
+
+
+def canonical(value: Value) -> str:
+    """One spelling per label or category: ``1``, ``1.0`` and ``"1.0"`` are all ``1``; text stays as it is."""
+    text = str(value)
+    parsed = number(text)
+    if parsed is None or parsed != parsed or parsed in (float("inf"), float("-inf")):
+        return text
+    return str(int(parsed)) if parsed == int(parsed) else repr(parsed)
+
+
+def in_order(values: Iterable[str]) -> list[str]:
+    """Sorted: by number where all are numbers, else as text."""
+    distinct = set(values)
+    numbers = {value: number(value) for value in distinct}
+    if None in numbers.values():
+        return sorted(distinct)
+    return sorted(distinct, key=lambda value: (float(numbers[value] or 0.0), value))
+
+
+class Target:
+    """Label text to class name, by exactly one rule.
+
+    - ``thresholds`` [t1 < t2 ...]: the label is a number and its class the number of thresholds at or below it, so
+      ``classes: [mild, severe], thresholds: [3]`` makes 3 and above severe.
+    - ``target_map`` {label: class}: ``{0: healthy, 1: ill, 2: ill}``. Without ``classes``, in the labels' order.
+    - neither: the label is the class's name. Without ``classes`` the names are those found, in order.
+
+    Numbers are equal however they are spelled: label ``1.0`` is the map's ``1``.
+
+    Raises:
+        ConfigError: rules that contradict each other.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str] | None = None,
+        target_map: dict[str, str] | None = None,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
+        if target_map is not None and thresholds is not None:
+            raise ConfigError("source 'tabular_csv': target_map and thresholds are two rules for one label; give one")
+        self.thresholds = thresholds
+        self.map = {canonical(label): name for label, name in target_map.items()} if target_map is not None else None
+        if target_map is not None and len(self.map or {}) < max(1, len(target_map)):
+            raise ConfigError("source 'tabular_csv': target_map is empty or names a label twice; name each label once")
+        if classes is None and self.map is not None:
+            classes = list(dict.fromkeys(self.map[label] for label in in_order(self.map)))
+        self.classes = None if classes is None else list(classes)
+        self._check()
+        self._names = {canonical(name): name for name in self.classes or ()}
+
+    def _check(self) -> None:
+        classes = self.classes
+        if classes is not None and (not classes or len({canonical(name) for name in classes}) < len(classes)):
+            raise ConfigError(f"source 'tabular_csv': classes={classes}: give distinct names, at least one")
+        if self.thresholds is not None:
+            if classes is None or len(classes) != len(self.thresholds) + 1:
+                raise ConfigError(
+                    f"source 'tabular_csv': {len(self.thresholds)} thresholds part {len(self.thresholds) + 1} classes; "
+                    f"classes={classes}: give as many names, lowest first"
+                )
+            if any(not low < high for low, high in zip(self.thresholds, self.thresholds[1:], strict=False)):
+                raise ConfigError(
+                    f"source 'tabular_csv': thresholds={list(self.thresholds)}: give them in rising order"
+                )
+        if self.map is not None and classes is not None:
+            for name in self.map.values():
+                if name not in classes:
+                    raise ConfigError(f"source 'tabular_csv': target_map names class '{name}'.{nearest(name, classes)}")
+            for name in classes:
+                if name not in self.map.values():
+                    raise ConfigError(f"source 'tabular_csv': no label of target_map is class '{name}'; add one")
+
+    def __call__(self, label: str) -> str:
+        """The class name of a label as it stands in the file. DataError says what is wrong with it."""
+        if self.thresholds is not None:
+            value = number(label)
+            if value is None or value != value:
+                raise DataError(f"label '{label}' is no number and the classes are cut by thresholds")
+            return (self.classes or [])[sum(value >= threshold for threshold in self.thresholds)]
+        known = canonical(label)
+        if self.map is not None:
+            if known not in self.map:
+                raise DataError(f"label '{label}' is not in target_map ({_listed(self.map)})")
+            return self.map[known]
+        if self.classes is not None:
+            if known not in self._names:
+                raise DataError(f"label '{label}' is not in the class list ({_listed(self.classes)})")
+            return self._names[known]
+        if number(label) is not None and not known.lstrip("-").isdigit():
+            raise DataError(f"label '{label}' is not a whole number; name the classes, or cut it with thresholds=[...]")
+        return known
+
+    def names(self, found: Iterable[str]) -> list[str]:
+        """The class list, gathered from the names ``found`` where none is given.
+
+        Raises:
+            DataError: gathered labels are numbers in some rows and text in others.
+        """
+        if self.classes is not None:
+            return self.classes
+        gathered = in_order(found)
+        numbers = [name for name in gathered if number(name) is not None]
+        if numbers and len(numbers) < len(gathered):
+            text = next(name for name in gathered if name not in numbers)
+            raise DataError(
+                f"labels are numbers in some rows ('{numbers[0]}') and text in others ('{text}'); "
+                f"give target_map={{label: class}}"
+            )
+        return gathered
+
+
+def refuse_mute_site(site: str, reached: Iterable[str], labels: Iterable[str], classes: Sequence[str]) -> None:
+    """Raise DataError when the labels of ``site`` cannot say every class: its rows would count as another class.
+
+    Args:
+        reached: the classes those labels are of.
+        labels: what the site records.
+        classes: the class list.
+    """
+    reached = set(reached)
+    lacking = [name for name in classes if name not in reached]
+    if lacking:
+        raise DataError(
+            f"site '{site}' cannot express class '{lacking[0]}': its labels are {_listed(in_order(labels)) or 'none'}. "
+            f"Leave the site out, choose classes that every site records, or, if it records the class and has no such "
+            f"row, list what it can record in label_values={{{site}: [...]}}"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -1,0 +1,213 @@
+"""Tables in text files (CSV): one file, several of one layout, or one per site."""
+
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.problems import Problems
+from fedimb.data.sources.files import fingerprint
+from fedimb.data.sources.table_features import FeatureColumns
+from fedimb.data.sources.table_file import Layout, column, read_table
+from fedimb.data.sources.table_rows import Positions, Rows
+from fedimb.data.sources.table_target import Target, Value, canonical, in_order, refuse_mute_site
+from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.registry import register
+
+log = logging.getLogger(__name__)
+
+
+@register("source", "tabular_csv")
+@dataclass
+class TabularCsv:
+    """x [n, F] float32. Columns of numbers are scaled and imputed by training sums over the clients
+    (`fedimb.data.scaling`); one-hot and missing-indicator columns stay 0 and 1.
+
+    Args:
+        files: a path, a list of paths (their rows follow each other), or site name -> path: one site per file.
+            Relative paths: `fedimb.data.paths`. Columns are matched by name.
+        target: the label's column.
+        classes, target_map, thresholds: the label's rule, see `Target`.
+        header, columns, delimiter, encoding: see `Layout`.
+        drop: columns left out.
+        categorical: columns made one-hot, as a list, or column -> categories (null: those found, sorted). A
+            missing category is 0 in all of them.
+        missing_values: column -> values that stand for missing beside '', '?' and 'NA'; see `FeatureColumns`.
+        indicators: true, false, or the columns that get a 0/1 "missing" column.
+        patient: column of patient ids. With one file per site the same id at two sites is two patients.
+        site_column: column of site names, instead of one file per site.
+        site_names: the sites in order, for ``site_column``; null: those found, sorted.
+        split_column: column of train, validation or test: the official split. Validation rows train.
+        require_all_classes: refuse a site that has no row of some class.
+        label_values: site -> every label it can record: the site is judged by these instead of its rows, and
+            refused when they cannot express the class list.
+        on_bad: `fedimb.data.problems`.
+
+    Attributes:
+        feature_names: one per column of x, after `load`.
+    """
+
+    files: str | list[str] | dict[str, str]
+    target: str
+    classes: list[str] | None = None
+    target_map: dict[str, str] | None = None
+    thresholds: list[float] | None = None
+    header: bool = True
+    columns: list[str] | None = None
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    drop: list[str] = field(default_factory=list)
+    categorical: list[str] | dict[str, list[Value] | None] = field(default_factory=list)
+    missing_values: dict[str, list[Value]] = field(default_factory=dict)
+    indicators: bool | list[str] = True
+    patient: str | None = None
+    site_column: str | None = None
+    site_names: list[str] | None = None
+    split_column: str | None = None
+    require_all_classes: bool = False
+    label_values: dict[str, list[Value]] = field(default_factory=dict)
+    on_bad: str = "refuse"
+    feature_names: tuple[str, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ConfigError("source 'tabular_csv': files is empty; give a path, a list, or site: path")
+        if len(self.delimiter) != 1:
+            raise ConfigError(f"source 'tabular_csv': delimiter={self.delimiter!r}: give one character")
+        try:
+            "".encode(self.encoding)
+        except LookupError:
+            raise ConfigError(f"source 'tabular_csv': encoding={self.encoding!r} is not known; try utf-8") from None
+        if self.columns is not None and (len(set(self.columns)) < len(self.columns) or not self.columns):
+            raise ConfigError(f"source 'tabular_csv': columns={self.columns}: give each name once")
+        if not self.header and self.columns is None:
+            raise ConfigError("source 'tabular_csv': header=false needs columns=[...]")
+        if isinstance(self.files, dict) and self.site_column is not None:
+            raise ConfigError("source 'tabular_csv': files names the sites already; remove site_column")
+        if self.site_names is not None and self.site_column is None:
+            raise ConfigError("source 'tabular_csv': site_names goes with site_column; remove it")
+        self._label = Target(self.classes, self.target_map, self.thresholds)
+        self._categorical = self.categorical if isinstance(self.categorical, dict) else dict.fromkeys(self.categorical)
+        self._marked = not isinstance(self.indicators, bool)
+
+    def fingerprint(self) -> str:
+        """Of the files' contents, in order."""
+        return fingerprint("tabular_csv-1", (path for _, path in self._paths()))
+
+    def load(self) -> SourceData:
+        """Read all rows.
+
+        Raises:
+            DataError: a file or column that is not there, files of different columns, bad rows, a site whose
+                labels cannot express the class list.
+        """
+        problems = Problems(self.on_bad)
+        layout = Layout(
+            self.header, None if self.columns is None else tuple(self.columns), self.delimiter, self.encoding
+        )
+        rows: Rows | None = None
+        first: tuple[str, ...] = ()
+        start = self._paths()[0][1]
+        for site, path in self._paths():
+            names, records = read_table(path, layout)
+            if rows is None:
+                first, rows = names, self._rows(names, path)
+            elif odd := sorted(set(names) ^ set(first)):
+                has, lacks = (path, start) if odd[0] in names else (start, path)
+                raise DataError(f"{has} has column '{odd[0]}' and {lacks} has not; give files of the same columns")
+            at = self._positions(names, [names.index(name) for name in rows.features.names], path)
+            for place, fields in records:
+                problems.guard(place, partial(rows.take, at, site, fields))
+        assert rows is not None  # files is not empty
+        return self._assemble(rows, problems.settle(len(rows)))
+
+    def _paths(self) -> list[tuple[str | None, str]]:
+        if isinstance(self.files, dict):
+            return list(self.files.items())
+        return [(None, path) for path in ([self.files] if isinstance(self.files, str) else self.files)]
+
+    def _rows(self, names: tuple[str, ...], path: str) -> Rows:
+        for setting in ("drop", "categorical", "missing_values", *(("indicators",) if self._marked else ())):
+            for name in getattr(self, setting):
+                column(name, names, setting, path)
+        aside = {self.target, self.patient, self.site_column, self.split_column, *self.drop}
+        kept = [name for name in names if name not in aside]
+        if not kept:
+            raise DataError(
+                f"{path} has no feature columns beside {', '.join(sorted(n for n in aside if n))}; drop fewer"
+            )
+        for setting in ("categorical", "missing_values", *(("indicators",) if self._marked else ())):
+            for name in getattr(self, setting):
+                if name not in kept:
+                    raise DataError(
+                        f"{setting} names '{name}', which is no feature column: it is dropped or has another use"
+                    )
+        return Rows(
+            label=self._label,
+            features=FeatureColumns(kept, self._categorical, self.missing_values, self.indicators),
+            recordable={site: {canonical(v) for v in values} for site, values in self.label_values.items()},
+            known_sites=self.site_names,
+        )
+
+    def _positions(self, names: tuple[str, ...], features: list[int], path: str) -> Positions:
+        def position(name: str | None, setting: str) -> int | None:
+            return None if name is None else column(name, names, setting, path)
+
+        return Positions(
+            width=len(names),
+            target=column(self.target, names, "target", path),
+            features=tuple(features),
+            patient=position(self.patient, "patient"),
+            site=position(self.site_column, "site_column"),
+            split=position(self.split_column, "split_column"),
+        )
+
+    def _assemble(self, rows: Rows, skipped: tuple[str, ...]) -> SourceData:
+        table = rows.features.table()
+        self.feature_names = table.names
+        log.debug("columns of x: %s", ", ".join(table.names))
+        classes = self._label.names(rows.classes)
+        sites = self._sites(rows)
+        self._check_sites(rows, classes, sites)
+        return SourceData(
+            x=table.x,
+            y=_ids(rows.classes, classes),
+            class_names=tuple(classes),
+            sites=_ids(rows.sites, sites) if sites else None,
+            site_names=tuple(sites),
+            patients=np.array(rows.patients, dtype=np.int64) if self.patient else None,
+            official_test=np.array(rows.test, dtype=np.bool_) if self.split_column else None,
+            skipped=skipped,
+            scaled=table.scaled,
+        )
+
+    def _sites(self, rows: Rows) -> list[str]:
+        if isinstance(self.files, dict):
+            return list(self.files)
+        return (self.site_names or in_order(rows.sites)) if self.site_column else []
+
+    def _check_sites(self, rows: Rows, classes: list[str], sites: list[str]) -> None:
+        for name in self.label_values:
+            if name not in sites:
+                raise DataError(f"label_values names site '{name}'.{nearest(name, sites)}")
+        found: dict[str, set[str]] = {site: set() for site in sites or [""]}
+        recorded: dict[str, set[str]] = {site: set() for site in found}
+        for site, name, label in zip(rows.sites, rows.classes, rows.labels, strict=True):
+            found[site].add(name)
+            recorded[site].add(label)
+        for site in found:
+            if site in rows.recordable:
+                able = rows.recordable[site]
+                refuse_mute_site(site, {self._label(label) for label in able}, able, classes)
+            elif self.require_all_classes:
+                refuse_mute_site(site or "(all rows)", found[site], recorded[site], classes)
+            elif lacking := [name for name in classes if name not in found[site]]:
+                log.warning("%s has no row of class %s", f"site '{site}'" if site else "the table", ", ".join(lacking))
+
+
+def _ids(names: list[str], known: list[str]) -> NDArray[np.int64]:
+    id_of = {name: i for i, name in enumerate(known)}
+    return np.array([id_of[name] for name in names], dtype=np.int64)
