@@ -1,0 +1,97 @@
+"""One .npz of images or tables: MedMNIST's layout, or plain ``x`` and ``y``."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.problems import Problems
+from fedimb.data.sources.files import fingerprint
+from fedimb.data.sources.npz_file import NpzFile, as_ids, labels, values
+from fedimb.errors import DataError
+from fedimb.registry import register
+
+
+@register("source", "npz")
+@dataclass(frozen=True)
+class Npz:
+    """x uint8 (scale 1/255) or float32 (scale 1), [n, channels, height, width] or [n, features].
+
+    MedMNIST (Yang et al., Scientific Data 10:41, 2023): ``train_images`` [n, 28, 28] or [n, 28, 28, 3] uint8 and
+    ``train_labels`` [n, 1], with ``val_*`` and ``test_*`` where there are any; ``test_*`` is the official test set.
+    Plain: ``x`` and ``y``. Images may have their channels (1 or 3) last or first.
+
+    Args:
+        path: the file; see `fedimb.data.paths`.
+        validation: val rows join the training rows, or are dropped.
+        class_names: in order of the class ids; None: the ids up to the largest, in any part.
+        on_bad: `fedimb.data.problems`.
+    """
+
+    path: str
+    validation: Literal["train", "drop"] = "train"
+    class_names: list[str] | None = None
+    on_bad: str = "refuse"
+
+    def fingerprint(self) -> str:
+        """Of the file."""
+        return fingerprint("npz-1", [self.path])
+
+    def load(self) -> SourceData:
+        """Read the file.
+
+        Raises:
+            DataError: not an .npz, arrays missing or of the wrong shape or type, several labels per row, bad rows.
+        """
+        problems = Problems(self.on_bad)
+        xs: list[NDArray[Any]] = []
+        ys: list[NDArray[Any]] = []
+        tests: list[NDArray[np.bool_]] = []
+        with NpzFile(self.path) as arrays:
+            for x_key, y_key, test in self._parts(arrays):
+                x, good = values(arrays, x_key, problems)
+                y, good = labels(arrays, y_key, good, self.class_names, problems)
+                x = _channels_first(x, f"{self.path} {x_key}")
+                if xs and (
+                    x.shape[1:] != xs[0].shape[1:] or x.dtype != xs[0].dtype or y.dtype.kind != ys[0].dtype.kind
+                ):
+                    raise DataError(f"{self.path}: {x_key} and {y_key} differ from the other parts in shape or type")
+                xs.append(x if good.all() else x[good])
+                ys.append(y[good])
+                tests.append(np.full(int(good.sum()), test))
+        found, is_test = np.concatenate(ys), np.concatenate(tests)
+        skipped = problems.settle(len(found))
+        y, names = as_ids(found, self.class_names)
+        x = xs[0] if len(xs) == 1 else np.concatenate(xs)
+        return SourceData(
+            x=x,
+            y=y,
+            class_names=names,
+            scale=1 / 255 if x.dtype == np.uint8 else 1.0,
+            official_test=is_test if is_test.any() else None,
+            skipped=skipped,
+        )
+
+    def _parts(self, arrays: NpzFile) -> list[tuple[str, str, bool]]:
+        if "x" in arrays.keys or "y" in arrays.keys:
+            return [("x", "y", False)]
+        if "train_images" not in arrays.keys:
+            held = ", ".join(arrays.keys) or "nothing"
+            raise DataError(f"{self.path} holds {held}; give train_images and train_labels, or x and y")
+        wanted = ["train", *(["val"] if self.validation == "train" else []), "test"]
+        there = [part for part in wanted if f"{part}_images" in arrays.keys or f"{part}_labels" in arrays.keys]
+        return [(f"{part}_images", f"{part}_labels", part == "test") for part in there]
+
+
+def _channels_first(x: NDArray[Any], shown: str) -> NDArray[Any]:
+    if x.ndim == 2:
+        return x
+    if x.ndim == 3:
+        return x[:, None]
+    if x.ndim == 4 and x.shape[3] in (1, 3):
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    if x.ndim == 4 and x.shape[1] in (1, 3):
+        return x
+    raise DataError(f"{shown} is {list(x.shape)}; give [n, height, width], with 1 or 3 channels, or [n, features]")

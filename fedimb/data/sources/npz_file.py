@@ -1,0 +1,138 @@
+"""Arrays of an .npz file, read without pickle; labels and values checked row by row."""
+
+import zipfile
+import zlib
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.problems import Problems
+from fedimb.data.sources.files import regular
+from fedimb.data.sources.table_target import in_order
+from fedimb.errors import DataError, nearest
+
+_MOST_IDS = 100_000  # a larger class id is a patient number or a hash, not a class
+_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError)
+
+
+class NpzFile:
+    """An opened .npz: ``with NpzFile(path) as arrays``.
+
+    Args:
+        path: as the configuration gives it, and as messages show it.
+
+    Raises:
+        DataError: missing, or not an .npz.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            opened = np.load(regular(path), allow_pickle=False)
+        except _DAMAGE as error:
+            raise DataError(f"{path} is not an .npz file; write it with numpy.savez") from error
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} is one array (.npy), not an .npz file; write it with numpy.savez")
+        self._file = opened
+        self.keys = tuple(opened.files)
+
+    def __enter__(self) -> "NpzFile":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def __getitem__(self, key: str) -> NDArray[Any]:
+        """One array. DataError when it is not there, damaged, or holds Python objects."""
+        if key not in self.keys:
+            raise DataError(f"{self.path} has no array '{key}'.{nearest(key, self.keys)}")
+        try:
+            array: NDArray[Any] = self._file[key]
+        except _DAMAGE as error:
+            if "Object arrays" in str(error):
+                raise DataError(
+                    f"{self.path} {key} holds Python objects, which could run code when read; save numbers or text"
+                ) from error
+            raise DataError(f"{self.path} {key} is damaged ({type(error).__name__}); copy the file again") from error
+        return array
+
+
+def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """x as uint8 or float32, and [n] bool: rows without NaN or infinity. The others are noted.
+
+    Raises:
+        DataError: another type, or not one row per first index.
+    """
+    x = arrays[key]
+    if x.ndim < 2 or len(x) == 0:
+        raise DataError(f"{arrays.path} {key} is {list(x.shape)}; give rows of values, [n, ...] with n of at least 1")
+    if x.dtype == np.uint8:
+        return x, np.ones(len(x), dtype=np.bool_)
+    if x.dtype.kind != "f":
+        raise DataError(f"{arrays.path} {key} is {x.dtype}; save it as uint8 (0 to 255) or float32")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is found below
+        x = x.astype(np.float32, copy=False)
+    good = np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    for row in np.flatnonzero(~good):
+        problems.add(f"{arrays.path} {key}[{row}]", "NaN, infinite or too large for float32; impute or scale it")
+    return x, good
+
+
+def labels(
+    arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Labels [n], int64 class ids or text, and [n] bool: rows of ``good`` whose label is one. The others are noted.
+
+    Args:
+        class_names: the class list; None: any whole number from 0 on, or any text.
+
+    Raises:
+        DataError: several labels per row, or of a type that is neither numbers nor text.
+    """
+    n, raw = len(good), arrays[key]
+    if raw.ndim == 2 and len(raw) == n and raw.shape[1] > 1:
+        raise DataError(
+            f"{arrays.path} {key} is {list(raw.shape)}: several labels per row are not supported; give one per row"
+        )
+    raw = per_row(arrays, key, n)
+    if raw.dtype.kind == "U":
+        ids: NDArray[Any] = raw
+        wrong = raw == "" if class_names is None else ~np.isin(raw, class_names)
+        reason = "is empty" if class_names is None else "is not in class_names"
+    elif raw.dtype.kind in "iubf":
+        number = raw.astype(np.float64)
+        ids = np.where(np.isfinite(number) & (np.abs(number) < _MOST_IDS), number, -1).astype(np.int64)
+        most = _MOST_IDS if class_names is None else len(class_names)
+        wrong = (ids != number) | (ids < 0) | (ids >= most)
+        reason = f"is no class id: give whole numbers from 0{f' to {most - 1}' if class_names else ' on'}"
+    else:
+        raise DataError(f"{arrays.path} {key} is {raw.dtype}; give class ids as integers, or names as text")
+    for row in np.flatnonzero(good & wrong):
+        problems.add(f"{arrays.path} {key}[{row}]", f"label {raw[row].item()!r} {reason}")
+    return ids, good & ~wrong
+
+
+def per_row(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
+    """An array [n]; [n, 1] loses its second axis. DataError on another shape."""
+    array = arrays[key]
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (n,):
+        raise DataError(f"{arrays.path} {key} is {list(array.shape)} beside {n} rows; give one value per row")
+    return array
+
+
+def as_ids(found: NDArray[Any], names: list[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Checked labels or sites (ids or text) to int64 ids and the names: those given, else those found.
+
+    Text is sorted; ids without names are named by their numbers, 0 to the largest.
+    """
+    if found.dtype.kind == "U":
+        names = names if names is not None else in_order(str(name) for name in np.unique(found))
+        order = np.argsort(names)
+        return order[np.searchsorted(np.array(names), found, sorter=order)].astype(np.int64), tuple(names)
+    if names is None:
+        names = [str(i) for i in range(int(found.max()) + 1)]
+    return found.astype(np.int64), tuple(names)
