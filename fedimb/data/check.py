@@ -96,7 +96,8 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"cannot read '{word}': expected key=value")
         try:
-            args[key] = yaml.safe_load(text)
+            # Errors name settings as a run has them: data.on_bad=skip, data.source.size=[32,32].
+            args[key.removeprefix("data.").removeprefix("source.")] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"cannot read '{word}': write the value as in YAML, a list as [a,b]") from None
     takes = registry.parameters("source", name)

@@ -95,9 +95,10 @@ def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
     lines = [f"{len(data.y):,} rows of {shape} {data.x.dtype}" + (f", times {data.scale:.6g}" * (data.scale != 1))]
     if data.scaled is not None:
         missing = int(np.isnan(data.x[:, data.scaled]).sum())
-        lines.append(f"{int(data.scaled.sum())} columns scaled by the clients' sums; {missing:,} values missing")
+        columns = _number(int(data.scaled.sum()), "column")
+        lines.append(f"{columns} scaled by the clients' sums; {_number(missing, 'value')} missing")
     if data.patients is not None:
-        lines.append(f"{len(np.unique(data.patients)):,} patients, kept whole")
+        lines.append(f"{_number(len(np.unique(data.patients)), 'patient')}, kept whole")
     lines.append(
         "no official test set"
         if data.official_test is None
@@ -111,7 +112,11 @@ def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
     if data.sites is not None:
         lines += ["", *matrix_lines(table, names, order, (), "site", labels)]
     if data.skipped:
-        lines += ["", f"{len(data.skipped):,} bad rows left out:", *(f"  {line}" for line in data.skipped[:_SKIPPED])]
+        lines += [
+            "",
+            f"{_number(len(data.skipped), 'bad row')} left out:",
+            *(f"  {line}" for line in data.skipped[:_SKIPPED]),
+        ]
         lines += [f"  ... {len(data.skipped) - _SKIPPED:,} more"] * (len(data.skipped) > _SKIPPED)
     absent = [names[c] for c in np.flatnonzero(count == 0)]
     if absent:
@@ -186,6 +191,10 @@ def _legend() -> list[str]:
         "< minority class; holders: clients with the class; N_eff: clients it is as if equally spread over;",
         "top-1: the largest holder's part",
     ]
+
+
+def _number(n: int, what: str) -> str:
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 def _some(names: list[str], one: str, many: str) -> str:

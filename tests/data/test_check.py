@@ -30,7 +30,7 @@ def toy(toys):
 def test_a_bare_file_is_read_with_the_settings_given(toy, tmp_path):
     file = tmp_path / "a.xyz"
     file.touch()
-    words = ["rows=7", "names=[x, y, z]", "on_bad=skip"]
+    words = ["rows=7", "data.source.names=[x, y, z]", "data.on_bad=skip"]
     name, data, group = read(str(file), words, "toy_file")
     assert (name, group, data.class_names, len(data.y)) == ("toy_file", None, ("x", "y", "z"), 7)
     assert data.skipped == (f"{file} row 3: no label",)

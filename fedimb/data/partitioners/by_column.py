@@ -75,8 +75,8 @@ class ByColumn:
         at_two = pairs[1:][pairs[1:, 0] == pairs[:-1, 0]]
         if len(at_two):
             raise DataError(
-                f"{len(np.unique(at_two[:, 0]))} patients have rows at more than one site, first patient "
-                f"{at_two[0, 0]}; number patients apart per site, or keep each patient's rows at one site"
+                f"patients have rows at more than one site ({len(np.unique(at_two[:, 0]))} of them, first patient "
+                f"{at_two[0, 0]}); number patients apart per site, or keep each patient's rows at one site"
             )
 
 

@@ -60,10 +60,15 @@ def _doubly_normalised(alpha: float, clients: int, classes: int, rng: np.random.
     """P [K, C] float64 whose columns sum to 1."""
     log_p = np.stack([log_dirichlet_shares(alpha, classes, rng) for _ in range(clients)])
     for _ in range(_PASSES):
-        log_p -= np.logaddexp.reduce(log_p, axis=1, keepdims=True)
-        log_p -= np.logaddexp.reduce(log_p, axis=0, keepdims=True)
+        log_p -= _log_sum(log_p, axis=1)
+        log_p -= _log_sum(log_p, axis=0)
     p = np.exp(log_p)
     return p / p.sum(axis=0)
+
+
+def _log_sum(logs: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    most = logs.max(axis=axis, keepdims=True)  # exp of anything else may underflow to 0 in every cell
+    return most + np.log(np.exp(logs - most).sum(axis=axis, keepdims=True))
 
 
 def equal_sizes(counts: NDArray[np.int64]) -> NDArray[np.int64]:
