@@ -1,0 +1,33 @@
+"""Left and right swapped, by chance."""
+
+import torch
+from torch import Tensor
+
+from fedimb.errors import ConfigError
+from fedimb.registry import register
+from fedimb.training.augmentations.images import require_images
+
+
+@register("augmentation", "flip")
+class Flip:
+    """Horizontal flip of each image with probability p. Not for digits and other images with a handedness.
+
+    Args:
+        p: probability in [0, 1].
+
+    Raises:
+        ConfigError: p out of range; when called, inputs that are no images.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
+        if not 0 <= p <= 1:
+            raise ConfigError(f"augmentation 'flip': p={p}: give a probability from 0 to 1")
+        self.p = p
+
+    def __call__(
+        self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Images [b, h, w] or [b, c, h, w] -> the same shape; see `fedimb.training.spec.Augmentation`."""
+        require_images("flip", x)
+        flipped = torch.rand(len(x), generator=generator) < self.p
+        return torch.where(flipped.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)

@@ -1,0 +1,30 @@
+"""Gaussian noise on the inputs, of any shape."""
+
+import torch
+from torch import Tensor
+
+from fedimb.errors import ConfigError
+from fedimb.registry import register
+
+
+@register("augmentation", "noise")
+class Noise:
+    """x + std * N(0, 1), element by element, not clipped.
+
+    Args:
+        std: standard deviation, in the unit of the inputs as training sees them (after the source's scaling).
+
+    Raises:
+        ConfigError: a negative std.
+    """
+
+    def __init__(self, std: float = 0.1) -> None:
+        if std < 0:
+            raise ConfigError(f"augmentation 'noise': std={std}: give at least 0")
+        self.std = std
+
+    def __call__(
+        self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Inputs [b, *shape] -> the same shape and dtype; see `fedimb.training.spec.Augmentation`."""
+        return x + self.std * torch.randn(x.shape, generator=generator, dtype=x.dtype)

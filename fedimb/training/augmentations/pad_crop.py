@@ -1,0 +1,40 @@
+"""Images shifted by a few pixels: zeros around, then a random crop of the old size (He et al., CVPR 2016, 4.2)."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedimb.errors import ConfigError
+from fedimb.registry import register
+from fedimb.training.augmentations.images import require_images
+
+
+@register("augmentation", "pad_crop")
+class PadCrop:
+    """Each image shifted by up to ``pad`` pixels in each direction, zeros moving in.
+
+    Args:
+        pad: pixels of zeros on every side; 0 changes nothing.
+
+    Raises:
+        ConfigError: a negative pad; when called, inputs that are no images.
+    """
+
+    def __init__(self, pad: int = 4) -> None:
+        if pad < 0:
+            raise ConfigError(f"augmentation 'pad_crop': pad={pad}: give at least 0 pixels")
+        self.pad = pad
+
+    def __call__(
+        self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Images [b, h, w] or [b, c, h, w] -> the same shape; see `fedimb.training.spec.Augmentation`."""
+        require_images("pad_crop", x)
+        top, left = torch.randint(2 * self.pad + 1, (2, len(x), 1), generator=generator)
+        down = top + torch.arange(x.shape[-2])  # [b, h]: rows of the padded image that stay
+        right = left + torch.arange(x.shape[-1])  # [b, w]
+        padded = F.pad(x, (self.pad,) * 4)
+        images = padded if x.ndim == 4 else padded.unsqueeze(1)
+        image = torch.arange(len(x))[:, None, None]
+        crops = images.permute(0, 2, 3, 1)[image, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)
+        return crops.contiguous().view(x.shape)

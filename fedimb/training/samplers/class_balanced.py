@@ -1,0 +1,20 @@
+"""Every class the client holds equally likely.
+
+Class-balanced sampling of Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition",
+ICLR 2020, eq. 1 with q = 0. Balanced are the classes *present*: a class the client lacks cannot be drawn.
+"""
+
+import torch
+from torch import Tensor
+
+from fedimb.registry import register
+from fedimb.training.samplers.draw import draw_by_class
+
+
+@register("sampler", "class_balanced")
+class ClassBalanced:
+    """A class uniformly, then one of its rows uniformly, with replacement."""
+
+    def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Labels [n] int64 -> positions [n] int64."""
+        return draw_by_class(labels, torch.ones_like, generator)

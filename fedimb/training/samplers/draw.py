@@ -1,0 +1,28 @@
+"""Drawing rows class by class, with replacement: what the balanced samplers share."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def draw_by_class(labels: Tensor, weight: Callable[[Tensor], Tensor], generator: torch.Generator) -> Tensor:
+    """As many rows as there are, with replacement: first a class, then one of its rows uniformly.
+
+    Args:
+        labels: [n] int64.
+        weight: rows per class present [k] float64, all > 0 -> weight of each class [k], not normalised.
+        generator: every draw comes from it.
+
+    Returns:
+        Positions [n] int64.
+    """
+    if len(labels) == 0:
+        return torch.empty(0, dtype=torch.int64)
+    _, classes, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    size = counts.double()
+    drawn = torch.multinomial(weight(size), len(labels), replacement=True, generator=generator)
+    within = torch.rand(len(labels), generator=generator, dtype=torch.float64)
+    by_class = torch.argsort(classes, stable=True)
+    start = counts.cumsum(0) - counts
+    return by_class[start[drawn] + (within * size[drawn]).long()]

@@ -1,0 +1,20 @@
+"""Between the data's frequencies and balance: a class is drawn in proportion to the root of its rows.
+
+Square-root sampling (Mahajan et al., ECCV 2018): a row weighs 1 / sqrt(n_c), so its class weighs sqrt(n_c);
+Kang et al., ICLR 2020, eq. 1 with q = 1/2.
+"""
+
+import torch
+from torch import Tensor
+
+from fedimb.registry import register
+from fedimb.training.samplers.draw import draw_by_class
+
+
+@register("sampler", "sqrt_freq")
+class SquareRootFrequency:
+    """A class with probability proportional to sqrt(n_c), then one of its rows uniformly, with replacement."""
+
+    def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Labels [n] int64 -> positions [n] int64."""
+        return draw_by_class(labels, torch.sqrt, generator)
