@@ -34,6 +34,7 @@ An unfinished run says how far it is and how to go on.
 
 VERBS = {
     "list": ("fedimb.cli.listing", "list strategies, aggregators, losses, ... or the allowed combinations"),
+    "data": ("fedimb.cli.data", "describe what clients would hold, or check a source of yours"),
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
     "new": ("fedimb.cli.new", "write the pages of a method of your own"),

@@ -182,7 +182,7 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
     y, names = np.asarray(store.y), store.class_names
 
     split_rng = numpy_rng(seed, Stream.SPLIT)
-    test, rest = split_test(y, names, config.test, split_rng, store.patients, store.official_test)
+    test, rest = split_test(y, names, config.test, split_rng, store.patients, store.official_test, store.sites)
 
     ranks = class_ranks(len(names), config.class_order, numpy_rng(seed, Stream.TAIL, 0))
     available = np.bincount(y[rest], minlength=len(names))
