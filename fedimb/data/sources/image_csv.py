@@ -1,0 +1,85 @@
+"""Images listed in a CSV: path, label and, where they are known, site, patient and split."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.paths import find
+from fedimb.data.problems import Problems
+from fedimb.data.sources import files as whole
+from fedimb.data.sources import image_files as listing
+from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
+from fedimb.data.sources.image_table import Columns, read_rows
+from fedimb.data.sources.pictures import Pixels, check_format, decode
+from fedimb.data.sources.table_file import Layout
+from fedimb.registry import register
+
+
+@register("source", "image_csv")
+@dataclass(frozen=True)
+class ImageCsv:
+    """x [n, 3 or 1, h, w] uint8, scale 1/255; rows in the order of the CSV.
+
+    Args:
+        path: the CSV, looked up in the current folder and in ``$FEDIMB_DATA_DIR``; its first row names the columns.
+        root: folder or .zip the images are relative to; null: the CSV's folder.
+        classes: class names in the order of their ids; null: the labels found, numbers by size. A label is a class's
+            name or, where no class is called by a number, its id.
+        size: [height, width] to bring every image to (the aspect ratio is not kept); null: all must have one size.
+        mode: RGB or L (grey).
+        path_column, label_column: columns that must be there.
+        site_column, patient_column, split_column: used where the CSV has them; null: not used. A split is train,
+            validation (trained on as well) or test (the official test set).
+        delimiter, encoding: of the CSV, see `fedimb.data.sources.table_file.Layout`.
+        on_bad: see `fedimb.data.problems`.
+
+    Raises:
+        ConfigError: an argument out of range. `load` and `fingerprint` raise DataError.
+    """
+
+    path: str
+    root: str | None = None
+    classes: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
+    mode: Literal["RGB", "L"] = "RGB"
+    path_column: str = "path"
+    label_column: str = "label"
+    site_column: str | None = "site"
+    patient_column: str | None = "patient"
+    split_column: str | None = "split"
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    on_bad: str = "refuse"
+
+    def __post_init__(self) -> None:
+        check_format("image_csv", self.size, self.mode)
+        check_classes("image_csv", self.classes)
+
+    def fingerprint(self) -> str:
+        """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each image."""
+        rows, classes = self._rows(Problems("skip"))
+        csv = hashlib.sha256(whole.regular(self.path).read_bytes()).hexdigest()
+        settings = {"csv": csv, "classes": classes, "size": self.size, "mode": self.mode}
+        columns = [self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column]
+        names = [row.name for row in rows]
+        return listing.fingerprint("image_csv-1", self._files, names, settings | {"columns": columns})
+
+    def load(self) -> SourceData:
+        """Decode every image."""
+        problems = Problems(self.on_bad)
+        rows, classes = self._rows(problems)
+        return assemble(self.path, rows, classes, self._read, problems)
+
+    @cached_property
+    def _files(self) -> listing.Files:
+        return listing.open_files(find(self.root) if self.root else whole.regular(self.path).parent)
+
+    def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
+        columns = Columns(self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column)
+        layout = Layout(delimiter=self.delimiter, encoding=self.encoding)
+        return read_rows(self.path, layout, columns, self.classes, problems)
+
+    def _read(self, row: ImageRow) -> Pixels:
+        return decode(self._files.read(row.name), self.mode, self.size)

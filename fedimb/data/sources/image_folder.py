@@ -1,0 +1,141 @@
+"""Images in one folder per class, in a directory or a zip that is read without unpacking."""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import PurePosixPath
+from typing import Literal
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.paths import find
+from fedimb.data.problems import Problems
+from fedimb.data.sources import image_files as listing
+from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
+from fedimb.data.sources.pictures import Pixels, check_format, decode
+from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.registry import register
+
+IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+@register("source", "image_folder")
+@dataclass(frozen=True)
+class ImageFolder:
+    """x [n, 3 or 1, h, w] uint8, scale 1/255; rows sorted by path, classes by folder name.
+
+    Layouts: ``class/**/image`` or ``train/class/**/image`` and ``test/class/**/image`` (then the official test set).
+    Hidden files, and other files beside the class folders, are passed over; inside them every file must be an image.
+
+    Args:
+        path: directory or .zip, looked up in the current folder and in ``$FEDIMB_DATA_DIR``.
+        classes: class names in the order of their ids; None: the folders, sorted.
+        size: [height, width] to bring every image to (the aspect ratio is not kept); None: all must have one size.
+        mode: RGB or L (grey).
+        inside: folder below ``path`` to begin in, as when a zip holds one top folder.
+        train_folder, test_folder: names of the two sets; null: there are none, every top folder is a class.
+        patient, site: regular expressions searched in the path below ``path`` (such as train/cat/p01_3.png), with a
+            group of that name, as in ``(?P<patient>p\\d+)_``.
+        on_bad: see `fedimb.data.problems`.
+
+    Raises:
+        ConfigError: an argument out of range. `load` and `fingerprint` raise DataError.
+    """
+
+    path: str
+    classes: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
+    mode: Literal["RGB", "L"] = "RGB"
+    inside: str = ""
+    train_folder: str | None = "train"
+    test_folder: str | None = "test"
+    patient: str | None = None
+    site: str | None = None
+    on_bad: str = "refuse"
+
+    def __post_init__(self) -> None:
+        check_format("image_folder", self.size, self.mode)
+        check_classes("image_folder", self.classes)
+        for name in ("patient", "site"):
+            self._pattern(name)
+
+    def fingerprint(self) -> str:
+        """Of the settings and each file's size and time (folder) or checksum (zip)."""
+        settings = [self.classes, self.size, self.mode, self.inside, self.train_folder, self.test_folder]
+        facts = {"settings": settings, "units": [self.patient, self.site]}
+        return listing.fingerprint("image_folder-1", self._files, self._walked[0], facts)
+
+    def load(self) -> SourceData:
+        """Decode every image."""
+        problems = Problems(self.on_bad)
+        rows, folders = self._rows(problems)
+        classes = self.classes or tuple(sorted(folders))
+        return assemble(self._files.title, rows, classes, self._read, problems)
+
+    @cached_property
+    def _files(self) -> listing.Files:
+        return listing.open_files(find(self.path), self.inside)
+
+    @cached_property
+    def _walked(self) -> tuple[list[str], list[str]]:
+        return self._files.walk()
+
+    def _rows(self, problems: Problems) -> tuple[list[ImageRow], set[str]]:
+        """Rows, and the names of the class folders, those without images included."""
+        files, folders = self._walked
+        sets = self._sets({name for name in folders if "/" not in name})
+        depth = 1 if sets else 0
+        rows = []
+        for name in files:
+            parts = name.split("/")
+            is_image = PurePosixPath(name).suffix.lower() in IMAGES
+            in_class = len(parts) >= depth + 2
+            place = f"{self._files.title}/{name}"
+            if not in_class and not is_image:
+                continue
+            elif not in_class:
+                problems.add(place, "an image outside the class folders; move it into one")
+            elif not is_image:
+                problems.add(place, "not an image file by its name; move it out of the class folders")
+            elif self.classes and parts[depth] not in self.classes:
+                problems.add(place, f"folder '{parts[depth]}' is not in classes.{nearest(parts[depth], self.classes)}")
+            else:
+                row = ImageRow(place, name, parts[depth], test=sets.get(parts[0]))
+                if problems.guard(place, partial(self._name_units, row)):
+                    rows.append(row)
+        return rows, {parts[depth] for name in folders if len(parts := name.split("/")) == depth + 1}
+
+    def _sets(self, top: set[str]) -> dict[str, bool | None]:
+        """Top folder -> is it the test set (None: there is only one set); empty where top folders are classes."""
+        wanted = {name for name in (self.train_folder, self.test_folder) if name}
+        if not wanted & top:
+            return {}
+        if extra := sorted(top - wanted):
+            raise DataError(
+                f"{self._files.title}: folder '{extra[0]}' beside '{min(wanted & top)}': move it away, or give "
+                f"train_folder=null test_folder=null when all of them are classes"
+            )
+        return {name: name == self.test_folder if len(top) == 2 else None for name in top}
+
+    def _name_units(self, row: ImageRow) -> ImageRow:
+        for unit in ("patient", "site"):
+            if pattern := self._pattern(unit):
+                match = pattern.search(row.name)
+                if not match or not match.group(unit):
+                    raise DataError(f"no {unit} in this path by the expression {pattern.pattern}")
+                setattr(row, unit, match.group(unit))
+        return row
+
+    def _pattern(self, unit: str) -> re.Pattern[str] | None:
+        text = getattr(self, unit)
+        if text is None:
+            return None
+        try:
+            pattern = re.compile(text)
+        except re.error as error:
+            raise ConfigError(f"source 'image_folder': {unit}={text!r} is no regular expression: {error}") from None
+        if unit not in pattern.groupindex:
+            raise ConfigError(f"source 'image_folder': {unit}={text!r} has no group (?P<{unit}>...)")
+        return pattern
+
+    def _read(self, row: ImageRow) -> Pixels:
+        return decode(self._files.read(row.name), self.mode, self.size)

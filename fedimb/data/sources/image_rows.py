@@ -1,0 +1,149 @@
+"""From a list of labelled image files to one `SourceData`: the checks and the loop all image sources share."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.problems import Problems
+from fedimb.data.sources.pictures import Pixels
+from fedimb.data.sources.progress import shown
+from fedimb.errors import ConfigError, DataError
+
+
+@dataclass
+class ImageRow:
+    """One image.
+
+    Attributes:
+        place: where a person finds it, for messages.
+        name: relative to the root of the files.
+        label: class name.
+        site, patient: None where the source has none. ``patient`` stays in memory: stores hold numbers.
+        test: of the official test set; None where the source has none.
+    """
+
+    place: str
+    name: str
+    label: str
+    site: str | None = None
+    patient: str | None = None
+    test: bool | None = None
+
+
+def check_classes(kind: str, classes: tuple[str, ...] | None) -> None:
+    """Raise ConfigError unless ``classes`` is None or distinct names."""
+    if classes is not None and (not classes or len(set(classes)) != len(classes) or not all(classes)):
+        raise ConfigError(f"source '{kind}': classes={list(classes)}: give distinct names, at least one")
+
+
+def assemble(
+    title: str,
+    rows: list[ImageRow],
+    classes: Sequence[str],
+    read: Callable[[ImageRow], Pixels],
+    problems: Problems,
+) -> SourceData:
+    """Decode every row into one preallocated array.
+
+    Args:
+        title: of the source, for messages.
+        classes: class names in the order of their ids; each must have an image.
+        read: a row's uint8 [c, h, w]; may set ``row.patient``; raises DataError for a bad image, as in
+            "has 3 frames".
+        problems: gets one line per image that cannot be used.
+
+    Raises:
+        DataError: no image, a class without one, images of several sizes or beyond the memory, or bad rows.
+    """
+    rows = _parted(rows, problems)
+    # Before decoding: what the list itself has wrong need not wait for minutes of images.
+    problems.settle(len(rows))
+    if not rows:
+        raise DataError(f"{title}: no images; check the path")
+    _check_classes(title, rows, classes)
+    x = np.empty((0, 0, 0, 0), dtype=np.uint8)
+    good: list[ImageRow] = []
+    for row in shown(rows, f"{title}: decoding images"):
+        pixels = problems.guard(row.place, partial(_named, read, row))
+        if pixels is None:
+            continue
+        if not good:
+            x = _room(title, len(rows), pixels.shape)
+        elif pixels.shape != x.shape[1:]:
+            first, other = ("{} x {}".format(*shape[-2:]) for shape in (x.shape, pixels.shape))
+            raise DataError(
+                f"{title}: images of several sizes (height x width): {good[0].place} is {first}, {row.place} is "
+                f"{other}; give size=[height, width] to bring all to one"
+            )
+        x[len(good)] = pixels
+        good.append(row)
+    x = x[: len(good)]
+    if len(kept := _parted(good, problems)) < len(good):  # patients that only the files themselves name
+        x = x[np.isin([row.place for row in good], [row.place for row in kept])]
+        good = kept
+    skipped = problems.settle(len(good))
+    _check_classes(title, good, classes)
+    of_class = {name: c for c, name in enumerate(classes)}
+    site_names, sites = _ids([row.site for row in good])
+    return SourceData(
+        x=x,
+        y=np.array([of_class[row.label] for row in good], dtype=np.int64),
+        class_names=tuple(classes),
+        scale=1 / 255,
+        sites=sites,
+        site_names=site_names,
+        patients=_ids([row.patient for row in good])[1],
+        official_test=None if good[0].test is None else np.array([row.test for row in good], dtype=np.bool_),
+        skipped=skipped,
+    )
+
+
+def _named(read: Callable[[ImageRow], Pixels], row: ImageRow) -> Pixels:
+    """The image; what is wrong with it names the file where the row's place does not."""
+    try:
+        return read(row)
+    except DataError as error:
+        raise error if row.place.endswith(row.name) else DataError(f"'{row.name}' {error}") from error
+
+
+def _parted(rows: list[ImageRow], problems: Problems) -> list[ImageRow]:
+    """Without the test rows of patients who are also trained on."""
+    trained = {row.patient: row.place for row in reversed(rows) if row.patient is not None and row.test is False}
+    kept = []
+    for row in rows:
+        if row.test and row.patient in trained:
+            problems.add(row.place, f"a test image of a patient who is also trained on ({trained[row.patient]})")
+        else:
+            kept.append(row)
+    return kept
+
+
+def _check_classes(title: str, rows: list[ImageRow], classes: Sequence[str]) -> None:
+    present = {row.label for row in rows}
+    if empty := [name for name in classes if name not in present]:
+        raise DataError(f"{title}: class '{empty[0]}' has no images; add some, or leave it out of classes")
+
+
+def _room(title: str, n: int, shape: tuple[int, ...]) -> Pixels:
+    needed = n * int(np.prod(shape))
+    # Linux hands out more memory than there is and then ends the process without a word.
+    if hasattr(os, "sysconf") and needed > (here := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
+        raise DataError(
+            f"{title}: {n:,} images of {list(shape)} need {needed / 2**30:,.1f} GiB, this machine has "
+            f"{here / 2**30:,.1f}; give a smaller size=[height, width]"
+        )
+    return np.empty((n, *shape), dtype=np.uint8)
+
+
+def _ids(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
+    """(sorted names, id of each), or no names and None where the source has none."""
+    known = sorted({name for name in names if name is not None})
+    if not known:
+        return (), None
+    number = {name: i for i, name in enumerate(known)}
+    return tuple(known), np.array([number[name] for name in names if name is not None], dtype=np.int64)

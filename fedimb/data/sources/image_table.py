@@ -1,0 +1,109 @@
+"""A CSV of labelled image files to rows: every line that cannot be used is named."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from fedimb.data.problems import Problems
+from fedimb.data.sources.image_files import clean_name
+from fedimb.data.sources.image_rows import ImageRow
+from fedimb.data.sources.table_file import Layout, column, read_table
+from fedimb.data.sources.table_target import in_order
+from fedimb.errors import DataError, nearest
+
+_SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Column names. ``site``, ``patient`` and ``split`` of these very names are used where the CSV has them;
+    under another name they must be there; None: not used.
+
+    Args:
+        file_setting: the setting that names ``file``, for messages.
+    """
+
+    file: str
+    label: str = "label"
+    site: str | None = "site"
+    patient: str | None = "patient"
+    split: str | None = "split"
+    file_setting: str = "path_column"
+
+    def positions(self, names: tuple[str, ...], path: str) -> dict[str, int]:
+        """Role -> index into a row's fields. Raises DataError: a column is not there."""
+        at = {
+            "file": column(self.file, names, self.file_setting, path),
+            "label": column(self.label, names, "label_column", path),
+        }
+        for role in ("site", "patient", "split"):
+            name = getattr(self, role)
+            if name is not None and (name != role or name in names):
+                at[role] = column(name, names, f"{role}_column", path)
+        return at
+
+
+def read_rows(
+    path: str, layout: Layout, columns: Columns, classes: Sequence[str] | None, problems: Problems
+) -> tuple[list[ImageRow], tuple[str, ...]]:
+    """(rows in the order of the CSV, class names).
+
+    A label is a class's name or, where no class is called by a number, its id. Without ``classes`` they are the labels
+    found, numbers by size. Of a file listed twice the first line counts; none does where the labels differ.
+
+    Raises:
+        DataError: the CSV as a whole cannot be read, or a label names several classes.
+    """
+    names, records = read_table(path, layout)
+    at = columns.positions(names, path)
+    rows = []
+    for place, fields in records:
+        label = fields[at["label"]] if len(fields) == len(names) else ""
+        if "|" in label and label not in (classes or ()):
+            raise DataError(f"{place}: label '{label}' names several classes; give one class per image")
+        if row := problems.guard(place, partial(_row, place, fields, at, len(names), classes)):
+            rows.append(row)
+    rows = _once(rows, problems)
+    return rows, tuple(classes or in_order(row.label for row in rows))
+
+
+def _row(place: str, fields: list[str], at: dict[str, int], width: int, classes: Sequence[str] | None) -> ImageRow:
+    if len(fields) != width:
+        raise DataError(f"{len(fields)} fields where the table has {width} columns")
+    said = {role: fields[i] for role, i in at.items()}
+    name = clean_name(said["file"])
+    for role, value in said.items():
+        if value == "":
+            raise DataError(f"the {role} of '{name}' is empty")
+    if "split" in said and said["split"].lower() not in _SPLIT:
+        raise DataError(f"split '{said['split']}' is none of train, validation, test")
+    test = _SPLIT[said["split"].lower()] if "split" in said else None
+    label = _class(said["label"], classes)
+    return ImageRow(place, name, label, said.get("site"), said.get("patient"), test)
+
+
+def _class(label: str, classes: Sequence[str] | None) -> str:
+    if classes is None or label in classes:
+        return label
+    if label.isdecimal() and not any(name.isdecimal() for name in classes):
+        if int(label) < len(classes):
+            return classes[int(label)]
+        raise DataError(f"label {label} is outside the class ids 0 to {len(classes) - 1}")
+    raise DataError(f"label '{label}' is not in classes.{nearest(label, classes)}")
+
+
+def _once(rows: list[ImageRow], problems: Problems) -> list[ImageRow]:
+    by_name: dict[str, list[ImageRow]] = {}
+    for row in rows:
+        by_name.setdefault(row.name, []).append(row)
+    kept = []
+    for row in rows:
+        same = by_name[row.name]
+        other = next((one for one in same if one.label != row.label), None)
+        if other is not None:
+            problems.add(row.place, f"'{row.name}' is '{row.label}' here and '{other.label}' in {other.place}")
+        elif row is not same[0]:
+            problems.add(row.place, f"'{row.name}' is listed before, in {same[0].place}")
+        else:
+            kept.append(row)
+    return kept
