@@ -14,7 +14,7 @@ def spread(fold, rows, folds):
     return int(np.ptp(np.bincount(fold[rows], minlength=folds)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=6, max_size=80),
     folds=st.integers(2, 6),
@@ -34,9 +34,9 @@ def test_strata_classes_and_folds_are_even_within_one_row(rows, folds, repeat, s
     assert np.array_equal(fold, fold_of_rows(y, folds, repeat, None, site if sites else None))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
-    owners=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15)), min_size=30, max_size=80),
+    owners=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15)), min_size=30, max_size=50),
     folds=st.integers(2, 4),
     repeat=st.integers(0, 9),
 )

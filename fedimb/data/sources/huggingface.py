@@ -1,0 +1,226 @@
+"""Hugging Face data sets: a folder written by ``save_to_disk``, or a name on the hub."""
+
+import importlib
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.paths import find
+from fedimb.data.problems import Problems
+from fedimb.data.sources.files import fingerprint
+from fedimb.data.sources.npz_file import as_ids
+from fedimb.data.sources.pictures import check_format, decode
+from fedimb.data.sources.table_target import canonical
+from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.registry import register
+
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+
+
+@register("source", "huggingface")
+@dataclass(frozen=True)
+class HuggingFace:
+    """x [n, channels, height, width] uint8 (scale 1/255) of an image column, or [n, F] float32 of number columns.
+
+    Number columns are scaled and imputed as a table's are (`fedimb.data.scaling`); null is missing.
+
+    Args:
+        path: a folder written by ``save_to_disk`` (see `fedimb.data.paths`), or else a name on the hub.
+        image: column of images; null with ``features``.
+        features: columns of numbers; null with ``image``.
+        label: column of labels. Names come from its ClassLabel, else they are the labels found, sorted.
+        site, patient: columns, or null.
+        train_split, test_split: names of the splits. Without a test split there is no official test set.
+        subset: name of the hub data set's configuration, or null.
+        revision: commit or tag on the hub, or null. Give one: without it a change of the data goes unseen.
+        mode: RGB or L, of images.
+        size: [height, width] to resize images to; null: they must agree.
+        on_bad: `fedimb.data.problems`.
+    """
+
+    path: str
+    image: str | None = "image"
+    features: list[str] | None = None
+    label: str = "label"
+    site: str | None = None
+    patient: str | None = None
+    train_split: str = "train"
+    test_split: str | None = "test"
+    subset: str | None = None
+    revision: str | None = None
+    mode: str = "RGB"
+    size: tuple[int, int] | None = None
+    on_bad: str = "refuse"
+
+    def __post_init__(self) -> None:
+        if (self.image is None) == (self.features is None) or self.features == []:
+            raise ConfigError("source 'huggingface': give image=<column>, or image=null and features=[columns]")
+        check_format("huggingface", self.size, self.mode)
+
+    def fingerprint(self) -> str:
+        """Of a folder's files; of a hub data set its name and revision."""
+        folder = self._folder()
+        if folder is None:
+            return f"huggingface-1-{self.path}-{self.subset}-{self.revision}"
+        files = sorted(str(file) for file in folder.rglob("*") if file.is_file() and not file.name.startswith("cache-"))
+        return fingerprint("huggingface-1", files)
+
+    def load(self) -> SourceData:
+        """Read the splits.
+
+        Raises:
+            ConfigError: the datasets package is not installed.
+            DataError: no such folder, data set, split or column, or bad rows.
+        """
+        problems = Problems(self.on_bad)
+        rows = _Rows(self.features is not None)
+        splits = self._splits()
+        names = self._class_names(splits[0][1])
+        for split, data in splits:
+            if self._class_names(data) != names:
+                raise DataError(f"{self.path} split '{split}' has other class names; cast its labels to one ClassLabel")
+            for number, row in enumerate(self._plain(data, split)):
+                problems.guard(f"{self.path} {split}[{number}]", partial(self._take, row, names, split, rows))
+        return rows.assemble(names, problems.settle(len(rows.x)), self)
+
+    def _folder(self) -> Path | None:
+        """The folder ``path`` stands for; None: a name on the hub."""
+        # A hub name is name or owner/name.
+        local = Path(self.path).is_absolute() or self.path.startswith((".", "~")) or self.path.count("/") > 1
+        try:
+            return find(self.path)
+        except DataError as error:
+            if local:
+                raise
+            for name in _OFFLINE:
+                if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
+                    raise DataError(f"{error}; it is not fetched from the hub either, as {name} is set") from error
+            return None
+
+    def _splits(self) -> list[tuple[str, Any]]:
+        folder = self._folder()
+        datasets = _package()
+        try:
+            if folder is not None:
+                found = datasets.load_from_disk(str(folder))
+            else:
+                found = datasets.load_dataset(self.path, self.subset, revision=self.revision)
+        except Exception as error:  # each file format and the network raise their own kinds
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            what = f"{self.path} is no data set written by save_to_disk" if folder else f"hub data set '{self.path}'"
+            raise DataError(f"{what}: {reason}") from error
+        if not isinstance(found, datasets.DatasetDict):
+            found = {self.train_split: found}
+        if self.train_split not in found:
+            raise DataError(f"{self.path} has no split '{self.train_split}'.{nearest(self.train_split, found)}")
+        # A data set without a test split is cut by another rule of data.test.
+        wanted = [self.train_split, *([self.test_split] if self.test_split in found else [])]
+        return [(split, found[split]) for split in wanted if split is not None]
+
+    def _plain(self, data: Any, split: str) -> Any:
+        """The columns asked for, images as bytes: one that cannot be decoded is then one bad row."""
+        named = {"image": self.image, "label": self.label, "site": self.site, "patient": self.patient}
+        wanted = [(setting, name) for setting, name in named.items() if name]
+        wanted += [("features", name) for name in self.features or ()]
+        for setting, name in wanted:
+            if name not in data.column_names:
+                near = nearest(name, data.column_names)
+                raise DataError(f"{self.path} split '{split}': {setting} names '{name}', which is no column.{near}")
+        data = data.select_columns(list(dict.fromkeys(name for _, name in wanted)))
+        if self.image is None:
+            return data
+        if not isinstance(data.features[self.image], _package().Image):
+            raise DataError(
+                f"{self.path}: column '{self.image}' holds no images; cast it to datasets.Image, or use features"
+            )
+        return data.cast_column(self.image, _package().Image(decode=False))
+
+    def _class_names(self, data: Any) -> list[str] | None:
+        names = getattr(data.features.get(self.label), "names", None)
+        return None if names is None else list(names)
+
+    def _take(self, row: dict[str, Any], names: list[str] | None, split: str, rows: "_Rows") -> None:
+        label = row[self.label]
+        if names is not None and isinstance(label, int) and not 0 <= label < len(names):
+            raise DataError(f"label {label} is none of the {len(names)} classes (-1 is a hidden label)")
+        if isinstance(label, (list, dict)):
+            raise DataError("several labels in one row are not supported; give one class per row")
+        texts = {what: row[name] for what, name in (("site", self.site), ("patient", self.patient)) if name}
+        for what, value in {"label": label, **texts}.items():
+            if value is None or value == "":
+                raise DataError(f"the {what} is missing")
+        if self.image is not None:
+            x = decode(_bytes(row[self.image]), self.mode, self.size)
+            if rows.x and rows.x[0].shape != x.shape:
+                raise DataError(
+                    f"the image is {list(x.shape[1:])} pixels, the first {list(rows.x[0].shape[1:])}; give size=[h, w]"
+                )
+        else:
+            x = np.array([_number(name, row[name]) for name in self.features or ()], dtype=np.float32)
+        rows.x.append(x)
+        rows.labels.append(names[label] if names is not None else canonical(label))
+        rows.sites.append(str(texts.get("site", "")))
+        rows.patients.append(str(texts.get("patient", "")))
+        rows.test.append(split == self.test_split)
+
+
+@dataclass
+class _Rows:
+    table: bool
+    x: list[NDArray[Any]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    sites: list[str] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+    test: list[bool] = field(default_factory=list)
+
+    def assemble(self, names: list[str] | None, skipped: tuple[str, ...], source: HuggingFace) -> SourceData:
+        if not self.x:
+            raise DataError(f"{source.path} has no rows; give a data set with rows")
+        x = np.stack(self.x)
+        y, class_names = as_ids(np.array(self.labels), names)
+        sites, site_names = as_ids(np.array(self.sites), None) if source.site else (None, ())
+        patients = np.unique(self.patients, return_inverse=True)[1].astype(np.int64) if source.patient else None
+        return SourceData(
+            x=x,
+            y=y,
+            class_names=class_names,
+            scale=1.0 if self.table else 1 / 255,
+            sites=sites,
+            site_names=site_names,
+            patients=patients,
+            official_test=np.array(self.test, dtype=np.bool_) if any(self.test) else None,
+            skipped=skipped,
+            scaled=np.ones(x.shape[1], dtype=np.bool_) if self.table else None,
+        )
+
+
+def _package() -> Any:
+    try:
+        return importlib.import_module("datasets")  # takes seconds: only when the data are read
+    except ImportError as error:
+        raise ConfigError("source 'huggingface' needs the datasets package: pip install datasets") from error
+
+
+def _bytes(value: Any) -> bytes:
+    if value is None:
+        raise DataError("the image is missing")
+    if value.get("bytes") is not None:
+        return bytes(value["bytes"])
+    try:
+        return Path(value["path"]).read_bytes()
+    except (OSError, TypeError) as error:
+        raise DataError(f"its file {value.get('path')} cannot be read") from error
+
+
+def _number(name: str, value: Any) -> float:
+    if value is None:
+        return float("nan")
+    if isinstance(value, (bool, int, float)) and abs(value) <= np.finfo(np.float32).max:
+        return float(value)
+    raise DataError(f"column '{name}': {value!r} is not a finite number; a missing one is null")
