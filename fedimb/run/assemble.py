@@ -18,7 +18,7 @@ from fedimb.run.exchange import Exchange
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop
 from fedimb.run.parts import build_model
-from fedimb.run.priors import gather_prior
+from fedimb.run.priors import check_prior, gather_prior
 from fedimb.run.progress import ProgressBar
 from fedimb.run.roster import Roster
 from fedimb.run.steps import Step
@@ -74,6 +74,8 @@ def build_loop(
     progress: ProgressBar,
 ) -> tuple[Loop, FolderKeeper, Evaluator]:
     """Put a run's parts together; nothing runs yet."""
+    if needs_counts(config):
+        check_prior(config, federation)
     holders = sum(len(rows) > 0 for rows in federation.train)
     method, linear = build_method(config, holders)
 

@@ -23,6 +23,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.views import ClientData
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.base import Classifier
+from fedimb.models.heads import CosineHead
 from fedimb.privacy.gaussian import sigma_of
 from fedimb.privacy.secure_sum import from_fixed, masked, to_fixed, unmasked_sum
 from fedimb.records import Arrays, array_record
@@ -39,14 +40,38 @@ QUERIES = (names.CLASS_COUNTS, names.MASKED_COUNTS, names.NOISY_COUNTS)
 _FLOOR = 1.0
 
 
+def check_prior(config: RunConfig, federation: Federation) -> None:
+    """Refuse a provenance that cannot work with this data or model, before anything is run.
+
+    Raises:
+        ConfigError: why, and what to set instead.
+    """
+    prior = config.prior
+    if prior.provenance == "secure_sum" and len(_holders(federation)) < 2:
+        raise ConfigError(
+            "prior.provenance=secure_sum hides nothing with one client: its sum is that client's counts; "
+            "set prior.provenance=dp_sum (or clear_sum)"
+        )
+    if prior.provenance == "dp_sum" and prior.clip is not None and federation.store.patients is None:
+        raise ConfigError(
+            f"prior.clip={prior.clip} protects patients, and the source names none; set prior.clip=null "
+            "(each row is protected)"
+        )
+    if prior.provenance == "estimated":
+        head_counts(build_model(config, federation.n_classes, federation.input_shape), 1)
+
+
+def _holders(federation: Federation) -> list[int]:
+    return [client for client, rows in enumerate(federation.train) if len(rows)]
+
+
 def gather_prior(config: RunConfig, federation: Federation, view: RunView) -> Generator[Step, Any, None]:
     """Set ``view.counts`` [C] float64 as configured (and ``view.estimate``, where it changes with the model).
 
     Raises:
-        ConfigError: a provenance that cannot work with this data or model.
         RunFailed: a client's masked counts are missing, so that the sum stays hidden.
     """
-    holders = [client for client, rows in enumerate(federation.train) if len(rows)]
+    holders = _holders(federation)
     match config.prior.provenance:
         case "clear_sum":
             replies = yield from gather_counts("train")
@@ -54,18 +79,8 @@ def gather_prior(config: RunConfig, federation: Federation, view: RunView) -> Ge
         case "oracle":
             view.counts = _weigh(federation.counts[holders].astype(np.float64), config)
         case "secure_sum":
-            if len(holders) < 2:
-                raise ConfigError(
-                    "prior.provenance=secure_sum hides nothing with one client: its sum is that client's counts; "
-                    "set prior.provenance=dp_sum (or clear_sum)"
-                )
             view.counts = (yield from _masked_sum(names.MASKED_COUNTS, holders)).astype(np.float64)
         case "dp_sum":
-            if config.prior.clip is not None and federation.store.patients is None:
-                raise ConfigError(
-                    f"prior.clip={config.prior.clip} protects patients, and the source names none; set prior.clip=null "
-                    "(each row is protected)"
-                )
             noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, holders)))
             # A noisy count may be below 0, which no prior can be: the class counts as if it had one row.
             view.counts = np.maximum(noisy, _FLOOR)
@@ -104,13 +119,14 @@ def head_counts(model: Classifier, rows: int) -> Callable[[Arrays], np.ndarray]:
     ``rows`` is the federation's size, which weights of FedAvg tell the server anyway.
 
     Raises:
-        ConfigError: the model's head is not trained, so its norms say nothing.
+        ConfigError: the model's head is not trained or ignores the length of its rows, so norms say nothing.
     """
     head = model.head.weight
     key = next((name for name, p in model.named_parameters() if p is head and p.requires_grad), None)
-    if key is None:
+    if key is None or isinstance(model.head, CosineHead):
+        why = "is fixed" if key is None else "ignores them (head: cosine)"
         raise ConfigError(
-            f"prior.provenance=estimated reads the norms of a trained head, and {type(model).__name__}'s is fixed; "
+            f"prior.provenance=estimated reads the row norms of a trained head, and {type(model).__name__}'s {why}; "
             "set prior.provenance=clear_sum"
         )
     name = key

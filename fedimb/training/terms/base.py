@@ -1,5 +1,7 @@
 """LocalTerm: what an aggregator or method adds to a client's local objective, without a loop of its own."""
 
+from typing import Any
+
 import numpy as np
 from flwr.app import RecordDict
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ def trained_model(content: RecordDict) -> str:
 
     What a term keeps at the client belongs to these weights alone; after a reset it is about others.
     """
-    step = content.config_records[STEP] if STEP in content else {}
+    step: dict[str, Any] = dict(content.config_records[STEP]) if STEP in content else {}
     return f"{step.get('model', 'global')}/{step.get('resets', 0)}"
 
 

@@ -11,6 +11,8 @@ and is the mean gradient with momentum, weight decay and Adam too, where option 
 the same for every client, needs no correction.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from flwr.app import RecordDict
@@ -52,8 +54,8 @@ class ControlVariate(LocalTerm):
             raise FedimbError(
                 "the term 'control_variate' got no variate from the server: use aggregator=scaffold, or leave it out"
             )
-        since = content.config_records["config"][SINCE]
-        self._key = f"{_STATE}/{trained_model(content).rpartition('/')[0]}/{since}"
+        config: dict[str, Any] = dict(content.config_records["config"])
+        self._key = f"{_STATE}/{trained_model(content).rpartition('/')[0]}/{config[SINCE]}"
         self._server = to_numpy(content.array_records[VARIATE.key])
         if self._key in state:
             self._mine = to_numpy(state.array_records[self._key])
