@@ -45,7 +45,7 @@ def decode(data: bytes, mode: str, size: tuple[int, int] | None) -> Pixels:
     except DataError:
         raise
     except Exception as error:  # each format's reader raises its own kinds on damaged bytes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         if isinstance(error, image_module.UnidentifiedImageError):
             reason = "not an image Pillow knows"
         raise DataError(f"cannot be decoded ({reason})") from error

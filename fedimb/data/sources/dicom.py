@@ -1,0 +1,116 @@
+"""DICOM images listed in a CSV: grey as a viewer shows them, patients kept together and unnamed."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+
+from fedimb.data.arrays import SourceData
+from fedimb.data.paths import find
+from fedimb.data.problems import Problems
+from fedimb.data.sources import files as whole
+from fedimb.data.sources import image_files as listing
+from fedimb.data.sources.dicom_grey import read_grey, reader
+from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
+from fedimb.data.sources.image_table import Columns, read_rows
+from fedimb.data.sources.pictures import Pixels, check_format, pillow, resize
+from fedimb.data.sources.table_file import Layout
+from fedimb.errors import DataError
+from fedimb.registry import register
+
+log = logging.getLogger("fedimb")
+
+
+@register("source", "dicom")
+@dataclass(frozen=True)
+class Dicom:
+    """x [n, 1, h, w] uint8, scale 1/255, see `fedimb.data.sources.dicom_grey`; rows in the order of the CSV.
+
+    A patient is the PatientID, as a number given in this process: the id itself is neither stored nor printed.
+    Needs ``pip install 'fedimb[dicom]'``.
+
+    Args:
+        path: folder or .zip of the files, looked up in the current folder and in ``$FEDIMB_DATA_DIR``.
+        labels: CSV with the columns file (relative to ``path``), label and perhaps site and split, looked up likewise.
+        classes, size, delimiter, encoding: as for `fedimb.data.sources.image_csv`.
+        file_column, label_column, site_column, split_column: of the CSV, likewise.
+        by_patient: rows of one PatientID are never parted, and a file without one is a bad row. False: every image
+            stands alone, which is right only where no patient has two.
+        allow_burned_in: take images with BurnedInAnnotation YES, which may show a name; counted in a warning.
+        on_bad: see `fedimb.data.problems`.
+
+    Raises:
+        ConfigError: an argument out of range, pydicom not installed. `load` and `fingerprint` raise DataError.
+    """
+
+    path: str
+    labels: str
+    classes: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
+    file_column: str = "file"
+    label_column: str = "label"
+    site_column: str | None = "site"
+    split_column: str | None = "split"
+    by_patient: bool = True
+    allow_burned_in: bool = False
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    on_bad: str = "refuse"
+
+    def __post_init__(self) -> None:
+        check_format("dicom", self.size)
+        check_classes("dicom", self.classes)
+
+    def fingerprint(self) -> str:
+        """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each file."""
+        rows, classes = self._rows(Problems("skip"))
+        settings = {
+            "csv": hashlib.sha256(whole.regular(self.labels).read_bytes()).hexdigest(),
+            "classes": classes,
+            "size": self.size,
+            "columns": [self.file_column, self.label_column, self.site_column, self.split_column],
+            "rules": [self.by_patient, self.allow_burned_in],
+        }
+        return listing.fingerprint("dicom-1", self._files, [row.name for row in rows], settings)
+
+    def load(self) -> SourceData:
+        """Decode every image."""
+        reader()
+        if self.size is not None:
+            pillow()
+        problems = Problems(self.on_bad)
+        rows, classes = self._rows(problems)
+        burned_in: list[str] = []
+        data = assemble(self.labels, rows, classes, lambda row: self._read(row, burned_in), problems)
+        if burned_in:
+            log.warning(
+                "source 'dicom': %d images with burned-in annotation are used, first %s", len(burned_in), burned_in[0]
+            )
+        return data
+
+    @cached_property
+    def _files(self) -> listing.Files:
+        return listing.open_files(find(self.path))
+
+    def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
+        columns = Columns(
+            self.file_column, self.label_column, self.site_column, None, self.split_column, file_setting="file_column"
+        )
+        layout = Layout(delimiter=self.delimiter, encoding=self.encoding)
+        return read_rows(self.labels, layout, columns, self.classes, problems)
+
+    def _read(self, row: ImageRow, burned_in: list[str]) -> Pixels:
+        image = read_grey(self._files.read(row.name))
+        if image.burned_in and not self.allow_burned_in:
+            raise DataError(
+                "has burned-in annotation, which may show a name: leave it out, or look at it and set "
+                "allow_burned_in=true"
+            )
+        if self.by_patient:
+            if image.patient is None:
+                raise DataError("has no PatientID; where no patient has two images, set by_patient=false")
+            row.patient = image.patient
+        pixels = image.pixels if self.size is None else resize(image.pixels, self.size)
+        if image.burned_in:
+            burned_in.append(row.name)
+        return pixels
