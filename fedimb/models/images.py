@@ -25,7 +25,8 @@ def image_shape(model: str, input_shape: tuple[int, ...]) -> tuple[int, int, int
 def as_images(x: Tensor) -> Tensor:
     """Grey images [n, h, w] or images [n, c, h, w] -> [n, c, h, w], channels last in memory.
 
-    Measured against the usual order, forward and backward on one thread are 1.4 to 2 times as fast.
+    Forward and backward of a batch of 32 on one thread, against channels first: cnn4conv of width 32 is 1.6 times
+    as fast on 32 x 32 x 3 (GroupNorm; BatchNorm 1.7), 1.0 times on 28 x 28 and 8 x 8; resnet8 1.07 times.
     """
     images = x.unsqueeze(1) if x.ndim == 3 else x
     return images.contiguous(memory_format=torch.channels_last)
