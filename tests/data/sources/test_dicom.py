@@ -1,4 +1,4 @@
-"""DICOM: grey levels as the standard has them, patients kept together and unnamed. Needs pydicom for all but windows."""
+"""DICOM: grey levels as the standard has them, patients kept together and unnamed. Only windows need no pydicom."""
 
 import io
 import logging
