@@ -198,6 +198,13 @@ def test_four_hospitals_rows_and_labels():
 
 
 @pytest.mark.usefixtures("real")
+def test_each_hospital_holds_out_a_fifth_of_each_class():
+    federation = prepare(heart("heart_four"), {"name": "by_column", "column": "site"}, 4, seed=0)
+    y, sites = federation.store.y[federation.test], federation.store.sites[federation.test]
+    assert [np.bincount(y[sites == s]).tolist() for s in range(4)] == [[33, 28], [38, 21], [2, 23], [10, 30]]
+
+
+@pytest.mark.usefixtures("real")
 def test_severe_rows_and_missing_values():
     source = source_of("heart_severe")
     data = source.load()
