@@ -9,14 +9,12 @@ from fedimb.cli.panel import table_rows
 from fedimb.config.compose import compose
 from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
-from fedimb.engine.open import open_engine
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.metrics import SCORES
 from fedimb.report.groups import RunRow
 from fedimb.report.plots import comparison_figure
 from fedimb.report.table import comparison_table
-from fedimb.run.launch import launch
-from fedimb.run.progress import ProgressBar
+from fedimb.run.batch import run_batch
 from fedimb.tracking.mlflow import charts_link, resolve_uri
 
 TRUNKS: tuple[tuple[str, ...], ...] = (
@@ -62,17 +60,12 @@ def demo(overrides: list[str], seeds: int) -> int:
     )
     rows: list[RunRow] = []
     failed = 0
-    engine = open_engine(first.engine)
-    try:
-        with ProgressBar(sum(run.rounds for run in runs)) as progress:
-            for config in runs:
-                try:
-                    rows += table_rows(launch(config, engine, progress))
-                except RunFailed as error:
-                    failed += 1
-                    print(f"fedimb: {error}", file=sys.stderr)
-    finally:
-        engine.close()
+    for result in run_batch(runs):
+        if isinstance(result, RunFailed):
+            failed += 1
+            print(f"fedimb: {result}", file=sys.stderr)
+        else:
+            rows += table_rows(result)
     if not rows:
         return 1
     print(comparison_table(rows))
