@@ -31,8 +31,8 @@ PLURALS = {
     "partitions": "partition",
 }
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
-_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts")
-_WIDTHS = {"prior": 13, "leaves a site": 22, "flags": 20}  # columns at most; the sentence takes the rest
+_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends")
+_WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 
 def register(verbs: Any) -> None:
@@ -79,7 +79,7 @@ def table(entries: "list[Entry]") -> list[str]:
     cells = {title: texts for title, texts in cells.items() if any(text not in ("", "none") for text in texts)}
     names = [entry.name for entry in entries]
     widths = {"name": max(4, *map(len, names))}
-    widths |= {title: min(_WIDTHS[title], max(len(title), *map(len, texts))) for title, texts in cells.items()}
+    widths |= {title: _width(title, texts) for title, texts in cells.items()}
     about = WIDTH - 2 - sum(width + 2 for width in widths.values())
     widths = {"name": widths["name"], "what it does": about} | {title: widths[title] for title in cells}
     rows = [list(widths)]
@@ -87,13 +87,19 @@ def table(entries: "list[Entry]") -> list[str]:
     return [line for row in rows for line in _lines(row, list(widths.values()))]
 
 
+def _width(title: str, texts: list[str]) -> int:
+    words = [word for text in texts for word in text.split()]
+    return max(min(_WIDTHS[title], max(map(len, texts))), len(title), *map(len, words))
+
+
 def _lines(row: list[str], widths: list[int]) -> list[str]:
     """One table row, cells wrapped within their columns."""
-    wrapped = [textwrap.wrap(text, width) or [""] for text, width in zip(row, widths, strict=True)]
+    cells = zip(row, widths, strict=True)
+    wrapped = [textwrap.wrap(text, width, break_on_hyphens=False) or [""] for text, width in cells]
     lines = []
     for at in range(max(map(len, wrapped))):
-        cells = [lines_of[at] if at < len(lines_of) else "" for lines_of in wrapped]
-        lines.append("  " + "  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
+        parts = [lines_of[at] if at < len(lines_of) else "" for lines_of in wrapped]
+        lines.append("  " + "  ".join(part.ljust(w) for part, w in zip(parts, widths, strict=True)).rstrip())
     return lines
 
 
@@ -106,7 +112,7 @@ def sentence(entry: "Entry") -> str:
     if not own or own.startswith(("Args:", generated)):
         own = inspect.getdoc(inspect.getmodule(entry.factory)) or ""
     paragraph = " ".join(own.partition("\n\n")[0].partition("\nArgs:")[0].split())
-    return _first_sentence(paragraph)
+    return _first_sentence(paragraph.replace("`", ""))
 
 
 def _first_sentence(text: str) -> str:
@@ -138,6 +144,11 @@ def leaves(entry: "Entry") -> str:
     sent = ["weights"]
     if entry.flags.get("needs_prior"):
         sent += [record.key for record in PLATFORM.queries[CLASS_COUNTS] if not record.optional]
+    sent += [record.key for record in entry.flags.get("sends", ())]
+    if entry.kind == "aggregator":  # the local terms that work with no other aggregator
+        terms = [registry.flags("term", name) for name in registry.names("term")]
+        own = [flags for flags in terms if flags.get("needs_aggregator") == entry.name]
+        sent += [record.key for flags in own for record in flags.get("sends", ())]
     if entry.name in registry.names("contract"):
         contract = registry.build("contract", entry.name)
         records = [*contract.train, *(record for query in contract.queries.values() for record in query)]

@@ -16,6 +16,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.store import Store, open_source
 from fedimb.data.views import to_tensors
 from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.models.base import Classifier, parameters_of
 from fedimb.records import unpack, write_atomic
 from fedimb.run.assemble import build_method, program
 from fedimb.run.memory import take_memory
@@ -140,7 +141,7 @@ def _calibrated(
     ]
     features, logits = (torch.cat([part[side] for part in parts]) for side in (0, 1))
     needed = registry.flags("calibration", name).get("needs_prior", False)
-    counts = counts_of(result.folder, config, federation) if needed else None
+    counts = counts_of(result.folder, config, federation, model) if needed else None
     bias = None if model.head.bias is None else model.head.bias.detach()
     given = {"prior": counts, "minority": federation.minority}
     calibration = registry.build("calibration", name, given, **config.calibration[name])
@@ -148,12 +149,12 @@ def _calibrated(
     return adjusted
 
 
-def counts_of(folder: Path, config: RunConfig, federation: Federation) -> np.ndarray | None:
-    """Class counts [C] float64 as the run's last evaluation had them; None where it gathered none.
+def counts_of(folder: Path, config: RunConfig, federation: Federation, model: Classifier) -> np.ndarray | None:
+    """Class counts [C] float64 as the run's last evaluation of ``model`` had them; None where it gathered none.
 
     The program is run once more over its saved step results, as on a resume; no round and no message is sent.
     """
-    method, _ = build_method(config)
+    method, _ = build_method(config, sum(len(rows) > 0 for rows in federation.train))
     view = RunView(
         rounds=config.rounds,
         n_clients=federation.n_clients,
@@ -167,7 +168,7 @@ def counts_of(folder: Path, config: RunConfig, federation: Federation) -> np.nda
         try:
             step = steps.send(answer)
         except StopIteration:
-            return view.counts
+            return view.estimate(parameters_of(model)) if view.estimate is not None else view.counts
         answer = _saved(folder, index, step, method)
         index += 1
 

@@ -13,7 +13,7 @@ def test_help_names_every_verb(capsys):
         main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for verb in ("run", "demo", "list", "track", "show"):
+    for verb in ("run", "demo", "list", "track", "show", "runs", "predict", "new", "ui", "doctor"):
         assert f"    {verb} " in text
 
 
@@ -87,3 +87,16 @@ def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
     monkeypatch.setattr(commands, "run", interrupted)
     assert main(["run"]) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+def test_every_verb_with_a_file_of_its_own_explains_itself(capsys):
+    from fedimb.cli.main import VERBS
+
+    for verb in VERBS:
+        with pytest.raises(SystemExit) as ended:
+            main([verb, "--help"])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(f"usage: fedimb {verb} ")
+    with pytest.raises(SystemExit) as ended:
+        main(["doktor"])
+    assert ended.value.code == 2

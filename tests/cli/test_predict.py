@@ -1,0 +1,231 @@
+"""``fedimb predict``: the scores are those the run itself had, and the card says how far to trust them."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from small_runs import launch_in
+
+from fedimb import registry
+from fedimb.cli import main, predict
+from fedimb.cli.scoring import check_classes, score
+from fedimb.errors import ConfigError, DataError
+from fedimb.evaluation.confusion import confusion_matrix
+from fedimb.run.result import RunResult
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def run(finished, home):
+    """The finished run as ``runs/default/...`` of the working folder."""
+    (home / "runs").mkdir()
+    shutil.copytree(finished.folder.parent, home / "runs" / "default")
+    return RunResult.read(home / "runs" / "default" / finished.folder.name)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_the_test_set_is_scored_as_the_run_scored_it(run, home, row, capsys):
+    calibration = ("none", "la_post")[row]
+    assert main(["predict", "fedavg", "--out", "test.csv", "--calibration", calibration]) == 0
+    lines = read("test.csv")
+    names = list(run.class_names)
+    assert list(lines[0]) == ["row", "predicted", *(f"score:{name}" for name in names), "true"]
+    true, predicted = ([names.index(line[key]) for line in lines] for key in ("true", "predicted"))
+    assert (confusion_matrix(true, predicted, len(names)) == run.rows[row].confusion).all()
+    scores = np.array([[float(line[f"score:{name}"]) for name in names] for line in lines])
+    assert np.allclose(scores.sum(1), 1, atol=1e-4)
+    assert (scores.argmax(1) == predicted).all()
+    out = capsys.readouterr().out
+    assert f"macro recall {run.rows[row].final['macro_recall']:.3f}" in out
+    assert f"minority recall {run.rows[row].final['minority_recall']:.3f}" in out
+
+
+def test_counts_that_follow_the_model_are_those_of_its_last_round(home):
+    settings = ("engine=inline", "calibration=la_post", "prior.provenance=estimated", "local.epochs=4")
+    result = launch_in(home, *settings)
+    scored = score(result, None)
+    assert (confusion_matrix(scored.labels, scored.predicted, 10) == result.confusion).all()
+    assert len(np.unique(scored.predicted)) > 1
+
+
+def test_the_first_calibration_is_the_default_and_an_unknown_one_refused(run, capsys):
+    assert main(["predict", "fedavg", "--out", "a.csv"]) == 0
+    assert main(["predict", "fedavg", "--out", "b.csv", "--calibration", "none"]) == 0
+    assert read("a.csv") == read("b.csv")
+    assert main(["predict", "fedavg", "--out", "c.csv", "--calibration", "la_pots"]) == 2
+    assert "Did you mean 'la_post'?" in capsys.readouterr().err
+
+
+def test_settings_name_other_data_and_rows_trained_on_are_said(run, capsys):
+    assert main(["predict", "fedavg", "data=digits", "--out", "all.csv"]) == 0
+    assert len(read("all.csv")) == 1797
+    federation = json.loads((run.folder / "partition.json").read_text())
+    trained = sum(map(sum, federation["counts"]))
+    assert f"{trained} of these 1797 rows are ones the model was trained or validated on" in capsys.readouterr().err
+    assert main(["predict", "fedavg", "--source", "name=digits", "--out", "same.csv"]) == 0
+    assert read("all.csv") == read("same.csv")
+
+
+def test_the_card_says_what_the_run_says(run, home):
+    assert main(["predict", "fedavg", "--out", "p.csv", "--calibration", "la_post"]) == 0
+    card = (home / "p.csv.card.md").read_text()
+    assert f"| run | `default/{run.folder.name}` |" in card
+    assert "| row | la_post |" in card
+    assert "| class prior | clear_sum (view train, weighting data) |" in card
+    row = run.rows[1]
+    assert (
+        f"| minority recall | {row.final['minority_recall']:.3f} | - | {row.metrics['minority_recall']:.3f} |" in card
+    )
+    for c, name in enumerate(run.class_names):
+        recall, low, high = row.recall[c]
+        mark = " (minority)" if c in run.minority else ""
+        count, support = run.train_counts[c], row.confusion[c].sum()
+        assert f"| {name}{mark} | {count} | {support} | {recall:.3f} | {low:.3f} to {high:.3f} |" in card
+    assert re.search(r"\| date \| 20\d\d-\d\d-\d\d \d\d:\d\d UTC \|", card)
+    assert "evaluation.bootstrap=0" in card
+
+
+def test_the_card_warns_of_classes_nobody_can_judge(run, home):
+    file = run.folder / "result.json"
+    result = json.loads(file.read_text())
+    for row in result["rows"]:
+        row["confusion"][3] = [0] * 10
+        row["recall"][3] = [float("nan")] * 3
+        row["confusion"][4] = [5, *[0] * 9]
+        row["intervals"] = {"macro_recall": [0.25, 0.5]}
+    result["train_counts"][5] = 0
+    file.write_text(json.dumps(result))
+    assert main(["predict", "fedavg", "--out", "p.csv"]) == 0
+    card = (home / "p.csv.card.md").read_text()
+    assert "recall is undefined and enters no mean: 3." in card
+    assert "| undefined | - |" in card
+    assert "hardly known: 4." in card
+    never = next(line for line in card.splitlines() if "Never found in the test set: " in line)
+    assert re.search(r"\b4\b", never)
+    assert not re.search(r"\b3\b", never)  # without test rows nothing can be found
+    assert "the model cannot know: 5." in card
+    assert "| 0.250 to 0.500 |" in card
+    assert "evaluation.bootstrap=0" not in card
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("a", "b"), "missing: c"),
+        (("a", "b", "c", "d"), "unknown to the run: d"),
+        (("a", "x", "c"), "missing: b; unknown to the run: x"),
+        (("b", "a", "c"), "another order: class 0 is 'b', in the run 'a'"),
+    ],
+)
+def test_another_class_list_is_refused_by_name(given, line):
+    check_classes(("a", "b", "c"), ("a", "b", "c"))
+    with pytest.raises(DataError, match=line):
+        check_classes(given, ("a", "b", "c"))
+
+
+def test_other_classes_and_other_shapes_end_the_command(run, capsys):
+    assert main(["predict", "fedavg", "data=synthetic_table", "data.source.rows=50", "--out", "x.csv"]) == 2
+    assert "unknown to the run: class_0" in capsys.readouterr().err
+    with registry.isolated():
+        digits = registry.get("source", "digits").factory
+
+        @registry.register("source", "wide_digits")
+        class WideDigits(digits):
+            def fingerprint(self):
+                return "wide"
+
+            def load(self):
+                from dataclasses import replace
+
+                data = super().load()
+                return replace(data, x=np.repeat(data.x, 2, axis=3))
+
+        with pytest.raises(DataError, match=r"a row of the data is \[1, 8, 16\], the run's are \[1, 8, 8\]"):
+            score(run, {"name": "wide_digits"})
+
+
+def test_an_unfinished_run_and_a_missing_folder(run, capsys):
+    assert main(["predict", "fedavg", "--out", "no/such/folder/p.csv"]) == 2
+    assert "no folder no/such/folder" in capsys.readouterr().err
+    (run.folder / "result.json").unlink()
+    assert main(["predict", "fedavg", "--out", "p.csv"]) == 1
+    assert "is not finished" in capsys.readouterr().err
+
+
+class _Toy:
+    """A source that reads one path."""
+
+    def __init__(self, path: str, label: str = "y", on_bad: str = "refuse") -> None:
+        self.path = path
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    with registry.isolated():
+        registry.register("source", "toy_npz")(_Toy)
+        registry.register("source", "toy_csv")(_Toy)
+        monkeypatch.setattr(
+            predict, "BY_SUFFIX", {".npz": ("toy_npz",), ".csv": ("other_csv", "toy_csv"), "": ("digits",)}
+        )
+        yield
+
+
+def trained_on(monkeypatch, **source):
+    monkeypatch.setattr(predict, "_config", lambda result: {"data": {"source": source}})
+
+
+def test_the_suffix_chooses_the_source(toy, monkeypatch, tmp_path, run):
+    for name in ("new.npz", "new.csv"):
+        (tmp_path / name).touch()
+    trained_on(monkeypatch, name="digits")
+    assert predict.source_of([str(tmp_path / "new.npz")], None, run) == {
+        "name": "toy_npz",
+        "path": str(tmp_path / "new.npz"),
+    }
+    # The source the run was trained with keeps its settings.
+    trained_on(monkeypatch, name="toy_csv", path="old.csv", label="diagnosis")
+    assert predict.source_of([str(tmp_path / "new.csv")], None, run) == {
+        "name": "toy_csv",
+        "path": str(tmp_path / "new.csv"),
+        "label": "diagnosis",
+    }
+
+
+def test_a_yaml_or_settings_name_the_source(tmp_path, run):
+    (tmp_path / "a.yaml").write_text("# @package data\nsource: {name: npz, path: x.npz}\ntest: {name: official}\n")
+    (tmp_path / "b.yml").write_text("name: npz\npath: x.npz\n")
+    wanted = {"name": "npz", "path": "x.npz"}
+    assert predict.source_of([str(tmp_path / "a.yaml")], None, run) == wanted
+    assert predict.source_of([str(tmp_path / "b.yml")], None, run) == wanted
+    assert predict.source_of([], ["name=npz", "path=x.npz", "size=3"], run) == wanted | {"size": 3}
+    assert predict.source_of([], None, run) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "source", "error", "line"),
+    [
+        (["a.npz"], ["name=npz"], ConfigError, "not both"),
+        (["gone.npz"], None, DataError, "gone.npz does not exist"),
+        (["there.tiff"], None, ConfigError, "cannot tell what reads '.tiff'"),
+        (["there.tiff", "there.tiff"], None, ConfigError, "give one file or folder"),
+        (["empty.yaml"], None, ConfigError, "names no source"),
+        (["bad.yaml"], None, ConfigError, "is no YAML"),
+        ([], ["path=x"], ConfigError, "give name=..."),
+        ([], ["name=npz", "x.npz"], ConfigError, "give name=..."),
+        (["folder"], None, ConfigError, "takes no path"),
+    ],
+)
+def test_data_that_cannot_be_understood(toy, run, home, words, source, error, line):
+    (home / "there.tiff").touch()
+    (home / "empty.yaml").write_text("test: {name: official}\n")
+    (home / "bad.yaml").write_text("a: [")
+    (home / "folder").mkdir()
+    with pytest.raises(error, match=re.escape(line)):
+        predict.source_of(words, source, run)
