@@ -17,7 +17,7 @@ class CosineHead(nn.Linear):
     "Dynamic Few-Shot Visual Learning without Forgetting", CVPR 2018 (there the scale is learned, here fixed).
 
     Gradients on the features are scale / |feature| times a linear head's: give a smaller learning rate. At 0.03
-    cnn4conv (width 32, 8 x 8 digits) loses its last ReLUs and stays at chance, where a linear head learns.
+    cnn4conv (width 32, 8 x 8 digits) stays at chance for 250 steps of SGD, where a linear head learns.
 
     Args:
         in_features: feature width d.
