@@ -142,7 +142,8 @@ def _from_path(path: Path, result: "RunResult") -> dict[str, Any]:
     if argument is None:
         raise ConfigError(f"{path}: source '{name}' takes no path; give --source name=... key=...")
     kept = trained if trained["name"] == name else {"name": name}
-    return kept | {argument: [str(path)] if isinstance(kept.get(argument), list) else str(path)}
+    given = str(path.absolute())  # a relative one would count from FEDIMB_DATA_DIR
+    return kept | {argument: [given] if isinstance(kept.get(argument), list) else given}
 
 
 def _config(result: "RunResult") -> dict[str, Any]:

@@ -191,7 +191,7 @@ def test_the_suffix_chooses_the_source(toy, monkeypatch, tmp_path, run):
     }
     # The source the run was trained with keeps its settings.
     trained_on(monkeypatch, name="toy_csv", path="old.csv", label="diagnosis")
-    assert predict.source_of([str(tmp_path / "new.csv")], None, run) == {
+    assert predict.source_of(["new.csv"], None, run) == {
         "name": "toy_csv",
         "path": str(tmp_path / "new.csv"),
         "label": "diagnosis",
