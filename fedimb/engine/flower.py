@@ -1,8 +1,8 @@
 """flower: the same app through ``flwr run``, with a private SuperLink that this launcher starts and ends.
 
-For parity and benchmarks. Every switch that decides whether Flower behaves (its home, ports, telemetry, dependency
-installation, working directory, Ray address) is set here, and the exit code tells the truth: ``flwr run`` itself
-answers 0 when a run fails.
+For parity and benchmarks. Every switch that decides whether Flower behaves (its home, port, telemetry, dependency
+installation, working directory, Ray's address) is set here, and how a run ended is read from its run folder:
+``flwr run`` itself answers 0 when a run fails.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from typing import Any
 
 from fedimb.engine import processes
 from fedimb.engine.grid import Job, SimulationGrid
+from fedimb.engine.ray import RayEngine
 from fedimb.errors import RunFailed
 
 BUNDLE = Path(__file__).parent / "bundle" / "pyproject.toml"
@@ -29,13 +30,12 @@ _ENV = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_ADDRESS": "local",
     "RAY_USAGE_STATS_ENABLED": "0",
     "OMP_NUM_THREADS": "1",
 }
 _ENDED = ("finished", "failed", "waiting", "killed")
 _START_S = 120.0
-_ASK_FLOWER_EVERY_S = 60.0
+_ASK_FLOWER_EVERY_S = 60.0  # the command starts a Python of its own, which costs seconds
 
 
 class FlowerLauncher:
@@ -46,115 +46,98 @@ class FlowerLauncher:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers or os.cpu_count() or 1
+        # Flower gives Ray 30 seconds to start, once; here it may need longer, and is tried again.
+        self._ray, self._address = RayEngine(workers), ""
         self._temp: Path | None = None
         self._superlink: subprocess.Popen[bytes] | None = None
 
     def grid(self, job: Job) -> SimulationGrid:
-        """There is none in this process."""
-        raise RunFailed("engine=flower runs the whole loop in a Flower ServerApp; use run_elsewhere")
+        """There is none in this process: see `run_elsewhere`."""
+        raise RunFailed("engine=flower runs the whole loop in a Flower ServerApp")
 
     def run_elsewhere(self, job: Job, advance: Callable[[int], None]) -> None:
-        """Submit the run and return when its folder says how it ended.
+        """Submit the run and return when its folder says how it ended; ``advance(n)`` as n more rounds are done.
 
         Raises:
             RunFailed: Flower could not start it, or ended it without a word in the run folder.
         """
         self.start()
-        assert self._temp is not None
-        folder = Path(job.run_dir)
-        before = (folder / "status.json").stat().st_mtime_ns
-        run_toml = self._temp / "run.toml"
-        run_toml.write_text(f"run-dir = {json.dumps(job.run_dir)}\n")
-        federation = f"num-supernodes={job.n_clients} client-resources-num-cpus=1 init-args-num-cpus={self._workers} verbose=false"
-        words = ["run", str(self._temp / "app"), "fedimb", "--run-config", str(run_toml)]
-        answer = self._flwr(*words, "--federation-config", federation, "--format", "json")
-        run_id = str(answer.get("run-id", ""))
-        if not run_id:
-            raise RunFailed(f"flwr run did not start the run: {answer}")
+        folder, home = Path(job.run_dir), self._home
+        status = folder / "status.json"
+        before = status.stat().st_mtime_ns
+        (home / "run.toml").write_text(f"run-dir = {json.dumps(job.run_dir)}\n")
+        nodes = f"num-supernodes={job.n_clients} client-resources-num-cpus=1"
+        words = ["--run-config", str(home / "run.toml"), "--federation-config", nodes, "--format", "json"]
+        run_id = str(self._flwr("run", str(home / "app"), "fedimb", *words)["run-id"])
         done, asked = 0, time.monotonic()
-        while True:
+        while status.stat().st_mtime_ns == before or json.loads(status.read_text())["status"] not in _ENDED:
+            time.sleep(0.5)
             rounds = _rounds(folder)
             advance(rounds - done)
             done = rounds
-            status = folder / "status.json"
-            if status.stat().st_mtime_ns != before and json.loads(status.read_text())["status"] in _ENDED:
-                return
             if time.monotonic() - asked > _ASK_FLOWER_EVERY_S:
+                (run,) = self._flwr("list", "fedimb", "--run-id", run_id, "--format", "json")["runs"]
+                if str(run["status"]).startswith("finished"):
+                    raise RunFailed(f"Flower ended the run without fedimb's doing: {run}; {self._log_tail()}")
                 asked = time.monotonic()
-                if (said := self._status(run_id)).startswith("finished"):
-                    raise RunFailed(f"Flower ended the run ({said}) before it began; {self._log_tail()}")
-            time.sleep(0.5)
 
     def start(self) -> None:
         """Start the SuperLink; does nothing when it runs. Raises RunFailed when it does not come up."""
         if self._superlink is not None:
             return
-        temp = Path(self.temp_dir)
-        for name in ("app", "flwr", "neutral"):  # neutral: Ray workers import from their working directory first
-            (temp / name).mkdir()
-        shutil.copyfile(BUNDLE, temp / "app" / "pyproject.toml")
+        self._address = self._ray.connect()
+        home = self._home
+        for name in ("app", "flwr", "neutral"):  # neutral: Ray's workers import from their working directory first
+            (home / name).mkdir(parents=True)
+        shutil.copyfile(BUNDLE, home / "app" / "pyproject.toml")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        connection = (
-            f'[superlink]\ndefault = "fedimb"\n\n[superlink.fedimb]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
-        )
-        (temp / "flwr" / "config.toml").write_text(connection)
-        words = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
-        with open(temp / "superlink.log", "wb") as log:
+        link = f'[superlink]\ndefault = "fedimb"\n[superlink.fedimb]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        (home / "flwr" / "config.toml").write_text(link)
+        words = ["--insecure", "--simulation", "--port", str(port), "--log-file", str(home / "flower.log")]
+        with open(home / "superlink.log", "wb") as log:
             self._superlink = subprocess.Popen(
-                [self._command("flower-superlink"), *words, "--log-file", str(temp / "flower.log")],
-                cwd=temp / "neutral", env=self._env(), stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                ["flower-superlink", *words], stdout=log, stderr=log, start_new_session=True, **self._place()
+            )
         deadline = time.monotonic() + _START_S
         while not _healthy(port):
             if self._superlink.poll() is not None or time.monotonic() > deadline:
                 raise RunFailed(f"Flower's SuperLink did not start; {self._log_tail()}")
             time.sleep(0.2)
 
-    def _env(self) -> dict[str, str]:
-        temp = self.temp_dir
-        own = {"FLWR_HOME": f"{temp}/flwr", "RAY_TMPDIR": temp, "FEDIMB_FLOWER_DIR": temp}
+    def _place(self) -> dict[str, Any]:
+        """Working directory and environment of every Flower process; its commands stand beside this Python."""
+        own = {"FLWR_HOME": str(self._home / "flwr"), "RAY_ADDRESS": self._address, "FEDIMB_FLOWER_DIR": self.temp_dir}
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        return os.environ | _ENV | own | {"PATH": path}
-
-    def _command(self, name: str) -> str:
-        beside = Path(sys.executable).parent / name
-        found = str(beside) if beside.exists() else shutil.which(name)
-        if found is None:
-            raise RunFailed(f"{name} is not installed beside {sys.executable}: pip install 'fedimb[sim]'")
-        return found
+        return {"cwd": self._home / "neutral", "env": os.environ | _ENV | own | {"PATH": path}}
 
     def _flwr(self, *words: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [self._command("flwr"), *words], cwd=Path(self.temp_dir) / "neutral", env=self._env(),
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        start = done.stdout.find("{")
-        if start < 0:
-            raise RunFailed(f"flwr {words[0]} said: {(done.stdout + done.stderr).strip()[-400:]}")
-        answer: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout[start:])[0]
+        done = subprocess.run(["flwr", *words], capture_output=True, text=True, timeout=300, **self._place())
+        _, brace, rest = done.stdout.partition("{")
+        answer: dict[str, Any] = json.JSONDecoder().raw_decode(brace + rest)[0] if brace else {}
+        if not answer.get("success", bool(brace)):
+            raise RunFailed(f"flwr {words[0]} said: {(done.stdout + done.stderr).strip()[-600:]}")
         return answer
 
-    def _status(self, run_id: str) -> str:
-        runs = self._flwr("list", "fedimb", "--run-id", run_id, "--format", "json").get("runs", [])
-        return str(runs[0].get("status", "")) if runs else ""
-
     def _log_tail(self) -> str:
-        log = Path(self.temp_dir) / "superlink.log"
-        return f"the end of its log: {log.read_text(errors='replace')[-800:]}" if log.exists() else "it left no log"
+        log = self._home / "superlink.log"
+        return f"the end of its log: {log.read_text(errors='replace')[-1500:]}"
 
     @property
     def temp_dir(self) -> str:
-        """Everything Flower and Ray write, and the mark of their processes. Short: AF_UNIX names hold 107 bytes."""
+        """The private Ray's folder, short and unique: the mark of Ray's processes and of Flower's."""
         if self._temp is None:
-            self._temp = Path(tempfile.mkdtemp(prefix="fedimb-", dir="/tmp" if os.path.isdir("/tmp") else None))
+            self._temp = Path(self._ray.temp_dir or tempfile.mkdtemp(prefix="fedimb-"))
         return str(self._temp)
+
+    @property
+    def _home(self) -> Path:
+        return Path(self.temp_dir) / "flower"
 
     def processes(self) -> list[int]:
         """Ids of the SuperLink and of everything it started."""
-        return processes.marked(str(self._temp)) if self._temp else []
+        return processes.marked(self.temp_dir) if self._temp else []
 
     def close(self) -> None:
         """End the SuperLink and what it started. Safe to call twice."""
@@ -163,8 +146,9 @@ class FlowerLauncher:
                 os.killpg(self._superlink.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._superlink.wait(timeout=10)
-            processes.end(processes.record(self.processes()))
+            processes.end(processes.record(processes.marked(str(self._home))))
             self._superlink = None
+        self._ray.close()
         if self._temp is not None:
             shutil.rmtree(self._temp, ignore_errors=True)
             self._temp = None
@@ -179,5 +163,4 @@ def _healthy(port: int) -> bool:
 def _rounds(folder: Path) -> int:
     """Rounds whose metrics are written (several rows log the same step)."""
     file = folder / "metrics.jsonl"
-    steps = {json.loads(line)["step"] for line in file.read_text().splitlines() if line} if file.exists() else set()
-    return len(steps)
+    return len({json.loads(line)["step"] for line in file.read_text().splitlines()}) if file.exists() else 0

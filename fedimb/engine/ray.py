@@ -47,14 +47,17 @@ class RayEngine:
         """Start Ray and the actors; does nothing when they are running."""
         if self._actors:
             return
-        self._connect_only()
+        self.connect()
         ray = self._ray
         count = self._count or int(ray.cluster_resources().get("CPU", 1))
         self._actors = [self._new_actor() for _ in range(count)]
         ray.get([actor.ready.remote() for actor in self._actors])
 
-    def _connect_only(self) -> None:
-        """Ray without actors. A process that has Ray running already (a notebook) keeps it, and keeps it running."""
+    def connect(self) -> str:
+        """Start Ray, without actors, and return its address (host:port).
+
+        A process that has Ray running already (a notebook) keeps it, and keeps it running.
+        """
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         import ray
 
@@ -62,6 +65,7 @@ class RayEngine:
         if not ray.is_initialized():
             self._owner = True
             self._connect(ray)
+        return str(ray.get_runtime_context().gcs_address)
 
     def _connect(self, ray: Any) -> None:
         """Join the cluster at ``address``, or start a private head."""
