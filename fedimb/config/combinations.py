@@ -7,7 +7,6 @@ pair, so the printed matrix and what a run refuses cannot disagree.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from fedimb import registry
 from fedimb.registry import Entry
@@ -128,31 +127,3 @@ def matrix(kinds: Iterable[str] = METHOD_KINDS) -> list[Cell]:
     pairs = [(a, b) for x, y in combinations(entries, 2) for a in entries[x] for b in entries[y]]
     pairs += list(combinations(entries.get("strategy", []), 2))
     return [Cell((a.kind, a.name), (b.kind, b.name), refusal(Combination((a, b)))) for a, b in pairs]
-
-
-def render_matrix(cells: list[Cell] | None = None) -> str:
-    """The matrix as text: one grid per pair of kinds in which something is refused, then the reasons."""
-    cells = matrix() if cells is None else cells
-    reasons = list(dict.fromkeys(cell.reason for cell in cells if cell.reason))
-    refused = {(cell.first[0], cell.second[0]) for cell in cells if cell.reason}
-    lines: list[str] = []
-    for kinds in dict.fromkeys((cell.first[0], cell.second[0]) for cell in cells):
-        if kinds in refused:
-            block = [cell for cell in cells if (cell.first[0], cell.second[0]) == kinds]
-            lines += [*_grid(block, reasons), ""]
-    lines += [f"[{number}] {reason}" for number, reason in enumerate(reasons, start=1)]
-    allowed = sum(cell.reason is None for cell in cells)
-    return "\n".join([*lines, f"{allowed} of {len(cells)} pairs are allowed."])
-
-
-def _grid(block: list[Cell], reasons: list[str]) -> list[str]:
-    marks: dict[tuple[str, str], str] = {
-        (c.first[1], c.second[1]): f"[{reasons.index(c.reason) + 1}]" if c.reason else "ok" for c in block
-    }
-    rows = list(dict.fromkeys(first for first, _ in marks))
-    columns = list(dict.fromkeys(second for _, second in marks))
-    title = f"{block[0].first[0]} \\ {block[0].second[0]}"
-    table: list[list[Any]] = [[title, *columns]]
-    table += [[row, *(marks.get((row, column), "") for column in columns)] for row in rows]
-    widths = [max(len(line[i]) for line in table) for i in range(len(columns) + 1)]
-    return ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in table]

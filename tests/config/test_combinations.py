@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from fedimb import registry
-from fedimb.config.combinations import RULES, Combination, matrix, refusal, render_matrix
+from fedimb.config.combinations import RULES, Combination, matrix, refusal
 
 
 def _parts(*names: tuple[str, str]) -> tuple[registry.Entry, ...]:
@@ -36,19 +36,3 @@ def test_the_matrix_says_what_refusal_says(toys: list[Path]) -> None:
     assert {("toy_shift", "toy_post"), ("toy_b", "toymedian"), ("toy_a", "toy_c")} <= refused
     assert ("balanced_softmax", "la_post") in refused
     assert ("ce", "la_post") not in refused
-
-
-def test_rendering(toys: list[Path]) -> None:
-    losses, calibrations = ("toy_plain", "toy_shift"), ("none", "toy_post")
-    cells = [
-        cell for cell in matrix(("loss", "calibration")) if cell.first[1] in losses and cell.second[1] in calibrations
-    ]
-    assert render_matrix(cells).splitlines() == [
-        "loss \\ calibration  none  toy_post",
-        "toy_plain           ok    ok",
-        "toy_shift           ok    [1]",
-        "",
-        "[1] double correction: loss 'toy_shift' and calibration 'toy_post' both shift the logits by the "
-        "class prior; use one of them",
-        "3 of 4 pairs are allowed.",
-    ]
