@@ -230,6 +230,7 @@ def test_sync_of_an_untracked_run_uses_its_output_folder(folder, template, tmp_p
     assert points(report.uri) == {("fedavg", "a"): [(1, 1.0)]}
 
 
+@pytest.mark.slow
 def test_two_hundred_rounds_of_fifty_metrics_cost_what_mlflow_costs(folder, uri):
     """A ratio against the same 10,000 points sent bare, so that a slow machine does not decide."""
     from mlflow.entities import Metric
