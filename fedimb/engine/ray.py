@@ -16,6 +16,7 @@ from flwr.app import RecordDict
 from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.engine.lanes import LaneOutcome, Order
 from fedimb.engine.processes import marked
+from fedimb.engine.ray_private import lean_head
 from fedimb.engine.ray_worker import Lane, Worker, batches
 from fedimb.errors import ConfigError, RunFailed
 
@@ -78,7 +79,8 @@ class RayEngine:
         options["object_store_memory"] = 512 * 1024**2
         for attempt in range(1, _STARTS + 1):
             try:
-                ray.init(**options, _temp_dir=f"{self.temp_dir}/{attempt}")
+                with lean_head():
+                    ray.init(**options, _temp_dir=f"{self.temp_dir}/{attempt}")
                 return
             except Exception as error:  # Ray raises a bare Exception when its 30 seconds are over
                 ray.shutdown()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import killing
 import pytest
@@ -16,6 +17,7 @@ from small_runs import SMALL, alive, launch_in, weights_sha
 
 from fedimb.engine.processes import marked
 from fedimb.engine.ray import RayEngine
+from fedimb.engine.ray_private import UNUSED, lean_head
 from fedimb.engine.ray_worker import batches
 from fedimb.errors import ConfigError
 from fedimb.run.folder import RunFolder
@@ -40,6 +42,22 @@ def three():
     with RayEngine(workers=3) as engine:
         engine.start()
         yield engine
+
+
+def test_ray_still_has_the_names_a_lean_head_replaces():
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in UNUSED}
+    with lean_head():
+        assert all(getattr(Node, name) is UNUSED[name] for name in UNUSED)
+    assert {name: getattr(Node, name) for name in UNUSED} == before
+
+
+def test_a_private_head_starts_no_process_that_nobody_uses(three):
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in three.processes() if alive(pid)]
+    assert any(b"raylet" in command for command in commands)
+    for unused in (b"dashboard/dashboard.py", b"log_monitor.py", b"monitor.py"):
+        assert not any(unused in command for command in commands), unused
 
 
 def some_of(engine, workers):
