@@ -19,7 +19,8 @@ from fedimb.run.folder import RunFolder
 
 DELETING = ".deleting-"
 TEMP = Path("/tmp")  # where fedimb.engine.ray puts a private head, whose sockets need a short path
-_ENGINE = re.compile(r"fedimb-[a-z0-9_]{8}")  # folder of a private Ray head (fedimb.engine.ray): one folder per start
+_ENGINE = re.compile(r"fedimb-[a-z0-9_]{8}")  # folder of a private Ray head (fedimb.engine.ray)
+_STARTS = re.compile(r"[0-9]+|flower")  # what it holds: a folder per start, and that of fedimb.engine.flower
 _CACHED = re.compile(r"\.?[0-9a-f]{32}(\.|$)")  # a hash, or a dot and a hash while it is being built
 _SETTLED_S = 3600.0  # younger leftovers may belong to a process that is just starting
 
@@ -142,7 +143,12 @@ def _engine_folders() -> list[Path]:
             stat = path.lstat()
             settled = time.time() - stat.st_mtime > _SETTLED_S
             own = stat.st_uid == os.getuid() and path.is_dir() and not path.is_symlink()
-            if own and settled and _ENGINE.fullmatch(path.name) and all(p.name.isdigit() for p in path.iterdir()):
+            if (
+                own
+                and settled
+                and _ENGINE.fullmatch(path.name)
+                and all(_STARTS.fullmatch(p.name) for p in path.iterdir())
+            ):
                 found.append(path)
     return found
 
