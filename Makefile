@@ -17,6 +17,8 @@ export RAY_ADDRESS := local
 export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_OFFLINE := 1
 export OMP_NUM_THREADS := 1
+# Bytecode is kept even where the environment says not to: without it every process compiles torch anew, 20 s each.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow lint format clean
