@@ -8,7 +8,7 @@ from fedimb.training.local import LocalResult
 from fedimb.training.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from fedimb.run.client import ClientContext
+    from fedimb.run.context import ClientContext
 
 
 class Client:

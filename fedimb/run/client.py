@@ -4,12 +4,11 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedimb import registry
@@ -22,47 +21,14 @@ from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, to_numpy
 from fedimb.run import priors
+from fedimb.run.context import ClientContext
 from fedimb.run.parts import build_model, contracts_of, part_maker, resolved_weight, seeded
-from fedimb.run.state import LOST, StateLost, StateStore
-from fedimb.seeds import Stream, seed_int, torch_generator
+from fedimb.run.state import LOST, StateLost, StateStore, fingerprint
+from fedimb.seeds import Stream, seed_int
 from fedimb.training.local import LocalResult, forward_batched, train_locally
 from fedimb.training.spec import TrainSpec
 
 _CACHED_CLIENTS = 512
-
-
-@dataclass
-class ClientContext:
-    """What a method's client half sees while it answers one message.
-
-    Attributes:
-        client: stable client id.
-        round, step: global training round and message version.
-        data: the client's views.
-        state: its persistent state; change it in place, it is saved if its content changed.
-        model: the resident model, loaded with whatever weights the message carried.
-        config: the resolved run configuration.
-        counts: class counts [C] the prior is made of, or None.
-        content: everything the message carried.
-    """
-
-    client: int
-    round: int
-    step: int
-    data: ClientData
-    state: RecordDict
-    model: Classifier
-    config: RunConfig
-    counts: np.ndarray | None
-    content: RecordDict = field(default_factory=RecordDict)
-
-    def generator(self, stream: Stream = Stream.METHOD) -> torch.Generator:
-        """This client's own generator for this round and purpose."""
-        return torch_generator(self.config.seed, stream, self.round, self.client)
-
-    def rng(self, stream: Stream = Stream.METHOD) -> np.random.Generator:
-        """As `generator`, for NumPy."""
-        return np.random.default_rng(seed_int(self.config.seed, stream, self.round, self.client))
 
 
 class ClientRuntime:
@@ -245,15 +211,6 @@ class ClientRuntime:
                 answer: RecordDict = half.query(name, content, context)
                 return answer
         raise KeyError(f"no method of this run answers query '{name}'")
-
-
-def fingerprint(state: RecordDict) -> tuple[Any, ...]:
-    """A cheap value that changes when a state's content does (array bytes are hashed by Python)."""
-    return tuple(
-        (name, key, hash(value.data) if isinstance(value, Array) else repr(value))
-        for name, record in state.items()
-        for key, value in record.items()
-    )
 
 
 def client_id(context: Context) -> int:

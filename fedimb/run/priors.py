@@ -34,7 +34,7 @@ from fedimb.seeds import Stream, numpy_rng
 from fedimb.training.prior import prior_of_head
 
 if TYPE_CHECKING:
-    from fedimb.run.client import ClientContext
+    from fedimb.run.context import ClientContext
 
 QUERIES = (names.CLASS_COUNTS, names.MASKED_COUNTS, names.NOISY_COUNTS)
 _FLOOR = 1.0

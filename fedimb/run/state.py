@@ -7,8 +7,9 @@ written afterwards. Written by temporary file and rename.
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
-from flwr.app import RecordDict
+from flwr.app import Array, RecordDict
 
 from fedimb.errors import FedimbError
 from fedimb.records import pack, unpack, write_atomic
@@ -59,3 +60,12 @@ class StateStore:
             if old.name not in kept:
                 with contextlib.suppress(FileNotFoundError):
                     old.unlink()
+
+
+def fingerprint(state: RecordDict) -> tuple[Any, ...]:
+    """A cheap value that changes when a state's content does (array bytes are hashed by Python)."""
+    return tuple(
+        (name, key, hash(value.data) if isinstance(value, Array) else repr(value))
+        for name, record in state.items()
+        for key, value in record.items()
+    )
