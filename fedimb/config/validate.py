@@ -17,7 +17,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "loss": ("n_classes", "prior", "local_counts", "round", "rounds"),
     "sampler": (),
     "term": (),
-    "augmentation": (),
+    "augmentation": ("input_shape",),
     "calibration": ("prior", "minority"),
     "aggregator": ("n_clients",),
     "strategy": ("inner",),

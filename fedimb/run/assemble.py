@@ -17,7 +17,7 @@ from fedimb.run.evaluate import Evaluator
 from fedimb.run.exchange import Exchange
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop
-from fedimb.run.parts import build_model
+from fedimb.run.parts import augmentation_makers, build_model
 from fedimb.run.priors import check_prior, gather_prior
 from fedimb.run.progress import ProgressBar
 from fedimb.run.roster import Roster
@@ -58,6 +58,19 @@ def _clients_need_counts(config: RunConfig) -> bool:
     return any(registry.flags(kind, name).get("needs_prior", False) for kind, name in parts)
 
 
+def check_parts(config: RunConfig, federation: Federation) -> None:
+    """Refuse parts that cannot work with this data, before there is a run folder, an engine or a round.
+
+    Raises:
+        ConfigError: which part, what it met, and what to set instead.
+    """
+    build_model(config, federation.n_classes, federation.input_shape)
+    for make in augmentation_makers(config, federation.input_shape):
+        make()
+    if needs_counts(config):
+        check_prior(config, federation)
+
+
 def program(config: RunConfig, federation: Federation, method: Any, view: RunView) -> Generator[Step, Any, None]:
     """The prior's prelude, then the method's program."""
     if needs_counts(config):
@@ -74,8 +87,6 @@ def build_loop(
     progress: ProgressBar,
 ) -> tuple[Loop, FolderKeeper, Evaluator]:
     """Put a run's parts together; nothing runs yet."""
-    if needs_counts(config):
-        check_prior(config, federation)
     holders = sum(len(rows) > 0 for rows in federation.train)
     method, linear = build_method(config, holders)
 

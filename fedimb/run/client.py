@@ -22,7 +22,7 @@ from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, to_numpy
 from fedimb.run import priors
 from fedimb.run.context import ClientContext
-from fedimb.run.parts import build_model, contracts_of, part_maker, resolved_weight, seeded
+from fedimb.run.parts import augmentation_makers, build_model, contracts_of, part_maker, resolved_weight, seeded
 from fedimb.run.state import LOST, StateLost, StateStore, fingerprint
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.local import LocalResult, forward_batched, train_locally
@@ -59,7 +59,7 @@ class ClientRuntime:
         # Parts are checked once here and built anew for every message: nothing may live on in them.
         self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
         self._make_sampler = part_maker("sampler", config.sampler)
-        self._make_augmentations = [part_maker("augmentation", part) for part in config.local.augmentation]
+        self._make_augmentations = augmentation_makers(config, input_shape)
         self._make_terms = [part_maker("term", term) for term in config.aggregator.get("terms") or []]
         self._make_halves = [
             (contract, registry.maker("client", name, **registry.accepted("client", name, args)))

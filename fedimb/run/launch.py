@@ -22,7 +22,7 @@ from fedimb.engine.open import Engine, open_engine
 from fedimb.errors import FedimbError, RunFailed, RunWaiting
 from fedimb.records import write_atomic
 from fedimb.report import plots
-from fedimb.run.assemble import build_loop
+from fedimb.run.assemble import build_loop, check_parts
 from fedimb.run.environment import environment
 from fedimb.run.folder import RunFolder
 from fedimb.run.parts import contracts_of, prior_label, resolved_weight
@@ -42,9 +42,11 @@ def launch(config: RunConfig, engine: Engine | None = None, progress: ProgressBa
         progress: a bar shared by several runs; None makes one.
 
     Raises:
+        ConfigError, DataError: before there is a run folder.
         RunFailed, RunWaiting: see `fedimb.errors`; the run folder stays and can be resumed.
     """
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    check_parts(config, federation)
     label = row_label(config, next(iter(config.calibration)))
     name = f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"
     folder = RunFolder.create(Path(config.output_dir) / config.study, name)

@@ -3,15 +3,18 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from fedimb import registry
 from fedimb.config.schema import PriorConfig, RunConfig
+from fedimb.config.validate import GIVEN
 from fedimb.contracts.base import Contract
 from fedimb.models.base import Classifier
 from fedimb.seeds import Stream, seed_int
+from fedimb.training.spec import Augmentation
 
 
 def part_maker(kind: str, config: dict[str, Any], given: tuple[str, ...] = ()) -> Callable[..., Any]:
@@ -42,6 +45,12 @@ def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...],
         make = part_maker("model", config.model, ("n_classes", "input_shape"))
         model: Classifier = make(n_classes=n_classes, input_shape=input_shape)
     return model
+
+
+def augmentation_makers(config: RunConfig, input_shape: tuple[int, ...]) -> list[Callable[[], Augmentation]]:
+    """One maker per configured augmentation, in order; a maker raises ConfigError where the data do not suit it."""
+    makers = [part_maker("augmentation", part, GIVEN["augmentation"]) for part in config.local.augmentation]
+    return [partial(make, input_shape=input_shape) for make in makers]
 
 
 def contracts_of(config: RunConfig) -> list[Contract]:

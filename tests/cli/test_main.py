@@ -7,6 +7,8 @@ from small_runs import SMALL
 
 from fedimb.cli import main
 
+TABLE = ("data=synthetic_table", "data.source.rows=1000")
+
 
 def test_help_names_every_verb(capsys):
     with pytest.raises(SystemExit) as ended:
@@ -33,6 +35,8 @@ def test_help_names_every_verb(capsys):
         (["demo", "--seeds", "0"], "--seeds must be at least 1"),
         (["demo", "loss=focl"], "no loss 'focl'"),
         (["run", "data.n_max=5000"], "n_max"),
+        (["run", *TABLE, "local.augmentation=[noise,flip]"], "augmentation 'flip' changes images"),
+        (["run", *TABLE, "model=cnn1d"], "model 'cnn1d' reads signals"),
     ],
 )
 def test_bad_input_is_one_line_and_starts_nothing(words, line, capsys, tmp_path, monkeypatch):

@@ -24,12 +24,14 @@ class ClassComposite:
     Args:
         k: images per composite.
         p: probability that an image is composed. Ours: the paper's 1 would never show the net a plain image.
+        input_shape: of one input (given by fedimb).
 
     Raises:
-        ConfigError: k below 1 or p out of range; when called, inputs that are no images.
+        ConfigError: k below 1 or p out of range; the data are no images.
     """
 
-    def __init__(self, k: int = 3, p: float = 0.5) -> None:
+    def __init__(self, k: int = 3, p: float = 0.5, *, input_shape: tuple[int, ...]) -> None:
+        require_images("class_composite", input_shape)
         if k < 1:
             raise ConfigError(f"augmentation 'class_composite': k={k}: give at least 1 image")
         if not 0 <= p <= 1:
@@ -40,7 +42,6 @@ class ClassComposite:
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Images [b, h, w] or [b, c, h, w] -> the same shape; see `fedimb.training.spec.Augmentation`."""
-        require_images("class_composite", x)
         composed = torch.nonzero(torch.rand(len(x), generator=generator) < self.p).flatten()
         if len(composed) == 0:
             return x

@@ -14,12 +14,14 @@ class Flip:
 
     Args:
         p: probability in [0, 1].
+        input_shape: of one input (given by fedimb).
 
     Raises:
-        ConfigError: p out of range; when called, inputs that are no images.
+        ConfigError: p out of range; the data are no images.
     """
 
-    def __init__(self, p: float = 0.5) -> None:
+    def __init__(self, p: float = 0.5, *, input_shape: tuple[int, ...]) -> None:
+        require_images("flip", input_shape)
         if not 0 <= p <= 1:
             raise ConfigError(f"augmentation 'flip': p={p}: give a probability from 0 to 1")
         self.p = p
@@ -28,6 +30,5 @@ class Flip:
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Images [b, h, w] or [b, c, h, w] -> the same shape; see `fedimb.training.spec.Augmentation`."""
-        require_images("flip", x)
         flipped = torch.rand(len(x), generator=generator) < self.p
         return torch.where(flipped.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)

@@ -1,14 +1,12 @@
-"""What image augmentations ask of a batch."""
-
-from torch import Tensor
+"""What image augmentations ask of the data."""
 
 from fedimb.errors import ConfigError
 
 
-def require_images(name: str, x: Tensor) -> None:
-    """Raises ConfigError unless x is [n, height, width] or [n, channels, height, width]."""
-    if x.ndim not in (3, 4):
+def require_images(name: str, input_shape: tuple[int, ...]) -> None:
+    """Raises ConfigError unless one input is (height, width) or (channels, height, width)."""
+    if len(input_shape) not in (2, 3):
         raise ConfigError(
             f"augmentation '{name}' changes images: expected inputs (height, width) or (channels, height, width), "
-            f"this data has {tuple(x.shape[1:])}; remove it from local.augmentation (noise takes any shape)"
+            f"this data has {tuple(input_shape)}; remove it from local.augmentation (noise takes any shape)"
         )

@@ -15,12 +15,14 @@ class PadCrop:
 
     Args:
         pad: pixels of zeros on every side; 0 changes nothing.
+        input_shape: of one input (given by fedimb).
 
     Raises:
-        ConfigError: a negative pad; when called, inputs that are no images.
+        ConfigError: a negative pad; the data are no images.
     """
 
-    def __init__(self, pad: int = 4) -> None:
+    def __init__(self, pad: int = 4, *, input_shape: tuple[int, ...]) -> None:
+        require_images("pad_crop", input_shape)
         if pad < 0:
             raise ConfigError(f"augmentation 'pad_crop': pad={pad}: give at least 0 pixels")
         self.pad = pad
@@ -29,7 +31,6 @@ class PadCrop:
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Images [b, h, w] or [b, c, h, w] -> the same shape; see `fedimb.training.spec.Augmentation`."""
-        require_images("pad_crop", x)
         top, left = torch.randint(2 * self.pad + 1, (2, len(x), 1), generator=generator)
         down = top + torch.arange(x.shape[-2])  # [b, h]: rows of the padded image that stay
         right = left + torch.arange(x.shape[-1])  # [b, w]

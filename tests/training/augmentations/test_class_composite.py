@@ -36,7 +36,9 @@ def test_every_ordered_choice_is_equally_likely():
 def test_a_composite_is_k_images_one_above_the_other():
     rows = torch.tensor([1.0, 2.0, 3.0, 9.0])[:, None, None, None].expand(4, 2, 6, 5)
     labels = torch.tensor([0, 0, 0, 1])
-    out = ClassComposite(k=3, p=1.0)(rows, labels, rows, labels, torch.Generator().manual_seed(1))
+    out = ClassComposite(k=3, p=1.0, input_shape=(2, 6, 5))(
+        rows, labels, rows, labels, torch.Generator().manual_seed(1)
+    )
     bands = out[:, :, ::2].mean(dim=3)  # [b, c, 3]: bands of two lines
     assert torch.equal(out[:, :, 0::2], out[:, :, 1::2])
     for image in bands[:3]:
@@ -48,22 +50,22 @@ def test_a_composite_is_k_images_one_above_the_other():
 def test_resizing_takes_the_mean_over_the_area():
     rows = torch.arange(4.0).view(1, 4, 1).expand(1, 4, 3).contiguous()  # grey, lines 0 1 2 3
     labels = torch.tensor([0])
-    out = ClassComposite(k=2, p=1.0)(rows, labels, rows, labels, torch.Generator())
+    out = ClassComposite(k=2, p=1.0, input_shape=(4, 3))(rows, labels, rows, labels, torch.Generator())
     assert torch.equal(out[0, :, 0], torch.tensor([0.5, 2.5, 0.5, 2.5]))
 
 
 def test_p_is_the_share_composed_and_the_others_stay_as_the_batch_has_them():
     rows, labels = torch.rand(300, 4, 4), torch.zeros(300, dtype=torch.int64)
     batch = rows + 10  # as an augmentation before this one would leave it
-    out = ClassComposite(p=0.5)(batch, labels, rows, labels, torch.Generator().manual_seed(0))
+    out = ClassComposite(p=0.5, input_shape=(4, 4))(batch, labels, rows, labels, torch.Generator().manual_seed(0))
     plain = (out == batch).all(dim=(1, 2))
     assert 115 < int(plain.sum()) < 185  # 150, standard deviation 8.7
     assert (out[~plain] < 2).all()
-    assert torch.equal(ClassComposite(p=0.0)(batch, labels, rows, labels, torch.Generator()), batch)
+    assert torch.equal(ClassComposite(p=0.0, input_shape=(4, 4))(batch, labels, rows, labels, torch.Generator()), batch)
 
 
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="k=0: give at least 1"):
-        ClassComposite(k=0)
+        ClassComposite(k=0, input_shape=(4, 4))
     with pytest.raises(ConfigError, match="p=2: give a probability"):
-        ClassComposite(p=2)
+        ClassComposite(p=2, input_shape=(4, 4))

@@ -19,6 +19,10 @@ IMAGES = st.sampled_from([(1, 1), (8, 8), (5, 7), (1, 6, 4), (3, 7, 8), (3, 2, 9
 every = pytest.mark.parametrize("name", registry.names("augmentation"))
 
 
+def built(name, shape):
+    return registry.build("augmentation", name, {"input_shape": shape})
+
+
 @every
 @settings(max_examples=15, deadline=None)
 @given(shape=IMAGES, n=st.integers(1, 12), batch=st.integers(1, 9), seed=st.integers(0, 99))
@@ -27,7 +31,7 @@ def test_shape_and_type_stay_a_seed_repeats_and_nothing_given_changes(name, shap
     chosen = torch.randint(n, (batch,))
     given_ = [rows[chosen], labels[chosen], rows, labels]
     before = [t.clone() for t in given_]
-    one, two = (registry.build("augmentation", name)(*given_, torch.Generator().manual_seed(seed)) for _ in range(2))
+    one, two = (built(name, shape)(*given_, torch.Generator().manual_seed(seed)) for _ in range(2))
     assert one.shape == given_[0].shape
     assert one.dtype == torch.float32
     assert torch.isfinite(one).all()
@@ -38,7 +42,7 @@ def test_shape_and_type_stay_a_seed_repeats_and_nothing_given_changes(name, shap
 @every
 def test_draws_come_from_the_generator_alone_and_differ_between_batches(name):
     rows, labels = torch.rand(40, 3, 8, 8), torch.arange(40) % 2
-    augment, generator = registry.build("augmentation", name), torch.Generator().manual_seed(0)
+    augment, generator = built(name, (3, 8, 8)), torch.Generator().manual_seed(0)
     before = torch.get_rng_state()
     one, two = (augment(rows, labels, rows, labels, generator) for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
@@ -49,12 +53,11 @@ def test_draws_come_from_the_generator_alone_and_differ_between_batches(name):
 @every
 def test_a_table_is_taken_or_refused_in_one_line(name):
     x, y = torch.rand(4, 13), torch.tensor([0, 1, 0, 1])
-    augment = registry.build("augmentation", name)
     if name == "noise":
-        assert augment(x, y, x, y, torch.Generator()).shape == x.shape
+        assert built(name, (13,))(x, y, x, y, torch.Generator()).shape == x.shape
     else:
         with pytest.raises(ConfigError, match=rf"^augmentation '{name}' changes images: .* this data has \(13,\)"):
-            augment(x, y, x, y, torch.Generator())
+            built(name, (13,))
 
 
 def test_a_configuration_names_them_in_order():
@@ -72,7 +75,7 @@ def test_training_sees_the_augmented_inputs():
     for names in ((), ("class_composite", "flip", "pad_crop", "noise")):
         torch.manual_seed(0)
         model = Logistic(2, (1, 6, 6))
-        augment = tuple(registry.build("augmentation", name) for name in names)
+        augment = tuple(built(name, (1, 6, 6)) for name in names)
         spec = TrainSpec("train", 4, 5, "sgd", 0.1, 0.0, 0.0, CrossEntropy(), Shuffle(), (), augment)
         assert train_locally(model, x, y, spec, torch.Generator().manual_seed(0)).steps == 4
         weights.append(model.head.weight.detach())

@@ -8,7 +8,7 @@ X, Y = torch.rand(400, 2, 3, 4), torch.zeros(400, dtype=torch.int64)
 
 
 def flipped(x, p, seed=0):
-    return Flip(p)(x, Y, x, Y, torch.Generator().manual_seed(seed))
+    return Flip(p, input_shape=x.shape[1:])(x, Y, x, Y, torch.Generator().manual_seed(seed))
 
 
 def test_left_and_right_change_places():
@@ -27,4 +27,4 @@ def test_each_image_is_flipped_whole_or_not_half_of_them():
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_p_is_a_probability(p):
     with pytest.raises(ConfigError, match="augmentation 'flip': p="):
-        Flip(p)
+        Flip(p, input_shape=(3, 4))

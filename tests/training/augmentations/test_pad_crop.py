@@ -18,7 +18,7 @@ from fedimb.training.augmentations.pad_crop import PadCrop
 def test_every_image_is_one_crop_of_its_padded_self(shape, pad, b, seed):
     x = torch.rand(b, *shape) + 1
     y = torch.zeros(b, dtype=torch.int64)
-    out = PadCrop(pad)(x, y, x, y, torch.Generator().manual_seed(seed))
+    out = PadCrop(pad, input_shape=shape)(x, y, x, y, torch.Generator().manual_seed(seed))
     padded, (high, wide) = F.pad(x, (pad,) * 4), shape[-2:]
     for image, cropped in zip(padded, out, strict=True):
         crops = [
@@ -33,7 +33,7 @@ def test_every_shift_comes_as_often():
     x = torch.zeros(900, 3, 3)
     x[:, 1, 1] = 1
     y = torch.zeros(900, dtype=torch.int64)
-    out = PadCrop(1)(x, y, x, y, torch.Generator().manual_seed(0))
+    out = PadCrop(1, input_shape=(3, 3))(x, y, x, y, torch.Generator().manual_seed(0))
     assert torch.equal(out.sum(dim=(1, 2)), torch.ones(900))  # the bright pixel never leaves
     assert (out.sum(0) > 60).all()  # 100 at each of 9 places, standard deviation 9.4
     assert (out.sum(0) < 140).all()
@@ -41,6 +41,6 @@ def test_every_shift_comes_as_often():
 
 def test_no_pad_changes_nothing_and_a_negative_one_is_refused():
     x, y = torch.rand(4, 2, 3, 3), torch.zeros(4, dtype=torch.int64)
-    assert torch.equal(PadCrop(0)(x, y, x, y, torch.Generator()), x)
+    assert torch.equal(PadCrop(0, input_shape=(2, 3, 3))(x, y, x, y, torch.Generator()), x)
     with pytest.raises(ConfigError, match="pad=-1: give at least 0"):
-        PadCrop(-1)
+        PadCrop(-1, input_shape=(3, 3))
