@@ -10,54 +10,31 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from safetensors import SafetensorError
 from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
+from fedimb.by_reference import reference, view
 from fedimb.errors import FedimbError
 
 Arrays = dict[str, np.ndarray]
-_NUMBERS = "biufc"
 
 
-def array_record(arrays: Mapping[str, np.ndarray]) -> ArrayRecord:
-    """Named numpy arrays as a Flower ArrayRecord (copies into .npy bytes)."""
+def array_record(arrays: Mapping[str, np.ndarray], copy: bool = True) -> ArrayRecord:
+    """Named numpy arrays as a Flower ArrayRecord, without serialising them (see `fedimb.by_reference`).
+
+    Args:
+        copy: False: the arrays are handed over, nobody writes to them later.
+    """
     record = ArrayRecord()
     for key, value in arrays.items():
-        record[key] = _to_array(np.asarray(value))
+        record[key] = reference(np.asarray(value), copy)
     return record
-
-
-def _to_array(value: np.ndarray) -> Array:
-    """As ``Array(value)``, byte for byte, without writing the same .npy header anew for every client."""
-    if value.dtype.kind not in _NUMBERS or not value.flags.c_contiguous:
-        return Array(value)
-    data = _npy_header(value.dtype, value.shape) + value.tobytes()
-    return Array(dtype=str(value.dtype), shape=value.shape, stype="numpy.ndarray", data=data)
-
-
-@lru_cache(maxsize=4096)
-def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, header)
-    return buffer.getvalue()
-
-
-def view(array: Array) -> np.ndarray:
-    """An Array's values without a copy, read-only; ``array.numpy()`` parses a header and copies each time."""
-    with contextlib.suppress(TypeError):  # a dtype without a short name
-        dtype = np.dtype(array.dtype)
-        header = _npy_header(dtype, tuple(array.shape)) if dtype.kind in _NUMBERS else None
-        if header is not None and array.stype == "numpy.ndarray" and array.data.startswith(header):
-            return np.frombuffer(memoryview(array.data)[len(header) :], dtype).reshape(array.shape)
-    return array.numpy()
 
 
 def to_numpy(record: ArrayRecord) -> Arrays:

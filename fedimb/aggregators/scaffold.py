@@ -11,9 +11,10 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from fedimb.by_reference import view
 from fedimb.contracts.variate import SINCE, VARIATE
 from fedimb.errors import RunFailed
-from fedimb.records import array_record, view
+from fedimb.records import array_record
 from fedimb.registry import register
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 
+from fedimb.by_reference import view
 from fedimb.contracts import platform as names
-from fedimb.records import Arrays, payload_bytes, view
+from fedimb.records import Arrays, payload_bytes
 
 MAX_LANES = 32
 WEIGHT = "num-examples"
