@@ -5,20 +5,14 @@
 Ten rounds and one seed are far from convergence: they show that the path works and what it costs.
 """
 
-import argparse
-import logging
-from pathlib import Path
-
 from fedimb.cli.demo import write_csv
 from fedimb.cli.panel import table_rows
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
-from fedimb.errors import RunFailed
-from fedimb.report.groups import RunRow
+from fedimb.report.experiment import arguments, parser_of, publish
 from fedimb.report.table import comparison_table
-from fedimb.run.batch import run_batch
+from fedimb.run.batch import run_all
 
-HERE = Path(__file__).parent
 BASE = [
     "data=cifar10",
     "partition.alpha=0.5",
@@ -38,23 +32,14 @@ TRUNKS = (("calibration=[none,la_post,tau]",), ("loss=balanced_softmax",))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__file__, __doc__)
     parser.add_argument("overrides", nargs="*", help="settings for every run, e.g. engine=inline rounds=1")
-    parser.add_argument("--output", type=Path, default=Path("runs/cifar10"), help="run folders")
-    parser.add_argument("--to", type=Path, default=HERE, help="CSV and table")
-    args = parser.parse_args()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    args = arguments(parser)
     words = [*BASE, "study=cifar10", f"output_dir={args.output}", *args.overrides]
-    rows: list[RunRow] = []
-    for result in run_batch([validate(compose([*words, *trunk])) for trunk in TRUNKS]):
-        if isinstance(result, RunFailed):
-            raise result
-        rows += table_rows(result)
-    args.to.mkdir(parents=True, exist_ok=True)
+    configs = [validate(compose([*words, *trunk])) for trunk in TRUNKS]
+    rows = [row for result in run_all(configs) for row in table_rows(result)]
     write_csv(rows, args.to / "comparison.csv")
-    text = comparison_table(rows)
-    (args.to / "table.txt").write_text(text + "\n")
-    print(text)
+    publish(comparison_table(rows), args.to)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ taken, so every patient is tested once per repeat. Intervals are over the five r
 show the noise of the split and of training, not what another set of patients would give.
 """
 
-import argparse
 import csv
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +15,11 @@ import numpy as np
 from fedimb.config.compose import compose
 from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
-from fedimb.errors import RunFailed
 from fedimb.evaluation.intervals import t_interval
 from fedimb.evaluation.metrics import scores
-from fedimb.run.batch import run_batch
+from fedimb.report.experiment import arguments, parser_of, publish
+from fedimb.run.batch import run_all
 
-HERE = Path(__file__).parent
 TRUNKS = (
     ("calibration=[none,la_post]",),
     ("calibration=[none,la_post]", "aggregation_weight=uniform", "prior.weighting=effective"),
@@ -61,9 +58,7 @@ def run(task: str, repeats: int, output: Path, to: Path) -> list[str]:
     pooled: dict[tuple[str, int], np.ndarray] = {}
     minority: tuple[int, ...] = ()
     configs = plan(task, repeats, output)
-    for config, result in zip(configs, run_batch(configs), strict=True):
-        if isinstance(result, RunFailed):
-            raise result
+    for config, result in zip(configs, run_all(configs), strict=True):
         minority = result.minority
         for row in result.rows:
             key = (row.label, int(config.data["test"]["repeat"]))
@@ -87,16 +82,11 @@ def run(task: str, repeats: int, output: Path, to: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__file__, __doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path("runs/heart"), help="run folders")
-    parser.add_argument("--to", type=Path, default=HERE, help="CSVs and table")
-    args = parser.parse_args()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    args.to.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(line for task in TASKS for line in [*run(task, args.repeats, args.output, args.to), ""])
-    (args.to / "table.txt").write_text(text)
-    print(text)
+    args = arguments(parser)
+    lines = [line for task in TASKS for line in [*run(task, args.repeats, args.output, args.to), ""]]
+    publish("\n".join(lines), args.to)
 
 
 if __name__ == "__main__":

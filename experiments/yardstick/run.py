@@ -7,9 +7,7 @@
 Finished runs are kept below runs/yardstick and not repeated.
 """
 
-import argparse
 import csv
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +17,10 @@ from fedimb.cli.panel import table_rows
 from fedimb.config.compose import compose
 from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
-from fedimb.errors import RunFailed
 from fedimb.evaluation.intervals import t_interval
-from fedimb.report.groups import RunRow
-from fedimb.run.batch import run_batch
+from fedimb.report.experiment import arguments, parser_of, publish
+from fedimb.run.batch import run_all
 
-HERE = Path(__file__).parent
 BASE = ["data=digits", "model=mlp", "engine=inline", "tracking=none", "evaluation.every=1", "evaluation.bootstrap=0"]
 CE = ("calibration=[none,la_post]",)
 TRUNKS = {
@@ -112,25 +108,14 @@ def table(found: dict[str, Scores]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__file__, __doc__)
     parser.add_argument("settings", nargs="*", choices=[*TRUNKS, []], help="default: all")
     parser.add_argument("--seeds", type=int, default=12)
-    parser.add_argument("--output", type=Path, default=Path("runs/yardstick"), help="run folders")
-    parser.add_argument("--to", type=Path, default=HERE, help="CSVs and table")
-    args = parser.parse_args()
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    args.to.mkdir(parents=True, exist_ok=True)
+    args = arguments(parser)
     plans = {setting: plan(setting, args.seeds, args.output) for setting in args.settings or TRUNKS}
     for setting, configs in plans.items():
-        rows: list[RunRow] = []
-        for result in run_batch(configs):
-            if isinstance(result, RunFailed):
-                raise result
-            rows += table_rows(result)
-        write_csv(rows, args.to / f"{setting}.csv")
-    text = table(read(args.to))
-    (args.to / "table.txt").write_text(text)
-    print(text)
+        write_csv([row for result in run_all(configs) for row in table_rows(result)], args.to / f"{setting}.csv")
+    publish(table(read(args.to)), args.to)
 
 
 if __name__ == "__main__":

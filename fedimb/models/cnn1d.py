@@ -4,8 +4,9 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
+from fedimb.models.blocks import check_width, conv_block
 from fedimb.models.heads import Head, build_head
-from fedimb.models.norms import Norm, build_norm
+from fedimb.models.norms import Norm
 from fedimb.registry import register
 
 
@@ -40,12 +41,11 @@ class CNN1d(Classifier):
                 f"model 'cnn1d' reads signals: expected an input shape (channels, length), this data has "
                 f"{tuple(input_shape)}; use mlp for a table, cnn4conv for images"
             )
-        if width < 1:
-            raise ConfigError(f"model 'cnn1d': width={width}: give at least 1")
+        check_width("cnn1d", width)
         layers: list[nn.Module] = []
         fan_in = input_shape[0]
         for fan_out, kernel in ((width, 7), (2 * width, 5), (width, 3)):
-            layers += [nn.Conv1d(fan_in, fan_out, kernel, padding=kernel // 2), build_norm(norm, fan_out, 1), nn.ReLU()]
+            layers += conv_block(fan_in, fan_out, kernel, norm, dims=1)
             fan_in = fan_out
         self.body = nn.Sequential(*layers)
         self.head = build_head(head, width, n_classes)

@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
+from fedimb.models.blocks import check_width, conv_block
 from fedimb.models.heads import Head, build_head
 from fedimb.models.images import as_images, image_shape
-from fedimb.models.norms import Norm, build_norm
+from fedimb.models.norms import Norm
 from fedimb.registry import register
 
 
@@ -38,11 +38,10 @@ class CNN4Conv(Classifier):
     ) -> None:
         super().__init__()
         channels, high, wide = image_shape("cnn4conv", input_shape)
-        if width < 1:
-            raise ConfigError(f"model 'cnn4conv': width={width}: give at least 1")
+        check_width("cnn4conv", width)
         layers: list[nn.Module] = []
         for fan_in in (channels, width, width, width):
-            layers += [nn.Conv2d(fan_in, width, 3, padding=1), build_norm(norm, width), nn.ReLU()]
+            layers += conv_block(fan_in, width, 3, norm)
             if min(high, wide) >= 2:
                 layers.append(nn.MaxPool2d(2))
                 high, wide = high // 2, wide // 2

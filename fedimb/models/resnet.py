@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
-from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
+from fedimb.models.blocks import check_width
 from fedimb.models.heads import Head, build_head
 from fedimb.models.images import as_images, image_shape
 from fedimb.models.norms import Norm, build_norm
@@ -72,8 +72,7 @@ class ResNet(Classifier):
     ) -> None:
         super().__init__()
         channels, high, wide = image_shape(name, input_shape)
-        if width < 1:
-            raise ConfigError(f"model '{name}': width={width}: give at least 1")
+        check_width(name, width)
         if max(high, wide) <= SMALL:
             self.stem = nn.Sequential(_conv(channels, width, 3, 1, norm), build_norm(norm, width), nn.ReLU())
         else:

@@ -46,3 +46,11 @@ def run_batch(configs: Sequence[RunConfig]) -> Iterator[RunResult | RunFailed]:
                     yield error
     finally:
         engine.close()
+
+
+def run_all(configs: Sequence[RunConfig]) -> Iterator[RunResult]:
+    """`run_batch` for what is worth nothing unless it is whole: raises the first RunFailed."""
+    for result in run_batch(configs):
+        if isinstance(result, RunFailed):
+            raise result
+        yield result

@@ -1,9 +1,10 @@
 """A batch: finished runs are read and not repeated, a failed one does not end the others."""
 
+import pytest
 from small_runs import config
 
 from fedimb.errors import RunFailed
-from fedimb.run.batch import finished, run_batch
+from fedimb.run.batch import finished, run_all, run_batch
 from fedimb.run.result import RunResult
 
 
@@ -13,8 +14,10 @@ def test_what_is_finished_is_not_repeated_and_a_failure_is_one_of_the_answers(tm
     bad = config(*words, "local.lr=1e30", "loss=balanced_softmax")
     first = list(run_batch([good, bad, other]))
     assert [type(result) for result in first] == [RunResult, RunFailed, RunResult]
+    with pytest.raises(RunFailed):
+        list(run_all([good, bad]))
     folders = sorted((tmp_path / "s").iterdir())
-    again = list(run_batch([good, other]))
+    again = list(run_all([good, other]))
     assert [result.folder for result in again] == [first[0].folder, first[2].folder]
     assert sorted((tmp_path / "s").iterdir()) == folders
     assert set(finished([tmp_path / "s"]).values()) == {first[0].folder, first[2].folder}

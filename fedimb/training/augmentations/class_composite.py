@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedimb.errors import ConfigError
 from fedimb.registry import register
+from fedimb.training.arguments import in_range
 from fedimb.training.augmentations.images import require_images
 
 
@@ -32,11 +32,8 @@ class ClassComposite:
 
     def __init__(self, k: int = 3, p: float = 0.5, *, input_shape: tuple[int, ...]) -> None:
         require_images("class_composite", input_shape)
-        if k < 1:
-            raise ConfigError(f"augmentation 'class_composite': k={k}: give at least 1 image")
-        if not 0 <= p <= 1:
-            raise ConfigError(f"augmentation 'class_composite': p={p}: give a probability from 0 to 1")
-        self.k, self.p = k, p
+        in_range("augmentation 'class_composite'", "k", k, 1)
+        self.k, self.p = k, in_range("augmentation 'class_composite'", "p", p, 0, 1)
 
     def __call__(
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator

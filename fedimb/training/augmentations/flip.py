@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fedimb.errors import ConfigError
 from fedimb.registry import register
+from fedimb.training.arguments import in_range
 from fedimb.training.augmentations.images import require_images
 
 
@@ -22,9 +22,7 @@ class Flip:
 
     def __init__(self, p: float = 0.5, *, input_shape: tuple[int, ...]) -> None:
         require_images("flip", input_shape)
-        if not 0 <= p <= 1:
-            raise ConfigError(f"augmentation 'flip': p={p}: give a probability from 0 to 1")
-        self.p = p
+        self.p = in_range("augmentation 'flip'", "p", p, 0, 1)
 
     def __call__(
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator

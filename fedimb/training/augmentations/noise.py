@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from fedimb.errors import ConfigError
 from fedimb.registry import register
+from fedimb.training.arguments import in_range
 
 
 @register("augmentation", "noise")
@@ -15,13 +15,11 @@ class Noise:
         std: standard deviation, in the unit of the inputs as training sees them (after the source's scaling).
 
     Raises:
-        ConfigError: a negative std.
+        ConfigError: std negative or not finite.
     """
 
     def __init__(self, std: float = 0.1) -> None:
-        if std < 0:
-            raise ConfigError(f"augmentation 'noise': std={std}: give at least 0")
-        self.std = std
+        self.std = in_range("augmentation 'noise'", "std", std, 0)
 
     def __call__(
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedimb.errors import ConfigError
 from fedimb.registry import register
+from fedimb.training.arguments import in_range
 from fedimb.training.augmentations.images import require_images
 
 
@@ -23,8 +23,7 @@ class PadCrop:
 
     def __init__(self, pad: int = 4, *, input_shape: tuple[int, ...]) -> None:
         require_images("pad_crop", input_shape)
-        if pad < 0:
-            raise ConfigError(f"augmentation 'pad_crop': pad={pad}: give at least 0 pixels")
+        in_range("augmentation 'pad_crop'", "pad", pad, 0)
         self.pad = pad
 
     def __call__(

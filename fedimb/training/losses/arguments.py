@@ -1,19 +1,12 @@
-"""The check every loss makes of its own numbers: one rule, one wording."""
+"""The check every loss makes of its own numbers."""
 
 import math
 
-from fedimb.errors import ConfigError
+from fedimb.training import arguments
 
 
 def in_range(
     loss: str, key: str, value: float, low: float, high: float = math.inf, *, high_allowed: bool = True
 ) -> float:
-    """``value`` when it is finite and low <= value <= high (< high unless ``high_allowed``).
-
-    Raises:
-        ConfigError: otherwise, with the loss, the argument, its value and the range.
-    """
-    if math.isfinite(value) and low <= value and (value <= high if high_allowed else value < high):
-        return value
-    upper = "" if high == math.inf else f" and {'at most' if high_allowed else 'less than'} {high:g}"
-    raise ConfigError(f"loss '{loss}': {key}={value}: give a finite number of at least {low:g}{upper}")
+    """`fedimb.training.arguments.in_range` for the loss of this name."""
+    return arguments.in_range(f"loss '{loss}'", key, value, low, high, high_allowed=high_allowed)

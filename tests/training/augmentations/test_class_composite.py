@@ -65,7 +65,7 @@ def test_p_is_the_share_composed_and_the_others_stay_as_the_batch_has_them():
 
 
 def test_settings_out_of_range_are_refused():
-    with pytest.raises(ConfigError, match="k=0: give at least 1"):
+    with pytest.raises(ConfigError, match="k=0: give a finite number of at least 1"):
         ClassComposite(k=0, input_shape=(4, 4))
-    with pytest.raises(ConfigError, match="p=2: give a probability"):
+    with pytest.raises(ConfigError, match="p=2: give a finite number of at least 0 and at most 1"):
         ClassComposite(p=2, input_shape=(4, 4))

@@ -18,5 +18,6 @@ def test_the_type_stays_and_none_changes_nothing():
     x, y = torch.rand(5, 3, dtype=torch.float64), torch.zeros(5, dtype=torch.int64)
     assert Noise()(x, y, x, y, torch.Generator()).dtype == torch.float64
     assert torch.equal(Noise(0.0)(x, y, x, y, torch.Generator()), x)
-    with pytest.raises(ConfigError, match="std=-1"):
-        Noise(-1)
+    for std in (-1, float("inf")):
+        with pytest.raises(ConfigError, match=f"augmentation 'noise': std={std}: give a finite"):
+            Noise(std)

@@ -42,5 +42,5 @@ def test_every_shift_comes_as_often():
 def test_no_pad_changes_nothing_and_a_negative_one_is_refused():
     x, y = torch.rand(4, 2, 3, 3), torch.zeros(4, dtype=torch.int64)
     assert torch.equal(PadCrop(0, input_shape=(2, 3, 3))(x, y, x, y, torch.Generator()), x)
-    with pytest.raises(ConfigError, match="pad=-1: give at least 0"):
+    with pytest.raises(ConfigError, match="pad=-1: give a finite number of at least 0"):
         PadCrop(-1, input_shape=(3, 3))
