@@ -16,13 +16,8 @@ from fedimb.data.federation import Federation
 from fedimb.data.store import Store, open_source
 from fedimb.data.views import to_tensors
 from fedimb.errors import ConfigError, DataError, nearest
-from fedimb.models.base import Classifier, parameters_of
-from fedimb.records import unpack, write_atomic
-from fedimb.run.assemble import build_method, program
-from fedimb.run.memory import take_memory
+from fedimb.records import write_atomic
 from fedimb.run.result import RunResult
-from fedimb.run.steps import Query, record_to_replies
-from fedimb.run.view import RunView
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.local import forward_batched
 
@@ -65,7 +60,7 @@ def score(result: RunResult, source: dict[str, Any] | None, calibration: str | N
 
     Raises:
         ConfigError: the run has no such calibration.
-        DataError: the data's classes or input shape are not the run's.
+        DataError: the data's classes or input shape are not the run's, or its folder lacks what the calibration needs.
     """
     config = from_json((result.folder / "config.json").read_text())
     name = next(iter(config.calibration)) if calibration is None else calibration
@@ -140,8 +135,7 @@ def _calibrated(
         for start in range(0, len(rows), _CHUNK)
     ]
     features, logits = (torch.cat([part[side] for part in parts]) for side in (0, 1))
-    needed = registry.flags("calibration", name).get("needs_prior", False)
-    counts = counts_of(result.folder, config, federation, model) if needed else None
+    counts = _prior(result, name)
     bias = None if model.head.bias is None else model.head.bias.detach()
     given = {"prior": counts, "minority": federation.minority}
     calibration = registry.build("calibration", name, given, **config.calibration[name])
@@ -149,43 +143,16 @@ def _calibrated(
     return adjusted
 
 
-def counts_of(folder: Path, config: RunConfig, federation: Federation, model: Classifier) -> np.ndarray | None:
-    """Class counts [C] float64 as the run's last evaluation of ``model`` had them; None where it gathered none.
-
-    The program is run once more over its saved step results, as on a resume; no round and no message is sent.
-    """
-    method, _ = build_method(config, sum(len(rows) > 0 for rows in federation.train))
-    view = RunView(
-        rounds=config.rounds,
-        n_clients=federation.n_clients,
-        n_classes=federation.n_classes,
-        class_names=tuple(federation.class_names),
-        seed=config.seed,
-    )
-    steps = program(config, federation, method, view)
-    index, answer = 0, None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration:
-            return view.estimate(parameters_of(model)) if view.estimate is not None else view.counts
-        answer = _saved(folder, index, step, method)
-        index += 1
-
-
-def _saved(folder: Path, index: int, step: Any, method: Any) -> Any:
-    """What a finished step sent back to the program."""
-    path = folder / "steps" / f"{index:04d}.safetensors"
-    try:
-        saved = unpack(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing: the run folder is not whole; copy it again") from None
-    header: dict[str, Any] = dict(saved.config_records["step"])
-    del saved["step"]
-    take_memory(saved, method)
-    if isinstance(step, Query):
-        return record_to_replies(saved, [int(c) for c in header["clients"]])
-    return saved if header.get("has-result") else None
+def _prior(result: RunResult, calibration: str) -> np.ndarray | None:
+    """Class counts [C] float64 as the run's last evaluation had them; None for a calibration that reads none."""
+    if not registry.flags("calibration", calibration).get("needs_prior", False):
+        return None
+    if result.prior_counts is None:
+        raise DataError(
+            f"{result.folder} keeps no class counts, which calibration '{calibration}' needs (it is older): "
+            "run its configuration again"
+        )
+    return result.prior_counts
 
 
 def write_csv(scored: Scored, path: Path) -> None:

@@ -17,6 +17,7 @@ from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop
+from fedimb.run.parts import prior_label
 from fedimb.seeds import Stream, numpy_rng
 
 
@@ -106,6 +107,10 @@ def write_result(
             "rounds": loop.progress.server_round,
             "failed_replies": loop.exchange.errors,
             "train_counts": federation.counts.sum(axis=0).tolist(),
+            "prior": {
+                "counts": None if loop.view.counts is None else loop.view.counts.tolist(),
+                "provenance": prior_label(config.prior),
+            },
             "class_names": list(federation.class_names),
             "minority": list(federation.minority),
             "seed": config.seed,
@@ -164,6 +169,8 @@ class RunResult:
         train_counts: rows per class [C] int64 the federation trains on.
         class_names, minority: names by class id, and the minority class ids.
         seed: run seed.
+        prior_counts: [C] float64 counts the class prior is made of, as of the last round; None where no part reads
+            any, and in a run folder of a version that did not keep them.
     """
 
     folder: Path
@@ -175,6 +182,7 @@ class RunResult:
     class_names: tuple[str, ...]
     minority: tuple[int, ...]
     seed: int
+    prior_counts: np.ndarray | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -201,6 +209,7 @@ class RunResult:
         rows = tuple(
             RowResult(**{**row, "confusion": np.array(row["confusion"], dtype=np.int64)}) for row in data["rows"]
         )
+        prior = data.get("prior") or {}
         return cls(
             folder.path,
             rows,
@@ -211,4 +220,5 @@ class RunResult:
             tuple(data["class_names"]),
             tuple(data["minority"]),
             data["seed"],
+            None if prior.get("counts") is None else np.array(prior["counts"], dtype=np.float64),
         )

@@ -55,6 +55,20 @@ def test_counts_that_follow_the_model_are_those_of_its_last_round(home):
     assert len(np.unique(scored.predicted)) > 1
 
 
+def test_the_counts_of_the_prior_are_kept_and_an_older_folder_without_them_says_so(run, capsys):
+    file = run.folder / "result.json"
+    result = json.loads(file.read_text())
+    held_out = run.train_counts.sum() - sum(result["prior"]["counts"])
+    assert 0 < held_out < 0.2 * run.train_counts.sum()  # the clients count what they train on
+    assert result["prior"]["provenance"] == "train/data/clear_sum"
+    assert (run.prior_counts == result["prior"]["counts"]).all()
+    del result["prior"]
+    file.write_text(json.dumps(result))
+    assert main(["predict", "fedavg", "--out", "a.csv"]) == 0
+    assert main(["predict", "fedavg", "--out", "b.csv", "--calibration", "la_post"]) == 2
+    assert "keeps no class counts, which calibration 'la_post' needs" in capsys.readouterr().err
+
+
 def test_the_first_calibration_is_the_default_and_an_unknown_one_refused(run, capsys):
     assert main(["predict", "fedavg", "--out", "a.csv"]) == 0
     assert main(["predict", "fedavg", "--out", "b.csv", "--calibration", "none"]) == 0
