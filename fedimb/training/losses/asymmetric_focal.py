@@ -12,15 +12,16 @@ logit; the softmax of logits trained so is no calibrated probability.
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.base import RowLoss
 
 
 @register("loss", "asymmetric_focal", adjusts_logits=False, needs_prior=False, stackable=True)
-class AsymmetricFocal(nn.Module):
+class AsymmetricFocal(RowLoss):
     """Args:
     gamma_pos: focusing exponent of the label's term, at least 0.
     gamma_neg: focusing exponent of the other classes' terms, at least 0; the paper's 0 and 4 are the defaults.
@@ -36,13 +37,13 @@ class AsymmetricFocal(nn.Module):
         self.gamma_neg = in_range("asymmetric_focal", "gamma_neg", gamma_neg, 0)
         self.margin = in_range("asymmetric_focal", "margin", margin, 0, 1, high_allowed=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar: summed over classes, mean over rows."""
-        label = labels[:, None]
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...], summed over classes."""
+        label = labels[..., None]
         log_p, log_rest = logsigmoid(logits), logsigmoid(-logits)
-        positive = -log_p.gather(1, label) * (self.gamma_pos * log_rest.gather(1, label)).exp()
-        negative = self._negatives(logits, log_p, log_rest).scatter(1, label, 0.0)
-        return (positive[:, 0] + negative.sum(1)).mean()
+        positive = -log_p.gather(-1, label) * (self.gamma_pos * log_rest.gather(-1, label)).exp()
+        negative = self._negatives(logits, log_p, log_rest).scatter(-1, label, 0.0)
+        return positive[..., 0] + negative.sum(-1)
 
     def _negatives(self, logits: Tensor, log_p: Tensor, log_rest: Tensor) -> Tensor:
         """-(p')^gamma_neg log(1 - p') of every logit, by logarithms so that no slope is 0 x infinity."""

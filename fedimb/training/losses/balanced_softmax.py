@@ -6,15 +6,15 @@ l(y, z) = -log( n_y exp(z_y) / sum_j n_j exp(z_j) ). Equal to logit adjustment i
 """
 
 import numpy as np
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from fedimb.registry import register
+from fedimb.training.losses.base import AdjustedCrossEntropy
 from fedimb.training.prior import log_prior
 
 
 @register("loss", "balanced_softmax", adjusts_logits=True, needs_prior=True, stackable=True)
-class BalancedSoftmax(nn.Module):
+class BalancedSoftmax(AdjustedCrossEntropy):
     """Args:
     prior: class counts [C] the shift is computed from (given by fedimb; view, weighting and provenance as configured).
     """
@@ -25,6 +25,6 @@ class BalancedSoftmax(nn.Module):
         super().__init__()
         self.register_buffer("shift", log_prior(prior), persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean loss."""
-        return cross_entropy(logits + self.shift, labels)
+    def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> [..., C]."""
+        return logits + self.shift

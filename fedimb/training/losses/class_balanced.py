@@ -6,16 +6,17 @@ rescaled to sum to the number of classes, times the softmax cross-entropy (secti
 """
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.class_weights import effective_number_weights
+from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.class_weights import effective_number_weights, weighted_rows
 from fedimb.training.losses.focal import focal_rows
 
 
 @register("loss", "class_balanced", adjusts_logits=False, needs_prior=True, stackable=True)
-class ClassBalanced(nn.Module):
+class ClassBalanced(RowLoss):
     """Args:
     prior: class counts [C] (given by fedimb). A class nobody holds weighs as the rarest class somebody holds.
     beta: 0 <= beta < 1; the paper tries .9, .99, .999 and .9999.
@@ -34,6 +35,6 @@ class ClassBalanced(nn.Module):
         self.gamma = in_range("class_balanced", "gamma", gamma, 0)
         self.register_buffer("weights", effective_number_weights(prior, beta), persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
-        return (self.weights[labels] * focal_rows(logits, labels, self.gamma)).mean()
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...]."""
+        return weighted_rows(focal_rows(logits, labels, self.gamma), labels, self.weights)

@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
+from fedimb.training.losses.base import of_labels
 from fedimb.training.prior import class_prior
 
 Over = Literal["classes", "rows"]
@@ -55,10 +55,11 @@ def effective_number_weights(counts: np.ndarray, beta: float) -> Tensor:
     return mean_one((1 - beta) / -np.expm1(filled * np.log(beta)), counts)
 
 
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Mean over rows of w_y * cross-entropy: logits [n, C], labels [n], weights [C] -> scalar.
+def weighted_rows(rows: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """w_y times each row's loss: rows [...], labels [...], weights [C] or [K, 1, C] -> [...].
 
-    Not `cross_entropy(weight=...)`, which divides by the batch's own weights: there a batch of rare rows alone
-    counts no more than a batch of common ones, and a batch of one row is not weighted at all.
+    The mean is then taken over rows, not as `cross_entropy(weight=...)` does, which divides by the batch's own weights:
+    there a batch of rare rows alone counts no more than a batch of common ones, and a batch of one row is not
+    weighted at all.
     """
-    return (weights[labels] * cross_entropy(logits, labels, reduction="none")).mean()
+    return of_labels(weights, labels) * rows

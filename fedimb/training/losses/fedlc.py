@@ -13,17 +13,17 @@ little better.
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.base import AdjustedCrossEntropy
 
 ABSENT = 1e-8
 
 
 @register("loss", "fedlc", adjusts_logits=True, needs_prior=False, uses_local_counts=True, stackable=True)
-class FedLC(nn.Module):
+class FedLC(AdjustedCrossEntropy):
     """Args:
     n_classes: C (given by fedimb).
     tau: size of the margins, at least 0; 0 is cross-entropy.
@@ -47,10 +47,10 @@ class FedLC(nn.Module):
         margins = in_range("fedlc", "tau", tau, 0) * np.maximum(counts, ABSENT) ** -0.25
         self.register_buffer("margins", torch.from_numpy(margins).to(torch.float32), persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows.
+    def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> [..., C].
 
         A label whose class counts as absent (rows generated after the counts were taken) keeps the formula: a loss of
         about 100 tau and a gradient of at most 1 per logit, finite but one-sided.
         """
-        return cross_entropy(logits - self.margins, labels)
+        return logits - self.margins

@@ -7,29 +7,30 @@ not classes by how rare they are, and so corrects no imbalance by itself; the pa
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.base import RowLoss
 
 
 def focal_rows(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Focal loss of each row: logits [n, C] float32, labels [n] int64 -> [n] float32. gamma 0 is cross-entropy.
+    """Focal loss of each row: logits [..., C] float32, labels [...] int64 -> [...] float32. gamma 0 is cross-entropy.
 
     log(1 - p_t) comes from the other classes' logits: 1 - exp(log p_t) would be 0 for a row that is right beyond
     doubt, where the slope of its power is infinite for gamma < 1.
     """
-    total = logits.logsumexp(1)
-    label = labels[:, None]
-    log_p = logits.gather(1, label)[:, 0] - total
+    total = logits.logsumexp(-1)
+    label = labels[..., None]
+    log_p = logits.gather(-1, label)[..., 0] - total
     if gamma == 0:
         return -log_p
-    others = logits.scatter(1, label, torch.finfo(logits.dtype).min)
-    return -log_p * (gamma * (others.logsumexp(1) - total)).exp()
+    others = logits.scatter(-1, label, torch.finfo(logits.dtype).min)
+    return -log_p * (gamma * (others.logsumexp(-1) - total)).exp()
 
 
 @register("loss", "focal", adjusts_logits=False, needs_prior=False, stackable=True)
-class Focal(nn.Module):
+class Focal(RowLoss):
     """Args:
     gamma: focusing exponent, at least 0 (0: cross-entropy; the paper's best: 2).
 
@@ -41,6 +42,6 @@ class Focal(nn.Module):
         super().__init__()
         self.gamma = in_range("focal", "gamma", gamma, 0)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
-        return focal_rows(logits, labels, self.gamma).mean()
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...]."""
+        return focal_rows(logits, labels, self.gamma)

@@ -13,12 +13,13 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.class_weights import effective_number_weights, filled_counts, weighted_cross_entropy
+from fedimb.training.losses.base import RowLoss, of_labels, row_cross_entropy
+from fedimb.training.losses.class_weights import effective_number_weights, filled_counts, weighted_rows
 
 
 def reweighted(round: int, rounds: int, drw_start: float) -> bool:
@@ -30,7 +31,7 @@ def reweighted(round: int, rounds: int, drw_start: float) -> bool:
 
 
 @register("loss", "ldam", adjusts_logits=True, needs_prior=True, stackable=True)
-class LDAM(nn.Module):
+class LDAM(RowLoss):
     """Args:
     prior: class counts [C] (given by fedimb). A class nobody holds has the margin and weight of the rarest held.
     max_margin: margin of the rarest class, at least 0.
@@ -75,8 +76,8 @@ class LDAM(nn.Module):
         self.register_buffer("margins", torch.from_numpy(margins).to(torch.float32), persistent=False)
         self.register_buffer("weights", weights, persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows (see `weighted_cross_entropy`)."""
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...] (see `weighted_rows`)."""
         cosines = logits / self.head_scale
-        lowered = cosines.scatter_add(1, labels[:, None], -self.margins[labels][:, None])
-        return weighted_cross_entropy(self.scale * lowered, labels, self.weights)
+        lowered = cosines.scatter_add(-1, labels[..., None], -of_labels(self.margins, labels)[..., None])
+        return weighted_rows(row_cross_entropy(self.scale * lowered, labels), labels, self.weights)

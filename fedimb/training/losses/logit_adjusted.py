@@ -6,16 +6,16 @@ for the balanced error; tau 0 is cross-entropy. Predictions use the unshifted lo
 """
 
 import numpy as np
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.base import AdjustedCrossEntropy
 from fedimb.training.prior import log_prior
 
 
 @register("loss", "logit_adjusted", adjusts_logits=True, needs_prior=True, stackable=True)
-class LogitAdjusted(nn.Module):
+class LogitAdjusted(AdjustedCrossEntropy):
     """Args:
     prior: class counts [C] the shift is computed from (given by fedimb).
     tau: strength, at least 0.
@@ -32,6 +32,6 @@ class LogitAdjusted(nn.Module):
         shift = in_range("logit_adjusted", "tau", tau, 0) * log_prior(prior)
         self.register_buffer("shift", shift, persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
-        return cross_entropy(logits + self.shift, labels)
+    def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> [..., C]."""
+        return logits + self.shift

@@ -5,15 +5,15 @@ l = -log p_y + epsilon (1 - p_y). Its slope along the label's logit is -(1 - p_y
 harder on rows already right, epsilon < 0 less hard, and below -1 it would push some of them away.
 """
 
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.base import RowLoss, row_cross_entropy
 
 
 @register("loss", "poly", adjusts_logits=False, needs_prior=False, stackable=True)
-class Poly1(nn.Module):
+class Poly1(RowLoss):
     """Args:
     epsilon: at least -1; 0 is cross-entropy. The paper's values: 1 to 2 on balanced data, negative on imbalanced.
 
@@ -25,7 +25,7 @@ class Poly1(nn.Module):
         super().__init__()
         self.epsilon = in_range("poly", "epsilon", epsilon, -1)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
-        rows = cross_entropy(logits, labels, reduction="none")
-        return (rows - self.epsilon * (-rows).expm1()).mean()
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...]."""
+        rows = row_cross_entropy(logits, labels)
+        return rows - self.epsilon * (-rows).expm1()

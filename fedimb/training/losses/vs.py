@@ -10,17 +10,17 @@ Predictions use the logits as they are.
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
+from fedimb.training.losses.base import AdjustedCrossEntropy
 from fedimb.training.losses.class_weights import filled_counts
 from fedimb.training.prior import log_prior
 
 
 @register("loss", "vs", adjusts_logits=True, needs_prior=True, stackable=True)
-class VectorScaling(nn.Module):
+class VectorScaling(AdjustedCrossEntropy):
     """Args:
     prior: class counts [C] (given by fedimb). A class nobody holds is treated as the rarest class somebody holds.
     gamma: exponent of the factors, at least 0; useful values are small (.05 to .3).
@@ -41,6 +41,6 @@ class VectorScaling(nn.Module):
         self.register_buffer("factor", torch.from_numpy(factor).to(torch.float32), persistent=False)
         self.register_buffer("shift", in_range("vs", "tau", tau, 0) * log_prior(prior), persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
-        return cross_entropy(logits * self.factor + self.shift, labels)
+    def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> [..., C]."""
+        return logits * self.factor + self.shift

@@ -5,14 +5,15 @@ Regression in Rare Events Data", 2001). With tiny n_c it has a high variance fro
 """
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedimb.registry import register
-from fedimb.training.losses.class_weights import Over, filled_counts, mean_one, weighted_cross_entropy
+from fedimb.training.losses.base import RowLoss, row_cross_entropy
+from fedimb.training.losses.class_weights import Over, filled_counts, mean_one, weighted_rows
 
 
 @register("loss", "weighted_ce", adjusts_logits=False, needs_prior=True, stackable=True)
-class WeightedCrossEntropy(nn.Module):
+class WeightedCrossEntropy(RowLoss):
     """Args:
     prior: class counts [C] (given by fedimb). A class nobody holds weighs as the rarest class somebody holds.
     mean_over: what the weights have mean 1 over: ``classes`` (those with rows; no weight exceeds their number) or
@@ -28,6 +29,6 @@ class WeightedCrossEntropy(nn.Module):
         super().__init__()
         self.register_buffer("weights", mean_one(1 / filled_counts(prior), prior, mean_over), persistent=False)
 
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows (see `weighted_cross_entropy`)."""
-        return weighted_cross_entropy(logits, labels, self.weights)
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...] (see `weighted_rows`)."""
+        return weighted_rows(row_cross_entropy(logits, labels), labels, self.weights)
