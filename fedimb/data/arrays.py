@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedimb.errors import DataError
 
 _CHUNK = 1 << 22  # values looked at per step of the NaN scan: 16 MiB of float32
-TASKS = ("multiclass",)
+TASKS = ("multiclass", "multilabel")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,13 @@ class SourceData:
         site_names: one name per site id.
         patients: [n] int64, any ids; rows of one patient are never parted. None: every row stands alone.
         official_test: [n] bool, True for rows of the source's own test set; None where it has none.
-        task: "multiclass".
+        task: "multiclass", or "multilabel" where ``targets`` are given.
         skipped: bad rows left out (`fedimb.data.problems`), one line each: place and reason.
         scaled: [F] bool for tables x [n, F]: columns to centre and scale by the training rows' own mean and
             deviation, once the clients are cut (`fedimb.data.scaling`). They may hold NaN: missing, imputed with that
             mean. None: x is used as it is.
+        targets: [n, C] uint8 of 0 and 1, at least one 1 per row, where rows have several labels; ``y`` is then one of
+            the row's labels, its primary class (`fedimb.data.labels`, which makes both). None: y says it all.
 
     Raises:
         DataError: with the row and the remedy.
@@ -46,6 +48,7 @@ class SourceData:
     task: str = "multiclass"
     skipped: tuple[str, ...] = ()
     scaled: NDArray[np.bool_] | None = None
+    targets: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -60,6 +63,13 @@ class SourceData:
         _check_names("class", self.class_names)
         _check_column("y", self.y, n, np.int64)
         _check_ids("label", self.y, "class list", len(self.class_names))
+        if (self.task == "multilabel") != (self.targets is not None):
+            raise DataError(
+                f"task '{self.task}' {'without' if self.targets is None else 'with'} targets [n, C]: "
+                "multilabel data have them, multiclass data have not"
+            )
+        if self.targets is not None:
+            _check_targets(self.targets, self.y, len(self.class_names))
         if self.sites is not None:
             _check_names("site", self.site_names)
             _check_column("sites", self.sites, n, np.int64)
@@ -97,6 +107,21 @@ def _check_ids(what: str, ids: NDArray[np.int64], where: str, count: int) -> Non
             f"row {wrong[0]}: {what} {ids[wrong[0]]} is outside the {where} (0 to {count - 1}); "
             f"{len(wrong)} such rows: mend them or extend the list"
         )
+
+
+def _check_targets(targets: NDArray[np.uint8], y: NDArray[np.int64], n_classes: int) -> None:
+    if targets.dtype != np.uint8 or targets.shape != (len(y), n_classes):
+        raise DataError(
+            f"targets is {targets.dtype} {list(targets.shape)}; give uint8 [{len(y)}, {n_classes}]: rows, classes"
+        )
+    wrong = np.argwhere(targets > 1)
+    if len(wrong):
+        row, c = wrong[0]
+        raise DataError(f"row {row}: target {targets[row, c]} of class {c} is neither 0 nor 1")
+    foreign = np.flatnonzero(targets[np.arange(len(y)), y] == 0)
+    if len(foreign):
+        row = foreign[0]
+        raise DataError(f"row {row}: y is class {y[row]}, which is none of the row's labels; see fedimb.data.labels")
 
 
 def _check_finite(x: NDArray[Any], may_miss: NDArray[np.bool_] | None) -> None:

@@ -36,7 +36,8 @@ class Federation:
         store_path: folder of the store.
         train, validation: per client, sorted int64 rows of the store.
         test: sorted int64 rows of the server's test set.
-        counts: [K, C] int64, rows per client and class before validation is cut: the original view.
+        counts: [K, C] int64, rows per client and class before validation is cut: the original view. With several
+            labels a row counts for each.
         class_names: one per class id.
         minority: class ids, sorted.
         fingerprint: of the source.
@@ -83,8 +84,13 @@ class Federation:
         return self.store.input_shape
 
     @property
+    def task(self) -> str:
+        """``multiclass``, or ``multilabel`` where rows have several labels."""
+        return self.store.task
+
+    @property
     def imbalance_factor(self) -> float:
-        """Realised: most over fewest training rows of a class; inf where a class has none."""
+        """Realised: most over fewest training rows that have a class; inf where a class has none."""
         total = self.counts.sum(axis=0)
         return float(total.max() / total.min()) if total.min() else float("inf")
 
@@ -160,6 +166,8 @@ class Federation:
 def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed: int) -> Federation:
     """Source -> test split -> long tail -> partition -> validation split, each from its own seed stream.
 
+    With several labels per row all go by the primary class (`fedimb.data.labels`); counts and minority by every label.
+
     Args:
         data: the `data` group, as configs/data/digits.yaml.
         partition: the `partition` group, as configs/partition/dirichlet.yaml.
@@ -188,9 +196,9 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
     available = np.bincount(y[rest], minlength=len(names))
     wanted = target_counts(available, config.long_tail, config.imbalance_factor, config.n_max, ranks, names)
     pool = keep_rows(rest, y, wanted, numpy_rng(seed, Stream.TAIL, 1))
-    if (wanted == 0).any():
-        log.warning("no training rows of class %s", ", ".join(names[c] for c in np.flatnonzero(wanted == 0)))
-    minority = minority_classes(wanted, config.minority)
+    if (absent := np.flatnonzero(store.class_counts(pool) == 0)).size:
+        log.warning("no training rows of class %s", ", ".join(names[c] for c in absent))
+    minority = minority_classes(store.class_counts(pool), config.minority)
 
     patients = _take(store.patients, pool)
     columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
@@ -201,7 +209,7 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
         moves = numpy_rng(seed, Stream.PARTITION, 1)
         lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
     held = [pool[np.sort(positions)] for positions in lists]
-    counts = np.stack([np.bincount(y[rows], minlength=len(names)) for rows in held])
+    counts = np.stack([store.class_counts(rows) for rows in held])
 
     parts = [
         split_fraction(rows, y, config.validation, numpy_rng(seed, Stream.VALIDATION, 0, k), store.patients)
@@ -217,9 +225,7 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
         class_names=names,
         minority=minority,
         fingerprint=store.fingerprint,
-        scaling=federated_scaling([store.x[kept] for kept, _ in parts], store.scaled)
-        if store.scaled is not None
-        else None,
+        scaling=None if store.scaled is None else federated_scaling([store.x[kept] for kept, _ in parts], store.scaled),
     )
 
 

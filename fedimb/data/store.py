@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.data.arrays import SourceData
+from fedimb.data.labels import class_counts
 from fedimb.errors import ConfigError, DataError
 
 __all__ = ["SourceData", "Store", "open_source", "open_store"]
 
 FORMAT = 2  # raised when the folder's layout changes: old caches are then left alone, not misread
-_COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_}
+_COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_, "targets": np.uint8}
 log = logging.getLogger("fedimb")
 
 
@@ -45,6 +46,7 @@ class Store:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     scaled: NDArray[np.bool_] | None = None
+    targets: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -57,6 +59,10 @@ class Store:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one row of x."""
         return tuple(self.x.shape[1:])
+
+    def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[C] int64: those of ``rows`` that have each class; with several labels per row a row counts for each."""
+        return class_counts(self.y, self.targets, self.n_classes, rows)
 
     @staticmethod
     def open(path: str | Path) -> "Store":
@@ -78,8 +84,10 @@ class Store:
                 if name in meta["columns"]
             }
             shapes = [list(x.shape), str(x.dtype), list(y.shape), str(y.dtype)]
+            wide = (len(y), len(meta["class_names"]))
             if shapes != [meta["shape"], meta["dtype"], meta["shape"][:1], "int64"] or any(
-                c.shape != y.shape or c.dtype != _COLUMNS[name] for name, c in columns.items()
+                c.shape != (wide if name == "targets" else y.shape) or c.dtype != _COLUMNS[name]
+                for name, c in columns.items()
             ):
                 raise ValueError("array shapes do not match meta.json")
             return Store(
@@ -92,6 +100,7 @@ class Store:
                 site_names=tuple(meta["site_names"]),
                 patients=columns.get("patients"),
                 official_test=columns.get("official_test"),
+                targets=columns.get("targets"),
                 task=meta["task"],
                 fingerprint=meta["fingerprint"],
                 skipped=tuple(meta["skipped"]),

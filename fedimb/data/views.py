@@ -21,7 +21,10 @@ VIEWS = ("train", "validation", "trained_on", *SETTABLE)
 
 
 def to_tensors(store: Store, rows: Rows, scaling: Scaling | None = None) -> "tuple[torch.Tensor, torch.Tensor]":
-    """(x, y) of ``rows``: float32 [m, *shape] scaled, int64 [m]. The tensors own their memory."""
+    """(x, y) of ``rows``: float32 [m, *shape] scaled, int64 [m]; the tensors own their memory.
+
+    With several labels per row y is their targets, float32 [m, C] of 0 and 1.
+    """
     import torch
 
     x = np.asarray(store.x[rows], dtype=np.float32)
@@ -29,6 +32,8 @@ def to_tensors(store: Store, rows: Rows, scaling: Scaling | None = None) -> "tup
         x *= np.float32(store.scale)
     if scaling is not None:
         x = scaling(x)
+    if store.targets is not None:
+        return torch.from_numpy(x), torch.from_numpy(np.array(store.targets[rows], dtype=np.float32))
     return torch.from_numpy(x), torch.from_numpy(np.array(store.y[rows], dtype=np.int64))
 
 
@@ -48,6 +53,11 @@ class ClientData:
         self.store, self.scaling = store, scaling
         self._rows = {"train": np.sort(train), "validation": np.sort(validation)}
         self._tensors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    def task(self) -> str:
+        """``multiclass``: one class per row; ``multilabel``: any number of them."""
+        return self.store.task
 
     def set_view(self, name: str, rows: Rows | None) -> None:
         """Make ``rows`` (any order; kept sorted) the view ``name``; None unsets it.
@@ -91,13 +101,27 @@ class ClientData:
         return self._rows[view]
 
     def counts(self, view: str) -> NDArray[np.int64]:
-        """[C] int64 rows of each class."""
-        return np.bincount(self.store.y[self.rows(view)], minlength=self.store.n_classes).astype(np.int64)
+        """[C] int64 rows that have each class; with several labels per row they sum to more than the rows."""
+        return self.store.class_counts(self.rows(view))
 
     def tensors(self, view: str) -> "tuple[torch.Tensor, torch.Tensor]":
-        """(x float32 [m, *shape] scaled, y int64 [m]), kept until the view changes. Do not write to them."""
+        """(x float32 [m, *shape] scaled, y int64 [m]), kept until the view changes. Do not write to them.
+
+        With several labels per row (`task` multilabel) y is float32 [m, C] of 0 and 1; `primary` is one class per row.
+        """
         if view == "trained_on" and not {"labelled", "coreset"} & self._rows.keys():
             view = "train"  # the same rows: one copy in memory
         if view not in self._tensors:
             self._tensors[view] = to_tensors(self.store, self.rows(view), self.scaling)
         return self._tensors[view]
+
+    def primary(self, view: str) -> "torch.Tensor":
+        """[m] int64, one class per row: its label, or of several the rarest in the source (`fedimb.data.labels`).
+
+        For what deals rows class by class, as samplers do. With one label per row it is y itself.
+        """
+        if self.task == "multiclass":
+            return self.tensors(view)[1]
+        import torch
+
+        return torch.from_numpy(np.array(self.store.y[self.rows(view)], dtype=np.int64))

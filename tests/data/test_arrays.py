@@ -4,6 +4,8 @@ import pytest
 from fedimb.data.arrays import SourceData
 from fedimb.errors import DataError
 
+BOTH = np.ones((4, 2), np.uint8)
+
 
 def make(**changes):
     base = {
@@ -34,7 +36,14 @@ def bad_row(value):
         ({"x": bad_row(np.inf)}, "row 2: value 1 is NaN or infinite"),
         ({"class_names": ("a", "a")}, "distinct"),
         ({"scale": 0.0}, "scale"),
-        ({"task": "multilabel"}, "multilabel"),
+        ({"task": "ranking"}, "task 'ranking' is not known; use multiclass or multilabel"),
+        ({"task": "multilabel"}, "task 'multilabel' without targets"),
+        ({"targets": BOTH}, "task 'multiclass' with targets"),
+        ({"task": "multilabel", "targets": BOTH.astype(np.int64)}, "targets is int64 \\[4, 2\\]"),
+        ({"task": "multilabel", "targets": BOTH[:, :1]}, "targets is uint8 \\[4, 1\\]"),
+        ({"task": "multilabel", "targets": BOTH * 2}, "row 0: target 2 of class 0 is neither 0 nor 1"),
+        ({"task": "multilabel", "targets": BOTH * [[1, 0]]}, "targets is int64"),
+        ({"task": "multilabel", "targets": BOTH * np.array([[1, 0]], np.uint8)}, "row 1: y is class 1, which is none"),
         ({"sites": np.array([0, 0, 1, 5]), "site_names": ("p", "q")}, "row 3: site 5"),
         ({"site_names": ("p",)}, "without sites"),
         ({"patients": np.array([1, 2])}, "patients"),

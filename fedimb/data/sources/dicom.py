@@ -11,7 +11,7 @@ from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
 from fedimb.data.sources.dicom_grey import read_grey, reader
-from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
+from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, read_rows
 from fedimb.data.sources.pictures import Pixels, check_format, pillow, resize
 from fedimb.data.sources.table_file import Layout
@@ -32,7 +32,7 @@ class Dicom:
     Args:
         path: folder or .zip of the files, looked up in the current folder and in ``$FEDIMB_DATA_DIR``.
         labels: CSV with the columns file (relative to ``path``), label and perhaps site and split, looked up likewise.
-        classes, size, delimiter, encoding: as for `fedimb.data.sources.image_csv`.
+        classes, size, label_separator, delimiter, encoding: as for `fedimb.data.sources.image_csv`.
         file_column, label_column, site_column, split_column: of the CSV, likewise.
         by_patient: rows of one PatientID are never parted, and a file without one is a bad row. False: every image
             stands alone, which is right only where no patient has two.
@@ -53,6 +53,7 @@ class Dicom:
     split_column: str | None = "split"
     by_patient: bool = True
     allow_burned_in: bool = False
+    label_separator: str | None = None
     delimiter: str = ","
     encoding: str = "utf-8"
     on_bad: str = "refuse"
@@ -60,6 +61,7 @@ class Dicom:
     def __post_init__(self) -> None:
         check_format("dicom", self.size)
         check_classes("dicom", self.classes)
+        check_separator("dicom", self.label_separator, self.delimiter)
 
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each file."""
@@ -71,6 +73,8 @@ class Dicom:
             "columns": [self.file_column, self.label_column, self.site_column, self.split_column],
             "rules": [self.by_patient, self.allow_burned_in],
         }
+        if self.label_separator is not None:
+            settings["label_separator"] = self.label_separator
         return listing.fingerprint("dicom-1", self._files, [row.name for row in rows], settings)
 
     def load(self) -> SourceData:
@@ -94,7 +98,13 @@ class Dicom:
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
         columns = Columns(
-            self.file_column, self.label_column, self.site_column, None, self.split_column, file_setting="file_column"
+            self.file_column,
+            self.label_column,
+            self.site_column,
+            None,
+            self.split_column,
+            file_setting="file_column",
+            label_separator=self.label_separator,
         )
         layout = Layout(delimiter=self.delimiter, encoding=self.encoding)
         return read_rows(self.labels, layout, columns, self.classes, problems)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, as_ids, labels, per_row, values
+from fedimb.data.sources.npz_file import NpzFile, as_ids, class_ids, labels, per_row, values
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -19,7 +19,8 @@ from fedimb.registry import register
 class EmbeddingsNpz:
     """x [n, d] float32, used as it is.
 
-    The file holds ``x`` [n, d] float, ``y`` [n] class ids or names and, each where known, ``class_names`` [C] text,
+    The file holds ``x`` [n, d] float, ``y`` [n] class ids or names, or [n, C] of 0 and 1
+    where rows have several labels, and, each where known, ``class_names`` [C] text,
     ``sites`` [n] ids or names, ``site_names`` [S] text, ``patients`` [n] integers or text, ``test`` [n] bool.
 
     Args:
@@ -61,7 +62,7 @@ class EmbeddingsNpz:
             if test is not None and test.dtype != np.bool_:
                 raise DataError(f"{self.path} test is {test.dtype}; give bool, True for a row of the test set")
         skipped = problems.settle(int(good.sum()))
-        ids, class_list = as_ids(y[good], class_names)
+        ids, targets, class_list = class_ids(y[good], class_names)
         site_ids, site_list = (None, ()) if sites is None else as_ids(sites[good], site_names)
         return SourceData(
             x=x[good],
@@ -71,6 +72,8 @@ class EmbeddingsNpz:
             site_names=site_list,
             patients=None if patients is None else patients[good],
             official_test=None if test is None else test[good],
+            task="multiclass" if targets is None else "multilabel",
+            targets=targets,
             skipped=skipped,
         )
 

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.labels import as_targets, complete
 from fedimb.data.paths import find
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
+from fedimb.data.sources.huggingface_labels import is_list, of_one, one_label, several_labels
 from fedimb.data.sources.npz_file import as_ids
 from fedimb.data.sources.pictures import check_format, decode
-from fedimb.data.sources.table_target import canonical
+from fedimb.data.sources.table_target import in_order
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
@@ -34,7 +36,9 @@ class HuggingFace:
         path: a folder written by ``save_to_disk`` (see `fedimb.data.paths`), or else a name on the hub.
         image: column of images; null with ``features``.
         features: columns of numbers; null with ``image``.
-        label: column of labels. Names come from its ClassLabel, else they are the labels found, sorted.
+        label: column of labels. Names come from its ClassLabel, else they are the labels found, sorted. A column of
+            lists, as Sequence(ClassLabel), gives rows several labels; an empty list is "none"
+            (`fedimb.data.labels.complete`).
         site, patient: columns, or null.
         train_split, test_split: names of the splits. Without a test split there is no official test set.
         subset: name of the hub data set's configuration, or null.
@@ -79,11 +83,11 @@ class HuggingFace:
             DataError: no such folder, data set, split or column, or bad rows.
         """
         problems = Problems(self.on_bad)
-        rows = _Rows(self.features is not None)
         splits = self._splits()
         names = self._class_names(splits[0][1])
+        rows = _Rows(self.features is not None, several=is_list(splits[0][1].features.get(self.label)))
         for split, data in splits:
-            if self._class_names(data) != names:
+            if self._class_names(data) != names or is_list(data.features.get(self.label)) != rows.several:
                 raise DataError(f"{self.path} split '{split}' has other class names; cast its labels to one ClassLabel")
             for number, row in enumerate(self._plain(data, split)):
                 problems.guard(f"{self.path} {split}[{number}]", partial(self._take, row, names, split, rows))
@@ -142,17 +146,19 @@ class HuggingFace:
         return data.cast_column(self.image, _package().Image(decode=False))
 
     def _class_names(self, data: Any) -> list[str] | None:
-        names = getattr(data.features.get(self.label), "names", None)
+        names = getattr(of_one(data.features.get(self.label)), "names", None)
         return None if names is None else list(names)
 
     def _take(self, row: dict[str, Any], names: list[str] | None, split: str, rows: "_Rows") -> None:
         label = row[self.label]
-        if names is not None and isinstance(label, int) and not 0 <= label < len(names):
-            raise DataError(f"label {label} is none of the {len(names)} classes (-1 is a hidden label)")
-        if isinstance(label, (list, dict)):
-            raise DataError("several labels in one row are not supported; give one class per row")
+        if rows.several:
+            labels = several_labels(label, names)
+        elif isinstance(label, (list, dict)):
+            raise DataError("the label is no class; give one class per row, or a list of classes")
+        else:
+            labels = (one_label(label, names),)
         texts = {what: row[name] for what, name in (("site", self.site), ("patient", self.patient)) if name}
-        for what, value in {"label": label, **texts}.items():
+        for what, value in texts.items():
             if value is None or value == "":
                 raise DataError(f"the {what} is missing")
         if self.image is not None:
@@ -164,7 +170,7 @@ class HuggingFace:
         else:
             x = np.array([_number(name, row[name]) for name in self.features or ()], dtype=np.float32)
         rows.x.append(x)
-        rows.labels.append(names[label] if names is not None else canonical(label))
+        rows.labels.append(labels)
         rows.sites.append(str(texts.get("site", "")))
         rows.patients.append(str(texts.get("patient", "")))
         rows.test.append(split == self.test_split)
@@ -173,8 +179,9 @@ class HuggingFace:
 @dataclass
 class _Rows:
     table: bool
+    several: bool
     x: list[NDArray[Any]] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
+    labels: list[tuple[str, ...]] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
     test: list[bool] = field(default_factory=list)
@@ -183,7 +190,7 @@ class _Rows:
         if not self.x:
             raise DataError(f"{source.path} has no rows; give a data set with rows")
         x = np.stack(self.x)
-        y, class_names = as_ids(np.array(self.labels), names)
+        y, targets, class_names = self._classes(names, source)
         sites, site_names = as_ids(np.array(self.sites), None) if source.site else (None, ())
         patients = np.unique(self.patients, return_inverse=True)[1].astype(np.int64) if source.patient else None
         return SourceData(
@@ -195,9 +202,22 @@ class _Rows:
             site_names=site_names,
             patients=patients,
             official_test=np.array(self.test, dtype=np.bool_) if any(self.test) else None,
+            task="multilabel" if self.several else "multiclass",
+            targets=targets,
             skipped=skipped,
             scaled=np.ones(x.shape[1], dtype=np.bool_) if self.table else None,
         )
+
+    def _classes(
+        self, names: list[str] | None, source: HuggingFace
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None, tuple[str, ...]]:
+        if not self.several:
+            y, class_names = as_ids(np.array([label for (label,) in self.labels]), names)
+            return y, None, class_names
+        known = names if names is not None else in_order(name for labels in self.labels for name in labels)
+        if not known:
+            raise DataError(f"{source.path}: no row has a label; give lists of classes")
+        return complete(as_targets(self.labels, known), known)
 
 
 def _package() -> Any:

@@ -10,7 +10,7 @@ from fedimb.data.paths import find
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
-from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
+from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, read_rows
 from fedimb.data.sources.pictures import Pixels, check_format, decode
 from fedimb.data.sources.table_file import Layout
@@ -32,6 +32,8 @@ class ImageCsv:
         path_column, label_column: columns that must be there.
         site_column, patient_column, split_column: used where the CSV has them; null: not used. A split is train,
             validation (trained on as well) or test (the official test set).
+        label_separator: what parts the labels of an image that may have several, as ``|`` in ``mass|nodule``; null:
+            each has one.
         delimiter, encoding: of the CSV, see `fedimb.data.sources.table_file.Layout`.
         on_bad: see `fedimb.data.problems`.
 
@@ -49,6 +51,7 @@ class ImageCsv:
     site_column: str | None = "site"
     patient_column: str | None = "patient"
     split_column: str | None = "split"
+    label_separator: str | None = None
     delimiter: str = ","
     encoding: str = "utf-8"
     on_bad: str = "refuse"
@@ -56,6 +59,7 @@ class ImageCsv:
     def __post_init__(self) -> None:
         check_format("image_csv", self.size, self.mode)
         check_classes("image_csv", self.classes)
+        check_separator("image_csv", self.label_separator, self.delimiter)
 
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each image."""
@@ -63,6 +67,8 @@ class ImageCsv:
         csv = hashlib.sha256(whole.regular(self.path).read_bytes()).hexdigest()
         settings = {"csv": csv, "classes": classes, "size": self.size, "mode": self.mode}
         columns = [self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column]
+        if self.label_separator is not None:
+            columns.append(self.label_separator)
         names = [row.name for row in rows]
         return listing.fingerprint("image_csv-1", self._files, names, settings | {"columns": columns})
 
@@ -77,7 +83,14 @@ class ImageCsv:
         return listing.open_files(find(self.root) if self.root else whole.regular(self.path).parent)
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
-        columns = Columns(self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column)
+        columns = Columns(
+            self.path_column,
+            self.label_column,
+            self.site_column,
+            self.patient_column,
+            self.split_column,
+            label_separator=self.label_separator,
+        )
         layout = Layout(delimiter=self.delimiter, encoding=self.encoding)
         return read_rows(self.path, layout, columns, self.classes, problems)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.labels import as_targets, primary_class
 from fedimb.data.problems import Problems
 from fedimb.data.sources.pictures import Pixels
 from fedimb.data.sources.progress import shown
@@ -22,7 +23,8 @@ class ImageRow:
     Attributes:
         place: where a person finds it, for messages.
         name: relative to the root of the files.
-        label: class name.
+        label: class name; of several labels all names in one text.
+        labels: class names where rows may have several; empty where each has one.
         site, patient: None where the source has none. ``patient`` stays in memory: stores hold numbers.
         test: of the official test set; None where the source has none.
     """
@@ -33,12 +35,26 @@ class ImageRow:
     site: str | None = None
     patient: str | None = None
     test: bool | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All its classes, one or more."""
+        return self.labels or (self.label,)
 
 
 def check_classes(kind: str, classes: tuple[str, ...] | None) -> None:
     """Raise ConfigError unless ``classes`` is None or distinct names."""
     if classes is not None and (not classes or len(set(classes)) != len(classes) or not all(classes)):
         raise ConfigError(f"source '{kind}': classes={list(classes)}: give distinct names, at least one")
+
+
+def check_separator(kind: str, separator: str | None, delimiter: str) -> None:
+    """Raise ConfigError unless ``separator`` is None or can part the labels within one field."""
+    if separator is not None and (separator.strip() == "" or separator == delimiter):
+        raise ConfigError(
+            f"source '{kind}': label_separator={separator!r}: give another character than blank and delimiter, as '|'"
+        )
 
 
 def assemble(
@@ -88,17 +104,22 @@ def assemble(
         good = kept
     skipped = problems.settle(len(good))
     _check_classes(title, good, classes)
+    targets = as_targets([row.labels for row in good], classes) if good[0].labels else None
     of_class = {name: c for c, name in enumerate(classes)}
     site_names, sites = _ids([row.site for row in good])
     return SourceData(
         x=x,
-        y=np.array([of_class[row.label] for row in good], dtype=np.int64),
+        y=primary_class(targets)
+        if targets is not None
+        else np.array([of_class[row.label] for row in good], dtype=np.int64),
         class_names=tuple(classes),
         scale=1 / 255,
         sites=sites,
         site_names=site_names,
         patients=_ids([row.patient for row in good])[1],
         official_test=None if good[0].test is None else np.array([row.test for row in good], dtype=np.bool_),
+        task="multiclass" if targets is None else "multilabel",
+        targets=targets,
         skipped=skipped,
     )
 
@@ -124,7 +145,7 @@ def _parted(rows: list[ImageRow], problems: Problems) -> list[ImageRow]:
 
 
 def _check_classes(title: str, rows: list[ImageRow], classes: Sequence[str]) -> None:
-    present = {row.label for row in rows}
+    present = {name for row in rows for name in row.classes}
     if empty := [name for name in classes if name not in present]:
         raise DataError(f"{title}: class '{empty[0]}' has no images; add some, or leave it out of classes")
 

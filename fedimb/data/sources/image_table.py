@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from fedimb.data.labels import check_row
 from fedimb.data.problems import Problems
 from fedimb.data.sources.image_files import clean_name
 from fedimb.data.sources.image_rows import ImageRow
@@ -21,6 +22,7 @@ class Columns:
 
     Args:
         file_setting: the setting that names ``file``, for messages.
+        label_separator: what parts the several labels of a row, as in ``mass|nodule``; None: a row has one.
     """
 
     file: str
@@ -29,6 +31,7 @@ class Columns:
     patient: str | None = "patient"
     split: str | None = "split"
     file_setting: str = "path_column"
+    label_separator: str | None = None
 
     def positions(self, names: tuple[str, ...], path: str) -> dict[str, int]:
         """Role -> index into a row's fields. Raises DataError: a column is not there."""
@@ -49,7 +52,8 @@ def read_rows(
     """(rows in the order of the CSV, class names).
 
     A label is a class's name or, where no class is called by a number, its id. Without ``classes`` they are the labels
-    found, numbers by size. Of a file listed twice the first line counts; none does where the labels differ.
+    found, numbers by size. With ``columns.label_separator`` a row has one label or more. Of a file listed twice the
+    first line counts; none does where the labels differ.
 
     Raises:
         DataError: the CSV as a whole cannot be read, or a label names several classes.
@@ -59,15 +63,24 @@ def read_rows(
     rows = []
     for place, fields in records:
         label = fields[at["label"]] if len(fields) == len(names) else ""
-        if "|" in label and label not in (classes or ()):
-            raise DataError(f"{place}: label '{label}' names several classes; give one class per image")
-        if row := problems.guard(place, partial(_row, place, fields, at, len(names), classes)):
+        if columns.label_separator is None and "|" in label and label not in (classes or ()):
+            raise DataError(
+                f"{place}: label '{label}' names several classes; give one class per image, or label_separator='|'"
+            )
+        if row := problems.guard(place, partial(_row, place, fields, at, len(names), classes, columns.label_separator)):
             rows.append(row)
     rows = _once(rows, problems)
-    return rows, tuple(classes or in_order(row.label for row in rows))
+    return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
 
 
-def _row(place: str, fields: list[str], at: dict[str, int], width: int, classes: Sequence[str] | None) -> ImageRow:
+def _row(
+    place: str,
+    fields: list[str],
+    at: dict[str, int],
+    width: int,
+    classes: Sequence[str] | None,
+    separator: str | None,
+) -> ImageRow:
     if len(fields) != width:
         raise DataError(f"{len(fields)} fields where the table has {width} columns")
     said = {role: fields[i] for role, i in at.items()}
@@ -78,8 +91,17 @@ def _row(place: str, fields: list[str], at: dict[str, int], width: int, classes:
     if "split" in said and said["split"].lower() not in _SPLIT:
         raise DataError(f"split '{said['split']}' is none of train, validation, test")
     test = _SPLIT[said["split"].lower()] if "split" in said else None
-    label = _class(said["label"], classes)
-    return ImageRow(place, name, label, said.get("site"), said.get("patient"), test)
+    row = ImageRow(place, name, "", said.get("site"), said.get("patient"), test)
+    if separator is None:
+        row.label = _class(said["label"], classes)
+        return row
+    parts = [part.strip() for part in said["label"].split(separator)]
+    if "" in parts:
+        raise DataError(f"one of the labels '{said['label']}' is empty")
+    row.labels = tuple(_class(part, classes) for part in parts)
+    check_row(row.labels)
+    row.label = separator.join(sorted(row.labels))
+    return row
 
 
 def _class(label: str, classes: Sequence[str] | None) -> str:

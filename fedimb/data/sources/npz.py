@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, as_ids, labels, values
+from fedimb.data.sources.npz_file import NpzFile, class_ids, labels, values
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -21,12 +21,15 @@ class Npz:
 
     MedMNIST (Yang et al., Scientific Data 10:41, 2023): ``train_images`` [n, 28, 28] or [n, 28, 28, 3] uint8 and
     ``train_labels`` [n, 1], with ``val_*`` and ``test_*`` where there are any; ``test_*`` is the official test set.
+    Labels [n, C] of 0 and 1, C > 1, are several per row (ChestMNIST); a row of zeros is of a class of its own
+    (`fedimb.data.labels.complete`).
     Plain: ``x`` and ``y``. Images may have their channels (1 or 3) last or first.
 
     Args:
         path: the file; see `fedimb.data.paths`.
         validation: val rows join the training rows, or are dropped.
-        class_names: in order of the class ids; None: the ids up to the largest, in any part.
+        class_names: in order of the class ids; None: the ids up to the largest, in any part. Of labels [n, C] the
+            columns' names, and after them perhaps "none".
         on_bad: `fedimb.data.problems`.
     """
 
@@ -43,7 +46,7 @@ class Npz:
         """Read the file.
 
         Raises:
-            DataError: not an .npz, arrays missing or of the wrong shape or type, several labels per row, bad rows.
+            DataError: not an .npz, arrays missing or of the wrong shape or type, bad rows.
         """
         problems = Problems(self.on_bad)
         xs: list[NDArray[Any]] = []
@@ -54,6 +57,13 @@ class Npz:
                 x, good = values(arrays, x_key, problems)
                 y, good = labels(arrays, y_key, good, self.class_names, problems)
                 x = _channels_first(x, f"{self.path} {x_key}")
+                if ys and y.shape[1:] != ys[0].shape[1:]:
+                    first, other = (
+                        "one class id" if one.ndim == 1 else f"{one.shape[1]} columns" for one in (ys[0], y)
+                    )
+                    raise DataError(
+                        f"{self.path} {y_key} has {other} per row and the parts before {first}; give one layout"
+                    )
                 if xs and (
                     x.shape[1:] != xs[0].shape[1:] or x.dtype != xs[0].dtype or y.dtype.kind != ys[0].dtype.kind
                 ):
@@ -63,7 +73,7 @@ class Npz:
                 tests.append(np.full(int(good.sum()), test))
         found, is_test = np.concatenate(ys), np.concatenate(tests)
         skipped = problems.settle(len(found))
-        y, names = as_ids(found, self.class_names)
+        y, targets, names = class_ids(found, self.class_names)
         x = xs[0] if len(xs) == 1 else np.concatenate(xs)
         return SourceData(
             x=x,
@@ -71,6 +81,8 @@ class Npz:
             class_names=names,
             scale=1 / 255 if x.dtype == np.uint8 else 1.0,
             official_test=is_test if is_test.any() else None,
+            task="multiclass" if targets is None else "multilabel",
+            targets=targets,
             skipped=skipped,
         )
 

@@ -2,12 +2,14 @@
 
 import zipfile
 import zlib
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.labels import check_row, complete, none_class
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import regular
 from fedimb.data.sources.table_target import in_order
@@ -83,19 +85,19 @@ def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[Any],
 def labels(
     arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Labels [n], int64 class ids or text, and [n] bool: rows of ``good`` whose label is one. The others are noted.
+    """Labels and [n] bool: rows of ``good`` whose labels can be used. The others are noted.
+
+    Labels are [n], int64 class ids or text, or, where a row may have several, [n, C] uint8 of 0 and 1.
 
     Args:
         class_names: the class list; None: any whole number from 0 on, or any text.
 
     Raises:
-        DataError: several labels per row, or of a type that is neither numbers nor text.
+        DataError: of a type that is neither numbers nor text, or columns that do not fit the class list.
     """
     n, raw = len(good), arrays[key]
     if raw.ndim == 2 and len(raw) == n and raw.shape[1] > 1:
-        raise DataError(
-            f"{arrays.path} {key} is {list(raw.shape)}: several labels per row are not supported; give one per row"
-        )
+        return _several(arrays, key, raw, good, class_names, problems)
     raw = per_row(arrays, key, n)
     if raw.dtype.kind == "U":
         ids: NDArray[Any] = raw
@@ -114,6 +116,34 @@ def labels(
     return ids, good & ~wrong
 
 
+def _several(
+    arrays: NpzFile,
+    key: str,
+    raw: NDArray[Any],
+    good: NDArray[np.bool_],
+    class_names: list[str] | None,
+    problems: Problems,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """`labels` in columns: one class each."""
+    if raw.dtype.kind not in "iubf":
+        raise DataError(f"{arrays.path} {key} is {raw.dtype} {list(raw.shape)}; give 0 and 1, one column per class")
+    names = class_names if class_names is not None else [str(c) for c in range(raw.shape[1])]
+    complete(np.zeros((0, raw.shape[1]), np.uint8), names)  # refuses names that do not fit the columns
+    binary = (raw == 0) | (raw == 1)  # NaN is neither
+    targets = np.where(binary, raw, 0).astype(np.uint8)
+    usable = good & binary.all(axis=1)
+    for row in np.flatnonzero(good & ~usable):
+        c = int(np.flatnonzero(~binary[row])[0])
+        problems.add(f"{arrays.path} {key}[{row}]", f"{raw[row, c].item()!r} in column {c} is neither 0 nor 1")
+    none = none_class(names)
+    if none is not None and none < raw.shape[1]:
+        for row in np.flatnonzero(usable & (targets[:, none] == 1) & (targets.sum(axis=1) > 1)):
+            at = f"{arrays.path} {key}[{row}]"
+            problems.guard(at, partial(check_row, [names[c] for c in np.flatnonzero(targets[row])]))
+            usable[row] = False
+    return targets, usable
+
+
 def per_row(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
     """An array [n]; [n, 1] loses its second axis. DataError on another shape."""
     array = arrays[key]
@@ -122,6 +152,16 @@ def per_row(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
     if array.shape != (n,):
         raise DataError(f"{arrays.path} {key} is {list(array.shape)} beside {n} rows; give one value per row")
     return array
+
+
+def class_ids(
+    found: NDArray[Any], names: list[str] | None
+) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None, tuple[str, ...]]:
+    """Checked labels as `SourceData` wants them: (y, targets or None, class names)."""
+    if found.ndim == 2:
+        return complete(found, names if names is not None else [str(c) for c in range(found.shape[1])])
+    y, class_names = as_ids(found, names)
+    return y, None, class_names
 
 
 def as_ids(found: NDArray[Any], names: list[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:

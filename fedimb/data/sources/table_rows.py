@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from fedimb.data.labels import check_row
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_target import Target, canonical
 from fedimb.errors import DataError, nearest
@@ -12,10 +13,10 @@ _SPLIT = {"train": False, "training": False, "val": False, "validation": False, 
 
 @dataclass(frozen=True)
 class Positions:
-    """Where a file holds what: indexes into a row's fields."""
+    """Where a file holds what: indexes into a row's fields. ``target`` of several columns: class name -> index."""
 
     width: int
-    target: int
+    target: int | dict[str, int]
     features: tuple[int, ...]
     patient: int | None = None
     site: int | None = None
@@ -27,7 +28,7 @@ class Rows:
     """The good rows so far, column by column.
 
     Args:
-        label: the label's rule.
+        label: the label's rule, of a target of one column.
         features: takes the feature columns.
         recordable: site -> canonical labels it can record, for the sites that say so.
         known_sites: the only sites a row may name; None: any.
@@ -37,7 +38,7 @@ class Rows:
     features: FeatureColumns
     recordable: dict[str, set[str]] = field(default_factory=dict)
     known_sites: Sequence[str] | None = None
-    classes: list[str] = field(default_factory=list)
+    classes: list[tuple[str, ...]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
@@ -55,10 +56,14 @@ class Rows:
         """
         if len(fields) != at.width:
             raise DataError(f"{len(fields)} fields where the table has {at.width} columns")
-        raw = fields[at.target]
-        if raw in MISSING:
-            raise DataError("the label is missing" if raw == "" else f"the label is missing ('{raw}')")
-        class_name, label = self.label(raw), canonical(raw)
+        if isinstance(at.target, dict):
+            raw = label = ""
+            names = _flagged(at.target, fields)
+        else:
+            raw = fields[at.target]
+            if raw in MISSING:
+                raise DataError("the label is missing" if raw == "" else f"the label is missing ('{raw}')")
+            names, label = (self.label(raw),), canonical(raw)
         site = self._site(fields[at.site]) if at.site is not None else file_site
         if site in self.recordable and label not in self.recordable[site]:
             said = ", ".join(sorted(self.recordable[site]))
@@ -68,7 +73,7 @@ class Rows:
             raise DataError("the patient id is missing")
         test = _is_test(fields[at.split]) if at.split is not None else False
         self.features.add([fields[i] for i in at.features])
-        self.classes.append(class_name)
+        self.classes.append(names)
         self.labels.append(label)
         self.sites.append(site or "")
         # Hospitals number their patients apart: the same number in two files is two people.
@@ -81,6 +86,18 @@ class Rows:
         if self.known_sites is not None and name not in self.known_sites:
             raise DataError(f"site '{name}' is not in site_names.{nearest(name, self.known_sites)}")
         return name
+
+
+def _flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
+    """The classes whose column says 1."""
+    for name, i in columns.items():
+        if fields[i] in MISSING:
+            raise DataError(f"target '{name}' is missing")
+        if canonical(fields[i]) not in ("0", "1"):
+            raise DataError(f"target '{name}' is '{fields[i]}', neither 0 nor 1")
+    names = tuple(name for name, i in columns.items() if canonical(fields[i]) == "1")
+    check_row(names)
+    return names
 
 
 def _is_test(text: str) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.labels import as_targets, complete, none_class
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.table_features import FeatureColumns
@@ -29,8 +30,9 @@ class TabularCsv:
     Args:
         files: a path, a list of paths (their rows follow each other), or site name -> path: one site per file.
             Relative paths: `fedimb.data.paths`. Columns are matched by name.
-        target: the label's column.
-        classes, target_map, thresholds: the label's rule, see `Target`.
+        target: the label's column; or several columns of 0 and 1, the classes a row may have together. A row of zeros
+            is then of a class of its own (`fedimb.data.labels.complete`).
+        classes, target_map, thresholds: the rule of a label in one column, see `Target`.
         header, columns, delimiter, encoding: see `Layout`.
         drop: columns left out.
         categorical: columns made one-hot, as a list, or column -> categories (null: those found, sorted). A
@@ -51,7 +53,7 @@ class TabularCsv:
     """
 
     files: str | list[str] | dict[str, str]
-    target: str
+    target: str | list[str]
     classes: list[str] | None = None
     target_map: dict[str, str] | None = None
     thresholds: list[float] | None = None
@@ -89,9 +91,22 @@ class TabularCsv:
             raise ConfigError("source 'tabular_csv': files names the sites already; remove site_column")
         if self.site_names is not None and self.site_column is None:
             raise ConfigError("source 'tabular_csv': site_names goes with site_column; remove it")
+        if isinstance(self.target, list):
+            self._check_targets(self.target)
         self._label = Target(self.classes, self.target_map, self.thresholds)
         self._categorical = self.categorical if isinstance(self.categorical, dict) else dict.fromkeys(self.categorical)
         self._marked = not isinstance(self.indicators, bool)
+
+    def _check_targets(self, target: list[str]) -> None:
+        if len(target) < 2 or len(set(target)) < len(target):
+            raise ConfigError(
+                f"source 'tabular_csv': target={target}: give two columns or more, each once, or one name"
+            )
+        for setting in ("classes", "target_map", "thresholds", "label_values", "require_all_classes"):
+            if getattr(self, setting):
+                raise ConfigError(
+                    f"source 'tabular_csv': several target columns are the classes themselves; remove {setting}"
+                )
 
     def fingerprint(self) -> str:
         """Of the files' contents, in order."""
@@ -124,6 +139,9 @@ class TabularCsv:
         assert rows is not None  # files is not empty
         return self._assemble(rows, problems.settle(len(rows)))
 
+    def _targets(self) -> list[str]:
+        return [self.target] if isinstance(self.target, str) else self.target
+
     def _paths(self) -> list[tuple[str | None, str]]:
         if isinstance(self.files, dict):
             return list(self.files.items())
@@ -133,7 +151,7 @@ class TabularCsv:
         for setting in ("drop", "categorical", "missing_values", *(("indicators",) if self._marked else ())):
             for name in getattr(self, setting):
                 column(name, names, setting, path)
-        aside = {self.target, self.patient, self.site_column, self.split_column, *self.drop}
+        aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
         kept = [name for name in names if name not in aside]
         if not kept:
             raise DataError(
@@ -158,7 +176,9 @@ class TabularCsv:
 
         return Positions(
             width=len(names),
-            target=column(self.target, names, "target", path),
+            target=column(self.target, names, "target", path)
+            if isinstance(self.target, str)
+            else {name: column(name, names, "target", path) for name in self.target},
             features=tuple(features),
             patient=position(self.patient, "patient"),
             site=position(self.site_column, "site_column"),
@@ -169,17 +189,26 @@ class TabularCsv:
         table = rows.features.table()
         self.feature_names = table.names
         log.debug("columns of x: %s", ", ".join(table.names))
-        classes = self._label.names(rows.classes)
+        targets: NDArray[np.uint8] | None = None
+        if isinstance(self.target, list):
+            y, targets, known = complete(as_targets(rows.classes, self.target), self.target)
+            classes = list(known)
+        else:
+            found = [name for (name,) in rows.classes]
+            classes = self._label.names(found)
+            y = _ids(found, classes)
         sites = self._sites(rows)
         self._check_sites(rows, classes, sites)
         return SourceData(
             x=table.x,
-            y=_ids(rows.classes, classes),
+            y=y,
             class_names=tuple(classes),
             sites=_ids(rows.sites, sites) if sites else None,
             site_names=tuple(sites),
             patients=np.array(rows.patients, dtype=np.int64) if self.patient else None,
             official_test=np.array(rows.test, dtype=np.bool_) if self.split_column else None,
+            task="multiclass" if targets is None else "multilabel",
+            targets=targets,
             skipped=skipped,
             scaled=table.scaled,
         )
@@ -195,8 +224,10 @@ class TabularCsv:
                 raise DataError(f"label_values names site '{name}'.{nearest(name, sites)}")
         found: dict[str, set[str]] = {site: set() for site in sites or [""]}
         recorded: dict[str, set[str]] = {site: set() for site in found}
-        for site, name, label in zip(rows.sites, rows.classes, rows.labels, strict=True):
-            found[site].add(name)
+        none = none_class(classes)
+        unlabelled = () if none is None else (classes[none],)
+        for site, labels, label in zip(rows.sites, rows.classes, rows.labels, strict=True):
+            found[site].update(labels or unlabelled)
             recorded[site].add(label)
         for site in found:
             if site in rows.recordable:

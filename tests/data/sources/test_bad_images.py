@@ -217,7 +217,11 @@ WHOLES = [
     ),
     ("csv: another encoding", listed((HEAD + GOOD + "ü.png,cat\n").encode("latin-1")), "is not text in utf-8"),
     ("csv: quote left open", listed(HEAD + '"cat/0.png,cat\n'), "im/list.csv row 2: unexpected end of data"),
-    ("csv: several labels", listed(HEAD + GOOD + "a.png,cat|dog\n"), "row 6: label 'cat|dog' names several classes"),
+    (
+        "csv: several labels",
+        listed(HEAD + GOOD + "a.png,cat|dog\n"),
+        "row 6: label 'cat|dog' names several classes; give one class per",
+    ),
     (
         "csv: empty class",
         listed(HEAD + GOOD, classes=["cat", "dog", "eel"]),

@@ -188,7 +188,16 @@ ARRAYS = [
     (Npz, {"x": X[:0], "y": Y[:0]}, {}, "d.npz x is [0, 2, 2]; give rows of values"),
     (Npz, {"x": X.astype(np.int64), "y": Y}, {}, "d.npz x is int64; save it as uint8 (0 to 255) or float32"),
     (Npz, {"x": np.zeros((3, 2, 2, 2), np.uint8), "y": Y}, {}, "d.npz x is [3, 2, 2, 2]; give [n, height, width]"),
-    (Npz, {"x": X, "y": np.eye(3, 4)}, {}, "d.npz y is [3, 4]: several labels per row are not supported"),
+    (Npz, {"x": X, "y": np.eye(3, 4).astype(str)}, {}, "d.npz y is <U32 [3, 4]; give 0 and 1, one column per class"),
+    (Npz, {"x": X, "y": np.eye(3, 4)[None]}, {}, "d.npz y is [1, 3, 4] beside 3 rows"),
+    (Npz, {"x": X, "y": np.eye(3)}, {"class_names": ["a", "b"]}, "class_names has 2 names for 3 columns of labels"),
+    (Npz, {"x": X, "y": np.eye(3)}, {"class_names": list("abcd")}, "give one each, and perhaps 'none' after"),
+    (
+        Npz,
+        {"train_images": X, "train_labels": np.eye(3), "test_images": X, "test_labels": Y},
+        {},
+        "d.npz test_labels has one class id per row and the parts before 3 columns; give one layout",
+    ),
     (Npz, {"x": X, "y": Y.astype("datetime64[s]")}, {}, "d.npz y is datetime64[s]; give class ids as integers"),
     (Npz, {"x": OBJECTS, "y": Y}, {}, "d.npz x holds Python objects, which could run code when read"),
     (Npz, {"x": X, "y": OBJECTS}, {}, "d.npz y holds Python objects"),
@@ -211,6 +220,15 @@ ARRAYS = [
 
 # The same, of row 1 alone: refused by name, or left out.
 ARRAY_ROWS = [
+    (Npz, {"x": X, "y": np.array([[0, 1], [0, 2], [1, 0]])}, {}, "d.npz y[1]: 2 in column 1 is neither 0 nor 1"),
+    (Npz, {"x": X, "y": np.array([[0, 1], [np.nan, 1], [1, 0]])}, {}, "d.npz y[1]: nan in column 0 is neither"),
+    (
+        Npz,
+        {"x": X, "y": np.array([[0, 1], [1, 1], [1, 0]])},
+        {"class_names": ["mass", "No Finding"]},
+        "d.npz y[1]: label 'No Finding' stands beside 'mass': a row has that one alone, or others",
+    ),
+    (EmbeddingsNpz, {"x": F, "y": np.array([[0, 1], [0, -1], [1, 0]])}, {}, "d.npz y[1]: -1 in column 1 is neither"),
     (Npz, {"x": X, "y": np.array([0, -1, 1])}, {}, "d.npz y[1]: label -1 is no class id: give whole numbers from 0 on"),
     (Npz, {"x": X, "y": np.array([0, 0.5, 1])}, {}, "d.npz y[1]: label 0.5 is no class id"),
     (Npz, {"x": X, "y": np.array([0, np.nan, 1])}, {}, "d.npz y[1]: label nan is no class id"),

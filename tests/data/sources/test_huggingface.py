@@ -98,8 +98,6 @@ def test_bad_rows_are_named_or_left_out(saved):
     assert "train[1]: column 'a': inf is not a finite number" in str(caught.value)
     assert "train[2]: the label is missing; " in str(caught.value)
     assert "train[3]: the label is missing" in str(caught.value)
-    with pytest.raises(DataError, match="several labels in one row are not supported"):
-        HuggingFace(path, image=None, features=["a"], label="names").load()
 
 
 @pytest.mark.slow
