@@ -6,7 +6,8 @@ from pathlib import Path
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.run.launch import launch, resume
-from fedimb.run.result import RunResult, load_model
+from fedimb.run.model_file import load_model
+from fedimb.run.result import RunResult
 
 __all__ = ["RunResult", "load_model", "resume", "run"]
 

@@ -129,7 +129,7 @@ def _calibrated(
     result: RunResult, store: Store, rows: np.ndarray, federation: Federation, config: RunConfig, name: str
 ) -> torch.Tensor:
     """Calibrated logits [n, C]. All rows are calibrated together, as a run's test set is."""
-    model = result.model
+    model = result.model.classifier
     parts = [
         forward_batched(model, to_tensors(store, rows[start : start + _CHUNK], federation.scaling)[0])
         for start in range(0, len(rows), _CHUNK)

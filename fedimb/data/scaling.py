@@ -34,6 +34,12 @@ class Scaling:
         return Scaling(np.array(facts["mean"], np.float32), np.array(facts["deviation"], np.float32))
 
 
+def prepared(rows: NDArray[Any], scale: float, scaling: Scaling | None) -> NDArray[np.float32]:
+    """Rows [n, *shape] as a source holds them -> what a model reads, float32: times ``scale``, then ``scaling``."""
+    x = np.asarray(rows, dtype=np.float32) if scale == 1 else np.multiply(rows, np.float32(scale), dtype=np.float32)
+    return x if scaling is None else scaling(x)
+
+
 def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
     """What one client would send: [3, F] number of values present, their sum, their sum of squares."""
     values = np.asarray(x, dtype=np.float64)

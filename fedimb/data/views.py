@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.scaling import Scaling
+from fedimb.data.scaling import Scaling, prepared
 from fedimb.data.store import Store
 from fedimb.errors import DataError, nearest
 
@@ -27,11 +27,7 @@ def to_tensors(store: Store, rows: Rows, scaling: Scaling | None = None) -> "tup
     """
     import torch
 
-    x = np.asarray(store.x[rows], dtype=np.float32)
-    if store.scale != 1:
-        x *= np.float32(store.scale)
-    if scaling is not None:
-        x = scaling(x)
+    x = prepared(store.x[rows], store.scale, scaling)
     if store.targets is not None:
         return torch.from_numpy(x), torch.from_numpy(np.array(store.targets[rows], dtype=np.float32))
     return torch.from_numpy(x), torch.from_numpy(np.array(store.y[rows], dtype=np.int64))

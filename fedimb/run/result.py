@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from fedimb.config.schema import RunConfig
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.intervals import bootstrap_scores, wilson
-from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop
+from fedimb.run.model_file import TrainedModel, load_model, save_model
 from fedimb.run.parts import prior_label
 from fedimb.seeds import Stream, numpy_rng
 
@@ -119,44 +118,6 @@ def write_result(
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model")
 
 
-def save_model(model: Classifier, config: RunConfig, federation: Federation, path: Path) -> None:
-    """``model.safetensors`` and ``model.json``: enough for `load_model` on a machine without the run folder."""
-    path.mkdir(parents=True, exist_ok=True)
-    save_file(parameters_of(model) | buffers_of(model), path / "model.safetensors")
-    description = {
-        "model": config.model,
-        "n_classes": federation.n_classes,
-        "input_shape": list(federation.input_shape),
-        "class_names": list(federation.class_names),
-        "input_scale": federation.store.scale,
-    }
-    (path / "model.json").write_text(json.dumps(description, indent=1) + "\n")
-
-
-def load_model(path: str | Path) -> Classifier:
-    """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
-
-    Raises:
-        FedimbError: no model there.
-    """
-    import torch
-    from safetensors.numpy import load_file
-
-    from fedimb import registry
-
-    folder = Path(path)
-    if (folder / "artifacts" / "model").is_dir():
-        folder = folder / "artifacts" / "model"
-    if not (folder / "model.json").is_file():
-        raise FedimbError(f"{path} holds no model: expected model.json and model.safetensors (is the run finished?)")
-    description = json.loads((folder / "model.json").read_text())
-    given = {"n_classes": description["n_classes"], "input_shape": tuple(description["input_shape"])}
-    args = {k: v for k, v in description["model"].items() if k != "name"}
-    model: Classifier = registry.build("model", description["model"]["name"], given, **args)
-    load_into(model, {k: torch.from_numpy(v) for k, v in load_file(folder / "model.safetensors").items()})
-    return model.eval()
-
-
 @dataclass(frozen=True)
 class RunResult:
     """A finished run, as `fedimb.run` returns it.
@@ -195,8 +156,8 @@ class RunResult:
         return self.rows[0].confusion
 
     @property
-    def model(self) -> Classifier:
-        """The trained global model, in eval mode."""
+    def model(self) -> TrainedModel:
+        """The trained global model, in eval mode; see `fedimb.run.model_file`."""
         return load_model(self.folder)
 
     @classmethod
