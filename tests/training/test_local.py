@@ -1,65 +1,15 @@
+"""Local training does torch's own steps, and calls losses and terms as they are promised to be called."""
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from local_training import Normed, Recorded, fresh, generator, rows, spec, weights
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fedimb.errors import ConfigError, FedimbError
-from fedimb.models.base import Classifier
 from fedimb.models.mlp import MLP
-from fedimb.training.local import forward_batched, has_batch_norm, train_locally
-from fedimb.training.losses.ce import CrossEntropy
-from fedimb.training.samplers.shuffle import Shuffle
-from fedimb.training.spec import TrainSpec
+from fedimb.training.local import forward_batched, train_locally
 from fedimb.training.terms.base import LocalTerm
-
-
-class Normed(Classifier):
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU())
-        self.head = nn.Linear(5, 3)
-
-    def features(self, x):
-        return self.body(x)
-
-
-class Recorded:
-    """A sampler that visits rows in a fixed number per epoch and remembers what it gave."""
-
-    def __init__(self, length=None):
-        self.length, self.orders = length, []
-
-    def epoch(self, labels, generator):
-        length = len(labels) if self.length is None else self.length
-        self.orders.append(torch.randint(len(labels), (length,), generator=generator))
-        return self.orders[-1]
-
-
-def rows(n, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 4, generator=generator), torch.randint(3, (n,), generator=generator)
-
-
-def spec(**changes):
-    base = TrainSpec("train", 7, 4, "sgd", 0.1, 0.0, 0.0, CrossEntropy(), Shuffle())
-    return base.change(**changes)
-
-
-def fresh(kind=MLP, seed=0):
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return MLP(n_classes=3, input_shape=(4,), hidden=[5]) if kind is MLP else kind()
-
-
-def generator(seed=1):
-    return torch.Generator().manual_seed(seed)
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -88,18 +38,6 @@ def test_training_is_torchs_own_step_by_step(name, momentum, decay):
     assert (result.steps, result.examples) == (7, 10)
 
 
-def test_the_last_batch_of_an_epoch_may_be_short():
-    sizes = []
-
-    class Sizes(LocalTerm):
-        def loss(self, model, features, logits, labels):
-            sizes.append(len(labels))
-
-    x, y = rows(9)
-    assert train_locally(fresh(), x, y, spec(steps=7, terms=(Sizes(),)), generator()).steps == 7
-    assert sizes == [4, 4, 1, 4, 4, 1, 4]
-
-
 def test_same_generator_same_bits_and_another_differs():
     x, y = rows(11)
     models = [fresh(), fresh(), fresh()]
@@ -126,74 +64,6 @@ def test_no_steps_train_nothing():
     before = weights(model)
     assert train_locally(model, x, y, spec(steps=0), generator()).steps == 0
     assert torch.equal(before, weights(model))
-
-
-def test_one_row_trains_unless_the_model_has_batch_norm():
-    x, y = rows(1)
-    assert train_locally(fresh(), x, y, spec(steps=3), generator()).steps == 3
-    model = fresh(Normed)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    result = train_locally(model, x, y, spec(steps=3), generator())
-    assert (result.steps, result.examples) == (0, 1)
-    assert np.isnan(result.loss)
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, before[key]), key
-
-
-def batches_seen(n, steps, batch_size, sampler=None, kind=Normed):
-    sizes = []
-
-    class Sizes(LocalTerm):
-        def loss(self, model, features, logits, labels):
-            sizes.append(len(labels))
-
-    x, y = rows(n)
-    local = spec(steps=steps, batch_size=batch_size, terms=(Sizes(),), sampler=sampler or Shuffle())
-    result = train_locally(fresh(kind), x, y, local, generator())
-    assert result.steps == len(sizes)
-    return sizes
-
-
-def test_batch_norm_joins_a_batch_of_one_to_the_one_before_and_keeps_the_epochs():
-    assert batches_seen(9, 6, 4) == [4, 5, 4, 5]
-    assert batches_seen(9, 5, 4) == [4, 5, 4, 5]
-    assert batches_seen(9, 4, 4) == [4, 5, 4]
-    assert batches_seen(10, 6, 4) == [4, 4, 2, 4, 4, 2]
-    assert batches_seen(9, 6, 4, kind=MLP) == [4, 4, 1, 4, 4, 1]
-    assert batches_seen(5, 2, 8) == [5, 5]
-
-
-def test_batch_norm_joins_by_what_the_sampler_gave_and_not_by_the_rows_there_are():
-    assert batches_seen(9, 6, 4, Recorded(6)) == [4, 2, 4, 2, 4, 2]
-    assert batches_seen(8, 6, 4, Recorded(9)) == [4, 5, 4, 5]
-    assert batches_seen(8, 3, 4, Recorded(1)) == []
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(2, 14), st.integers(1, 9), st.integers(2, 6))
-def test_batch_norm_never_meets_one_row_and_whole_epochs_show_every_row(n, epochs, batch_size):
-    sizes = batches_seen(n, epochs * -(-n // batch_size), batch_size)
-    assert min(sizes) >= 2
-    assert sum(sizes) == epochs * n
-
-
-def test_batch_norm_with_batches_of_one_is_refused():
-    x, y = rows(5)
-    with pytest.raises(ConfigError, match=r"local\.batch_size=1 .* GroupNorm"):
-        train_locally(fresh(Normed), x, y, spec(batch_size=1), generator())
-    assert train_locally(fresh(), x, y, spec(batch_size=1), generator()).steps == 7
-
-
-def test_a_sampler_that_chooses_nothing_is_an_error_and_not_a_loop():
-    x, y = rows(5)
-    with pytest.raises(FedimbError, match="Recorded chose none of 5 rows"):
-        train_locally(fresh(), x, y, spec(sampler=Recorded(0)), generator())
-
-
-def test_batch_norm_layers_are_found_wherever_they_are():
-    assert has_batch_norm(Normed())
-    assert has_batch_norm(nn.Sequential(nn.Sequential(nn.BatchNorm2d(3))))
-    assert not has_batch_norm(nn.Sequential(nn.GroupNorm(1, 3), nn.LayerNorm(3)))
 
 
 class Noting(LocalTerm):
