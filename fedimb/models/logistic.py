@@ -1,11 +1,12 @@
 """Multinomial logistic regression: the features are the inputs."""
 
 import math
+from collections.abc import Mapping
 
 from torch import Tensor
 
 from fedimb.models.base import Classifier
-from fedimb.models.heads import Head, build_head
+from fedimb.models.heads import Head, build_head, stacked_head
 from fedimb.registry import register
 
 
@@ -26,3 +27,7 @@ class Logistic(Classifier):
     def features(self, x: Tensor) -> Tensor:
         """Inputs [n, *input_shape] -> the same, flattened [n, d]."""
         return x.flatten(1)
+
+    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """K models at once: parameters [K, *shape] by name, inputs [K, b, *input_shape] -> logits [K, b, n_classes]."""
+        return stacked_head(self.head, parameters, x.flatten(2))

@@ -2,11 +2,12 @@
 
 import itertools
 import math
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from fedimb.models.base import Classifier
-from fedimb.models.heads import Head, build_head
+from fedimb.models.heads import Head, build_head, stacked_head, stacked_linear
 from fedimb.registry import register
 
 
@@ -36,3 +37,12 @@ class MLP(Classifier):
         """Inputs [n, *input_shape] -> [n, hidden[-1]]."""
         out: Tensor = self.body(x)
         return out
+
+    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """K models at once: parameters [K, *shape] by name, inputs [K, b, *input_shape] -> logits [K, b, n_classes]."""
+        out = x.flatten(2)
+        for name, layer in self.body.named_children():
+            if isinstance(layer, nn.Linear):
+                weight, bias = parameters[f"body.{name}.weight"], parameters[f"body.{name}.bias"]
+                out = stacked_linear(out, weight, bias).relu()
+        return stacked_head(self.head, parameters, out)

@@ -1,5 +1,7 @@
 """Optimisers of the local loop: SGD by hand on whole parameter lists (no per-parameter Python), Adam from torch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,12 @@ class SGD:
     def __init__(self, parameters: list[Tensor], lr: float, momentum: float, weight_decay: float) -> None:
         self.parameters, self.lr, self.momentum, self.weight_decay = parameters, lr, momentum, weight_decay
         self._velocity: list[Tensor] | None = None
+
+    def narrow(self, parameters: list[Tensor]) -> None:
+        """Go on with the first clients alone of parameters stacked [K, *shape]."""
+        self.parameters = parameters
+        if self._velocity is not None:
+            self._velocity = [v[: len(p)] for v, p in zip(self._velocity, parameters, strict=True)]
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> None:
@@ -34,7 +42,17 @@ class Adam:
 
     def __init__(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
         self.parameters = parameters
-        self._adam = torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, foreach=True)
+        self._settings: dict[str, Any] = {"lr": lr, "weight_decay": weight_decay, "foreach": True}
+        self._adam = torch.optim.Adam(parameters, **self._settings)
+
+    def narrow(self, parameters: list[Tensor]) -> None:
+        """Go on with the first clients alone of parameters stacked [K, *shape]."""
+        moments = [self._adam.state[p] for p in self.parameters]
+        self.parameters, self._adam = parameters, torch.optim.Adam(parameters, **self._settings)
+        for parameter, state in zip(parameters, moments, strict=True):
+            if state:
+                kept = {key: value[: len(parameter)] for key, value in state.items() if key != "step"}
+                self._adam.state[parameter] = {"step": state["step"], **kept}
 
     def step(self, gradients: list[Tensor]) -> None:
         """Update the parameters in place from their gradients."""

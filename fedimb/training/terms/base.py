@@ -21,7 +21,9 @@ def trained_model(content: RecordDict) -> str:
 class LocalTerm:
     """Override what is needed; the local loop calls each in the order the terms are configured.
 
-    ``stackable`` says whether the term may run on many clients' stacked parameters at once.
+    ``stackable`` says whether one term may serve many clients' stacked parameters [K, *shape] at once, all of which
+    start from the same weights: it uses only the parameters in `setup`, and `on_gradients`, treats every element for
+    itself, and accepts in `on_gradients` the first clients alone, as those with fewer steps are done earlier.
     """
 
     stackable = False

@@ -27,7 +27,14 @@ from fedimb.training.terms.base import LocalTerm, trained_model
 _STATE = "term.control_variate"
 
 
-@register("term", "control_variate", stackable=False, sends=(VARIATE,), needs_aggregator="scaffold")
+@register(
+    "term",
+    "control_variate",
+    stackable=False,
+    sends=(VARIATE,),
+    needs_aggregator="scaffold",
+    tasks=("multiclass", "multilabel"),
+)
 class ControlVariate(LocalTerm):
     """Adds c - c_k to every gradient, sends the change of c_k, and keeps c_k at the client (0 before its first round).
 

@@ -22,7 +22,7 @@ from fedimb.training.terms.base import LocalTerm, trained_model
 _STATE = "term.moon"
 
 
-@register("term", "moon", stackable=False)
+@register("term", "moon", stackable=False, tasks=("multiclass", "multilabel"))
 class Moon(LocalTerm):
     """Adds mu times the batch mean of -log(e^{s_g/T} / (e^{s_g/T} + e^{s_p/T})) = softplus((s_p - s_g)/T), where s_g
     and s_p are the cosine similarities of a row's features to those of the received and of the previous local model

@@ -37,5 +37,6 @@ class Proximal(LocalTerm):
     @torch.no_grad()
     def on_gradients(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
         """gradients += mu (w - w^t)."""
-        drift = torch._foreach_sub(parameters, self._start)
+        stacked = [s if s.shape == p.shape else s[: len(p)] for s, p in zip(self._start, parameters, strict=True)]
+        drift = torch._foreach_sub(parameters, stacked)
         torch._foreach_add_(gradients, drift, alpha=self.mu)

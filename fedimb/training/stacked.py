@@ -1,0 +1,238 @@
+"""Local training of many clients at once: one matrix product for all of them where the loop makes one each.
+
+On a small model a step costs more Python than arithmetic. Here K clients' weights are stacked [K, *shape] and their
+batches [K, b, *shape]; a step of all of them costs little more than a step of one. Clients are sorted by their number
+of steps, so that those still training are the first ones; batches shorter than b are filled up with rows of weight 0.
+
+Results: every client is computed as if alone. The width b follows from its own rows and batch size, and a batched
+product's slices do not depend on each other, so who is stacked with whom changes no bit (tested); against the loop,
+batches of full width agree bit by bit in the products and within rounding in the losses' means. Equal to the loop
+within 1e-5 per round. Source: ours; fedjax and pfl-research stack by padding and masking too.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedimb.errors import FedimbError
+from fedimb.models.base import Classifier, buffers_of
+from fedimb.training.local import LocalResult
+from fedimb.training.losses.base import RowLoss
+from fedimb.training.optim import build_optimizer
+from fedimb.training.spec import TrainSpec
+
+BUDGET = 256 * 1024**2
+"""Bytes one stack may take; more clients are trained in several stacks, with the same result."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One client's local training: rows x [n, *shape] float32, labels y [n] int64, what to do, and its generator."""
+
+    x: Tensor
+    y: Tensor
+    spec: TrainSpec
+    generator: torch.Generator
+
+
+Trained = tuple[LocalResult, list[Tensor]]
+"""What `train_locally` returns, and the client's weights in the order of the model's trainable parameters."""
+
+
+def why_not(model: nn.Module, spec: TrainSpec) -> str | None:
+    """Why this training cannot be stacked, or None."""
+    if buffers_of(model):
+        return "the model has buffers (BatchNorm): use norm=group"
+    if any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
+        return "the model has dropout"
+    if not isinstance(spec.loss, RowLoss) or any(p.requires_grad for p in spec.loss.parameters()):
+        return f"the loss {type(spec.loss).__name__} is no RowLoss, or trains parameters of its own"
+    if not all(term.stackable for term in spec.terms):
+        return f"the term {next(type(t).__name__ for t in spec.terms if not t.stackable)} is not stackable"
+    if spec.augmentations:
+        return "augmentations change one client's batch at a time"
+    return None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A client's batches: the rows of each epoch, and the width its batches are filled up to.
+
+    The width is of the client's own making, so that its result depends on nobody else.
+    """
+
+    work: Work
+    epochs: list[Tensor]
+    width: int
+
+    @staticmethod
+    def of(work: Work) -> "_Plan":
+        """The same draws as the loop's, epoch after epoch."""
+        size, left, epochs = work.spec.batch_size, work.spec.steps, []
+        while left > 0:
+            order = work.spec.sampler.epoch(work.y, work.generator)
+            if len(order) == 0:
+                sampler = type(work.spec.sampler).__name__
+                raise FedimbError(f"sampler {sampler} chose none of {len(work.y)} rows; it must choose one")
+            epochs.append(order[: left * size])
+            left -= -(-len(epochs[-1]) // size)
+        longest = max(len(order) for order in epochs)
+        return _Plan(work, epochs, min(size, 1 << (longest - 1).bit_length()))
+
+    def signature(self) -> tuple[Any, ...]:
+        """What clients of one stack must have in common."""
+        spec = self.work.spec
+        parts = [(type(part), repr(sorted(_settings(part).items()))) for part in (spec.loss, *spec.terms)]
+        return (self.width, spec.batch_size, spec.optimizer, spec.lr, spec.momentum, spec.weight_decay, *parts)
+
+
+def train_stacked(model: Classifier, works: Sequence[Work], budget: int = BUDGET) -> list[Trained]:
+    """Train every client from the model's present weights, which stay as they are.
+
+    Args:
+        model: see `why_not`; with a method ``stacked`` (dense models), else computed through torch.func.vmap.
+        works: in any order; the results come in the same order.
+        budget: bytes a stack may take. Memory that runs out halves the stack, not the result.
+
+    Raises:
+        FedimbError: a sampler chose no row.
+    """
+    start = [p.detach() for p in model.parameters() if p.requires_grad]
+    trained: dict[int, Trained] = {}
+    groups: dict[tuple[Any, ...], list[tuple[int, _Plan]]] = {}
+    for i, work in enumerate(works):
+        if len(work.y) == 0 or work.spec.steps == 0:
+            trained[i] = (LocalResult(steps=0, loss=float("nan"), examples=len(work.y)), [p.clone() for p in start])
+        else:
+            plan = _Plan.of(work)
+            groups.setdefault(plan.signature(), []).append((i, plan))
+    for members in groups.values():
+        members.sort(key=lambda member: -member[1].work.spec.steps)
+        plans = [plan for _, plan in members]
+        for part in _parts(plans, start, budget):
+            for (i, _), result in zip(members[part], _train(model, plans[part]), strict=True):
+                trained[i] = result
+    return [trained[i] for i in range(len(works))]
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    return {k: v for k, v in vars(part).items() if not k.startswith("_") and k != "training"}
+
+
+def _parts(plans: Sequence[_Plan], start: Sequence[Tensor], budget: int) -> Iterator[slice]:
+    """Cut plans, sorted by steps, into stacks that fit the budget: weights, gradients and momentum, rows, schedule."""
+    weights = 4 * sum(p.nbytes for p in start)
+    first, used = 0, 0
+    for i, plan in enumerate(plans):
+        size = weights + plan.work.x.nbytes + 12 * plans[first].work.spec.steps * plan.width
+        if i > first and used + size > budget:
+            yield slice(first, i)
+            first, used = i, 0
+        used += size
+    yield slice(first, len(plans))
+
+
+def _train(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
+    try:
+        return _train_stack(model, plans)
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        if len(plans) == 1 or not _out_of_memory(error):
+            raise
+    half = len(plans) // 2
+    return _train(model, plans[:half]) + _train(model, plans[half:])
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
+    """Train one stack: plans of one signature, those with more steps first."""
+    works, width = [plan.work for plan in plans], plans[0].width
+    spec = works[0].spec
+    x, y = torch.cat([w.x for w in works]), torch.cat([w.y for w in works])
+    index, weight = _schedule(plans)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    weights = [p.detach().expand(len(works), *p.shape).clone() for p in model.parameters() if p.requires_grad]
+    for term in spec.terms:
+        term.setup(model, weights)
+    optimizer = build_optimizer(spec.optimizer, weights, spec.lr, spec.momentum, spec.weight_decay)
+    forward, total, ones = _forward(model), torch.zeros(len(works)), torch.ones(len(works))
+    for steps, active in _segments([work.spec.steps for work in works]):
+        leaves = [p[:active].detach().requires_grad_() for p in weights]  # the same memory
+        optimizer.narrow(leaves)
+        loss = _stacked_loss([work.spec.loss for work in works[:active]])
+        for step in steps:
+            picked = index[step, :active]
+            inputs = x.index_select(0, picked.flatten()).view(active, width, *x.shape[1:])
+            logits = forward(dict(zip(names, leaves, strict=True)), inputs)
+            losses = (loss.rows(logits, y[picked]) * weight[step, :active]).sum(1)
+            gradients = list(
+                torch.autograd.grad(losses, leaves, ones[:active], allow_unused=True, materialize_grads=True)
+            )
+            for term in spec.terms:
+                term.on_gradients(leaves, gradients)
+            optimizer.step(gradients)
+            total[:active] += losses.detach()
+    return [
+        (
+            LocalResult(work.spec.steps, float(total[k]) / work.spec.steps, len(work.y)),
+            [p[k] for p in weights],
+        )
+        for k, work in enumerate(works)
+    ]
+
+
+def _schedule(plans: Sequence[_Plan]) -> tuple[Tensor, Tensor]:
+    """Every step's rows: index [steps, K, width] int64 into all clients' rows, and weights in the batch's mean."""
+    size, shape = plans[0].work.spec.batch_size, (plans[0].work.spec.steps, len(plans), plans[0].width)
+    index, weight = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
+    offset = 0
+    for k, plan in enumerate(plans):
+        step = 0
+        for order in plan.epochs:
+            full, rest = divmod(len(order), size)
+            if full:
+                index[step : step + full, k] = order[: full * size].view(full, size) + offset
+                weight[step : step + full, k] = 1 / size
+            if rest:
+                index[step + full, k, :rest] = order[full * size :] + offset
+                weight[step + full, k, :rest] = 1 / rest
+            step += full + (rest > 0)
+        offset += len(plan.work.y)
+    return index, weight
+
+
+def _segments(steps: Sequence[int]) -> Iterator[tuple[range, int]]:
+    """Steps during which the same clients train: (their numbers, how many clients), from steps sorted downwards."""
+    done = 0
+    for active in range(len(steps), 0, -1):
+        if steps[active - 1] > done:
+            yield range(done, steps[active - 1]), active
+            done = steps[active - 1]
+
+
+def _stacked_loss(losses: Sequence[nn.Module]) -> RowLoss:
+    """One loss for the batches of K clients: buffers that differ are stacked [K, 1, C]."""
+    stacked: Any = copy.deepcopy(losses[0]).train()
+    for name, first in losses[0].named_buffers():
+        own = [dict(loss.named_buffers())[name] for loss in losses]
+        if not all(torch.equal(first, other) for other in own):
+            setattr(stacked, name, torch.stack(own)[:, None])
+    return cast(RowLoss, stacked)
+
+
+def _forward(model: Classifier) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """(weights [K, *shape] by name, inputs [K, b, *shape]) -> logits [K, b, C]."""
+    model.train()
+    if (stacked := getattr(model, "stacked", None)) is not None:
+        return cast(Callable[[dict[str, Tensor], Tensor], Tensor], stacked)
+
+    def one(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, weights, (x,))
+
+    return torch.func.vmap(one)
