@@ -8,6 +8,7 @@ nothing is recorded and nothing is ended.
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -76,3 +77,15 @@ def end(recorded: dict[str, str], patience_s: float = 5.0) -> list[int]:
     while any(start_time(pid) == recorded[str(pid)] for pid in alive) and time.monotonic() < deadline:
         time.sleep(0.02)
     return alive
+
+
+def stop(process: "subprocess.Popen[bytes]", marker: str, patience_s: float = 10.0) -> list[int]:
+    """Ask a process to end, then end what it and everything marked (see `marked`) left alive; returns those ids."""
+    started = record(marked(marker))  # before it ends: an orphan is below nobody and may not carry the mark
+    process.terminate()
+    try:
+        process.wait(patience_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    return end(started | record(marked(marker)))

@@ -45,6 +45,8 @@ def launch(config: RunConfig, engine: Engine | None = None, progress: ProgressBa
         ConfigError, DataError: before there is a run folder.
         RunFailed, RunWaiting: see `fedimb.errors`; the run folder stays and can be resumed.
     """
+    if uri := config.tracking.get("uri"):  # absolute: a ServerApp or a later resume works in another folder
+        config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     check_parts(config, federation)
     label = row_label(config, next(iter(config.calibration)))
@@ -131,7 +133,7 @@ def _end_left_over(left: dict[str, Any]) -> None:
 
     A driver that is still alive (this process, or a sweep going on to its other runs) still uses its engine.
     """
-    if any(processes.start_time(int(pid)) == start for pid, start in left.get("driver", {}).items()):
+    if _alive(left.get("driver", {})):
         return
     recorded = dict(left.get("processes", {}))
     temp = left.get("temp_dir")
@@ -142,6 +144,11 @@ def _end_left_over(left: dict[str, Any]) -> None:
         log.warning("ended %d processes the killed run had left behind", len(ended))
     if temp and Path(temp).name.startswith("fedimb-"):
         shutil.rmtree(temp, ignore_errors=True)
+
+
+def _alive(recorded: dict[str, str]) -> dict[str, str]:
+    """Those of the recorded processes that still run."""
+    return {pid: start for pid, start in recorded.items() if processes.start_time(int(pid)) == start}
 
 
 @contextlib.contextmanager
@@ -157,14 +164,11 @@ def _engine(given: Engine | None, config: RunConfig) -> Iterator[Engine]:
 
 
 def _record_processes(folder: RunFolder, engine: Engine) -> None:
-    folder.write_json(
-        "processes.json",
-        {
-            "temp_dir": engine.temp_dir,
-            "driver": processes.record([os.getpid()]),
-            "processes": processes.record(engine.processes()),
-        },
-    )
+    left, temp = folder.read_json("processes.json", {}), engine.temp_dir
+    # In a ServerApp the launcher stays the driver: if it is killed, a resume has to end the ServerApp.
+    launcher = _alive(left.get("driver", {})) if left.get("temp_dir") == temp else {}
+    driver, started = launcher or processes.record([os.getpid()]), processes.record(engine.processes())
+    folder.write_json("processes.json", {"temp_dir": temp, "driver": driver, "processes": started})
 
 
 def _execute(
@@ -179,8 +183,10 @@ def _execute(
         _record_processes(folder, running)  # the head's folder, before anything runs that could be left behind
         job = Job(str(folder.path.absolute()), (folder.path / "config.json").read_text(), config.clients.count)
         if run_elsewhere := getattr(running, "run_elsewhere", None):
-            run_elsewhere(job, progress.skip)
-            return _ended(folder)
+            with _ending(folder, _tracker(folder, config)):
+                run_elsewhere(job, progress.skip)
+                _check_finished(folder)
+            return RunResult.read(folder.path)
         grid = running.grid(job)
         _record_processes(folder, running)
         tracker = _tracker(folder, config)
@@ -189,26 +195,33 @@ def _execute(
         progress.skip(loop.progress.server_round)
         folder.set_status("running")
         tracker.start()
-        try:
+        with _ending(folder, tracker):
             loop.run()
             write_result(folder, config, federation, evaluator, loop)
             folder.set_status("finished")
-        except RunWaiting as error:
-            folder.set_status("waiting", str(error))
-            raise RunWaiting(f"{error}\n  go on with: fedimb run --resume {folder.path}") from None
-        except FedimbError as error:
-            folder.set_status("failed", str(error))
-            raise RunFailed(f"{error}\n  after mending the cause: fedimb run --resume {folder.path}") from error
-        except KeyboardInterrupt:
-            folder.set_status("killed", "interrupted")
-            log.warning("interrupted; go on with: fedimb run --resume %s", folder.path)
-            raise
-        except Exception as error:
-            folder.set_status("failed", f"{type(error).__name__}: {error}")
-            raise
-        finally:
-            tracker.finish()
         return RunResult.read(folder.path)
+
+
+@contextlib.contextmanager
+def _ending(folder: RunFolder, tracker: Tracker) -> Iterator[None]:
+    """Say how a run ended: in its folder, to MLflow, and to the user with the way to go on."""
+    try:
+        yield
+    except RunWaiting as error:
+        folder.set_status("waiting", str(error))
+        raise RunWaiting(f"{error}\n  go on with: fedimb run --resume {folder.path}") from None
+    except FedimbError as error:
+        folder.set_status("failed", str(error))
+        raise RunFailed(f"{error}\n  after mending the cause: fedimb run --resume {folder.path}") from error
+    except KeyboardInterrupt:
+        folder.set_status("killed", "interrupted")
+        log.warning("interrupted; go on with: fedimb run --resume %s", folder.path)
+        raise
+    except Exception as error:
+        folder.set_status("failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        tracker.finish()
 
 
 def go_on(path: Path, engine: Engine) -> RunResult:
@@ -218,21 +231,15 @@ def go_on(path: Path, engine: Engine) -> RunResult:
     return _execute(folder, config, Federation.load(folder.path), engine, None)
 
 
-def _ended(folder: RunFolder) -> RunResult:
-    """How a run that another process executed came out."""
-    status = folder.read_json("status.json") or {}
-    match status.get("status"):
-        case "finished":
-            return RunResult.read(folder.path)
-        case "waiting":
-            raise RunWaiting(str(status.get("reason")))
-        case _:
-            raise RunFailed(str(status.get("reason")))
+def _check_finished(folder: RunFolder) -> None:
+    """Raise what a run that another process executed ended with."""
+    if (status := folder.status()) != "finished":
+        raise (RunWaiting if status == "waiting" else RunFailed)(folder.read_json("status.json")["reason"])
 
 
 def _tracker(folder: RunFolder, config: RunConfig) -> Tracker:
     if config.tracking["name"] == "none":
         return NoTracker()
-    uri = resolve_uri(config.tracking.get("uri"), Path(config.output_dir))
+    uri = resolve_uri(config.tracking.get("uri"), folder.path.parent.parent)  # output_dir, from any working folder
     experiment = config.tracking.get("experiment") or config.study
     return MlflowTracker(folder.path, uri, experiment)
