@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from fedimb import registry
+from fedimb.data.federation import prepare
 from fedimb.data.store import open_store
 
 
@@ -19,9 +20,10 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def toys(monkeypatch):
+def toys():
     """Registrations made in a test end with it: suites over every registered part must not meet toys."""
-    monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    with registry.isolated():
+        yield
 
 
 def _group(name):
@@ -43,3 +45,9 @@ def table():
 @pytest.fixture
 def dirichlet():
     return copy.deepcopy(_group("partition/dirichlet.yaml"))
+
+
+@pytest.fixture
+def federation(digits, dirichlet):
+    """Digits over ten clients that hold out a fifth."""
+    return prepare({**digits, "validation": 0.2}, dirichlet, clients=10, seed=3)

@@ -40,6 +40,12 @@ class Folder:
         (self.path / "status.json").write_text(json.dumps({"status": status}))
 
 
+def runs(uri, experiment="study"):
+    """The runs of an experiment."""
+    client = connect(uri)
+    return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+
+
 @pytest.fixture
 def uri(template, tmp_path):
     return f"sqlite:///{shutil.copy(template, tmp_path / 'mlflow.db')}"

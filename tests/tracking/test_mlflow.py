@@ -1,21 +1,15 @@
+"""A run as MLflow is told it: whole, once, and never in the way of training."""
+
 import logging
 import math
-import shutil
 import time
 
 import pytest
 
-from fedimb.errors import DataError, FedimbError
-from fedimb.tracking import mlflow as tracking
-from fedimb.tracking.lock import locked
+from fedimb.errors import FedimbError
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, sync
 from fedimb.tracking.store import connect
-from tracking.conftest import Folder
-
-
-def runs(uri, experiment="study"):
-    client = connect(uri)
-    return client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+from tracking.conftest import Folder, runs
 
 
 def test_a_run_is_told_whole(folder, uri, points):
@@ -127,43 +121,6 @@ def test_a_resume_that_cut_sent_lines_adds_no_point_twice(folder, uri, points):
     assert points(uri) == {("fedavg", "a"): [(step, float(step)) for step in range(1, 9)]}
 
 
-def test_identical_lines_sent_twice_collapse(folder, uri, points):
-    """The record of the last send was lost: the store keeps one of two identical points."""
-    folder.append(folder.line(1, a=0.1, b=None), folder.line(2, a=1 / 3))
-    MlflowTracker(folder.path, uri, "study").start()
-    before = (folder.path / "tracking.json").read_bytes()
-    MlflowTracker(folder.path, uri, "study").send(force=True)
-    (folder.path / "tracking.json").write_bytes(before)
-    report = sync(folder.path)
-    assert report.sent_points == 3
-    assert points(uri)[("fedavg", "a")] == [(1, 0.1), (2, 1 / 3)]
-    assert len(points(uri)[("fedavg", "b")]) == 1
-
-
-def test_sync_twice_is_once(folder, uri, points):
-    folder.append(*(folder.line(step, a=float(step)) for step in range(50)))
-    folder.status("failed")
-    first = sync(folder.path, uri, "study")
-    told = points(uri)
-    second = sync(folder.path)
-    assert (first.sent_points, second.sent_points) == (50, 0)
-    assert first.runs == second.runs
-    assert points(uri) == told == {("fedavg", "a"): [(step, float(step)) for step in range(50)]}
-    assert runs(uri)[0].info.status == "FAILED"
-
-
-def test_sync_builds_a_removed_database_again(folder, template, tmp_path, points):
-    old, new = tmp_path / "old.db", tmp_path / "new.db"
-    shutil.copy(template, old)
-    shutil.copy(template, new)
-    folder.append(folder.line(1, a=1.0))
-    sync(folder.path, f"sqlite:///{old}", "study")
-    record = folder.path / "tracking.json"
-    record.write_text(record.read_text().replace("old.db", "new.db"))
-    assert sync(folder.path).sent_points == 1
-    assert points(f"sqlite:///{new}") == {("fedavg", "a"): [(1, 1.0)]}
-
-
 def test_resume_shows_the_run_as_running_again(folder, uri):
     folder.status("killed")
     sync(folder.path, uri, "study")
@@ -201,33 +158,6 @@ def test_a_store_that_cannot_be_opened_warns_once_and_training_goes_on(folder, t
     assert str(tmp_path / "file") in caplog.text
     with pytest.raises(FedimbError, match="cannot open the MLflow database"):
         sync(folder.path)
-
-
-def test_damage_is_said_with_its_place(folder, uri):
-    folder.append(folder.line(1, a=1.0), "garbage\n")
-    at = len(folder.line(1, a=1.0))
-    with pytest.raises(DataError, match=rf"metrics\.jsonl at byte {at}: not a line of metrics"):
-        sync(folder.path, uri, "study")
-    (folder.path / "metrics.jsonl").write_text(folder.line(1, row="other", a=1.0))
-    with pytest.raises(DataError, match=r"row 'other' is not in rows\.json"):
-        sync(folder.path, uri, "study")
-    with pytest.raises(DataError, match="not the folder of a fedimb run"):
-        sync(folder.path / "nowhere", uri, "study")
-
-
-def test_sync_beside_a_sender_says_so(folder, uri, monkeypatch):
-    monkeypatch.setattr(tracking, "_WAIT_S", 0.1)
-    with locked(folder.path / "tracking.id", 0), pytest.raises(FedimbError, match="another process holds"):
-        sync(folder.path, uri, "study")
-    assert sync(folder.path, uri, "study").sent_points == 0
-
-
-def test_sync_of_an_untracked_run_uses_its_output_folder(folder, template, tmp_path, points):
-    shutil.copy(template, tmp_path / "mlflow.db")  # <output_dir>/mlflow.db for <output_dir>/<study>/<run>
-    folder.append(folder.line(1, a=1.0))
-    report = sync(folder.path)
-    assert (report.uri, report.experiment) == (f"sqlite:///{tmp_path}/mlflow.db", "study")
-    assert points(report.uri) == {("fedavg", "a"): [(1, 1.0)]}
 
 
 @pytest.mark.slow

@@ -1,0 +1,152 @@
+"""Bad arrays, one by one: where, what, and that skipping leaves out the bad row alone."""
+
+import numpy as np
+import pytest
+
+from fedimb.data.sources.embeddings_npz import EmbeddingsNpz
+from fedimb.data.sources.npz import Npz
+from fedimb.errors import DataError
+
+X = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+
+
+Y = np.array([[0], [1], [1]])
+
+
+F = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+
+WITH_NAN = np.array([[0, 1], [np.nan, 1], [2, 3]], np.float32)
+
+
+OBJECTS = np.array([{"a": 1}, None, 3], dtype=object)
+
+
+# (source, arrays, arguments, what is said)
+ARRAYS = [
+    (Npz, {}, {}, "d.npz holds nothing; give train_images and train_labels, or x and y"),
+    (Npz, {"images": X}, {}, "d.npz holds images; give train_images"),
+    (Npz, {"train_images": X}, {}, "d.npz has no array 'train_labels'"),
+    (Npz, {"x": X}, {}, "d.npz has no array 'y'"),
+    (Npz, {"x": X, "y": Y[:2]}, {}, "d.npz y is [2] beside 3 rows; give one value per row"),
+    (Npz, {"x": X[0, 0], "y": Y}, {}, "d.npz x is [2]; give rows of values"),
+    (Npz, {"x": X[:0], "y": Y[:0]}, {}, "d.npz x is [0, 2, 2]; give rows of values"),
+    (Npz, {"x": X.astype(np.int64), "y": Y}, {}, "d.npz x is int64; save it as uint8 (0 to 255) or float32"),
+    (Npz, {"x": np.zeros((3, 2, 2, 2), np.uint8), "y": Y}, {}, "d.npz x is [3, 2, 2, 2]; give [n, height, width]"),
+    (Npz, {"x": X, "y": np.eye(3, 4).astype(str)}, {}, "d.npz y is <U32 [3, 4]; give 0 and 1, one column per class"),
+    (Npz, {"x": X, "y": np.eye(3, 4)[None]}, {}, "d.npz y is [1, 3, 4] beside 3 rows"),
+    (Npz, {"x": X, "y": np.eye(3)}, {"class_names": ["a", "b"]}, "class_names has 2 names for 3 columns of labels"),
+    (Npz, {"x": X, "y": np.eye(3)}, {"class_names": list("abcd")}, "give one each, and perhaps 'none' after"),
+    (
+        Npz,
+        {"train_images": X, "train_labels": np.eye(3), "test_images": X, "test_labels": Y},
+        {},
+        "d.npz test_labels has one class id per row and the parts before 3 columns; give one layout",
+    ),
+    (Npz, {"x": X, "y": Y.astype("datetime64[s]")}, {}, "d.npz y is datetime64[s]; give class ids as integers"),
+    (Npz, {"x": OBJECTS, "y": Y}, {}, "d.npz x holds Python objects, which could run code when read"),
+    (Npz, {"x": X, "y": OBJECTS}, {}, "d.npz y holds Python objects"),
+    (
+        Npz,
+        {"train_images": X, "train_labels": Y, "test_images": F, "test_labels": Y},
+        {},
+        "d.npz: test_images and test_labels differ from the other parts in shape or type",
+    ),
+    (EmbeddingsNpz, {"x": X, "y": Y}, {}, "d.npz x is uint8 [3, 2, 2]; give float32 [n, d]"),
+    (EmbeddingsNpz, {"y": Y}, {}, "d.npz has no array 'x'. Valid: y."),
+    (EmbeddingsNpz, {"x": F, "y": Y, "class_names": np.array([1, 2])}, {}, "d.npz class_names is int64 [2]; give text"),
+    (EmbeddingsNpz, {"x": F, "y": Y, "sites": F[:, 0]}, {}, "d.npz sites is float32; give site ids"),
+    (EmbeddingsNpz, {"x": F, "y": Y, "sites": Y[:2]}, {}, "d.npz sites is [2] beside 3 rows"),
+    (EmbeddingsNpz, {"x": F, "y": Y}, {"site_names": ["a"]}, "d.npz has site_names and no sites"),
+    (EmbeddingsNpz, {"x": F, "y": Y, "patients": F[:, 0]}, {}, "d.npz patients is float32; give ids"),
+    (EmbeddingsNpz, {"x": F, "y": Y, "test": Y}, {}, "d.npz test is int64; give bool"),
+    (EmbeddingsNpz, {"x": F, "y": Y, "class_names": np.array(["a", "a"])}, {}, "must be distinct"),
+]
+
+
+# The same, of row 1 alone: refused by name, or left out.
+ARRAY_ROWS = [
+    (Npz, {"x": X, "y": np.array([[0, 1], [0, 2], [1, 0]])}, {}, "d.npz y[1]: 2 in column 1 is neither 0 nor 1"),
+    (Npz, {"x": X, "y": np.array([[0, 1], [np.nan, 1], [1, 0]])}, {}, "d.npz y[1]: nan in column 0 is neither"),
+    (
+        Npz,
+        {"x": X, "y": np.array([[0, 1], [1, 1], [1, 0]])},
+        {"class_names": ["mass", "No Finding"]},
+        "d.npz y[1]: label 'No Finding' stands beside 'mass': a row has that one alone, or others",
+    ),
+    (EmbeddingsNpz, {"x": F, "y": np.array([[0, 1], [0, -1], [1, 0]])}, {}, "d.npz y[1]: -1 in column 1 is neither"),
+    (Npz, {"x": X, "y": np.array([0, -1, 1])}, {}, "d.npz y[1]: label -1 is no class id: give whole numbers from 0 on"),
+    (Npz, {"x": X, "y": np.array([0, 0.5, 1])}, {}, "d.npz y[1]: label 0.5 is no class id"),
+    (Npz, {"x": X, "y": np.array([0, np.nan, 1])}, {}, "d.npz y[1]: label nan is no class id"),
+    (Npz, {"x": X, "y": np.array([0, 10**9, 1])}, {}, "d.npz y[1]: label 1000000000 is no class id"),
+    (
+        Npz,
+        {"x": X, "y": np.array([0, 2, 1])},
+        {"class_names": ["a", "b"]},
+        "label 2 is no class id: give whole numbers from 0 to 1",
+    ),
+    (Npz, {"x": WITH_NAN, "y": np.array([0, -1, 1])}, {}, "d.npz x[1]: NaN, infinite or too large for float32"),
+    (Npz, {"x": F.astype(np.float64) * [[1], [1e39], [1]], "y": Y}, {}, "d.npz x[1]: NaN, infinite or too large"),
+    (EmbeddingsNpz, {"x": F, "y": np.array(["a", "", "b"])}, {}, "d.npz y[1]: label '' is empty"),
+    (
+        EmbeddingsNpz,
+        {"x": F, "y": np.array(["a", "c", "b"])},
+        {"class_names": ["a", "b"]},
+        "label 'c' is not in class_names",
+    ),
+    (EmbeddingsNpz, {"x": F * [[1], [0], [1]], "y": Y}, {"l2_normalise": True}, "d.npz x[1]: all zeros"),
+    (EmbeddingsNpz, {"x": F, "y": Y, "sites": np.array([0, -1, 0])}, {}, "d.npz sites[1]: site -1 is not known"),
+    (
+        EmbeddingsNpz,
+        {"x": F, "y": Y, "sites": np.array(["a", "z", "a"])},
+        {"site_names": ["a"]},
+        "sites[1]: site 'z' is not",
+    ),
+]
+
+
+@pytest.fixture
+def npz(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def read(source, arrays, **args):
+        np.savez(tmp_path / "d.npz", **arrays)
+        return source(path="d.npz", **args).load()
+
+    return read
+
+
+@pytest.mark.parametrize(("source", "arrays", "args", "says"), ARRAYS)
+def test_bad_arrays_are_refused(npz, source, arrays, args, says):
+    with pytest.raises(DataError) as caught:
+        npz(source, arrays, **args)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(("source", "arrays", "args", "says"), ARRAY_ROWS)
+def test_a_bad_row_of_an_array_is_named_or_left_out(npz, source, arrays, args, says):
+    with pytest.raises(DataError, match=r"^1 bad row: ") as caught:
+        npz(source, arrays, **args)
+    assert says in str(caught.value)
+    data = npz(source, arrays, **args, on_bad="skip")
+    assert len(data.x) == 2
+    assert says in data.skipped[0]
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04 cut short"])
+def test_what_is_no_npz_is_refused(tmp_path, content):
+    (tmp_path / "d.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"d\.npz is not an \.npz file; write it with numpy\.savez"):
+        Npz(path=str(tmp_path / "d.npz")).load()
+
+
+def test_one_array_and_a_damaged_one_are_refused(tmp_path):
+    np.save(tmp_path / "d.npy", X)
+    with pytest.raises(DataError, match=r"is one array \(\.npy\), not an \.npz file"):
+        Npz(path=str(tmp_path / "d.npy")).load()
+    np.savez(tmp_path / "d.npz", x=X, y=Y)
+    damaged = bytearray((tmp_path / "d.npz").read_bytes())
+    damaged[170] ^= 0xFF  # inside x: its checksum no longer fits
+    (tmp_path / "d.npz").write_bytes(damaged)
+    with pytest.raises(DataError, match=r"x is damaged \(BadZipFile\); copy the file again"):
+        Npz(path=str(tmp_path / "d.npz")).load()
