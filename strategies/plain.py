@@ -6,7 +6,7 @@ from fedimb.registry import register
 from fedimb.strategies.base import Method
 
 
-@register("strategy", "plain")
+@register("strategy", "plain", tasks=("multiclass", "multilabel"))
 class Plain(Method):
     """Runs ``rounds`` training rounds with the inner aggregator."""
 

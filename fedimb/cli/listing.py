@@ -16,7 +16,9 @@ The parts a run is made of, fedimb's own and those of installed packages:
   fedimb list combinations      which parts do not go together, and why
 
 prior    class counts a part needs: 'local' stay at the site, 'global' are summed over all sites
-leaves   what the sites send because of it (x.* is declared in the method's contract, checked at the exit door)"""
+leaves   what the sites send because of it (x.* is declared in the method's contract, checked at the exit door)
+flags    multilabel: serves data with several labels per row too; losses, calibrations, methods, terms and augmentations
+         without it are refused there"""
 
 PLURALS = {
     "strategies": "strategy",
@@ -31,7 +33,7 @@ PLURALS = {
     "partitions": "partition",
 }
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
-_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends")
+_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks")
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 
@@ -159,4 +161,5 @@ def leaves(entry: "Entry") -> str:
 def flags_of(entry: "Entry") -> str:
     """The other flags that are set, in words."""
     flags = {name: value for name, value in entry.flags.items() if value and name not in _SHOWN_ELSEWHERE}
-    return ", ".join(n.replace("_", " ") + ("" if v is True else f" {v}") for n, v in flags.items())
+    shown = [n.replace("_", " ") + ("" if v is True else f" {v}") for n, v in flags.items()]
+    return ", ".join([*shown, *(["multilabel"] if "multilabel" in entry.flags.get("tasks", ()) else [])])

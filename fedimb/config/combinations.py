@@ -11,16 +11,23 @@ from itertools import combinations
 from fedimb import registry
 from fedimb.registry import Entry
 
+TASKS = ("multiclass", "multilabel")
+_SEES_LABELS = ("loss", "calibration", "strategy", "term", "augmentation")
+_IN_WORDS = {"multiclass": "one class per row", "multilabel": "several labels per row"}
 METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Parts that act in one run. ``provenance`` and ``weighting`` are the class prior's; None: not decided yet."""
+    """Parts that act in one run.
+
+    ``provenance`` and ``weighting`` are the class prior's, ``task`` the data's; None: not decided yet.
+    """
 
     parts: tuple[Entry, ...]
     provenance: str | None = None
     weighting: str | None = None
+    task: str | None = None
 
     def having(self, flag: str, *kinds: str) -> list[Entry]:
         """Parts (of these kinds, or of any) that declare the flag."""
@@ -96,6 +103,38 @@ def _term_of_another_aggregator(c: Combination) -> str | None:
     return None
 
 
+def tasks_of(part: Entry) -> tuple[str, ...]:
+    """The tasks a part serves. What sees labels or logits serves ``multiclass`` unless its flag ``tasks`` says more."""
+    served: tuple[str, ...] = part.flags.get("tasks", ("multiclass",) if part.kind in _SEES_LABELS else TASKS)
+    return served
+
+
+def _another_task(c: Combination) -> str | None:
+    for task in (c.task,) if c.task else TASKS:
+        lacking = [part for part in c.parts if task not in tasks_of(part)]
+        if not lacking:
+            return None
+    if c.task is None:
+        return f"{c.parts[0].kind} '{c.parts[0].name}' and the other parts serve no task together"
+    part = lacking[0]
+    fitting = [name for name in registry.names(part.kind) if c.task in tasks_of(registry.get(part.kind, name))]
+    what = f"{part.kind} '{part.name}' is for {' and '.join(tasks_of(part))} data, and these are {c.task}"
+    return f"{what} ({_IN_WORDS[c.task]}); use {' or '.join(fitting) or f'no {part.kind}'}"
+
+
+def _prior_of_one_label_per_row(c: Combination) -> str | None:
+    if c.task != "multilabel" or c.provenance not in ("dp_sum", "estimated") or not (users := c.having("needs_prior")):
+        return None
+    why = {
+        "dp_sum": "its noise is cut for rows of one label: one of several would change several counts",
+        "estimated": "it reads shares of rows, one class each, off the head",
+    }
+    return (
+        f"{users[0].kind} '{users[0].name}' would have class counts from prior.provenance={c.provenance}, and "
+        f"{why[c.provenance]}; set prior.provenance=secure_sum (or clear_sum)"
+    )
+
+
 RULES: tuple[Rule, ...] = (
     _double_correction,
     _prior_missing,
@@ -104,6 +143,8 @@ RULES: tuple[Rule, ...] = (
     _not_linear,
     _two_cycles,
     _term_of_another_aggregator,
+    _another_task,
+    _prior_of_one_label_per_row,
 )
 
 

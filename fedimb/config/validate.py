@@ -63,6 +63,32 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     return config.model_copy(update=checked)
 
 
+def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
+    """Every registered part a validated configuration names."""
+    named = [("source", config.data["source"]["name"]), ("partition", config.partition["name"])]
+    named += [(kind, getattr(config, kind)["name"]) for kind in ("model", "loss", "sampler", "aggregator")]
+    named += [("augmentation", part["name"]) for part in config.local.augmentation]
+    named += [("term", part["name"]) for part in config.aggregator.get("terms") or []]
+    named += [("strategy", name) for name in config.strategy]
+    named += [("calibration", name) for name in config.calibration]
+    return tuple(registry.get(kind, name) for kind, name in named)
+
+
+def check_task(config: RunConfig, task: str) -> None:
+    """Refuse parts that do not serve the data's task: it shows only when the data are read.
+
+    Args:
+        config: validated.
+        task: ``multiclass`` or ``multilabel``.
+
+    Raises:
+        ConfigError: names the part and those that would fit.
+    """
+    prior = config.prior
+    if reason := refusal(Combination(parts_of(config), prior.provenance, prior.weighting, task)):
+        raise ConfigError(f"refused combination: {reason}")
+
+
 def _shaped(raw: dict[str, Any]) -> RunConfig:
     import pydantic
 

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
 from fedimb.config.schema import RunConfig
+from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.models.base import buffers_of, parameters_of
 from fedimb.run.aggregator import Aggregator, chain
@@ -64,6 +65,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     Raises:
         ConfigError: which part, what it met, and what to set instead.
     """
+    check_task(config, federation.task)
     build_model(config, federation.n_classes, federation.input_shape)
     for make in augmentation_makers(config, federation.input_shape):
         make()

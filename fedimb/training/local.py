@@ -58,8 +58,18 @@ def has_batch_norm(model: nn.Module) -> bool:
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
-def train_locally(model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, generator: torch.Generator) -> LocalResult:
+def train_locally(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    spec: TrainSpec,
+    generator: torch.Generator,
+    primary: Tensor | None = None,
+) -> LocalResult:
     """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
+
+    Where rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 the one class per row that
+    samplers, augmentations and `LocalTerm.on_rows` are given; losses and `LocalTerm.loss` get targets.
 
     With an epoch's last batch of one row joined to the one before (BatchNorm models only) an epoch has one step less;
     the number of epochs is kept, so fewer steps are run, and ``LocalResult.steps`` says how many.
@@ -77,13 +87,14 @@ def train_locally(model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, gene
     parameters: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
     trained = parameters + [p for p in spec.loss.parameters() if p.requires_grad]
     optimizer = build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
+    classes = y if primary is None else primary
     for term in spec.terms:
-        term.on_rows(y)
+        term.on_rows(classes)
         term.setup(model, parameters)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
     total, steps, planned = torch.zeros(()), 0, spec.steps
-    batches = _batches(spec.sampler, y, spec.batch_size, has_batch_norm(model), generator)
+    batches = _batches(spec.sampler, classes, spec.batch_size, has_batch_norm(model), generator)
     while planned > 0:
         rows, used = next(batches)
         planned -= used
@@ -91,7 +102,7 @@ def train_locally(model: Classifier, x: Tensor, y: Tensor, spec: TrainSpec, gene
             continue
         labels, inputs = y[rows], x[rows]
         for augment in spec.augmentations:
-            inputs = augment(inputs, labels, x, y, generator)
+            inputs = augment(inputs, classes[rows], x, classes, generator)
         for term in spec.terms:
             term.on_batch(inputs)
         features = model.features(inputs)

@@ -13,7 +13,10 @@ class Sampler(Protocol):
     """Order of visit within one epoch."""
 
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Labels [n] int64 -> positions int64; may be shorter or longer than n and repeat rows."""
+        """Labels [n] int64 -> positions int64; may be shorter or longer than n and repeat rows.
+
+        Of several labels per row each row's primary one is given (`fedimb.data.labels`).
+        """
         ...
 
 
@@ -26,6 +29,8 @@ class Augmentation(Protocol):
         """Batch x [b, *shape] with its labels [b] -> new inputs of the same shape and dtype.
 
         Args:
+            labels: of several per row the primary one; an augmentation for such data is registered with
+                ``tasks=("multiclass", "multilabel")`` and must leave every label true.
             rows, labels_of_rows: all of the client's rows in the view, for augmentations that mix samples.
             generator: every draw comes from it.
         """
@@ -42,7 +47,8 @@ class TrainSpec:
         batch_size: rows per step; the last batch of an epoch may be shorter.
         optimizer: ``sgd`` or ``adam``.
         lr, momentum, weight_decay: its settings (weight decay is L2 on the gradient).
-        loss: module called as ``loss(logits, labels)`` -> scalar; one that sets ``needs_features = True`` is called
+        loss: module called as ``loss(logits, labels)`` -> scalar, labels [n] int64 or, several per row, targets
+            [n, C] float32; one that sets ``needs_features = True`` is called
             with ``features=`` too. Its own parameters, if any, are trained locally and stay local.
         sampler: order of visit.
         terms: local terms, applied in order.

@@ -7,7 +7,7 @@ from fedimb.registry import register
 from fedimb.training.arguments import in_range
 
 
-@register("augmentation", "noise")
+@register("augmentation", "noise", tasks=("multiclass", "multilabel"))
 class Noise:
     """x + std * N(0, 1), element by element, not clipped.
 

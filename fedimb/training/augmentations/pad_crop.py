@@ -9,7 +9,7 @@ from fedimb.training.arguments import in_range
 from fedimb.training.augmentations.images import require_images
 
 
-@register("augmentation", "pad_crop")
+@register("augmentation", "pad_crop", tasks=("multiclass", "multilabel"))
 class PadCrop:
     """Each image shifted by up to ``pad`` pixels in each direction, zeros moving in.
 

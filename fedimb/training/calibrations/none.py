@@ -6,7 +6,14 @@ from fedimb.registry import register
 from fedimb.training.calibrations.base import Calibration, Outputs
 
 
-@register("calibration", "none", adjusts_logits=False, needs_prior=False, changes_head=False)
+@register(
+    "calibration",
+    "none",
+    adjusts_logits=False,
+    needs_prior=False,
+    changes_head=False,
+    tasks=("multiclass", "multilabel"),
+)
 class NoCalibration(Calibration):
     """Returns the logits unchanged."""
 

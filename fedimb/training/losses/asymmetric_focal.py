@@ -1,12 +1,12 @@
 """Asymmetric loss (ASL): one-vs-rest sigmoids in which easy negatives are weighed down harder than positives.
 
-Ridnik et al., "Asymmetric Loss for Multi-Label Classification", ICCV 2021, sections 2.2 to 2.4, on one-hot labels;
-this is the multi-label loss itself, not the softmax variant their code adds for single labels. With p_c = sigmoid(z_c),
-p'_c = max(p_c - margin, 0) and y the label, a row's loss is
--(1 - p_y)^gamma_pos log(p_y) - sum over c != y of (p'_c)^gamma_neg log(1 - p'_c).
+Ridnik et al., "Asymmetric Loss for Multi-Label Classification", ICCV 2021, sections 2.2 to 2.4: for rows with several
+labels, and with one on one-hot targets; not the softmax variant their code adds for single labels. With
+p_c = sigmoid(z_c), p'_c = max(p_c - margin, 0) and Y the row's labels, its loss is
+-sum over y in Y of (1 - p_y)^gamma_pos log(p_y) - sum over c not in Y of (p'_c)^gamma_neg log(1 - p'_c).
 Negatives below the margin are dropped. margin 0 and equal gammas are the binary focal losses of the C one-vs-rest
-problems, summed (Lin et al. 2017, eq. 4); gammas 0 as well, their binary cross-entropies. Predictions take the largest
-logit; the softmax of logits trained so is no calibrated probability.
+problems, summed (Lin et al. 2017, eq. 4); gammas 0 as well, their binary cross-entropies. Of one label per row the
+prediction is the largest logit; neither softmax nor sigmoid of logits trained so is a calibrated probability.
 """
 
 import math
@@ -18,9 +18,10 @@ from torch.nn.functional import logsigmoid
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
 from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.targets import BOTH
 
 
-@register("loss", "asymmetric_focal", adjusts_logits=False, needs_prior=False, stackable=True)
+@register("loss", "asymmetric_focal", adjusts_logits=False, needs_prior=False, stackable=True, tasks=BOTH)
 class AsymmetricFocal(RowLoss):
     """Args:
     gamma_pos: focusing exponent of the label's term, at least 0.
@@ -38,9 +39,12 @@ class AsymmetricFocal(RowLoss):
         self.margin = in_range("asymmetric_focal", "margin", margin, 0, 1, high_allowed=False)
 
     def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...], summed over classes."""
-        label = labels[..., None]
+        """Logits [..., C] float32, targets [..., C] or labels [...] int64 -> loss of each row [...], over classes."""
         log_p, log_rest = logsigmoid(logits), logsigmoid(-logits)
+        if labels.dim() == logits.dim():
+            each = -log_p * (self.gamma_pos * log_rest).exp()
+            return torch.where(labels > 0, each, self._negatives(logits, log_p, log_rest)).sum(-1)
+        label = labels[..., None]
         positive = -log_p.gather(-1, label) * (self.gamma_pos * log_rest.gather(-1, label)).exp()
         negative = self._negatives(logits, log_p, log_rest).scatter(-1, label, 0.0)
         return positive[..., 0] + negative.sum(-1)

@@ -13,7 +13,7 @@ from fedimb.registry import register
 from fedimb.training.terms.base import LocalTerm
 
 
-@register("term", "proximal", stackable=True)
+@register("term", "proximal", stackable=True, tasks=("multiclass", "multilabel"))
 class Proximal(LocalTerm):
     """Args:
     mu: strength, >= 0 and finite.

@@ -9,7 +9,7 @@ from fedimb.config.combinations import Combination, refusal
 
 NAMES = registry.names("loss")
 SHIFTING = {"balanced_softmax", "logit_adjusted", "vs", "ldam", "fedlc"}
-PLAIN = {"ce", "focal", "weighted_ce", "class_balanced", "asymmetric_focal", "poly"}
+PLAIN = {"bce", "weighted_bce", "ce", "focal", "weighted_ce", "class_balanced", "asymmetric_focal", "poly"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,21 @@
+"""Binary cross-entropy: every class against the rest, the baseline where a row may have several labels.
+
+With p_c = sigmoid(z_c) and targets t_c, a row's loss is -sum over c of t_c log p_c + (1 - t_c) log(1 - p_c): the sum,
+so that a class weighs the same however many there are. One label per row is a one-hot target.
+"""
+
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from fedimb.registry import register
+from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.targets import BOTH, targets_of
+
+
+@register("loss", "bce", adjusts_logits=False, needs_prior=False, stackable=True, tasks=BOTH)
+class BinaryCrossEntropy(RowLoss):
+    """Mean over rows of the sum of the classes' binary cross-entropies."""
+
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits [..., C] float32 and targets [..., C] or labels [...] int64 -> loss of each row [...]."""
+        return binary_cross_entropy_with_logits(logits, targets_of(logits, labels), reduction="none").sum(-1)
