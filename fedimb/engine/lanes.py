@@ -14,6 +14,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
+from fedimb.evaluation.confusion import hits_and_support
 from fedimb.records import Arrays, payload_bytes
 
 MAX_LANES = 32
@@ -34,7 +35,8 @@ class Answer:
         metrics: the reply's scalar metrics (``num-examples`` is its weight).
         up_bytes: payload bytes of the whole reply, before reduction.
         usable: whether the aggregator may see it (no error, weight > 0, weight and all arrays finite).
-        hits, support: diagonal and row sums [C] int64 of its confusion matrix, or None; the matrix itself is summed.
+        hits, support: rows found and rows there are of each class [C] int64, by its confusion matrix, or None; the
+            matrix itself is summed.
     """
 
     client: int
@@ -78,7 +80,7 @@ class LaneSum:
                     sums[name] = term
 
     def add_confusion(self, matrix: np.ndarray | None) -> None:
-        """Add a confusion matrix [C, C] int64, in place."""
+        """Add a confusion matrix [C, C] int64, or [C, 2, 2] of several labels per row, in place."""
         if matrix is not None:
             self.confusion = matrix.copy() if self.confusion is None else self.confusion + matrix
 
@@ -141,7 +143,7 @@ def gather(replies: Sequence[tuple[int, Message]], reduce: bool) -> LaneOutcome:
         answer = read_reply(client, reply)
         if names.CONFUSION in answer.content:
             matrix = answer.content.array_records[names.CONFUSION]["matrix"].numpy()
-            answer.hits, answer.support = matrix.diagonal().copy(), matrix.sum(axis=1)
+            answer.hits, answer.support = hits_and_support(matrix)
             total.add_confusion(matrix)
             del answer.content[names.CONFUSION]
         if reduce:
@@ -164,6 +166,34 @@ def run_lane(orders: Sequence[Order], call: Callable[[int, Message], Message], r
         answers += one.answers
         total.add(one.total)
     return LaneOutcome(answers, total)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Work that is quicker for many clients at once, done before their messages are answered one by one.
+
+    Attributes:
+        clients: how many at a time, about; their answers wait in memory.
+        work: does it; the answers must come out the same without it, within rounding.
+    """
+
+    clients: int
+    work: Callable[[Sequence[Order]], None]
+
+
+def run_lanes(
+    lanes: Sequence[Sequence[Order]], call: Callable[[int, Message], Message], reduce: bool, ahead: Ahead | None = None
+) -> list[LaneOutcome]:
+    """Run lanes in order, their clients in order; what can be done for many clients ahead is."""
+    outcomes: list[LaneOutcome] = []
+    while len(outcomes) < len(lanes):
+        group = list(lanes[len(outcomes) :])
+        if ahead is not None:
+            sizes = itertools.accumulate(len(lane) for lane in group)
+            group = group[: max(1, sum(size <= ahead.clients for size in sizes))]
+            ahead.work([order for lane in group for order in lane])
+        outcomes += [run_lane(lane, call, reduce) for lane in group]
+    return outcomes
 
 
 def merge(outcomes: Sequence[LaneOutcome]) -> LaneOutcome:

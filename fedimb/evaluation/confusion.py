@@ -1,13 +1,20 @@
 """Integer confusion matrices: what a client sends, and the only thing every score is computed from.
 
-Rows are true classes, columns predicted ones. Matrices of disjoint samples add, so the sum over clients is
+Rows are true classes, columns predicted ones; where rows have several labels, one table [2, 2] per class
+(`fedimb.evaluation.multilabel`). Matrices of disjoint samples add, so the sum over clients is
 the matrix of the pooled data exactly; averages of per-client macro scores have no such meaning.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from fedimb.evaluation.multilabel import label_confusion
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _class_ids(values: ArrayLike, what: str, n_classes: int) -> NDArray[np.int64]:
@@ -47,6 +54,30 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, n_classes: int) 
         raise ValueError(f"{true.size} labels but {predicted.size} predictions: need one of each per sample")
     pairs = np.bincount(true * n_classes + predicted, minlength=n_classes * n_classes)
     return pairs.astype(np.int64).reshape(n_classes, n_classes)
+
+
+def confusion_of(labels: "Tensor", logits: "Tensor") -> NDArray[np.int64]:
+    """What was predicted of rows, counted: the one place that turns a model's logits into predictions.
+
+    Args:
+        labels: [n] int64 class ids, or [n, C] targets of 0 and 1.
+        logits: [n, C] float32.
+
+    Returns:
+        int64 [C, C] with the largest logit as prediction; or [C, 2, 2], a class predicted where its probability is
+        above .5, that is where its logit is above 0.
+    """
+    if labels.ndim == 2:
+        return label_confusion(labels.numpy(), (logits > 0).numpy())
+    return confusion_matrix(labels.numpy(), logits.argmax(1).numpy(), logits.shape[1])
+
+
+def hits_and_support(matrix: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(rows of each class that were found, rows that have it), int64 [C] each, of [C, C] or [C, 2, 2]."""
+    counts = np.asarray(matrix)
+    if counts.ndim == 3:
+        return counts[:, 1, 1].copy(), counts[:, 1].sum(axis=1)
+    return counts.diagonal().copy(), counts.sum(axis=1)
 
 
 def check_matrix(matrix: ArrayLike) -> NDArray[np.generic]:

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedimb.evaluation.confusion import check_matrix
 from fedimb.evaluation.metrics import score_arrays
+from fedimb.evaluation.ratios import Floats, percentiles
 
-Floats = NDArray[np.float64]
 _CHUNK_CELLS = 4_000_000  # 32 MB of int64 counts at a time: 2,000 resamples of 100 classes would be 160 MB
 
 
@@ -84,14 +84,6 @@ def resample(matrix: ArrayLike, resamples: int, rng: np.random.Generator) -> NDA
     return rng.multinomial(sizes, shares, size=(resamples, len(sizes))).astype(np.int64, copy=False)
 
 
-def _interval(point: float, draws: Floats, level: float) -> tuple[float, float]:
-    defined = draws[~np.isnan(draws)]
-    if np.isnan(point) or defined.size == 0:
-        return float("nan"), float("nan")
-    low, high = np.quantile(defined, [0.5 - level / 2, 0.5 + level / 2])
-    return float(low), float(high)
-
-
 def _chunks(resamples: int, n_classes: int) -> list[int]:
     size = max(1, _CHUNK_CELLS // (n_classes * n_classes))
     return [min(size, resamples - start) for start in range(0, resamples, size)]
@@ -127,7 +119,7 @@ def bootstrap(
     _check_level(level)
     counts = np.asarray(matrix)
     draws = [float(metric(one)) for size in _chunks(resamples, counts.shape[-1]) for one in resample(counts, size, rng)]
-    return _interval(float(metric(counts.astype(np.int64))), np.asarray(draws), level)
+    return percentiles(float(metric(counts.astype(np.int64))), np.asarray(draws), level)
 
 
 def bootstrap_scores(
@@ -150,7 +142,7 @@ def bootstrap_scores(
     point = score_arrays(counts, minority)
     parts = [score_arrays(resample(counts, size, rng), minority) for size in _chunks(resamples, counts.shape[-1])]
     return {
-        name: _interval(float(value), np.concatenate([part[name] for part in parts]), level)
+        name: percentiles(float(value), np.concatenate([part[name] for part in parts]), level)
         for name, value in point.items()
     }
 

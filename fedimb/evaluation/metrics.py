@@ -13,7 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fedimb.evaluation.confusion import check_matrix
+from fedimb.evaluation.confusion import check_matrix, hits_and_support
+from fedimb.evaluation.multilabel import LABEL_SCORES, label_score_arrays
+from fedimb.evaluation.ratios import Floats, mean_defined, minority_ids, ratio
 
 SCORES = (
     "accuracy",
@@ -26,20 +28,7 @@ SCORES = (
     "defined_classes",
 )
 
-Floats = NDArray[np.float64]
 _LONGEST_CLASS_NAME = 100  # MLflow refuses keys over 250 characters; prefixes need room too
-
-
-def _ratio(top: ArrayLike, bottom: ArrayLike) -> Floats:
-    """top / bottom in float64, NaN where bottom is 0."""
-    top, bottom = np.broadcast_arrays(np.asarray(top, np.float64), np.asarray(bottom, np.float64))
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
-
-
-def _mean_defined(values: Floats) -> Floats:
-    """Mean of the last axis over entries that are not NaN; NaN when there are none."""
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
 
 
 def per_class_recall(matrix: ArrayLike) -> Floats:
@@ -55,7 +44,7 @@ def per_class_recall(matrix: ArrayLike) -> Floats:
         ValueError: not a confusion matrix.
     """
     counts = check_matrix(matrix)
-    return _ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
+    return ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
 
 
 def _root(square: ArrayLike) -> Floats:
@@ -70,7 +59,7 @@ def _mcc(counts: NDArray[np.generic]) -> Floats:
     # Rooted apart: the product of two squares of counts would overflow int64 beyond some 50,000 samples.
     spread_true = _root(total * total - (true * true).sum(-1))
     spread_predicted = _root(total * total - (predicted * predicted).sum(-1))
-    return _ratio(top, spread_true * spread_predicted)
+    return ratio(top, spread_true * spread_predicted)
 
 
 def score_arrays(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, Floats]:
@@ -87,12 +76,7 @@ def score_arrays(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, Floats
         ValueError: not a confusion matrix, or a minority class id outside 0..C-1 or given twice.
     """
     counts = check_matrix(matrix)
-    n_classes = counts.shape[-1]
-    rare = [int(c) for c in minority]
-    if wrong := [c for c in rare if not 0 <= c < n_classes]:
-        raise ValueError(f"minority class {wrong[0]} does not exist; class ids go from 0 to {n_classes - 1}")
-    if len(set(rare)) != len(rare):
-        raise ValueError(f"minority classes {rare} name a class twice: each counts once in the mean")
+    rare = minority_ids(minority, counts.shape[-1])
     recall = per_class_recall(counts)
     defined = ~np.isnan(recall)
     some = defined.any(-1)
@@ -100,14 +84,14 @@ def score_arrays(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, Floats
     support, called = counts.sum(-1), counts.sum(-2)
     with np.errstate(divide="ignore"):  # log 0 = -inf is what makes one unfound class a G-mean of 0
         logs = np.log(np.where(defined, recall, 1.0))
-    f1 = np.where(defined, _ratio(2 * hits, support + called), np.nan)
+    f1 = np.where(defined, ratio(2 * hits, support + called), np.nan)
     return {
-        "accuracy": _ratio(hits.sum(-1), support.sum(-1)),
-        "macro_recall": _mean_defined(recall),
-        "minority_recall": _mean_defined(recall[..., rare]),
+        "accuracy": ratio(hits.sum(-1), support.sum(-1)),
+        "macro_recall": mean_defined(recall),
+        "minority_recall": mean_defined(recall[..., rare]),
         "min_class_recall": np.where(some, np.where(defined, recall, np.inf).min(-1), np.nan),
-        "g_mean": np.exp(_ratio(logs.sum(-1), defined.sum(-1))),
-        "macro_f1": _mean_defined(f1),
+        "g_mean": np.exp(ratio(logs.sum(-1), defined.sum(-1))),
+        "macro_f1": mean_defined(f1),
         "mcc": _mcc(counts),
         "defined_classes": defined.sum(-1).astype(np.float64),
     }
@@ -130,17 +114,20 @@ def scores(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, float]:
     ============================ ===========================================================================
 
     Args:
-        matrix: counts [C, C], rows = true class, columns = predicted class.
+        matrix: counts [C, C], rows = true class, columns = predicted class; or [C, 2, 2] of several labels per row.
         minority: class ids of the minority classes; may be empty.
 
     Returns:
-        the names of `SCORES`, in that order, as Python floats; NaN where undefined.
+        the names of `SCORES`, in that order, as Python floats; NaN where undefined. Of several labels per row those
+        of `LABEL_SCORES` (`fedimb.evaluation.multilabel`).
 
     Raises:
         ValueError: see `score_arrays`.
     """
-    counts = check_matrix(matrix)
-    if counts.ndim != 2:
+    counts = np.asarray(matrix)
+    if counts.ndim == 3 and counts.shape[1:] == (2, 2):
+        return {name: float(value) for name, value in label_score_arrays(counts, minority).items()}
+    if check_matrix(counts).ndim != 2:
         raise ValueError(f"scores takes one matrix [C, C]; got {counts.shape} (score_arrays takes stacks)")
     return {name: float(value) for name, value in score_arrays(counts, minority).items()}
 
@@ -160,9 +147,10 @@ def recall_keys(class_names: Sequence[str]) -> list[str]:
     return keys
 
 
-def metric_names(class_names: Sequence[str], prefix: str = "test") -> list[str]:
+def metric_names(class_names: Sequence[str], prefix: str = "test", task: str = "multiclass") -> list[str]:
     """The keys `named_scores` returns, in its order."""
-    return [f"{prefix}/{name}" for name in (*SCORES, *recall_keys(class_names))]
+    names = LABEL_SCORES if task == "multilabel" else SCORES
+    return [f"{prefix}/{name}" for name in (*names, *recall_keys(class_names))]
 
 
 def named_scores(
@@ -171,19 +159,21 @@ def named_scores(
     """`scores` and every class's recall under the names they are logged by.
 
     Args:
-        matrix: counts [C, C].
+        matrix: counts [C, C], or [C, 2, 2] where rows have several labels.
         minority: class ids of the minority classes.
         class_names: C names, by class id.
         prefix: ``test`` for the server's test set, ``client`` for the clients' summed matrices.
 
     Returns:
-        ``test/macro_recall``, ..., ``test/recall/00_<name>``, ...; NaN where undefined.
+        ``test/macro_recall``, ..., ``test/recall/00_<name>``, ...; NaN where undefined. What a matrix cannot tell is
+        absent.
 
     Raises:
         ValueError: as `scores`, or the number of names is not C.
     """
     values = scores(matrix, minority)
-    recall = per_class_recall(matrix)
+    recall = ratio(*hits_and_support(matrix))
     if len(class_names) != recall.size:
         raise ValueError(f"{len(class_names)} class names for a matrix of {recall.size} classes")
-    return dict(zip(metric_names(class_names, prefix), [*values.values(), *recall.tolist()], strict=True))
+    task = "multilabel" if np.ndim(matrix) == 3 else "multiclass"
+    return dict(zip(metric_names(class_names, prefix, task), [*values.values(), *recall.tolist()], strict=True))

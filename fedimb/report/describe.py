@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.federation import Federation
+from fedimb.data.labels import class_counts
 from fedimb.report.matrix import matrix_lines
 from fedimb.report.text import WIDTH, aligned, plain, shorten
 
@@ -31,19 +32,27 @@ def describe(federation: Federation, stream: TextIO | None = None) -> str:
         DataError: the store is damaged or has changed since.
     """
     names = [plain(name, stream) for name in federation.class_names]
-    y = np.asarray(federation.store.y)
-    held_out = _per_class(y, np.concatenate([np.empty(0, np.int64), *federation.validation]), len(names))
-    test = _per_class(y, federation.test, len(names))
-    total = federation.counts.sum(axis=0)
+    aside = np.concatenate([np.empty(0, np.int64), *federation.validation])
+    held_out, test = (federation.store.class_counts(rows) for rows in (aside, federation.test))
+    total, train = federation.counts.sum(axis=0), sum(map(len, federation.train))
     order = head_to_tail(total)
     lines = [
-        f"{federation.n_clients:,} clients, {federation.n_classes:,} classes, {total.sum():,} rows "
-        f"(train {total.sum() - held_out.sum():,}, validation {held_out.sum():,}), test {test.sum():,}",
+        f"{federation.n_clients:,} clients, {federation.n_classes:,} classes, {train + len(aside):,} rows "
+        f"(train {train:,}, validation {len(aside):,}), test {len(federation.test):,}",
         f"imbalance factor {federation.imbalance_factor:.1f}, partition {federation.sha[:12]}",
+        *(_several(total, train + len(aside)) if federation.task == "multilabel" else []),
         "",
         *_class_table(federation, names, order, held_out, test),
         "",
-        *matrix_lines(federation.counts, names, order, federation.minority, "client", client_names(federation, stream)),
+        *matrix_lines(
+            federation.counts,
+            names,
+            order,
+            federation.minority,
+            "client",
+            client_names(federation, stream),
+            _unit(federation.task),
+        ),
         "",
         *_legend(),
     ]
@@ -89,10 +98,12 @@ def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
         text without a final newline; one line per row left out, ten at most.
     """
     names = [plain(name, stream) for name in data.class_names]
-    count = np.bincount(data.y, minlength=len(names))
+    count = class_counts(data.y, data.targets, len(names), slice(None))
     order = head_to_tail(count)
     shape = " x ".join(str(size) for size in data.x.shape[1:])
     lines = [f"{len(data.y):,} rows of {shape} {data.x.dtype}" + (f", times {data.scale:.6g}" * (data.scale != 1))]
+    if data.targets is not None:
+        lines += _several(count, len(data.y))
     if data.scaled is not None:
         missing = int(np.isnan(data.x[:, data.scaled]).sum())
         columns = _number(int(data.scaled.sum()), "column")
@@ -106,11 +117,11 @@ def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
     )
     sites = np.zeros(len(data.y), np.int64) if data.sites is None else data.sites
     labels = ["all"] if data.sites is None else [plain(name, stream) for name in data.site_names]
-    table = np.zeros((len(labels), len(names)), dtype=np.int64)
-    np.add.at(table, (sites, data.y), 1)
-    lines += ["", *_plain_classes(names, order, count)]
+    lines += ["", *_plain_classes(names, order, count, len(data.y))]
     if data.sites is not None:
-        lines += ["", *matrix_lines(table, names, order, (), "site", labels)]
+        of_site = [np.flatnonzero(sites == site) for site in range(len(labels))]
+        table = np.stack([class_counts(data.y, data.targets, len(names), rows) for rows in of_site])
+        lines += ["", *matrix_lines(table, names, order, (), "site", labels, _unit(data.task))]
     if data.skipped:
         lines += [
             "",
@@ -142,8 +153,15 @@ def client_names(federation: Federation, stream: TextIO | None = None) -> list[s
     return [f"{k} {shorten(plain(names[ids[0]], stream), 16)}" if len(ids) else f"{k}" for k, ids in enumerate(found)]
 
 
-def _per_class(y: NDArray[np.int64], rows: NDArray[np.int64], n_classes: int) -> Counts:
-    return np.bincount(y[rows], minlength=n_classes).astype(np.int64)
+def _unit(task: str) -> str:
+    return "labels" if task == "multilabel" else "rows"
+
+
+def _several(total: Counts, rows: int) -> list[str]:
+    """The line that says why the classes sum to more than the rows."""
+    return [
+        f"several labels per row, {total.sum() / max(1, rows):.2f} on average: a row counts for each of its classes"
+    ]
 
 
 def _class_table(
@@ -167,8 +185,8 @@ def _class_table(
     return _folded(head, rows, order)
 
 
-def _plain_classes(names: list[str], order: list[int], count: Counts) -> list[str]:
-    share = count / max(1, int(count.sum()))
+def _plain_classes(names: list[str], order: list[int], count: Counts, n: int) -> list[str]:
+    share = count / n
     rows = {c: [_class_label(c, names), f"{count[c]:,}", f"{share[c]:.1%}"] for c in order}
     return _folded(["class, head to tail", "rows", "share"], rows, order)
 

@@ -18,6 +18,7 @@ def matrix_lines(
     minority: Sequence[int],
     what: str,
     row_names: Sequence[str],
+    unit: str = "rows",
 ) -> list[str]:
     """Rows (clients, sites) x classes from head to tail, with sums; ``.`` is none, ``<`` a minority class.
 
@@ -31,6 +32,7 @@ def matrix_lines(
         minority: class ids.
         what: word for a row.
         row_names: K names.
+        unit: what the sum of a line is of; ``labels`` where a row of data counts for several classes.
 
     Returns:
         lines under 100 columns.
@@ -52,7 +54,7 @@ def matrix_lines(
     for named in (True, False):
         heads = [class_names[c] if named else str(c) for c in range(len(class_names))]
         title = f"{what} \\ class" + ("" if named else " id")
-        left = [[title, "rows", "classes"], *([n, _number(row.sum()), f"{(row > 0).sum():,}"] for n, row in table)]
+        left = [[title, unit, "classes"], *([n, _number(row.sum()), f"{(row > 0).sum():,}"] for n, row in table)]
         columns = {c: [heads[c] + "<" * (c in rare), *(_number(row[c]) for _, row in table)] for c in order}
         kept, middle = _fitting(columns, list(order), WIDTH - max(map(width, aligned(left))))
         if not middle and max(map(width, heads)) <= _NAME:

@@ -7,22 +7,36 @@ from typing import Any, NotRequired, TextIO, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.intervals import bootstrap_scores, wilson
-from fedimb.evaluation.metrics import per_class_recall, scores
+from fedimb.evaluation.metrics import scores
+from fedimb.evaluation.ratios import ratio
 from fedimb.report.groups import QUALITIES, Group, RunRow, group_rows
 from fedimb.report.text import WIDTH, aligned, pad, plain, shorten, width, writable
 from fedimb.seeds import Stream, numpy_rng
 
 MOST_CLASSES = 40
 RESAMPLES = 1000
+_HEADLINE = (
+    "minority_recall",
+    "macro_recall",
+    "min_class_recall",
+    "g_mean",
+    "macro_f1",
+    "macro_precision",
+    "macro_specificity",
+    "mcc",
+    "accuracy",
+)
 
 
 class RunResult(TypedDict):
     """One finished run, as `result_panel` shows it.
 
-    ``train_counts`` [C] are the training samples per class over all clients; ``matrix`` [C, C] is the final
-    round's; ``last_k`` holds mean scores over the last rounds; ``bytes`` is up + down; ``seconds`` is wall
-    time.
+    ``train_counts`` [C] are the training samples per class over all clients; ``matrix`` is the final round's, [C, C],
+    or [C, 2, 2] where rows have several labels; ``last_k`` holds mean scores over the last rounds; ``bytes`` is
+    up + down; ``seconds`` is wall time. ``intervals``: name -> (low, high), instead of those made from the matrix;
+    without them a [C, 2, 2] has none, because it no longer tells which labels stood together.
     """
 
     label: str
@@ -35,6 +49,7 @@ class RunResult(TypedDict):
     seconds: float
     seed: NotRequired[int]
     status: NotRequired[str]
+    intervals: NotRequired[Mapping[str, Sequence[float]]]
 
 
 def _score(value: float) -> str:
@@ -141,7 +156,8 @@ def result_panel(result: RunResult, stream: TextIO | None = None) -> str:
     matrix = np.asarray(result["matrix"])
     train_counts = np.asarray(result["train_counts"])
     n_classes = len(result["class_names"])
-    if matrix.shape != (n_classes, n_classes) or train_counts.shape != (n_classes,):
+    fits = matrix.shape in ((n_classes, n_classes), (n_classes, 2, 2))
+    if not fits or train_counts.shape != (n_classes,):
         raise ValueError(
             f"{n_classes} class names, train counts {train_counts.shape} and matrix {matrix.shape} do not agree"
         )
@@ -153,40 +169,43 @@ def result_panel(result: RunResult, stream: TextIO | None = None) -> str:
         heading += f" ({result.get('status')})"
     cost = f"{_amount(result['bytes'] / 1e6)} MB sent, {_amount(result['seconds'])} s"
     lines = [shorten(heading, WIDTH - 2 - width(cost)) + "  " + cost, ""]
-    lines += _headline(matrix, minority, result["last_k"])
+    lines += _headline(matrix, minority, result["last_k"], result.get("intervals"))
     lines += ["", *_classes(result, matrix, train_counts, minority, stream)]
     return "\n".join(lines)
 
 
-def _headline(matrix: Any, minority: list[int], last_k: Mapping[str, float]) -> list[str]:
-    final = scores(matrix, minority)
-    bounds = bootstrap_scores(matrix, minority, RESAMPLES, numpy_rng(0, Stream.BOOTSTRAP))
+def _headline(
+    matrix: Any, minority: list[int], last_k: Mapping[str, float], given: Mapping[str, Sequence[float]] | None
+) -> list[str]:
+    final, several = scores(matrix, minority), matrix.ndim == 3
+    bounds: Mapping[str, Sequence[float]] = given or {}
+    if not several and not bounds:
+        bounds = bootstrap_scores(matrix, minority, RESAMPLES, numpy_rng(0, Stream.BOOTSTRAP))
     table = [["", "final round", "95 % interval", "last-k mean"]]
-    for name in (
-        "minority_recall",
-        "macro_recall",
-        "min_class_recall",
-        "g_mean",
-        "macro_f1",
-        "mcc",
-        "accuracy",
-    ):
-        low, high = bounds[name] if name != "min_class_recall" else _lowest_class(matrix)
+    for name in _HEADLINE:
+        if name not in final:
+            continue
+        low, high = bounds.get(name, (math.nan, math.nan)) if name != "min_class_recall" else _lowest_class(matrix)
         interval = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
         table.append([name.replace("_", " "), _score(final[name]), interval, _score(last_k.get(name, math.nan))])
     lines = aligned(table)
     if (defined := int(final["defined_classes"])) < len(matrix):
         lines.append(f"{len(matrix) - defined} of {len(matrix)} classes have no test sample: they enter no mean")
+    if (called := int(final.get("predicted_classes", len(matrix)))) < len(matrix):
+        lines.append(f"{len(matrix) - called} of {len(matrix)} classes were never predicted: no precision there")
+    if several and not bounds:
+        lines.append("intervals of means over classes need the test rows: the run's result.json has them")
     return lines
 
 
 def _lowest_class(matrix: Any) -> tuple[float, float]:
     """Wilson's interval of the class found least: bootstrap percentiles of a minimum lie below it."""
-    recall = per_class_recall(matrix)
+    hits, support = hits_and_support(matrix)
+    recall = ratio(hits, support)
     if np.isnan(recall).all():
         return math.nan, math.nan
     worst = int(np.nanargmin(recall))
-    low, high = wilson(matrix[worst, worst], matrix[worst].sum())
+    low, high = wilson(hits[worst], support[worst])
     return float(low), float(high)
 
 
@@ -194,7 +213,7 @@ def _classes(
     result: RunResult, matrix: Any, train_counts: Any, minority: list[int], stream: TextIO | None
 ) -> list[str]:
     full, empty = ("█", "·") if writable("█·", stream) else ("#", ".")
-    hits, support = np.diagonal(matrix), matrix.sum(1)
+    hits, support = hits_and_support(matrix)
     low, high = wilson(hits, support)
     order = np.lexsort((np.arange(len(matrix)), -train_counts)).tolist()
     hidden: list[int] = []

@@ -17,7 +17,7 @@ from fedimb.config.validate import GIVEN
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
 from fedimb.data.views import SETTABLE, ClientData
-from fedimb.evaluation.confusion import confusion_matrix
+from fedimb.evaluation.confusion import confusion_of
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, to_numpy
 from fedimb.run import priors
@@ -159,9 +159,7 @@ class ClientRuntime:
         reply = RecordDict()
         if evaluate and len(context.data.rows("validation")):
             x, y = context.data.tensors("validation")
-            predictions = forward_batched(self.model, x)[1].argmax(1)
-            matrix = confusion_matrix(y.numpy(), predictions.numpy(), self.n_classes)
-            reply[names.CONFUSION] = array_record({"matrix": matrix})
+            reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, forward_batched(self.model, x)[1])})
         spec, halves = self.base_spec(context), self._halves()
         for _, half in reversed(halves):  # innermost first, so an outer method has the last word
             spec = half.train_spec(spec, context)
@@ -173,7 +171,7 @@ class ClientRuntime:
         for term in spec.terms:
             term.receive(context.content, context.state)
         generator = context.generator(Stream.TRAIN)
-        result = train_locally(self.model, x, y, spec, generator)
+        result = train_locally(self.model, x, y, spec, generator, context.data.primary(spec.view))
         for term in spec.terms:
             term.keep(context.state)
         metrics |= {

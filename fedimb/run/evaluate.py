@@ -11,8 +11,10 @@ from fedimb.config.schema import RunConfig
 from fedimb.data.federation import Federation
 from fedimb.data.views import to_tensors
 from fedimb.engine.lanes import LaneOutcome
-from fedimb.evaluation.confusion import confusion_matrix
+from fedimb.evaluation.confusion import confusion_of
+from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import named_scores
+from fedimb.evaluation.multilabel import bootstrap_labels
 from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
 from fedimb.run.parts import build_model
@@ -25,7 +27,8 @@ class Evaluator:
 
     Attributes:
         model: the classifier last scored.
-        matrices: row label -> last confusion matrix [C, C] int64 (rows: true class).
+        matrices: row label -> last confusion matrix [C, C] int64 (rows: true class); [C, 2, 2], one table per class,
+            where rows have several labels.
         labels: row label -> calibration name, in configured order.
     """
 
@@ -39,6 +42,7 @@ class Evaluator:
             for name, args in config.calibration.items()
         }
         self.matrices: dict[str, np.ndarray] = {}
+        self._said: dict[str, np.ndarray] = {}  # of several labels per row: what was predicted of each [n, C]
 
     def __call__(
         self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
@@ -53,11 +57,23 @@ class Evaluator:
         clients = self._client_metrics(outcome)
         metrics = {}
         for row, calibration in self._calibrations.items():
-            predictions = calibration.adjust(outputs).argmax(1)
-            matrix = confusion_matrix(self._y.numpy(), predictions.numpy(), self._federation.n_classes)
-            self.matrices[row] = matrix
+            adjusted = calibration.adjust(outputs)
+            matrix = self.matrices[row] = confusion_of(self._y, adjusted)
+            if self._y.ndim == 2:
+                self._said[row] = (adjusted > 0).numpy()
             metrics[row] = named_scores(matrix, minority, names) | clients
         return metrics
+
+    def intervals(self, row: str, resamples: int, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals of the scores last computed for ``row``, over the test rows.
+
+        Stratified by class, or where rows have several labels by their primary one.
+        """
+        minority = self._federation.minority
+        if row not in self._said:
+            return bootstrap_scores(self.matrices[row], minority, resamples, rng)
+        strata = self._federation.store.y[self._federation.test]
+        return bootstrap_labels(self._y.numpy(), self._said[row], strata, minority, resamples, rng)
 
     def _client_metrics(self, outcome: LaneOutcome | None) -> dict[str, float]:
         if outcome is None or outcome.total.confusion is None:

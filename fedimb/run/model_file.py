@@ -76,6 +76,7 @@ def save_model(model: Classifier, config: RunConfig, federation: Federation, pat
         "n_classes": federation.n_classes,
         "input_shape": list(federation.input_shape),
         "class_names": list(federation.class_names),
+        "task": federation.task,
         "input_scale": federation.store.scale,
         "scaling": federation.scaling.facts() if federation.scaling else None,
     }

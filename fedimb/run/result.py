@@ -11,7 +11,8 @@ import numpy as np
 from fedimb.config.schema import RunConfig
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
-from fedimb.evaluation.intervals import bootstrap_scores, wilson
+from fedimb.evaluation.confusion import hits_and_support
+from fedimb.evaluation.intervals import wilson
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop
@@ -28,7 +29,8 @@ class RowResult:
         label: row label.
         metrics: headline scores, mean of the last k evaluated rounds (``macro_recall``, ``minority_recall``, ...).
         final: the same scores in the final round.
-        confusion: final-round matrix [C, C] int64, rows are true classes.
+        confusion: final-round matrix [C, C] int64, rows are true classes; [C, 2, 2] (class, true, predicted) where
+            rows have several labels.
         intervals: ``name -> [low, high]`` 95 % within-run intervals of the final round (stratified bootstrap).
         recall: per class ``[recall, low, high]`` with Wilson's interval.
     """
@@ -72,9 +74,9 @@ def write_result(
         intervals: dict[str, list[float]] = {}
         if config.evaluation.bootstrap:
             rng = numpy_rng(config.seed, Stream.BOOTSTRAP)
-            drawn = bootstrap_scores(matrix, federation.minority, config.evaluation.bootstrap, rng)
+            drawn = evaluator.intervals(row, config.evaluation.bootstrap, rng)
             intervals = {k: [float(v[0]), float(v[1])] for k, v in drawn.items()}
-        support, hits = matrix.sum(axis=1), matrix.diagonal()
+        hits, support = hits_and_support(matrix)
         low, high = wilson(hits, support)
         recall = [
             [float(h / s) if s else math.nan, float(a), float(b)]
@@ -112,6 +114,7 @@ def write_result(
             },
             "class_names": list(federation.class_names),
             "minority": list(federation.minority),
+            "task": federation.task,
             "seed": config.seed,
         },
     )
@@ -127,11 +130,12 @@ class RunResult:
         rows: one `RowResult` per calibration, in configured order.
         up_bytes, down_bytes: payload over all clients and rounds.
         seconds: wall time of the rounds, engine start excluded.
-        train_counts: rows per class [C] int64 the federation trains on.
+        train_counts: rows that have each class [C] int64 the federation trains on.
         class_names, minority: names by class id, and the minority class ids.
         seed: run seed.
         prior_counts: [C] float64 counts the class prior is made of, as of the last round; None where no part reads
             any, and in a run folder of a version that did not keep them.
+        task: ``multiclass``, or ``multilabel`` where rows have several labels.
     """
 
     folder: Path
@@ -144,6 +148,7 @@ class RunResult:
     minority: tuple[int, ...]
     seed: int
     prior_counts: np.ndarray | None = None
+    task: str = "multiclass"
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -152,7 +157,7 @@ class RunResult:
 
     @property
     def confusion(self) -> np.ndarray:
-        """Final-round confusion matrix of the first row, [C, C] int64."""
+        """Final-round confusion matrix of the first row, [C, C] int64, or [C, 2, 2] (see `RowResult`)."""
         return self.rows[0].confusion
 
     @property
@@ -182,4 +187,5 @@ class RunResult:
             tuple(data["minority"]),
             data["seed"],
             None if prior.get("counts") is None else np.array(prior["counts"], dtype=np.float64),
+            data.get("task", "multiclass"),
         )

@@ -130,7 +130,7 @@ def test_mcc_of_millions_of_samples_does_not_overflow():
         (np.eye(3, dtype=int), [-1], "minority class -1"),
         (np.eye(3, dtype=int), [1, 1], "twice"),
         (np.array([[1.0, math.nan], [0, 1]]), [0], "finite"),
-        (np.zeros((2, 2, 2), int), [0], "score_arrays"),
+        (np.zeros((2, 3, 3), int), [0], "score_arrays"),
         (np.zeros((0, 0), int), [], "shape"),
     ],
 )

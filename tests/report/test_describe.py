@@ -28,7 +28,12 @@ def made(sites=None):
         minority=(2,),
         fingerprint="f",
     )
-    one.__dict__["store"] = SimpleNamespace(y=y, sites=sites, site_names=("Bern", "Zug", "Chur"))
+    one.__dict__["store"] = SimpleNamespace(
+        task="multiclass",
+        class_counts=lambda rows: np.bincount(y[rows], minlength=4),
+        sites=sites,
+        site_names=("Bern", "Zug", "Chur"),
+    )
     return one
 
 
@@ -117,3 +122,25 @@ def test_many_classes_fold(n_classes):
     assert max(map(len, text.splitlines())) < 100
     assert (f"... {n_classes - 40} classes between" in text) == (n_classes > 40)
     assert f"{n_classes - 1} class {n_classes - 1}" in text
+
+
+def test_several_labels_per_row_are_counted_each_and_said():
+    targets = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]], np.uint8)
+    y = np.array([1, 0, 1, 1, 0, 0])
+    sites = {"sites": np.array([0, 0, 0, 1, 1, 1]), "site_names": ("Bern", "Zug")}
+    text = describe_source(source(y=y, task="multilabel", targets=targets, **sites), io.StringIO())
+    lines = [line.split() for line in text.splitlines()]
+    assert "several labels per row, 1.33 on average: a row counts for each of its classes" in text
+    assert ["0", "no", "5", "83.3%"] in lines
+    assert ["1", "yes", "3", "50.0%"] in lines
+    assert ["site", "\\", "class", "labels", "classes", "no", "yes", "maybe"] in lines
+    assert ["Bern", "5", "2", "3", "2", "."] in lines
+
+
+def test_a_federation_of_several_labels_tells_rows_from_labels():
+    one = made()
+    one.store.task = "multilabel"
+    one.counts = COUNTS * 2
+    text = describe(one, io.StringIO())
+    assert text.startswith("3 clients, 4 classes, 64 rows (train 54, validation 10), test 6\n")
+    assert "several labels per row, 2.00 on average" in text

@@ -1,0 +1,169 @@
+"""Several labels per row: one table of two by two per class, and the scores and intervals that derive from them.
+
+A table counts rows by what is true of the class (0, 1) and what was predicted (0, 1). Tables of disjoint rows add, so
+the sum over clients is exactly that of the pooled rows. Scores that need to know which class was taken for which
+(accuracy, the Matthews coefficient of many classes) do not exist here: they are absent, never 0.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fedimb.evaluation.ratios import Floats, mean_defined, minority_ids, percentiles, ratio
+
+LABEL_SCORES = (
+    "macro_recall",
+    "minority_recall",
+    "min_class_recall",
+    "g_mean",
+    "macro_f1",
+    "macro_precision",
+    "macro_specificity",
+    "defined_classes",
+    "predicted_classes",
+)
+
+_CHUNK_CELLS = 4_000_000  # as in `intervals`: 32 MB of int64 at a time
+
+
+def label_confusion(targets: ArrayLike, predictions: ArrayLike) -> NDArray[np.int64]:
+    """Count (true, predicted) for each class on its own. Source: ours.
+
+    Args:
+        targets: 0 and 1 (or bool), shape [n, C]; n may be 0.
+        predictions: likewise.
+
+    Returns:
+        int64 [C, 2, 2]: class, true 0 or 1, predicted 0 or 1; each class's four counts sum to n.
+
+    Raises:
+        ValueError: shapes that differ or are not [n, C], or values other than 0 and 1.
+    """
+    true, predicted = np.asarray(targets), np.asarray(predictions)
+    if true.ndim != 2 or true.shape != predicted.shape or true.shape[1] == 0:
+        raise ValueError(f"targets {true.shape} and predictions {predicted.shape} must both be [n, C]")
+    if not (np.isin(true, (0, 1)).all() and np.isin(predicted, (0, 1)).all()):
+        raise ValueError("targets and predictions must be 0 or 1 (probabilities? compare them with .5 first)")
+    yes, said = true.astype(bool), predicted.astype(bool)
+    hits, found, called = (yes & said).sum(0), yes.sum(0), said.sum(0)
+    return _tables(hits, found, called, np.int64(len(true)))
+
+
+def _tables(hits: ArrayLike, positives: ArrayLike, called: ArrayLike, rows: ArrayLike) -> NDArray[np.int64]:
+    """[..., C] counts each -> [..., C, 2, 2]."""
+    hits, positives, called = (np.asarray(part, np.int64) for part in (hits, positives, called))
+    true_negative = np.asarray(rows, np.int64) - positives - called + hits
+    cells = [true_negative, called - hits, positives - hits, hits]
+    return np.stack(cells, axis=-1).reshape(*hits.shape, 2, 2)
+
+
+def check_tables(tables: ArrayLike) -> NDArray[np.int64]:
+    """The tables as int64 [..., C, 2, 2].
+
+    Raises:
+        ValueError: another shape, or counts that are not integers of at least 0.
+    """
+    counts = np.asarray(tables)
+    if counts.ndim < 3 or counts.shape[-2:] != (2, 2) or counts.shape[-3] == 0:
+        raise ValueError(f"tables of several labels have shape [C, 2, 2]; got {counts.shape}")
+    if counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise ValueError("tables of several labels hold integers of at least 0")
+    return counts.astype(np.int64)
+
+
+def label_score_arrays(tables: ArrayLike, minority: Sequence[int]) -> dict[str, Floats]:
+    """Every score of `LABEL_SCORES`, for one or a stack of tables. With a class's true positives TP and so on:
+
+    ============================ ===========================================================================
+    macro_recall                 mean of TP / (TP + FN) over the classes with a positive row, the defined ones
+    minority_recall              the same over the minority classes, the headline; NaN if none is defined
+    min_class_recall             lowest recall of a defined class
+    g_mean                       mean over defined classes of sqrt(recall * specificity): each class is a problem of
+                                 its own here, and one that is never found costs its share and no more
+    macro_f1                     mean over defined classes of 2 TP / (2 TP + FP + FN)
+    macro_precision              mean of TP / (TP + FP) over the classes predicted at least once
+    macro_specificity            mean of TN / (TN + FP) over the classes that not every row has
+    defined_classes              classes with a positive row
+    predicted_classes            classes predicted at least once: what macro_precision is over
+    ============================ ===========================================================================
+
+    Args:
+        tables: integers [..., C, 2, 2].
+        minority: class ids; may be empty.
+
+    Returns:
+        float64 [...] each; NaN where undefined.
+
+    Raises:
+        ValueError: see `check_tables`; a minority class id that does not exist or is given twice.
+    """
+    counts = check_tables(tables)
+    rare = minority_ids(minority, counts.shape[-3])
+    hits, missed = counts[..., 1, 1], counts[..., 1, 0]
+    false, rejected = counts[..., 0, 1], counts[..., 0, 0]
+    recall, specificity = ratio(hits, hits + missed), ratio(rejected, rejected + false)
+    defined = ~np.isnan(recall)
+    # A class that every row has cannot be refused wrongly: its recall says all there is.
+    balanced = np.sqrt(recall * np.where(np.isnan(specificity), recall, specificity))
+    lowest = np.where(defined, recall, np.inf).min(-1)
+    return {
+        "macro_recall": mean_defined(recall),
+        "minority_recall": mean_defined(recall[..., rare]),
+        "min_class_recall": np.where(np.isinf(lowest), np.nan, lowest),
+        "g_mean": mean_defined(balanced),
+        "macro_f1": mean_defined(np.where(defined, ratio(2 * hits, 2 * hits + false + missed), np.nan)),
+        "macro_precision": mean_defined(ratio(hits, hits + false)),
+        "macro_specificity": mean_defined(specificity),
+        "defined_classes": defined.sum(-1).astype(np.float64),
+        "predicted_classes": (hits + false > 0).sum(-1).astype(np.float64),
+    }
+
+
+def bootstrap_labels(
+    targets: ArrayLike,
+    predictions: ArrayLike,
+    strata: ArrayLike,
+    minority: Sequence[int],
+    resamples: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals of `LABEL_SCORES` by a stratified bootstrap of whole rows (Efron 1979).
+
+    It needs the rows: tables of two by two no longer tell which labels stood together, and classes drawn each for
+    itself would make means over classes look surer than they are.
+
+    Args:
+        targets, predictions: as for `label_confusion`, n >= 1.
+        strata: [n] integers, rows drawn among each other: their primary class, so that a rare class keeps its rows.
+        minority: class ids.
+        resamples: B, at least 1.
+        rng: the generator drawn from.
+        level: confidence level.
+
+    Returns:
+        {score: (low, high)}; NaN, NaN where the score itself is undefined. Resamples on which it is are left out.
+
+    Raises:
+        ValueError: see `label_confusion` and `label_score_arrays`; resamples below 1, a level outside (0, 1).
+    """
+    if resamples < 1 or not 0 < level < 1:
+        raise ValueError(f"give at least 1 resample and a level between 0 and 1; got {resamples} and {level}")
+    true, said = np.asarray(targets).astype(np.float64), np.asarray(predictions).astype(np.float64)
+    point = label_score_arrays(label_confusion(targets, predictions), minority)
+    groups = [np.flatnonzero(np.asarray(strata) == group) for group in np.unique(strata)]
+    parts = []
+    size = max(1, _CHUNK_CELLS // max(1, len(true)))
+    for start in range(0, resamples, size):
+        drawn = min(size, resamples - start)
+        times = np.zeros((drawn, len(true)))
+        for rows in groups:
+            times[:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=drawn)
+        # Whole numbers far below 2^53: the products are exact.
+        tables = _tables(times @ (true * said), times @ true, times @ said, np.int64(len(true)))
+        parts.append(label_score_arrays(tables, minority))
+    return {
+        name: percentiles(float(value), np.concatenate([part[name] for part in parts]), level)
+        for name, value in point.items()
+    }
