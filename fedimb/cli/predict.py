@@ -22,7 +22,8 @@ label) and OUT.card.md: what the model was trained on and how far it can be trus
   fedimb predict la_post-s0 new.npz --calibration la_post --out new.csv
 
 A file of the kind the run was trained on is read with the run's own settings (column names, image size). The data's
-class names must be the run's, in the same order. Scores are the softmax of the calibrated logits."""
+class names must be the run's, in the same order. Scores are the softmax of the calibrated logits. Where rows have
+several labels each score is a probability of its own, and the labels are those above .5."""
 
 BY_SUFFIX = {
     ".npz": ("npz",),
@@ -75,14 +76,19 @@ def predict_command(args: argparse.Namespace) -> int:
 def _say_how_well(scored: "Scored", result: "RunResult") -> None:
     from fedimb.evaluation.confusion import confusion_matrix
     from fedimb.evaluation.metrics import scores
+    from fedimb.evaluation.multilabel import label_confusion
 
-    known = scored.labels >= 0
+    known = scored.labels.reshape(len(scored.labels), -1).min(axis=1) >= 0
     if known.any():
-        matrix = confusion_matrix(scored.labels[known], scored.predicted[known], len(result.class_names))
-        found = scores(matrix, result.minority)
+        true, said = scored.labels[known], scored.predicted[known]
+        n = len(result.class_names)
+        found = scores(
+            label_confusion(true, said) if scored.several else confusion_matrix(true, said, n), result.minority
+        )
         shown = [
             f"{name.replace('_', ' ')} {'n/a' if found[name] != found[name] else format(found[name], '.3f')}"
-            for name in ("macro_recall", "minority_recall", "accuracy")
+            for name in ("macro_recall", "minority_recall", "macro_specificity", "accuracy")
+            if name in found
         ]
         print(f"against the labels: {', '.join(shown)}")
 
@@ -162,6 +168,8 @@ def _from_yaml(path: Path) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+    if isinstance(content, dict) and isinstance(content.get("data"), dict):
+        content = content["data"]  # one that chooses a model too, as configs/data/cifar10.yaml
     found = content.get("source", content) if isinstance(content, dict) else None
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
         raise ConfigError(f"{path} names no source: write source: {{name: npz, path: new.npz}}")

@@ -116,7 +116,8 @@ def _group(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(group, dict):
         raise ConfigError(f"{path} holds no mapping: write it as configs/data/digits.yaml")
-    return group
+    inner = group.get("data")  # one that chooses a model too, as configs/data/cifar10.yaml
+    return inner if isinstance(inner, dict) else group
 
 
 def cut(group: dict[str, Any]) -> str:

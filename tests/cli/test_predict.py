@@ -215,9 +215,11 @@ def test_the_suffix_chooses_the_source(toy, monkeypatch, tmp_path, run):
 def test_a_yaml_or_settings_name_the_source(tmp_path, run):
     (tmp_path / "a.yaml").write_text("# @package data\nsource: {name: npz, path: x.npz}\ntest: {name: official}\n")
     (tmp_path / "b.yml").write_text("name: npz\npath: x.npz\n")
+    (tmp_path / "c.yaml").write_text("defaults: [{override /model: mlp}]\ndata: {source: {name: npz, path: x.npz}}\n")
     wanted = {"name": "npz", "path": "x.npz"}
     assert predict.source_of([str(tmp_path / "a.yaml")], None, run) == wanted
     assert predict.source_of([str(tmp_path / "b.yml")], None, run) == wanted
+    assert predict.source_of([str(tmp_path / "c.yaml")], None, run) == wanted
     assert predict.source_of([], ["name=npz", "path=x.npz", "size=3"], run) == wanted | {"size": 3}
     assert predict.source_of([], None, run) is None
 

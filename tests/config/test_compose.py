@@ -46,6 +46,18 @@ def test_a_wrong_word_is_answered_in_one_line(word: str) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_a_data_set_may_choose_what_suits_it_and_the_command_line_wins() -> None:
+    plain, images = compose([]), compose(["data=cifar10"])
+    assert (plain["model"]["name"], plain["local"]["lr"]) == ("mlp", 0.4)
+    assert (images["model"]["name"], images["local"]["lr"], images["local"]["momentum"]) == ("cnn4conv", 0.05, 0.9)
+    assert images["data"].keys() == plain["data"].keys()
+    assert images.keys() == plain.keys()
+    for words in (["model=mlp", "data=cifar10"], ["data=cifar10", "model=mlp"]):
+        given = compose(["local.lr=0.3", *words])
+        assert given["model"] == plain["model"]
+        assert (given["local"]["lr"], given["local"]["momentum"]) == (0.3, 0.9)
+
+
 def test_an_unknown_option_lists_the_valid_ones() -> None:
     with pytest.raises(
         ConfigError, match=r"^no sampler 'shufle'\. Did you mean 'shuffle'\? Valid: .*shuffle"

@@ -24,7 +24,8 @@ REFUSED = [
     (["clients.participation=1.5"], "clients.participation=1.5: expected at most 1.0"),
     (["clients.dropout=1"], "clients.dropout=1: expected less than 1.0"),
     (["clients.deadline_s=soon"], "clients.deadline_s='soon': expected a number"),
-    (["local.lr=nan"], "aggregator.terms.0.mu=nan: expected a finite number"),
+    (["local.lr=nan"], "local.lr=nan: expected a finite number"),
+    (["aggregator.terms=[{name: toypull, mu: nan}]"], "aggregator.terms.0.mu=nan: expected a finite number"),
     (["local.lr=true"], "local.lr=True: expected a number"),
     (["clients=3"], "clients=3: expected a mapping of settings, one by one: key.setting=value"),
     (

@@ -87,6 +87,8 @@ def test_a_data_group_is_read_and_cut(tmp_path, digits):
     name, data, group = read(str(file))
     assert (name, len(data.y), group) == ("digits", 1797, digits)
     assert cut(group).startswith("cut with seed 0: 600 rows to test, 305 to train (0 of them for validation)")
+    file.write_text(yaml.safe_dump({"defaults": [{"override /model": "mlp"}], "data": digits, "local": {"lr": 0.1}}))
+    assert read(str(file))[2] == digits
     with pytest.raises(DataError, match=r"n_max that works"):
         cut({**digits, "n_max": 5000})
     with pytest.raises(ConfigError, match="write settings there"):
