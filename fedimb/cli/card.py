@@ -4,8 +4,12 @@ import math
 import time
 from collections.abc import Sequence
 
+import numpy as np
+
 import fedimb
 from fedimb.cli.scoring import Scored
+from fedimb.evaluation.confusion import hits_and_support
+from fedimb.evaluation.ratios import ratio
 from fedimb.run.assemble import needs_counts
 from fedimb.run.folder import RunFolder
 from fedimb.run.result import RowResult, RunResult
@@ -68,7 +72,8 @@ def _heading(result: RunResult, scored: Scored) -> list[str]:
 
 
 def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
-    names = ("minority_recall", "macro_recall", "min_class_recall", "accuracy")
+    wanted = ("minority_recall", "macro_recall", "min_class_recall", "macro_precision", "macro_specificity", "accuracy")
+    names = [name for name in wanted if name in row.final]
     rows = [
         [
             name.replace("_", " "),
@@ -81,11 +86,14 @@ def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
     last = scored.config.evaluation.last_k
     head = ["score", "final round", "95 % interval", f"mean of the last {last} rounds"]
     intro = "On the run's own test set; the interval (stratified bootstrap) is over its rows, not over seeds."
+    if scored.several:
+        intro += " Rows have several labels; one is predicted where its probability is above .5."
     return ["## Test scores", "", intro, "", *_table(head, rows)]
 
 
 def _classes(result: RunResult, row: RowResult) -> list[str]:
     order = sorted(range(len(result.class_names)), key=lambda c: (-int(result.train_counts[c]), c))
+    _, support = hits_and_support(row.confusion)
     rows = []
     for c in order:
         recall, low, high = row.recall[c]
@@ -93,17 +101,28 @@ def _classes(result: RunResult, row: RowResult) -> list[str]:
             [
                 _cell(result.class_names[c]) + (" (minority)" if c in result.minority else ""),
                 f"{int(result.train_counts[c]):,}",
-                f"{int(row.confusion[c].sum()):,}",
+                f"{support[c]:,}",
                 _number(recall),
                 _between([low, high]),
+                *_beside_recall(row.confusion, c),
             ]
         )
     head = ["class", "training rows", "test rows", "recall", "95 % interval (Wilson)"]
+    head += ["precision", "specificity"] * (row.confusion.ndim == 3)
     return ["## Classes, head to tail", "", *_table(head, rows)]
 
 
+def _beside_recall(tables: np.ndarray, c: int) -> list[str]:
+    """Precision and specificity of a class where rows have several labels: there, calling all rows finds them all."""
+    if tables.ndim == 2:
+        return []
+    (rejected, false), (_, hits) = tables[c]
+    return [_number(value) for value in ratio([hits, rejected], [hits + false, rejected + false]).tolist()]
+
+
 def _warnings(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
-    names, support = result.class_names, row.confusion.sum(axis=1)
+    names = result.class_names
+    hits, support = hits_and_support(row.confusion)
     groups = {
         "No test rows, so recall is undefined and enters no mean": [
             n for n, s in zip(names, support, strict=True) if not s
@@ -114,14 +133,13 @@ def _warnings(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
         "No training rows: the model cannot know": [
             n for n, count in zip(names, result.train_counts, strict=True) if not count
         ],
-        "Never found in the test set": [
-            n for n, s, hits in zip(names, support, row.confusion.diagonal(), strict=True) if s and not hits
-        ],
+        "Never found in the test set": [n for n, s, hit in zip(names, support, hits, strict=True) if s and not hit],
     }
     lines = [f"- {text}: {', '.join(map(_cell, found))}." for text, found in groups.items() if found]
     lines += [f"- {_cell(warning[0].upper() + warning[1:])}." for warning in scored.warnings]
     if not row.intervals:
         lines.append("- The run computed no intervals of its headline scores (evaluation.bootstrap=0).")
-    lines.append("- Scores are the softmax of calibrated logits: they rank classes and are no verified probabilities.")
+    made = ("sigmoids", "rows") if scored.several else ("the softmax", "classes")
+    lines.append(f"- Scores are {made[0]} of calibrated logits: they rank {made[1]} and are no verified probabilities.")
     lines.append("- One run with one seed says nothing of the spread over seeds; compare several before relying on it.")
     return ["## Warnings", "", *lines]

@@ -13,6 +13,7 @@ from fedimb import registry
 from fedimb.config.load import from_json, row_label
 from fedimb.config.schema import RunConfig
 from fedimb.data.federation import Federation
+from fedimb.data.labels import none_class
 from fedimb.data.store import Store, open_source
 from fedimb.data.views import to_tensors
 from fedimb.errors import ConfigError, DataError, nearest
@@ -30,9 +31,10 @@ class Scored:
 
     Attributes:
         rows: [n] int64 row numbers in the source.
-        predicted: [n] int64 class ids: argmax of the calibrated logits.
-        scores: [n, C] float32, softmax of the calibrated logits; rows sum to 1.
-        labels: [n] int64 true class ids; -1 where the source knows none.
+        predicted: [n] int64 class ids: argmax of the calibrated logits. Where rows have several labels [n, C] bool:
+            probability above .5.
+        scores: [n, C] float32, softmax of the calibrated logits; rows sum to 1. Of several labels their sigmoids.
+        labels: [n] int64 true class ids; -1 where the source knows none. Of several [n, C] uint8.
         calibration, label: its name, and the label of the run's row it belongs to.
         config: the run's configuration.
         source: what was scored, in words.
@@ -51,6 +53,11 @@ class Scored:
     class_names: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def several(self) -> bool:
+        """Whether rows have several labels."""
+        return self.predicted.ndim == 2
+
 
 def score(result: RunResult, source: dict[str, Any] | None, calibration: str | None = None) -> Scored:
     """Score ``source`` (None: the run's own test rows) with a finished run's model.
@@ -60,7 +67,8 @@ def score(result: RunResult, source: dict[str, Any] | None, calibration: str | N
 
     Raises:
         ConfigError: the run has no such calibration.
-        DataError: the data's classes or input shape are not the run's, or its folder lacks what the calibration needs.
+        DataError: the data's classes, task or input shape are not the run's, or its folder lacks what the calibration
+            needs.
     """
     config = from_json((result.folder / "config.json").read_text())
     name = next(iter(config.calibration)) if calibration is None else calibration
@@ -68,20 +76,25 @@ def score(result: RunResult, source: dict[str, Any] | None, calibration: str | N
         raise ConfigError(f"this run has no calibration '{name}'.{nearest(name, config.calibration)}")
     federation = Federation.load(result.folder)
     store = federation.store if source is None else open_source(source)
-    check_classes(store.class_names, result.class_names)
+    if store.task != result.task:
+        raise DataError(
+            f"the data are {store.task}, the run's are {result.task}: rows of one label, or of several, in both"
+        )
+    if store.targets is None:
+        check_classes(store.class_names, result.class_names)
     if store.input_shape != federation.input_shape:
         raise DataError(
             f"a row of the data is {list(store.input_shape)}, the run's are {list(federation.input_shape)}: "
             "prepare the data as the run's were (columns, image size, grey or colour)"
         )
-    rows = federation.test if source is None else np.arange(len(store), dtype=np.int64)
+    rows, several = federation.test if source is None else np.arange(len(store)), store.targets is not None
+    labels = fitted_targets(store, rows, result.class_names) if several else np.array(store.y[rows], dtype=np.int64)
     logits = _calibrated(result, store, rows, federation, config, name)
-    probabilities = torch.softmax(logits, dim=1).numpy()
     return Scored(
         rows,
-        logits.argmax(1).numpy(),
-        probabilities,
-        np.array(store.y[rows], dtype=np.int64),
+        (logits > 0 if several else logits.argmax(1)).numpy(),
+        (logits.sigmoid() if several else logits.softmax(1)).numpy(),
+        labels,
         name,
         row_label(config, name),
         config,
@@ -105,6 +118,24 @@ def check_classes(given: tuple[str, ...], wanted: tuple[str, ...]) -> None:
     raise DataError(
         f"the data's classes are not the run's ({'; '.join(facts)}); give the run's class list, in its order"
     )
+
+
+def fitted_targets(store: Store, rows: np.ndarray, wanted: tuple[str, ...]) -> np.ndarray:
+    """Targets [n, C] uint8 of ``rows`` in the run's classes, of data with several labels per row.
+
+    The last class may be missing on either side where it means "none of them": whether a file has it depends on
+    whether it has a row without a label.
+
+    Raises:
+        DataError: other classes (see `check_classes`).
+    """
+    given, targets = store.class_names, np.asarray(store.targets)[rows]
+    if wanted[:-1] == given and none_class(wanted) == len(given):
+        return np.column_stack([targets, np.zeros(len(targets), np.uint8)])
+    if given[:-1] == wanted and none_class(given) == len(wanted):
+        return np.ascontiguousarray(targets[:, :-1])
+    check_classes(given, wanted)
+    return targets
 
 
 def _warnings(store: Store, rows: np.ndarray, federation: Federation) -> list[str]:
@@ -158,17 +189,27 @@ def _prior(result: RunResult, calibration: str) -> np.ndarray | None:
 def write_csv(scored: Scored, path: Path) -> None:
     """``row,predicted,score:<class>...,true``: whole or not at all. Without labels there is no column ``true``.
 
+    Where rows have several labels, ``labels`` stands for ``predicted``: their names joined by ``|``, as in ``true``.
+
     Raises:
         DataError: the folder does not exist or cannot be written.
     """
     names = scored.class_names
-    labelled = bool((scored.labels >= 0).any())
+    labelled = scored.several or bool((scored.labels >= 0).any())
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "predicted", *(f"score:{name}" for name in names), *(["true"] if labelled else [])])
+    said = "labels" if scored.several else "predicted"
+    writer.writerow(["row", said, *(f"score:{name}" for name in names), *(["true"] if labelled else [])])
     for row, predicted, values, true in zip(scored.rows, scored.predicted, scored.scores, scored.labels, strict=True):
-        known = [names[true] if true >= 0 else ""] if labelled else []
-        writer.writerow([int(row), names[predicted], *(f"{value:.6g}" for value in values), *known])
+        known = [_words(true, names)] if labelled else []
+        writer.writerow([int(row), _words(predicted, names), *(f"{value:.6g}" for value in values), *known])
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: no folder {path.parent}; create it")
     write_atomic(path, text.getvalue().encode())
+
+
+def _words(label: np.ndarray, names: tuple[str, ...]) -> str:
+    """A class id, or flags [C], in class names; empty where there is none."""
+    if np.ndim(label):
+        return "|".join(names[c] for c in np.flatnonzero(label))
+    return names[int(label)] if label >= 0 else ""
