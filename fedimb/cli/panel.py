@@ -16,6 +16,7 @@ def panels(result: RunResult) -> str:
                 "matrix": row.confusion,
                 "minority": result.minority,
                 "last_k": row.metrics,
+                "intervals": row.intervals if row.confusion.ndim == 3 else {},  # a [C, C] makes its own
                 "bytes": result.up_bytes + result.down_bytes,
                 "seconds": result.seconds,
                 "seed": result.seed,

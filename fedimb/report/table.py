@@ -194,7 +194,7 @@ def _headline(
     if (called := int(final.get("predicted_classes", len(matrix)))) < len(matrix):
         lines.append(f"{len(matrix) - called} of {len(matrix)} classes were never predicted: no precision there")
     if several and not bounds:
-        lines.append("intervals of means over classes need the test rows: the run's result.json has them")
+        lines.append("no intervals of means over classes: evaluation.bootstrap above 0 draws them from the test rows")
     return lines
 
 
