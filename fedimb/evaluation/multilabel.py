@@ -150,18 +150,23 @@ def bootstrap_labels(
     """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"give at least 1 resample and a level between 0 and 1; got {resamples} and {level}")
-    true, said = np.asarray(targets).astype(np.float64), np.asarray(predictions).astype(np.float64)
     point = label_score_arrays(label_confusion(targets, predictions), minority)
-    groups = [np.flatnonzero(np.asarray(strata) == group) for group in np.unique(strata)]
+    # Rows alike in all of this are drawn as one: of 20,000 rows a few hundred kinds are left.
+    kinds, held = np.unique(
+        np.column_stack([strata, targets, predictions]).astype(np.int64), axis=0, return_counts=True
+    )
+    true, said = np.split(kinds[:, 1:].astype(np.float64), 2, axis=1)
+    groups = [np.flatnonzero(kinds[:, 0] == group) for group in np.unique(kinds[:, 0])]
     parts = []
-    size = max(1, _CHUNK_CELLS // max(1, len(true)))
+    size = max(1, _CHUNK_CELLS // max(1, len(kinds)))
     for start in range(0, resamples, size):
         drawn = min(size, resamples - start)
-        times = np.zeros((drawn, len(true)))
+        times = np.zeros((drawn, len(kinds)))
         for rows in groups:
-            times[:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=drawn)
+            total = held[rows].sum()
+            times[:, rows] = rng.multinomial(total, held[rows] / total, size=drawn)
         # Whole numbers far below 2^53: the products are exact.
-        tables = _tables(times @ (true * said), times @ true, times @ said, np.int64(len(true)))
+        tables = _tables(times @ (true * said), times @ true, times @ said, held.sum())
         parts.append(label_score_arrays(tables, minority))
     return {
         name: percentiles(float(value), np.concatenate([part[name] for part in parts]), level)

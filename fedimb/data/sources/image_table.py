@@ -65,7 +65,7 @@ def read_rows(
         label = fields[at["label"]] if len(fields) == len(names) else ""
         if columns.label_separator is None and "|" in label and label not in (classes or ()):
             raise DataError(
-                f"{place}: label '{label}' names several classes; give one class per image, or label_separator='|'"
+                f"{place}: label '{label}' names several classes; give one class per image, or label_separator=\"|\""
             )
         if row := problems.guard(place, partial(_row, place, fields, at, len(names), classes, columns.label_separator)):
             rows.append(row)
