@@ -1,7 +1,7 @@
 """The Flower entry point of the server: fedimb's one loop over whatever Grid Flower hands it.
 
 `fedimb run engine=flower` names a run folder it has prepared; a bare ``flwr run`` gives ``overrides`` instead:
-``flwr run . --run-config 'overrides="loss=balanced_softmax seed=3"'``.
+``flwr run . --run-config 'overrides="loss=balanced_softmax seed=3"'``, and has the result printed in Flower's log.
 """
 
 import shlex
@@ -23,8 +23,9 @@ def main(grid: Grid, context: Context) -> None:
     if folder:
         go_on(Path(folder), FlowerEngine(grid))
         return
+    from fedimb.cli.panel import panels
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
 
     words = shlex.split(str(context.run_config["overrides"]))
-    launch(validate(compose([*words, "engine=flower"])), FlowerEngine(grid))
+    print(panels(launch(validate(compose([*words, "engine=flower"])), FlowerEngine(grid))), flush=True)

@@ -1,10 +1,13 @@
 """A user's own model class by its dotted path: ``model={_target_: my_module.MyNet, width: 3}``.
 
 `_target_` is read into the part's ``name``; a name with dots is a path, so a run folder that stores the resolved
-configuration opens again as long as the class can be imported.
+configuration opens again as long as the class can be imported: from an installed package, a folder of PYTHONPATH, or
+a plain file in the working folder.
 """
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from fedimb.errors import ConfigError, nearest
@@ -26,12 +29,15 @@ def load_target(path: str) -> "type[Classifier]":
     """
     from fedimb.models.base import Classifier
 
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # last: nothing installed is hidden by a file of the same name
     module, _, attribute = path.rpartition(".")
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"model '{path}': no Python module '{error.name}'; install it or put its folder on PYTHONPATH"
+            f"model '{path}': no Python module '{error.name}'; run where its file is, put its folder on PYTHONPATH, or "
+            "install it"
         ) from error
     except Exception as error:  # a user's module may raise anything while it is imported
         raise ConfigError(f"model '{path}': importing {module} failed: {type(error).__name__}: {error}") from error

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -110,7 +111,7 @@ class RayEngine:
             RunFailed: the same lanes killed their actor three times.
         """
         ray = self._ray
-        shared_ref = ray.put(shared)
+        shared_ref, path = ray.put(shared), [os.path.abspath(folder) for folder in sys.path]
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
         waiting = deque(batches(costs, len(self._actors) * _QUEUED))
         tries: Counter[int] = Counter()
@@ -122,7 +123,7 @@ class RayEngine:
                 slot, batch = load.index(min(load)), waiting.popleft()
                 actor = self._actors[slot]
                 picked, ids = [lanes[i] for i in batch], [first_ids[i] for i in batch]
-                running[actor.run_lanes.remote(job, picked, shared_ref, reduce, ids)] = (batch, slot, actor)
+                running[actor.run_lanes.remote(job, picked, shared_ref, reduce, ids, path)] = (batch, slot, actor)
                 load[slot] += 1
             done, _ = ray.wait(list(running), num_returns=1)
             batch, slot, actor = running.pop(done[0])

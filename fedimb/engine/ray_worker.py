@@ -1,6 +1,7 @@
 """What runs inside a Ray actor, and how lanes are shared out among actors. Imports no ray: it is plain Python."""
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,9 +32,13 @@ class Worker:
         return os.getpid()
 
     def run_lanes(
-        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, first_ids: list[int]
+        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, first_ids: list[int], path: list[str]
     ) -> list[LaneOutcome]:
-        """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them."""
+        """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them.
+
+        ``path`` is the driver's `sys.path`, absolute: a model class of the user's own is found here as it is there.
+        """
+        sys.path.extend(folder for folder in path if folder not in sys.path)
         from fedimb.app import app
         from fedimb.engine.flower_private import number
 

@@ -66,8 +66,8 @@ def test_it_may_come_from_a_yaml_file_and_from_the_stored_configuration(tmp_path
 @pytest.mark.parametrize(
     ("model", "line"),
     [
-        ({"_target_": "my_modul.MyNet"}, "no Python module 'my_modul'; install it or put its folder on PYTHONPATH"),
-        ({"_target_": "my_needy.MyNet"}, "no Python module 'not_installed_anywhere'; install it or put"),
+        ({"_target_": "my_modul.MyNet"}, "no Python module 'my_modul'; run where its file is, put its folder on"),
+        ({"_target_": "my_needy.MyNet"}, "no Python module 'not_installed_anywhere'; run where"),
         ({"_target_": "my_broken.MyNet"}, "importing my_broken failed: OSError: no disk"),
         (
             {"_target_": "my_module.MyNett"},
@@ -90,6 +90,16 @@ def test_what_cannot_be_built_is_refused_in_one_line_before_any_work(model: dict
         validate(compose([]) | {"model": model})
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "my_plain_file.py").write_text(SOURCE)
+    with pytest.raises(ConfigError, match="run where its file is"):
+        load_target("my_plain_file.MyNet")
+    monkeypatch.chdir(tmp_path / "here")
+    assert load_target("my_plain_file.MyNet").__name__ == "MyNet"
+    monkeypatch.delitem(sys.modules, "my_plain_file")
 
 
 def test_an_engine_elsewhere_does_not_have_the_class() -> None:

@@ -1,8 +1,4 @@
-"""flower: the loop over any Flower Grid gives what inline gives; `flwr run` for real is slow."""
-
-import os
-import subprocess
-import sys
+"""flower: the loop over any Flower Grid gives what inline gives (`flwr run` for real: test_flower_run)."""
 
 import pytest
 from flwr.app import Context, RecordDict
@@ -11,7 +7,8 @@ from small_runs import SMALL, config, launch_in, weights_sha
 from fedimb.app import ready_app
 from fedimb.engine.flower_grid import FlowerEngine
 from fedimb.engine.inline import InlineGrid
-from fedimb.errors import RunFailed
+from fedimb.errors import ConfigError, RunFailed
+from fedimb.run.folder import RunFolder
 
 
 def nodes(n):
@@ -59,24 +56,33 @@ def test_the_bundle_names_entry_points_that_exist():
     assert set(flwr["config"]) == {"overrides", "run-dir"}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_flwr_run_agrees_with_inline_and_its_exit_code_tells_the_truth(tmp_path):
-    words = [*SMALL, "clients.count=4", "rounds=2"]
-    expected = launch_in(tmp_path, *words, "engine=inline")
-    fedimb = [sys.executable, "-c", "import sys; from fedimb.cli import main; sys.exit(main())", "run", *words]
-    done = subprocess.run([*fedimb, "engine=flower"], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    from fedimb.run.result import RunResult
-
-    (folder,) = (tmp_path / "runs" / "default").glob("*")
-    result = RunResult.read(folder)
-    assert result.confusion.tolist() == expected.confusion.tolist()
-    failing = [*fedimb, "engine=flower", "local.lr=1e30"]
-    broken = subprocess.run(failing, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
-    assert broken.returncode == 1, broken.stderr
-    assert "--resume" in broken.stderr
-
-
 def test_config_knows_the_engine():
     assert config("engine=flower").engine["name"] == "flower"
+
+
+@pytest.mark.parametrize("word", ["loss=focl", "rounds=many", "model={_target_: collections.OrderedDict}"])
+def test_a_bad_setting_is_refused_before_flower_is_asked(word, tmp_path, monkeypatch, capsys):
+    from fedimb.cli import main
+    from fedimb.engine.flower import FlowerLauncher
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(FlowerLauncher, "start", lambda self: pytest.fail("Flower was started"))
+    assert main(["run", "engine=flower", word]) == 2
+    assert capsys.readouterr().err.startswith("fedimb: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bare_run_config_is_composed_run_and_its_result_printed(tmp_path, capsys):
+    from fedimb import server
+
+    def flwr_run(**run_config):
+        about = {"overrides": "", "run-dir": ""} | run_config
+        server.app(nodes(4), Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=about))
+
+    with pytest.raises(ConfigError, match=r"no loss 'focl'\. Did you mean 'focal'"):
+        flwr_run(overrides="loss=focl")
+    words = f"{' '.join(SMALL)} clients.count=4 rounds=1 'output_dir={tmp_path}/two words'"
+    flwr_run(overrides=words)
+    (folder,) = (tmp_path / "two words" / "default").iterdir()
+    assert RunFolder(folder).status() == "finished"
+    assert str(folder) in capsys.readouterr().out

@@ -97,6 +97,33 @@ def test_an_actor_killed_in_a_round_is_replaced_and_its_lane_run_again(three, in
     assert weights_sha(result) == weights_sha(again) == inline["fedavg"]
 
 
+MY_NET = """
+from math import prod
+from torch import nn
+from fedimb.models.base import Classifier
+
+class MyNet(Classifier):
+    def __init__(self, n_classes: int, input_shape: tuple[int, ...], width: int):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(prod(input_shape), width), nn.Tanh())
+        self.head = nn.Linear(width, n_classes)
+
+    def features(self, x):
+        return self.body(x)
+"""
+
+
+def test_a_model_class_from_a_file_in_the_working_folder_is_that_of_inline(three, tmp_path, monkeypatch):
+    (tmp_path / "my_ray_net.py").write_text(MY_NET)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)  # the actors are older: they were started elsewhere
+    words = ("clients.count=7", "model={_target_: my_ray_net.MyNet, width: 5}")
+    expected = launch_in(tmp_path, "engine=inline", *words)
+    result = launch_in(tmp_path, "engine=ray", *words, engine=three)
+    assert weights_sha(result) == weights_sha(expected)
+    monkeypatch.delitem(sys.modules, "my_ray_net")
+
+
 @pytest.mark.parametrize(
     ("address", "reason"), [("127.0.0.1:1", "no Ray cluster answers there"), ("localhost", "give host:port")]
 )
