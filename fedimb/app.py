@@ -16,6 +16,7 @@ from fedimb.contracts.base import Contract
 from fedimb.contracts.platform import CLIENT, JOIN, RUN
 from fedimb.data.federation import Federation
 from fedimb.data.views import ClientData
+from fedimb.engine.lanes import Ahead
 from fedimb.errors import FedimbError
 from fedimb.privacy.door import exit_door
 from fedimb.run.client import ClientRuntime, client_id
@@ -43,6 +44,18 @@ def runtime(context: Context) -> ClientRuntime:
         raise FedimbError("this node belongs to no run yet: give it a run-dir, or let the server send query.join first")
     run = context.state.config_records[RUN]
     return _runtime(str(run["run-dir"]), str(run["cfg-json"]))
+
+
+def ahead_of(context: Context) -> Ahead | None:
+    """What a simulated run's clients can have done for many of them at once; None where each trains by itself.
+
+    Args:
+        context: of any client of the run.
+    """
+    answering = runtime(context)
+    if answering.config.engine.get("trainer") != "stacked":
+        return None
+    return Ahead(answering.ahead_clients(), answering.work_ahead)
 
 
 def _contracts(context: Context) -> list[Contract]:

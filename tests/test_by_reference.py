@@ -27,7 +27,9 @@ def test_its_bytes_are_those_of_an_array_of_flower(value: np.ndarray) -> None:
         flowers.stype,
         flowers.data,
     )
-    assert mine == flowers and flowers == mine and mine == ReferenceArray(value)
+    assert mine == flowers
+    assert flowers == mine
+    assert mine == ReferenceArray(value)
     assert mine.object_id == flowers.object_id
     assert mine != ReferenceArray(np.ones(7))
 
@@ -51,7 +53,8 @@ def test_flowers_network_code_carries_it(value: np.ndarray) -> None:
     }
     inflated = Array.inflate(children[arrays[0]], chunks)
     np.testing.assert_array_equal(inflated.numpy(), value)
-    assert inflated.numpy().dtype == value.dtype and inflated.numpy().shape == value.shape
+    assert inflated.numpy().dtype == value.dtype
+    assert inflated.numpy().shape == value.shape
 
 
 def test_nobody_can_write_through_it() -> None:
@@ -62,7 +65,8 @@ def test_nobody_can_write_through_it() -> None:
     taken = array.numpy()
     taken[0] = 5
     to_numpy(array_record({"a": mine}))["a"][1] = 7
-    assert mine.tolist() == [0, 0, 0] and array.numpy().tolist() == [0, 0, 0]
+    assert mine.tolist() == [0, 0, 0]
+    assert array.numpy().tolist() == [0, 0, 0]
 
 
 def test_a_record_does_not_change_with_the_array_it_was_made_of() -> None:
@@ -76,7 +80,8 @@ def test_another_process_gets_the_values_out_of_band() -> None:
     value = np.arange(100_000, dtype=np.float32)
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(array_record({"a": value}), protocol=5, buffer_callback=buffers.append)
-    assert len(data) < 2000 and sum(len(b.raw()) for b in buffers) == value.nbytes
+    assert len(data) < 2000
+    assert sum(len(b.raw()) for b in buffers) == value.nbytes
     loaded: ArrayRecord = pickle.loads(data, buffers=buffers)
     np.testing.assert_array_equal(view(loaded["a"]), value)
     assert not view(loaded["a"]).flags.writeable

@@ -20,7 +20,7 @@ from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.records import write_atomic
 from fedimb.run.result import RunResult
 from fedimb.training.calibrations.base import Outputs
-from fedimb.training.local import forward_batched
+from fedimb.training.forward import forward_batched
 
 _CHUNK = 4096  # rows in memory at a time beside their features and logits
 

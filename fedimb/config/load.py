@@ -50,9 +50,10 @@ def from_json(text: str) -> RunConfig:
 
 
 def config_sha(config: RunConfig) -> str:
-    """sha256 (hex) of what determines the numbers: equal for runs that must agree bit for bit on one machine.
+    """sha256 (hex) of what determines the numbers: equal for runs that must agree, bit for bit with one trainer.
 
-    Where clients run, what is tracked, names and folders are left out. 2 and 2.0 are one value.
+    Where clients run (``engine.trainer``, which changes the rounding, included), what is tracked, names and folders are
+    left out. 2 and 2.0 are one value.
     """
     tree = {key: value for key, value in config.model_dump().items() if key not in NO_INFLUENCE}
     text = json.dumps(_integral(_canonical(tree)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -113,6 +113,11 @@ class Federation:
             )
         return store
 
+    @property
+    def train_sizes(self) -> NDArray[np.int64]:
+        """Training rows of each client, [K]."""
+        return np.array([len(rows) for rows in self.train], dtype=np.int64)
+
     def client(self, k: int) -> "ClientData":
         """Client ``k``'s rows as views with tensors."""
         from fedimb.data.views import ClientData

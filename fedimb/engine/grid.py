@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from fedimb.contracts.platform import STEP
 from fedimb.engine.flower_private import Run, ensure_identity, number
-from fedimb.engine.lanes import LaneOutcome, Order, cut, gather, merge, run_lane
+from fedimb.engine.lanes import LaneOutcome, Order, cut, gather, merge
 
 CLIENT_FAILED = 1300
 """Error code of a client that raised."""
@@ -50,6 +50,7 @@ def deliver(app: ClientApp, message: Message, context: Context, client: int) -> 
     except Exception as error:  # a client's failure is data to the server, never the end of the run
         step = dict(message.content.config_records.get(STEP) or {})
         where = f"client {client}, round {step.get('round', '?')!r}, {message.metadata.message_type}"
+        where = ", ".join([where, *getattr(error, "__notes__", [])])  # in local step 3 of 20
         reason = f"{where}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
         return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=message)
 
@@ -138,4 +139,4 @@ def exchange(grid: Grid, orders: Sequence[Order], reduce: bool, costs: Sequence[
     return merge([gather(ordered[lane], reduce) for lane in cut(len(ordered))])
 
 
-__all__ = ["CLIENT_FAILED", "Job", "SimulationGrid", "deliver", "exchange", "run_lane"]
+__all__ = ["CLIENT_FAILED", "Job", "SimulationGrid", "deliver", "exchange"]

@@ -8,7 +8,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedimb.engine.grid import Job, SimulationGrid, deliver
-from fedimb.engine.lanes import LaneOutcome, Order, run_lane
+from fedimb.engine.lanes import Ahead, LaneOutcome, Order, run_lanes
 
 
 class InlineGrid(SimulationGrid):
@@ -18,11 +18,14 @@ class InlineGrid(SimulationGrid):
         app: the ClientApp.
         n_clients: simulated clients.
         context_of: client id -> Context.
+        ahead: what is done for many clients at once before the app is called for each.
     """
 
-    def __init__(self, app: ClientApp, n_clients: int, context_of: Callable[[int], Context]) -> None:
+    def __init__(
+        self, app: ClientApp, n_clients: int, context_of: Callable[[int], Context], ahead: Ahead | None = None
+    ) -> None:
         super().__init__(n_clients)
-        self._app, self._context_of = app, context_of
+        self._app, self._context_of, self._ahead = app, context_of, ahead
         self._contexts: dict[int, Context] = {}
 
     def _call(self, client: int, message: Message) -> Message:
@@ -35,7 +38,7 @@ class InlineGrid(SimulationGrid):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the same bits as a Ray worker, and faster on small models
         try:
-            return [run_lane(lane, self._call, reduce) for lane in lanes]
+            return run_lanes(lanes, self._call, reduce, self._ahead)
         finally:
             torch.set_num_threads(threads)
 
@@ -45,9 +48,9 @@ class InlineEngine:
 
     def grid(self, job: Job) -> InlineGrid:
         """A grid over the run's clients."""
-        from fedimb.app import ready_app
+        from fedimb.app import ahead_of, ready_app
 
-        return InlineGrid(ready_app(), job.n_clients, job.context)
+        return InlineGrid(ready_app(), job.n_clients, job.context, ahead_of(job.context(0)))
 
     temp_dir = None
 

@@ -36,7 +36,7 @@ def open_engine(config: dict[str, Any]) -> Engine:
     Raises:
         ConfigError: unknown engine or setting.
     """
-    args = {k: v for k, v in config.items() if k != "name"}
+    args = {k: v for k, v in config.items() if k not in ("name", "trainer")}  # the trainer is the clients' business
     try:
         match config["name"]:
             case "inline":

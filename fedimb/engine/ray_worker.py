@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import Message, RecordDict
 
 from fedimb.engine.grid import Job, deliver
-from fedimb.engine.lanes import LaneOutcome, Order, run_lane
+from fedimb.engine.lanes import LaneOutcome, Order, run_lanes
 
 Lane = list[tuple[int, int, str, RecordDict]]
 """(client, node id, message type, records of its own) of each client, in id order."""
@@ -39,7 +39,7 @@ class Worker:
         ``path`` is the driver's `sys.path`, absolute: a model class of the user's own is found here as it is there.
         """
         sys.path.extend(folder for folder in path if folder not in sys.path)
-        from fedimb.app import app
+        from fedimb.app import ahead_of, app
         from fedimb.engine.flower_private import number
 
         def order(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Order:
@@ -50,10 +50,11 @@ class Worker:
         def call(client: int, message: Message) -> Message:
             return deliver(app, message, job.context(client), client)
 
-        return [
-            run_lane([order(first + i, *entry) for i, entry in enumerate(lane)], call, reduce)
+        orders = [
+            [order(first + i, *entry) for i, entry in enumerate(lane)]
             for lane, first in zip(lanes, first_ids, strict=True)
         ]
+        return run_lanes(orders, call, reduce, ahead_of(job.context(0)))
 
 
 def batches(costs: Sequence[float], count: int) -> list[list[int]]:

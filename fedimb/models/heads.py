@@ -1,9 +1,7 @@
 """The classifier every model ends in: linear, or cosine."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,49 +35,12 @@ class CosineHead(nn.Linear):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features [n, d] -> logits [n, C] in [-scale, scale]; a feature of zeros scores 0 everywhere."""
-        return self.scale * F.linear(_unit(features), _unit(self.weight))
+        return self.scale * F.linear(unit(features), unit(self.weight))
 
 
-def _unit(rows: Tensor) -> Tensor:
+def unit(rows: Tensor) -> Tensor:
     """Rows [..., d] of length 1. 1e-6 rather than torch's 1e-12, which would give a vanished row gradients of 1e12."""
     return F.normalize(rows, dim=-1, eps=1e-6)
-
-
-def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """K linear layers at once: x [K, b, i], weight [K, o, i], bias [K, o] -> [K, b, o].
-
-    Model k's result does not depend on which others are computed with it.
-    """
-    out: Tensor = _StackedLinear.apply(x, weight, bias)
-    return out
-
-
-class _StackedLinear(torch.autograd.Function):
-    """The products that nn.Linear's backward makes, so that gradients agree with it and come in the weights' layout."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        turned = weight.transpose(1, 2)
-        return x.bmm(turned) if bias is None else torch.baddbmm(bias[:, None], x, turned)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        return (
-            grad.bmm(weight) if wanted[0] else None,
-            grad.transpose(1, 2).bmm(x) if wanted[1] else None,
-            grad.sum(1) if wanted[2] else None,
-        )
-
-
-def stacked_head(head: nn.Linear, parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
-    """K heads at once: features [K, b, d], parameters by name [K, *shape] -> logits [K, b, C]."""
-    weight = parameters["head.weight"]
-    if isinstance(head, CosineHead):
-        return head.scale * stacked_linear(_unit(features), _unit(weight), None)
-    return stacked_linear(features, weight, parameters["head.bias"])
 
 
 def build_head(kind: Head, width: int, n_classes: int) -> nn.Linear:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from fedimb.models.base import Classifier
-from fedimb.models.heads import Head, build_head, stacked_head
+from fedimb.models.heads import Head, build_head
+from fedimb.models.stacking import stacked_head
 from fedimb.registry import register
 
 
@@ -28,6 +29,7 @@ class Logistic(Classifier):
         """Inputs [n, *input_shape] -> the same, flattened [n, d]."""
         return x.flatten(1)
 
-    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """K models at once: parameters [K, *shape] by name, inputs [K, b, *input_shape] -> logits [K, b, n_classes]."""
-        return stacked_head(self.head, parameters, x.flatten(2))
+    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """K models at once: parameters by name [K, *shape], inputs [K, b, *input_shape] -> features, logits."""
+        features = x.flatten(2)
+        return features, stacked_head(self.head, parameters, features)

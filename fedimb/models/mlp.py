@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fedimb.models.base import Classifier
-from fedimb.models.heads import Head, build_head, stacked_head, stacked_linear
+from fedimb.models.heads import Head, build_head
+from fedimb.models.stacking import stacked_head, stacked_linear
 from fedimb.registry import register
 
 
@@ -38,11 +39,11 @@ class MLP(Classifier):
         out: Tensor = self.body(x)
         return out
 
-    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """K models at once: parameters [K, *shape] by name, inputs [K, b, *input_shape] -> logits [K, b, n_classes]."""
+    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """K models at once: parameters by name [K, *shape], inputs [K, b, *input_shape] -> features, logits."""
         out = x.flatten(2)
         for name, layer in self.body.named_children():
             if isinstance(layer, nn.Linear):
                 weight, bias = parameters[f"body.{name}.weight"], parameters[f"body.{name}.bias"]
                 out = stacked_linear(out, weight, bias).relu()
-        return stacked_head(self.head, parameters, out)
+        return out, stacked_head(self.head, parameters, out)

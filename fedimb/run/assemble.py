@@ -3,7 +3,6 @@
 from collections.abc import Generator
 from typing import Any, cast
 
-import numpy as np
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -116,8 +115,9 @@ def build_loop(
     keeper = FolderKeeper(
         folder, evaluator, list(evaluator.labels), config.evaluation.every, config.checkpoint.every, sent
     )
-    sizes = np.array([len(rows) for rows in federation.train])
-    exchange = Exchange(grid, Roster(config.clients, config.seed, sizes), config.clients.min_reply_fraction)
+    exchange = Exchange(
+        grid, Roster(config.clients, config.seed, federation.train_sizes), config.clients.min_reply_fraction
+    )
     loop = Loop(
         method,
         exchange,

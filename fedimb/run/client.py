@@ -1,34 +1,50 @@
 """The client side of a run: one resident model, one answer per message. The same code in simulation and at a node."""
 
-import math
-import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 from torch import Tensor
 
-from fedimb import registry
 from fedimb.config.schema import RunConfig
-from fedimb.config.validate import GIVEN
 from fedimb.contracts import platform as names
-from fedimb.contracts.base import Contract
 from fedimb.data.views import SETTABLE, ClientData
-from fedimb.evaluation.confusion import confusion_of
-from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
-from fedimb.records import array_record, to_numpy
+from fedimb.errors import FedimbError
+from fedimb.models.base import Classifier, load_into
+from fedimb.records import to_numpy
 from fedimb.run import priors
 from fedimb.run.context import ClientContext
-from fedimb.run.parts import augmentation_makers, build_model, contracts_of, part_maker, resolved_weight, seeded
+from fedimb.run.local_training import LocalTraining, Prepared, weights_into
+from fedimb.run.parts import build_model, contracts_of, seeded
 from fedimb.run.state import LOST, StateLost, StateStore, fingerprint
 from fedimb.seeds import Stream, seed_int
-from fedimb.training.local import LocalResult, forward_batched, train_locally
-from fedimb.training.spec import TrainSpec
+from fedimb.training.forward import forward_many
+from fedimb.training.stacked import Trained
 
 _CACHED_CLIENTS = 512
+
+
+@dataclass
+class _Opened:
+    """A message being answered: what the client sees, and which of its states it builds on."""
+
+    context: ClientContext
+    before: tuple[Any, ...]
+    keep: tuple[int, int]
+
+
+@dataclass
+class _Done:
+    """Training done ahead of its message's answer; ``random`` is torch's generator where the answer goes on."""
+
+    message: Message
+    opened: _Opened
+    prepared: Prepared
+    trained: Trained
+    random: Tensor
 
 
 class ClientRuntime:
@@ -49,22 +65,14 @@ class ClientRuntime:
         n_classes: int,
         input_shape: tuple[int, ...],
     ) -> None:
-        self.config, self.store, self.n_classes = config, store, n_classes
+        self.config, self.store = config, store
         self._data_of = data_of
         self._data: OrderedDict[int, ClientData] = OrderedDict()
         self.model: Classifier = build_model(config, n_classes, input_shape)
         self.contracts = contracts_of(config)
-        self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
+        self.training = LocalTraining(config, self.contracts, self.model, n_classes, input_shape)
         self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
-        # Parts are checked once here and built anew for every message: nothing may live on in them.
-        self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
-        self._make_sampler = part_maker("sampler", config.sampler)
-        self._make_augmentations = augmentation_makers(config, input_shape)
-        self._make_terms = [part_maker("term", term) for term in config.aggregator.get("terms") or []]
-        self._make_halves = [
-            (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
-            for contract, (name, args) in zip(self.contracts[1:], config.strategy.items(), strict=True)
-        ]
+        self._done: dict[str, _Done] = {}
 
     def data(self, client: int) -> ClientData:
         """The client's data, kept for the clients used last."""
@@ -77,22 +85,90 @@ class ClientRuntime:
 
     def answer(self, message: Message, client: int) -> Message:
         """Handle one ``train`` or ``query.<name>`` message."""
+        done = self._done.pop(message.metadata.message_id, None)
+        category, _, action = message.metadata.message_type.partition(".")
+        if done is not None and done.message is message:
+            opened = done.opened
+            weights_into(self.model, done.trained[1])
+            with seeded(done.random):
+                reply = self.training.reply(done.prepared, done.trained[0])
+        else:
+            try:
+                opened = self._open(message, client)
+            except StateLost as error:
+                return Message(Error(code=LOST, reason=str(error)), reply_to=message)
+            with seeded(self._seed(opened.context)):
+                if category == "train":
+                    prepared = self.training.prepare(opened.context, _evaluate(message))
+                    reply = self.training.reply(prepared, self.training.train(prepared))
+                else:
+                    reply = self._query(action, message.content, opened.context)
+        context = opened.context
+        if fingerprint(context.state) != opened.before:
+            self.store.save(client, context.step, context.state, opened.keep)
+            reply[names.STATE] = ConfigRecord({"version": context.step})
+        return Message(reply, reply_to=message)
+
+    def ahead_clients(self) -> int:
+        """Clients to train at once: what waits in memory is their weights, at most some 64 MB."""
+        return max(1, min(256, 64 * 1024**2 // sum(p.nbytes for p in self.model.parameters())))
+
+    def work_ahead(self, orders: Sequence[tuple[int, Message]]) -> None:
+        """Train the clients of these messages at once; `answer` then finds the work done.
+
+        A client that fails here fails again in `answer`, where it is reported.
+        """
+        self._done = {}
+        opened, ready = self._open_all(orders), []
+        for message, one in opened:
+            self._load(message)
+            with seeded(self._seed(one.context)):
+                try:
+                    prepared = self.training.prepare(one.context, _evaluate(message))
+                except Exception:  # not lost: `answer` meets it again
+                    continue
+                ready.append((message, one, prepared, torch.default_generator.get_state()))
+        if not ready:
+            return
+        self._load(ready[0][0])  # a method may have changed the resident model
+        try:
+            trained = self.training.train_together([prepared for _, _, prepared, _ in ready])
+        except FedimbError:  # one client's sampler, say: `answer` says whose
+            return
+        for i, result in trained.items():
+            message, one, prepared, random = ready[i]
+            self._done[message.metadata.message_id] = _Done(message, one, prepared, result, random)
+
+    def _open_all(self, orders: Sequence[tuple[int, Message]]) -> list[tuple[Message, _Opened]]:
+        """The train messages that carry the first one's weights, opened, with the forward passes they will ask for."""
+        opened = []
+        for client, message in orders:
+            content = message.content
+            alike = names.ARRAYS in content and content[names.ARRAYS] is orders[0][1].content.get(names.ARRAYS)
+            if message.metadata.message_type.partition(".")[0] == "train" and alike:
+                try:
+                    opened.append((message, self._open(message, client)))
+                except StateLost:  # `answer` reports it
+                    continue
+        asked = [one.context for message, one in opened if _evaluate(message)]
+        inputs = [context.data.tensors("validation")[0] for context in asked]
+        for context, outputs in zip(asked, forward_many(self.model, inputs), strict=True):
+            context.outputs["validation"] = outputs
+        return opened
+
+    def _open(self, message: Message, client: int) -> _Opened:
+        """Load the client's state and data, and the message's weights into the model."""
         content = message.content
         step: dict[str, Any] = dict(content.config_records[names.STEP])
         base = int(step["state-base"])
-        version = int(step["step"])
-        try:
-            state = self.store.load(client, base)
-        except StateLost as error:
-            return Message(Error(code=LOST, reason=str(error)), reply_to=message)
-        before = fingerprint(state)
+        state = self.store.load(client, base)
         data = self.data(client)
         for view in SETTABLE:  # a worker that served this client before must not know more than one that did not
             data.set_view(view, None)
         context = ClientContext(
             client=client,
             round=int(step["round"]),
-            step=version,
+            step=int(step["step"]),
             data=data,
             state=state,
             model=self.model,
@@ -100,21 +176,17 @@ class ClientRuntime:
             counts=content.array_records[names.PRIOR]["counts"].numpy() if names.PRIOR in content else None,
             content=content,
         )
+        self._load(message)
+        return _Opened(context, fingerprint(state), (int(step["state-keep"]), base))
+
+    def _load(self, message: Message) -> None:
         for key in (names.ARRAYS, names.BUFFERS):
-            if key in content:
-                load_into(self.model, self._tensors(key, content.array_records[key]))
-        category, _, action = message.metadata.message_type.partition(".")
-        # Layers such as dropout draw from torch's global generator: seed it for this client only.
-        with seeded(seed_int(self.config.seed, Stream.TRAIN, context.round, client)):
-            if category == "train":
-                reply = self._train(context, evaluate=bool(step.get("evaluate", False)))
-            else:
-                reply = self._query(action, content, context)
-        if fingerprint(state) != before:
-            keep = (int(step["state-keep"]), base)
-            self.store.save(client, version, state, keep)
-            reply[names.STATE] = ConfigRecord({"version": version})
-        return Message(reply, reply_to=message)
+            if key in message.content:
+                load_into(self.model, self._tensors(key, message.content.array_records[key]))
+
+    def _seed(self, context: ClientContext) -> int:
+        """Layers such as dropout draw from torch's global generator: it is seeded for this client only."""
+        return seed_int(self.config.seed, Stream.TRAIN, context.round, context.client)
 
     def _tensors(self, key: str, record: ArrayRecord) -> dict[str, Tensor]:
         # All clients of a lane receive the same record object: decode it once.
@@ -122,93 +194,19 @@ class ClientRuntime:
             self._decoded[key] = (record, {name: torch.from_numpy(value) for name, value in to_numpy(record).items()})
         return self._decoded[key][1]
 
-    def _halves(self) -> list[tuple[Contract, Any]]:
-        return [(contract, make()) for contract, make in self._make_halves]
-
-    def base_spec(self, context: ClientContext) -> TrainSpec:
-        """Local training as configured, before any method changes it."""
-        local = self.config.local
-        original = len(context.data.rows("train"))
-        return TrainSpec(
-            view="train",
-            steps=local.epochs * math.ceil(original / local.batch_size),
-            batch_size=local.batch_size,
-            optimizer=local.optimizer,
-            lr=local.lr,
-            momentum=local.momentum,
-            weight_decay=local.weight_decay,
-            loss=self._make_loss(
-                n_classes=self.n_classes,
-                prior=self._prior(context),
-                local_counts=context.data.counts("train"),
-                round=context.round,
-                rounds=self.config.rounds,
-            ),
-            sampler=self._make_sampler(),
-            terms=tuple(make() for make in self._make_terms),
-            augmentations=tuple(make() for make in self._make_augmentations),
-        )
-
-    def _prior(self, context: ClientContext) -> np.ndarray | None:
-        if self.config.prior.provenance == "local":
-            return context.data.counts(self.config.prior.view)
-        return context.counts
-
-    def _train(self, context: ClientContext, evaluate: bool) -> RecordDict:
-        started = time.perf_counter()
-        reply = RecordDict()
-        if evaluate and len(context.data.rows("validation")):
-            x, y = context.data.tensors("validation")
-            reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, forward_batched(self.model, x)[1])})
-        spec, halves = self.base_spec(context), self._halves()
-        for _, half in reversed(halves):  # innermost first, so an outer method has the last word
-            spec = half.train_spec(spec, context)
-        x, y = context.data.tensors(spec.view)
-        metrics: dict[str, float] = {}
-        if self._start_loss:
-            with torch.no_grad():
-                metrics["start_loss"] = float(spec.loss(forward_batched(self.model, x)[1], y)) if len(y) else 0.0
-        for term in spec.terms:
-            term.receive(context.content, context.state)
-        generator = context.generator(Stream.TRAIN)
-        result = train_locally(self.model, x, y, spec, generator, context.data.primary(spec.view))
-        for term in spec.terms:
-            term.keep(context.state)
-        metrics |= {
-            "num-examples": self._weight(context, result),
-            "train_loss": result.loss,
-            "steps": float(result.steps),
-            "examples": float(result.examples),
-            "seconds": time.perf_counter() - started,
-        }
-        reply[names.ARRAYS] = array_record(parameters_of(self.model))
-        reply[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
-        if buffers := buffers_of(self.model):
-            reply[names.BUFFERS] = array_record(buffers)
-        for key, arrays in result.records.items():
-            reply[key] = array_record(arrays)
-        for _, half in reversed(halves):
-            for key, record in half.after_training(result, context).items():
-                reply[key] = record
-        return reply
-
-    def _weight(self, context: ClientContext, result: LocalResult) -> float:
-        match resolved_weight(self.config, self.contracts):
-            case "uniform":
-                return 1.0 if result.examples else 0.0
-            case "original":
-                return float(len(context.data.rows("train")))
-            case _:  # "view", and "real" until a method adds rows that are not real
-                return float(result.examples)
-
     def _query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         if name in priors.QUERIES:
             return priors.answer(name, content, context)
-        for contract, half in self._halves():
+        for contract, half in self.training.halves():
             if name in contract.queries:
                 answer: RecordDict = half.query(name, content, context)
                 return answer
         raise KeyError(f"no method of this run answers query '{name}'")
+
+
+def _evaluate(message: Message) -> bool:
+    """Whether the client is to score the model it received."""
+    return bool(message.content.config_records[names.STEP].get("evaluate", False))
 
 
 def client_id(context: Context) -> int:

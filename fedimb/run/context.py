@@ -10,6 +10,7 @@ from fedimb.config.schema import RunConfig
 from fedimb.data.views import ClientData
 from fedimb.models.base import Classifier
 from fedimb.seeds import Stream, seed_int, torch_generator
+from fedimb.training.forward import Outputs, forward_batched
 
 
 @dataclass
@@ -25,6 +26,7 @@ class ClientContext:
         config: the resolved run configuration.
         counts: class counts [C] the prior is made of, or None.
         content: everything the message carried.
+        outputs: forward passes done already, by view; see `forward`.
     """
 
     client: int
@@ -36,6 +38,17 @@ class ClientContext:
     config: RunConfig
     counts: np.ndarray | None
     content: RecordDict = field(default_factory=RecordDict)
+    outputs: dict[str, Outputs] = field(default_factory=dict)
+
+    def forward(self, view: str) -> Outputs:
+        """Features [m, d] and logits [m, C] float32 of a view's rows under the received weights, without gradients.
+
+        Ask before training and before `ClientData.set_view`. Where the engine has many clients to serve, their rows
+        went through the model together, with the same result.
+        """
+        if view not in self.outputs:
+            self.outputs[view] = forward_batched(self.model, self.data.tensors(view)[0])
+        return self.outputs[view]
 
     def generator(self, stream: Stream = Stream.METHOD) -> torch.Generator:
         """This client's own generator for this round and purpose."""

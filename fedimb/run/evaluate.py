@@ -19,7 +19,7 @@ from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
 from fedimb.run.parts import build_model
 from fedimb.training.calibrations.base import Outputs
-from fedimb.training.local import forward_batched
+from fedimb.training.forward import forward_batched
 
 
 class Evaluator:

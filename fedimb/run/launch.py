@@ -19,6 +19,7 @@ from fedimb.data.store import cache_dir
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
 from fedimb.engine.open import Engine, open_engine
+from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunFailed, RunWaiting
 from fedimb.records import write_atomic
 from fedimb.report import plots
@@ -28,6 +29,7 @@ from fedimb.run.folder import RunFolder
 from fedimb.run.parts import contracts_of, prior_label, resolved_weight
 from fedimb.run.progress import ProgressBar
 from fedimb.run.result import RunResult, write_result
+from fedimb.run.roster import Roster
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 
 log = logging.getLogger("fedimb")
@@ -49,6 +51,8 @@ def launch(config: RunConfig, engine: Engine | None = None, progress: ProgressBa
         config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     check_parts(config, federation)
+    per_round = Roster(config.clients, config.seed, federation.train_sizes).per_round()
+    config = resolve_trainer(config, federation.n_classes, federation.input_shape, per_round)
     label = row_label(config, next(iter(config.calibration)))
     name = f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"
     folder = RunFolder.create(Path(config.output_dir) / config.study, name)

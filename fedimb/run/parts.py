@@ -22,13 +22,16 @@ def part_maker(kind: str, config: dict[str, Any], given: tuple[str, ...] = ()) -
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """torch's global CPU generator seeded for a while, then as it was.
+def seeded(seed: int | torch.Tensor) -> Iterator[None]:
+    """torch's global CPU generator seeded (or in a state it was in before) for a while, then as it was.
 
     torch.manual_seed would also format a stack trace for every accelerator it might seed later: milliseconds.
     """
     before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(seed)
+    if isinstance(seed, int):
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.default_generator.set_state(seed)
     try:
         yield
     finally:

@@ -95,44 +95,38 @@ def train_locally(
 
     total, steps, planned = torch.zeros(()), 0, spec.steps
     batches = _batches(spec.sampler, classes, spec.batch_size, has_batch_norm(model), generator)
-    while planned > 0:
-        rows, used = next(batches)
-        planned -= used
-        if len(rows) == 0:
-            continue
-        labels, inputs = y[rows], x[rows]
-        for augment in spec.augmentations:
-            inputs = augment(inputs, classes[rows], x, classes, generator)
-        for term in spec.terms:
-            term.on_batch(inputs)
-        features = model.features(inputs)
-        logits = model.head(features)
-        loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)
-        objective = loss
-        for term in spec.terms:
-            extra = term.loss(model, features, logits, labels)
-            if extra is not None:
-                objective = objective + extra
-        # A parameter the objective does not touch (a branch, a class nobody holds) has gradient 0.
-        gradients = list(torch.autograd.grad(objective, trained, allow_unused=True, materialize_grads=True))
-        for term in spec.terms:
-            term.on_gradients(parameters, gradients[: len(parameters)])
-        optimizer.step(gradients)
-        total += loss.detach()
-        steps += 1
+    try:
+        while planned > 0:
+            rows, used = next(batches)
+            planned -= used
+            if len(rows) == 0:
+                continue
+            labels, inputs = y[rows], x[rows]
+            for augment in spec.augmentations:
+                inputs = augment(inputs, classes[rows], x, classes, generator)
+            for term in spec.terms:
+                term.on_batch(inputs)
+            features = model.features(inputs)
+            logits = model.head(features)
+            loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)
+            objective = loss
+            for term in spec.terms:
+                extra = term.loss(model, features, logits, labels)
+                if extra is not None:
+                    objective = objective + extra
+            # A parameter the objective does not touch (a branch, a class nobody holds) has gradient 0.
+            gradients = list(torch.autograd.grad(objective, trained, allow_unused=True, materialize_grads=True))
+            for term in spec.terms:
+                term.on_gradients(parameters, gradients[: len(parameters)])
+            optimizer.step(gradients)
+            total += loss.detach()
+            steps += 1
+    except Exception as error:
+        error.add_note(f"in local step {steps + 1} of {spec.steps}")
+        raise
 
     records: dict[str, dict[str, np.ndarray]] = {}
     for term in spec.terms:
         records.update(term.after(model, steps))
     mean = float(total) / steps if steps else float("nan")
     return LocalResult(steps=steps, loss=mean, examples=len(y), records=records)
-
-
-@torch.no_grad()
-def forward_batched(model: Classifier, x: Tensor, batch_size: int = 1024) -> tuple[Tensor, Tensor]:
-    """Evaluate without gradients: inputs [n, *shape] -> (features [n, d], logits [n, C]), in batches."""
-    model.eval()
-    if len(x) == 0:  # not every layer accepts an empty batch
-        return torch.zeros(0, model.head.in_features), torch.zeros(0, model.head.out_features)
-    parts = [(features := model.features(chunk), model.head(features)) for chunk in x.split(batch_size)]
-    return torch.cat([f for f, _ in parts]), torch.cat([z for _, z in parts])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fedimb.errors import FedimbError
 from fedimb.models.base import Classifier, buffers_of
+from fedimb.models.stacking import stacked_of
 from fedimb.training.local import LocalResult
 from fedimb.training.losses.base import RowLoss
 from fedimb.training.optim import build_optimizer
@@ -31,12 +32,13 @@ BUDGET = 256 * 1024**2
 
 @dataclass(frozen=True)
 class Work:
-    """One client's local training: rows x [n, *shape] float32, labels y [n] int64, what to do, and its generator."""
+    """One client's local training; the arguments of `train_locally`."""
 
     x: Tensor
     y: Tensor
     spec: TrainSpec
     generator: torch.Generator
+    primary: Tensor | None = None
 
 
 Trained = tuple[LocalResult, list[Tensor]]
@@ -45,16 +47,21 @@ Trained = tuple[LocalResult, list[Tensor]]
 
 def why_not(model: nn.Module, spec: TrainSpec) -> str | None:
     """Why this training cannot be stacked, or None."""
-    if buffers_of(model):
-        return "the model has buffers (BatchNorm): use norm=group"
-    if any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
-        return "the model has dropout"
-    if not isinstance(spec.loss, RowLoss) or any(p.requires_grad for p in spec.loss.parameters()):
-        return f"the loss {type(spec.loss).__name__} is no RowLoss, or trains parameters of its own"
+    if not isinstance(spec.loss, RowLoss) or len([*spec.loss.parameters(), *spec.loss.children()]):
+        return f"the loss {type(spec.loss).__name__} is no RowLoss, or has parameters or modules of its own"
     if not all(term.stackable for term in spec.terms):
         return f"the term {next(type(t).__name__ for t in spec.terms if not t.stackable)} is not stackable"
     if spec.augmentations:
         return "augmentations change one client's batch at a time"
+    return why_no_stack(model)
+
+
+def why_no_stack(model: nn.Module) -> str | None:
+    """Why this model cannot be stacked, or None."""
+    if buffers_of(model):
+        return "the model has buffers (BatchNorm): use model.norm=group"
+    if any(isinstance(m, nn.modules.dropout._DropoutNd) for m in model.modules()):
+        return "the model has dropout"
     return None
 
 
@@ -74,7 +81,7 @@ class _Plan:
         """The same draws as the loop's, epoch after epoch."""
         size, left, epochs = work.spec.batch_size, work.spec.steps, []
         while left > 0:
-            order = work.spec.sampler.epoch(work.y, work.generator)
+            order = work.spec.sampler.epoch(work.y if work.primary is None else work.primary, work.generator)
             if len(order) == 0:
                 sampler = type(work.spec.sampler).__name__
                 raise FedimbError(f"sampler {sampler} chose none of {len(work.y)} rows; it must choose one")
@@ -161,19 +168,18 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
     for term in spec.terms:
         term.setup(model, weights)
     optimizer = build_optimizer(spec.optimizer, weights, spec.lr, spec.momentum, spec.weight_decay)
-    forward, total, ones = _forward(model), torch.zeros(len(works)), torch.ones(len(works))
+    forward, total = _forward(model), torch.zeros(len(works))
     for steps, active in _segments([work.spec.steps for work in works]):
         leaves = [p[:active].detach().requires_grad_() for p in weights]  # the same memory
         optimizer.narrow(leaves)
-        loss = _stacked_loss([work.spec.loss for work in works[:active]])
+        loss = _stacked_loss([cast(RowLoss, work.spec.loss) for work in works[:active]])
         for step in steps:
             picked = index[step, :active]
             inputs = x.index_select(0, picked.flatten()).view(active, width, *x.shape[1:])
             logits = forward(dict(zip(names, leaves, strict=True)), inputs)
             losses = (loss.rows(logits, y[picked]) * weight[step, :active]).sum(1)
-            gradients = list(
-                torch.autograd.grad(losses, leaves, ones[:active], allow_unused=True, materialize_grads=True)
-            )
+            # Their sum: grad_outputs would make torch import sympy, which takes seconds.
+            gradients = list(torch.autograd.grad(losses.sum(), leaves, allow_unused=True, materialize_grads=True))
             for term in spec.terms:
                 term.on_gradients(leaves, gradients)
             optimizer.step(gradients)
@@ -216,21 +222,24 @@ def _segments(steps: Sequence[int]) -> Iterator[tuple[range, int]]:
             done = steps[active - 1]
 
 
-def _stacked_loss(losses: Sequence[nn.Module]) -> RowLoss:
+def _stacked_loss(losses: Sequence[RowLoss]) -> RowLoss:
     """One loss for the batches of K clients: buffers that differ are stacked [K, 1, C]."""
-    stacked: Any = copy.deepcopy(losses[0]).train()
-    for name, first in losses[0].named_buffers():
-        own = [dict(loss.named_buffers())[name] for loss in losses]
+    stacked = copy.copy(losses[0])  # shallow: a deep copy of a module takes milliseconds
+    stacked._buffers = dict(losses[0]._buffers)
+    for name, first in losses[0].named_buffers(recurse=False):
+        own: list[Tensor] = [getattr(loss, name) for loss in losses]
         if not all(torch.equal(first, other) for other in own):
-            setattr(stacked, name, torch.stack(own)[:, None])
-    return cast(RowLoss, stacked)
+            stacked._buffers[name] = torch.stack(own)[:, None]
+    return stacked
 
 
 def _forward(model: Classifier) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """(weights [K, *shape] by name, inputs [K, b, *shape]) -> logits [K, b, C]."""
+    """(trained weights [K, *shape] by name, inputs [K, b, *shape]) -> logits [K, b, C]."""
     model.train()
-    if (stacked := getattr(model, "stacked", None)) is not None:
-        return cast(Callable[[dict[str, Tensor], Tensor], Tensor], stacked)
+    stacked = stacked_of(model)
+    frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+    if stacked is not None:
+        return lambda weights, x: stacked(weights | {n: p.expand(len(x), *p.shape) for n, p in frozen.items()}, x)[1]
 
     def one(weights: dict[str, Tensor], x: Tensor) -> Tensor:
         return torch.func.functional_call(model, weights, (x,))

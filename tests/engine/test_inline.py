@@ -9,10 +9,13 @@ from flwr.app import RecordDict
 from small_runs import SMALL, config, launch_in, weights_sha
 
 import fedimb
+from fedimb.by_reference import view
 from fedimb.engine.grid import deliver
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.run.client import ClientRuntime
 from fedimb.run.folder import RunFolder
+from fedimb.run.local_training import LocalTraining
+from fedimb.training.losses.ce import CrossEntropy
 
 
 @pytest.fixture(scope="module")
@@ -116,16 +119,24 @@ def test_too_few_replies_fail_the_run_with_the_reason(tmp_path):
 
 
 def test_a_client_that_raises_is_named_with_round_and_traceback(tmp_path, monkeypatch, caplog):
-    original = ClientRuntime._train
+    original, losses = LocalTraining.base_spec, []
 
-    def sick(self, context, evaluate):
-        if context.client == 2 and context.round == 2:
-            raise ZeroDivisionError("made up")
-        return original(self, context, evaluate)
+    class Sick(CrossEntropy):
+        def forward(self, logits, labels):
+            losses.append(1)
+            if len(losses) == 3:
+                raise ZeroDivisionError("made up")
+            return super().forward(logits, labels)
 
-    monkeypatch.setattr(ClientRuntime, "_train", sick)
-    result = launch_in(tmp_path, "engine=inline", "data.imbalance_factor=1")
-    assert "round 2: no usable reply of client 2: client 2, round 2, train: ZeroDivisionError: made up" in caplog.text
+    def sick(self, context):
+        spec = original(self, context)
+        return spec.change(loss=Sick()) if (context.client, context.round) == (2, 2) else spec
+
+    monkeypatch.setattr(LocalTraining, "base_spec", sick)
+    result = launch_in(tmp_path, "engine=inline", "data.imbalance_factor=1", "engine.trainer=loop")
+    where = "round 2: no usable reply of client 2: client 2, round 2, train, in local step 3 of"
+    assert where in caplog.text
+    assert "ZeroDivisionError: made up" in caplog.text
     assert "Traceback" in caplog.text
     assert json.loads((result.folder / "result.json").read_text())["failed_replies"] == 1
 
@@ -137,6 +148,8 @@ def test_a_client_cannot_change_what_the_server_sent(tmp_path, monkeypatch):
         for record in message.content.array_records.values():
             for array in record.values():
                 array.numpy()[...] = 0  # a decoded array is a copy
+                with pytest.raises(ValueError, match="read-only"):
+                    view(array)[...] = 0
         return original(self, message, client)
 
     expected = weights_sha(launch_in(tmp_path, "engine=inline"))
@@ -145,14 +158,14 @@ def test_a_client_cannot_change_what_the_server_sent(tmp_path, monkeypatch):
 
 
 def test_an_undeclared_record_does_not_leave(tmp_path, monkeypatch):
-    original = ClientRuntime._train
+    original = LocalTraining.reply
 
-    def leaky(self, context, evaluate):
-        reply = original(self, context, evaluate)
+    def leaky(self, prepared, result):
+        reply = original(self, prepared, result)
         reply["x.patients"] = reply["arrays"]
         return reply
 
-    monkeypatch.setattr(ClientRuntime, "_train", leaky)
+    monkeypatch.setattr(LocalTraining, "reply", leaky)
     with pytest.raises(RunFailed, match=r"exit door: record 'x\.patients' is not declared"):
         launch_in(tmp_path, "engine=inline")
 

@@ -21,11 +21,12 @@ def _arm(point: str, count: int) -> None:
     from fedimb.run.checkpoint import FolderKeeper
     from fedimb.run.client import ClientRuntime
     from fedimb.run.folder import RunFolder
+    from fedimb.run.local_training import LocalTraining
     from fedimb.run.state import StateStore
 
     owner, name, after = {
         "query": (ClientRuntime, "_query", False),  # inside a Query, some clients done
-        "train": (ClientRuntime, "_train", False),  # inside a round
+        "train": (LocalTraining, "reply", False),  # inside a round
         "state": (StateStore, "save", True),  # between a client's write and the checkpoint
         "step_result": (FolderKeeper, "save_result", True),
         "metrics": (RunFolder, "append_metrics", True),  # lines written, checkpoint not

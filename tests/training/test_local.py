@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fedimb.models.mlp import MLP
-from fedimb.training.local import forward_batched, train_locally
+from fedimb.training.forward import forward_batched
+from fedimb.training.local import train_locally
 from fedimb.training.terms.base import LocalTerm
 
 
@@ -164,7 +165,7 @@ def test_layers_run_in_training_mode_and_evaluation_does_not_touch_them():
     train_locally(model, x, y, spec(steps=2), generator())
     assert int(model.body[1].num_batches_tracked) == 2
     running = model.body[1].running_mean.clone()
-    features, logits = forward_batched(model, x, batch_size=3)
+    features, logits = forward_batched(model, x)
     assert torch.equal(model.body[1].running_mean, running)
     assert torch.allclose(logits, model(x), atol=1e-6)
     assert torch.allclose(features, model.features(x), atol=1e-6)

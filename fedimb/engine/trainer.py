@@ -1,0 +1,56 @@
+"""How a run's clients train: one after another (``loop``) or many at once (``stacked``). Decided once, at launch."""
+
+from fedimb import registry
+from fedimb.config.schema import RunConfig
+from fedimb.errors import ConfigError, nearest
+from fedimb.models.base import Classifier
+from fedimb.models.stacking import stacked_of
+from fedimb.run.parts import build_model
+from fedimb.training.stacked import why_no_stack
+
+TRAINERS = ("loop", "stacked", "auto")
+LARGEST = 30_000
+"""Parameters above which ``auto`` keeps the loop: the arithmetic then outweighs what stacking saves."""
+FEWEST = 4
+"""Clients a round below which ``auto`` keeps the loop."""
+
+
+def resolve_trainer(config: RunConfig, n_classes: int, input_shape: tuple[int, ...], clients: int) -> RunConfig:
+    """The configuration with ``engine.trainer`` set to ``loop`` or ``stacked``; unchanged where the engine has none.
+
+    ``auto`` takes ``stacked`` for dense models of at most 30,000 parameters and at least four clients a round, where
+    it is faster on a CPU. It follows from the configuration and the data alone, never from a measurement, so that a
+    run repeated elsewhere trains the same way.
+
+    Args:
+        n_classes, input_shape: of the data.
+        clients: how many train in a round.
+
+    Raises:
+        ConfigError: an unknown trainer, or ``stacked`` where some part cannot be stacked.
+    """
+    wanted = config.engine.get("trainer")
+    if wanted is None:
+        return config
+    if wanted not in TRAINERS:
+        raise ConfigError(f"engine.trainer={wanted}: give loop, stacked or auto.{nearest(str(wanted), TRAINERS)}")
+    model = build_model(config, n_classes, input_shape)
+    reason = _reason(config, model)
+    if wanted == "stacked" and reason is not None:
+        raise ConfigError(f"engine.trainer=stacked: {reason}; use engine.trainer=loop, or auto")
+    if wanted == "auto":
+        size = sum(p.numel() for p in model.parameters())
+        worth = stacked_of(model) is not None and size <= LARGEST and clients >= FEWEST
+        wanted = "stacked" if reason is None and worth else "loop"
+    return config.model_copy(update={"engine": config.engine | {"trainer": wanted}})
+
+
+def _reason(config: RunConfig, model: Classifier) -> str | None:
+    """Why these parts cannot be stacked, or None."""
+    parts = [("loss", config.loss["name"])] + [("term", t["name"]) for t in config.aggregator.get("terms") or []]
+    for kind, name in parts:
+        if not registry.flags(kind, name).get("stackable", False):
+            return f"the {kind} '{name}' is not stackable"
+    if config.local.augmentation:
+        return "local.augmentation changes one client's batch at a time"
+    return why_no_stack(model)

@@ -1,0 +1,187 @@
+"""The answer to a train message: prepare, train, reply. In between, many clients may be trained at once."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import MetricRecord, RecordDict
+from torch import Tensor
+
+from fedimb import registry
+from fedimb.config.schema import RunConfig
+from fedimb.config.validate import GIVEN
+from fedimb.contracts import platform as names
+from fedimb.contracts.base import Contract
+from fedimb.evaluation.confusion import confusion_of
+from fedimb.models.base import Classifier, buffers_of, parameters_of
+from fedimb.records import array_record
+from fedimb.run.context import ClientContext
+from fedimb.run.parts import augmentation_makers, part_maker, resolved_weight
+from fedimb.seeds import Stream
+from fedimb.training.local import LocalResult, train_locally
+from fedimb.training.spec import TrainSpec
+from fedimb.training.stacked import Trained, Work, train_stacked, why_not
+
+
+@dataclass
+class Prepared:
+    """One client, ready to train: everything that comes before the first step is done."""
+
+    context: ClientContext
+    spec: TrainSpec
+    halves: list[tuple[Contract, Any]]
+    work: Work
+    reply: RecordDict
+    metrics: dict[str, float]
+
+
+class LocalTraining:
+    """The training half of a run's clients.
+
+    Args:
+        config: resolved run configuration.
+        contracts: the platform's, then one per method, outermost first.
+        model: the resident model.
+        n_classes, input_shape: of the data.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        contracts: Sequence[Contract],
+        model: Classifier,
+        n_classes: int,
+        input_shape: tuple[int, ...],
+    ) -> None:
+        self.config, self.model, self._n_classes = config, model, n_classes
+        self._weighting = resolved_weight(config, list(contracts))
+        self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
+        # Parts are checked once here and built anew for every message: nothing may live on in them.
+        self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
+        self._make_sampler = part_maker("sampler", config.sampler)
+        self._make_augmentations = augmentation_makers(config, input_shape)
+        self._make_terms = [part_maker("term", term) for term in config.aggregator.get("terms") or []]
+        self._make_halves = [
+            (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
+            for contract, (name, args) in zip(contracts[1:], config.strategy.items(), strict=True)
+        ]
+
+    def halves(self) -> list[tuple[Contract, Any]]:
+        """The methods' client halves, fresh, outermost first, each with its contract."""
+        return [(contract, make()) for contract, make in self._make_halves]
+
+    def base_spec(self, context: ClientContext) -> TrainSpec:
+        """Local training as configured, before any method changes it."""
+        local = self.config.local
+        original = len(context.data.rows("train"))
+        return TrainSpec(
+            view="train",
+            steps=local.epochs * math.ceil(original / local.batch_size),
+            batch_size=local.batch_size,
+            optimizer=local.optimizer,
+            lr=local.lr,
+            momentum=local.momentum,
+            weight_decay=local.weight_decay,
+            loss=self._make_loss(
+                n_classes=self._n_classes,
+                prior=self._prior(context),
+                local_counts=context.data.counts("train"),
+                round=context.round,
+                rounds=self.config.rounds,
+            ),
+            sampler=self._make_sampler(),
+            terms=tuple(make() for make in self._make_terms),
+            augmentations=tuple(make() for make in self._make_augmentations),
+        )
+
+    def _prior(self, context: ClientContext) -> np.ndarray | None:
+        if self.config.prior.provenance == "local":
+            return context.data.counts(self.config.prior.view)
+        return context.counts
+
+    def prepare(self, context: ClientContext, evaluate: bool) -> Prepared:
+        """Score the received model where asked, and let the methods say what to train."""
+        started = time.perf_counter()
+        reply = RecordDict()
+        if evaluate and len(context.data.rows("validation")):
+            _, y = context.data.tensors("validation")
+            reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, context.forward("validation")[1])})
+        spec, halves = self.base_spec(context), self.halves()
+        for _, half in reversed(halves):  # innermost first, so an outer method has the last word
+            spec = half.train_spec(spec, context)
+        x, y = context.data.tensors(spec.view)
+        metrics: dict[str, float] = {}
+        if self._start_loss:
+            with torch.no_grad():
+                metrics["start_loss"] = float(spec.loss(context.forward(spec.view)[1], y)) if len(y) else 0.0
+        for term in spec.terms:
+            term.receive(context.content, context.state)
+        work = Work(x, y, spec, context.generator(Stream.TRAIN), context.data.primary(spec.view))
+        metrics["seconds"] = time.perf_counter() - started
+        return Prepared(context, spec, halves, work, reply, metrics)
+
+    def train(self, prepared: Prepared) -> LocalResult:
+        """Train one client; its weights are the resident model's afterwards."""
+        started = time.perf_counter()
+        work = prepared.work
+        result = train_locally(self.model, work.x, work.y, work.spec, work.generator, work.primary)
+        prepared.metrics["seconds"] += time.perf_counter() - started
+        return result
+
+    def train_together(self, prepared: Sequence[Prepared]) -> dict[int, Trained]:
+        """Train those that can be stacked, all from the resident model's weights: position -> what came out.
+
+        Each is charged its share of the seconds, by steps.
+        """
+        chosen = [i for i, one in enumerate(prepared) if why_not(self.model, one.spec) is None]
+        started = time.perf_counter()
+        trained = train_stacked(self.model, [prepared[i].work for i in chosen])
+        taken = time.perf_counter() - started
+        steps = sum(result.steps for result, _ in trained)
+        for i, (result, _) in zip(chosen, trained, strict=True):
+            prepared[i].metrics["seconds"] += taken * result.steps / max(steps, 1)
+        return dict(zip(chosen, trained, strict=True))
+
+    def reply(self, prepared: Prepared, result: LocalResult) -> RecordDict:
+        """The reply, from the resident model as trained."""
+        started = time.perf_counter()
+        context, reply = prepared.context, prepared.reply
+        for term in prepared.spec.terms:
+            term.keep(context.state)
+        reply[names.ARRAYS] = array_record(parameters_of(self.model), copy=False)
+        if buffers := buffers_of(self.model):
+            reply[names.BUFFERS] = array_record(buffers, copy=False)
+        for key, arrays in result.records.items():
+            reply[key] = array_record(arrays)
+        for _, half in reversed(prepared.halves):
+            for key, record in half.after_training(result, context).items():
+                reply[key] = record
+        metrics = {
+            **prepared.metrics,
+            "num-examples": self._weight(context, result),
+            "train_loss": result.loss,
+            "steps": float(result.steps),
+            "examples": float(result.examples),
+        }
+        metrics["seconds"] += time.perf_counter() - started
+        reply[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
+        return reply
+
+    def _weight(self, context: ClientContext, result: LocalResult) -> float:
+        match self._weighting:
+            case "uniform":
+                return 1.0 if result.examples else 0.0
+            case "original":
+                return float(len(context.data.rows("train")))
+            case _:  # "view", and "real" until a method adds rows that are not real
+                return float(result.examples)
+
+
+def weights_into(model: Classifier, weights: Sequence[Tensor]) -> None:
+    """Copy weights, in the order of the trainable parameters, into the resident model."""
+    with torch.no_grad():
+        torch._foreach_copy_([p for p in model.parameters() if p.requires_grad], list(weights))

@@ -1,0 +1,74 @@
+"""Which trainer a run gets, and that the choice changes nothing but rounding."""
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from small_runs import config, launch_in
+
+from fedimb.engine.trainer import resolve_trainer
+from fedimb.errors import ConfigError
+from fedimb.run.folder import RunFolder
+
+
+def resolved(*overrides, clients=10, shape=(64,)):
+    return resolve_trainer(config("engine=inline", *overrides), 10, shape, clients).engine["trainer"]
+
+
+def test_auto_follows_from_configuration_and_data_alone():
+    assert resolved() == "stacked"
+    assert resolved("aggregator=fedprox") == "stacked"
+    assert resolved(clients=3) == "loop"
+    assert resolved("model.hidden=[400]", shape=(784,)) == "loop"
+    assert resolved("aggregator=scaffold") == "loop"
+    assert resolved("local.augmentation=[{name: noise, std: 0.1}]") == "loop"
+    assert resolved("model=cnn4conv", "model.width=8", shape=(8, 8)) == "loop"
+    assert resolved("model=cnn4conv", "model.width=8", "engine.trainer=stacked", shape=(8, 8)) == "stacked"
+    assert resolved("engine.trainer=loop") == "loop"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["engine.trainer=stakced"], "give loop, stacked or auto.*'stacked'"),
+        (["engine.trainer=stacked", "aggregator=scaffold"], "the term 'control_variate' is not stackable"),
+        (["engine.trainer=stacked", "model=cnn4conv", "model.norm=batch"], "BatchNorm.*use engine.trainer=loop"),
+        (["engine.trainer=stacked", "local.augmentation=[{name: noise, std: 0.1}]"], "local.augmentation"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        resolved(*overrides, shape=(8, 8))
+
+
+def test_the_engine_flower_has_no_trainer():
+    assert "trainer" not in resolve_trainer(config("engine=flower"), 10, (64,), 10).engine
+
+
+def test_both_trainers_agree_and_the_choice_is_kept_with_the_run(tmp_path):
+    weights, recalls = [], []
+    for trainer in ("loop", "stacked", "auto"):
+        result = launch_in(
+            tmp_path / trainer, "engine=inline", f"engine.trainer={trainer}", "loss=fedlc", "data.validation=0.2",
+            "data.imbalance_factor=4", "aggregator=fedprox", "rounds=2",
+        )  # fmt: skip
+        weights.append(load_file(result.folder / "artifacts" / "model" / "model.safetensors"))
+        recalls.append(result.rows[0].final)
+        kept = (result.folder / "config.json").read_text()
+        assert f'"trainer":"{"loop" if trainer == "loop" else "stacked"}"' in kept
+        assert RunFolder(result.folder).metrics()[-1]["metrics"]["train/steps"] > 0
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, atol=2e-5)
+        np.testing.assert_array_equal(weights[1][name], weights[2][name])
+    assert recalls[0] == pytest.approx(recalls[1], abs=0.01, nan_ok=True)
+    assert recalls[1] == recalls[2]
+
+
+def test_stacked_training_is_what_answers_find(tmp_path, monkeypatch):
+    from fedimb.run.local_training import LocalTraining
+
+    def never(self, prepared):
+        raise AssertionError("trained alone")
+
+    monkeypatch.setattr(LocalTraining, "train", never)
+    result = launch_in(tmp_path, "engine=inline", "engine.trainer=stacked", "rounds=1")
+    assert result.rows[0].final["accuracy"] > 0
