@@ -5,6 +5,7 @@ than training it. `ReferenceArray` is such an Array whose ``data`` is written wh
 """
 
 import io
+import math
 from functools import lru_cache
 from typing import Any, cast
 
@@ -26,7 +27,7 @@ class ReferenceArray(Array):
     def __init__(self, value: np.ndarray) -> None:
         held = value.view()
         held.flags.writeable = False
-        self.__dict__.update(dtype=str(value.dtype), shape=value.shape, stype="numpy.ndarray", held=held)
+        self.__dict__.update(dtype=_text(value.dtype), shape=value.shape, stype="numpy.ndarray", held=held)
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -75,6 +76,11 @@ def reference(value: np.ndarray, copy: bool) -> Array:
     return ReferenceArray(value)
 
 
+@lru_cache(maxsize=256)
+def _text(dtype: np.dtype[Any]) -> str:
+    return str(dtype)
+
+
 @lru_cache(maxsize=4096)
 def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """The first bytes of an .npy file, up to the values."""
@@ -82,6 +88,13 @@ def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array_header_1_0(buffer, header)
     return buffer.getvalue()
+
+
+def nbytes(array: Array) -> int:
+    """Bytes of an Array's values, without a header."""
+    if isinstance(array, ReferenceArray):
+        return array.held.nbytes
+    return math.prod(array.shape) * np.dtype(array.dtype).itemsize
 
 
 def view(array: Array) -> np.ndarray:

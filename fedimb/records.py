@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
-from fedimb.by_reference import reference, view
+from fedimb.by_reference import nbytes, reference, view
 from fedimb.errors import FedimbError
 
 Arrays = dict[str, np.ndarray]
@@ -47,7 +47,7 @@ def payload_bytes(content: RecordDict) -> int:
     total = 0
     for record in content.values():
         if isinstance(record, ArrayRecord):
-            total += sum(int(np.prod(a.shape, dtype=np.int64)) * np.dtype(a.dtype).itemsize for a in record.values())
+            total += sum(nbytes(array) for array in record.values())
         else:
             total += sum(_scalar_bytes(value) for value in record.values())
     return total

@@ -5,6 +5,7 @@ not: it collides). Purposes are fixed integers: changing one changes every resul
 """
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,7 @@ class Stream(IntEnum):
     PRIOR_NOISE = 15
 
 
+@lru_cache(maxsize=4096)
 def seed_int(run_seed: int, stream: Stream, round: int = 0, client: int = 0) -> int:
     """One 63-bit seed for (run_seed, stream, round, client); all arguments >= 0. Source: ours.
 

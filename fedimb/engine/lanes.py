@@ -6,11 +6,12 @@ driver adds lanes in order, so floating-point sums do not depend on time or on t
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
@@ -63,7 +64,10 @@ class LaneSum:
         self.weight += other.weight
         for mine, theirs in ((self.arrays, other.arrays), (self.buffers, other.buffers)):
             for key, value in theirs.items():
-                mine[key] = mine[key] + value if key in mine else value
+                if key in mine:
+                    mine[key] += value
+                else:
+                    mine[key] = value.copy()
         self.add_confusion(other.confusion)
 
     def add_reply(self, weight: float, content: RecordDict) -> None:
@@ -72,8 +76,8 @@ class LaneSum:
         for sums, key in ((self.arrays, names.ARRAYS), (self.buffers, names.BUFFERS)):
             if key not in content:
                 continue
-            for name, array in content.array_records[key].items():
-                term = view(array).astype(np.float64) * weight
+            for name, array in cast(ArrayRecord, content[key]).items():
+                term = np.multiply(view(array), weight, dtype=np.float64)
                 if name in sums:
                     sums[name] += term
                 else:
@@ -113,7 +117,9 @@ def read_reply(client: int, reply: Message) -> Answer:
         return answer
     if names.METRICS not in content:
         return answer
-    answer.metrics = {k: float(v) for k, v in content.metric_records[names.METRICS].items() if not isinstance(v, list)}
+    answer.metrics = {
+        k: float(v) for k, v in cast(MetricRecord, content[names.METRICS]).items() if not isinstance(v, list)
+    }
     weight = answer.metrics.get(WEIGHT, 0.0)
     if not math.isfinite(weight):  # one NaN weight would make every sum NaN
         answer.usable = False
@@ -121,7 +127,7 @@ def read_reply(client: int, reply: Message) -> Answer:
     elif weight <= 0:
         answer.usable = False
         answer.error = "empty: no rows to train on"
-    elif not all(_finite(r) for r in content.array_records.values()):
+    elif not all(_finite(r) for r in content.values() if isinstance(r, ArrayRecord)):
         answer.usable = False
         answer.error = "the reply holds a value that is not finite (diverged?); lower local.lr"
     return answer
@@ -129,11 +135,12 @@ def read_reply(client: int, reply: Message) -> Answer:
 
 def _finite(record: ArrayRecord) -> bool:
     arrays = (view(array) for array in record.values())
-    return all(bool(np.isfinite(a).all()) for a in arrays if np.issubdtype(a.dtype, np.floating))
+    # One sum is quicker than a flag per value; it may overflow where no value does, so only a finite one is believed.
+    return all(math.isfinite(a.sum()) or bool(np.isfinite(a).all()) for a in arrays if a.dtype.kind == "f")
 
 
-def gather(replies: Sequence[tuple[int, Message]], reduce: bool) -> LaneOutcome:
-    """One lane's replies, in client-id order, as answers and (``reduce``) their sums.
+def gather(replies: Iterable[tuple[int, Message]], reduce: bool) -> LaneOutcome:
+    """One lane's replies, in client-id order, as answers and (``reduce``) their sums, one reply at a time.
 
     Confusion matrices are always summed here and taken out, before any aggregator sees a reply.
     """
@@ -142,7 +149,7 @@ def gather(replies: Sequence[tuple[int, Message]], reduce: bool) -> LaneOutcome:
     for client, reply in replies:
         answer = read_reply(client, reply)
         if names.CONFUSION in answer.content:
-            matrix = answer.content.array_records[names.CONFUSION]["matrix"].numpy()
+            matrix = cast(ArrayRecord, answer.content[names.CONFUSION])["matrix"].numpy()
             answer.hits, answer.support = hits_and_support(matrix)
             total.add_confusion(matrix)
             del answer.content[names.CONFUSION]
@@ -157,15 +164,7 @@ def gather(replies: Sequence[tuple[int, Message]], reduce: bool) -> LaneOutcome:
 
 def run_lane(orders: Sequence[Order], call: Callable[[int, Message], Message], reduce: bool) -> LaneOutcome:
     """Run a lane's clients one after another, keeping one reply in memory at a time when reducing."""
-    if not reduce:
-        return gather([(client, call(client, message)) for client, message in orders], reduce=False)
-    total = LaneSum()
-    answers: list[Answer] = []
-    for client, message in orders:
-        one = gather([(client, call(client, message))], reduce=True)
-        answers += one.answers
-        total.add(one.total)
-    return LaneOutcome(answers, total)
+    return gather(((client, call(client, message)) for client, message in orders), reduce)
 
 
 @dataclass(frozen=True)

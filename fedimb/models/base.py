@@ -1,5 +1,7 @@
 """What every classifier offers: ``features`` and a linear ``head``, so calibration and selection can see both."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,28 +22,55 @@ class Classifier(nn.Module):
         return logits
 
 
+class Resident:
+    """A model whose tensors were looked up once: reading and writing weights is a copy, not a walk through modules.
+
+    Args:
+        model: its parameters and buffers may change in value and in ``requires_grad``, not be replaced.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._parameters = dict(model.named_parameters())
+        self._buffers = dict(model.named_buffers())
+        self._persistent = set(model.state_dict()) if self._buffers else set()
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Trainable parameters by name, copied to numpy: what an aggregator may see."""
+        return {n: p.detach().cpu().numpy().copy() for n, p in self._parameters.items() if p.requires_grad}
+
+    def buffers(self) -> dict[str, np.ndarray]:
+        """Persistent buffers, copied to numpy. They and frozen parameters are not trained; only they travel."""
+        return {n: b.detach().cpu().numpy().copy() for n, b in self._buffers.items() if n in self._persistent}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy named tensors into parameters and buffers in place.
+
+        Raises:
+            KeyError: a name the model does not have.
+            RuntimeError: a shape that does not fit; never broadcast, as torch's own copy would.
+        """
+        targets = self._parameters | self._buffers
+        for name, value in tensors.items():
+            if value.shape != targets[name].shape:
+                have, want = tuple(value.shape), tuple(targets[name].shape)
+                raise RuntimeError(
+                    f"'{name}' has shape {have}, the model's has {want}: these weights are another model's"
+                )
+            targets[name].copy_(value)
+
+
 def parameters_of(model: nn.Module) -> dict[str, np.ndarray]:
-    """Trainable parameters by name, copied to numpy: what an aggregator may see."""
-    return {n: p.detach().cpu().numpy().copy() for n, p in model.named_parameters() if p.requires_grad}
+    """See `Resident.parameters`."""
+    return Resident(model).parameters()
 
 
 def buffers_of(model: nn.Module) -> dict[str, np.ndarray]:
-    """Persistent buffers and frozen parameters are not trained; only persistent buffers travel. Copied to numpy."""
-    kept = set(model.state_dict())
-    return {n: b.detach().cpu().numpy().copy() for n, b in model.named_buffers() if n in kept}
+    """See `Resident.buffers`."""
+    return Resident(model).buffers()
 
 
-@torch.no_grad()
-def load_into(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy named tensors into a model's parameters and buffers in place.
-
-    Raises:
-        KeyError: a name the model does not have.
-        RuntimeError: a shape that does not fit; never broadcast, as torch's own copy would.
-    """
-    targets = dict(model.named_parameters()) | dict(model.named_buffers())
-    for name, value in tensors.items():
-        if value.shape != targets[name].shape:
-            have, want = tuple(value.shape), tuple(targets[name].shape)
-            raise RuntimeError(f"'{name}' has shape {have}, the model's has {want}: these weights are another model's")
-        targets[name].copy_(value)
+def load_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """See `Resident.load`."""
+    Resident(model).load(tensors)

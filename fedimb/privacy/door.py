@@ -5,6 +5,7 @@ only safe default for data leaving a hospital is that it does not.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord
@@ -43,13 +44,19 @@ def violation(message: Message, declared: tuple[Record, ...]) -> str | None:
             return f"record '{key}' is {kind}, declared as {record.kind}"
         if isinstance(value, ArrayRecord) and record.dtypes:
             for name, array in value.items():
-                if np.dtype(array.dtype).name not in record.dtypes:
+                if _dtype_name(array.dtype) not in record.dtypes:
                     return f"record '{key}', array '{name}' is {array.dtype}, declared as {' or '.join(record.dtypes)}"
-        size = payload_bytes(type(message.content)({key: value}))
-        if record.max_bytes is not None and size > record.max_bytes:
-            return f"record '{key}' carries {size} bytes, declared at most {record.max_bytes}"
+        if record.max_bytes is not None:
+            size = payload_bytes(type(message.content)({key: value}))
+            if size > record.max_bytes:
+                return f"record '{key}' carries {size} bytes, declared at most {record.max_bytes}"
     missing = [r.key for r in declared if not r.optional and r.key not in message.content]
     return f"record '{missing[0]}' is declared but missing from the reply" if missing else None
+
+
+@lru_cache(maxsize=256)
+def _dtype_name(dtype: str) -> str:
+    return np.dtype(dtype).name
 
 
 def exit_door(contracts: ContractsOf, message: Message, context: Context, call_next: ClientAppCallable) -> Message:

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
@@ -13,7 +13,7 @@ from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
 from fedimb.data.views import SETTABLE, ClientData
 from fedimb.errors import FedimbError
-from fedimb.models.base import Classifier, load_into
+from fedimb.models.base import Classifier, Resident
 from fedimb.records import to_numpy
 from fedimb.run import priors
 from fedimb.run.context import ClientContext
@@ -70,7 +70,8 @@ class ClientRuntime:
         self._data: OrderedDict[int, ClientData] = OrderedDict()
         self.model: Classifier = build_model(config, n_classes, input_shape)
         self.contracts = contracts_of(config)
-        self.training = LocalTraining(config, self.contracts, self.model, n_classes, input_shape)
+        self._resident = Resident(self.model)
+        self.training = LocalTraining(config, self.contracts, self._resident, n_classes, input_shape)
         self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
         self._done: dict[str, _Done] = {}
 
@@ -159,7 +160,7 @@ class ClientRuntime:
     def _open(self, message: Message, client: int) -> _Opened:
         """Load the client's state and data, and the message's weights into the model."""
         content = message.content
-        step: dict[str, Any] = dict(content.config_records[names.STEP])
+        step: dict[str, Any] = dict(content[names.STEP])  # content.config_records builds a dict at every look
         base = int(step["state-base"])
         state = self.store.load(client, base)
         data = self.data(client)
@@ -173,7 +174,7 @@ class ClientRuntime:
             state=state,
             model=self.model,
             config=self.config,
-            counts=content.array_records[names.PRIOR]["counts"].numpy() if names.PRIOR in content else None,
+            counts=cast(ArrayRecord, content[names.PRIOR])["counts"].numpy() if names.PRIOR in content else None,
             content=content,
         )
         self._load(message)
@@ -182,7 +183,7 @@ class ClientRuntime:
     def _load(self, message: Message) -> None:
         for key in (names.ARRAYS, names.BUFFERS):
             if key in message.content:
-                load_into(self.model, self._tensors(key, message.content.array_records[key]))
+                self._resident.load(self._tensors(key, cast(ArrayRecord, message.content[key])))
 
     def _seed(self, context: ClientContext) -> int:
         """Layers such as dropout draw from torch's global generator: it is seeded for this client only."""
@@ -206,7 +207,7 @@ class ClientRuntime:
 
 def _evaluate(message: Message) -> bool:
     """Whether the client is to score the model it received."""
-    return bool(message.content.config_records[names.STEP].get("evaluate", False))
+    return bool(cast(ConfigRecord, message.content[names.STEP]).get("evaluate", False))
 
 
 def client_id(context: Context) -> int:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from fedimb.config.validate import GIVEN
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
 from fedimb.evaluation.confusion import confusion_of
-from fedimb.models.base import Classifier, buffers_of, parameters_of
+from fedimb.models.base import Classifier, Resident
 from fedimb.records import array_record
 from fedimb.run.context import ClientContext
 from fedimb.run.parts import augmentation_makers, part_maker, resolved_weight
@@ -45,7 +45,7 @@ class LocalTraining:
     Args:
         config: resolved run configuration.
         contracts: the platform's, then one per method, outermost first.
-        model: the resident model.
+        resident: the resident model.
         n_classes, input_shape: of the data.
     """
 
@@ -53,11 +53,12 @@ class LocalTraining:
         self,
         config: RunConfig,
         contracts: Sequence[Contract],
-        model: Classifier,
+        resident: Resident,
         n_classes: int,
         input_shape: tuple[int, ...],
     ) -> None:
-        self.config, self.model, self._n_classes = config, model, n_classes
+        self.config, self._resident, self._n_classes = config, resident, n_classes
+        self.model = cast(Classifier, resident.model)
         self._weighting = resolved_weight(config, list(contracts))
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
         # Parts are checked once here and built anew for every message: nothing may live on in them.
@@ -152,8 +153,8 @@ class LocalTraining:
         context, reply = prepared.context, prepared.reply
         for term in prepared.spec.terms:
             term.keep(context.state)
-        reply[names.ARRAYS] = array_record(parameters_of(self.model), copy=False)
-        if buffers := buffers_of(self.model):
+        reply[names.ARRAYS] = array_record(self._resident.parameters(), copy=False)
+        if buffers := self._resident.buffers():
             reply[names.BUFFERS] = array_record(buffers, copy=False)
         for key, arrays in result.records.items():
             reply[key] = array_record(arrays)
