@@ -24,7 +24,7 @@ from fedimb.run.parts import augmentation_makers, part_maker, resolved_weight
 from fedimb.seeds import Stream
 from fedimb.training.local import LocalResult, train_locally
 from fedimb.training.spec import TrainSpec
-from fedimb.training.stacked import Trained, Work, train_stacked, why_not
+from fedimb.training.stacked import Trained, Work, train_stacked, why_no_stack, why_not
 
 
 @dataclass
@@ -59,6 +59,7 @@ class LocalTraining:
     ) -> None:
         self.config, self._resident, self._n_classes = config, resident, n_classes
         self.model = cast(Classifier, resident.model)
+        self._stacks = why_no_stack(self.model) is None
         self._weighting = resolved_weight(config, list(contracts))
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
         # Parts are checked once here and built anew for every message: nothing may live on in them.
@@ -138,7 +139,7 @@ class LocalTraining:
 
         Each is charged its share of the seconds, by steps.
         """
-        chosen = [i for i, one in enumerate(prepared) if why_not(self.model, one.spec) is None]
+        chosen = [i for i, one in enumerate(prepared) if self._stacks and why_not(one.spec) is None]
         started = time.perf_counter()
         trained = train_stacked(self.model, [prepared[i].work for i in chosen])
         taken = time.perf_counter() - started

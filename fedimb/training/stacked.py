@@ -45,15 +45,15 @@ Trained = tuple[LocalResult, list[Tensor]]
 """What `train_locally` returns, and the client's weights in the order of the model's trainable parameters."""
 
 
-def why_not(model: nn.Module, spec: TrainSpec) -> str | None:
-    """Why this training cannot be stacked, or None."""
+def why_not(spec: TrainSpec) -> str | None:
+    """Why this training cannot be stacked, or None; the model has its own reasons (`why_no_stack`)."""
     if not isinstance(spec.loss, RowLoss) or len([*spec.loss.parameters(), *spec.loss.children()]):
         return f"the loss {type(spec.loss).__name__} is no RowLoss, or has parameters or modules of its own"
     if not all(term.stackable for term in spec.terms):
         return f"the term {next(type(t).__name__ for t in spec.terms if not t.stackable)} is not stackable"
     if spec.augmentations:
         return "augmentations change one client's batch at a time"
-    return why_no_stack(model)
+    return None
 
 
 def why_no_stack(model: nn.Module) -> str | None:
@@ -101,7 +101,7 @@ def train_stacked(model: Classifier, works: Sequence[Work], budget: int = BUDGET
     """Train every client from the model's present weights, which stay as they are.
 
     Args:
-        model: see `why_not`; with a method ``stacked`` (dense models), else computed through torch.func.vmap.
+        model: see `why_no_stack`; with a method ``stacked`` (dense models), else computed through torch.func.vmap.
         works: in any order; the results come in the same order.
         budget: bytes a stack may take. Memory that runs out halves the stack, not the result.
 
