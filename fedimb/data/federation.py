@@ -1,6 +1,7 @@
 """Who holds what: `prepare` cuts a source into a test set and clients; a `Federation` is index lists only."""
 
 import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,11 @@ from fedimb.data.exposure import exposure
 from fedimb.data.federation_file import digest, read, write
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
 from fedimb.data.placement import Placement, place_minority
+from fedimb.data.rows import RowLists
 from fedimb.data.scaling import Scaling, federated_scaling
 from fedimb.data.split import split_fraction, split_test
 from fedimb.data.store import Store, open_source, open_store
-from fedimb.errors import ConfigError, DataError
+from fedimb.errors import ConfigError, DataError, FedimbError
 from fedimb.seeds import Stream, numpy_rng
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ class Federation:
         self,
         source: dict[str, Any],
         store_path: Path,
-        train: list[Rows],
-        validation: list[Rows],
+        train: Sequence[Rows],
+        validation: Sequence[Rows],
         test: Rows,
         counts: NDArray[np.int64],
         class_names: tuple[str, ...],
@@ -60,15 +62,15 @@ class Federation:
     ) -> None:
         self.source = source
         self.store_path = store_path
-        self.train = train
-        self.validation = validation
+        self.train = RowLists.of(train)
+        self.validation = RowLists.of(validation)
         self.test = test
         self.counts = counts
         self.class_names = class_names
         self.minority = minority
         self.fingerprint = fingerprint
         self.scaling = scaling
-        self.sha = digest(train, validation, test, class_names, fingerprint)
+        self.sha = digest(self.train, self.validation, test, class_names, fingerprint)
 
     @property
     def n_clients(self) -> int:
@@ -103,9 +105,10 @@ class Federation:
         """The store, mapped on first use, rebuilt from `source` where this machine does not have it.
 
         Raises:
-            DataError: damaged, or the source has changed since the federation was prepared.
+            DataError: damaged, neither it nor its source is here, or the source has changed since the federation was
+                prepared.
         """
-        store = open_store(self.store_path) if self.store_path.exists() else open_source(self.source)
+        store = open_store(self.store_path) if self.store_path.exists() else self._rebuilt()
         if store.fingerprint != self.fingerprint:
             raise DataError(
                 f"{store.path} holds {store.fingerprint}, the clients were cut from {self.fingerprint}; "
@@ -113,10 +116,19 @@ class Federation:
             )
         return store
 
+    def _rebuilt(self) -> Store:
+        try:
+            return open_source(self.source)
+        except FedimbError as error:
+            raise DataError(
+                f"no data store {self.store_path} and no source to build it from ({error}); share that folder with "
+                "this machine, or put the source here and set FEDIMB_DATA_DIR to its folder"
+            ) from error
+
     @property
     def train_sizes(self) -> NDArray[np.int64]:
         """Training rows of each client, [K]."""
-        return np.array([len(rows) for rows in self.train], dtype=np.int64)
+        return self.train.sizes
 
     def client(self, k: int) -> "ClientData":
         """Client ``k``'s rows as views with tensors."""

@@ -5,20 +5,20 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedimb.data.rows import RowLists, Rows
 from fedimb.errors import DataError
 
-Rows = NDArray[np.int64]
 FORMAT = 1
 
 
 def digest(
-    train: list[Rows], validation: list[Rows], test: Rows, class_names: tuple[str, ...], fingerprint: str
+    train: Sequence[Rows], validation: Sequence[Rows], test: Rows, class_names: tuple[str, ...], fingerprint: str
 ) -> str:
     """Hex sha256 over index lists in client order, test rows, class names and source fingerprint.
 
@@ -31,13 +31,12 @@ def digest(
     return sha.hexdigest()
 
 
-def write(folder: Path, facts: dict[str, Any], train: list[Rows], validation: list[Rows], test: Rows) -> None:
+def write(folder: Path, facts: dict[str, Any], train: RowLists, validation: RowLists, test: Rows) -> None:
     """Write both files, each by temporary file and rename; the JSON, which vouches for the other, last."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"test": test}
     for name, lists in (("train", train), ("validation", validation)):
-        arrays[f"{name}_rows"] = np.concatenate(lists)
-        arrays[f"{name}_offsets"] = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+        arrays |= {f"{name}_rows": lists.rows, f"{name}_offsets": lists.offsets}
     facts = {"format": FORMAT, **_plain(facts)}
     facts["facts_sha"] = _facts_sha(facts)
     temporary = folder / f".partition.{os.getpid()}"
@@ -48,7 +47,7 @@ def write(folder: Path, facts: dict[str, Any], train: list[Rows], validation: li
     os.replace(temporary, folder / "partition.json")
 
 
-def read(folder: Path) -> tuple[dict[str, Any], list[Rows], list[Rows], Rows]:
+def read(folder: Path) -> tuple[dict[str, Any], RowLists, RowLists, Rows]:
     """(facts, train, validation, test). DataError where a file is missing, damaged or edited by hand."""
     try:
         facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
@@ -58,7 +57,7 @@ def read(folder: Path) -> tuple[dict[str, Any], list[Rows], list[Rows], Rows]:
             raise ValueError("partition.json was changed after it was written")
         with np.load(folder / "partition.npz", allow_pickle=False) as arrays:
             train, validation = (
-                np.split(arrays[f"{name}_rows"], arrays[f"{name}_offsets"][1:-1]) for name in ("train", "validation")
+                RowLists(arrays[f"{name}_rows"], arrays[f"{name}_offsets"]) for name in ("train", "validation")
             )
             return facts, train, validation, arrays["test"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:

@@ -88,7 +88,7 @@ def build_loop(
     progress: ProgressBar,
 ) -> tuple[Loop, FolderKeeper, Evaluator]:
     """Put a run's parts together; nothing runs yet."""
-    holders = sum(len(rows) > 0 for rows in federation.train)
+    holders = int((federation.train_sizes > 0).sum())
     method, linear = build_method(config, holders)
 
     def global_model(draw: int) -> Aggregator:
@@ -124,6 +124,6 @@ def build_loop(
         view,
         lambda v: program(config, federation, method, v),
         keeper,
-        evaluate_clients=any(len(rows) for rows in federation.validation),
+        evaluate_clients=bool(federation.validation.sizes.any()),
     )
     return loop, keeper, evaluator

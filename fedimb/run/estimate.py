@@ -61,7 +61,7 @@ def estimate(config: RunConfig) -> Estimate:
     real rounds in this process (the first one pays torch's one-time costs) and are scaled.
     """
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
-    sizes = np.array([len(rows) for rows in federation.train])
+    sizes = federation.train_sizes
     roster = Roster(config.clients, config.seed, sizes)
     per_client = config.local.epochs * np.ceil(sizes / config.local.batch_size).astype(int)
     messages = steps = 0
