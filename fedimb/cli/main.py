@@ -40,6 +40,7 @@ VERBS = {
     "new": ("fedimb.cli.new", "write the pages of a method of your own"),
     "ui": ("fedimb.cli.ui", "open MLflow's charts"),
     "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),
+    "bench": ("fedimb.cli.bench", "measure what the platform costs, against the bare work and stock Flower"),
 }
 """Verbs with a file of their own: where its ``register(subparsers)`` is, and the line `fedimb --help` prints."""
 

@@ -1,0 +1,155 @@
+"""Start one measurement, wait for it, read what it left: the run folder tells when rounds ended."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from fedimb.bench.measurement import Measurement, between
+from fedimb.bench.noop import write_package
+from fedimb.engine import processes
+from fedimb.errors import RunFailed
+from fedimb.run.folder import RunFolder
+
+_LONGEST_S = 3600.0
+_PATIENCE_S = 30.0  # an interrupted run puts its engine away first
+
+
+def common_words(rounds: int, output: Path) -> list[str]:
+    """What every measured run is given: only the last round is scored and saved, nothing is tracked."""
+    return [
+        f"rounds={rounds}",
+        f"evaluation.every={rounds}",
+        f"checkpoint.every={rounds}",
+        "evaluation.bootstrap=0",
+        "tracking=none",
+        f"output_dir={output}",
+    ]
+
+
+def engine_words(engine: str, workers: int) -> list[str]:
+    """The engine's choice; the bare program reads the same configuration and has none of its own."""
+    return {
+        "ray": ["engine=ray", f"engine.workers={workers}"],
+        "stock": ["engine=flower", f"engine.workers={workers}"],
+    }.get(engine, ["engine=inline"])
+
+
+def measure(
+    case: str, mode: str, words: tuple[str, ...], engine: str, repeat: int, rounds: int, workers: int
+) -> Measurement:
+    """Measure one case on one engine, once.
+
+    Args:
+        case: label, for the result alone.
+        mode: see `fedimb.bench.one`.
+
+    Raises:
+        RunFailed: the process failed; the end of what it printed is part of the message.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedimb-bench-") as temp:
+        folder = Path(temp)
+        words = (*words, *common_words(rounds, folder / "runs"), *engine_words(engine, workers))
+        request = {
+            "mode": "bare" if engine.startswith("bare") else mode,
+            "words": words,
+            "workers": workers if engine == "bare-w" else 1,
+            "out": str(folder / "found.json"),
+        }
+        started, whole = _wait(request, folder)
+        found = json.loads((folder / "found.json").read_text())
+        own = {key: found[key] for key in ("peak_mb", "others_mb")}
+        read = _bare(found, started) if request["mode"] == "bare" else _platform(found, folder / "runs", started)
+    return Measurement(case, engine, repeat, whole_s=whole, **own, **read)
+
+
+def _wait(request: dict[str, Any], folder: Path) -> tuple[float, float]:
+    """Run the process; returns when it started (epoch seconds) and how long it took."""
+    path = [str(write_package(folder / "packages")), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in path if p), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles torch anew, for many seconds
+    call = [sys.executable, "-m", "fedimb.bench.one", json.dumps(request)]
+    with open(folder / "log", "wb") as log:
+        started, clock = time.time(), time.perf_counter()
+        process = subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        try:
+            code = process.wait(_LONGEST_S)
+            taken = time.perf_counter() - clock
+        except KeyboardInterrupt:  # a terminal sends Ctrl-C to the process too
+            _end(process, str(folder))
+            raise
+        except subprocess.TimeoutExpired:
+            processes.stop(process, str(folder))
+            raise RunFailed(f"no end after {_LONGEST_S:.0f} s") from None
+    if code:
+        lines = (folder / "log").read_text(errors="replace").strip().splitlines()
+        raise RunFailed(f"exit code {code}: " + " | ".join(lines[-3:])[-600:])
+    return started, taken
+
+
+def _end(process: "subprocess.Popen[bytes]", marker: str) -> None:
+    """Let an interrupted process put its engine away, then end it and what it started."""
+    try:
+        process.wait(_PATIENCE_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        processes.stop(process, marker)
+
+
+def _bare(found: dict[str, Any], started: float) -> dict[str, Any]:
+    ends = found["ends"]
+    rows = found["rows"][1:]
+    return {
+        "start_s": ends[0] - started,
+        "rounds_s": between(ends),
+        "rows_per_round": sum(rows) / len(rows) if sum(rows) else math.nan,
+        "macro_recall": found["macro_recall"],
+    }
+
+
+def _platform(found: dict[str, Any], runs: Path, started: float) -> dict[str, Any]:
+    """The figures of a run folder; of a sweep's two, those of the first."""
+    folders = [Path(f) for f in found.get("folders", ())] or list((runs / "default").iterdir())
+    folder = RunFolder.open(folders[0])
+    config = folder.read_json("config.json")
+    ends = _ends(folder)
+    score = folder.read_json("result.json")["rows"][0]["final"]["macro_recall"]
+    read: dict[str, Any] = {
+        "start_s": ends[0] - started,
+        "rounds_s": between(ends),
+        "rows_per_round": _rows_per_round(folder.path),
+        "macro_recall": math.nan if score is None else float(score),
+        "trainer": config["engine"].get("trainer", "loop"),
+    }
+    for name in ("before_mb", "after_mb", "same_workers"):
+        if name in found:
+            read[name] = found[name]
+    if len(folders) > 1:
+        finished = folder.read_json("status.json")["time"]
+        read["gap_s"] = _ends(RunFolder.open(folders[1]))[0] - finished
+    return read
+
+
+def _ends(folder: RunFolder) -> list[float]:
+    """Epoch seconds at which the rounds ended, to the millisecond."""
+    return [line["time"] / 1000 for line in folder.metrics()]
+
+
+def _rows_per_round(path: Path) -> float:
+    """Rows trained on in a round after the first, on average; NaN where no step was made."""
+    from fedimb.config.load import from_json
+    from fedimb.data.federation import Federation
+    from fedimb.run.roster import Roster
+
+    lines = RunFolder(path).metrics()
+    if len(lines) < 2 or not sum(line["metrics"]["train/steps"] for line in lines):
+        return math.nan
+    settings = from_json((path / "config.json").read_text())
+    sizes = Federation.load(path).train_sizes
+    roster = Roster(settings.clients, settings.seed, sizes)
+    rows = [sum(int(sizes[k]) for k in roster.cohort(line["step"]).asked) for line in lines[1:]]
+    return settings.local.epochs * sum(rows) / len(rows)

@@ -1,0 +1,88 @@
+"""One measurement, and medians over repeats."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one process did. Seconds, and megabytes of 10^6 bytes; what does not apply is NaN.
+
+    Attributes:
+        case, engine, repeat: which measurement; repeats count from 1.
+        start_s: from the start of the process to the end of the first round.
+        rounds_s: times between the ends of consecutive rounds; the first round is part of ``start_s``.
+        rows_per_round: mean rows trained on in those rounds, epochs counted; NaN where no row is trained on.
+        whole_s: from the start of the process to its exit.
+        peak_mb: most memory the process itself held; ``others_mb``: the largest process below it.
+        macro_recall: of the final round.
+        trainer: loop | stacked | empty.
+        before_mb, after_mb: memory held before the first and after the last round (case ``scale``).
+        gap_s: end of a sweep's first run to the end of its second's first round; ``same_workers``: 1.0 when both had
+            the same worker processes, else 0.0 (case ``sweep``).
+    """
+
+    case: str
+    engine: str
+    repeat: int
+    start_s: float
+    rounds_s: tuple[float, ...]
+    rows_per_round: float
+    whole_s: float
+    peak_mb: float
+    others_mb: float
+    macro_recall: float
+    trainer: str = ""
+    before_mb: float = math.nan
+    after_mb: float = math.nan
+    gap_s: float = math.nan
+    same_workers: float = math.nan
+
+    @property
+    def round_s(self) -> float:
+        """Median round."""
+        return statistics.median(self.rounds_s) if self.rounds_s else math.nan
+
+    @property
+    def rows_per_s(self) -> float:
+        """Rows trained on per second of the median round."""
+        return self.rows_per_round / self.round_s if self.rounds_s else math.nan
+
+    @property
+    def growth_mb(self) -> float:
+        """Memory gained from before the first round to after the last."""
+        return self.after_mb - self.before_mb
+
+
+def between(ends: Sequence[float]) -> tuple[float, ...]:
+    """Times between consecutive ends of rounds."""
+    return tuple(b - a for a, b in pairwise(ends))
+
+
+@dataclass
+class Figures:
+    """Measurements of a bench so far."""
+
+    measured: list[Measurement] = field(default_factory=list)
+
+    def median(self, case: str, engine: str, name: str) -> float:
+        """Median over repeats of a number of `Measurement`; NaN where there is none."""
+        values = [getattr(m, name) for m in self.measured if (m.case, m.engine) == (case, engine)]
+        return statistics.median(values) if values and not any(map(math.isnan, values)) else math.nan
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """(case, engine), in the order first measured."""
+        return list(dict.fromkeys((m.case, m.engine) for m in self.measured))
+
+    def trainer(self, case: str, engine: str) -> str:
+        """How clients were trained there."""
+        return next(m.trainer for m in self.measured if (m.case, m.engine) == (case, engine))
+
+    def spread(self, cases: Iterable[str], name: str) -> float:
+        """Largest minus smallest median over all engines of the cases; NaN with fewer than two."""
+        wanted = set(cases)
+        values = [self.median(case, engine, name) for case, engine in self.pairs() if case in wanted]
+        return max(values) - min(values) if len(values) > 1 and not any(map(math.isnan, values)) else math.nan

@@ -1,0 +1,112 @@
+"""One measurement, in a process of its own: ``python -m fedimb.bench.one '<request as JSON>'``.
+
+The request names what to do (``mode``), the settings (``words``) and the file its findings go to (``out``). Times are
+taken by who started it; from here come the memory held and what only this process can see.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main(request: dict[str, Any]) -> int:
+    """Do what is asked and write the findings. Returns the exit code."""
+    modes = {"run": _run, "bare": _bare, "scale": _scale, "sweep": _sweep}
+    found = modes[request["mode"]](request["words"], int(request["workers"]))
+    Path(request["out"]).write_text(json.dumps(found | _peaks()))
+    return 0
+
+
+def _run(words: list[str], workers: int) -> dict[str, Any]:
+    """The real command, as typed."""
+    from fedimb.cli.main import main as fedimb
+
+    if code := fedimb(["run", *words]):
+        sys.exit(code)
+    return {}
+
+
+def _bare(words: list[str], workers: int) -> dict[str, Any]:
+    from fedimb.bench.bare import run_bare
+    from fedimb.config.compose import compose
+    from fedimb.config.validate import validate
+
+    result = run_bare(validate(compose(words)), workers)
+    return {"ends": result.ends, "rows": result.rows, "macro_recall": result.macro_recall}
+
+
+def _scale(words: list[str], workers: int) -> dict[str, Any]:
+    """A run whose memory is looked at before the first round and after every round."""
+    from fedimb.config.compose import compose
+    from fedimb.config.validate import validate
+    from fedimb.run.launch import launch
+    from fedimb.run.loop import Loop
+    from fedimb.run.progress import ProgressBar
+
+    held: list[float] = []
+
+    class Watch(ProgressBar):
+        def skip(self, rounds: int) -> None:
+            held.append(held_mb())
+
+        def round(self, loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
+            held.append(held_mb())
+
+    config = validate(compose(words))
+    launch(config, progress=Watch(config.rounds, enabled=False))
+    return {"before_mb": held[0], "after_mb": held[-1]}
+
+
+def _sweep(words: list[str], workers: int) -> dict[str, Any]:
+    """Two runs of one batch, the second with another loss; the workers' process ids are looked up after each."""
+    from fedimb.config.compose import compose
+    from fedimb.config.validate import validate
+    from fedimb.errors import RunFailed
+    from fedimb.run.batch import run_batch
+    from fedimb.run.folder import RunFolder
+
+    folders: list[str] = []
+    workers_of: list[list[int]] = []
+    for result in run_batch([validate(compose([*words, loss])) for loss in ("loss=ce", "loss=balanced_softmax")]):
+        if isinstance(result, RunFailed):
+            raise result
+        folders.append(str(result.folder))
+        workers_of.append(_actors(RunFolder(result.folder).read_json("processes.json", {}).get("temp_dir")))
+    return {"folders": folders, "same_workers": float(bool(workers_of[0]) and workers_of[0] == workers_of[1])}
+
+
+def _actors(temp_dir: str | None) -> list[int]:
+    """Ids of the Ray actors below the head of ``temp_dir``: Ray names their processes after the class."""
+    from fedimb.engine.processes import marked
+
+    return [pid for pid in marked(temp_dir) if _command(pid).startswith("ray::Worker")] if temp_dir else []
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
+def held_mb() -> float:
+    """Resident memory of this process now, megabytes; NaN where /proc is not there to say."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return math.nan
+    return next(float(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmRSS:"))
+
+
+def _peaks() -> dict[str, float]:
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    own, below = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {"peak_mb": own * unit / 1e6, "others_mb": below * unit / 1e6 if below else math.nan}
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

@@ -1,0 +1,103 @@
+"""``fedimb bench``: what the platform costs beside the bare work and beside stock Flower, as ratios from one run."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedimb.errors import ConfigError, nearest
+
+_ABOUT = """\
+Measure what the platform costs, against the same work by hand in torch (bare) and against Flower's own simulation
+(stock), and print times, ratios, and whether each ratio keeps its limit. Every measurement is a process of its own
+and nothing runs beside it: leave the machine alone meanwhile. Writes bench.csv and bench.txt.
+
+  fedimb bench                                  everything, three times: about an hour on two cores
+  fedimb bench table noop --repeat 1            two cases, once
+  fedimb bench table --engines inline,stock     two engines of a case
+  fedimb bench --list                           cases, engines and limits
+  fedimb bench --to experiments/engine          publish: machine, command and numbers"""
+
+_TO = "runs/bench"
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    bench = verbs.add_parser("bench", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    bench.add_argument("cases", nargs="*", metavar="CASE", help="default: all (see --list)")
+    bench.add_argument("--engines", metavar="A,B", help="inline, ray, bare, bare-w, stock; default: all a case has")
+    bench.add_argument(
+        "--rounds", type=int, metavar="N", help="rounds of every run, 2 or more; default: the case's own"
+    )
+    bench.add_argument("--repeat", type=int, default=3, metavar="N", help="measurements of each (3)")
+    bench.add_argument("--workers", type=int, metavar="W", help="processes of ray, bare-w and stock (one per core)")
+    bench.add_argument("--to", type=Path, default=Path(_TO), metavar="DIR", help=f"where bench.* are written ({_TO})")
+    bench.add_argument("--list", action="store_true", help="print cases, engines and limits, and stop")
+    bench.set_defaults(handler=bench_command)
+
+
+def bench_command(args: argparse.Namespace) -> int:
+    """``fedimb bench``. Returns 0 when everything was measured, whatever the verdicts; 1 when a measurement failed.
+
+    Raises:
+        ConfigError: unknown case or engine, a number out of range, or nothing that could be measured here.
+    """
+    from fedimb.bench.cases import CASES, ENGINES
+
+    cases = [CASES[name] for name in _known(args.cases or list(CASES), list(CASES), "case")]
+    engines = _known((args.engines or ",".join(ENGINES)).split(","), list(ENGINES), "engine")
+    if args.list:
+        print(listing(args.cases))
+        return 0
+    for name, value, least in (("rounds", args.rounds, 2), ("repeat", args.repeat, 1), ("workers", args.workers, 1)):
+        if value is not None and value < least:
+            raise ConfigError(f"--{name} {value}: give at least {least}")
+    reasons = [f"{case.name}: {reason}" for case in cases if (reason := case.lacking())]
+    if len(reasons) == len(cases):
+        raise ConfigError(f"nothing to measure: {'; '.join(reasons)}; set FEDIMB_DATA_DIR to the folder that has it")
+    if not any(set(case.engines) & set(engines) for case in cases):
+        raise ConfigError(
+            f"nothing to measure: none of these cases has engine {', '.join(engines)} (--list says which)"
+        )
+    from fedimb.bench.bench import Bench
+    from fedimb.bench.report import cores
+
+    command = shlex.join(["fedimb", *sys.argv[1:]])
+    bench = Bench(cases, engines, args.rounds, args.repeat, args.workers or cores(), args.to, command)
+    try:
+        bench.run()
+    except KeyboardInterrupt:
+        print("\ninterrupted: what was measured so far", file=sys.stderr)
+        print(bench.report())
+        return 130
+    print(bench.report())
+    return 1 if bench.failed else 0
+
+
+def _known(names: Sequence[str], valid: Sequence[str], kind: str) -> list[str]:
+    for name in names:
+        if name not in valid:
+            raise ConfigError(f"no {kind} '{name}'.{nearest(name, valid)}")
+    return list(dict.fromkeys(names))
+
+
+def listing(chosen: Sequence[str]) -> str:
+    """Cases with their engines and limits, then what the engines are."""
+    from fedimb.bench.cases import CASES, ENGINES
+
+    lines = []
+    for case in CASES.values():
+        if chosen and case.name not in chosen:
+            continue
+        lines += [f"{case.name:8} {case.about}", f"         {case.rounds} rounds on {', '.join(case.engines)}"]
+        if reason := case.lacking():
+            lines.append(f"         cannot be measured here: {reason}")
+        for bar in case.bars:
+            if bar.limit is not None:
+                least, limit = bar.limit
+                unit = f" {bar.unit}" if bar.unit else ""
+                what = bar.what.removeprefix(f"{case.name}: ")
+                lines.append(f"         {what}: at {'least' if least else 'most'} {limit:g}{unit}")
+    return "\n".join([*lines, "", *(f"{name:8} {about}" for name, about in ENGINES.items())])
