@@ -1,14 +1,18 @@
 """What runs inside a Ray actor, and how lanes are shared out among actors. Imports no ray: it is plain Python."""
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from flwr.app import Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
 
-from fedimb.engine.grid import Job, deliver
-from fedimb.engine.lanes import LaneOutcome, Order, run_lanes
+from fedimb.engine.grid import CLIENT_FAILED, Job, deliver
+from fedimb.engine.lanes import Ahead, LaneOutcome, Order, run_lanes
+from fedimb.errors import DataError, FedimbError
 
 Lane = list[tuple[int, int, str, RecordDict]]
 """(client, node id, message type, records of its own) of each client, in id order."""
@@ -37,10 +41,13 @@ class Worker:
         """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them.
 
         ``path`` is the driver's `sys.path`, absolute: a model class of the user's own is found here as it is there.
+        On a machine that lacks what the run needs every client answers with an error that says what.
         """
         sys.path.extend(folder for folder in path if folder not in sys.path)
-        from fedimb.app import ahead_of, app
+        from fedimb.app import app
         from fedimb.engine.flower_private import number
+
+        ahead, lack = _prepared(job)
 
         def order(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Order:
             message = Message(RecordDict({**shared, **own}), node, kind)
@@ -48,13 +55,44 @@ class Worker:
             return client, message
 
         def call(client: int, message: Message) -> Message:
+            if lack is not None:
+                return _refusal(lack, message, job.context(client), client)
             return deliver(app, message, job.context(client), client)
 
         orders = [
             [order(first + i, *entry) for i, entry in enumerate(lane)]
             for lane, first in zip(lanes, first_ids, strict=True)
         ]
-        return run_lanes(orders, call, reduce, ahead_of(job.context(0)))
+        return run_lanes(orders, call, reduce, ahead)
+
+
+def _prepared(job: Job) -> tuple[Ahead | None, Exception | None]:
+    """The run opened on this machine: what its clients have done ahead, or why none of them can be played here."""
+    from fedimb.app import ahead_of
+
+    try:
+        if not Path(job.run_dir).is_dir():
+            raise DataError(
+                f"no run folder {job.run_dir}; set output_dir to a folder that every machine of the cluster sees "
+                "under that path"
+            )
+        return ahead_of(job.context(0)), None
+    except Exception as error:  # the clients' answers carry it to the server
+        error.add_note(f"on machine {socket.gethostname()}")
+        return None, error
+
+
+def _refusal(error: Exception, message: Message, context: Context, client: int) -> Message:
+    """The answer of a client whose machine lacks something: its error; a traceback only where it was not foreseen."""
+
+    def refuse(message: Message, context: Context) -> Message:
+        raise error
+
+    reply = deliver(cast(ClientApp, refuse), message, context, client)
+    if not isinstance(error, FedimbError):
+        return reply
+    reason = str(reply.error.reason).partition("\nTraceback ")[0]
+    return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=message)
 
 
 def batches(costs: Sequence[float], count: int) -> list[list[int]]:

@@ -17,11 +17,13 @@ from small_runs import SMALL, alive, launch_in, weights_sha
 
 from fedimb.engine.processes import marked
 from fedimb.engine.ray import RayEngine
+from fedimb.engine.ray_pool import Pool
 from fedimb.engine.ray_private import UNUSED, lean_head
 from fedimb.engine.ray_worker import batches
 from fedimb.errors import ConfigError
 from fedimb.run.folder import RunFolder
 
+STALE = "192.0.2.77:1"  # as an environment names a cluster that is gone
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]  # a Ray head fills the machine
 
 
@@ -39,9 +41,31 @@ def test_batches_hold_every_lane_once_and_the_longest_first(costs, count):
 @pytest.fixture(scope="module")
 def three():
     """One private head and three actors for the module: each takes many seconds to start."""
-    with RayEngine(workers=3) as engine:
+    with pytest.MonkeyPatch.context() as patch, RayEngine(workers=3) as engine:
+        patch.setenv("RAY_ADDRESS", STALE)
         engine.start()
         yield engine
+
+
+def test_a_private_head_is_private_whatever_the_environment_says(three):
+    from ray._private.services import canonicalize_bootstrap_address
+
+    assert os.environ["RAY_ADDRESS"] == STALE
+    assert three.temp_dir
+    assert str(three.pool._ray.get_runtime_context().gcs_address) != STALE
+    assert canonicalize_bootstrap_address("auto") == STALE, "Ray itself would ask there"
+
+
+def test_more_gpus_than_there_are_are_refused_before_any_actor_waits_for_them(three):
+    many = RayEngine(workers=1, gpus_per_worker=1000)
+    with pytest.raises(ConfigError, match=r"room for 0 at engine.gpus_per_worker=1000"):
+        many.start()
+    assert many.pool is None
+
+
+def test_an_engine_of_another_address_does_not_take_the_ray_that_runs_here(three):
+    with pytest.raises(ConfigError, match=r"engine.address=127.0.0.1:1: this process is in the Ray cluster"):
+        RayEngine(address="127.0.0.1:1").start()
 
 
 def test_ray_still_has_the_names_a_lean_head_replaces():
@@ -63,7 +87,8 @@ def test_a_private_head_starts_no_process_that_nobody_uses(three):
 def some_of(engine, workers):
     """An engine that sees only the first actors of another's."""
     few = RayEngine(workers=workers)
-    few._ray, few._actors = engine._ray, engine._actors[:workers]
+    few.pool = Pool(engine._ray, {})
+    few.pool.actors = engine.pool.actors[:workers]
     return few
 
 
@@ -122,14 +147,6 @@ def test_a_model_class_from_a_file_in_the_working_folder_is_that_of_inline(three
     result = launch_in(tmp_path, "engine=ray", *words, engine=three)
     assert weights_sha(result) == weights_sha(expected)
     monkeypatch.delitem(sys.modules, "my_ray_net")
-
-
-@pytest.mark.parametrize(
-    ("address", "reason"), [("127.0.0.1:1", "no Ray cluster answers there"), ("localhost", "give host:port")]
-)
-def test_no_cluster_at_the_address(address, reason):
-    with pytest.raises(ConfigError, match=f"engine.address={address}: {reason}"):
-        RayEngine(address=address)._connect(None)
 
 
 def killed_and_resumed(warm, point, count, tmp_path):

@@ -1,0 +1,128 @@
+"""What is wrong with an engine's settings or its cluster, said before work begins. Imports no ray: plain Python."""
+
+import contextlib
+import math
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from fedimb.errors import ConfigError
+
+
+def check_settings(workers: Any, gpus_per_worker: Any, address: Any) -> None:
+    """Refuse settings of the engine that no machine could serve.
+
+    Raises:
+        ConfigError: the setting, its value and what to give.
+    """
+    if workers is not None and (type(workers) is not int or workers < 1):
+        raise ConfigError(
+            f"engine.workers={workers}: give a whole number of at least 1, or null for one per core "
+            "(engine=inline needs no worker)"
+        )
+    if type(gpus_per_worker) not in (int, float) or not (math.isfinite(gpus_per_worker) and gpus_per_worker >= 0):
+        raise ConfigError(
+            f"engine.gpus_per_worker={gpus_per_worker}: give the share of a GPU each worker reserves, as 0.5; 0: none"
+        )
+    if gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker):
+        raise ConfigError(f"engine.gpus_per_worker={gpus_per_worker}: above 1 give a whole number of GPUs")
+    if address is not None:
+        split_address(address)
+
+
+def split_address(address: Any) -> tuple[str, int]:
+    """(host, port) of ``host:port``. ConfigError for anything else (Ray's ``auto``, ``local`` and ``ray://`` too)."""
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    if not host or "/" in host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise ConfigError(
+            f"engine.address={address}: give host:port of the cluster's head, as 10.0.0.5:6379 "
+            "(null starts a private head)"
+        )
+    return host.strip("[]"), int(port)
+
+
+def check_answers(address: str) -> None:
+    """Raise ConfigError unless something listens at host:port: Ray itself would try for minutes."""
+    try:
+        socket.create_connection(split_address(address), timeout=5).close()
+    except OSError as error:
+        raise ConfigError(f"engine.address={address}: no Ray cluster answers there ({error})") from error
+
+
+def same_cluster(address: str, running: str) -> bool:
+    """Whether two host:port name one cluster; a name of this machine stands for all of its addresses."""
+    (host, port), (other, other_port) = split_address(address), split_address(running)
+    return port == other_port and bool(_addresses(host) & _addresses(other))
+
+
+def _addresses(host: str) -> set[str]:
+    try:
+        found = set(socket.gethostbyname_ex(host)[2])
+    except OSError:
+        return {host}
+    own = {"127.0.0.1"}
+    with contextlib.suppress(OSError):  # a machine that cannot look itself up still has its loopback address
+        own |= set(socket.gethostbyname_ex(socket.gethostname())[2])
+    return found | own if found & own else found
+
+
+def check_gpus(gpus_per_worker: float) -> None:
+    """Raise ConfigError where this machine has no GPU to share: Ray would wait for one for ever.
+
+    Only a private head asks: with a cluster it is the other machines that count (`worker_count`).
+    """
+    if not gpus_per_worker:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            f"engine.gpus_per_worker={gpus_per_worker:g}: torch finds no GPU on this machine; set it to 0, or give "
+            "engine.address of a cluster that has GPUs"
+        )
+
+
+def places(nodes: Sequence[dict[str, float]], gpus_per_worker: float) -> int:
+    """How many workers of one CPU and ``gpus_per_worker`` fit, machine by machine: a GPU cannot be split over two.
+
+    Args:
+        nodes: of each machine its resources, ``{"CPU": 8.0, "GPU": 1.0, ...}``.
+    """
+    total = 0
+    for node in nodes:
+        fit = int(node.get("CPU", 0))
+        if gpus_per_worker:
+            gpus = int(node.get("GPU", 0))
+            whole = gpus_per_worker >= 1
+            fit = min(fit, gpus // int(gpus_per_worker) if whole else gpus * int(1 / gpus_per_worker + 1e-9))
+        total += fit
+    return total
+
+
+def worker_count(wanted: int | None, nodes: Sequence[dict[str, float]], gpus_per_worker: float) -> int:
+    """Workers to start: ``wanted``, or as many as there is room for.
+
+    Raises:
+        ConfigError: more are wanted than fit, so that some would never start; says what there is.
+    """
+    room = places(nodes, gpus_per_worker)
+    if room >= (wanted or 1):
+        return wanted or room
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    there = f"{len(nodes)} machine{'s' * (len(nodes) != 1)} with {cpus:g} CPUs and {gpus:g} GPUs"
+    share = f" at engine.gpus_per_worker={gpus_per_worker:g}" if gpus_per_worker else ""
+    raise ConfigError(
+        f"engine.workers={'null' if wanted is None else wanted}: Ray has {there}, room for {room}{share}; "
+        "ask for fewer, or leave engine.workers=null" + (", or lower engine.gpus_per_worker" if share else "")
+    )
+
+
+def why_died(error: BaseException) -> str:
+    """One line on a worker process that ended, with what to do: most often the memory of its machine ran out."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    if getattr(error, "actor_init_failed", False):  # it raised: the last line says what
+        return f"the same fedimb must be installed on every machine of the cluster ({lines[-1]})"
+    return (
+        "its machine may have run out of memory: use fewer engine.workers, a smaller local.batch_size or a smaller "
+        f"model (Ray says: {type(error).__name__}: {lines[0]})"
+    )

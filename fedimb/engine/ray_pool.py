@@ -1,0 +1,165 @@
+"""The actors of a Ray engine: hired, given lanes, replaced when they die."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections import Counter, deque
+from collections.abc import Sequence
+from typing import Any
+
+from fedimb.engine.grid import Job
+from fedimb.engine.lanes import LaneOutcome
+from fedimb.engine.ray_checks import why_died
+from fedimb.engine.ray_worker import Lane, Worker, batches
+from fedimb.errors import RunFailed
+
+_TRIES = 3
+_QUEUED = 2  # calls in flight per actor: the next is already there when one ends
+_PATIENCE_S = 60.0  # without news, before a word to the user
+log = logging.getLogger("fedimb")
+
+
+class Pool:
+    """Persistent actors, and one run's lanes at a time over them.
+
+    Args:
+        ray: the module, connected.
+        options: of each actor, as ``num_gpus``.
+
+    Attributes:
+        actors: those that are ready for work.
+    """
+
+    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+        self._ray = ray
+        self._class = ray.remote(num_cpus=1, max_restarts=0, **options)(Worker)
+        self.actors: list[Any] = []
+        self._coming: dict[Any, Any] = {}  # call that ends when an actor is ready -> actor
+        self._failed_starts = 0
+        exceptions = ray.exceptions
+        # An actor that Ray's memory monitor ends is no RayActorError; results are lost with the machine that held them.
+        self._lost = (
+            exceptions.RayActorError,
+            exceptions.OutOfMemoryError,
+            exceptions.NodeDiedError,
+            exceptions.WorkerCrashedError,
+            exceptions.ObjectLostError,
+        )
+
+    def fill(self, count: int) -> None:
+        """Start ``count`` actors and wait until they are ready.
+
+        Raises:
+            RunFailed: they do not start; none is left behind.
+        """
+        try:
+            for _ in range(count):
+                self._hire()
+            while self._coming:
+                done = self._wait(list(self._coming), f"{len(self.actors)} of {count} workers have started")
+                for call in done:
+                    self._arrived(call)
+        except BaseException:
+            self.dismiss()
+            raise
+
+    def _hire(self) -> None:
+        actor = self._class.remote()
+        self._coming[actor.ready.remote()] = actor
+
+    def _arrived(self, call: Any) -> None:
+        """Take in an actor that is ready, or hire another for one that died starting."""
+        actor = self._coming.pop(call)
+        try:
+            self._ray.get(call)
+        except self._ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= _TRIES:
+                raise RunFailed(f"no worker process starts, {_TRIES} failed in a row; {why_died(error)}") from error
+            self._hire()
+        else:
+            self._failed_starts = 0
+            self.actors.append(actor)
+
+    def _wait(self, calls: list[Any], what: str) -> list[Any]:
+        """Calls that ended, at least one unless the user was told that there is no news."""
+        done, _ = self._ray.wait(calls, timeout=_PATIENCE_S)
+        if not done:
+            log.warning("%s; waiting for a CPU that Ray has free", what)
+        return list(done)
+
+    def run(
+        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, costs: Sequence[float]
+    ) -> list[LaneOutcome]:
+        """Run lanes, the longest first; outcomes come back in lane order.
+
+        Lanes whose actor dies are run again on another, one lane a call: lanes hold no state, so the result is the
+        same, and a call of one lane needs less memory. The actor is replaced as soon as a machine has room.
+
+        Raises:
+            RunFailed: the same lane ended its worker process three times.
+        """
+        ray = self._ray
+        shared_ref, path = ray.put(shared), [os.path.abspath(folder) for folder in sys.path]
+        first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
+        waiting = deque(batches(costs, (len(self.actors) + len(self._coming)) * _QUEUED))
+        tries: Counter[int] = Counter()
+        outcomes: dict[int, LaneOutcome] = {}
+        running: dict[Any, tuple[list[int], Any]] = {}  # call -> lanes, actor; the oldest first
+        load = dict.fromkeys(self.actors, 0)
+        while waiting or running:
+            while waiting and load and min(load.values()) < _QUEUED:
+                actor, batch = min(load, key=load.__getitem__), waiting.popleft()
+                picked, ids = [lanes[i] for i in batch], [first_ids[i] for i in batch]
+                running[actor.run_lanes.remote(job, picked, shared_ref, reduce, ids, path)] = (batch, actor)
+                load[actor] += 1
+            if load:  # clients may take hours
+                done, _ = ray.wait([*self._coming, *running])
+            else:
+                done = self._wait([*self._coming, *running], "no worker is left")
+            for call in done:
+                if call in self._coming:
+                    self._arrived(call)
+                    load |= {actor: 0 for actor in self.actors if actor not in load}
+                    continue
+                batch, actor = running[call]
+                # Only the oldest call of an actor was at work: those queued behind it are not to blame for its end.
+                blamed = next(lanes_of for lanes_of, of in running.values() if of is actor)
+                del running[call]
+                try:
+                    outcomes.update(zip(batch, ray.get(call), strict=True))
+                    if actor in load:
+                        load[actor] -= 1
+                except self._lost as error:
+                    waiting.extendleft([lane] for lane in reversed(batch))
+                    if actor in load:  # else known to be dead
+                        del load[actor]
+                        self._replace(actor)
+                        if len(blamed) == 1:  # of several, the next try tells which
+                            tries.update(blamed)
+                        if tries[blamed[0]] >= _TRIES:
+                            clients = [entry[0] for entry in lanes[blamed[0]]]
+                            raise RunFailed(
+                                f"clients {clients} ended their worker process {_TRIES} times; {why_died(error)}"
+                            ) from error
+        return [outcomes[i] for i in range(len(lanes))]
+
+    def _replace(self, actor: Any) -> None:
+        self.actors.remove(actor)
+        with contextlib.suppress(Exception):  # dead already, as a rule
+            self._ray.kill(actor)
+        log.warning("a worker process ended; its clients are run again")
+        self._hire()
+
+    def pids(self) -> list[int]:
+        """Process ids of the actors that are ready."""
+        pids: list[int] = self._ray.get([actor.ready.remote() for actor in self.actors])
+        return pids
+
+    def dismiss(self) -> None:
+        """End all actors."""
+        for actor in [*self.actors, *self._coming.values()]:
+            with contextlib.suppress(Exception):  # already dead is what we want
+                self._ray.kill(actor)
+        self.actors, self._coming = [], {}
