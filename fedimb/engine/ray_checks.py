@@ -2,11 +2,14 @@
 
 import contextlib
 import math
+import os
 import socket
 from collections.abc import Sequence
 from typing import Any
 
 from fedimb.errors import ConfigError
+
+_PATIENCE_S = 5.0
 
 
 def check_settings(workers: Any, gpus_per_worker: Any, address: Any) -> None:
@@ -42,11 +45,30 @@ def split_address(address: Any) -> tuple[str, int]:
 
 
 def check_answers(address: str) -> None:
-    """Raise ConfigError unless something listens at host:port: Ray itself would try for minutes."""
+    """Raise ConfigError unless a Ray head may listen at host:port: Ray itself would try for minutes.
+
+    A head speaks gRPC, that is HTTP/2, whose server begins with a SETTINGS frame (RFC 9113, sections 3.4 and 6.5);
+    Ray's dashboard and most else do not. Behind TLS (``RAY_USE_TLS=1``) only the port is tried.
+    """
     try:
-        socket.create_connection(split_address(address), timeout=5).close()
+        with socket.create_connection(split_address(address), timeout=_PATIENCE_S) as connection:
+            if os.environ.get("RAY_USE_TLS") == "1":
+                return
+            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
+            begin = connection.recv(9, socket.MSG_WAITALL)
+    except (TimeoutError, ConnectionResetError) as error:
+        raise _no_head(address) from error
     except OSError as error:
         raise ConfigError(f"engine.address={address}: no Ray cluster answers there ({error})") from error
+    if len(begin) < 9 or begin[3] != 4:
+        raise _no_head(address)
+
+
+def _no_head(address: str) -> ConfigError:
+    return ConfigError(
+        f"engine.address={address}: no Ray head answers there; give the head's own port (6379 as a rule), not that of "
+        "its dashboard (8265)"
+    )
 
 
 def same_cluster(address: str, running: str) -> bool:

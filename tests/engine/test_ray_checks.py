@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.engine import ray as module
+from fedimb.engine import ray_checks
 from fedimb.engine.open import open_engine
 from fedimb.engine.ray import RayEngine
 from fedimb.engine.ray_checks import check_gpus, places, same_cluster, why_died, worker_count
@@ -98,6 +100,44 @@ def test_no_cluster_at_the_address():
         RayEngine(address="127.0.0.1:1")._connect(None)
 
 
+@contextlib.contextmanager
+def answering(first: bytes):
+    """host:port of something that says ``first`` to whoever connects."""
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                kept.append(connection)
+                connection.sendall(first)
+
+    kept = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for connection in kept:
+        connection.close()
+
+
+HEAD = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]) + bytes(6)  # an HTTP/2 server's first frame: its settings
+
+
+@pytest.mark.parametrize("first", [b"", b"SSH-2.0", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_something_else_at_the_address_is_not_asked_for_minutes(first, monkeypatch):
+    monkeypatch.setattr(ray_checks, "_PATIENCE_S", 0.2)
+    with answering(first) as address, pytest.raises(ConfigError, match=r"no Ray head answers there; .*not that of its"):
+        RayEngine(address=address)._connect(None)
+
+
+def test_behind_tls_only_the_port_is_tried(monkeypatch):
+    monkeypatch.setenv("RAY_USE_TLS", "1")
+    with answering(b"") as address:
+        ray_checks.check_answers(address)
+
+
 @pytest.mark.parametrize("environment", ["local", "auto", "127.0.0.1:1", None])
 def test_the_address_of_the_configuration_is_the_one_joined(environment, monkeypatch):
     if environment is None:
@@ -106,8 +146,7 @@ def test_the_address_of_the_configuration_is_the_one_joined(environment, monkeyp
         monkeypatch.setenv("RAY_ADDRESS", environment)
     asked = []
     fake = SimpleNamespace(init=lambda **options: asked.append(options), shutdown=lambda: None)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
+    with answering(HEAD) as address:
         RayEngine(address=address)._connect(fake)
     (options,) = asked
     assert options["address"] == address
@@ -131,10 +170,8 @@ def test_a_cluster_that_cannot_be_joined_is_one_line():
 
     ended = []
     fake = SimpleNamespace(init=refuse, shutdown=lambda: ended.append(1))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        address = f"127.0.0.1:{listening.getsockname()[1]}"
-        with pytest.raises(ConfigError) as error:
-            RayEngine(address=address)._connect(fake)
+    with answering(HEAD) as address, pytest.raises(ConfigError) as error:
+        RayEngine(address=address)._connect(fake)
     assert "cannot join the cluster (Version mismatch: the cluster was started with)" in str(error.value)
     assert "\n" not in str(error.value)
     assert ended == [1]
