@@ -64,8 +64,9 @@ _MOST_LEAST = ("scale-100000", "scale-100", "inline")
 
 
 def _size(clients: int) -> tuple[str, ...]:
-    """So many clients of 20 training rows each (4 of 5 rows are for training), 50 of them per round."""
-    return (f"clients.count={clients}", f"data.source.rows={25 * clients}", f"clients.participation={50 / clients:g}")
+    """So many clients of 20 training rows each, 50 of them per round; 100 rows for the test, whatever the number."""
+    rows = (f"data.source.rows={20 * clients + 100}", "data.test={name: balanced, per_class: 20}")
+    return (*rows, f"clients.count={clients}", f"clients.participation={50 / clients:g}")
 
 
 _CASES = (
@@ -113,7 +114,7 @@ _CASES = (
         "four convolutions on CIFAR-10 with a long tail, 100 clients, 10 per round",
         ("data=cifar10", "model.width=32", "clients.count=100", "clients.participation=0.1", "local.epochs=1"),
         ALL,
-        3,
+        6,
         (
             ratio("cifar", "inline", "bare", "round_s", at_most(1.1)),
             ratio("cifar", "ray", "bare-w", "round_s", at_most(1.1)),

@@ -102,10 +102,10 @@ def _end(process: "subprocess.Popen[bytes]", marker: str) -> None:
 
 def _bare(found: dict[str, Any], started: float) -> dict[str, Any]:
     ends = found["ends"]
-    rows = found["rows"][1:]
+    rows = found["rows"][1:-1]
     return {
         "start_s": ends[0] - started,
-        "rounds_s": between(ends),
+        "rounds_s": between(ends[:-1]),
         "rows_per_round": sum(rows) / len(rows) if sum(rows) else math.nan,
         "macro_recall": found["macro_recall"],
     }
@@ -120,7 +120,7 @@ def _platform(found: dict[str, Any], runs: Path, started: float) -> dict[str, An
     score = folder.read_json("result.json")["rows"][0]["final"]["macro_recall"]
     read: dict[str, Any] = {
         "start_s": ends[0] - started,
-        "rounds_s": between(ends),
+        "rounds_s": between(ends[:-1]),
         "rows_per_round": _rows_per_round(folder.path),
         "macro_recall": math.nan if score is None else float(score),
         "trainer": config["engine"].get("trainer", "loop"),
@@ -140,16 +140,16 @@ def _ends(folder: RunFolder) -> list[float]:
 
 
 def _rows_per_round(path: Path) -> float:
-    """Rows trained on in a round after the first, on average; NaN where no step was made."""
+    """Rows trained on per round, first and last left out; NaN where no step was made or no round is left."""
     from fedimb.config.load import from_json
     from fedimb.data.federation import Federation
     from fedimb.run.roster import Roster
 
-    lines = RunFolder(path).metrics()
-    if len(lines) < 2 or not sum(line["metrics"]["train/steps"] for line in lines):
+    lines = RunFolder(path).metrics()[1:-1]
+    if not sum(line["metrics"]["train/steps"] for line in lines):
         return math.nan
     settings = from_json((path / "config.json").read_text())
     sizes = Federation.load(path).train_sizes
     roster = Roster(settings.clients, settings.seed, sizes)
-    rows = [sum(int(sizes[k]) for k in roster.cohort(line["step"]).asked) for line in lines[1:]]
+    rows = [sum(int(sizes[k]) for k in roster.cohort(line["step"]).asked) for line in lines]
     return settings.local.epochs * sum(rows) / len(rows)

@@ -14,7 +14,8 @@ class Measurement:
     Attributes:
         case, engine, repeat: which measurement; repeats count from 1.
         start_s: from the start of the process to the end of the first round.
-        rounds_s: times between the ends of consecutive rounds; the first round is part of ``start_s``.
+        rounds_s: times between the ends of consecutive rounds, but for the first, which is part of ``start_s``, and
+            the last, which alone is followed by scoring.
         rows_per_round: mean rows trained on in those rounds, epochs counted; NaN where no row is trained on.
         whole_s: from the start of the process to its exit.
         peak_mb: most memory the process itself held; ``others_mb``: the largest process below it.

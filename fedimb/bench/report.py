@@ -31,7 +31,7 @@ COLUMNS = (
 
 
 def write_csv(measured: Sequence[Measurement], path: Path) -> None:
-    """One line per measurement; ``rounds_s`` holds every round after the first, separated by spaces."""
+    """One line per measurement; ``rounds_s`` holds every round but the first and the last, separated by spaces."""
     commit = commit_of(Path(fedimb.__file__).parent)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -40,7 +40,7 @@ def write_csv(measured: Sequence[Measurement], path: Path) -> None:
         for m in measured:
             numbers = [_cell(getattr(m, name), decimals) for name, decimals in COLUMNS]
             rounds = " ".join(f"{seconds:.4f}" for seconds in m.rounds_s)
-            writer.writerow([m.case, m.engine, m.repeat, m.trainer, len(m.rounds_s) + 1, *numbers, rounds, commit])
+            writer.writerow([m.case, m.engine, m.repeat, m.trainer, len(m.rounds_s) + 2, *numbers, rounds, commit])
 
 
 def _cell(value: float, decimals: int) -> str:
@@ -128,7 +128,7 @@ NOTES = """\
 Medians over repeats; one process per measurement, nothing beside it, the engines of a case in turn. Data and pictures
 were in the cache before (one short unmeasured run per case).
 start     from the start of the process to the end of the first round (imports, engine, data, first steps)
-round     between the ends of consecutive rounds, the first one left out; median
+round     between the ends of consecutive rounds; median; the first and the last, which is scored, are left out
 whole     from the start of the process to its exit
 MB        most memory the process itself held; below MB: the largest process it started
 bare      the same clients, cohorts, batches and weights, by hand in torch on one thread; bare-w: in W processes

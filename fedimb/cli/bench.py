@@ -29,7 +29,7 @@ def register(verbs: Any) -> None:
     bench.add_argument("cases", nargs="*", metavar="CASE", help="default: all (see --list)")
     bench.add_argument("--engines", metavar="A,B", help="inline, ray, bare, bare-w, stock; default: all a case has")
     bench.add_argument(
-        "--rounds", type=int, metavar="N", help="rounds of every run, 2 or more; default: the case's own"
+        "--rounds", type=int, metavar="N", help="rounds of every run, 3 or more (default: the case's own)"
     )
     bench.add_argument("--repeat", type=int, default=3, metavar="N", help="measurements of each (3)")
     bench.add_argument("--workers", type=int, metavar="W", help="processes of ray, bare-w and stock (one per core)")
@@ -51,7 +51,7 @@ def bench_command(args: argparse.Namespace) -> int:
     if args.list:
         print(listing(args.cases))
         return 0
-    for name, value, least in (("rounds", args.rounds, 2), ("repeat", args.repeat, 1), ("workers", args.workers, 1)):
+    for name, value, least in (("rounds", args.rounds, 3), ("repeat", args.repeat, 1), ("workers", args.workers, 1)):
         if value is not None and value < least:
             raise ConfigError(f"--{name} {value}: give at least {least}")
     reasons = [f"{case.name}: {reason}" for case in cases if (reason := case.lacking())]

@@ -96,7 +96,7 @@ def test_csv_and_text(tmp_path):
     assert rows[0]["rounds_s"] == "0.5000 0.2500"
     assert rows[0]["round_s"] == "0.3750"
     assert rows[0]["rows_per_s"] == "267"
-    assert rows[0]["rounds"] == "3"
+    assert rows[0]["rounds"] == "4"
     assert rows[0]["others_mb"] == rows[0]["gap_s"] == ""
     bars = [ratio("table", "stock", "inline", "round_s", at_least(12))]
     shown = table(Figures(measured), bars)

@@ -17,7 +17,7 @@ def nowhere(tmp_path, monkeypatch):
 
 
 def measured(case, mode, words, engine, repeat, rounds, workers):
-    return Measurement(case, engine, repeat, 1.0, (0.5,) * (rounds - 1), 10.0, 2.0, 100.0, 50.0, 0.8)
+    return Measurement(case, engine, repeat, 1.0, (0.5,) * (rounds - 2), 10.0, 2.0, 100.0, 50.0, 0.8)
 
 
 def test_list_names_cases_engines_and_limits(nowhere, capsys):
@@ -36,7 +36,7 @@ def test_list_names_cases_engines_and_limits(nowhere, capsys):
     [
         (["tabel"], "no case 'tabel'. Did you mean 'table'?"),
         (["--engines", "inline,flower"], "no engine 'flower'."),
-        (["noop", "--rounds", "1"], "--rounds 1: give at least 2"),
+        (["noop", "--rounds", "2"], "--rounds 2: give at least 3"),
         (["noop", "--repeat", "0"], "--repeat 0: give at least 1"),
         (["cifar"], "nothing to measure: cifar: no cifar10.zip in the current folder"),
         (["sweep", "--engines", "bare"], "none of these cases has engine bare"),
