@@ -51,7 +51,7 @@ def describe_command(args: argparse.Namespace) -> int:
     """
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
-    from fedimb.data.federation import prepare
+    from fedimb.data.prepare import prepare
     from fedimb.report.describe import describe
 
     if args.plot:

@@ -126,7 +126,7 @@ def cut(group: dict[str, Any]) -> str:
     Raises:
         DataError: the source's rows cannot be cut as the data group says.
     """
-    from fedimb.data.federation import prepare
+    from fedimb.data.prepare import prepare
 
     one = prepare(group, {"name": "iid"}, clients=1, seed=0)
     minority = ", ".join(one.class_names[c] for c in one.minority)

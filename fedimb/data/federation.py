@@ -1,6 +1,5 @@
 """Who holds what: `prepare` cuts a source into a test set and clients; a `Federation` is index lists only."""
 
-import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,25 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb import registry
-from fedimb.data.config import DataConfig, partition_parts
 from fedimb.data.exposure import exposure
 from fedimb.data.federation_file import digest, read, write
-from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
-from fedimb.data.placement import Placement, place_minority
 from fedimb.data.rows import RowLists
-from fedimb.data.scaling import Scaling, federated_scaling
-from fedimb.data.split import split_fraction, split_test
+from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store, open_source, open_store
-from fedimb.errors import ConfigError, DataError, FedimbError
-from fedimb.seeds import Stream, numpy_rng
+from fedimb.errors import DataError, FedimbError
 
 if TYPE_CHECKING:
     from fedimb.data.views import ClientData
 
 Rows = NDArray[np.int64]
-PARTITION_GIVEN = ("patients", "sites", "site_names")  # columns a partitioner may ask for, cut to the rows it deals
-log = logging.getLogger(__name__)
 
 
 class Federation:
@@ -178,90 +169,3 @@ class Federation:
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "store"}  # a map would be pickled as its data
-
-
-def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed: int) -> Federation:
-    """Source -> test split -> long tail -> partition -> validation split, each from its own seed stream.
-
-    With several labels per row all go by the primary class (`fedimb.data.labels`); counts and minority by every label.
-
-    Args:
-        data: the `data` group, as configs/data/digits.yaml.
-        partition: the `partition` group, as configs/partition/dirichlet.yaml.
-        clients: >= 1; some may end up without rows.
-        seed: the run's seed, >= 0.
-
-    Raises:
-        ConfigError: unknown key or value out of range.
-        DataError: the data cannot be cut as asked.
-    """
-    config = DataConfig.parse(data)
-    placement, _ = Placement.split(partition)
-    partition_name, partition_args = partition_parts(partition)
-    registry.check_args("partition", partition_name, partition_args, given=PARTITION_GIVEN)
-    if clients < 1:
-        raise ConfigError(f"clients.count={clients}: give at least 1")
-    holders = placement.holders(clients)
-    source = config.source | {"on_bad": config.on_bad}
-    store = open_source(source)
-    y, names = np.asarray(store.y), store.class_names
-
-    split_rng = numpy_rng(seed, Stream.SPLIT)
-    test, rest = split_test(y, names, config.test, split_rng, store.patients, store.official_test, store.sites)
-
-    ranks = class_ranks(len(names), config.class_order, numpy_rng(seed, Stream.TAIL, 0))
-    available = np.bincount(y[rest], minlength=len(names))
-    wanted = target_counts(available, config.long_tail, config.imbalance_factor, config.n_max, ranks, names)
-    pool = keep_rows(rest, y, wanted, numpy_rng(seed, Stream.TAIL, 1))
-    if (absent := np.flatnonzero(store.class_counts(pool) == 0)).size:
-        log.warning("no training rows of class %s", ", ".join(names[c] for c in absent))
-    minority = minority_classes(store.class_counts(pool), config.minority)
-
-    patients = _take(store.patients, pool)
-    columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
-    partitioner = registry.build("partition", partition_name, given=columns, **partition_args)
-    lists = partitioner(y[pool], clients, numpy_rng(seed, Stream.PARTITION))
-    _check_partition(lists, len(pool), clients, partition_name, patients)
-    if placement.rule is not None:
-        moves = numpy_rng(seed, Stream.PARTITION, 1)
-        lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
-    held = [pool[np.sort(positions)] for positions in lists]
-    counts = np.stack([store.class_counts(rows) for rows in held])
-
-    parts = [
-        split_fraction(rows, y, config.validation, numpy_rng(seed, Stream.VALIDATION, 0, k), store.patients)
-        for k, rows in enumerate(held)
-    ]
-    return Federation(
-        source=source,
-        store_path=store.path.absolute(),
-        train=[kept for kept, _ in parts],
-        validation=[out for _, out in parts],
-        test=test,
-        counts=counts.astype(np.int64),
-        class_names=names,
-        minority=minority,
-        fingerprint=store.fingerprint,
-        scaling=None if store.scaled is None else federated_scaling([store.x[kept] for kept, _ in parts], store.scaled),
-    )
-
-
-def _take(column: NDArray[Any] | None, rows: Rows) -> NDArray[Any] | None:
-    return None if column is None else np.asarray(column[rows])
-
-
-def _check_partition(lists: list[Rows], n: int, clients: int, name: str, patients: NDArray[np.int64] | None) -> None:
-    """Nothing lost, nothing twice, no patient parted: whoever wrote the partitioner."""
-    if len(lists) != clients:
-        raise DataError(f"partition '{name}' made {len(lists)} clients of {clients}; mend the partitioner")
-    times = np.bincount(np.concatenate(lists).astype(np.int64), minlength=n)
-    if len(times) != n or (times != 1).any():
-        raise DataError(
-            f"partition '{name}' uses {int((times > 1).sum())} rows twice and leaves out "
-            f"{int((times == 0).sum())} of {n}; mend the partitioner"
-        )
-    if patients is not None:
-        owners = np.concatenate([np.full(len(rows), k) for k, rows in enumerate(lists)])
-        pairs = np.unique(np.stack([patients[np.concatenate(lists)], owners], axis=1), axis=0)
-        if len(pairs) > len(np.unique(patients)):
-            raise DataError(f"partition '{name}' parts a patient over clients; use one that takes patients")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedimb.config.schema import RunConfig
-from fedimb.data.federation import prepare
+from fedimb.data.prepare import prepare
 from fedimb.run.folder import RunFolder
 from fedimb.run.launch import launch
 from fedimb.run.progress import ProgressBar

@@ -1,35 +1,30 @@
 """Start a run, or resume one: configuration in, run folder out."""
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedimb.config.load import config_sha, flatten, from_json, row_label, to_json
+from fedimb.config.load import config_sha, from_json, row_label
 from fedimb.config.schema import RunConfig
-from fedimb.data.federation import Federation, prepare
-from fedimb.data.store import cache_dir
+from fedimb.data.federation import Federation
+from fedimb.data.prepare import prepare
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
 from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunFailed, RunWaiting
-from fedimb.records import write_atomic
-from fedimb.report import plots
 from fedimb.run.assemble import build_loop, check_parts
-from fedimb.run.environment import environment
 from fedimb.run.folder import RunFolder
-from fedimb.run.parts import contracts_of, prior_label, resolved_weight
 from fedimb.run.progress import ProgressBar
 from fedimb.run.result import RunResult, write_result
 from fedimb.run.roster import Roster
+from fedimb.run.start import return_freed_memory, write_start
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 
 log = logging.getLogger("fedimb")
@@ -50,6 +45,7 @@ def launch(config: RunConfig, engine: Engine | None = None, progress: ProgressBa
     if uri := config.tracking.get("uri"):  # absolute: a ServerApp or a later resume works in another folder
         config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    return_freed_memory()
     check_parts(config, federation)
     per_round = Roster(config.clients, config.seed, federation.train_sizes).per_round()
     config = resolve_trainer(config, federation.n_classes, federation.input_shape, per_round)
@@ -58,7 +54,7 @@ def launch(config: RunConfig, engine: Engine | None = None, progress: ProgressBa
     folder = RunFolder.create(Path(config.output_dir) / config.study, name)
     folder.lock()
     try:
-        _write_start(folder, config, federation)
+        write_start(folder, config, federation)
         return _execute(folder, config, federation, engine, progress)
     finally:
         folder.unlock()
@@ -83,53 +79,11 @@ def resume(path: Path, engine: Engine | None = None, progress: ProgressBar | Non
             return RunResult.read(folder.path)
         if not (folder.path / "rows.json").exists():  # killed while the folder was being written
             federation = prepare(config.data, config.partition, config.clients.count, config.seed)
-            _write_start(folder, config, federation)
+            write_start(folder, config, federation)
         federation = Federation.load(folder.path)
         return _execute(folder, config, federation, engine, progress)
     finally:
         folder.unlock()
-
-
-def _write_start(folder: RunFolder, config: RunConfig, federation: Federation) -> None:
-    write_atomic(folder.path / "config.json", to_json(config).encode())
-    federation.save(folder.path)
-    folder.write_json("environment.json", environment())
-    weight = resolved_weight(config, contracts_of(config))
-    params = flatten(config) | {"resolved.aggregation_weight": weight}
-    rows = []
-    for calibration in config.calibration:
-        label = row_label(config, calibration)
-        tags = {
-            "fedimb.strategy": label,
-            "fedimb.seed": str(config.seed),
-            "fedimb.config_sha": config_sha(config),
-            "fedimb.partition_sha": federation.sha,
-            "fedimb.prior": prior_label(config.prior),
-            "fedimb.calibration": calibration,
-            "fedimb.sweep_id": config.study,
-            "fedimb.run_id": uuid.uuid4().hex,
-        }
-        rows.append({"label": label, "tags": tags, "params": params})
-    artifacts = folder.path / "artifacts"
-    artifacts.mkdir(exist_ok=True)
-    for name in ("config.json", "partition.json", "environment.json"):
-        shutil.copyfile(folder.path / name, artifacts / name)
-    _draw_partition(federation, artifacts / "partition.png")
-    folder.set_status("new")
-    folder.write_json("rows.json", rows)  # last: a folder with rows.json is complete
-
-
-def _draw_partition(federation: Federation, path: Path) -> None:
-    """Drawing takes seconds, as long as many a run: all runs on one partition, whatever their strategy, share it."""
-    names, minority = federation.class_names, federation.minority
-    facts = repr((federation.counts.tolist(), names, minority)).encode() + Path(plots.__file__).read_bytes()
-    drawn = cache_dir("pictures") / f"{hashlib.sha256(facts).hexdigest()[:32]}.png"
-    if not drawn.exists():
-        plots.partition_figure(federation.counts, names, minority, path)
-        drawn.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(drawn, path.read_bytes())
-    else:
-        shutil.copyfile(drawn, path)
 
 
 def _end_left_over(left: dict[str, Any]) -> None:

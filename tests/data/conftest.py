@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from fedimb import registry
-from fedimb.data.federation import prepare
+from fedimb.data.prepare import prepare
 from fedimb.data.store import open_store
 
 

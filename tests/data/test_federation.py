@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.federation import Federation, prepare
+from fedimb.data.federation import Federation
+from fedimb.data.prepare import prepare
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
 

@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from fedimb.data.federation import Federation, prepare
+from fedimb.data.federation import Federation
+from fedimb.data.prepare import prepare
 from fedimb.data.store import open_store
 from fedimb.errors import DataError
 

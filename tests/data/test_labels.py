@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.federation import Federation, prepare
+from fedimb.data.federation import Federation
 from fedimb.data.labels import as_targets, check_row, complete, none_class, primary_class
+from fedimb.data.prepare import prepare
 from fedimb.data.store import Store
 from fedimb.data.views import ClientData, to_tensors
 from fedimb.errors import DataError

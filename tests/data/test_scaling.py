@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fedimb import registry
 from fedimb.data.arrays import SourceData
-from fedimb.data.federation import Federation, prepare
+from fedimb.data.federation import Federation
+from fedimb.data.prepare import prepare
 from fedimb.data.scaling import Scaling, federated_scaling
 from fedimb.errors import DataError
 

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedimb.data.federation import prepare
 from fedimb.data.paths import VARIABLE
+from fedimb.data.prepare import prepare
 from fedimb.data.sources.table_target import Target, canonical
 from fedimb.data.sources.tabular_csv import TabularCsv
 from fedimb.errors import DataError
