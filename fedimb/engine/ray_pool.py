@@ -86,7 +86,7 @@ class Pool:
         """Calls that ended, at least one unless the user was told that there is no news."""
         done, _ = self._ray.wait(calls, timeout=_PATIENCE_S)
         if not done:
-            log.warning("%s; waiting for a CPU that Ray has free", what)
+            log.warning("%s; waiting for a CPU that Ray has free, or for a slow start", what)
         return list(done)
 
     def run(
