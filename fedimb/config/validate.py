@@ -7,6 +7,7 @@ from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
 from fedimb.config.schema import RunConfig
 from fedimb.config.target import is_path
+from fedimb.engine.settings import check_engine
 from fedimb.errors import ConfigError, nearest
 
 # What fedimb passes itself when it builds a part: not settable in YAML, not missing when absent there.
@@ -46,6 +47,7 @@ def validate(raw: dict[str, Any]) -> RunConfig:
             f"model '{config.model['name']}' is a class of this machine alone: use engine=inline or engine=ray, or "
             "install it everywhere as a package with an entry point fedimb.model"
         )
+    check_engine(config.engine)
     parts: list[registry.Entry] = []
     checked: dict[str, Any] = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
     checked["partition"] = _partition(config.partition, config.clients.count, parts)

@@ -2,13 +2,12 @@
 
 from fedimb import registry
 from fedimb.config.schema import RunConfig
-from fedimb.errors import ConfigError, nearest
+from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.stacking import stacked_of
 from fedimb.run.parts import build_model
 from fedimb.training.stacked import why_no_stack
 
-TRAINERS = ("loop", "stacked", "auto")
 LARGEST = 30_000
 """Parameters above which ``auto`` keeps the loop: the arithmetic then outweighs what stacking saves."""
 FEWEST = 4
@@ -27,13 +26,11 @@ def resolve_trainer(config: RunConfig, n_classes: int, input_shape: tuple[int, .
         clients: how many train in a round.
 
     Raises:
-        ConfigError: an unknown trainer, or ``stacked`` where some part cannot be stacked.
+        ConfigError: ``stacked`` where some part cannot be stacked.
     """
     wanted = config.engine.get("trainer")
     if wanted is None:
         return config
-    if wanted not in TRAINERS:
-        raise ConfigError(f"engine.trainer={wanted}: give loop, stacked or auto.{nearest(str(wanted), TRAINERS)}")
     model = build_model(config, n_classes, input_shape)
     reason = _reason(config, model)
     if wanted == "stacked" and reason is not None:
