@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from fedimb.bench.noop import NAME as NOOP
 from fedimb.config.schema import RunConfig
-from fedimb.data.federation import Federation, prepare
+from fedimb.data.federation import Federation
+from fedimb.data.prepare import prepare
 from fedimb.data.views import to_tensors
 from fedimb.errors import ConfigError
 from fedimb.models.base import buffers_of
@@ -73,7 +74,7 @@ class BareClients:
         if buffers_of(self.model):
             raise ConfigError("the bare program knows no BatchNorm: use model.norm=group")
         self.model.train()
-        self.parameters = list(self.model.parameters())
+        self.parameters: list[Tensor] = list(self.model.parameters())
         self.seed, self.local = config.seed, config.local
         self.trains = NOOP not in config.strategy
         sizes = federation.train_sizes

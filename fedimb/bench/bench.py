@@ -80,7 +80,7 @@ class Bench:
         except RunFailed as error:
             what = f"{engine}, repeat {repeat}" if repeat else "preparing data"
             self.failed.append(f"{label}: {what} failed: {error}")
-            _say("failed")
+            _say(f"failed: {error}")
             return None
         if not repeat:
             _say(f"{one.whole_s:.1f} s")
@@ -93,7 +93,8 @@ class Bench:
 
     def report(self) -> str:
         """The text, also written to bench.txt."""
-        report = text(self.figures, self.bars(), self.command, self.workers, [*self.left_out, *self.failed])
+        remarks = [*(f"left out: {one}" for one in self.left_out), *(f"failed: {one}" for one in self.failed)]
+        report = text(self.figures, self.bars(), self.command, self.workers, remarks)
         (self.to / "bench.txt").write_text(report)
         return report
 

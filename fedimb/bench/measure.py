@@ -52,7 +52,7 @@ def measure(
     Raises:
         RunFailed: the process failed; the end of what it printed is part of the message.
     """
-    with tempfile.TemporaryDirectory(prefix="fedimb-bench-") as temp:
+    with tempfile.TemporaryDirectory(prefix="fedimb-bench-", ignore_cleanup_errors=True) as temp:
         folder = Path(temp)
         words = (*words, *common_words(rounds, folder / "runs"), *engine_words(engine, workers))
         request = {
@@ -125,7 +125,7 @@ def _platform(found: dict[str, Any], runs: Path, started: float) -> dict[str, An
         "macro_recall": math.nan if score is None else float(score),
         "trainer": config["engine"].get("trainer", "loop"),
     }
-    for name in ("before_mb", "after_mb", "same_workers"):
+    for name in ("before_mb", "after_mb", "mapped_mb", "same_workers"):
         if name in found:
             read[name] = found[name]
     if len(folders) > 1:

@@ -21,7 +21,8 @@ class Measurement:
         peak_mb: most memory the process itself held; ``others_mb``: the largest process below it.
         macro_recall: of the final round.
         trainer: loop | stacked | empty.
-        before_mb, after_mb: memory held before the first and after the last round (case ``scale``).
+        before_mb, after_mb: memory of its own that the process held before the first and after the last round, and
+        mapped_mb: pages of mapped files (libraries, data) beside it after the last (case ``scale``).
         gap_s: end of a sweep's first run to the end of its second's first round; ``same_workers``: 1.0 when both had
             the same worker processes, else 0.0 (case ``sweep``).
     """
@@ -39,6 +40,7 @@ class Measurement:
     trainer: str = ""
     before_mb: float = math.nan
     after_mb: float = math.nan
+    mapped_mb: float = math.nan
     gap_s: float = math.nan
     same_workers: float = math.nan
 

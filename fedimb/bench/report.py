@@ -24,6 +24,7 @@ COLUMNS = (
     ("macro_recall", 4),
     ("before_mb", 1),
     ("after_mb", 1),
+    ("mapped_mb", 1),
     ("gap_s", 3),
     ("same_workers", 0),
 )
@@ -137,6 +138,5 @@ stock     engine=flower: Flower's own simulation with one CPU per client"""
 
 def text(figures: Figures, bars: Sequence[Bar], command: str, workers: int, remarks: Sequence[str]) -> str:
     """Everything: machine, table, verdicts, how to read them, what was left out and why."""
-    left_out = [f"left out: {remark}" for remark in remarks]
     about = f"{machine(command)}\nworkers   {workers} (ray, bare-w and stock)"
-    return "\n\n".join([about, table(figures, bars), "\n".join([NOTES, *left_out])]) + "\n"
+    return "\n\n".join([about, table(figures, bars), "\n".join([NOTES, *remarks])]) + "\n"
