@@ -93,11 +93,16 @@ def _wait(request: dict[str, Any], folder: Path) -> tuple[float, float]:
 
 
 def _end(process: "subprocess.Popen[bytes]", marker: str) -> None:
-    """Let an interrupted process put its engine away, then end it and what it started."""
+    """Let an interrupted process put its engine away, then end it and what it started.
+
+    An engine interrupted while it starts does not know yet all that it has started: those are noted before.
+    """
+    started = processes.record(processes.marked(marker))
     try:
         process.wait(_PATIENCE_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         processes.stop(process, marker)
+    processes.end(started)
 
 
 def _bare(found: dict[str, Any], started: float) -> dict[str, Any]:
