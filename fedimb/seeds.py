@@ -50,8 +50,10 @@ def numpy_rng(run_seed: int, stream: Stream, round: int = 0, client: int = 0) ->
     return np.random.default_rng(seed_int(run_seed, stream, round, client))
 
 
-def torch_generator(run_seed: int, stream: Stream, round: int = 0, client: int = 0) -> "torch.Generator":
-    """A CPU torch generator for one purpose (see `seed_int`)."""
+def torch_generator(
+    run_seed: int, stream: Stream, round: int = 0, client: int = 0, device: "torch.device | str" = "cpu"
+) -> "torch.Generator":
+    """A torch generator for one purpose (see `seed_int`)."""
     import torch
 
-    return torch.Generator().manual_seed(seed_int(run_seed, stream, round, client))
+    return torch.Generator(device).manual_seed(seed_int(run_seed, stream, round, client))

@@ -133,7 +133,7 @@ _CASES = (
             grown("scale", "scale-10000", "scale-100", "inline", at_most(1.2)),
             grown("scale", "scale-100000", "scale-100", "inline", at_most(1.2)),
             added("scale", "memory gained by the rounds", *_MOST_LEAST, "growth_mb", at_most(100)),
-            added("scale", "memory after the last round", *_MOST_LEAST, "after_mb", None),
+            added("scale", "memory after the last round", *_MOST_LEAST, "after_mb", at_most(100)),
             added("scale", "data mapped from disk beside it", *_MOST_LEAST, "mapped_mb", None),
         ),
         variants={str(clients): _size(clients) for clients in (100, 10_000, 100_000)},

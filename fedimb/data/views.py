@@ -47,6 +47,7 @@ class ClientData:
 
     def __init__(self, store: Store, train: Rows, validation: Rows, scaling: Scaling | None = None) -> None:
         self.store, self.scaling = store, scaling
+        self.device = "cpu"  # where `tensors` and `primary` lie, once and for all
         self._rows = {"train": np.sort(train), "validation": np.sort(validation)}
         self._tensors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -108,7 +109,8 @@ class ClientData:
         if view == "trained_on" and not {"labelled", "coreset"} & self._rows.keys():
             view = "train"  # the same rows: one copy in memory
         if view not in self._tensors:
-            self._tensors[view] = to_tensors(self.store, self.rows(view), self.scaling)
+            x, y = to_tensors(self.store, self.rows(view), self.scaling)
+            self._tensors[view] = x.to(self.device), y.to(self.device)
         return self._tensors[view]
 
     def primary(self, view: str) -> "torch.Tensor":
@@ -120,4 +122,4 @@ class ClientData:
             return self.tensors(view)[1]
         import torch
 
-        return torch.from_numpy(np.array(self.store.y[self.rows(view)], dtype=np.int64))
+        return torch.from_numpy(np.array(self.store.y[self.rows(view)], dtype=np.int64)).to(self.device)

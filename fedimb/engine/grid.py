@@ -1,6 +1,7 @@
 """A Flower Grid whose nodes are simulated clients, and the one function that exchanges messages over any Grid."""
 
 import itertools
+import json
 import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,12 @@ class Job:
     run_dir: str
     config_json: str
     n_clients: int
+
+    @property
+    def stacked(self) -> bool:
+        """Whether many clients are trained at once (``engine.trainer``)."""
+        engine: dict[str, str] = json.loads(self.config_json).get("engine", {})
+        return engine.get("trainer") == "stacked"
 
     def context(self, client: int) -> Context:
         """The Flower Context of one simulated client."""

@@ -36,7 +36,8 @@ def open_engine(config: dict[str, Any]) -> Engine:
     Raises:
         ConfigError: unknown engine or setting.
     """
-    args = {k: v for k, v in config.items() if k not in ("name", "trainer")}  # the trainer is the clients' business
+    clients = ("trainer", "device")  # read where clients compute
+    args = {k: v for k, v in config.items() if k != "name" and k not in clients}
     try:
         match config["name"]:
             case "inline":

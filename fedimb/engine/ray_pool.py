@@ -103,7 +103,9 @@ class Pool:
         ray = self._ray
         shared_ref, path = ray.put(shared), [os.path.abspath(folder) for folder in sys.path]
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
-        waiting = deque(batches(costs, (len(self.actors) + len(self._coming)) * _QUEUED))
+        # Clients of one call are stacked: one call per actor makes the largest stacks.
+        calls = (len(self.actors) + len(self._coming)) * (1 if job.stacked else _QUEUED)
+        waiting = deque(batches(costs, calls))
         tries: Counter[int] = Counter()
         outcomes: dict[int, LaneOutcome] = {}
         running: dict[Any, tuple[list[int], Any]] = {}  # call -> lanes, actor; the oldest first

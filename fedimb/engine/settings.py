@@ -6,6 +6,7 @@ from fedimb.engine.ray_checks import check_settings
 from fedimb.errors import ConfigError, nearest
 
 TRAINERS = ("loop", "stacked", "auto")
+DEVICES = ("cpu", "cuda", "auto")
 
 
 def check_engine(engine: dict[str, Any]) -> None:
@@ -16,6 +17,8 @@ def check_engine(engine: dict[str, Any]) -> None:
     """
     if engine["name"] in ("ray", "flower"):
         check_settings(engine.get("workers"), engine.get("gpus_per_worker", 0.0), engine.get("address"))
-    wanted = engine.get("trainer", "loop")
-    if wanted not in TRAINERS:
-        raise ConfigError(f"engine.trainer={wanted}: give loop, stacked or auto.{nearest(str(wanted), TRAINERS)}")
+    for key, known in (("trainer", TRAINERS), ("device", DEVICES)):
+        wanted = engine.get(key, known[0])
+        if wanted not in known:
+            choices = f"{', '.join(known[:-1])} or {known[-1]}"
+            raise ConfigError(f"engine.{key}={wanted}: give {choices}.{nearest(str(wanted), known)}")

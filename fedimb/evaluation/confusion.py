@@ -68,8 +68,8 @@ def confusion_of(labels: "Tensor", logits: "Tensor") -> NDArray[np.int64]:
         above .5, that is where its logit is above 0.
     """
     if labels.ndim == 2:
-        return label_confusion(labels.numpy(), (logits > 0).numpy())
-    return confusion_matrix(labels.numpy(), logits.argmax(1).numpy(), logits.shape[1])
+        return label_confusion(labels.cpu().numpy(), (logits > 0).cpu().numpy())
+    return confusion_matrix(labels.cpu().numpy(), logits.argmax(1).cpu().numpy(), logits.shape[1])
 
 
 def hits_and_support(matrix: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

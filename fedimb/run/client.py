@@ -1,5 +1,6 @@
 """The client side of a run: one resident model, one answer per message. The same code in simulation and at a node."""
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from fedimb.records import to_numpy
 from fedimb.run import priors
 from fedimb.run.context import ClientContext
 from fedimb.run.local_training import LocalTraining, Prepared, weights_into
-from fedimb.run.parts import build_model, contracts_of, seeded
+from fedimb.run.parts import build_model, contracts_of, device_of, seeded
 from fedimb.run.state import LOST, StateLost, StateStore, fingerprint
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.forward import forward_many
@@ -68,7 +69,8 @@ class ClientRuntime:
         self.config, self.store = config, store
         self._data_of = data_of
         self._data: OrderedDict[int, ClientData] = OrderedDict()
-        self.model: Classifier = build_model(config, n_classes, input_shape)
+        self.device = device_of(config.engine)
+        self.model: Classifier = build_model(config, n_classes, input_shape).to(self.device)
         self.contracts = contracts_of(config)
         self._resident = Resident(self.model)
         self.training = LocalTraining(config, self.contracts, self._resident, n_classes, input_shape)
@@ -79,13 +81,22 @@ class ClientRuntime:
         """The client's data, kept for the clients used last."""
         if client not in self._data:
             self._data[client] = self._data_of(client)
+            self._data[client].device = str(self.device)
             if len(self._data) > _CACHED_CLIENTS:
                 self._data.popitem(last=False)
         self._data.move_to_end(client)
         return self._data[client]
 
+    def _here(self) -> contextlib.AbstractContextManager[Any]:
+        """New tensors lie where the model does."""
+        return self.device if self.device.type != "cpu" else contextlib.nullcontext()
+
     def answer(self, message: Message, client: int) -> Message:
         """Handle one ``train`` or ``query.<name>`` message."""
+        with self._here():
+            return self._answer(message, client)
+
+    def _answer(self, message: Message, client: int) -> Message:
         done = self._done.pop(message.metadata.message_id, None)
         category, _, action = message.metadata.message_type.partition(".")
         if done is not None and done.message is message:
@@ -119,6 +130,10 @@ class ClientRuntime:
 
         A client that fails here fails again in `answer`, where it is reported.
         """
+        with self._here():
+            self._work_ahead(orders)
+
+    def _work_ahead(self, orders: Sequence[tuple[int, Message]]) -> None:
         self._done = {}
         opened, ready = self._open_all(orders), []
         for message, one in opened:
@@ -192,7 +207,7 @@ class ClientRuntime:
     def _tensors(self, key: str, record: ArrayRecord) -> dict[str, Tensor]:
         # All clients of a lane receive the same record object: decode it once.
         if key not in self._decoded or self._decoded[key][0] is not record:
-            self._decoded[key] = (record, {name: torch.from_numpy(value) for name, value in to_numpy(record).items()})
+            self._decoded[key] = (record, {n: torch.from_numpy(v).to(self.device) for n, v in to_numpy(record).items()})
         return self._decoded[key][1]
 
     def _query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:

@@ -50,9 +50,9 @@ class ClientContext:
             self.outputs[view] = forward_batched(self.model, self.data.tensors(view)[0])
         return self.outputs[view]
 
-    def generator(self, stream: Stream = Stream.METHOD) -> torch.Generator:
-        """This client's own generator for this round and purpose."""
-        return torch_generator(self.config.seed, stream, self.round, self.client)
+    def generator(self, stream: Stream = Stream.METHOD, device: torch.device | str = "cpu") -> torch.Generator:
+        """This client's own generator for this round and purpose; a GPU's draws are others than the CPU's."""
+        return torch_generator(self.config.seed, stream, self.round, self.client, device)
 
     def rng(self, stream: Stream = Stream.METHOD) -> np.random.Generator:
         """As `generator`, for NumPy."""

@@ -24,7 +24,7 @@ from fedimb.run.parts import augmentation_makers, part_maker, resolved_weight
 from fedimb.seeds import Stream
 from fedimb.training.local import LocalResult, train_locally
 from fedimb.training.spec import TrainSpec
-from fedimb.training.stacked import Trained, Work, train_stacked, why_no_stack, why_not
+from fedimb.training.stacked import Trained, Work, budget_of, train_stacked, why_no_stack, why_not
 
 
 @dataclass
@@ -59,6 +59,7 @@ class LocalTraining:
     ) -> None:
         self.config, self._resident, self._n_classes = config, resident, n_classes
         self.model = cast(Classifier, resident.model)
+        self._device = next(self.model.parameters()).device
         self._stacks = why_no_stack(self.model) is None
         self._weighting = resolved_weight(config, list(contracts))
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
@@ -115,6 +116,7 @@ class LocalTraining:
         spec, halves = self.base_spec(context), self.halves()
         for _, half in reversed(halves):  # innermost first, so an outer method has the last word
             spec = half.train_spec(spec, context)
+        spec = spec.change(loss=spec.loss.to(self._device))
         x, y = context.data.tensors(spec.view)
         metrics: dict[str, float] = {}
         if self._start_loss:
@@ -122,7 +124,7 @@ class LocalTraining:
                 metrics["start_loss"] = float(spec.loss(context.forward(spec.view)[1], y)) if len(y) else 0.0
         for term in spec.terms:
             term.receive(context.content, context.state)
-        work = Work(x, y, spec, context.generator(Stream.TRAIN), context.data.primary(spec.view))
+        work = Work(x, y, spec, context.generator(Stream.TRAIN, self._device), context.data.primary(spec.view))
         metrics["seconds"] = time.perf_counter() - started
         return Prepared(context, spec, halves, work, reply, metrics)
 
@@ -141,7 +143,7 @@ class LocalTraining:
         """
         chosen = [i for i, one in enumerate(prepared) if self._stacks and why_not(one.spec) is None]
         started = time.perf_counter()
-        trained = train_stacked(self.model, [prepared[i].work for i in chosen])
+        trained = train_stacked(self.model, [prepared[i].work for i in chosen], budget_of(self._device))
         taken = time.perf_counter() - started
         steps = sum(result.steps for result, _ in trained)
         for i, (result, _) in zip(chosen, trained, strict=True):

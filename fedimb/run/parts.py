@@ -12,6 +12,7 @@ from fedimb import registry
 from fedimb.config.schema import PriorConfig, RunConfig
 from fedimb.config.validate import GIVEN
 from fedimb.contracts.base import Contract
+from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.spec import Augmentation
@@ -30,12 +31,31 @@ def seeded(seed: int | torch.Tensor) -> Iterator[None]:
     before = torch.default_generator.get_state()
     if isinstance(seed, int):
         torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():  # layers on a GPU draw there
+            torch.cuda.manual_seed(seed)
     else:
         torch.default_generator.set_state(seed)
     try:
         yield
     finally:
         torch.default_generator.set_state(before)
+
+
+def device_of(engine: dict[str, Any]) -> torch.device:
+    """Where clients compute, by ``engine.device``: ``cpu`` (default), ``cuda``, or ``auto``: cuda where there is one.
+
+    Raises:
+        ConfigError: ``cuda``, and torch finds no such device here.
+    """
+    wanted = engine.get("device", "cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "engine.device=cuda: torch finds no GPU here; with engine=ray give engine.gpus_per_worker too, or use "
+            "engine.device=cpu"
+        )
+    return torch.device(wanted)
 
 
 def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...], draw: int = 0) -> Classifier:

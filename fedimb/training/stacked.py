@@ -30,6 +30,11 @@ BUDGET = 256 * 1024**2
 """Bytes one stack may take; more clients are trained in several stacks, with the same result."""
 
 
+def budget_of(device: torch.device) -> int:
+    """Bytes a stack may take there: of a GPU half of what is free, on a CPU what stays near the caches."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else BUDGET
+
+
 @dataclass(frozen=True)
 class Work:
     """One client's local training; the arguments of `train_locally`."""
@@ -185,11 +190,8 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
             optimizer.step(gradients)
             total[:active] += losses.detach()
     return [
-        (
-            LocalResult(work.spec.steps, float(total[k]) / work.spec.steps, len(work.y)),
-            [p[k] for p in weights],
-        )
-        for k, work in enumerate(works)
+        (LocalResult(work.spec.steps, loss / work.spec.steps, len(work.y)), [p[k] for p in weights])
+        for k, (work, loss) in enumerate(zip(works, total.tolist(), strict=True))
     ]
 
 

@@ -18,7 +18,7 @@ REFUSED = {
     "local={epoch: 3}": "no setting 'local.epoch'. Did you mean 'local.epochs'?",
     "data.imbalance_factr=3": "no setting 'data.imbalance_factr'. Did you mean 'data.imbalance_factor'?",
     "++checkpoint.zz=3": "no setting 'checkpoint.zz'. Valid: checkpoint.every.",
-    "engine.threads=2": "no setting 'engine.threads'. Valid: engine.address, engine.gpus_per_worker, "
+    "engine.threads=2": "no setting 'engine.threads'. Valid: engine.address, engine.device, engine.gpus_per_worker, "
     "engine.name, engine.trainer, engine.workers.",
     "calibration.toy_post.tau=3": "no setting 'calibration.toy_post.tau': calibration 'toy_post' is not "
     "chosen. Choose it first: calibration=toy_post or calibration=[none,toy_post].",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.engine import ray_pool
+from fedimb.engine.grid import Job
 from fedimb.engine.ray_pool import Pool
 from fedimb.errors import RunFailed
 
@@ -109,7 +110,7 @@ def lanes_of(count):
 
 
 def outcome(pool, count):
-    return pool.run(None, lanes_of(count), {}, True, [1.0] * count)
+    return pool.run(Job("", "{}", count), lanes_of(count), {}, True, [1.0] * count)
 
 
 def expected(count):

@@ -72,3 +72,19 @@ def test_stacked_training_is_what_answers_find(tmp_path, monkeypatch):
     monkeypatch.setattr(LocalTraining, "train", never)
     result = launch_in(tmp_path, "engine=inline", "engine.trainer=stacked", "rounds=1")
     assert result.rows[0].final["accuracy"] > 0
+
+
+def test_a_device_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
+    import torch
+
+    from fedimb.run.parts import device_of
+
+    assert device_of({"name": "inline"}) == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of({"device": "auto"}) == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"engine\.device=cuda: torch finds no GPU here.*engine\.device=cpu"):
+        device_of({"device": "cuda"})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of({"device": "auto"}) == torch.device("cuda")
+    with pytest.raises(ConfigError, match=r"engine\.device=gpu: give cpu, cuda or auto"):
+        config("engine=inline", "engine.device=gpu")

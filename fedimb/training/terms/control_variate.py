@@ -70,10 +70,8 @@ class ControlVariate(LocalTerm):
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
         """The correction c - c_k in the order of the parameters."""
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self._correction = [
-            torch.from_numpy(self._server[n] - self._mine[n] if n in self._mine else self._server[n].copy())
-            for n in self._names
-        ]
+        differences = [self._server[n] - self._mine.get(n, 0) for n in self._names]
+        self._correction = [torch.from_numpy(d).to(p.device) for d, p in zip(differences, parameters, strict=True)]
         self._sum = [torch.zeros_like(p) for p in parameters]
 
     @torch.no_grad()
@@ -84,8 +82,8 @@ class ControlVariate(LocalTerm):
 
     def after(self, model: nn.Module, steps: int) -> dict[str, dict[str, np.ndarray]]:
         """``x.variate``: c_k^+ - c_k by parameter name."""
-        new = {name: (total / steps).numpy() for name, total in zip(self._names, self._sum, strict=True)}
-        trained = [p.detach().numpy() for p in model.parameters() if p.requires_grad]
+        new = {name: (total / steps).cpu().numpy() for name, total in zip(self._names, self._sum, strict=True)}
+        trained = [p.detach().cpu().numpy() for p in model.parameters() if p.requires_grad]
         if all(np.isfinite(value).all() for value in [*new.values(), *trained]):
             self._kept = new
         return {VARIATE.key: {name: value - self._mine.get(name, 0) for name, value in new.items()}}
