@@ -1,6 +1,7 @@
 """The client side of a run: one resident model, one answer per message. The same code in simulation and at a node."""
 
 import contextlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from torch import Tensor
 from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
 from fedimb.data.views import SETTABLE, ClientData
-from fedimb.errors import FedimbError
 from fedimb.models.base import Classifier, Resident
 from fedimb.records import to_numpy
 from fedimb.run import priors
@@ -26,6 +26,7 @@ from fedimb.training.forward import forward_many
 from fedimb.training.stacked import Trained
 
 _CACHED_CLIENTS = 512
+log = logging.getLogger("fedimb")
 
 
 @dataclass
@@ -149,7 +150,8 @@ class ClientRuntime:
         self._load(ready[0][0])  # a method may have changed the resident model
         try:
             trained = self.training.train_together([prepared for _, _, prepared, _ in ready])
-        except FedimbError:  # one client's sampler, say: `answer` says whose
+        except Exception as error:  # one client's sampler, say: `answer` trains each alone and says whose
+            log.warning("round %d: stacked training failed (%s); trained one by one", ready[0][1].context.round, error)
             return
         for i, result in trained.items():
             message, one, prepared, random = ready[i]

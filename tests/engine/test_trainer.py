@@ -88,3 +88,28 @@ def test_a_device_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
     assert device_of({"device": "auto"}) == torch.device("cuda")
     with pytest.raises(ConfigError, match=r"engine\.device=gpu: give cpu, cuda or auto"):
         config("engine=inline", "engine.device=gpu")
+
+
+def test_a_stack_that_fails_is_trained_client_by_client_and_the_culprit_named(tmp_path, monkeypatch, caplog):
+    from fedimb.run.local_training import LocalTraining
+    from fedimb.training.losses.ce import CrossEntropy
+
+    class Sick(CrossEntropy):
+        def rows(self, logits, labels):
+            raise ZeroDivisionError("stacked")
+
+        def forward(self, logits, labels):
+            raise ZeroDivisionError("alone")
+
+    original = LocalTraining.base_spec
+
+    def sick(self, context):
+        spec = original(self, context)
+        return spec.change(loss=Sick()) if context.client == 2 else spec
+
+    monkeypatch.setattr(LocalTraining, "base_spec", sick)
+    overrides = ("engine=inline", "engine.trainer=stacked", "data.imbalance_factor=1", "rounds=1")
+    result = launch_in(tmp_path, *overrides)
+    assert "round 1: stacked training failed (stacked); trained one by one" in caplog.text
+    assert "no usable reply of client 2: client 2, round 1, train, in local step 1 of" in caplog.text
+    assert RunFolder(result.folder).metrics()[-1]["metrics"]["data/replies"] == 4
