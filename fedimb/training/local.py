@@ -33,6 +33,14 @@ class LocalResult:
     records: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
+def draw_epoch(sampler: Sampler, labels: Tensor, generator: torch.Generator) -> Tensor:
+    """One epoch's positions, int64. FedimbError if the sampler chose no row: training would never end."""
+    order = sampler.epoch(labels, generator)
+    if len(order) == 0:
+        raise FedimbError(f"sampler {type(sampler).__name__} chose none of {len(labels)} rows; it must choose one")
+    return order
+
+
 def _batches(
     sampler: Sampler, labels: Tensor, size: int, join_single: bool, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, int]]:
@@ -42,9 +50,7 @@ def _batches(
     train on one row; the only row of an epoch uses up its step untrained.
     """
     while True:
-        order = sampler.epoch(labels, generator)
-        if len(order) == 0:
-            raise FedimbError(f"sampler {type(sampler).__name__} chose none of {len(labels)} rows; it must choose one")
+        order = draw_epoch(sampler, labels, generator)
         batches = [(rows, 1) for rows in order.split(size)]
         if join_single and len(batches[-1][0]) == 1:
             rest = batches[-2:-1]

@@ -18,10 +18,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedimb.errors import FedimbError
 from fedimb.models.base import Classifier, buffers_of
 from fedimb.models.stacking import stacked_of
-from fedimb.training.local import LocalResult
+from fedimb.training.local import LocalResult, draw_epoch
 from fedimb.training.losses.base import RowLoss
 from fedimb.training.optim import build_optimizer
 from fedimb.training.spec import TrainSpec
@@ -86,11 +85,8 @@ class _Plan:
         """The same draws as the loop's, epoch after epoch."""
         size, left, epochs = work.spec.batch_size, work.spec.steps, []
         while left > 0:
-            order = work.spec.sampler.epoch(work.y if work.primary is None else work.primary, work.generator)
-            if len(order) == 0:
-                sampler = type(work.spec.sampler).__name__
-                raise FedimbError(f"sampler {sampler} chose none of {len(work.y)} rows; it must choose one")
-            epochs.append(order[: left * size])
+            labels = work.y if work.primary is None else work.primary
+            epochs.append(draw_epoch(work.spec.sampler, labels, work.generator)[: left * size])
             left -= -(-len(epochs[-1]) // size)
         longest = max(len(order) for order in epochs)
         return _Plan(work, epochs, min(size, 1 << (longest - 1).bit_length()))

@@ -4,16 +4,18 @@ Written for any leading shape, so that one call serves a batch [n, C] or the bat
 differs from client to client (a prior's shift, say) is then a buffer [K, 1, C] where one client has [C].
 """
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 
-class RowLoss(nn.Module):
+class RowLoss(nn.Module, ABC):
     """A loss that implements `rows`."""
 
+    @abstractmethod
     def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits [..., C] float32 and labels [...] int64 -> loss of each row [...]."""
-        raise NotImplementedError(f"{type(self).__name__} must implement rows()")
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
