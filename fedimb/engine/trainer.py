@@ -4,7 +4,7 @@ from fedimb import registry
 from fedimb.config.schema import RunConfig
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
-from fedimb.models.stacking import stacked_of
+from fedimb.models.stacking import dense_layers
 from fedimb.run.parts import build_model
 from fedimb.training.stacked import why_no_stack
 
@@ -37,7 +37,7 @@ def resolve_trainer(config: RunConfig, n_classes: int, input_shape: tuple[int, .
         raise ConfigError(f"engine.trainer=stacked: {reason}; use engine.trainer=loop, or auto")
     if wanted == "auto":
         size = sum(p.numel() for p in model.parameters())
-        worth = stacked_of(model) is not None and size <= LARGEST and clients >= FEWEST
+        worth = dense_layers(model) is not None and size <= LARGEST and clients >= FEWEST
         wanted = "stacked" if reason is None and worth else "loop"
     return config.model_copy(update={"engine": config.engine | {"trainer": wanted}})
 

@@ -1,13 +1,11 @@
 """Multinomial logistic regression: the features are the inputs."""
 
 import math
-from collections.abc import Mapping
 
 from torch import Tensor
 
 from fedimb.models.base import Classifier
 from fedimb.models.heads import Head, build_head
-from fedimb.models.stacking import stacked_head
 from fedimb.registry import register
 
 
@@ -29,7 +27,6 @@ class Logistic(Classifier):
         """Inputs [n, *input_shape] -> the same, flattened [n, d]."""
         return x.flatten(1)
 
-    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """K models at once: parameters by name [K, *shape], inputs [K, b, *input_shape] -> features, logits."""
-        features = x.flatten(2)
-        return features, stacked_head(self.head, parameters, features)
+    def dense(self) -> list[str]:
+        """See `fedimb.models.stacking`."""
+        return ["head"]

@@ -2,13 +2,11 @@
 
 import itertools
 import math
-from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from fedimb.models.base import Classifier
 from fedimb.models.heads import Head, build_head
-from fedimb.models.stacking import stacked_head, stacked_linear
 from fedimb.registry import register
 
 
@@ -39,11 +37,7 @@ class MLP(Classifier):
         out: Tensor = self.body(x)
         return out
 
-    def stacked(self, parameters: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """K models at once: parameters by name [K, *shape], inputs [K, b, *input_shape] -> features, logits."""
-        out = x.flatten(2)
-        for name, layer in self.body.named_children():
-            if isinstance(layer, nn.Linear):
-                weight, bias = parameters[f"body.{name}.weight"], parameters[f"body.{name}.bias"]
-                out = stacked_linear(out, weight, bias).relu()
-        return out, stacked_head(self.head, parameters, out)
+    def dense(self) -> list[str]:
+        """See `fedimb.models.stacking`."""
+        linear = [f"body.{name}" for name, layer in self.body.named_children() if isinstance(layer, nn.Linear)]
+        return [*linear, "head"]

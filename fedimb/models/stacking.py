@@ -1,64 +1,78 @@
-"""Many models of one shape at once: weights stacked [K, *shape], inputs [K, b, *shape].
+"""Many dense nets of one shape at once: weights stacked [K, *shape], inputs [K, b, *input_shape].
 
-A model takes part by a method ``stacked(parameters, x) -> (features, logits)``; the others go through torch.func.vmap.
+A model takes part by a method ``dense() -> names of its linear layers``, first to last, ReLU between them and nothing
+else; every other model goes through torch.func.vmap.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fedimb.models.base import Classifier
-from fedimb.models.heads import CosineHead, unit
-
-Stacked = Callable[[Mapping[str, Tensor], Tensor], tuple[Tensor, Tensor]]
-"""(parameters by name [K, *shape], inputs [K, b, *shape]) -> (features [K, b, d], logits [K, b, C])."""
 
 
-def stacked_of(model: Classifier) -> Stacked | None:
-    """The model's own stacked form, or None: also where a subclass changed what it would have to repeat."""
-    owners = {name: next((c for c in type(model).__mro__ if name in vars(c)), None) for name in ("stacked", "features")}
-    stacked, features = owners["stacked"], owners["features"]
-    if stacked is None or features is None or not issubclass(stacked, features):
+def dense_layers(model: Classifier) -> list[str] | None:
+    """Names of the linear layers the model consists of, or None: also where a subclass changed what they compute."""
+    owners = {name: next((c for c in type(model).__mro__ if name in vars(c)), None) for name in ("dense", "features")}
+    dense, features = owners["dense"], owners["features"]
+    if dense is None or features is None or not issubclass(dense, features):
         return None
-    if type(model.head) not in (nn.Linear, CosineHead) or type(model).forward is not Classifier.forward:
+    if type(model.head) is not nn.Linear or type(model).forward is not Classifier.forward:
         return None
-    return model.stacked  # type: ignore[return-value]
+    layers: list[str] = model.dense()  # type: ignore[operator]
+    return layers
 
 
-def stacked_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """K linear layers at once: x [K, b, i], weight [K, o, i], bias [K, o] -> [K, b, o].
+class DenseStack:
+    """K dense nets, forward and backward by hand: on a small step autograd costs more than the arithmetic.
 
-    Model k's result does not depend on which others are computed with it.
+    The products are those of nn.Linear and its backward, so results agree with theirs within rounding; a net's do not
+    depend on which others are computed with it. Buffers are made once, for one K and b.
+
+    Args:
+        layers: names of the linear layers, first to last.
+        weights: ``<layer>.weight`` [K, o, i] and ``<layer>.bias`` [K, o] float32; read at every call.
+        rows: b.
     """
-    out: Tensor = _StackedLinear.apply(x, weight, bias)
-    return out
 
+    def __init__(self, layers: Sequence[str], weights: Mapping[str, Tensor], rows: int) -> None:
+        self._weights = [weights[f"{layer}.weight"].detach() for layer in layers]
+        self._turned = [weight.transpose(1, 2) for weight in self._weights]
+        self._bias = [weights[f"{layer}.bias"].detach()[:, None] for layer in layers]
+        self._outputs = [weight.new_empty(len(weight), rows, weight.shape[1]) for weight in self._weights]
+        self._layers = list(layers)
+        self._slopes: list[Tensor] = []
+        self._gradients: dict[str, Tensor] = {}
+        self._inputs: list[Tensor] = []
 
-class _StackedLinear(torch.autograd.Function):
-    """The products that nn.Linear's backward makes, so that gradients agree with it and come in the weights' layout."""
+    @property
+    def features(self) -> Tensor:
+        """Input of the last layer in the last `logits` [K, b, d]; overwritten by the next."""
+        return self._inputs[-1]
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        turned = weight.transpose(1, 2)
-        return x.bmm(turned) if bias is None else torch.baddbmm(bias[:, None], x, turned)
+    def logits(self, x: Tensor) -> Tensor:
+        """Inputs [K, b, *input_shape] -> [K, b, C]; overwritten by the next call."""
+        self._inputs = [x.flatten(2), *self._outputs[:-1]]
+        last = len(self._layers) - 1
+        for i, (value, out) in enumerate(zip(self._inputs, self._outputs, strict=True)):
+            torch.baddbmm(self._bias[i], value, self._turned[i], out=out)
+            if i < last:
+                out.relu_()
+        return self._outputs[-1]
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        return (
-            grad.bmm(weight) if wanted[0] else None,
-            grad.transpose(1, 2).bmm(x) if wanted[1] else None,
-            grad.sum(1) if wanted[2] else None,
-        )
-
-
-def stacked_head(head: nn.Linear, parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
-    """K heads at once: features [K, b, d], parameters by name [K, *shape] -> logits [K, b, C]."""
-    weight = parameters["head.weight"]
-    if isinstance(head, CosineHead):
-        return head.scale * stacked_linear(unit(features), unit(weight), None)
-    return stacked_linear(features, weight, parameters["head.bias"])
+    def backward(self, slope: Tensor) -> dict[str, Tensor]:
+        """Gradient in the last `logits` [K, b, C] -> in the weights, by name; overwritten by the next call."""
+        if not self._gradients:
+            for layer, weight in zip(self._layers, self._weights, strict=True):
+                self._gradients[f"{layer}.weight"] = torch.empty_like(weight)
+                self._gradients[f"{layer}.bias"] = weight.new_empty(weight.shape[:2])
+            self._slopes = [torch.empty_like(out) for out in self._outputs[:-1]]
+        for i in reversed(range(len(self._layers))):
+            layer = self._layers[i]
+            torch.bmm(slope.transpose(1, 2), self._inputs[i], out=self._gradients[f"{layer}.weight"])
+            torch.sum(slope, 1, out=self._gradients[f"{layer}.bias"])
+            if i:
+                below = torch.bmm(slope, self._weights[i], out=self._slopes[i - 1])
+                slope = below.mul_(self._outputs[i - 1] > 0)
+        return self._gradients

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedimb.models.base import Classifier
-from fedimb.models.stacking import Stacked, stacked_of
+from fedimb.models.stacking import DenseStack, dense_layers
 
 BLOCK = 64
 """Rows at a time of images (a convolution on CPU is several times faster so than on 1,000 at once), and of a dense
@@ -31,8 +31,8 @@ def forward_batched(model: Classifier, x: Tensor) -> Outputs:
 def forward_many(model: Classifier, inputs: Sequence[Tensor]) -> list[Outputs]:
     """As `forward_batched` for every client's inputs, with the same result for each as if alone, bit by bit."""
     model.eval()
-    if (stacked := stacked_of(model)) is not None and any(len(x) for x in inputs):
-        return _dense(model, stacked, inputs)
+    if (layers := dense_layers(model)) is not None and any(len(x) for x in inputs):
+        return _dense(model, layers, inputs)
     return [_alone(model, x) for x in inputs]
 
 
@@ -46,7 +46,7 @@ def _alone(model: Classifier, x: Tensor) -> Outputs:
     return torch.cat([f for f, _ in parts]), torch.cat([z for _, z in parts])
 
 
-def _dense(model: Classifier, stacked: Stacked, inputs: Sequence[Tensor]) -> list[Outputs]:
+def _dense(model: Classifier, layers: Sequence[str], inputs: Sequence[Tensor]) -> list[Outputs]:
     """All clients' blocks as one batch of products with the same weights."""
     blocks = [-(-len(x) // BLOCK) for x in inputs]
     shape = inputs[0].shape[1:]
@@ -61,6 +61,8 @@ def _dense(model: Classifier, stacked: Stacked, inputs: Sequence[Tensor]) -> lis
     parts: list[Outputs] = []
     for chunk in rows.view(-1, BLOCK, *shape).split(together):
         repeated = {name: p.expand(len(chunk), *p.shape) for name, p in weights.items()}
-        parts.append(stacked(repeated, chunk))
+        nets = DenseStack(layers, repeated, BLOCK)
+        logits = nets.logits(chunk)
+        parts.append((nets.features, logits))
     features, logits = (torch.cat(kind).flatten(0, 1) for kind in zip(*parts, strict=True))
     return [(features[a : a + len(x)], logits[a : a + len(x)]) for a, x in zip(starts, inputs, strict=True)]

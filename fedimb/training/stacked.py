@@ -10,8 +10,7 @@ batches of full width agree bit by bit in the products and within rounding in th
 within 1e-5 per round. Source: ours; fedjax and pfl-research stack by padding and masking too.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from fedimb.models.base import Classifier, buffers_of
-from fedimb.models.stacking import stacked_of
 from fedimb.training.local import LocalResult, draw_epoch
 from fedimb.training.losses.base import RowLoss
 from fedimb.training.optim import build_optimizer
 from fedimb.training.spec import TrainSpec
+from fedimb.training.stacked_step import StackedStep, stacked_loss
 
 BUDGET = 256 * 1024**2
 """Bytes one stack may take; more clients are trained in several stacks, with the same result."""
@@ -102,7 +101,7 @@ def train_stacked(model: Classifier, works: Sequence[Work], budget: int = BUDGET
     """Train every client from the model's present weights, which stay as they are.
 
     Args:
-        model: see `why_no_stack`; with a method ``stacked`` (dense models), else computed through torch.func.vmap.
+        model: see `why_no_stack`; dense ones by hand, the others through torch.func.vmap (`stacked_step`).
         works: in any order; the results come in the same order.
         budget: bytes a stack may take. Memory that runs out halves the stack, not the result.
 
@@ -164,30 +163,28 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
     spec = works[0].spec
     x, y = torch.cat([w.x for w in works]), torch.cat([w.y for w in works])
     index, weight = _schedule(plans)
+    labels = y[index]
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     weights = [p.detach().expand(len(works), *p.shape).clone() for p in model.parameters() if p.requires_grad]
     for term in spec.terms:
         term.setup(model, weights)
     optimizer = build_optimizer(spec.optimizer, weights, spec.lr, spec.momentum, spec.weight_decay)
-    forward, total = _forward(model), torch.zeros(len(works))
+    step_of, losses = StackedStep(model, x, width), x.new_zeros(len(works), width)
     for steps, active in _segments([work.spec.steps for work in works]):
-        leaves = [p[:active].detach().requires_grad_() for p in weights]  # the same memory
+        leaves = [p[:active].detach() for p in weights]  # the same memory
         optimizer.narrow(leaves)
-        loss = _stacked_loss([cast(RowLoss, work.spec.loss) for work in works[:active]])
+        loss = stacked_loss([cast(RowLoss, work.spec.loss) for work in works[:active]])
+        gradient = step_of.of(dict(zip(names, leaves, strict=True)), loss)
         for step in steps:
-            picked = index[step, :active]
-            inputs = x.index_select(0, picked.flatten()).view(active, width, *x.shape[1:])
-            logits = forward(dict(zip(names, leaves, strict=True)), inputs)
-            losses = (loss.rows(logits, y[picked]) * weight[step, :active]).sum(1)
-            # Their sum: grad_outputs would make torch import sympy, which takes seconds.
-            gradients = list(torch.autograd.grad(losses.sum(), leaves, allow_unused=True, materialize_grads=True))
+            rows, gradients = gradient(index[step, :active], labels[step, :active], weight[step, :active])
             for term in spec.terms:
                 term.on_gradients(leaves, gradients)
             optimizer.step(gradients)
-            total[:active] += losses.detach()
+            losses[:active] += rows
+    totals = losses.sum(1).tolist()
     return [
         (LocalResult(work.spec.steps, loss / work.spec.steps, len(work.y)), [p[k] for p in weights])
-        for k, (work, loss) in enumerate(zip(works, total.tolist(), strict=True))
+        for k, (work, loss) in enumerate(zip(works, totals, strict=True))
     ]
 
 
@@ -218,28 +215,3 @@ def _segments(steps: Sequence[int]) -> Iterator[tuple[range, int]]:
         if steps[active - 1] > done:
             yield range(done, steps[active - 1]), active
             done = steps[active - 1]
-
-
-def _stacked_loss(losses: Sequence[RowLoss]) -> RowLoss:
-    """One loss for the batches of K clients: buffers that differ are stacked [K, 1, C]."""
-    stacked = copy.copy(losses[0])  # shallow: a deep copy of a module takes milliseconds
-    stacked._buffers = dict(losses[0]._buffers)
-    for name, first in losses[0].named_buffers(recurse=False):
-        own: list[Tensor] = [getattr(loss, name) for loss in losses]
-        if not all(torch.equal(first, other) for other in own):
-            stacked._buffers[name] = torch.stack(own)[:, None]
-    return stacked
-
-
-def _forward(model: Classifier) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
-    """(trained weights [K, *shape] by name, inputs [K, b, *shape]) -> logits [K, b, C]."""
-    model.train()
-    stacked = stacked_of(model)
-    frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
-    if stacked is not None:
-        return lambda weights, x: stacked(weights | {n: p.expand(len(x), *p.shape) for n, p in frozen.items()}, x)[1]
-
-    def one(weights: dict[str, Tensor], x: Tensor) -> Tensor:
-        return torch.func.functional_call(model, weights, (x,))
-
-    return torch.func.vmap(one)

@@ -6,7 +6,6 @@ l(y, z) = -log( n_y exp(z_y) / sum_j n_j exp(z_j) ). Equal to logit adjustment i
 """
 
 import numpy as np
-from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.base import AdjustedCrossEntropy
@@ -19,12 +18,5 @@ class BalancedSoftmax(AdjustedCrossEntropy):
     prior: class counts [C] the shift is computed from (given by fedimb; view, weighting and provenance as configured).
     """
 
-    shift: Tensor
-
     def __init__(self, prior: np.ndarray) -> None:
-        super().__init__()
-        self.register_buffer("shift", log_prior(prior), persistent=False)
-
-    def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [..., C] float32 and labels [...] int64 -> [..., C]."""
-        return logits + self.shift
+        super().__init__(log_prior(prior))

@@ -6,7 +6,6 @@ for the balanced error; tau 0 is cross-entropy. Predictions use the unshifted lo
 """
 
 import numpy as np
-from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
@@ -25,13 +24,5 @@ class LogitAdjusted(AdjustedCrossEntropy):
         ValueError: unusable counts.
     """
 
-    shift: Tensor
-
     def __init__(self, prior: np.ndarray, tau: float = 1.0) -> None:
-        super().__init__()
-        shift = in_range("logit_adjusted", "tau", tau, 0) * log_prior(prior)
-        self.register_buffer("shift", shift, persistent=False)
-
-    def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [..., C] float32 and labels [...] int64 -> [..., C]."""
-        return logits + self.shift
+        super().__init__(in_range("logit_adjusted", "tau", tau, 0) * log_prior(prior))

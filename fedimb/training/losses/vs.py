@@ -10,7 +10,6 @@ Predictions use the logits as they are.
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.training.losses.arguments import in_range
@@ -31,16 +30,8 @@ class VectorScaling(AdjustedCrossEntropy):
         ValueError: unusable counts.
     """
 
-    factor: Tensor
-    shift: Tensor
-
     def __init__(self, prior: np.ndarray, gamma: float = 0.15, tau: float = 1.0) -> None:
-        super().__init__()
         counts = filled_counts(prior)
         factor = (counts / counts.max()) ** in_range("vs", "gamma", gamma, 0)
-        self.register_buffer("factor", torch.from_numpy(factor).to(torch.float32), persistent=False)
-        self.register_buffer("shift", in_range("vs", "tau", tau, 0) * log_prior(prior), persistent=False)
-
-    def adjusted(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits [..., C] float32 and labels [...] int64 -> [..., C]."""
-        return logits * self.factor + self.shift
+        shift = in_range("vs", "tau", tau, 0) * log_prior(prior)
+        super().__init__(shift, torch.from_numpy(factor).to(torch.float32))

@@ -6,6 +6,8 @@ import torch
 
 from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
+from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.ce import CrossEntropy
 
 NAMES = registry.names("loss")
 SHIFTING = {"balanced_softmax", "logit_adjusted", "vs", "ldam", "fedlc"}
@@ -47,3 +49,35 @@ def test_nothing_of_it_is_trained_or_kept(name):
     loss = registry.build("loss", name, {"n_classes": 2, "prior": np.array([3, 1]), "local_counts": np.array([3, 1])})
     assert list(loss.parameters()) == []
     assert loss.state_dict() == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(7, 3), (4, 7, 3)])
+def test_the_slope_of_a_backward_pass_by_hand_is_autograds(name, shape):
+    counts = {"prior": np.array([40, 6, 1]), "local_counts": np.array([9, 0, 2])}
+    given = {"n_classes": 3, "round": 9, "rounds": 9, **counts}
+    loss = registry.build("loss", name, given)
+    if not isinstance(loss, RowLoss):
+        pytest.skip("no RowLoss: never trained by hand")
+    draw = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(shape, generator=draw)
+    labels = torch.randint(0, 3, shape[:-1], generator=draw)
+    weights = torch.rand(shape[:-1], generator=draw)
+    leaf = logits.clone().requires_grad_()
+    expected = loss.rows(leaf, labels) * weights
+    expected.sum().backward()
+    losses, slope = loss.slope(logits.clone(), labels, weights)
+    torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(slope, leaf.grad, rtol=1e-5, atol=1e-6)
+    assert [losses.requires_grad, slope.requires_grad] == [False, False]
+
+
+def test_a_loss_that_changes_the_rows_of_another_does_not_keep_its_slope():
+    class Doubled(CrossEntropy):
+        def rows(self, logits, labels):
+            return 2 * super().rows(logits, labels)
+
+    logits, labels, weights = torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([0]), torch.ones(1)
+    losses, slope = CrossEntropy().slope(logits, labels, weights)
+    doubled = Doubled().slope(logits, labels, weights)
+    torch.testing.assert_close(doubled, (2 * losses, 2 * slope))

@@ -38,7 +38,7 @@ def test_it_is_the_formula_with_1e_8_rows_of_an_absent_class(n, counts, tau, see
 def test_by_hand():
     # counts 1 and 16: margins 1 and 1/2; equal logits: log(1 + exp(+-1/2))
     loss, logits = FedLC(2, 1.0, np.array([1, 16])), torch.zeros(1, 2)
-    assert loss.margins.tolist() == [1.0, 0.5]
+    assert loss.shift.tolist() == [-1.0, -0.5]
     assert float(loss(logits, torch.tensor([0]))) == pytest.approx(math.log(1 + math.exp(0.5)), rel=1e-6)
     assert float(loss(logits, torch.tensor([1]))) == pytest.approx(math.log(1 + math.exp(-0.5)), rel=1e-6)
 
@@ -63,7 +63,7 @@ def test_equal_counts_tau_0_and_no_counts_are_cross_entropy():
 
 
 def test_a_rarer_class_needs_a_larger_margin():
-    margins = FedLC(4, 1.0, np.array([100, 10, 1, 0])).margins
+    margins = -FedLC(4, 1.0, np.array([100, 10, 1, 0])).shift
     assert (margins.diff() > 0).all()
     assert float(margins[3]) == pytest.approx(100.0)
 
