@@ -1,0 +1,224 @@
+"""What a study asks for: settings x rows x seeds, read from a YAML file or from the words of a sweep.
+
+    name: baselines
+    about: What plain baselines find.
+    base: [data=digits, model=mlp, local.lr=0.4]       # words every run is given
+    settings:                                          # or grid: {partition.alpha: [0.5, 0.1], ...}
+      skewed: [partition.alpha=0.1]
+    rows:                                              # label: words, beside the reference rows
+      fedprox: [aggregator=fedprox]
+      balanced: {words: [loss=balanced_softmax], tune: {local.lr: [0.2, 0.4]}}
+    seeds: 12
+    tune: {grid: {local.lr: [0.1, 0.2, 0.4]}, seeds: 5}
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fedimb.errors import ConfigError, nearest
+from fedimb.study.references import REFERENCES
+
+TUNING_SEEDS_FROM = 1000
+"""First seed of tuning; no comparison uses these, so what is tuned on is never what is reported."""
+
+Words = tuple[str, ...]
+Grid = dict[str, list[Any]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(_Strict):
+    """One row of the comparison: its words, and knobs of its own that are tuned with the study's grid."""
+
+    words: Words = ()
+    tune: Grid = Field(default_factory=dict)
+    about: str = ""
+
+
+class Tuning(_Strict):
+    """How rows are tuned: the same number of configurations each, on seeds of their own.
+
+    ``configurations``: how many each row may try; null: the size of ``grid``. A row with knobs of its own lists as many.
+    """
+
+    grid: Grid
+    seeds: int = Field(default=5, ge=1)
+    score: str = "macro_recall"
+    configurations: int | None = Field(default=None, ge=1)
+    extend: int = Field(default=2, ge=0)
+
+
+class Costs(_Strict):
+    """What mistakes cost: a matrix [C][C] (true, predicted) or a name, and the prevalence where the model will serve."""
+
+    matrix: list[list[float]] | str = "uniform"
+    deployment: list[float] | Literal["training", "balanced"] = "training"
+
+
+class Study(_Strict):
+    """A study as written. ``rows`` come after the ``references``; ``seeds`` is a number (0, 1, ...) or a list."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$")
+    about: str = ""
+    base: Words = ()
+    settings: dict[str, Words] = Field(default_factory=dict)
+    grid: Grid = Field(default_factory=dict)
+    rows: dict[str, Row] = Field(default_factory=dict)
+    references: bool | list[str] = True
+    seeds: int | list[int] = 3
+    tune: Tuning | None = None
+    control: str | None = None
+    margin: float = Field(default=0.02, gt=0)
+    costs: Costs = Costs()
+    takeaway: str = ""
+
+    @field_validator("rows", mode="before")
+    @classmethod
+    def _rows(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {label: row if isinstance(row, Mapping) else {"words": row or ()} for label, row in value.items()}
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: int | list[int]) -> int | list[int]:
+        seeds = list(range(value)) if isinstance(value, int) else value
+        if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+            raise ValueError("give a number of at least 1, or a list of different seeds of at least 0")
+        if max(seeds) >= TUNING_SEEDS_FROM:
+            raise ValueError(f"seeds from {TUNING_SEEDS_FROM} on are for tuning")
+        return value
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds, in order."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+    @property
+    def reference_labels(self) -> list[str]:
+        """Labels of the reference rows shown."""
+        if isinstance(self.references, bool):
+            return list(REFERENCES) if self.references else []
+        return list(self.references)
+
+    @property
+    def setting_words(self) -> dict[str, Words]:
+        """Words by setting: those named, each crossed with the grid; ``default`` where the study has one problem."""
+        named = dict(self.settings) or {"": ()}
+        crossed = {
+            " ".join(part for part in (name, *shown) if part): (*words, *more)
+            for name, words in named.items()
+            for shown, more in _points(self.grid)
+        }
+        return {name or "default": words for name, words in crossed.items()}
+
+    @property
+    def all_rows(self) -> dict[str, Row]:
+        """Rows that are runs, by label: references first. What the study says of a label holds."""
+        references = {
+            label: Row(words=REFERENCES[label].words, about=REFERENCES[label].about)
+            for label in self.reference_labels
+            if REFERENCES[label].computed is None
+        }
+        return references | dict(self.rows)
+
+    @property
+    def labels(self) -> list[str]:
+        """Every row's label, computed ones included, in the order of tables."""
+        return list(dict.fromkeys([*self.reference_labels, *self.rows]))
+
+
+def grid_points(grid: Mapping[str, Sequence[Any]]) -> list[Words]:
+    """Every combination of a grid, as words: ``{lr: [1, 2]}`` -> ``[("lr=1",), ("lr=2",)]``; one empty for no grid."""
+    return [words for _, words in _points(grid)]
+
+
+def _points(grid: Mapping[str, Sequence[Any]]) -> list[tuple[tuple[str, ...], Words]]:
+    """((short names, words)) of every combination: the last part of a dotted key is enough to tell settings apart."""
+    pairs = [[(f"{key.rpartition('.')[2]}={_text(v)}", f"{key}={_text(v)}") for v in vs] for key, vs in grid.items()]
+    return [(tuple(s for s, _ in point), tuple(w for _, w in point)) for point in itertools.product(*pairs)]
+
+
+def _text(value: Any) -> str:
+    """A value as a word: lists and mappings in YAML's flow style, which the command line reads."""
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+
+
+def read_study(path: Path) -> Study:
+    """A study's YAML file.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key or label (with the nearest), a wrong type; file and key named.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; give the path of a study's YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} is no study: it holds no mapping with name, rows, seeds")
+    return study_of({"name": path.stem} | tree, str(path))
+
+
+def study_of(tree: Mapping[str, Any], where: str) -> Study:
+    """A study from plain data; ``where`` is named in errors. Raises ConfigError, see `read_study`."""
+    try:
+        study = Study.model_validate(dict(tree))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first(error)}") from None
+    if unknown := [label for label in study.reference_labels if label not in REFERENCES]:
+        raise ConfigError(f"{where}: no reference row '{unknown[0]}'.{nearest(unknown[0], REFERENCES)}")
+    if not study.labels:
+        raise ConfigError(f"{where}: the study has no rows; give rows, or references")
+    if study.control is not None and study.control not in study.labels:
+        raise ConfigError(f"{where}: control '{study.control}' is no row.{nearest(study.control, study.labels)}")
+    for keys in (study.grid, *(row.tune for row in study.rows.values()), study.tune.grid if study.tune else {}):
+        if empty := [key for key, values in keys.items() if not values]:
+            raise ConfigError(f"{where}: {empty[0]} has no value to try")
+    if study.tune is not None:
+        _equal_tuning(study, where)
+    return study
+
+
+def _equal_tuning(study: Study, where: str) -> None:
+    """Every row tries the same number of configurations: else the one that may try most wins by luck."""
+    assert study.tune is not None
+    for label, row in study.rows.items():
+        if row.tune and len(points_of(study, row)) != allowed(study):
+            raise ConfigError(
+                f"{where}: row '{label}' tries {len(points_of(study, row))} configurations, the others "
+                f"{allowed(study)}; give it as many values in all (its own knobs replace or add to tune.grid), or set "
+                "tune.configurations"
+            )
+
+
+def allowed(study: Study) -> int:
+    """How many configurations each row may try."""
+    assert study.tune is not None
+    return study.tune.configurations or len(grid_points(study.tune.grid))
+
+
+def points_of(study: Study, row: Row) -> list[Words]:
+    """The configurations a row tries: its own knobs, and those of the study it does not set itself."""
+    assert study.tune is not None
+    fixed = {word.partition("=")[0] for word in row.words}
+    return grid_points({k: v for k, v in study.tune.grid.items() if k not in fixed} | dict(row.tune))
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    key = ".".join(str(part) for part in found["loc"] if part != "function-after")
+    if found["type"] == "extra_forbidden":
+        valid: Iterable[str] = {1: Study.model_fields}.get(len(found["loc"]), {})
+        return f"no key '{key}' in a study.{nearest(key, valid)}"
+    return f"{key or 'the study'}: {found['msg']}"

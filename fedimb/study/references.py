@@ -1,0 +1,69 @@
+"""The rows every comparison shows beside its own, and how each comes about.
+
+A number means something only next to what costs nothing: predicting the majority, a hospital training alone, all data
+in one place, plain FedAvg, and FedAvg with its logits shifted afterwards. Source: the reporting rules of ours in
+``cpu-protocol``; post-hoc rows are scored on one trained model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_ONE_SITE = (
+    "clients.count=1",
+    "clients.participation=1",
+    "clients.availability=1",
+    "clients.dropout=0",
+    "clients.slow=0",
+    "partition=iid",
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One reference row.
+
+    Attributes:
+        label: row label.
+        about: what it is, in a few words.
+        words: settings of its run on top of the study's.
+        computed: name of a computation of `fedimb.study.local_only` instead of a run, or None.
+        pooled: its run holds all data in one place; the study's partition is not applied.
+    """
+
+    label: str
+    about: str
+    words: tuple[str, ...] = ()
+    computed: str | None = None
+    pooled: bool = False
+
+
+REFERENCES = {
+    reference.label: reference
+    for reference in (
+        Reference("majority", "always the class with most training rows", computed="majority"),
+        Reference("local_mean", "every client trains alone; mean over clients", computed="local"),
+        Reference("local_best", "every client trains alone; the best of them on the test set", computed="local"),
+        Reference("pooled", "all rows in one place, cross-entropy", _ONE_SITE, pooled=True),
+        Reference(
+            "pooled+balanced_softmax",
+            "all rows in one place, balanced softmax",
+            (*_ONE_SITE, "loss=balanced_softmax"),
+            pooled=True,
+        ),
+        Reference("fedavg", "FedAvg, cross-entropy"),
+        Reference("la_post", "FedAvg, logits shifted by the class prior afterwards", ("calibration=la_post",)),
+        Reference("uniform", "FedAvg with equal weights", ("aggregation_weight=uniform",)),
+        Reference(
+            "uniform+la_post",
+            "FedAvg with equal weights, logits shifted afterwards",
+            ("aggregation_weight=uniform", "calibration=la_post"),
+        ),
+        Reference("tau", "FedAvg, classifier rows brought to one length afterwards", ("calibration=tau",)),
+    )
+}
+"""By label, in the order of tables."""
+
+
+def without_partition(words: Sequence[str]) -> tuple[str, ...]:
+    """The words that do not say how rows are split among clients."""
+    return tuple(word for word in words if not word.lstrip("+").startswith(("partition=", "partition.")))
