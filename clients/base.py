@@ -1,6 +1,7 @@
 """The client half of a method: what to train on, what to answer, what to send along. Never how to loop."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
 from flwr.app import RecordDict
 
@@ -16,7 +17,13 @@ class Client:
 
     One object lives for one message, so nothing may be kept in attributes: what must survive is written to
     ``context.state`` (a RecordDict), which is stored on disk with the version of the message that changed it.
+
+    ``forwards`` names, for queries that carry the model, the views whose rows the answer passes through it
+    (``context.forward``), as ``{"scope_profile": ("train",)}``: where many small models' clients are served at once,
+    their rows then go through it together, with the same result.
     """
+
+    forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def train_spec(self, spec: TrainSpec, context: "ClientContext") -> TrainSpec:
         """Change how this round's local training goes: usually ``spec.change(view="coreset")``."""

@@ -77,6 +77,8 @@ class ClientRuntime:
         self.training = LocalTraining(config, self.contracts, self._resident, n_classes, input_shape)
         self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
         self._done: dict[str, _Done] = {}
+        self._opened: dict[str, tuple[Message, _Opened]] = {}
+        self._query_views = {q: views for _, half in self.training.halves() for q, views in half.forwards.items()}
 
     def data(self, client: int) -> ClientData:
         """The client's data, kept for the clients used last."""
@@ -106,10 +108,12 @@ class ClientRuntime:
             with seeded(done.random):
                 reply = self.training.reply(done.prepared, done.trained[0])
         else:
+            before, ahead = self._opened.pop(message.metadata.message_id, (None, None))
             try:
-                opened = self._open(message, client)
+                opened = ahead if ahead is not None and before is message else self._open(message, client)
             except StateLost as error:
                 return Message(Error(code=LOST, reason=str(error)), reply_to=message)
+            self._load(message)
             with seeded(self._seed(opened.context)):
                 if category == "train":
                     prepared = self.training.prepare(opened.context, _evaluate(message))
@@ -127,7 +131,7 @@ class ClientRuntime:
         return max(1, min(256, 64 * 1024**2 // sum(p.nbytes for p in self.model.parameters())))
 
     def work_ahead(self, orders: Sequence[tuple[int, Message]]) -> None:
-        """Train the clients of these messages at once; `answer` then finds the work done.
+        """Train the clients of these messages, or pass their rows forward, at once; `answer` then finds the work done.
 
         A client that fails here fails again in `answer`, where it is reported.
         """
@@ -135,9 +139,12 @@ class ClientRuntime:
             self._work_ahead(orders)
 
     def _work_ahead(self, orders: Sequence[tuple[int, Message]]) -> None:
-        self._done = {}
-        opened, ready = self._open_all(orders), []
-        for message, one in opened:
+        self._done, self._opened = {}, {}
+        ready = []
+        for message, one in self._open_all(orders):
+            if message.metadata.message_type.partition(".")[0] != "train":
+                self._opened[message.metadata.message_id] = (message, one)
+                continue
             self._load(message)
             with seeded(self._seed(one.context)):
                 try:
@@ -158,24 +165,36 @@ class ClientRuntime:
             self._done[message.metadata.message_id] = _Done(message, one, prepared, result, random)
 
     def _open_all(self, orders: Sequence[tuple[int, Message]]) -> list[tuple[Message, _Opened]]:
-        """The train messages that carry the first one's weights, opened, with the forward passes they will ask for."""
+        """The messages that carry the first one's weights, opened, with the forward passes their answers will ask for.
+
+        Queries are among them only where their answers ask for some.
+        """
         opened = []
         for client, message in orders:
             content = message.content
             alike = names.ARRAYS in content and content[names.ARRAYS] is orders[0][1].content.get(names.ARRAYS)
-            if message.metadata.message_type.partition(".")[0] == "train" and alike:
+            if alike and (message.metadata.message_type.partition(".")[0] == "train" or self._views(message)):
                 try:
                     opened.append((message, self._open(message, client)))
                 except StateLost:  # `answer` reports it
                     continue
-        asked = [one.context for message, one in opened if _evaluate(message)]
-        inputs = [context.data.tensors("validation")[0] for context in asked]
-        for context, outputs in zip(asked, forward_many(self.model, inputs), strict=True):
-            context.outputs["validation"] = outputs
+        if opened:
+            self._load(opened[0][0])
+        asked = [(one.context, view) for message, one in opened for view in self._views(message)]
+        inputs = [context.data.tensors(view)[0] for context, view in asked]
+        for (context, view), outputs in zip(asked, forward_many(self.model, inputs), strict=True):
+            context.outputs[view] = outputs
         return opened
 
+    def _views(self, message: Message) -> tuple[str, ...]:
+        """The views whose rows this message's answer passes forward."""
+        category, _, action = message.metadata.message_type.partition(".")
+        if category == "train":
+            return ("validation",) if _evaluate(message) else ()
+        return self._query_views.get(action, ())
+
     def _open(self, message: Message, client: int) -> _Opened:
-        """Load the client's state and data, and the message's weights into the model."""
+        """Load the client's state and data."""
         content = message.content
         step: dict[str, Any] = dict(content[names.STEP])  # content.config_records builds a dict at every look
         base = int(step["state-base"])
@@ -194,7 +213,6 @@ class ClientRuntime:
             counts=cast(ArrayRecord, content[names.PRIOR])["counts"].numpy() if names.PRIOR in content else None,
             content=content,
         )
-        self._load(message)
         return _Opened(context, fingerprint(state), (int(step["state-keep"]), base))
 
     def _load(self, message: Message) -> None:

@@ -1,15 +1,17 @@
 """What a study asks for: settings x rows x seeds, read from a YAML file or from the words of a sweep.
 
-    name: baselines
-    about: What plain baselines find.
-    base: [data=digits, model=mlp, local.lr=0.4]       # words every run is given
-    settings:                                          # or grid: {partition.alpha: [0.5, 0.1], ...}
-      skewed: [partition.alpha=0.1]
-    rows:                                              # label: words, beside the reference rows
-      fedprox: [aggregator=fedprox]
-      balanced: {words: [loss=balanced_softmax], tune: {local.lr: [0.2, 0.4]}}
-    seeds: 12
-    tune: {grid: {local.lr: [0.1, 0.2, 0.4]}, seeds: 5}
+```yaml
+name: baselines
+about: What plain baselines find.
+base: [data=digits, model=mlp, local.lr=0.4]       # words every run is given
+settings:                                          # or grid: {partition.alpha: [0.5, 0.1], ...}
+  skewed: [partition.alpha=0.1]
+rows:                                              # label: words, beside the reference rows
+  fedprox: [aggregator=fedprox]
+  balanced: {words: [loss=balanced_softmax], tune: {local.lr: [0.2, 0.4]}}
+seeds: 12
+tune: {grid: {local.lr: [0.1, 0.2, 0.4]}, seeds: 5}
+```
 """
 
 import itertools
@@ -45,7 +47,7 @@ class Row(_Strict):
 class Tuning(_Strict):
     """How rows are tuned: the same number of configurations each, on seeds of their own.
 
-    ``configurations``: how many each row may try; null: the size of ``grid``. A row with knobs of its own lists as many.
+    ``configurations``: how many each row may try; null: the size of ``grid``. One with knobs of its own lists as many.
     """
 
     grid: Grid
@@ -56,7 +58,7 @@ class Tuning(_Strict):
 
 
 class Costs(_Strict):
-    """What mistakes cost: a matrix [C][C] (true, predicted) or a name, and the prevalence where the model will serve."""
+    """What mistakes cost: a matrix [C][C] (true, predicted) or a name; the prevalence where the model will serve."""
 
     matrix: list[list[float]] | str = "uniform"
     deployment: list[float] | Literal["training", "balanced"] = "training"
@@ -157,7 +159,7 @@ def read_study(path: Path) -> Study:
     """A study's YAML file.
 
     Raises:
-        ConfigError: no such file, no YAML, an unknown key or label (with the nearest), a wrong type; file and key named.
+        ConfigError: no such file, no YAML, an unknown key or label (the nearest is named), a wrong type.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
