@@ -12,7 +12,7 @@ from flwr.app import RecordDict
 
 from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.engine.lanes import LaneOutcome, Order
-from fedimb.engine.processes import marked
+from fedimb.engine.processes import end, marked, record
 from fedimb.engine.ray_checks import check_answers, check_gpus, check_settings, same_cluster, worker_count
 from fedimb.engine.ray_pool import Pool
 from fedimb.engine.ray_private import lean_head
@@ -146,9 +146,11 @@ class RayEngine:
         if self.pool is not None:
             self.pool.dismiss()
             self.pool = None
+        started = record(self.processes())
         if self._owner:
             self._ray.shutdown()
             self._owner = False
+        end(started)  # Ray forgets its agents when it is interrupted while it starts
         if self._temp is not None:
             shutil.rmtree(self._temp, ignore_errors=True)
             self._temp = None
