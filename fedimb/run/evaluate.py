@@ -1,4 +1,4 @@
-"""Score the global model on the server's test set: one forward pass, one confusion matrix per calibration."""
+"""Score the global model on the server's test set: one forward pass, one set of predictions per calibration."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import named_scores
 from fedimb.evaluation.multilabel import bootstrap_labels
+from fedimb.evaluation.probabilities import ProbabilityScores, probability_scores
 from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
 from fedimb.run.parts import build_model
@@ -42,7 +43,7 @@ class Evaluator:
             for name, args in config.calibration.items()
         }
         self.matrices: dict[str, np.ndarray] = {}
-        self._said: dict[str, np.ndarray] = {}  # of several labels per row: what was predicted of each [n, C]
+        self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] last predicted from
 
     def __call__(
         self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
@@ -59,8 +60,7 @@ class Evaluator:
         for row, calibration in self._calibrations.items():
             adjusted = calibration.adjust(outputs)
             matrix = self.matrices[row] = confusion_of(self._y, adjusted)
-            if self._y.ndim == 2:
-                self._said[row] = (adjusted > 0).numpy()
+            self._logits[row] = adjusted
             metrics[row] = named_scores(matrix, minority, names) | clients
         return metrics
 
@@ -70,10 +70,21 @@ class Evaluator:
         Stratified by class, or where rows have several labels by their primary one.
         """
         minority = self._federation.minority
-        if row not in self._said:
+        if self._y.ndim != 2:
             return bootstrap_scores(self.matrices[row], minority, resamples, rng)
         strata = self._federation.store.y[self._federation.test]
-        return bootstrap_labels(self._y.numpy(), self._said[row], strata, minority, resamples, rng)
+        said = (self._logits[row] > 0).numpy()
+        return bootstrap_labels(self._y.numpy(), said, strata, minority, resamples, rng)
+
+    def probability(self, row: str) -> ProbabilityScores:
+        """Scores of the probabilities the predictions last scored for ``row`` were made from, over the test rows.
+
+        Of its calibrated logits: the softmax, or where rows have several labels the sigmoid, in float64 so that sure
+        rows are not all called 1.
+        """
+        logits = self._logits[row].double()
+        shares = logits.sigmoid() if self._y.ndim == 2 else logits.softmax(1)
+        return probability_scores(shares.numpy(), self._y.numpy())
 
     def _client_metrics(self, outcome: LaneOutcome | None) -> dict[str, float]:
         if outcome is None or outcome.total.confusion is None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ from fedimb.config.schema import RunConfig
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
+from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.intervals import wilson
+from fedimb.evaluation.ratios import mean_defined
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop
@@ -33,6 +35,15 @@ class RowResult:
             rows have several labels.
         intervals: ``name -> [low, high]`` 95 % within-run intervals of the final round (stratified bootstrap).
         recall: per class ``[recall, low, high]`` with Wilson's interval.
+        probability: ``ece``, ``classwise_ece``, ``log_loss``, ``brier``, ``auroc``, ``auprc`` of the final round's
+            calibrated probabilities (`fedimb.evaluation.probabilities`).
+        auroc, auprc: per class [C], one against the rest, of the same; NaN where undefined.
+        worst_client, mean_client, best_client: lowest, mean and highest accuracy to expect at a client by the classes
+            it holds (`fedimb.evaluation.costs.client_accuracies`: exact only if clients differ by label mix alone),
+            over the clients of which it is defined; NaN where there is none, and where rows have several labels.
+        defined_clients: how many those are.
+
+    What a run folder of an earlier version does not hold is empty, NaN or 0.
     """
 
     label: str
@@ -41,6 +52,13 @@ class RowResult:
     confusion: np.ndarray
     intervals: dict[str, list[float]]
     recall: list[list[float]]
+    probability: dict[str, float] = field(default_factory=dict)
+    auroc: list[float] = field(default_factory=list)
+    auprc: list[float] = field(default_factory=list)
+    worst_client: float = math.nan
+    mean_client: float = math.nan
+    best_client: float = math.nan
+    defined_clients: int = 0
 
 
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -62,13 +80,37 @@ def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float],
     return mean, final
 
 
+def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
+    """The client figures of a `RowResult`, of a matrix [C, C] or [C, 2, 2] and what clients hold [K, C]."""
+    expected = client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
+    defined = expected[~np.isnan(expected)]
+    return {
+        "worst_client": float(defined.min()) if defined.size else math.nan,
+        "mean_client": float(mean_defined(expected)),
+        "best_client": float(defined.max()) if defined.size else math.nan,
+        "defined_clients": int(defined.size),
+    }
+
+
+def _effort(folder: RunFolder, row: str, federation: Federation) -> dict[str, float]:
+    """What the whole run took (see `RunResult`). Calibrations share it: ``row`` is any one of them."""
+    lines = [line["metrics"] for line in folder.metrics() if line["row"] == row]
+    logged = [value for line in lines if (value := line.get("data/labelled")) is not None]
+    held = int(federation.train_sizes.sum() + federation.validation.sizes.sum())
+    return {
+        "client_seconds": math.fsum(line.get("time/client_s") or 0.0 for line in lines),
+        "steps": int(sum(line.get("train/steps") or 0 for line in lines)),
+        "labels": int(logged[-1]) if logged else held,
+    }
+
+
 def write_result(
     folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop
 ) -> None:
     """Write result.json and the artifacts of a finished run."""
     model = loop.model()
     evaluator(model.parameters, model.buffers, loop.view.counts, None)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row, matrix in evaluator.matrices.items():
         mean, final = last_k_means(folder, row, config.evaluation.last_k)
         intervals: dict[str, list[float]] = {}
@@ -82,6 +124,7 @@ def write_result(
             [float(h / s) if s else math.nan, float(a), float(b)]
             for h, s, a, b in zip(hits, support, low, high, strict=True)
         ]
+        probability = evaluator.probability(row)
         entry = {
             "label": row,
             "metrics": mean,
@@ -89,6 +132,10 @@ def write_result(
             "confusion": matrix.tolist(),
             "intervals": intervals,
             "recall": recall,
+            "probability": probability.means,
+            "auroc": probability.auroc.tolist(),
+            "auprc": probability.auprc.tolist(),
+            **_clients(matrix, federation.counts),
         }
         rows.append(entry)
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
@@ -107,6 +154,7 @@ def write_result(
             "simulated_wait_s": loop.progress.virtual_s,
             "rounds": loop.progress.server_round,
             "failed_replies": loop.exchange.errors,
+            **_effort(folder, rows[0]["label"], federation),
             "train_counts": federation.counts.sum(axis=0).tolist(),
             "prior": {
                 "counts": None if loop.view.counts is None else loop.view.counts.tolist(),
@@ -136,6 +184,10 @@ class RunResult:
         prior_counts: [C] float64 counts the class prior is made of, as of the last round; None where no part reads
             any, and in a run folder of a version that did not keep them.
         task: ``multiclass``, or ``multilabel`` where rows have several labels.
+        client_seconds: time that clients trained, added over clients and rounds (queries not counted).
+        steps: local optimiser steps, added likewise.
+        labels: labelled rows used: what the method last logged as ``data/labelled``, else all that clients hold,
+            validation rows included. These three are NaN in a run folder of a version that did not keep them.
     """
 
     folder: Path
@@ -149,6 +201,9 @@ class RunResult:
     seed: int
     prior_counts: np.ndarray | None = None
     task: str = "multiclass"
+    client_seconds: float = math.nan
+    steps: float = math.nan
+    labels: float = math.nan
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -188,4 +243,5 @@ class RunResult:
             data["seed"],
             None if prior.get("counts") is None else np.array(prior["counts"], dtype=np.float64),
             data.get("task", "multiclass"),
+            *(data.get(name, math.nan) for name in ("client_seconds", "steps", "labels")),
         )
