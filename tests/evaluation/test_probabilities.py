@@ -177,9 +177,7 @@ def test_bounds_and_the_order_of_rows(seed, classes):
     order = np.random.default_rng(seed).permutation(30)
     again = probability_scores(shares[order], labels[order])
     assert found.means == pytest.approx(again.means, nan_ok=True)
-    assert (
-        0 <= found.means["classwise_ece"] <= 2 / classes + 1e-12
-    )  # errors of a row's probabilities add up to 2 at most
+    assert 0 <= found.means["classwise_ece"] <= 2 / classes + 1e-12  # a row's errors add up to 2 at most
     assert 0 <= found.means["ece"] <= 1
     assert 0 <= found.means["brier"] <= 2
     # Ranks, not values: any growing function of the scores keeps them.
