@@ -37,6 +37,7 @@ VERBS = {
     "data": ("fedimb.cli.data", "describe what clients would hold, or check a source of yours"),
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
+    "report": ("fedimb.cli.report", "write one HTML file about a run or a study"),
     "new": ("fedimb.cli.new", "write the pages of a method of your own"),
     "ui": ("fedimb.cli.ui", "open MLflow's charts"),
     "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),

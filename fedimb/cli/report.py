@@ -1,0 +1,98 @@
+"""``fedimb report``: one HTML file for a run or a study, to read, send and print."""
+
+import argparse
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedimb.cli.places import OUTPUT_DIR
+from fedimb.errors import ConfigError, FedimbError, nearest
+
+if TYPE_CHECKING:
+    from fedimb.study.results import StudyResults
+
+_ABOUT = """\
+Write one HTML file about a run or a study: who finds most of the minority, curves, recall per class from head to tail,
+confusion matrices, what it cost, who holds what, statistics, commands and hashes. It needs no network and no other file.
+
+  fedimb report runs/default/fedavg-s0-103b96c9     a run, to report.html in its folder
+  fedimb report 103b96c9                            the same by its hash
+  fedimb report runs/baselines                      all runs of a study
+  fedimb report baselines --to result.html --open   elsewhere, and shown in the browser"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    report = verbs.add_parser("report", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    report.add_argument("what", metavar="RUN|STUDY", help="a run (folder, name or unique beginning) or a study's folder")
+    report.add_argument("--to", metavar="FILE", type=Path, help="the file to write (report.html in the folder)")
+    report.add_argument("--open", action="store_true", help="show it in the browser")
+    report.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
+    report.set_defaults(handler=report_command)
+
+
+def report_command(args: argparse.Namespace) -> int:
+    """``fedimb report``. Prints the file's path.
+
+    Raises:
+        ConfigError: several runs fit, or the file cannot be written there.
+        FedimbError: no such run or study, or nothing in it has finished.
+    """
+    from fedimb.records import write_atomic
+    from fedimb.report.html.page import page
+
+    folder, study = read(args.what, args.output_dir)
+    to = folder / "report.html" if args.to is None else args.to.expanduser()
+    if to.is_dir():
+        raise ConfigError(f"--to {to} is a folder; give a file, as {to / 'report.html'}")
+    if not to.absolute().parent.is_dir():
+        raise ConfigError(f"--to {to}: there is no folder {to.absolute().parent}; make it first")
+    text = page(study)
+    try:
+        write_atomic(to.absolute(), text.encode())
+    except OSError as error:
+        raise ConfigError(f"{to} cannot be written ({error.strerror}); give another place with --to") from None
+    print(to)
+    if args.open and not webbrowser.open(to.absolute().as_uri()):
+        raise FedimbError(f"no browser could be started; open {to} in one")
+    return 0
+
+
+def read(word: str, output_dir: str) -> tuple[Path, "StudyResults"]:
+    """The folder that a word names, and what it holds: a study's folder by path or name, else a run.
+
+    Raises:
+        FedimbError: neither; names the nearest. Or nothing has finished.
+    """
+    from fedimb.cli.find import find_run, run_folders
+
+    for folder in (Path(word).expanduser(), Path(output_dir).expanduser() / word):
+        if word and folder.is_dir() and not (folder / "config.json").is_file():
+            return folder, _study(folder)
+    try:
+        found = find_run(word, output_dir)
+    except ConfigError:
+        raise
+    except FedimbError as error:
+        studies = {f.parent.name for f in run_folders(output_dir)}
+        names = studies | {f.name for f in run_folders(output_dir)}
+        if not names:
+            raise FedimbError(
+                f"no run or study '{word}', and none below {output_dir}: `fedimb run` makes one; "
+                "for runs of another folder give --output-dir"
+            ) from error
+        raise FedimbError(f"no run or study '{word}' below {output_dir}.{nearest(word, names)}") from None
+    from fedimb.report.html.run import study_of_run
+
+    return found, study_of_run(found)
+
+
+def _study(folder: Path) -> "StudyResults":
+    from fedimb.study.collect import collect
+
+    if not any(folder.glob("*/config.json")) and not any(folder.glob("*.yaml")):
+        raise FedimbError(f"{folder} holds no run folders; give a study's folder, as runs/default, or a run's")
+    study = collect(folder)
+    if not any(r.status == "finished" for r in study.results):
+        raise FedimbError(f"no run in {folder} has finished; `fedimb runs` shows how far they are and how to go on")
+    return study

@@ -1,0 +1,105 @@
+"""Classes from head to tail in every seed: with seeded ranks, class 3 is the largest in one seed and rare in another.
+
+Means over seeds are therefore by place (largest class, second largest, ...), not by class id, wherever ranks move.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.report.html.numbers import Row
+from fedimb.study.results import Result, Setting
+
+MOST_COLUMNS = 20
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The classes of a setting, head to tail.
+
+    Attributes:
+        orders: seed -> class ids [C], head to tail; a seed whose order is not known is absent.
+        moved: whether orders differ between seeds.
+        names: heading of each place [C]: the class's name, or the place itself where ranks move.
+        rare: whether a place is of the minority [C].
+        train: training rows of each place [C], of the first seed.
+    """
+
+    orders: Mapping[int, NDArray[np.int64]]
+    moved: bool
+    names: tuple[str, ...]
+    rare: tuple[bool, ...]
+    train: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def partition_of(folder: Path) -> dict[str, object]:
+    """``partition.json`` of a run folder; empty where there is none, as after a clean-up."""
+    try:
+        facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def ranks_of(setting: Setting, rows: Sequence[Row]) -> Ranks:
+    """Head-to-tail orders from the run folders; a setting's own order stands for all where no folder differs."""
+    default = head_to_tail(setting.train_counts)
+    known: dict[int, NDArray[np.int64]] = {}
+    seeds = sorted({r.seed for row in rows for r in row.results})
+    for result in (r for row in rows for r in row.finished if r.folder is not None):
+        if result.seed not in known:
+            counts = np.asarray(partition_of(Path(str(result.folder))).get("counts", []))
+            if counts.ndim == 2 and counts.shape[1] == len(setting.class_names):
+                known[result.seed] = head_to_tail(counts.sum(axis=0))
+    moved = any((order != default).any() for order in known.values())
+    if not moved:
+        known = {seed: default for seed in seeds}
+    names = [setting.class_names[c] for c in default]
+    if moved:
+        names = [_place(i) for i in range(len(default))]
+    rare = tuple(int(c) in set(setting.minority) for c in default)
+    train = tuple(int(n) for n in np.asarray(setting.train_counts)[default])
+    return Ranks(known, moved, tuple(names), rare, train)
+
+
+def recalls(row: Row, ranks: Ranks) -> NDArray[np.float64]:
+    """Recall by place, [seeds, C], of the finished runs whose order is known."""
+    found = [np.asarray(r.recall, np.float64)[ranks.orders[r.seed]] for r in usable(row, ranks) if len(r.recall)]
+    return np.stack(found) if found else np.empty((0, len(ranks)))
+
+
+def matrix(row: Row, ranks: Ranks) -> NDArray[np.int64] | None:
+    """Confusion matrices of the finished runs, by place, summed over seeds; [C, C] or [C, 2, 2]; None without any."""
+    total = None
+    for result in usable(row, ranks):
+        if result.matrix is not None:
+            order = ranks.orders[result.seed]
+            one = result.matrix[order] if result.matrix.ndim == 3 else result.matrix[np.ix_(order, order)]
+            total = one.astype(np.int64) if total is None else total + one
+    return total
+
+
+def usable(row: Row, ranks: Ranks) -> list[Result]:
+    """Finished runs whose head-to-tail order is known."""
+    return [r for r in row.finished if r.seed in ranks.orders]
+
+
+def columns(n_classes: int, most: int = MOST_COLUMNS) -> list[NDArray[np.int64]]:
+    """Places that share a column: one each, or neighbours together where there are too many to show."""
+    return [part for part in np.array_split(np.arange(n_classes), min(n_classes, most)) if len(part)]
+
+
+def head_to_tail(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Class ids [C] from most to fewest rows, ties by id."""
+    return np.argsort(-np.asarray(counts), kind="stable")
+
+
+def _place(at: int) -> str:
+    return "largest" if at == 0 else str(at + 1)

@@ -1,0 +1,130 @@
+"""What a row of a setting comes to: its runs, means over seeds, differences from the control. Source: ours.
+
+A mean is over the runs that finished, and says so where some did not; only rows whose every run finished are compared.
+"""
+
+import math
+from dataclasses import dataclass
+
+from fedimb.evaluation.intervals import t_interval
+from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, Result, StudyResults
+
+HEADLINE = "minority_recall"
+COSTS = ("labels", "up_bytes", "down_bytes", "client_seconds", "steps")
+_MEGA = ("up_bytes", "down_bytes")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Mean over seeds with half the width of the 95 % t interval; NaN where undefined, the half with one seed too."""
+
+    value: float
+    half: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row label in one setting; ``number`` is its place in the study, the same all over the page."""
+
+    number: int
+    label: str
+    results: tuple[Result, ...]
+    control: bool = False
+
+    @property
+    def finished(self) -> list[Result]:
+        """Runs with a result, by seed."""
+        return [r for r in self.results if r.status == "finished"]
+
+    @property
+    def complete(self) -> bool:
+        """Every run has a result: its mean is over all seeds and not over the lucky ones."""
+        return bool(self.results) and len(self.finished) == len(self.results)
+
+    @property
+    def trouble(self) -> str:
+        """``"1 failed (seed 2), 2 diverged (seeds 5, 7)"``, or empty."""
+        parts = []
+        for status in ("failed", "diverged"):
+            if seeds := [r.seed for r in self.results if r.status == status]:
+                word = "seed" if len(seeds) == 1 else "seeds"
+                parts.append(f"{len(seeds)} {status} ({word} {', '.join(map(str, seeds))})")
+        return ", ".join(parts)
+
+    def mean(self, name: str) -> Mean:
+        """A score over the finished runs; NaN when one of them has no such score."""
+        values = [r.score(name) for r in self.finished]
+        mean, _, high = t_interval(values)
+        return Mean(mean, high - mean, len(values))
+
+
+def rows_of(study: StudyResults, setting: str) -> list[Row]:
+    """The rows of a setting that were asked for, in the study's order."""
+    rows = []
+    for number, label in enumerate(study.labels, start=1):
+        if results := study.of(setting, label):
+            rows.append(Row(number, label, tuple(results), label == study.control))
+    return rows
+
+
+def defined(rows: list[Row]) -> list[str]:
+    """Columns that at least one finished run has a value for, in the order of `COLUMNS`."""
+    return [name for name in COLUMNS if any(not math.isnan(r.score(name)) for row in rows for r in row.finished)]
+
+
+def best(rows: list[Row], name: str) -> list[Row]:
+    """Complete rows with the best mean (several on a tie); none for a cost, or with fewer than two rows to choose from."""
+    means = {row.number: row.mean(name).value for row in rows if row.complete}
+    values = [value for value in means.values() if not math.isnan(value)]
+    if name in COSTS or len(values) < 2:
+        return []
+    top = min(values) if name in LOWER_IS_BETTER else max(values)
+    return [row for row in rows if means.get(row.number) == top]
+
+
+def ranked(rows: list[Row], name: str = HEADLINE) -> list[Row]:
+    """Complete rows by mean score, best first, ties in the study's order; rows without the score are left out."""
+    scored = [row for row in rows if row.complete and not math.isnan(row.mean(name).value)]
+    sign = 1 if name in LOWER_IS_BETTER else -1
+    return sorted(scored, key=lambda row: (sign * row.mean(name).value, row.number))
+
+
+def difference(row: Row, control: Row, name: str = HEADLINE) -> Mean:
+    """Mean of (row - control) over the seeds both finished, with half its 95 % t interval: paired by seed."""
+    theirs = {r.seed: r.score(name) for r in control.finished}
+    values = [r.score(name) - theirs[r.seed] for r in row.finished if r.seed in theirs]
+    mean, _, high = t_interval(values)
+    return Mean(mean, high - mean, len(values))
+
+
+def heading(name: str) -> str:
+    """A column's words, with the unit it is shown in."""
+    words = COLUMNS[name]
+    return words.replace("bytes", "MB") if name in _MEGA else words
+
+
+def shown(name: str, value: float, signed: bool = False) -> str:
+    """A value of a column for people: three decimals of a score, MB of bytes, whole labels and steps."""
+    if math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    plus = "+" if signed and value >= 0 else ""
+    if name in _MEGA:
+        return plus + amount(value / 1e6)
+    if name in ("labels", "steps"):
+        return f"{plus}{value:,.0f}"
+    if name == "client_seconds":
+        return plus + amount(value)
+    return f"{plus}{value:.3f}" if abs(value) < 100 else f"{plus}{value:,.1f}"
+
+
+def amount(value: float) -> str:
+    """Three figures, without an exponent."""
+    size = abs(value)
+    if size >= 100 or value == 0:
+        return f"{value:,.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"

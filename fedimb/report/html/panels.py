@@ -1,0 +1,76 @@
+"""Pictures a method leaves in ``artifacts/panels/`` of its run folder, for the report.
+
+``<name>.svg`` or ``<name>.png``, with ``<name>.json`` ``{"title": ..., "caption": ...}`` beside it. They stand in the page
+as images, so that nothing inside one can run or be fetched.
+"""
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedimb.study.results import Result
+
+LARGEST = 150_000
+TOGETHER = 300_000
+_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A method's picture: the run it is of, its words, and a ``data:`` address, or why it was left out."""
+
+    run: str
+    title: str
+    caption: str
+    source: str = ""
+    left_out: str = ""
+
+
+def panels(results: Iterable[Result]) -> list[Panel]:
+    """The panels of the first finished seed of each setting and row, folders shared by several rows once.
+
+    A file above 150 kB, or one that would bring the page's panels above 300 kB, is named and left out.
+    """
+    found: list[Panel] = []
+    seen: set[Path] = set()
+    rows: set[tuple[str, str]] = set()
+    spent = 0
+    for result in sorted(results, key=lambda r: r.seed):
+        row = (result.setting, result.label)
+        if result.status != "finished" or result.folder is None or row in rows:
+            continue
+        rows.add(row)
+        folder = Path(str(result.folder))
+        if folder in seen:
+            continue
+        seen.add(folder)
+        run = f"{result.label}, {result.setting}, seed {result.seed}"
+        for file in sorted(folder.glob("artifacts/panels/*")):
+            if file.suffix in _TYPES and file.is_file():
+                panel = _read(file, run, TOGETHER - spent)
+                spent += len(panel.source)
+                found.append(panel)
+    return found
+
+
+def _read(file: Path, run: str, room: int) -> Panel:
+    words = _words(file.with_suffix(".json"))
+    title = str(words.get("title") or file.stem.replace("_", " "))
+    caption = str(words.get("caption") or "")
+    size = file.stat().st_size
+    if size > LARGEST:
+        return Panel(run, title, caption, left_out=f"{file.name} has {size:,} bytes, more than {LARGEST:,}")
+    source = f"data:{_TYPES[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    if len(source) > room:
+        return Panel(run, title, caption, left_out=f"{file.name}: the panels before it fill the page's {TOGETHER:,} bytes")
+    return Panel(run, title, caption, source)
+
+
+def _words(file: Path) -> dict[str, object]:
+    try:
+        words = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a picture without words is still worth showing
+        return {}
+    return words if isinstance(words, dict) else {}

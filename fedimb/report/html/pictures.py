@@ -1,0 +1,91 @@
+"""matplotlib figures as markup: SVG that stands in the page itself, small and the same bytes each time.
+
+matplotlib writes a style for the whole document, ids that repeat from figure to figure, fonts spelled out at every
+word, six decimals and a block of metadata with addresses; none of that may go into a page with twenty of them.
+"""
+
+import html
+import io
+import re
+from typing import Any
+
+from fedimb.errors import ConfigError
+
+INK, FAINT, GRID, CONTROL = "#222222", "#b4b4b4", "#e4e4e4", "#444444"
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe and Ito (2008): told apart with any kind of colour vision."""
+MARKERS = "os^Dvp"
+
+_SETTINGS = {"svg.hashsalt": "fedimb", "svg.fonttype": "none"}
+_DROPPED = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<\?xml.*?\?>|<!DOCTYPE.*?>", re.S)
+_FONT = re.compile(r"font-family:[^;\"]*;?\s*")
+_SHORT_FONT = re.compile(r"font:\s*(?:[a-z]+ )*?(bold |[0-9]{3} )?([0-9.]+)px[^;\"]*")
+_POSITIONED = re.compile(r'( (?:d|x|y|cx|cy|points|transform|width|height)=")([^"]*)(")')
+_DECIMALS = re.compile(r"-?\d+\.\d\d+")
+
+
+def figure(width: float, height: float) -> Any:
+    """An empty figure of inches by inches, without pyplot.
+
+    Raises:
+        ConfigError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError:
+        raise ConfigError("pictures need matplotlib: pip install 'fedimb[sim]'") from None
+    made = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05))
+    FigureCanvasAgg(made)
+    return made
+
+
+def tidy(axes: Any) -> None:
+    """Only what helps reading: no box, faint grid lines, small dark letters."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set(color=FAINT, linewidth=0.8)
+    axes.tick_params(length=0, colors=INK, labelsize=10)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def svg(made: Any, name: str, alt: str) -> str:
+    """The figure as an ``<svg>`` element.
+
+    Args:
+        made: a matplotlib figure.
+        name: put before its ids; one of its own per picture of a page.
+        alt: what it shows, for those who do not see it.
+    """
+    from matplotlib import rc_context
+
+    for text in made.findobj(lambda part: hasattr(part, "set_parse_math")):
+        text.set_parse_math(False)  # a class or label with a $ is a name, not a formula
+    buffer = io.StringIO()
+    with rc_context(_SETTINGS):
+        made.savefig(buffer, format="svg", metadata={"Date": None})
+    return inline(buffer.getvalue(), name, alt)
+
+
+def inline(text: str, name: str, alt: str) -> str:
+    """An SVG file of matplotlib's as an element for a page; see the module."""
+    text = _DROPPED.sub("", text)
+    text = text.replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
+    used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
+    text = re.sub(
+        r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text
+    )
+    text = re.sub(r"(href=\"#|url\(#)([^\")]+)", rf"\g<1>{name}-\2", text)
+    text = _SHORT_FONT.sub(lambda found: f"font-size:{found[2]}px" + (";font-weight:bold" if found[1] else ""), text)
+    text = _FONT.sub("", text)
+    text = _POSITIONED.sub(lambda found: found[1] + _DECIMALS.sub(_round, found[2]).replace("\n", "") + found[3], text)
+    text = re.sub(r">\s+<", "><", text).strip()
+    label = html.escape(" ".join(alt.split()), quote=True)
+    return text.replace("<svg ", f'<svg class="plot" role="img" aria-label="{label}" ', 1)
+
+
+def _round(found: re.Match[str]) -> str:
+    return f"{float(found[0]):.1f}".removesuffix(".0")

@@ -1,0 +1,112 @@
+"""The page's tables as rows of cells; the template only places them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedimb.report.html.numbers import COSTS, HEADLINE, Row, best, defined, difference, heading, shown
+from fedimb.study.results import LOWER_IS_BETTER
+
+_WIDE = 8
+"""Columns of figures that fit a printed page."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its figure, what stands small beside it, whether it is the best of its column, and words on hover."""
+
+    text: str
+    small: str = ""
+    best: bool = False
+    hover: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, headings (the first is of the rows) and per row its number, label and cells."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[tuple[Row, Sequence[Cell]]]
+
+
+def score_tables(rows: list[Row]) -> list[Table]:
+    """Every defined column, mean and half-width, in tables narrow enough for paper: scores first, then costs."""
+    names = defined(rows)
+    scores, costs = [n for n in names if n not in COSTS], [n for n in names if n in COSTS]
+    parts = [*_cut(scores), *_cut(costs)]
+    winners = {name: {row.number for row in best(rows, name)} for name in names}
+    tables = []
+    for part in parts:
+        lines = [(row, [_seeds(row), *(_cell(row, name, winners[name]) for name in part)]) for row in rows]
+        head = ["row", "runs", *(heading(name) + (" ↓" if _arrow(name) else "") for name in part)]
+        tables.append(Table("what it cost" if part[0] in COSTS else "what it finds", head, lines))
+    return tables
+
+
+def across(settings: dict[str, list[Row]], labels: Sequence[str]) -> list[Table]:
+    """Minority recall of every row in every setting, some settings at a time."""
+    tables = []
+    for part in _cut(list(settings)):
+        by_label = {name: {row.label: row for row in settings[name]} for name in part}
+        winners = {name: {row.number for row in best(settings[name], HEADLINE)} for name in part}
+        lines = []
+        for number, label in enumerate(labels, start=1):
+            own = [by_label[name].get(label) for name in part]
+            control = any(row.control for row in own if row is not None)
+            cells = [
+                Cell("", hover="not asked for") if row is None else _cell(row, HEADLINE, winners[name])
+                for name, row in zip(part, own, strict=True)
+            ]
+            lines.append((Row(number, label, (), control), cells))
+        tables.append(Table("minority recall by setting", ["row", *part], lines))
+    return tables
+
+
+def difference_table(rows: list[Row], names: Sequence[str]) -> Table | None:
+    """Paired differences from the control; None without a control or other rows."""
+    control = next((row for row in rows if row.control), None)
+    if control is None or len(rows) < 2:
+        return None
+    lines = []
+    for row in rows:
+        if row.control:
+            continue
+        cells = []
+        for name in names:
+            gap = difference(row, control, name)
+            spread = "" if math.isnan(gap.half) else f"± {gap.half:.3f}"
+            cells += [Cell(shown(name, gap.value, signed=True), spread), Cell(str(gap.seeds))]
+        lines.append((row, cells))
+    head = ["row", *(word for name in names for word in (heading(name), "pairs"))]
+    return Table(f"difference from {control.label}, paired by seed", head, lines)
+
+
+def _cut(names: list[str]) -> list[list[str]]:
+    """Parts of about the same width, none wider than `_WIDE`."""
+    if not names:
+        return []
+    parts = math.ceil(len(names) / _WIDE)
+    size = math.ceil(len(names) / parts)
+    return [names[at : at + size] for at in range(0, len(names), size)]
+
+
+def _seeds(row: Row) -> Cell:
+    text = str(len(row.results)) if row.complete else f"{len(row.finished)}/{len(row.results)}"
+    return Cell(text, small=row.trouble)
+
+
+def _cell(row: Row, name: str, winners: set[int]) -> Cell:
+    mean = row.mean(name)
+    if not row.finished:
+        return Cell("no result", hover=row.trouble, style="none")
+    each = ""
+    if name == HEADLINE and len(row.finished) > 1:  # of every column it would be half the page's bytes
+        each = ", ".join(f"seed {r.seed}: {shown(name, r.score(name))}" for r in row.finished[:12])
+    spread = "" if math.isnan(mean.half) else f"± {shown(name, mean.half)}"
+    return Cell(shown(name, mean.value), spread, row.number in winners, each)
+
+
+def _arrow(name: str) -> bool:
+    return name in LOWER_IS_BETTER and name not in COSTS

@@ -1,0 +1,3 @@
+addEventListener("beforeprint", function () {
+  document.querySelectorAll("details").forEach(function (one) { one.open = true; });
+});
