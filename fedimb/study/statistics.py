@@ -1,0 +1,253 @@
+"""Statistics of a study: every row against the control within a setting, and how rows rank over settings.
+
+Rules of ours (``cpu-protocol``): rows are compared on the same seeds; Holm corrects over the rows of one setting and
+score; a run that diverged or failed is counted and shown, loses to one that ran, and forbids a claim; ranks count
+settings, not seeds. The tests themselves are in `fedimb.evaluation.significance` and `fedimb.evaluation.ranks`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from fedimb.errors import ConfigError, nearest
+from fedimb.evaluation.intervals import bca_interval, t_interval
+from fedimb.evaluation.ranks import Ranks, friedman
+from fedimb.evaluation.significance import Paired, holm, paired, power_note
+from fedimb.seeds import Stream, numpy_rng
+from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, StudyResults
+
+SCORES = ("minority_recall", "macro_recall")
+Spread = Literal["t", "bca"]
+Key = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One score of one row in one setting, over its seeds.
+
+    Attributes:
+        setting, label, score: which.
+        values: seed -> score, NaN for a run without one, by seed.
+        n: runs with a number; ``mean``, ``low``, ``high`` (interval over seeds) and ``median`` are over these.
+        diverged, failed: seeds of the runs that did; no mean speaks for them.
+        undefined: runs that finished, but to which the score does not apply.
+    """
+
+    setting: str
+    label: str
+    score: str
+    values: Mapping[int, float]
+    n: int
+    mean: float
+    low: float
+    high: float
+    median: float
+    diverged: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()
+    undefined: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Every run has a number, so the mean is over all seeds and not over the lucky ones."""
+        return 0 < self.n == len(self.values)
+
+    @property
+    def applies(self) -> bool:
+        """Some run has a number, or none finished: a row without the score (AUROC of a constant) is no failure."""
+        return self.n > 0 or self.undefined == 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row against the control in one setting, on the seeds both were asked for. Effects are row - control.
+
+    Attributes:
+        setting, score, label, control: what is compared.
+        test: the paired comparison, p-values of its own.
+        p_holm: Wilcoxon's p after Holm over the rows of this setting and score.
+        tost_holm: p of equivalence within ``test.margin`` after Holm over the same rows; NaN without a margin.
+    """
+
+    setting: str
+    score: str
+    label: str
+    control: str
+    test: Paired
+    p_holm: float
+    tost_holm: float
+
+    @property
+    def verdict(self) -> Literal["better", "worse", ""]:
+        """What holds at 1 - level after Holm; nothing while a run of either side is missing."""
+        if self.test.missing or not self.p_holm <= _alpha(self.test.level) or not self.test.effect:
+            return ""
+        return "better" if (self.test.effect > 0) != (self.score in LOWER_IS_BETTER) else "worse"
+
+    @property
+    def equivalent(self) -> bool:
+        """Within the margin at 1 - level after Holm; may hold beside a verdict: a small difference, surely there."""
+        return not self.test.missing and bool(self.tost_holm <= _alpha(self.test.level))
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """All statistics of a study.
+
+    Attributes:
+        study, control: names; control is None where rows are not compared.
+        settings, labels, scores: in the order of tables.
+        level: confidence level; tests are read at 1 - level.
+        spread: how the intervals of means were made.
+        summaries: by (setting, score, label), for every row.
+        comparisons: by (setting, score, label), for every row but the control to which the score applies.
+        ranks: by score, of the means of settings; a row with a missing run ranks last in that setting.
+        notes: what the numbers cannot say, in sentences.
+    """
+
+    study: str
+    control: str | None
+    settings: tuple[str, ...]
+    labels: tuple[str, ...]
+    scores: tuple[str, ...]
+    level: float
+    spread: Spread
+    summaries: Mapping[Key, Summary]
+    comparisons: Mapping[Key, Comparison]
+    ranks: Mapping[str, Ranks]
+    notes: tuple[str, ...]
+
+
+def statistics(
+    study: StudyResults,
+    scores: Sequence[str] = SCORES,
+    margin: float | None = 0.02,
+    level: float = 0.95,
+    spread: Spread = "t",
+) -> Statistics:
+    """Statistics of a study's results.
+
+    Args:
+        study: what came out.
+        scores: names of `COLUMNS`.
+        margin: half-width of what counts as equal, in the unit of the scores; None: equivalence is not tested.
+        level: confidence level of intervals; tests are read at 1 - level.
+        spread: interval of means over seeds: Student's t, or ``bca`` (see `bca_interval`; too narrow with few seeds).
+
+    Raises:
+        ConfigError: a score or a control that does not exist.
+        ValueError: two results for one setting, row and seed; a level or margin out of range.
+    """
+    if unknown := [name for name in scores if name not in COLUMNS]:
+        raise ConfigError(f"no score '{unknown[0]}'.{nearest(unknown[0], COLUMNS)}")
+    if study.control is not None and study.control not in study.labels:
+        raise ConfigError(f"control '{study.control}' is no row of the study.{nearest(study.control, study.labels)}")
+    summaries = {
+        (setting, score, label): _summary(study, setting, label, score, level, spread)
+        for setting in study.settings
+        for score in scores
+        for label in study.labels
+    }
+    comparisons: dict[Key, Comparison] = {}
+    notes: dict[str, list[str]] = {}
+    if study.control is None:
+        notes["no control: no row is tested against another; name one with control: in the study"] = []
+    else:
+        for setting in study.settings:
+            for score in scores:
+                own = {label: summaries[setting, score, label] for label in study.labels}
+                found = _against(own, study.control, margin, level)
+                comparisons |= {(setting, score, c.label): c for c in found}
+                pairs = {c.test.n for c in found}
+                few = [power_note(n, len(found), _alpha(level)) for n in sorted(pairs - {0} or pairs)]
+                for note in (*few, *_unpaired(own, study.control)):
+                    if note and found:
+                        notes.setdefault(note, []).append(setting)
+    return Statistics(
+        study.name,
+        study.control,
+        tuple(study.settings),
+        tuple(study.labels),
+        tuple(scores),
+        level,
+        spread,
+        summaries,
+        comparisons,
+        {score: _ranks(study, summaries, score, level) for score in scores},
+        tuple(_where(settings, len(study.settings)) + note for note, settings in notes.items()),
+    )
+
+
+def _where(settings: Sequence[str], of: int) -> str:
+    """The settings a note is about, where it is not about all."""
+    named = dict.fromkeys(settings)
+    return f"{', '.join(named)}: " if 0 < len(named) < of else ""
+
+
+def _alpha(level: float) -> float:
+    return round(1 - level, 12)
+
+
+def _summary(study: StudyResults, setting: str, label: str, score: str, level: float, spread: Spread) -> Summary:
+    runs = study.of(setting, label)
+    values = study.scores(setting, label, score)
+    if len(values) < len(runs):
+        raise ValueError(f"setting '{setting}': two results of '{label}' for one seed; pass one per row and seed")
+    numbers = [value for value in values.values() if math.isfinite(value)]
+    if spread == "bca":
+        mean, low, high = bca_interval(numbers, level, rng=numpy_rng(0, Stream.BOOTSTRAP))
+    else:
+        mean, low, high = t_interval(numbers, level)
+    finished = sum(run.status == "finished" for run in runs)
+    return Summary(
+        setting,
+        label,
+        score,
+        values,
+        n=len(numbers),
+        mean=mean,
+        low=low,
+        high=high,
+        median=float(np.median(numbers)) if numbers else math.nan,
+        diverged=tuple(run.seed for run in runs if run.status == "diverged"),
+        failed=tuple(run.seed for run in runs if run.status == "failed"),
+        undefined=finished - len(numbers),
+    )
+
+
+def _against(own: Mapping[str, Summary], control: str, margin: float | None, level: float) -> list[Comparison]:
+    """Every row of one setting and score against the control, Holm over them."""
+    base = own[control]
+    tests: dict[str, Paired] = {}
+    for label, row in own.items():
+        if label == control or not (row.applies and base.applies):
+            continue
+        seeds = [seed for seed in row.values if seed in base.values]
+        mine, theirs = [row.values[seed] for seed in seeds], [base.values[seed] for seed in seeds]
+        tests[label] = paired(mine, theirs, margin, level, base.score in LOWER_IS_BETTER)
+    adjusted = holm({label: test.p for label, test in tests.items()})
+    equal = holm({label: test.tost_p for label, test in tests.items()})
+    return [
+        Comparison(base.setting, base.score, label, control, test, adjusted[label], equal[label])
+        for label, test in tests.items()
+    ]
+
+
+def _unpaired(own: Mapping[str, Summary], control: str) -> list[str]:
+    seeds = set(own[control].values)
+    alone = {label: sorted(set(row.values) ^ seeds) for label, row in own.items() if set(row.values) != seeds}
+    return [
+        f"{label} and {control} were not both asked for seeds {', '.join(map(str, odd))}: not compared there"
+        for label, odd in alone.items()
+    ]
+
+
+def _ranks(study: StudyResults, summaries: Mapping[Key, Summary], score: str, level: float) -> Ranks:
+    """Ranks of the means: rows to which the score never applies and settings without any mean are left out."""
+    labels = [label for label in study.labels if any(summaries[s, score, label].applies for s in study.settings)]
+    rows = [[summaries[setting, score, label] for label in labels] for setting in study.settings]
+    means = [[summary.mean if summary.complete else math.nan for summary in row] for row in rows]
+    table = np.array(means, np.float64).reshape(len(rows), len(labels))
+    return friedman(table[np.isfinite(table).any(axis=1)], labels, _alpha(level), score in LOWER_IS_BETTER)
