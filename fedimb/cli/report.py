@@ -24,7 +24,9 @@ confusion matrices, what it cost, who holds what, statistics, commands and hashe
 def register(verbs: Any) -> None:
     """Add the verb to ``argparse``'s subparsers."""
     report = verbs.add_parser("report", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    report.add_argument("what", metavar="RUN|STUDY", help="a run (folder, name or unique beginning) or a study's folder")
+    report.add_argument(
+        "what", metavar="RUN|STUDY", help="a run (folder, name or unique beginning) or a study's folder"
+    )
     report.add_argument("--to", metavar="FILE", type=Path, help="the file to write (report.html in the folder)")
     report.add_argument("--open", action="store_true", help="show it in the browser")
     report.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")

@@ -7,30 +7,14 @@ from typing import Any
 import numpy as np
 
 from fedimb.evaluation.intervals import t_interval
-from fedimb.report.html.numbers import HEADLINE, Row, heading, ranked
-from fedimb.report.html.pictures import COLOURS, CONTROL, FAINT, INK, MARKERS, figure, svg, tidy
-from fedimb.report.text import shorten
+from fedimb.report.html.legend import Entry
+from fedimb.report.html.numbers import HEADLINE, Row, heading
+from fedimb.report.html.pictures import FAINT, INK, figure, svg, tidy
 from fedimb.study.results import COLUMNS
 
-MOST_POINTS = 50
+MOST_POINTS = 31
 CURVES = ("minority_recall", "macro_recall")
-_SIZE = (5.6, 3.7)  # inches: letters stay readable when a phone shrinks it to 360 px
-
-
-def chosen(rows: Sequence[Row], most: int = len(COLOURS)) -> list[Row]:
-    """Rows drawn in colour: the control, then those with the best minority recall, in the study's order."""
-    order = [row for row in ranked(list(rows)) if not row.control]
-    order += [row for row in rows if row not in order and not row.control and row.finished]
-    kept = [row for row in rows if row.control and row.finished] + order[:most]
-    return sorted(kept, key=lambda row: row.number)
-
-
-def style(row: Row, drawn: Sequence[Row]) -> dict[str, Any]:
-    """Colour, line and marker of a row among those drawn; the control is dark and dashed."""
-    if row.control:
-        return {"color": CONTROL, "linestyle": "--", "marker": "x"}
-    at = [other.number for other in drawn if not other.control].index(row.number) % len(COLOURS)
-    return {"color": COLOURS[at], "linestyle": "-", "marker": MARKERS[at]}
+_SIZE = (5.6, 3.1)  # inches: letters stay readable when a phone shrinks it to 360 px
 
 
 def points(row: Row, name: str) -> list[tuple[int, float, float, float]]:
@@ -48,69 +32,72 @@ def points(row: Row, name: str) -> list[tuple[int, float, float, float]]:
     return found
 
 
-def curve_svg(rows: Sequence[Row], score: str, name: str) -> str:
-    """A score by round with the t band over seeds; empty when no row was scored in two rounds or more."""
-    paths = {row.number: found for row in rows if len(found := points(row, score)) > 1}
-    if not paths:
-        return ""
-    drawn = [row for row in chosen(rows) if row.number in paths]
-    made = figure(*_SIZE)
-    axes = made.add_subplot()
-    tidy(axes)
-    coloured = {row.number for row in drawn}
-    for number, found in paths.items():
-        if number not in coloured:
-            axes.plot([p[0] for p in found], [p[1] for p in found], color=FAINT, linewidth=0.9)
-    for row in drawn:
-        at, mean, low, high = (np.array(values) for values in zip(*paths[row.number], strict=True))
-        look = style(row, drawn)
-        if not np.isnan(low).all():
-            axes.fill_between(at, np.clip(low, 0, 1), np.clip(high, 0, 1), color=look["color"], alpha=0.13, linewidth=0)
-        axes.plot(at, mean, **look, markevery=max(1, len(at) // 6), markersize=5, linewidth=1.7, label=_label(row))
-    _legend(axes, bool(len(paths) > len(drawn)))
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("round", fontsize=10.5)
-    axes.set_ylabel(COLUMNS[score], fontsize=10.5)
-    best = ", ".join(f"{row.label} ends at {paths[row.number][-1][1]:.2f}" for row in drawn)
-    return svg(made, name, f"{COLUMNS[score]} by round: {best}")
-
-
-def cost_svg(rows: Sequence[Row], cost: str, name: str) -> str:
-    """Minority recall against a cost, a point per row with its interval; empty when fewer than two rows have both.
+def curve_svg(rows: Sequence[Row], key: Sequence[Entry], score: str, name: str) -> str:
+    """A score by round with the t band over seeds; rows without a colour of their own in grey.
 
     Args:
         rows: of a setting.
-        cost: ``bytes`` (up and down together), ``labels`` or ``client_seconds``.
-        name: of the picture.
+        key: how rows are drawn.
+        score: name of a score of the curves.
+        name: of the picture, unique on the page.
+
+    Returns:
+        the picture; empty when no row was scored in two rounds or more.
     """
-    found = []
-    for row in rows:
-        spent = cost_of(row, cost)
-        mean = row.mean(HEADLINE)
-        if not (math.isnan(spent) or math.isnan(mean.value)):
-            found.append((row, spent, mean))
+    paths = {row.number: found for row in rows if len(found := points(row, score)) > 1}
+    if not paths:
+        return ""
+    axes = _axes("round", COLUMNS[score])
+    drawn = [entry for entry in key if entry.row.number in paths]
+    for number in paths.keys() - {entry.row.number for entry in drawn}:
+        axes.plot([p[0] for p in paths[number]], [p[1] for p in paths[number]], color=FAINT, linewidth=0.9)
+    for entry in drawn:
+        at, mean, low, high = (np.array(values) for values in zip(*paths[entry.row.number], strict=True))
+        if not np.isnan(low).all():
+            axes.fill_between(at, np.clip(low, 0, 1), np.clip(high, 0, 1), color=entry.colour, alpha=0.13, linewidth=0)
+        axes.plot(at, mean, **entry.line, markevery=max(1, len(at) // 6), markersize=5, linewidth=1.7)
+    ends = ", ".join(f"{entry.row.label} ends at {paths[entry.row.number][-1][1]:.2f}" for entry in drawn)
+    return svg(axes.figure, name, f"{COLUMNS[score]} by round: {ends}")
+
+
+def cost_svg(rows: Sequence[Row], key: Sequence[Entry], cost: str, name: str) -> str:
+    """Minority recall against a cost, a numbered point per row with its t interval over seeds.
+
+    Args:
+        rows: of a setting.
+        key: how rows are drawn.
+        cost: ``bytes`` (up and down together), ``labels`` or ``client_seconds``.
+        name: of the picture, unique on the page.
+
+    Returns:
+        the picture; empty when fewer than two rows have both figures.
+    """
+    found = [(row, cost_of(row, cost), row.mean(HEADLINE)) for row in rows]
+    found = [(row, spent, mean) for row, spent, mean in found if not math.isnan(spent + mean.value)]
     if len(found) < 2:
         return ""
-    drawn = [row for row in chosen(rows) if any(row is one for one, _, _ in found)]
-    made = figure(*_SIZE)
-    axes = made.add_subplot()
-    tidy(axes)
-    coloured = {row.number for row in drawn}
+    axes = _axes(_WORDS[cost], COLUMNS[HEADLINE])
+    looks = {entry.row.number: entry for entry in key}
     for row, spent, mean in found:
-        look = style(row, drawn) if row.number in coloured else {"color": FAINT, "marker": "."}
+        look = looks.get(row.number)
+        colour, marker = (look.colour, look.marker) if look else (FAINT, ".")
         half = 0.0 if math.isnan(mean.half) else mean.half
-        ends = [max(0.0, mean.value - half), min(1.0, mean.value + half)]
-        axes.plot([spent, spent], ends, color=look["color"], linewidth=1.2)
-        label = _label(row) if row.number in coloured else None
-        axes.plot([spent], [mean.value], color=look["color"], marker=look["marker"], markersize=7, ls="", label=label)
+        axes.plot([spent, spent], [max(0, mean.value - half), min(1, mean.value + half)], color=colour, linewidth=1.2)
+        axes.plot([spent], [mean.value], color=colour, marker=marker, markersize=7, linestyle="")
     _number(axes, found)
     _scale(axes, [spent for _, spent, _ in found])
-    _legend(axes, len(found) > len(drawn))
-    axes.set_ylim(-0.02, 1.06)
-    axes.set_xlabel(_WORDS[cost], fontsize=10.5)
-    axes.set_ylabel(COLUMNS[HEADLINE], fontsize=10.5)
     alt = ", ".join(f"{row.label} {mean.value:.2f} at {spent:.3g}" for row, spent, mean in found)
-    return svg(made, name, f"minority recall against {_WORDS[cost]}: {alt}")
+    return svg(axes.figure, name, f"minority recall against {_WORDS[cost]}: {alt}")
+
+
+def _axes(across: str, up: str) -> Any:
+    axes = figure(*_SIZE).add_subplot()
+    tidy(axes)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.set_xlabel(across, fontsize=10.5)
+    axes.set_ylabel(up, fontsize=10.5)
+    return axes
 
 
 _WORDS = {"bytes": "MB up and down", "labels": heading("labels"), "client_seconds": heading("client_seconds")}
@@ -145,17 +132,3 @@ def _scale(axes: Any, spent: list[float]) -> None:
         axes.set_xscale("symlog", linthresh=min(positive))
     elif max(spent) > 0:
         axes.set_xlim(-0.04 * max(spent), 1.18 * max(spent))
-
-
-def _label(row: Row) -> str:
-    return f"{row.number} {shorten(' '.join(row.label.split()), 30)}"
-
-
-def _legend(axes: Any, others: bool) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if others:
-        from matplotlib.lines import Line2D
-
-        handles, labels = [*handles, Line2D([], [], color=FAINT)], [*labels, "other rows"]
-    columns = 2 if max(map(len, labels)) < 26 else 1
-    axes.figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9.5)

@@ -1,29 +1,36 @@
 """The first sentences of the page: who finds most of the minority, and whether that is more than chance."""
 
 import math
+from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from fedimb.report.html.numbers import HEADLINE, Mean, Row, difference, ranked, shown
 
 
-def sentence(rows: list[Row], control: str | None) -> str:
-    """What a setting says, in plain words; no claim where runs are too few or rows incomplete."""
+def sentence(rows: list[Row], control: str | None, verdicts: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What a setting says, in plain words; rows with missing runs are not compared.
+
+    Args:
+        rows: of one setting.
+        control: label of the row others are compared with, or None.
+        verdicts: what tests with Holm's correction say of each row's minority recall: ``better``, ``worse`` or empty.
+    """
     order = ranked(rows)
-    out = [row for row in rows if not row.complete]
-    words = _unfair(out)
     if not order:
-        return f"No row has a minority recall from all of its runs. {words}".strip()
+        return "No row has a minority recall from all of its runs."
     first, mean = order[0], order[0].mean(HEADLINE)
     if len(rows) == 1:
-        return f"{first.label} finds {_amount(mean)} of the minority classes' test rows. {words}".strip()
+        return f"{first.label} finds {_amount(mean)} of the minority classes' test rows."
     ties = [row.label for row in order if row.mean(HEADLINE).value == mean.value]
     if len(ties) > 1:
         text = f"{_listed(ties)} find the same share of the minority: {_amount(mean)}."
     else:
         text = f"{first.label} finds most of the minority: {_amount(mean)}."
-    return f"{text} {_against(order, control)} {words}".strip()
+    return f"{text} {_against(order, control, verdicts)}".strip()
 
 
-def _against(order: list[Row], control: str | None) -> str:
+def _against(order: list[Row], control: str | None, verdicts: Mapping[str, str]) -> str:
     first = order[0]
     if control is None:
         return f"Next is {order[1].label} with {_amount(order[1].mean(HEADLINE))}." if len(order) > 1 else ""
@@ -40,15 +47,24 @@ def _against(order: list[Row], control: str | None) -> str:
         return f"{text}; one seed says nothing of chance."
     low, high = gap.value - gap.half, gap.value + gap.half
     text += f" (95 % interval of the paired difference {low:+.3f} to {high:+.3f}, {gap.seeds} seeds)"
-    return f"{text}; the interval holds 0, so it may be chance." if low <= 0 <= high else f"{text}."
+    if low <= 0 <= high:
+        return f"{text}; the interval holds 0, so it may be chance."
+    if verdicts.get(first.label) == "":
+        return f"{text}; corrected for the number of rows tested, these seeds do not show it (see Statistics)."
+    return f"{text}."
 
 
-def _unfair(rows: list[Row]) -> str:
-    if not rows:
-        return ""
-    parts = [f"{row.label}: {row.trouble or 'no runs'}" for row in rows]
-    more = f"; and {len(parts) - 4} more rows" if len(parts) > 4 else ""
-    return f"Not compared, because runs are missing: {'; '.join(parts[:4])}{more}."
+def missing(settings: Mapping[str, list[Row]]) -> str:
+    """Which rows lack results, how many and why: over all settings, or with the seeds where there is one; or empty."""
+    rows = [row for own in settings.values() for row in own if not row.complete]
+    if len(settings) == 1:
+        parts = [f"{row.label}: {row.trouble}" for row in rows]
+    else:
+        counts: dict[str, Counter[str]] = {}
+        for row in rows:
+            counts.setdefault(row.label, Counter()).update(r.status for r in row.results if r.status != "finished")
+        parts = [f"{label}: {', '.join(f'{n} {what}' for what, n in sorted(c.items()))}" for label, c in counts.items()]
+    return f"Not compared where runs are missing: {'; '.join(parts)}." if parts else ""
 
 
 def _amount(mean: Mean) -> str:

@@ -101,9 +101,13 @@ def recall_interval(row: Row, ranks: Ranks, place: int) -> tuple[float, float, f
     cells = matrix(row, ranks)
     if cells is None:
         return float(found[0, place]), math.nan, math.nan
-    hits, support = (cells[place, 1, 1], cells[place, 1].sum()) if cells.ndim == 3 else (
-        cells[place, place],
-        cells[place].sum(),
+    hits, support = (
+        (cells[place, 1, 1], cells[place, 1].sum())
+        if cells.ndim == 3
+        else (
+            cells[place, place],
+            cells[place].sum(),
+        )
     )
     low, high = wilson(hits, support)
     return float(found[0, place]), float(low), float(high)
@@ -127,7 +131,9 @@ def confusion_heat(row: Row, ranks: Ranks) -> Heat | None:
         shown = []
         for n in own:
             share = n / total if total else 0.0
-            shown.append((shade(share) if n else "", f"{100 * share:.0f}" if n else "", f"{n:,} of {total:,}" * (n > 0)))
+            shown.append(
+                (shade(share) if n else "", f"{100 * share:.0f}" if n else "", f"{n:,} of {total:,}" * (n > 0))
+            )
         lines.append((_short(ranks.names[place]), shown))
     head = [(_short(name), rare) for name, rare in zip(ranks.names, ranks.rare, strict=True)]
     return Heat("true \\ predicted", head, lines)

@@ -8,13 +8,15 @@ from functools import cache
 from typing import Any
 
 from fedimb.errors import ConfigError, FedimbError
-from fedimb.report.html import classes, curves, heat, tables
-from fedimb.report.html.headline import sentence
-from fedimb.report.html.numbers import Row, rows_of
+from fedimb.report.html import classes, comparison, curves, heat, tables
+from fedimb.report.html.headline import missing, sentence
+from fedimb.report.html.legend import Entry, foremost, legend
+from fedimb.report.html.numbers import HEADLINE, Row, rows_of
 from fedimb.report.html.panels import panels
-from fedimb.report.html.recall import recall_svg
+from fedimb.report.html.recall import DRAWN, recall_svg
 from fedimb.report.html.repeat import hashes
 from fedimb.study.results import Setting, StudyResults
+from fedimb.study.statistics import Statistics, statistics
 
 COSTS = ("bytes", "labels", "client_seconds")
 _MATRICES = 24
@@ -30,11 +32,13 @@ class Section:
     rows: Sequence[Row]
     ranks: classes.Ranks
     sentence: str
+    entries: Sequence[Entry]
     tables: Sequence[tables.Table]
     partition: heat.Heat | None
     partition_png: str
     exposure: Sequence[tuple[str, Sequence[str]]]
     curves: Sequence[str]
+    few: Sequence[Entry]
     recall: str
     recalls: heat.Heat
     confusions: Sequence[tuple[Row, heat.Heat | None, str]]
@@ -42,12 +46,12 @@ class Section:
     costs: Sequence[str]
 
 
-def page(study: StudyResults, statistics: Any = None) -> str:
+def page(study: StudyResults, found: Statistics | None = None) -> str:
     """The study as one HTML document that needs nothing else: no network, no script, no file.
 
     Args:
         study: what came out; run folders its results name are read for class orders, hashes and methods' panels.
-        statistics: what `fedimb.study.statistics` made of it, or None: then paired differences with t intervals.
+        found: its statistics; None: those of `fedimb.study.statistics` with what is usual there.
 
     Returns:
         the document's text; the same study gives the same text.
@@ -57,13 +61,20 @@ def page(study: StudyResults, statistics: Any = None) -> str:
         ConfigError: jinja2 or matplotlib is not installed.
     """
     if not any(r.status == "finished" for r in study.results):
-        raise FedimbError(f"no run of {study.name} finished, so there is nothing to report; see their errors, run again")
+        raise FedimbError(
+            f"no run of {study.name} finished, so there is nothing to report; see their errors, run again"
+        )
     rows = {name: rows_of(study, name) for name in study.settings}
     shown = {name: own for name, own in rows.items() if own}
     # The same for every setting, so that none is told more about than another.
     each = max(2, _MATRICES // max(1, len(shown)))
-    sections = [_section(i, study.settings[name], own, study.control, each) for i, (name, own) in enumerate(shown.items())]
-    differences = [(s, tables.difference_table(list(s.rows), DIFFERENCES)) for s in sections]
+    found = statistics(study) if found is None else found
+    sections = []
+    for name, own in shown.items():
+        said = {row.label: c.verdict for row in own if (c := found.comparisons.get((name, HEADLINE, row.label)))}
+        words = sentence(own, study.control, said)
+        sections.append(_section(f"s{len(sections) + 1}", study.settings[name], own, words, each))
+    comparisons = [(s, comparison.comparison_tables(found, s.setting.name, s.rows)) for s in sections]
     environment = _environment()
     script = environment.loader.get_source(environment, "open_for_print.js")[0].strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -73,9 +84,12 @@ def page(study: StudyResults, statistics: Any = None) -> str:
             sections=sections,
             across=tables.across(shown, study.labels) if len(shown) > 1 else [],
             minorities=[_minority(s) for s in sections],
-            orders=[classes.head_to_tail(s.setting.train_counts) for s in sections],
-            differences=differences,
-            comparing=any(table for _, table in differences),
+            orders=[classes.head_to_tail(s.setting.train_counts)[-classes.MOST_COLUMNS :] for s in sections],
+            missing=missing(shown),
+            comparisons=comparisons,
+            rankings=comparison.rankings(found),
+            notes=found.notes,
+            comparing=any(parts for _, parts in comparisons),
             panels=panels(study.results),
             hashes=hashes(study),
             style=environment.loader.get_source(environment, "page.css")[0].strip(),
@@ -87,37 +101,37 @@ def page(study: StudyResults, statistics: Any = None) -> str:
     )
 
 
-DIFFERENCES = ("minority_recall", "macro_recall", "min_class_recall")
-
-
-def _section(at: int, setting: Setting, rows: list[Row], control: str | None, each: int) -> Section:
+def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int) -> Section:
     ranks = classes.ranks_of(setting, rows)
-    key = f"s{at + 1}"
+    entries = legend(rows)
     table = heat.partition_heat(setting)
     with_matrix = [row for row in rows if classes.matrix(row, ranks) is not None]
     kept = with_matrix
     if len(kept) > each:
-        kept = [row for row in curves.chosen(with_matrix, each - 1) if row in with_matrix]
+        kept = [entry.row for entry in foremost(legend(with_matrix), each - 1)]
     order = classes.head_to_tail(setting.train_counts)
+    order = order[-classes.MOST_COLUMNS :]
     exposed = [] if setting.counts is None or table is not None else heat.exposure_lines(setting.counts, order)
     confusions = []
     for row in kept:
         small = heat.confusion_heat(row, ranks)
         confusions.append((row, small, "" if small else heat.confusion_png(row, ranks)))
-    drawn = [curves.curve_svg(rows, score, f"{key}-{score}") for score in curves.CURVES]
-    spent = [curves.cost_svg(rows, cost, f"{key}-{cost}") for cost in COSTS]
+    drawn = [curves.curve_svg(rows, entries, score, f"{key}-{score}") for score in curves.CURVES]
+    spent = [curves.cost_svg(rows, entries, cost, f"{key}-{cost}") for cost in COSTS]
     return Section(
         key,
         setting,
         rows,
         ranks,
-        sentence(rows, control),
+        words,
+        entries,
         tables.score_tables(rows),
         table,
         "" if table else heat.partition_png(setting),
-        exposed if len(ranks) <= classes.MOST_COLUMNS else [],
+        exposed,
         [one for one in drawn if one],
-        recall_svg(rows, ranks, f"{key}-recall"),
+        foremost(entries, DRAWN),
+        recall_svg(entries, ranks, f"{key}-recall"),
         heat.recall_heat(rows, ranks),
         confusions,
         len(with_matrix) - len(kept),
@@ -140,10 +154,19 @@ def _environment() -> Any:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise ConfigError("the report needs jinja2: pip install 'fedimb[sim]'") from None
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("fedimb.report.html"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breaking"] = _breaking
+    return environment
+
+
+def _breaking(label: str) -> Any:
+    """A row label that may be broken at its joints, ``+`` and ``_``, and nowhere else while there is room."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(label)).replace("+", "+<wbr>").replace("_", "_<wbr>"))

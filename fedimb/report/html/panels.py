@@ -64,7 +64,9 @@ def _read(file: Path, run: str, room: int) -> Panel:
         return Panel(run, title, caption, left_out=f"{file.name} has {size:,} bytes, more than {LARGEST:,}")
     source = f"data:{_TYPES[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
     if len(source) > room:
-        return Panel(run, title, caption, left_out=f"{file.name}: the panels before it fill the page's {TOGETHER:,} bytes")
+        return Panel(
+            run, title, caption, left_out=f"{file.name}: the panels before it fill the page's {TOGETHER:,} bytes"
+        )
     return Panel(run, title, caption, source)
 
 

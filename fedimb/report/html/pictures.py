@@ -14,13 +14,14 @@ from fedimb.errors import ConfigError
 INK, FAINT, GRID, CONTROL = "#222222", "#b4b4b4", "#e4e4e4", "#444444"
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito (2008): told apart with any kind of colour vision."""
-MARKERS = "os^Dvp"
 
 _SETTINGS = {"svg.hashsalt": "fedimb", "svg.fonttype": "none"}
 _DROPPED = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<\?xml.*?\?>|<!DOCTYPE.*?>", re.S)
 _FONT = re.compile(r"font-family:[^;\"]*;?\s*")
 _SHORT_FONT = re.compile(r"font:\s*(?:[a-z]+ )*?(bold |[0-9]{3} )?([0-9.]+)px[^;\"]*")
 _POSITIONED = re.compile(r'( (?:d|x|y|cx|cy|points|transform|width|height)=")([^"]*)(")')
+_LINES = re.compile(r'( d="M )([-0-9. L]*)(")')
+"""Outlines of straight lines only: after the first point each further pair is a line anyway."""
 _DECIMALS = re.compile(r"-?\d+\.\d\d+")
 
 
@@ -74,15 +75,18 @@ def inline(text: str, name: str, alt: str) -> str:
     """An SVG file of matplotlib's as an element for a page; see the module."""
     text = _DROPPED.sub("", text)
     text = text.replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
-    used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
-    text = re.sub(
-        r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text
-    )
-    text = re.sub(r"(href=\"#|url\(#)([^\")]+)", rf"\g<1>{name}-\2", text)
+    used = re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text)
+    short = {old: f"{name}-{at}" for at, old in enumerate(dict.fromkeys(used))}
+    text = re.sub(r' id="([^"]*)"', lambda found: f' id="{short[found[1]]}"' if found[1] in short else "", text)
+    text = re.sub(r"(href=\"#|url\(#)([^\")]+)", lambda found: found[1] + short[found[2]], text)
     text = _SHORT_FONT.sub(lambda found: f"font-size:{found[2]}px" + (";font-weight:bold" if found[1] else ""), text)
     text = _FONT.sub("", text)
     text = _POSITIONED.sub(lambda found: found[1] + _DECIMALS.sub(_round, found[2]).replace("\n", "") + found[3], text)
-    text = re.sub(r">\s+<", "><", text).strip()
+    text = _LINES.sub(lambda found: found[1] + re.sub(r" ?L ", " ", found[2]).strip() + found[3], text)
+    text = re.sub(r' transform="rotate\(-?0 [^"]*"', "", re.sub(r">\s+<", "><", text)).replace("; ", ";").strip()
+    text = text.replace("<defs></defs>", "").replace("<defs/>", "")
+    while (shorter := text.replace("<g/>", "").replace("<g></g>", "")) != text:
+        text = shorter
     label = html.escape(" ".join(alt.split()), quote=True)
     return text.replace("<svg ", f'<svg class="plot" role="img" aria-label="{label}" ', 1)
 

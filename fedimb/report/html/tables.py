@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedimb.report.html.numbers import COSTS, HEADLINE, Row, best, defined, difference, heading, shown
+from fedimb.report.html.numbers import COSTS, HEADLINE, Row, best, defined, heading, shown
 from fedimb.study.results import LOWER_IS_BETTER
 
 _WIDE = 8
@@ -64,25 +64,6 @@ def across(settings: dict[str, list[Row]], labels: Sequence[str]) -> list[Table]
     return tables
 
 
-def difference_table(rows: list[Row], names: Sequence[str]) -> Table | None:
-    """Paired differences from the control; None without a control or other rows."""
-    control = next((row for row in rows if row.control), None)
-    if control is None or len(rows) < 2:
-        return None
-    lines = []
-    for row in rows:
-        if row.control:
-            continue
-        cells = []
-        for name in names:
-            gap = difference(row, control, name)
-            spread = "" if math.isnan(gap.half) else f"± {gap.half:.3f}"
-            cells += [Cell(shown(name, gap.value, signed=True), spread), Cell(str(gap.seeds))]
-        lines.append((row, cells))
-    head = ["row", *(word for name in names for word in (heading(name), "pairs"))]
-    return Table(f"difference from {control.label}, paired by seed", head, lines)
-
-
 def _cut(names: list[str]) -> list[list[str]]:
     """Parts of about the same width, none wider than `_WIDE`."""
     if not names:
@@ -104,7 +85,8 @@ def _cell(row: Row, name: str, winners: set[int]) -> Cell:
     each = ""
     if name == HEADLINE and len(row.finished) > 1:  # of every column it would be half the page's bytes
         each = ", ".join(f"seed {r.seed}: {shown(name, r.score(name))}" for r in row.finished[:12])
-    spread = "" if math.isnan(mean.half) else f"± {shown(name, mean.half)}"
+    settled = math.isnan(mean.half) or (name in COSTS and mean.half == 0)  # bytes that are the same in every run
+    spread = "" if settled else f"± {shown(name, mean.half)}"
     return Cell(shown(name, mean.value), spread, row.number in winners, each)
 
 

@@ -1,0 +1,52 @@
+"""The key to a setting's pictures: one for all of them, as text beside colours, so that pictures keep their room."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedimb.report.html.numbers import Row, ranked
+from fedimb.report.html.pictures import COLOURS, CONTROL
+
+_MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "*": "★", "x": "✕"}
+_ORDER = "os^Dv*"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a row is drawn: its colour, matplotlib's marker, and the same marker as a character."""
+
+    row: Row
+    colour: str
+    marker: str
+
+    @property
+    def sign(self) -> str:
+        """The marker as a character."""
+        return _MARKERS[self.marker]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Arguments of matplotlib's ``plot``."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": "--" if self.row.control else "-"}
+
+
+def legend(rows: Sequence[Row], most: int = len(COLOURS)) -> list[Entry]:
+    """Rows that are drawn in colour: the control, dark and dashed, and the best by minority recall, in row order.
+
+    A row keeps its look in all pictures of its setting. Rows with missing runs come after those with all of them.
+    """
+    order = [row for row in ranked(list(rows)) if not row.control]
+    placed = {row.number for row in order}
+    order += [row for row in rows if row.number not in placed and not row.control and row.finished]
+    others = sorted(order[:most], key=lambda row: row.number)
+    looks = [Entry(row, COLOURS[i], _ORDER[i]) for i, row in enumerate(others)]
+    looks += [Entry(row, CONTROL, "x") for row in rows if row.control and row.finished]
+    return sorted(looks, key=lambda entry: entry.row.number)
+
+
+def foremost(entries: Sequence[Entry], most: int) -> list[Entry]:
+    """The control and the best few of the entries."""
+    others = [entry.row for entry in entries if not entry.row.control]
+    order = ranked(others) + [row for row in others if not row.complete]
+    best = {row.number for row in order[:most]}
+    return [entry for entry in entries if entry.row.control or entry.row.number in best]
