@@ -5,6 +5,7 @@ score; a run that diverged or failed is counted and shown, loses to one that ran
 settings, not seeds. The tests themselves are in `fedimb.evaluation.significance` and `fedimb.evaluation.ranks`.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,9 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """One score of one row in one setting, over its seeds.
+    """One score of one row (``label``) in one setting, over its seeds.
 
     Attributes:
-        setting, label, score: which.
         values: seed -> score, NaN for a run without one, by seed.
         n: runs with a number; ``mean``, ``low``, ``high`` (interval over seeds) and ``median`` are over these.
         diverged, failed: seeds of the runs that did; no mean speaks for them.
@@ -144,12 +144,8 @@ def statistics(
         raise ConfigError(f"no score '{unknown[0]}'.{nearest(unknown[0], COLUMNS)}")
     if study.control is not None and study.control not in study.labels:
         raise ConfigError(f"control '{study.control}' is no row of the study.{nearest(study.control, study.labels)}")
-    summaries = {
-        (setting, score, label): _summary(study, setting, label, score, level, spread)
-        for setting in study.settings
-        for score in scores
-        for label in study.labels
-    }
+    keys = itertools.product(study.settings, scores, study.labels)
+    summaries = {key: _summary(study, key, level, spread) for key in keys}
     comparisons: dict[Key, Comparison] = {}
     notes: dict[str, list[str]] = {}
     if study.control is None:
@@ -190,7 +186,8 @@ def _alpha(level: float) -> float:
     return round(1 - level, 12)
 
 
-def _summary(study: StudyResults, setting: str, label: str, score: str, level: float, spread: Spread) -> Summary:
+def _summary(study: StudyResults, key: Key, level: float, spread: Spread) -> Summary:
+    setting, score, label = key
     runs = study.of(setting, label)
     values = study.scores(setting, label, score)
     if len(values) < len(runs):

@@ -59,7 +59,7 @@ def _block(found: Statistics, setting: str, score: str, sign: str, stream: TextI
     cells = [[*_mean(row, sign), *_test(test)] for row, test in zip(rows, tests, strict=True)]
     heads = [_UPPER, _LOWER]
     if found.control is None:
-        heads, cells = [head[:3] for head in heads], [line[:3] for line in cells]
+        heads, cells = [_LOWER[:3]], [line[:3] for line in cells]
     figures = aligned([*heads, *cells], left=0)
     taken = max(map(width, figures))
     names = [plain(label, stream) for label in found.labels]
@@ -67,11 +67,11 @@ def _block(found: Statistics, setting: str, score: str, sign: str, stream: TextI
     label_width = max([len("strategy"), *[width(name) for name in names if width(name) <= room]])
     against = f", against {plain(found.control, stream)}" if found.control is not None else ""
     lines = [shorten(f"{plain(setting, stream)}: {COLUMNS[score]}{against}", WIDTH)]
-    lines += [
-        f"{pad(name, label_width)}  {text}".rstrip() for name, text in zip(("", "strategy"), figures, strict=False)
-    ]
+    *above, last = figures[: len(heads)]
+    lines += [f"{pad('', label_width)}  {text}".rstrip() for text in above]
+    lines.append(f"{pad('strategy', label_width)}  {last}")
     lines.append("-" * (label_width + 2 + taken))
-    for name, text in zip(names, figures[2:], strict=True):
+    for name, text in zip(names, figures[len(heads) :], strict=True):
         if width(name) > room:
             lines.append(shorten(name, WIDTH))
             name = ""
