@@ -113,6 +113,7 @@ def test_a_row_that_only_failed_stays_and_makes_nothing_easier_for_others():
     lost = found.comparisons["one", "macro_recall", "worse"]
     assert (lost.test.n, lost.test.missing, lost.test.losses, lost.verdict) == (0, 12, 12, "")
     assert math.isnan(lost.p_holm)
+    assert found.notes == ()  # what a failed row lacks is no want of seeds
     key = ("one", "macro_recall", "la_post")
     assert found.comparisons[key].p_holm == whole[key].p_holm == pytest.approx(3 * 2**-11)
 
