@@ -28,6 +28,10 @@ class RunFailed(FedimbError):
     exit_code = 1
 
 
+class RunDiverged(RunFailed):
+    """A run's weights are no longer finite: training went astray, and would again with the same configuration."""
+
+
 class RunWaiting(FedimbError):
     """A step waits for a person (`Wait`): not a failure. The run is resumed later."""
 

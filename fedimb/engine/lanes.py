@@ -36,6 +36,7 @@ class Answer:
         metrics: the reply's scalar metrics (``num-examples`` is its weight).
         up_bytes: payload bytes of the whole reply, before reduction.
         usable: whether the aggregator may see it (no error, weight > 0, weight and all arrays finite).
+        diverged: not usable because a value of it is not finite.
         hits, support: rows found and rows there are of each class [C] int64, by its confusion matrix, or None; the
             matrix itself is summed.
     """
@@ -46,6 +47,7 @@ class Answer:
     metrics: dict[str, float] = field(default_factory=dict)
     up_bytes: int = 0
     usable: bool = True
+    diverged: bool = False
     hits: np.ndarray | None = None
     support: np.ndarray | None = None
 
@@ -128,7 +130,7 @@ def read_reply(client: int, reply: Message) -> Answer:
         answer.usable = False
         answer.error = "empty: no rows to train on"
     elif not all(_finite(r) for r in content.values() if isinstance(r, ArrayRecord)):
-        answer.usable = False
+        answer.usable, answer.diverged = False, True
         answer.error = "the reply holds a value that is not finite (diverged?); lower local.lr"
     return answer
 

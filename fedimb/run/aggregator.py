@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from fedimb.contracts import platform as names
 from fedimb.engine.grid import SimulationGrid
 from fedimb.engine.lanes import WEIGHT, Answer, LaneOutcome, LaneSum, Order
-from fedimb.errors import RunFailed
+from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import Arrays, array_record, to_numpy
 
 
@@ -105,7 +105,7 @@ class Aggregator:
         if merged is not None:
             new = self._in_order(to_numpy(merged), f"aggregator {type(self.strategy).__name__}")
             if not all(np.isfinite(v).all() for v in new.values()):
-                raise RunFailed(
+                raise RunDiverged(
                     f"round {server_round}: aggregator {type(self.strategy).__name__} made weights that are not finite "
                     "from replies that are; lower its learning rate or local.lr"
                 )

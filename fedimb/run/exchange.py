@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedimb.contracts import platform as names
 from fedimb.engine.grid import exchange
 from fedimb.engine.lanes import Answer, LaneOutcome, Order
-from fedimb.errors import RunFailed
+from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import array_record, payload_bytes
 from fedimb.run.roster import Roster
 
@@ -136,7 +136,8 @@ class Exchange:
             log.warning("%s: no usable reply of client %d: %s", where, answer.client, answer.error)
         if answers and len(answers) - len(failed) < self._min * len(answers):
             shown = "; ".join(f"client {a.client}: {a.error}" for a in failed[:3])
-            raise RunFailed(
+            failure = RunDiverged if all(a.diverged for a in failed) else RunFailed
+            raise failure(
                 f"{where}: only {len(answers) - len(failed)} of {len(answers)} clients gave a usable reply "
                 f"(clients.min_reply_fraction={self._min:g}). {shown}"
             )

@@ -94,9 +94,9 @@ class RunFolder:
         """running | waiting | failed | finished; ``running`` with nobody holding the lock means it was killed."""
         return str(self.read_json("status.json", {}).get("status", "new"))
 
-    def set_status(self, status: str, reason: str = "") -> None:
-        """Record the status."""
-        self.write_json("status.json", {"status": status, "reason": reason, "time": time.time()})
+    def set_status(self, status: str, reason: str = "", kind: str = "") -> None:
+        """Record the status, why, and the class of the error that ended the run."""
+        self.write_json("status.json", {"status": status, "reason": reason, "kind": kind, "time": time.time()})
 
     def journal(self, **event: Any) -> None:
         """Append one event for people; nothing reads it back."""

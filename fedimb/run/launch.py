@@ -18,7 +18,7 @@ from fedimb.engine import processes
 from fedimb.engine.grid import Job
 from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
-from fedimb.errors import FedimbError, RunFailed, RunWaiting
+from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
 from fedimb.run.assemble import build_loop, check_parts
 from fedimb.run.folder import RunFolder
 from fedimb.run.progress import ProgressBar
@@ -31,12 +31,15 @@ log = logging.getLogger("fedimb")
 logging.getLogger("flwr").setLevel(logging.WARNING)  # two lines per round say less than one progress bar
 
 
-def launch(config: RunConfig, engine: Engine | None = None, progress: ProgressBar | None = None) -> RunResult:
+def launch(
+    config: RunConfig, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
+) -> RunResult:
     """Run a configuration in a new run folder.
 
     Args:
         engine: one already open (a sweep's); None opens and closes the configured one.
         progress: a bar shared by several runs; None makes one.
+        tracked: False sends nothing to MLflow; `fedimb.tracking.mlflow.sync` can later.
 
     Raises:
         ConfigError, DataError: before there is a run folder.
@@ -55,12 +58,14 @@ def launch(config: RunConfig, engine: Engine | None = None, progress: ProgressBa
     folder.lock()
     try:
         write_start(folder, config, federation)
-        return _execute(folder, config, federation, engine, progress)
+        return _execute(folder, config, federation, engine, progress, tracked)
     finally:
         folder.unlock()
 
 
-def resume(path: Path, engine: Engine | None = None, progress: ProgressBar | None = None) -> RunResult:
+def resume(
+    path: Path, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
+) -> RunResult:
     """Go on with a run that was killed, failed or waits; a finished one is only sent to MLflow again.
 
     Raises:
@@ -75,13 +80,13 @@ def resume(path: Path, engine: Engine | None = None, progress: ProgressBar | Non
         config = from_json((folder.path / "config.json").read_text())
         if folder.status() == "finished":
             log.warning("%s is finished already; MLflow is sent what it lacks", folder.path)
-            _tracker(folder, config).finish()
+            _tracker(folder, config, tracked).finish()
             return RunResult.read(folder.path)
         if not (folder.path / "rows.json").exists():  # killed while the folder was being written
             federation = prepare(config.data, config.partition, config.clients.count, config.seed)
             write_start(folder, config, federation)
         federation = Federation.load(folder.path)
-        return _execute(folder, config, federation, engine, progress)
+        return _execute(folder, config, federation, engine, progress, tracked)
     finally:
         folder.unlock()
 
@@ -130,7 +135,12 @@ def _record_processes(folder: RunFolder, engine: Engine) -> None:
 
 
 def _execute(
-    folder: RunFolder, config: RunConfig, federation: Federation, engine: Engine | None, progress: ProgressBar | None
+    folder: RunFolder,
+    config: RunConfig,
+    federation: Federation,
+    engine: Engine | None,
+    progress: ProgressBar | None,
+    tracked: bool = True,
 ) -> RunResult:
     with contextlib.ExitStack() as stack:
         if progress is None:
@@ -141,13 +151,13 @@ def _execute(
         _record_processes(folder, running)  # the head's folder, before anything runs that could be left behind
         job = Job(str(folder.path.absolute()), (folder.path / "config.json").read_text(), config.clients.count)
         if run_elsewhere := getattr(running, "run_elsewhere", None):
-            with _ending(folder, _tracker(folder, config)):
+            with _ending(folder, _tracker(folder, config, tracked)):
                 run_elsewhere(job, progress.skip)
                 _check_finished(folder)
             return RunResult.read(folder.path)
         grid = running.grid(job)
         _record_processes(folder, running)
-        tracker = _tracker(folder, config)
+        tracker = _tracker(folder, config, tracked)
         loop, keeper, evaluator = build_loop(folder, config, federation, grid, tracker, progress)
         keeper.restore(loop)
         progress.skip(loop.progress.server_round)
@@ -169,8 +179,9 @@ def _ending(folder: RunFolder, tracker: Tracker) -> Iterator[None]:
         folder.set_status("waiting", str(error))
         raise RunWaiting(f"{error}\n  go on with: fedimb run --resume {folder.path}") from None
     except FedimbError as error:
-        folder.set_status("failed", str(error))
-        raise RunFailed(f"{error}\n  after mending the cause: fedimb run --resume {folder.path}") from error
+        folder.set_status("failed", str(error), type(error).__name__)
+        kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
+        raise kind(f"{error}\n  after mending the cause: fedimb run --resume {folder.path}") from error
     except KeyboardInterrupt:
         folder.set_status("killed", "interrupted")
         log.warning("interrupted; go on with: fedimb run --resume %s", folder.path)
@@ -195,8 +206,8 @@ def _check_finished(folder: RunFolder) -> None:
         raise (RunWaiting if status == "waiting" else RunFailed)(folder.read_json("status.json")["reason"])
 
 
-def _tracker(folder: RunFolder, config: RunConfig) -> Tracker:
-    if config.tracking["name"] == "none":
+def _tracker(folder: RunFolder, config: RunConfig, tracked: bool) -> Tracker:
+    if not tracked or config.tracking["name"] == "none":
         return NoTracker()
     uri = resolve_uri(config.tracking.get("uri"), folder.path.parent.parent)  # output_dir, from any working folder
     experiment = config.tracking.get("experiment") or config.study

@@ -16,9 +16,11 @@ class ProgressBar:
     Args:
         total: rounds of all runs together.
         enabled: False is silent.
+        unit: what is counted, where it is not rounds.
     """
 
-    def __init__(self, total: int, enabled: bool = True) -> None:
+    def __init__(self, total: int, enabled: bool = True, unit: str = "rounds") -> None:
+        self._unit = unit
         self._total, self._enabled, self._done = total, enabled, 0
         self._bar: Any = None
         self._task: Any = None
@@ -46,7 +48,7 @@ class ProgressBar:
             self._bar.update(self._task, description=text, scores="")
 
     def skip(self, rounds: int) -> None:
-        """Rounds already done before a resume."""
+        """Rounds done: before a resume, or elsewhere."""
         self._advance(rounds, "")
 
     def round(self, loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
@@ -65,7 +67,7 @@ class ProgressBar:
         now = time.monotonic()
         if self._enabled and (now - self._last_line >= _LINE_EVERY_S):
             self._last_line = now
-            print(f"{self._title}: {self._done}/{self._total} rounds  {scores}", file=sys.stderr, flush=True)
+            print(f"{self._title}: {self._done}/{self._total} {self._unit}  {scores}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -48,6 +48,8 @@ class Tuning(_Strict):
     """How rows are tuned: the same number of configurations each, on seeds of their own.
 
     ``configurations``: how many each row may try; null: the size of ``grid``. One with knobs of its own lists as many.
+    ``on``: settings to tune in, whose choice all settings then share; null: each setting by itself. ``extend``: how
+    often a best value at the end of its range adds one more.
     """
 
     grid: Grid
@@ -55,6 +57,7 @@ class Tuning(_Strict):
     score: str = "macro_recall"
     configurations: int | None = Field(default=None, ge=1)
     extend: int = Field(default=2, ge=0)
+    on: list[str] | None = None
 
 
 class Costs(_Strict):
@@ -188,6 +191,9 @@ def study_of(tree: Mapping[str, Any], where: str) -> Study:
         if empty := [key for key, values in keys.items() if not values]:
             raise ConfigError(f"{where}: {empty[0]} has no value to try")
     if study.tune is not None:
+        for setting in study.tune.on or ():
+            if setting not in study.setting_words:
+                raise ConfigError(f"{where}: tune.on: no setting '{setting}'.{nearest(setting, study.setting_words)}")
         _equal_tuning(study, where)
     return study
 

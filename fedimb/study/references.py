@@ -26,7 +26,7 @@ class Reference:
         label: row label.
         about: what it is, in a few words.
         words: settings of its run on top of the study's.
-        computed: name of a computation of `fedimb.study.local_only` instead of a run, or None.
+        computed: name of a computation of `fedimb.study.computed` instead of a run, or None.
         pooled: its run holds all data in one place; the study's partition is not applied.
     """
 

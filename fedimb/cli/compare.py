@@ -1,0 +1,84 @@
+"""``fedimb compare``: a study from its YAML file to its tables, statistics and page."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_ABOUT = """\
+Compare strategies as a study's YAML file says: settings x rows x seeds, beside the rows that cost nothing (majority,
+local-only, pooled, FedAvg, FedAvg with its logits shifted afterwards). Rows make the same local steps, try the same
+number of configurations, and are tested on the same seeds. What is finished is not repeated.
+
+  fedimb compare experiments/baselines/study.yaml
+  fedimb compare study.yaml rounds=10 --workers 2   words for every run, after the study's own
+  fedimb compare study.yaml --dry-run               rows, settings, and how many runs
+  fedimb compare runs/baselines                     runs there are already: their tables again
+  fedimb compare mlflow:baselines                   the same of an MLflow experiment
+
+A study file:
+
+  name: losses
+  base: [data=digits, model=mlp]
+  grid: {partition.alpha: [0.5, 0.1]}
+  rows: {focal: [loss=focal], fedprox: [aggregator=fedprox]}
+  seeds: 12
+  tune: {grid: {local.lr: [0.1, 0.2, 0.4]}, seeds: 5}"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    from fedimb.cli.study import add_options
+
+    compare = verbs.add_parser("compare", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    compare.add_argument("study", metavar="STUDY", help="YAML file, folder of runs, or mlflow:EXPERIMENT")
+    compare.add_argument("words", nargs="*", metavar="key=value", help="settings for every run")
+    compare.add_argument("--uri", help="MLflow's store, with mlflow:EXPERIMENT (that of runs/)")
+    add_options(compare)
+    compare.set_defaults(handler=compare_command)
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    """``fedimb compare``. Returns 0, or 1 when a run failed (the others are done nevertheless)."""
+    from fedimb.cli.study import command_line, conclude, hands
+    from fedimb.errors import ConfigError
+    from fedimb.study.compare import compare, study_folder
+    from fedimb.study.plan import allowed, read_study
+
+    source = Path(args.study).expanduser()
+    given = command_line("compare", [args.study, *args.words])
+    if args.study.startswith("mlflow:") or source.is_dir():
+        if args.words:
+            raise ConfigError("settings go with a study's YAML file; runs that are there already keep theirs")
+        return _there_already(args, source, given)
+    study = read_study(source)
+    from fedimb.study.cells import plan
+
+    cells, tasks = plan(study, None, args.words)
+    folder = study_folder(tasks)
+    if args.dry_run:
+        print(
+            f"{study.name}: {len(study.setting_words)} settings, {len(study.labels)} rows, {len(study.seed_list)} seeds"
+        )
+        print("\n".join(f"  setting  {name}" for name in study.setting_words))
+        print("\n".join(f"  row      {label}" for label in study.labels))
+        trials = 0 if study.tune is None else allowed(study) * study.tune.seeds
+        tuned = f", and before them about {trials * len(tasks) // len(study.seed_list)} to tune" if trials else ""
+        print(f"{len(cells)} results from {len(tasks)} runs{tuned}, to {folder}")
+        return 0
+    done = compare(study, args.words, hands(args, folder), given)
+    return conclude(done.results, done.folder, done.failures, not args.no_report, study.margin)
+
+
+def _there_already(args: argparse.Namespace, source: Path, command: str) -> int:
+    from fedimb.cli.study import conclude
+    from fedimb.study.folders import collect
+
+    if not args.study.startswith("mlflow:"):
+        return conclude(collect(source, command), source, [], not args.no_report)
+    from fedimb.study.experiment import of_experiment
+
+    name = args.study.removeprefix("mlflow:")
+    results = of_experiment(name, args.uri)
+    folder = Path("runs") / f"{name}.mlflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    return conclude(results, folder, [], not args.no_report)

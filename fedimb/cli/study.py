@@ -1,0 +1,84 @@
+"""What sweep, tune and compare share: options, hands, and the words at the end."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedimb.errors import ConfigError
+from fedimb.study.execute import Hands
+from fedimb.study.results import StudyResults
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """``--workers``, ``--isolate``, ``--dry-run``, ``--no-report``."""
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="runs at a time (one per core); 0: all in this process"
+    )
+    parser.add_argument("--isolate", action="store_true", help="a fresh process for every run")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be run, and stop")
+    parser.add_argument("--no-report", action="store_true", help="leave out the HTML report")
+
+
+def hands(args: argparse.Namespace, folder: Path) -> Hands:
+    """How the runs are done.
+
+    Raises:
+        ConfigError: ``--workers`` below 0.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores if args.workers is None else args.workers
+    if workers < 0:
+        raise ConfigError(f"--workers {workers}: give 1 or more, or 0 to run everything in this process")
+    return Hands(workers, args.isolate, folder / "logs")
+
+
+def command_line(verb: str, words: Sequence[str]) -> str:
+    """The command as typed, for the record."""
+    return " ".join(["fedimb", verb, *map(shlex.quote, words)])
+
+
+def conclude(results: StudyResults, folder: Path, failures: Sequence[str], report: bool, margin: float = 0.02) -> int:
+    """Print the tables, write the statistics and the page, and say what failed. Returns the exit code."""
+    from fedimb.study.results import write_csv
+    from fedimb.study.statistics import statistics
+    from fedimb.study.statistics_text import statistics_csv, statistics_table
+    from fedimb.study.tables import study_table
+
+    written = [write_csv(results.results, folder / "rows.csv")]
+    if any(result.status == "finished" for result in results.results):
+        found = statistics(results, margin=margin)
+        text = f"{study_table(results)}\n\n{statistics_table(found)}"
+        print(text)
+        (folder / "table.txt").write_text(text + "\n")
+        written += [folder / "table.txt", statistics_csv(found, folder / "statistics.csv")]
+        if report:
+            from fedimb.report.html.page import page
+
+            (folder / "report.html").write_text(page(results, found))
+            written.append(folder / "report.html")
+    print("\n" + "\n".join(f"wrote    {path}" for path in written))
+    charts = _charts(results)
+    if charts:
+        print(f"charts   {charts[0]}\n         {charts[1]}")
+    if failures:
+        print(f"\n{len(failures)} runs did not finish:", file=sys.stderr)
+        print("\n".join(f"  {line}" for line in failures[:20]), file=sys.stderr)
+        if len(failures) > 20:
+            print(f"  and {len(failures) - 20} more: see rows.csv", file=sys.stderr)
+    return 1 if any(line.startswith("failed") for line in failures) else 0
+
+
+def _charts(results: StudyResults) -> tuple[str, str] | None:
+    """How to open the study's charts in MLflow, where its runs are tracked there."""
+    from fedimb.config.load import from_json
+    from fedimb.study.execute import store_of
+    from fedimb.tracking.mlflow import charts_link
+
+    folder = next((r.folder for r in results.results if r.folder is not None), None)
+    if folder is None:
+        return None
+    config = from_json((folder / "config.json").read_text())
+    return None if config.tracking["name"] == "none" else charts_link(*store_of(config))

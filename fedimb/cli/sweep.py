@@ -1,0 +1,48 @@
+"""``fedimb sweep``: every combination of some values, on all cores, resumable, one table at the end."""
+
+import argparse
+from typing import Any
+
+_ABOUT = """\
+Run every combination of the values given, several runs at a time, and compare them. What is finished is not repeated:
+the same words again go on where an interrupted sweep stopped.
+
+  fedimb sweep loss=ce,balanced_softmax seed=0,1,2
+  fedimb sweep partition.alpha=0.1,0.5 'calibration=[none,la_post]' seed=0,1,2,3,4 study=alphas
+  fedimb sweep local.lr=0.1,0.2,0.4 --dry-run"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    from fedimb.cli.study import add_options
+
+    sweep = verbs.add_parser("sweep", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sweep.add_argument("words", nargs="+", metavar="key=a,b,c", help="settings; several values are all tried")
+    add_options(sweep)
+    sweep.set_defaults(handler=sweep_command)
+
+
+def sweep_command(args: argparse.Namespace) -> int:
+    """``fedimb sweep``. Returns 0, or 1 when a run failed (the others are done nevertheless)."""
+    from fedimb.cli.study import command_line, conclude, hands
+    from fedimb.study.execute import execute, failures
+    from fedimb.study.folders import of_runs
+    from fedimb.study.sweep import sweep_tasks
+    from fedimb.study.work import folder_of
+
+    configs, tasks = sweep_tasks(args.words)
+    folder = folder_of(configs[0])
+    if args.dry_run:
+        print(f"{len(tasks)} runs, to {folder}:")
+        print("\n".join(f"  {task.what}" for task in tasks))
+        return 0
+    working = hands(args, folder)
+    done = execute(tasks, working, folder.name)
+    lost = failures(tasks, done, working)
+    paths = [ended.path for ended in done.values() if ended.path is not None]
+    if not paths:
+        from fedimb.errors import RunFailed
+
+        raise RunFailed(f"none of {len(tasks)} runs finished; the first: {lost[0]}")
+    results = of_runs(paths, folder.name, command_line("sweep", args.words))
+    return conclude(results, folder, lost, not args.no_report)

@@ -1,0 +1,149 @@
+"""A study as configurations: one cell per setting, row and seed; cells that share a trained model share its run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedimb.config.compose import compose
+from fedimb.config.load import config_sha, to_json
+from fedimb.config.schema import RunConfig
+from fedimb.config.validate import validate
+from fedimb.errors import ConfigError
+from fedimb.study.plan import Row, Study, Words
+from fedimb.study.references import REFERENCES, without_partition
+from fedimb.study.work import Task
+
+EQUAL = ("rounds", "local.epochs", "local.batch_size", "evaluation.every", "evaluation.last_k", "data", "clients")
+"""Keys no row may set: what is compared makes the same local steps on the same data, scored in the same rounds."""
+
+Chosen = Mapping[tuple[str, str], Words]
+"""(setting, label) -> words found by tuning."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One setting, row and seed.
+
+    Attributes:
+        kind: of its `Task`.
+        calibration: which row of the run it is, of ``config.calibration``; ``""`` for a computed row.
+        task: key of the task that yields it.
+    """
+
+    setting: str
+    label: str
+    seed: int
+    kind: str
+    calibration: str
+    task: str
+
+
+def first_config(study: Study, setting: str, words: Words, more: Sequence[str] = ()) -> RunConfig:
+    """The configuration of a row in a setting, of the first seed.
+
+    Raises:
+        ConfigError: as `compose` and `validate`; the row's words are named there.
+    """
+    base = [*study.base, *study.setting_words[setting], *more]
+    pooled = {"clients.count=1", "partition=iid"} <= set(words)
+    if pooled:
+        base = list(without_partition(base))
+    if not any(word.startswith(("engine=", "engine.")) for word in base):
+        base.append("engine=inline")  # each worker process does whole runs
+    return validate(compose([f"study={study.name}", *base, *words]))
+
+
+def plan(
+    study: Study,
+    chosen: Chosen | None = None,
+    more: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    settings: Sequence[str] | None = None,
+    computed: bool = True,
+) -> tuple[list[Cell], list[Task]]:
+    """Every cell, and the tasks they come from: seeds outermost, so that what is there early is a whole comparison.
+
+    Args:
+        chosen: words by setting and label that tuning found.
+        more: words for every run, after the study's own.
+        seeds, settings: instead of the study's.
+        computed: whether to include the reference rows that are no runs.
+
+    Raises:
+        ConfigError: a row that cannot be run, or that would not be compared on equal terms; row and setting named.
+    """
+    cells: list[Cell] = []
+    tasks: dict[str, Task] = {}
+    rows = [
+        (setting, label, config)
+        for setting in (study.setting_words if settings is None else settings)
+        for label, config in _rows(study, setting, chosen or {}, more).items()
+    ]
+    references = [
+        (setting, label, first_config(study, setting, _tuned(chosen, setting, "fedavg"), more))
+        for setting in (study.setting_words if settings is None else settings)
+        for label in study.reference_labels
+        if computed and REFERENCES[label].computed
+    ]
+    for seed in study.seed_list if seeds is None else seeds:
+        trunks: dict[str, list[tuple[str, str, RunConfig]]] = {}
+        for setting, label, first in rows:
+            config = first.model_copy(update={"seed": seed})
+            trunks.setdefault(to_json(config.model_copy(update={"calibration": {}})), []).append(
+                (setting, label, config)
+            )
+        for members in trunks.values():
+            parts: dict[str, dict[str, Any]] = {}
+            for _, _, config in members:
+                parts |= config.calibration
+            shared = members[0][2].model_copy(update={"calibration": parts})
+            task = Task.of("run", shared, f"{members[0][1]}, {members[0][0]}, seed {seed}")
+            tasks[task.key] = task
+            cells += [Cell(s, label, seed, "run", next(iter(c.calibration)), task.key) for s, label, c in members]
+        for setting, label, first in references:
+            kind = str(REFERENCES[label].computed)
+            task = Task.of(kind, first.model_copy(update={"seed": seed}), f"{label}, {setting}, seed {seed}")
+            tasks[task.key] = task
+            cells.append(Cell(setting, label, seed, kind, "", task.key))
+    return cells, list(tasks.values())
+
+
+def _tuned(chosen: Chosen | None, setting: str, label: str) -> Words:
+    return (chosen or {}).get((setting, label), ())
+
+
+def _rows(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> dict[str, RunConfig]:
+    base = first_config(study, setting, (), more)
+    found: dict[str, RunConfig] = {}
+    for label, row in study.all_rows.items():
+        words = (*row.words, *_tuned(chosen, setting, label))
+        try:
+            config = first_config(study, setting, words, more)
+        except ConfigError as error:
+            raise ConfigError(f"row '{label}' in setting '{setting}': {error}") from None
+        if len(config.calibration) != 1:
+            raise ConfigError(f"row '{label}' has {len(config.calibration)} calibrations; make each a row of its own")
+        if not (label in REFERENCES and REFERENCES[label].pooled):
+            _equal(study, label, row, base, config)
+        twin = next((other for other, its in found.items() if config_sha(its) == config_sha(config)), None)
+        if twin is not None:
+            raise ConfigError(f"rows '{twin}' and '{label}' are the same run; leave one out")
+        found[label] = config
+    return found
+
+
+def _equal(study: Study, label: str, row: Row, base: RunConfig, config: RunConfig) -> None:
+    """Refuse a row that trains or is scored on other terms than the rest."""
+    for key in EQUAL:
+        if (ours := _at(base, key)) != (theirs := _at(config, key)):
+            raise ConfigError(
+                f"row '{label}' changes {key} ({theirs!r} instead of {ours!r}): rows are compared at equal local "
+                "steps, data and evaluation; set it in base or in a setting, where it holds for all"
+            )
+
+
+def _at(config: RunConfig, key: str) -> Any:
+    node: Any = config
+    for part in key.split("."):
+        node = getattr(node, part)
+    return node.model_dump() if hasattr(node, "model_dump") else node

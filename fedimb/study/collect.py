@@ -1,0 +1,175 @@
+"""From what runs left on disk to `Result`s: the one way from run folders to tables, statistics and pages."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedimb.config.load import config_sha, from_json, row_label
+from fedimb.config.schema import RunConfig
+from fedimb.data.federation import Federation
+from fedimb.errors import ConfigError, RunDiverged
+from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
+from fedimb.run.folder import RunFolder
+from fedimb.run.parts import prior_label
+from fedimb.run.result import RowResult, RunResult
+from fedimb.study.cells import Cell
+from fedimb.study.plan import Costs
+from fedimb.study.results import Result, Setting, Status
+from fedimb.study.work import Done, judged
+
+CURVE = ("macro_recall", "minority_recall")
+
+
+def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None = None) -> list[Result]:
+    """A run folder's rows.
+
+    Args:
+        labels: row label by calibration; None: those of the run itself.
+
+    Raises:
+        FedimbError: not a run folder, or of another version.
+        ConfigError: a cost matrix that does not fit.
+    """
+    folder = RunFolder.open(path)
+    config = from_json((folder.path / "config.json").read_text())
+    names = labels or {name: row_label(config, name) for name in config.calibration}
+    seed, sha = config.seed, config_sha(config)
+    if not (path / "result.json").exists():
+        state = folder.read_json("status.json", {})
+        how: Status = "diverged" if state.get("kind") == RunDiverged.__name__ else "failed"
+        reason = _line(str(state.get("reason") or f"status {state.get('status', 'unknown')}"))
+        return [Result(setting, label, seed, how, folder=path, sha=sha, error=reason) for label in names.values()]
+    run = RunResult.read(path)
+    status, error = judged(path)
+    curves = _curves(folder)
+    rows = dict(zip(config.calibration, run.rows, strict=True))
+    return [
+        Result(
+            setting,
+            label,
+            seed,
+            status,
+            error=error,
+            folder=path,
+            sha=sha,
+            scores=_scores(run, rows[name], costs),
+            matrix=rows[name].confusion,
+            recall=[r[0] for r in rows[name].recall],
+            auroc=rows[name].auroc,
+            auprc=rows[name].auprc,
+            curve=curves.get(rows[name].label, ()),
+            prior="none" if run.prior_counts is None or not _reads_prior(config, name) else prior_label(config.prior),
+        )
+        for name, label in names.items()
+    ]
+
+
+def read_computed(path: Path, cell: Cell, costs: Costs) -> Result:
+    """A computed reference row's file."""
+    found = json.loads(path.read_text())
+    row = found["rows"][cell.label]
+    scores = {k: _number(v) for k, v in row["scores"].items()}
+    scores |= {"up_bytes": 0.0, "down_bytes": 0.0}
+    scores |= {k: float(row[k]) for k in ("labels", "steps", "client_seconds") if k in row}
+    matrix = None if row["matrix"] is None else np.array(row["matrix"], dtype=np.int64)
+    if matrix is not None and matrix.ndim == 2:
+        scores |= _costs(matrix, np.array(found["train_counts"]), found["minority"], costs)
+    recall = [_number(r) for r in row["recall"]]
+    return Result(cell.setting, cell.label, cell.seed, scores=scores, matrix=matrix, recall=recall, sha=path.stem)
+
+
+def read_cells(cells: Sequence[Cell], done: Mapping[str, Done], costs: Costs) -> list[Result]:
+    """Every cell's result, in their order; what is not there counts as failed, with the reason."""
+    found: list[Result] = []
+    for cell in cells:
+        outcome = done.get(cell.task, Done(None, "failed", "not run"))
+        if outcome.path is None or outcome.status == "failed":
+            status = outcome.status if outcome.status != "finished" else "failed"
+            found.append(Result(cell.setting, cell.label, cell.seed, status, error=_line(outcome.error)))
+        elif cell.kind == "run":
+            found += read_run(outcome.path, cell.setting, costs, {cell.calibration: cell.label})
+        else:
+            found.append(read_computed(outcome.path, cell, costs))
+    return found
+
+
+def setting_of(name: str, words: Sequence[str], results: Sequence[Result]) -> Setting:
+    """What all rows of a setting have in common, from its first finished run that has the clients of the setting."""
+    folders = sorted((r for r in results if r.folder is not None and r.matrix is not None), key=lambda r: r.seed)
+    best: Federation | None = None
+    for result in folders:  # a pooled row has one client; the setting's own have more
+        assert result.folder is not None
+        federation = Federation.load(result.folder)
+        if best is None or federation.n_clients > best.n_clients:
+            best = federation
+        if best.n_clients > 1:
+            break
+    if best is None:
+        return Setting(name, tuple(words), (), (), np.zeros(0, np.int64))
+    return Setting(
+        name, tuple(words), tuple(best.class_names), tuple(best.minority), best.counts.sum(axis=0), best.counts
+    )
+
+
+def _scores(run: RunResult, row: RowResult, costs: Costs) -> dict[str, float]:
+    scores = dict(row.metrics)
+    scores |= {k: v for k, v in row.probability.items() if k in ("ece", "classwise_ece", "auroc", "auprc")}
+    scores |= {
+        "worst_client": row.worst_client,
+        "best_client": row.best_client,
+        "labels": run.labels,
+        "steps": run.steps,
+        "client_seconds": run.client_seconds,
+        "up_bytes": float(run.up_bytes),
+        "down_bytes": float(run.down_bytes),
+    }
+    if row.confusion.ndim == 2:
+        scores |= _costs(row.confusion, run.train_counts, run.minority, costs)
+    return scores
+
+
+def _costs(matrix: np.ndarray, train: np.ndarray, minority: Sequence[int], costs: Costs) -> dict[str, float]:
+    """Figures that depend on how frequent classes are, and on what mistakes cost; of the final round."""
+    classes = len(matrix)
+    if isinstance(costs.matrix, str):
+        price = named_costs(costs.matrix, classes, minority)
+    else:
+        price = check_costs(costs.matrix, classes)
+    served: Any = {"training": train, "balanced": np.ones(classes)}.get(str(costs.deployment), costs.deployment)
+    if len(served) != classes:
+        raise ConfigError(f"costs.deployment holds {len(served)} shares for {classes} classes; give one each")
+    return {
+        "prior_accuracy": prior_accuracy(matrix, train),
+        "weighted_accuracy": weighted_accuracy(matrix, price),
+        "total_cost": total_cost(matrix, price),
+        "weighted_accuracy_deployed": weighted_accuracy(matrix, price, served),
+        "total_cost_deployed": total_cost(matrix, price, served),
+    }
+
+
+def _curves(folder: RunFolder) -> dict[str, list[tuple[int, dict[str, float]]]]:
+    curves: dict[str, list[tuple[int, dict[str, float]]]] = {}
+    for line in folder.metrics():
+        metrics = line["metrics"]
+        if "test/macro_recall" in metrics:
+            point = {name: _number(metrics.get(f"test/{name}")) for name in CURVE}
+            curves.setdefault(line["row"], []).append((int(line["step"]), point))
+    return curves
+
+
+def _reads_prior(config: RunConfig, calibration: str) -> bool:
+    from fedimb.run.assemble import needs_counts
+
+    return needs_counts(config.model_copy(update={"calibration": {calibration: {}}}))
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")

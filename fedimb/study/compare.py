@@ -1,0 +1,152 @@
+"""A comparison from its YAML to its tables: tune, run, collect, test, write."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedimb.errors import ConfigError
+from fedimb.records import write_atomic
+from fedimb.run.environment import environment
+from fedimb.study.cells import plan
+from fedimb.study.collect import read_cells, setting_of
+from fedimb.study.execute import Hands, execute, failures
+from fedimb.study.plan import Study, study_of
+from fedimb.study.results import StudyResults, write_csv
+from fedimb.study.tuning import Tuned, tune, write_trials
+from fedimb.study.work import Task, folder_of
+
+RECORD = "study.json"
+"""What a study's folder says about it: enough to read its results again without running anything."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A comparison done: its results, where they are, and what did not finish."""
+
+    results: StudyResults
+    folder: Path
+    failures: list[str]
+
+
+def compare(study: Study, more: Sequence[str], hands: Hands, command: str) -> Compared:
+    """Run what is missing of a study and write ``study.json``, ``rows.csv`` and ``tuning.csv`` into its folder.
+
+    Args:
+        more: words for every run, after the study's own.
+        command: as typed, for the record.
+
+    Raises:
+        ConfigError: a row that cannot be run or compared on equal terms; before any work.
+    """
+    cells, tasks = plan(study, None, more)  # refuses what cannot be, before tuning takes its hours
+    folder = study_folder(tasks)
+    folder.mkdir(parents=True, exist_ok=True)
+    found: list[str] = []
+    tuned: Tuned | None = None
+    if study.tune is not None:
+        tuned, found = tuned_rows(study, more, hands, folder)
+    chosen = tuned.chosen(study) if tuned else {}
+    control = study.control or default_control(study, tuned)
+    cells, tasks = plan(study, chosen, more)
+    record = {
+        "study": study.model_dump(),
+        "words": list(more),
+        "chosen": [[*key, list(words)] for key, words in chosen.items()],
+        "control": control,
+        "command": command,
+        "edges": [[*key, keys] for key, keys in (tuned.edges.items() if tuned else ())],
+        "environment": environment(),
+    }
+    write_atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    done = execute(tasks, hands, study.name)
+    results = gather(record, cells, done)
+    write_csv(results.results, folder / "rows.csv")
+    return Compared(results, folder, found + failures(tasks, done, hands))
+
+
+def tuned_rows(study: Study, more: Sequence[str], hands: Hands, folder: Path) -> tuple[Tuned, list[str]]:
+    """Tune a study's rows; writes ``tuning.csv``. Returns what was found and a line per run that failed."""
+    lines: list[str] = []
+
+    def run(tasks: Sequence[Task]) -> Any:
+        done = execute(tasks, hands, f"{study.name}: tuning")
+        lines.extend(failures(tasks, done, hands))
+        return done
+
+    tuned = tune(study, more, run)
+    write_trials(tuned, folder / "tuning.csv")
+    return tuned, lines
+
+
+def study_folder(tasks: Sequence[Task]) -> Path:
+    """Where a study's runs and tables are."""
+    from fedimb.config.load import from_json
+
+    return folder_of(from_json(tasks[0].config))
+
+
+def default_control(study: Study, tuned: Tuned | None) -> str | None:
+    """The better of the two free corrections, by tuning; without tuning ``la_post``; else plain FedAvg."""
+    free = [label for label in ("la_post", "uniform+la_post") if label in study.labels]
+    if not free:
+        return next((label for label in ("fedavg", *study.labels) if label in study.labels), None)
+    if tuned is None:
+        return free[0]
+    worth = {label: [t.quartile for (_, own), t in tuned.best.items() if own == label] for label in free}
+    return max(free, key=lambda label: sum(worth[label]) / max(1, len(worth[label])))
+
+
+def gather(record: dict[str, Any], cells: Sequence[Any], done: dict[str, Any]) -> StudyResults:
+    """A study's results from what is on disk."""
+    study = study_of(record["study"], RECORD)
+    results = tuple(read_cells(cells, done, study.costs))
+    settings = {
+        name: setting_of(name, words, [r for r in results if r.setting == name])
+        for name, words in study.setting_words.items()
+    }
+    machine = record["environment"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
+    facts = {"machine": f"{machine['platform']}, {machine['cores']} cores, Python {machine['python']}"}
+    facts |= {"packages": versions, "seeds": ", ".join(map(str, study.seed_list))}
+    if record["chosen"]:
+        facts["tuned"] = "; ".join(f"{label} in {where}: {' '.join(w)}" for where, label, w in record["chosen"])
+    if record["edges"]:
+        facts["at the end of their range"] = "; ".join(
+            f"{label} in {s}: {' '.join(k)}" for s, label, k in record["edges"]
+        )
+    if study.takeaway:
+        facts = {"to take home": study.takeaway} | facts
+    return StudyResults(
+        study.name,
+        study.about,
+        settings,
+        tuple(study.labels),
+        record["control"],
+        results,
+        record["command"],
+        facts,
+    )
+
+
+def read_compared(folder: Path) -> StudyResults:
+    """The results of a study whose folder holds `RECORD`; nothing is run.
+
+    Raises:
+        ConfigError: the record is damaged, or this version cannot read it.
+    """
+    from fedimb.study.work import Done, earlier
+
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        study = study_of(record["study"], str(folder / RECORD))
+        chosen = {(where, label): tuple(words) for where, label, words in record["chosen"]}
+        words = [*record["words"], f"output_dir={folder.absolute().parent}"]  # it may have been moved
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{folder / RECORD} cannot be read ({type(error).__name__}: {error}); compare again"
+        ) from None
+    cells, tasks = plan(study, chosen, words)
+    found, _ = earlier(tasks)
+    return gather(record, cells, {task.key: found.get(task.key, Done(None, "failed", "not run")) for task in tasks})

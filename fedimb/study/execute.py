@@ -1,0 +1,92 @@
+"""Do a study's tasks: skip what is there, show progress, send runs to MLflow as they end, remember what failed."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedimb.config.load import from_json
+from fedimb.config.schema import RunConfig
+from fedimb.errors import FedimbError
+from fedimb.run.progress import ProgressBar
+from fedimb.study.pool import do_all, log_of
+from fedimb.study.work import Done, Task, earlier
+from fedimb.tracking.mlflow import prepare_store, resolve_uri, sync
+
+log = logging.getLogger("fedimb")
+
+
+@dataclass(frozen=True)
+class Hands:
+    """How tasks are done.
+
+    Attributes:
+        workers: processes; 0: everything in this process.
+        isolate: a fresh process for every task.
+        logs: folder for the output of tasks that failed.
+    """
+
+    workers: int
+    isolate: bool
+    logs: Path
+
+
+def execute(tasks: Sequence[Task], hands: Hands, title: str) -> dict[str, Done]:
+    """Do those tasks that are not done yet.
+
+    Args:
+        title: for the progress bar.
+
+    Returns:
+        every task's end, by key; runs done before included.
+    """
+    done, unfinished = earlier(tasks)
+    left = [task for task in tasks if task.key not in done]
+    tracked = _prepare_tracking(left)
+    with ProgressBar(len(tasks), unit="runs") as progress:
+        progress.title(title)
+        progress.skip(len(tasks) - len(left))
+        for task, ended in do_all(left, unfinished, hands.workers, hands.isolate, hands.logs):
+            done[task.key] = ended
+            if tracked and task.kind == "run" and ended.path is not None:
+                _send(ended.path)
+            progress.skip(1)
+    return done
+
+
+def failures(tasks: Sequence[Task], done: dict[str, Done], hands: Hands) -> list[str]:
+    """A line for each task that did not finish: what it was, why, and where its output is."""
+    lines = []
+    for task in tasks:
+        ended = done[task.key]
+        if ended.status != "finished":
+            reason = next((line.strip() for line in ended.error.splitlines() if line.strip()), "no reason given")
+            where = log_of(task, hands.logs)
+            lines.append(f"{ended.status}: {task.what}: {reason}" + (f" (log: {where})" if where.exists() else ""))
+    return lines
+
+
+def _prepare_tracking(tasks: Sequence[Task]) -> bool:
+    """Whether runs are sent to MLflow; its store is made here, once, before anybody writes to it."""
+    config = next((from_json(task.config) for task in tasks if task.kind == "run"), None)
+    if config is None or config.tracking["name"] == "none":
+        return False
+    try:
+        prepare_store(*store_of(config))
+    except FedimbError as error:
+        log.warning("%s; the study goes on, `fedimb track sync RUN` sends a run later", error)
+        return False
+    return True
+
+
+def store_of(config: RunConfig) -> tuple[str, str]:
+    """(uri, experiment) a run is tracked in."""
+    uri = resolve_uri(config.tracking.get("uri"), Path(config.output_dir))
+    return uri, str(config.tracking.get("experiment") or config.study)
+
+
+def _send(path: Path) -> None:
+    try:
+        sync(path)
+    except FedimbError as error:  # the run folder is whole, and says how to send it later
+        log.warning("%s", error)

@@ -1,0 +1,100 @@
+"""An MLflow experiment as a study: for runs whose folders are elsewhere. Scores are those that were logged.
+
+A row's headline is the mean of its last `LAST_K` scored rounds, as in a run folder; what a run folder alone holds
+(probabilities, costs) is absent.
+"""
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedimb.errors import ConfigError, nearest
+from fedimb.evaluation.confusion import hits_and_support
+from fedimb.evaluation.ratios import ratio
+from fedimb.study.results import COLUMNS, Result, Setting, Status, StudyResults
+
+_CONTROLS = ("la_post", "uniform+la_post", "fedavg")
+
+
+def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -> StudyResults:
+    """All runs of an MLflow experiment, by row label and seed; of two of one label and seed the later one counts.
+
+    Args:
+        name: of the experiment.
+        uri: of the store; None: that of the output folder.
+
+    Raises:
+        ConfigError: no such experiment, or no run of fedimb's in it.
+        FedimbError: the store cannot be used.
+    """
+    from fedimb.tracking.store import connect, resolve_uri
+
+    client = connect(resolve_uri(uri, output_dir), True)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        known = [found.name for found in client.search_experiments()]
+        raise ConfigError(f"MLflow has no experiment '{name}'.{nearest(name, known)}")
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment.experiment_id], "tags.`fedimb.strategy` != ''", page_token=token)
+        runs += list(page)
+        token = page.token
+        if not token:
+            break
+    if not runs:
+        raise ConfigError(f"MLflow's experiment '{name}' holds no run of fedimb's")
+    found: dict[tuple[str, int], Result] = {}
+    names: tuple[str, ...] = ()
+    for run in sorted(runs, key=lambda run: run.info.start_time):
+        result, classes = _result(client, run)
+        found[result.label, result.seed] = result
+        names = names or classes
+    setting = Setting("default", (), names, (), np.zeros(len(names), np.int64))
+    labels = tuple(dict.fromkeys(label for label, _ in found))
+    control = next((label for label in _CONTROLS if label in labels), None) if len(labels) > 1 else None
+    about = f"MLflow's experiment '{name}'."
+    return StudyResults(name, about, {"default": setting}, labels, control, tuple(found.values()))
+
+
+def _result(client: Any, run: Any) -> tuple[Result, tuple[str, ...]]:
+    tags, params = run.data.tags, run.data.params
+    label, seed = tags["fedimb.strategy"], int(tags.get("fedimb.seed", 0))
+    last_k = int(params.get("evaluation.last_k", 1))
+    status: Status = "finished" if run.info.status == "FINISHED" else "failed"
+    scores: dict[str, float] = {}
+    curve: dict[int, dict[str, float]] = {}
+    for metric in run.data.metrics:
+        short = metric.removeprefix("test/")
+        if metric.startswith("test/") and short in COLUMNS:
+            history = sorted(client.get_metric_history(run.info.run_id, metric), key=lambda point: point.step)
+            values = [float(point.value) for point in history]
+            scores[short] = float(np.mean(values[-last_k:])) if values else math.nan
+            for point in history:
+                curve.setdefault(int(point.step), {})[short] = float(point.value)
+    for total, metric in (("up_bytes", "comm/up_bytes"), ("down_bytes", "comm/down_bytes"),
+                          ("client_seconds", "time/client_s"), ("steps", "train/steps")):  # fmt: skip
+        if metric in run.data.metrics:
+            scores[total] = math.fsum(p.value for p in client.get_metric_history(run.info.run_id, metric))
+    matrix, classes = _matrix(client, run.info.run_id)
+    recall = [] if matrix is None else ratio(*hits_and_support(matrix)).tolist()
+    if status == "finished" and not math.isfinite(scores.get("macro_recall", math.nan)):
+        status = "diverged"
+    result = Result(
+        "default", label, seed, status, scores, matrix, recall, curve=sorted(curve.items()),
+        prior=tags.get("fedimb.prior", "none"), sha=tags.get("fedimb.config_sha", ""),
+        error="" if status == "finished" else f"MLflow says {run.info.status}",
+    )  # fmt: skip
+    return result, classes
+
+
+def _matrix(client: Any, run_id: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """The confusion matrix logged with a run, and the classes' names."""
+    if not any(item.path == "confusion.json" for item in client.list_artifacts(run_id)):
+        return None, ()
+    with tempfile.TemporaryDirectory() as folder:
+        logged = json.loads(Path(client.download_artifacts(run_id, "confusion.json", folder)).read_text())
+    return np.array(logged["matrix"], dtype=np.int64), tuple(logged["class_names"])

@@ -1,0 +1,156 @@
+"""Long-lived worker processes that do whole runs, one after another: a crash costs one run, not the study.
+
+Runs of a study are many and small, so each core takes whole runs (``engine=inline``, one thread), not shares of one.
+Runs on another engine are done one after another in this process, on one engine that stays open.
+"""
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from fedimb.config.load import from_json
+from fedimb.study.work import Done, Task, Worker
+
+_PRELOAD = ["fedimb.study.work", "fedimb.study.computed", "fedimb.app"]
+
+
+@dataclass
+class _Hand:
+    """One worker process: its end of the pipe, and what it is doing."""
+
+    process: Any
+    pipe: Connection
+    task: Task | None = None
+
+
+def do_all(
+    tasks: Sequence[Task], before: dict[str, Path], workers: int, isolate: bool, logs: Path
+) -> Iterator[tuple[Task, Done]]:
+    """Do tasks in order, several at once; yields each as it ends.
+
+    Args:
+        before: unfinished run folders to go on with, by `Task.key`.
+        workers: processes; 0: everything here, one after another (for a debugger, or an engine of its own processes).
+        isolate: a fresh process for every task.
+        logs: folder for what tasks print, a file each, named after the task's key.
+    """
+    shared = [task for task in tasks if _engine(task) != "inline"]
+    small = [task for task in tasks if _engine(task) == "inline"]
+    if workers and small:
+        yield from _in_processes(small, before, min(workers, len(small)), isolate, logs)
+    else:
+        shared = list(tasks)
+    worker = Worker()
+    try:
+        for task in shared:
+            yield task, worker.do(task, before.get(task.key))
+    finally:
+        worker.close()
+
+
+def log_of(task: Task, logs: Path) -> Path:
+    """Where a task's output is."""
+    return logs / f"{task.key[:24]}.log"
+
+
+def _engine(task: Task) -> str:
+    return str(from_json(task.config).engine["name"]) if task.kind == "run" else "inline"
+
+
+def _in_processes(
+    tasks: Sequence[Task], before: dict[str, Path], workers: int, isolate: bool, logs: Path
+) -> Iterator[tuple[Task, Done]]:
+    logs.mkdir(parents=True, exist_ok=True)
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)  # torch is imported once, not once a worker
+    waiting, hands = deque(tasks), [_hire(context) for _ in range(workers)]
+    try:
+        for hand in hands:
+            _give(hand, waiting, before, logs)
+        while any(hand.task is not None for hand in hands):
+            ready = wait([hand.pipe for hand in hands if hand.task is not None])
+            for at, hand in enumerate(hands):
+                if hand.pipe not in ready or hand.task is None:
+                    continue
+                task, died = hand.task, False
+                try:
+                    done = hand.pipe.recv()
+                except (EOFError, ConnectionError):  # it ended without a word
+                    hand.process.join(5)
+                    done, died = Done(None, "failed", _how_it_ended(hand.process.exitcode)), True
+                if died or isolate:
+                    _dismiss(hand)
+                    hands[at] = hand = _hire(context)
+                hand.task = None
+                _give(hand, waiting, before, logs)
+                yield task, done
+    finally:
+        for hand in hands:
+            _dismiss(hand)
+
+
+def _hire(context: Any) -> _Hand:
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    return _Hand(process, ours)
+
+
+def _give(hand: _Hand, waiting: deque[Task], before: dict[str, Path], logs: Path) -> None:
+    if waiting:
+        hand.task = waiting.popleft()
+        with contextlib.suppress(BrokenPipeError):  # dead already: `wait` says so
+            hand.pipe.send((hand.task, before.get(hand.task.key), log_of(hand.task, logs)))
+
+
+def _dismiss(hand: _Hand) -> None:
+    """End a worker: it has nothing to finish, or it is interrupted and its run can be resumed."""
+    hand.pipe.close()
+    if hand.process.is_alive():
+        hand.process.terminate()
+    hand.process.join(5)
+    if hand.process.is_alive():
+        hand.process.kill()
+        hand.process.join()
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            name = signal.Signals(-code).name
+            return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return f"its process ended with exit code {code}"
+
+
+def _serve(pipe: Connection) -> None:
+    """A worker's life: tasks in, results out, until the pipe closes. What a task prints goes into its log."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted, ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    worker = Worker()
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            task, before, log = pipe.recv()
+            with open(log, "a", buffering=1) as file:
+                _redirect(file.fileno())
+                done = worker.do(task, before)
+            if not done.error:
+                log.unlink(missing_ok=True)
+            pipe.send(done)
+    worker.close()
+
+
+def _redirect(target: int) -> None:
+    """Standard output and error of this process, and of what its libraries print, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(target, 1)
+    os.dup2(target, 2)

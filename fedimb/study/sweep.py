@@ -1,0 +1,82 @@
+"""``key=a,b,c`` words as many configurations: every combination, checked before the first one runs."""
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+from fedimb.config.compose import compose
+from fedimb.config.schema import RunConfig
+from fedimb.config.validate import validate
+from fedimb.errors import ConfigError
+from fedimb.study.work import Task
+
+
+def expand(words: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every combination of the words' values; a list in brackets is one value.
+
+    ``["seed=0,1", "loss=ce,focal"]`` -> four tuples of two words, the last word varying fastest.
+
+    Raises:
+        ConfigError: an empty value, or one given twice.
+    """
+    return list(itertools.product(*[[f"{key}={v}" for v in values] for key, values in map(_split, words)]))
+
+
+def _split(word: str) -> tuple[str, list[str]]:
+    key, sign, text = word.partition("=")
+    if not sign:
+        raise ConfigError(f"cannot read '{word}': give key=value, or key=a,b,c to try several")
+    values = top_level(text)
+    if len(values) > 1 and "" in (value.strip() for value in values):
+        raise ConfigError(f"'{word}' has an empty value; remove a comma, or quote the text that holds one")
+    if len(set(values)) < len(values):
+        raise ConfigError(f"'{word}' gives a value twice")
+    return key, values
+
+
+def top_level(text: str) -> list[str]:
+    """Split at commas outside brackets and quotes."""
+    parts, depth, quote, start = [], 0, "", 0
+    for at, sign in enumerate(text):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "'\"":
+            quote = sign
+        elif sign in "[{(":
+            depth += 1
+        elif sign in "]})":
+            depth -= 1
+        elif sign == "," and depth == 0:
+            parts.append(text[start:at])
+            start = at + 1
+    return [*parts, text[start:]]
+
+
+def name_of(words: Sequence[str]) -> str:
+    """The folder of a sweep nobody named: the same words go on with the same one."""
+    return f"sweep-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
+
+
+def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
+    """A sweep's configurations and their tasks.
+
+    Raises:
+        ConfigError: a combination that cannot be run; it is named.
+    """
+    fixed = [] if any(w.startswith("study=") for w in words) else [f"study={name_of(words)}"]
+    if not any(w.startswith(("engine=", "engine.")) for w in words):
+        fixed.append("engine=inline")  # each worker process does whole runs
+    varied = {word.partition("=")[0] for word in words if len(_split(word)[1]) > 1}
+    configs: list[RunConfig] = []
+    tasks: dict[str, Task] = {}
+    for combination in expand(words):
+        shown = " ".join(word for word in combination if word.partition("=")[0] in varied)
+        try:
+            config = validate(compose([*fixed, *combination]))
+        except ConfigError as error:
+            raise ConfigError(f"{shown}: {error}" if shown else str(error)) from None
+        task = Task.of("run", config, shown or "the only run")
+        if task.key not in tasks:
+            configs.append(config)
+            tasks[task.key] = task
+    return configs, list(tasks.values())

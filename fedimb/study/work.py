@@ -1,0 +1,180 @@
+"""One task of a study, done in whatever process: a run, or a computed reference row."""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fedimb.config.load import config_sha, from_json, to_json
+from fedimb.config.schema import RunConfig
+from fedimb.engine.open import Engine, open_engine
+from fedimb.errors import ConfigError, DataError, FedimbError, RunDiverged
+from fedimb.records import write_atomic
+from fedimb.run.folder import RunFolder
+from fedimb.run.launch import launch, resume
+from fedimb.run.progress import ProgressBar
+from fedimb.run.result import RunResult
+
+REFERENCES = "references"
+"""Folder of the computed rows inside a study's."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work.
+
+    Attributes:
+        kind: ``run``, or a name of `fedimb.study.computed.COMPUTED`.
+        config: canonical text of its configuration.
+        what: for people: row and setting and seed.
+    """
+
+    kind: str
+    config: str
+    what: str
+
+    @property
+    def key(self) -> str:
+        """Equal for tasks with the same outcome: hash of what determines it."""
+        return f"{self.kind}-{config_sha(from_json(self.config))}"
+
+    @staticmethod
+    def of(kind: str, config: RunConfig, what: str) -> "Task":
+        """A task from a configuration."""
+        return Task(kind, to_json(config), what)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a task ended.
+
+    Attributes:
+        path: run folder, or the file of a computed row; None where there is none.
+        status: ``finished``, ``diverged`` (ended, weights or scores not finite) or ``failed``.
+        error: why not finished, or ``""``.
+        seconds: wall time.
+        refused: a configuration or data error: no other run with these settings would end otherwise.
+    """
+
+    path: Path | None
+    status: Literal["finished", "diverged", "failed"] = "finished"
+    error: str = ""
+    seconds: float = 0.0
+    refused: bool = False
+
+
+def folder_of(config: RunConfig) -> Path:
+    """Where a configuration's run folders go."""
+    return Path(config.output_dir) / config.study
+
+
+def reference_path(kind: str, config: RunConfig) -> Path:
+    """The file of a computed row."""
+    return folder_of(config) / REFERENCES / f"{kind}-{config_sha(config)[:16]}.json"
+
+
+class Worker:
+    """Does tasks one after another, with one engine kept open."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._settings: str = ""
+
+    def do(self, task: Task, before: Path | None) -> Done:
+        """Do a task; never raises but for Ctrl-C.
+
+        Args:
+            before: an unfinished run folder of the same configuration, to go on with.
+        """
+        started = time.perf_counter()
+        try:
+            config = from_json(task.config)
+            path = self._run(config, before) if task.kind == "run" else _compute(task.kind, config)
+        except RunDiverged as error:
+            return Done(None, "diverged", str(error), time.perf_counter() - started)
+        except FedimbError as error:
+            refused = isinstance(error, ConfigError | DataError)
+            return Done(None, "failed", str(error), time.perf_counter() - started, refused)
+        except Exception as error:
+            logging.getLogger("fedimb").exception("%s failed", task.what)
+            return Done(None, "failed", f"{type(error).__name__}: {error}", time.perf_counter() - started)
+        return Done(path, seconds=time.perf_counter() - started)
+
+    def _run(self, config: RunConfig, before: Path | None) -> Path:
+        engine = self._open(config)
+        quiet = ProgressBar(config.rounds, enabled=False)
+        if before is not None:
+            return resume(before, engine, quiet, tracked=False).folder
+        return launch(config, engine, quiet, tracked=False).folder
+
+    def _open(self, config: RunConfig) -> Engine | None:
+        """The engine kept, where these settings want the same; a trainer is the run's own affair."""
+        settings = json.dumps({k: v for k, v in config.engine.items() if k != "trainer"}, sort_keys=True)
+        if settings != self._settings:
+            self.close()
+            self._engine, self._settings = open_engine(config.engine), settings
+        return self._engine
+
+    def close(self) -> None:
+        """Stop the engine."""
+        if self._engine is not None:
+            self._engine.close()
+        self._engine, self._settings = None, ""
+
+
+def _compute(kind: str, config: RunConfig) -> Path:
+    from fedimb.study.computed import compute
+
+    path = reference_path(kind, config)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = compute(kind, config)
+    write_atomic(path, (json.dumps(found) + "\n").encode())
+    return path
+
+
+def earlier(tasks: Sequence[Task]) -> tuple[dict[str, Done], dict[str, Path]]:
+    """What is there already of these tasks: (done by key, unfinished run folders by key).
+
+    A run that diverged would do so again and counts as done; one that failed is tried again from its checkpoint.
+    """
+    done: dict[str, Done] = {}
+    unfinished: dict[str, Path] = {}
+    wanted = {task.key: from_json(task.config) for task in tasks}
+    for key, config in wanted.items():
+        kind = key.partition("-")[0]
+        if kind != "run" and (path := reference_path(kind, config)).exists():
+            done[key] = Done(path)
+    for parent in sorted({folder_of(config) for config in wanted.values()}):
+        for path in sorted(parent.glob("*/config.json")):
+            try:
+                key = f"run-{config_sha(from_json(path.read_text()))}"
+            except (FedimbError, OSError):  # another version's: its numbers could not be vouched for
+                continue
+            if key in wanted and key not in done:
+                folder = RunFolder(path.parent)
+                state = folder.read_json("status.json", {})
+                if (folder.path / "result.json").exists():
+                    done[key] = Done(folder.path, *judged(folder.path))
+                elif state.get("kind") == RunDiverged.__name__:
+                    done[key] = Done(folder.path, "diverged", str(state.get("reason", "")))
+                elif (folder.path / "rows.json").exists():
+                    unfinished[key] = folder.path
+    return done, {key: path for key, path in unfinished.items() if key not in done}
+
+
+def judged(path: Path) -> tuple[Literal["finished", "diverged"], str]:
+    """Whether a run that ended has scores to speak of."""
+    final = RunResult.read(path).rows[0].final
+    if math.isfinite(final.get("macro_recall", math.nan)):
+        return "finished", ""
+    return "diverged", "its scores are not finite"
+
+
+def short(text: str) -> str:
+    """A hash for file names."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
