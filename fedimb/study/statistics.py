@@ -56,8 +56,8 @@ class Summary:
 
     @property
     def applies(self) -> bool:
-        """Some run has a number, or none finished: a row without the score (AUROC of a constant) is no failure."""
-        return self.n > 0 or self.undefined == 0
+        """It was asked for, and some run has a number or none finished: to lack the score by nature is no failure."""
+        return bool(self.values) and (self.n > 0 or self.undefined == 0)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Statistics:
         spread: how the intervals of means were made.
         summaries: by (setting, score, label), for every row.
         comparisons: by (setting, score, label), for every row but the control to which the score applies.
-        ranks: by score, of the means of settings; a row with a missing run ranks last in that setting.
+        ranks: by score, of the means of settings, of the rows asked for in all of them; a missing run ranks last.
         notes: what the numbers cannot say, in sentences.
     """
 
@@ -177,8 +177,7 @@ def statistics(
 
 
 def _where(settings: Sequence[str], of: int) -> str:
-    """The settings a note is about, where it is not about all."""
-    named = dict.fromkeys(settings)
+    named = dict.fromkeys(settings)  # none where a note is about all
     return f"{', '.join(named)}: " if 0 < len(named) < of else ""
 
 
@@ -233,18 +232,19 @@ def _against(own: Mapping[str, Summary], control: str, margin: float | None, lev
 
 
 def _unpaired(own: Mapping[str, Summary], control: str) -> list[str]:
-    seeds = set(own[control].values)
-    alone = {label: sorted(set(row.values) ^ seeds) for label, row in own.items() if set(row.values) != seeds}
+    asked = own[control].values.keys()
+    alone = {label: sorted(row.values.keys() ^ asked) for label, row in own.items() if row.values}
     return [
         f"{label} and {control} were not both asked for seeds {', '.join(map(str, odd))}: not compared there"
         for label, odd in alone.items()
+        if odd
     ]
 
 
 def _ranks(study: StudyResults, summaries: Mapping[Key, Summary], score: str, level: float) -> Ranks:
-    """Ranks of the means: rows to which the score never applies and settings without any mean are left out."""
-    labels = [label for label in study.labels if any(summaries[s, score, label].applies for s in study.settings)]
-    rows = [[summaries[setting, score, label] for label in labels] for setting in study.settings]
-    means = [[summary.mean if summary.complete else math.nan for summary in row] for row in rows]
-    table = np.array(means, np.float64).reshape(len(rows), len(labels))
+    """Ranks of the means of rows asked for in every setting; a score that never applies and empty settings are out."""
+    own = {label: [summaries[setting, score, label] for setting in study.settings] for label in study.labels}
+    labels = [k for k, row in own.items() if all(s.values for s in row) and any(s.applies for s in row)]
+    means = [[s.mean if s.complete else math.nan for s in own[label]] for label in labels]
+    table = np.array(means, np.float64).reshape(len(labels), len(study.settings)).T
     return friedman(table[np.isfinite(table).any(axis=1)], labels, _alpha(level), score in LOWER_IS_BETTER)

@@ -6,7 +6,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TextIO
 
-from fedimb.evaluation.ranks import Ranks
 from fedimb.evaluation.significance import Paired
 from fedimb.report.text import WIDTH, aligned, pad, plain, shorten, width, writable
 from fedimb.study.results import COLUMNS
@@ -49,20 +48,20 @@ def statistics_table(found: Statistics, stream: TextIO | None = None) -> str:
         return "No results to compare."
     sign = "±" if writable("±", stream) else "+-"
     blocks = [_block(found, setting, score, sign, stream) for setting in found.settings for score in found.scores]
-    blocks += [_ranks(COLUMNS[score], ranks, stream) for score, ranks in found.ranks.items()]
+    blocks += [_ranks(found, score, stream) for score in found.scores]
     return "\n\n".join("\n".join(block) for block in [*blocks, _legend(found, sign, stream)])
 
 
 def _block(found: Statistics, setting: str, score: str, sign: str, stream: TextIO | None) -> list[str]:
     rows = [found.summaries[setting, score, label] for label in found.labels]
-    tests = [found.comparisons.get((setting, score, label)) for label in found.labels]
-    cells = [[*_mean(row, sign), *_test(test)] for row, test in zip(rows, tests, strict=True)]
+    rows = [row for row in rows if row.values]  # a row may belong to some settings only
+    cells = [[*_mean(row, sign), *_test(found.comparisons.get((setting, score, row.label)))] for row in rows]
     heads = [_UPPER, _LOWER]
     if found.control is None:
         heads, cells = [_LOWER[:3]], [line[:3] for line in cells]
     figures = aligned([*heads, *cells], left=0)
     taken = max(map(width, figures))
-    names = [plain(label, stream) for label in found.labels]
+    names = [plain(row.label, stream) for row in rows]
     room = WIDTH - 2 - taken
     label_width = max([len("strategy"), *[width(name) for name in names if width(name) <= room]])
     against = f", against {plain(found.control, stream)}" if found.control is not None else ""
@@ -114,7 +113,8 @@ def _trouble(row: Summary) -> str:
     return ", ".join(parts)
 
 
-def _ranks(title: str, ranks: Ranks, stream: TextIO | None) -> list[str]:
+def _ranks(found: Statistics, score: str, stream: TextIO | None) -> list[str]:
+    title, ranks = COLUMNS[score], found.ranks[score]
     if ranks.note:
         return _wrapped(f"{title} over settings: {ranks.note}")
     order = sorted(range(len(ranks.methods)), key=lambda at: ranks.mean_ranks[at])
@@ -123,6 +123,8 @@ def _ranks(title: str, ranks: Ranks, stream: TextIO | None) -> list[str]:
     lines = _wrapped(f"{title} over {ranks.settings} settings, mean ranks (1 is best): {shown}")
     apart = f"ranks closer than {ranks.critical_difference:.2f} are not told apart (Nemenyi)"
     lines += _wrapped(f"Friedman: chi-square {_score(ranks.chi2)}, p = {_chance(ranks.p)}; {apart}")
+    if left_out := [shorten(plain(label, stream), 40) for label in found.labels if label not in names]:
+        lines += _wrapped("no rank, as not asked for in every setting or without this score: " + ", ".join(left_out))
     for group in ranks.groups:
         lines += _wrapped("not told apart: " + ", ".join(names[method] for method in group))
     return lines

@@ -182,6 +182,17 @@ def test_ranks_are_of_means_over_settings_and_a_missing_run_ranks_last():
     assert statistics(study(scores)).ranks["macro_recall"].settings == 1
 
 
+def test_a_row_of_some_settings_only_is_compared_there_and_has_no_rank():
+    scores = drawn(settings=("one", "two", "three"))
+    del scores["two", "worse"]
+    found = statistics(study(scores))
+    assert ("two", "macro_recall", "worse") not in found.comparisons
+    assert found.comparisons["one", "macro_recall", "worse"].verdict == "worse"
+    assert found.comparisons["two", "macro_recall", "la_post"].p_holm == pytest.approx(2 * 2**-11)
+    assert found.ranks["macro_recall"].methods == ("fedavg", "la_post", "same")
+    assert found.notes == ()
+
+
 def test_without_a_control_there_are_summaries_only():
     found = statistics(study(drawn(), control=None))
     assert found.comparisons == {}

@@ -109,3 +109,14 @@ def test_no_line_is_wider_than_99_columns_and_every_row_has_figures(labels, scal
     if scale == 1.0:
         assert sum("0.305 " in line for line in lines) == 2
     assert not math.isnan(found.summaries[setting, "macro_recall", labels[0]].mean)
+
+
+def test_a_row_of_some_settings_only_is_shown_there_and_named_as_without_a_rank():
+    whole = study(["fedavg", "b", "c", "d"], names=("x", "y"))
+    results = tuple(r for r in whole.results if (r.setting, r.label) != ("y", "d"))
+    part = StudyResults("s", "", whole.settings, whole.labels, "fedavg", results)
+    text = statistics_table(statistics(part, scores=["macro_recall"]), UTF8)
+    first, second = text.split("\n\n")[:2]
+    assert "\nd " in first
+    assert "\nd " not in second
+    assert "no rank, as not asked for in every setting or without this score: d\n" in text
