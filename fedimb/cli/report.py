@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from fedimb.study.results import StudyResults
 
 _ABOUT = """\
-Write one HTML file about a run or a study: who finds most of the minority, curves, recall per class from head to tail,
-confusion matrices, what it cost, who holds what, statistics, commands and hashes. It needs no network and no other file.
+Write one HTML file about a run or a study: who finds most of the minority, curves, recall per class from head to
+tail, confusion matrices, what it cost, who holds what, statistics, commands and hashes. It needs no network.
 
   fedimb report runs/default/fedavg-s0-103b96c9     a run, to report.html in its folder
   fedimb report 103b96c9                            the same by its hash
@@ -90,7 +90,7 @@ def read(word: str, output_dir: str) -> tuple[Path, "StudyResults"]:
 
 
 def _study(folder: Path) -> "StudyResults":
-    from fedimb.study.collect import collect
+    from fedimb.study.folders import collect
 
     if not any(folder.glob("*/config.json")) and not any(folder.glob("*.yaml")):
         raise FedimbError(f"{folder} holds no run folders; give a study's folder, as runs/default, or a run's")

@@ -60,7 +60,7 @@ def ranks_of(setting: Setting, rows: Sequence[Row]) -> Ranks:
                 known[result.seed] = head_to_tail(counts.sum(axis=0))
     moved = any((order != default).any() for order in known.values())
     if not moved:
-        known = {seed: default for seed in seeds}
+        known = dict.fromkeys(seeds, default)
     names = [setting.class_names[c] for c in default]
     if moved:
         names = [_place(i) for i in range(len(default))]
@@ -93,7 +93,7 @@ def usable(row: Row, ranks: Ranks) -> list[Result]:
 
 def columns(n_classes: int, most: int = MOST_COLUMNS) -> list[NDArray[np.int64]]:
     """Places that share a column: one each, or neighbours together where there are too many to show."""
-    return [part for part in np.array_split(np.arange(n_classes), min(n_classes, most)) if len(part)]
+    return np.array_split(np.arange(n_classes), min(n_classes, most)) if n_classes else []
 
 
 def head_to_tail(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,11 +8,11 @@ import numpy as np
 
 from fedimb.evaluation.intervals import t_interval
 from fedimb.report.html.legend import Entry
-from fedimb.report.html.numbers import HEADLINE, Row, heading
+from fedimb.report.html.numbers import HEADLINE, Mean, Row, heading
 from fedimb.report.html.pictures import FAINT, INK, figure, svg, tidy
 from fedimb.study.results import COLUMNS
 
-MOST_POINTS = 31
+MOST_POINTS = 21
 CURVES = ("minority_recall", "macro_recall")
 _SIZE = (5.6, 3.1)  # inches: letters stay readable when a phone shrinks it to 360 px
 
@@ -23,13 +23,18 @@ def points(row: Row, name: str) -> list[tuple[int, float, float, float]]:
     if not runs or len(runs) < len(row.finished):
         return []
     rounds = sorted(set.intersection(*(set(run) for run in runs)))
-    keep = np.unique(np.linspace(0, len(rounds) - 1, min(len(rounds), MOST_POINTS)).astype(int)) if rounds else []
     found = []
-    for at in (rounds[i] for i in keep):
+    for at in _thinned(rounds):
         mean, low, high = t_interval([run[at] for run in runs])
         if not math.isnan(mean):
             found.append((at, mean, low, high))
     return found
+
+
+def _thinned(rounds: list[int]) -> list[int]:
+    """Evenly spread, the first and the last among them."""
+    count = min(len(rounds), MOST_POINTS)
+    return [rounds[round(i * (len(rounds) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def curve_svg(rows: Sequence[Row], key: Sequence[Entry], score: str, name: str) -> str:
@@ -55,7 +60,7 @@ def curve_svg(rows: Sequence[Row], key: Sequence[Entry], score: str, name: str) 
         at, mean, low, high = (np.array(values) for values in zip(*paths[entry.row.number], strict=True))
         if not np.isnan(low).all():
             axes.fill_between(at, np.clip(low, 0, 1), np.clip(high, 0, 1), color=entry.colour, alpha=0.13, linewidth=0)
-        axes.plot(at, mean, **entry.line, markevery=max(1, len(at) // 6), markersize=5, linewidth=1.7)
+        axes.plot(at, mean, **entry.line, markevery=max(1, len(at) // 4), markersize=5, linewidth=1.7)
     ends = ", ".join(f"{entry.row.label} ends at {paths[entry.row.number][-1][1]:.2f}" for entry in drawn)
     return svg(axes.figure, name, f"{COLUMNS[score]} by round: {ends}")
 
@@ -110,19 +115,14 @@ def cost_of(row: Row, cost: str) -> float:
     return row.mean(cost).value
 
 
-def _number(axes: Any, found: list[tuple[Row, float, Any]]) -> None:
+def _number(axes: Any, found: list[tuple[Row, float, Mean]]) -> None:
     """Rows' numbers beside their points; those at about the same place step aside in turn."""
+    wide = 0.05 * max(spent for _, spent, _ in found)
     spots: list[tuple[float, float]] = []
     for row, spent, mean in sorted(found, key=lambda one: (one[2].value, one[0].number)):
-        near = sum(abs(y - mean.value) < 0.05 and 0.8 <= (x + 1e-9) / (spent + 1e-9) <= 1.25 for x, y in spots)
-        axes.annotate(
-            str(row.number),
-            (spent, mean.value),
-            xytext=(7 + 13 * near, -4),
-            textcoords="offset points",
-            fontsize=9.5,
-            color=INK,
-        )
+        near = sum(abs(y - mean.value) < 0.06 and abs(x - spent) <= wide for x, y in spots)
+        place = {"xytext": (7 + 13 * near, -4), "textcoords": "offset points"}
+        axes.annotate(str(row.number), (spent, mean.value), fontsize=9.5, color=INK, **place)
         spots.append((spent, mean.value))
 
 

@@ -131,9 +131,7 @@ def confusion_heat(row: Row, ranks: Ranks) -> Heat | None:
         shown = []
         for n in own:
             share = n / total if total else 0.0
-            shown.append(
-                (shade(share) if n else "", f"{100 * share:.0f}" if n else "", f"{n:,} of {total:,}" * (n > 0))
-            )
+            shown.append((shade(share) if n else "", f"{100 * share:.0f}" if n else "", f"{n:,}" * (n > 0)))
         lines.append((_short(ranks.names[place]), shown))
     head = [(_short(name), rare) for name, rare in zip(ranks.names, ranks.rare, strict=True)]
     return Heat("true \\ predicted", head, lines)
@@ -151,7 +149,7 @@ def confusion_png(row: Row, ranks: Ranks) -> str:
     totals = cells.sum(axis=1, keepdims=True)
     share = np.divide(cells, totals, out=np.zeros(cells.shape), where=totals > 0)
     buffer = io.BytesIO()
-    imsave(buffer, np.sqrt(share), cmap="Blues", vmin=0, vmax=1, format="png", metadata={"Software": None})
+    imsave(buffer, np.sqrt(share), cmap="Blues", vmin=0, vmax=1, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -189,8 +187,7 @@ def _head(setting: Setting, order: NDArray[np.int64]) -> list[tuple[str, bool]]:
 
 
 def _span(ranks: Ranks, part: NDArray[np.int64]) -> str:
-    first, last = ranks.names[part[0]], ranks.names[part[-1]]
-    return _short(first) if len(part) == 1 else f"{part[0] + 1}-{part[-1] + 1}"
+    return _short(ranks.names[part[0]]) if len(part) == 1 else f"{part[0] + 1}-{part[-1] + 1}"
 
 
 def _short(name: str) -> str:

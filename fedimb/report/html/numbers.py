@@ -74,7 +74,7 @@ def defined(rows: list[Row]) -> list[str]:
 
 
 def best(rows: list[Row], name: str) -> list[Row]:
-    """Complete rows with the best mean (several on a tie); none for a cost, or with fewer than two rows to choose from."""
+    """Complete rows with the best mean, several on a tie; none for a cost, or where fewer than two can be compared."""
     means = {row.number: row.mean(name).value for row in rows if row.complete}
     values = [value for value in means.values() if not math.isnan(value)]
     if name in COSTS or len(values) < 2:

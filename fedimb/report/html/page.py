@@ -18,9 +18,11 @@ from fedimb.report.html.repeat import hashes
 from fedimb.study.results import Setting, StudyResults
 from fedimb.study.statistics import Statistics, statistics
 
+_LARGE = 60
+"""Rows in all settings; beyond it there is a curve of minority recall only, so that a page stays below 1 MB."""
 COSTS = ("bytes", "labels", "client_seconds")
 _MATRICES = 24
-"""Confusion matrices and pictures of partitions per page; with more rows or settings, those of the control and the best."""
+"""Confusion matrices per page; with more rows or settings, those of the control and the best."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,13 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
     shown = {name: own for name, own in rows.items() if own}
     # The same for every setting, so that none is told more about than another.
     each = max(2, _MATRICES // max(1, len(shown)))
+    drawn = curves.CURVES if len(shown) * len(study.labels) <= _LARGE else curves.CURVES[:1]
     found = statistics(study) if found is None else found
-    sections = []
+    sections: list[Section] = []
     for name, own in shown.items():
         said = {row.label: c.verdict for row in own if (c := found.comparisons.get((name, HEADLINE, row.label)))}
         words = sentence(own, study.control, said)
-        sections.append(_section(f"s{len(sections) + 1}", study.settings[name], own, words, each))
+        sections.append(_section(f"s{len(sections) + 1}", study.settings[name], own, words, each, drawn))
     comparisons = [(s, comparison.comparison_tables(found, s.setting.name, s.rows)) for s in sections]
     environment = _environment()
     script = environment.loader.get_source(environment, "open_for_print.js")[0].strip()
@@ -101,7 +104,7 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
     )
 
 
-def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int) -> Section:
+def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int, drawn: Sequence[str]) -> Section:
     ranks = classes.ranks_of(setting, rows)
     entries = legend(rows)
     table = heat.partition_heat(setting)
@@ -116,7 +119,7 @@ def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int)
     for row in kept:
         small = heat.confusion_heat(row, ranks)
         confusions.append((row, small, "" if small else heat.confusion_png(row, ranks)))
-    drawn = [curves.curve_svg(rows, entries, score, f"{key}-{score}") for score in curves.CURVES]
+    learnt = [curves.curve_svg(rows, entries, score, f"{key}-{score}") for score in drawn]
     spent = [curves.cost_svg(rows, entries, cost, f"{key}-{cost}") for cost in COSTS]
     return Section(
         key,
@@ -129,7 +132,7 @@ def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int)
         table,
         "" if table else heat.partition_png(setting),
         exposed,
-        [one for one in drawn if one],
+        [one for one in learnt if one],
         foremost(entries, DRAWN),
         recall_svg(entries, ranks, f"{key}-recall"),
         heat.recall_heat(rows, ranks),

@@ -1,7 +1,7 @@
 """Pictures a method leaves in ``artifacts/panels/`` of its run folder, for the report.
 
-``<name>.svg`` or ``<name>.png``, with ``<name>.json`` ``{"title": ..., "caption": ...}`` beside it. They stand in the page
-as images, so that nothing inside one can run or be fetched.
+``<name>.svg`` or ``<name>.png``, with ``<name>.json`` ``{"title": ..., "caption": ...}`` beside it. They stand in the
+page as images, so that nothing inside one can run or be fetched.
 """
 
 import base64

@@ -21,7 +21,7 @@ _NAMED = 20
 def recall_svg(key: Sequence[Entry], ranks: Ranks, name: str) -> str:
     """Recall by class, head to tail, with the t interval over seeds, or Wilson's of one run; empty without any."""
     drawn = [entry for entry in foremost(key, DRAWN) if len(recalls(entry.row, ranks))]
-    if not drawn:
+    if not drawn or not len(ranks):
         return ""
     axes = figure(8.6, 3.5).add_subplot()
     tidy(axes)
@@ -29,7 +29,7 @@ def recall_svg(key: Sequence[Entry], ranks: Ranks, name: str) -> str:
     for i in np.flatnonzero(ranks.rare):
         axes.axvspan(i - 0.5, i + 0.5, color=RARE, alpha=0.08, linewidth=0)
     for at, entry in enumerate(drawn):
-        mean, *ends = np.array([recall_interval(entry.row, ranks, i) for i in places]).T
+        mean, *ends = np.array([recall_interval(entry.row, ranks, i) for i in range(len(ranks))]).T
         low, high = np.clip(ends, 0, 1)
         if len(ranks) > _NAMED:
             axes.plot(places, mean, color=entry.colour, linestyle=entry.line["linestyle"], linewidth=1.5)
