@@ -121,10 +121,12 @@ def shown(name: str, value: float, signed: bool = False) -> str:
 
 
 def amount(value: float) -> str:
-    """Three figures, without an exponent."""
+    """Three figures, two below a tenth; without an exponent down to a thousandth."""
     size = abs(value)
     if size >= 100 or value == 0:
         return f"{value:,.0f}"
     if size >= 10:
         return f"{value:.1f}"
-    return f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"
+    if size >= 1:
+        return f"{value:.2f}"
+    return f"{value:.3f}" if size >= 0.1 else f"{value:.2g}"

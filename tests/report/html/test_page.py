@@ -119,7 +119,10 @@ def test_nothing_finished_is_an_error():
 
 def test_a_score_that_is_undefined_says_so():
     rows = [result("fedavg", s, (20, 15, 2), scores={"g_mean": float("nan") if s else 0.5}) for s in range(2)]
-    assert Page(page(study(rows))).rows("row", "runs", "minority recall", "macro recall", "G-mean")["1fedavg control"][3] == "n/a"
+    assert (
+        Page(page(study(rows))).rows("row", "runs", "minority recall", "macro recall", "G-mean")["1fedavg control"][3]
+        == "n/a"
+    )
 
 
 def test_a_class_without_test_rows_is_not_zero():
