@@ -63,7 +63,7 @@ def ranks_of(setting: Setting, rows: Sequence[Row]) -> Ranks:
         known = dict.fromkeys(seeds, default)
     names = [setting.class_names[c] for c in default]
     if moved:
-        names = [_place(i) for i in range(len(default))]
+        names = [str(i + 1) for i in range(len(default))]
     rare = tuple(int(c) in set(setting.minority) for c in default)
     train = tuple(int(n) for n in np.asarray(setting.train_counts)[default])
     return Ranks(known, moved, tuple(names), rare, train)
@@ -99,7 +99,3 @@ def columns(n_classes: int, most: int = MOST_COLUMNS) -> list[NDArray[np.int64]]
 def head_to_tail(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Class ids [C] from most to fewest rows, ties by id."""
     return np.argsort(-np.asarray(counts), kind="stable")
-
-
-def _place(at: int) -> str:
-    return "largest" if at == 0 else str(at + 1)

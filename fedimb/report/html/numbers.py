@@ -74,10 +74,10 @@ def defined(rows: list[Row]) -> list[str]:
 
 
 def best(rows: list[Row], name: str) -> list[Row]:
-    """Complete rows with the best mean, several on a tie; none for a cost, or where fewer than two can be compared."""
+    """Complete rows with the best mean, several on a tie; none for a cost, or where all are alike."""
     means = {row.number: row.mean(name).value for row in rows if row.complete}
     values = [value for value in means.values() if not math.isnan(value)]
-    if name in COSTS or len(values) < 2:
+    if name in COSTS or len(set(values)) < 2:
         return []
     top = min(values) if name in LOWER_IS_BETTER else max(values)
     return [row for row in rows if means.get(row.number) == top]

@@ -11,7 +11,7 @@ pytest.importorskip("jinja2")
 
 from fedimb.report.html.page import page
 
-from .studies import plain
+from .studies import plain, result, setting, study
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 QUIET = (
@@ -100,11 +100,18 @@ def test_it_is_drawn(file, width):
 
 
 def test_it_is_printed_with_what_was_folded_away(file):
-    closed = file.with_name("closed.html")
-    closed.write_text(file.read_text().replace("<details open", "<details"))
-    browser(file, "--no-pdf-header-footer", "--print-to-pdf=open.pdf")
-    browser(closed, "--no-pdf-header-footer", "--print-to-pdf=closed.pdf")
-    pages = [
-        len(re.findall(rb"/Type\s*/Page\b", file.with_name(name).read_bytes())) for name in ("open.pdf", "closed.pdf")
-    ]
-    assert pages[0] == pages[1] >= 3
+    places = [setting("easy"), setting("hard"), setting("hardest")]
+    rows = [result("fedavg", s, (20, 15, 2), setting=place.name) for place in places for s in range(3)]
+    text = page(study(rows, places))
+    folded = text.replace(" open>", ">")
+    assert folded != text
+    pages = []
+    for name, one in (
+        ("open", re.sub(r"<details( class=\"setting\")?>", r"<details\1 open>", text)),
+        ("closed", folded),
+    ):
+        here = file.with_name(f"{name}.html")
+        here.write_text(one)
+        browser(here, "--no-pdf-header-footer", f"--print-to-pdf={name}.pdf")
+        pages.append(len(re.findall(rb"/Type\s*/Page\b", here.with_suffix(".pdf").read_bytes())))
+    assert pages[0] == pages[1] > 4

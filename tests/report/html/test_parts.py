@@ -39,7 +39,7 @@ def test_where_ranks_move_classes_are_matched_by_size(tmp_path):
     rows = rows_of(study([first, second]), "default")
     ranks = ranks_of(setting(), rows)
     assert ranks.moved
-    assert ranks.names == ("largest", "2", "3")
+    assert ranks.names == ("1", "2", "3")
     assert recalls(rows[0], ranks) == pytest.approx(np.array([[1.0, 0.5, 0.1], [0.9, 0.6, 0.2]]))
     total = matrix(rows[0], ranks)
     assert total.diagonal().tolist() == [38, 22, 6]
@@ -139,6 +139,11 @@ def test_incomplete_rows_are_not_ranked_and_costs_have_no_best():
     assert [row.label for row in ranked(rows)] == ["la_post", "fedavg"]
     assert [row.label for row in best(rows, "minority_recall")] == ["la_post"]
     assert best(rows, "up_bytes") == []
+
+
+def test_nothing_is_best_where_all_are_alike():
+    rows = rows_of(study([result("fedavg", 0, (20, 10, 2)), result("b", 0, (20, 10, 2))]), "default")
+    assert best(rows, "minority_recall") == []
 
 
 def test_a_row_keeps_its_look_and_the_control_is_always_shown():
