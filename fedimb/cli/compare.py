@@ -71,10 +71,11 @@ def compare_command(args: argparse.Namespace) -> int:
 
 def _there_already(args: argparse.Namespace, source: Path, command: str) -> int:
     from fedimb.cli.study import conclude
+    from fedimb.study.compare import margin_of
     from fedimb.study.folders import collect
 
     if not args.study.startswith("mlflow:"):
-        return conclude(collect(source, command), source, [], not args.no_report)
+        return conclude(collect(source, command), source, [], not args.no_report, margin_of(source))
     from fedimb.study.experiment import of_experiment
 
     name = args.study.removeprefix("mlflow:")

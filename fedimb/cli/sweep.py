@@ -39,7 +39,7 @@ def sweep_command(args: argparse.Namespace) -> int:
     working = hands(args, folder)
     done = execute(tasks, working, folder.name)
     lost = failures(tasks, done, working)
-    paths = [ended.path for ended in done.values() if ended.path is not None]
+    paths = [path for task in tasks if (path := done[task.key].path) is not None]
     if not paths:
         from fedimb.errors import RunFailed
 

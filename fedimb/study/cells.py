@@ -9,12 +9,23 @@ from fedimb.config.load import config_sha, to_json
 from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
-from fedimb.study.plan import Row, Study, Words
+from fedimb.study.plan import Study, Words
 from fedimb.study.references import REFERENCES, without_partition
 from fedimb.study.work import Task
 
-EQUAL = ("rounds", "local.epochs", "local.batch_size", "evaluation.every", "evaluation.last_k", "data", "clients")
+EQUAL = (
+    "rounds",
+    "local.epochs",
+    "local.batch_size",
+    "evaluation.every",
+    "evaluation.last_k",
+    "data",
+    "clients",
+    "partition",
+)
 """Keys no row may set: what is compared makes the same local steps on the same data, scored in the same rounds."""
+
+_Member = tuple[str, str, RunConfig]  # setting, label, configuration
 
 Chosen = Mapping[tuple[str, str], Words]
 """(setting, label) -> words found by tuning."""
@@ -45,6 +56,8 @@ def first_config(study: Study, setting: str, words: Words, more: Sequence[str] =
         ConfigError: as `compose` and `validate`; the row's words are named there.
     """
     base = [*study.base, *study.setting_words[setting], *more]
+    if fixed := [word for word in (*base, *words) if word.lstrip("+").startswith("seed=")]:
+        raise ConfigError(f"'{fixed[0]}': the seeds of a study are its own; set seeds: in its file")
     pooled = {"clients.count=1", "partition=iid"} <= set(words)
     if pooled:
         base = list(without_partition(base))
@@ -86,13 +99,13 @@ def plan(
         if computed and REFERENCES[label].computed
     ]
     for seed in study.seed_list if seeds is None else seeds:
-        trunks: dict[str, list[tuple[str, str, RunConfig]]] = {}
+        trunks: dict[str, list[_Member]] = {}
         for setting, label, first in rows:
             config = first.model_copy(update={"seed": seed})
             trunks.setdefault(to_json(config.model_copy(update={"calibration": {}})), []).append(
                 (setting, label, config)
             )
-        for members in trunks.values():
+        for members in (part for trunk in trunks.values() for part in _unmixed(trunk)):
             parts: dict[str, dict[str, Any]] = {}
             for _, _, config in members:
                 parts |= config.calibration
@@ -106,6 +119,20 @@ def plan(
             tasks[task.key] = task
             cells.append(Cell(setting, label, seed, kind, "", task.key))
     return cells, list(tasks.values())
+
+
+def _unmixed(members: Sequence[_Member]) -> list[list[_Member]]:
+    """Rows of one trunk, apart where a calibration has other arguments: a run scores each calibration once."""
+    parts: list[list[_Member]] = []
+    for member in members:
+        (name, args), *_ = member[2].calibration.items()
+        for part in parts:
+            if all(other.calibration.get(name, args) == args for _, _, other in part):
+                part.append(member)
+                break
+        else:
+            parts.append([member])
+    return parts
 
 
 def _tuned(chosen: Chosen | None, setting: str, label: str) -> Words:
@@ -123,8 +150,8 @@ def _rows(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> di
             raise ConfigError(f"row '{label}' in setting '{setting}': {error}") from None
         if len(config.calibration) != 1:
             raise ConfigError(f"row '{label}' has {len(config.calibration)} calibrations; make each a row of its own")
-        if not (label in REFERENCES and REFERENCES[label].pooled):
-            _equal(study, label, row, base, config)
+        pooled = label in REFERENCES and REFERENCES[label].pooled
+        _equal(label, base, config, [key for key in EQUAL if not (pooled and key in ("clients", "partition"))])
         twin = next((other for other, its in found.items() if config_sha(its) == config_sha(config)), None)
         if twin is not None:
             raise ConfigError(f"rows '{twin}' and '{label}' are the same run; leave one out")
@@ -132,9 +159,9 @@ def _rows(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> di
     return found
 
 
-def _equal(study: Study, label: str, row: Row, base: RunConfig, config: RunConfig) -> None:
+def _equal(label: str, base: RunConfig, config: RunConfig, keys: Sequence[str]) -> None:
     """Refuse a row that trains or is scored on other terms than the rest."""
-    for key in EQUAL:
+    for key in keys:
         if (ours := _at(base, key)) != (theirs := _at(config, key)):
             raise ConfigError(
                 f"row '{label}' changes {key} ({theirs!r} instead of {ours!r}): rows are compared at equal local "

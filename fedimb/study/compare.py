@@ -94,7 +94,7 @@ def default_control(study: Study, tuned: Tuned | None) -> str | None:
         return next((label for label in ("fedavg", *study.labels) if label in study.labels), None)
     if tuned is None:
         return free[0]
-    worth = {label: [t.quartile for (_, own), t in tuned.best.items() if own == label] for label in free}
+    worth = {label: [t.worth for (_, own), t in tuned.best.items() if own == label] for label in free}
     return max(free, key=lambda label: sum(worth[label]) / max(1, len(worth[label])))
 
 
@@ -142,11 +142,24 @@ def read_compared(folder: Path) -> StudyResults:
         record = json.loads((folder / RECORD).read_text())
         study = study_of(record["study"], str(folder / RECORD))
         chosen = {(where, label): tuple(words) for where, label, words in record["chosen"]}
-        words = [*record["words"], f"output_dir={folder.absolute().parent}"]  # it may have been moved
+        where = str(folder.absolute().parent).replace("\\", "\\\\").replace("'", "\\'")
+        words = [*record["words"], f"output_dir='{where}'", f"study='{folder.absolute().name}'"]  # it may have moved
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{folder / RECORD} cannot be read ({type(error).__name__}: {error}); compare again"
         ) from None
     cells, tasks = plan(study, chosen, words)
-    found, _ = earlier(tasks)
-    return gather(record, cells, {task.key: found.get(task.key, Done(None, "failed", "not run")) for task in tasks})
+    found, unfinished = earlier(tasks)
+    absent = {task.key: Done(None, "failed", "not finished" if task.key in unfinished else "not run") for task in tasks}
+    return gather(record, cells, absent | found)
+
+
+def margin_of(folder: Path) -> float:
+    """The margin of equivalence a study's folder was compared with; the usual one where it has no record.
+
+    Raises:
+        ConfigError: as `read_compared`.
+    """
+    if not (folder / RECORD).exists():
+        return float(Study.model_fields["margin"].default)
+    return study_of(json.loads((folder / RECORD).read_text())["study"], str(folder / RECORD)).margin

@@ -1,12 +1,13 @@
 """Reference rows that need no federation: the majority class, and every client training alone.
 
 Local-only clients start from the federation's initial weights and make as many steps as they would make in it, on
-their own rows; each model is scored on the server's test set. Source: ours.
+their own rows; each model is scored on the server's test set. The worst and the best client of ``local_mean`` are those
+whose own model serves them worst and best. Source: ours.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,17 @@ from fedimb.config.validate import GIVEN
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.data.views import to_tensors
-from fedimb.errors import RunFailed
+from fedimb.errors import RunDiverged
 from fedimb.evaluation.confusion import confusion_of, hits_and_support
+from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import ratio
 from fedimb.models.base import Classifier
 from fedimb.run.local_training import weights_into
-from fedimb.run.parts import build_model, part_maker
+from fedimb.run.parts import augmentation_makers, build_model, part_maker
 from fedimb.seeds import Stream, torch_generator
 from fedimb.training.forward import forward_batched
-from fedimb.training.local import train_locally
+from fedimb.training.local import LocalResult, train_locally
 from fedimb.training.spec import TrainSpec
 from fedimb.training.stacked import Work, train_stacked, why_no_stack, why_not
 
@@ -39,7 +41,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, Any]:
         "steps", "labels"}; and ``train_counts``, ``class_names``, ``minority``.
 
     Raises:
-        RunFailed: training a client ended in weights that are not finite.
+        RunDiverged: training a client ended in weights that are not finite.
     """
     torch.set_num_threads(1)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
@@ -69,13 +71,12 @@ def _local(config: RunConfig, federation: Federation) -> dict[str, Any]:
     holders = [int(k) for k in np.flatnonzero(federation.train_sizes)]
     works = [_work(config, federation, k) for k in holders]
     test_x, test_y = to_tensors(federation.store, federation.test, federation.scaling)
-    matrices, steps = [], 0
-    for trained in _trained(model, works):
-        if not all(torch.isfinite(p).all() for p in trained):
-            raise RunFailed("a client that trains alone reaches weights that are not finite; lower local.lr")
-        weights_into(model, trained)
+    matrices, steps = [], []
+    for result in _trained(model, works):
+        if not all(torch.isfinite(p).all() for p in model.parameters()):
+            raise RunDiverged("a client that trains alone reaches weights that are not finite; lower local.lr")
         matrices.append(confusion_of(test_y, forward_batched(model, test_x)[1]))
-    steps = sum(work.spec.steps for work in works)
+        steps.append(result.steps)
     rows = [_row(matrix, federation) for matrix in matrices]
     best = max(range(len(rows)), key=lambda i: rows[i]["scores"]["macro_recall"])
     names = rows[0]["scores"]
@@ -84,10 +85,14 @@ def _local(config: RunConfig, federation: Federation) -> dict[str, Any]:
         "matrix": None,
         "recall": np.mean([row["recall"] for row in rows], axis=0).tolist(),
     }
-    spread = {"worst_client": min, "best_client": max}
-    mean["scores"] |= {key: pick(row["scores"]["macro_recall"] for row in rows) for key, pick in spread.items()}
-    cost = {"client_seconds": time.perf_counter() - started, "steps": steps, "labels": int(federation.counts.sum())}
-    own = {"labels": len(works[best].y), "steps": works[best].spec.steps, "client": holders[best]}
+    at_home = [_at_clients(matrix, federation.counts[[k]])[0] for matrix, k in zip(matrices, holders, strict=True)]
+    mean["scores"] |= _ends(np.array(at_home))
+    cost = {
+        "client_seconds": time.perf_counter() - started,
+        "steps": sum(steps),
+        "labels": int(federation.counts.sum()),
+    }
+    own = {"labels": len(works[best].y), "steps": steps[best], "client": holders[best]}
     return {"local_mean": mean | cost, "local_best": rows[best] | cost | own}
 
 
@@ -108,27 +113,40 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
         weight_decay=local.weight_decay,
         loss=loss,
         sampler=part_maker("sampler", config.sampler)(),
+        augmentations=tuple(make() for make in augmentation_makers(config, federation.input_shape)),
     )
     return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), data.primary("train"))
 
 
-def _trained(model: Classifier, works: list[Work]) -> list[list[torch.Tensor]]:
-    """Every client's weights, all trained from the model's present ones."""
+def _trained(model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
+    """Train every client from the model's present weights; at each result the model is that client's, buffers too."""
     if why_no_stack(model) is None and all(why_not(work.spec) is None for work in works):
-        return [weights for _, weights in train_stacked(model, works)]
-    initial = [p.detach().clone() for p in model.parameters() if p.requires_grad]
-    found = []
+        for result, weights in train_stacked(model, works):
+            weights_into(model, weights)
+            yield result
+        return
+    initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for work in works:
-        weights_into(model, initial)
-        train_locally(model, work.x, work.y, work.spec, work.generator, work.primary)
-        found.append([p.detach().clone() for p in model.parameters() if p.requires_grad])
-    return found
+        model.load_state_dict(initial)
+        yield train_locally(model, work.x, work.y, work.spec, work.generator, work.primary)
 
 
 def _row(matrix: np.ndarray, federation: Federation, **more: Any) -> dict[str, Any]:
     recall = ratio(*hits_and_support(matrix))
-    own = scores(matrix, federation.minority)
+    own = scores(matrix, federation.minority) | _ends(_at_clients(matrix, federation.counts))
     return {"scores": own, "matrix": matrix.tolist(), "recall": recall.tolist(), **more}
+
+
+def _at_clients(matrix: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """The accuracy to expect at clients that hold ``held`` [K, C], [K]; NaN where it is not defined."""
+    return client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
+
+
+def _ends(at_clients: np.ndarray) -> dict[str, float]:
+    """Worst and best client, as runs report them."""
+    defined = at_clients[~np.isnan(at_clients)]
+    lowest, highest = (float(defined.min()), float(defined.max())) if defined.size else (math.nan, math.nan)
+    return {"worst_client": lowest, "best_client": highest}
 
 
 COMPUTED: dict[str, Callable[[RunConfig, Federation], dict[str, Any]]] = {"majority": _majority, "local": _local}

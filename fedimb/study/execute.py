@@ -1,14 +1,16 @@
 """Do a study's tasks: skip what is there, show progress, send runs to MLflow as they end, remember what failed."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedimb.config.load import from_json
 from fedimb.config.schema import RunConfig
-from fedimb.errors import FedimbError
+from fedimb.errors import FedimbError, RunFailed
 from fedimb.run.progress import ProgressBar
+from fedimb.run.result import RunResult
 from fedimb.study.pool import do_all, log_of
 from fedimb.study.work import Done, Task, earlier
 from fedimb.tracking.mlflow import prepare_store, resolve_uri, sync
@@ -46,12 +48,36 @@ def execute(tasks: Sequence[Task], hands: Hands, title: str) -> dict[str, Done]:
     with ProgressBar(len(tasks), unit="runs") as progress:
         progress.title(title)
         progress.skip(len(tasks) - len(left))
-        for task, ended in do_all(left, unfinished, hands.workers, hands.isolate, hands.logs):
-            done[task.key] = ended
-            if tracked and task.kind == "run" and ended.path is not None:
-                _send(ended.path)
-            progress.skip(1)
-    return done
+        doing = do_all(left, unfinished, hands.workers, hands.isolate, hands.logs)
+        with contextlib.closing(doing):  # interrupted between two results, too, workers end here
+            for task, ended in doing:
+                done[task.key] = ended
+                if tracked and task.kind == "run" and ended.path is not None:
+                    _send(ended.path)
+                progress.skip(1)
+    return _with_folders(tasks, done)
+
+
+def _with_folders(tasks: Sequence[Task], done: dict[str, Done]) -> dict[str, Done]:
+    """What ended without a result says where its run folder is, if it has one: tables show it too."""
+    lost = [task for task in tasks if task.kind == "run" and done[task.key].path is None]
+    if not lost:
+        return done
+    ended, unfinished = earlier(lost)
+    return done | {key: replace(done[key], path=path) for key, path in unfinished.items()} | ended
+
+
+def results_of(configs: Sequence[RunConfig], hands: Hands, title: str) -> list[RunResult]:
+    """Run configurations, for what is worth nothing unless it is whole.
+
+    Raises:
+        RunFailed: one did not finish; which, and why.
+    """
+    tasks = [Task.of("run", config, f"{title}, run {at}") for at, config in enumerate(configs)]
+    done = execute(list({task.key: task for task in tasks}.values()), hands, title)
+    if lost := failures(tasks, done, hands):
+        raise RunFailed(f"{len(lost)} of {len(tasks)} runs did not finish; the first: {lost[0]}")
+    return [RunResult.read(path) for task in tasks if (path := done[task.key].path) is not None]
 
 
 def failures(tasks: Sequence[Task], done: dict[str, Done], hands: Hands) -> list[str]:

@@ -16,8 +16,8 @@ from fedimb.study.plan import Costs
 from fedimb.study.results import Result, StudyResults
 
 _PROBLEM = ("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior.")
-_LABELLED = ("strategy", "aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "calibration", "name")
-_IGNORED = ("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "evaluation")
+_LABELLED = ("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "name")
+_IGNORED = ("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "evaluation.bootstrap")
 _CONTROLS = ("la_post", "uniform+la_post", "fedavg")
 
 
@@ -46,12 +46,15 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
     found: dict[tuple[str, str, int], Result] = {}
     words: dict[str, list[str]] = {}
     for path, config in flat.items():
-        problem = [f"{key}={config.get(key)}" for key in differing if key.startswith(_PROBLEM)]
+        problem = [f"{key}={config[key]}" for key in differing if key in config and key.startswith(_PROBLEM)]
         setting = " ".join(word.rpartition(".")[2] if word.count(".") == 1 else word for word in problem) or "default"
         words.setdefault(setting, problem)
-        extra = " ".join(f"{k}={config.get(k)}" for k in differing if not k.startswith((*_PROBLEM, *_LABELLED)))
-        for result in read_run(path, setting, Costs()):
-            label = f"{result.label} {extra}".strip()
+        extra = [k for k in differing if k in config and not k.startswith(_PROBLEM) and k not in _LABELLED]
+        rows = from_json((path / "config.json").read_text()).calibration
+        for calibration, result in zip(rows, read_run(path, setting, Costs()), strict=True):
+            others = tuple(f"calibration.{name}." for name in rows if name != calibration)
+            own = [f"{k}={config[k]}" for k in extra if not k.startswith(others)]
+            label = " ".join([result.label, *own])
             key = (setting, label, result.seed)
             if key not in found or (found[key].status == "failed" and result.status != "failed"):
                 found[key] = _named(result, label)
@@ -66,8 +69,27 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
 
 
 def _differing(flat: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys that tell configurations apart; an argument counts only among those that name the part it belongs to."""
     keys = dict.fromkeys(key for config in flat for key in config if not key.startswith(_IGNORED))
-    return [key for key in keys if len({config.get(key) for config in flat}) > 1]
+    found = []
+    for key in keys:
+        values: dict[Any, set[Any]] = {}
+        for config in flat:
+            values.setdefault(_owner(key, config), set()).add(config.get(key))
+        if any(len(own) > 1 for owner, own in values.items() if owner is not None):
+            found.append(key)
+    return found
+
+
+def _owner(key: str, config: dict[str, Any]) -> Any:
+    """The part a key is an argument of, as this configuration has it: None where it has another; ``""`` of no part."""
+    kind, _, rest = key.partition(".")
+    if kind in ("strategy", "calibration"):
+        prefix = f"{kind}.{rest.partition('.')[0]}"
+        return prefix if any(k == prefix or k.startswith(f"{prefix}.") for k in config) else None
+    parts = key.split(".")
+    names = [f"{'.'.join(parts[:n])}.name" for n in range(len(parts) - 1, 0, -1)]
+    return next((str(config[name]) for name in names if name in config and name != key), "")
 
 
 def _named(result: Result, label: str) -> Result:

@@ -15,15 +15,16 @@ tune: {grid: {local.lr: [0.1, 0.2, 0.4]}, seeds: 5}
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedimb.errors import ConfigError, nearest
 from fedimb.study.references import REFERENCES
+from fedimb.study.results import COLUMNS
 
 TUNING_SEEDS_FROM = 1000
 """First seed of tuning; no comparison uses these, so what is tuned on is never what is reported."""
@@ -47,9 +48,9 @@ class Row(_Strict):
 class Tuning(_Strict):
     """How rows are tuned: the same number of configurations each, on seeds of their own.
 
-    ``configurations``: how many each row may try; null: the size of ``grid``. One with knobs of its own lists as many.
-    ``on``: settings to tune in, whose choice all settings then share; null: each setting by itself. ``extend``: how
-    often a best value at the end of its range adds one more.
+    ``configurations``: how many each row tries, as a check; null: the size of ``grid``. A row with knobs of its own
+    lists as many. ``on``: settings to tune in, whose choice all settings then share; null: each setting by itself.
+    ``extend``: how often a best value at the end of its range adds one more.
     """
 
     grid: Grid
@@ -57,7 +58,7 @@ class Tuning(_Strict):
     score: str = "macro_recall"
     configurations: int | None = Field(default=None, ge=1)
     extend: int = Field(default=2, ge=0)
-    on: list[str] | None = None
+    on: Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class Costs(_Strict):
@@ -89,7 +90,7 @@ class Study(_Strict):
     def _rows(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {label: row if isinstance(row, Mapping) else {"words": row or ()} for label, row in value.items()}
+        return {label: row if isinstance(row, Mapping | Row) else {"words": row or ()} for label, row in value.items()}
 
     @field_validator("seeds")
     @classmethod
@@ -153,9 +154,9 @@ def _points(grid: Mapping[str, Sequence[Any]]) -> list[tuple[tuple[str, ...], Wo
 
 def _text(value: Any) -> str:
     """A value as a word: lists and mappings in YAML's flow style, which the command line reads."""
-    if isinstance(value, bool) or value is None:
-        return "null" if value is None else str(value).lower()
-    return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).split("\n...")[0].strip()
+    if isinstance(value, str):
+        return value
+    return str(yaml.safe_dump(value, default_flow_style=True, width=2**20)).split("\n...")[0].strip()
 
 
 def read_study(path: Path) -> Study:
@@ -188,9 +189,14 @@ def study_of(tree: Mapping[str, Any], where: str) -> Study:
     if study.control is not None and study.control not in study.labels:
         raise ConfigError(f"{where}: control '{study.control}' is no row.{nearest(study.control, study.labels)}")
     for keys in (study.grid, *(row.tune for row in study.rows.values()), study.tune.grid if study.tune else {}):
-        if empty := [key for key, values in keys.items() if not values]:
-            raise ConfigError(f"{where}: {empty[0]} has no value to try")
+        for key, values in keys.items():
+            if len({_text(value) for value in values}) != len(values) or not values:
+                raise ConfigError(f"{where}: {key} has no value to try, or one twice")
     if study.tune is not None:
+        if study.tune.score not in COLUMNS:
+            raise ConfigError(
+                f"{where}: tune.score: no score '{study.tune.score}'.{nearest(study.tune.score, COLUMNS)}"
+            )
         for setting in study.tune.on or ():
             if setting not in study.setting_words:
                 raise ConfigError(f"{where}: tune.on: no setting '{setting}'.{nearest(setting, study.setting_words)}")
@@ -200,18 +206,17 @@ def study_of(tree: Mapping[str, Any], where: str) -> Study:
 
 def _equal_tuning(study: Study, where: str) -> None:
     """Every row tries the same number of configurations: else the one that may try most wins by luck."""
-    assert study.tune is not None
-    for label, row in study.rows.items():
-        if row.tune and len(points_of(study, row)) != allowed(study):
+    for label, row in study.all_rows.items():
+        if len(points_of(study, row)) != allowed(study):
             raise ConfigError(
-                f"{where}: row '{label}' tries {len(points_of(study, row))} configurations, the others "
-                f"{allowed(study)}; give it as many values in all (its own knobs replace or add to tune.grid), or set "
-                "tune.configurations"
+                f"{where}: row '{label}' tries {len(points_of(study, row))} configurations, each row has "
+                f"{allowed(study)}; give it as many with tune: knobs of its own, which replace or add to tune.grid; "
+                "a knob its words set is not tuned"
             )
 
 
 def allowed(study: Study) -> int:
-    """How many configurations each row may try."""
+    """How many configurations each row tries."""
     assert study.tune is not None
     return study.tune.configurations or len(grid_points(study.tune.grid))
 
@@ -224,9 +229,21 @@ def points_of(study: Study, row: Row) -> list[Words]:
 
 
 def _first(error: ValidationError) -> str:
-    found = error.errors()[0]
-    key = ".".join(str(part) for part in found["loc"] if part != "function-after")
+    """One of pydantic's problems in words: an unknown key before all others, as it often explains them."""
+    found = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    path = [str(part) for part in found["loc"]]
     if found["type"] == "extra_forbidden":
-        valid: Iterable[str] = {1: Study.model_fields}.get(len(found["loc"]), {})
-        return f"no key '{key}' in a study.{nearest(key, valid)}"
-    return f"{key or 'the study'}: {found['msg']}"
+        model = _INNER.get(path[0], Study) if len(path) > 1 else Study
+        return f"no key '{'.'.join(path)}' in a study.{nearest(path[-1], model.model_fields)}"
+    if found["type"] != "value_error" and path[0] in _EXPECTED:
+        return f"{path[0]}: expected {_EXPECTED[path[0]]}"
+    return f"{'.'.join(path) or 'the study'}: {_KINDS.get(found['type'], found['msg'].removeprefix('Value error, '))}"
+
+
+_INNER: dict[str, type[BaseModel]] = {"rows": Row, "tune": Tuning, "costs": Costs}
+_EXPECTED = {"seeds": "a number of seeds, or a list of them", "references": "true, false, or a list of row labels"}
+_KINDS = {
+    "tuple_type": "expected a list of words, as [loss=focal, local.lr=0.1]",
+    "list_type": "expected a list of values, as [0.1, 0.2]",
+    "missing": "is missing",
+}

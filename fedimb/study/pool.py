@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -33,7 +33,7 @@ class _Hand:
 
 def do_all(
     tasks: Sequence[Task], before: dict[str, Path], workers: int, isolate: bool, logs: Path
-) -> Iterator[tuple[Task, Done]]:
+) -> Generator[tuple[Task, Done], None, None]:
     """Do tasks in order, several at once; yields each as it ends.
 
     Args:
@@ -67,7 +67,7 @@ def _engine(task: Task) -> str:
 
 def _in_processes(
     tasks: Sequence[Task], before: dict[str, Path], workers: int, isolate: bool, logs: Path
-) -> Iterator[tuple[Task, Done]]:
+) -> Generator[tuple[Task, Done], None, None]:
     logs.mkdir(parents=True, exist_ok=True)
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)  # torch is imported once, not once a worker
@@ -99,7 +99,7 @@ def _in_processes(
 
 def _hire(context: Any) -> _Hand:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, os.getcwd()), daemon=True)
     process.start()
     theirs.close()
     return _Hand(process, ours)
@@ -131,8 +131,9 @@ def _how_it_ended(code: int | None) -> str:
     return f"its process ended with exit code {code}"
 
 
-def _serve(pipe: Connection) -> None:
+def _serve(pipe: Connection, cwd: str) -> None:
     """A worker's life: tasks in, results out, until the pipe closes. What a task prints goes into its log."""
+    os.chdir(cwd)  # multiprocessing would take where the parent was when it began
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted, ends its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     worker = Worker()
@@ -142,7 +143,9 @@ def _serve(pipe: Connection) -> None:
             with open(log, "a", buffering=1) as file:
                 _redirect(file.fileno())
                 done = worker.do(task, before)
-            if not done.error:
+            if done.error:
+                print(f"{task.what}: {done.error}", flush=True)
+            else:
                 log.unlink(missing_ok=True)
             pipe.send(done)
     worker.close()

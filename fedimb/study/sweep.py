@@ -61,12 +61,15 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
     """A sweep's configurations and their tasks.
 
     Raises:
-        ConfigError: a combination that cannot be run; it is named.
+        ConfigError: a combination that cannot be run, or that is the same run as another; it is named.
     """
     fixed = [] if any(w.startswith("study=") for w in words) else [f"study={name_of(words)}"]
     if not any(w.startswith(("engine=", "engine.")) for w in words):
         fixed.append("engine=inline")  # each worker process does whole runs
+    keys = [word.partition("=")[0] for word in words]
     varied = {word.partition("=")[0] for word in words if len(_split(word)[1]) > 1}
+    if twice := [key for key in keys if key in varied and keys.count(key) > 1]:
+        raise ConfigError(f"'{twice[0]}' is given twice; give all its values in one word: {twice[0]}=a,b")
     configs: list[RunConfig] = []
     tasks: dict[str, Task] = {}
     for combination in expand(words):
@@ -76,7 +79,11 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
         except ConfigError as error:
             raise ConfigError(f"{shown}: {error}" if shown else str(error)) from None
         task = Task.of("run", config, shown or "the only run")
-        if task.key not in tasks:
-            configs.append(config)
-            tasks[task.key] = task
+        if task.key in tasks:
+            raise ConfigError(
+                f"'{shown}' and '{tasks[task.key].what}' are the same run: engine, tracking, study and names do not "
+                "change its numbers, nor does 1.0 for 1; leave one out"
+            )
+        configs.append(config)
+        tasks[task.key] = task
     return configs, list(tasks.values())

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedimb.study.cells import Cell, plan
+from fedimb.errors import ConfigError
+from fedimb.study.cells import Cell, first_config, plan
 from fedimb.study.collect import read_cells
 from fedimb.study.plan import TUNING_SEEDS_FROM, Study, Words, allowed, points_of
 from fedimb.study.results import LOWER_IS_BETTER
@@ -22,18 +23,29 @@ Execute = Callable[[Sequence[Task]], Mapping[str, Done]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration of one row: its scores on the tuning seeds, diverged ones as the worst there is."""
+    """One configuration of one row: its scores on the tuning seeds, diverged ones as the worst there is.
+
+    ``lower_is_better``: of the score; the bad quartile is then the upper one.
+    """
 
     scope: str
     label: str
     words: Words
     scores: tuple[float, ...]
     lost: int
+    lower_is_better: bool = False
 
     @property
     def quartile(self) -> float:
-        """Lower quartile of the scores."""
-        return float(np.quantile(self.scores, 0.25))
+        """The quartile on the bad side of the scores: lower, or upper where lower is better."""
+        return -self.worth if self.lower_is_better else self.worth
+
+    @property
+    def worth(self) -> float:
+        """What configurations are chosen by: higher is better."""
+        signed = -np.asarray(self.scores) if self.lower_is_better else np.asarray(self.scores)
+        # between two numbers one of which is infinite there is nothing to interpolate
+        return float(np.quantile(signed, 0.25, method="linear" if np.isfinite(signed).all() else "lower"))
 
 
 @dataclass
@@ -73,13 +85,13 @@ def tune(study: Study, more: Sequence[str], execute: Execute) -> Tuned:
     scopes = [setting for setting in study.setting_words if study.tune.on is None or setting in study.tune.on]
     points = {label: points_of(study, row) for label, row in study.all_rows.items()}
     rounds: list[dict[tuple[str, str], Words]] = [
-        {(setting, label): points[label][i % len(points[label])] for setting in scopes for label in points}
-        for i in range(allowed(study))
+        {(setting, label): own[i] for setting in scopes for label, own in points.items()} for i in range(allowed(study))
     ]
     while rounds:
         _try(study, rounds, scopes, more, execute, tuned)
-        _choose(study, tuned)
-        further = _beyond(study, tuned) if spent < study.tune.extend else {}
+        _choose(tuned)
+        further = _beyond(tuned)
+        further = _valid(study, further, scopes, more) if spent < study.tune.extend else {}
         spent += 1
         every = further.get("*", {})
         rounds = [
@@ -122,26 +134,51 @@ def _try(
     for (cell, words), result in zip(cells, results, strict=True):
         score = result.score(study.tune.score)
         lost = result.status != "finished" or not np.isfinite(score)
-        worst = -np.inf if study.tune.score not in LOWER_IS_BETTER else np.inf
         key = ("*" if shared else cell.setting, cell.label, words)
-        gathered.setdefault(key, []).append((worst if lost else score, lost))
+        gathered.setdefault(key, []).append((_worst(study.tune.score) if lost else score, lost))
+    lower = study.tune.score in LOWER_IS_BETTER
     for (scope, label, words), found_scores in gathered.items():
-        values = tuple(0.0 if np.isneginf(v) else v for v, _ in found_scores)
-        tuned.trials.append(Trial(scope, label, words, values, sum(lost for _, lost in found_scores)))
+        values = tuple(score for score, _ in found_scores)
+        tuned.trials.append(Trial(scope, label, words, values, sum(lost for _, lost in found_scores), lower))
 
 
-def _choose(study: Study, tuned: Tuned) -> None:
-    """The best lower quartile of each row; of equals the one tried first."""
-    assert study.tune is not None
-    sign = -1.0 if study.tune.score in LOWER_IS_BETTER else 1.0
+def _worst(score: str) -> float:
+    """What a run without a score counts as."""
+    if score in LOWER_IS_BETTER:
+        return np.inf
+    return -1.0 if score == "mcc" else 0.0
+
+
+def _choose(tuned: Tuned) -> None:
+    """The best bad quartile of each row; of equals the one tried first."""
     tuned.best.clear()
     for trial in tuned.trials:
         key = (trial.scope, trial.label)
-        if key not in tuned.best or sign * trial.quartile > sign * tuned.best[key].quartile:
+        if key not in tuned.best or trial.worth > tuned.best[key].worth:
             tuned.best[key] = trial
 
 
-def _beyond(study: Study, tuned: Tuned) -> dict[str, dict[str, Words]]:
+def _valid(
+    study: Study, further: Mapping[str, Mapping[str, Words]], scopes: Sequence[str], more: Sequence[str]
+) -> dict[str, dict[str, Words]]:
+    """Those of the next values that can be run: a momentum of 1.2 ends its range, not the study."""
+
+    def runs(scope: str, label: str, words: Words) -> bool:
+        own = (*study.all_rows[label].words, *words)
+        try:
+            for setting in scopes if scope == "*" else [scope]:
+                first_config(study, setting, own, more)
+        except ConfigError:
+            return False
+        return True
+
+    return {
+        scope: {label: words for label, words in rows.items() if runs(scope, label, words)}
+        for scope, rows in further.items()
+    }
+
+
+def _beyond(tuned: Tuned) -> dict[str, dict[str, Words]]:
     """The next value of every key whose best value is the last one tried, by scope and label; notes the edges."""
     further: dict[str, dict[str, Words]] = {}
     tuned.edges.clear()
@@ -175,7 +212,7 @@ def _pairs(words: Words) -> list[tuple[str, float]]:
 
 
 def write_trials(tuned: Tuned, path: Path) -> Path:
-    """One line per configuration tried: scope, label, words, lower quartile, mean, runs lost, chosen, edge, scores."""
+    """One line per configuration tried: scope, label, words, bad quartile, mean, runs lost, chosen, edge, scores."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["setting", "label", "words", "lower_quartile", "mean", "lost", "chosen", "edge", "scores"])
