@@ -5,13 +5,11 @@
 Ten rounds and one seed are far from convergence: they show that the path works and what it costs.
 """
 
-from fedimb.cli.demo import write_csv
-from fedimb.cli.panel import table_rows
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
-from fedimb.report.experiment import arguments, parser_of, publish
 from fedimb.report.table import comparison_table
-from fedimb.run.batch import run_all
+from fedimb.study.experiments import arguments, parser_of, publish, run_to_csv
+from fedimb.study.tables import run_row
 
 BASE = [
     "data=cifar10",
@@ -37,9 +35,8 @@ def main() -> None:
     args = arguments(parser)
     words = [*BASE, "study=cifar10", f"output_dir={args.output}", *args.overrides]
     configs = [validate(compose([*words, *trunk])) for trunk in TRUNKS]
-    rows = [row for result in run_all(configs) for row in table_rows(result)]
-    write_csv(rows, args.to / "comparison.csv")
-    publish(comparison_table(rows), args.to)
+    results = run_to_csv(configs, args.to / "comparison.csv")
+    publish(comparison_table([run_row(result) for result in results]), args.to)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,7 @@ from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.evaluation.intervals import t_interval
 from fedimb.evaluation.metrics import scores
-from fedimb.report.experiment import arguments, parser_of, publish
-from fedimb.run.batch import run_all
+from fedimb.study.experiments import arguments, parser_of, publish, run_whole
 
 TRUNKS = (
     ("calibration=[none,la_post]",),
@@ -58,7 +57,7 @@ def run(task: str, repeats: int, output: Path, to: Path) -> list[str]:
     pooled: dict[tuple[str, int], np.ndarray] = {}
     minority: tuple[int, ...] = ()
     configs = plan(task, repeats, output)
-    for config, result in zip(configs, run_all(configs), strict=True):
+    for config, result in zip(configs, run_whole(configs), strict=True):
         minority = result.minority
         for row in result.rows:
             key = (row.label, int(config.data["test"]["repeat"]))

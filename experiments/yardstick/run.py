@@ -12,14 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedimb.cli.demo import write_csv
-from fedimb.cli.panel import table_rows
 from fedimb.config.compose import compose
 from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.evaluation.intervals import t_interval
-from fedimb.report.experiment import arguments, parser_of, publish
-from fedimb.run.batch import run_all
+from fedimb.study.experiments import arguments, parser_of, publish, run_to_csv
 
 BASE = ["data=digits", "model=mlp", "engine=inline", "tracking=none", "evaluation.every=1", "evaluation.bootstrap=0"]
 CE = ("calibration=[none,la_post]",)
@@ -114,7 +111,7 @@ def main() -> None:
     args = arguments(parser)
     plans = {setting: plan(setting, args.seeds, args.output) for setting in args.settings or TRUNKS}
     for setting, configs in plans.items():
-        write_csv([row for result in run_all(configs) for row in table_rows(result)], args.to / f"{setting}.csv")
+        run_to_csv(configs, args.to / f"{setting}.csv")
     publish(table(read(args.to)), args.to)
 
 

@@ -60,20 +60,25 @@ def _scale(words: list[str], workers: int) -> dict[str, Any]:
 
 
 def _sweep(words: list[str], workers: int) -> dict[str, Any]:
-    """Two runs of one batch, the second with another loss; the workers' process ids are looked up after each."""
+    """Two runs of one worker, the second with another loss; the actors' process ids are looked up after each."""
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.errors import RunFailed
-    from fedimb.run.batch import run_batch
     from fedimb.run.folder import RunFolder
+    from fedimb.study.work import Task, Worker
 
     folders: list[str] = []
     workers_of: list[list[int]] = []
-    for result in run_batch([validate(compose([*words, loss])) for loss in ("loss=ce", "loss=balanced_softmax")]):
-        if isinstance(result, RunFailed):
-            raise result
-        folders.append(str(result.folder))
-        workers_of.append(_actors(RunFolder(result.folder).read_json("processes.json", {}).get("temp_dir")))
+    worker = Worker()
+    try:
+        for loss in ("loss=ce", "loss=balanced_softmax"):
+            done = worker.do(Task.of("run", validate(compose([*words, loss])), loss), None)
+            if done.path is None:
+                raise RunFailed(done.error)
+            folders.append(str(done.path))
+            workers_of.append(_actors(RunFolder(done.path).read_json("processes.json", {}).get("temp_dir")))
+    finally:
+        worker.close()
     return {"folders": folders, "same_workers": float(bool(workers_of[0]) and workers_of[0] == workers_of[1])}
 
 

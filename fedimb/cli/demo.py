@@ -1,81 +1,57 @@
-"""``fedimb demo``: the main job, small. Seven rows on long-tailed digits, three seeds, one table."""
+"""``fedimb demo``: the main job, small. Free baselines and three strategies on long-tailed digits, one table."""
 
-import csv
 import sys
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
-from fedimb.cli.panel import table_rows
-from fedimb.config.compose import compose
-from fedimb.config.schema import RunConfig
-from fedimb.config.validate import validate
-from fedimb.errors import ConfigError, RunFailed
-from fedimb.evaluation.metrics import SCORES
-from fedimb.report.groups import RunRow
+from fedimb.cli.study import charts, default_hands, report_failures
+from fedimb.errors import ConfigError
 from fedimb.report.plots import comparison_figure
-from fedimb.report.table import comparison_table
-from fedimb.run.batch import run_batch
-from fedimb.tracking.mlflow import charts_link, resolve_uri
+from fedimb.study.cells import plan
+from fedimb.study.compare import compare, study_folder
+from fedimb.study.plan import Row, Study
+from fedimb.study.tables import run_rows, study_table
 
-TRUNKS: tuple[tuple[str, ...], ...] = (
-    ("calibration=[none,la_post,tau]",),
-    ("aggregator=fedprox", "calibration=[none,la_post,tau]"),
-    ("loss=balanced_softmax",),
-)
-"""Trained models of the demo; the calibrations of one trunk are scored on the same checkpoints."""
-
-
-def configs(overrides: list[str], seeds: int, study: str) -> list[RunConfig]:
-    """Every run of the demo, all checked before the first one starts."""
-    return [
-        validate(compose([f"study={study}", *trunk, *overrides, f"seed={seed}"]))
-        for trunk in TRUNKS
-        for seed in range(seeds)
-    ]
+ROWS = {
+    "fedprox": ("aggregator=fedprox",),
+    "fedprox+la_post": ("aggregator=fedprox", "calibration=la_post"),
+    "fedprox+tau": ("aggregator=fedprox", "calibration=tau"),
+    "balanced_softmax": ("loss=balanced_softmax",),
+}
+REFERENCES = ["majority", "local_mean", "fedavg", "la_post", "tau"]
 
 
-def write_csv(rows: list[RunRow], path: Path) -> Path:
-    """One line per row and seed: label, seed, every headline score, bytes up and down together, seconds."""
-    scores = sorted((n for n in SCORES if n != "defined_classes"), key=lambda n: n == "accuracy")
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["label", "seed", *scores, "bytes", "seconds"])
-        for row in rows:
-            values = [f"{row['metrics'][name]:.6f}" for name in scores]
-            writer.writerow([row["label"], row["seed"], *values, row["bytes"], f"{row['seconds']:.2f}"])
-    return path
+def study_of(seeds: int, name: str) -> Study:
+    """The demo as a study.
 
-
-def demo(overrides: list[str], seeds: int) -> int:
-    """Run the demo and print its table. Returns the exit code: 1 when a run failed (the table says which)."""
+    Raises:
+        ConfigError: no seed.
+    """
     if seeds < 1:
         raise ConfigError(f"--seeds must be at least 1; got {seeds}")
-    study = time.strftime("demo-%Y%m%d-%H%M%S")
-    runs = configs(overrides, seeds, study)
-    first = runs[0]
-    print(
-        f"10-class digits, imbalance {first.data['imbalance_factor']}, {first.clients.count} clients "
-        f"({first.partition['name']}), {first.rounds} rounds, {seeds} seeds: {len(runs)} runs",
-        file=sys.stderr,
-    )
-    rows: list[RunRow] = []
-    failed = 0
-    for result in run_batch(runs):
-        if isinstance(result, RunFailed):
-            failed += 1
-            print(f"fedimb: {result}", file=sys.stderr)
-        else:
-            rows += table_rows(result)
-    if not rows:
-        return 1
-    print(comparison_table(rows))
-    last = first.evaluation.last_k
-    print(f"\nscores: mean of the last {last} rounds on the test set; +-: 95 % t interval over {seeds} seeds")
-    folder = Path(first.output_dir) / study
+    rows = {label: Row(words=words) for label, words in ROWS.items()}
+    return Study(name=name, about="fedimb demo", rows=rows, references=REFERENCES, seeds=seeds)
+
+
+def demo(overrides: Sequence[str], seeds: int) -> int:
+    """Run the demo and print its table. Returns the exit code: 1 when a run failed (the table says which)."""
+    study = study_of(seeds, time.strftime("demo-%Y%m%d-%H%M%S"))
+    _, tasks = plan(study, None, overrides)
+    runs = sum(task.kind == "run" for task in tasks)
+    print(f"{len(study.labels)} rows, {seeds} seeds: {runs} runs, several at a time", file=sys.stderr)
+    done = compare(study, overrides, default_hands(study_folder(tasks)), " ".join(["fedimb demo", *overrides]))
+    rows, folder = run_rows(done.results), done.folder
+    if all(row["status"] != "finished" for row in rows):
+        return report_failures(done.failures)
+    from fedimb.report.html.page import page
+    from fedimb.study.statistics import statistics
+
+    (folder / "report.html").write_text(page(done.results, statistics(done.results)))
+    print(study_table(done.results))
+    print(f"\nscores: mean of the last rounds on the test set; +-: 95 % t interval over {seeds} seeds")
     print(f"picture: {comparison_figure(rows, folder / 'comparison.png')}")
-    print(f"numbers: {write_csv(rows, folder / 'comparison.csv')}")
-    if first.tracking["name"] == "mlflow":
-        uri = resolve_uri(first.tracking.get("uri"), Path(first.output_dir))
-        command, url = charts_link(uri, first.tracking.get("experiment") or study)
-        print(f"charts:  {command}\n         {url}")
-    return 1 if failed else 0
+    print(f"numbers: {folder / 'rows.csv'}")
+    print(f"report:  {folder / 'report.html'}")
+    if found := charts(done.results):
+        print(f"charts:  {found[0]}\n         {found[1]}")
+    return report_failures(done.failures)

@@ -1,6 +1,5 @@
 """A finished run as text: the report's panel for each of its rows, and where things are."""
 
-from fedimb.report.groups import RunRow
 from fedimb.report.table import result_panel
 from fedimb.run.result import RunResult
 
@@ -27,18 +26,3 @@ def panels(result: RunResult) -> str:
     ]
     where = f"run folder  {result.folder}\nmodel       fedimb.load_model({str(result.folder)!r})"
     return "\n\n".join([*parts, where])
-
-
-def table_rows(result: RunResult) -> list[RunRow]:
-    """A run's rows as `fedimb.report.table.comparison_table` takes them."""
-    return [
-        {
-            "label": row.label,
-            "seed": result.seed,
-            "metrics": row.metrics,
-            "bytes": result.up_bytes + result.down_bytes,
-            "seconds": result.seconds,
-            "status": "finished",
-        }
-        for row in result.rows
-    ]

@@ -28,11 +28,20 @@ def hands(args: argparse.Namespace, folder: Path) -> Hands:
     Raises:
         ConfigError: ``--workers`` below 0.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = cores if args.workers is None else args.workers
+    workers = cores() if args.workers is None else args.workers
     if workers < 0:
         raise ConfigError(f"--workers {workers}: give 1 or more, or 0 to run everything in this process")
     return Hands(workers, args.isolate, folder / "logs")
+
+
+def default_hands(folder: Path) -> Hands:
+    """One run per core."""
+    return Hands(cores(), False, folder / "logs")
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def command_line(verb: str, words: Sequence[str]) -> str:
@@ -60,9 +69,13 @@ def conclude(results: StudyResults, folder: Path, failures: Sequence[str], repor
             (folder / "report.html").write_text(page(results, found))
             written.append(folder / "report.html")
     print("\n" + "\n".join(f"wrote    {path}" for path in written))
-    charts = _charts(results)
-    if charts:
-        print(f"charts   {charts[0]}\n         {charts[1]}")
+    if found_charts := charts(results):
+        print(f"charts   {found_charts[0]}\n         {found_charts[1]}")
+    return report_failures(failures)
+
+
+def report_failures(failures: Sequence[str]) -> int:
+    """Say on standard error which runs did not finish. Returns the exit code: 1 when one failed."""
     if failures:
         print(f"\n{len(failures)} runs did not finish:", file=sys.stderr)
         print("\n".join(f"  {line}" for line in failures[:20]), file=sys.stderr)
@@ -71,7 +84,7 @@ def conclude(results: StudyResults, folder: Path, failures: Sequence[str], repor
     return 1 if any(line.startswith("failed") for line in failures) else 0
 
 
-def _charts(results: StudyResults) -> tuple[str, str] | None:
+def charts(results: StudyResults) -> tuple[str, str] | None:
     """How to open the study's charts in MLflow, where its runs are tracked there."""
     from fedimb.config.load import from_json
     from fedimb.study.execute import store_of

@@ -11,13 +11,20 @@ def study_table(study: StudyResults, stream: TextIO | None = None) -> str:
     """`comparison_table` of every setting, under its name where there are several."""
     parts = []
     for setting in study.settings:
-        rows = [_row(r) for label in study.labels for r in study.of(setting, label)]
+        rows = run_rows(study, setting)
         heading = f"{setting}\n" if len(study.settings) > 1 else ""
         parts.append(heading + comparison_table(rows, stream))
     return "\n\n".join(parts)
 
 
-def _row(result: Result) -> RunRow:
+def run_rows(study: StudyResults, setting: str | None = None) -> list[RunRow]:
+    """A setting's results (the first one's by default) as the tables and pictures of runs take them."""
+    setting = next(iter(study.settings)) if setting is None else setting
+    return [run_row(r) for label in study.labels for r in study.of(setting, label)]
+
+
+def run_row(result: Result) -> RunRow:
+    """A result as the tables and pictures of runs take it; its seconds are the clients'."""
     return {
         "label": result.label,
         "seed": result.seed,

@@ -5,7 +5,6 @@ relative address means another database in another folder, a file that cannot be
 """
 
 import hashlib
-import json
 import logging
 import os
 import shlex
@@ -17,25 +16,11 @@ from urllib.parse import urlsplit, urlunsplit
 
 from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.tracking.lock import locked
+from fedimb.tracking.view import EXPERIMENT_TAGS, VIEW
 
 SQLITE = "sqlite:///"
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
-VIEW = "fedimb"
 PORT = 5000
-
-# Groups runs by row label when the charts open with viewStateShareKey=fedimb: mean curve and band over seeds.
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",
-    f"mlflow.sharedViewState.{VIEW}": json.dumps(
-        {
-            "groupBy": {
-                "aggregateFunction": "average",
-                "groupByKeys": [{"mode": "tag", "groupByData": "fedimb.strategy"}],
-            }
-        },
-        separators=(",", ":"),
-    ),
-}
 
 # A dead server must cost a training run seconds. MLflow's own defaults are 7 retries of 120 s.
 _TRAINING_TIMEOUT_S = 5

@@ -1,26 +1,30 @@
-"""The demo's rows, small and inline: every row there, one MLflow run per row and seed, a link that groups them."""
+"""The demo's rows, small: every row there, one MLflow run per row and seed, a link that groups them."""
 
 from mlflow.tracking import MlflowClient
 
 from fedimb.cli import main
-from fedimb.cli.demo import configs
+from fedimb.cli.demo import study_of
+from fedimb.config.load import from_json
+from fedimb.study.cells import plan
 
-QUICK = ["engine=inline", "rounds=2", "local.epochs=1", "clients.count=3", "data.n_max=60", "evaluation.bootstrap=0"]
+QUICK = ["rounds=2", "local.epochs=1", "clients.count=3", "data.n_max=60", "evaluation.bootstrap=0"]
+ROWS = ("majority", "local_mean", "fedavg", "la_post", "tau", "fedprox", "fedprox+la_post", "fedprox+tau")
 
 
 def test_the_rows_asked_for():
-    runs = configs([], 3, "demo")
+    cells, tasks = plan(study_of(3, "demo"))
+    runs = [from_json(task.config) for task in tasks if task.kind == "run"]
     assert len(runs) == 9
     assert {run.seed for run in runs} == {0, 1, 2}
     assert all(run.rounds == 40 and run.clients.count == 10 and run.data["imbalance_factor"] == 50 for run in runs)
-    assert {run.engine["name"] for run in runs} == {"ray"}
+    assert len(cells) == 3 * (len(ROWS) + 1)
 
 
 def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["demo", "--seeds", "2", *QUICK]) == 0
     text = capsys.readouterr().out
-    for row in ("fedavg", "la_post", "tau", "fedprox", "fedprox+la_post", "fedprox+tau", "balanced_softmax"):
+    for row in (*ROWS, "balanced_softmax"):
         assert f"\n{row} " in text
     assert "macro" in text
     assert "min-class" in text
@@ -37,8 +41,10 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     assert all(r.info.status == "FINISHED" for r in runs)
     (picture,) = (tmp_path / "runs").glob("demo-*/comparison.png")
     assert 0 < picture.stat().st_size < 200_000
-    (numbers,) = (tmp_path / "runs").glob("demo-*/comparison.csv")
+    (page,) = (tmp_path / "runs").glob("demo-*/report.html")
+    assert "balanced_softmax" in page.read_text()
+    (numbers,) = (tmp_path / "runs").glob("demo-*/rows.csv")
     lines = numbers.read_text().splitlines()
-    assert lines[0].startswith("label,seed,")
-    assert len(lines) == 15
-    assert all(0 <= float(line.split(",")[2]) <= 1 for line in lines[1:])
+    assert lines[0].startswith("setting,label,seed,status,minority_recall,macro_recall,")
+    assert len(lines) == 1 + 2 * (len(ROWS) + 1)
+    assert all(0 <= float(line.split(",")[4]) <= 1 for line in lines[1:])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.tracking.names import safe_name
 from fedimb.tracking.store import charts_link, connect, prepare_store, resolve_uri, shown
+from fedimb.tracking.view import EXPERIMENT_TAGS
 
 
 @pytest.mark.slow
@@ -36,10 +37,10 @@ def test_the_experiment_groups_its_charts_by_strategy(uri, tmp_path):
     experiment = connect(uri).get_experiment(first)
     assert experiment.artifact_location == (tmp_path / "a b").as_uri()
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-    assert experiment.tags["mlflow.sharedViewState.fedimb"] == (
-        '{"groupBy":{"aggregateFunction":"average","groupByKeys":[{"mode":"tag","groupByData":"fedimb.strategy"}]}}'
-    )
-    assert json.loads(experiment.tags["mlflow.sharedViewState.fedimb"])
+    assert json.loads(experiment.tags["mlflow.sharedViewState.fedimb"])["groupBy"] == {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": "fedimb.strategy"}],
+    }
     command, url = charts_link(uri, "study")
     assert command.endswith(f"mlflow ui --backend-store-uri {uri} --port 5000")
     assert url == (
@@ -105,3 +106,13 @@ def test_good_names_stay_and_changed_names_stay_apart():
     for name in ("test/recall/03", "comm/up_bytes", "a.b c:d-e", "test/recall/früh"):
         assert safe_name(name) == name
     assert len({safe_name(name) for name in ("a(b", "a[b", "a_b", "a/../b", "a//b", "x" * 251, "x" * 252)}) == 7
+
+
+def test_the_shared_view_opens_rare_classes_first_and_every_chart_has_its_section():
+    state = json.loads(EXPERIMENT_TAGS["mlflow.sharedViewState.fedimb"])
+    charts, sections = state["compareRunCharts"], [s["uuid"] for s in state["compareRunSections"]]
+    assert charts[0]["metricKey"] == "test/minority_recall"
+    assert state["compareRunSections"][0]["name"] == "test"
+    assert {chart["metricSectionId"] for chart in charts} <= set(sections)
+    assert len({chart["uuid"] for chart in charts}) == len(charts)
+    assert len(EXPERIMENT_TAGS["mlflow.sharedViewState.fedimb"]) < 5000  # what older servers keep of a tag

@@ -1,8 +1,18 @@
-"""What the scripts in ``experiments/`` share: where runs and tables go, and the table itself."""
+"""What the scripts in ``experiments/`` share: where runs and tables go, running them, and the tables themselves."""
 
 import argparse
 import logging
+import os
+from collections.abc import Sequence
 from pathlib import Path
+
+from fedimb.config.schema import RunConfig
+from fedimb.run.result import RunResult
+from fedimb.study.collect import read_run
+from fedimb.study.execute import Hands, results_of
+from fedimb.study.plan import Costs
+from fedimb.study.results import Result, write_csv
+from fedimb.study.work import folder_of
 
 
 def parser_of(script: str | Path, about: str | None) -> argparse.ArgumentParser:
@@ -25,6 +35,19 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args.to.mkdir(parents=True, exist_ok=True)
     return args
+
+
+def run_whole(configs: Sequence[RunConfig]) -> list[RunResult]:
+    """Every run, one per core at a time; raises RunFailed unless all finish."""
+    folder = folder_of(configs[0])
+    return results_of(configs, Hands(os.cpu_count() or 1, False, folder / "logs"), folder.name)
+
+
+def run_to_csv(configs: Sequence[RunConfig], path: Path) -> list[Result]:
+    """`run_whole`, and a line per row and seed in a CSV named after the setting."""
+    results = [row for run in run_whole(configs) for row in read_run(run.folder, path.stem, Costs())]
+    write_csv(results, path)
+    return results
 
 
 def publish(text: str, to: Path) -> None:

@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from fedimb.report.experiment import arguments, parser_of, publish
+from fedimb.study.experiments import arguments, parser_of, publish
 
 
 def test_runs_and_tables_have_a_place_that_the_command_line_can_change(tmp_path, monkeypatch):
