@@ -92,6 +92,11 @@ class Study(_Strict):
             return value
         return {label: row if isinstance(row, Mapping | Row) else {"words": row or ()} for label, row in value.items()}
 
+    @field_validator("tune", mode="before")
+    @classmethod
+    def _tune(cls, value: Any) -> Any:  # to YAML 1.1 the key ``on`` is true
+        return {"on" if k is True else k: v for k, v in value.items()} if isinstance(value, Mapping) else value
+
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: int | list[int]) -> int | list[int]:
@@ -110,9 +115,7 @@ class Study(_Strict):
     @property
     def reference_labels(self) -> list[str]:
         """Labels of the reference rows shown."""
-        if isinstance(self.references, bool):
-            return list(REFERENCES) if self.references else []
-        return list(self.references)
+        return list(self.references or ()) if self.references is not True else list(REFERENCES)
 
     @property
     def setting_words(self) -> dict[str, Words]:
@@ -160,11 +163,7 @@ def _text(value: Any) -> str:
 
 
 def read_study(path: Path) -> Study:
-    """A study's YAML file.
-
-    Raises:
-        ConfigError: no such file, no YAML, an unknown key or label (the nearest is named), a wrong type.
-    """
+    """A study's YAML file. Raises ConfigError: none, no YAML, an unknown key or label (and the nearest), wrong types."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,0 +1,190 @@
+"""A study's file: what it says, and one line for what it says wrongly."""
+
+import pytest
+
+from fedimb.errors import ConfigError
+from fedimb.study.plan import TUNING_SEEDS_FROM, Row, allowed, grid_points, points_of, read_study, study_of
+from fedimb.study.references import REFERENCES, without_partition
+
+
+def written(tmp_path, text):
+    path = tmp_path / "baselines.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_an_empty_study_is_the_reference_rows_of_three_seeds(tmp_path):
+    study = read_study(written(tmp_path, "about: nothing of its own\n"))
+    assert study.name == "baselines"
+    assert study.labels == list(REFERENCES)
+    assert study.seed_list == [0, 1, 2]
+    assert study.setting_words == {"default": ()}
+
+
+def test_the_reference_rows_are_those_every_comparison_owes():
+    runs = {label: set(row.words) for label, row in REFERENCES.items() if row.computed is None}
+    assert {label for label, row in REFERENCES.items() if row.computed} == {"majority", "local_mean", "local_best"}
+    assert runs["fedavg"] == set()
+    assert runs["la_post"] == {"calibration=la_post"}
+    assert runs["tau"] == {"calibration=tau"}
+    assert runs["uniform"] == {"aggregation_weight=uniform"}
+    assert runs["uniform+la_post"] == {"aggregation_weight=uniform", "calibration=la_post"}
+    assert {"clients.count=1", "partition=iid"} <= runs["pooled"]
+    assert runs["pooled+balanced_softmax"] == runs["pooled"] | {"loss=balanced_softmax"}
+    assert set(runs) == {"pooled", "pooled+balanced_softmax", "fedavg", "la_post", "uniform", "uniform+la_post", "tau"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sedes: 3", "no key 'sedes' in a study. Did you mean 'seeds'?"),
+        ("rows: {a: {wrods: [loss=focal]}}", "no key 'rows.a.wrods' in a study. Did you mean 'words'?"),
+        ("tune: {gird: {local.lr: [1, 2]}}", "no key 'tune.gird' in a study. Did you mean 'grid'?"),
+        ("costs: {matrx: uniform}", "no key 'costs.matrx' in a study. Did you mean 'matrix'?"),
+        ("tune: {seeds: 3}", "tune.grid: is missing"),
+        ("references: [fedav]", "no reference row 'fedav'. Did you mean 'fedavg'?"),
+        ("references: nearly", "references: expected true, false, or a list of row labels"),
+        ("references: false", "the study has no rows; give rows, or references"),
+        ("seeds: many", "seeds: expected a number of seeds, or a list of them"),
+        ("seeds: 0", "seeds: give a number of at least 1"),
+        ("seeds: []", "seeds: give a number of at least 1"),
+        ("seeds: [1, 1]", "a list of different seeds"),
+        ("seeds: [-1]", "seeds of at least 0"),
+        ("seeds: [3, 1000]", "seeds from 1000 on are for tuning"),
+        ("seeds: 1001", "seeds from 1000 on are for tuning"),
+        ("base: data=digits", "base: expected a list of words"),
+        ("rows: {a: loss=focal}", "rows.a.words: expected a list of words"),
+        ("grid: {local.lr: 3}", "grid.local.lr: expected a list of values"),
+        ("grid: {local.lr: []}", "local.lr has no value to try"),
+        ("grid: {local.lr: [0.1, 0.1]}", "local.lr has no value to try, or one twice"),
+        ("rows: {a: {tune: {local.lr: []}}}", "local.lr has no value to try"),
+        ("tune: {grid: {local.lr: []}}", "local.lr has no value to try"),
+        ("control: la_pots", "control 'la_pots' is no row. Did you mean 'la_post'?"),
+        ("tune: {grid: {local.lr: [1]}, on: [alpha]}", "no setting 'alpha'"),
+        ("tune: {grid: {local.lr: [1]}, on: []}", "tune.on: List should have at least 1 item"),
+        ("tune: {grid: {local.lr: [1]}, score: macro_recal}", "Did you mean 'macro_recall'?"),
+        ("margin: 0", "margin: Input should be greater than 0"),
+        ("name: a/b", "name: String should match"),
+        ("- a\n- b", "is no study: it holds no mapping"),
+        ("", "is no study: it holds no mapping"),
+        ("rows: {a: [calibration=[none]]}", "cannot be read: while parsing a flow sequence"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_the_file(tmp_path, text, message):
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as error:
+        read_study(path)
+    assert message in str(error.value)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_bytes_that_are_no_text(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml does not exist"):
+        read_study(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"bytes\.yaml cannot be read"):
+        read_study(tmp_path / "bytes.yaml")
+
+
+def test_the_last_seed_before_tuning_is_allowed():
+    assert study_of({"name": "s", "seeds": [TUNING_SEEDS_FROM - 1]}, "s").seed_list == [999]
+
+
+def test_settings_are_crossed_with_the_grid():
+    tree = {
+        "name": "s",
+        "settings": {"few": ["clients.count=5"], "many": ["clients.count=50"]},
+        "grid": {"partition.alpha": [0.5, 0.1], "data.imbalance_factor": [20]},
+    }
+    assert study_of(tree, "s").setting_words == {
+        f"{name} alpha={alpha} imbalance_factor=20": (
+            f"clients.count={count}",
+            f"partition.alpha={alpha}",
+            "data.imbalance_factor=20",
+        )
+        for name, count in (("few", 5), ("many", 50))
+        for alpha in (0.5, 0.1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (0.1, "0.1"),
+        (3, "3"),
+        (True, "true"),
+        (None, "null"),
+        ("1e-3", "1e-3"),
+        (["none", "tau"], "[none, tau]"),
+        ({"a": 1}, "{a: 1}"),
+        (list(range(60)), str(list(range(60)))),
+    ],
+)
+def test_a_value_becomes_one_word_of_one_line_that_the_command_line_reads(value, word):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    assert grid_points({"key": [value]}) == [(f"key={word}",)]
+    read = OverridesParser.create().parse_override(f"key={word}").value()
+    assert read == (float(value) if value == "1e-3" else value)
+
+
+def test_a_row_is_words_or_a_mapping_and_a_reference_may_be_redefined():
+    tree = {
+        "name": "s",
+        "rows": {"a": ["loss=focal"], "b": {"words": ["loss=focal"]}, "fedavg": ["local.momentum=0.9"]},
+    }
+    study = study_of(tree, "s")
+    assert study.rows["a"].words == study.rows["b"].words == ("loss=focal",)
+    assert study.all_rows["fedavg"].words == ("local.momentum=0.9",)
+    assert study.labels == [*REFERENCES, "a", "b"]
+
+
+def test_tune_on_is_read_from_yaml_though_it_says_true_there(tmp_path):
+    text = "grid: {partition.alpha: [0.5, 0.1]}\ntune: {grid: {local.lr: [1]}, on: [alpha=0.5]}"
+    study = read_study(written(tmp_path, text))
+    assert study.tune is not None
+    assert study.tune.on == ["alpha=0.5"]
+    assert study_of(study.model_dump(), "again") == study
+
+
+GRID = {"local.lr": [0.1, 0.2, 0.4]}
+
+
+def tuned(row, **tune):
+    return study_of({"name": "s", "rows": {"own": row}, "tune": {"grid": GRID, **tune}}, "file")
+
+
+@pytest.mark.parametrize(
+    ("row", "tune", "tries"),
+    [
+        ({"words": ["aggregator=fedprox"], "tune": {"aggregator.proximal_mu": [0.01, 0.1]}}, {}, 6),
+        ({"tune": {"local.lr": [0.1, 0.2]}}, {}, 2),
+        ({"words": ["local.lr=0.1"]}, {}, 1),  # a row that fixes what the others tune
+        ({"tune": {"local.lr": [1, 2, 3, 4]}}, {"configurations": 3}, 4),
+    ],
+)
+def test_a_row_that_tries_more_or_fewer_configurations_is_refused(row, tune, tries):
+    with pytest.raises(ConfigError, match=f"row 'own' tries {tries} configurations, each row has 3"):
+        tuned(row, **tune)
+
+
+def test_configurations_is_no_way_around_equal_numbers():
+    with pytest.raises(ConfigError, match="tries 3 configurations, each row has 6"):
+        tuned(
+            {"words": ["aggregator=fedprox"], "tune": {"aggregator.proximal_mu": [0.01, 0.1]}},
+            configurations=6,
+        )
+
+
+def test_own_knobs_replace_those_of_the_study():
+    row = {"words": ["aggregator=fedprox", "local.lr=0.2"], "tune": {"aggregator.proximal_mu": [0.1, 1, 10]}}
+    study = tuned(row)
+    assert points_of(study, study.rows["own"]) == [(f"aggregator.proximal_mu={mu}",) for mu in (0.1, 1, 10)]
+    assert points_of(study, Row()) == grid_points(GRID)
+    assert allowed(study) == 3
+
+
+def test_pooled_rows_keep_all_words_but_the_partition():
+    words = ("partition=dirichlet", "partition.alpha=0.1", "+partition.x=1", "data.n_max=60", "partitions=3")
+    assert without_partition(words) == ("data.n_max=60", "partitions=3")
