@@ -1,1 +1,1 @@
-"""Choosing rows: scores, prototypes, quotas, coverage. Pure functions on tensors; they know no client and no message."""
+"""Choosing rows: scores, prototypes, quotas, coverage. Pure functions on tensors, without clients or messages."""
