@@ -163,7 +163,7 @@ def _text(value: Any) -> str:
 
 
 def read_study(path: Path) -> Study:
-    """A study's YAML file. Raises ConfigError: none, no YAML, an unknown key or label (and the nearest), wrong types."""
+    """A study's YAML file. Raises ConfigError: no file, no YAML, an unknown key or label (with the nearest), a type."""
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

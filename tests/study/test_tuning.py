@@ -123,7 +123,7 @@ def test_what_is_still_at_the_end_after_the_extensions_is_reported(pretend, tmp_
     tuned = tune(study({"local.lr": [0.1, 0.2]}, extend=2), [], run)
     assert run.tried() == [[0.1, 0.2], [0.4], [0.8]]
     assert tuned.edges == {("default", "fedavg"): ["local.lr"]}
-    rows = list(csv.DictReader(open(write_trials(tuned, tmp_path / "tuning.csv"))))
+    rows = list(csv.DictReader(write_trials(tuned, tmp_path / "tuning.csv").read_text().splitlines()))
     assert [(row["words"], row["chosen"], row["edge"]) for row in rows] == [
         ("local.lr=0.1", "0", ""),
         ("local.lr=0.2", "0", ""),
@@ -238,7 +238,7 @@ def test_a_configuration_that_cannot_be_run_is_refused_before_any_run(pretend):
 def test_the_csv_holds_every_configuration_with_its_scores(pretend, tmp_path):
     run = pretend(lambda config, seed: None if config.local.lr == 0.4 and seed == 0 else seed / 10)
     tuned = tune(study({"local.lr": [0.1, 0.4]}, extend=0), [], run)
-    rows = list(csv.DictReader(open(write_trials(tuned, tmp_path / "tuning.csv"))))
+    rows = list(csv.DictReader(write_trials(tuned, tmp_path / "tuning.csv").read_text().splitlines()))
     assert [(row["setting"], row["label"], row["words"], row["lost"]) for row in rows] == [
         ("default", "fedavg", "local.lr=0.1", "0"),
         ("default", "fedavg", "local.lr=0.4", "1"),
