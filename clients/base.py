@@ -9,7 +9,7 @@ from fedimb.training.local import LocalResult
 from fedimb.training.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from fedimb.run.context import ClientContext
+    from fedimb.run.context import ClientContext, Site
 
 
 class Client:
@@ -25,8 +25,21 @@ class Client:
 
     forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
+    def check(self, site: "Site") -> None:
+        """Called once before a run starts, where its data are: refuse what cannot work there.
+
+        Raises:
+            ConfigError, DataError: why, and what to set instead.
+        """
+
+    def views(self, context: "ClientContext") -> None:
+        """Called first for every message: set the views that ``context.state`` tells of.
+
+        Local training is on ``trained_on``: all training rows, cut to ``labelled`` and ``coreset`` where these are set.
+        """
+
     def train_spec(self, spec: TrainSpec, context: "ClientContext") -> TrainSpec:
-        """Change how this round's local training goes: usually ``spec.change(view="coreset")``."""
+        """Change how this round's local training goes, as by ``spec.change(lr=...)``."""
         return spec
 
     def after_training(self, result: LocalResult, context: "ClientContext") -> RecordDict:

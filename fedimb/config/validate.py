@@ -23,6 +23,9 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "aggregator": ("n_clients",),
     "strategy": ("inner",),
     "client": (),
+    "encoder": (),
+    "coreset": (),
+    "query": (),
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from typing import Any, cast
 
+import numpy as np
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -13,12 +14,13 @@ from fedimb.data.federation import Federation
 from fedimb.models.base import buffers_of, parameters_of
 from fedimb.run.aggregator import Aggregator, chain
 from fedimb.run.checkpoint import FolderKeeper
+from fedimb.run.context import Site
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.exchange import Exchange
 from fedimb.run.folder import RunFolder
 from fedimb.run.loop import Loop
 from fedimb.run.parts import augmentation_makers, build_model
-from fedimb.run.priors import check_prior, gather_prior
+from fedimb.run.priors import check_prior, gather_prior, weigh
 from fedimb.run.progress import ProgressBar
 from fedimb.run.roster import Roster
 from fedimb.run.steps import Step
@@ -68,6 +70,9 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     build_model(config, federation.n_classes, federation.input_shape)
     for make in augmentation_makers(config, federation.input_shape):
         make()
+    site = Site(federation.task, federation.class_names, federation.input_shape)
+    for name, args in config.strategy.items():
+        registry.build("client", name, **registry.accepted("client", name, args)).check(site)
     if needs_counts(config):
         check_prior(config, federation)
 
@@ -105,6 +110,8 @@ def build_loop(
         seed=config.seed,
         clients_need_counts=_clients_need_counts(config),
         models={"global": global_model},
+        weigh=lambda counts: weigh(counts.astype(np.float64), config),
+        artifact=folder.artifact,
     )
     evaluator = Evaluator(config, federation)
 

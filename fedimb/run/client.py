@@ -231,12 +231,15 @@ class ClientRuntime:
         return self._decoded[key][1]
 
     def _query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
-        if name in priors.QUERIES:
-            return priors.answer(name, content, context)
-        for contract, half in self.training.halves():
+        halves = self.training.halves()
+        for _, half in halves:
+            half.views(context)
+        for contract, half in halves:
             if name in contract.queries:
                 answer: RecordDict = half.query(name, content, context)
                 return answer
+        if name in priors.QUERIES:
+            return priors.answer(name, content, context)
         raise KeyError(f"no method of this run answers query '{name}'")
 
 

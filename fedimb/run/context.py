@@ -13,6 +13,21 @@ from fedimb.seeds import Stream, seed_int, torch_generator
 from fedimb.training.forward import Outputs, forward_batched
 
 
+@dataclass(frozen=True)
+class Site:
+    """What a method's client half may know before a run starts.
+
+    Attributes:
+        task: ``multiclass`` or ``multilabel``.
+        class_names: by class id.
+        input_shape: of one input.
+    """
+
+    task: str
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+
+
 @dataclass
 class ClientContext:
     """What a method's client half sees while it answers one message.

@@ -98,6 +98,12 @@ class RunFolder:
         """Record the status, why, and the class of the error that ended the run."""
         self.write_json("status.json", {"status": status, "reason": reason, "kind": kind, "time": time.time()})
 
+    def artifact(self, name: str, content: bytes) -> None:
+        """Write ``artifacts/<name>`` whole or not at all."""
+        path = self.path / "artifacts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+
     def journal(self, **event: Any) -> None:
         """Append one event for people; nothing reads it back."""
         with open(self.path / "journal.jsonl", "a") as file:

@@ -82,7 +82,7 @@ class LocalTraining:
         local = self.config.local
         original = len(context.data.rows("train"))
         return TrainSpec(
-            view="train",
+            view="trained_on",
             steps=local.epochs * math.ceil(original / local.batch_size),
             batch_size=local.batch_size,
             optimizer=local.optimizer,
@@ -92,7 +92,7 @@ class LocalTraining:
             loss=self._make_loss(
                 n_classes=self._n_classes,
                 prior=self._prior(context),
-                local_counts=context.data.counts("train"),
+                local_counts=context.data.counts("trained_on"),
                 round=context.round,
                 rounds=self.config.rounds,
             ),
@@ -103,7 +103,7 @@ class LocalTraining:
 
     def _prior(self, context: ClientContext) -> np.ndarray | None:
         if self.config.prior.provenance == "local":
-            return context.data.counts(self.config.prior.view)
+            return context.data.counts("trained_on")
         return context.counts
 
     def prepare(self, context: ClientContext, evaluate: bool) -> Prepared:
@@ -113,7 +113,10 @@ class LocalTraining:
         if evaluate and len(context.data.rows("validation")):
             _, y = context.data.tensors("validation")
             reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, context.forward("validation")[1])})
-        spec, halves = self.base_spec(context), self.halves()
+        halves = self.halves()
+        for _, half in halves:
+            half.views(context)
+        spec = self.base_spec(context)
         for _, half in reversed(halves):  # innermost first, so an outer method has the last word
             spec = half.train_spec(spec, context)
         spec = spec.change(loss=spec.loss.to(self._device))

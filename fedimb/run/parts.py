@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fedimb import registry
-from fedimb.config.schema import PriorConfig, RunConfig
+from fedimb.config.schema import RunConfig
 from fedimb.config.validate import GIVEN
 from fedimb.contracts.base import Contract
 from fedimb.errors import ConfigError
@@ -91,9 +91,16 @@ def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
     return contracts[1].aggregation_weight if len(contracts) > 1 else "view"
 
 
-def prior_label(prior: PriorConfig) -> str:
+def prior_view(config: RunConfig) -> str:
+    """Whose rows the prior counts: as configured, or those a method trains on instead (flag ``prior_view``)."""
+    views = [registry.flags("strategy", name).get("prior_view") for name in config.strategy]
+    return next((str(view) for view in views if view), config.prior.view)
+
+
+def prior_label(config: RunConfig) -> str:
     """``view/weighting/provenance``, with what ``dp_sum`` promises: tables group by it."""
-    label = f"{prior.view}/{prior.weighting}/{prior.provenance}"
+    prior = config.prior
+    label = f"{prior_view(config)}/{prior.weighting}/{prior.provenance}"
     if prior.provenance != "dp_sum":
         return label
     unit = "row" if prior.clip is None else f"patient of {prior.clip} rows"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
+from fedimb import registry
 from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
@@ -47,6 +48,12 @@ def check_prior(config: RunConfig, federation: Federation) -> None:
         ConfigError: why, and what to set instead.
     """
     prior = config.prior
+    open_counts = [name for name in config.strategy if registry.flags("strategy", name).get("reveals_counts")]
+    if open_counts and prior.provenance in ("secure_sum", "dp_sum"):
+        raise ConfigError(
+            f"prior.provenance={prior.provenance} hides what strategy '{open_counts[0]}' sends in the clear: the "
+            "class counts of every client; set prior.provenance=clear_sum"
+        )
     if prior.provenance == "secure_sum" and len(_holders(federation)) < 2:
         raise ConfigError(
             "prior.provenance=secure_sum hides nothing with one client: its sum is that client's counts; "
@@ -75,9 +82,9 @@ def gather_prior(config: RunConfig, federation: Federation, view: RunView) -> Ge
     match config.prior.provenance:
         case "clear_sum":
             replies = yield from gather_counts("train")
-            view.counts = _weigh(replies.astype(np.float64), config)
+            view.counts = weigh(replies.astype(np.float64), config)
         case "oracle":
-            view.counts = _weigh(federation.counts[holders].astype(np.float64), config)
+            view.counts = weigh(federation.counts[holders].astype(np.float64), config)
         case "secure_sum":
             view.counts = (yield from _masked_sum(names.MASKED_COUNTS, holders)).astype(np.float64)
         case "dp_sum":
@@ -103,7 +110,7 @@ def _masked_sum(query: str, holders: list[int]) -> Generator[Step, Any, np.ndarr
     return unmasked_sum(np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies]))
 
 
-def _weigh(counts: np.ndarray, config: RunConfig) -> np.ndarray:
+def weigh(counts: np.ndarray, config: RunConfig) -> np.ndarray:
     """Client counts [K, C] -> counts [C]: their sum, or the priors weighted as the aggregator weighs clients."""
     if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
         sizes = counts.sum(axis=1, keepdims=True)

@@ -158,7 +158,7 @@ def write_result(
             "train_counts": federation.counts.sum(axis=0).tolist(),
             "prior": {
                 "counts": None if loop.view.counts is None else loop.view.counts.tolist(),
-                "provenance": prior_label(config.prior),
+                "provenance": prior_label(config),
             },
             "class_names": list(federation.class_names),
             "minority": list(federation.minority),

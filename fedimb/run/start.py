@@ -38,7 +38,7 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
             "fedimb.seed": str(config.seed),
             "fedimb.config_sha": config_sha(config),
             "fedimb.partition_sha": federation.sha,
-            "fedimb.prior": prior_label(config.prior),
+            "fedimb.prior": prior_label(config),
             "fedimb.calibration": calibration,
             "fedimb.sweep_id": config.study,
             "fedimb.run_id": uuid.uuid4().hex,

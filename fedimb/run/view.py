@@ -26,6 +26,9 @@ class RunView:
         estimate: global weights by name -> ``counts`` estimated from them; None where counts do not follow the weights.
         clients_need_counts: whether ``counts`` travels with every train message (the loss or a method reads it there).
         models: factories of further models by name, ``name -> Aggregator``; a method adds the ones it trains.
+        weigh: client counts [K, C] -> ``counts`` [C] as the prior is configured, for a method that counts anew.
+        artifact: keeps a file of the method's (name, content) with the run; written again on resume, with the same
+            content. ``panels/<name>.svg`` beside ``panels/<name>.json`` {"title", "caption"} goes into the report.
     """
 
     rounds: int
@@ -37,6 +40,8 @@ class RunView:
     estimate: Callable[[Arrays], np.ndarray] | None = None
     clients_need_counts: bool = False
     models: dict[str, Callable[[int], Aggregator]] = field(default_factory=dict)
+    weigh: Callable[[np.ndarray], np.ndarray] = lambda counts: counts.sum(axis=0)
+    artifact: Callable[[str, bytes], None] = lambda name, content: None
 
 
 @dataclass

@@ -62,7 +62,7 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             auroc=rows[name].auroc,
             auprc=rows[name].auprc,
             curve=curves.get(rows[name].label, ()),
-            prior="none" if run.prior_counts is None or not _reads_prior(config, name) else prior_label(config.prior),
+            prior="none" if run.prior_counts is None or not _reads_prior(config, name) else prior_label(config),
         )
         for name, label in names.items()
     ]

@@ -116,11 +116,9 @@ def gather(record: dict[str, Any], cells: Sequence[Any], done: dict[str, Any]) -
         facts["at the end of their range"] = "; ".join(
             f"{label} in {s}: {' '.join(k)}" for s, label, k in record["edges"]
         )
-    if study.takeaway:
-        facts = {"to take home": study.takeaway} | facts
     return StudyResults(
         study.name,
-        study.about,
+        " ".join(part for part in (study.about, study.takeaway and f"To take home: {study.takeaway}") if part),
         settings,
         tuple(study.labels),
         record["control"],

@@ -146,8 +146,8 @@ def test_patients_are_protected_with_more_noise():
 
 
 def test_the_label_tables_group_by_says_what_was_promised():
-    assert prior_label(config().prior) == "train/data/clear_sum"
-    label = prior_label(config("prior.provenance=dp_sum", "prior.epsilon=2", "prior.clip=3").prior)
+    assert prior_label(config()) == "train/data/clear_sum"
+    label = prior_label(config("prior.provenance=dp_sum", "prior.epsilon=2", "prior.clip=3"))
     assert label == "train/data/dp_sum(epsilon=2, delta=1e-05 per patient of 3 rows)"
 
 
