@@ -6,7 +6,9 @@ A row's headline is the mean of its last `LAST_K` scored rounds, as in a run fol
 
 import json
 import math
+import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,12 @@ import numpy as np
 from fedimb.errors import ConfigError, nearest
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
+from fedimb.study.folders import keep, labels_of, told_apart
 from fedimb.study.results import COLUMNS, Result, Setting, Status, StudyResults
-
-_CONTROLS = ("la_post", "uniform+la_post", "fedavg")
 
 
 def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -> StudyResults:
-    """All runs of an MLflow experiment, by row label and seed; of two of one label and seed the later one counts.
+    """All runs of an MLflow experiment, grouped as run folders are (`fedimb.study.folders`).
 
     Args:
         name: of the experiment.
@@ -47,17 +48,25 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
             break
     if not runs:
         raise ConfigError(f"MLflow's experiment '{name}' holds no run of fedimb's")
-    found: dict[tuple[str, int], Result] = {}
-    names: tuple[str, ...] = ()
-    for run in sorted(runs, key=lambda run: run.info.start_time):
+    runs.sort(key=_order)
+    found: dict[tuple[str, str, int], Result] = {}
+    settings: dict[str, Setting] = {}
+    params = [{k: v for k, v in run.data.params.items() if not k.startswith("resolved.")} for run in runs]
+    for run, named in zip(runs, told_apart(params), strict=True):
         result, classes = _result(client, run)
-        found[result.label, result.seed] = result
-        names = names or classes
-    setting = Setting("default", (), names, (), np.zeros(len(names), np.int64))
-    labels = tuple(dict.fromkeys(label for label, _ in found))
-    control = next((label for label in _CONTROLS if label in labels), None) if len(labels) > 1 else None
-    about = f"MLflow's experiment '{name}'."
-    return StudyResults(name, about, {"default": setting}, labels, control, tuple(found.values()))
+        label = named.label(result.label, run.data.tags.get("fedimb.calibration", "none"))
+        keep(found, replace(result, setting=named.setting, label=label))
+        if classes or named.setting not in settings:
+            none = np.zeros(len(classes), np.int64)
+            settings[named.setting] = Setting(named.setting, named.words, classes, (), none)
+    results = tuple(found.values())
+    return StudyResults(name, f"MLflow's experiment '{name}'.", settings, *labels_of(results), results)
+
+
+def _order(run: Any) -> tuple[int, bool, str]:
+    """By start; the rows of one run begin together, and plain ones come first."""
+    tags = run.data.tags
+    return run.info.start_time, tags.get("fedimb.calibration", "none") != "none", tags["fedimb.strategy"]
 
 
 def _result(client: Any, run: Any) -> tuple[Result, tuple[str, ...]]:
@@ -95,6 +104,7 @@ def _matrix(client: Any, run_id: str) -> tuple[np.ndarray | None, tuple[str, ...
     """The confusion matrix logged with a run, and the classes' names."""
     if not any(item.path == "confusion.json" for item in client.list_artifacts(run_id)):
         return None, ()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar a run says nothing
     with tempfile.TemporaryDirectory() as folder:
         logged = json.loads(Path(client.download_artifacts(run_id, "confusion.json", folder)).read_text())
     return np.array(logged["matrix"], dtype=np.int64), tuple(logged["class_names"])

@@ -4,7 +4,8 @@ What makes the problem (data, partition, clients, model, rounds, local steps) be
 label already; every other difference, a learning rate say, is added to the label. Source: ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,34 +42,67 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
     """
     if not paths:
         raise FedimbError(f"there are no runs of '{name}'; `fedimb run study={name}` makes one")
-    flat = {path: flatten(from_json((path / "config.json").read_text())) for path in paths}
-    differing = _differing(list(flat.values()))
+    flat = [flatten(from_json((path / "config.json").read_text())) for path in paths]
     found: dict[tuple[str, str, int], Result] = {}
-    words: dict[str, list[str]] = {}
-    for path, config in flat.items():
-        problem = [f"{key}={config[key]}" for key in differing if key in config and key.startswith(_PROBLEM)]
-        setting = " ".join(word.rpartition(".")[2] if word.count(".") == 1 else word for word in problem) or "default"
-        words.setdefault(setting, problem)
-        extra = [k for k in differing if k in config and not k.startswith(_PROBLEM) and k not in _LABELLED]
+    words: dict[str, tuple[str, ...]] = {}
+    for path, named in zip(paths, told_apart(flat), strict=True):
+        words.setdefault(named.setting, named.words)
         rows = from_json((path / "config.json").read_text()).calibration
-        for calibration, result in zip(rows, read_run(path, setting, Costs()), strict=True):
-            others = tuple(f"calibration.{name}." for name in rows if name != calibration)
-            own = [f"{k}={config[k]}" for k in extra if not k.startswith(others)]
-            label = " ".join([result.label, *own])
-            key = (setting, label, result.seed)
-            if key not in found or (found[key].status == "failed" and result.status != "failed"):
-                found[key] = _named(result, label)
+        for calibration, result in zip(rows, read_run(path, named.setting, Costs()), strict=True):
+            keep(found, replace(result, label=named.label(result.label, calibration)))
     results = tuple(found.values())
-    labels = tuple(dict.fromkeys(result.label for result in results))
     settings = {
         setting: setting_of(setting, own, [r for r in results if r.setting == setting])
         for setting, own in words.items()
     }
-    control = next((label for label in _CONTROLS if label in labels), None) if len(labels) > 1 else None
-    return StudyResults(name, "", settings, labels, control, results, command)
+    return StudyResults(name, "", settings, *labels_of(results), results, command)
 
 
-def _differing(flat: Sequence[dict[str, Any]]) -> list[str]:
+def keep(found: dict[tuple[str, str, int], Result], result: Result) -> None:
+    """Add a result; of two of one configuration the first that did not fail counts."""
+    key = (result.setting, result.label, result.seed)
+    if key not in found or (found[key].status == "failed" and result.status != "failed"):
+        found[key] = result
+
+
+def labels_of(results: Sequence[Result]) -> tuple[tuple[str, ...], str | None]:
+    """Row labels in order, and the one others are tested against, if there are others: a free correction, or FedAvg."""
+    labels = tuple(dict.fromkeys(result.label for result in results))
+    return labels, next((label for label in _CONTROLS if label in labels), None) if len(labels) > 1 else None
+
+
+@dataclass(frozen=True)
+class Named:
+    """What one configuration among others is called: its setting, that as words, and what its labels lack."""
+
+    setting: str
+    words: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    def label(self, row: str, calibration: str) -> str:
+        """A row's label with what it lacks; arguments of another calibration than its own say nothing of it."""
+        own = f"calibration.{calibration}."
+        return " ".join([row, *(w for w in self.extra if not w.startswith("calibration.") or w.startswith(own))])
+
+
+def told_apart(flat: Sequence[Mapping[str, Any]]) -> list[Named]:
+    """Names for flat configurations (`fedimb.config.load.flatten`, or MLflow's parameters), one each."""
+    differing = _differing(flat)
+    named = []
+    for config in flat:
+        present = [key for key in differing if key in config and key not in _LABELLED]
+        problem = [key for key in present if key.startswith(_PROBLEM)]
+        named.append(
+            Named(
+                " ".join(f"{_short(key)}={config[key]}" for key in problem) or "default",
+                tuple(f"{key}={config[key]}" for key in problem),
+                tuple(f"{key}={config[key]}" for key in present if key not in problem),
+            )
+        )
+    return named
+
+
+def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     """Keys that tell configurations apart; an argument counts only among those that name the part it belongs to."""
     keys = dict.fromkeys(key for config in flat for key in config if not key.startswith(_IGNORED))
     found = []
@@ -81,7 +115,7 @@ def _differing(flat: Sequence[dict[str, Any]]) -> list[str]:
     return found
 
 
-def _owner(key: str, config: dict[str, Any]) -> Any:
+def _owner(key: str, config: Mapping[str, Any]) -> Any:
     """The part a key is an argument of, as this configuration has it: None where it has another; ``""`` of no part."""
     kind, _, rest = key.partition(".")
     if kind in ("strategy", "calibration"):
@@ -92,7 +126,8 @@ def _owner(key: str, config: dict[str, Any]) -> Any:
     return next((str(config[name]) for name in names if name in config and name != key), "")
 
 
-def _named(result: Result, label: str) -> Result:
-    from dataclasses import replace
-
-    return replace(result, label=label)
+def _short(key: str) -> str:
+    """``partition.alpha`` -> ``alpha``, as a study's grid names its settings; ``model.name`` -> ``model``."""
+    if key.endswith(".name"):
+        return key.removesuffix(".name")
+    return key.rpartition(".")[2] if key.count(".") == 1 else key

@@ -1,0 +1,203 @@
+"""Run folders nobody named a study for, and those of a study that was moved."""
+
+import json
+import math
+
+import pytest
+from small_runs import launch_in
+
+from fedimb.errors import FedimbError
+from fedimb.run.folder import RunFolder
+from fedimb.run.result import RunResult
+from fedimb.study.collect import read_cells, read_run
+from fedimb.study.compare import RECORD, compare, margin_of, read_compared
+from fedimb.study.execute import Hands
+from fedimb.study.folders import collect, of_runs
+from fedimb.study.plan import Costs, study_of
+
+TINY = ("engine=inline", "rounds=2", "clients.count=3")
+
+
+@pytest.fixture(scope="module")
+def made(cache_dir, tmp_path_factory):
+    """Make run folders below one place, each once."""
+    where, kept = tmp_path_factory.mktemp("folders"), {}
+
+    def make(*words):
+        if words not in kept:
+            kept[words] = launch_in(where, *TINY, *words).folder
+        return kept[words]
+
+    return make
+
+
+def shape(results):
+    return {(r.setting, r.label, r.seed) for r in results.results}
+
+
+def test_scores_are_those_of_the_runs_own_result(made):
+    path = made("calibration=[none,la_post]")
+    rows = {row.label: row for row in RunResult.read(path).rows}
+    plain = json.loads((path / "result.json").read_text())
+    found = {result.label: result for result in read_run(path, "x", Costs())}
+    assert list(found) == ["fedavg", "la_post"] == list(rows)
+    for label, result in found.items():
+        assert result.status == "finished"
+        assert {k: v for k, v in result.scores.items() if k in rows[label].metrics} == pytest.approx(
+            rows[label].metrics, nan_ok=True
+        )
+        assert result.matrix.tolist() == rows[label].confusion.tolist()
+        assert result.score("up_bytes") == plain["up_bytes"]
+        assert [round_ for round_, _ in result.curve] == [1, 2]
+        assert result.curve[-1][1]["macro_recall"] == pytest.approx(rows[label].final["macro_recall"])
+    assert (found["fedavg"].prior, found["la_post"].prior) == ("none", "train/data/clear_sum")
+
+
+def test_learning_rates_become_labels_and_partitions_settings(made):
+    paths = [made(f"local.lr={lr}", f"partition.alpha={alpha}") for lr in (0.1, 0.2) for alpha in (0.5, 0.1)]
+    found = of_runs(paths, "s")
+    assert shape(found) == {(f"alpha={alpha}", f"fedavg local.lr={lr}", 0) for lr in (0.1, 0.2) for alpha in (0.5, 0.1)}
+    assert set(found.settings) == {"alpha=0.5", "alpha=0.1"}
+    assert found.settings["alpha=0.5"].words == ("partition.alpha=0.5",)
+    of = {(r.setting, r.label): r for r in found.results}
+    for path in paths:
+        result = RunResult.read(path)
+        config = json.loads((path / "config.json").read_text())
+        key = (f"alpha={config['partition']['alpha']}", f"fedavg local.lr={config['local']['lr']}")
+        assert of[key].score("macro_recall") == result.rows[0].metrics["macro_recall"]
+
+
+def test_a_model_is_a_setting_by_its_name(made):
+    assert set(of_runs([made(), made("model=logistic")], "s").settings) == {"model=mlp", "model=logistic"}
+
+
+def test_parts_are_in_the_label_and_their_arguments_only_where_they_differ(made):
+    found = of_runs([made(), made("loss=focal"), made("aggregator=fedprox")], "s")
+    assert found.labels == ("fedavg", "focal", "fedprox")
+    assert found.control == "fedavg"
+    found = of_runs([made(), made("loss=focal"), made("loss=focal", "loss.gamma=1")], "s")
+    assert found.labels == ("fedavg", "focal loss.gamma=2.0", "focal loss.gamma=1.0")
+
+
+def test_arguments_of_a_calibration_tell_its_own_rows_apart_only(made):
+    paths = [made("calibration=[none,tau]"), made("calibration=[none,tau]", "calibration.tau.tau=0.5")]
+    found = of_runs(paths, "s")
+    assert found.labels == ("fedavg", "tau calibration.tau.tau=1.0", "tau calibration.tau.tau=0.5")
+    assert len(found.results) == 3  # the plain row is one and the same
+
+
+def test_no_run_is_lost_without_a_word(made):
+    words = [(), ("prior.weighting=effective",), ("evaluation.last_k=2",), ("partition.minority_placement=spread",)]
+    found = of_runs([made(*own) for own in words], "s")
+    assert len(found.results) == len(words)
+
+
+def test_seeds_are_one_row_and_a_finished_run_comes_before_one_that_is_not(made, tmp_path):
+    import shutil
+
+    one, two = made(), made("seed=1")
+    broken = tmp_path / "broken"
+    shutil.copytree(one, broken)
+    (broken / "result.json").unlink()
+    RunFolder(broken).set_status("failed", "no more disk")
+    for paths in ([broken, one, two], [one, two, broken]):
+        found = of_runs(paths, "s")
+        assert {(r.seed, r.status) for r in found.results} == {(0, "finished"), (1, "finished")}
+        assert found.settings["default"].counts.shape[0] == 3
+    only = of_runs([broken, two], "s").of("default", "fedavg")
+    assert [(r.status, r.error) for r in only] == [("failed", "no more disk"), ("finished", "")]
+    assert math.isnan(only[0].score("macro_recall"))
+
+
+def test_a_folder_without_runs_says_how_to_make_one(tmp_path):
+    with pytest.raises(FedimbError, match="fedimb run study="):
+        collect(tmp_path)
+
+
+STUDY = {
+    "name": "mine",
+    "base": [*TINY, "data.n_max=60", "local.epochs=1", "tracking=none", "evaluation.bootstrap=0"],
+    "rows": {"focal": ["loss=focal"]},
+    "references": ["majority", "local_mean", "local_best", "fedavg", "la_post", "tau"],
+    "seeds": 2,
+    "margin": 0.05,
+}
+
+
+@pytest.fixture(scope="module")
+def compared(cache_dir, tmp_path_factory):
+    where = tmp_path_factory.mktemp("compared")
+    study = study_of(STUDY, "s")
+    return compare(study, [f"output_dir={where}"], Hands(0, False, where / "logs"), "fedimb compare s")
+
+
+def scores(results):
+    return {
+        (r.setting, r.label, r.seed, r.status): {k: v for k, v in r.scores.items() if not math.isnan(v)}
+        for r in results.results
+    }
+
+
+def test_a_comparison_holds_every_row_and_seed_and_forks_one_checkpoint(compared):
+    results = compared.results
+    assert compared.failures == []
+    assert [len(results.of("default", label)) for label in results.labels] == [2] * 7
+    assert {r.status for r in results.results} == {"finished"}
+    assert results.control == "la_post"
+    folders = {label: [r.folder for r in results.of("default", label)] for label in results.labels}
+    assert folders["fedavg"] == folders["la_post"] == folders["tau"] != folders["focal"]
+    matrices = {label: results.of("default", label)[0].matrix for label in ("fedavg", "la_post", "tau")}
+    assert (matrices["fedavg"] != matrices["la_post"]).any()
+    steps = {label: {r.score("steps") for r in results.of("default", label)} for label in ("fedavg", "focal")}
+    assert steps["fedavg"] == steps["focal"]
+    assert {r.score("steps") for r in results.of("default", "local_mean")} == steps["fedavg"]
+
+
+def test_the_results_of_a_study_are_those_of_its_runs(compared):
+    for result in compared.results.results:
+        if result.folder is not None:
+            row = next(r for r in RunResult.read(result.folder).rows if r.label == result.label)
+            assert result.score("macro_recall") == row.metrics["macro_recall"]
+    assert len((compared.folder / "rows.csv").read_text().splitlines()) == 1 + 14
+
+
+@pytest.mark.parametrize("to", ["elsewhere/mine", "else where, it's/renamed.2"])
+def test_a_study_that_was_moved_or_renamed_still_reads(compared, tmp_path, to):
+    import shutil
+
+    shutil.copytree(compared.folder, tmp_path / to)
+    again = read_compared(tmp_path / to)
+    assert scores(again) == scores(compared.results)
+    assert all(tmp_path in r.folder.parents for r in again.results if r.folder is not None)
+    assert (again.labels, again.control, again.name) == (compared.results.labels, compared.results.control, "mine")
+    assert margin_of(tmp_path / to) == 0.05
+    assert collect(tmp_path / to).labels == again.labels
+
+
+def test_a_run_that_is_gone_is_a_failed_row_and_not_a_missing_one(compared, tmp_path):
+    import shutil
+
+    shutil.copytree(compared.folder, tmp_path / "mine")
+    shutil.rmtree(next(path for path in (tmp_path / "mine").glob("focal-s1-*")))
+    (next((tmp_path / "mine").glob("focal-s0-*")) / "result.json").unlink()
+    again = read_compared(tmp_path / "mine")
+    assert [(r.seed, r.status, r.error) for r in again.of("default", "focal")] == [
+        (0, "failed", "not finished"),
+        (1, "failed", "not run"),
+    ]
+    assert len(again.results) == 14
+
+
+def test_a_damaged_record_says_so(compared, tmp_path):
+    (tmp_path / RECORD).write_text("{")
+    with pytest.raises(FedimbError, match=r"study\.json cannot be read .*compare again"):
+        collect(tmp_path)
+
+
+def test_cells_without_a_task_done_are_failed(compared):
+    from fedimb.study.cells import plan
+
+    cells, _ = plan(study_of(STUDY, "s"))
+    found = read_cells(cells, {}, Costs())
+    assert len(found) == len(cells)
+    assert {(r.status, r.error) for r in found} == {("failed", "not run")}
