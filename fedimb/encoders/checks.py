@@ -1,0 +1,64 @@
+"""What encoders ask of their input, in one wording; and unit length."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fedimb.errors import ConfigError, DataError
+
+
+def images_expected(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(height, width) or (channels, height, width) -> (channels, height, width).
+
+    Raises:
+        ConfigError: the data are no images.
+    """
+    if len(input_shape) == 2:
+        return 1, input_shape[0], input_shape[1]
+    if len(input_shape) == 3:
+        return input_shape[0], input_shape[1], input_shape[2]
+    raise ConfigError(
+        f"encoder '{encoder}' reads images: expected an input shape (height, width) or (channels, height, width), "
+        f"this data has {tuple(input_shape)}; for tables use identity, pca or global_features"
+    )
+
+
+def class_names_expected(encoder: str, class_names: Sequence[str]) -> None:
+    """Raises ConfigError unless there is one distinct, non-blank name per class: their text is what is encoded."""
+    if not class_names:
+        raise ConfigError(f"encoder '{encoder}' makes class vectors from names and the data name no classes: name them")
+    if blank := [c for c, name in enumerate(class_names) if not name.strip()]:
+        raise ConfigError(f"encoder '{encoder}': class {blank[0]} has an empty name; give every class a name to read")
+    if twice := [name for name, times in Counter(class_names).items() if times > 1]:
+        raise ConfigError(f"encoder '{encoder}': {twice[0]!r} names two classes; give every class its own name")
+
+
+def finite_rows(what: str, embeddings: Tensor) -> Tensor:
+    """``embeddings`` [n, d] float32 as they are.
+
+    Raises:
+        DataError: not [n, d] float32 with d of at least 1, or a NaN or infinite value (the first row is named).
+    """
+    if embeddings.ndim != 2 or embeddings.shape[1] == 0 or embeddings.dtype != torch.float32:
+        raise DataError(f"{what} gave {embeddings.dtype} {list(embeddings.shape)}; expected float32 [n, d]")
+    bad = ~torch.isfinite(embeddings).all(dim=1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise DataError(
+            f"{what}: row {row} of {len(embeddings)} has a NaN or infinite embedding ({int(bad.sum())} such rows); "
+            f"mend the row or the encoder's file"
+        )
+    return embeddings
+
+
+def unit_rows(embeddings: Tensor) -> Tensor:
+    """[n, d] float32 -> rows of length one; a row of zeros has no direction and stays: similar to nothing.
+
+    Raises:
+        DataError: see `finite_rows`.
+    """
+    wide = finite_rows("unit_rows", embeddings).double()  # the square of a large float32 is infinite
+    length = wide.norm(dim=1, keepdim=True)
+    return torch.where(length > 0, wide / length.where(length > 0, 1.0), 0.0).float()
