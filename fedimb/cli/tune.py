@@ -71,7 +71,8 @@ def _study(args: argparse.Namespace) -> tuple[Any, list[str]]:
     fixed = [word for word in args.words if word.partition("=")[0] not in grid]
     tree = {
         "name": name_of(args.words).replace("sweep", "tune"),
-        "rows": {"tuned": fixed},
+        "base": fixed,
+        "rows": {"tuned": []},
         "references": False,
         "tune": {"grid": grid, "seeds": args.seeds, "score": args.score},
     }

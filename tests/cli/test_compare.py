@@ -1,0 +1,132 @@
+"""``fedimb compare``: from a file, from folders, and what it says when it cannot."""
+
+import csv
+import json
+
+import pytest
+
+from fedimb.cli import main
+
+BASE = ["data.n_max=60", "clients.count=3", "rounds=2", "local.epochs=1", "tracking=none", "evaluation.bootstrap=0"]
+QUICK = ["--workers", "0", "--no-report"]
+
+
+@pytest.fixture
+def study(home):
+    """Write study.yaml; its name is ``mine``."""
+
+    def write(**more):
+        tree = {"name": "mine", "base": BASE, "references": ["majority", "fedavg", "la_post"], "seeds": 2} | more
+        (home / "study.yaml").write_text(json.dumps(tree))
+        return "study.yaml"
+
+    return write
+
+
+def rows(home, name="mine"):
+    return list(csv.DictReader((home / "runs" / name / "rows.csv").read_text().splitlines()))
+
+
+def test_it_says_what_it_would_do_and_does_nothing(study, home, capsys):
+    path = study(grid={"partition.alpha": [0.5, 0.1]}, tune={"grid": {"local.lr": [0.1, 0.2]}, "seeds": 3})
+    assert main(["compare", path, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "mine: 2 settings, 3 rows, 2 seeds"
+    assert [line.split()[-1] for line in out.splitlines() if " setting " in line] == ["alpha=0.5", "alpha=0.1"]
+    assert [line.split()[-1] for line in out.splitlines() if " row " in line] == ["majority", "fedavg", "la_post"]
+    assert "12 results from 8 runs" in out
+    assert not (home / "runs").exists()
+
+
+def test_tables_and_files_are_written_and_a_second_call_runs_nothing(study, home, capsys):
+    path = study(rows={"focal": ["loss=focal"]})
+    assert main(["compare", path, *QUICK]) == 0
+    first = capsys.readouterr().out
+    assert {"rows.csv", "table.txt", "statistics.csv", "study.json"} <= {p.name for p in (home / "runs/mine").iterdir()}
+    assert not (home / "runs/mine/report.html").exists()
+    assert "against la_post" in first
+    assert [(row["label"], row["seed"], row["status"]) for row in rows(home)] == [
+        (label, seed, "finished") for seed in "01" for label in ("fedavg", "la_post", "focal", "majority")
+    ]
+    before = {p: p.stat().st_mtime_ns for p in (home / "runs").rglob("result.json")}
+    assert len(before) == 4
+    assert main(["compare", path, *QUICK]) == 0
+    assert capsys.readouterr().out == first
+    assert {p: p.stat().st_mtime_ns for p in (home / "runs").rglob("result.json")} == before
+    assert main(["compare", "runs/mine", *QUICK]) == 0  # the same from its folder
+    assert capsys.readouterr().out == first
+
+
+def test_a_row_more_leaves_what_is_there(study, home, capsys):
+    assert main(["compare", study(), *QUICK]) == 0
+    before = {p: p.stat().st_mtime_ns for p in (home / "runs").rglob("result.json")}
+    assert main(["compare", study(rows={"focal": ["loss=focal"]}, seeds=3), *QUICK]) == 0
+    after = {p: p.stat().st_mtime_ns for p in (home / "runs").rglob("result.json")}
+    assert before.items() < after.items()
+    assert len(after) == 6
+
+
+def test_a_study_is_tuned_before_it_is_compared(study, home, capsys):
+    path = study(references=["fedavg"], seeds=1, tune={"grid": {"local.lr": [0.1, 0.4]}, "seeds": 2, "extend": 0})
+    assert main(["compare", path, *QUICK]) == 0
+    (row,) = rows(home)
+    tried = list(csv.DictReader((home / "runs/mine/tuning.csv").read_text().splitlines()))
+    assert [t["words"] for t in tried] == ["local.lr=0.1", "local.lr=0.4"]
+    (chosen,) = [t["words"] for t in tried if t["chosen"] == "1"]
+    best = max(tried, key=lambda t: float(t["lower_quartile"]))
+    assert chosen == best["words"]
+    config = json.loads(next((home / "runs/mine").glob("fedavg-*/config.json")).read_text())
+    assert f"local.lr={config['local']['lr']}" == chosen
+    assert row["status"] == "finished"
+    assert {p.name for p in (home / "runs").iterdir()} == {"mine", "mine.tuning"}
+
+
+def test_a_diverged_row_is_counted_and_shown_and_not_an_error(study, home, capsys):
+    path = study(rows={"wild": ["local.lr=1e38"]}, control="fedavg")
+    assert main(["compare", path, *QUICK]) == 0
+    taken = capsys.readouterr()
+    assert "wild" in taken.out
+    assert "0/2" in next(line for line in taken.out.splitlines() if line.startswith("wild"))
+    assert "2 runs did not finish" in taken.err
+    assert taken.err.count("diverged: wild, default, seed") == 2
+    assert [row["status"] for row in rows(home) if row["label"] == "wild"] == ["diverged"] * 2
+
+
+def test_a_failed_run_is_reported_at_the_end_with_exit_code_1(study, home, capsys, monkeypatch):
+    from fedimb.study import work
+
+    def compute(kind, config):
+        raise OSError("no more disk")
+
+    monkeypatch.setattr(work, "_compute", compute)
+    assert main(["compare", study(), *QUICK]) == 1
+    taken = capsys.readouterr()
+    assert taken.err.rstrip().splitlines()[-1] == "  failed: majority, default, seed 1: OSError: no more disk"
+    assert {row["status"] for row in rows(home) if row["label"] != "majority"} == {"finished"}
+    assert {row["error"] for row in rows(home) if row["label"] == "majority"} == {"OSError: no more disk"}
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.yaml"], "missing.yaml does not exist"),
+        (["study.yaml", "roundz=3"], "no setting 'roundz'. Did you mean 'rounds'?"),
+        (["study.yaml", "seed=3"], "set seeds: in its file"),
+        (["study.yaml", "--workers", "-1"], "--workers -1: give 1 or more"),
+        (["mlflow:nothing"], "MLflow"),
+        ([".", "rounds=3"], "runs that are there already keep theirs"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_exit_code_2(study, capsys, words, message):
+    study()
+    assert main(["compare", *words]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.startswith("fedimb: ")
+    assert err.count("\n") == 1
+
+
+def test_a_folder_without_runs(home, capsys):
+    assert main(["compare", "."]) == 1
+    assert "there are no runs" in capsys.readouterr().err
