@@ -1,0 +1,45 @@
+"""Checks every score and rule makes of the tensors it is given: one rule, one wording."""
+
+import torch
+from torch import Tensor
+
+from fedimb.errors import DataError
+
+
+def finite_rows(values: Tensor, what: str) -> Tensor:
+    """``values`` [n, ...] unchanged.
+
+    Args:
+        what: what the rows hold, for the message, as in ``embeddings``.
+
+    Raises:
+        DataError: a value is NaN or infinite; names the first such row.
+    """
+    if torch.isfinite(values.sum()):  # one pass without a mask of the same size; a sum may still overflow
+        return values
+    good = torch.isfinite(values).flatten(1).all(1) if values.ndim > 1 else torch.isfinite(values)
+    if not bool(good.all()):
+        first = int(torch.nonzero(~good)[0])
+        raise DataError(
+            f"{what} of {int((~good).sum())} of {len(values)} rows are NaN or infinite, first row {first}: "
+            "look for bad input values there, or for a model that diverged"
+        )
+    return values
+
+
+def labels_fit(labels: Tensor, rows: int, n_classes: int, what: str) -> Tensor:
+    """``labels`` unchanged, when they are ``rows`` integers in 0..n_classes-1.
+
+    Raises:
+        DataError: otherwise.
+    """
+    if labels.ndim != 1 or len(labels) != rows or labels.dtype != torch.int64:
+        raise DataError(
+            f"{what}: need one int64 label per row, shape [{rows}]; got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    if rows and not 0 <= int(labels.min()) <= int(labels.max()) < n_classes:
+        raise DataError(
+            f"{what}: labels run from {int(labels.min())} to {int(labels.max())}, outside 0..{n_classes - 1}: "
+            "every site needs the federation's class list"
+        )
+    return labels
