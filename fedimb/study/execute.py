@@ -2,9 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from fedimb.config.load import from_json
 from fedimb.config.schema import RunConfig
@@ -44,8 +45,8 @@ def execute(tasks: Sequence[Task], hands: Hands, title: str) -> dict[str, Done]:
     """
     done, unfinished = earlier(tasks)
     left = [task for task in tasks if task.key not in done]
-    tracked = _prepare_tracking(left)
-    with ProgressBar(len(tasks), unit="runs") as progress:
+    tracked = _prepare_tracking([*left, *_unsent(tasks, done)])
+    with _told(), ProgressBar(len(tasks), unit="runs") as progress:
         progress.title(title)
         progress.skip(len(tasks) - len(left))
         doing = do_all(left, unfinished, hands.workers, hands.isolate, hands.logs)
@@ -55,7 +56,30 @@ def execute(tasks: Sequence[Task], hands: Hands, title: str) -> dict[str, Done]:
                 if tracked and task.kind == "run" and ended.path is not None:
                     _send(ended.path)
                 progress.skip(1)
-    return _with_folders(tasks, done)
+    done = _with_folders(tasks, done)
+    for task in _unsent(tasks, done) if tracked else ():
+        _send(cast(Path, done[task.key].path))
+    return done
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Whoever interrupts a study learns how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        log.warning("interrupted; the same command goes on with what is left")
+        raise
+
+
+def _unsent(tasks: Sequence[Task], done: Mapping[str, Done]) -> list[Task]:
+    """Runs that ended and that MLflow knows nothing of: diverged, or done just before the study was interrupted."""
+    ended = [(task, done[task.key]) for task in tasks if task.kind == "run" and task.key in done]
+    return [
+        task
+        for task, one in ended
+        if one.status != "failed" and one.path is not None and not (one.path / "tracking.json").exists()
+    ]
 
 
 def _with_folders(tasks: Sequence[Task], done: dict[str, Done]) -> dict[str, Done]:

@@ -162,7 +162,7 @@ def earlier(tasks: Sequence[Task]) -> tuple[dict[str, Done], dict[str, Path]]:
                     done[key] = Done(folder.path, *judged(folder.path))
                 elif state.get("kind") == RunDiverged.__name__:
                     done[key] = Done(folder.path, "diverged", str(state.get("reason", "")))
-                elif (folder.path / "rows.json").exists():
+                else:
                     unfinished[key] = folder.path
     return done, {key: path for key, path in unfinished.items() if key not in done}
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -137,6 +138,32 @@ def begun(where, key, rounds=3):
                 return folder, int(next(iter(driver)))
         time.sleep(0.02)
     raise AssertionError("the run did not begin")
+
+
+def test_a_run_killed_while_its_folder_was_written_leaves_no_second_folder(tmp_path, here):
+    one = task(tmp_path, *WORDS[0])
+    path = execute([one], hands(tmp_path, 0), "x")[one.key].path
+    for left in [p for p in path.iterdir() if p.name not in ("config.json", "partition.npz", "partition.json")]:
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    again = execute([one], hands(tmp_path, 0), "x")[one.key]
+    assert (again.status, again.path) == ("finished", path)
+    assert model_of(path) == here[one.key]
+
+
+def test_of_a_tracked_study_mlflow_gets_every_run_that_ended(tmp_path, template):
+    from mlflow.tracking import MlflowClient
+
+    shutil.copy(template, tmp_path / "mlflow.db")
+    tasks = [task(tmp_path, "tracking=mlflow", "study=t", word) for word in ("seed=0", "local.lr=1e38")]
+    missed = execute(
+        [task(tmp_path, "tracking=none", "study=t", "seed=0")], hands(tmp_path, 0), "x"
+    )  # as if interrupted
+    assert not (missed[tasks[0].key].path / "tracking.json").exists()
+    for _ in range(2):
+        execute(tasks, hands(tmp_path, 0), "x")
+        client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+        runs = client.search_runs([client.get_experiment_by_name("t").experiment_id])
+        assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
 
 
 @pytest.mark.slow
