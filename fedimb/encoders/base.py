@@ -25,7 +25,7 @@ class Encoder:
     uses_model: ClassVar[bool] = False
     by_row: ClassVar[bool] = False
     cached: ClassVar[bool] = True
-    provenance: ClassVar[str] = "none"
+    provenance: str = "none"
 
     def encode(self, x: Tensor) -> Tensor:
         """Inputs [n, *shape] float32 (as the data views give them) -> embeddings [n, d] float32, not yet normalised."""

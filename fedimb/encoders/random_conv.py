@@ -34,7 +34,7 @@ class RandomConv(Encoder):
         ConfigError: the data are no images, or a size below 1.
     """
 
-    def __init__(self, width: int = 32, grid: int = 2, seed: int = 0, *, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, width: int = 16, grid: int = 4, seed: int = 0, *, input_shape: tuple[int, ...]) -> None:
         channels, _, _ = images_expected("random_conv", input_shape)
         for key, value, least in (("width", width, 1), ("grid", grid, 1), ("seed", seed, 0)):
             if value < least:
