@@ -99,7 +99,7 @@ def _in_processes(
 
 def _hire(context: Any) -> _Hand:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, os.getcwd()), daemon=True)
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
     theirs.close()
     return _Hand(process, ours)
@@ -131,9 +131,8 @@ def _how_it_ended(code: int | None) -> str:
     return f"its process ended with exit code {code}"
 
 
-def _serve(pipe: Connection, cwd: str) -> None:
+def _serve(pipe: Connection) -> None:
     """A worker's life: tasks in, results out, until the pipe closes. What a task prints goes into its log."""
-    os.chdir(cwd)  # multiprocessing would take where the parent was when it began
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted, ends its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     worker = Worker()

@@ -132,13 +132,6 @@ def test_what_is_still_at_the_end_after_the_extensions_is_reported(pretend, tmp_
     ]
 
 
-def test_without_extensions_the_edge_is_reported_at_once(pretend):
-    run = pretend(lambda config, seed: config.local.lr / 100)
-    tuned = tune(study({"local.lr": [0.1, 0.2]}, extend=0), [], run)
-    assert len(run.calls) == 1
-    assert tuned.edges == {("default", "fedavg"): ["local.lr"]}
-
-
 def test_a_next_value_that_cannot_be_run_ends_the_range_and_not_the_study(pretend):
     run = pretend(lambda config, seed: config.local.momentum / 2)
     tuned = tune(study({"local.momentum": [0.5, 0.9]}, extend=2), [], run)  # 0.9 * 1.8 is no momentum
