@@ -4,6 +4,7 @@ Radford et al., "Learning transferable visual models from natural language super
 ``save_pretrained`` or a download of the model's repository gives; nothing is fetched here.
 """
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -81,20 +82,18 @@ class Clip(Encoder):
 def _load(folder: Path) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer), without a look at the network or a draw from the global generator."""
     try:
-        from transformers import AutoModel, AutoTokenizer
+        transformers: Any = importlib.import_module("transformers")
     except ImportError as error:
         raise ConfigError(
             f"encoder 'clip' needs the Python package 'transformers' ({error}): pip install transformers"
         ) from error
     try:
         with torch.random.fork_rng(devices=[]):
-            model = AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            model = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"encoder 'clip': {folder} cannot be loaded ({reason}); copy the model's folder whole"
-        ) from error
+        raise DataError(f"encoder 'clip': {folder} cannot be loaded ({reason}); copy it whole") from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise DataError(f"encoder 'clip': {folder} is a {type(model).__name__}, which does not read images and text")
     return model.eval(), tokenizer

@@ -4,6 +4,7 @@ MobileCLIP-S2 (Vasu et al., CVPR 2024) is what SCOPE uses. open_clip brings torc
 machine without a GPU, so fedimb never installs it: install it yourself where you want it. Nothing is fetched here.
 """
 
+import importlib
 from typing import Any
 
 import torch
@@ -48,11 +49,11 @@ class OpenClip(Encoder):
         check_prompts("open_clip", prompts)
         folder = model_folder("open_clip", path, "open_clip_config.json")
         try:
-            import open_clip
+            open_clip: Any = importlib.import_module("open_clip")
         except ImportError as error:
             raise ConfigError(
-                f"encoder 'open_clip' needs the Python package 'open_clip' ({error}): pip install open_clip_torch, with a "
-                f"torchvision that fits your torch"
+                f"encoder 'open_clip' needs the Python package 'open_clip' ({error}): pip install open_clip_torch, "
+                f"with a torchvision that fits your torch"
             ) from error
         try:
             with torch.random.fork_rng(devices=[]):

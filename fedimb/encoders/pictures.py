@@ -64,9 +64,7 @@ def pictures(x: Tensor, size: tuple[int, int], mean: Sequence[float], std: Seque
 def check_prompts(encoder: str, prompts: Sequence[str]) -> None:
     """Raises ConfigError unless there is a prompt and each has the place for the class name."""
     if not prompts or any("{class}" not in prompt for prompt in prompts):
-        raise ConfigError(
-            f"encoder '{encoder}': prompts={list(prompts)}: give texts that hold {{class}}, as '{PROMPT}'"
-        )
+        raise ConfigError(f"encoder '{encoder}': prompts={list(prompts)}: give texts with {{class}}, as '{PROMPT}'")
 
 
 def text_vectors(

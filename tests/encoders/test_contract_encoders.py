@@ -1,0 +1,164 @@
+"""What every registered encoder must keep to. One added later is tested unasked, by its own YAML."""
+
+import json
+import random
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fedimb import registry
+from fedimb.encoders import embed as embedding
+from fedimb.encoders.checks import unit_rows
+from fedimb.encoders.embed import GIVEN, embed, open_encoder
+from fedimb.errors import ConfigError, FedimbError
+from tests.encoders.recipes import NAMES, clip_folder, cnn_file, has_transformers, precomputed_file
+
+N = 9
+MAKES = {"precomputed": precomputed_file, "disjoint_cnn": cnn_file, "clip": clip_folder}  # what their `path` names
+NO_OFFLINE = {"open_clip"}  # needs a package that replaces torch: see test_open_clip.py
+    "open_clip"
+}  # needs a package that replaces torch; tests/encoders/test_open_clip.py has what can be tested
+MARKS = {"clip": has_transformers}
+BUILT = [
+    pytest.param(name, marks=MARKS.get(name, ()))
+    for name in registry.names("encoder")
+    if name not in NO_OFFLINE and not registry.get("encoder", name).factory.uses_model
+]
+encoders = pytest.mark.parametrize("name", BUILT)
+
+
+def settings(name, folder):
+    """An encoder as its own YAML configures it, with the file it needs."""
+    args = yaml.safe_load((files("fedimb.configs") / "encoder" / f"{name}.yaml").read_text())
+    return args | ({"path": MAKES[name](folder)} if name in MAKES else {})
+
+
+def fresh(config, store):
+    embedding._opened.cache_clear()
+    return open_encoder(config, store)
+
+
+@pytest.mark.parametrize("name", registry.names("encoder"))
+def test_its_yaml_names_it_and_fits_its_arguments(name):
+    args = yaml.safe_load((files("fedimb.configs") / "encoder" / f"{name}.yaml").read_text())
+    assert args.pop("name") == name
+    assert registry.check_args("encoder", name, args, given=GIVEN).keys() == args.keys()
+    assert registry.get("encoder", name).factory.provenance in ("none", "external", "oracle-auxiliary")
+
+
+@encoders
+def test_embeddings_are_finite_float32_rows_in_the_order_asked(name, tmp_path, store):
+    encoder = fresh(settings(name, tmp_path), store)
+    every = embed(encoder, store, np.arange(N))
+    assert every.dtype == torch.float32
+    assert every.ndim == 2
+    assert len(every) == N
+    assert torch.isfinite(every).all()
+    assert len(torch.unique(every, dim=0)) == N, "different images, one embedding"
+    asked = np.array([7, 0, 7, 3])
+    assert torch.allclose(unit_rows(embed(encoder, store, asked)), unit_rows(every)[asked], atol=1e-6)
+    assert embed(encoder, store, np.array([], dtype=np.int64)).shape == (0, every.shape[1])
+
+
+@encoders
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_row_gets_the_same_vector_whatever_the_batch(name, batch, tmp_path, store, monkeypatch):
+    monkeypatch.setattr(embedding, "cached", lambda key, n, make: make())
+    encoder = fresh(settings(name, tmp_path), store)
+    whole, parts = (unit_rows(embed(encoder, store, np.arange(N), batch=b)) for b in (N, batch))
+    assert torch.allclose(whole, parts, rtol=0, atol=1e-6)
+
+
+@encoders
+def test_the_same_rows_in_the_same_batches_give_the_same_bits(name, tmp_path, store, monkeypatch):
+    monkeypatch.setattr(embedding, "cached", lambda key, n, make: make())
+    config = settings(name, tmp_path)
+    first = fresh(config, store)
+    torch.rand(3)  # the global generator moved on
+    second = fresh(config, store)
+    assert first is not second
+    assert first.fingerprint() == second.fingerprint()
+    assert torch.equal(embed(first, store, np.arange(N)), embed(second, store, np.arange(N)))
+
+
+@encoders
+def test_no_global_generator_is_drawn_from(name, tmp_path, store, monkeypatch):
+    monkeypatch.setattr(embedding, "cached", lambda key, n, make: make())
+    config = settings(name, tmp_path)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    encoder = fresh(config, store)
+    embed(encoder, store, np.arange(N))
+    encoder.class_vectors(NAMES)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+
+
+@encoders
+def test_class_vectors_suit_the_embeddings_or_are_none(name, tmp_path, store):
+    encoder = fresh(settings(name, tmp_path), store)
+    vectors = encoder.class_vectors(NAMES)
+    if vectors is None:
+        return
+    assert vectors.dtype == torch.float32
+    assert vectors.shape == (3, embed(encoder, store, np.arange(1)).shape[1])
+    assert torch.isfinite(vectors).all()
+    assert torch.allclose(encoder.class_vectors(NAMES[::-1]), vectors.flip(0), atol=1e-6)
+    for wrong in ((), ("cat", " "), ("cat", "cat")):
+        with pytest.raises(ConfigError, match=name):
+            encoder.class_vectors(wrong)
+
+
+@encoders
+def test_rows_outside_the_store_are_refused(name, tmp_path, store):
+    encoder = fresh(settings(name, tmp_path), store)
+    for wrong in ([-1], [N], [[0]]):
+        with pytest.raises(FedimbError, match="from 0 to 8"):
+            embed(encoder, store, np.array(wrong))
+
+
+@pytest.mark.parametrize("name", sorted(MAKES) + sorted(NO_OFFLINE))
+def test_a_missing_model_fails_at_once_and_names_the_place(name, tmp_path, store):
+    with pytest.raises(FedimbError, match=str(tmp_path / "nowhere")):
+        open_encoder({"name": name, "path": str(tmp_path / "nowhere")}, store)
+
+
+@pytest.mark.parametrize("name", ["random_conv", "clip", "open_clip", "disjoint_cnn"])
+def test_tables_are_no_images(name, make_store):
+    table = make_store("table", shape=(6,), n=5)
+    args = {} if name == "random_conv" else {"path": "nowhere"}
+    with pytest.raises(ConfigError, match=rf"encoder '{name}' reads images.*this data has \(6,\); for tables use"):
+        open_encoder({"name": name, **args}, table)
+
+
+def test_another_process_gives_the_same_bits(tmp_path, store, warm):
+    configs = [settings(name, tmp_path) for name in ("identity", "random_conv", "pca", "disjoint_cnn", "precomputed")]
+    code = (
+        "import sys, json, hashlib, torch, numpy as np\n"
+        "from pathlib import Path\n"
+        "from fedimb.data.store import Store\n"
+        "from fedimb.encoders.embed import embed, open_encoder\n"
+        "torch.set_num_threads(1)\n"
+        f"store = Store.open(Path({str(store.path)!r}))\n"
+        f"for config in json.loads({json.dumps(configs)!r}):\n"
+        "    values = embed(open_encoder(config, store), store, np.arange(9)).numpy().tobytes()\n"
+        "    print(hashlib.sha256(values).hexdigest())\n"
+    )
+    runs = []
+    for cache in ("one", "two"):
+        done = warm(tmp_path, f"import os; os.environ['FEDIMB_CACHE_DIR'] = {str(tmp_path / cache)!r}\n{code}")
+        assert done.returncode == 0, done.stderr
+        runs.append(done.stdout.split())
+    assert runs[0] == runs[1]
+    assert len(set(runs[0])) == len(configs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        here = [embed(fresh(config, store), store, np.arange(9)) for config in configs]
+    finally:
+        torch.set_num_threads(threads)
+    import hashlib
+
+    assert runs[0] == [hashlib.sha256(values.numpy().tobytes()).hexdigest() for values in here]
