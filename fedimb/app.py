@@ -19,7 +19,8 @@ from fedimb.data.views import ClientData
 from fedimb.engine.lanes import Ahead
 from fedimb.errors import FedimbError
 from fedimb.privacy.door import exit_door
-from fedimb.run.client import ClientRuntime, client_id
+from fedimb.run.client import ClientRuntime
+from fedimb.run.context import client_id
 from fedimb.run.state import StateStore
 
 

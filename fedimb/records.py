@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -40,6 +40,11 @@ def array_record(arrays: Mapping[str, np.ndarray], copy: bool = True) -> ArrayRe
 def to_numpy(record: ArrayRecord) -> Arrays:
     """A Flower ArrayRecord as named numpy arrays, each a fresh writable copy."""
     return {key: view(value).copy() for key, value in record.items()}
+
+
+def arrays_of(content: RecordDict, key: str) -> Arrays:
+    """An array record of a message or a state as numpy arrays (`to_numpy`). KeyError without it."""
+    return to_numpy(cast(ArrayRecord, content[key]))
 
 
 def payload_bytes(content: RecordDict) -> int:

@@ -43,6 +43,9 @@ class Method(Strategy):
         self.inner = inner
         self.memory: dict[str, np.ndarray | float] = {}
 
+    def check(self, rounds: int) -> None:
+        """Called once before a run starts: refuse settings that do not go with its number of rounds (ConfigError)."""
+
     def program(self, run: "RunView") -> Program:
         """The steps, outermost method first. Default: the inner method's, or all training rounds."""
         yield from self.inner_program(run)

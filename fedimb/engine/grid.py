@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from fedimb.contracts.platform import STEP
 from fedimb.engine.flower_private import Run, ensure_identity, number
 from fedimb.engine.lanes import LaneOutcome, Order, cut, gather, merge
+from fedimb.errors import FedimbError
 
 CLIENT_FAILED = 1300
 """Error code of a client that raised."""
@@ -51,14 +52,18 @@ class Job:
 
 
 def deliver(app: ClientApp, message: Message, context: Context, client: int) -> Message:
-    """Call a ClientApp; an exception becomes an error reply with client, round, message type and traceback."""
+    """Call a ClientApp; an exception becomes an error reply with client, round, message type and, unless foreseen,
+    traceback.
+    """
     try:
         return app(message, context)
     except Exception as error:  # a client's failure is data to the server, never the end of the run
         step = dict(message.content.config_records.get(STEP) or {})
         where = f"client {client}, round {step.get('round', '?')!r}, {message.metadata.message_type}"
         where = ", ".join([where, *getattr(error, "__notes__", [])])  # in local step 3 of 20
-        reason = f"{where}: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+        reason = f"{where}: {type(error).__name__}: {error}"
+        if not isinstance(error, FedimbError):  # those were foreseen, and say what to do
+            reason += f"\n{traceback.format_exc()}"
         return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=message)
 
 

@@ -70,7 +70,9 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     build_model(config, federation.n_classes, federation.input_shape)
     for make in augmentation_makers(config, federation.input_shape):
         make()
-    site = Site(federation.task, federation.class_names, federation.input_shape)
+    for method in chain(build_method(config, federation.n_clients)[0])[:-1]:
+        cast(Any, method).check(config.rounds)
+    site = Site(federation.task, federation.class_names, federation.store)
     for name, args in config.strategy.items():
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)
     if needs_counts(config):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from torch import Tensor
 
 from fedimb.config.schema import RunConfig
@@ -18,7 +18,7 @@ from fedimb.models.base import Classifier, Resident
 from fedimb.records import to_numpy
 from fedimb.run import priors
 from fedimb.run.context import ClientContext
-from fedimb.run.local_training import LocalTraining, Prepared, weights_into
+from fedimb.run.local_training import LocalTraining, Prepared, set_views, weights_into
 from fedimb.run.parts import build_model, contracts_of, device_of, seeded
 from fedimb.run.state import LOST, StateLost, StateStore, fingerprint
 from fedimb.seeds import Stream, seed_int
@@ -212,6 +212,7 @@ class ClientRuntime:
             config=self.config,
             counts=cast(ArrayRecord, content[names.PRIOR])["counts"].numpy() if names.PRIOR in content else None,
             content=content,
+            training=self.training.base_spec,
         )
         return _Opened(context, fingerprint(state), (int(step["state-keep"]), base))
 
@@ -232,8 +233,7 @@ class ClientRuntime:
 
     def _query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         halves = self.training.halves()
-        for _, half in halves:
-            half.views(context)
+        set_views(halves, context)
         for contract, half in halves:
             if name in contract.queries:
                 answer: RecordDict = half.query(name, content, context)
@@ -246,8 +246,3 @@ class ClientRuntime:
 def _evaluate(message: Message) -> bool:
     """Whether the client is to score the model it received."""
     return bool(cast(ConfigRecord, message.content[names.STEP]).get("evaluate", False))
-
-
-def client_id(context: Context) -> int:
-    """The stable client id of the node a message is handled for."""
-    return int(context.node_config["partition-id"])

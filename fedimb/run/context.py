@@ -1,16 +1,19 @@
 """What a method's client half sees while it answers one message."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from flwr.app import RecordDict
+from flwr.app import Context, RecordDict
 
 from fedimb.config.schema import RunConfig
+from fedimb.data.store import Store
 from fedimb.data.views import ClientData
 from fedimb.models.base import Classifier
 from fedimb.seeds import Stream, seed_int, torch_generator
 from fedimb.training.forward import Outputs, forward_batched
+from fedimb.training.spec import TrainSpec
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,12 @@ class Site:
     Attributes:
         task: ``multiclass`` or ``multilabel``.
         class_names: by class id.
-        input_shape: of one input.
+        store: the rows, of this machine.
     """
 
     task: str
     class_names: tuple[str, ...]
-    input_shape: tuple[int, ...]
+    store: Store
 
 
 @dataclass
@@ -42,6 +45,7 @@ class ClientContext:
         counts: class counts [C] the prior is made of, or None.
         content: everything the message carried.
         outputs: forward passes done already, by view; see `forward`.
+        training: what `spec` asks.
     """
 
     client: int
@@ -54,6 +58,7 @@ class ClientContext:
     counts: np.ndarray | None
     content: RecordDict = field(default_factory=RecordDict)
     outputs: dict[str, Outputs] = field(default_factory=dict)
+    training: Callable[["ClientContext"], TrainSpec] | None = None
 
     def forward(self, view: str) -> Outputs:
         """Features [m, d] and logits [m, C] float32 of a view's rows under the received weights, without gradients.
@@ -65,6 +70,11 @@ class ClientContext:
             self.outputs[view] = forward_batched(self.model, self.data.tensors(view)[0])
         return self.outputs[view]
 
+    def spec(self) -> TrainSpec:
+        """Local training as the run configures it, for a method that trains while it answers a query."""
+        assert self.training is not None
+        return self.training(self)
+
     def generator(self, stream: Stream = Stream.METHOD, device: torch.device | str = "cpu") -> torch.Generator:
         """This client's own generator for this round and purpose; a GPU's draws are others than the CPU's."""
         return torch_generator(self.config.seed, stream, self.round, self.client, device)
@@ -72,3 +82,8 @@ class ClientContext:
     def rng(self, stream: Stream = Stream.METHOD) -> np.random.Generator:
         """As `generator`, for NumPy."""
         return np.random.default_rng(seed_int(self.config.seed, stream, self.round, self.client))
+
+
+def client_id(context: Context) -> int:
+    """The stable client id of the node a message is handled for."""
+    return int(context.node_config["partition-id"])

@@ -114,8 +114,7 @@ class LocalTraining:
             _, y = context.data.tensors("validation")
             reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, context.forward("validation")[1])})
         halves = self.halves()
-        for _, half in halves:
-            half.views(context)
+        set_views(halves, context)
         spec = self.base_spec(context)
         for _, half in reversed(halves):  # innermost first, so an outer method has the last word
             spec = half.train_spec(spec, context)
@@ -186,6 +185,12 @@ class LocalTraining:
                 return float(len(context.data.rows("train")))
             case _:  # "view", and "real" until a method adds rows that are not real
                 return float(result.examples)
+
+
+def set_views(halves: Sequence[tuple[Contract, Any]], context: ClientContext) -> None:
+    """Let every method set its views; innermost first, so an outer method has the last word."""
+    for _, half in reversed(halves):
+        half.views(context)
 
 
 def weights_into(model: Classifier, weights: Sequence[Tensor]) -> None:

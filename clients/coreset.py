@@ -1,0 +1,118 @@
+"""Coreset baselines at a site: gather what the rule looks at, choose, remember."""
+
+import math
+from typing import Any, Literal
+
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from fedimb import registry
+from fedimb.clients.base import Client
+from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS
+from fedimb.encoders.checks import unit_rows
+from fedimb.encoders.embed import embed, open_encoder
+from fedimb.errors import ConfigError
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.run.context import ClientContext, Site
+from fedimb.selection.centres import class_means
+from fedimb.selection.coresets.base import Candidates, CoresetRule
+from fedimb.training.forward import forward_batched
+from fedimb.training.local import train_locally
+from fedimb.training.spec import TrainSpec
+
+
+@register("client", "coreset")
+class CoresetClient(Client):
+    """Settings as in `fedimb.strategies.coreset`."""
+
+    def __init__(
+        self,
+        rule: dict[str, Any] | None = None,
+        keep: float = 0.5,
+        match: Literal["none", "inner"] = "none",
+        epochs: int = 10,
+        encoder: dict[str, Any] | None = None,
+        steps: Literal["equal", "native"] = "equal",
+    ) -> None:
+        chosen = dict(rule or {"name": "random"})
+        self.rule: CoresetRule = registry.build("coreset", str(chosen.pop("name")), **chosen)
+        self.keep, self.match, self.epochs, self.steps = keep, match, epochs, steps
+        self.encoder = dict(encoder or {"name": "global_features"})
+
+    def check(self, site: Site) -> None:
+        """Refuse several labels per row, and an encoder that cannot work here."""
+        if site.task != "multiclass":
+            raise ConfigError("strategy=coreset keeps rows by their one class; rows with several labels have none")
+        if "embeddings" in self.rule.needs:
+            open_encoder(self.encoder, site.store)
+
+    def views(self, context: ClientContext) -> None:
+        """The coreset, once it is chosen."""
+        if "chosen" in context.state:
+            context.data.set_view("coreset", arrays_of(context.state, "chosen")["rows"])
+
+    def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
+        """As many steps as on all rows, or as the coreset's epochs make."""
+        if self.steps == "equal" or not context.data.has("coreset"):
+            return spec
+        rows, local = len(context.data.rows("trained_on")), context.config.local
+        return spec.change(steps=local.epochs * math.ceil(rows / local.batch_size))
+
+    def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
+        """Class means, or the choice."""
+        labels = context.data.tensors("train")[1].cpu()
+        classes = len(context.data.store.class_names)
+        if name == CENTRES_OF:
+            means = class_means(context.forward("train")[0].cpu(), labels, classes)
+            return RecordDict({MEANS: array_record({"means": means.numpy()})})
+        assert name == CHOOSE, name
+        per_class = None
+        if self.match == "inner":
+            inner = context.data.counts("coreset")
+            per_class = torch.from_numpy(inner)
+        keep = math.ceil(self.keep * len(labels)) if per_class is None else int(per_class.sum())
+        candidates, steps = self._candidates(content, labels, classes, context)
+        kept = self.rule.select(candidates, keep, per_class)
+        context.state["chosen"] = array_record({"rows": context.data.rows("train")[kept.numpy()]})
+        counts = {
+            "kept": torch.bincount(labels[kept], minlength=classes).int().numpy(),
+            "held": torch.bincount(labels, minlength=classes).int().numpy(),
+            "steps": torch.tensor([steps]).int().numpy(),
+        }
+        return RecordDict({CHOSEN: array_record(counts)})
+
+    def _candidates(
+        self, content: RecordDict, labels: Tensor, classes: int, context: ClientContext
+    ) -> tuple[Candidates, int]:
+        """What the rule reads of this client, and the local steps it took to make."""
+        needs, found, steps = self.rule.needs, dict[str, Tensor](), 0
+        if needs & {"features", "logits"}:
+            features, logits = context.forward("train")
+            found |= {"features": features.cpu(), "logits": logits.cpu()}
+        if "embeddings" in needs:
+            data, encoder = context.data, open_encoder(self.encoder, context.data.store)
+            if encoder.uses_model:
+                found["embeddings"] = unit_rows(context.forward("train")[0].cpu())
+            else:
+                found["embeddings"] = unit_rows(embed(encoder, data.store, data.rows("train"), data.scaling))
+        if "centres" in needs:
+            found["centres"] = torch.from_numpy(arrays_of(content, CENTRES)["centres"])
+        if "global_counts" in needs:
+            found["global_counts"] = torch.from_numpy(arrays_of(content, "x.global")["counts"]).double()
+        if "history" in needs:
+            found["history"], steps = self._history(context)
+        return Candidates(labels, classes, context.generator(), **found), steps
+
+    def _history(self, context: ClientContext) -> tuple[Tensor, int]:
+        """Probabilities [epochs, n, C] after each epoch of training the received model on all own rows."""
+        x, y = context.data.tensors("train")
+        per_epoch = math.ceil(len(y) / context.config.local.batch_size)
+        spec = context.spec().change(steps=per_epoch, terms=())
+        generator = context.generator(device=x.device)
+        found = []
+        for _ in range(self.epochs):
+            train_locally(context.model, x, y, spec, generator)
+            found.append(forward_batched(context.model, x)[1].softmax(1).cpu())
+        return torch.stack(found), per_epoch * self.epochs

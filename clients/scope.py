@@ -1,0 +1,139 @@
+"""SCOPE at a site: place the rows, report moments per class, prune by the consensus, remember the coreset."""
+
+import math
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from torch import Tensor
+
+from fedimb.clients.base import Client
+from fedimb.contracts.scope import CLASS_SUMS, CONSENSUS, KEPT, PROFILE, PROFILES, PROTOTYPES, PRUNE, SUMS
+from fedimb.encoders.base import Encoder
+from fedimb.encoders.checks import unit_rows
+from fedimb.encoders.embed import embed, open_encoder
+from fedimb.errors import ConfigError
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.run.context import ClientContext, Site
+from fedimb.selection.moments import add_noise, class_moments, suppress
+from fedimb.selection.profile import Gate, Profile
+from fedimb.selection.projections import project
+from fedimb.selection.prototypes import prototype_sums
+from fedimb.selection.scope import Choice, Variant, prune
+from fedimb.training.spec import TrainSpec
+
+
+@register("client", "scope")
+class ScopeClient(Client):
+    """Settings as in `fedimb.strategies.scope`."""
+
+    forwards: ClassVar = {SUMS: ("train",), PROFILES: ("train",)}
+
+    def __init__(
+        self,
+        p_f: float = 0.5,
+        p_l: float = 0.1,
+        beta: float = 0.5,
+        gamma: float = 1.0,
+        eps: float = 1e-6,
+        gate: Gate = "relative",
+        variant: Variant = "full",
+        choice: Choice = "scope",
+        encoder: dict[str, Any] | None = None,
+        min_count: int = 1,
+        sigma: float = 0.0,
+        min_rows: int = 2,
+        steps: Literal["equal", "native"] = "equal",
+    ) -> None:
+        self.pruning: dict[str, Any] = {
+            "p_f": p_f, "p_l": p_l, "beta": beta, "gamma": gamma, "eps": eps, "gate": gate, "variant": variant,
+            "choice": choice, "min_rows": min_rows,
+        }  # fmt: skip
+        self.encoder = dict(encoder or {"name": "global_features"})
+        self.min_count, self.sigma, self.steps = min_count, sigma, steps
+
+    def check(self, site: Site) -> None:
+        """Refuse what cannot work here before anything is run.
+
+        Raises:
+            ConfigError: one class only, or several labels per row; whatever the encoder lacks.
+        """
+        if site.task != "multiclass":
+            raise ConfigError("strategy=scope places each row by its one class; rows with several labels have none")
+        if len(site.class_names) < 2:
+            raise ConfigError("strategy=scope needs two classes: with one, nothing can be confused with it")
+        encoder = open_encoder(self.encoder, site.store)
+        encoder.class_vectors(site.class_names)
+
+    def views(self, context: ClientContext) -> None:
+        """The coreset, once it is chosen."""
+        if "coreset" in context.state:
+            context.data.set_view("coreset", arrays_of(context.state, "coreset")["rows"])
+
+    def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
+        """As many steps as without pruning, or as the coreset's epochs make."""
+        if self.steps == "equal" or not context.data.has("coreset"):
+            return spec
+        rows, local = len(context.data.rows("trained_on")), context.config.local
+        return spec.change(steps=local.epochs * math.ceil(rows / local.batch_size))
+
+    def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
+        """One of the three exchanges."""
+        labels = context.data.tensors("train")[1].cpu()
+        if name == SUMS:
+            return self._sums(labels, context)
+        if name == PROFILES:
+            return self._profile(content, labels, context)
+        assert name == PRUNE, name
+        return self._prune(content, labels, context)
+
+    def _embeddings(self, context: ClientContext) -> Tensor:
+        data, encoder = context.data, open_encoder(self.encoder, context.data.store)
+        if encoder.uses_model:
+            return unit_rows(context.forward("train")[0].cpu())
+        return unit_rows(embed(encoder, data.store, data.rows("train"), data.scaling))
+
+    def _sums(self, labels: Tensor, context: ClientContext) -> RecordDict:
+        classes = len(context.data.store.class_names)
+        sums = prototype_sums(self._embeddings(context), labels, classes)
+        sums[torch.bincount(labels, minlength=classes) < self.min_count] = 0.0
+        return RecordDict({CLASS_SUMS: array_record({"sums": sums.float().numpy()})})
+
+    def _class_vectors(self, content: RecordDict, context: ClientContext) -> Tensor:
+        if PROTOTYPES in content:
+            return torch.from_numpy(arrays_of(content, PROTOTYPES)["vectors"])
+        encoder: Encoder = open_encoder(self.encoder, context.data.store)
+        text = encoder.class_vectors(tuple(context.data.store.class_names))
+        assert text is not None  # the server sends vectors to every other encoder
+        return unit_rows(text)
+
+    def _profile(self, content: RecordDict, labels: Tensor, context: ClientContext) -> RecordDict:
+        vectors = self._class_vectors(content, context)
+        scores = project(self._embeddings(context), labels, vectors)
+        context.state["scores"] = array_record({"scores": scores.numpy()})
+        moments = class_moments(scores, labels, len(vectors))
+        moments = suppress(add_noise(moments, self.sigma, context.generator()), self.min_count)
+        return RecordDict(
+            {
+                PROFILE: array_record(
+                    {
+                        "counts": np.round(moments.counts).astype(np.int32),
+                        "mean": moments.mean.astype(np.float32),
+                        "variance": moments.variance.astype(np.float32),
+                    }
+                )
+            }
+        )
+
+    def _prune(self, content: RecordDict, labels: Tensor, context: ClientContext) -> RecordDict:
+        scores = torch.from_numpy(arrays_of(context.state, "scores")["scores"])
+        consensus = {name: value.astype(np.float64) for name, value in arrays_of(content, CONSENSUS).items()}
+        found = prune(scores, labels, Profile(**consensus), generator=context.generator(), **self.pruning)
+        context.state["coreset"] = array_record({"rows": context.data.rows("train")[found.kept.numpy()]})
+        del context.state["scores"]
+        parts = {"kept": found.kept, "anomalous": found.anomalous, "redundant": found.redundant}
+        classes = len(consensus["counts"])
+        counts = {k: torch.bincount(labels[v], minlength=classes).int().numpy() for k, v in parts.items()}
+        return RecordDict({KEPT: array_record(counts)})

@@ -1,0 +1,42 @@
+"""A method's picture of what it kept of every class, for the report's section of methods' pictures."""
+
+import io
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.report.html.pictures import figure, tidy
+from fedimb.report.plots import ALL, FAINT
+from fedimb.report.text import shorten
+
+
+def kept_panel(
+    title: str, kept: NDArray[np.integer], held: NDArray[np.integer], class_names: Sequence[str]
+) -> dict[str, bytes]:
+    """Rows kept of rows held, a bar per class from head to tail; ``{"svg": ..., "json": ...}``, always the same bytes.
+
+    Args:
+        kept, held: [C] rows.
+        class_names: C names.
+    """
+    from matplotlib import rc_context
+
+    order = np.lexsort((np.arange(len(held)), -np.asarray(held)))
+    made = figure(max(4.0, 0.45 * len(order)), 2.8)
+    axes = made.add_subplot()
+    places = np.arange(len(order))
+    axes.bar(places, held[order], color=FAINT, label="held")
+    axes.bar(places, kept[order], color=ALL, label="kept")
+    axes.set_xticks(places, [shorten(class_names[c], 10) for c in order], rotation=0 if len(order) <= 12 else 90)
+    axes.set_yscale("symlog", linthresh=10)
+    axes.set_ylabel("rows")
+    axes.legend(frameon=False)
+    tidy(axes)
+    with io.BytesIO() as file, rc_context({"svg.hashsalt": "fedimb", "svg.fonttype": "none"}):
+        made.savefig(file, format="svg", metadata={"Date": None})
+        picture = file.getvalue()
+    share = kept.sum() / max(1, held.sum())
+    caption = f"{int(kept.sum())} of {int(held.sum())} rows ({share:.0%}), classes from head to tail."
+    return {"svg": picture, "json": (json.dumps({"title": title, "caption": caption}) + "\n").encode()}

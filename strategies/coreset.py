@@ -1,0 +1,143 @@
+"""Coresets by a rule each client applies to its own rows: what SCOPE has to be compared with.
+
+One choice before training (after ``warmup`` federated rounds, for rules that want a model that has seen something),
+then any aggregator, loss and calibration on what was kept. As the outer one of two, ``strategy=[coreset,scope]`` with
+``match: inner``, it keeps at each client as many rows of each class as SCOPE kept there: a rule compared at exactly
+SCOPE's budget. The rules and their sources are in `fedimb.selection.coresets`; that they run inside a federation,
+their budgets and what they are given are ours.
+"""
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from fedimb import registry
+from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS
+from fedimb.contracts.scope import PRUNE
+from fedimb.errors import ConfigError
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.report.kept import kept_panel
+from fedimb.run.steps import Query, Reply, Rounds, gather_counts
+from fedimb.run.view import RunView
+from fedimb.selection.centres import median_of_centres
+from fedimb.strategies.base import Method, Program
+from fedimb.training.arguments import in_range
+
+
+@register("strategy", "coreset", prior_view="coreset", reveals_counts=True)
+class Coreset(Method):
+    """Args:
+    inner: the aggregator or method trained on the coresets (given by fedimb).
+    rule: ``{name: ..., ...}`` of the kind `coreset`.
+    keep: share of its rows that each client keeps, (0, 1].
+    match: ``inner``: as many rows of each class as the inner method `scope` kept; ``none``: ``keep``.
+    warmup: federated rounds before the choice, part of ``rounds``.
+    epochs: local epochs of training whose course some rules look at (el2n, grand, forgetting, ccs).
+    encoder: for rules that compare embeddings; see `fedimb.strategies.scope`.
+    steps: ``equal``: as many local steps as on all rows; ``native``: epochs over the coreset.
+
+    Raises:
+        ConfigError: a value out of range, or a rule or encoder that does not exist.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        rule: dict[str, Any] | None = None,
+        keep: float = 0.5,
+        match: Literal["none", "inner"] = "none",
+        warmup: int = 0,
+        epochs: int = 10,
+        encoder: dict[str, Any] | None = None,
+        steps: Literal["equal", "native"] = "equal",
+    ) -> None:
+        super().__init__(inner)
+        in_range("coreset", "keep", keep, 1e-9, 1)
+        in_range("coreset", "epochs", epochs, 1)
+        chosen = dict(rule or {"name": "random"})
+        self.rule = str(chosen.pop("name", None))
+        self._needs = registry.build("coreset", self.rule, **chosen).needs  # some need what their arguments say
+        self.warmup, self.match = warmup, match
+        if self.rule == "full" and (keep < 1 or match == "inner"):
+            raise ConfigError("strategy.coreset.rule=full keeps every row: set strategy.coreset.keep=1 and match=none")
+        if match == "inner" and not _scope_inside(inner):
+            raise ConfigError("strategy.coreset.match=inner matches SCOPE's counts: use strategy=[coreset,scope]")
+
+    def check(self, rounds: int) -> None:
+        """Refuse a warm-up that leaves no round to train in."""
+        if self.warmup >= rounds:
+            raise ConfigError(f"strategy.coreset.warmup={self.warmup} leaves no round of {rounds} to train in")
+
+    def program(self, run: RunView) -> Program:
+        """Warm up, choose, train; around SCOPE, choose once SCOPE has."""
+        self.check(run.rounds)
+        if self.warmup:
+            yield Rounds(self.warmup)
+            run.rounds -= self.warmup
+        if self.match == "none":
+            yield from self._choose(run)
+            yield from self.inner_program(run)
+            return
+        inner, result = self.inner_program(run), None
+        while True:
+            try:
+                step = inner.send(result)
+            except StopIteration:
+                return
+            result = yield step
+            if isinstance(step, Query) and step.name == PRUNE:
+                # SCOPE counts its prior from these replies; ours are the same counts, so it stays right.
+                yield from self._choose(run)
+
+    def _choose(self, run: RunView) -> Program:
+        content = RecordDict()
+        if "centres" in self._needs:
+            replies = yield Query(CENTRES_OF, model="global")
+            means = torch.from_numpy(np.stack([arrays_of(reply.content, MEANS)["means"] for reply in replies]))
+            content[CENTRES] = array_record({"centres": median_of_centres(means).numpy()})
+        if "global_counts" in self._needs:
+            counts = yield from gather_counts("train")
+            content["x.global"] = array_record({"counts": counts.sum(axis=0)})
+        model = "global" if self._needs & {"features", "logits", "history", "centres", "embeddings"} else None
+        replies = yield Query(CHOOSE, content, model=model)
+        self._note(run, replies)
+
+    def _note(self, run: RunView, replies: list[Reply]) -> None:
+        found = [arrays_of(reply.content, CHOSEN) for reply in replies]
+        kept, held = (np.stack([one[name] for one in found]) for name in ("kept", "held"))
+        if run.counts is not None and run.estimate is None:
+            run.counts = run.weigh(kept)
+        self.memory["kept"], self.memory["held"] = float(kept.sum()), float(held.sum())
+        self.memory["steps"] = float(sum(int(one["steps"][0]) for one in found))
+        clients = [str(reply.client) for reply in replies]
+        table = {
+            "rule": self.rule,
+            "kept_fraction": float(kept.sum() / held.sum()),
+            "by_client": {c: float(k.sum() / h.sum()) for c, k, h in zip(clients, kept, held, strict=True)},
+            "by_class": [None if not h else float(k / h) for k, h in zip(kept.sum(0), held.sum(0), strict=True)],
+            "kept": kept.tolist(),
+            "held": held.tolist(),
+            "selection_steps": self.memory["steps"],
+        }
+        run.artifact("coreset.json", (json.dumps(table, indent=1) + "\n").encode())
+        title = f"Coreset by {self.rule}: rows kept"
+        for name, content in kept_panel(title, kept.sum(0), held.sum(0), run.class_names).items():
+            run.artifact(f"panels/coreset.{name}", content)
+
+    def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
+        """The share of rows trained on, and what choosing them cost in local steps, with every round after it."""
+        if "held" not in self.memory:
+            return {}
+        share = float(self.memory["kept"] / self.memory["held"])
+        return {"data/kept_fraction": share, "data/selection_steps": float(self.memory["steps"])}
+
+
+def _scope_inside(inner: Strategy) -> bool:
+    from fedimb.strategies.scope import Scope
+
+    return isinstance(inner, Scope)

@@ -1,0 +1,159 @@
+"""SCOPE: choose once, before training, which rows each client trains on, with the whole federation in view.
+
+Semantic Coreset using Orthogonal Projection Embeddings (Hossen, Tallent, Guo, Jannesari, arXiv 2603.12976, 2026). A
+frozen encoder places every row relative to its class's vector t_c: RS = <v, t_c> (typical), DS = |v - RS t_c| (novel),
+Sneg = max_{j != c} <v, t_j> (confusable). Each client reports count, mean and variance of the three per class; the
+server pools them exactly (law of total variance) and adds a rarity weight W_c ~ (1 / (F_c + eps))^gamma; each client
+then drops the p_l of its rows with the largest AS = z_sneg - z_rs, and, in classes it has plenty of (gate beta on
+T_c = f_c / W_c), the p_f with the largest R = z_rs - z_sneg - z_ds, z-scores being by global class statistics. Then
+training with any aggregator, loss and calibration.
+
+Known from secondary notes: the scores, the pooling, both stages, p_l = .1, beta = .5. Inferred: the relative gate.
+Ours: gamma = 1 and eps = 1e-6; class vectors as means of all clients' embeddings where the encoder reads no text; the
+federated warm-up that gives `global_features` something to see; suppression of small cells, noise, and guards; that
+the prior is counted anew over the coreset. Details and the evidence of each are in `fedimb.selection.scope`.
+"""
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from fedimb import registry
+from fedimb.contracts.scope import CLASS_SUMS, CONSENSUS, KEPT, PROFILE, PROFILES, PROTOTYPES, PRUNE, SUMS
+from fedimb.encoders.base import Encoder
+from fedimb.encoders.embed import GIVEN
+from fedimb.errors import ConfigError
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.report.kept import kept_panel
+from fedimb.run.steps import Query, Reply, Rounds
+from fedimb.run.view import RunView
+from fedimb.selection.moments import Moments, pool
+from fedimb.selection.profile import Gate, Profile, global_profile
+from fedimb.selection.prototypes import shared_prototypes
+from fedimb.selection.scope import Choice, Variant
+from fedimb.strategies.base import Method, Program
+from fedimb.training.arguments import in_range
+
+
+@register("strategy", "scope", prior_view="coreset", reveals_counts=True)
+class Scope(Method):
+    """Args:
+    inner: the aggregator or method trained on the coresets (given by fedimb).
+    p_f: share dropped of every prunable class by stage 2, [0, 1). Not the share of all rows: see what was kept.
+    p_l: share of all rows dropped by stage 1, [0, 1).
+    beta: the gate: classes within beta of the most over-represented one may be pruned, [0, 1].
+    gamma, eps: of the rarity weight.
+    gate: ``relative``, or ``literal``: T_c > beta with W summing to 1.
+    variant: ``full``, or an ablation: ``no_global_profile``, ``no_anomaly``, ``no_redundancy``, ``no_diversity``.
+    choice: inside the gate: ``scope``, or a control: ``random``, ``score_only`` (no gate), ``undersample`` (no score).
+    encoder: ``{name: ..., ...}`` of the kind `encoder`; ``global_features`` is the federation's own model.
+    warmup: federated rounds before the choice, part of ``rounds``; only for ``global_features``.
+    min_count: rows a class needs at a client to be reported.
+    sigma: standard deviation of Gaussian noise on the reported sums, in rows; 0: none.
+    min_rows: rows a client keeps at least, if it has them.
+    steps: ``equal``: as many local steps as without pruning; ``native``: epochs over the coreset, so compute is saved.
+
+    Raises:
+        ConfigError: a value out of range, or a warm-up that does not go with the encoder.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        p_f: float = 0.5,
+        p_l: float = 0.1,
+        beta: float = 0.5,
+        gamma: float = 1.0,
+        eps: float = 1e-6,
+        gate: Gate = "relative",
+        variant: Variant = "full",
+        choice: Choice = "scope",
+        encoder: dict[str, Any] | None = None,
+        warmup: int = 0,
+        min_count: int = 1,
+        sigma: float = 0.0,
+        min_rows: int = 2,
+        steps: Literal["equal", "native"] = "equal",
+    ) -> None:
+        super().__init__(inner)
+        for name, value in (("p_f", p_f), ("p_l", p_l), ("beta", beta)):
+            in_range("scope", name, value, 0, 1)
+        chosen = dict(encoder or {"name": "global_features"})
+        kind: Any = registry.get("encoder", str(chosen.get("name"))).factory
+        self._uses_model, self._reads_text = bool(kind.uses_model), kind.class_vectors is not Encoder.class_vectors
+        registry.check_args("encoder", str(chosen.pop("name")), chosen, given=GIVEN)
+        if self._uses_model != (warmup > 0):
+            raise ConfigError(
+                "strategy.scope: the federation's own features are only worth something after some rounds: give "
+                "strategy.scope.warmup=5, say, or another encoder"
+                if self._uses_model
+                else f"strategy.scope.warmup={warmup} is for encoder global_features alone: set it to 0"
+            )
+        self.warmup, self.gamma, self.eps, self.min_count, self.sigma = warmup, gamma, eps, min_count, sigma
+        self.settings = {"p_f": p_f, "p_l": p_l, "beta": beta, "gate": gate, "variant": variant, "choice": choice}
+
+    def check(self, rounds: int) -> None:
+        """Refuse a warm-up that leaves no round to train in."""
+        if self.warmup >= rounds:
+            raise ConfigError(f"strategy.scope.warmup={self.warmup} leaves no round of {rounds} to train in")
+
+    def program(self, run: RunView) -> Program:
+        """Warm up, agree on class vectors and on a profile, prune, then train."""
+        self.check(run.rounds)
+        model = "global" if self._uses_model else None
+        if self.warmup:
+            yield Rounds(self.warmup)
+        content = RecordDict()
+        if not self._reads_text:
+            replies = yield Query(SUMS, model=model)
+            sums = np.stack([arrays_of(reply.content, CLASS_SUMS)["sums"] for reply in replies])
+            vectors = shared_prototypes(torch.from_numpy(sums))
+            content[PROTOTYPES] = array_record({"vectors": vectors.numpy()})
+        replies = yield Query(PROFILES, content, model=model)
+        profile = global_profile(pool([_moments(reply) for reply in replies]), self.gamma, self.eps)
+        kept = yield Query(PRUNE, RecordDict({CONSENSUS: _consensus(profile)}))
+        self._note(run, kept)
+        run.rounds -= self.warmup
+        yield from self.inner_program(run)
+
+    def _note(self, run: RunView, replies: list[Reply]) -> None:
+        """Count the prior anew, and say with the run what every client kept."""
+        found = {reply.client: arrays_of(reply.content, KEPT) for reply in replies}
+        kept = np.stack([found[client]["kept"] for client in sorted(found)])
+        held = kept + sum(np.stack([found[c][part] for c in sorted(found)]) for part in ("anomalous", "redundant"))
+        if run.counts is not None and run.estimate is None:
+            run.counts = run.weigh(kept)
+        self.memory["kept"], self.memory["held"] = float(kept.sum()), float(held.sum())
+        table = {
+            "settings": self.settings,
+            "kept_fraction": float(kept.sum() / held.sum()),
+            "by_client": {str(c): float(k.sum() / h.sum()) for c, k, h in zip(sorted(found), kept, held, strict=True)},
+            "by_class": [None if not h else float(k / h) for k, h in zip(kept.sum(0), held.sum(0), strict=True)],
+            "kept": kept.tolist(),
+            "held": held.tolist(),
+            "anomalous": np.stack([found[c]["anomalous"] for c in sorted(found)]).tolist(),
+        }
+        run.artifact("scope.json", (json.dumps(table, indent=1) + "\n").encode())
+        for name, content in kept_panel("SCOPE: rows kept", kept.sum(0), held.sum(0), run.class_names).items():
+            run.artifact(f"panels/scope.{name}", content)
+
+    def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
+        """The share of rows trained on, with every round after the choice."""
+        if "held" not in self.memory:
+            return {}
+        return {"data/kept_fraction": float(self.memory["kept"] / self.memory["held"])}
+
+
+def _moments(reply: Reply) -> Moments:
+    found = {name: value.astype(np.float64) for name, value in arrays_of(reply.content, PROFILE).items()}
+    return Moments(found["counts"], found["mean"], found["variance"], np.zeros(0, np.int64))
+
+
+def _consensus(profile: Profile) -> Any:
+    arrays = {"counts": profile.counts, "mean": profile.mean, "std": profile.std, "rarity": profile.rarity}
+    return array_record({name: value.astype(np.float32) for name, value in arrays.items()})
