@@ -1,10 +1,10 @@
 """FedCS: drop the rows that tell their class from the others most or least clearly, frequent classes first.
 
 FedCS (CVPR 2025), as its released code has it: DC_i = min over j != c of || z_i - g_j || - || z_i - g_c || with the
-federation's class centres g (`centres.median_of_centres`); of each class with (n_max - n_c) / n_max <= beta the p_f rows
-with the largest |DC| are dropped, then the p_l of all that is left. The released code never gates out class 0; we do not
-copy that. Ours: exact budgets. p_l is given, p_f is what leaves ``keep`` rows, and where the free classes cannot give
-that many, the last stage takes the rest.
+federation's class centres g (`centres.median_of_centres`); of each class with (n_max - n_c) / n_max <= beta the p_f
+rows with the largest |DC| are dropped, then the p_l of all that is left. The released code never gates out class 0; we
+do not copy that. Inferred: n are the client's own counts. Ours: exact budgets. p_l is given, p_f is what leaves
+``keep`` rows, and where the free classes cannot give that many, the last stage takes the rest.
 """
 
 import torch
