@@ -1,5 +1,6 @@
 """What every registered encoder must keep to. One added later is tested unasked, by its own YAML."""
 
+import hashlib
 import json
 import random
 from importlib.resources import files
@@ -19,8 +20,6 @@ from tests.encoders.recipes import NAMES, clip_folder, cnn_file, has_transformer
 N = 9
 MAKES = {"precomputed": precomputed_file, "disjoint_cnn": cnn_file, "clip": clip_folder}  # what their `path` names
 NO_OFFLINE = {"open_clip"}  # needs a package that replaces torch: see test_open_clip.py
-    "open_clip"
-}  # needs a package that replaces torch; tests/encoders/test_open_clip.py has what can be tested
 MARKS = {"clip": has_transformers}
 BUILT = [
     pytest.param(name, marks=MARKS.get(name, ()))
@@ -159,6 +158,4 @@ def test_another_process_gives_the_same_bits(tmp_path, store, warm):
         here = [embed(fresh(config, store), store, np.arange(9)) for config in configs]
     finally:
         torch.set_num_threads(threads)
-    import hashlib
-
     assert runs[0] == [hashlib.sha256(values.numpy().tobytes()).hexdigest() for values in here]
