@@ -8,7 +8,7 @@ from fedimb.encoders.prototypes import class_sums, merge, prototypes
 from fedimb.errors import ConfigError, DataError
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=30), clients=st.integers(1, 5), seed=st.integers(0, 99))
 def test_summed_over_clients_they_are_the_pooled_means(labels, clients, seed):
     y = torch.tensor(labels)
