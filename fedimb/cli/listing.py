@@ -31,6 +31,9 @@ PLURALS = {
     "models": "model",
     "sources": "source",
     "partitions": "partition",
+    "encoders": "encoder",
+    "coresets": "coreset",
+    "queries": "query",
 }
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
 _SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks")

@@ -100,10 +100,22 @@ def _register_looking(verbs: Any) -> None:
     sync.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
 
 
+def _parse(words: list[str]) -> argparse.Namespace:
+    """Parsed words; settings may stand before and after options (argparse gives up after the first option)."""
+    parser = _parser(next((word for word in words if not word.startswith("-")), None))
+    args, rest = parser.parse_known_args(words)
+    taken = next((name for name in ("overrides", "words") if isinstance(getattr(args, name, None), list)), None)
+    if rest and (taken is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if taken is not None:
+        getattr(args, taken).extend(rest)
+    return args
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``fedimb``. Returns the exit code: 0, 1 failed, 2 bad input, 75 waiting, 130 Ctrl-C."""
     words = sys.argv[1:] if argv is None else list(argv)
-    args = _parser(next((word for word in words if not word.startswith("-")), None)).parse_args(words)
+    args = _parse(words)
     import logging
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
