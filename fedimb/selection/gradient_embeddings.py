@@ -14,7 +14,7 @@ from torch import Tensor
 from fedimb.selection.uncertainty import probabilities
 
 _CELLS = 2_000_000  # distances at a time, 16 MB of float64
-_NOISE = 1e-12  # of |a|^2 + |b|^2: below it a squared distance is rounding
+_NOISE = 1e-13  # of |a|^2 + |b|^2: below it a squared distance is rounding
 
 
 @dataclass(frozen=True)

@@ -87,10 +87,10 @@ class QueryRule:
             ValueError: shapes, labels or models that do not fit together, or a negative budget.
             DataError: features or logits that are not finite.
         """
-        for model in sorted(self.reads(asked.which) | (self.optional & asked.pool.keys())):
-            _check(asked, model)
         if asked.budget < 0 or not asked.pool:
             raise ValueError(f"a query needs a budget of at least 0 and a pool; got {asked.budget}, {list(asked.pool)}")
+        for model in sorted(self.reads(asked.which) | (self.optional & asked.pool.keys())):
+            _check(asked, model)
         if len(asked.labels) > 0 and not 0 <= int(asked.labels.min()) <= int(asked.labels.max()) < asked.n_classes:
             raise ValueError(f"labels must lie in 0..{asked.n_classes - 1}; got {asked.labels.unique().tolist()}")
         if self.oracle and (asked.hidden is None or len(asked.hidden) != asked.size):

@@ -21,6 +21,7 @@ from fedimb.selection.prototypes import unit
 from fedimb.selection.queries.base import Asked, QueryRule
 from fedimb.selection.queries.centres import k_center
 from fedimb.training.arguments import in_range
+from fedimb.training.optim import Adam
 
 
 class CosineGraph:
@@ -80,16 +81,15 @@ def hidden_features(
             hidden = drop((spread_input @ weights[0] + biases[0]).relu())
             return drop((graph.spread(hidden @ weights[1]) + biases[1]).relu())
 
-        optimiser = torch.optim.Adam([*weights, *biases], lr=lr, weight_decay=weight_decay)
+        parameters = [*weights, *biases]
+        optimiser = Adam(parameters, lr, weight_decay)
         for _ in range(steps):
             hidden = last_hidden(dropped)
             score = (graph.spread(hidden @ weights[2]) + biases[2])[:, 0]
             loss = -unlabelled_weight * torch.nn.functional.logsigmoid(-score[~labelled]).mean()
             if labelled.any():
                 loss = loss - torch.nn.functional.logsigmoid(score[labelled]).mean()
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            optimiser.step(list(torch.autograd.grad(loss, parameters)))
         return last_hidden(lambda hidden: hidden).detach()
 
 

@@ -39,6 +39,9 @@ class PrototypeQuota(QueryRule):
         prototypes = asked.prototypes
         if prototypes is None:
             prototypes = class_prototypes(labelled.features, asked.labels, asked.n_classes)
+        if prototypes.shape != (asked.n_classes, pool.features.shape[1]):
+            wanted = (asked.n_classes, pool.features.shape[1])
+            raise ValueError(f"shared prototypes {tuple(prototypes.shape)} do not fit the features: give {wanted}")
         bucket = pseudo_labels(pool.features, prototypes).clamp_min(0)
         sizes = bucket.bincount(minlength=asked.n_classes)
         known = asked.labels.bincount(minlength=asked.n_classes)
