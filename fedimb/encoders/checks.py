@@ -59,6 +59,7 @@ def unit_rows(embeddings: Tensor) -> Tensor:
     Raises:
         DataError: see `finite_rows`.
     """
-    wide = finite_rows("unit_rows", embeddings).double()  # the square of a large float32 is infinite
-    length = wide.norm(dim=1, keepdim=True)
-    return torch.where(length > 0, wide / length.where(length > 0, 1.0), 0.0).float()
+    largest = finite_rows("unit_rows", embeddings).abs().amax(dim=1, keepdim=True)
+    largest[largest == 0] = 1.0
+    scaled = embeddings / largest  # the square of a large float32 is infinite
+    return scaled.div_(scaled.norm(dim=1, keepdim=True).clamp_(min=1e-3))  # at least 1, but for a row of zeros

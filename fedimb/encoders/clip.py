@@ -83,7 +83,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer), without a look at the network or a draw from the global generator."""
     try:
         transformers: Any = importlib.import_module("transformers")
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
         raise ConfigError(
             f"encoder 'clip' needs the Python package 'transformers' ({error}): pip install transformers"
         ) from error

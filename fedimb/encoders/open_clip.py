@@ -50,7 +50,7 @@ class OpenClip(Encoder):
         folder = model_folder("open_clip", path, "open_clip_config.json")
         try:
             open_clip: Any = importlib.import_module("open_clip")
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
             raise ConfigError(
                 f"encoder 'open_clip' needs the Python package 'open_clip' ({error}): pip install open_clip_torch, "
                 f"with a torchvision that fits your torch"

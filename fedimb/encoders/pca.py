@@ -54,9 +54,9 @@ class Pca(Encoder):
             raise ConfigError(f"encoder 'pca': scale={scale}: give a finite number above 0")
         width = math.prod(input_shape)
         if path is None:
-            self._mean = torch.zeros(width)
+            self._mean = torch.zeros(width, dtype=torch.float64)
             drawn = torch.randn(width, dims, generator=torch_generator(seed, Stream.METHOD))
-            self._matrix = drawn / math.sqrt(dims)
+            self._matrix = drawn.double() / math.sqrt(dims)
             self._key = f"pca-1-random-{dims}-{seed}-{width}"
             return
         self.provenance = "external"
@@ -66,14 +66,14 @@ class Pca(Encoder):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Inputs [n, *input_shape] float32 -> [n, dims] float32."""
-        return (x.flatten(1) - self._mean) @ self._matrix
+        return ((x.flatten(1).double() - self._mean) @ self._matrix).float()  # float64: the same in any batch
 
     def fingerprint(self) -> str:
         return self._key
 
 
 def _components(path: str, dims: int, scale: float, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """(mean [D], components [D, dims]) of the file's rows, float32."""
+    """(mean [D], components [D, dims]) of the file's rows, float64."""
     from sklearn.decomposition import PCA
 
     problems = Problems()
@@ -86,4 +86,4 @@ def _components(path: str, dims: int, scale: float, shape: tuple[int, ...]) -> t
     if dims > min(rows.shape):
         raise DataError(f"{path} has {len(rows)} rows of {rows.shape[1]} values; dims={dims} must not exceed either")
     fitted = PCA(dims, svd_solver="full").fit(rows)
-    return torch.from_numpy(fitted.mean_).float(), torch.from_numpy(np.ascontiguousarray(fitted.components_.T)).float()
+    return torch.from_numpy(fitted.mean_), torch.from_numpy(np.ascontiguousarray(fitted.components_.T))

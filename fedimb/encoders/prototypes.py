@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.encoders.checks import finite_rows
 from fedimb.errors import ConfigError, DataError
+
+_PART = 4096  # rows held in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,15 @@ def class_sums(embeddings: Tensor, labels: Tensor, n_classes: int, minimum: int 
         raise DataError(
             f"prototypes: {len(embeddings)} embeddings beside labels {list(labels.shape)}; give one label per row"
         )
-    values, y = finite_rows("prototypes", embeddings).double().cpu().numpy(), labels.cpu().numpy().astype(np.int64)
+    values, y = finite_rows("prototypes", embeddings).cpu(), labels.cpu().numpy().astype(np.int64)
     if len(y) and not (y.min() >= 0 and y.max() < n_classes):
         raise DataError(f"prototypes: labels reach from {y.min()} to {y.max()}; expected 0 to {n_classes - 1}")
     counts = np.bincount(y, minlength=n_classes)
     kept = counts >= minimum
-    sums = np.zeros((n_classes, values.shape[1]))
-    np.add.at(sums, y, values)
+    total = torch.zeros(n_classes, values.shape[1], dtype=torch.float64)
+    for part, of in zip(values.split(_PART), torch.from_numpy(y).split(_PART), strict=True):
+        total.index_add_(0, of, part.double())
+    sums = total.numpy()
     return ClassSums(np.where(kept, counts, 0).astype(np.int64), np.where(kept[:, None], sums, 0.0))
 
 
