@@ -89,14 +89,18 @@ def _load(folder: Path) -> tuple[Any, Any]:
         ) from error
     try:
         with torch.random.fork_rng(devices=[]):
-            model = transformers.AutoModel.from_pretrained(str(folder), local_files_only=True, dtype=torch.float32)
+            model, report = transformers.AutoModel.from_pretrained(
+                str(folder), local_files_only=True, output_loading_info=True
+            )
+        if missing := sorted(report["missing_keys"]):  # transformers would go on with random ones
+            raise ValueError(f"its weights lack {len(missing)} tensors, first {missing[0]}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"encoder 'clip': {folder} cannot be loaded ({reason}); copy it whole") from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise DataError(f"encoder 'clip': {folder} is a {type(model).__name__}, which does not read images and text")
-    return model.eval(), tokenizer
+    return model.float().eval(), tokenizer
 
 
 def _vectors(answer: Any) -> Tensor:

@@ -57,7 +57,10 @@ class OpenClip(Encoder):
             ) from error
         try:
             with torch.random.fork_rng(devices=[]):
-                self._model = open_clip.create_model(f"local-dir:{folder}", precision="fp32", device="cpu").eval()
+                # Without require_pretrained a folder that lacks its weights gives a model of random ones.
+                self._model = open_clip.create_model(
+                    f"local-dir:{folder}", precision="fp32", device="cpu", require_pretrained=True
+                ).eval()
             self._tokenizer: Any = open_clip.get_tokenizer(f"local-dir:{folder}")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fedimb.encoders import clip
 from fedimb.encoders.clip import Clip
@@ -58,6 +59,17 @@ def test_the_folders_own_mean_and_deviation_are_used(tmp_path):
     after, x = Clip(folder, input_shape=COLOUR), torch.rand(1, *COLOUR)
     assert (before.encode(x) - after.encode(x)).abs().max() > 1e-4
     assert before.fingerprint() != after.fingerprint()
+
+
+@has_transformers
+def test_weights_that_lack_a_tensor_are_refused_not_made_up(tmp_path, no_network):
+    weights = tmp_path / "clip" / "model.safetensors"
+    clip_folder(tmp_path)
+    tensors = load_file(weights)
+    del tensors["visual_projection.weight"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"its weights lack 1 tensors, first visual_projection\.weight"):
+        Clip(str(tmp_path / "clip"), input_shape=COLOUR)
 
 
 @has_transformers

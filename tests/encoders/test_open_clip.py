@@ -35,8 +35,8 @@ def stand_in(folder, monkeypatch):
     module = ModuleType("open_clip")
     asked = []
 
-    def create_model(name, precision, device):
-        asked.append((name, precision, device))
+    def create_model(name, precision, device, require_pretrained):
+        asked.append((name, precision, device, require_pretrained))
         return Model().train()
 
     module.create_model = create_model
@@ -48,7 +48,7 @@ def stand_in(folder, monkeypatch):
 
 def test_it_asks_open_clip_for_the_local_folder(folder, stand_in):
     encoder = OpenClip(str(folder), prompts=("{class}",), input_shape=COLOUR)
-    assert stand_in == [(f"local-dir:{folder}", "fp32", "cpu")]
+    assert stand_in == [(f"local-dir:{folder}", "fp32", "cpu", True)]
     x = torch.full((2, *COLOUR), 0.25)
     assert torch.allclose(encoder.encode(x), torch.tensor([0.25, 0.25, 0.5]).expand(2, 3), atol=1e-3)
     assert encoder.encode(x).dtype == torch.float32
