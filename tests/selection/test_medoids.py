@@ -1,11 +1,12 @@
 from itertools import combinations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedimb.selection.medoids import k_medoids
+from fedimb.selection.medoids import _Clustering, k_medoids
 
 
 def between(n, seed=0, d=2):
@@ -31,6 +32,16 @@ def test_no_single_swap_lowers_the_sum(n, share, seed):
                 assert loss(distances, [*(m for m in found if m != out), new]) >= best - 1e-9
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_among_many_points_no_swap_lowers_the_sum_either(seed):
+    distances = between(80, seed, d=3)
+    found = k_medoids(distances, 12, torch.Generator().manual_seed(seed)).tolist()
+    best = loss(distances, found)
+    for out in found:
+        near = distances[:, [m for m in found if m != out]].amin(1, keepdim=True)
+        assert torch.minimum(near, distances).sum(0).min() >= best - 1e-9
+
+
 def test_the_best_of_all_choices_is_met_from_most_starts():
     distances = between(12, 3)
     best = min(loss(distances, c) for c in combinations(range(12), 3))
@@ -49,3 +60,13 @@ def test_copies_none_and_too_many():
     assert k_medoids(torch.zeros(0, 0), 0, torch.Generator()).tolist() == []
     with pytest.raises(ValueError, match="4 of 3"):
         k_medoids(torch.zeros(3, 3), 4, torch.Generator())
+
+
+def test_after_every_swap_the_two_nearest_medoids_are_known():
+    distances = between(40, 5).numpy()
+    found = _Clustering(distances, np.arange(6))
+    swaps = [candidate for candidate in range(40) if found.try_swap(candidate)]
+    assert len(swaps) > 3
+    two = np.sort(distances[:, found.medoids], axis=1)
+    assert np.array_equal(found.near, two[:, 0])
+    assert np.array_equal(found.far, two[:, 1])

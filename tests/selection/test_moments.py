@@ -75,6 +75,7 @@ def test_noise_has_the_deviation_asked_for_and_reaches_classes_nobody_holds():
     assert 0.2 < (noisy.counts[400:] > 0).mean() < 0.5  # P(noise of deviation 3 >= 1) = .37
     assert np.abs(noisy.mean).max() <= 1
     assert 0 <= noisy.variance.min() <= noisy.variance.max() <= 1
+    assert noisy.counts[noisy.counts > 0].min() >= 1
     assert not noisy.mean[noisy.counts == 0].any()
     again = add_noise(whole, 3.0, torch.Generator().manual_seed(0))
     assert np.array_equal(noisy.mean, again.mean)
