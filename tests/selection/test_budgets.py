@@ -7,7 +7,7 @@ from fedimb.errors import DataError
 from fedimb.selection.budgets import apportion, capped
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 60), st.one_of(st.just(0.0), st.floats(1e-6, 1e6))), min_size=1, max_size=8),
     share=st.floats(0, 1),
