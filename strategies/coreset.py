@@ -110,7 +110,7 @@ class Coreset(Method):
     def _note(self, run: RunView, replies: list[Reply]) -> None:
         found = [arrays_of(reply.content, CHOSEN) for reply in replies]
         kept, held = (np.stack([one[name] for one in found]) for name in ("kept", "held"))
-        if run.counts is not None and run.estimate is None:
+        if run.recounts:
             run.counts = run.weigh(kept)
         self.memory["kept"], self.memory["held"] = float(kept.sum()), float(held.sum())
         self.memory["steps"] = float(sum(int(one["steps"][0]) for one in found))

@@ -126,7 +126,7 @@ class Scope(Method):
         found = {reply.client: arrays_of(reply.content, KEPT) for reply in replies}
         kept = np.stack([found[client]["kept"] for client in sorted(found)])
         held = kept + sum(np.stack([found[c][part] for c in sorted(found)]) for part in ("anomalous", "redundant"))
-        if run.counts is not None and run.estimate is None:
+        if run.recounts:
             run.counts = run.weigh(kept)
         self.memory["kept"], self.memory["held"] = float(kept.sum()), float(held.sum())
         table = {

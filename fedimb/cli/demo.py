@@ -17,6 +17,7 @@ ROWS = {
     "fedprox+la_post": ("aggregator=fedprox", "calibration=la_post"),
     "fedprox+tau": ("aggregator=fedprox", "calibration=tau"),
     "balanced_softmax": ("loss=balanced_softmax",),
+    "scope": ("strategy=scope",),
 }
 REFERENCES = ["majority", "local_mean", "fedavg", "la_post", "tau"]
 
@@ -48,7 +49,7 @@ def demo(overrides: Sequence[str], seeds: int) -> int:
 
     (folder / "report.html").write_text(page(done.results, statistics(done.results)))
     print(study_table(done.results))
-    print(f"\nscores: mean of the last rounds on the test set; +-: 95 % t interval over {seeds} seeds")
+    print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
     print(f"picture: {comparison_figure(rows, folder / 'comparison.png')}")
     print(f"numbers: {folder / 'rows.csv'}")
     print(f"report:  {folder / 'report.html'}")

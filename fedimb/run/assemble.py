@@ -81,7 +81,8 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
 
 def program(config: RunConfig, federation: Federation, method: Any, view: RunView) -> Generator[Step, Any, None]:
     """The prior's prelude, then the method's program."""
-    if needs_counts(config):
+    counts_itself = any(registry.flags("strategy", name).get("counts_itself") for name in config.strategy)
+    if needs_counts(config) and not (counts_itself and config.prior.provenance == "clear_sum"):
         yield from gather_prior(config, federation, view)
     yield from method.program(view)
 
@@ -112,6 +113,9 @@ def build_loop(
         seed=config.seed,
         clients_need_counts=_clients_need_counts(config),
         models={"global": global_model},
+        minority=tuple(federation.minority),
+        train_counts=federation.counts.sum(axis=0),
+        recounts=needs_counts(config) and config.prior.provenance == "clear_sum",
         weigh=lambda counts: weigh(counts.astype(np.float64), config),
         artifact=folder.artifact,
     )

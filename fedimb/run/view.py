@@ -26,6 +26,9 @@ class RunView:
         estimate: global weights by name -> ``counts`` estimated from them; None where counts do not follow the weights.
         clients_need_counts: whether ``counts`` travels with every train message (the loss or a method reads it there).
         models: factories of further models by name, ``name -> Aggregator``; a method adds the ones it trains.
+        minority, train_counts: minority class ids and the rows [C] there are of each class: for what is logged alone,
+            never for what is done. None and empty where nobody knows (a plain ServerApp, hospitals).
+        recounts: whether a method that changes what is trained on sets ``counts`` to what it counts.
         weigh: client counts [K, C] -> ``counts`` [C] as the prior is configured, for a method that counts anew.
         artifact: keeps a file of the method's (name, content) with the run; written again on resume, with the same
             content. ``panels/<name>.svg`` beside ``panels/<name>.json`` {"title", "caption"} goes into the report.
@@ -40,6 +43,9 @@ class RunView:
     estimate: Callable[[Arrays], np.ndarray] | None = None
     clients_need_counts: bool = False
     models: dict[str, Callable[[int], Aggregator]] = field(default_factory=dict)
+    minority: tuple[int, ...] = ()
+    train_counts: np.ndarray | None = None
+    recounts: bool = False
     weigh: Callable[[np.ndarray], np.ndarray] = lambda counts: counts.sum(axis=0)
     artifact: Callable[[str, bytes], None] = lambda name, content: None
 

@@ -7,14 +7,14 @@ from fedimb.cli.demo import study_of
 from fedimb.config.load import from_json
 from fedimb.study.cells import plan
 
-QUICK = ["rounds=2", "local.epochs=1", "clients.count=3", "data.n_max=60", "evaluation.bootstrap=0"]
-ROWS = ("majority", "local_mean", "fedavg", "la_post", "tau", "fedprox", "fedprox+la_post", "fedprox+tau")
+QUICK = ["rounds=6", "local.epochs=1", "clients.count=3", "data.n_max=60", "evaluation.bootstrap=0"]
+ROWS = ("majority", "local_mean", "fedavg", "la_post", "tau", "fedprox", "fedprox+la_post", "fedprox+tau", "scope")
 
 
 def test_the_rows_asked_for():
     cells, tasks = plan(study_of(3, "demo"))
     runs = [from_json(task.config) for task in tasks if task.kind == "run"]
-    assert len(runs) == 9
+    assert len(runs) == 12
     assert {run.seed for run in runs} == {0, 1, 2}
     assert all(run.rounds == 40 and run.clients.count == 10 and run.data["imbalance_factor"] == 50 for run in runs)
     assert len(cells) == 3 * (len(ROWS) + 1)
@@ -33,7 +33,7 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name.startswith("demo-")]
     runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 14
+    assert len(runs) == 16
     assert {(r.data.tags["fedimb.strategy"], r.data.tags["fedimb.seed"]) for r in runs} >= {
         ("la_post", "0"),
         ("balanced_softmax", "1"),
