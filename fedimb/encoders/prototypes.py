@@ -81,8 +81,15 @@ def merge(parts: Sequence[ClassSums]) -> ClassSums:
     return ClassSums(counts, sums)
 
 
-def prototypes(total: ClassSums) -> NDArray[np.float32]:
-    """[C, d] float32 class means; NaN rows for classes nobody sent."""
+def prototypes(total: ClassSums, unit: bool = False) -> NDArray[np.float32]:
+    """[C, d] float32 class means; NaN rows for classes nobody sent.
+
+    Args:
+        unit: bring each mean to length one; a mean of zero length has no direction and stays.
+    """
     held = total.counts[:, None] > 0
-    means: NDArray[np.float32] = np.where(held, total.sums / np.maximum(total.counts[:, None], 1), np.nan)
+    means: NDArray[np.float64] = np.where(held, total.sums / np.maximum(total.counts[:, None], 1), np.nan)
+    if unit:
+        length = np.linalg.norm(means, axis=1, keepdims=True)
+        means = means / np.where(length > 0, length, 1.0)
     return means.astype(np.float32)

@@ -34,6 +34,12 @@ def test_a_class_below_the_minimum_is_not_sent_by_that_client():
     assert class_sums(x, y, 3, minimum=2).counts.tolist() == [3, 2, 0]
 
 
+def test_unit_length_leaves_absent_classes_undefined_and_zero_means_zero():
+    x = torch.tensor([[3.0, 0.0], [3.0, 8.0], [1.0, 1.0], [-1.0, -1.0]])
+    total = class_sums(x, torch.tensor([0, 0, 2, 2]), 3)
+    assert np.allclose(prototypes(total, unit=True), [[0.6, 0.8], [np.nan] * 2, [0, 0]], equal_nan=True)
+
+
 def test_one_client_without_rows():
     sent = class_sums(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), 2)
     assert sent.counts.tolist() == [0, 0]
