@@ -70,7 +70,7 @@ def z_scores(scores: Tensor, labels: Tensor, profile: Profile) -> Tensor:
     0 where there is nothing to compare with: the class is not in the profile, has no scores, or has the same score in
     every row of the federation (std below 1e-7).
     """
-    mean, std = torch.from_numpy(profile.mean)[labels], torch.from_numpy(profile.std)[labels]
+    mean, std = torch.tensor(profile.mean)[labels], torch.tensor(profile.std)[labels]
     z = (scores.double() - mean) / (std + 1e-8)
     return torch.where(torch.isfinite(z) & (std > _FLAT), z, 0.0)
 
@@ -95,7 +95,7 @@ def prunable(counts: Tensor, profile: Profile, beta: float = 0.5, gate: Gate = "
     Args:
         counts: [C] int64 rows at the client after stage 1.
     """
-    rarity = torch.from_numpy(profile.rarity)
+    rarity = torch.tensor(profile.rarity)
     local = counts.double()
     known = torch.isfinite(rarity) & (rarity > 0)
     present = known & (local > 0)

@@ -60,9 +60,9 @@ def prune(
     """Both stages for one client.
 
     Choices: ``scope`` by R. ``random``: stage 1, gate and counts per class as scope, the rows of stage 2 at random.
-    ``score_only``: R in every class, no gate. ``undersample``: as many rows as scope keeps,
-    but frequent classes by global counts cut at random to a cap (`budgets.capped`), no score. For a control without
-    any score and scope's counts per class, give those to the coreset rule `random` as ``per_class``.
+    ``score_only``: R in every class, no gate. ``undersample``: as many rows as scope keeps, but frequent classes by
+    global counts cut at random to a cap (`budgets.capped`), no score. For a control without any score and scope's
+    counts per class, give those to the coreset rule `random` as ``per_class``.
 
     Guards (ours): a class present keeps a row, a client ``min_rows`` rows (BatchNorm needs 2) if it has them; a row so
     spared is not made up for by another. Classes without scores, or outside the profile, are not pruned by stage 2.
@@ -94,14 +94,14 @@ def prune(
     counts = torch.bincount(labels[left], minlength=n_classes)
     free = torch.zeros(n_classes, dtype=torch.bool)
     free[labels[left][torch.isfinite(scores[left, RS])]] = True
-    free &= torch.from_numpy(profile.counts) > 0
+    free &= torch.tensor(profile.counts) > 0
     if choice != "score_only":
         free &= prunable(counts, profile, beta, gate)
     share = 0.0 if variant == "no_redundancy" else p_f
     drops = _guarded(torch.where(free, _floor(share, counts), 0), counts, min_rows)
     if choice == "undersample":
         keep = len(left) - int(drops.sum())
-        return _undersample(labels, torch.from_numpy(profile.counts), keep, n_classes, generator)
+        return _undersample(labels, torch.tensor(profile.counts), keep, n_classes, generator)
     score = redundancy(z, diversity=variant != "no_diversity")[left]
     if choice == "random":
         score = torch.rand(len(left), generator=generator, dtype=torch.float64)

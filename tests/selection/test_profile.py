@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedimb.errors import ConfigError
 from fedimb.selection.moments import Moments, class_moments, pool
-from fedimb.selection.profile import global_profile, prunable, z_scores
+from fedimb.selection.profile import Profile, global_profile, prunable, z_scores
 
 
 def generator(seed=0):
@@ -79,3 +81,15 @@ def test_the_literal_gate_compares_with_rarity_summing_to_one():
     assert prunable(counts, profile, 0.5, "literal").tolist() == [True, True, False]
     assert prunable(counts, profile, 0.5, "relative").tolist() == [True, False, False]
     assert prunable(counts, profile, 0.61, "relative").tolist() == [True, True, False]
+
+
+def test_a_profile_out_of_a_message_may_be_read_only():
+    sent = Profile(*(a.copy() for a in (PROFILE.counts, PROFILE.mean, PROFILE.std, PROFILE.rarity)))
+    for array in (sent.counts, sent.mean, sent.std, sent.rarity):
+        array.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(z_scores(*ONE, sent), z_scores(*ONE, PROFILE))
+        assert torch.equal(
+            prunable(torch.tensor([40, 20, 6, 0]), sent), prunable(torch.tensor([40, 20, 6, 0]), PROFILE)
+        )
