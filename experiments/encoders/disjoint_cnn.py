@@ -28,9 +28,9 @@ from fedimb.data.views import to_tensors
 from fedimb.encoders.checks import unit_rows
 from fedimb.encoders.disjoint_cnn import DisjointCnn, digests, write
 from fedimb.encoders.embed import embed
-from fedimb.encoders.prototypes import class_sums, prototypes
 from fedimb.models.cnn4conv import CNN4Conv
 from fedimb.seeds import Stream, numpy_rng, seed_int, torch_generator
+from fedimb.selection.prototypes import class_prototypes
 from fedimb.study.experiments import arguments, parser_of, publish
 from fedimb.training.local import train_locally
 from fedimb.training.losses.ce import CrossEntropy
@@ -113,7 +113,7 @@ def main() -> None:
     with torch.no_grad():
         mine = torch.cat([model.features(to_tensors(store, part)[0]) for part in np.array_split(rows, len(rows) // 64)])
     labels = torch.from_numpy(np.asarray(store.y)[rows])
-    means = torch.from_numpy(prototypes(class_sums(unit_rows(mine), labels, store.n_classes)))
+    means = class_prototypes(mine, labels, store.n_classes)
     facts = MODEL | {
         "class_names": list(store.class_names),
         "input_shape": list(store.input_shape),
@@ -135,6 +135,7 @@ def main() -> None:
         x=embeddings.numpy(),
         y=y,
         class_names=np.array(store.class_names),
+        class_vectors=encoder.class_vectors(store.class_names).numpy(),
         test=is_test,
     )
     unit, of_test = unit_rows(embeddings), torch.from_numpy(is_test)

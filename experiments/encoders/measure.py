@@ -26,8 +26,8 @@ from fedimb.data.store import Store, open_source
 from fedimb.data.views import to_tensors
 from fedimb.encoders.checks import unit_rows
 from fedimb.encoders.embed import embed, open_encoder
-from fedimb.encoders.prototypes import class_sums, prototypes
 from fedimb.seeds import Stream, torch_generator
+from fedimb.selection.prototypes import class_prototypes
 from fedimb.study.experiments import arguments, parser_of
 from fedimb.training.forward import forward_batched
 from fedimb.training.local import train_locally
@@ -57,7 +57,7 @@ def scores(unit: torch.Tensor, vectors: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def accuracy(train: torch.Tensor, y: torch.Tensor, test: torch.Tensor, z: torch.Tensor, n_classes: int) -> float:
-    means = torch.from_numpy(prototypes(class_sums(unit_rows(train), y, n_classes), unit=True))
+    means = class_prototypes(train, y, n_classes)
     return float((unit_rows(test) @ means.T).argmax(1).eq(z).double().mean())
 
 
@@ -74,7 +74,7 @@ def one(data: str, store: Store, config: Row, rows: np.ndarray) -> Row:
         embeddings = embed(encoder, store, train)
         seconds = time.perf_counter() - started
         unit = unit_rows(embeddings)
-        vectors = torch.from_numpy(prototypes(class_sums(unit, y, store.n_classes), unit=True))
+        vectors = class_prototypes(unit, y, store.n_classes)
         chosen = time.perf_counter() - started + scores(unit, vectors, y)
         started = time.perf_counter()
         embed(encoder, store, train)
@@ -111,7 +111,7 @@ def half(path: Path, config: Row, rows: np.ndarray, cache: str) -> float:
     store = Store.open(path)
     started = time.perf_counter()
     unit, y = unit_rows(embed(open_encoder(config, store), store, rows)), torch.from_numpy(np.asarray(store.y)[rows])
-    scores(unit, torch.from_numpy(prototypes(class_sums(unit, y, store.n_classes), unit=True)), y)
+    scores(unit, class_prototypes(unit, y, store.n_classes), y)
     return time.perf_counter() - started
 
 
@@ -120,9 +120,8 @@ def two_workers(data: str, store: Store, config: Row) -> Row:
     train, _ = split(store)
     halves = [train[::2], train[1::2]]
     with tempfile.TemporaryDirectory() as cache, ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        list(
-            pool.map(half, [store.path] * 2, [config] * 2, [part[::500] for part in halves], [cache] * 2)
-        )  # started up
+        few = [part[::500] for part in halves]
+        list(pool.map(half, [store.path] * 2, [config] * 2, few, [cache] * 2))  # both are started up now
         started = time.perf_counter()
         list(pool.map(half, [store.path] * 2, [config] * 2, halves, [cache] * 2))
         seconds = time.perf_counter() - started

@@ -36,7 +36,10 @@ class Encoder:
         raise NotImplementedError(f"{type(self).__name__} must implement lookup()")
 
     def class_vectors(self, class_names: tuple[str, ...]) -> Tensor | None:
-        """[C, d] float32 from the classes' names, or None: class means over all clients are used instead."""
+        """[C, d] float32 from the classes' names, or None: class means over all clients are used instead.
+
+        Whoever overrides this always answers with vectors: a server knows by the class alone which it is.
+        """
         return None
 
     def fingerprint(self) -> str:

@@ -32,7 +32,7 @@ from fedimb.registry import register
 
 @register("encoder", "clip")
 class Clip(Encoder):
-    """Image vectors of the rows, text vectors of the class names.
+    """Image and class-name vectors of CLIP, SigLIP or MetaCLIP, from a local folder.
 
     Args:
         path: the model's folder (config.json, weights, tokenizer); see `fedimb.data.paths`.

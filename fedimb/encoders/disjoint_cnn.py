@@ -73,7 +73,7 @@ class DisjointCnn(Encoder):
         return features
 
     def class_vectors(self, class_names: tuple[str, ...]) -> Tensor:
-        """[C, d] float32, the means of unit-length features, in the order of ``class_names``.
+        """[C, d] float32, the the class means' directions, in the order of ``class_names``.
 
         Raises:
             ConfigError: names empty or repeated.

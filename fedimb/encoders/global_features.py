@@ -1,7 +1,7 @@
 """The federation's own model as encoder: penultimate features of the current global model.
 
 Needs no file and suits any data, tables included; class vectors are class means over the clients
-(`fedimb.encoders.prototypes`). Source: ours; on digits the best of the encoders that need nothing (docs/encoders.md).
+(`fedimb.selection.prototypes`). Source: ours; on digits the best of the encoders that need nothing (docs/encoders.md).
 """
 
 from torch import Tensor
@@ -12,7 +12,10 @@ from fedimb.registry import register
 
 @register("encoder", "global_features")
 class GlobalFeatures(Encoder):
-    """The platform passes the features in; they change with the model, so nothing is kept on disk."""
+    """Penultimate features of the current global model.
+
+    The platform passes them in; they change with the model, so nothing is kept on disk.
+    """
 
     uses_model = True
     cached = False

@@ -28,7 +28,7 @@ from fedimb.registry import register
 
 @register("encoder", "open_clip")
 class OpenClip(Encoder):
-    """Image vectors of the rows, text vectors of the class names.
+    """Image and class-name vectors of MobileCLIP, BiomedCLIP and others, from a local folder.
 
     Args:
         path: folder with open_clip_config.json and the weights, as a download of an ``-OpenCLIP`` repository gives;

@@ -22,7 +22,7 @@ from fedimb.seeds import Stream, torch_generator
 
 @register("encoder", "pca")
 class Pca(Encoder):
-    """Rows [n, *shape] in one vector, less a mean (zero where random), times a matrix.
+    """Rows projected to few dimensions: less a mean (zero where random), times a matrix.
 
     Args:
         dims: d, dimensions of an embedding.

@@ -18,11 +18,10 @@ from fedimb.registry import register
 
 @register("encoder", "precomputed")
 class Precomputed(Encoder):
-    """Looked up by row.
+    """Embeddings from a file, looked up by row.
 
     The .npz holds ``x`` [n, d] float, row i of the data's store (as the source reads them: image folders sorted by
-    path), and, each where known, ``y`` [n] class ids, which must then be the data's own and so prove the order, and
-    ``class_vectors`` [C, d] float with ``class_names`` [C] text, as of a text encoder.
+    path), and, where known, ``y`` [n] class ids, which must then be the data's own and so prove the order.
 
     Args:
         path: the file; see `fedimb.data.paths`.
@@ -37,7 +36,6 @@ class Precomputed(Encoder):
     provenance = "external"
 
     def __init__(self, path: str, *, n_rows: int, labels: NDArray[np.int64]) -> None:
-        self.path = path
         problems = Problems()
         with NpzFile(path) as arrays:
             x, _ = values(arrays, "x", problems)
@@ -50,31 +48,54 @@ class Precomputed(Encoder):
                 )
             if "y" in arrays.keys:
                 _same_labels(path, arrays["y"], labels)
-            self._names, self._vectors = _class_vectors(arrays, x.shape[1])
-        self._x = x
-        self._key = fingerprint("precomputed-1", [path])
+        self.path, self._x, self._key = path, x, fingerprint("precomputed-1", [path])
 
     def lookup(self, rows: NDArray[np.int64]) -> Tensor:
         """Rows [m] of the store -> the file's embeddings [m, d] float32, a copy."""
         return torch.from_numpy(self._x[rows])
 
-    def class_vectors(self, class_names: tuple[str, ...]) -> Tensor | None:
-        """[C, d] float32 of the file in the order of ``class_names``; None where the file has none.
+    def fingerprint(self) -> str:
+        return self._key
+
+
+@register("encoder", "precomputed_text")
+class PrecomputedText(Precomputed):
+    """Embeddings and class vectors from a file.
+
+    As `Precomputed`, and the file also holds ``class_vectors`` [C, d] float and ``class_names`` [C] text, as of a text
+    encoder.
+
+    Args:
+        path, n_rows, labels: see `Precomputed`.
+
+    Raises:
+        DataError: see `Precomputed`; no class vectors, or not one per name, as long as an embedding and finite.
+    """
+
+    def __init__(self, path: str, *, n_rows: int, labels: NDArray[np.int64]) -> None:
+        super().__init__(path, n_rows=n_rows, labels=labels)
+        with NpzFile(path) as arrays:
+            vectors, names = arrays["class_vectors"], arrays["class_names"]
+        width = self._x.shape[1]
+        if vectors.shape != (len(names), width) or vectors.dtype.kind != "f" or not np.isfinite(vectors).all():
+            raise DataError(
+                f"{path} class_vectors is {vectors.dtype} {list(vectors.shape)}; give finite floats "
+                f"[{len(names)}, {width}]: one vector per class name, as long as an embedding"
+            )
+        self._names, self._vectors = [str(name) for name in names], vectors.astype(np.float32)
+
+    def class_vectors(self, class_names: tuple[str, ...]) -> Tensor:
+        """[C, d] float32 of the file in the order of ``class_names``.
 
         Raises:
             ConfigError: names empty or repeated.
             DataError: a class the file does not name.
         """
-        if self._vectors is None:
-            return None
-        class_names_expected("precomputed", class_names)
+        class_names_expected("precomputed_text", class_names)
         for name in class_names:
             if name not in self._names:
                 raise DataError(f"{self.path} class_names lacks '{name}'.{nearest(name, self._names)}")
         return torch.from_numpy(self._vectors[[self._names.index(name) for name in class_names]])
-
-    def fingerprint(self) -> str:
-        return self._key
 
 
 def _same_labels(path: str, found: NDArray[Any], labels: NDArray[np.int64]) -> None:
@@ -84,15 +105,3 @@ def _same_labels(path: str, found: NDArray[Any], labels: NDArray[np.int64]) -> N
             f"{path} y {list(found.shape)} differs from the data's labels ({len(wrong)} rows, first {wrong[0]}): "
             f"the embeddings are of other rows or in another order; embed the data again"
         )
-
-
-def _class_vectors(arrays: NpzFile, width: int) -> tuple[list[str], NDArray[np.float32] | None]:
-    if "class_vectors" not in arrays.keys:
-        return [], None
-    vectors, names = arrays["class_vectors"], arrays["class_names"]
-    if vectors.shape != (len(names), width) or vectors.dtype.kind != "f" or not np.isfinite(vectors).all():
-        raise DataError(
-            f"{arrays.path} class_vectors is {vectors.dtype} {list(vectors.shape)}; give finite floats "
-            f"[{len(names)}, {width}]: one vector per class name, as long as an embedding"
-        )
-    return [str(name) for name in names], vectors.astype(np.float32)

@@ -20,7 +20,9 @@ _EPS = 1e-5
 
 @register("encoder", "random_conv")
 class RandomConv(Encoder):
-    """Two layers of 3 x 3 convolution, ReLU and 2 x 2 mean pooling; both layers' means over a grid, unit length.
+    """Fixed random convolutions of images.
+
+    Two layers of 3 x 3 convolution, ReLU and 2 x 2 mean pooling; both layers' means over a grid, at unit length.
 
     Each image is centred and scaled by its own mean and deviation first, so brightness does not count.
 
