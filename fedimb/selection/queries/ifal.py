@@ -36,6 +36,12 @@ def sorted_distance(p: Tensor, q: Tensor) -> Tensor:
     return (p.sort(1).values - q.sort(1).values).abs().mean(1)
 
 
+def inconsistency(one: Tensor, two: Tensor) -> Tensor:
+    """U1 of two distances: max(one / two, two / one) (one + two): [n] twice -> [n]; 0 where both are, never infinite."""
+    low, high = torch.minimum(one, two), torch.maximum(one, two)
+    return high / low.clamp_min(_TINY) * (low + high)
+
+
 def otsu_threshold(values: Tensor) -> float:
     """Otsu 1979: the value that parts ``values`` [n >= 1] with the largest variance between the parts.
 
@@ -82,8 +88,7 @@ class Ifal(QueryRule):
         apart = sorted_distance(votes["global"], votes["local"])
         if own == "updated":
             other = sorted_distance(votes[own], votes["local"])
-            low, high = torch.minimum(apart, other), torch.maximum(apart, other)
-            apart = high / low.clamp_min(_TINY) * (low + high)
+            apart = inconsistency(apart, other)
         score = apart * sorted_distance(votes[own], probabilities(asked.pool[own].logits))
         survivors = (score > otsu_threshold(score)).nonzero().flatten()
         if len(survivors) < asked.budget:

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from scipy.stats import wasserstein_distance
 
 from fedimb.errors import ConfigError
+from fedimb.selection.gradient_embeddings import Factored
 from fedimb.selection.queries.badge import Badge
 from fedimb.selection.queries.base import Seen
+from fedimb.selection.queries.centres import k_center
 from fedimb.selection.queries.coreset import Coreset
-from fedimb.selection.queries.gcnal import CosineGraph, Gcnal
-from fedimb.selection.queries.ifal import Ifal, otsu_threshold, sorted_distance
+from fedimb.selection.queries.gcnal import CosineGraph, Gcnal, hidden_features
+from fedimb.selection.queries.ifal import Ifal, inconsistency, otsu_threshold, sorted_distance
 from fedimb.selection.queries.logo import LoGo
 from fedimb.selection.queries.typiclust import TypiClust, typicality
 from fedimb.selection.uncertainty import normalised_entropy
@@ -122,11 +124,40 @@ def test_gcnal_prefers_groups_without_labels_and_thins_a_large_pool(client):
     assert set(few.tolist()) <= set(part.tolist())
 
 
+def test_gcnal_is_k_centre_on_what_the_network_learnt_of_the_labelled_rows(client):
+    asked = client([20, 10], [6, 3], 7)
+    features = torch.cat([asked.pool["global"].features, asked.labelled["global"].features])
+    generator = torch.Generator().manual_seed(0)
+    part = torch.randperm(30, generator=generator).sort().values
+    assert torch.equal(part, torch.arange(30))
+    hidden = hidden_features(features, torch.arange(39) >= 30, generator, width=8, steps=20)
+    wanted = k_center(Factored.of(hidden[:30]), 7, Factored.of(hidden[30:]))
+    assert torch.equal(Gcnal(hidden=8, steps=20).select(asked), wanted)
+
+
+def test_the_network_learns_to_tell_labelled_rows():
+    features, group = islands([15, 15, 15], spread=0.3)
+
+    def apart(steps):
+        generator = torch.Generator().manual_seed(0)  # the same initial weights
+        hidden = hidden_features(features, group == 0, generator, width=16, steps=steps, lr=1e-2)
+        return float((hidden[group == 0].mean(0) - hidden[group != 0].mean(0)).norm() / hidden.std())
+
+    assert apart(60) > 1.5 * apart(1)
+
+
 def test_ifals_distance_is_scipys_on_the_entries_as_samples():
     p, q = torch.rand(2, 9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     theirs = [wasserstein_distance(a, b) for a, b in zip(p.numpy(), q.numpy(), strict=True)]
     assert np.allclose(sorted_distance(p, q), theirs)
     assert float(sorted_distance(p, p.flip(1)).max()) == 0  # blind to which class is which
+
+
+def test_ifals_inconsistency_by_hand():
+    one, two = torch.tensor([0.2, 0.1, 0.0, 0.0]), torch.tensor([0.1, 0.4, 0.0, 0.3])
+    found = inconsistency(one, two)
+    assert found[:3].tolist() == pytest.approx([2 * 0.3, 4 * 0.5, 0.0])
+    assert found[1] < found[3] < torch.inf
 
 
 @settings(max_examples=50, deadline=None)
