@@ -1,0 +1,46 @@
+"""A simulation's true labels of rows nobody has labelled yet, and who was told how many. Source: ours.
+
+What is guaranteed: once `ClientData.hide_labels` was called, no view, no count and not the store that client code is
+given holds a label it was not told; this object is the one holder, and it counts. It is a guard against mistakes, not
+against code that opens the store's files by itself: in a simulation the labels are on the disk. At a site whose rows
+have no labels there is nothing to hide.
+"""
+
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.store import Store
+from fedimb.errors import DataError
+
+Rows = NDArray[np.int64]
+
+
+class HiddenLabels:
+    """The true labels of one client's training rows.
+
+    Args:
+        store: with its labels.
+        rows: int64 rows of the store, distinct.
+
+    Attributes:
+        accesses: labels handed out so far, repeated ones counted again.
+    """
+
+    def __init__(self, store: Store, rows: Rows) -> None:
+        self._rows = np.sort(rows)
+        self._labels = np.array(store.y[self._rows], dtype=np.int64)
+        self.accesses = 0
+
+    def reveal(self, rows: Rows) -> Rows:
+        """True labels [n] int64 of ``rows``, in their order. DataError for a row that is not one of the client's."""
+        rows = np.asarray(rows, dtype=np.int64)
+        foreign = rows[~np.isin(rows, self._rows)]
+        if len(foreign):
+            raise DataError(f"row {foreign[0]} is no training row of this client; ask for rows of its view 'pool'")
+        self.accesses += len(rows)
+        return self._labels[np.searchsorted(self._rows, rows)]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("hidden labels do not leave their process")

@@ -1,0 +1,70 @@
+"""From ``oracle: {name: ..., ...}`` to an oracle.
+
+```yaml
+oracle: {name: simulated}
+oracle: {name: worklist, folder: sites, readers: 2, per_patient: 1, partial: wait}
+```
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fedimb.annotation.base import Oracle
+from fedimb.annotation.hidden import HiddenLabels
+from fedimb.annotation.simulated import SimulatedOracle
+from fedimb.data.store import open_store
+from fedimb.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from fedimb.run.context import ClientContext, Site
+
+
+def open_oracle(settings: Mapping[str, Any], context: "ClientContext") -> Oracle:
+    """The oracle of the client that answers a message.
+
+    Args:
+        settings: ``name`` and the oracle's own arguments.
+        context: of the message; what a simulated oracle was asked is kept in its state.
+
+    Raises:
+        ConfigError: unknown oracle or argument, or data it cannot show.
+    """
+    name, args = _named(settings)
+    return _OPEN[name](args, context)
+
+
+def check_oracle(settings: Mapping[str, Any], site: "Site") -> None:
+    """Refuse before a run starts what `open_oracle` would refuse in its middle.
+
+    Raises:
+        ConfigError: as `open_oracle`; several labels per row.
+        DataError: rows that a worklist cannot show, or a library it needs that is missing.
+    """
+    name, args = _named(settings)
+    if site.task != "multiclass":
+        raise ConfigError(f"oracle '{name}' gives each row one class; these rows have several labels")
+    _CHECK[name](args, site)
+
+
+def _named(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    args = dict(settings)
+    name = args.pop("name", None)
+    if not isinstance(name, str) or name not in _OPEN:
+        raise ConfigError(f"no oracle '{name}'.{nearest(str(name), _OPEN)}")
+    return name, args
+
+
+def _simulated(args: dict[str, Any], context: "ClientContext") -> Oracle:
+    _no_arguments(args)
+    data = context.data
+    # The store that client code sees has no labels: this one is opened for the oracle alone.
+    return SimulatedOracle(HiddenLabels(open_store(data.store.path), data.rows("train")), context.state)
+
+
+def _no_arguments(args: dict[str, Any]) -> None:
+    if args:
+        raise ConfigError(f"oracle 'simulated' takes no setting '{next(iter(args))}'; remove it")
+
+
+_OPEN: dict[str, Callable[[dict[str, Any], "ClientContext"], Oracle]] = {"simulated": _simulated}
+_CHECK: dict[str, Callable[[dict[str, Any], "Site"], None]] = {"simulated": lambda args, site: _no_arguments(args)}
