@@ -37,7 +37,7 @@ def sorted_distance(p: Tensor, q: Tensor) -> Tensor:
 
 
 def inconsistency(one: Tensor, two: Tensor) -> Tensor:
-    """U1 of two distances: max(one / two, two / one) (one + two): [n] twice -> [n]; 0 where both are, never infinite."""
+    """U1: max(one / two, two / one) (one + two), [n] twice -> [n]; 0 where both are, never infinite."""
     low, high = torch.minimum(one, two), torch.maximum(one, two)
     return high / low.clamp_min(_TINY) * (low + high)
 
