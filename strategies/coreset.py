@@ -29,7 +29,7 @@ from fedimb.strategies.base import Method, Program
 from fedimb.training.arguments import in_range
 
 
-@register("strategy", "coreset", prior_view="coreset", reveals_counts=True)
+@register("strategy", "coreset", prior_view="coreset", reveals_counts=True, labelled_by="rule")
 class Coreset(Method):
     """Args:
     inner: the aggregator or method trained on the coresets (given by fedimb).

@@ -92,7 +92,7 @@ def row_label(config: RunConfig, calibration: str) -> str:
         calibration: the one of ``config.calibration`` whose scores the row holds.
     """
     weights = config.aggregation_weight
-    parts = [name for name in config.strategy if name != "plain"]
+    parts = [_method_label(name, args) for name, args in config.strategy.items() if name != "plain"]
     parts += [config.aggregator["name"]] if config.aggregator["name"] != "fedavg" else []
     parts += [weights if weights == "uniform" else f"weights_{weights}"] if weights != "auto" else []
     parts += [config.loss["name"]] if config.loss["name"] != "ce" else []
@@ -101,3 +101,11 @@ def row_label(config: RunConfig, calibration: str) -> str:
         parts = [config.name]
     parts += [calibration] if calibration != "none" else []
     return "+".join(parts) or "fedavg"
+
+
+def _method_label(name: str, args: dict[str, Any]) -> str:
+    """A method's name, with that of the rule it runs where the method is only the frame (flag ``labelled_by``)."""
+    from fedimb import registry
+
+    rule = args.get(str(registry.flags("strategy", name).get("labelled_by")))
+    return f"{name}_{rule['name']}" if isinstance(rule, dict) and "name" in rule else name

@@ -56,7 +56,7 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             error=error,
             folder=path,
             sha=sha,
-            scores=_scores(run, rows[name], costs),
+            scores=_scores(run, rows[name], costs) | _over_labels(folder, rows[name].label),
             matrix=rows[name].confusion,
             recall=[r[0] for r in rows[name].recall],
             auroc=rows[name].auroc,
@@ -159,6 +159,26 @@ def _curves(folder: RunFolder) -> dict[str, list[tuple[int, dict[str, float]]]]:
             point = {name: _number(metrics.get(f"test/{name}")) for name in CURVE}
             curves.setdefault(line["row"], []).append((int(line["step"]), point))
     return curves
+
+
+def _over_labels(folder: RunFolder, row: str) -> dict[str, float]:
+    """AULC: trapezoid of a score over the labels used / their range, the first cycle included; {} without cycles.
+
+    A cycle's score is that of its last scored round.
+    """
+    ends: dict[float, dict[str, Any]] = {}
+    for line in folder.metrics():
+        if line["row"] == row and "data/cycle" in line["metrics"] and "test/macro_recall" in line["metrics"]:
+            ends[float(line["metrics"]["data/cycle"])] = line["metrics"]
+    points = [ends[cycle] for cycle in sorted(ends)]
+    labels = np.array([float(point["data/labelled"]) for point in points])
+    if len(points) < 2 or labels[-1] <= labels[0]:
+        return {}
+    span = labels[-1] - labels[0]
+    return {
+        f"aulc_{name}": float(np.trapezoid([_number(point[f"test/{name}"]) for point in points], labels) / span)
+        for name in CURVE
+    }
 
 
 def _reads_prior(config: RunConfig, calibration: str) -> bool:

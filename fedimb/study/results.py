@@ -33,6 +33,8 @@ COLUMNS: dict[str, str] = {
     "total_cost": "total cost",
     "weighted_accuracy_deployed": "weighted accuracy, deployment prior",
     "total_cost_deployed": "total cost, deployment prior",
+    "aulc_minority_recall": "minority recall over labels (AULC)",
+    "aulc_macro_recall": "macro recall over labels (AULC)",
     "labels": "labels used",
     "up_bytes": "bytes up",
     "down_bytes": "bytes down",

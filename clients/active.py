@@ -1,0 +1,212 @@
+"""Active learning at a site: which rows to have labelled, what has been labelled, and the pool that is left."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedimb import registry
+from fedimb.annotation.oracles import check_oracle, open_oracle
+from fedimb.clients.base import Client
+from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS
+from fedimb.errors import ConfigError
+from fedimb.models.base import Classifier
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.run.context import ClientContext, Site
+from fedimb.run.parts import build_model
+from fedimb.seeds import Stream
+from fedimb.selection.local_priors import (
+    adaptive_model,
+    balanced_positions,
+    class_balance,
+    mean_softmax,
+    model_distance,
+)
+from fedimb.selection.prototypes import class_prototypes, prototype_sums, pseudo_labels
+from fedimb.selection.queries.base import Asked, Model, QueryRule, Seen
+from fedimb.training.forward import forward_batched
+from fedimb.training.local import train_locally
+from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.spec import TrainSpec
+
+Ask = Literal["global", "local", "adaptive"]
+Rows = NDArray[np.int64]
+
+
+@register("client", "active")
+class ActiveClient(Client):
+    """Settings as in `fedimb.strategies.active`."""
+
+    forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        f"active_{what}": ("train",) for what in ("balance", "prototypes", "choose")
+    }
+
+    def __init__(
+        self,
+        query: dict[str, Any] | None = None,
+        which: Ask = "global",
+        oracle: dict[str, Any] | None = None,
+        local_epochs: int = 50,
+        local_stop: float = 0.99,
+    ) -> None:
+        chosen = dict(query or {"name": "random"})
+        self.rule: QueryRule = registry.build("query", str(chosen.pop("name")), **chosen)
+        self.which, self.oracle = which, dict(oracle or {"name": "simulated"})
+        self.local_epochs, self.local_stop = local_epochs, local_stop
+
+    def check(self, site: Site) -> None:
+        """Refuse several labels per row; whatever the oracle lacks."""
+        if site.task != "multiclass":
+            raise ConfigError("active learning asks for one class per row; these rows have several labels")
+        check_oracle(self.oracle, site)
+
+    def views(self, context: ClientContext) -> None:
+        """What is labelled, by whom it was labelled, and the pool."""
+        data, state = context.data, context.state
+        rows, labels, unjudged = np.zeros((3, 0), np.int64)
+        if "labels" in state:
+            kept = arrays_of(state, "labels")
+            rows, labels, unjudged = kept["rows"], kept["labels"], kept["unjudged"]
+        data.set_labels(rows, labels)
+        data.set_view("labelled", rows)
+        data.set_view("pool", np.setdiff1d(data.rows("train"), np.union1d(rows, unjudged)))
+
+    def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
+        """Epochs over what is labelled: every rule has as many labels, and so as many steps."""
+        rows, local = len(context.data.rows("trained_on")), context.config.local
+        return spec.change(steps=local.epochs * math.ceil(rows / local.batch_size))
+
+    def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
+        """One of the contract's five."""
+        asked: dict[str, Any] = dict(content.config_records[CYCLE])
+        match name.rpartition("_")[2]:
+            case "start":
+                return self._start(asked, context)
+            case "balance":
+                return RecordDict({BALANCE: array_record({"balance": np.array([self._balance(context)], np.float32)})})
+            case "prototypes":
+                return self._prototypes(context)
+            case "choose":
+                return self._choose(asked, content, context)
+            case _:
+                return self._collect(asked, context)
+
+    def _start(self, asked: dict[str, Any], context: ClientContext) -> RecordDict:
+        pool = context.data.rows("pool")
+        order = torch.randperm(len(pool), generator=context.generator())[: asked["rows"]].numpy()
+        return self._have_labelled(np.sort(pool[order]), asked, context, False, math.nan)
+
+    def _have_labelled(
+        self, rows: Rows, asked: dict[str, Any], context: ClientContext, local: bool, distance: float
+    ) -> RecordDict:
+        open_oracle(self.oracle, context).ask(rows, asked["cycle"])
+        choice = {
+            "asked": np.array([len(rows)], np.int32),
+            "local": np.array([local], np.int32),
+            "distance": np.array([distance], np.float32),
+        }
+        return RecordDict({CHOICE: array_record(choice)})
+
+    def _outputs(self, context: ClientContext) -> tuple[Seen, Seen, Tensor]:
+        """(pool, labelled) under the received model, and the labels."""
+        features, logits = (values.cpu() for values in context.forward("train"))
+        pool, labelled = self._positions(context)
+        labels = context.data.tensors("labelled")[1].cpu()
+        return Seen(features[pool], logits[pool]), Seen(features[labelled], logits[labelled]), labels
+
+    def _positions(self, context: ClientContext) -> tuple[Tensor, Tensor]:
+        train = context.data.rows("train")
+        pool, labelled = (torch.from_numpy(np.searchsorted(train, context.data.rows(v))) for v in ("pool", "labelled"))
+        return pool, labelled
+
+    def _balance(self, context: ClientContext) -> float:
+        _, labelled, labels = self._outputs(context)
+        shown = balanced_positions(labels, context.generator())
+        return class_balance(mean_softmax(labelled.logits[shown]), labels)
+
+    def _prototypes(self, context: ClientContext) -> RecordDict:
+        _, labelled, labels = self._outputs(context)
+        sums = prototype_sums(labelled.features, labels, len(context.data.store.class_names))
+        return RecordDict({SUMS: array_record({"sums": sums.float().numpy()})})
+
+    def _choose(self, asked: dict[str, Any], content: RecordDict, context: ClientContext) -> RecordDict:
+        classes, generator = len(context.data.store.class_names), context.generator()
+        pool, labelled, labels = self._outputs(context)
+        gamma = asked.get("gamma")
+        seen: dict[str, dict[Model, Seen]] = {"pool": {"global": pool}, "labelled": {"global": labelled}}
+        which, distance = "global" if self.which == "adaptive" else self.which, math.nan
+        if len(labels) and (self.which == "adaptive" or "local" in self.rule.reads(which)):
+            model = self._local_model(asked["cycle"], context)
+            for view in seen:
+                seen[view]["local"] = Seen(*(v.cpu() for v in forward_batched(model, context.data.tensors(view)[0])))
+            shown = balanced_positions(labels, generator)
+            priors = [mean_softmax(seen["labelled"][m].logits[shown]) for m in ("global", "local")]
+            distance = model_distance(*priors)
+            if self.which == "adaptive" and gamma is not None:
+                which = adaptive_model(distance, float(gamma), getattr(self.rule, "delta", 0.75))
+        elif "local" in self.rule.reads(which):  # without a label there is no local model: ask the global one
+            which = "global"
+            seen = {view: {"global": models["global"], "local": models["global"]} for view, models in seen.items()}
+        vectors = torch.from_numpy(arrays_of(content, PROTOTYPES)["vectors"]) if PROTOTYPES in content else None
+        question = Asked(
+            budget=asked["rows"], n_classes=classes, labels=labels, pool=seen["pool"], labelled=seen["labelled"],
+            generator=generator, which=which, gamma=gamma, prototypes=vectors,
+            hidden=torch.from_numpy(open_oracle(self.oracle, context).peek(context.data.rows("pool")))
+            if self.rule.oracle else None,
+        )  # fmt: skip
+        chosen = self.rule.select(question)
+        rows = context.data.rows("pool")[chosen.numpy()]
+        own = class_prototypes(labelled.features, labels, classes) if vectors is None else vectors
+        guesses = pseudo_labels(pool.features[chosen], own).numpy()
+        order = np.argsort(rows)
+        context.state["guesses"] = array_record({"rows": rows[order], "guesses": guesses[order]})
+        return self._have_labelled(rows[order], asked, context, which == "local", distance)
+
+    def _local_model(self, cycle: int, context: ClientContext) -> Classifier:
+        """Trained on the labelled rows alone, from a start that all clients share in a cycle."""
+        data, config = context.data, context.config
+        x, y = data.tensors("labelled")
+        store = data.store
+        model = build_model(config, len(store.class_names), store.input_shape, 1000 + cycle).to(x.device)
+        steps = math.ceil(len(y) / config.local.batch_size)
+        spec = context.spec().change(steps=steps, terms=(), loss=CrossEntropy())
+        generator = context.generator(Stream.TRAIN, x.device)
+        for epoch in range(self.local_epochs):
+            late = epoch >= 0.74 * self.local_epochs  # the paper's milestone: epoch 37 of 50
+            train_locally(model, x, y, spec.change(lr=spec.lr * 0.1) if late else spec, generator)
+            if float((forward_batched(model, x)[1].argmax(1) == y).float().mean()) >= self.local_stop:
+                break
+        return model
+
+    def _collect(self, asked: dict[str, Any], context: ClientContext) -> RecordDict:
+        data, classes = context.data, len(context.data.store.class_names)
+        answers = open_oracle(self.oracle, context).collect(asked["cycle"])
+        guessed = judged = np.zeros(classes, np.int32)
+        if answers is not None:
+            rows = np.concatenate([data.rows("labelled"), answers.rows])
+            labels = np.concatenate([data.tensors("labelled")[1].cpu().numpy(), answers.labels])
+            order = np.argsort(rows)
+            before = arrays_of(context.state, "labels")["unjudged"] if "labels" in context.state else rows[:0]
+            kept = {"rows": rows[order], "labels": labels[order], "unjudged": np.union1d(before, answers.unjudged)}
+            context.state["labels"] = array_record(kept)
+            if "guesses" in context.state:
+                made = arrays_of(context.state, "guesses")
+                right = made["guesses"][np.searchsorted(made["rows"], answers.rows)] == answers.labels
+                judged = np.bincount(answers.labels, minlength=classes).astype(np.int32)
+                guessed = np.bincount(answers.labels[right], minlength=classes).astype(np.int32)
+                del context.state["guesses"]
+            self.views(context)
+        counts = {
+            "labelled": data.counts("labelled").astype(np.int32),
+            "pool": np.array([len(data.rows("pool"))], np.int32),
+            "ready": np.array([answers is not None], np.int32),
+            "guessed": guessed,
+            "judged": judged,
+        }
+        return RecordDict({LABELLED: array_record(counts)})

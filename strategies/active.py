@@ -1,0 +1,191 @@
+"""Federated active learning: label a few rows per cycle, chosen by a rule, and train on what is labelled.
+
+Cycle 1 labels rows at random. Each later cycle asks every client's rule (`fedimb.selection.queries`) for the next
+``budget`` rows, gets them labelled (`fedimb.annotation`: revealed in simulation, or by people through a worklist, for
+which the run ends with exit 75 and is resumed), and trains again: from fresh weights, or on. The rounds are cut into
+cycles of equal length. What the federation knows of class frequencies are the labels given so far: the prior is counted
+anew in every cycle; the pool's counts are nobody's.
+
+Source: the cycle of FairFAL (arXiv 2603.10341) and the papers it compares with; that every rule runs in it, the oracle
+and the counting are ours.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Generator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from fedimb import registry
+from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS
+from fedimb.errors import ConfigError
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.run.steps import Query, Reply, Reset, Step, Wait
+from fedimb.run.view import RunView
+from fedimb.selection.prototypes import shared_prototypes
+from fedimb.strategies.base import Method, Program
+from fedimb.training.arguments import in_range
+
+log = logging.getLogger("fedimb")
+Ask = Literal["global", "local", "adaptive"]
+
+
+@register(
+    "strategy",
+    "active",
+    cycles=True,
+    prior_view="labelled",
+    reveals_counts=True,
+    counts_itself=True,
+    labelled_by="query",
+)
+class Active(Method):
+    """Args:
+    inner: the aggregator or method trained in each cycle (given by fedimb).
+    query: ``{name: ..., ...}`` of the kind `query`.
+    which: the model whose uncertainty counts, for rules that can ask either: ``global``, ``local`` (trained on the
+        client's labelled rows alone), or ``adaptive``, FairFAL's switch.
+    cycles: how often rows are labelled, the first included; divides ``rounds``.
+    budget: rows each client has labelled per cycle.
+    first: rows each client has labelled first; null: ``budget``.
+    restart: fresh weights in every cycle, or train on.
+    share_prototypes: clients add up class prototypes, so that one can look for a class it has not labelled (ours).
+    oracle: ``{name: simulated}`` or ``{name: worklist, ...}``; see `fedimb.annotation`.
+    local_epochs, local_stop: of the local model: at most so many epochs, until so much of its rows is learnt.
+
+    Raises:
+        ConfigError: a value out of range, or a rule that does not exist.
+    """
+
+    name = "active"
+
+    def __init__(
+        self,
+        inner: Strategy,
+        query: dict[str, Any] | None = None,
+        which: Ask = "global",
+        cycles: int = 5,
+        budget: int = 10,
+        first: int | None = None,
+        restart: bool = True,
+        share_prototypes: bool = False,
+        oracle: dict[str, Any] | None = None,
+        local_epochs: int = 50,
+        local_stop: float = 0.99,
+    ) -> None:
+        super().__init__(inner)
+        for key, value in (("cycles", cycles), ("budget", budget), ("local_epochs", local_epochs)):
+            in_range(self.name, key, value, 1)
+        in_range(self.name, "local_stop", local_stop, 0, 1)
+        if first is not None:
+            in_range(self.name, "first", first, 1)
+        chosen = dict(query or {"name": "random"})
+        self.rule = registry.build("query", str(chosen.pop("name")), **chosen)
+        self.cycles, self.budget, self.first = cycles, budget, first or budget
+        self.restart, self.shares = restart, share_prototypes
+        self.balance = which == "adaptive" or getattr(self.rule, "embedding_model", "paper") == "code"
+
+    def check(self, rounds: int) -> None:
+        """Refuse rounds that the cycles do not divide."""
+        if rounds % self.cycles:
+            near = self.cycles * max(1, round(rounds / self.cycles))
+            raise ConfigError(
+                f"strategy.{self.name}.cycles={self.cycles} does not divide rounds={rounds}: cycles are of equal "
+                f"length; set rounds={near}"
+            )
+
+    def program(self, run: RunView) -> Program:
+        """Cycle after cycle: choose, have labelled, count, train."""
+        self.check(run.rounds)
+        run.rounds //= self.cycles
+        if self.budget < run.n_classes:
+            log.warning("a budget of %d rows per client is below the %d classes", self.budget, run.n_classes)
+        for cycle in range(1, self.cycles + 1):
+            content: dict[str, Any] = {"cycle": cycle, "rows": self.first if cycle == 1 else self.budget}
+            if cycle == 1:
+                replies = yield self._ask("start", content)
+            else:
+                replies = yield from self._choose(run, content)
+            self._heard(cycle, replies)
+            replies = yield self._ask("collect", content)
+            while missing := [r.client for r in replies if not arrays_of(r.content, LABELLED)["ready"][0]]:
+                shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+                yield Wait(f"labels of cycle {cycle} from {len(missing)} clients ({shown}); see fedimb worklist status")
+                replies = yield self._ask("collect", content)
+            self._count(run, cycle, replies)
+            if cycle > 1 and self.restart:
+                yield Reset()
+            yield from self.inner_program(run)
+
+    def _ask(
+        self, what: str, content: dict[str, Any], more: RecordDict | None = None, model: str | None = None
+    ) -> Query:
+        return Query(f"{self.name}_{what}", RecordDict({CYCLE: ConfigRecord(content), **(more or {})}), model)
+
+    def _choose(self, run: RunView, content: dict[str, Any]) -> Generator[Step, Any, list[Reply]]:
+        if self.balance and "gamma" not in self.memory:  # once, at the first query, as in the paper
+            replies = yield self._ask("balance", content, model="global")
+            found = [float(arrays_of(r.content, BALANCE)["balance"][0]) for r in replies]
+            self.memory["gamma"] = float(np.nanmean(found)) if np.isfinite(found).any() else 1.0
+        if self.balance:
+            content["gamma"] = float(self.memory["gamma"])
+        more = RecordDict()
+        if self.shares:
+            replies = yield self._ask("prototypes", content, model="global")
+            sums = torch.from_numpy(np.stack([arrays_of(r.content, SUMS)["sums"] for r in replies]))
+            more[PROTOTYPES] = array_record({"vectors": shared_prototypes(sums).numpy()})
+        replies = yield self._ask("choose", content, more, model="global")
+        return list(replies)
+
+    def _heard(self, cycle: int, replies: list[Reply]) -> None:
+        found = [arrays_of(r.content, CHOICE) for r in replies]
+        distances = [float(one["distance"][0]) for one in found]
+        self.memory["local_share"] = float(np.mean([one["local"][0] for one in found]))
+        self.memory["distance"] = float(np.nanmean(distances)) if np.isfinite(distances).any() else math.nan
+        self.memory["asked"] = np.array([int(one["asked"][0]) for one in found])
+
+    def _count(self, run: RunView, cycle: int, replies: list[Reply]) -> None:
+        """What is labelled now: the prior, what the log says, and the method's table."""
+        found = [arrays_of(r.content, LABELLED) for r in replies]
+        labelled = np.stack([one["labelled"] for one in found])
+        if run.recounts:
+            run.counts = run.weigh(labelled)
+        total = labelled.sum(0)
+        guessed, judged = sum(one["guessed"] for one in found), sum(one["judged"] for one in found)
+        self.memory["cycle"], self.memory["labelled"] = float(cycle), total
+        accuracy = np.where(judged > 0, guessed / np.maximum(judged, 1), np.nan)
+        history = np.array(self.memory.get("history", np.zeros((0, run.n_classes))))
+        history = np.concatenate([history[: cycle - 1], total[None]]).astype(np.float64)
+        self.memory["guessed"], self.memory["history"] = accuracy, history
+        table = {
+            "labelled_by_cycle": history.tolist(),
+            "labelled_by_client": {str(r.client): one.tolist() for r, one in zip(replies, labelled, strict=True)},
+            "pool_by_client": {str(r.client): int(one["pool"][0]) for r, one in zip(replies, found, strict=True)},
+            "gamma": self.memory.get("gamma"),
+            "pseudo_label_accuracy": [None if math.isnan(v) else float(v) for v in accuracy],
+        }
+        run.artifact(f"{self.name}.json", (json.dumps(table, indent=1) + "\n").encode())
+        if run.train_counts is not None and run.minority:
+            rare = list(run.minority)
+            self.memory["tail_found"] = float(total[rare].sum() / max(1, run.train_counts[rare].sum()))
+
+    def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
+        """Labels so far, in all and by class; the share of the rare classes' rows found; which models were asked."""
+        if "labelled" not in self.memory:
+            return {}
+        labelled = np.asarray(self.memory["labelled"])
+        metrics = {"data/labelled": float(labelled.sum()), "data/cycle": float(self.memory["cycle"])}
+        metrics |= {f"data/labelled/{c:02d}": float(n) for c, n in enumerate(labelled)}
+        for name in ("tail_found", "gamma", "local_share", "distance"):
+            if name in self.memory and math.isfinite(float(self.memory[name])):
+                metrics[f"data/{name}"] = float(self.memory[name])
+        guessed = np.asarray(self.memory["guessed"])
+        if np.isfinite(guessed).any():
+            metrics["data/pseudo_label_accuracy"] = float(np.nanmean(guessed))
+        return metrics
