@@ -5,8 +5,9 @@
 
 strong.npz: the 25,000 reserved training images and 10,000 test images of CIFAR-10 as 256 features of `disjoint_cnn`,
 and its class means over its own training images, which stand in for text vectors: both the data of the studies
-(``data=embeddings_npz``) and SCOPE's encoder (``precomputed_text``). weak.npz: the same images by `random_conv`, no class
-vectors. Neither is kept in the repository.
+(``data=embeddings_npz``) and SCOPE's encoder (``precomputed_text``). weak.npz: the same images by `random_conv`, no
+class vectors. With --images also images.npz, the images themselves (``data=npz``), and images_strong.npz, the features
+of strong.npz in the order of images.npz, for end_to_end.yaml. None is kept in the repository.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedimb.data.longtail import keep_rows
-from fedimb.data.store import open_source
+from fedimb.data.store import Store, open_source
 from fedimb.encoders.checks import unit_rows
 from fedimb.encoders.embed import embed, open_encoder
 from fedimb.errors import DataError
@@ -42,10 +43,29 @@ def class_means(x: NDArray[np.float32], y: NDArray[np.int64], classes: int) -> N
     return np.stack([unit[y == label].mean(0) for label in range(classes)]).astype(np.float32)
 
 
+def write_images(
+    to: Path,
+    store: Store,
+    rows: NDArray[np.int64],
+    x: NDArray[np.float32],
+    y: NDArray[np.int64],
+    test: NDArray[np.bool_],
+    vectors: NDArray[np.float32],
+) -> None:
+    """images.npz in MedMNIST's layout, training rows first, and images_strong.npz in the same order."""
+    pictures, names = np.asarray(store.x[rows]), np.array(store.class_names)
+    parts = {"train": ~test, "test": test}
+    arrays = {f"{part}_images": pictures[mask] for part, mask in parts.items()}
+    np.savez(to / "images.npz", **arrays, **{f"{part}_labels": y[mask][:, None] for part, mask in parts.items()})
+    order = np.concatenate([np.flatnonzero(mask) for mask in parts.values()])
+    np.savez(to / "images_strong.npz", x=x[order], y=y[order], class_names=names, class_vectors=vectors)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", type=Path, default=Path("runs/encoders/disjoint_cnn.safetensors"))
     parser.add_argument("--output", type=Path, default=Path("runs/scope"))
+    parser.add_argument("--images", action="store_true", help="also what end_to_end.yaml reads, 140 MB")
     parser.add_argument("--to", type=Path, default=Path(__file__).absolute().parent)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -66,6 +86,8 @@ def main() -> None:
     assert vectors is not None  # disjoint_cnn always has them
     x = embed(strong, store, rows).numpy()
     np.savez(args.output / "strong.npz", x=x, y=y, class_names=names, test=test, class_vectors=vectors.numpy())
+    if args.images:
+        write_images(args.output, store, rows, x, y, test, vectors.numpy())
     x_weak = embed(weak, store, rows).numpy()
     np.savez(args.output / "weak.npz", x=x_weak, y=y)
 

@@ -3,11 +3,11 @@
     python experiments/scope/make_data.py
     python experiments/scope/noise.py        # half a minute; writes noise.csv and noise.svg beside this file
 
-The federations of study.yaml; every client then gets 20 % of its labels wrong, each drawn evenly from the other classes.
-Scores only, nothing is trained. Stage 1 drops the p_l of a client's rows with the largest AS; with p_l = .2 a perfect
-filter drops what is wrong and nothing else. Arms: class vectors from outside (``text``: they saw no wrong label) or from
-the clients' own labels (``clients``); z-scores by the federation's classes or by the client's own (``no_global_profile``);
-and no wrong label at all, where every row dropped is a loss.
+The federations of study.yaml; every client then gets 20 % of its labels wrong, each drawn evenly from the other
+classes. Scores only, nothing is trained. Stage 1 drops the p_l of a client's rows with the largest AS; with p_l = .2 a
+perfect filter drops what is wrong and nothing else. Arms: class vectors from outside (``text``: they saw no wrong
+label) or from the clients' own labels (``clients``); z-scores by the federation's classes or by the client's own
+(``no_global_profile``); and no wrong label at all, where every row dropped is a loss.
 """
 
 import argparse
