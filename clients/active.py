@@ -79,8 +79,7 @@ class ActiveClient(Client):
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """Epochs over what is labelled: every rule has as many labels, and so as many steps."""
-        rows, local = len(context.data.rows("trained_on")), context.config.local
-        return spec.change(steps=local.epochs * math.ceil(rows / local.batch_size))
+        return spec.change(steps=context.steps_over("trained_on"))
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """One of the contract's five."""

@@ -57,8 +57,7 @@ class CoresetClient(Client):
         """As many steps as on all rows, or as the coreset's epochs make."""
         if self.steps == "equal" or not context.data.has("coreset"):
             return spec
-        rows, local = len(context.data.rows("trained_on")), context.config.local
-        return spec.change(steps=local.epochs * math.ceil(rows / local.batch_size))
+        return spec.change(steps=context.steps_over("trained_on"))
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """Class means, or the choice."""

@@ -1,6 +1,5 @@
 """SCOPE at a site: place the rows, report moments per class, prune by the consensus, remember the coreset."""
 
-import math
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -76,8 +75,7 @@ class ScopeClient(Client):
         """As many steps as without pruning, or as the coreset's epochs make."""
         if self.steps == "equal" or not context.data.has("coreset"):
             return spec
-        rows, local = len(context.data.rows("trained_on")), context.config.local
-        return spec.change(steps=local.epochs * math.ceil(rows / local.batch_size))
+        return spec.change(steps=context.steps_over("trained_on"))
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """One of the three exchanges."""

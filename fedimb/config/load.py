@@ -107,5 +107,8 @@ def _method_label(name: str, args: dict[str, Any]) -> str:
     """A method's name, with that of the rule it runs where the method is only the frame (flag ``labelled_by``)."""
     from fedimb import registry
 
+    rules = [value for value in args.values() if isinstance(value, dict) and "name" in value]
+    if not rules:
+        return name
     rule = args.get(str(registry.flags("strategy", name).get("labelled_by")))
-    return f"{name}_{rule['name']}" if isinstance(rule, dict) and "name" in rule else name
+    return f"{name}_{rule['name']}" if rule in rules else name

@@ -23,7 +23,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "aggregator": ("n_clients",),
     "strategy": ("inner",),
     "client": (),
-    "encoder": (),
+    "encoder": ("input_shape", "n_rows", "labels"),
     "coreset": (),
     "query": (),
 }

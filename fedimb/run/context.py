@@ -1,5 +1,6 @@
 """What a method's client half sees while it answers one message."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -69,6 +70,11 @@ class ClientContext:
         if view not in self.outputs:
             self.outputs[view] = forward_batched(self.model, self.data.tensors(view)[0])
         return self.outputs[view]
+
+    def steps_over(self, view: str) -> int:
+        """Local steps that the configured epochs over a view's rows make."""
+        local = self.config.local
+        return local.epochs * math.ceil(len(self.data.rows(view)) / local.batch_size)
 
     def spec(self) -> TrainSpec:
         """Local training as the run configures it, for a method that trains while it answers a query."""

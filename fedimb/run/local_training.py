@@ -1,6 +1,5 @@
 """The answer to a train message: prepare, train, reply. In between, many clients may be trained at once."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,10 +79,9 @@ class LocalTraining:
     def base_spec(self, context: ClientContext) -> TrainSpec:
         """Local training as configured, before any method changes it."""
         local = self.config.local
-        original = len(context.data.rows("train"))
         return TrainSpec(
             view="trained_on",
-            steps=local.epochs * math.ceil(original / local.batch_size),
+            steps=context.steps_over("train"),  # of the original view: equal for every method
             batch_size=local.batch_size,
             optimizer=local.optimizer,
             lr=local.lr,

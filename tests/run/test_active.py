@@ -17,7 +17,7 @@ from fedimb.study.plan import Costs
 
 CYCLES = ("engine=inline", "partition=iid", "rounds=6", "clients.count=4", "calibration=[none,la_post]")
 ACTIVE = ("strategy=active", "strategy.active.cycles=3", "strategy.active.budget=6", "strategy.active.local_epochs=3")
-FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=3", "strategy.fairfal.budget=6", "strategy.fairfal.local_epochs=3")
+FAIRFAL = ("strategy=fairfal", *(word.replace(".active.", ".fairfal.") for word in ACTIVE[1:]))
 
 
 def table(result, name="active"):
