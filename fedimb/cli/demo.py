@@ -10,6 +10,7 @@ from fedimb.report.plots import comparison_figure
 from fedimb.study.cells import plan
 from fedimb.study.compare import compare, study_folder
 from fedimb.study.plan import Row, Study
+from fedimb.study.results import StudyResults
 from fedimb.study.tables import run_rows, study_table
 
 ROWS = {
@@ -20,6 +21,26 @@ ROWS = {
     "scope": ("strategy=scope",),
 }
 REFERENCES = ["majority", "local_mean", "fedavg", "la_post", "tau"]
+
+
+LABELS = (
+    "data.n_max=114",
+    "data.imbalance_factor=20",
+    "clients.count=4",
+    "partition=dir_balance",
+    "partition.alpha=0.1",
+    "rounds=125",
+    "local.epochs=3",
+    "evaluation.every=25",
+    "evaluation.last_k=1",
+)
+"""The second table: four clients that have ten rows each labelled per cycle, five times."""
+LABEL_ROWS = {
+    "random": ("strategy=active",),
+    "random+la_post": ("strategy=active", "calibration=la_post"),
+    "fairfal": ("strategy=fairfal",),
+    "fairfal+la_post": ("strategy=fairfal", "calibration=la_post"),
+}
 
 
 def study_of(seeds: int, name: str) -> Study:
@@ -34,10 +55,22 @@ def study_of(seeds: int, name: str) -> Study:
     return Study(name=name, about="fedimb demo", rows=rows, references=REFERENCES, seeds=seeds)
 
 
+def label_study(seeds: int, name: str) -> Study:
+    """Its second half: what a small budget of labels is worth."""
+    rows = {label: Row(words=words) for label, words in LABEL_ROWS.items()}
+    about = "fedimb demo: active learning"
+    return Study(name=name, about=about, base=LABELS, rows=rows, references=["fedavg"], seeds=seeds)
+
+
 def demo(overrides: Sequence[str], seeds: int) -> int:
-    """Run the demo and print its table. Returns the exit code: 1 when a run failed (the table says which)."""
+    """Run the demo and print its tables. Returns the exit code: 1 when a run failed (the table says which).
+
+    Args:
+        overrides: settings of the first table's rows.
+    """
     study = study_of(seeds, time.strftime("demo-%Y%m%d-%H%M%S"))
-    _, tasks = plan(study, None, overrides)
+    labels = label_study(seeds, f"{study.name}.labels")
+    tasks = plan(study, None, overrides)[1]
     runs = sum(task.kind == "run" for task in tasks)
     print(f"{len(study.labels)} rows, {seeds} seeds: {runs} runs, several at a time", file=sys.stderr)
     done = compare(study, overrides, default_hands(study_folder(tasks)), " ".join(["fedimb demo", *overrides]))
@@ -50,9 +83,20 @@ def demo(overrides: Sequence[str], seeds: int) -> int:
     (folder / "report.html").write_text(page(done.results, statistics(done.results)))
     print(study_table(done.results))
     print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
-    print(f"picture: {comparison_figure(rows, folder / 'comparison.png')}")
+    output = [word for word in overrides if word.startswith(("output_dir=", "tracking"))]
+    asked = compare(labels, output, default_hands(folder), "fedimb demo")
+    print(f"\nlabels are asked for: {_found(asked.results)}")
+    print(study_table(asked.results))
+    print(f"\npicture: {comparison_figure(rows, folder / 'comparison.png')}")
     print(f"numbers: {folder / 'rows.csv'}")
     print(f"report:  {folder / 'report.html'}")
     if found := charts(done.results):
         print(f"charts:  {found[0]}\n         {found[1]}")
-    return report_failures(done.failures)
+    return report_failures([*done.failures, *asked.failures])
+
+
+def _found(results: StudyResults) -> str:
+    """How many labels the rows used."""
+    used = {label: [r.score("labels") for r in results.of("default", label)] for label in ("fedavg", "random")}
+    whole, few = (sum(values) / len(values) for values in used.values())
+    return f"{few:.0f} of {whole:.0f} rows, 10 per client and cycle (fedavg: all of them)"

@@ -22,16 +22,21 @@ def test_the_rows_asked_for():
 
 def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    short = ("data.n_max=60", "data.imbalance_factor=6", "clients.count=3", "rounds=5", "local.epochs=1")
+    monkeypatch.setattr("fedimb.cli.demo.LABELS", short)
     assert main(["demo", "--seeds", "2", *QUICK]) == 0
     text = capsys.readouterr().out
     for row in (*ROWS, "balanced_softmax"):
         assert f"\n{row} " in text
     assert "macro" in text
+    assert "labels are asked for: " in text
+    assert "\nrandom+la_post " in text
+    assert "\nfairfal+la_post " in text
     assert "min-class" in text
     assert "viewStateShareKey=fedimb" in text
     assert f"sqlite:///{tmp_path}/runs/mlflow.db" in text
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name.startswith("demo-")]
+    (experiment,) = [e for e in client.search_experiments() if e.name.startswith("demo-") and "labels" not in e.name]
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 16
     assert {(r.data.tags["fedimb.strategy"], r.data.tags["fedimb.seed"]) for r in runs} >= {
@@ -43,7 +48,7 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     assert 0 < picture.stat().st_size < 200_000
     (page,) = (tmp_path / "runs").glob("demo-*/report.html")
     assert "balanced_softmax" in page.read_text()
-    (numbers,) = (tmp_path / "runs").glob("demo-*/rows.csv")
+    (numbers,) = (tmp_path / "runs").glob("demo-*[0-9]/rows.csv")
     lines = numbers.read_text().splitlines()
     assert lines[0].startswith("setting,label,seed,status,minority_recall,macro_recall,")
     assert len(lines) == 1 + 2 * (len(ROWS) + 1)
