@@ -6,17 +6,25 @@ oracle: {name: worklist, folder: sites, readers: 2, per_patient: 1, partial: wai
 ```
 """
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedimb.annotation.base import Oracle
 from fedimb.annotation.hidden import HiddenLabels
+from fedimb.annotation.settings import WorklistSettings
 from fedimb.annotation.simulated import SimulatedOracle
+from fedimb.annotation.worklist import WorklistOracle, check_store
+from fedimb.config.load import config_sha
 from fedimb.data.store import open_store
 from fedimb.errors import ConfigError, nearest
+from fedimb.seeds import Stream, seed_int
 
 if TYPE_CHECKING:
     from fedimb.run.context import ClientContext, Site
+
+SITE_DIR = "FEDIMB_SITE_DIR"
 
 
 def open_oracle(settings: Mapping[str, Any], context: "ClientContext") -> Oracle:
@@ -66,5 +74,30 @@ def _no_arguments(args: dict[str, Any]) -> None:
         raise ConfigError(f"oracle 'simulated' takes no setting '{next(iter(args))}'; remove it")
 
 
-_OPEN: dict[str, Callable[[dict[str, Any], "ClientContext"], Oracle]] = {"simulated": _simulated}
-_CHECK: dict[str, Callable[[dict[str, Any], "Site"], None]] = {"simulated": lambda args, site: _no_arguments(args)}
+def _worklist(args: dict[str, Any], context: "ClientContext") -> Oracle:
+    settings, config = WorklistSettings.of(args), context.config
+    run = f"s{config.seed}-{config_sha(config)[:8]}"  # as a run folder's name ends: the same run finds its worklists
+    folder = site_folder(settings, context.client) / "worklists" / run
+    seed = seed_int(config.seed, Stream.QUERY, client=context.client)
+    return WorklistOracle(folder, context.data.store, settings, seed)
+
+
+def site_folder(settings: WorklistSettings, client: int) -> Path:
+    """Where a site keeps its worklists: ``FEDIMB_SITE_DIR`` at a real one, a folder per client in a simulation."""
+    if own := os.environ.get(SITE_DIR):
+        return Path(own)
+    return Path(settings.folder) / f"client-{client:03d}"
+
+
+def _check_worklist(args: dict[str, Any], site: "Site") -> None:
+    check_store(site.store, WorklistSettings.of(args))
+
+
+_OPEN: dict[str, Callable[[dict[str, Any], "ClientContext"], Oracle]] = {
+    "simulated": _simulated,
+    "worklist": _worklist,
+}
+_CHECK: dict[str, Callable[[dict[str, Any], "Site"], None]] = {
+    "simulated": lambda args, site: _no_arguments(args),
+    "worklist": _check_worklist,
+}

@@ -42,6 +42,7 @@ VERBS = {
     "sweep": ("fedimb.cli.sweep", "run every combination of some values, and compare them"),
     "tune": ("fedimb.cli.tune", "choose settings on seeds that no comparison uses"),
     "compare": ("fedimb.cli.compare", "compare strategies as a study's YAML file says"),
+    "worklist": ("fedimb.cli.worklist", "what people were asked to label, and mistakes in what they sent back"),
     "ui": ("fedimb.cli.ui", "open MLflow's charts"),
     "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),
     "bench": ("fedimb.cli.bench", "measure what the platform costs, against the bare work and stock Flower"),

@@ -1,0 +1,135 @@
+"""How far worklists are, and what is wrong with a returned file: what ``fedimb worklist`` prints. Source: ours."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedimb.annotation.items import MAP, read_map
+from fedimb.annotation.pages import RETURNED
+from fedimb.annotation.returned import read_file
+from fedimb.annotation.settings import WorklistSettings
+from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
+from fedimb.annotation.worklist import FACTS, cycle_folder, imported_file, look, read_json, ready
+from fedimb.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class CycleStatus:
+    """One cycle of one worklist.
+
+    Attributes:
+        folder: ``.../cycle-03``.
+        state: ``imported``, ``mistakes``, ``to adjudicate``, ``ready`` (the run can be resumed), ``partly`` or
+            ``waiting``.
+        items, labelled, unjudged, missing, undecided: numbers of items.
+        left_out: rows asked for that are on no list, by ``per_patient``.
+        kappa: of two readers; NaN where there is none.
+        problems: mistakes in what came back.
+    """
+
+    folder: Path
+    cycle: int
+    state: str
+    items: int
+    labelled: int
+    unjudged: int
+    missing: int
+    undecided: int
+    left_out: int = 0
+    kappa: float = math.nan
+    problems: list[str] = field(default_factory=list)
+
+
+def worklists(root: Path) -> list[Path]:
+    """Folders of runs' worklists below ``root``, itself included. DataError when ``root`` is no folder."""
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; give the one that oracle.folder names, or a worklist's own")
+    return sorted(path.parent for path in root.rglob(MAP))
+
+
+def cycles(folder: Path) -> list[CycleStatus]:
+    """Every cycle of a run's worklists. DataError for damaged files."""
+    facts, settings, vocabulary = _opened(folder)
+    return [
+        _status(folder, int(cycle), about, settings, vocabulary)
+        for cycle, about in sorted(facts["asked"].items(), key=lambda pair: int(pair[0]))
+    ]
+
+
+def check(path: Path, cycle: Path | None = None) -> tuple[list[str], int, int]:
+    """(mistakes, answers, items) of one returned file.
+
+    Args:
+        cycle: the worklist's folder ``cycle-03``; None: the file lies in its ``returned/``.
+
+    Raises:
+        ConfigError: it is not known which worklist the file answers.
+        DataError: the file cannot be read as a whole.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise DataError(f"{path} is no file; check the name")
+    folder = (cycle.expanduser() if cycle is not None else path.absolute().parent.parent).absolute()
+    number = folder.name.removeprefix("cycle-")
+    if (
+        not number.isdigit()
+        or not (folder.parent / MAP).exists()
+        or (cycle is None and path.absolute().parent.name != RETURNED)
+    ):
+        raise ConfigError(
+            f"{path}: which worklist is it the answer to? Put it into that worklist's cycle-../{RETURNED}/, or name "
+            "the worklist: --worklist .../cycle-03"
+        )
+    _, _, vocabulary = _opened(folder.parent)
+    items = read_map(folder.parent)
+    given, problems = read_file(path, items, int(number), vocabulary)
+    answered = {one.id for one in given if one.label is not None}
+    return problems + _conflicts(given, vocabulary), len(answered), sum(i.cycle == int(number) for i in items)
+
+
+def _conflicts(given: Any, vocabulary: Vocabulary) -> list[str]:
+    from fedimb.annotation.agreement import settle
+
+    found: list[str] = []
+    for reader in sorted({one.reader for one in given}):
+        found += settle([], [one for one in given if one.reader == reader], 1, vocabulary).problems
+    return found
+
+
+def _opened(folder: Path) -> tuple[dict[str, Any], WorklistSettings, Vocabulary]:
+    facts = read_json(folder / FACTS)
+    try:
+        settings = WorklistSettings(readers=facts["readers"], partial=facts["partial"])
+        return facts, settings, Vocabulary(facts["classes"])
+    except KeyError as error:
+        raise DataError(f"{folder / FACTS} is damaged: it has no {error}; restore it from a copy") from error
+
+
+def _status(
+    folder: Path, cycle: int, about: dict[str, Any], settings: WorklistSettings, vocabulary: Vocabulary
+) -> CycleStatus:
+    count = sum(item.cycle == cycle for item in read_map(folder))
+    imported = imported_file(folder, cycle)
+    if imported.exists():
+        facts = read_json(imported)
+        settled, problems = facts["settled"], []
+        missing, undecided = len(facts["missing"]), len(facts["undecided"])
+        state, kappa = "imported", math.nan if facts["kappa"] is None else float(facts["kappa"])
+    else:
+        outcome = look(folder, cycle, settings, vocabulary)
+        settled, problems, kappa = outcome.settled, outcome.problems, outcome.kappa
+        missing, undecided = len(outcome.missing), len(outcome.differences)
+        if problems:
+            state = "mistakes"
+        elif count == 0 or ready(outcome, settings):
+            state = "ready"
+        elif undecided and not missing:
+            state = "to adjudicate"
+        else:
+            state = "partly" if settled or undecided else "waiting"
+    unjudged = sum(label == CANNOT_JUDGE for label in settled.values())
+    return CycleStatus(
+        cycle_folder(folder, cycle), cycle, state, count, len(settled) - unjudged, unjudged, missing, undecided,
+        about["left_out"], kappa, problems,
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""The oracle that asks people: items go into a folder, the run ends, and goes on when their answers are there.
+
+```
+<site folder>/worklists/<run id>/
+  site-only-map.csv      which row, patient and accession an item is: never given away (0600)
+  worklist.json          classes and settings it was made with (0600)
+  cycle-03/              given to readers: tasks.csv, label-studio.json, images/w-00042.png, README.txt
+  cycle-03/returned/     what they send back: anna.csv, anna.json, adjudication.csv
+  problems-03.txt        mistakes in it, with file and line
+  imported-03.json       the answers taken over; the pictures are deleted then
+```
+
+Nothing that a reader wrote is changed or deleted. Whatever is interrupted can be done again. Source: ours.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedimb.annotation import pages
+from fedimb.annotation.agreement import Outcome, settle
+from fedimb.annotation.base import Answers, Oracle, Rows
+from fedimb.annotation.items import Item, first_per_patient, new_items, read_map, write_map
+from fedimb.annotation.private import private_folder, write_private
+from fedimb.annotation.returned import read_folder
+from fedimb.annotation.settings import WorklistSettings
+from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
+from fedimb.data.store import Store
+from fedimb.errors import DataError
+
+FACTS = "worklist.json"
+log = logging.getLogger("fedimb")
+
+
+class WorklistOracle(Oracle):
+    """Asks people through a folder.
+
+    Args:
+        folder: ``<site folder>/worklists/<run id>``.
+        store: of the client, for what readers are shown; no label of it is read.
+        settings: see there.
+        seed: the items are shuffled with it.
+        accessions: the site's own study numbers by row, for the map.
+
+    Raises:
+        ConfigError, DataError: classes a reader could not tell apart; rows that cannot be shown; a map without the
+            patients that ``per_patient`` needs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: Store,
+        settings: WorklistSettings,
+        seed: int,
+        accessions: Mapping[int, str] | None = None,
+    ) -> None:
+        check_store(store, settings)
+        self.folder, self._store, self._settings, self._seed = folder, store, settings, seed
+        self._vocabulary = Vocabulary(store.class_names)
+        self._accessions = accessions
+
+    def ask(self, rows: Rows, cycle: int, predictions: Rows | None = None) -> None:
+        """Write the cycle's folder. Of a patient with more rows than ``per_patient`` the later ones are left out.
+
+        Raises:
+            DataError: the cycle was asked with other rows: the folder is of another run, or the run has changed.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        kept = first_per_patient(rows, self._store.patients, self._settings.per_patient)
+        items = read_map(self.folder)
+        own = [item for item in items if item.cycle == cycle]
+        if own or str(cycle) in self._facts()["asked"]:
+            if sorted(item.row for item in own) != sorted(kept.tolist()):
+                raise DataError(
+                    f"{self.folder}, cycle {cycle}: other rows were asked for before; this worklist is of another "
+                    "run: set another oracle.folder, or move that folder away once nobody reads from it"
+                )
+        else:
+            rng = np.random.default_rng([self._seed, cycle])
+            own = new_items(kept, cycle, len(items), rng, self._store.patients, self._accessions)
+            items = [*items, *own]
+        private_folder(self.folder)
+        write_map(self.folder, items)  # before the pages, so that no id is ever without its row
+        told = None
+        if self._settings.show_prediction and predictions is not None:
+            told = dict(zip(rows.tolist(), np.asarray(predictions).tolist(), strict=True))
+        if own and not self._imported(cycle).exists():
+            pages.write_cycle(self._cycle(cycle), own, self._store, self._settings, self._vocabulary, told)
+        self._note(cycle, len(rows) - len(kept))
+
+    def collect(self, cycle: int) -> Answers | None:
+        """The answers, once the policy ``partial`` lets them in and they hold no mistake."""
+        if str(cycle) not in self._facts()["asked"]:
+            raise DataError(f"{self.folder}: no rows were asked for in cycle {cycle}; ask first")
+        own = {item.id: item for item in read_map(self.folder) if item.cycle == cycle}
+        if not own:
+            return _answers({}, own)
+        if not self._imported(cycle).exists():
+            outcome = self._outcome(cycle)
+            if not ready(outcome, self._settings):
+                return None
+            facts = {
+                "settled": outcome.settled,
+                "missing": outcome.missing,
+                "undecided": [one.id for one in outcome.differences],
+                "readers": outcome.readers,
+                "kappa": None if math.isnan(outcome.kappa) else outcome.kappa,
+            }
+            write_private(self._imported(cycle), (json.dumps(facts, indent=1) + "\n").encode())
+        settled: dict[str, int] = read_json(self._imported(cycle))["settled"]
+        pages.delete_pictures(self._cycle(cycle))
+        return _answers(settled, own)
+
+    def _outcome(self, cycle: int) -> Outcome:
+        """Read what came back; leave a note of mistakes and a list of differences for people."""
+        outcome = look(self.folder, cycle, self._settings, self._vocabulary)
+        note = self.folder / f"problems-{cycle:02d}.txt"
+        if outcome.problems:
+            write_private(note, ("\n".join(outcome.problems) + "\n").encode())
+            log.warning(
+                "worklist %s, cycle %d: %d mistakes in what came back, listed in %s; first: %s",
+                self.folder, cycle, len(outcome.problems), note, outcome.problems[0],
+            )  # fmt: skip
+        else:
+            note.unlink(missing_ok=True)
+        if outcome.differences:
+            folder, separator = self._cycle(cycle), self._settings.separator
+            pages.write_adjudication(folder, outcome.differences, separator, self._vocabulary)
+        return outcome
+
+    def _cycle(self, cycle: int) -> Path:
+        return cycle_folder(self.folder, cycle)
+
+    def _imported(self, cycle: int) -> Path:
+        return imported_file(self.folder, cycle)
+
+    def _facts(self) -> dict[str, Any]:
+        path = self.folder / FACTS
+        return read_json(path) if path.exists() else {"asked": {}}
+
+    def _note(self, cycle: int, left_out: int) -> None:
+        """Remember that the cycle was asked, with what a command needs to check what comes back."""
+        asked = {**self._facts()["asked"], str(cycle): {"left_out": left_out}}
+        facts = {
+            "format": 1,
+            "classes": list(self._store.class_names),
+            "readers": self._settings.readers,
+            "partial": self._settings.partial,
+            "asked": asked,
+        }
+        write_private(self.folder / FACTS, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+def check_store(store: Store, settings: WorklistSettings) -> None:
+    """Refuse what a worklist could not do with these rows.
+
+    Raises:
+        ConfigError, DataError: why, and the remedy.
+    """
+    pages.check_shape(store.input_shape)
+    Vocabulary(store.class_names)
+    if settings.per_patient is not None and store.patients is None:
+        raise DataError(
+            f"oracle 'worklist': per_patient={settings.per_patient}, but these data name no patients; name the patient "
+            "column of the source or leave per_patient out"
+        )
+
+
+def cycle_folder(folder: Path, cycle: int) -> Path:
+    """What readers of a cycle are given."""
+    return folder / f"cycle-{cycle:02d}"
+
+
+def imported_file(folder: Path, cycle: int) -> Path:
+    """The answers taken over."""
+    return folder / f"imported-{cycle:02d}.json"
+
+
+def look(folder: Path, cycle: int, settings: WorklistSettings, vocabulary: Vocabulary) -> Outcome:
+    """What came back so far in one cycle; changes nothing."""
+    items = read_map(folder)
+    given, problems = read_folder(cycle_folder(folder, cycle) / pages.RETURNED, items, cycle, vocabulary)
+    outcome = settle([i.id for i in items if i.cycle == cycle], given, settings.readers, vocabulary)
+    outcome.problems = [*problems, *outcome.problems]
+    return outcome
+
+
+def ready(outcome: Outcome, settings: WorklistSettings) -> bool:
+    """Whether answers may be taken over: no mistake, and all of them, or with ``accept`` at least one."""
+    if outcome.problems:
+        return False
+    if settings.partial == "accept":
+        return bool(outcome.settled)
+    return not outcome.missing and not outcome.differences
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A worklist's own JSON file. DataError when it is damaged."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is missing or damaged ({error}); restore it from a copy") from error
+
+
+def _answers(settled: Mapping[str, int], own: Mapping[str, Item]) -> Answers:
+    found = sorted((own[id].row, label) for id, label in settled.items())
+    judged = [(row, label) for row, label in found if label != CANNOT_JUDGE]
+    rows, labels = np.array(judged, dtype=np.int64).reshape(-1, 2).T
+    unjudged = np.array([row for row, label in found if label == CANNOT_JUDGE], dtype=np.int64)
+    return Answers(rows, labels, unjudged)

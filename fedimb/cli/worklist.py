@@ -1,0 +1,83 @@
+"""``fedimb worklist status|check``: what people were asked to label, how far they are, mistakes in what they sent."""
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedimb.annotation.status import CycleStatus
+
+_ABOUT = """\
+Worklists of runs with strategy.<method>.oracle.name=worklist (docs/worklist.md):
+
+  fedimb worklist status                     those below sites/ (or $FEDIMB_SITE_DIR)
+  fedimb worklist status sites/client-003    those of one site
+  fedimb worklist check .../cycle-03/returned/anna.csv
+                                             every mistake in a returned file, with its line, before resuming
+  fedimb run --resume RUN                    goes on once the answers are there
+
+Exit code of check: 0 no mistake, 2 mistakes."""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    worklist = verbs.add_parser("worklist", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = worklist.add_subparsers(dest="action", metavar="ACTION", required=True)
+    status = actions.add_parser("status", help="how far the readers are")
+    status.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with worklists (sites)")
+    status.set_defaults(handler=show_status)
+    check = actions.add_parser("check", help="mistakes in a returned file")
+    check.add_argument("file", metavar="FILE", help="CSV or Label Studio export")
+    check.add_argument("--worklist", metavar="DIR", help="the folder cycle-03 it answers (else where the file lies)")
+    check.set_defaults(handler=check_file)
+
+
+def show_status(args: argparse.Namespace) -> int:
+    """``fedimb worklist status``."""
+    import os
+    from pathlib import Path
+
+    from fedimb.annotation.oracles import SITE_DIR
+    from fedimb.annotation.status import cycles, worklists
+
+    root = Path(args.folder or os.environ.get(SITE_DIR) or "sites").expanduser()
+    found = worklists(root)
+    if not found:
+        print(f"no worklists below {root}")
+    for position, folder in enumerate(found):
+        print(f"{chr(10) if position else ''}{folder}:")
+        print("\n".join(f"  {line}" for line in table(cycles(folder))))
+    return 0
+
+
+def table(found: "list[CycleStatus]") -> list[str]:
+    """One line per cycle, then the mistakes."""
+    from fedimb.report.text import aligned
+
+    rows = [["cycle", "items", "labelled", "cannot judge", "missing", "to decide", "kappa", "state"]]
+    notes: list[str] = []
+    for one in found:
+        numbers = [one.cycle, one.items, one.labelled, one.unjudged, one.missing, one.undecided]
+        rows.append([*map(str, numbers), "-" if math.isnan(one.kappa) else f"{one.kappa:.2f}", one.state])
+        if one.left_out:
+            notes.append(f"cycle {one.cycle}: {one.left_out} rows left out, more of a patient than per_patient")
+        if one.state == "to adjudicate":
+            notes.append(f"cycle {one.cycle}: decide {one.folder.name}/adjudication.csv, save it in returned/")
+        notes += one.problems
+    return [*aligned(rows, left=0), *notes]
+
+
+def check_file(args: argparse.Namespace) -> int:
+    """``fedimb worklist check``."""
+    from pathlib import Path
+
+    from fedimb.annotation.status import check
+
+    problems, answered, items = check(Path(args.file), Path(args.worklist) if args.worklist else None)
+    for problem in problems:
+        print(problem)
+    if problems:
+        print(f"mistakes: {len(problems)}; nothing is taken over until none is left")
+        return 2
+    print(f"no mistake; {answered} of {items} items answered")
+    return 0
