@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from small_runs import config, launch_in
 
+from fedimb.data.store import open_source
 from fedimb.errors import ConfigError
 from fedimb.run.assemble import check_parts
 from fedimb.run.folder import RunFolder
@@ -50,6 +51,21 @@ def test_the_profile_costs_28_bytes_a_class_and_the_choice_12(tmp_path):
     assert lines["comm/up_bytes/scope_profile"] == clients * (28 * classes + 8)  # and the state's version
     assert lines["comm/up_bytes/scope_prune"] <= clients * (12 * classes + 8)
     assert lines["comm/up_bytes/scope_prototypes"] == clients * 4 * classes * width
+
+
+def test_an_encoder_with_class_vectors_of_its_own_sends_no_prototypes(tmp_path):
+    store = open_source({"name": "digits"})
+    x, y = np.asarray(store.x, dtype=np.float32).reshape(len(store), -1), np.asarray(store.y)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    vectors = np.stack([unit[y == label].mean(0) for label in range(10)])
+    file = tmp_path / "text.npz"
+    np.savez(file, x=x, y=y, class_vectors=vectors, class_names=np.array(store.class_names))
+    text = f"strategy.scope.encoder={{name: precomputed_text, path: {file}}}"
+    result = launch_in(tmp_path, *IDENTITY[:1], text, *IDENTITY[2:], "rounds=1", "strategy.scope.p_f=0.9")
+    lines = metrics_of(result)[0]
+    assert "comm/up_bytes/scope_prototypes" not in lines
+    assert lines["comm/up_bytes/scope_profile"] == 5 * (28 * 10 + 8)
+    assert 0.2 < kept_of(result)["kept_fraction"] < 0.9
 
 
 def test_pruning_nothing_is_training_on_everything(tmp_path):
