@@ -108,6 +108,22 @@ def test_bit_equal_to_inline(workers, three, inline, tmp_path):
         assert weights_sha(launch_in(tmp_path, *overrides, engine=some_of(three, workers))) == expected, aggregator
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("strategy=scope", "strategy.scope.warmup=1"),
+        ("strategy=[coreset,scope]", "strategy.coreset.match=inner", "strategy.scope.warmup=1"),
+        ("strategy=fairfal", "strategy.fairfal.cycles=3", "strategy.fairfal.budget=4"),
+    ],
+)
+def test_methods_that_keep_rows_at_clients_are_bit_equal_to_inline(words, three, tmp_path):
+    many = ("clients.count=7", "calibration=[none,la_post]", *words)
+    here = launch_in(tmp_path / "inline", "engine=inline", *many)
+    there = launch_in(tmp_path / "ray", "engine=ray", *many, engine=three)
+    assert weights_sha(here) == weights_sha(there)
+    assert [row.final for row in here.rows] == [row.final for row in there.rows]
+
+
 def test_an_actor_killed_in_a_round_is_replaced_and_its_lane_run_again(three, inline, tmp_path):
     victim = three.worker_pids()[0]
     killer = threading.Timer(0.2, os.kill, (victim, signal.SIGKILL))
