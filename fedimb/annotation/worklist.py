@@ -97,7 +97,10 @@ class WorklistOracle(Oracle):
     def collect(self, cycle: int) -> Answers | None:
         """The answers, once the policy ``partial`` lets them in and they hold no mistake."""
         if str(cycle) not in self._facts()["asked"]:
-            raise DataError(f"{self.folder}: no rows were asked for in cycle {cycle}; ask first")
+            raise DataError(
+                f"{self.folder.absolute()}: no rows were asked for in cycle {cycle}; resume from where "
+                "the run was started, or give oracle.folder from / on"
+            )
         own = {item.id: item for item in read_map(self.folder) if item.cycle == cycle}
         if not own:
             return _answers({}, own)
