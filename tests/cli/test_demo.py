@@ -24,7 +24,7 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     short = ("data.n_max=60", "data.imbalance_factor=6", "clients.count=3", "rounds=5", "local.epochs=1")
     monkeypatch.setattr("fedimb.cli.demo.LABELS", short)
-    assert main(["demo", "--seeds", "2", *QUICK]) == 0
+    assert main(["demo", "--seeds", "1", *QUICK]) == 0
     text = capsys.readouterr().out
     for row in (*ROWS, "balanced_softmax"):
         assert f"\n{row} " in text
@@ -38,10 +38,10 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
     (experiment,) = [e for e in client.search_experiments() if e.name.startswith("demo-") and "labels" not in e.name]
     runs = client.search_runs([experiment.experiment_id])
-    assert len(runs) == 16
+    assert len(runs) == 8
     assert {(r.data.tags["fedimb.strategy"], r.data.tags["fedimb.seed"]) for r in runs} >= {
         ("la_post", "0"),
-        ("balanced_softmax", "1"),
+        ("balanced_softmax", "0"),
     }
     assert all(r.info.status == "FINISHED" for r in runs)
     (picture,) = (tmp_path / "runs").glob("demo-*/comparison.png")
@@ -51,5 +51,5 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     (numbers,) = (tmp_path / "runs").glob("demo-*[0-9]/rows.csv")
     lines = numbers.read_text().splitlines()
     assert lines[0].startswith("setting,label,seed,status,minority_recall,macro_recall,")
-    assert len(lines) == 1 + 2 * (len(ROWS) + 1)
+    assert len(lines) == 1 + len(ROWS) + 1
     assert all(0 <= float(line.split(",")[4]) <= 1 for line in lines[1:])

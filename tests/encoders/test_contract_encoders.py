@@ -139,6 +139,7 @@ def test_tables_are_no_images(name, make_store):
         open_encoder({"name": name, **args}, table)
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bits(tmp_path, store, warm):
     configs = [settings(name, tmp_path) for name in ("identity", "random_conv", "pca", "disjoint_cnn", "precomputed")]
     code = (

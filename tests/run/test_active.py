@@ -29,7 +29,13 @@ def lines_of(result, row=0):
     return [line["metrics"] for line in RunFolder(result.folder).metrics() if line["row"] == label]
 
 
-@pytest.mark.parametrize("rule", registry.names("query"))
+FAST = ("random", "entropy", "kafal", "quota_random", "oracle_balanced", "fairfal")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in registry.names("query")],
+)
 def test_every_rule_labels_its_budget_each_cycle_and_trains_on_nothing_else(tmp_path, rule):
     result = launch_in(tmp_path, *CYCLES, *ACTIVE, f"strategy.active.query={{name: {rule}}}")
     found = table(result)
