@@ -32,7 +32,8 @@ def test_label_studio_exports_come_back(folder, store, form, oracle):
         whole = []
         for number, (task, name) in enumerate(pairs):
             result = [{"from_name": "label", "to_name": "shown", "type": "choices", "value": {"choices": [name]}}]
-            skipped = {"was_cancelled": True, "result": [], "completed_by": 2}
+            other = [{**result[0], "value": {"choices": ["1-2" if name != "1-2" else "benign"]}}]
+            skipped = {"was_cancelled": True, "result": other, "completed_by": 2}
             done = {"was_cancelled": False, "result": result, "completed_by": {"email": "anna@example.org"}}
             whole.append({"id": number, **task, "annotations": [skipped, done], "predictions": []})
         path.write_text(json.dumps(whole))
