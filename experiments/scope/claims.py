@@ -1,6 +1,7 @@
 """The paper's claims and ours, each as one paired comparison on the same seeds; what was kept; what the selection sent.
 
     fedimb compare experiments/scope/study.yaml
+    fedimb compare experiments/scope/rules.yaml
     fedimb compare experiments/scope/encoders.yaml
     python experiments/scope/claims.py     # writes claims.csv, kept.csv, bytes.csv and claims.svg beside this file
 
@@ -54,6 +55,8 @@ PER_RATE = {
 }
 """family -> (row, other row); rows of a rate get its suffix, others stand for all rates."""
 
+RULES = ("fedcs", "fedcore", "herding", "k_center", "el2n", "grand", "forgetting", "ccs")
+
 Line = dict[str, object]
 
 
@@ -67,11 +70,10 @@ def comparisons(labels: tuple[str, ...]) -> list[tuple[str, str, str]]:
     return found
 
 
-def tested(study: StudyResults) -> list[Line]:
-    """One line per comparison and score."""
+def tested(study: StudyResults, asked: list[tuple[str, str, str]]) -> list[Line]:
+    """One line per comparison (family, row, other) and score."""
     (setting,) = study.settings
     lines: list[Line] = []
-    asked = comparisons(study.labels)
     for score in SCORES:
         for family in dict.fromkeys(name for name, _, _ in asked):
             pairs = [(a, b) for name, a, b in asked if name == family]
@@ -184,10 +186,13 @@ def write(lines: list[Line], path: Path) -> None:
 
 def main() -> None:
     parser = parser_of(__file__, __doc__)
+    parser.add_argument("--rules", type=Path, default=Path("runs/scope-rules"))
     parser.add_argument("--encoders", type=Path, default=Path("runs/scope-encoders"))
     args = arguments(parser)
     study = collect(args.output)
-    write(tested(study), args.to / "claims.csv")
+    rules = collect(args.rules)
+    against = [("rules", f"scope@{p}", f"rule:{rule}@{p}") for p in RATES for rule in RULES]
+    write(tested(study, comparisons(study.labels)) + tested(rules, against), args.to / "claims.csv")
     write(kept(study), args.to / "kept.csv")
     encoders = collect(args.encoders)
     bytes_up = sent(study, ("scope@.5", "own:fedcs@.5", "la_post"))
