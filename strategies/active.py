@@ -100,6 +100,10 @@ class Active(Method):
                 f"length; set rounds={near}"
             )
 
+    def shortest(self) -> int:
+        """A few rounds in every cycle: the last one trains on all that is labelled."""
+        return self.cycles * super().shortest()
+
     def program(self, run: RunView) -> Program:
         """Cycle after cycle: choose, have labelled, count, train."""
         self.check(run.rounds)

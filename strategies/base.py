@@ -46,6 +46,10 @@ class Method(Strategy):
     def check(self, rounds: int) -> None:
         """Called once before a run starts: refuse settings that do not go with its number of rounds (ConfigError)."""
 
+    def shortest(self) -> int:
+        """The fewest rounds whose last one is like those of a whole run: what an estimate runs."""
+        return self.inner.shortest() if isinstance(self.inner, Method) else 2
+
     def program(self, run: "RunView") -> Program:
         """The steps, outermost method first. Default: the inner method's, or all training rounds."""
         yield from self.inner_program(run)

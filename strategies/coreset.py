@@ -73,6 +73,10 @@ class Coreset(Method):
         if self.warmup >= rounds:
             raise ConfigError(f"strategy.coreset.warmup={self.warmup} leaves no round of {rounds} to train in")
 
+    def shortest(self) -> int:
+        """The warm-up and what comes after it."""
+        return self.warmup + super().shortest()
+
     def program(self, run: RunView) -> Program:
         """Warm up, choose, train; around SCOPE, choose once SCOPE has."""
         self.check(run.rounds)

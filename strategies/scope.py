@@ -102,6 +102,10 @@ class Scope(Method):
         if self.warmup >= rounds:
             raise ConfigError(f"strategy.scope.warmup={self.warmup} leaves no round of {rounds} to train in")
 
+    def shortest(self) -> int:
+        """The warm-up and what comes after it."""
+        return self.warmup + super().shortest()
+
     def program(self, run: RunView) -> Program:
         """Warm up, agree on class vectors and on a profile, prune, then train."""
         self.check(run.rounds)

@@ -5,11 +5,13 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedimb.config.schema import RunConfig
 from fedimb.data.prepare import prepare
+from fedimb.run.assemble import build_method, check_parts
 from fedimb.run.folder import RunFolder
 from fedimb.run.launch import launch
 from fedimb.run.progress import ProgressBar
@@ -57,10 +59,12 @@ class Estimate:
 def estimate(config: RunConfig) -> Estimate:
     """Cost of ``config`` on this machine.
 
-    Steps are exact: the cohorts of all rounds are drawn as the run would draw them. Bytes and seconds come from two
-    real rounds in this process (the first one pays torch's one-time costs) and are scaled.
+    Steps are exact for a method that trains on every row, and the most there can be for others: the cohorts of all
+    rounds are drawn as the run would draw them. Bytes and seconds come from a few real rounds in this process (the
+    first one pays torch's one-time costs) and are scaled.
     """
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    check_parts(config, federation)
     sizes = federation.train_sizes
     roster = Roster(config.clients, config.seed, sizes)
     per_client = config.local.epochs * np.ceil(sizes / config.local.batch_size).astype(int)
@@ -71,20 +75,22 @@ def estimate(config: RunConfig) -> Estimate:
         steps += int(sum(per_client[c] for c in cohort.asked if c not in cohort.lost))
     with tempfile.TemporaryDirectory() as scratch:
         quiet = {"engine": {"name": "inline"}, "tracking": {"name": "none"}, "output_dir": scratch}
-        probe = config.model_copy(update={**quiet, "rounds": 2, "name": None})
+        method: Any = build_method(config, federation.n_clients)[0]
+        rounds = method.shortest()
+        probe = config.model_copy(update={**quiet, "rounds": rounds, "name": None})
         started = time.perf_counter()
-        result = launch(probe, progress=ProgressBar(2, enabled=False))
+        result = launch(probe, progress=ProgressBar(rounds, enabled=False))
         lines = [line["metrics"] for line in RunFolder(Path(result.folder)).metrics()]
         overhead = max(0.0, time.perf_counter() - started - result.seconds)
     second = lines[-1]
     probed = max(1.0, second["data/participants"])
     rounds_messages = messages / config.rounds
     train_s = second["time/client_s"] / max(1.0, second["train/steps"]) * steps
-    # Two probe rounds share the preludes (queries), which the whole run pays once.
+    # The probe's rounds share the preludes (queries), which the whole run pays once.
     up = second["comm/up_bytes/train"] / probed * messages
     down = second["comm/down_bytes/train"] / probed * messages
     other_s = max(0.0, second["time/round_s"] - second["time/client_s"]) / probed * rounds_messages * config.rounds
-    once_s = max(0.0, result.seconds - 2 * second["time/round_s"]) + overhead
+    once_s = max(0.0, result.seconds - rounds * second["time/round_s"]) + overhead
     start_s = 0.0
     if config.engine["name"] == "ray":
         import os

@@ -6,6 +6,7 @@ import time
 import pytest
 from small_runs import config, launch_in
 
+from fedimb.errors import ConfigError
 from fedimb.run.estimate import estimate
 from fedimb.run.folder import RunFolder
 
@@ -60,3 +61,14 @@ def test_the_estimate_runs_nothing_in_the_users_folder(tmp_path, monkeypatch):
     assert json.dumps(text)
     assert "minutes" in text
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("strategy=scope",), ("strategy=fairfal",), ("strategy=[coreset,scope]",)])
+def test_a_method_is_probed_in_as_few_rounds_as_its_program_takes(words):
+    shown = estimate(config("engine=inline", "rounds=40", "partition=iid", *words)).table()
+    assert shown.startswith("rounds              40")
+
+
+def test_what_the_run_would_refuse_the_estimate_refuses():
+    with pytest.raises(ConfigError, match="does not divide rounds=41"):
+        estimate(config("engine=inline", "rounds=41", "strategy=fairfal"))
