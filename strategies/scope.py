@@ -96,6 +96,7 @@ class Scope(Method):
             )
         self.warmup, self.gamma, self.eps, self.min_count, self.sigma = warmup, gamma, eps, min_count, sigma
         self.settings = {"p_f": p_f, "p_l": p_l, "beta": beta, "gate": gate, "variant": variant, "choice": choice}
+        self.settings |= {"min_count": min_count, "sigma": sigma}
 
     def check(self, rounds: int) -> None:
         """Refuse a warm-up that leaves no round to train in."""

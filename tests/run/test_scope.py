@@ -107,6 +107,7 @@ def test_small_cells_are_not_reported_and_noise_changes_the_choice(tmp_path):
     guarded = kept_of(launch_in(tmp_path / "b", *words, "strategy.scope.min_count=4"))
     noisy = kept_of(launch_in(tmp_path / "c", *words, "strategy.scope.sigma=3"))
     assert guarded["kept"] != plain["kept"]
+    assert (guarded["settings"]["min_count"], plain["settings"]["sigma"]) == (4, 0)
     assert noisy["kept"] != plain["kept"]
 
 
