@@ -79,7 +79,7 @@ def _register_running(verbs: Any) -> None:
     mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
     mode.add_argument("--resume", metavar="RUN", help="go on with this run")
 
-    demo = verbs.add_parser("demo", help="compare five strategies on long-tailed digits (under five minutes)")
+    demo = verbs.add_parser("demo", help="compare strategies on long-tailed digits, then what a few labels buy")
     demo.add_argument("overrides", nargs="*", metavar="key=value", help="settings applied to every row, e.g. rounds=10")
     demo.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds per row (default 3)")
 
