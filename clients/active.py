@@ -1,7 +1,6 @@
 """Active learning at a site: which rows to have labelled, what has been labelled, and the pool that is left."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from fedimb import registry
 from fedimb.annotation.oracles import check_oracle, open_oracle
 from fedimb.clients.base import Client
 from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS
+from fedimb.data.views import QueryView
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.records import array_record, arrays_of
@@ -43,9 +43,7 @@ Rows = NDArray[np.int64]
 class ActiveClient(Client):
     """Settings as in `fedimb.strategies.active`."""
 
-    forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        f"active_{what}": ("train",) for what in ("balance", "prototypes", "choose")
-    }
+    name: ClassVar[str] = "active"
 
     def __init__(
         self,
@@ -54,16 +52,23 @@ class ActiveClient(Client):
         oracle: dict[str, Any] | None = None,
         local_epochs: int = 50,
         local_stop: float = 0.99,
+        query_view: QueryView = "train",
     ) -> None:
         chosen = dict(query or {"name": "random"})
         self.rule: QueryRule = registry.build("query", str(chosen.pop("name")), **chosen)
         self.which, self.oracle = which, dict(oracle or {"name": "simulated"})
-        self.local_epochs, self.local_stop = local_epochs, local_stop
+        self.local_epochs, self.local_stop, self.query_view = local_epochs, local_stop, query_view
+        self.forwards = {f"{self.name}_{what}": (query_view,) for what in ("balance", "prototypes", "choose")}
 
     def check(self, site: Site) -> None:
         """Refuse several labels per row; whatever the oracle lacks."""
         if site.task != "multiclass":
             raise ConfigError("active learning asks for one class per row; these rows have several labels")
+        if self.query_view != "train" and self.oracle.get("name") != "simulated":
+            raise ConfigError(
+                f"strategy.{self.name}.query_view={self.query_view} shows rows of other clients in place of a client's "
+                f"own, which only a simulation can; set query_view=train or oracle={{name: simulated}}"
+            )
         check_oracle(self.oracle, site)
 
     def views(self, context: ClientContext) -> None:
@@ -114,7 +119,7 @@ class ActiveClient(Client):
 
     def _outputs(self, context: ClientContext) -> tuple[Seen, Seen, Tensor]:
         """(pool, labelled) under the received model, and the labels."""
-        features, logits = (values.cpu() for values in context.forward("train"))
+        features, logits = (values.cpu() for values in context.forward(self.query_view))
         pool, labelled = self._positions(context)
         labels = context.data.tensors("labelled")[1].cpu()
         return Seen(features[pool], logits[pool]), Seen(features[labelled], logits[labelled]), labels
@@ -142,8 +147,9 @@ class ActiveClient(Client):
         which, distance = "global" if self.which == "adaptive" else self.which, math.nan
         if len(labels) and (self.which == "adaptive" or "local" in self.rule.reads(which)):
             model = self._local_model(asked["cycle"], context)
-            for view in seen:
-                seen[view]["local"] = Seen(*(v.cpu() for v in forward_batched(model, context.data.tensors(view)[0])))
+            x = context.data.tensors(self.query_view)[0]
+            for view, rows in zip(seen, self._positions(context), strict=True):
+                seen[view]["local"] = Seen(*(v.cpu() for v in forward_batched(model, x[rows.to(x.device)])))
             shown = balanced_positions(labels, generator)
             priors = [mean_softmax(seen["labelled"][m].logits[shown]) for m in ("global", "local")]
             distance = model_distance(*priors)
@@ -160,12 +166,12 @@ class ActiveClient(Client):
             if self.rule.oracle else None,
         )  # fmt: skip
         chosen = self.rule.select(question)
-        rows = context.data.rows("pool")[chosen.numpy()]
+        picked = context.data.rows("pool")[chosen.numpy()]
         own = class_prototypes(labelled.features, labels, classes) if vectors is None else vectors
         guesses = pseudo_labels(pool.features[chosen], own).numpy()
-        order = np.argsort(rows)
-        context.state["guesses"] = array_record({"rows": rows[order], "guesses": guesses[order]})
-        return self._have_labelled(rows[order], asked, context, which == "local", distance)
+        order = np.argsort(picked)
+        context.state["guesses"] = array_record({"rows": picked[order], "guesses": guesses[order]})
+        return self._have_labelled(picked[order], asked, context, which == "local", distance)
 
     def _local_model(self, cycle: int, context: ClientContext) -> Classifier:
         """Trained on the labelled rows alone, from a start that all clients share in a cycle."""

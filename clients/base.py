@@ -1,7 +1,8 @@
 """The client half of a method: what to train on, what to answer, what to send along. Never how to loop."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from flwr.app import RecordDict
 
@@ -23,7 +24,7 @@ class Client:
     their rows then go through it together, with the same result.
     """
 
-    forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def check(self, site: "Site") -> None:
         """Called once before a run starts, where its data are: refuse what cannot work there.

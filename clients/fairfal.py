@@ -1,9 +1,9 @@
 """FairFAL at a site: the client of active learning with the rule ``fairfal`` and the adaptive choice of the model."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from fedimb.clients.active import ActiveClient, Ask
+from fedimb.data.views import QueryView
 from fedimb.registry import register
 
 
@@ -11,9 +11,7 @@ from fedimb.registry import register
 class FairFALClient(ActiveClient):
     """Settings as in `fedimb.strategies.fairfal`."""
 
-    forwards: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        f"fairfal_{what}": ("train",) for what in ("balance", "prototypes", "choose")
-    }
+    name: ClassVar[str] = "fairfal"
 
     def __init__(
         self,
@@ -22,5 +20,6 @@ class FairFALClient(ActiveClient):
         oracle: dict[str, Any] | None = None,
         local_epochs: int = 50,
         local_stop: float = 0.99,
+        query_view: QueryView = "train",
     ) -> None:
-        super().__init__(query or {"name": "fairfal"}, which, oracle, local_epochs, local_stop)
+        super().__init__(query or {"name": "fairfal"}, which, oracle, local_epochs, local_stop, query_view)

@@ -1,6 +1,8 @@
 """SCOPE at a site: place the rows, report moments per class, prune by the consensus, remember the coreset."""
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ from fedimb.training.spec import TrainSpec
 class ScopeClient(Client):
     """Settings as in `fedimb.strategies.scope`."""
 
-    forwards: ClassVar = {SUMS: ("train",), PROFILES: ("train",)}
+    forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({SUMS: ("train",), PROFILES: ("train",)})
 
     def __init__(
         self,

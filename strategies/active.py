@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
 from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS
+from fedimb.data.views import QueryView
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
@@ -58,6 +59,8 @@ class Active(Method):
     share_prototypes: clients add up class prototypes, so that one can look for a class it has not labelled (ours).
     oracle: ``{name: simulated}`` or ``{name: worklist, ...}``; see `fedimb.annotation`.
     local_epochs, local_stop: of the local model: at most so many epochs, until so much of its rows is learnt.
+    query_view: ``train``, or ``mismatched``: rules look at another picture of each row's class (`redraw` in
+        `fedimb.data.longtail`), as released code does by mistake; in simulation only.
 
     Raises:
         ConfigError: a value out of range, or a rule that does not exist.
@@ -78,6 +81,7 @@ class Active(Method):
         oracle: dict[str, Any] | None = None,
         local_epochs: int = 50,
         local_stop: float = 0.99,
+        query_view: QueryView = "train",
     ) -> None:
         super().__init__(inner)
         for key, value in (("cycles", cycles), ("budget", budget), ("local_epochs", local_epochs)):

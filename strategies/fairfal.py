@@ -10,13 +10,15 @@ the labelled rows of the class as anchors. Then all clients train again from fre
 
 The cycle is `fedimb.strategies.active`, the rule `fedimb.selection.queries.fairfal`: equations, evidence, and the
 switches for what released code and paper do differently (B2, B5, B6) stand there. Defect B1 of the released code,
-where the pictures scored are not the pictures labelled, cannot occur: both views are one list of rows.
+where the pictures scored are not the pictures labelled, cannot occur by mistake: both views are one list of rows.
+``query_view=mismatched`` brings it about, to measure what it does.
 """
 
 from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
+from fedimb.data.views import QueryView
 from fedimb.registry import register
 from fedimb.strategies.active import Active, Ask
 
@@ -40,8 +42,10 @@ class FairFAL(Active):
         oracle: dict[str, Any] | None = None,
         local_epochs: int = 50,
         local_stop: float = 0.99,
+        query_view: QueryView = "train",
     ) -> None:
         chosen = query or {"name": "fairfal"}
         super().__init__(
-            inner, chosen, which, cycles, budget, first, restart, share_prototypes, oracle, local_epochs, local_stop
-        )
+            inner, chosen, which, cycles, budget, first, restart, share_prototypes, oracle, local_epochs, local_stop,
+            query_view,
+        )  # fmt: skip

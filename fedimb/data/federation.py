@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from fedimb.data.exposure import exposure
 from fedimb.data.federation_file import digest, read, write
+from fedimb.data.longtail import redraw
 from fedimb.data.rows import RowLists
 from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store, open_source, open_store
 from fedimb.errors import DataError, FedimbError
+from fedimb.seeds import Stream, numpy_rng
 
 if TYPE_CHECKING:
     from fedimb.data.views import ClientData
@@ -125,7 +127,16 @@ class Federation:
         """Client ``k``'s rows as views with tensors."""
         from fedimb.data.views import ClientData
 
-        return ClientData(self.store, self.train[k], self.validation[k], self.scaling)
+        return ClientData(self.store, self.train[k], self.validation[k], self.scaling, lambda rows: self._redrawn[rows])
+
+    @cached_property
+    def _redrawn(self) -> Rows:
+        """By row of the store, which row a client's view ``mismatched`` shows in its place."""
+        held = np.sort(np.concatenate([*self.train, *self.validation]))
+        rng = numpy_rng(int(self.sha[:8], 16), Stream.TAIL, 2)
+        shown = np.full(len(self.store), -1, np.int64)
+        shown[held] = redraw(held, np.setdiff1d(np.arange(len(shown)), self.test), np.asarray(self.store.y), rng)
+        return shown
 
     def save(self, folder: str | Path) -> None:
         """Write partition.npz (index lists) and partition.json (for people, and the hash) into ``folder``."""
@@ -168,4 +179,4 @@ class Federation:
         return federation
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "store"}  # a map would be pickled as its data
+        return {k: v for k, v in self.__dict__.items() if k not in ("store", "_redrawn")}  # maps would be pickled

@@ -105,6 +105,21 @@ def keep_rows(
     return np.sort(np.concatenate(kept)).astype(np.int64)
 
 
+def redraw(
+    held: NDArray[np.int64], rest: NDArray[np.int64], y: NDArray[np.int64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """For each of the ``held`` rows another row of its class, drawn without repetition from ``rest``; int64, as long.
+
+    As released code does that cuts its long tail twice, once to train and once to query: a row is scored by one
+    picture and labelled by another (defect B1 of FairFAL's). Only for finding out what that changes.
+    """
+    shown, ours, theirs = np.empty_like(held), y[held], y[rest]
+    for c in np.unique(ours):
+        here = np.flatnonzero(ours == c)
+        shown[here] = rng.permutation(rest[theirs == c])[: len(here)]
+    return shown
+
+
 def minority_classes(counts: Counts, rule: Any) -> tuple[int, ...]:
     """The classes `minority_recall` is about, sorted class ids; fixed before any method acts.
 

@@ -4,9 +4,10 @@ Training and querying read the same rows in the same order: ``tensors(v)`` posit
 Where labels are yet to be asked for, `ClientData.hide_labels` takes away all that were not given to it.
 """
 
+from collections.abc import Callable
 from dataclasses import fields
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int64]
 SETTABLE = ("labelled", "pool", "coreset")
-VIEWS = ("train", "validation", "trained_on", *SETTABLE)
+MISMATCHED = "mismatched"
+QueryView = Literal["train", "mismatched"]
+VIEWS = ("train", "validation", "trained_on", MISMATCHED, *SETTABLE)
 UNKNOWN = -1
 """What stands in y for a label that was not given."""
 
@@ -57,16 +60,25 @@ class ClientData:
     """One client's views.
 
     ``train`` and ``validation`` never change. A method may set ``labelled``, ``pool`` and ``coreset``, each
-    within ``train``. ``trained_on``: ``train`` cut to ``labelled`` and ``coreset`` where set.
+    within ``train``. ``trained_on``: ``train`` cut to ``labelled`` and ``coreset`` where set. ``mismatched``: in
+    ``train``'s order, for each row another of its class, not this client's own (`fedimb.data.longtail.redraw`).
 
     Args:
         store: the opened store.
         train, validation: int64 rows of the store, as in `Federation`.
         scaling: of a table's columns, the same for every client; None: the rows as they are.
+        mismatched: rows to those shown in their place; None, as at a real site: there is no such view.
     """
 
-    def __init__(self, store: Store, train: Rows, validation: Rows, scaling: Scaling | None = None) -> None:
-        self.store, self.scaling = store, scaling
+    def __init__(
+        self,
+        store: Store,
+        train: Rows,
+        validation: Rows,
+        scaling: Scaling | None = None,
+        mismatched: Callable[[Rows], Rows] | None = None,
+    ) -> None:
+        self.store, self.scaling, self._mismatched = store, scaling, mismatched
         self.device = "cpu"  # where `tensors` and `primary` lie, once and for all
         self._rows = {"train": np.sort(train), "validation": np.sort(validation)}
         self._tensors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -123,6 +135,9 @@ class ClientData:
     def _own(self) -> Rows:
         return np.union1d(self._rows["train"], self._rows["validation"])
 
+    def _labels_in(self, view: str) -> Rows:
+        return self._labels(self.rows("train" if view == MISMATCHED else view))
+
     def _labels(self, rows: Rows) -> Rows:
         assert self._given is not None
         return self._given[np.searchsorted(self._own, rows)]
@@ -133,7 +148,7 @@ class ClientData:
 
         self._tensors.pop("trained_on", None)  # its rows change too
         for view, (x, _) in self._tensors.items():
-            self._tensors[view] = x, torch.from_numpy(self._labels(self._rows[view])).to(self.device)
+            self._tensors[view] = x, torch.from_numpy(self._labels_in(view)).to(self.device)
 
     @property
     def task(self) -> str:
@@ -177,6 +192,8 @@ class ClientData:
                 if cut in self._rows:
                     rows = np.intersect1d(rows, self._rows[cut], assume_unique=True)
             return rows if self._given is None else rows[self._labels(rows) != UNKNOWN]
+        if view == MISMATCHED and self._mismatched is not None:
+            return self._mismatched(self._rows["train"])
         if view not in self._rows:
             known = view in VIEWS
             raise DataError(
@@ -209,7 +226,7 @@ class ClientData:
             rows = self.rows(view)
             x, y = to_tensors(self.store, rows, self.scaling)
             if self._given is not None:
-                y = torch.from_numpy(self._labels(rows))
+                y = torch.from_numpy(self._labels_in(view))
             self._tensors[view] = x.to(self.device), y.to(self.device)
         return self._tensors[view]
 

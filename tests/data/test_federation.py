@@ -108,6 +108,23 @@ def cohort(toys):
     register("source", "cohort")(Cohort)
 
 
+def test_a_mismatched_view_is_a_second_draw_of_the_long_tail(digits, dirichlet):
+    digits["n_max"], digits["imbalance_factor"] = 60, 20
+    federation = prepare(digits, dirichlet, 4, 0)
+    y, pairs = np.asarray(federation.store.y), []
+    for k in range(4):
+        data = federation.client(k)
+        pairs.append(np.stack([data.rows("train"), data.rows("mismatched")]))
+    own, shown = np.concatenate(pairs, axis=1)
+    np.testing.assert_array_equal(y[own], y[shown])
+    assert len(np.unique(shown)) == len(shown)
+    assert not np.isin(shown, federation.test).any()
+    assert (own == shown).mean() < 0.1
+    tail = np.isin(y[own], federation.minority)
+    assert np.isin(shown[tail], own[tail]).mean() < 0.3  # the rare class's pictures are nearly all others
+    np.testing.assert_array_equal(prepare(digits, dirichlet, 4, 0).client(2).rows("mismatched"), pairs[2][1])
+
+
 def test_patients_stay_whole_through_every_cut(cohort, caplog):
     one = prepare({**COHORT, "validation": 0.3}, {"name": "dirichlet"}, 4, 0)
     parts = [*one.train, *one.validation, one.test]

@@ -79,3 +79,19 @@ def test_tensors_do_not_alias_the_read_only_map(store):
 def test_misuse_is_refused(client, act, says):
     with pytest.raises(DataError, match=says):
         act(client)
+
+
+def test_mismatched_rows_stand_in_the_order_of_train_and_hide_their_labels_too(store):
+    shown = {1: 17, 3: 11, 5: 13, 7: 19, 9: 5}
+    data = ClientData(
+        store, np.array([9, 3, 5, 7, 1]), np.array([2]), None, lambda rows: np.array([shown[r] for r in rows])
+    )
+    assert data.rows("mismatched").tolist() == [17, 11, 13, 19, 5]
+    assert data.tensors("mismatched")[0][:, 0, 0].tolist() == [17.0, 11.0, 13.0, 19.0, 5.0]
+    data.set_labels(np.array([3, 9]), np.array([3, 1]))
+    assert data.tensors("mismatched")[1].tolist() == [-1, 3, -1, -1, 1]  # the row's label, not the picture's
+
+
+def test_a_real_site_has_no_mismatched_view(client):
+    with pytest.raises(DataError, match="mismatched"):
+        client.rows("mismatched")

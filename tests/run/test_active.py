@@ -121,6 +121,8 @@ def test_the_whole_pool_can_be_labelled_and_more_is_not_asked_for(tmp_path, capl
         (["strategy.active.query={name: entropi}"], "Did you mean 'entropy'"),
         (["strategy.active.oracle={name: simulatd}"], "Did you mean 'simulated'"),
         (["strategy.active.which=both"], "global"),
+        (["strategy.active.query_view=other"], "mismatched"),
+        (["strategy.active.query_view=mismatched", "strategy.active.oracle={name: worklist}"], "only a simulation can"),
         (["prior.provenance=dp_sum"], "in the clear"),
     ],
 )
@@ -128,6 +130,17 @@ def test_what_cannot_be_is_refused_before_any_work(tmp_path, words, message):
     with pytest.raises(ConfigError, match=message):
         launch_in(tmp_path, *CYCLES, *ACTIVE, *words)
     assert not (tmp_path / "runs").exists()
+
+
+def test_mismatched_views_score_other_pictures_but_label_and_train_on_ones_own(tmp_path):
+    words = (*CYCLES, *FAIRFAL, "data.imbalance_factor=10")
+    same = launch_in(tmp_path / "same", *words)
+    other = launch_in(tmp_path / "other", *words, "strategy.fairfal.query_view=mismatched")
+    first, second = (np.array(table(r, "fairfal")["labelled_by_cycle"]) for r in (same, other))
+    np.testing.assert_array_equal(first[0], second[0])  # drawn at random, without looking
+    assert second.sum(1).tolist() == [24, 48, 72]
+    assert not np.array_equal(first[1:], second[1:])
+    assert (second[-1] <= other.train_counts).all()
 
 
 def test_the_label_names_the_rule():
