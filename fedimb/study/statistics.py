@@ -21,6 +21,7 @@ from fedimb.seeds import Stream, numpy_rng
 from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, StudyResults
 
 SCORES = ("minority_recall", "macro_recall")
+OVER_LABELS = ("aulc_minority_recall", "aulc_macro_recall")
 Spread = Literal["t", "bca"]
 Key = tuple[str, str, str]
 
@@ -122,7 +123,7 @@ class Statistics:
 
 def statistics(
     study: StudyResults,
-    scores: Sequence[str] = SCORES,
+    scores: Sequence[str] | None = None,
     margin: float | None = 0.02,
     level: float = 0.95,
     spread: Spread = "t",
@@ -131,7 +132,7 @@ def statistics(
 
     Args:
         study: what came out.
-        scores: names of `COLUMNS`.
+        scores: names of `COLUMNS`; None: `SCORES`, and `OVER_LABELS` where every row asked for labels.
         margin: half-width of what counts as equal, in the unit of the scores; None: equivalence is not tested.
         level: confidence level of intervals; tests are read at 1 - level.
         spread: interval of means over seeds: Student's t, or ``bca`` (see `bca_interval`; too narrow with few seeds).
@@ -140,6 +141,9 @@ def statistics(
         ConfigError: a score or a control that does not exist.
         ValueError: two results for one setting, row and seed; a level or margin out of range.
     """
+    if scores is None:
+        finished = [run for run in study.results if run.status == "finished"]
+        scores = [*SCORES, *(name for name in OVER_LABELS if finished and all(name in run.scores for run in finished))]
     if unknown := [name for name in scores if name not in COLUMNS]:
         raise ConfigError(f"no score '{unknown[0]}'.{nearest(unknown[0], COLUMNS)}")
     if study.control is not None and study.control not in study.labels:

@@ -1,5 +1,6 @@
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -223,3 +224,14 @@ def test_csv_has_a_line_per_comparison_and_leaves_the_undefined_empty(tmp_path):
     without = statistics(study(drawn(5)), margin=None)
     rows = list(csv.DictReader(statistics_csv(without, tmp_path / "t.csv").open()))
     assert {(r["margin"], r["tost_p"], r["equivalent"]) for r in rows} == {("", "", "")}
+
+
+def test_the_area_over_labels_is_tested_where_every_row_asked_for_labels():
+    plain = study(drawn())
+    assert statistics(plain).scores == ("minority_recall", "macro_recall")
+    asked = [replace(r, scores={**r.scores, "aulc_minority_recall": r.scores["macro_recall"]}) for r in plain.results]
+    found = statistics(replace(plain, results=tuple(asked)))
+    assert found.scores == ("minority_recall", "macro_recall", "aulc_minority_recall")
+    assert found.comparisons["one", "aulc_minority_recall", "same"].equivalent
+    some = statistics(replace(plain, results=(plain.results[0], *asked[1:])))
+    assert some.scores == ("minority_recall", "macro_recall")
