@@ -160,7 +160,10 @@ def test_an_old_engine_folder_goes_unless_a_process_names_it(home, temp):
     (other / "thesis.txt").write_text("not an engine's")
     for folder in (gone, used, other, named):
         os.utime(folder, (0, 0))
-    process = subprocess.Popen([sys.executable, "-c", "input()", str(used)], stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", "print(flush=True); input()", str(used)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()  # a process has no command line yet while its program is being loaded
     try:
         assert main(["runs", "gc", "--yes"]) == 0
     finally:
