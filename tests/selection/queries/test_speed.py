@@ -1,7 +1,7 @@
 """Time and memory of choosing, from features that are given: n rows of 256 features, 10 classes, one thread.
 
 Promised: 10,000 rows and b = 1,000 in 2 s and 500 MB; 100,000 rows and b = 5,000 in 120 s. Not by gcnal, which trains
-for 200 steps: it has a bound of its own. FairFAL's whole query, two passes of cnn4conv over 10,000 images included: 8 s.
+for 200 steps: it has a bound of its own. FairFAL with two passes of cnn4conv over 10,000 images: 8 s.
 """
 
 import resource
