@@ -179,4 +179,4 @@ class Federation:
         return federation
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("store", "_redrawn")}  # maps would be pickled
+        return {k: v for k, v in self.__dict__.items() if k not in ("store", "_redrawn")}  # quickly made again

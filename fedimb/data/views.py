@@ -192,7 +192,9 @@ class ClientData:
                 if cut in self._rows:
                     rows = np.intersect1d(rows, self._rows[cut], assume_unique=True)
             return rows if self._given is None else rows[self._labels(rows) != UNKNOWN]
-        if view == MISMATCHED and self._mismatched is not None:
+        if view == MISMATCHED:
+            if self._mismatched is None:
+                raise DataError("view 'mismatched' shows rows of other clients, which only a simulation has")
             return self._mismatched(self._rows["train"])
         if view not in self._rows:
             known = view in VIEWS
