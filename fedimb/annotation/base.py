@@ -51,7 +51,7 @@ class Oracle:
             predictions: [n] int64, what the model takes them for. Shown to nobody unless the oracle is told to: a
                 prediction anchors the reader.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement ask()")
 
     def collect(self, cycle: int) -> Answers | None:
         """The answers to what was asked in ``cycle``; None: not there yet. Asked again, it answers the same again.
@@ -59,7 +59,7 @@ class Oracle:
         Raises:
             DataError: nothing was asked in that cycle.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must implement collect()")
 
     def peek(self, rows: Rows) -> Rows:
         """True labels [n] int64 of rows without asking for them: for rules that show how far any rule could get.

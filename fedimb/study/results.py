@@ -147,6 +147,13 @@ class StudyResults:
         own = [r for r in self.results if (r.setting, r.label) == (setting, label)]
         return sorted(own, key=lambda r: r.seed)
 
+    @property
+    def tested(self) -> tuple[str, ...]:
+        """What statistics are made of: minority and macro recall, and their AULC where any row asked for labels."""
+        found = {name for run in self.results for name in run.scores}
+        over_labels = [name for name in ("aulc_minority_recall", "aulc_macro_recall") if name in found]
+        return ("minority_recall", "macro_recall", *over_labels)
+
     def scores(self, setting: str, label: str, name: str) -> dict[int, float]:
         """seed -> score of every run of a row; NaN for one without."""
         return {r.seed: r.score(name) if r.status == "finished" else math.nan for r in self.of(setting, label)}

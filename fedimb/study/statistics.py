@@ -20,8 +20,6 @@ from fedimb.evaluation.significance import Paired, holm, paired, power_note
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, StudyResults
 
-SCORES = ("minority_recall", "macro_recall")
-OVER_LABELS = ("aulc_minority_recall", "aulc_macro_recall")
 Spread = Literal["t", "bca"]
 Key = tuple[str, str, str]
 
@@ -132,7 +130,7 @@ def statistics(
 
     Args:
         study: what came out.
-        scores: names of `COLUMNS`; None: `SCORES`, and `OVER_LABELS` where every row asked for labels.
+        scores: names of `COLUMNS`; None: what the study tests, `StudyResults.tested`.
         margin: half-width of what counts as equal, in the unit of the scores; None: equivalence is not tested.
         level: confidence level of intervals; tests are read at 1 - level.
         spread: interval of means over seeds: Student's t, or ``bca`` (see `bca_interval`; too narrow with few seeds).
@@ -141,9 +139,7 @@ def statistics(
         ConfigError: a score or a control that does not exist.
         ValueError: two results for one setting, row and seed; a level or margin out of range.
     """
-    if scores is None:
-        finished = [run for run in study.results if run.status == "finished"]
-        scores = [*SCORES, *(name for name in OVER_LABELS if finished and all(name in run.scores for run in finished))]
+    scores = study.tested if scores is None else scores
     if unknown := [name for name in scores if name not in COLUMNS]:
         raise ConfigError(f"no score '{unknown[0]}'.{nearest(unknown[0], COLUMNS)}")
     if study.control is not None and study.control not in study.labels:
