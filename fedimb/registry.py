@@ -32,6 +32,7 @@ KINDS = {
     "encoder": "fedimb.encoders",
     "coreset": "fedimb.selection.coresets",
     "query": "fedimb.selection.queries",
+    "generator": "fedimb.generation.generators",
     "strategy": "fedimb.strategies",
     "client": "fedimb.clients",
     "contract": "fedimb.contracts",

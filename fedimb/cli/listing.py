@@ -34,6 +34,7 @@ PLURALS = {
     "encoders": "encoder",
     "coresets": "coreset",
     "queries": "query",
+    "generators": "generator",
 }
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
 _SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks")

@@ -26,6 +26,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "encoder": ("input_shape", "n_rows", "labels"),
     "coreset": (),
     "query": (),
+    "generator": ("n_classes", "n_domains", "shape", "class_names", "seed"),
 }
 
 
