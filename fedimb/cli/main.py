@@ -43,6 +43,8 @@ VERBS = {
     "tune": ("fedimb.cli.tune", "choose settings on seeds that no comparison uses"),
     "compare": ("fedimb.cli.compare", "compare strategies as a study's YAML file says"),
     "worklist": ("fedimb.cli.worklist", "what people were asked to label, and mistakes in what they sent back"),
+    "node": ("fedimb.cli.node", "a hospital's node: key, data, approvals, and the process that takes part"),
+    "deploy": ("fedimb.cli.deploy", "the coordinator's side of hospital nodes: certificates, sites, plans, runs"),
     "ui": ("fedimb.cli.ui", "open MLflow's charts"),
     "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),
     "bench": ("fedimb.cli.bench", "measure what the platform costs, against the bare work and stock Flower"),

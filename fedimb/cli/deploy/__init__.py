@@ -1,0 +1,14 @@
+"""``fedimb deploy``: the coordinator's side of hospital nodes."""
+
+import sys
+from typing import Any
+
+from fedimb.cli.verbs import register_folder
+
+_ABOUT = """\
+The coordinator's side of hospital nodes: certificates, sites, study plans, the servers, runs (docs/coordinator.md)."""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    register_folder(verbs, sys.modules[__name__], "deploy", _ABOUT)

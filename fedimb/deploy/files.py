@@ -1,0 +1,63 @@
+"""Files of a deployment: YAML read strictly, and secrets that their owner alone may read."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fedimb.errors import ConfigError, nearest
+
+Shape = TypeVar("Shape", bound=BaseModel)
+
+
+def read_yaml(path: Path, shape: type[Shape]) -> Shape:
+    """The file as ``shape``.
+
+    Raises:
+        ConfigError: no such file, no YAML, an unknown key (with the nearest one) or a wrong value, with its place.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no {path}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    return parsed(raw or {}, shape, str(path))
+
+
+def parsed(raw: Any, shape: type[Shape], place: str) -> Shape:
+    """A mapping as ``shape``; ConfigError names the place and the first thing wrong."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{place} holds no settings: give lines of 'key: value'")
+    try:
+        return shape.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            model: Any = shape
+            for part in first["loc"][:-1]:
+                model = getattr(model.model_fields.get(str(part)), "annotation", None) or model
+            known = getattr(model, "model_fields", {})
+            raise ConfigError(f"{place}: no setting '{key}'.{nearest(str(first['loc'][-1]), known)}") from None
+        raise ConfigError(f"{place}: {key}: {first['msg']} (found {first['input']!r})") from None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody but its owner reads, from its first byte on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(descriptor, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+
+
+def refuse_readable(path: Path) -> None:
+    """ConfigError when others than the owner may read or write a secret."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise ConfigError(
+            f"{path} can be read by others (mode {mode:04o}): chmod 600 it, and make a new key if in doubt"
+        )
