@@ -1,0 +1,66 @@
+"""What a site reports before anything is generated: how many rows it has of each class from each device.
+
+Stage B of FedSSG (arXiv 2604.26324) as reconstructed; the paper's own message is not known. Noise is ours: rows + a
+rounded Laplace draw is rows + an integer, so nothing of the rows is left in the digits behind the point.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.errors import ConfigError, DataError
+
+Counts = NDArray[np.int64]
+
+
+def coverage(y: NDArray[np.int64], d: NDArray[np.int64] | None, n_classes: int, n_devices: int = 1) -> Counts:
+    """Rows per class and device: [C, D] int64.
+
+    Args:
+        y: [n] class ids.
+        d: [n] device ids; None: device 0 made them all.
+
+    Raises:
+        DataError: columns of different length, or an id out of range.
+    """
+    y = np.asarray(y, dtype=np.int64)
+    d = np.zeros_like(y) if d is None else np.asarray(d, dtype=np.int64)
+    if y.ndim != 1 or y.shape != d.shape:
+        raise DataError(f"coverage needs a class and a device per row; got {list(y.shape)} and {list(d.shape)}")
+    for what, ids, count in (("class", y, n_classes), ("device", d, n_devices)):
+        wrong = np.flatnonzero((ids < 0) | (ids >= count))
+        if len(wrong):
+            raise DataError(f"row {wrong[0]}: {what} {ids[wrong[0]]} is not one of 0 to {count - 1}; mend the column")
+    flat = np.bincount(y * n_devices + d, minlength=n_classes * n_devices)
+    return flat.reshape(n_classes, n_devices).astype(np.int64)
+
+
+def noised(counts: Counts, epsilon: float, rng: np.random.Generator, rows_per_unit: int = 1) -> Counts:
+    """Counts with Laplace noise of scale rows_per_unit / epsilon on every cell, rounded, at least 0: epsilon-DP.
+
+    One row more or less changes one cell by one, so the L1 sensitivity is 1 per row. Cells without rows get noise
+    too: leaving them at 0 would tell which they are. A cell cut at 0 is biased upwards, so sums are too large.
+
+    Args:
+        counts: [C, D] >= 0.
+        epsilon: > 0; infinity returns the counts as they are.
+        rng: every draw comes from it.
+        rows_per_unit: most rows one protected unit (a patient) has, >= 1.
+
+    Raises:
+        ConfigError: epsilon not above 0, or rows_per_unit below 1.
+    """
+    if not epsilon > 0:
+        raise ConfigError(f"epsilon={epsilon}: give a number above 0 (smaller is more private)")
+    if rows_per_unit < 1:
+        raise ConfigError(f"rows_per_unit={rows_per_unit}: give at least 1")
+    if math.isinf(epsilon):
+        return counts.copy()
+    noise = np.rint(rng.laplace(0.0, rows_per_unit / epsilon, counts.shape))
+    return np.maximum(counts + noise, 0).astype(np.int64)
+
+
+def report_bytes(n_classes: int, n_devices: int) -> int:
+    """Payload of one site's report: 8 bytes per cell."""
+    return 8 * n_classes * n_devices
