@@ -26,6 +26,9 @@ def active_contract(name: str) -> Contract:
         "many of each class there are and how many the prototypes had guessed",
         "aggregate",
         dtypes=("int32",),
+        reveals="class_counts",
+        about="class",
+        shape="3 x C + 2",
     )
     choice = Record(
         CHOICE,
@@ -33,6 +36,7 @@ def active_contract(name: str) -> Contract:
         "rows asked for; the model that was asked; how unlike the global and the local model are",
         "operational",
         dtypes=("int32", "float32"),
+        shape="3",
     )
     return Contract(
         name=name,
@@ -46,14 +50,26 @@ def active_contract(name: str) -> Contract:
                     "aggregate",
                     dtypes=("float32",),
                     max_bytes=4,
+                    shape="1",
                 ),
             ),
             f"{name}_prototypes": (
-                Record(SUMS, "arrays", "per class: sum of its labelled rows' directions", "aggregate", ("float32",)),
+                Record(
+                    SUMS,
+                    "arrays",
+                    "per class: sum of its labelled rows' directions",
+                    "aggregate",
+                    ("float32",),
+                    about="class",
+                    shape="C x d",
+                ),
             ),
             f"{name}_choose": (choice,),
             f"{name}_collect": (counts,),
         },
+        often={f"{name}_start": "once, before training"}
+        | {f"{name}_{what}": "once in each labelling cycle" for what in ("balance", "prototypes", "choose")}
+        | {f"{name}_collect": "once in each labelling cycle, and again while people label"},
     )
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Sensitivity = Literal["model", "aggregate", "individual", "operational"]
+Reveals = Literal["class_counts", "synthetic"]
+About = Literal["site", "class", "masked"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,12 @@ class Record:
         dtypes: allowed array dtypes; empty allows any that Flower carries.
         max_bytes: most bytes of payload, None for no limit of its own (the model's weights).
         optional: whether a reply may lack it.
+        reveals: a kind a site may refuse by name: ``class_counts`` (rows or patients of each class can be read off
+            it), ``synthetic`` (samples made from patients' data).
+        about: whose patients one figure tells of: all of the ``site``; those of one ``class`` (arrays with the classes
+            along their first axis; a row of zeros or NaN tells nothing); ``masked``: nobody's, for only the sum over
+            sites can be read.
+        shape: values in it, as in ``7 x C``: C classes, d features. Empty: not known before the run.
     """
 
     key: str
@@ -28,6 +36,9 @@ class Record:
     dtypes: tuple[str, ...] = ()
     max_bytes: int | None = None
     optional: bool = False
+    reveals: Reveals | None = None
+    about: About = "site"
+    shape: str = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Contract:
         name: the method's registered name.
         train: records added to each train reply.
         queries: reply records by query name. Query names are Python identifiers, unique over all contracts.
+        often: how often a query is asked, by query name, in words; absent: as often as the method asks.
         aggregation_weight: what ``aggregation_weight: auto`` means for the method: view | real | original | uniform.
     """
 
@@ -45,6 +57,7 @@ class Contract:
     train: tuple[Record, ...] = ()
     queries: dict[str, tuple[Record, ...]] = field(default_factory=dict)
     aggregation_weight: str = "view"
+    often: dict[str, str] = field(default_factory=dict)
 
     def __call__(self) -> "Contract":
         """A contract is its own factory, so the registry builds it like any other part."""

@@ -16,7 +16,15 @@ CORESET = Contract(
     name="coreset",
     queries={
         CENTRES_OF: (
-            Record(MEANS, "arrays", "per class: mean of its rows' features", "aggregate", dtypes=("float32",)),
+            Record(
+                MEANS,
+                "arrays",
+                "per class: mean of its rows' features",
+                "aggregate",
+                dtypes=("float32",),
+                about="class",
+                shape="C x d",
+            ),
         ),
         CHOOSE: (
             Record(
@@ -25,8 +33,12 @@ CORESET = Contract(
                 "per class: rows kept and rows held; local steps spent on choosing",
                 "aggregate",
                 dtypes=("int32",),
+                reveals="class_counts",
+                about="class",
+                shape="2 x C + 1",
             ),
         ),
     },
+    often=dict.fromkeys((CENTRES_OF, CHOOSE), "once, before training"),
 )
 register("contract", "coreset")(CORESET)

@@ -12,6 +12,11 @@ PRIOR = "x.prior"
 STEP = "x.fedimb"
 STATE = "x.state"
 
+REPLACED = "model/replaced"
+"""Metric of a round in which the server put other weights in the model's place (`fedimb.run.steps.Replace`)."""
+
+AUDIT = "x.audit"
+
 RUN = "x.run"
 CLIENT = "x.client"
 
@@ -42,18 +47,36 @@ PLATFORM = Contract(
             "aggregate",
             dtypes=("int64",),
             optional=True,
+            reveals="class_counts",
+            about="class",
+            shape="C x C",
         ),
         _VERSION,
     ),
     queries={
         JOIN: (Record(CLIENT, "config", "the client this simulated node plays", "operational", max_bytes=64),),
         CLASS_COUNTS: (
-            Record(COUNTS, "arrays", "rows per class", "aggregate", dtypes=("int64",)),
+            Record(
+                COUNTS,
+                "arrays",
+                "rows per class",
+                "aggregate",
+                dtypes=("int64",),
+                reveals="class_counts",
+                about="class",
+                shape="C",
+            ),
             _VERSION,
         ),
         MASKED_COUNTS: (
             Record(
-                COUNTS, "arrays", "rows per class, masked: only the sum can be read", "aggregate", dtypes=("uint64",)
+                COUNTS,
+                "arrays",
+                "rows per class, masked: only the sum can be read",
+                "aggregate",
+                dtypes=("uint64",),
+                about="masked",
+                shape="C",
             ),
             _VERSION,
         ),
@@ -64,9 +87,21 @@ PLATFORM = Contract(
                 "rows per class with noise, masked: only the noisy sum can be read",
                 "aggregate",
                 dtypes=("uint64",),
+                about="masked",
+                shape="C",
             ),
             _VERSION,
         ),
     },
+    often=dict.fromkeys((JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), "once, before training"),
 )
 register("contract", "platform")(PLATFORM)
+
+AUDIT_HEAD = Record(
+    AUDIT,
+    "config",
+    "number and hash of the line about this message in the site's audit log",
+    "operational",
+    max_bytes=72,
+)
+"""Added by a hospital node to every reply that is no error, after the exit door; no simulated client sends it."""

@@ -30,6 +30,8 @@ SCOPE = Contract(
                 "per class: the sum of the directions of its rows' embeddings; left out below a minimum count",
                 "aggregate",
                 dtypes=("float32",),
+                about="class",
+                shape="C x d",
             ),
         ),
         PROFILES: (
@@ -39,6 +41,9 @@ SCOPE = Contract(
                 "per class: number of rows, mean and variance of three scores; left out below a minimum count",
                 "aggregate",
                 dtypes=("int32", "float32"),
+                reveals="class_counts",
+                about="class",
+                shape="7 x C",
             ),
         ),
         PRUNE: (
@@ -48,8 +53,12 @@ SCOPE = Contract(
                 "per class: rows kept, rows dropped as anomalies, rows dropped as redundant",
                 "aggregate",
                 dtypes=("int32",),
+                reveals="class_counts",
+                about="class",
+                shape="3 x C",
             ),
         ),
     },
+    often=dict.fromkeys((SUMS, PROFILES, PRUNE), "once, before training"),
 )
 register("contract", "scope")(SCOPE)
