@@ -1,0 +1,205 @@
+"""What a generator offers: a loss per row to train and to attack, and samples of a class and domain asked for.
+
+Both conditions are indices into embeddings whose last row (index K of K classes) stands for "not said". Training says
+nothing now and then (classifier-free guidance: Ho & Salimans 2022); a domain never trained on is asked for as not said.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedimb.errors import DataError, RunDiverged
+from fedimb.generation.checks import check_conditions, check_examples, check_sizes, check_trained
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """What a generator learns from, and what it makes.
+
+    Attributes:
+        x: float32 [n, *shape], scaled as models see it (images: 0..1).
+        y: int64 [n] class ids.
+        d: int64 [n] domain (device) ids, all 0 where none are known.
+    """
+
+    x: Tensor
+    y: Tensor
+    d: Tensor
+
+
+class Generator(nn.Module):
+    """Base class of conditional generators. Draws only from the generators it is given; built under its own seed.
+
+    Its constructor may ask for what fedimb passes: ``n_classes``, ``n_domains``, ``shape`` of one row, ``class_names``
+    and ``seed`` of the initial weights. Everything needed to sample, the scale included, is in its ``state_dict``.
+
+    ``trainable``: False where ready-made examples are handed out; such a one has no losses.
+    ``sample_batch``: rows made at once; changing it changes the draws.
+
+    Args:
+        n_classes: K, at least 1.
+        n_domains: D, at least 1.
+        shape: of one row; images (height, width) or (channels, height, width).
+
+    Raises:
+        ConfigError: a size below 1.
+    """
+
+    trainable: ClassVar[bool] = True
+    sample_batch: ClassVar[int] = 256
+    centre: Tensor
+    spread: Tensor
+    low: Tensor
+    high: Tensor
+    class_seen: Tensor
+    domain_seen: Tensor
+
+    def __init__(self, n_classes: int, n_domains: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        check_sizes(n_classes, n_domains, shape)
+        self.n_classes, self.n_domains, self.shape = n_classes, n_domains, tuple(shape)
+        columns = shape[0] if len(shape) == 1 else 1  # one scale per column of a table, one for all pixels
+        for name in ("centre", "spread", "low", "high"):
+            self.register_buffer(name, torch.full((columns,), torch.nan))
+        # float32, so that averaging counts holders as it does for embedding rows; the last row, "not said", is known.
+        self.register_buffer("class_seen", torch.cat([torch.zeros(n_classes), torch.ones(1)]))
+        self.register_buffer("domain_seen", torch.cat([torch.zeros(n_domains), torch.ones(1)]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.centre.device
+
+    @property
+    def scaled(self) -> bool:
+        """Whether `fit_scale` or `set_scale` has been called (or a state with a scale loaded)."""
+        return bool(torch.isfinite(self.spread).all())
+
+    def fit_scale(self, examples: Examples) -> None:
+        """Take the scale from examples: images to -1..1 by their range, table columns to mean 0 and deviation 1.
+
+        A column (or image set) without spread keeps its value. In a federation all clients need one scale: fit it
+        where the data may be seen, or `set_scale` from agreed figures.
+
+        Raises:
+            DataError: see `fedimb.generation.checks.check_examples`.
+        """
+        check_examples(examples, self.n_classes, self.shape)
+        x = examples.x.to(torch.float64)
+        if len(self.shape) == 1:
+            low, high, centre, spread = x.amin(0), x.amax(0), x.mean(0), x.std(0, correction=0)
+        else:
+            low, high = x.amin().reshape(1), x.amax().reshape(1)
+            centre, spread = (low + high) / 2, (high - low) / 2
+        self.set_scale(centre, spread, low, high)
+
+    def set_scale(self, centre: Tensor, spread: Tensor, low: Tensor, high: Tensor) -> None:
+        """Set what rows are scaled by, ``(x - centre) / spread``, and the range samples are clipped to.
+
+        Each [columns] for tables, [1] for images; a spread of 0 (to float32 rounding) counts as 1.
+
+        Raises:
+            DataError: a value that is not finite, a negative spread, or low above high.
+        """
+        given = torch.stack([part.to(torch.float64).reshape(self.centre.shape) for part in (centre, spread, low, high)])
+        if not bool(torch.isfinite(given).all()) or bool((given[1] < 0).any()) or bool((given[2] > given[3]).any()):
+            raise DataError("a generator's scale must be finite, its spread at least 0 and its low end below its high")
+        flat = given[1] <= 1e-6 * given[0].abs()  # equal values do not quite average to themselves
+        given[1, flat] = 1.0
+        for name, value in zip(("centre", "spread", "low", "high"), given, strict=True):
+            getattr(self, name).copy_(value)
+
+    def mark_seen(self, examples: Examples) -> None:
+        """Remember which classes and domains were trained on."""
+        self.class_seen[examples.y.to(self.device)] = 1.0
+        self.domain_seen[self._domain_ids(examples.d)] = 1.0
+
+    def losses(self, x: Tensor, y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
+        """What training averages, at a noise level drawn for each row.
+
+        Args:
+            x: float32 [b, *shape]; y, d: int64 [b], K and D for "not said".
+            generator: noise and levels are drawn from it.
+
+        Returns:
+            float32 [b].
+
+        Raises:
+            DataError: see `fedimb.generation.checks`.
+        """
+        return self.losses_at(x, y, d, self.draw_levels(len(x), generator), generator)
+
+    def losses_at(self, x: Tensor, y: Tensor, d: Tensor, level: Tensor | float, generator: torch.Generator) -> Tensor:
+        """`losses` at a given noise level, a number or float32 [b]: 0 is the row itself, 1 nothing but noise."""
+        check_trained(self.scaled, type(self).__name__)
+        y, d = self._conditions(y, d, null=True)
+        z = (x.to(self.device) - self.centre) / self.spread
+        levels = torch.as_tensor(level, dtype=torch.float32).expand(len(x)).to(self.device)
+        return self._losses(z, y, d, levels, generator)
+
+    def sample(self, y: Tensor, d: Tensor, generator: torch.Generator, progress: Progress | None = None) -> Tensor:
+        """New rows of the classes and domains asked for.
+
+        Args:
+            y: int64 [n] class ids. d: int64 [n] domain ids; one not trained on is replaced by "not said".
+            generator: every draw comes from it.
+            progress: called with the number of rows just made.
+
+        Returns:
+            float32 [n, *shape] in the units of ``x``, clipped to the range seen in training, on the CPU.
+
+        Raises:
+            DataError: a class that was not trained on or an id out of range.
+            ConfigError: the generator was never trained.
+            RunDiverged: its weights give values that are not finite.
+        """
+        check_trained(self.scaled, type(self).__name__)
+        y, d = self._conditions(y, d, null=False)
+        if absent := sorted({int(c) for c in y[self.class_seen[y] == 0]}):
+            raise DataError(f"no sample of class {absent}: the generator was trained on none; leave it out of the plan")
+        made = torch.empty((len(y), *self.shape))
+        with torch.no_grad():
+            for start in range(0, len(y), self.sample_batch):
+                part = slice(start, start + self.sample_batch)
+                z = self._draw(y[part], d[part], generator)
+                made[part] = torch.clamp(z * self.spread + self.centre, self.low, self.high).cpu()
+                if progress is not None:
+                    progress(len(z))
+        if not bool(torch.isfinite(made).all()):
+            raise RunDiverged(f"{type(self).__name__} gives samples that are not finite: train it again, at a lower lr")
+        return made
+
+    def class_rows(self) -> dict[str, int]:
+        """State entries whose leading rows are one per class: name -> how many; rows after them are "not said"."""
+        return {"class_seen": self.n_classes}
+
+    def domain_rows(self) -> dict[str, int]:
+        """As `class_rows`, by domain."""
+        return {"domain_seen": self.n_domains}
+
+    def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
+        """Noise levels float32 [n] in 0..1, as training draws them."""
+        raise NotImplementedError(f"{type(self).__name__} must implement draw_levels()")
+
+    def _losses(self, z: Tensor, y: Tensor, d: Tensor, levels: Tensor, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must implement _losses()")
+
+    def _draw(self, y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must implement _draw()")
+
+    def _conditions(self, y: Tensor, d: Tensor, null: bool) -> tuple[Tensor, Tensor]:
+        check_conditions(y, d, self.n_classes, null)
+        y, d = y.to(self.device), self._domain_ids(d)
+        return y, torch.where(self.domain_seen[d] > 0, d, self.n_domains)
+
+    def _domain_ids(self, d: Tensor) -> Tensor:
+        d = d.to(self.device)
+        return torch.where((d >= 0) & (d < self.n_domains), d, self.n_domains)  # a device that joined later
+
+    def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.randn(like.shape, generator=generator, device=generator.device).to(self.device)

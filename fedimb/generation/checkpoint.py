@@ -1,0 +1,85 @@
+"""A generator's training half-way: weights, their average, AdamW's moments and the random state, in one file."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedimb.errors import ConfigError
+from fedimb.records import Arrays, load_arrays, save_arrays
+
+if TYPE_CHECKING:
+    from fedimb.generation.base import Examples
+    from fedimb.generation.training import Training
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(eq=False)
+class State:
+    """What a training carries from step to step.
+
+    Attributes:
+        parameters: the generator's, by name. average: their running average, same names.
+        rng: every draw of the training. losses: of the last steps.
+    """
+
+    parameters: dict[str, nn.Parameter]
+    average: dict[str, Tensor]
+    optimiser: torch.optim.AdamW
+    rng: torch.Generator
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+
+
+def digest(training: "Training", seed: int, examples: "Examples", parameters: Mapping[str, Tensor]) -> str:
+    """What a training must have in common with one that goes on from it: settings, seed, data, initial weights."""
+    # How often it is written does not change what comes out.
+    settings = {key: value for key, value in asdict(training).items() if key != "checkpoint_every"}
+    whole = hashlib.sha256(f"{sorted(settings.items())} {seed} {list(parameters)}".encode())
+    for tensor in (examples.x, examples.y, examples.d, *parameters.values()):
+        whole.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return whole.hexdigest()
+
+
+def save(path: Path, key: str, state: State) -> None:
+    """Write the file whole or not at all."""
+    arrays: Arrays = {"rng": state.rng.get_state().numpy()}
+    for name, parameter in state.parameters.items():
+        arrays[f"now/{name}"] = _numpy(parameter)
+        arrays[f"average/{name}"] = _numpy(state.average[name])
+        for moment in _MOMENTS:
+            arrays[f"{moment}/{name}"] = _numpy(state.optimiser.state[parameter][moment])
+    save_arrays(path, arrays, {"key": key, "step": state.step, "losses": state.losses})
+
+
+def restore(path: Path, key: str, state: State) -> None:
+    """Put a fresh state where the file stands.
+
+    Raises:
+        FedimbError: the file cannot be read.
+        ConfigError: it is of another training.
+    """
+    arrays, info = load_arrays(path)
+    if info.get("key") != key:
+        raise ConfigError(
+            f"{path} is the checkpoint of a generator with other settings, seed, data or initial weights: "
+            f"delete it, or name another file"
+        )
+    state.step, state.losses = int(info["step"]), [float(loss) for loss in info["losses"]]
+    state.rng.set_state(torch.from_numpy(arrays["rng"].copy()))
+    with torch.no_grad():
+        for name, parameter in state.parameters.items():
+            parameter.copy_(torch.from_numpy(arrays[f"now/{name}"].copy()))
+            state.average[name].copy_(torch.from_numpy(arrays[f"average/{name}"].copy()))
+            moments = {m: torch.from_numpy(arrays[f"{m}/{name}"].copy()).to(parameter.device) for m in _MOMENTS}
+            state.optimiser.state[parameter] = {"step": torch.tensor(float(state.step)), **moments}
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

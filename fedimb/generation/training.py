@@ -1,0 +1,214 @@
+"""Training a generator: class-balanced batches, weight decay that spares the class rows, an average of the weights.
+
+AdamW (Loshchilov & Hutter, ICLR 2019) and no decay on the rows of classes and domains: under coupled decay a row that
+few clients hold shrinks to nothing in a federation. The averaged weights (EMA) are the ones kept. A killed training
+goes on from its checkpoint to the same bits.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedimb.errors import ConfigError, DataError, RunDiverged, nearest
+from fedimb.generation.base import Examples, Generator, Progress
+from fedimb.generation.checkpoint import State, digest, restore, save
+from fedimb.generation.checks import REFUSE, WARN, check_examples, small_classes
+from fedimb.generation.labels import BALANCES, draw_batch, drop
+
+_LAST = 100  # steps whose mean loss is reported
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how a generator is trained.
+
+    Attributes:
+        steps: optimiser steps. batch: rows per step, drawn with replacement.
+        lr: AdamW's, after `warmup` steps of linear rise, then falling to 0 by a cosine.
+        weight_decay: decoupled; of matrices and filters, never of class and domain rows, biases and norms.
+        ema: decay of the averaged weights at its highest; the first steps forget faster.
+        balance: ``class`` (each class in the data as likely in a batch) or ``rows``.
+        drop: share of rows whose class is not said, and, drawn apart, whose domain is not.
+        clip: largest norm of a step's gradient.
+        warmup: steps. checkpoint_every: steps.
+    """
+
+    steps: int = 1000
+    batch: int = 64
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    ema: float = 0.995
+    balance: str = "class"
+    drop: float = 0.1
+    clip: float = 1.0
+    warmup: int = 20
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.balance not in BALANCES:
+            raise ConfigError(f"generator training: balance={self.balance!r}.{nearest(self.balance, BALANCES)}")
+        for key, low, high in (
+            ("steps", 1, math.inf),
+            ("batch", 1, math.inf),
+            ("checkpoint_every", 1, math.inf),
+            ("warmup", 0, math.inf),
+            ("weight_decay", 0, math.inf),
+            ("ema", 0, 1),
+            ("drop", 0, 1),
+        ):
+            if not low <= getattr(self, key) <= high or (key in ("ema", "drop") and getattr(self, key) == high):
+                bound = f"at least {low}" + (f" and below {high}" if high == 1 else "")
+                raise ConfigError(f"generator training: {key}={getattr(self, key)}: give {bound}")
+        for key in ("lr", "clip"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise ConfigError(f"generator training: {key}={getattr(self, key)}: give a positive number")
+
+
+def train_generator(
+    generator: Generator,
+    examples: Examples,
+    training: Training,
+    seed: int,
+    *,
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> float:
+    """Train in place; the averaged weights are in ``generator`` afterwards.
+
+    A generator without a scale takes it from the examples; one that has it (loaded, or agreed upon) keeps it.
+
+    Args:
+        examples: see `Examples`; classes may be absent.
+        seed: of batches, noise and dropped conditions.
+        checkpoint: file to write now and then, to go on from when it is there, and removed at the end.
+        progress: called with the number of steps just done (after a resumption first with those done before).
+
+    Returns:
+        Mean loss of the last 100 steps; NaN for a generator that is not trainable: nothing is done.
+
+    Raises:
+        DataError: see `fedimb.generation.checks.check_examples`.
+        RunDiverged: a loss that is not finite.
+        FedimbError: the checkpoint cannot be read.
+        ConfigError: the checkpoint is of another training.
+    """
+    if not generator.trainable:
+        return math.nan
+    check_examples(examples, generator.n_classes, generator.shape)
+    if not generator.scaled:
+        generator.fit_scale(examples)
+    generator.mark_seen(examples)
+    named = {name: p for name, p in generator.named_parameters() if p.requires_grad}
+    optimiser = torch.optim.AdamW(groups(generator, training.weight_decay), lr=training.lr)
+    rng = torch.Generator().manual_seed(seed)
+    state = State(named, {name: p.detach().clone() for name, p in named.items()}, optimiser, rng)
+    key = digest(training, seed, examples, named) if checkpoint is not None else ""
+    if checkpoint is not None and checkpoint.exists():
+        restore(checkpoint, key, state)
+        if progress is not None:
+            progress(state.step)
+    generator.train()
+    while state.step < training.steps:
+        state.losses.append(_step(generator, examples, training, state))
+        state.losses = state.losses[-_LAST:]
+        state.step += 1
+        if checkpoint is not None and state.step % training.checkpoint_every == 0:
+            save(checkpoint, key, state)
+        if progress is not None:
+            progress(1)
+    generator.eval()
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(state.average[name])
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return float(np.mean(state.losses))
+
+
+def _step(generator: Generator, examples: Examples, training: Training, state: State) -> float:
+    rows = draw_batch(examples.y, training.batch, training.balance, state.rng)
+    y = drop(examples.y[rows], generator.n_classes, training.drop, state.rng)
+    d = drop(examples.d[rows], generator.n_domains, training.drop, state.rng)
+    loss = generator.losses(examples.x[rows], y, d, state.rng).mean()
+    value = loss.item()
+    if not math.isfinite(value):
+        raise RunDiverged(
+            f"{type(generator).__name__}: the loss is {value} at step {state.step + 1} of {training.steps} with "
+            f"lr={training.lr:g}: lower lr (a tenth), and look for extreme values in the examples"
+        )
+    for group in state.optimiser.param_groups:
+        group["lr"] = training.lr * _rate(state.step, training)
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters: list[Tensor] = list(state.parameters.values())
+    nn.utils.clip_grad_norm_(parameters, training.clip)
+    state.optimiser.step()
+    decay = min(training.ema, (1 + state.step) / (10 + state.step))
+    with torch.no_grad():
+        # lerp: an entry that training does not move keeps its bits, as a class row that nobody holds must.
+        torch._foreach_lerp_(list(state.average.values()), parameters, 1 - decay)
+    return value
+
+
+def _rate(step: int, training: Training) -> float:
+    rise = min(1.0, (step + 1) / training.warmup) if training.warmup else 1.0
+    return rise * 0.5 * (1 + math.cos(math.pi * step / training.steps))
+
+
+def groups(generator: Generator, weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's parameter groups: class and domain rows (the "not said" ones too), biases and norms without decay."""
+    rows = generator.class_rows() | generator.domain_rows()
+    decayed: list[Tensor] = []
+    spared: list[Tensor] = []
+    for name, parameter in generator.named_parameters():
+        if parameter.requires_grad:
+            (spared if name in rows or parameter.ndim < 2 else decayed).append(parameter)
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+
+
+def floor_check(
+    counts: NDArray[np.int64], class_names: Sequence[str], warn: int = WARN, refuse: int = REFUSE, force: bool = False
+) -> list[int]:
+    """Classes too small for a generator: it would learn its few rows by heart.
+
+    Args:
+        counts: [C] rows per class; a class of none is left alone, nothing is generated for it.
+        class_names: [C].
+        warn: below it a warning. refuse: below it refused, unless forced.
+        force: go on all the same.
+
+    Returns:
+        Class ids below ``refuse`` that were forced: whoever asked marks what is made of them and never exports it.
+
+    Raises:
+        ConfigError: counts and names of different lengths, or refuse above warn.
+        DataError: a class below ``refuse`` and not forced; all such are named.
+    """
+    sizes = np.asarray(counts)
+    if sizes.shape != (len(class_names),) or refuse > warn:
+        raise ConfigError(
+            f"floor_check: counts {sizes.shape} for {len(class_names)} names, refuse={refuse}, warn={warn}: "
+            f"give one count per class and refuse at most warn"
+        )
+    tiny = small_classes(sizes, refuse)
+    if tiny and not force:
+        raise DataError(
+            f"too few rows to train a generator on: {_named(tiny, sizes, class_names)}; below {refuse} it copies them. "
+            f"Add rows, leave the class out, or force it (what it makes of the class may then never leave the site)"
+        )
+    if few := [c for c in small_classes(sizes, warn) if c not in tiny]:
+        text = f"few rows to train a generator on: {_named(few, sizes, class_names)}; below {warn} copies are likely"
+        warnings.warn(f"{text}, look at the memorisation figures", stacklevel=2)
+    return tiny
+
+
+def _named(classes: Sequence[int], counts: NDArray[np.int64], names: Sequence[str]) -> str:
+    return ", ".join(f"'{names[c]}' ({int(counts[c])})" for c in classes)
