@@ -1,0 +1,1 @@
+"""Leakage audits: does a synthetic batch give away the records it was made from? `gate.audit` decides."""

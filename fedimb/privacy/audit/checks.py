@@ -1,0 +1,169 @@
+"""The tests of one class: figures, and a reason for each that found something. The methods name their sources."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.privacy.audit import copies, membership, smote
+from fedimb.privacy.audit.base import Batch, Floats, GateSettings, Ids
+from fedimb.privacy.audit.distances import flat, nearest, rounding, squared
+
+BLIND = 0.2
+"""Share of real records that lie between two others from which on SMOTE samples cannot be told from them."""
+
+Found = tuple[dict[str, float], list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Where distances are measured: the records themselves, or features of them; standardised.
+
+    Attributes:
+        name: prefix of its figures; empty for the records themselves.
+        to: [n, *shape] -> [n, F].
+        train, holdout: all real records there, every class.
+    """
+
+    name: str
+    to: Callable[[NDArray[Any]], Floats]
+    train: Floats
+    holdout: Floats
+
+    def closeness(self, points: Floats, itself: Ids | None = None) -> Floats:
+        """[n]: see `copies.closeness`. ``itself``: the points' own positions in holdout."""
+        return copies.closeness(nearest(points, self.train)[0], nearest(points, self.holdout, itself)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Near:
+    """Distances of one class's samples in one space, and all that decides whether they are too small."""
+
+    space: Space
+    neighbours: copies.Neighbours
+    close: Floats
+    controls: Floats
+    deals: NDArray[np.float32]
+
+    @staticmethod
+    def of(space: Space, samples: NDArray[Any], train: Ids, holdout: Ids, rng: np.random.Generator) -> "Near":
+        """Args: samples [m, *shape] of a class, and its positions, at least one, in the space's train and holdout."""
+        points, others = space.to(samples), space.holdout[holdout]
+        return Near(
+            space,
+            copies.Neighbours.of(points, space.train[train], others),
+            space.closeness(points),
+            space.closeness(others, holdout),
+            copies.dealt(len(train), len(holdout), rng),
+        )
+
+    def with_samples(self, rows: Ids, other: "Near", from_rows: Ids) -> "Near":
+        """With the samples ``rows`` replaced by samples of ``other``, of the same class and space."""
+        close = self.close.copy()
+        close[rows] = other.close[from_rows]
+        neighbours = self.neighbours.planted(rows, other.neighbours, from_rows)
+        return Near(self.space, neighbours, close, self.controls, self.deals)
+
+    def judge(self, settings: GateSettings, alpha: float) -> Found:
+        """Both tests; no interval."""
+        where = f" ({self.space.name})" if self.space.name else ""
+        p, excess = copies.nearest_p(self.neighbours, self.deals), copies.nearest_excess(self.neighbours)
+        near, near_p = copies.near_copies(self.close, self.controls)
+        reasons = []
+        if p <= alpha and excess >= settings.copied / 2:
+            share = (self.neighbours.order[:, 0] < self.neighbours.train).mean()
+            reasons.append(f"nearest real record is a training record for {share:.0%} of the samples, p {p:.2g}{where}")
+        if near_p <= alpha:
+            reasons.append(f"{int(near.sum())} of {len(near)} samples are near copies, p {near_p:.2g}{where}")
+        figures = {"nearest_p": p, "near_copy_rate": float(near.mean()), "near_copy_p": near_p}
+        return self._named(figures), reasons
+
+    def interval(self, settings: GateSettings, rng: np.random.Generator) -> dict[str, float]:
+        """The nearest-record ratio with its interval."""
+        values = copies.nearest_ratio(self.neighbours, settings.bootstrap, rng)
+        return self._named(dict(zip(("nearest_ratio", "nearest_ratio_low", "nearest_ratio_high"), values, strict=True)))
+
+    def _named(self, figures: dict[str, float]) -> dict[str, float]:
+        return {f"{self.space.name}_{name}" if self.space.name else name: v for name, v in figures.items()}
+
+
+def exact_copies(samples: Batch, space: Space, train: Batch, holdout: Batch, alpha: float) -> Found:
+    """Samples equal to a training record of any class but for rounding; one is one too many.
+
+    Args:
+        samples, holdout: of one class; train: of every class.
+
+    Where holdout records, too, equal training records (few coarse columns), their rate is what counts instead.
+    """
+    from scipy.stats import fisher_exact
+
+    def equal(batch: Batch) -> int:
+        if not len(batch):
+            return 0
+        _, own = nearest(space.to(batch.x), space.train)
+        return int((np.abs(flat(batch.x) - flat(train.x)[own]) <= tolerance).all(1).sum())
+
+    tolerance = rounding(samples.x, np.concatenate([train.of(int(samples.y[0])).x, holdout.x]))
+    count, usual = equal(samples), equal(holdout)
+    table = [[count, len(samples) - count], [usual, len(holdout) - usual]]
+    found = count > 0 and (usual == 0 or fisher_exact(table, "greater").pvalue <= alpha)
+    figures = {"copies": float(count), "copies_holdout": float(usual)}
+    return figures, [f"{count} of {len(samples)} samples equal a training record"] if found else []
+
+
+def smote_made(samples: Batch, train: Batch, holdout: Batch, alpha: float, rng: np.random.Generator) -> Found:
+    """DistinSMOTE and ReconSMOTE on one class; ``smote_control``: the share of real records that would be taken so."""
+    from scipy.stats import fisher_exact
+
+    unit = rounding(samples.x, np.concatenate([train.x, holdout.x]))
+    made, known, others = (flat(batch.x) / unit for batch in (samples, train, holdout))
+    between = smote.between(made, known)
+    usual = np.concatenate([smote.between(known, known, same=True), smote.between(others, known)])
+    p = fisher_exact([_split(between), _split(usual)], "greater").pvalue
+    apart = np.sqrt(squared(others, known).min(1)) if len(others) and len(known) else np.zeros(0)
+    within = 4 * made.shape[1] ** 0.5 + (0.02 * float(np.median(apart)) if len(apart) else 0.0)
+    claimed = smote.reconstructed(made, rng)
+    again, chance = smote.matched(claimed, known, within), smote.matched(claimed, others, within)
+    again_p = fisher_exact([_split(again), _split(chance)], "greater").pvalue if len(others) else float("nan")
+    figures = {
+        "smote_share": float(between.mean()),
+        "smote_control": float(usual.mean()),
+        "smote_p": float(p),
+        "smote_reconstructed": float(again.sum()),
+        "smote_reconstructed_p": float(again_p),
+    }
+    reasons = []
+    if p <= alpha:
+        reasons.append(
+            f"{int(between.sum())} of {len(between)} samples lie between two training records, as SMOTE's do"
+        )
+    if again_p <= alpha:
+        reasons.append(f"{int(again.sum())} training records can be reconstructed from the samples alone (SMOTE)")
+    return figures, reasons
+
+
+def members_known(
+    members: Floats, others: Floats, settings: GateSettings, alpha: float, rng: np.random.Generator
+) -> Found:
+    """The membership attack; fails where a bound exceeds its null by half of what ``copied`` members known add."""
+    area, rate = membership.attacked(members, others, alpha, settings.bootstrap, rng)
+    figures = {
+        "mia_auc": area.value,
+        "mia_auc_low": area.low,
+        "mia_auc_high": area.high,
+        "mia_tpr_1fpr": rate.value,
+        "mia_tpr_1fpr_low": rate.low,
+        "mia_tpr_1fpr_high": rate.high,
+    }
+    reasons = []
+    if area.p <= alpha and area.bound > 0.5 + settings.copied / 4:
+        reasons.append(f"membership attack: AUC {area.value:.2f}, at least {area.bound:.2f}")
+    if rate.p <= alpha and rate.bound > membership.FPR + settings.copied / 2:
+        reasons.append(f"membership attack: knows {rate.value:.0%} of the members at 1 % false alarms")
+    return figures, reasons
+
+
+def _split(hits: NDArray[np.bool_]) -> list[int]:
+    return [int(hits.sum()), int((~hits).sum())]

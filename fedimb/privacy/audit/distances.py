@@ -1,0 +1,110 @@
+"""Distances between records in blocks, the scale they are measured on, how finely values are rounded. Source: ours."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.privacy.audit.base import Floats, Ids
+
+_BLOCK = 4_000_000  # cells of a distance block: 32 MB
+_FINEST, _LEVELS, _FEW = 1e-9, 4096, 8
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Standardisation by the real records' mean and standard deviation, [F] each."""
+
+    mean: Floats
+    std: Floats
+
+    @staticmethod
+    def of(real: NDArray[Any]) -> "Scale":
+        """Fit to records [n, *shape].
+
+        A column is divided by no less than a tenth of the median deviation of those that vary: a pixel lit in one
+        record of a thousand must not decide who is whose neighbour. A column that never varies stays in its units.
+        """
+        rows = flat(real)
+        std = rows.std(0)
+        varies = std > 0
+        floor = 0.1 * float(np.median(std[varies])) if varies.any() else 1.0
+        return Scale(rows.mean(0), np.where(varies, np.maximum(std, floor), 1.0))
+
+    def __call__(self, x: NDArray[Any]) -> Floats:
+        """Records [n, *shape] -> [n, F] float64."""
+        scaled: Floats = (flat(x) - self.mean) / self.std
+        return scaled
+
+
+def flat(x: NDArray[Any]) -> Floats:
+    """[n, *shape] -> [n, F] float64; also without a record."""
+    return np.asarray(x, np.float64).reshape(len(x), int(np.prod(x.shape[1:])))
+
+
+def squared(points: Floats, records: Floats) -> Floats:
+    """Squared Euclidean distances [n, m], at least 0."""
+    found = (points * points).sum(1)[:, None] + (records * records).sum(1) - 2 * points @ records.T
+    return np.maximum(found, 0.0, out=found)
+
+
+def nearest(points: Floats, records: Floats, leave_out: Ids | None = None) -> tuple[Floats, Ids]:
+    """(distance [n], position [n]) of the record nearest to each point.
+
+    Args:
+        leave_out: [n] position of the record that is not asked, as the point itself.
+
+    Returns:
+        Infinity and -1 where no record is left.
+    """
+    found, where = np.full(len(points), np.inf), np.full(len(points), -1, np.int64)
+    if len(records) == 0:
+        return found, where
+    size = max(1, _BLOCK // len(records))
+    for start in range(0, len(points), size):
+        part = slice(start, start + size)
+        block = squared(points[part], records)
+        if leave_out is not None:
+            block[np.arange(len(block)), leave_out[part]] = np.inf
+        own = block.argmin(1)
+        found[part], where[part] = np.sqrt(block[np.arange(len(block)), own]), own
+    where[np.isinf(found)] = -1
+    return found, where
+
+
+def rounding(samples: NDArray[Any], real: NDArray[Any]) -> Floats:
+    """[F]: how far a sample's value may be off for rounding alone.
+
+    Half a step where the values lie on a grid (pictures of 256 levels, years of age), otherwise some units in the last
+    place of float32. A picture's pixels are judged together, a table's columns each for itself.
+
+    Args:
+        samples: [m, *shape] what was rounded.
+        real: [n, *shape], to tell a grid from chance where samples are few.
+    """
+    tables = samples.ndim == 2
+    own, other = flat(samples), flat(real)
+    if not tables:
+        own, other = own.reshape(-1, 1), other.reshape(-1, 1)
+    largest = np.abs(np.concatenate([own, other])).max(0, initial=0.0)
+    tolerance = np.where(largest > 0, 4 * float(np.finfo(np.float32).eps) * largest, 1.0)
+    steps = np.array([_step(own[:, j], other[:, j]) for j in range(own.shape[1])])
+    tolerance = np.maximum(tolerance, steps / 2)
+    return tolerance if tables else np.full(flat(samples).shape[1], tolerance[0])
+
+
+def _step(values: Floats, other: Floats) -> float:
+    """Step of the grid all values lie on; 0 when they lie on none."""
+    levels = np.unique(values)
+    if len(levels) < _FEW:
+        levels = np.unique(np.concatenate([values, other]))
+    if not 2 <= len(levels) <= _LEVELS:
+        return 0.0
+    reach = float(levels[-1] - levels[0])
+    step = float(np.diff(levels).min())
+    if step < _FINEST * reach:
+        return 0.0
+    step = reach / round(reach / step)
+    places = (levels - levels[0]) / step
+    return step if float(np.abs(places - np.rint(places)).max()) < 0.01 else 0.0

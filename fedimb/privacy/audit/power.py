@@ -1,0 +1,56 @@
+"""Would the gate have noticed? Near copies of training records are planted among the samples, and it is asked again.
+
+A class whose samples pass tests that could not have failed has not been shown to be safe. Source: ours.
+"""
+
+import numpy as np
+
+from fedimb.privacy.audit.base import Batch, GateSettings, Ids
+from fedimb.privacy.audit.checks import Near, Space
+from fedimb.privacy.audit.distances import Scale, nearest
+
+_POOL = 64
+
+
+def planted(
+    train: Batch,
+    space: Space,
+    scale: Scale,
+    holdout: Ids,
+    copies: int,
+    settings: GateSettings,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Near copies [p, *shape] of a class's training records, each record about as often as any other.
+
+    Args:
+        train: of the class.
+        space: of the records themselves, ``scale`` its standardisation.
+        holdout: the class's positions in ``space.holdout``.
+        copies: how many are needed at once.
+    """
+    apart = float(np.median(nearest(space.holdout[holdout], space.train)[0]))
+    rows = np.resize(rng.permutation(len(train)), max(len(train), copies, _POOL))
+    noise = rng.normal(size=(len(rows), len(scale.std)))
+    noise *= settings.near * apart / np.linalg.norm(noise, axis=1, keepdims=True)
+    moved: np.ndarray = train.x[rows] + (noise * scale.std).reshape(len(rows), *train.x.shape[1:])
+    return moved
+
+
+def power(near: list[Near], pool: list[Near], settings: GateSettings, alpha: float, rng: np.random.Generator) -> float:
+    """Share of plantings after which a distance test finds something.
+
+    Args:
+        near: the samples as they are, one entry per space.
+        pool: near copies to plant, in the same spaces.
+    """
+    samples, copies = len(near[0].close), len(pool[0].close)
+    count = max(1, round(settings.copied * samples))
+    noticed = 0
+    for _ in range(settings.draws):
+        rows, source = rng.permutation(samples)[:count], rng.permutation(copies)[:count]
+        noticed += any(
+            own.with_samples(rows, other, source).judge(settings, alpha)[1]
+            for own, other in zip(near, pool, strict=True)
+        )
+    return noticed / settings.draws

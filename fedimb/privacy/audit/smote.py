@@ -1,0 +1,173 @@
+"""Is a batch made by SMOTE? Its samples lie on segments between records, and give both ends away.
+
+Ganev et al., "SMOTE and Mirrors: Exposing Privacy Leakage from Synthetic Minority Oversampling", ICLR 2026, arXiv
+2510.15083: *DistinSMOTE* (of three points on a line the middle one is synthetic) and *ReconSMOTE* (lines through
+synthetic points meet at real records). The paper's attackers know no record. The gate does: its DistinSMOTE asks which
+samples lie between two training records, so a single sample per segment is enough, and its ReconSMOTE counts how many
+training records are among the points found from the samples alone. Holdout records are asked about too, as controls.
+
+"On a line" means: no further from it than rounding moves a value (`distances.rounding`), column by column. Where
+columns are few and coarse, real records lie on such lines too; the controls show it. Not seen: samples with noise added
+beyond rounding, and columns that a SMOTE variant fills by vote (SMOTE-NC) with other values than both ends have.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.privacy.audit.base import Floats, Ids
+from fedimb.privacy.audit.distances import squared
+
+_CELLS = 4_000_000
+_NEAREST = 64  # ends tried on one side of a sample; on the other side every record
+_CHECKED = 8  # candidate segments per sample that are checked column by column
+_MOST = 1500  # samples that ReconSMOTE looks at
+_TRIPLES = 2_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Triples:
+    """Three points on a line: ``middle`` indexes the points asked about, ``left`` and ``right`` the records."""
+
+    middle: Ids
+    left: Ids
+    right: Ids
+    distance: Floats
+
+
+def triples(points: Floats, records: Floats, same: bool = False) -> Triples:
+    """Which points lie strictly between two records, not further than rounding from their segment.
+
+    Args:
+        points: [m, F] in units of the rounding (x / `distances.rounding`).
+        records: [n, F] likewise.
+        same: points are the records themselves, in their order: none is an end of its own segment.
+    """
+    features, count = points.shape[1], len(records)
+    none = np.zeros(0, np.int64)
+    if len(points) == 0 or count < 2:
+        return Triples(none, none, none, np.zeros(0))
+    centre = records.mean(0)
+    points, records = points - centre, records - centre  # the products below cancel the less
+    gram = records @ records.T
+    own = np.diag(gram)
+    length = np.maximum(own[:, None] + own - 2 * gram, 0.0)
+    slack = 4.0 * features  # squared distance: twice a sample that is off by half a step in every column
+    ends = min(_NEAREST, count)
+    size = max(1, _CELLS // (ends * count))
+    parts: list[tuple[Ids, Ids, Ids, Floats]] = []
+    for start in range(0, len(points), size):
+        block = points[start : start + size]
+        away, product = squared(block, records), block @ records.T
+        if same:
+            away[np.arange(len(block)), start + np.arange(len(block))] = 0.0  # seen as a copy, so never an end
+        near = (
+            np.argpartition(away, ends - 1, axis=1)[:, :ends]
+            if ends < count
+            else np.tile(np.arange(count), (len(block), 1))
+        )
+        to_near = np.take_along_axis(away, near, 1)[:, :, None]
+        along = (
+            product[:, None, :] - np.take_along_axis(product, near, 1)[:, :, None] - gram[near] + own[near][:, :, None]
+        )
+        span = length[near]
+        off = to_near - np.divide(along**2, span, out=np.full_like(along, -np.inf), where=span > 4 * slack)
+        between = (along > 0) & (along < span) & (to_near > slack) & (away > slack)[:, None, :]
+        hit = np.nonzero(between & (off <= slack))
+        a = near[hit[0], hit[1]]
+        parts.append((hit[0] + start, a, hit[2], np.maximum(off[hit], 0.0)))
+        if sum(len(part[0]) for part in parts) > _TRIPLES:
+            break
+    middle, left, right, off2 = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    return Triples(middle, left.astype(np.int64), right, np.sqrt(off2))
+
+
+def between(points: Floats, records: Floats, same: bool = False) -> NDArray[np.bool_]:
+    """DistinSMOTE, the records being known: [m] whether a point lies between two records; arguments as in `triples`."""
+    found = triples(points, records, same)
+    inside = np.zeros(len(points), dtype=bool)
+    order = np.lexsort((found.distance, found.middle))
+    middle = found.middle[order]
+    rank = np.arange(len(middle)) - np.searchsorted(middle, middle)
+    chosen = order[rank < _CHECKED]
+    for m, a, b in zip(found.middle[chosen], found.left[chosen], found.right[chosen], strict=True):
+        if inside[m]:
+            continue
+        way, step = records[b] - records[a], points[m] - records[a]
+        rest = step - way * (step @ way) / (way @ way)
+        inside[m] = np.abs(rest).max() <= 1.5
+    return inside
+
+
+def reconstructed(samples: Floats, rng: np.random.Generator) -> Floats:
+    """ReconSMOTE: [r, F] points that lines through samples have in common, found from the samples alone.
+
+    At least three samples on a segment show its line, so it needs about as many samples as 3 k per record.
+
+    Args:
+        samples: [m, F] in units of the rounding; of more than 1,500 as many are drawn.
+    """
+    features = samples.shape[1]
+    if len(samples) > _MOST:
+        samples = samples[rng.permutation(len(samples))[:_MOST]]
+    if len(samples) < 3 or features < 2:
+        return np.zeros((0, features))
+    start, way, reach = _lines(samples, triples(samples, samples, same=True))
+    if len(start) < 2:
+        return np.zeros((0, features))
+    cosine = way @ way.T
+    onto = start @ way.T  # [i, j]: start i along way j
+    own = np.diag(onto)
+    first, second = onto.T - own[:, None], own[None, :] - onto  # -(w . way_i) and -(w . way_j), w = start_i - start_j
+    bend = 1 - cosine**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (first - cosine * second) / bend
+        u = (cosine * first - second) / bend
+    gap = squared(start, start) + t**2 + u**2 - 2 * t * first + 2 * u * second - 2 * t * u * cosine
+    # A line known by points a reach apart is as uncertain as they are between them, and more so beyond.
+    doubt = 4 * features * (1 + np.abs(t) / reach[:, None] + np.abs(u) / reach[None, :]) ** 2
+    meet = (bend > 1e-6) & (gap <= doubt) & (np.abs(t) <= 20 * reach[:, None]) & (np.abs(u) <= 20 * reach[None, :])
+    i, j = np.nonzero(np.triu(meet, 1))
+    points = start[i] + t[i, j][:, None] * way[i]
+    found: Floats = (points + start[j] + u[i, j][:, None] * way[j]) / 2
+    return found
+
+
+def matched(claimed: Floats, records: Floats, within: float) -> NDArray[np.bool_]:
+    """[n]: whether a claimed point lies within a distance of each record."""
+    hit = np.zeros(len(records), dtype=bool)
+    for start in range(0, len(claimed), 4096):
+        hit |= (squared(records, claimed[start : start + 4096]) <= within**2).any(1)
+    return hit
+
+
+def _lines(points: Floats, found: Triples) -> tuple[Floats, Floats, Floats]:
+    """(a point [L, F], unit direction [L, F], distance of its outermost points [L]) of lines with three points or more.
+
+    Triples that share two points are of one line.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(points)
+    members = np.stack([found.middle, found.left, found.right], 1)
+    if len(members) == 0:
+        return points[:0], points[:0], np.zeros(0)
+    pairs = np.stack([np.sort(members[:, cut], 1) @ np.array([count, 1]) for cut in ([0, 1], [0, 2], [1, 2])], 1)
+    ids, inverse = np.unique(pairs, return_inverse=True)
+    inverse = inverse.reshape(pairs.shape)
+    edges = np.concatenate([inverse[:, [0, 1]], inverse[:, [0, 2]]])
+    graph = coo_matrix((np.ones(len(edges), dtype=np.int8), (edges[:, 0], edges[:, 1])), shape=(len(ids), len(ids)))
+    _, line = connected_components(graph, directed=False)
+    start, end = ids // count, ids % count
+    apart = (
+        ((points[start] - points[end]) ** 2).sum(1)
+        if len(ids) * points.shape[1] <= 10 * _CELLS
+        else squared(points, points)[start, end]
+    )
+    order = np.lexsort((-apart, line))
+    outermost = order[np.unique(line[order], return_index=True)[1]]
+    way = points[end[outermost]] - points[start[outermost]]
+    reach = np.linalg.norm(way, axis=1)
+    return points[start[outermost]], way / reach[:, None], reach
