@@ -2,8 +2,8 @@
 
 The network predicts the noise under the cosine schedule of Nichol & Dhariwal (ICML 2021), T = 1000. Samplers (Song,
 Meng, Ermon, ICLR 2021; Lu et al. 2022) are diffusers'. Their spacing is always said here: by the default of
-DPM-Solver++ this schedule starts where the signal's share is 2.4e-9 and samples come out broken, and what the default is
-changes once a scheduler has been saved and loaded.
+DPM-Solver++ this schedule starts where the signal's share is 2.4e-9 and samples come out broken; and what the default
+is changes once a scheduler has been saved and loaded.
 """
 
 from typing import Any
