@@ -1,0 +1,182 @@
+"""A head retrained on virtual features: classifier calibration after federated training.
+
+CCVR: Luo, Chen, Hu, Zhang, Liang, Feng, "No Fear of Heterogeneity", NeurIPS 2021. Each client reports rows, mean and
+covariance of every class's features (eq. 4 and 5 pool them exactly to those of all rows together); the server draws
+features from a Gaussian per class, as many of each, and retrains the linear head on them.
+
+    mu_c = sum_k n_kc mu_kc / n_c
+    S_c  = [sum_k (n_kc - 1) S_kc + sum_k n_kc (mu_kc - mu_c)(mu_kc - mu_c)^T] / (n_c - 1)
+
+Ours: the second line with means taken off, equal to the paper's and without its cancellation; a class with fewer than
+two rows borrows the mean covariance of the others; a class nobody has is left out, and its row of the head stays.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedimb.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ClassGaussians:
+    """Rows, means and covariances per class.
+
+    Attributes:
+        counts: [C] int64.
+        mean: [C, d] float64, 0 for a class without rows.
+        covariance: [C, d, d] float64, divided by n_c - 1; 0 for a class of fewer than two rows.
+    """
+
+    counts: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+
+def class_gaussians(features: Tensor, y: Tensor, n_classes: int, least: int = 1) -> ClassGaussians:
+    """A client's report: 8 + 8 d + 8 d^2 bytes per class as float64.
+
+    Args:
+        features: [n, d] float.
+        y: [n] int64.
+        least: rows a class needs to be reported; with 1 the mean of a class of one row is that row's features.
+
+    Raises:
+        DataError: rows that do not fit or are not finite.
+        ConfigError: ``least`` below 1.
+    """
+    if least < 1:
+        raise ConfigError(f"min_count={least}: give at least 1 (1 leaves nothing out)")
+    if features.dim() != 2 or y.shape != (len(features),):
+        raise DataError(f"give features [n, d] and labels [n]; got {list(features.shape)} and {list(y.shape)}")
+    if not torch.isfinite(features).all():
+        raise DataError("features are NaN or infinite: the model has diverged, or a row is broken")
+    size = features.shape[1]
+    counts = torch.bincount(y, minlength=n_classes)
+    if len(counts) > n_classes:
+        raise DataError(f"label {int(y.max())} is not one of 0 to {n_classes - 1}; mend the labels")
+    counts = torch.where(counts < least, 0, counts)
+    mean, covariance = torch.zeros(n_classes, size).double(), torch.zeros(n_classes, size, size).double()
+    for c in torch.nonzero(counts)[:, 0].tolist():
+        rows = features[y == c].double()
+        mean[c] = rows.mean(0)
+        if len(rows) > 1:
+            centred = rows - mean[c]
+            covariance[c] = centred.T @ centred / (len(rows) - 1)
+    return ClassGaussians(counts, mean, covariance)
+
+
+def pool(parts: Sequence[ClassGaussians]) -> ClassGaussians:
+    """The Gaussians of all clients' rows together, in float64, whatever the order but for rounding.
+
+    Raises:
+        DataError: no parts, shapes that differ, or what is no such report (negative counts, values not finite).
+    """
+    if len({(part.counts.shape, part.mean.shape, part.covariance.shape) for part in parts}) != 1:
+        raise DataError("cannot pool class Gaussians: need at least one client, all with one class list and one model")
+    for k, part in enumerate(parts):
+        if (part.counts < 0).any() or not (torch.isfinite(part.mean).all() and torch.isfinite(part.covariance).all()):
+            raise DataError(f"cannot pool class Gaussians: part {k} has negative counts or values that are not finite")
+    counts = torch.stack([part.counts for part in parts])
+    rows = counts.double()
+    total = rows.sum(0)
+    means = torch.stack([part.mean.double() for part in parts])
+    mean = torch.einsum("kc,kcd->cd", rows / total.clamp(min=1), means)
+    scatter = torch.zeros_like(parts[0].covariance, dtype=torch.float64)
+    for part, own, off in zip(parts, rows, means - mean, strict=True):  # one client's [C, d, d] at a time
+        scatter += (own - 1).clamp(min=0).view(-1, 1, 1) * part.covariance.double()
+        scatter += torch.einsum("c,cd,ce->cde", own, off, off)
+    return ClassGaussians(counts.sum(0), mean, scatter / (total - 1).clamp(min=1).view(-1, 1, 1))
+
+
+def virtual_features(
+    gaussians: ClassGaussians, per_class: int, generator: torch.Generator, nonnegative: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Features drawn from each class's Gaussian.
+
+    Args:
+        per_class: draws of every class that has rows.
+        generator: every draw comes from it.
+        nonnegative: cut below at 0, as features behind a ReLU are.
+
+    Returns:
+        (features [m, d] float32, classes [m] int64), by class.
+
+    Raises:
+        ConfigError: ``per_class`` below 1.
+        DataError: no class has rows.
+    """
+    if per_class < 1:
+        raise ConfigError(f"virtual features per class: {per_class}: give at least 1")
+    held = torch.nonzero(gaussians.counts > 0)[:, 0].tolist()
+    if not held:
+        raise DataError("no class has rows to draw features from: no client reported any (see min_count)")
+    weight = (gaussians.counts.double() - 1).clamp(min=0)
+    shared = torch.einsum("c,cde->de", weight / weight.sum().clamp(min=1), gaussians.covariance)
+    drawn = []
+    for c in held:
+        covariance = gaussians.covariance[c] if gaussians.counts[c] > 1 else shared
+        values, vectors = torch.linalg.eigh(covariance)  # singular wherever n_c <= d: no Cholesky factor
+        noise = torch.randn(per_class, len(values), generator=generator, dtype=torch.float64)
+        drawn.append(gaussians.mean[c] + noise * values.clamp(min=0).sqrt() @ vectors.T)
+    made = torch.cat(drawn)
+    classes = torch.tensor(held).repeat_interleave(per_class)
+    return (made.clamp(min=0) if nonnegative else made).float(), classes
+
+
+def retrain_head(
+    weight: Tensor,
+    bias: Tensor,
+    features: Tensor,
+    y: Tensor,
+    generator: torch.Generator,
+    epochs: int = 20,
+    lr: float = 0.05,
+    momentum: float = 0.9,
+    batch_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """A linear head trained on by cross-entropy over the classes that have rows; the others' rows stay as they were.
+
+    The learning rate falls to 0 by a half cosine. Features are scaled by one number (the root of their mean square),
+    so that one learning rate serves models of any scale; the head returned is for the features as they were given.
+
+    Args:
+        weight, bias: [C, d] and [C] float32, where to start.
+        features, y: [n, d] float32 and [n] int64.
+        generator: the order of rows comes from it.
+        epochs, lr, momentum, batch_size: of stochastic gradient descent.
+
+    Returns:
+        (weight, bias), new tensors.
+
+    Raises:
+        ConfigError: epochs or batch size below 1, or a learning rate that is not above 0.
+        DataError: shapes that do not fit, or no rows.
+    """
+    if epochs < 1 or batch_size < 1 or not lr > 0:
+        raise ConfigError(f"head: epochs={epochs}, batch_size={batch_size}, lr={lr}: give at least 1, 1 and above 0")
+    if len(y) == 0 or features.shape != (len(y), weight.shape[1]) or bias.shape != (len(weight),):
+        raise DataError(
+            f"head {list(weight.shape)} with bias {list(bias.shape)} does not go with features {list(features.shape)} "
+            f"and {len(y)} labels"
+        )
+    scale = features.square().mean().sqrt().clamp(min=1e-12)
+    x = features / scale
+    there = torch.unique(y)
+    place = torch.full((len(weight),), -1, dtype=torch.int64)
+    place[there] = torch.arange(len(there))
+    w, b = (weight[there] * scale).requires_grad_(), bias[there].clone().requires_grad_()
+    optimiser = torch.optim.SGD([w, b], lr=lr, momentum=momentum)
+    steps = epochs * -(-len(y) // batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(y), generator=generator).split(batch_size):
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(x[rows] @ w.T + b, place[y[rows]]).backward()
+            optimiser.step()
+            schedule.step()
+    new_weight, new_bias = weight.clone(), bias.clone()
+    new_weight[there], new_bias[there] = (w / scale).detach(), b.detach()
+    return new_weight, new_bias
