@@ -23,6 +23,7 @@ class DataConfig:
     class_order: str = "seeded"
     minority: str | list[int] = "rarest_30pct"
     on_bad: str = "refuse"
+    public: int | None = None
 
     @staticmethod
     def parse(raw: dict[str, Any]) -> "DataConfig":
@@ -49,6 +50,8 @@ class DataConfig:
             raise ConfigError(f"data.imbalance_factor={config.imbalance_factor!r}: give a number of at least 1")
         if config.n_max is not None and not (_whole(config.n_max) and config.n_max >= 1):
             raise ConfigError(f"data.n_max={config.n_max!r}: give a whole number of at least 1, or null")
+        if config.public is not None and not (_whole(config.public) and config.public >= 1):
+            raise ConfigError(f"data.public={config.public!r}: give rows per class for the server, at least 1, or null")
         if config.on_bad not in ON_BAD:
             raise ConfigError(f"data.on_bad: no rule '{config.on_bad}'.{nearest(str(config.on_bad), ON_BAD)}")
         if config.class_order not in ("seeded", "fixed"):

@@ -37,6 +37,7 @@ class Federation:
         minority: class ids, sorted.
         fingerprint: of the source.
         scaling: of a table's columns by all clients' training rows; None where the source asks for none.
+        public: sorted int64 rows that the server itself holds, with their labels; empty unless ``data.public`` is set.
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """
 
@@ -52,6 +53,7 @@ class Federation:
         minority: tuple[int, ...],
         fingerprint: str,
         scaling: Scaling | None = None,
+        public: Rows | None = None,
     ) -> None:
         self.source = source
         self.store_path = store_path
@@ -63,7 +65,8 @@ class Federation:
         self.minority = minority
         self.fingerprint = fingerprint
         self.scaling = scaling
-        self.sha = digest(self.train, self.validation, test, class_names, fingerprint)
+        self.public = np.zeros(0, np.int64) if public is None else public
+        self.sha = digest(self.train, self.validation, test, class_names, fingerprint, self.public)
 
     @property
     def n_clients(self) -> int:
@@ -152,7 +155,7 @@ class Federation:
             "counts": self.counts.tolist(),
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
         }
-        write(Path(folder), facts, self.train, self.validation, self.test)
+        write(Path(folder), facts, self.train, self.validation, self.test, self.public)
 
     @staticmethod
     def load(folder: str | Path) -> "Federation":
@@ -161,7 +164,7 @@ class Federation:
         Raises:
             DataError: missing, damaged, or changed since it was saved.
         """
-        facts, train, validation, test = read(Path(folder))
+        facts, train, validation, test, public = read(Path(folder))
         federation = Federation(
             source=facts["source"],
             store_path=Path(facts["store_path"]),
@@ -173,6 +176,7 @@ class Federation:
             minority=tuple(facts["minority"]),
             fingerprint=facts["fingerprint"],
             scaling=Scaling.from_facts(facts["scaling"]) if facts["scaling"] else None,
+            public=public,
         )
         if federation.sha != facts["sha"]:
             raise DataError(f"{folder}: partition.npz is not the one partition.json was written with; copy both again")

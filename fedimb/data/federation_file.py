@@ -18,23 +18,29 @@ FORMAT = 1
 
 
 def digest(
-    train: Sequence[Rows], validation: Sequence[Rows], test: Rows, class_names: tuple[str, ...], fingerprint: str
+    train: Sequence[Rows],
+    validation: Sequence[Rows],
+    test: Rows,
+    class_names: tuple[str, ...],
+    fingerprint: str,
+    public: Rows,
 ) -> str:
     """Hex sha256 over index lists in client order, test rows, class names and source fingerprint.
 
     Every list is preceded by its length, so moving a row between neighbouring clients changes it.
     """
     sha = hashlib.sha256(json.dumps([FORMAT, len(train), list(class_names), fingerprint]).encode())
-    for rows in (*train, *validation, test):
+    own = (public,) if len(public) else ()  # a server without rows leaves the hash as it was before there were any
+    for rows in (*train, *validation, test, *own):
         sha.update(len(rows).to_bytes(8, "little"))
         sha.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
     return sha.hexdigest()
 
 
-def write(folder: Path, facts: dict[str, Any], train: RowLists, validation: RowLists, test: Rows) -> None:
+def write(folder: Path, facts: dict[str, Any], train: RowLists, validation: RowLists, test: Rows, public: Rows) -> None:
     """Write both files, each by temporary file and rename; the JSON, which vouches for the other, last."""
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {"test": test}
+    arrays = {"test": test, "public": public}
     for name, lists in (("train", train), ("validation", validation)):
         arrays |= {f"{name}_rows": lists.rows, f"{name}_offsets": lists.offsets}
     facts = {"format": FORMAT, **_plain(facts)}
@@ -47,8 +53,8 @@ def write(folder: Path, facts: dict[str, Any], train: RowLists, validation: RowL
     os.replace(temporary, folder / "partition.json")
 
 
-def read(folder: Path) -> tuple[dict[str, Any], RowLists, RowLists, Rows]:
-    """(facts, train, validation, test). DataError where a file is missing, damaged or edited by hand."""
+def read(folder: Path) -> tuple[dict[str, Any], RowLists, RowLists, Rows, Rows]:
+    """(facts, train, validation, test, public). DataError where a file is missing, damaged or edited by hand."""
     try:
         facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
@@ -59,7 +65,8 @@ def read(folder: Path) -> tuple[dict[str, Any], RowLists, RowLists, Rows]:
             train, validation = (
                 RowLists(arrays[f"{name}_rows"], arrays[f"{name}_offsets"]) for name in ("train", "validation")
             )
-            return facts, train, validation, arrays["test"]
+            public = arrays["public"] if "public" in arrays else np.zeros(0, np.int64)  # older run folders have none
+            return facts, train, validation, arrays["test"], public
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(

@@ -11,6 +11,7 @@ from fedimb.data.config import DataConfig, partition_parts
 from fedimb.data.federation import Federation
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
 from fedimb.data.placement import Placement, place_minority
+from fedimb.data.public import split_public
 from fedimb.data.rows import Rows
 from fedimb.data.scaling import federated_scaling
 from fedimb.data.split import split_fraction, split_test
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed: int) -> Federation:
-    """Source -> test split -> long tail -> partition -> validation split, each from its own seed stream.
+    """Source -> test split -> the server's rows -> long tail -> partition -> validation split, from a seed stream each.
 
     With several labels per row all go by the primary class (`fedimb.data.labels`); counts and minority by every label.
 
@@ -50,6 +51,10 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
 
     split_rng = numpy_rng(seed, Stream.SPLIT)
     test, rest = split_test(y, names, config.test, split_rng, store.patients, store.official_test, store.sites)
+
+    public, rest = (rest[:0], rest)
+    if config.public:
+        public, rest = split_public(rest, y, names, config.public, numpy_rng(seed, Stream.SPLIT, 1), store.patients)
 
     ranks = class_ranks(len(names), config.class_order, numpy_rng(seed, Stream.TAIL, 0))
     available = np.bincount(y[rest], minlength=len(names))
@@ -87,6 +92,7 @@ def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed:
         class_names=names,
         minority=minority,
         fingerprint=store.fingerprint,
+        public=public,
         scaling=None if store.scaled is None else federated_scaling([store.x[kept] for kept, _ in parts], store.scaled),
     )
 

@@ -8,7 +8,7 @@ that is not linear may name further records of the replies in its attribute ``re
 
 import gc
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,16 @@ class Aggregator:
                 "and one model configuration?"
             )
         return {k: arrays[k] for k in self._dtypes}
+
+    def replace(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Put these parameters in the model's place, as its own dtypes; what the aggregator remembers stays.
+
+        Raises:
+            RunFailed: names that are not the model's own.
+        """
+        if other := sorted(self.parameters.keys() ^ weights.keys()):
+            raise RunFailed(f"Replace: give the model's own parameters; '{other[0]}' is on one side only")
+        self.parameters = {name: np.asarray(weights[name], own.dtype) for name, own in self.parameters.items()}
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """The innermost strategy's own arrays and numbers (moments, momenta); methods are kept by the checkpoint."""

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from typing import Any, cast
 
 import numpy as np
+import torch
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
@@ -11,7 +12,7 @@ from fedimb import registry
 from fedimb.config.schema import RunConfig
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
-from fedimb.models.base import buffers_of, parameters_of
+from fedimb.models.base import buffers_of, load_into, parameters_of
 from fedimb.run.aggregator import Aggregator, chain
 from fedimb.run.checkpoint import FolderKeeper
 from fedimb.run.context import Site
@@ -23,6 +24,7 @@ from fedimb.run.parts import augmentation_makers, build_model
 from fedimb.run.priors import check_prior, gather_prior, weigh
 from fedimb.run.progress import ProgressBar
 from fedimb.run.roster import Roster
+from fedimb.run.server import Server
 from fedimb.run.steps import Step
 from fedimb.run.view import RunView
 from fedimb.tracking.mlflow import Tracker
@@ -103,6 +105,8 @@ def build_loop(
         if draw:  # after a Reset: the methods stay, with what they remember, around a fresh aggregator
             cast(Any, chain(method)[-2]).inner = build_aggregator(config, holders)
         model = build_model(config, federation.n_classes, federation.input_shape, draw)
+        if view.initial:
+            load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in view.initial.items()})
         return Aggregator(method, linear, parameters_of(model), buffers_of(model))
 
     view = RunView(
@@ -118,6 +122,7 @@ def build_loop(
         recounts=needs_counts(config) and config.prior.provenance == "clear_sum",
         weigh=lambda counts: weigh(counts.astype(np.float64), config),
         artifact=folder.artifact,
+        server=Server(config, federation),
     )
     evaluator = Evaluator(config, federation)
 

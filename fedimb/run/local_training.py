@@ -118,13 +118,17 @@ class LocalTraining:
             spec = half.train_spec(spec, context)
         spec = spec.change(loss=spec.loss.to(self._device))
         x, y = context.data.tensors(spec.view)
+        primary = context.data.primary(spec.view)
         metrics: dict[str, float] = {}
         if self._start_loss:
             with torch.no_grad():
                 metrics["start_loss"] = float(spec.loss(context.forward(spec.view)[1], y)) if len(y) else 0.0
         for term in spec.terms:
             term.receive(context.content, context.state)
-        work = Work(x, y, spec, context.generator(Stream.TRAIN, self._device), context.data.primary(spec.view))
+        if spec.extra is not None:
+            made_x, made_y = (part.to(self._device) for part in spec.extra)
+            x, y, primary = torch.cat([x, made_x]), torch.cat([y, made_y]), torch.cat([primary, made_y])
+        work = Work(x, y, spec, context.generator(Stream.TRAIN, self._device), primary)
         metrics["seconds"] = time.perf_counter() - started
         return Prepared(context, spec, halves, work, reply, metrics)
 
@@ -166,7 +170,7 @@ class LocalTraining:
                 reply[key] = record
         metrics = {
             **prepared.metrics,
-            "num-examples": self._weight(context, result),
+            "num-examples": self._weight(prepared, result),
             "train_loss": result.loss,
             "steps": float(result.steps),
             "examples": float(result.examples),
@@ -175,13 +179,16 @@ class LocalTraining:
         reply[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
         return reply
 
-    def _weight(self, context: ClientContext, result: LocalResult) -> float:
+    def _weight(self, prepared: Prepared, result: LocalResult) -> float:
+        context, extra = prepared.context, prepared.spec.extra
         match self._weighting:
             case "uniform":
                 return 1.0 if result.examples else 0.0
             case "original":
                 return float(len(context.data.rows("train")))
-            case _:  # "view", and "real" until a method adds rows that are not real
+            case "real":
+                return float(result.examples - (0 if extra is None else len(extra[1])))
+            case _:
                 return float(result.examples)
 
 

@@ -23,6 +23,7 @@ from fedimb.run.exchange import Exchange
 from fedimb.run.memory import memory_of, take_memory
 from fedimb.run.steps import (
     Query,
+    Replace,
     Reply,
     Reset,
     Rounds,
@@ -117,7 +118,7 @@ class Loop:
         self._started = now
 
     def _replay(self, index: int, step: Step) -> Any:
-        if isinstance(step, Rounds):
+        if isinstance(step, Rounds | Replace):
             self.model(step.model)  # so that the next checkpoint holds it again
             self._estimate()
         saved = self.keeper.load_result(index)
@@ -163,8 +164,16 @@ class Loop:
                 self.progress.resets += 1
                 self.models.pop(step.model, None)
                 return None
+            case Replace():
+                return self._replace(step)
             case Wait():
                 return self._wait(step)
+
+    def _replace(self, step: Replace) -> None:
+        self.model(step.model).replace(step.weights)
+        self.progress.server_round += 1
+        self._clock()
+        self.keeper.after_round(self, {names.REPLACED: 1.0}, last=True)
 
     def _wait(self, step: Wait) -> None:
         resumed = self.progress.waiting
@@ -230,8 +239,8 @@ class Loop:
             model = self.model(step.model)
             content[names.ARRAYS], buffers = array_record(model.parameters), model.buffers
         orders = [
-            (int(c), Message(content, self.exchange.roster.node(int(c)), f"query.{step.name}"))
-            for c in self.exchange.roster.eligible
+            (c, Message(step.content_of(c, content), self.exchange.roster.node(c), f"query.{step.name}"))
+            for c in map(int, self.exchange.roster.eligible)
         ]
         orders = self.exchange.complete(orders, self.progress.server_round, buffers, self._sent_counts())
         outcome = self.exchange.send(step.name, orders, {}, False, f"query {step.name}")

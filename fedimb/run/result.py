@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedimb.config.schema import RunConfig
+from fedimb.contracts.platform import REPLACED
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
@@ -64,10 +65,12 @@ class RowResult:
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
     """(mean of the last k evaluated rounds, final round) of a row's ``test/`` scores, per-class recall excluded.
 
-    A score undefined (NaN) in any of the k rounds stays NaN: no silent zero and no silent omission.
+    A score undefined (NaN) in any of the k rounds stays NaN: no silent zero and no silent omission. Where the server
+    replaced the weights, rounds before that are of another model and do not count.
     """
     own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
     scored = [metrics for metrics in own if "test/macro_recall" in metrics]
+    scored = scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
     if not scored:
         raise FedimbError(f"{folder.path} holds no evaluated round of '{row}'")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]

@@ -1,6 +1,6 @@
 """The steps a method's program is made of. The one loop executes, journals, checkpoints and replays them."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,11 +26,17 @@ class Query:
         name: the query, declared by the method's contract; a Python identifier.
         content: what all clients receive.
         model: which model's weights travel along; None for none.
+        each: what single clients receive besides, by client id.
     """
 
     name: str
     content: RecordDict = field(default_factory=RecordDict)
     model: str | None = None
+    each: Mapping[int, RecordDict] = field(default_factory=dict)
+
+    def content_of(self, client: int, common: RecordDict) -> RecordDict:
+        """What one client receives: ``common``, the same object for all who get nothing besides."""
+        return RecordDict({**common, **self.each[client]}) if client in self.each else common
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,17 @@ class Reset:
 
 
 @dataclass(frozen=True)
+class Replace:
+    """Other weights for a model, made by the server (a head retrained, say), and evaluated as a round of their own.
+
+    The headline is then of these weights: means over rounds do not reach back behind them. Sends None.
+    """
+
+    weights: Mapping[str, np.ndarray]
+    model: str = "global"
+
+
+@dataclass(frozen=True)
 class Wait:
     """A person must act. The run ends with exit code 75; on resume ``ready`` is asked, and if it is not (or None:
     resuming is the sign) the run goes on. Sends None.
@@ -58,7 +75,7 @@ class Wait:
     ready: Callable[[], bool] | None = None
 
 
-Step = Rounds | Query | ServerWork | Reset | Wait
+Step = Rounds | Query | ServerWork | Reset | Replace | Wait
 
 
 @dataclass(frozen=True)
@@ -78,8 +95,8 @@ def name_of(step: Step) -> str:
             return f"{type(step).__name__}({name})"
         case Wait(reason=reason):
             return f"Wait({reason})"
-        case Reset(model=model):
-            return f"Reset({model})"
+        case Reset(model=model) | Replace(model=model):
+            return f"{type(step).__name__}({model})"
 
 
 def replies_to_record(replies: Sequence[Reply]) -> RecordDict:

@@ -12,6 +12,7 @@ from fedimb.run.aggregator import Aggregator
 
 if TYPE_CHECKING:
     from fedimb.run.loop import Loop
+    from fedimb.run.server import Server
 
 
 @dataclass
@@ -30,6 +31,8 @@ class RunView:
             never for what is done. None and empty where nobody knows (a plain ServerApp, hospitals).
         recounts: whether a method that changes what is trained on sets ``counts`` to what it counts.
         weigh: client counts [K, C] -> ``counts`` [C] as the prior is configured, for a method that counts anew.
+        server: what the server can do itself (its own rows, training); None in a plain ServerApp.
+        initial: weights the global model starts from instead of drawn ones; a method sets it before any round.
         artifact: keeps a file of the method's (name, content) with the run; written again on resume, with the same
             content. ``panels/<name>.svg`` beside ``panels/<name>.json`` {"title", "caption"} goes into the report.
     """
@@ -47,6 +50,8 @@ class RunView:
     train_counts: np.ndarray | None = None
     recounts: bool = False
     weigh: Callable[[np.ndarray], np.ndarray] = lambda counts: counts.sum(axis=0)
+    server: "Server | None" = None
+    initial: dict[str, np.ndarray] = field(default_factory=dict)
     artifact: Callable[[str, bytes], None] = lambda name, content: None
 
 

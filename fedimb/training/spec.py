@@ -53,6 +53,8 @@ class TrainSpec:
         sampler: order of visit.
         terms: local terms, applied in order.
         augmentations: applied to each batch, in order.
+        extra: rows trained on beside the view's and after them, (x [m, *shape] float32, y [m] int64): what a method
+            adds that nobody measured. Never evaluated on; the sampler sees the labels of both.
     """
 
     view: str
@@ -66,6 +68,7 @@ class TrainSpec:
     sampler: Sampler
     terms: tuple[LocalTerm, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
+    extra: tuple[Tensor, Tensor] | None = None
 
     def change(self, **changes: Any) -> "TrainSpec":
         """A copy with some fields changed: what a method's client half usually returns."""

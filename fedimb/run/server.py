@@ -1,0 +1,92 @@
+"""What a run's server can do with its own hands: hold rows, build the model, train it. For methods that need that."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedimb.config.schema import RunConfig
+from fedimb.config.validate import GIVEN
+from fedimb.data.federation import Federation
+from fedimb.data.public import PublicRows, public_rows
+from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.records import Arrays
+from fedimb.run.parts import build_model, part_maker, seeded
+from fedimb.seeds import Stream, seed_int, torch_generator
+from fedimb.training.forward import Outputs, forward_batched
+from fedimb.training.local import train_locally
+from fedimb.training.spec import TrainSpec
+
+
+class Server:
+    """The server's own rows and training, as the run is configured.
+
+    Args:
+        config: resolved run configuration.
+        federation: whose public rows, classes and input shape.
+    """
+
+    def __init__(self, config: RunConfig, federation: Federation) -> None:
+        self._config, self._federation = config, federation
+        self._public: PublicRows | None = None
+
+    def public(self) -> PublicRows:
+        """The server's labelled rows, opened once. Raises ConfigError where ``data.public`` is not set."""
+        if self._public is None:
+            self._public = public_rows(self._federation)
+        return self._public
+
+    def has_public(self) -> bool:
+        """Whether `public` would answer."""
+        return len(self._federation.public) > 0
+
+    def domains(self) -> tuple[str, ...]:
+        """Names of the source's sites (devices); empty where it names none."""
+        return tuple(self._federation.store.site_names or ())
+
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self._federation.input_shape
+
+    def model(self, weights: Arrays | None = None) -> Classifier:
+        """The configured model: with the run's initial weights, or with these (parameters and buffers)."""
+        model = build_model(self._config, self._federation.n_classes, self._federation.input_shape)
+        if weights is not None:
+            load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+        return model
+
+    def train(self, model: Classifier, x: Tensor, y: Tensor, epochs: int, purpose: int = 0) -> Arrays:
+        """Train on rows x [n, *shape] float32, y [n] int64 as clients do: optimiser, batch, loss and augmentation.
+
+        The loss's prior is the rows' own class counts. ``purpose`` tells several trainings of a run apart.
+
+        Returns:
+            Parameters and buffers; the model holds them too.
+        """
+        local, config = self._config.local, self._config
+        counts = np.bincount(y.numpy(), minlength=self._federation.n_classes).astype(np.float64)
+        make_loss: Callable[..., torch.nn.Module] = part_maker("loss", config.loss, GIVEN["loss"])
+        loss = make_loss(
+            n_classes=self._federation.n_classes, prior=counts, local_counts=counts.astype(np.int64), round=1, rounds=1
+        )
+        makers = [part_maker("augmentation", part, GIVEN["augmentation"]) for part in local.augmentation]
+        spec = TrainSpec(
+            view="public",
+            steps=epochs * -(-len(y) // local.batch_size),
+            batch_size=local.batch_size,
+            optimizer=local.optimizer,
+            lr=local.lr,
+            momentum=local.momentum,
+            weight_decay=local.weight_decay,
+            loss=loss,
+            sampler=part_maker("sampler", config.sampler)(),
+            augmentations=tuple(make(input_shape=self.input_shape()) for make in makers),
+        )
+        with seeded(seed_int(config.seed, Stream.METHOD, 0, purpose)):
+            train_locally(model, x, y, spec, torch_generator(config.seed, Stream.METHOD, 1, purpose))
+        return {**parameters_of(model), **buffers_of(model)}
+
+    def outputs(self, model: Classifier, x: Tensor) -> Outputs:
+        """Features [n, d] and logits [n, C] of rows, without gradients."""
+        return forward_batched(model, x)
