@@ -133,14 +133,15 @@ def retrain_head(
     y: Tensor,
     generator: torch.Generator,
     epochs: int = 20,
-    lr: float = 0.05,
+    lr: float = 1.0,
     momentum: float = 0.9,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """A linear head trained on by cross-entropy over the classes that have rows; the others' rows stay as they were.
 
-    The learning rate falls to 0 by a half cosine. Features are scaled by one number (the root of their mean square),
-    so that one learning rate serves models of any scale; the head returned is for the features as they were given.
+    The learning rate falls to 0 by a half cosine. Features are scaled by one number (the root of their mean squared
+    length), so that one learning rate serves models of any scale and width; the head returned is for the features as
+    they were given.
 
     Args:
         weight, bias: [C, d] and [C] float32, where to start.
@@ -162,7 +163,7 @@ def retrain_head(
             f"head {list(weight.shape)} with bias {list(bias.shape)} does not go with features {list(features.shape)} "
             f"and {len(y)} labels"
         )
-    scale = features.square().mean().sqrt().clamp(min=1e-12)
+    scale = features.square().sum(1).mean().sqrt().clamp(min=1e-12)
     x = features / scale
     there = torch.unique(y)
     place = torch.full((len(weight),), -1, dtype=torch.int64)
