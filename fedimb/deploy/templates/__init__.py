@@ -1,0 +1,1 @@
+"""Texts that fedimb writes out: nginx.conf, systemd units, a node's settings, the steps for real machines."""
