@@ -45,6 +45,7 @@ VERBS = {
     "worklist": ("fedimb.cli.worklist", "what people were asked to label, and mistakes in what they sent back"),
     "node": ("fedimb.cli.node", "a hospital's node: key, data, approvals, and the process that takes part"),
     "deploy": ("fedimb.cli.deploy", "the coordinator's side of hospital nodes: certificates, sites, plans, runs"),
+    "outbox": ("fedimb.cli.outbox", "synthetic samples that wait for a person's word before they leave a site"),
     "ui": ("fedimb.cli.ui", "open MLflow's charts"),
     "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),
     "bench": ("fedimb.cli.bench", "measure what the platform costs, against the bare work and stock Flower"),

@@ -122,7 +122,7 @@ class _ClassJudge:
             figures["power"] = self._power(near, own, label)
             if figures["power"] < self.settings.power:
                 doubts.append(
-                    f"{self.settings.copied:.0%} planted copies were noticed {figures['power']:.0%} of the time, less than "
+                    f"{self.settings.copied:.0%} planted copies noticed {figures['power']:.0%} of the time, below "
                     f"{self.settings.power:.0%}: give more samples ({len(samples)}) or holdout records ({len(other)})"
                 )
         state: State = "fail" if leaks else "refused" if refusals else "undecidable" if doubts else "pass"

@@ -40,15 +40,19 @@ def planted(
 def power(near: list[Near], pool: list[Near], settings: GateSettings, alpha: float, rng: np.random.Generator) -> float:
     """Share of plantings after which a distance test finds something.
 
+    The samples nearest to training records make room: were there copies among them already, planting more would show
+    how well twice as many are found.
+
     Args:
         near: the samples as they are, one entry per space.
         pool: near copies to plant, in the same spaces.
     """
     samples, copies = len(near[0].close), len(pool[0].close)
     count = max(1, round(settings.copied * samples))
+    rows = np.argsort(near[0].close, kind="stable")[:count]
     noticed = 0
     for _ in range(settings.draws):
-        rows, source = rng.permutation(samples)[:count], rng.permutation(copies)[:count]
+        source = rng.permutation(copies)[:count]
         noticed += any(
             own.with_samples(rows, other, source).judge(settings, alpha)[1]
             for own, other in zip(near, pool, strict=True)

@@ -1,0 +1,177 @@
+"""``fedimb outbox list|show|release|reject|recall``: synthetic samples that wait for a person's word."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fedimb.privacy.outbox import Outbox
+
+_ABOUT = """\
+Synthetic samples that passed the export gate wait in the site's outbox (docs/export-gate.md):
+
+  fedimb outbox list                             those below sites/ (or $FEDIMB_SITE_DIR)
+  fedimb outbox show 4f0a                        verdicts, figures, where the contact sheets are
+  fedimb outbox release 4f0a --classes 3 7       let these classes go (--all: every one that waits)
+  fedimb outbox reject 4f0a --classes 3 --reason "shows a name"
+  fedimb outbox recall 4f0a --reason "consent withdrawn"   also marks the runs that used it
+
+A batch is named by its id or the unique beginning of one; a class by its id or its name."""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    outbox = verbs.add_parser("outbox", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
+    shown = actions.add_parser("list", help="batches and how far they are")
+    shown.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with outboxes (sites)")
+    shown.set_defaults(handler=list_batches)
+    for name, handler, line in (
+        ("show", show_batch, "verdicts and figures of a batch"),
+        ("release", release_classes, "let classes go"),
+        ("reject", reject_classes, "keep classes back for good"),
+        ("recall", recall_batch, "take a batch back and mark the runs that used it"),
+    ):
+        one = actions.add_parser(name, help=line)
+        one.add_argument("batch", metavar="ID", help="batch id or the beginning of one")
+        one.add_argument("--folder", metavar="DIR", help="a folder with outboxes (sites)")
+        if name in ("release", "reject"):
+            which = one.add_mutually_exclusive_group(required=True)
+            which.add_argument("--classes", nargs="+", metavar="CLASS", help="class ids or names")
+            which.add_argument("--all", action="store_true", help="every class that waits")
+        if name in ("reject", "recall"):
+            one.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept")
+        one.set_defaults(handler=handler)
+
+
+def list_batches(args: argparse.Namespace) -> int:
+    """``fedimb outbox list``."""
+    from fedimb.report.text import aligned
+
+    rows = [["batch", "made", "samples", "waiting", "released", "rejected", "runs", "recalled"]]
+    for box in _outboxes(root := _root(args.folder)):
+        for id in box.ids():
+            about, states = box.about(id), list(box.state(id).values())
+            counts = [str(states.count(state)) for state in ("waiting", "released", "rejected")]
+            total = str(sum(about["samples"].values()))
+            rows.append([id, about["made"][:16], total, *counts, str(len(box.users(id))), box.recalled(id) or "-"])
+    print("\n".join(aligned(rows, left=1)) if len(rows) > 1 else f"no batch waits in an outbox below {root}")
+    return 0
+
+
+def show_batch(args: argparse.Namespace) -> int:
+    """``fedimb outbox show``: every class that was judged, those that did not pass too."""
+    box, id = _find(args)
+    about, state = box.about(id), box.state(id)
+    print(f"batch {id}, {sum(about['samples'].values())} samples, made {about['made'][:19]}, in {box.folder / id}")
+    if (reason := box.recalled(id)) is not None:
+        print(f"recalled: {reason}")
+    for label, verdict in about["audit"].items():
+        now = state.get(int(label))
+        print(f"\nclass {_names(about).get(int(label), label)}: gate {verdict['state']}" + (f", {now}" if now else ""))
+        for line in verdict["reasons"]:
+            print(f"  {line}")
+        if why := box.reason(id, int(label)):
+            print(f"  rejected: {why}")
+        figures = [f"{name} {'n/a' if v is None else f'{v:.4g}'}" for name, v in verdict["figures"].items()]
+        print("  " + ", ".join(figures))
+        if box.sheet(id, int(label)).exists():
+            print(f"  look at {box.sheet(id, int(label))}")
+    if users := box.users(id):
+        print("\nused by " + ", ".join(users))
+    return 0
+
+
+def release_classes(args: argparse.Namespace) -> int:
+    """``fedimb outbox release``."""
+    box, id = _find(args)
+    chosen = _classes(args, box, id)
+    box.release(id, chosen)
+    print(f"batch {id}: released {_said(box, id, chosen)}")
+    return 0
+
+
+def reject_classes(args: argparse.Namespace) -> int:
+    """``fedimb outbox reject``."""
+    box, id = _find(args)
+    chosen = _classes(args, box, id)
+    box.reject(id, chosen, args.reason)
+    print(f"batch {id}: rejected {_said(box, id, chosen)}")
+    return 0
+
+
+def recall_batch(args: argparse.Namespace) -> int:
+    """``fedimb outbox recall``."""
+    from pathlib import Path
+
+    box, id = _find(args)
+    users = box.recall(id, args.reason)
+    print(f"batch {id}: recalled; {len(users)} runs used it")
+    for run in users:
+        print(f"  {run}: {'marked' if Path(run).is_dir() else 'not within reach: tell those who hold it'}")
+    return 0
+
+
+def _root(folder: str | None) -> "Path":
+    import os
+    from pathlib import Path
+
+    from fedimb.annotation.oracles import SITE_DIR
+
+    return Path(folder or os.environ.get(SITE_DIR) or "sites").expanduser()
+
+
+def _outboxes(root: "Path") -> "list[Outbox]":
+    from fedimb.errors import DataError
+    from fedimb.privacy.outbox import Outbox
+    from fedimb.privacy.outbox.box import STATE
+
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; give the one with the sites' folders, or set FEDIMB_SITE_DIR")
+    folders = {file.parent.parent for file in root.rglob(f"outbox/*/{STATE}")}
+    folders |= {file.parent.parent for file in root.glob(f"*/{STATE}") if root.name == "outbox"}
+    return [Outbox(folder) for folder in sorted(folders)]
+
+
+def _find(args: argparse.Namespace) -> "tuple[Outbox, str]":
+    from fedimb.errors import ConfigError, nearest
+
+    boxes = _outboxes(root := _root(args.folder))
+    found = [(box, id) for box in boxes for id in box.ids() if args.batch and id.startswith(args.batch)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        places = ", ".join(str(box.folder / id) for box, id in found)
+        raise ConfigError(f"'{args.batch}' means {len(found)} batches: {places}; write more of the id, or use --folder")
+    near = nearest(args.batch, (id for box in boxes for id in box.ids()))
+    raise ConfigError(f"no batch '{args.batch}' in an outbox below {root}.{near}")
+
+
+def _classes(args: argparse.Namespace, box: "Outbox", id: str) -> list[int]:
+    from fedimb.errors import ConfigError, nearest
+
+    if args.all:
+        waiting = [label for label, state in box.state(id).items() if state == "waiting"]
+        if not waiting:
+            raise ConfigError(f"no class of batch {id} waits; see fedimb outbox show {id}")
+        return waiting
+    names = {name: label for label, name in _names(box.about(id), plain=True).items()}
+    chosen = []
+    for word in args.classes:
+        if word not in names and not word.isdigit():
+            raise ConfigError(f"batch {id} has no class '{word}'.{nearest(word, names)}")
+        chosen.append(names[word] if word in names else int(word))
+    return chosen
+
+
+def _names(about: dict[str, Any], plain: bool = False) -> dict[int, str]:
+    """Class id -> its name, with the id before it unless ``plain``."""
+    names = about["about"].get("class_names", [])
+    known = {label: str(names[label]) for label in map(int, about["audit"]) if label < len(names)}
+    return known if plain else {label: f"{label} ({name})" for label, name in known.items()}
+
+
+def _said(box: "Outbox", id: str, chosen: list[int]) -> str:
+    names = _names(box.about(id))
+    return ", ".join(names.get(label, str(label)) for label in chosen)
