@@ -7,7 +7,10 @@ labelled rows as centres that are there. Numbers as in the federated comparisons
 1e-3 with weight decay 5e-4, 200 steps, lambda 1.2, 10,000 rows.
 
 The affinity A = D^-1 (Z Z' - I) + I is applied as Z (Z' h) and never made: the same numbers in n x d memory. Ours:
-where features can be negative the cosine is shifted to (1 + cos) / 2, for else a row's edges may sum to 0.
+where features can be negative the cosine is shifted to (1 + cos) / 2, for else a row's edges may sum to 0. And each
+step is taken on ``batch`` rows drawn anew, with the edges among them, as Chen, Ma & Xiao, "FastGCN", ICLR 2018, do:
+a row's neighbourhood is a mean over rows, which a sample estimates. The paper steps on the whole graph: ``batch``
+null. The hidden features are of the whole graph either way.
 """
 
 from collections.abc import Callable
@@ -33,9 +36,19 @@ class CosineGraph:
             z = torch.cat([z, torch.ones(len(z), 1, dtype=z.dtype)], 1) / 2**0.5
         # |z|^2, which is 0 or 1/2 and not 1 for a row of zeros, is what the row owes to itself.
         self.own = (z * z).sum(1, keepdim=True).float()
-        edges = (z @ z.sum(0))[:, None].float() - self.own
         self.z = z.float()
+        self._scale_edges(z.sum(0))
+
+    def _scale_edges(self, total: Tensor) -> None:
+        edges = (self.z.to(total.dtype) @ total)[:, None].float() - self.own
         self.scale = torch.where(edges > 1e-6, 1 / edges, 0.0)
+
+    def part(self, rows: Tensor) -> "CosineGraph":
+        """The graph of these rows alone, int64 positions: edges among them, again summing to 1 for each row."""
+        part = CosineGraph.__new__(CosineGraph)
+        part.z, part.own = self.z[rows], self.own[rows]
+        part._scale_edges(part.z.sum(0))
+        return part
 
     def spread(self, hidden: Tensor) -> Tensor:
         """A h: [n, k] -> [n, k]."""
@@ -49,6 +62,7 @@ def hidden_features(
     *,
     width: int,
     steps: int,
+    batch: int | None = None,
     dropout: float = 0.3,
     unlabelled_weight: float = 1.2,
     lr: float = 1e-3,
@@ -59,38 +73,55 @@ def hidden_features(
     Args:
         features: [n, d].
         labelled: [n] bool.
-        generator: initial weights and dropout.
+        generator: initial weights, the rows of a step, and dropout.
+        batch: rows each step is taken on, labelled ones in their share and one at least; None: all.
 
     Returns:
-        [n, width] float32.
+        [n, width] float32, of the whole graph.
     """
     with torch.enable_grad():
         graph = CosineGraph(features)
-        spread_input = graph.spread(unit(features).float())
+        spread_input = graph.spread(unit(features).float())  # does not change: its product with the graph is made once
         sizes = [(features.shape[1], width), (width, width), (width, 1)]
         weights = [
             ((2 * torch.rand(size, generator=generator) - 1) / size[1] ** 0.5).requires_grad_() for size in sizes
         ]
         biases = [torch.zeros(size[1], requires_grad=True) for size in sizes]
+        parameters = [*weights, *biases]
+        optimiser = Adam(parameters, lr, weight_decay)
 
         def dropped(hidden: Tensor) -> Tensor:
             return hidden * (torch.rand(hidden.shape, generator=generator) >= dropout) / (1 - dropout)
 
-        def last_hidden(drop: Callable[[Tensor], Tensor]) -> Tensor:
-            # The input does not change, so its product with the graph is made once.
-            hidden = drop((spread_input @ weights[0] + biases[0]).relu())
-            return drop((graph.spread(hidden @ weights[1]) + biases[1]).relu())
+        def last_hidden(part: CosineGraph, inputs: Tensor, drop: Callable[[Tensor], Tensor]) -> Tensor:
+            hidden = drop((inputs @ weights[0] + biases[0]).relu())
+            return drop((part.spread(hidden @ weights[1]) + biases[1]).relu())
 
-        parameters = [*weights, *biases]
-        optimiser = Adam(parameters, lr, weight_decay)
+        part, inputs, known = graph, spread_input, labelled
         for _ in range(steps):
-            hidden = last_hidden(dropped)
-            score = (graph.spread(hidden @ weights[2]) + biases[2])[:, 0]
-            loss = -unlabelled_weight * torch.nn.functional.logsigmoid(-score[~labelled]).mean()
-            if labelled.any():
-                loss = loss - torch.nn.functional.logsigmoid(score[labelled]).mean()
+            if batch is not None and batch < len(features):
+                rows = step_rows(labelled, batch, generator)
+                part, inputs, known = graph.part(rows), spread_input[rows], labelled[rows]
+            hidden = last_hidden(part, inputs, dropped)
+            score = (part.spread(hidden @ weights[2]) + biases[2])[:, 0]
+            loss = -unlabelled_weight * torch.nn.functional.logsigmoid(-score[~known]).mean()
+            if known.any():
+                loss = loss - torch.nn.functional.logsigmoid(score[known]).mean()
             optimiser.step(list(torch.autograd.grad(loss, parameters)))
-        return last_hidden(lambda hidden: hidden).detach()
+        return last_hidden(graph, spread_input, lambda hidden: hidden).detach()
+
+
+def step_rows(labelled: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+    """``batch`` of the rows [n] bool, distinct int64 positions: each side in its share, one row of a side at least."""
+    sides = [labelled.nonzero().flatten(), (~labelled).nonzero().flatten()]
+    n, held = len(labelled), len(sides[0])
+    known = min(max(round(batch * held / n), min(1, held)), batch - min(1, n - held))
+    return torch.cat(
+        [
+            side[torch.randperm(len(side), generator=generator)[:count]]
+            for side, count in zip(sides, (known, batch - known), strict=True)
+        ]
+    )
 
 
 @register("query", "gcnal")
@@ -99,17 +130,19 @@ class Gcnal(QueryRule):
     subset: rows of the pool in the graph, at least the budget; a larger pool is thinned at random.
     hidden: width of the graph layers.
     steps: of training.
+    batch: rows of the graph each step is taken on; null: all, as in the paper.
 
     Raises:
-        ConfigError: any of them below 1.
+        ConfigError: any of them below 1, or a batch below 2.
     """
 
     adaptive = True
 
-    def __init__(self, subset: int = 10_000, hidden: int = 128, steps: int = 200) -> None:
+    def __init__(self, subset: int = 10_000, hidden: int = 128, steps: int = 200, batch: int | None = 256) -> None:
         given = {"subset": subset, "hidden": hidden, "steps": steps}
         checked = {key: int(in_range("query 'gcnal'", key, value, 1)) for key, value in given.items()}
         self.subset, self.hidden, self.steps = checked.values()
+        self.batch = None if batch is None else int(in_range("query 'gcnal'", "batch", batch, 2))
 
     def choose(self, asked: Asked) -> Tensor:
         """See `QueryRule`."""
@@ -117,6 +150,8 @@ class Gcnal(QueryRule):
         part = torch.randperm(asked.size, generator=asked.generator)[:size].sort().values
         features = torch.cat([asked.pool[asked.which].features[part], asked.labelled[asked.which].features])
         labelled = torch.arange(len(features)) >= size
-        hidden = hidden_features(features, labelled, asked.generator, width=self.hidden, steps=self.steps)
+        hidden = hidden_features(
+            features, labelled, asked.generator, width=self.hidden, steps=self.steps, batch=self.batch
+        )
         first = int(torch.randint(size, (1,), generator=asked.generator))
         return part[k_center(Factored.of(hidden[:size]), asked.budget, Factored.of(hidden[size:]), first)]

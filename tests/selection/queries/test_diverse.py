@@ -15,7 +15,7 @@ from fedimb.selection.queries.badge import Badge
 from fedimb.selection.queries.base import Seen
 from fedimb.selection.queries.centres import k_center
 from fedimb.selection.queries.coreset import Coreset
-from fedimb.selection.queries.gcnal import CosineGraph, Gcnal, hidden_features
+from fedimb.selection.queries.gcnal import CosineGraph, Gcnal, hidden_features, step_rows
 from fedimb.selection.queries.ifal import Ifal, inconsistency, otsu_threshold, sorted_distance
 from fedimb.selection.queries.logo import LoGo
 from fedimb.selection.queries.typiclust import TypiClust, typicality
@@ -144,6 +144,43 @@ def test_the_network_learns_to_tell_labelled_rows():
         return float((hidden[group == 0].mean(0) - hidden[group != 0].mean(0)).norm() / hidden.std())
 
     assert apart(60) > 1.5 * apart(1)
+
+
+def test_a_part_of_the_graph_is_the_graph_of_these_rows():
+    features = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    hidden = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    rows = torch.tensor([3, 0, 19, 7, 8, 11, 2])
+    for all_rows in (features.relu() + 0.01, features):
+        own = torch.nn.functional.normalize(all_rows[rows])
+        affinity = own @ own.T if (all_rows >= 0).all() else (1 + own @ own.T) / 2
+        affinity.fill_diagonal_(0)
+        full = affinity / affinity.sum(1, keepdim=True) + torch.eye(7)
+        assert torch.allclose(CosineGraph(all_rows).part(rows).spread(hidden), full @ hidden, atol=1e-5)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(2, 40))
+def test_a_steps_rows_are_distinct_and_hold_both_sides_in_their_shares(held, others, batch):
+    if held + others <= batch:
+        return
+    labelled = torch.arange(held + others) < held
+    rows = step_rows(labelled, batch, torch.Generator().manual_seed(0))
+    assert len(rows) == len(rows.unique()) == batch
+    known = int(labelled[rows].sum())
+    assert abs(known - batch * held / (held + others)) <= 1
+    assert (known > 0) == (held > 0)
+    assert (known < batch) == (others > 0)
+
+
+def test_gcnal_on_parts_of_its_graph_still_finds_what_is_not_labelled(client):
+    features, group = islands([60, 30, 30], spread=0.05)
+    asked, labelled = client([120, 0], [10, 0], 6), features[group == 0][:10]
+    chosen = Gcnal(hidden=16, steps=60, batch=40).select(at(asked, features, labelled=labelled))
+    assert (group[chosen] == 0).sum() <= 1
+    small = at(client([20, 10], [6, 3], 7), features[:30], labelled=features[30:39])
+    whole = Gcnal(hidden=8, steps=5, batch=None).select(small)
+    again = at(client([20, 10], [6, 3], 7), features[:30], labelled=features[30:39])
+    assert torch.equal(Gcnal(hidden=8, steps=5, batch=39).select(again), whole)  # a batch of all is all
 
 
 def test_ifals_distance_is_scipys_on_the_entries_as_samples():

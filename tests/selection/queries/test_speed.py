@@ -1,7 +1,8 @@
 """Time and memory of choosing, from features that are given: n rows of 256 features, 10 classes, one thread.
 
-Promised: 10,000 rows and b = 1,000 in 2 s and 500 MB; 100,000 rows and b = 5,000 in 120 s. Not by gcnal, which trains
-for 200 steps: it has a bound of its own. FairFAL with two passes of cnn4conv over 10,000 images: 8 s.
+Promised: 10,000 rows and b = 1,000 in 2 s and 500 MB; 100,000 rows and b = 5,000 in 120 s. gcnal, which trains, keeps
+to it by steps on part of its graph; on all of it, as in its paper, it has a bound of its own. FairFAL with two passes
+of cnn4conv over 10,000 images: 8 s.
 """
 
 import resource
@@ -17,7 +18,8 @@ from fedimb.models.cnn4conv import CNN4Conv
 from fedimb.selection.queries.base import Asked, Seen
 from fedimb.training.forward import forward_batched
 
-RULES = [name for name in registry.names("query") if name != "gcnal"]
+RULES = registry.names("query")
+torch.optim.Adam([torch.zeros(1)])  # the first one of a process imports for a second, whoever asks for it
 CLASSES, WIDTH = 10, 256
 
 
@@ -40,7 +42,9 @@ def question(n, budget):
 def measure(name, n, budget):
     """Print the seconds and further megabytes of one choice."""
     torch.set_num_threads(1)
-    asked, rule = question(n, budget), registry.build("query", name)
+    name, _, whole = name.partition("/")
+    asked = question(n, budget)
+    rule = registry.build("query", name, **({"batch": None} if whole else {}))
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     assert len(rule.select(asked)) == budget
     seconds = time.perf_counter() - start
@@ -59,7 +63,7 @@ def test_a_tenth_of_the_rows_is_chosen_from_at_once(name):
     asked, rule = question(1000, 100), registry.build("query", name)
     start = time.process_time()  # not the clock on the wall: other tests run beside this one
     rule.select(asked)
-    assert time.process_time() - start < 1  # .07 s at most, measured
+    assert time.process_time() - start < (4 if name == "gcnal" else 1)  # .8 s and at most .07 s, measured
 
 
 @pytest.mark.slow
@@ -81,8 +85,8 @@ def test_a_hundred_thousand_rows(name):
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_gcnal_trains():
-    seconds, megabytes = in_a_process_of_its_own("gcnal", 10_000, 1_000)
+def test_gcnal_trains_on_its_whole_graph():
+    seconds, megabytes = in_a_process_of_its_own("gcnal/whole", 10_000, 1_000)
     assert seconds < 90  # 26 s, measured
     assert megabytes < 500
 
