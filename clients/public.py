@@ -1,0 +1,66 @@
+"""The controls with the server's own rows, at a site: train on rows received, or describe each class's features."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+
+from fedimb.clients.base import Client
+from fedimb.contracts.public import GAUSSIANS, GAUSSIANS_OF, ROWS, SHARE
+from fedimb.errors import ConfigError
+from fedimb.generation.ccvr import class_gaussians
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.run.context import ClientContext, Site
+from fedimb.training.spec import TrainSpec
+
+
+@register("client", "public")
+class PublicClient(Client):
+    """Settings as in `fedimb.strategies.public`."""
+
+    forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({GAUSSIANS_OF: ("trained_on",)})
+
+    def __init__(self, steps: Literal["equal", "native"] = "equal", min_count: int = 1) -> None:
+        self.steps, self.min_count = steps, min_count
+
+    def check(self, site: Site) -> None:
+        """Refuse several labels per row."""
+        if site.task != "multiclass":
+            raise ConfigError("strategy=public goes by each row's one class; rows with several labels have none")
+
+    def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
+        """Train on the server's rows too, once they have come."""
+        if "rows" not in context.state:
+            return spec
+        rows = arrays_of(context.state, "rows")
+        spec = spec.change(extra=(torch.from_numpy(rows["x"]), torch.from_numpy(rows["y"])))
+        if self.steps == "equal":
+            return spec
+        local = context.config.local
+        together = len(context.data.rows("trained_on")) + len(rows["y"])
+        return spec.change(steps=local.epochs * -(-together // local.batch_size))
+
+    def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
+        """Keep the rows, or report class Gaussians."""
+        if name == SHARE:
+            context.state["rows"] = array_record(arrays_of(content, ROWS))
+            return RecordDict()
+        assert name == GAUSSIANS_OF, name
+        features = context.forward("trained_on")[0].cpu()
+        labels = context.data.tensors("trained_on")[1].cpu()
+        found = class_gaussians(features, labels, len(context.data.store.class_names), self.min_count)
+        return RecordDict(
+            {
+                GAUSSIANS: array_record(
+                    {
+                        "counts": found.counts.numpy(),
+                        "mean": found.mean.numpy().astype(np.float32),
+                        "covariance": found.covariance.numpy().astype(np.float32),
+                    }
+                )
+            }
+        )

@@ -1,0 +1,221 @@
+"""What the server's own labelled rows (D_0) are worth without generating anything: FedSSG's controls.
+
+A gain of generated samples has to be shown over these, which use the same rows: trained on alone (``only``: no
+federation), as FedAvg's start (``init``: FedSSG's "global pretraining initialisation", arXiv 2604.26324), as one more
+client (``client``), given to every client (``share``: Zhao et al., "Federated Learning with Non-IID Data", 2018), or to
+retrain the head afterwards (``head``). ``ccvr`` retrains the head with no such rows, on virtual features from the
+clients' class Gaussians (Luo et al., NeurIPS 2021; `fedimb.generation.ccvr`).
+
+Ours: that post-hoc corrections are given the counts of what the head was trained on (D_0 for ``only`` and ``head``,
+even counts for ``ccvr``; with ``client`` and ``share`` D_0's are added to the clients'); that the server's update of
+``client`` is plain local training, without the aggregator's local terms, and leaves buffers (BatchNorm) to the clients.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedimb.contracts import platform as names
+from fedimb.contracts.public import GAUSSIANS, GAUSSIANS_OF, ROWS, SHARE
+from fedimb.engine.lanes import WEIGHT
+from fedimb.errors import ConfigError
+from fedimb.generation.ccvr import ClassGaussians, pool, retrain_head, virtual_features
+from fedimb.models.base import buffers_of, parameters_of
+from fedimb.records import Arrays, array_record, arrays_of, to_numpy
+from fedimb.registry import register
+from fedimb.run.aggregator import chain
+from fedimb.run.server import Server
+from fedimb.run.steps import Query, Replace, Reply, ServerWork
+from fedimb.run.view import RunView
+from fedimb.seeds import Stream, torch_generator
+from fedimb.strategies.base import Method, Program
+from fedimb.training.arguments import in_range
+
+Use = Literal["only", "init", "client", "share", "head", "ccvr"]
+_KEPT = "weights/"
+
+
+@register("strategy", "public", reveals_counts=True)
+class Public(Method):
+    """Args:
+    inner: the aggregator or method trained (given by fedimb).
+    use: what is done with the server's rows; see the module.
+    epochs: passes over them before training (``only``, ``init``).
+    local_epochs: passes over them in each round (``client``).
+    weight: what the server's update weighs beside the clients' (``client``); None: its rows.
+    steps: ``equal``: as many local steps as without the rows; ``native``: epochs over both (``share``).
+    head_epochs, head_lr: of the head retrained (``head``, ``ccvr``).
+    per_class: virtual features of each class (``ccvr``).
+    nonnegative: cut virtual features below at 0: for models whose features come out of a ReLU (``ccvr``).
+    min_count: rows a class needs at a client to be reported (``ccvr``).
+
+    Raises:
+        ConfigError: a value out of range, or a use that does not go with what is inside.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        use: Use = "init",
+        epochs: int = 60,
+        local_epochs: int = 5,
+        weight: float | None = None,
+        steps: Literal["equal", "native"] = "equal",
+        head_epochs: int = 20,
+        head_lr: float = 1.0,
+        per_class: int = 200,
+        nonnegative: bool = False,
+        min_count: int = 1,
+    ) -> None:
+        super().__init__(inner)
+        for name, value in (
+            ("epochs", epochs),
+            ("local_epochs", local_epochs),
+            ("head_epochs", head_epochs),
+            ("per_class", per_class),
+            ("min_count", min_count),
+        ):
+            in_range("public", name, value, 1)
+        in_range("public", "head_lr", head_lr, 1e-9)
+        if weight is not None:
+            in_range("public", "weight", weight, 0)
+        if use == "only" and isinstance(inner, Method):
+            raise ConfigError("strategy.public.use=only trains no client, so no other method has a part: leave it out")
+        if use == "client" and getattr(chain(inner)[-1], "reads", None):
+            raise ConfigError(
+                "strategy.public.use=client: this aggregator reads records that only clients send; use fedavg, say"
+            )
+        self.use, self.epochs, self.local_epochs, self.weight = use, epochs, local_epochs, weight
+        self.head_epochs, self.head_lr, self.per_class, self.nonnegative = head_epochs, head_lr, per_class, nonnegative
+        self._server: Server | None = None
+        self._sent: Message | None = None
+
+    def program(self, run: RunView) -> Program:
+        """Before, around or after the inner program, as ``use`` says."""
+        if run.server is None:
+            raise ConfigError("strategy=public needs a server that trains: run it by fedimb, not in a plain ServerApp")
+        self._server = server = run.server
+        if self.use == "ccvr":
+            yield from self._calibrated(run, server)
+            return
+        rows = server.public()
+        counts = np.bincount(rows.y.numpy(), minlength=run.n_classes).astype(np.float64)
+        if self.use in ("only", "init"):
+            made = yield ServerWork("public_pretrain", lambda: self._pretrained(server))
+            run.initial = arrays_of(made, "weights")
+        if self.use == "only":
+            _trained_on(run, counts)
+            yield Replace({name: run.initial[name] for name in parameters_of(server.model())})
+            return
+        if self.use == "share":
+            content = {"x": rows.x.numpy(), "y": rows.y.numpy()}
+            holders = yield Query(SHARE, RecordDict({ROWS: array_record(content)}))
+            if run.counts is not None:
+                _trained_on(run, run.counts + len(holders) * counts)
+        if self.use == "client" and run.counts is not None:
+            _trained_on(run, run.counts + (1.0 if self.weight is None else self.weight / counts.sum()) * counts)
+        if self.use == "head":
+            _refuse_buffers(server)
+        yield from self.inner_program(run)
+        if self.use == "head":
+            made = yield ServerWork("public_head", lambda: self._head_on_rows(run, server))
+            _trained_on(run, counts)
+            yield Replace(arrays_of(made, "weights"))
+
+    def _calibrated(self, run: RunView, server: Server) -> Program:
+        _refuse_buffers(server)
+        yield from self.inner_program(run)
+        replies = yield Query(GAUSSIANS_OF, model="global")
+        made = yield ServerWork("public_ccvr", lambda: self._head_on_gaussians(run, server, replies))
+        _trained_on(run, np.ones(run.n_classes))
+        yield Replace(arrays_of(made, "weights"))
+
+    def _pretrained(self, server: Server) -> RecordDict:
+        rows = server.public()
+        return RecordDict({"weights": array_record(server.train(server.model(), rows.x, rows.y, self.epochs))})
+
+    def _head_on_rows(self, run: RunView, server: Server) -> RecordDict:
+        rows, weights = server.public(), self._trained(server)
+        features = server.outputs(server.model(weights), rows.x)[0].cpu()
+        return self._with_head(run, weights, features, rows.y)
+
+    def _head_on_gaussians(self, run: RunView, server: Server, replies: list[Reply]) -> RecordDict:
+        found = [arrays_of(reply.content, GAUSSIANS) for reply in replies]
+        parts = [ClassGaussians(*(torch.from_numpy(one[k]) for k in ("counts", "mean", "covariance"))) for one in found]
+        generator = torch_generator(run.seed, Stream.METHOD, 2)
+        features, classes = virtual_features(pool(parts), self.per_class, generator, self.nonnegative)
+        return self._with_head(run, self._trained(server), features, classes)
+
+    def _with_head(self, run: RunView, weights: Arrays, features: torch.Tensor, y: torch.Tensor) -> RecordDict:
+        """All weights, those of the head retrained."""
+        weight = torch.from_numpy(weights["head.weight"])
+        bias = torch.from_numpy(weights["head.bias"])
+        generator = torch_generator(run.seed, Stream.METHOD, 3)
+        weight, bias = retrain_head(weight, bias, features, y, generator, epochs=self.head_epochs, lr=self.head_lr)
+        head = {"head.weight": weight.numpy(), "head.bias": bias.numpy()}
+        return RecordDict({"weights": array_record(weights | head)})
+
+    def _trained(self, server: Server) -> Arrays:
+        """The global model's parameters as last aggregated; as they started where no round had a reply."""
+        start = parameters_of(server.model())
+        return {name: np.asarray(self.memory.get(_KEPT + name, value), value.dtype) for name, value in start.items()}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Flower's hook: the server's own update starts from the same weights."""
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        self._sent = messages[0] if messages else None
+        return messages
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Flower's hook: with one more reply, the server's own, where ``use`` is ``client``."""
+        shown = list(replies)
+        if self.use == "client" and shown:
+            shown.append(self._own(server_round, shown[0]))
+        merged, metrics = super().aggregate_train(server_round, shown)
+        if self.use in ("head", "ccvr") and merged is not None:
+            self.memory |= {_KEPT + name: value for name, value in to_numpy(merged).items()}
+        return merged, metrics
+
+    def _own(self, server_round: int, like: Message) -> Message:
+        server, sent = self._server, self._sent
+        assert server is not None, "aggregate_train before program"
+        assert sent is not None, "aggregate_train before configure_train"
+        start = to_numpy(sent.content.array_records[names.ARRAYS])
+        rows = server.public()
+        model = server.model(start)
+        trained = server.train(model, rows.x, rows.y, self.local_epochs, purpose=server_round)
+        # What is measured at clients stays theirs: NaN is left out of the means.
+        metrics: dict[str, float] = dict.fromkeys(like.content.metric_records[names.METRICS], math.nan)
+        metrics[WEIGHT] = float(len(rows.y)) if self.weight is None else self.weight
+        content = RecordDict({names.ARRAYS: array_record({name: trained[name] for name in start})})
+        content[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
+        return Message(content, reply_to=sent)
+
+
+def _trained_on(run: RunView, counts: np.ndarray) -> None:
+    """What post-hoc corrections take as the class counts, where anything asks for them and they are not estimated."""
+    if run.counts is not None and run.estimate is None:
+        run.counts = counts
+
+
+def _refuse_buffers(server: Server) -> None:
+    model = server.model()
+    if buffers := buffers_of(model):
+        raise ConfigError(
+            f"strategy.public: the head is retrained on features at the server, which does not see the model's buffers "
+            f"({next(iter(buffers))}): use a model without BatchNorm (norm=group)"
+        )
+    if missing := [name for name in ("head.weight", "head.bias") if name not in parameters_of(model)]:
+        raise ConfigError(
+            f"strategy.public: the model has no {missing[0]} that is trained; its head cannot be retrained"
+        )
