@@ -53,7 +53,7 @@ class Near:
         points, others = space.to(samples), space.holdout[holdout]
         return Near(
             space,
-            copies.Neighbours.of(points, space.train[train], others),
+            copies.Neighbours.of(points, space.train[train], others, rng),
             space.closeness(points),
             space.closeness(others, holdout),
             copies.dealt(len(train), len(holdout), rng),

@@ -41,13 +41,14 @@ class Neighbours:
     holdout: int
 
     @staticmethod
-    def of(samples: Floats, train: Floats, holdout: Floats) -> "Neighbours":
-        """Sort; of more than 512 records only the nearest are kept."""
-        distance = squared(samples, np.concatenate([train, holdout]))
+    def of(samples: Floats, train: Floats, holdout: Floats, rng: np.random.Generator) -> "Neighbours":
+        """Sort; of more than 512 records only the nearest are kept. Equally near ones come in an order drawn."""
+        shuffled = rng.permutation(len(train) + len(holdout))
+        distance = squared(samples, np.concatenate([train, holdout])[shuffled])
         kept = min(_NEIGHBOURS, distance.shape[1])
         near = np.argpartition(distance, kept - 1, axis=1)[:, :kept]
         by_distance = np.take_along_axis(distance, near, 1).argsort(1, kind="stable")
-        return Neighbours(np.take_along_axis(near, by_distance, 1), len(train), len(holdout))
+        return Neighbours(shuffled[np.take_along_axis(near, by_distance, 1)], len(train), len(holdout))
 
     def planted(self, rows: Ids, other: "Neighbours", from_rows: Ids) -> "Neighbours":
         """With the samples ``rows`` replaced by samples of ``other``."""
