@@ -9,6 +9,7 @@ import base64
 import datetime as dt
 import hashlib
 import ipaddress
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ CA_DAYS = 3650
 SERVER_DAYS = 397
 EXPIRES_SOON_DAYS = 30
 _SKEW = dt.timedelta(days=1)  # a site's clock may be behind
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # RFC 1123
 
 Pair = tuple[bytes, bytes]
 
@@ -119,9 +121,12 @@ def _general_name(host: str) -> x509.DNSName | x509.IPAddress:
     except ValueError:
         pass
     try:
-        return x509.DNSName(host.lower() if host.isascii() else idna.encode(host.lower()).decode("ascii"))
-    except (idna.IDNAError, ValueError) as error:
-        raise ConfigError(f"'{host}' is no host name or IP address: {error}") from None
+        name = host.lower() if host.isascii() else idna.encode(host.lower()).decode("ascii")
+    except idna.IDNAError:
+        name = ""
+    if len(name) > 253 or not all(re.fullmatch(_LABEL, label) for label in name.split(".")):
+        raise ConfigError(f"'{host}' is no host name or IP address, as in fl.example.org")
+    return x509.DNSName(name)
 
 
 def load_certificate(pem: bytes, place: str) -> x509.Certificate:

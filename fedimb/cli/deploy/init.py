@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make it, and print the fingerprint and what to do next."""
+    import shlex
     from pathlib import Path
 
     from fedimb.deploy.founding import found
@@ -31,15 +32,15 @@ def run(args: argparse.Namespace) -> None:
 
     root = Path(args.to or args.name).expanduser().absolute()
     deployment = found(root, args.name, args.host, args.port, args.superlink_port)
-    config = deployment.config
+    config, place = deployment.config, shlex.quote(str(root))
     digest = spoken(fingerprint(deployment.file("ca.crt").read_bytes()))
     print(
         f"{root} is the folder of {config.name}. Keep ca.key in it secret.\n\n"
         f"Fingerprint of ca.crt, to be read out to each site by telephone:\n  {digest}\n\n"
         f"Next, here (README.md has every step):\n"
-        f"  fedimb deploy up --deployment {root}\n"
+        f"  fedimb deploy up --deployment {place}\n"
         f"At each site, with your ca.crt:\n"
         f"  fedimb node init SITE --host {config.host} --port {config.port} --ca ca.crt --fingerprint 'FINGERPRINT'\n"
         f"Then, here, with what the site sends back:\n"
-        f"  fedimb deploy add-site SITE.join.json --deployment {root}"
+        f"  fedimb deploy add-site SITE.join.json --deployment {place}"
     )

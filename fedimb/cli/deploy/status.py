@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         node = at.get(told.get(site, {}).get("node_id", ""), {})
         state = node.get("status", "not registered" if up else "unknown while down")
         since = {"online": node.get("online-at"), "offline": node.get("offline-at")}.get(state)
-        print(f"  {site:<24} {state}{f' since {since}' if since else ''}  {join.contact}".rstrip())
+        when = f" since {since.replace(' ', 'T')}" if since else ""
+        print(f"  {site:<24} {state}{when}  {join.contact}".rstrip())
     if not deployment.sites():
         print("  no site yet: fedimb deploy add-site SITE.join.json")
     troubles = warnings(deployment)

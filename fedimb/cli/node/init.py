@@ -24,19 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make it, and print what to send and what to do next."""
+    import shlex
     from pathlib import Path
 
     from fedimb.deploy.joining import init_node
 
     root = Path(args.to or args.site).expanduser().absolute()
-    ca = Path(args.ca).expanduser()
+    ca, place = Path(args.ca).expanduser(), shlex.quote(str(root))
     join = init_node(root, args.site, (args.host, args.port), ca, args.fingerprint, args.contact)
     print(
         f"{root} is {join.site}'s node. Its key is in it and stays there.\n\n"
         f"Send to the coordinator:  {root / (join.site + '.join.json')}\n"
         f"Read out to them:         {join.key_fingerprint}\n\n"
         f"Next: decide in {root / 'node.yaml'} what may leave and what the node may use; then\n"
-        f"  fedimb node data add PATH --name NAME --tags TAG --home {root}\n"
-        f"  fedimb node check --home {root}\n"
-        f"  fedimb node run --home {root}"
+        f"  fedimb node data add PATH --name NAME --tags TAG --home {place}\n"
+        f"  fedimb node check --home {place}\n"
+        f"  fedimb node run --home {place}"
     )
