@@ -28,7 +28,7 @@ from fedimb.deploy import commitment
 from fedimb.deploy.commitment import Commitment
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.records import Reading, matching, read
-from fedimb.deploy.withdrawn import left_out, withdrawn
+from fedimb.deploy.withdrawn import Entry, left_out, withdrawn
 from fedimb.errors import DataError
 
 _SHOWN = 5
@@ -37,13 +37,7 @@ log = logging.getLogger("fedimb")
 
 @dataclass(frozen=True, eq=False)
 class DataVersion:
-    """A version. ``about`` is version.json; `facts` the part of it that describes the records.
-
-    Args:
-        home: the node.
-        folder: of the version.
-        about: what its version.json holds.
-    """
+    """A version in ``folder`` of a node's ``home``; ``about`` is its version.json."""
 
     home: NodeHome
     folder: Path
@@ -80,8 +74,7 @@ class DataVersion:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """``version``, ``merkle_root``, ``schema``, ``rows``, ``class_counts``, ``patients`` (None where there are no
-        ids), ``patients_per_class``, ``recordable`` (classes the site could record), ``quality``."""
+        """``version``, ``merkle_root``, ``left_out``, ``recordable`` (classes), and what `data_facts` counts."""
         return {"name": self.name, "version": self.version, **self.about["facts"]}
 
     def prove(self, text: str, opened: bool = False) -> dict[str, Any]:
@@ -126,13 +119,17 @@ class DataVersion:
     def checked(self) -> Reading:
         """Read the source again, without those withdrawn. DataError unless every record is the registered one."""
         self._refuse_superseded()
+        return self.matched(withdrawn(self.home, self.name))
+
+    def matched(self, entries: Sequence[Entry]) -> Reading:
+        """Read the source again without those on the list; DataError unless that is what was registered."""
         try:
             reading = read(self.about["source"])
         except DataError as error:
             raise DataError(f"data set '{self.name}' cannot be read any more: {error}") from error
         secret = commitment.site_secret(self.home)
         marks = commitment.marks(secret, reading)
-        kept = ~left_out(reading, marks, withdrawn(self.home, self.name), secret)
+        kept = ~left_out(reading, marks, entries, secret)
         if not kept.all():
             reading = reading.subset(kept)
         now = [(row.place, mark) for row, mark in zip(reading.rows, np.array(marks)[kept].tolist(), strict=True)]

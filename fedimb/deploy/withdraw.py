@@ -1,0 +1,174 @@
+"""Withdrawal: patients or single records leave a data set, and what the node built on them is deleted. Source: ours.
+
+This is not unlearning. What was sent before (weights, counts, samples) is with the coordinator, and models trained with
+the records still hold what they learnt from them; no one can show that they do not. What is done, and can be checked:
+no later version, cache or message of this site is built on the records, and every run that used them is named with the
+site's decision: it stops here, continues without them, or begins anew from round 0.
+
+Order on disk: the list of those withdrawn first (from then on no version that holds them opens), then the new version,
+deletions, decisions. Ended half-way, the same command finishes it.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedimb.annotation.private import write_private
+from fedimb.deploy import commitment
+from fedimb.deploy.datasets import DataVersion, make_version, named
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.pins import Decision, Pin, decided, pins, write_pin
+from fedimb.deploy.records import Reading, matching, read
+from fedimb.deploy.withdrawn import Entry, left_out, withdrawn, write_withdrawn
+from fedimb.errors import ConfigError, DataError
+
+DECISIONS: tuple[Decision, ...] = ("stop", "continue", "retrain")
+BUILT = ("state", "outbox", "worklists", "cache")
+"""Folders of a node that hold what runs built on records: state, samples, labels asked for, caches."""
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What a withdrawal did.
+
+    Attributes:
+        name, old, new: the data set and its versions before and after.
+        at: when, UTC ISO 8601.
+        records: rows left out by it; ``already``: ids given that were withdrawn before.
+        decision: for the runs below.
+        runs: runs that used a version with the records.
+        deleted: what was deleted, relative to the node's folder, with a final / for a folder.
+    """
+
+    name: str
+    old: str
+    new: str
+    at: str
+    records: int
+    already: int
+    decision: Decision
+    runs: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+
+def withdraw(home: NodeHome, name: str, ids: Sequence[str], decision: Decision = "stop") -> Withdrawal:
+    """Leave patients (or, of data without patients' ids, records) out of a data set from now on.
+
+    The node must not be training: stop it first.
+
+    Args:
+        name: the data set.
+        ids: patients' ids as the files give them; of data without, records (`fedimb.deploy.records.matching`).
+        decision: ``stop``: the site takes no further part in the runs that used them; ``continue``: they go on with the
+            new version; ``retrain``: it takes part only in a new run.
+
+    Raises:
+        ConfigError: an id that is not there; nothing is then done.
+        DataError: the files are not what was registered, or no record would be left; nothing is then done.
+    """
+    if decision not in DECISIONS:
+        raise ConfigError(f"'{decision}' is no decision: {', '.join(DECISIONS)}")
+    before = named(home, name)
+    secret = commitment.site_secret(home)
+    entries = withdrawn(home, name)
+    # Entries beyond those the version knows: a withdrawal that ended half-way. It is verified as it was made.
+    before.matched(entries[: before.about["withdrawn"]])
+    reading = read(before.about["source"])
+    fresh, already = _entries(reading, ids, entries, secret)
+    marks = commitment.marks(secret, reading)
+    was, out = (left_out(reading, marks, listed, secret) for listed in (entries, [*entries, *fresh]))
+    if out.all():
+        raise DataError(
+            f"this withdraws every record of '{name}': stop the node, delete {before.folder.parent} instead, "
+            "and tell the coordinator"
+        )
+    write_withdrawn(home, name, [*entries, *fresh])
+    able = before.about["facts"]["recordable"]  # what the site could record, it still can
+    after = make_version(home, name, before.tags, before.about["source"], reading, able, "withdrawal")
+    affected = [one for one in pins(home) if one.name == name and after.version not in (one.version, *one.before)]
+    done = Withdrawal(
+        name=name,
+        old=before.version,
+        new=after.version,
+        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        records=int((out & ~was).sum()),
+        already=already,
+        decision=decision,
+        runs=tuple(one.run for one in affected),
+        deleted=tuple(_listed(home, after, affected)),
+    )
+    folder = home.folder("data", "withdrawals")
+    stamp = done.at.replace(":", "").replace("+0000", "Z")
+    write_private(
+        folder / f"{stamp}-{name}-{done.new[:8]}.json", json.dumps(asdict(done), ensure_ascii=False, indent=1).encode()
+    )
+    purge(home, done.deleted)
+    for one in affected:  # last: once decided, a run is not found again
+        write_pin(home, decided(one, decision, after.version))
+    return done
+
+
+def purge(home: NodeHome, names: Sequence[str]) -> None:
+    """Delete files and folders of the node. Deleted, not overwritten: backups and the disk's blocks are the site's."""
+    for name in names:
+        path = home.file(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _entries(reading: Reading, ids: Sequence[str], known: Sequence[Entry], secret: bytes) -> tuple[list[Entry], int]:
+    """(new entries of the list, how many ids are on it already)."""
+    ids = list(dict.fromkeys(one.strip() for one in ids if one.strip()))
+    if not ids:
+        raise ConfigError("no id is given: one per line")
+    named_patients = {row.patient for row in reading.rows if row.patient is not None}
+    fresh: list[Entry] = []
+    already = 0
+    marks = [] if named_patients else commitment.marks(secret, reading)
+    for one in ids:
+        if named_patients:
+            entry = {"patient": commitment.patient_mark(secret, one)}
+            unknown = one not in named_patients
+        else:
+            at = matching([row.place for row in reading.rows], one)
+            entry, unknown = {"record": marks[at], "place": reading.rows[at].place}, False
+        if entry in known:
+            already += 1
+        elif unknown:
+            raise ConfigError(
+                f"no record is of patient '{one}': check the ids (as the files write them); nothing was done"
+            )
+        else:
+            fresh.append(entry)
+    return fresh, already
+
+
+def _listed(home: NodeHome, after: DataVersion, affected: Sequence[Pin]) -> list[str]:
+    """What is to be deleted: stores of the data set's other versions, and all that bears the id of an affected run."""
+    folders = [path.name for path in after.folder.parent.iterdir() if path.is_dir()]
+    stores = home.file("cache", "stores")
+    found = [
+        path
+        for path in (stores.iterdir() if stores.is_dir() else [])
+        if path.name[:16] in folders and path.name != after.version
+    ]
+    runs = {one.run for one in affected}
+    for place in BUILT:
+        found += _bearing(home.file(place), runs)
+    return [f"{path.relative_to(home.root)}{'/' * path.is_dir()}" for path in sorted(set(found))]
+
+
+def _bearing(folder: Path, runs: set[str]) -> list[Path]:
+    """The topmost files and folders below ``folder`` that are named for one of the runs: ``<run>``, ``<run>.*``."""
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []:
+        if path.name in runs or any(path.name.startswith(f"{run}.") for run in runs):
+            found.append(path)
+        else:
+            found += _bearing(path, runs)
+    return found
