@@ -25,7 +25,7 @@ _MOST_BYTES = 1 << 16  # fedimb's own is under a thousand
 
 
 class ForeignBundle(FedimbError):
-    """A bundle that is not fedimb's own, or of another release. The text goes to the coordinator: no facts of a site."""
+    """A bundle not fedimb's own, or of another release. The text goes to the coordinator: no facts of a site."""
 
 
 @lru_cache(maxsize=1)

@@ -8,10 +8,10 @@ installed `fedimb.app:app` answers. Whatever else was asked for leaves one line 
 with no fact of the site. Source: ours; Flower's way read in ``flwr/supernode/runtime/run_clientapp.py`` 1.41.
 """
 
+import hashlib
 import json
 import logging
 import os
-import secrets
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -19,8 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.bundle_hash import ForeignBundle, bundle_sha, check_bundle
 from fedimb.deploy.home import NodeHome
+from fedimb.deploy.incidents import INCIDENT, keep_incident, masked
 from fedimb.errors import FedimbError
 
 CLIENT_APP = "flwr-clientapp"
@@ -31,8 +33,6 @@ PROGRAMS = (CLIENT_APP, *REFUSED_TASKS)
 
 FOREIGN_CODE = 1310
 """Error code of the reply to a message whose bundle or task this site refuses."""
-CLIENT_ERROR = 1311
-"""Error code where the client failed outside its own message handling; the cause stays in the site's log."""
 
 LAST_MESSAGE = ("flwr", "last-message.json")
 _LOG = logging.getLogger("fedimb.deploy.guard")
@@ -55,8 +55,6 @@ def write_shims(home: NodeHome) -> Path:
 
 def append_audit(home: NodeHome, kind: str, facts: dict[str, Any]) -> None:
     """One line in the site's audit log."""
-    from fedimb.deploy.audit_log import AuditLog
-
     AuditLog(home.file("audit.jsonl")).append(kind, facts)
 
 
@@ -97,15 +95,11 @@ class Guard:
             raise
 
     def _write_refusal(self, bundle: bytes) -> None:
-        import hashlib
-
-        from flwr.supercore.task_identity import TaskIdentity
-
         _LOG.error("refused a bundle before unpacking it: %s", self._refused)
         facts = {
             "task": self.task,
             "reason": self._refused,
-            "run": str(getattr(TaskIdentity, "_run_id", None)),
+            "run": str(_run()),
             "bundle_sha256": hashlib.sha256(bundle).hexdigest(),
             "bundle_bytes": len(bundle),
             "installed": bundle_sha(),
@@ -140,9 +134,9 @@ class Guard:
 
         if self._refused is not None:
             return Error(FOREIGN_CODE, f"{self.home.site} runs no code that arrives: {self._refused}")
-        incident = secrets.token_hex(4)
-        _LOG.error("incident %s: Flower's code %s, %s", incident, code, reason)
-        return Error(CLIENT_ERROR, f"{self.home.site}: the client failed; incident {incident} in its log")
+        cause = sys.exception() or f"Flower's code {code}: {reason}"
+        incident = keep_incident(self.home, "loading the client", str(_run()), cause)
+        return Error(INCIDENT, masked(self.home.site, "loading the client", incident))
 
     def _note(self, message: Any, outcome: str) -> None:
         facts = {
@@ -160,6 +154,13 @@ class Guard:
             temporary.replace(path)
         except OSError:
             _LOG.exception("%s could not be written", path)  # only `node status` knows less; the round goes on
+
+
+def _run() -> int | None:
+    from flwr.supercore.task_identity import TaskIdentity
+
+    found: int | None = TaskIdentity._run_id
+    return found
 
 
 def _round_of(message: Any) -> int | None:

@@ -5,7 +5,6 @@ holds Flower's own programs, no telemetry, no update check, no installation of d
 neutral working directory, and no proxy for loopback, on which Flower's parts talk to each other at the node.
 """
 
-import contextlib
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from fedimb.deploy.guard import PROGRAMS, write_shims
 from fedimb.deploy.home import NODE_HOME, NodeConfig, NodeHome
 from fedimb.deploy.limits import apply, thread_variables
 from fedimb.deploy.pki import check_ca
+from fedimb.deploy.status import read_json
 from fedimb.engine.processes import start_time
 from fedimb.errors import ConfigError
 
@@ -139,11 +139,7 @@ def _free_port() -> int:
 
 def recorded(home: NodeHome) -> dict[str, str]:
     """``{pid: start time}`` of the SuperNode that was last started from this folder; empty when none was."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(home.file(*RECORD).read_text())
-        if isinstance(found, dict):
-            return {str(pid): str(start) for pid, start in found.items()}
-    return {}
+    return {pid: str(start) for pid, start in (read_json(home.file(*RECORD)) or {}).items()}
 
 
 def _record_self(home: NodeHome) -> None:

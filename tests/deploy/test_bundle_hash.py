@@ -1,4 +1,4 @@
-"""The one bundle a node accepts: what `flwr build` makes of the installed one, and nothing that merely looks like it."""
+"""The one bundle a node accepts: what `flwr build` makes of the installed one, and nothing like it."""
 
 import io
 import tomllib
@@ -91,11 +91,11 @@ def test_code_in_a_bundle_is_refused_and_named() -> None:
 
 def test_two_entries_of_one_name_are_refused() -> None:
     """A reader may take the first, an unpacker the last."""
-    with pytest.warns(UserWarning, match="Duplicate"):
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            for content in (b"[project]", own_project()):
-                archive.writestr(PROJECT, content)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(PROJECT, b"[project]")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr(PROJECT, own_project())
     with pytest.raises(ForeignBundle, match="two files"):
         check_bundle(buffer.getvalue())
 
