@@ -1,0 +1,96 @@
+"""What a client forgets of the classes it lacks, given back from the received model on rows nobody has labelled.
+
+KAFAL: Cao et al., "Knowledge-Aware Federated Active Learning with Non-IID Data", ICCV 2023; its training half (KCFU):
+beside balanced softmax over the client's own label counts, distillation from the received model on unlabelled rows
+mixed in pairs (mixup, Beta(2, 2)), each class weighing in inverse proportion to its labels at the client.
+
+Ours, where the notes leave it open: one draw of the mixture per batch, as many mixed rows as the batch has; weights
+scaled to a mean of 1; a class without labels counts as ``floor``. The teacher is a copy of the weights the client
+received, so nothing further is sent.
+"""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from fedimb.training.terms.base import LocalTerm
+
+
+def mixture(generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
+    """A draw from Beta(2, 2), a scalar tensor float32: the middle one of three uniform draws."""
+    return torch.rand(3, generator=generator, device=device).median()
+
+
+def class_weights(counts: Tensor, floor: float = 1.0) -> Tensor:
+    """Inverse of the counts [C], none below ``floor``, with a mean of 1: [C] float32."""
+    inverse = 1 / counts.double().clamp_min(floor)
+    return (inverse / inverse.mean()).float()
+
+
+class Compensation(LocalTerm):
+    """Adds weight T^2 mean_i sum_c w_c p_ic (log p_ic - log q_ic) over mixed rows i, p the received model's softmax at
+    temperature T (in evaluation mode), q that of the model trained.
+
+    It is built by a method's client half, which has the unlabelled rows, and not by its name in a configuration.
+
+    Args:
+        rows: unlabelled rows [m, *shape] float32; with none the term is 0.
+        counts: labels of each class at the client, [C].
+        generator: of the draws, on the device of the rows.
+        weight: lambda, >= 0 and finite.
+        temperature: T, > 0 and finite.
+        floor: count of a class without labels, > 0.
+
+    Raises:
+        ValueError: any other weight, temperature or floor.
+    """
+
+    def __init__(
+        self,
+        rows: Tensor,
+        counts: Tensor,
+        generator: torch.Generator,
+        weight: float = 1.0,
+        temperature: float = 1.0,
+        floor: float = 1.0,
+    ) -> None:
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"compensation weight must be >= 0 and finite; got {weight}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"compensation temperature must be > 0 and finite; got {temperature}")
+        if not floor > 0:
+            raise ValueError(f"compensation floor must be > 0; got {floor}")
+        self.rows, self.weight, self.temperature = rows, weight, temperature
+        self.class_weights = class_weights(counts, floor).to(rows.device)
+        self._generator = generator
+        self._teacher: nn.Module | None = None
+        self._mixed = self._target = torch.zeros(0)
+
+    def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
+        """Copy the received model."""
+        if self.weight and len(self.rows):
+            self._teacher = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def on_batch(self, inputs: Tensor) -> None:
+        """Mix as many unlabelled rows as the batch has, and ask the received model what they are."""
+        if self._teacher is None:
+            return
+        drawn = torch.randint(
+            len(self.rows), (2, len(inputs)), generator=self._generator, device=self._generator.device
+        )
+        one, two = self.rows[drawn[0]], self.rows[drawn[1]]
+        share = mixture(self._generator, self._generator.device)
+        self._mixed = share * one + (1 - share) * two
+        self._target = log_softmax(self._teacher(self._mixed) / self.temperature, dim=1)
+
+    def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:
+        """The weighted divergence, or None where there is nothing to distil."""
+        if self._teacher is None:
+            return None
+        ours = log_softmax(model(self._mixed) / self.temperature, dim=1)
+        divergence = (self.class_weights * self._target.exp() * (self._target - ours)).sum(1).mean()
+        return self.weight * self.temperature**2 * divergence

@@ -1,0 +1,39 @@
+"""Distillation from a given teacher: a new model that learns from labels and from what another one says of the rows.
+
+Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015; used for IFAL's local model (IJCAI 2025).
+"""
+
+from torch import Tensor, nn
+
+from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.terms.distil import Distil
+
+
+class Taught(Distil):
+    """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)) with the logits t of ``teacher``, in evaluation mode.
+
+    Args:
+        teacher: as good as frozen: it is asked without gradients, and left in evaluation mode.
+        weight, temperature: see `Distil`.
+    """
+
+    def __init__(self, teacher: nn.Module, weight: float, temperature: float) -> None:
+        super().__init__(weight, temperature)
+        self._given = teacher
+
+    def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
+        """The teacher is the one given, not the model as it is now."""
+        self._teacher = self._given.eval() if self.weight else None
+
+
+class PartOfCrossEntropy(RowLoss):
+    """``share`` of the cross-entropy, for objectives of several parts. Args: share: in (0, 1]."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share, self._whole = share, CrossEntropy()
+
+    def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """See `RowLoss`."""
+        return self.share * self._whole.rows(logits, labels)
