@@ -1,4 +1,4 @@
-"""Batches for the export gate's tests: honest and leaking generators of Gaussian records, and a SMOTE of twelve lines."""
+"""Batches for the export gate's tests: honest and leaking generators of Gaussian records, and a SMOTE of ten lines."""
 
 import numpy as np
 

@@ -98,7 +98,7 @@ def test_rows_that_everybody_has_are_no_copies():
     assert found.figures["copies"] == 80
     assert found.figures["copies_holdout"] == 80
     assert found.state == "undecidable"  # nothing could be told of such a table
-    assert "SMOTE could not be told" in found.reasons[0]
+    assert "planted copies noticed 0%" in found.reasons[0]
 
 
 def test_samples_that_are_not_finite_are_refused_and_so_are_small_forced_or_lonely_classes():
@@ -190,7 +190,7 @@ def test_copies_that_only_features_show():
 
 def test_a_memorised_tail_does_not_hide_behind_the_head():
     rng = np.random.default_rng(15)
-    head, tail, made = gaussian(rng, 400, 30, 600)
+    head, tail, made = gaussian(rng, 150, 30, 200)
     held_head, held_tail = gaussian(rng, 100, 100)
     real = together(batch(head), batch(tail + 6, 1))
     samples = together(batch(made), batch(copying(rng, tail, 60) + 6, 1))
@@ -235,8 +235,8 @@ def refusals(runs, spoil=None, **sizes):
 
 
 def test_error_rates_by_a_small_simulation():
-    assert refusals(12)[0] <= 0.25  # binomial: above that with a chance of .002 at .05
-    assert refusals(12, spoil=True)[0] >= 0.9
+    assert refusals(5)[0] <= 0.4  # binomial: above that with a chance of .001 at .05
+    assert refusals(5, spoil=True)[0] >= 0.8
 
 
 @pytest.mark.slow
