@@ -114,6 +114,12 @@ class Generator(nn.Module):
         for name, value in zip(("centre", "spread", "low", "high"), given, strict=True):
             getattr(self, name).copy_(value)
 
+    def set_common_scale(self) -> None:
+        """The scale all clients of a federation agree on without a word: images 0..1, standardised columns +-8."""
+        low, high = (-8.0, 8.0) if len(self.shape) == 1 else (0.0, 1.0)
+        one = torch.ones_like(self.centre)
+        self.set_scale((low + high) / 2 * one, (one if low else one / 2), low * one, high * one)
+
     def mark_seen(self, examples: Examples) -> None:
         """Remember which classes and domains were trained on."""
         self.class_seen[examples.y.to(self.device)] = 1.0

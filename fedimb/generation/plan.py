@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fedimb.data.quotas import largest_remainder
 from fedimb.errors import ConfigError, DataError
@@ -201,3 +203,23 @@ def _capped(counts: Counts, wanted: Counts, plan: Plan) -> NDArray[np.bool_]:
     """[K] whether a client received as many as rho_syn allows."""
     rows, made = counts.sum(axis=(1, 2)), wanted.sum(axis=(1, 2))
     return (made > 0) & (made >= np.floor(plan.rho_syn * rows + 1e-9))
+
+
+def cells(sizes: Counts) -> tuple[Tensor, Tensor]:
+    """Class and device (int64 [n] each) of every sample of ``sizes`` [C, D], class by class."""
+    label, device = np.nonzero(sizes)
+    times = sizes[label, device]
+    return torch.from_numpy(np.repeat(label, times)), torch.from_numpy(np.repeat(device, times))
+
+
+def divided(sizes: Counts, counts: Counts) -> Counts:
+    """What each client is to make of a pool [C, D]: [K, C, D], in proportion to its rows of the class.
+
+    Samples of a device are asked of clients that have the class on that device; where nobody has, of nobody.
+    """
+    shares = np.zeros_like(counts)
+    for label, device in np.argwhere(sizes > 0):
+        held = counts[:, label, device]
+        if held.any():
+            shares[:, label, device] = largest_remainder(held / held.sum(), int(sizes[label, device]))
+    return shares

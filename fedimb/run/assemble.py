@@ -123,6 +123,8 @@ def build_loop(
         weigh=lambda counts: weigh(counts.astype(np.float64), config),
         artifact=folder.artifact,
         server=Server(config, federation),
+        working=progress.work,
+        prior_view=config.prior.view,
     )
     evaluator = Evaluator(config, federation)
 

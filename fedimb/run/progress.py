@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -51,6 +52,20 @@ class ProgressBar:
         """Rounds done: before a resume, or elsewhere."""
         self._advance(rounds, "")
 
+    def work(self, what: str, total: int) -> Callable[[int], None]:
+        """Work of the server beside rounds: returns what to call with the number of its steps just done."""
+        done = 0
+
+        def step(n: int) -> None:
+            nonlocal done
+            done += n
+            if self._bar is not None:
+                self._bar.update(self._task, scores=f"{what} {done}/{total}" if done < total else "")
+            else:
+                self._line(f"{what} {done}/{total}")
+
+        return step
+
     def round(self, loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
         """A round ended."""
         first = next(iter(metrics.values()), {})
@@ -64,10 +79,13 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update(self._task, advance=rounds, **({"scores": scores} if scores else {}))
             return
+        self._line(f"{self._done}/{self._total} {self._unit}  {scores}")
+
+    def _line(self, text: str) -> None:
         now = time.monotonic()
         if self._enabled and (now - self._last_line >= _LINE_EVERY_S):
             self._last_line = now
-            print(f"{self._title}: {self._done}/{self._total} {self._unit}  {scores}", file=sys.stderr, flush=True)
+            print(f"{self._title}: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Remove the bar."""

@@ -32,6 +32,8 @@ class RunView:
         recounts: whether a method that changes what is trained on sets ``counts`` to what it counts.
         weigh: client counts [K, C] -> ``counts`` [C] as the prior is configured, for a method that counts anew.
         server: what the server can do itself (its own rows, training); None in a plain ServerApp.
+        working: shows the progress of long work at the server: (what, steps) -> called with the steps just done.
+        prior_view: ``train``: the prior counts what is trained on; ``real``: measured rows alone.
         initial: weights the global model starts from instead of drawn ones; a method sets it before any round.
         artifact: keeps a file of the method's (name, content) with the run; written again on resume, with the same
             content. ``panels/<name>.svg`` beside ``panels/<name>.json`` {"title", "caption"} goes into the report.
@@ -51,6 +53,8 @@ class RunView:
     recounts: bool = False
     weigh: Callable[[np.ndarray], np.ndarray] = lambda counts: counts.sum(axis=0)
     server: "Server | None" = None
+    working: Callable[[str, int], Callable[[int], None]] = lambda what, total: lambda done: None
+    prior_view: str = "train"
     initial: dict[str, np.ndarray] = field(default_factory=dict)
     artifact: Callable[[str, bytes], None] = lambda name, content: None
 

@@ -1,0 +1,239 @@
+"""FedSSG at a site: say what is there, make or judge samples where asked, and train on real and synthetic rows."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import MetricRecord, RecordDict
+from torch import Tensor
+
+from fedimb.annotation.oracles import SITE_DIR
+from fedimb.clients.base import Client
+from fedimb.config.load import config_sha
+from fedimb.contracts.fedssg import (
+    ABOUT,
+    COVERAGE_COUNTS,
+    FIGURES,
+    GENERATOR,
+    SAMPLES,
+    TAKE,
+    TAKEN,
+    TAUGHT,
+    VERDICTS,
+    WANTED,
+)
+from fedimb.data.store import Store
+from fedimb.errors import ConfigError
+from fedimb.generation.base import Examples, Generator
+from fedimb.generation.checks import REFUSE, small_classes
+from fedimb.generation.coverage import coverage, noised
+from fedimb.generation.export import Exported, Mode, Parted, as_examples, exported, forced, parted
+from fedimb.generation.local import local_rows
+from fedimb.generation.plan import cells
+from fedimb.generation.settings import settings
+from fedimb.generation.training import Training, train_generator
+from fedimb.generation.transport import from_record, to_record
+from fedimb.generation.workshop import Recipe, Workshop
+from fedimb.privacy.audit.base import Audit, GateSettings
+from fedimb.privacy.outbox.box import Outbox
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.run.context import ClientContext, Site
+from fedimb.seeds import Stream, seed_int
+from fedimb.training.samplers.mixed import Mixed
+from fedimb.training.spec import TrainSpec
+
+Made = Literal["generator", "oversample", "smote", "composite"]
+
+
+@register("client", "fedssg")
+class FedSSGClient(Client):
+    """Settings as in `fedimb.strategies.fedssg`, and of what leaves here:
+
+    gate: ``enforce``, ``report`` or ``off``: what the export gate's verdict does.
+    audit: as `fedimb.privacy.audit.base.GateSettings`.
+    holdout: share of the rows that no generator learns from, for the gate to compare with, (0, 1).
+    release: ``auto``, or ``manual``: what passed waits in the site's outbox until a person releases it.
+    folder: the clients' site folders lie here in a simulation; a real site has FEDIMB_SITE_DIR.
+    """
+
+    def __init__(
+        self,
+        made: Made = "generator",
+        generator: dict[str, Any] | None = None,
+        training: dict[str, Any] | None = None,
+        visits: float = 0.5,
+        epsilon: float | None = None,
+        force: bool = False,
+        gate: Mode = "enforce",
+        audit: dict[str, Any] | None = None,
+        holdout: float = 0.5,
+        release: Literal["auto", "manual"] = "auto",
+        folder: str = "sites",
+    ) -> None:
+        self.made, self.generator, self.visits, self.epsilon = made, dict(generator or {}), visits, epsilon
+        self.training, self.force, self.gate = settings("training", Training, training), force, gate
+        self.audit = settings("audit", GateSettings, audit)
+        if not 0 < holdout < 1:
+            raise ConfigError(f"strategy.fedssg.holdout={holdout}: give a number between 0 and 1")
+        self.holdout, self.release, self.folder = holdout, release, folder
+
+    def check(self, site: Site) -> None:
+        """Refuse several labels per row; a generator that does not suit the rows.
+
+        Raises:
+            ConfigError: why, and what to set instead.
+        """
+        if site.task != "multiclass":
+            raise ConfigError("strategy=fedssg makes rows of one class each; these rows have several labels")
+        if self.made == "generator":
+            self._recipe(site.store.input_shape, site.class_names, _devices(site.store), 0).build()
+
+    def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
+        """As many steps as without synthetic rows, over both."""
+        if "synthetic" not in context.state:
+            return spec
+        extra = from_record(context.state.array_records["synthetic"])
+        n_real = len(context.data.rows(spec.view))
+        return spec.change(extra=(extra.x, extra.y), sampler=Mixed(spec.sampler, n_real, self.visits))
+
+    def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
+        """One of the contract's five."""
+        x, y = (part.cpu() for part in context.data.tensors("train"))
+        d = _devices_of(context)
+        match name:
+            case "fedssg_coverage":
+                return self._coverage(y, d, context)
+            case "fedssg_teach":
+                return self._teach(content, self._parted(x, y, d, context), context)
+            case "fedssg_make":
+                return self._make(content, self._parted(x, y, d, context), context)
+            case "fedssg_veto":
+                return self._veto(content, self._parted(x, y, d, context), context)
+            case _:
+                assert name == TAKE, name
+                return self._take(content, x, y, context)
+
+    def _coverage(self, y: Tensor, d: Tensor, context: ClientContext) -> RecordDict:
+        store = context.data.store
+        counts = coverage(y.numpy(), d.numpy(), store.n_classes, _devices(store))
+        if self.epsilon is not None:
+            counts = noised(counts, self.epsilon, context.rng(Stream.PRIOR_NOISE))
+        return RecordDict({COVERAGE_COUNTS: array_record({"counts": counts.astype(np.int32)})})
+
+    def _parted(self, x: Tensor, y: Tensor, d: Tensor, context: ClientContext) -> Parted:
+        """The same parts for every message of a run."""
+        patients = context.data.store.patients
+        units = None if patients is None else np.asarray(patients)[context.data.rows("train")]
+        return parted(x, y, d, units, self.holdout, seed_int(context.config.seed, Stream.METHOD, 4, context.client))
+
+    def _recipe(self, shape: tuple[int, ...], names: tuple[str, ...], devices: int, seed: int) -> Recipe:
+        return Recipe(self.generator, self.training, len(names), devices, shape, tuple(names), seed)
+
+    def _own_recipe(self, context: ClientContext) -> Recipe:
+        store, seed = context.data.store, seed_int(context.config.seed, Stream.METHOD, 5, context.client)
+        return self._recipe(store.input_shape, store.class_names, _devices(store), seed)
+
+    def _teach(self, content: RecordDict, rows: Parted, context: ClientContext) -> RecordDict:
+        made, store = self._received(content, context), context.data.store
+        about, examples = content.config_records[ABOUT], as_examples(rows.learned)
+        if len(examples.y):
+            training = replace(self.training, steps=int(about["steps"]), warmup=0)  # type: ignore[arg-type]
+            seed = seed_int(context.config.seed, Stream.METHOD, 6 + int(about["round"]), context.client)  # type: ignore[arg-type]
+            train_generator(made, examples, training, seed)
+        classes = np.bincount(rows.learned.y, minlength=store.n_classes)
+        domains = np.bincount(examples.d.numpy(), minlength=_devices(store))
+        return RecordDict(
+            {
+                GENERATOR: array_record({name: value.numpy() for name, value in made.state_dict().items()}),
+                TAUGHT: array_record({"classes": classes.astype(np.int64), "domains": domains.astype(np.int64)}),
+            }
+        )
+
+    def _received(self, content: RecordDict, context: ClientContext) -> Generator:
+        made = self._own_recipe(context).build()
+        state = arrays_of(content, GENERATOR)
+        made.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+        return made
+
+    def _make(self, content: RecordDict, rows: Parted, context: ClientContext) -> RecordDict:
+        wanted = arrays_of(content, WANTED)["wanted"].copy()
+        held = np.bincount(rows.learned.y, minlength=len(wanted))
+        small = small_classes(held, REFUSE)
+        wanted[[c for c in range(len(wanted)) if held[c] == 0 or (c in small and not self.force)]] = 0
+        y, d = cells(wanted)
+        examples, generator = as_examples(rows.learned), None
+        samples = Examples(examples.x[:0], y, d)
+        if len(y):
+            workshop = Workshop(self._own_recipe(context), examples)
+            generator = workshop.generator
+            samples = Examples(workshop.samples(y, d, seed_int(context.config.seed, Stream.METHOD, 2)), y, d)
+        outcome, found = self._exported(samples, rows, generator, small, context)
+        reply = _verdicts(outcome, found, context)
+        if len(outcome.samples.y) and not outcome.waiting:
+            reply[SAMPLES] = to_record(outcome.samples)
+        return reply
+
+    def _veto(self, content: RecordDict, rows: Parted, context: ClientContext) -> RecordDict:
+        samples = from_record(content.array_records[SAMPLES])
+        held = np.bincount(rows.learned.y, minlength=context.data.store.n_classes)
+        own = torch.from_numpy(held > 0)[samples.y]
+        samples = Examples(samples.x[own], samples.y[own], samples.d[own])
+        small = small_classes(held, REFUSE) if self.force else []
+        return _verdicts(*self._exported(samples, rows, self._received(content, context), small, context), context)
+
+    def _exported(
+        self, samples: Examples, rows: Parted, generator: Generator | None, small: list[int], context: ClientContext
+    ) -> tuple[Exported, Audit | None]:
+        run, names = f"s{context.config.seed}-{config_sha(context.config)[:8]}", context.data.store.class_names
+        own = os.environ.get(SITE_DIR)
+        outbox = (Path(own) if own else Path(self.folder) / f"client-{context.client:03d}") / "outbox"
+        outcome, found = exported(
+            samples,
+            rows,
+            generator,
+            forced(self.audit, small if self.force else []),
+            self.gate,
+            outbox if self.release == "manual" else None,
+            {"class_names": list(names), "run": run},
+            len(names),
+            seed_int(context.config.seed, Stream.METHOD, 7, context.client),
+        )
+        if outcome.batch is not None and not outcome.waiting and len(outcome.samples.y):
+            Outbox(outbox).used_by(outcome.batch, run)
+        return outcome, found
+
+    def _take(self, content: RecordDict, x: Tensor, y: Tensor, context: ClientContext) -> RecordDict:
+        if SAMPLES in content:
+            extra = from_record(content.array_records[SAMPLES])
+        else:
+            wanted = torch.from_numpy(arrays_of(content, WANTED)["wanted"])
+            made_x, made_y = local_rows(self.made, x, y, wanted, context.generator())
+            extra = Examples(made_x, made_y, torch.zeros_like(made_y))
+        if len(extra.y):
+            arrays = {"x": extra.x.numpy(), "y": extra.y.numpy(), "d": extra.d.numpy()}
+            context.state["synthetic"] = to_record(extra) if SAMPLES in content else array_record(arrays)
+        taken = np.bincount(extra.y.numpy(), minlength=context.data.store.n_classes).astype(np.int32)
+        return RecordDict({TAKEN: array_record({"taken": taken})})
+
+
+def _devices(store: Store) -> int:
+    return max(1, len(store.site_names or ()))
+
+
+def _devices_of(context: ClientContext) -> Tensor:
+    sites, rows = context.data.store.sites, context.data.rows("train")
+    if sites is None or _devices(context.data.store) == 1:
+        return torch.zeros(len(rows), dtype=torch.int64)
+    return torch.from_numpy(np.asarray(sites[rows], dtype=np.int64))
+
+
+def _verdicts(outcome: Exported, found: Audit | None, context: ClientContext) -> RecordDict:
+    """What the gate said: a mark per class, and its figures."""
+    marks = {"verdicts": outcome.verdicts, "waiting": np.array([outcome.waiting], np.int32)}
+    figures = found.metrics(context.data.store.class_names) if found is not None else {}
+    defined = {name: float(value) for name, value in figures.items() if np.isfinite(value)}
+    return RecordDict({VERDICTS: array_record(marks), FIGURES: MetricRecord(defined)})  # type: ignore[arg-type]

@@ -1,0 +1,144 @@
+"""What happens to samples at a site before they leave: the export gate, and where a person decides, the outbox.
+
+Each class's rows are parted by patient: the generator learns from one part, the other is what the gate compares with
+(`fedimb.privacy.audit`). Source: ours.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedimb.data.split import split_fraction
+from fedimb.generation.base import Examples, Generator
+from fedimb.generation.transport import cut
+from fedimb.privacy.audit.base import Audit, Batch, GateSettings
+from fedimb.privacy.audit.gate import audit
+from fedimb.privacy.outbox.box import RELEASED, WAITING, Outbox
+
+Mode = Literal["enforce", "report", "off"]
+LEVELS = (0.2, 0.4, 0.6)
+"""Noise levels at which the membership attack asks the generator; between, it neither copies nor guesses."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parted:
+    """A site's rows in two parts: what the generator learns from, and what the gate compares with."""
+
+    learned: Batch
+    kept: Batch
+
+
+def parted(x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, share: float, seed: int) -> Parted:
+    """Keep back about ``share`` of each class, whole patients, never a class's last row."""
+    labels, rows = y.numpy(), np.arange(len(y))
+    learned, kept = split_fraction(rows, labels, share, np.random.default_rng(seed), units)
+
+    def batch(part: NDArray[np.int64]) -> Batch:
+        own = None if units is None else np.asarray(units)[part]
+        return Batch(x[torch.from_numpy(part)].numpy(), labels[part], d.numpy()[part], own)
+
+    return Parted(batch(learned), batch(kept))
+
+
+def as_examples(batch: Batch) -> Examples:
+    """A batch as tensors."""
+    d = np.zeros_like(batch.y) if batch.d is None else batch.d
+    return Examples(torch.from_numpy(batch.x), torch.from_numpy(batch.y), torch.from_numpy(d))
+
+
+def as_batch(samples: Examples) -> Batch:
+    """Samples as the gate reads them."""
+    return Batch(samples.x.numpy(), samples.y.numpy(), samples.d.numpy())
+
+
+class Asking:
+    """A membership attack by the generator's own losses: a record it was trained on is denoised better.
+
+    Mean over fixed noise levels of the loss, with noise from one seed, so that records are asked alike.
+    """
+
+    def __init__(self, generator: Generator, seed: int) -> None:
+        self.generator, self.seed = generator, seed
+
+    def __call__(self, x: NDArray[Any], y: NDArray[np.int64], d: NDArray[np.int64]) -> NDArray[Any]:
+        """[n] negative losses."""
+        rows = [torch.from_numpy(np.ascontiguousarray(part)) for part in (x, y, d)]
+        total = torch.zeros(len(x))
+        with torch.no_grad():
+            for level in LEVELS:
+                noise = torch.Generator().manual_seed(self.seed)
+                total += self.generator.losses_at(rows[0], rows[1], rows[2], level, noise).cpu()
+        return -total.numpy() / len(LEVELS)
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """What may leave.
+
+    Attributes:
+        samples: of the classes that may leave now.
+        verdicts: [C] int32: 1 may leave, 0 may not, -1 there were no samples.
+        waiting: whether a person must still decide about some class.
+        batch: its id in the outbox; None where it did not pass through one.
+    """
+
+    samples: Examples
+    verdicts: NDArray[np.int32]
+    waiting: bool
+    batch: str | None = None
+
+
+def exported(
+    samples: Examples,
+    rows: Parted,
+    generator: Generator | None,
+    gate: GateSettings,
+    mode: Mode,
+    outbox: Path | None,
+    about: dict[str, Any],
+    n_classes: int,
+    seed: int,
+) -> tuple[Exported, Audit | None]:
+    """Judge samples, and cut them to what may leave now.
+
+    Args:
+        samples: what a generator made.
+        rows: the site's own.
+        generator: to attack; None where there is none to ask.
+        gate: when a class may leave.
+        mode: ``enforce``; ``report``: judge, and let everything leave; ``off``: everything leaves unjudged.
+        outbox: where a person releases what passed; None: what passed leaves.
+        about: put beside the batch in the outbox.
+        n_classes: C.
+        seed: of bootstrap and attack.
+    """
+    verdicts = np.full(n_classes, -1, np.int32)
+    present = np.unique(samples.y.numpy())
+    verdicts[present] = 1
+    if mode == "off" or not len(present):
+        return Exported(samples, verdicts, False), None
+    attack = Asking(generator, seed) if generator is not None and generator.trainable else None
+    found = audit(as_batch(samples), rows.learned, rows.kept, gate, np.random.default_rng(seed), attack)
+    if mode == "report":
+        return Exported(samples, verdicts, False), found
+    verdicts[present] = np.isin(present, found.passed).astype(np.int32)
+    passed = cut(samples, torch.from_numpy(np.isin(samples.y.numpy(), found.passed)))
+    if outbox is None or not len(passed.y):
+        return Exported(passed, verdicts, False), found
+    box = Outbox(outbox)
+    batch = box.put(as_batch(samples), found, about, rows.learned)
+    states = box.state(batch)
+    for label, state in states.items():
+        verdicts[label] = int(state == RELEASED)
+    released = as_examples(box.released(batch))
+    return Exported(released, verdicts, WAITING in states.values(), batch), found
+
+
+def forced(gate: GateSettings, classes: list[int]) -> GateSettings:
+    """The gate, with classes that were trained on below the floor: they never leave."""
+    return replace(gate, forced=tuple(sorted({*gate.forced, *classes})))

@@ -1,0 +1,37 @@
+"""Samples held against what the server knows: its pretrained classifier, and its own real rows.
+
+Which samples count is FedSSG's reconstructed gate (`fedimb.generation.quality`); nothing of any client is looked at.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fedimb.generation.base import Examples
+from fedimb.generation.quality import gate
+from fedimb.generation.transport import cut
+from fedimb.records import Arrays
+from fedimb.run.server import Server
+
+
+@dataclass(frozen=True, eq=False)
+class Screened:
+    """What passed, and what was dropped and why, for JSON."""
+
+    kept: Examples
+    report: dict[str, Any]
+
+
+def screened(server: Server, weights: Arrays, samples: Examples, rare: tuple[int, ...]) -> Screened:
+    """Drop samples that the server's classifier doubts, or that lie next to one of its rows in feature space.
+
+    Args:
+        server: its rows and the model.
+        weights: of the classifier pretrained on these rows.
+        samples: the pool.
+        rare: classes for which the best 70 % pass besides.
+    """
+    model, rows = server.model(weights), server.public()
+    made_features, made_logits = server.outputs(model, samples.x)
+    real_features, _ = server.outputs(model, rows.x)
+    passed = gate(made_logits.softmax(1), made_features, samples.y, real_features, rows.y, rare)
+    return Screened(cut(samples, passed.keep), passed.report())

@@ -1,0 +1,24 @@
+"""A mapping of YAML as one of the small settings classes of this package, with what is wrong named by its key."""
+
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from fedimb.errors import ConfigError, nearest
+
+Settings = TypeVar("Settings")
+
+
+def settings(name: str, kind: type[Settings], given: dict[str, Any] | None) -> Settings:
+    """``kind(**given)``.
+
+    Raises:
+        ConfigError: an unknown key, or a value that ``kind`` refuses.
+    """
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for key in given or {}:
+        if key not in known:
+            raise ConfigError(f"no setting '{name}.{key}'.{nearest(key, known)}")
+    try:
+        return kind(**(given or {}))
+    except TypeError as error:
+        raise ConfigError(f"{name}: {error}; give numbers") from error

@@ -1,0 +1,187 @@
+"""FedSSG: synthetic samples of rare classes and missing devices, made once and shared across clients.
+
+"FedSSG: Federated Learning with Synthetic Sample Generation under class and domain imbalance" (arXiv 2604.26324, ICPR
+2026). Known of it: synthetic samples from a class-conditional diffusion model are distributed across clients so that
+under-represented pathologies and imaging devices are covered; a global pretraining initialisation; little work at the
+clients. **Everything else here is a reconstruction**: who trains the generator on what, the plan, the gates, all
+numbers; so nothing a run shows confirms or refutes the paper.
+
+    1. w_0       the classifier pretrained on the server's own rows D_0 (``data.public``), where it has some
+    2. coverage  clients report rows n_kyd per class y and device d, with Laplace noise if asked
+    3. plan      samples m_kyd per client (`fedimb.generation.plan`)
+    4. samples   by ``source``: a generator trained at the server on D_0; one averaged over clients
+                 (`fedimb.generation.averaging`); or one at each client, of which only audited samples leave
+    5. gates     samples the pretrained classifier doubts or that lie next to a real row are dropped; what was learned
+                 from clients' rows passes an export gate there (`fedimb.privacy.audit`), which may refuse classes
+    6. training  on real rows and, of the synthetic ones, a share ``visits`` per epoch; as many steps as without
+
+``made`` other than ``generator`` are controls: as many rows as planned, made by each client from its own and never
+shared. Ours: the sources' protocol, gates at clients, caching, that the prior counts real + visits x synthetic.
+"""
+
+import json
+from collections.abc import Generator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, TAKE, TAKEN, WANTED
+from fedimb.errors import ConfigError
+from fedimb.generation.base import Examples
+from fedimb.generation.export import Mode
+from fedimb.generation.plan import Plan, assign, plan_report, pool_sizes, targets
+from fedimb.generation.screening import screened
+from fedimb.generation.settings import settings
+from fedimb.generation.sheet import sheet
+from fedimb.generation.training import Training
+from fedimb.generation.transport import cut, to_record
+from fedimb.records import array_record, arrays_of
+from fedimb.registry import register
+from fedimb.run.server import Server
+from fedimb.run.steps import Query, ServerWork, Step
+from fedimb.run.view import RunView
+from fedimb.seeds import Stream, numpy_rng
+from fedimb.strategies.base import Method, Program
+from fedimb.strategies.fedssg_pools import Pools
+from fedimb.training.arguments import in_range
+
+Source = Literal["server_public", "fed_diffusion", "client_generators"]
+Made = Literal["generator", "oversample", "smote", "composite"]
+Counts = np.ndarray
+
+
+@register("strategy", "fedssg", reveals_counts=True)
+class FedSSG(Method):
+    """Args:
+    inner: the aggregator or method trained on real and synthetic rows (given by fedimb).
+    source: who trains the generator, on what: ``server_public``, ``fed_diffusion`` or ``client_generators``.
+    made: ``generator``; or a control: ``oversample``, ``smote``, ``composite``, of each client's own rows.
+    generator: ``{name: ..., ...}`` of the kind `generator`; {}: flow for images, table_flow for rows.
+    training: of the generator, as `fedimb.generation.training.Training`.
+    plan: as `fedimb.generation.plan.Plan`.
+    pool: ``shared``: clients draw from one pool; ``own``: no sample goes to two of them.
+    visits: share of its synthetic rows that a client visits per epoch, [0, 1].
+    pretrain: epochs of the classifier on the server's rows before round 1; 0: none.
+    screen: drop samples that the pretrained classifier doubts or that lie next to a real row of the server's.
+    rounds: of fed_diffusion: in each, every client makes ``local_steps`` of the generator's steps.
+    local_steps: see ``rounds``.
+    epsilon: of the Laplace noise on each client's coverage; null: none.
+    force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
+    gate, audit, holdout, release, folder: of what leaves a client, see `fedimb.clients.fedssg`.
+
+    Raises:
+        ConfigError: a value out of range or an unknown key.
+    """
+
+    def __init__(
+        self,
+        inner: Strategy,
+        source: Source = "server_public",
+        made: Made = "generator",
+        generator: dict[str, Any] | None = None,
+        training: dict[str, Any] | None = None,
+        plan: dict[str, Any] | None = None,
+        pool: Literal["shared", "own"] = "shared",
+        visits: float = 0.5,
+        pretrain: int = 20,
+        screen: bool = True,
+        rounds: int = 10,
+        local_steps: int = 100,
+        epsilon: float | None = None,
+        force: bool = False,
+        gate: Mode = "enforce",
+        audit: dict[str, Any] | None = None,
+        holdout: float = 0.5,
+        release: Literal["auto", "manual"] = "auto",
+        folder: str = "sites",
+    ) -> None:
+        super().__init__(inner)
+        for name, value, least in (("pretrain", pretrain, 0), ("rounds", rounds, 1), ("local_steps", local_steps, 1)):
+            in_range("fedssg", name, value, least)
+        in_range("fedssg", "visits", visits, 0, 1)
+        self.source, self.made, self.own, self.visits = source, made, pool == "own", visits
+        self.plan, self.training = settings("plan", Plan, plan), settings("training", Training, training)
+        self.generator, self.pretrain, self.screen, self.force = dict(generator or {}), pretrain, screen, force
+        self.rounds, self.local_steps, self.epsilon = rounds, local_steps, epsilon
+        self.figures: dict[str, float] = {}  # what export gates measured
+
+    def program(self, run: RunView) -> Program:
+        """Pretrain, hear what clients lack, make it, hand it out, train."""
+        server = run.server
+        if server is None:
+            raise ConfigError("strategy=fedssg makes samples at the server, which only a run of fedimb's own has")
+        if self.pretrain and server.has_public():
+            kept = yield ServerWork("pretrain", lambda: self._pretrained(server))
+            run.initial = arrays_of(kept, "weights")
+        replies = yield Query(COVERAGE)
+        clients = [reply.client for reply in replies]
+        counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
+        wanted = targets(counts, self.plan)
+        report: dict[str, Any] = {"source": self.source, "made": self.made, "pool": "own" if self.own else "shared"}
+        if self.made == "generator":
+            given = yield from self._samples(run, server, clients, counts, wanted, report)
+            parts = [(SAMPLES, to_record(samples)) for samples in given]
+        else:
+            parts = [(WANTED, array_record({"wanted": rows.sum(axis=1)})) for rows in wanted]
+        each = {client: RecordDict({key: record}) for client, (key, record) in zip(clients, parts, strict=True)}
+        replies = yield Query(TAKE, each=each)
+        taken = np.stack([arrays_of(reply.content, TAKEN)["taken"] for reply in replies]).astype(np.int64)
+        self._note(run, server, counts, wanted, taken, report)
+        yield from self.inner_program(run)
+
+    def _pretrained(self, server: Server) -> RecordDict:
+        rows = server.public()
+        return RecordDict({"weights": array_record(server.train(server.model(), rows.x, rows.y, self.pretrain))})
+
+    def _samples(
+        self, run: RunView, server: Server, clients: list[int], counts: Counts, wanted: Counts, report: dict[str, Any]
+    ) -> Generator[Step, Any, list[Examples]]:
+        """What each client is to receive, from the pool of the configured source, screened."""
+        pools = Pools(run, server, self.generator, self.training, self.force)
+        sizes = pool_sizes(wanted, self.own)
+        if self.source == "client_generators":
+            samples = yield from pools.of_clients(clients, counts, sizes, report)
+        elif self.source == "fed_diffusion":
+            samples = yield from pools.averaged(counts, sizes, self.rounds, self.local_steps, report)
+        else:
+            samples = yield from pools.public(sizes)
+        report["figures"] = pools.figures
+        self.figures = pools.figures
+        if self.screen and server.has_public() and run.initial:
+            screen = screened(server, run.initial, samples, rarest(counts))
+            samples, report["screen"] = screen.kept, screen.report
+        if self.source == "server_public" and samples.x.ndim > 2:
+            run.artifact("fedssg_samples.png", sheet(samples, run.class_names))
+        rng = numpy_rng(run.seed, Stream.METHOD, 3)
+        given = assign(wanted, samples.y.numpy(), samples.d.numpy(), rng, self.own)
+        return [cut(samples, torch.from_numpy(rows)) for rows in given]
+
+    def _note(
+        self, run: RunView, server: Server, counts: Counts, wanted: Counts, taken: Counts, report: dict[str, Any]
+    ) -> None:
+        """Count the prior anew, and say with the run what was planned, made, dropped and taken."""
+        if run.recounts and run.prior_view == "train":
+            real = counts.sum(axis=2) if self.epsilon is None else None
+            extra = self.visits * taken
+            run.counts = run.weigh(real + extra) if real is not None else run.counts + extra.sum(axis=0)
+        self.memory["taken"] = taken.sum(axis=0)
+        devices = server.domains() or ("all",)
+        report |= plan_report(counts, wanted, self.plan, run.class_names, devices) | {"taken": taken.tolist()}
+        run.artifact("fedssg.json", (json.dumps(report, indent=1) + "\n").encode())
+
+    def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
+        """Synthetic rows at the clients, in all and by class."""
+        if "taken" not in self.memory:
+            return {}
+        taken = np.asarray(self.memory["taken"])
+        found = {f"data/synthetic/{c:02d}": float(n) for c, n in enumerate(taken)}
+        return {"data/synthetic": float(taken.sum()), **found, **(self.figures if server_round == 1 else {})}
+
+
+def rarest(counts: Counts) -> tuple[int, ...]:
+    """The 30 % of classes with fewest rows by the clients' own reports: what the method may know of rarity."""
+    total = counts.sum(axis=(0, 2))
+    return tuple(int(c) for c in np.argsort(total, kind="stable")[: max(1, int(0.3 * len(total) + 0.5))])

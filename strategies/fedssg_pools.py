@@ -1,0 +1,134 @@
+"""Where FedSSG's samples come from: one sub-program per source (see `fedimb.strategies.fedssg`). All of it is ours."""
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, RecordDict
+
+from fedimb.contracts.fedssg import ABOUT, FIGURES, GENERATOR, MAKE, SAMPLES, TAUGHT, TEACH, VERDICTS, VETO, WANTED
+from fedimb.errors import RunFailed
+from fedimb.generation.averaging import average
+from fedimb.generation.base import Examples
+from fedimb.generation.plan import cells, divided
+from fedimb.generation.training import Training, floor_check
+from fedimb.generation.transport import cut, from_record, joined, to_record
+from fedimb.generation.workshop import Recipe, Workshop
+from fedimb.records import array_record, arrays_of
+from fedimb.run.server import Server
+from fedimb.run.steps import Query, Reply, ServerWork, Step, Wait
+from fedimb.run.view import RunView
+from fedimb.seeds import Stream, seed_int
+
+Counts = np.ndarray
+Program = Generator[Step, Any, Examples]
+
+
+class Pools:
+    """The pools of one run.
+
+    Args:
+        run, server: as the method sees them.
+        generator: ``{name: ..., ...}`` of the kind `generator`, or empty.
+        training: of the generator.
+        force: whether classes below the floor are trained on all the same.
+
+    Attributes:
+        figures: what export gates measured, by the name it is logged as.
+    """
+
+    def __init__(
+        self, run: RunView, server: Server, generator: dict[str, Any], training: Training, force: bool
+    ) -> None:
+        self.run, self.server, self.force = run, server, force
+        self.figures: dict[str, float] = {}
+        self.recipe = Recipe(
+            generator,
+            training,
+            run.n_classes,
+            max(1, len(server.domains())),
+            server.input_shape(),
+            run.class_names,
+            seed_int(run.seed, Stream.METHOD, 1),
+        )
+
+    def public(self, sizes: Counts) -> Program:
+        """A generator trained at the server on its own rows; ``sizes`` [C, D] samples."""
+
+        def work() -> RecordDict:
+            rows = self.server.public()
+            held = np.bincount(rows.y, minlength=self.run.n_classes)
+            floor_check(held, self.run.class_names, force=self.force)
+            workshop = Workshop(self.recipe, Examples(rows.x, rows.y, rows.d), self.run.working)
+            y, d = cells(sizes)
+            return RecordDict({"samples": to_record(Examples(workshop.samples(y, d, self._seed()), y, d))})
+
+        kept = yield ServerWork("samples", work)
+        return from_record(kept.array_records["samples"])
+
+    def averaged(self, counts: Counts, sizes: Counts, rounds: int, local_steps: int, report: dict[str, Any]) -> Program:
+        """A generator averaged over the clients; each holds its samples against its own records and may veto."""
+        floor_check(counts.sum(axis=(0, 2)), self.run.class_names, force=self.force)
+        made = self.recipe.build()
+        made.set_common_scale()
+        state = {name: value.numpy() for name, value in made.state_dict().items()}
+        for number in range(rounds):
+            about = ConfigRecord({"round": number, "rounds": rounds, "steps": local_steps})
+            replies = yield Query(TEACH, RecordDict({GENERATOR: array_record(state), ABOUT: about}))
+            taught = [arrays_of(reply.content, TAUGHT) for reply in replies]
+            state = average(
+                [arrays_of(reply.content, GENERATOR) for reply in replies],
+                np.stack([one["classes"] for one in taught]),
+                np.stack([one["domains"] for one in taught]),
+                made.class_rows(),
+                made.domain_rows(),
+            )
+        made.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+        y, d = cells(sizes * (counts.sum(axis=(0, 2)) > 0)[:, None])
+        drawn = torch.Generator().manual_seed(self._seed())
+        samples = Examples(made.eval().sample(y, d, drawn, self.run.working("samples", len(y))), y, d)
+        content = RecordDict({SAMPLES: to_record(samples), GENERATOR: array_record(state)})
+        replies = yield from self._decided(Query(VETO, content))
+        verdicts = np.stack([arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies])
+        allowed = (verdicts != 0).all(axis=0)  # -1: a client without the class has nothing to say
+        report["vetoed"] = [self.run.class_names[c] for c in np.flatnonzero(~allowed)]
+        return cut(samples, torch.from_numpy(allowed)[samples.y])
+
+    def of_clients(self, clients: list[int], counts: Counts, sizes: Counts, report: dict[str, Any]) -> Program:
+        """Every holder of a class makes its share of the pool; what its export gate refuses does not arrive."""
+        each = {
+            client: RecordDict({WANTED: array_record({"wanted": share})})
+            for client, share in zip(clients, divided(sizes, counts), strict=True)
+        }
+        replies = yield from self._decided(Query(MAKE, each=each))
+        verdicts = {reply.client: arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies}
+        report["verdicts"] = {str(client): found.tolist() for client, found in verdicts.items()}
+        parts = [from_record(r.content.array_records[SAMPLES]) for r in replies if SAMPLES in r.content]
+        if not parts:
+            raise RunFailed(
+                "strategy=fedssg: no class of any client passed its export gate (see audit.json in each site's "
+                "outbox); more rows per class, another source, or strategy.fedssg.gate=report in a simulation"
+            )
+        return joined(parts)
+
+    def _decided(self, query: Query) -> Generator[Step, Any, list[Reply]]:
+        """Ask until no person has to decide any more; meanwhile the run ends and waits."""
+        while True:
+            replies: list[Reply] = yield query
+            waiting = [r.client for r in replies if arrays_of(r.content, VERDICTS)["waiting"][0]]
+            if not waiting:
+                self._hear(replies)
+                return replies
+            shown = ", ".join(map(str, waiting[:8])) + (", ..." if len(waiting) > 8 else "")
+            yield Wait(f"release of samples at {len(waiting)} clients ({shown}); see fedimb outbox list")
+
+    def _hear(self, replies: list[Reply]) -> None:
+        """Figures of the gates: the highest of all clients, for one that leaks is enough; ``passed``: the lowest."""
+        for reply in replies:
+            for name, value in reply.content.metric_records[FIGURES].items():
+                worse = min if name.startswith("privacy/passed") else max
+                self.figures[name] = worse(self.figures.get(name, float(value)), float(value))  # type: ignore[arg-type]
+
+    def _seed(self) -> int:
+        return seed_int(self.run.seed, Stream.METHOD, 2)
