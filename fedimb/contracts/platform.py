@@ -49,7 +49,7 @@ PLATFORM = Contract(
             optional=True,
             reveals="class_counts",
             about="class",
-            shape="C x C",
+            shape="C x C or C x 2 x 2",
         ),
         _VERSION,
     ),

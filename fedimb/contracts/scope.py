@@ -31,7 +31,7 @@ SCOPE = Contract(
                 "aggregate",
                 dtypes=("float32",),
                 about="class",
-                shape="C x d",
+                shape="C x e",
             ),
         ),
         PROFILES: (

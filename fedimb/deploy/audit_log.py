@@ -15,17 +15,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fedimb.annotation.private import FILE, write_private
 from fedimb.annotation.tables import csv_bytes, safe_cell
+from fedimb.deploy.audit_chain import (
+    FIRST,
+    BadLine,
+    Head,
+    end_fault,
+    fault_of,
+    parsed_line,
+    sha_of,
+    text_of,
+    told_fault,
+)
 from fedimb.errors import DataError
 from fedimb.tracking.lock import locked
 
-FIRST = "0" * 64
 _WAIT_S = 30.0
 _BLOCK = 65536
 
@@ -33,25 +42,6 @@ _BLOCK = 65536
 def utc_now() -> str:
     """Now, as in 2026-03-01T08:00:00Z."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-@dataclass(frozen=True)
-class Head:
-    """Number (1: the first) and hash of a line; number 0 before any."""
-
-    line: int
-    sha: str
-
-
-@dataclass(frozen=True)
-class BadLine:
-    """The first line that is not as it was written: its number, and what is wrong."""
-
-    line: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"line {self.line}: {self.what}"
 
 
 class AuditLog:
@@ -86,12 +76,12 @@ class AuditLog:
 
     def _write(self, last: Head, kind: str, facts: dict[str, Any]) -> Head:
         body = {"n": last.line + 1, "at": utc_now(), "kind": kind, "facts": facts, "before": last.sha}
-        sha = _sha(body)
+        sha = sha_of(body)
         with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE), "ab") as file:
-            file.write(_text(body | {"sha": sha}) + b"\n")
+            file.write(text_of(body | {"sha": sha}) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        write_private(self._head, _text({"line": last.line + 1, "sha": sha}) + b"\n")
+        write_private(self._head, text_of({"line": last.line + 1, "sha": sha}) + b"\n")
         return Head(last.line + 1, sha)
 
     def _end(self) -> tuple[Head, bytes]:
@@ -101,7 +91,7 @@ class AuditLog:
             if known.line == 0:
                 return known, torn
         else:
-            line = _parsed(raw)
+            line = parsed_line(raw)
             if line is not None:
                 found = Head(int(line["n"]), str(line["sha"]))
                 crashed = found.line == known.line + 1 and line["before"] == known.sha  # before the head was written
@@ -154,15 +144,15 @@ class AuditLog:
             raws = self.path.read_bytes().split(b"\n") if self.path.exists() else [b""]
             known = self.head()
         torn, raws = raws[-1], raws[:-1]
-        lines = [_parsed(raw) for raw in raws]
+        lines = [parsed_line(raw) for raw in raws]
         numbers = {line["n"] for line in lines if line}
         shas = [FIRST]
         for number, line in enumerate(lines, 1):
-            if wrong := _wrong(number, line, shas[-1], numbers):
+            if wrong := fault_of(number, line, shas[-1], numbers):
                 return BadLine(number, wrong)
             assert line is not None
             shas.append(line["sha"])
-        return _end_fault(shas, known, bool(torn)) or _told_fault(shas, told)
+        return end_fault(shas, known, bool(torn)) or told_fault(shas, told)
 
     def lines(self, first: str = "", last: str = "") -> Iterator[dict[str, Any]]:
         """Whole lines of a period, as written; not verified.
@@ -173,7 +163,7 @@ class AuditLog:
         if not self.path.exists():
             return
         for raw in self.path.read_bytes().split(b"\n")[:-1]:
-            line = _parsed(raw)
+            line = parsed_line(raw)
             if line and first <= line["at"][: len(first)] and (not last or line["at"][: len(last)] <= last):
                 yield line
 
@@ -183,7 +173,7 @@ class AuditLog:
         if form == "json":
             return (json.dumps(found, ensure_ascii=False, indent=1) + "\n").encode()
         facts = sorted({key for line in found for key in line["facts"]})
-        rows = [["n", "at", "kind", *facts, "before", "sha"]]
+        rows = [["n", "at", "kind", *facts, "sha_before", "sha_line"]]
         for line in found:
             cells = [line["n"], line["at"], line["kind"], *(line["facts"].get(key, "") for key in facts)]
             rows.append([safe_cell(_cell(cell)) for cell in cells] + [line["before"], line["sha"]])
@@ -192,53 +182,3 @@ class AuditLog:
 
 def _cell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _text(tree: dict[str, Any]) -> bytes:
-    return json.dumps(tree, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _sha(body: dict[str, Any]) -> str:
-    return hashlib.sha256(_text(body)).hexdigest()
-
-
-def _parsed(raw: bytes) -> dict[str, Any] | None:
-    """The line; None where it is none of ours."""
-    try:
-        line = json.loads(raw)
-        if not isinstance(line, dict) or _text(line) != raw:
-            return None
-    except ValueError:
-        return None
-    shape = {"n": int, "at": str, "kind": str, "facts": dict, "before": str, "sha": str}
-    return line if {key: type(value) for key, value in line.items()} == shape else None
-
-
-def _wrong(number: int, line: dict[str, Any] | None, before: str, numbers: set[int]) -> str | None:
-    if line is None:
-        return "is no line of this log: it was edited"
-    if line["n"] != number:
-        return f"line {line['n']} stands here: lines were {'moved' if number in numbers else 'deleted'}"
-    if _sha({key: value for key, value in line.items() if key != "sha"}) != line["sha"]:
-        return "was edited"
-    if line["before"] != before:
-        return "does not follow the line before it: one of the two was replaced"
-    return None
-
-
-def _end_fault(shas: list[str], known: Head, torn: bool) -> BadLine | None:
-    count = len(shas) - 1
-    if known.line > count:
-        return BadLine(count + 1, f"is missing: the end was cut, the log had {known.line} lines")
-    if known.sha != shas[known.line]:
-        return BadLine(known.line, "is another than the one last written: the log was rewritten")
-    if count > known.line + 1 or (torn and count > known.line):
-        return BadLine(known.line + 2, "was added by something else")
-    return None
-
-
-def _told_fault(shas: list[str], told: Iterable[Head]) -> BadLine | None:
-    for head in sorted(told, key=lambda head: head.line):
-        if head.line >= len(shas) or shas[head.line] != head.sha:
-            return BadLine(head.line, "is not the one the coordinator was told of: the log was rewritten")
-    return None

@@ -24,7 +24,8 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
 from fedimb.deploy import incidents
-from fedimb.deploy.audit_log import AuditLog, Head
+from fedimb.deploy.audit_chain import Head
+from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import Shareable, keep_incident, masked
 from fedimb.deploy.sharing import Patients, refusal

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimb.deploy.audit_log import FIRST, AuditLog, Head
+from fedimb.deploy.audit_chain import FIRST, Head, read_heads
+from fedimb.deploy.audit_log import AuditLog
 from fedimb.errors import DataError
 
 
@@ -210,6 +211,15 @@ def test_several_processes_write_one_chain(tmp_path: Path) -> None:
     assert AuditLog(path).head().line == 15
 
 
+def test_what_the_coordinator_kept_is_read(tmp_path: Path) -> None:
+    kept = tmp_path / "st-anna.jsonl"
+    kept.write_text('{"line": 2, "sha": "ab"}\n{"line": 5, "sha": "cd"}\n', encoding="utf-8")
+    assert read_heads(kept) == [Head(2, "ab"), Head(5, "cd")]
+    kept.write_text('{"line": 2, "sha": "ab"}\n{"sha": "cd"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2"):
+        read_heads(kept)
+
+
 def test_export_of_a_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = AuditLog(tmp_path / "audit.jsonl")
     for day in ("2026-02-28", "2026-03-01", "2026-03-31", "2026-04-01"):
@@ -223,4 +233,4 @@ def test_export_of_a_period(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [row["n"] for row in rows] == ["1", "2", "3", "4"]
     assert rows[0]["text"] == "'=1+1"  # no formula in a spreadsheet
     assert json.loads(rows[0]["records"]) == [{"key": "x.a"}]
-    assert rows[1]["before"] == rows[0]["sha"]
+    assert rows[1]["sha_before"] == rows[0]["sha_line"]
