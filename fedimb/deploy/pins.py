@@ -6,7 +6,8 @@ the new version, or must begin anew.
 
 import json
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -29,6 +30,7 @@ class Pin:
         since: when it was pinned, UTC ISO 8601.
         decision: the site's after a withdrawal from this data set; None: there was none.
         before: versions the run used before a withdrawal.
+        names: other names under which the run's state, worklists or samples lie at the node.
     """
 
     run: str
@@ -37,10 +39,15 @@ class Pin:
     since: str
     decision: Decision | None = None
     before: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
 
-def pin(home: NodeHome, run_id: str, version: DataVersion) -> DataVersion:
+def pin(home: NodeHome, run_id: str, version: DataVersion, names: Sequence[str] = ()) -> DataVersion:
     """Tie a run to a version; repeated, the same. Returns the version.
+
+    Args:
+        run_id: what the run's folders in state/, worklists/ and cache/ are called; a withdrawal deletes them by it.
+        names: other names that some of them have.
 
     Raises:
         ConfigError: no id of a run.
@@ -57,7 +64,7 @@ def pin(home: NodeHome, run_id: str, version: DataVersion) -> DataVersion:
             )
         return found
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    write_pin(home, Pin(run_id, version.name, version.version, now))
+    write_pin(home, Pin(run_id, version.name, version.version, now, names=tuple(names)))
     return version
 
 
@@ -89,7 +96,7 @@ def pins(home: NodeHome) -> list[Pin]:
     for path in sorted(home.file("data", "pins").glob("*.json")):
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            found.append(Pin(**{**raw, "before": tuple(raw["before"])}))
+            found.append(Pin(**{**raw, "before": tuple(raw["before"]), "names": tuple(raw["names"])}))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path} is damaged ({error}); restore it from a backup") from error
     return found
@@ -98,7 +105,7 @@ def pins(home: NodeHome) -> list[Pin]:
 def write_pin(home: NodeHome, one: Pin) -> None:
     """Write a pin, whole or not at all."""
     path = home.folder("data", "pins") / f"{one.run}.json"
-    write_private(path, json.dumps({**vars(one), "before": list(one.before)}, indent=1).encode())
+    write_private(path, json.dumps(asdict(one), indent=1).encode())
 
 
 def decided(one: Pin, decision: Decision, version: str) -> Pin:

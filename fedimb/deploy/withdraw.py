@@ -10,24 +10,21 @@ deletions, decisions. Ended half-way, the same command finishes it.
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from fedimb.annotation.private import write_private
 from fedimb.deploy import commitment
-from fedimb.deploy.datasets import DataVersion, make_version, named
+from fedimb.deploy.datasets import make_version, named
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.pins import Decision, Pin, decided, pins, write_pin
+from fedimb.deploy.pins import Decision, decided, pins, write_pin
+from fedimb.deploy.purge import doomed, purge
 from fedimb.deploy.records import Reading, matching, read
 from fedimb.deploy.withdrawn import Entry, left_out, withdrawn, write_withdrawn
 from fedimb.errors import ConfigError, DataError
 
 DECISIONS: tuple[Decision, ...] = ("stop", "continue", "retrain")
-BUILT = ("state", "outbox", "worklists", "cache")
-"""Folders of a node that hold what runs built on records: state, samples, labels asked for, caches."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Withdrawal:
         records: rows left out by it; ``already``: ids given that were withdrawn before.
         decision: for the runs below.
         runs: runs that used a version with the records.
-        deleted: what was deleted, relative to the node's folder, with a final / for a folder.
+        deleted: see `fedimb.deploy.purge.doomed`; of outbox/<batch>/ the samples, its decisions stay.
     """
 
     name: str
@@ -88,7 +85,9 @@ def withdraw(home: NodeHome, name: str, ids: Sequence[str], decision: Decision =
     write_withdrawn(home, name, [*entries, *fresh])
     able = before.about["facts"]["recordable"]  # what the site could record, it still can
     after = make_version(home, name, before.tags, before.about["source"], reading, able, "withdrawal")
-    affected = [one for one in pins(home) if one.name == name and after.version not in (one.version, *one.before)]
+    runs = pins(home)
+    affected = [one for one in runs if one.name == name and after.version not in (one.version, *one.before)]
+    others = [one for one in runs if one not in affected]
     done = Withdrawal(
         name=name,
         old=before.version,
@@ -98,7 +97,7 @@ def withdraw(home: NodeHome, name: str, ids: Sequence[str], decision: Decision =
         already=already,
         decision=decision,
         runs=tuple(one.run for one in affected),
-        deleted=tuple(_listed(home, after, affected)),
+        deleted=tuple(doomed(home, name, after.version, affected, others)),
     )
     folder = home.folder("data", "withdrawals")
     stamp = done.at.replace(":", "").replace("+0000", "Z")
@@ -109,16 +108,6 @@ def withdraw(home: NodeHome, name: str, ids: Sequence[str], decision: Decision =
     for one in affected:  # last: once decided, a run is not found again
         write_pin(home, decided(one, decision, after.version))
     return done
-
-
-def purge(home: NodeHome, names: Sequence[str]) -> None:
-    """Delete files and folders of the node. Deleted, not overwritten: backups and the disk's blocks are the site's."""
-    for name in names:
-        path = home.file(name)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _entries(reading: Reading, ids: Sequence[str], known: Sequence[Entry], secret: bytes) -> tuple[list[Entry], int]:
@@ -146,29 +135,3 @@ def _entries(reading: Reading, ids: Sequence[str], known: Sequence[Entry], secre
         else:
             fresh.append(entry)
     return fresh, already
-
-
-def _listed(home: NodeHome, after: DataVersion, affected: Sequence[Pin]) -> list[str]:
-    """What is to be deleted: stores of the data set's other versions, and all that bears the id of an affected run."""
-    folders = [path.name for path in after.folder.parent.iterdir() if path.is_dir()]
-    stores = home.file("cache", "stores")
-    found = [
-        path
-        for path in (stores.iterdir() if stores.is_dir() else [])
-        if path.name[:16] in folders and path.name != after.version
-    ]
-    runs = {one.run for one in affected}
-    for place in BUILT:
-        found += _bearing(home.file(place), runs)
-    return [f"{path.relative_to(home.root)}{'/' * path.is_dir()}" for path in sorted(set(found))]
-
-
-def _bearing(folder: Path, runs: set[str]) -> list[Path]:
-    """The topmost files and folders below ``folder`` that are named for one of the runs: ``<run>``, ``<run>.*``."""
-    found = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else []:
-        if path.name in runs or any(path.name.startswith(f"{run}.") for run in runs):
-            found.append(path)
-        else:
-            found += _bearing(path, runs)
-    return found

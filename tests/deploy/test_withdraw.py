@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedimb.deploy import withdraw as module
@@ -164,6 +165,37 @@ def test_runs_that_used_them(home, table, decision):
         with pytest.raises(DataError, match="withdrawn"):
             pin(home, "abc123", named(home, "heads"))
         assert pin(home, "new", named(home, "heads")).version == done.new
+
+
+def test_samples_made_from_them_are_recalled_and_gone(home, table):
+    from fedimb.privacy.audit.base import Audit, Batch, Verdict
+    from fedimb.privacy.outbox import Outbox
+
+    other = register_data(home, str(table), "others", ["o"], settings=["target=label", "categorical=[kind, who]"])
+    pin(home, "abc123", add(home, table), names=["s0-1a2b"])
+    pin(home, "def456", other)
+    worklist = home.folder("worklists", "s0-1a2b") / "site-only-map.csv"
+    worklist.write_text("x")
+    box, audit = Outbox(home.file("outbox")), Audit({0: Verdict("pass", (), {})})
+
+    def put(seed, about):
+        x = np.random.default_rng(seed).random((6, 3)).astype(np.float32)
+        return box.put(Batch(x, np.zeros(6, np.int64)), audit, about, Batch(x, np.zeros(6, np.int64)))
+
+    mine, theirs = put(0, {"run": "abc123"}), put(1, {"runs": ["def456"]})
+    unknown = put(2, {})
+    used = put(3, {"run": "def456"})
+    box.release(used, [0])
+    box.used_by(used, "s0-1a2b")
+    done = withdraw(home, "heads", ["p1"])
+    gone = {mine, unknown, used}
+    assert {name for name in done.deleted if name.startswith("outbox/")} == {f"outbox/{one}/" for one in gone}
+    assert not worklist.exists()
+    for batch in gone:
+        assert "withdrawn" in box.recalled(batch)
+        assert not (box.folder / batch / "batch.safetensors").exists()
+    assert box.recalled(theirs) is None
+    assert (box.folder / theirs / "batch.safetensors").exists()
 
 
 def test_half_a_withdrawal_is_finished_by_the_same_command(home, table, monkeypatch):
