@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedimb import registry
 from fedimb.annotation.oracles import check_oracle, open_oracle
+from fedimb.clients.active_models import compensated, distilled_model, keep_updated, local_model, updated_model
 from fedimb.clients.base import Client
 from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS
 from fedimb.data.views import QueryView
@@ -19,8 +20,6 @@ from fedimb.models.base import Classifier
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.run.context import ClientContext, Site
-from fedimb.run.parts import build_model
-from fedimb.seeds import Stream
 from fedimb.selection.local_priors import (
     adaptive_model,
     balanced_positions,
@@ -31,8 +30,7 @@ from fedimb.selection.local_priors import (
 from fedimb.selection.prototypes import class_prototypes, prototype_sums, pseudo_labels
 from fedimb.selection.queries.base import Asked, Model, QueryRule, Seen
 from fedimb.training.forward import forward_batched
-from fedimb.training.local import train_locally
-from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.local import LocalResult
 from fedimb.training.spec import TrainSpec
 
 Ask = Literal["global", "local", "adaptive"]
@@ -53,11 +51,15 @@ class ActiveClient(Client):
         local_epochs: int = 50,
         local_stop: float = 0.99,
         query_view: QueryView = "train",
+        kcfu: bool = False,
+        cycles: int = 5,
+        restart: bool = True,
     ) -> None:
         chosen = dict(query or {"name": "random"})
         self.rule: QueryRule = registry.build("query", str(chosen.pop("name")), **chosen)
         self.which, self.oracle = which, dict(oracle or {"name": "simulated"})
         self.local_epochs, self.local_stop, self.query_view = local_epochs, local_stop, query_view
+        self.kcfu, self.cycles, self.restart = kcfu, cycles, restart
         self.forwards = {f"{self.name}_{what}": (query_view,) for what in ("balance", "prototypes", "choose")}
 
     def check(self, site: Site) -> None:
@@ -84,7 +86,21 @@ class ActiveClient(Client):
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """Epochs over what is labelled: every rule has as many labels, and so as many steps."""
-        return spec.change(steps=context.steps_over("trained_on"))
+        spec = spec.change(steps=context.steps_over("trained_on"))
+        if not self.kcfu:
+            return spec
+        # In the first round there is nobody to learn from: the received weights are untrained.
+        first = (context.round - 1) % self._rounds(context) == 0 if self.restart else context.round == 1
+        return compensated(spec, context, getattr(self.rule, "floor", 1.0), distils=not first)
+
+    def after_training(self, result: LocalResult, context: ClientContext) -> RecordDict:
+        """Nothing more is sent; a rule that looks at a client's own last weights finds them at the next query."""
+        if "updated" in self.rule.optional and context.round % self._rounds(context) == 0 and result.steps:
+            keep_updated(context)
+        return RecordDict()
+
+    def _rounds(self, context: ClientContext) -> int:
+        return context.config.rounds // self.cycles
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """One of the contract's five."""
@@ -107,9 +123,15 @@ class ActiveClient(Client):
         return self._have_labelled(np.sort(pool[order]), asked, context, False, math.nan)
 
     def _have_labelled(
-        self, rows: Rows, asked: dict[str, Any], context: ClientContext, local: bool, distance: float
+        self,
+        rows: Rows,
+        asked: dict[str, Any],
+        context: ClientContext,
+        local: bool,
+        distance: float,
+        predictions: Rows | None = None,
     ) -> RecordDict:
-        open_oracle(self.oracle, context).ask(rows, asked["cycle"])
+        open_oracle(self.oracle, context).ask(rows, asked["cycle"], predictions)
         choice = {
             "asked": np.array([len(rows)], np.int32),
             "local": np.array([local], np.int32),
@@ -146,10 +168,10 @@ class ActiveClient(Client):
         seen: dict[str, dict[Model, Seen]] = {"pool": {"global": pool}, "labelled": {"global": labelled}}
         which, distance = "global" if self.which == "adaptive" else self.which, math.nan
         if len(labels) and (self.which == "adaptive" or "local" in self.rule.reads(which)):
-            model = self._local_model(asked["cycle"], context)
             x = context.data.tensors(self.query_view)[0]
-            for view, rows in zip(seen, self._positions(context), strict=True):
-                seen[view]["local"] = Seen(*(v.cpu() for v in forward_batched(model, x[rows.to(x.device)])))
+            for name, model in self._own_models(asked["cycle"], context).items():
+                for view, rows in zip(seen, self._positions(context), strict=True):
+                    seen[view][name] = Seen(*(v.cpu() for v in forward_batched(model, x[rows.to(x.device)])))
             shown = balanced_positions(labels, generator)
             priors = [mean_softmax(seen["labelled"][m].logits[shown]) for m in ("global", "local")]
             distance = model_distance(*priors)
@@ -171,23 +193,21 @@ class ActiveClient(Client):
         guesses = pseudo_labels(pool.features[chosen], own).numpy()
         order = np.argsort(picked)
         context.state["guesses"] = array_record({"rows": picked[order], "guesses": guesses[order]})
-        return self._have_labelled(picked[order], asked, context, which == "local", distance)
+        predictions = pool.logits[chosen].argmax(1).numpy()
+        return self._have_labelled(picked, asked, context, which == "local", distance, predictions)
 
-    def _local_model(self, cycle: int, context: ClientContext) -> Classifier:
-        """Trained on the labelled rows alone, from a start that all clients share in a cycle."""
-        data, config = context.data, context.config
-        x, y = data.tensors("labelled")
-        store = data.store
-        model = build_model(config, len(store.class_names), store.input_shape, 1000 + cycle).to(x.device)
-        steps = math.ceil(len(y) / config.local.batch_size)
-        spec = context.spec().change(steps=steps, terms=(), loss=CrossEntropy())
-        generator = context.generator(Stream.TRAIN, x.device)
-        for epoch in range(self.local_epochs):
-            late = epoch >= 0.74 * self.local_epochs  # the paper's milestone: epoch 37 of 50
-            train_locally(model, x, y, spec.change(lr=spec.lr * 0.1) if late else spec, generator)
-            if float((forward_batched(model, x)[1].argmax(1) == y).float().mean()) >= self.local_stop:
-                break
-        return model
+    def _own_models(self, cycle: int, context: ClientContext) -> dict[Model, Classifier]:
+        """The local model, and the client's weights after its last round where the rule looks at them."""
+        models: dict[Model, Classifier] = {}
+        if "updated" in self.rule.optional:
+            model = updated_model(cycle, context, (cycle - 1) * self._rounds(context))
+            if model is not None:
+                models["updated"] = model
+        if self.rule.distilled is not None:
+            models["local"] = distilled_model(cycle, context, self.rule.distilled)
+        else:
+            models["local"] = local_model(cycle, context, self.local_epochs, self.local_stop)
+        return models
 
     def _collect(self, asked: dict[str, Any], context: ClientContext) -> RecordDict:
         data, classes = context.data, len(context.data.store.class_names)

@@ -21,5 +21,10 @@ class FairFALClient(ActiveClient):
         local_epochs: int = 50,
         local_stop: float = 0.99,
         query_view: QueryView = "train",
+        kcfu: bool = False,
+        cycles: int = 5,
+        restart: bool = True,
     ) -> None:
-        super().__init__(query or {"name": "fairfal"}, which, oracle, local_epochs, local_stop, query_view)
+        super().__init__(
+            query or {"name": "fairfal"}, which, oracle, local_epochs, local_stop, query_view, kcfu, cycles, restart
+        )

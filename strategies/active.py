@@ -61,6 +61,7 @@ class Active(Method):
     local_epochs, local_stop: of the local model: at most so many epochs, until so much of its rows is learnt.
     query_view: ``train``, or ``mismatched``: rules look at another picture of each row's class (`redraw` in
         `fedimb.data.longtail`), as released code does by mistake; in simulation only.
+    kcfu: KAFAL's training half at the clients (`fedimb.training.terms.compensation`), with any rule.
 
     Raises:
         ConfigError: a value out of range, or a rule that does not exist.
@@ -82,6 +83,7 @@ class Active(Method):
         local_epochs: int = 50,
         local_stop: float = 0.99,
         query_view: QueryView = "train",
+        kcfu: bool = False,
     ) -> None:
         super().__init__(inner)
         for key, value in (("cycles", cycles), ("budget", budget), ("local_epochs", local_epochs)):

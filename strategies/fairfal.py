@@ -43,9 +43,10 @@ class FairFAL(Active):
         local_epochs: int = 50,
         local_stop: float = 0.99,
         query_view: QueryView = "train",
+        kcfu: bool = False,
     ) -> None:
         chosen = query or {"name": "fairfal"}
         super().__init__(
             inner, chosen, which, cycles, budget, first, restart, share_prototypes, oracle, local_epochs, local_stop,
-            query_view,
+            query_view, kcfu,
         )  # fmt: skip

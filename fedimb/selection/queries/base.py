@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedimb.errors import DataError
+from fedimb.selection.queries.distillation import Distillation
 
 Which = Literal["global", "local"]
 Model = Literal["global", "local", "updated"]
@@ -25,8 +26,9 @@ class Seen:
 class Asked:
     """One client's question: which of n unlabelled rows to label next.
 
-    The models are ``global``, ``local`` (trained on this client's labelled rows alone, from a fresh start) and, where
-    the caller has it, ``updated`` (the client's own weights after its last round, before they were merged).
+    The models are ``global``, ``local`` (trained on this client's labelled rows from a fresh start, alone or as
+    `QueryRule.distilled` says) and, where the caller has it, ``updated`` (the client's own weights after its last
+    round, before they were merged).
 
     Attributes:
         budget: how many, b; more than n asks for all n.
@@ -66,13 +68,15 @@ class QueryRule:
     """Base class. A rule implements `choose`; callers use `select`.
 
     ``models``: the models whose outputs it reads whatever is asked; ``optional``: models it reads where they are given;
-    ``adaptive``: it reads ``asked.which`` too; ``oracle``: it reads hidden labels, and is never ranked.
+    ``adaptive``: it reads ``asked.which`` too; ``oracle``: it reads hidden labels, and is never ranked; ``distilled``:
+    how its local model learns from the global one too, None where it learns from labels alone.
     """
 
     models: ClassVar[frozenset[Model]] = frozenset()
     optional: ClassVar[frozenset[Model]] = frozenset()
     adaptive: ClassVar[bool] = False
     oracle: ClassVar[bool] = False
+    distilled: Distillation | None = None
 
     def reads(self, which: Which) -> frozenset[Model]:
         """The models whose outputs the caller must give when it asks ``which``."""

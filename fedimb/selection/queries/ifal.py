@@ -9,12 +9,16 @@ counts + 1, normalised. With D = distance between two models' votes, Dgl = globa
 Rows above Otsu's threshold of the score are clustered (k = b) and the nearest to each centre is chosen; with too few
 rows, the threshold of U1 alone; then the top scores.
 
-Not the paper's, read this before comparing: its local model learns by 0.1 cross-entropy + 0.9 distillation, here it is
-the platform's local-only model; where the caller has no ``updated`` weights, the local model takes their part and U1 =
-Dgl. At most ``voters`` rows vote, labelled ones first, and a row votes for no more than a tenth of the pool (250 of
-250 would be everyone). Survivors are clustered in the global model's features. Kept as it is: the code calls a
-one-dimensional Wasserstein distance with probability *vectors as samples*, so D is the mean difference of the sorted
-probabilities and does not see which class is which.
+The local model learns from a fresh start by 0.1 cross-entropy + 0.9 distillation from the global model (T = 4, a tenth
+of the learning rate, at most 500 epochs, patience 5: `Distillation`); updated are the client's own weights after its
+last round.
+
+Not the paper's, read this before comparing: the teacher is shown the labelled rows alone; where a client has no updated
+weights (it missed the last round), the local model takes their part and U1 = Dgl. At most ``voters`` rows vote,
+labelled ones first, and a row votes for no more than a tenth of the pool (250 of 250 would be everyone). Survivors are
+clustered in the global model's features. Kept as it is: the code calls a one-dimensional Wasserstein distance with
+probability *vectors as samples*, so D is the mean difference of the sorted probabilities and does not see which class
+is which.
 """
 
 import torch
@@ -24,6 +28,7 @@ from fedimb.registry import register
 from fedimb.selection.prototypes import unit
 from fedimb.selection.queries.base import Asked, Model, QueryRule
 from fedimb.selection.queries.clusters import best_of_each, k_means, topped_up
+from fedimb.selection.queries.distillation import Distillation
 from fedimb.selection.uncertainty import probabilities
 from fedimb.training.arguments import in_range
 
@@ -65,6 +70,7 @@ class Ifal(QueryRule):
     neighbours: pool rows each voter votes for.
     voters: rows that vote, at most.
     passes: of Lloyd's algorithm, at most.
+    epochs: of the distilled local model, at most.
 
     Raises:
         ConfigError: any of them below 1.
@@ -73,10 +79,11 @@ class Ifal(QueryRule):
     models = frozenset({"global", "local"})
     optional = frozenset({"updated"})
 
-    def __init__(self, neighbours: int = 250, voters: int = 2000, passes: int = 10) -> None:
-        given = {"neighbours": neighbours, "voters": voters, "passes": passes}
+    def __init__(self, neighbours: int = 250, voters: int = 2000, passes: int = 10, epochs: int = 500) -> None:
+        given = {"neighbours": neighbours, "voters": voters, "passes": passes, "epochs": epochs}
         checked = {key: int(in_range("query 'ifal'", key, value, 1)) for key, value in given.items()}
-        self.neighbours, self.voters, self.passes = checked.values()
+        self.neighbours, self.voters, self.passes, epochs = checked.values()
+        self.distilled = Distillation(epochs)
 
     def choose(self, asked: Asked) -> Tensor:
         """See `QueryRule`."""

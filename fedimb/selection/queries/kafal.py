@@ -2,8 +2,8 @@
 
 KAFAL: Cao et al., "Knowledge-Aware Federated Active Learning with Non-IID Data", ICCV 2023; its sampling half (KSAS):
 the symmetric Kullback-Leibler divergence between both softmaxes after adding log(labelled count of the class) to both
-logits, which tilts them to the classes the client knows. Its training half (KCFU) is not here. The paper's own model is
-the client's weights after its last round (``updated``); where the caller has none, the local-only model stands in.
+logits, which tilts them to the classes the client knows. Its training half (KCFU) is ``strategy.active.kcfu``. The own
+model is the client's weights after its last round (``updated``); where the caller has none, the local-only one.
 """
 
 import torch

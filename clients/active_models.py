@@ -1,0 +1,121 @@
+"""The models a site asks beside the global one, and KAFAL's way of training: active learning's client half in parts."""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from fedimb import registry
+from fedimb.errors import ConfigError
+from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.records import array_record, arrays_of, to_numpy
+from fedimb.run.context import ClientContext
+from fedimb.run.parts import build_model
+from fedimb.seeds import Stream
+from fedimb.selection.queries.distillation import Distillation
+from fedimb.training.forward import forward_batched
+from fedimb.training.local import train_locally
+from fedimb.training.losses.base import AdjustedCrossEntropy
+from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.spec import TrainSpec
+from fedimb.training.terms.compensation import Compensation
+from fedimb.training.terms.taught import PartOfCrossEntropy, Taught
+
+UPDATED = "updated"
+
+
+def fresh_model(cycle: int, context: ClientContext) -> Classifier:
+    """Untrained, from a start that all clients share in a cycle."""
+    store = context.data.store
+    model = build_model(context.config, len(store.class_names), store.input_shape, 1000 + cycle)
+    return model.to(next(context.model.parameters()).device)
+
+
+def local_model(cycle: int, context: ClientContext, epochs: int, stop: float) -> Classifier:
+    """Trained on the labelled rows alone: at most ``epochs``, until the share ``stop`` of them is learnt."""
+    x, y = context.data.tensors("labelled")
+    model = fresh_model(cycle, context)
+    spec = context.spec().change(steps=_steps(len(y), context), terms=(), loss=CrossEntropy())
+    generator = context.generator(Stream.TRAIN, x.device)
+    for epoch in range(epochs):
+        late = epoch >= 0.74 * epochs  # the paper's milestone: epoch 37 of 50
+        train_locally(model, x, y, spec.change(lr=spec.lr * 0.1) if late else spec, generator)
+        if float((forward_batched(model, x)[1].argmax(1) == y).float().mean()) >= stop:
+            break
+    return model
+
+
+def distilled_model(cycle: int, context: ClientContext, how: Distillation) -> Classifier:
+    """Trained on the labelled rows and on what the received model says of them."""
+    x, y = context.data.tensors("labelled")
+    model, temperature = fresh_model(cycle, context), how.temperature
+    spec = context.spec()
+    spec = spec.change(
+        steps=_steps(len(y), context),
+        lr=spec.lr * how.lr_factor,
+        loss=PartOfCrossEntropy(1 - how.share),
+        terms=(Taught(context.model, how.share, temperature),),
+    )
+    said = log_softmax(forward_batched(context.model, x)[1] / temperature, dim=1)
+    generator = context.generator(Stream.TRAIN, x.device)
+    best, waited = math.inf, 0
+    for _ in range(how.epochs):
+        train_locally(model, x, y, spec, generator)
+        logits = forward_batched(model, x)[1]
+        apart = kl_div(log_softmax(logits / temperature, dim=1), said, reduction="batchmean", log_target=True)
+        objective = float((1 - how.share) * cross_entropy(logits, y) + how.share * temperature**2 * apart)
+        best, waited = (objective, 0) if objective < best else (best, waited + 1)
+        if waited >= how.patience:
+            break
+    return model
+
+
+def _steps(rows: int, context: ClientContext) -> int:
+    return math.ceil(rows / context.config.local.batch_size)
+
+
+def keep_updated(context: ClientContext) -> None:
+    """Keep the weights just trained, before they are merged; not those of a training that diverged."""
+    trained = parameters_of(context.model) | buffers_of(context.model)
+    if all(np.isfinite(value).all() for value in trained.values()):
+        context.state[UPDATED] = array_record(trained)
+        context.state[f"{UPDATED}_round"] = array_record({"round": np.array([context.round], np.int64)})
+
+
+def updated_model(cycle: int, context: ClientContext, wanted_round: int) -> Classifier | None:
+    """The client's own weights after that round; None where it did not train in it."""
+    if UPDATED not in context.state or int(arrays_of(context.state, f"{UPDATED}_round")["round"][0]) != wanted_round:
+        return None
+    model = fresh_model(cycle, context)
+    kept = to_numpy(context.state.array_records[UPDATED])
+    load_into(
+        model, {name: torch.from_numpy(value).to(next(model.parameters()).device) for name, value in kept.items()}
+    )
+    return model
+
+
+def compensated(spec: TrainSpec, context: ClientContext, floor: float, distils: bool) -> TrainSpec:
+    """KAFAL's training half: balanced softmax over the client's own label counts and, where ``distils``, compensation.
+
+    Raises:
+        ConfigError: another loss is chosen, or logits are shifted once more afterwards.
+    """
+    if type(spec.loss) is not CrossEntropy:
+        raise ConfigError(
+            f"kcfu=true trains with a balanced softmax of its own and not with loss={context.config.loss['name']}; "
+            "set loss=ce or kcfu=false"
+        )
+    for name in context.config.calibration:
+        if registry.flags("calibration", name).get("adjusts_logits"):
+            raise ConfigError(
+                f"double correction: kcfu=true and calibration '{name}' both shift the logits by class "
+                "counts; use one of them"
+            )
+    counts = torch.from_numpy(context.data.counts("labelled"))
+    spec = spec.change(loss=AdjustedCrossEntropy(counts.double().clamp_min(floor).log().float()))
+    if not distils:
+        return spec
+    rows = context.data.tensors("pool")[0]
+    term = Compensation(rows, counts, context.generator(Stream.METHOD, rows.device), floor=floor)
+    return spec.change(terms=(*spec.terms, term))
