@@ -1,15 +1,15 @@
 """What a node may use, and when it is absent by plan. Source: ours; ``limits:`` and ``absent:`` of node.yaml.
 
 What is enforced where: cores by CPU affinity and thread counts, for everything the node starts; memory by RLIMIT_DATA,
-for each of its processes (several together are bounded by ``MemoryMax=`` of the systemd unit, see
-``fedimb node run --unit``); GPU memory by torch's fraction, in the guard; disk by not starting, and by ending what
-runs. Times of day are local, as a hospital's shifts are.
+for each of its processes (all of them together only by ``MemoryMax=`` in the node's systemd unit); GPU memory by
+torch's fraction, in the guard; disk by not starting, and by ending what runs. Times of day are local, as a hospital's
+shifts are.
 """
 
 import os
 import resource
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
@@ -162,36 +162,3 @@ def periods(absent: Iterable[str]) -> list[tuple[date, date]]:
 def _day(text: str) -> date:
     parts = text.split(".")
     return date(int(parts[2]), int(parts[1]), int(parts[0])) if len(parts) == 3 else date.fromisoformat(text)
-
-
-def unit(command: str, home: Path, limits: LimitsConfig, environment: Mapping[str, str]) -> str:
-    """A systemd unit for the node: restarted when it dies, never when a person must act first (exit code 2).
-
-    Args:
-        command: the absolute path of ``fedimb``.
-        home: the node's folder.
-        limits: bounded for the node as a whole, where systemd can.
-        environment: variables the node needs beyond its own.
-    """
-    lines = [
-        "[Unit]",
-        f"Description=fedimb node {home.name}",
-        "Wants=network-online.target",
-        "After=network-online.target",
-        "",
-        "[Service]",
-        f'ExecStart="{command}" node run --home "{home}"',
-        "Restart=always",
-        "RestartSec=5",
-        "RestartPreventExitStatus=2",
-        "KillMode=mixed",
-        "TimeoutStopSec=45",
-        "NoNewPrivileges=yes",
-        "PrivateTmp=yes",
-        *(f'Environment="{name}={value}"' for name, value in environment.items()),
-    ]
-    if limits.memory_gb is not None:
-        lines.append(f"MemoryMax={int(limits.memory_gb * GB)}")
-    if limits.cpus is not None:
-        lines.append(f"CPUQuota={limits.cpus * 100}%")
-    return "\n".join([*lines, "", "[Install]", "WantedBy=default.target", ""])

@@ -51,7 +51,7 @@ def observe(home: NodeHome) -> Observed:
 def _waiting(home: NodeHome) -> int:
     from fedimb.deploy.inbox import items
 
-    return sum(item.state == "waiting" for item in items(home))
+    return len(items(home))
 
 
 def unreachable(home: NodeHome) -> str | None:

@@ -34,7 +34,7 @@ SUPERVISOR = "FEDIMB_SUPERVISOR"
 """Environment variable: id of the process that watches over this one; without it this one does not stay."""
 RECORD = ("flwr", "supernode.json")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "FLWR_HOME", NODE_HOME, SUPERVISOR)
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # old code beside what is installed
 
 
 def supernode_command(home: NodeHome, port: int | None = None) -> tuple[list[str], dict[str, str]]:
@@ -75,7 +75,7 @@ def environment(home: NodeHome, given: Mapping[str, str]) -> dict[str, str]:
         home: the node's folder.
         given: the environment the node was started in; proxies and NO_PROXY in it hold unless node.yaml says more.
     """
-    kept = {name: value for name, value in given.items() if name.upper() not in _DROPPED}
+    kept = {name: value for name, value in given.items() if name not in _DROPPED and not name.startswith("FLWR_")}
     own = {NODE_HOME: str(home.root), "FLWR_HOME": str(home.folder("flwr")), "PATH": guarded_path(home, given)}
     return kept | SWITCHES | proxy_variables(home.config, given) | thread_variables(home.config.limits) | own
 

@@ -126,13 +126,3 @@ def test_disk_warns_before_it_refuses() -> None:
     assert "of the" in (limits.Disk(used=95, free=plenty, limit=100).warning() or "")
     assert "free" in (limits.Disk(used=1, free=limits.LEAST_FREE_BYTES - 1, limit=None).refusal() or "")
     assert limits.Disk(used=10**15, free=plenty, limit=None).refusal() is None
-
-
-def test_the_unit_bounds_the_whole_node(tmp_path: Path) -> None:
-    home = tmp_path / "st anna"
-    text = limits.unit("/opt/fedimb/bin/fedimb", home, LimitsConfig(cpus=3, memory_gb=2), {"TZ": "Europe/Vienna"})
-    assert f'ExecStart="/opt/fedimb/bin/fedimb" node run --home "{home}"' in text
-    assert "MemoryMax=2000000000" in text
-    assert "CPUQuota=300%" in text
-    assert "RestartPreventExitStatus=2" in text  # a person must act first
-    assert "MemoryMax" not in limits.unit("f", home, LimitsConfig(), {})

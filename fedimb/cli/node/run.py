@@ -5,21 +5,14 @@ starts it again when it dies (after 65 seconds: the coordinator takes up to 60 t
 hours and days of node.yaml. How it is: fedimb node status. Its log: logs/supernode.log in the node's folder.
 
   fedimb node run --home ~/st-anna
-  fedimb node run --home ~/st-anna --unit > ~/.config/systemd/user/fedimb-st-anna.service    then: systemctl --user
-                                                                         daemon-reload; enable --now fedimb-st-anna
+
+As a service: fedimb-node.service in the node's folder, which fedimb node init wrote.
 
 Exit code 0 when asked to stop, 2 when a person must act first (the line says what), 1 with --once when it failed.
 """
 
 import argparse
-import os
-import sys
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from fedimb.deploy.home import NodeHome
 
 LINE = "take part: run the node until asked to stop"
 
@@ -27,9 +20,7 @@ LINE = "take part: run the node until asked to stop"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the action."""
     parser.add_argument("--home", metavar="DIR", help="the node's folder ($FEDIMB_NODE_HOME, else the working folder)")
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--once", action="store_true", help="start the process once, end with it")
-    mode.add_argument("--unit", action="store_true", help="print a systemd unit for this node, and stop")
+    parser.add_argument("--once", action="store_true", help="start the process once, end with it")
     parser.add_argument(
         "--restart-after", type=float, default=65.0, metavar="S", help="seconds from a death to the next start (65)"
     )
@@ -37,16 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action."""
-    from fedimb.deploy.home import NodeHome
-
-    home = NodeHome.open(args.home)
-    if args.unit:
-        return _print_unit(home)
     import logging
 
+    from fedimb.deploy.home import NodeHome
     from fedimb.deploy.node_process import Patience
     from fedimb.deploy.supervisor import Supervisor
 
+    home = NodeHome.open(args.home)
     handler = logging.StreamHandler()
     lines = logging.Formatter(f"%(asctime)sZ {home.site}: %(message)s", "%Y-%m-%dT%H:%M:%S")
     lines.converter = time.gmtime
@@ -55,12 +43,3 @@ def run(args: argparse.Namespace) -> int:
     told.addHandler(handler)
     told.propagate = False
     return Supervisor(home, Patience(restart_s=args.restart_after)).run(once=args.once)
-
-
-def _print_unit(home: "NodeHome") -> int:
-    from fedimb.deploy.limits import unit
-
-    command = Path(sys.executable).with_name("fedimb")
-    proxies = {name: os.environ[name] for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY") if os.environ.get(name)}
-    print(unit(str(command), home.root, home.config.limits, proxies), end="")
-    return 0
