@@ -19,7 +19,7 @@ from fedimb.deploy.files import parsed
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
 from fedimb.deploy.plan_page import as_html, as_markdown
-from fedimb.deploy.plans import Line, Moment, Sha, StudyPlan, check_config, mismatch, read_plan
+from fedimb.deploy.plans import Line, Moment, Sha, StudyPlan, check_config, mismatch, read_plan, site_config
 from fedimb.errors import ConfigError, DataError
 
 State = Literal["approved", "waiting", "rejected", "expired"]
@@ -96,8 +96,11 @@ def approved(home: NodeHome, plan_sha: str) -> StudyPlan | None:
     return None if mismatch(plan) else plan
 
 
-def require(home: NodeHome, plan_json: str, config: RunConfig) -> StudyPlan:
-    """The plan that covers a run, or the reason why the site takes no part, in words for the coordinator.
+def require(home: NodeHome, plan_json: str, config_json: str) -> tuple[StudyPlan, RunConfig]:
+    """The plan that covers a run, and its configuration; or why the site takes no part, in words for the coordinator.
+
+    Args:
+        config_json: the run's configuration, as it came; no class it names by a path is imported.
 
     Raises:
         Shareable: waiting, rejected, expired, for another installation, or the configuration is outside the plan.
@@ -112,10 +115,11 @@ def require(home: NodeHome, plan_json: str, config: RunConfig) -> StudyPlan:
     if reason := mismatch(plan):
         raise Shareable(NOT_APPROVED, f"{home.site} cannot run plan {sha[:8]}: {reason}")
     try:
+        config = site_config(config_json)
         check_config(plan, config)
     except ConfigError as error:
         raise Shareable(NOT_APPROVED, f"{home.site}: {error}") from None
-    return plan
+    return plan, config
 
 
 def decide(home: NodeHome, sha: str, to: Literal["approved", "rejected"], by: str | None, reason: str = "") -> Decision:

@@ -7,7 +7,8 @@ from pathlib import Path
 from fedimb.config.schema import RunConfig
 from fedimb.deploy.deployment import Deployment
 from fedimb.deploy.plan_page import as_html, as_markdown
-from fedimb.deploy.plans import Range, Scalar, StudyPlan, moment
+from fedimb.deploy.plans import StudyPlan, moment
+from fedimb.deploy.ranges import Range, Scalar
 from fedimb.errors import ConfigError
 from fedimb.records import write_atomic
 

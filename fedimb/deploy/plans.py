@@ -21,37 +21,15 @@ from fedimb.deploy.bundle_hash import bundle_sha
 from fedimb.deploy.files import parsed
 from fedimb.deploy.home import SITE
 from fedimb.deploy.leaving import Leaving, Sizes, leaving, sizes_of
+from fedimb.deploy.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
 
 _MOST_CHARACTERS = 1 << 20
-_FIXED = ("model", "data.source", "prior.provenance", "aggregator.terms")  # they change what leaves
-Scalar = int | float | bool | str
 # No control characters, nor such as turn the direction of writing: a person reads these before deciding.
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u200e-\u202e\u2066-\u2069]+$"
 Line = Annotated[str, Field(min_length=1, max_length=2000, pattern=_PLAIN)]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
-
-
-class Range(Strict):
-    """What a setting may be: from ``low`` to ``high``, both included; one of ``among``; anything if all are absent."""
-
-    low: int | float | None = None
-    high: int | float | None = None
-    among: list[Scalar] = Field(default_factory=list)
-
-    def allows(self, value: Any) -> bool:
-        """Whether a setting may have this value."""
-        if self.among:
-            return any(type(one) is type(value) and one == value for one in self.among)
-        if self.low is None or self.high is None:
-            return True
-        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
-
-    def __str__(self) -> str:
-        if self.among:
-            return "one of " + ", ".join(str(one) for one in self.among)
-        return "any value" if self.low is None else f"{self.low:g} to {self.high:g}"
 
 
 class Release(Strict):
@@ -105,11 +83,27 @@ class StudyPlan(Strict):
 
     def run_config(self) -> RunConfig:
         """The configuration, checked against the parts installed here. Raises ConfigError."""
-        return from_json(json.dumps(self.config, ensure_ascii=False))
+        return site_config(json.dumps(self.config, ensure_ascii=False))
 
     def expired(self, now: datetime | None = None) -> bool:
         """Whether its time is over."""
         return (now or datetime.now(UTC)) >= moment(self.expires)
+
+
+def site_config(text: str) -> RunConfig:
+    """A configuration that came over the network, checked; `from_json` would import a model named by its path.
+
+    Raises:
+        ConfigError: not valid here, or its model is a class by its path.
+    """
+    try:
+        model = json.loads(text)["model"]
+        named = model.get("name") if "_target_" not in model else model["_target_"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ConfigError("the configuration names no model: send what fedimb.config.load.to_json wrote") from None
+    if "_target_" in model or not isinstance(named, str) or is_path(named):
+        raise ConfigError(f"model '{named}' is a class by its path: sites build registered models only")
+    return from_json(text)
 
 
 def moment(text: str) -> datetime:
@@ -142,6 +136,7 @@ def make_plan(
         raise ConfigError(f"the plan would have expired before it began ({expires}): give a later day")
     if unknown := set(minority) - set(classes):
         raise ConfigError(f"minority class '{min(unknown)}' is no class.{nearest(min(unknown), classes)}")
+    site_config(to_json(config))
     check_vary(config, vary)
     sizes = sizes_of(config, len(classes), tuple(input_shape))
     tree = {
@@ -150,35 +145,9 @@ def make_plan(
         "config": json.loads(to_json(config)), "config_sha": config_sha(config),
         "vary": {key: one.model_dump() for key, one in vary.items()}, "tags": list(tags), "classes": list(classes),
         "minority": list(minority), "input_shape": list(input_shape), "sizes": sizes.model_dump(),
-        "leaves": [row.model_dump() for row in leaving(config, sizes, _most_rounds(config, vary))],
+        "leaves": [row.model_dump() for row in leaving(config, sizes, most_rounds(config, vary))],
     }  # fmt: skip
     return parsed(tree, StudyPlan, "study plan")
-
-
-def _most_rounds(config: RunConfig, vary: Mapping[str, Range]) -> int:
-    given = vary.get("rounds", Range())
-    return max(int(n) for n in (config.rounds, *given.among, given.high or 0))
-
-
-def check_vary(config: RunConfig, vary: Mapping[str, Range]) -> None:
-    """Refuse a range that no site could judge, and a model that sites would have to import by its path.
-
-    Raises:
-        ConfigError: no such setting; one that changes what leaves; rounds without an end; a configuration outside.
-    """
-    if is_path(config.model["name"]):
-        raise ConfigError(f"model '{config.model['name']}' is a class by its path: sites build registered models only")
-    flat = flatten(config)
-    for key, given in vary.items():
-        if key not in flat or key.split(".")[0] in NO_INFLUENCE:
-            known = [name for name in flat if name.split(".")[0] not in NO_INFLUENCE]
-            raise ConfigError(f"--vary {key}: no setting that could differ.{nearest(key, known)}")
-        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED):
-            raise ConfigError(f"--vary {key}: it changes what leaves a site; make a plan for each value")
-        if key == "rounds" and not given.among and given.high is None:
-            raise ConfigError("--vary rounds: say how many, as in rounds=1..200")
-        if not given.allows(flat[key]):
-            raise ConfigError(f"--vary {key}: the plan's own value {flat[key]} is not {given}")
 
 
 def read_plan(text: str) -> StudyPlan:
@@ -216,7 +185,7 @@ def mismatch(plan: StudyPlan) -> str | None:
         return f"its configuration is refused: {error}"
     if config_sha(config) != plan.config_sha or flatten(config) != flatten(_as_given(plan)):
         return "its configuration is not the one it names"
-    if sizes != plan.sizes or leaving(config, sizes, _most_rounds(config, plan.vary)) != plan.leaves:
+    if sizes != plan.sizes or leaving(config, sizes, most_rounds(config, plan.vary)) != plan.leaves:
         return "its table of what leaves is not what the installed contracts say"
     return None
 
