@@ -4,10 +4,10 @@ Stage C of FedSSG (arXiv 2604.26324), all of it a reconstruction: the paper's al
 
     class deficit   a_ky = max(0, tau max_y' n_ky' - n_ky) * min(w_max, (F_max / F_y)^exponent)
     device split    q_k(d): rho_dev over the devices client k lacks, the rest over those it has, evenly in both
-    target          m_kyd = a_ky q_k(d), scaled down to sum_yd m_kyd <= rho_syn n_k, whole by largest remainder
+    target          m_kyd = a_ky q_k(d), scaled down to sum_yd m_kyd <= rho_syn n_k, made whole (`whole`)
 
 F_y is the share of class y over all clients. Ours besides: every ``balance`` gives a client the same number of
-samples, so that the arms of an ablation differ in what is made and not in how much; and ``possible``.
+samples, so that the arms of an ablation differ in what is made and not in how much; ``possible``; and the rounding.
 """
 
 from dataclasses import asdict, dataclass
@@ -89,7 +89,7 @@ def targets(counts: Counts, plan: Plan, possible: NDArray[np.bool_] | None = Non
     if plan.balance == "none":
         return np.zeros(counts.shape, dtype=np.int64)
     favour = _favour(counts.sum(axis=(0, 2)), plan)
-    return np.stack([_client(rows, favour, makeable, plan) for rows in counts.astype(np.int64)])
+    return np.stack([_client(k, rows, favour, makeable, plan) for k, rows in enumerate(counts.astype(np.int64))])
 
 
 def _favour(per_class: Counts, plan: Plan) -> NDArray[np.float64]:
@@ -101,8 +101,8 @@ def _favour(per_class: Counts, plan: Plan) -> NDArray[np.float64]:
     return np.minimum(plan.w_max, ratio**plan.exponent)
 
 
-def _client(rows: Counts, favour: NDArray[np.float64], makeable: NDArray[np.bool_], plan: Plan) -> Counts:
-    """[C, D] targets of one client with ``rows`` [C, D]."""
+def _client(k: int, rows: Counts, favour: NDArray[np.float64], makeable: NDArray[np.bool_], plan: Plan) -> Counts:
+    """[C, D] targets of client k with ``rows`` [C, D]."""
     per_class = rows.sum(axis=1)
     cells = makeable * _devices(rows.sum(axis=0), plan)
     total = cells.sum(axis=1, keepdims=True)
@@ -113,7 +113,31 @@ def _client(rows: Counts, favour: NDArray[np.float64], makeable: NDArray[np.bool
     wish = (able if plan.balance == "device" else deficit).reshape(-1, 1) * per_cell
     if amount == 0 or wish.sum() == 0:
         return np.zeros_like(rows)
-    return largest_remainder((wish / wish.sum()).ravel(), amount).reshape(rows.shape)
+    return whole(wish / wish.sum() * amount, amount, start=k)
+
+
+def whole(exact: NDArray[np.float64], total: int, start: int = 0) -> Counts:
+    """Whole numbers [C, D] that sum to ``total`` and differ from ``exact`` by less than one each.
+
+    Largest remainder, one unit after the other, where what the class and the device still lack in all counts as well:
+    by cells alone, a client that wants one or two samples of each class would have them all on its own device. Ties go
+    to the class and device numbered ``start`` and those after, so that no class is first at every client. Source: ours.
+
+    Args:
+        exact: [C, D] >= 0, summing to ``total``.
+    """
+    shift = (-start % exact.shape[0], -start % exact.shape[1])
+    rolled = np.roll(exact, shift, axis=(0, 1))
+    given = np.floor(rolled + 1e-9)
+    lacking = rolled - given
+    closed = lacking < 1e-9
+    for _ in range(total - int(given.sum())):
+        urgent = lacking + lacking.sum(axis=1, keepdims=True) + lacking.sum(axis=0, keepdims=True)
+        cell = np.unravel_index(np.where(closed, -np.inf, urgent.round(9)).argmax(), urgent.shape)
+        given[cell] += 1
+        lacking[cell] -= 1
+        closed[cell] = True
+    return np.roll(given, (start, start), axis=(0, 1)).astype(np.int64)
 
 
 def _devices(per_device: Counts, plan: Plan) -> NDArray[np.float64]:

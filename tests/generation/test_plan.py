@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.errors import ConfigError, DataError
-from fedimb.generation.plan import Plan, assign, plan_report, pool_sizes, targets
+from fedimb.generation.plan import Plan, assign, cells, divided, plan_report, pool_sizes, targets, whole
 
 FREE = Plan(rho_syn=1e6, w_max=1.0)  # neither cap nor favour
 
@@ -51,7 +51,9 @@ class TestTargets:
     def test_are_the_equations_within_rounding(self, counts, plan):
         found, exact = targets(counts, plan), by_hand(counts, plan)
         assert found.dtype == np.int64
-        assert np.abs(found - exact).max() <= 1
+        assert np.abs(found - exact).max() < 1 + 1e-6
+        for axis in (1, 2):  # nor are classes and devices as a whole
+            assert np.abs(found.sum(axis) - exact.sum(axis)).max() < 2
         assert found.sum((1, 2)).tolist() == np.floor(exact.sum((1, 2)) + 1e-9).tolist()
 
     @settings(deadline=None)
@@ -124,6 +126,27 @@ class TestTargets:
             Plan(**wrong)
 
 
+class TestWhole:
+    def test_a_sample_of_each_class_is_spread_over_devices_as_planned(self):
+        exact = np.tile([0.5, 0.25, 0.25], (8, 1))
+        found = whole(exact, 8)
+        assert found.sum(axis=1).tolist() == [1] * 8
+        assert found.sum(axis=0).tolist() == [4, 2, 2]
+
+    def test_too_few_for_every_class_begin_at_another_class_for_each_client(self):
+        exact = np.full((5, 1), 0.4)
+        first = [np.flatnonzero(whole(exact, 2, start=k)[:, 0]).tolist() for k in range(5)]
+        assert first == [[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]]
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 50), st.integers(0, 9), st.integers(0, 2**32))
+    def test_sums_and_closeness(self, classes, devices, total, start, seed):
+        shares = np.random.default_rng(seed).dirichlet(np.full(classes * devices, 0.5)).reshape(classes, devices)
+        found = whole(shares * total, total, start)
+        assert found.sum() == total
+        assert np.abs(found - shares * total).max() < 1 + 1e-6
+
+
 def pool_of(sizes):
     """(y, d) of a pool holding ``sizes`` [C, D] samples."""
     cells = np.argwhere(sizes >= 0).repeat(sizes.ravel(), axis=0)
@@ -187,3 +210,15 @@ def test_the_report_is_json_and_says_who_was_capped_and_what_fell_short():
     assert report["samples_per_real_row"] == [0.1, 2 / 58, None]
     assert (report["pool_shared"], report["pool_own"], report["short"]) == (5, 7, 1)
     assert report["plan"]["rho_syn"] == 0.1
+
+
+def test_cells_list_every_sample_of_a_pool():
+    y, d = cells(np.array([[2, 0], [0, 0], [1, 3]]))
+    assert y.tolist() == [0, 0, 2, 2, 2, 2]
+    assert d.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_pool_is_divided_among_those_who_have_the_class_on_the_device():
+    counts = np.array([[[30], [0]], [[10], [0]], [[0], [0]]])
+    found = divided(np.array([[8], [5]]), counts)
+    assert found[:, :, 0].tolist() == [[6, 0], [2, 0], [0, 0]]  # class 1 is asked of nobody
