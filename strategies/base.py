@@ -23,6 +23,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from fedimb.run.steps import Reply, Rounds, Step
 
 if TYPE_CHECKING:
+    from fedimb.run.server import Server
     from fedimb.run.view import RunView
 
 Program = Generator[Step, Any, None]
@@ -45,6 +46,9 @@ class Method(Strategy):
 
     def check(self, rounds: int) -> None:
         """Called once before a run starts: refuse settings that do not go with its number of rounds (ConfigError)."""
+
+    def check_server(self, server: "Server") -> None:
+        """Called once before a run starts, at the server: refuse what its own rows do not allow (ConfigError)."""
 
     def shortest(self) -> int:
         """The fewest rounds whose last one is like those of a whole run: what an estimate runs."""

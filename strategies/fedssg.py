@@ -36,7 +36,7 @@ from fedimb.generation.plan import Plan, assign, plan_report, pool_sizes, target
 from fedimb.generation.screening import screened
 from fedimb.generation.settings import settings
 from fedimb.generation.sheet import sheet
-from fedimb.generation.training import Training
+from fedimb.generation.training import Training, floor_check
 from fedimb.generation.transport import cut, to_record
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
@@ -63,6 +63,7 @@ class FedSSG(Method):
     training: of the generator, as `fedimb.generation.training.Training`.
     plan: as `fedimb.generation.plan.Plan`.
     pool: ``shared``: clients draw from one pool; ``own``: no sample goes to two of them.
+    surplus: samples made per sample wanted, at least 1: gates drop some.
     visits: share of its synthetic rows that a client visits per epoch, [0, 1].
     pretrain: epochs of the classifier on the server's rows before round 1; 0: none.
     screen: drop samples that the pretrained classifier doubts or that lie next to a real row of the server's.
@@ -85,6 +86,7 @@ class FedSSG(Method):
         training: dict[str, Any] | None = None,
         plan: dict[str, Any] | None = None,
         pool: Literal["shared", "own"] = "shared",
+        surplus: float = 2.0,
         visits: float = 0.5,
         pretrain: int = 20,
         screen: bool = True,
@@ -102,11 +104,20 @@ class FedSSG(Method):
         for name, value, least in (("pretrain", pretrain, 0), ("rounds", rounds, 1), ("local_steps", local_steps, 1)):
             in_range("fedssg", name, value, least)
         in_range("fedssg", "visits", visits, 0, 1)
-        self.source, self.made, self.own, self.visits = source, made, pool == "own", visits
+        in_range("fedssg", "surplus", surplus, 1)
+        if epsilon is not None and not epsilon > 0:
+            raise ConfigError(f"strategy.fedssg.epsilon={epsilon}: give a number above 0, or null for no noise")
+        self.source, self.made, self.own, self.visits, self.surplus = source, made, pool == "own", visits, surplus
         self.plan, self.training = settings("plan", Plan, plan), settings("training", Training, training)
         self.generator, self.pretrain, self.screen, self.force = dict(generator or {}), pretrain, screen, force
         self.rounds, self.local_steps, self.epsilon = rounds, local_steps, epsilon
         self.figures: dict[str, float] = {}  # what export gates measured
+
+    def check_server(self, server: Server) -> None:
+        """Refuse a server without rows, or with too few to train a generator on, where it is to train one."""
+        if self.made == "generator" and self.source == "server_public":
+            counts = np.bincount(server.public().y, minlength=len(server.class_names()))
+            floor_check(counts, server.class_names(), force=self.force)
 
     def program(self, run: RunView) -> Program:
         """Pretrain, hear what clients lack, make it, hand it out, train."""
@@ -141,7 +152,7 @@ class FedSSG(Method):
     ) -> Generator[Step, Any, list[Examples]]:
         """What each client is to receive, from the pool of the configured source, screened."""
         pools = Pools(run, server, self.generator, self.training, self.force)
-        sizes = pool_sizes(wanted, self.own)
+        sizes = np.ceil(self.surplus * pool_sizes(wanted, self.own)).astype(np.int64)
         if self.source == "client_generators":
             samples = yield from pools.of_clients(clients, counts, sizes, report)
         elif self.source == "fed_diffusion":

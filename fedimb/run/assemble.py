@@ -74,6 +74,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         make()
     for method in chain(build_method(config, federation.n_clients)[0])[:-1]:
         cast(Any, method).check(config.rounds)
+        cast(Any, method).check_server(Server(config, federation))
     site = Site(federation.task, federation.class_names, federation.store)
     for name, args in config.strategy.items():
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)

@@ -45,6 +45,10 @@ class Server:
         """Names of the source's sites (devices); empty where it names none."""
         return tuple(self._federation.store.site_names or ())
 
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id."""
+        return self._federation.class_names
+
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return self._federation.input_shape
