@@ -112,11 +112,12 @@ def test_a_second_key_under_a_name_needs_a_rotation(deployment: Deployment, tmp_
 def test_a_site_nobody_added_is_named(deployment: Deployment, tmp_path: Path, act: str) -> None:
     joining.add_site(deployment, make_node(deployment, tmp_path / "cleveland"))
     join = make_node(deployment, tmp_path / "clevelnd")
+    acts = {
+        "rotate": lambda: joining.rotate(deployment, join),
+        "remove": lambda: joining.remove_site(deployment, "clevelnd"),
+    }
     with pytest.raises(ConfigError, match="Did you mean 'cleveland'"):
-        if act == "rotate":
-            joining.rotate(deployment, join)
-        else:
-            joining.remove_site(deployment, "clevelnd")
+        acts[act]()
 
 
 @pytest.mark.parametrize(

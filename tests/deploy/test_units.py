@@ -1,4 +1,4 @@
-"""What is written out can be read by those it is for: systemd's syntax, and every step of the README names a real verb."""
+"""What is written out can be read by those it is for: systemd's syntax, and the README names real verbs."""
 
 import configparser
 import re

@@ -40,10 +40,8 @@ def run(args: argparse.Namespace) -> int:
                 print(line, flush=True)
             print(f"sites     https://{config.host}:{config.port}  (only the calls a node makes)")
             print(f"SuperLink https://127.0.0.1:{config.superlink_port}  (this machine only)")
-            print(
-                f"sites: {', '.join(deployment.sites()) or 'none yet'}; logs in {deployment.file('logs')}; Ctrl-C ends both",
-                flush=True,
-            )
+            print(f"added     {', '.join(deployment.sites()) or 'no site yet'}")
+            print(f"logs      {deployment.file('logs')}; Ctrl-C ends both", flush=True)
             while not stop.wait(1.0):
                 if trouble := servers.ended():
                     raise RunFailed(trouble)
