@@ -37,17 +37,12 @@ class Known:
 
 def auc(members: Floats, others: Floats) -> float:
     """Chance that a member scores above a non-member, ties count half. Both at least 1."""
-    ordered = np.sort(others)
-    below = np.searchsorted(ordered, members, "left") + np.searchsorted(ordered, members, "right")
-    return float(below.mean() / (2 * len(others)))
+    return float(_both(members[None], others[None])[0][0])
 
 
-def tpr(members: Floats, others: Floats, fpr: float = FPR) -> float:
-    """Share of members above the threshold that at most ``fpr`` of the non-members exceed.
-
-    With fewer than 1 / fpr non-members none may exceed it.
-    """
-    return float((members > _threshold(others, fpr)[0]).mean())
+def tpr(members: Floats, others: Floats) -> float:
+    """Share of members above the threshold that at most 1 % of the non-members exceed; of fewer than 100, none."""
+    return float(_both(members[None], others[None])[1][0])
 
 
 def attacked(
@@ -63,20 +58,12 @@ def attacked(
 
     own, other = np.asarray(members, np.float64), np.asarray(others, np.float64)
     draws = max(draws, int(np.ceil(20 / alpha)))
-    again = np.array(
-        [
-            (auc(m, o), tpr(m, o))
-            for m, o in (
-                (own[rng.integers(len(own), size=len(own))], other[rng.integers(len(other), size=len(other))])
-                for _ in range(draws)
-            )
-        ]
-    )
-    threshold, rank = _threshold(other, FPR)
-    points = (auc(own, other), float((own > threshold).mean()))
+    picked = rng.integers(len(own), size=(draws, len(own))), rng.integers(len(other), size=(draws, len(other)))
+    again = np.stack(_both(own[picked[0]], other[picked[1]]), 1)
+    points = (auc(own, other), tpr(own, other))
     chances = (
         float(mannwhitneyu(own, other, alternative="greater").pvalue),
-        exceeding(int((own > threshold).sum()), len(own), rank, len(other)),
+        exceeding(round(points[1] * len(own)), len(own), _rank(len(other)), len(other)),
     )
     area, rate = (
         Known(
@@ -90,7 +77,18 @@ def attacked(
     return area, rate
 
 
-def _threshold(others: Floats, fpr: float) -> tuple[float, int]:
-    """(the value, its rank from the top)."""
-    rank = int(fpr * len(others) + 1e-9) + 1
-    return float(np.partition(others, len(others) - rank)[len(others) - rank]), rank
+def _rank(others: int) -> int:
+    """Which score of non-members, from the top, is the threshold."""
+    return int(FPR * others + 1e-9) + 1
+
+
+def _both(members: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """(AUC [b], TPR [b]) of scores [b, n] and [b, m]."""
+    from scipy.stats import rankdata
+
+    count, other = members.shape[1], others.shape[1]
+    ranks = rankdata(np.concatenate([members, others], axis=1), axis=1)[:, :count]
+    area = (ranks.sum(1) - count * (count + 1) / 2) / (count * other)
+    threshold = np.partition(others, other - _rank(other), axis=1)[:, other - _rank(other)]
+    rate: Floats = (members > threshold[:, None]).mean(1)
+    return area, rate

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from fedimb.privacy.audit.base import Floats, Ids
 from fedimb.privacy.audit.distances import squared
 
-_CELLS = 4_000_000
-_NEAREST = 64  # ends tried on one side of a sample; on the other side every record
+_CELLS = 250_000  # 2 MB: several such arrays stay in the cache
+_NEAREST = 32  # ends tried on one side of a sample; on the other side every record
 _CHECKED = 8  # candidate segments per sample that are checked column by column
 _MOST = 1500  # samples that ReconSMOTE looks at
 _TRIPLES = 2_000_000
@@ -36,13 +36,14 @@ class Triples:
     distance: Floats
 
 
-def triples(points: Floats, records: Floats, same: bool = False) -> Triples:
+def triples(points: Floats, records: Floats, same: bool = False, most: int | None = None) -> Triples:
     """Which points lie strictly between two records, not further than rounding from their segment.
 
     Args:
         points: [m, F] in units of the rounding (x / `distances.rounding`).
         records: [n, F] likewise.
         same: points are the records themselves, in their order: none is an end of its own segment.
+        most: so many per point at most, those nearest to their segment; None: all, until two million are found.
     """
     features, count = points.shape[1], len(records)
     none = np.zeros(0, np.int64)
@@ -54,49 +55,44 @@ def triples(points: Floats, records: Floats, same: bool = False) -> Triples:
     own = np.diag(gram)
     length = np.maximum(own[:, None] + own - 2 * gram, 0.0)
     slack = 4.0 * features  # squared distance: twice a sample that is off by half a step in every column
+    away, product = squared(points, records), points @ records.T
+    if same:
+        np.fill_diagonal(away, 0.0)  # seen as a copy, so never an end
     ends = min(_NEAREST, count)
     size = max(1, _CELLS // (ends * count))
     parts: list[tuple[Ids, Ids, Ids, Floats]] = []
+    total = 0
     for start in range(0, len(points), size):
-        block = points[start : start + size]
-        away, product = squared(block, records), block @ records.T
-        if same:
-            away[np.arange(len(block)), start + np.arange(len(block))] = 0.0  # seen as a copy, so never an end
-        near = (
-            np.argpartition(away, ends - 1, axis=1)[:, :ends]
-            if ends < count
-            else np.tile(np.arange(count), (len(block), 1))
-        )
-        to_near = np.take_along_axis(away, near, 1)[:, :, None]
-        along = (
-            product[:, None, :] - np.take_along_axis(product, near, 1)[:, :, None] - gram[near] + own[near][:, :, None]
-        )
+        far, dot = away[start : start + size], product[start : start + size]
+        near = np.argpartition(far, ends - 1, axis=1)[:, :ends]
+        to_near = np.take_along_axis(far, near, 1)[:, :, None]
+        along = dot[:, None, :] - gram[near]
+        along += (own[near] - np.take_along_axis(dot, near, 1))[:, :, None]
         span = length[near]
-        off = to_near - np.divide(along**2, span, out=np.full_like(along, -np.inf), where=span > 4 * slack)
-        between = (along > 0) & (along < span) & (to_near > slack) & (away > slack)[:, None, :]
-        hit = np.nonzero(between & (off <= slack))
-        a = near[hit[0], hit[1]]
-        parts.append((hit[0] + start, a, hit[2], np.maximum(off[hit], 0.0)))
-        if sum(len(part[0]) for part in parts) > _TRIPLES:
+        inside = (along > 0) & (along < span) & (span > 4 * slack)
+        inside &= (to_near > slack) & (far > slack)[:, None, :]
+        m, i, b = np.nonzero(inside)
+        off = to_near[m, i, 0] - along[m, i, b] ** 2 / span[m, i, b]
+        kept = np.flatnonzero(off <= slack)
+        if most is not None:
+            kept = kept[np.lexsort((off[kept], m[kept]))]
+            kept = kept[np.arange(len(kept)) - np.searchsorted(m[kept], m[kept]) < most]
+        m, i, b = m[kept], i[kept], b[kept]
+        parts.append((m + start, near[m, i], b, np.sqrt(np.maximum(off[kept], 0.0))))
+        total += len(kept)
+        if most is None and total > _TRIPLES:
             break
-    middle, left, right, off2 = (np.concatenate([part[i] for part in parts]) for i in range(4))
-    return Triples(middle, left.astype(np.int64), right, np.sqrt(off2))
+    return Triples(*(np.concatenate([part[i] for part in parts]) for i in range(4)))
 
 
 def between(points: Floats, records: Floats, same: bool = False) -> NDArray[np.bool_]:
     """DistinSMOTE, the records being known: [m] whether a point lies between two records; arguments as in `triples`."""
-    found = triples(points, records, same)
+    found = triples(points, records, same, most=_CHECKED)
+    way, step = records[found.right] - records[found.left], points[found.middle] - records[found.left]
+    along = (step * way).sum(1) / (way * way).sum(1)
+    close = np.abs(step - along[:, None] * way).max(1, initial=0.0) <= 1.5
     inside = np.zeros(len(points), dtype=bool)
-    order = np.lexsort((found.distance, found.middle))
-    middle = found.middle[order]
-    rank = np.arange(len(middle)) - np.searchsorted(middle, middle)
-    chosen = order[rank < _CHECKED]
-    for m, a, b in zip(found.middle[chosen], found.left[chosen], found.right[chosen], strict=True):
-        if inside[m]:
-            continue
-        way, step = records[b] - records[a], points[m] - records[a]
-        rest = step - way * (step @ way) / (way @ way)
-        inside[m] = np.abs(rest).max() <= 1.5
+    inside[found.middle[close]] = True
     return inside
 
 
@@ -163,7 +159,7 @@ def _lines(points: Floats, found: Triples) -> tuple[Floats, Floats, Floats]:
     start, end = ids // count, ids % count
     apart = (
         ((points[start] - points[end]) ** 2).sum(1)
-        if len(ids) * points.shape[1] <= 10 * _CELLS
+        if len(ids) * points.shape[1] <= 40_000_000
         else squared(points, points)[start, end]
     )
     order = np.lexsort((-apart, line))
