@@ -37,12 +37,12 @@ class State:
     losses: list[float] = field(default_factory=list)
 
 
-def digest(training: "Training", seed: int, examples: "Examples", parameters: Mapping[str, Tensor]) -> str:
-    """What a training must have in common with one that goes on from it: settings, seed, data, initial weights."""
+def digest(training: "Training", seed: int, examples: "Examples", start: Mapping[str, Tensor]) -> str:
+    """What a training must have in common with one that goes on from it: settings, seed, data, initial state."""
     # How often it is written does not change what comes out.
     settings = {key: value for key, value in asdict(training).items() if key != "checkpoint_every"}
-    whole = hashlib.sha256(f"{sorted(settings.items())} {seed} {list(parameters)}".encode())
-    for tensor in (examples.x, examples.y, examples.d, *parameters.values()):
+    whole = hashlib.sha256(f"{sorted(settings.items())} {seed} {list(start)}".encode())
+    for tensor in (examples.x, examples.y, examples.d, *start.values()):
         whole.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return whole.hexdigest()
 

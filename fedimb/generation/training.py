@@ -110,7 +110,7 @@ def train_generator(
     optimiser = torch.optim.AdamW(groups(generator, training.weight_decay), lr=training.lr)
     rng = torch.Generator().manual_seed(seed)
     state = State(named, {name: p.detach().clone() for name, p in named.items()}, optimiser, rng)
-    key = digest(training, seed, examples, named) if checkpoint is not None else ""
+    key = digest(training, seed, examples, generator.state_dict()) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.exists():
         restore(checkpoint, key, state)
         if progress is not None:

@@ -1,0 +1,89 @@
+"""Stable Diffusion from a local folder: its four parts, whole or not at all. Nothing is ever downloaded."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedimb.data.paths import find
+from fedimb.errors import ConfigError, DataError
+
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class StableDiffusion:
+    """The parts of a text-to-image model, frozen and in evaluation mode; scheduler is a DDIMScheduler."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    scheduler: Any
+
+
+def package(generator: str, name: str) -> Any:
+    """A package that fedimb does not install, imported here and not before.
+
+    Raises:
+        ConfigError: it is missing.
+    """
+    try:
+        return importlib.import_module(name)
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+        raise ConfigError(
+            f"generator '{generator}' needs the Python package {name} ({error}): "
+            f"pip install 'fedimb[generate]' peft transformers"
+        ) from error
+
+
+def open_stable_diffusion(generator: str, path: str) -> StableDiffusion:
+    """Read a folder as ``save_pretrained`` of a StableDiffusionPipeline writes it.
+
+    Raises:
+        ConfigError: diffusers or transformers is not installed.
+        DataError: no such folder, or a part is missing, damaged or without some of its weights.
+    """
+    diffusers, transformers = package(generator, "diffusers"), package(generator, "transformers")
+    try:
+        folder = find(path)
+    except DataError as error:
+        raise DataError(
+            f"generator '{generator}' expects a Stable Diffusion folder at '{path}': {error}. Nothing is downloaded: "
+            f"copy the model's folder (with {', '.join(PARTS)}) there"
+        ) from None
+    if lacking := [part for part in PARTS if not (folder / part).is_dir()]:
+        raise DataError(
+            f"{folder} lacks {', '.join(lacking)}: copy a Stable Diffusion folder whole ({', '.join(PARTS)})"
+        )
+    models = {
+        "unet": diffusers.UNet2DConditionModel,
+        "vae": diffusers.AutoencoderKL,
+        "text_encoder": transformers.CLIPTextModel,
+    }
+    try:
+        with torch.random.fork_rng(devices=[]):  # weights that are about to be overwritten are drawn first
+            loaded = {part: _whole(model, folder, part) for part, model in models.items()}
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+        # Spacing said, as everywhere: its default depends on how the scheduler was saved.
+        scheduler = diffusers.DDIMScheduler.from_pretrained(
+            str(folder), subfolder="scheduler", timestep_spacing="leading", local_files_only=True
+        )
+    except Exception as error:  # each part's reader raises its own kinds on damaged files
+        raise DataError(
+            f"{folder} cannot be read as Stable Diffusion ({' '.join(str(error).split())[:300]})"
+        ) from error
+    return StableDiffusion(**loaded, tokenizer=tokenizer, scheduler=scheduler)
+
+
+def _whole(model: Any, folder: Path, part: str) -> Any:
+    made, report = model.from_pretrained(
+        str(folder), subfolder=part, local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
+    )
+    # Positions are counted, not learned: older folders hold them, newer code does not.
+    if missing := sorted(key for key in report["missing_keys"] if not key.endswith("position_ids")):
+        raise ValueError(f"{part} lacks {len(missing)} tensors, first {missing[0]}")
+    made.requires_grad_(False)
+    return made.eval()
