@@ -47,7 +47,7 @@ def main(grid, context):
         json.dump(said, file)
 '''
 
-FOREIGN_CLIENT = '''
+FOREIGN_CLIENT = """
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -59,10 +59,10 @@ with open("{target}", "w") as proof:
 @app.query("join")
 def join(message, context):
     return Message(RecordDict({{"x": ConfigRecord({{"read": open("/etc/hostname").read()}})}}), reply_to=message)
-'''
+"""
 
 # Flower imports fedimb.server where a run begins; here it finds the few lines above instead of fedimb's own loop.
-_SHADOW = '''
+_SHADOW = """
 import importlib.util, os, sys
 
 class Shadow:
@@ -71,7 +71,7 @@ class Shadow:
             return importlib.util.spec_from_file_location(name, os.environ["FEDIMB_TEST_SERVER"])
 
 sys.meta_path.insert(0, Shadow())
-'''
+"""
 
 
 def shadow(folder: Path) -> dict[str, str]:
