@@ -11,6 +11,7 @@ Ours: the second line with means taken off, equal to the paper's and without its
 two rows borrows the mean covariance of the others; a class nobody has is left out, and its row of the head stays.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fedimb.errors import ConfigError, DataError
+from fedimb.training.optim import SGD
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,15 +171,14 @@ def retrain_head(
     place = torch.full((len(weight),), -1, dtype=torch.int64)
     place[there] = torch.arange(len(there))
     w, b = (weight[there] * scale).requires_grad_(), bias[there].clone().requires_grad_()
-    optimiser = torch.optim.SGD([w, b], lr=lr, momentum=momentum)
-    steps = epochs * -(-len(y) // batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimiser = SGD([w, b], lr, momentum, weight_decay=0.0)
+    steps, done = epochs * -(-len(y) // batch_size), 0
     for _ in range(epochs):
         for rows in torch.randperm(len(y), generator=generator).split(batch_size):
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(x[rows] @ w.T + b, place[y[rows]]).backward()
-            optimiser.step()
-            schedule.step()
+            optimiser.lr = lr * (1 + math.cos(math.pi * done / steps)) / 2
+            loss = torch.nn.functional.cross_entropy(x[rows] @ w.T + b, place[y[rows]])
+            optimiser.step(list(torch.autograd.grad(loss, [w, b])))
+            done += 1
     new_weight, new_bias = weight.clone(), bias.clone()
     new_weight[there], new_bias[there] = (w / scale).detach(), b.detach()
     return new_weight, new_bias
