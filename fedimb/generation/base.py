@@ -96,12 +96,13 @@ class Generator(nn.Module):
         else:
             low, high = x.amin().reshape(1), x.amax().reshape(1)
             centre, spread = (low + high) / 2, (high - low) / 2
-        self.set_scale(centre, spread, low, high)
+        # Equal values do not quite average to themselves: their deviation is rounding, not 0.
+        self.set_scale(centre, torch.where(low == high, 0.0, spread), low, high)
 
     def set_scale(self, centre: Tensor, spread: Tensor, low: Tensor, high: Tensor) -> None:
         """Set what rows are scaled by, ``(x - centre) / spread``, and the range samples are clipped to.
 
-        Each [columns] for tables, [1] for images; a spread of 0 (to float32 rounding) counts as 1.
+        Each [columns] for tables, [1] for images; a spread of 0 counts as 1.
 
         Raises:
             DataError: a value that is not finite, a negative spread, or low above high.
@@ -109,8 +110,7 @@ class Generator(nn.Module):
         given = torch.stack([part.to(torch.float64).reshape(self.centre.shape) for part in (centre, spread, low, high)])
         if not bool(torch.isfinite(given).all()) or bool((given[1] < 0).any()) or bool((given[2] > given[3]).any()):
             raise DataError("a generator's scale must be finite, its spread at least 0 and its low end below its high")
-        flat = given[1] <= 1e-6 * given[0].abs()  # equal values do not quite average to themselves
-        given[1, flat] = 1.0
+        given[1, given[1] == 0] = 1.0
         for name, value in zip(("centre", "spread", "low", "high"), given, strict=True):
             getattr(self, name).copy_(value)
 

@@ -41,7 +41,7 @@ class Training:
         warmup: steps. checkpoint_every: steps.
     """
 
-    steps: int = 1000
+    steps: int = 500
     batch: int = 64
     lr: float = 2e-3
     weight_decay: float = 0.01
