@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from study_plans import plan_of, run_config
 
 from fedimb import registry
 from fedimb.contracts import platform as names
@@ -12,7 +13,6 @@ from fedimb.deploy.plan_page import as_html, as_markdown, shown_bytes
 from fedimb.privacy.door import declared_for
 from fedimb.records import payload_bytes
 from fedimb.run.parts import build_model, contracts_of
-from tests.support.study_plans import plan_of, run_config
 
 SIZES = Sizes(classes=3, features=7, parameters=24, weight_bytes=96, buffer_bytes=0)
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from study_plans import node_home, plan_of, run_config
 
 from fedimb.config.load import from_json, to_json
 from fedimb.config.schema import RunConfig
@@ -14,7 +15,6 @@ from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
 from fedimb.deploy.plans import StudyPlan, check_config, mismatch, read_plan
 from fedimb.deploy.ranges import Range, check_vary
 from fedimb.errors import ConfigError, DataError
-from tests.support.study_plans import node_home, plan_of, run_config
 
 
 @pytest.fixture(scope="module")

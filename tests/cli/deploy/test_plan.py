@@ -1,0 +1,83 @@
+"""`fedimb deploy plan`: from overrides to the page, and what is refused on the way."""
+
+import pytest
+
+from fedimb.cli.main import main
+from fedimb.deploy.drafting import data_facts, last_moment, parse_vary
+from fedimb.deploy.plans import mismatch, read_plan
+from fedimb.deploy.ranges import Range
+from fedimb.errors import ConfigError
+
+WORDS = ["--purpose", "Herzen", "--contact", "Dr. Müller", "--expires", "2126-12-31", "--tags", "heart,2026"]
+SHAPE = ["--classes", "no,yes", "--minority", "yes", "--input-shape", "13"]
+
+
+@pytest.fixture
+def deployment(tmp_path):
+    (tmp_path / "deploy.yaml").write_text("name: heart\nhost: localhost\n")
+    return tmp_path
+
+
+def plan(deployment, *words):
+    return main(["deploy", "plan", "--deployment", str(deployment), *WORDS, *words])
+
+
+def test_a_plan_without_data_at_the_coordinator(deployment, capsys):
+    words = ["strategy=scope", "rounds=9", "--vary", "rounds=1..20", "--vary", "seed"]
+    assert plan(deployment, "model=logistic", *words, *SHAPE) == 0
+    [folder] = (deployment / "plans").iterdir()
+    made = read_plan((folder / "plan.json").read_text(encoding="utf-8"))
+    assert folder.name == made.sha[:8]
+    assert (made.deployment, made.purpose, made.contacts) == ("heart", "Herzen", ["Dr. Müller"])
+    assert (made.tags, made.classes, made.minority) == (["heart", "2026"], ["no", "yes"], ["yes"])
+    assert made.expires == "2126-12-31T23:59:59Z"
+    assert made.vary == {"rounds": Range(low=1, high=20), "seed": Range()}
+    assert made.sizes.parameters == 2 * (13 + 1)
+    assert mismatch(made) is None
+    assert made.sha in capsys.readouterr().out
+    assert "Herzen" in (folder / "plan.html").read_text(encoding="utf-8")
+    assert "Herzen" in (folder / "plan.md").read_text(encoding="utf-8")
+
+
+def test_classes_minority_and_shape_are_read_off_the_data():
+    from study_plans import run_config
+
+    names, rare, shape = data_facts(run_config("data.n_max=60"), None, None, None)
+    assert names == [str(digit) for digit in range(10)]
+    assert len(rare) == 3
+    assert shape == [1, 8, 8]
+    assert data_facts(run_config(), "a,b", "b", "4") == (["a", "b"], ["b"], [4])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["rouns=3", *SHAPE], "rouns"),
+        (["--vary", "rounds=9..3", *SHAPE], "smaller number first"),
+        (["--vary", "rounds", *SHAPE], "rounds=1..200"),
+        (["--vary", "seed", "--vary", "seed=1,2", *SHAPE], "given twice"),
+        (["--input-shape", "13x2", "--classes", "a,b", "--minority", "b"], "13 or 3,28,28"),
+        (["model={_target_: fedimb.models.logistic.Logistic}", "engine=inline", *SHAPE], "class by its path"),
+    ],
+)
+def test_what_is_refused_leaves_no_plan(deployment, capsys, words, says):
+    assert plan(deployment, *words) == 2
+    assert says in capsys.readouterr().err
+    assert not (deployment / "plans").exists()
+
+
+def test_ranges_as_typed():
+    assert parse_vary(["a.b=0.5..1e1", "c=1,2.5,x,true", "d", "e=-3..4"]) == {
+        "a.b": Range(low=0.5, high=10.0),
+        "c": Range(among=[1, 2.5, "x", True]),
+        "d": Range(),
+        "e": Range(low=-3, high=4),
+    }
+    with pytest.raises(ConfigError, match="KEY="):
+        parse_vary(["a="])
+
+
+@pytest.mark.parametrize("day", ["31.12.2026", "2026-13-01", "2026-02-30", "tomorrow"])
+def test_days_that_are_none(day):
+    with pytest.raises(ConfigError):
+        last_moment(day)
