@@ -16,12 +16,16 @@ from datetime import UTC, datetime
 
 from fedimb.annotation.private import write_private
 from fedimb.deploy import commitment
+from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.datasets import make_version, named
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pins import Decision, decided, pins, write_pin
 from fedimb.deploy.purge import doomed, purge
 from fedimb.deploy.records import Reading, matching, read
+from fedimb.deploy.status import STATUS, read_json
+from fedimb.deploy.supernode import recorded
 from fedimb.deploy.withdrawn import Entry, left_out, withdrawn, write_withdrawn
+from fedimb.engine.processes import start_time
 from fedimb.errors import ConfigError, DataError
 
 DECISIONS: tuple[Decision, ...] = ("stop", "continue", "retrain")
@@ -54,7 +58,7 @@ class Withdrawal:
 def withdraw(home: NodeHome, name: str, ids: Sequence[str], decision: Decision = "stop") -> Withdrawal:
     """Leave patients (or, of data without patients' ids, records) out of a data set from now on.
 
-    The node must not be training: stop it first.
+    The audit log gets a line: data set, versions, number of records, decision, runs; no id.
 
     Args:
         name: the data set.
@@ -63,11 +67,12 @@ def withdraw(home: NodeHome, name: str, ids: Sequence[str], decision: Decision =
             new version; ``retrain``: it takes part only in a new run.
 
     Raises:
-        ConfigError: an id that is not there; nothing is then done.
+        ConfigError: an id that is not there, or the node is running; nothing is then done.
         DataError: the files are not what was registered, or no record would be left; nothing is then done.
     """
     if decision not in DECISIONS:
         raise ConfigError(f"'{decision}' is no decision: {', '.join(DECISIONS)}")
+    _refuse_running(home)
     before = named(home, name)
     secret = commitment.site_secret(home)
     entries = withdrawn(home, name)
@@ -105,9 +110,22 @@ def withdraw(home: NodeHome, name: str, ids: Sequence[str], decision: Decision =
         folder / f"{stamp}-{name}-{done.new[:8]}.json", json.dumps(asdict(done), ensure_ascii=False, indent=1).encode()
     )
     purge(home, done.deleted)
+    logged = {key: value for key, value in asdict(done).items() if key != "deleted"}
+    AuditLog(home.file("audit.jsonl")).append("withdrawal", {**logged, "deleted": len(done.deleted)})
     for one in affected:  # last: once decided, a run is not found again
         write_pin(home, decided(one, decision, after.version))
     return done
+
+
+def _refuse_running(home: NodeHome) -> None:
+    """A message being answered would write state after it was deleted."""
+    status = read_json(home.file(STATUS)) or {}
+    processes = {**recorded(home), **status.get("supervisor", {})}
+    if alive := [pid for pid, start in processes.items() if start_time(int(pid)) == start]:
+        raise ConfigError(
+            f"the node is running (process {', '.join(alive)}): stop it (systemctl stop, or Ctrl-C), withdraw, "
+            "and start it again"
+        )
 
 
 def _entries(reading: Reading, ids: Sequence[str], known: Sequence[Entry], secret: bytes) -> tuple[list[Entry], int]:

@@ -1,16 +1,19 @@
 """Withdrawal: the patients are in no later version, what was built on them is gone, and each run knows the decision."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedimb.deploy import withdraw as module
+from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.datasets import find, named, register_data
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pins import Pin, decided, pin, pinned, pins
 from fedimb.deploy.withdraw import withdraw
+from fedimb.engine.processes import start_time
 from fedimb.errors import ConfigError, DataError
 
 ROWS = ["p1,50,a,ill", "p1,51,b,ill", "p2,60,a,well", "Müller,61,b,well", "p4,61,b,well", "p5,40,a,ill"]
@@ -217,6 +220,27 @@ def test_half_a_withdrawal_is_finished_by_the_same_command(home, table, monkeypa
     assert (done.already, done.runs) == (1, ("abc123",))
     assert not any(path.exists() for path in mine)
     assert ages(pinned(home, "abc123")) == [60, 61, 61, 40]
+
+
+def test_a_running_node_is_left_alone(home, table):
+    version = add(home, table)
+    me = {str(os.getpid()): start_time(os.getpid())}
+    home.file("status.json").write_text(json.dumps({"supervisor": me}))
+    with pytest.raises(ConfigError, match=f"the node is running .process {os.getpid()}"):
+        withdraw(home, "heads", ["p1"])
+    version.verify(full=True)
+    home.file("status.json").write_text(json.dumps({"supervisor": {str(os.getpid()): "another start"}}))
+    assert withdraw(home, "heads", ["p1"]).records == 2
+
+
+def test_the_audit_log_has_the_decision_and_no_id(home, table):
+    pin(home, "abc123", add(home, table))
+    withdraw(home, "heads", ["Müller"], "retrain")
+    log = AuditLog(home.file("audit.jsonl"))
+    assert log.verify() is None
+    (line,) = home.file("audit.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(word in line for word in ('"withdrawal"', "abc123", "retrain", "heads"))
+    assert "ller" not in line
 
 
 def test_a_second_withdrawal_leaves_the_first_in_force(home, table):

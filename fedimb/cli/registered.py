@@ -1,0 +1,139 @@
+"""What ``fedimb node data`` does and prints: its words are in `fedimb.cli.node.data`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from fedimb.annotation.private import write_private
+from fedimb.deploy.commitment import read_proof, verify_proof
+from fedimb.deploy.data_checks import holdings
+from fedimb.deploy.data_version import DataVersion
+from fedimb.deploy.datasets import data_sets, named, register_data
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.pins import pins
+from fedimb.deploy.withdraw import withdraw
+from fedimb.errors import ConfigError, DataError
+from fedimb.report.text import aligned
+
+_THEN = {
+    "stop": "this site takes no further part in them",
+    "continue": "they go on with the new version, without what was deleted",
+    "retrain": "this site takes part only in a new run from round 0",
+}
+
+
+def add_data(args: argparse.Namespace) -> None:
+    """Register, and say what was found."""
+    home = NodeHome.open(args.home)
+    before = {one.name: one.version for one in data_sets(home)}.get(args.name)
+    version = register_data(
+        home,
+        args.path,
+        args.name,
+        [tag for words in args.tags for tag in _split(words)],
+        source=args.source,
+        patient_column=args.patient_column,
+        settings=args.words,
+        like=args.like,
+        classes=_split(args.classes),
+        recordable=_split(args.can_record),
+    )
+    what = "registered" if before is None else "unchanged" if before == version.version else "new version"
+    print(f"{what}: {version.name} {version.version[:12]}, tags {', '.join(version.tags)}")
+    print(holdings(version))
+    if version.facts["left_out"]:
+        print(f"left out, withdrawn before: {version.facts['left_out']:,} rows")
+    print(f"Merkle root: {version.facts['merkle_root']}")
+    print("Next: fedimb node check --plan plan.json")
+
+
+def list_data(args: argparse.Namespace) -> None:
+    """One line per data set, one per run."""
+    home = NodeHome.open(args.home)
+    found = data_sets(home)
+    if not found:
+        print("nothing is registered: fedimb node data add PATH --name NAME --tags TAG")
+        return
+    rows = [["name", "version", "since", "tags", "rows", "patients", "withdrawn"]]
+    for one in found:
+        facts = one.facts
+        patients = "-" if facts["patients"] is None else f"{facts['patients']:,}"
+        about = [one.about["created"][:10], ",".join(one.tags), f"{facts['rows']:,}", patients]
+        rows.append([one.name, one.version[:12], *about, f"{facts['left_out']:,}"])
+    print("\n".join(aligned(rows, left=4)))
+    if runs := pins(home):
+        table = [["run", "data", "version", "since", "after a withdrawal"]]
+        table += [[one.run, one.name, one.version[:12], one.since[:10], one.decision or "-"] for one in runs]
+        print("\n" + "\n".join(aligned(table, left=5)))
+    for one in found:
+        print(f"\n{one.name}: {holdings(one)}\n  Merkle root {one.facts['merkle_root']}")
+
+
+def verify_data(args: argparse.Namespace) -> int:
+    """Read all again; 2 when something changed."""
+    home = NodeHome.open(args.home)
+    failed = 0
+    for version in data_sets(home) if args.name is None else [named(home, args.name)]:
+        try:
+            version.verify(full=True)
+            print(f"ok    {version.name} {version.version[:12]}: {version.facts['rows']:,} records as registered")
+        except DataError as error:
+            failed = 2
+            print(f"fail  {error}")
+    return failed
+
+
+def prove_data(args: argparse.Namespace) -> None:
+    """Write the proof."""
+    version: DataVersion = named(NodeHome.open(args.home), args.name)
+    text = json.dumps(version.prove(args.record, args.open), ensure_ascii=False, indent=1)
+    if args.to is None:
+        print(text)
+        return
+    write_private(Path(args.to).expanduser(), text.encode())
+    seen = "shows the record: give it to nobody who may not see it" if args.open else "shows no value of the record"
+    print(f"{args.to}: {seen}")
+
+
+def verify_proof_data(args: argparse.Namespace) -> None:
+    """Check a proof, and say what it shows."""
+    proof = read_proof(Path(args.file).expanduser())
+    shown = verify_proof(proof, args.root)
+    print(f"ok: record {proof['index'] + 1} of {proof['size']} under root {proof['root']}")
+    if shown is not None:
+        print(
+            "the record it opens: " + ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
+        )
+    if args.root is None:
+        print("That the root is the site's was not checked: give the one it named before, with --root")
+
+
+def withdraw_data(args: argparse.Namespace) -> None:
+    """Withdraw, and say what was done and what was not."""
+    home = NodeHome.open(args.home)
+    done = withdraw(home, args.name, _ids(args.ids), args.then)
+    print(f"{done.name}: {done.records:,} records left out; version {done.old[:12]} -> {done.new[:12]}")
+    if done.already:
+        print(f"withdrawn before: {done.already:,} of the ids")
+    print(f"runs that used them: {', '.join(done.runs) or 'none'}")
+    if done.runs:
+        print(f"  {args.then}: {_THEN[args.then]}")
+    print(f"deleted here: {', '.join(done.deleted) or 'nothing was built on them'}")
+    print(
+        "Not undone: what was sent before (weights, counts, released samples) is with the coordinator, and models\n"
+        "trained with these records may still hold what they learnt from them. Tell the coordinator which runs.\n"
+        "The site's own file and backups are as they were."
+    )
+
+
+def _split(words: str | None) -> list[str]:
+    return [word.strip() for word in (words or "").split(",") if word.strip()]
+
+
+def _ids(path: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--ids {path} cannot be read: {error}") from error
+    return text.splitlines()
