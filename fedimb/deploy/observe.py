@@ -1,15 +1,15 @@
 """What a supervisor looks at besides its process: disk, inbox, certificate, and whether the coordinator answers."""
 
-import ssl
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from fedimb import __version__
+from fedimb.cli.checks import Check
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.limits import Disk, disk
 from fedimb.deploy.pki import expires, expiry_warning
+from fedimb.deploy.reach import reach
 from fedimb.deploy.status import Status
-from fedimb.deploy.supernode import LOOPBACK, roots
 from fedimb.errors import FedimbError
 
 _ASK_S = 4.0
@@ -54,31 +54,27 @@ def _waiting(home: NodeHome) -> int:
     return len(items(home))
 
 
-def unreachable(home: NodeHome) -> str | None:
-    """Why the coordinator cannot be reached from here, with what to look at; None when it answers at all.
+def ask(home: NodeHome) -> tuple[str | None, list[str]]:
+    """Why the coordinator cannot be reached from here, with the remedy (None when it answers), and what to look at.
 
-    Flower itself tries for ever and says nothing, also when the certificate is wrong. The request names no site.
+    Flower itself tries for ever and says nothing, also when the certificate or the clock is wrong.
     """
-    import httpx
+    checks = list(reach(home, _ASK_S))
+    lines = {level: [_line(check) for check in checks if check.level == level] for level in ("fail", "warn")}
+    return next(iter(lines["fail"]), None), lines["warn"]
 
-    address = home.config.coordinator
-    if address is None:
-        return "node.yaml names no coordinator"
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    context = ssl.create_default_context(cafile=str(roots(home)))
-    proxy = None if address.host in LOOPBACK else home.config.proxy
-    try:
-        with httpx.Client(
-            verify=context, proxy=proxy, trust_env=address.host not in LOOPBACK, timeout=_ASK_S
-        ) as client:
-            client.get(f"https://{host}:{address.port}/health")
-    except httpx.ProxyError as error:
-        return f"the proxy did not let the connection through ({error}): node.yaml's proxy, or the proxy's own rules"
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        if "CERTIFICATE_VERIFY" in str(error) or "certificate verify" in str(error):
-            return (
-                f"whoever answers there is not the coordinator that ca.crt vouches for ({error}); behind a proxy that "
-                "opens TLS set ca_bundle"
-            )
-        return f"no connection ({type(error).__name__}: {error}): host, port, firewall, proxy"
-    return None
+
+def preflight(home: NodeHome) -> list[str]:
+    """What to look at before the node takes part: the installation, and each registered data set, verified.
+
+    A node starts all the same, since a plan and approvals come over the running node; data that fail are refused when
+    a run asks for them.
+    """
+    from fedimb.deploy.check import versions
+    from fedimb.deploy.data_checks import data_checks
+
+    return [_line(check) for check in (*versions(None), *data_checks(home, None)) if check.level != "ok"]
+
+
+def _line(check: Check) -> str:
+    return f"{check.name}: {check.found}" + (f": {check.remedy}" if check.remedy else "")

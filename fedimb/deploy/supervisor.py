@@ -16,7 +16,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from fedimb.deploy import status as statuses
@@ -24,7 +24,7 @@ from fedimb.deploy.guard import LAST_MESSAGE
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.limits import absence
 from fedimb.deploy.node_process import Patience, Said, end_politely, explained
-from fedimb.deploy.observe import Observed, observe, unreachable
+from fedimb.deploy.observe import Observed, ask, observe
 from fedimb.deploy.status import Status, iso
 from fedimb.deploy.supernode import RECORD, SUPERVISOR, neutral, recorded, supernode_command
 from fedimb.engine.processes import record, start_time
@@ -42,8 +42,9 @@ class Supervisor:
         home: the node's folder; node.yaml is read once, a change of it needs a restart.
         patience: how long to wait for what.
         command: words and environment of the process to watch.
-        ask: why the coordinator cannot be reached, or None.
+        ask: why the coordinator cannot be reached, or None; and what is not well with it.
         clock: now, in seconds since 1970.
+        notices: what was not well at the start: shown as warnings until the next.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class Supervisor:
         home: NodeHome,
         patience: Patience | None = None,
         command: Callable[[NodeHome], tuple[list[str], dict[str, str]]] = supernode_command,
-        ask: Callable[[NodeHome], str | None] = unreachable,
+        ask: Callable[[NodeHome], tuple[str | None, list[str]]] = ask,
         clock: Callable[[], float] = time.time,
+        notices: Sequence[str] = (),
     ) -> None:
         self.home, self.patience = home, patience or Patience()
         self._command, self._clock = command, clock
@@ -65,6 +67,7 @@ class Supervisor:
         self._written = self._observed_at = self._asked_at = -math.inf
         self._observed, self._ask = Observed(), ask
         self._away: str | None = None
+        self._notices, self._asides = list(notices), list[str]()
         self._status = Status(home.site, "waiting", iso(clock()), supervisor=record([os.getpid()]))
 
     def run(self, once: bool = False) -> int:
@@ -218,7 +221,7 @@ class Supervisor:
         unsure = self._seen.connected is None or self._away
         pause = self.patience.write_s if unsure else self.patience.observe_s
         if self._process is not None and now - max(self._asked_at, self._started) >= pause:
-            self._away, self._asked_at = self._ask(self.home), now
+            (self._away, self._asides), self._asked_at = self._ask(self.home), now
 
     def _show(self, state: str, reason: str, ending: bool = False) -> None:
         now, before = self._clock(), self._status
@@ -233,5 +236,6 @@ class Supervisor:
         before.connected = None if self._seen.connected is None or self._process is None else iso(self._seen.connected)
         before.message = statuses.read_json(self.home.file(*LAST_MESSAGE))
         self._observed.fill(before)
+        before.warnings += [*self._asides, *self._notices]
         statuses.write(self.home, before)
         self._written = now

@@ -14,7 +14,7 @@ import pytest
 from real_node import connected, forwarded, joined_node, make_deployment, wait_for, watched
 
 from fedimb.deploy.home import NODE_HOME, NodeConfig, NodeHome
-from fedimb.deploy.observe import unreachable
+from fedimb.deploy.observe import ask
 from fedimb.deploy.pki import fingerprint, make_ca, make_site_key
 from fedimb.deploy.servers import Servers
 from fedimb.deploy.supernode import environment, proxy_variables, roots, supernode_command
@@ -175,7 +175,7 @@ def test_a_node_behind_a_real_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         plain = settings.read_text()
         settings.write_text(plain + f"\nproxy: {to}\n")
         home = NodeHome.open(home.root)
-        assert unreachable(home) is None
+        assert ask(home) == (None, [])
         with watched(home):
             wait_for(home, connected, 60)
         asked = re.findall(r"Request \(.*\): (\S+ \S+)", log.read_text())
@@ -183,7 +183,7 @@ def test_a_node_behind_a_real_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert len(asked) >= 2  # the question whether it answers, and Flower's own connection
 
         settings.write_text(plain + "\nproxy: http://127.0.0.1:9\n")
-        reason = unreachable(NodeHome.open(home.root))
+        reason, _ = ask(NodeHome.open(home.root))
         assert reason is not None  # so the proxy is the way, not an ornament
         settings.write_text(plain.replace(str(port), str(port + 1)) + f"\nproxy: {to}\n")
-        assert "proxy did not let" in str(unreachable(NodeHome.open(home.root)))
+        assert "proxy refuses" in str(ask(NodeHome.open(home.root))[0])

@@ -51,7 +51,7 @@ def watching(home: NodeHome, script: str, offset: float = 0.0, ask: str | None =
         home,
         SHORT,
         command=lambda _: (["sh", "-c", script], dict(os.environ)),
-        ask=lambda _: ask,
+        ask=lambda _: (ask, []),
         clock=lambda: DAY + offset + time.time() - began,
     )
 
@@ -187,7 +187,7 @@ def test_a_refused_setting_ends_the_supervisor_and_is_kept(home: NodeHome) -> No
         raise ConfigError("there is no key")
 
     with pytest.raises(ConfigError, match="no key"):
-        Supervisor(home, SHORT, command=refuses, ask=lambda _: None, clock=lambda: DAY).run()
+        Supervisor(home, SHORT, command=refuses, ask=lambda _: (None, []), clock=lambda: DAY).run()
     assert read(home).reason == "there is no key"
 
 
@@ -202,7 +202,7 @@ from fedimb.deploy.observe import Observed
 supervisor.observe = lambda _: Observed()
 patience = Patience(look_s=0.01, write_s=0.02)
 command = lambda _: (["sh", "-c", {LIVES!r}], dict(os.environ))
-supervisor.Supervisor(NodeHome.open(), patience, command, lambda _: None, lambda: {DAY}).run()
+supervisor.Supervisor(NodeHome.open(), patience, command, lambda _: (None, []), lambda: {DAY}).run()
 """
     env = os.environ | {NODE_HOME: str(home.root)}
     first = subprocess.Popen([sys.executable, "-c", script], env=env, stderr=subprocess.DEVNULL)

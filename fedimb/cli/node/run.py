@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     from fedimb.deploy.home import NodeHome
     from fedimb.deploy.node_process import Patience
+    from fedimb.deploy.observe import preflight
     from fedimb.deploy.supervisor import Supervisor
 
     home = NodeHome.open(args.home)
@@ -42,4 +43,7 @@ def run(args: argparse.Namespace) -> int:
     told = logging.getLogger("fedimb.node")
     told.addHandler(handler)
     told.propagate = False
-    return Supervisor(home, Patience(restart_s=args.restart_after)).run(once=args.once)
+    notices = preflight(home)
+    for notice in notices:
+        told.warning("%s", notice)
+    return Supervisor(home, Patience(restart_s=args.restart_after), notices=notices).run(once=args.once)
