@@ -1,5 +1,7 @@
 """A new deployment's folder, and its certificates: made, renewed, announced before they end. Source: ours."""
 
+import contextlib
+import ipaddress
 from pathlib import Path
 
 import yaml
@@ -7,6 +9,7 @@ import yaml
 from fedimb.deploy import units
 from fedimb.deploy.deployment import DeployConfig, Deployment
 from fedimb.deploy.files import parsed, refuse_readable, write_private
+from fedimb.deploy.joining import new_folder
 from fedimb.deploy.pki import expiry_warning, fingerprint, make_ca, server_certificate
 from fedimb.errors import ConfigError
 
@@ -28,13 +31,20 @@ def found(root: Path, name: str, host: str, port: int, superlink_port: int) -> D
         raise ConfigError(f"{root} exists: give another folder with --to; nothing of it was changed")
     settings = {"name": name, "host": host, "port": port, "superlink_port": superlink_port}
     config = parsed(settings, DeployConfig, "deploy.yaml")
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host.strip("[]")).version == 6:
+            raise ConfigError(f"host: {host}: nginx listens on IPv4 here; give a name or an IPv4 address")
     if port == superlink_port:
         raise ConfigError(f"port and superlink_port are both {port}: nginx and the SuperLink need one each")
     ca = make_ca(name)
     server = server_certificate(ca, _hosts(config))  # before the folder, so that a wrong host leaves none
-    root.mkdir(mode=0o700, parents=True)
-    root.chmod(0o700)  # whatever the umask says
-    deployment = Deployment(root)
+    with new_folder(root):
+        _fill(Deployment(root), config, ca, server)
+    return Deployment.open(root)
+
+
+def _fill(deployment: Deployment, config: DeployConfig, ca: tuple[bytes, bytes], server: tuple[bytes, bytes]) -> None:
+    root = deployment.root
     write_private(root / "ca.key", ca[0])
     refuse_readable(root / "ca.key")  # a file system without modes (a mounted share) would show here
     (root / "ca.crt").write_bytes(ca[1])
@@ -44,9 +54,8 @@ def found(root: Path, name: str, host: str, port: int, superlink_port: int) -> D
     (root / "README.md").write_text(units.deployment_readme(config, fingerprint(ca[1])), encoding="utf-8")
     (root / units.unit_name(config)).write_text(units.deploy_unit(config, root), encoding="utf-8")
     about = "# Where sites reach nginx (host, port), and SuperLink's port, which listens on 127.0.0.1 only.\n"
-    text = about + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    text = about + yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
     (root / "deploy.yaml").write_text(text, encoding="utf-8")  # last: with it the folder is a deployment's
-    return Deployment.open(root)
 
 
 def renew(deployment: Deployment) -> None:

@@ -5,9 +5,12 @@ writes that site's files and no other's. The folder says who *should* take part;
 a running SuperLink to it, at once or when it next starts. Source: ours, after NVFlare's distributed provisioning.
 """
 
+import contextlib
 import datetime as dt
 import json
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -126,14 +129,25 @@ def init_node(root: Path, site: str, address: tuple[str, int], ca: Path, told: s
         raise ConfigError(f"cannot read {ca}: {error.strerror}; ask the coordinator for ca.crt") from None
     check_ca(certificate, told, str(ca))
     text = units.node_yaml(site, address[0], address[1], plain_digest(told))
-    root.mkdir(mode=0o700, parents=True)
-    root.chmod(0o700)  # whatever the umask says
-    (root / "ca.crt").write_bytes(certificate)
-    join = new_identity(root, site, contact)
-    (root / "fedimb-node.service").write_text(units.node_unit(root), encoding="utf-8")
-    (root / "node.yaml").write_text(text, encoding="utf-8")  # last: with it the folder is a node's
-    _ = NodeHome.open(root).config
+    with new_folder(root):
+        (root / "ca.crt").write_bytes(certificate)
+        join = new_identity(root, site, contact)
+        (root / "fedimb-node.service").write_text(units.node_unit(root), encoding="utf-8")
+        (root / "node.yaml").write_text(text, encoding="utf-8")  # last: with it the folder is a node's
+        _ = NodeHome.open(root).config  # a wrong port, say
     return join
+
+
+@contextlib.contextmanager
+def new_folder(root: Path) -> Iterator[None]:
+    """Make a folder for its owner alone, and remove it again when what fills it fails."""
+    root.mkdir(mode=0o700, parents=True)
+    try:
+        root.chmod(0o700)  # whatever the umask says
+        yield
+    except BaseException:
+        shutil.rmtree(root)
+        raise
 
 
 def add_site(deployment: Deployment, join: JoinFile) -> None:

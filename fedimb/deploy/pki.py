@@ -187,6 +187,12 @@ def signed_by(cert_pem: bytes, ca_pem: bytes) -> bool:
     return True
 
 
+def covers(cert_pem: bytes, host: str) -> bool:
+    """Whether the certificate was made for this name or address."""
+    extensions = load_certificate(cert_pem, "the certificate").extensions
+    return _general_name(host) in extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+
 def expires(cert_pem: bytes) -> dt.datetime:
     """When the certificate ends, in UTC."""
     return load_certificate(cert_pem, "the file").not_valid_after_utc

@@ -6,6 +6,7 @@ routes of Flower 1.41 (flwr.superlink.routers); a test compares `FLEET_CALLS` wi
 """
 
 import contextlib
+import datetime as dt
 import ipaddress
 import json
 import os
@@ -23,7 +24,7 @@ from typing import Self
 from fedimb.deploy import superlink, units
 from fedimb.deploy.deployment import DeployConfig, Deployment
 from fedimb.deploy.files import refuse_readable
-from fedimb.deploy.pki import signed_by
+from fedimb.deploy.pki import covers, expires, signed_by
 from fedimb.deploy.registration import reconcile, register
 from fedimb.deploy.superlink import superlink_command
 from fedimb.engine import processes
@@ -111,6 +112,7 @@ class Servers:
 
     def _start_superlink(self) -> None:
         _refuse_taken(superlink.LOOPBACK, self.deployment.config.superlink_port, "superlink_port")
+        superlink.compact(self.deployment)
         argv, env = superlink_command(self.deployment)
         process = self._start("superlink", argv, env | self._extra, superlink.neutral(self.deployment))
         self._wait("superlink", lambda: superlink.healthy(self.deployment))
@@ -190,8 +192,13 @@ def _check_files(deployment: Deployment) -> None:
         if not deployment.file(name).is_file():
             raise ConfigError(f"there is no {deployment.file(name)}: restore it, or fedimb deploy renew for server.*")
     refuse_readable(deployment.file("server.key"))
-    if not signed_by(deployment.file("server.pem").read_bytes(), deployment.file("ca.crt").read_bytes()):
+    server, host = deployment.file("server.pem").read_bytes(), deployment.config.host
+    if not signed_by(server, deployment.file("ca.crt").read_bytes()):
         raise ConfigError(f"{deployment.file('server.pem')} is not signed by ca.crt: run fedimb deploy renew")
+    if not covers(server, host):
+        raise ConfigError(f"server.pem does not hold for {host}, which deploy.yaml names: run fedimb deploy renew")
+    if expires(server) < dt.datetime.now(dt.UTC):
+        raise ConfigError(f"server.pem expired on {expires(server):%Y-%m-%d}: run fedimb deploy renew")
 
 
 def _is_loopback(host: str) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import sqlite3
 import ssl
 import subprocess
 import sys
@@ -27,7 +28,10 @@ SWITCHES = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONSAFEPATH": "1",
 }
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # old code beside what is installed
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
@@ -43,7 +47,7 @@ def flower_env(deployment: Deployment) -> dict[str, str]:
     config = home / "config.toml"
     if not config.is_file() or config.read_text("utf-8") != text:
         config.write_text(text, encoding="utf-8")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("FLWR_")}
+    kept = {key: value for key, value in os.environ.items() if key not in _DROPPED and not key.startswith("FLWR_")}
     direct = ",".join(filter(None, [LOOPBACK, "localhost", kept.get("NO_PROXY") or kept.get("no_proxy", "")]))
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     own = {"FLWR_HOME": str(home), "NO_PROXY": direct, "no_proxy": direct, "PATH": path}
@@ -61,10 +65,37 @@ def superlink_command(deployment: Deployment) -> tuple[list[str], dict[str, str]
         *("--ssl-ca-certfile", str(deployment.file("ca.crt"))),
         *("--ssl-certfile", str(deployment.file("server.pem"))),
         *("--ssl-keyfile", str(deployment.file("server.key"))),
-        *("--database", str(deployment.folder("state") / "superlink.db")),
+        *("--database", str(database(deployment))),
         "--disable-runtime-dependency-installation",
     ]
     return argv, flower_env(deployment)
+
+
+def database(deployment: Deployment) -> Path:
+    """SuperLink's database: sites, runs, and the messages under way."""
+    return deployment.folder("state") / "superlink.db"
+
+
+def compact(deployment: Deployment) -> None:
+    """Give back the room that finished runs left in the database. Only while no SuperLink has it open.
+
+    Flower deletes a run's models and updates from its tables when the run ends; the file keeps its size.
+
+    Raises:
+        RunFailed: the file is damaged or in use.
+    """
+    path = database(deployment)
+    if not path.is_file():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection.execute("VACUUM")
+    except sqlite3.Error as error:
+        raise RunFailed(
+            f"{path}: {error}. If another program has it open, end that one; if it is damaged, move it away: sites are "
+            "registered again at the next start, finished runs are in their run folders"
+        ) from None
 
 
 def neutral(deployment: Deployment) -> Path:

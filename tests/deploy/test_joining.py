@@ -64,6 +64,9 @@ def test_an_unknown_authority_leaves_no_folder(deployment: Deployment, tmp_path:
         joining.init_node(tmp_path / "a", "a", ("localhost", 9443), tmp_path / "none", wrong, "")
     with pytest.raises(ConfigError, match="st-anna"):
         make_node(deployment, tmp_path / "St. Änna")
+    right = pki.fingerprint(deployment.file("ca.crt").read_bytes())
+    with pytest.raises(ConfigError, match=r"coordinator\.port"):  # found when the folder is nearly done
+        joining.init_node(tmp_path / "a", "a", ("localhost", 0), deployment.file("ca.crt"), right, "")
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "St. Änna").exists()
 

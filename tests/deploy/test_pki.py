@@ -50,6 +50,8 @@ def test_a_server_is_verified_under_its_name_by_its_authority_only(
         _verify(ca[1], cert, x509.DNSName("other.example.org"))
     with pytest.raises(VerificationError):
         _verify(pki.make_ca("heart")[1], cert, subject)  # the same name, another key
+    assert pki.covers(cert, host)
+    assert not pki.covers(cert, "other.example.org")
     assert pki.signed_by(cert, ca[1])
     assert not pki.signed_by(cert, pki.make_ca("heart")[1])
 

@@ -1,7 +1,9 @@
 """The SuperLink is started on loopback, with no setting of Flower's from outside, and its sockets are looked at."""
 
+import contextlib
 import os
 import socket
+import sqlite3
 import stat
 import sys
 import tomllib
@@ -42,6 +44,7 @@ def test_no_setting_of_flower_comes_from_outside(deployment: Deployment, monkeyp
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "intern.example")
+    monkeypatch.setenv("PYTHONPATH", "/old/code")
     _, env = superlink.superlink_command(deployment)
     assert {name: value for name, value in env.items() if name.startswith("FLWR_")} == {
         "FLWR_TELEMETRY_ENABLED": "0",
@@ -49,6 +52,7 @@ def test_no_setting_of_flower_comes_from_outside(deployment: Deployment, monkeyp
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_HOME": str(deployment.file("flwr")),
     }
+    assert "PYTHONPATH" not in env
     assert env["NO_PROXY"] == env["no_proxy"] == "127.0.0.1,localhost,intern.example"
     assert env["HTTPS_PROXY"] == "http://proxy.example:3128"
     assert (Path(env["PATH"].split(os.pathsep)[0]) / "flower-superexec").is_file()  # it is started by name
@@ -95,6 +99,28 @@ def test_the_neutral_folder_is_empty_and_the_owners(deployment: Deployment) -> N
     folder = superlink.neutral(deployment)
     assert list(folder.iterdir()) == []
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_the_database_gives_room_back(deployment: Deployment) -> None:
+    superlink.compact(deployment)  # none yet
+    path = superlink.database(deployment)
+    assert not path.exists()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE kept (x)")
+        connection.execute("CREATE TABLE objects (x)")
+        connection.execute("INSERT INTO kept VALUES (7)")
+        connection.execute("INSERT INTO objects VALUES (zeroblob(2000000))")
+        connection.commit()
+        connection.execute("DELETE FROM objects")
+        connection.commit()
+    before = path.stat().st_size
+    superlink.compact(deployment)
+    assert path.stat().st_size < before - 1_900_000
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT x FROM kept").fetchall() == [(7,)]
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(RunFailed, match="move it away"):
+        superlink.compact(deployment)
 
 
 def test_nobody_there_is_not_healthy(deployment: Deployment) -> None:

@@ -69,6 +69,7 @@ def test_a_deployment_is_never_made_over_another(tmp_path: Path) -> None:
         (("heart", "kein name", 1, 2), "no host name"),
         (("heart", "a.example", 70000, 2), "port"),
         (("heart", "a.example", 9092, 9092), "one each"),
+        (("heart", "2001:db8::1", 1, 2), "IPv4"),
     ],
 )
 def test_a_wrong_word_leaves_no_folder(tmp_path: Path, words: tuple[str, str, int, int], says: str) -> None:
