@@ -12,6 +12,10 @@ PRIOR = "x.prior"
 STEP = "x.fedimb"
 STATE = "x.state"
 
+SCORES = "x.scores"
+SCORED = "scored"
+"""Query: the final model's confusion matrices on the client's validation rows, where the server has no test rows."""
+
 REPLACED = "model/replaced"
 """Metric of a round in which the server put other weights in the model's place (`fedimb.run.steps.Replace`)."""
 
@@ -55,6 +59,19 @@ PLATFORM = Contract(
     ),
     queries={
         JOIN: (Record(CLIENT, "config", "the client this simulated node plays", "operational", max_bytes=64),),
+        SCORED: (
+            Record(
+                SCORES,
+                "arrays",
+                "integer confusion matrix of the final model on the validation view, one per calibration",
+                "aggregate",
+                dtypes=("int64",),
+                reveals="class_counts",
+                about="class",
+                shape="C x C",
+            ),
+            _VERSION,
+        ),
         CLASS_COUNTS: (
             Record(
                 COUNTS,

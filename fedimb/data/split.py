@@ -13,6 +13,7 @@ from fedimb.errors import ConfigError, DataError, nearest
 
 Rows = NDArray[np.int64]
 TEST_RULES: dict[str, tuple[str, ...]] = {
+    "none": (),
     "official": (),
     "balanced": ("per_class",),
     "stratified": ("fraction",),
@@ -33,6 +34,7 @@ def split_test(
 ) -> tuple[Rows, Rows]:
     """Cut the test set by one rule:
 
+    - ``none``: no test set; the run is scored by the clients' validation rows.
     - ``official``: the source's own.
     - ``balanced`` (``per_class``): as many rows of each class.
     - ``stratified`` (``fraction``): that part of each class.
@@ -51,6 +53,8 @@ def split_test(
     """
     check_test_rule(rule)
     n_classes = len(class_names)
+    if rule["name"] == "none":
+        return np.zeros(0, np.int64), np.arange(len(y))
     if rule["name"] == "official":
         return _official(official, patients)
     if rule["name"] == "by_site":

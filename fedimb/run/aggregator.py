@@ -190,7 +190,8 @@ def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
     if key not in total.buffers or total.weight <= 0:
         return old
     mean = total.buffers[key] / total.weight
-    return (np.rint(mean) if np.issubdtype(old.dtype, np.integer) else mean).astype(old.dtype)
+    # A sum of 0-d arrays (BatchNorm's count of batches) is a NumPy number: back to an array.
+    return np.asarray(np.rint(mean) if np.issubdtype(old.dtype, np.integer) else mean, old.dtype)
 
 
 def _flatten(key: str, value: Any, arrays: Arrays, info: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from fedimb.data.federation import Federation
 from fedimb.models.base import buffers_of, load_into, parameters_of
 from fedimb.run.aggregator import Aggregator, chain
 from fedimb.run.checkpoint import FolderKeeper
+from fedimb.run.client_scores import check_scores, gather_scores
 from fedimb.run.context import Site
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.exchange import Exchange
@@ -69,6 +70,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         ConfigError: which part, what it met, and what to set instead.
     """
     check_task(config, federation.task)
+    check_scores(config, federation.task)
     build_model(config, federation.n_classes, federation.input_shape)
     for make in augmentation_makers(config, federation.input_shape):
         make()
@@ -82,12 +84,16 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         check_prior(config, federation)
 
 
-def program(config: RunConfig, federation: Federation, method: Any, view: RunView) -> Generator[Step, Any, None]:
-    """The prior's prelude, then the method's program."""
+def program(
+    config: RunConfig, federation: Federation, method: Any, view: RunView, evaluator: Evaluator
+) -> Generator[Step, Any, None]:
+    """The prior's prelude, the method's program, and scores of the clients where the server cannot score."""
     counts_itself = any(registry.flags("strategy", name).get("counts_itself") for name in config.strategy)
     if needs_counts(config) and not (counts_itself and config.prior.provenance == "clear_sum"):
         yield from gather_prior(config, federation, view)
     yield from method.program(view)
+    if not len(federation.test):
+        evaluator.heard = yield from gather_scores(view)
 
 
 def build_loop(
@@ -143,7 +149,7 @@ def build_loop(
         method,
         exchange,
         view,
-        lambda v: program(config, federation, method, v),
+        lambda v: program(config, federation, method, v, evaluator),
         keeper,
         evaluate_clients=bool(federation.validation.sizes.any()),
     )

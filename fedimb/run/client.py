@@ -16,7 +16,7 @@ from fedimb.contracts import platform as names
 from fedimb.data.views import SETTABLE, ClientData
 from fedimb.models.base import Classifier, Resident
 from fedimb.records import to_numpy
-from fedimb.run import priors
+from fedimb.run import client_scores, priors
 from fedimb.run.context import ClientContext
 from fedimb.run.local_training import LocalTraining, Prepared, set_views, weights_into
 from fedimb.run.parts import build_model, contracts_of, device_of, seeded
@@ -240,6 +240,8 @@ class ClientRuntime:
                 return answer
         if name in priors.QUERIES:
             return priors.answer(name, content, context)
+        if name in client_scores.QUERIES:
+            return client_scores.answer(context)
         raise KeyError(f"no method of this run answers query '{name}'")
 
 

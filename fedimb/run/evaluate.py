@@ -31,6 +31,8 @@ class Evaluator:
         matrices: row label -> last confusion matrix [C, C] int64 (rows: true class); [C, 2, 2], one table per class,
             where rows have several labels.
         labels: row label -> calibration name, in configured order.
+        heard: calibration name -> the final model's confusion matrix by the clients' own rows, where the server has
+            no test rows and has asked them (`fedimb.run.client_scores`).
     """
 
     def __init__(self, config: RunConfig, federation: Federation) -> None:
@@ -43,24 +45,29 @@ class Evaluator:
             for name, args in config.calibration.items()
         }
         self.matrices: dict[str, np.ndarray] = {}
+        self.heard: dict[str, np.ndarray] = {}
         self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] last predicted from
 
     def __call__(
         self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
     ) -> dict[str, dict[str, float]]:
         """Metrics by row label: ``test/*`` of the given weights, ``client/*`` of the clients' own matrices."""
+        clients = self._client_metrics(outcome)
         load_into(self.model, {k: torch.from_numpy(v.copy()) for k, v in (parameters | buffers).items()})
         features, logits = forward_batched(self.model, self._x)
         head = self.model.head
         bias = None if head.bias is None else head.bias.detach()
         outputs = Outputs(features, logits, head.weight.detach(), bias, counts)
         names, minority = self._federation.class_names, self._federation.minority
-        clients = self._client_metrics(outcome)
         metrics = {}
         for row, calibration in self._calibrations.items():
             adjusted = calibration.adjust(outputs)
-            matrix = self.matrices[row] = confusion_of(self._y, adjusted)
             self._logits[row] = adjusted
+            if not len(self._y) and not self.heard:
+                metrics[row] = dict(clients)
+                continue
+            matrix = self.heard[self.labels[row]] if self.heard else confusion_of(self._y, adjusted)
+            self.matrices[row] = matrix
             metrics[row] = named_scores(matrix, minority, names) | clients
         return metrics
 

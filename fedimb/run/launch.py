@@ -20,6 +20,7 @@ from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
 from fedimb.run.assemble import build_loop, check_parts
+from fedimb.run.client_scores import keep_scores
 from fedimb.run.folder import RunFolder
 from fedimb.run.progress import ProgressBar
 from fedimb.run.result import RunResult, write_result
@@ -165,6 +166,7 @@ def _execute(
         tracker.start()
         with _ending(folder, tracker):
             loop.run()
+            keep_scores(folder, evaluator, loop)
             write_result(folder, config, federation, evaluator, loop)
             folder.set_status("finished")
         return RunResult.read(folder.path)

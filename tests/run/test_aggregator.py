@@ -228,3 +228,12 @@ def test_a_strategy_that_exchanges_messages_while_configuring_is_told_what_to_us
     model = Aggregator(Curious(min_available_nodes=1, min_train_nodes=1), True, {"w": np.zeros(1, np.float32)}, {})
     with pytest.raises(RunFailed, match="Query steps"):
         model.configure(1, {1: 0})
+
+
+def test_a_model_with_batch_norm_runs_to_its_end(tmp_path):
+    """Its count of batches is an array without axes, of which NumPy makes a number at every sum."""
+    from small_runs import launch_in
+
+    words = ("model=resnet8", "model.norm=batch", "rounds=2", "clients.count=2", "data.imbalance_factor=5")
+    result = launch_in(tmp_path, *words, "data.n_max=20", "engine=inline")
+    assert all(np.isfinite(value) for value in result.metrics.values())

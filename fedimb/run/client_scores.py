@@ -1,0 +1,81 @@
+"""Scores where the server holds no test rows (``data.test={name: none}``): of the clients' validation rows, at the end.
+
+Each client sends the final model's confusion matrix on its validation view, one per calibration; the sum is what every
+score is computed from. During the run ``client/*`` are the same of the model each round began with. Source: ours.
+"""
+
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from fedimb import registry
+from fedimb.config.schema import RunConfig
+from fedimb.contracts import platform as names
+from fedimb.errors import ConfigError
+from fedimb.evaluation.confusion import confusion_of
+from fedimb.records import array_record, arrays_of
+from fedimb.run.steps import Query, Step
+from fedimb.training.calibrations.base import Outputs
+
+if TYPE_CHECKING:
+    from fedimb.run.context import ClientContext
+    from fedimb.run.evaluate import Evaluator
+    from fedimb.run.folder import RunFolder
+    from fedimb.run.loop import Loop
+    from fedimb.run.view import RunView
+
+QUERIES = (names.SCORED,)
+
+
+def check_scores(config: RunConfig, task: str) -> None:
+    """Refuse a run that nobody could score. Raises ConfigError."""
+    if config.data["test"]["name"] != "none":
+        return
+    if not config.data.get("validation"):
+        raise ConfigError(
+            "data.test={name: none} leaves scoring to the clients' validation rows: set data.validation=0.2, say"
+        )
+    if task != "multiclass":
+        raise ConfigError("data.test={name: none} is for rows with one class each; these have several labels")
+
+
+def gather_scores(view: "RunView") -> Generator[Step, Any, dict[str, np.ndarray]]:
+    """Sub-program: calibration name -> confusion matrix [C, C] int64 over all clients' validation rows."""
+    content = RecordDict()
+    if view.counts is not None:
+        content[names.PRIOR] = array_record({"counts": np.asarray(view.counts)})
+    replies = yield Query(names.SCORED, content, model="global")
+    found = [arrays_of(reply.content, names.SCORES) for reply in replies]
+    return {name: np.sum([one[name] for one in found], axis=0) for name in found[0]}
+
+
+def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> None:
+    """Write what the clients found as the last round's scores: the one evaluation such a run has."""
+    if not evaluator.heard:
+        return
+    model = loop.model()
+    scores = evaluator(model.parameters, model.buffers, loop.view.counts, None)
+    about = {"step": loop.progress.server_round, "time": int(time.time() * 1000)}
+    folder.append_metrics(
+        [
+            {"row": row, **about, "metrics": {k: v if np.isfinite(v) else None for k, v in found.items()}}
+            for row, found in scores.items()
+        ]
+    )
+
+
+def answer(context: "ClientContext") -> RecordDict:
+    """The client's reply: ``x.scores``, one matrix per calibration of the run."""
+    _, y = context.data.tensors("validation")
+    features, logits = context.forward("validation")
+    head = context.model.head
+    bias = None if head.bias is None else head.bias.detach()
+    outputs = Outputs(features, logits, head.weight.detach(), bias, context.counts)
+    matrices = {
+        name: confusion_of(y, registry.build("calibration", name, **(args or {})).adjust(outputs))
+        for name, args in context.config.calibration.items()
+    }
+    return RecordDict({names.SCORES: array_record(matrices)})

@@ -1,0 +1,56 @@
+"""A run without test rows at the server: scored by the sum of the clients' confusion matrices of the final model."""
+
+import numpy as np
+import pytest
+import torch
+from small_runs import launch_in
+
+from fedimb.data.federation import Federation
+from fedimb.errors import ConfigError
+from fedimb.evaluation.confusion import confusion_of
+from fedimb.run.folder import RunFolder
+from fedimb.run.launch import resume
+
+NONE = ("data.test={name: none}", "data.validation=0.3", "engine=inline", "calibration=[none,la_post]")
+
+
+def test_the_clients_matrices_are_the_score(tmp_path):
+    result = launch_in(tmp_path, *NONE)
+    federation = Federation.load(result.folder)
+    assert len(federation.test) == 0
+    pairs = [federation.client(k).tensors("validation") for k in range(federation.n_clients)]
+    x, y = (torch.cat([pair[i] for pair in pairs]) for i in (0, 1))
+    with torch.no_grad():
+        logits = result.model.classifier(x) if hasattr(result.model, "classifier") else result.model(x)
+    np.testing.assert_array_equal(result.confusion, confusion_of(y, logits))
+    assert result.confusion.sum() == len(y) > 50
+    assert result.rows[1].confusion.tolist() != result.rows[0].confusion.tolist()
+    lines = [line["metrics"] for line in RunFolder(result.folder).metrics() if line["row"] == "fedavg"]
+    assert ["test/macro_recall" in line for line in lines] == [False] * 3 + [True]
+    assert "client/macro_recall" in lines[1]
+    assert result.metrics["macro_recall"] == pytest.approx(lines[-1]["test/macro_recall"])
+
+
+def test_resumed_at_the_very_end_it_is_scored_once(tmp_path, monkeypatch):
+    import fedimb.run.launch as launch
+
+    original = launch.write_result
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch, "write_result", stop)
+    with pytest.raises(KeyboardInterrupt):
+        launch_in(tmp_path, *NONE)
+    monkeypatch.setattr(launch, "write_result", original)
+    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    result = resume(folder)
+    scored = [line for line in RunFolder(folder).metrics() if "test/macro_recall" in line["metrics"]]
+    assert len(scored) == 2  # one per calibration
+    whole = launch_in(tmp_path / "whole", *NONE)
+    assert result.metrics == whole.metrics
+
+
+def test_a_run_nobody_could_score_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.validation=0\.2"):
+        launch_in(tmp_path, "data.test={name: none}", "engine=inline")
