@@ -110,8 +110,8 @@ def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Siz
         message=message,
         record=record.key,
         content=record.content,
-        shape=_shape(record, sizes),
-        most_bytes=_most_bytes(record, sizes),
+        shape=_shape(message, record, sizes),
+        most_bytes=_most_bytes(message, record, sizes),
         often=often,
         sensitivity=record.sensitivity,
         protection=_protection(message, record, config),
@@ -119,19 +119,26 @@ def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Siz
     )
 
 
-def _shape(record: Record, sizes: Sizes) -> str:
-    if record.sensitivity == "model":
+def _of_the_model(message: str, record: Record) -> bool:
+    """Whether a record is as large as the model trained; a method may send another, as a generator's weights."""
+    return message == "train" and record.sensitivity == "model" and record.kind == "arrays" and not record.shape
+
+
+def _shape(message: str, record: Record, sizes: Sizes) -> str:
+    if _of_the_model(message, record):
         return f"{sizes.parameters} parameters" if record.key != names.BUFFERS else "buffers"
     return record.shape or ("text" if record.kind == "config" else "numbers" if record.kind == "metrics" else "any")
 
 
-def _most_bytes(record: Record, sizes: Sizes) -> int | None:
-    if record.sensitivity == "model":
-        return sizes.buffer_bytes if record.key == names.BUFFERS else sizes.weight_bytes
-    if record.max_bytes is not None or not record.dtypes:
+def _most_bytes(message: str, record: Record, sizes: Sizes) -> int | None:
+    widest = max((np.dtype(name).itemsize for name in record.dtypes), default=None)
+    if record.max_bytes is not None:
         return record.max_bytes
+    if _of_the_model(message, record):
+        own = sizes.buffer_bytes if record.key == names.BUFFERS else sizes.weight_bytes
+        return own if widest is None else sizes.parameters * widest
     values = count_values(record.shape, sizes)
-    return None if values is None else values * max(np.dtype(name).itemsize for name in record.dtypes)
+    return None if values is None or widest is None else values * widest
 
 
 def count_values(shape: str, sizes: Sizes) -> int | None:

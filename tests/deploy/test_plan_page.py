@@ -8,6 +8,7 @@ from study_plans import plan_of, run_config
 
 from fedimb import registry
 from fedimb.contracts import platform as names
+from fedimb.contracts.base import Contract, Record
 from fedimb.deploy.leaving import EVERY, Sizes, count_values, leaving, message_types, queries_of, sizes_of
 from fedimb.deploy.plan_page import as_html, as_markdown, shown_bytes
 from fedimb.privacy.door import declared_for
@@ -56,10 +57,23 @@ def test_counts_are_asked_for_as_the_prior_says_and_in_no_other_way(provenance, 
 
 def test_terms_of_an_aggregator_are_listed():
     rows = {row.record: row for row in table(run_config("aggregator=scaffold"))}
-    assert rows["x.variate"].most_bytes == 96
+    assert rows["x.variate"].most_bytes == 24 * 8  # float64 is the widest it may be
     assert rows["arrays"].most_bytes == 96
     assert rows["arrays"].often == "once in each of at most 5 rounds"
     assert names.BUFFERS not in rows
+
+
+def test_another_model_is_not_taken_to_be_as_large_as_this_one():
+    contract = Contract(
+        "other", queries={"teach": (Record("x.generator", "arrays", "weights of a generator", "model"),)}
+    )
+    with registry.isolated():
+        registry.register("strategy", "other")(type("Other", (), {}))
+        registry.register("contract", "other")(contract)
+        config = run_config().model_copy(update={"strategy": {"other": {}}})
+        rows = {row.record: row for row in table(config)}
+    assert (rows["x.generator"].message, rows["x.generator"].most_bytes) == ("query.teach", None)
+    assert rows["x.generator"].shape == "any"
 
 
 def test_sizes_are_those_of_the_model():
