@@ -283,6 +283,21 @@ def test_the_four_hospitals(home, hospital, rows, disease):
 
 
 @pytest.mark.skipif(not os.environ.get(VARIABLE), reason="needs FEDIMB_DATA_DIR")
+def test_a_site_alone_reads_what_the_simulation_reads(home):
+    """Else a deployed run could not equal the simulated one."""
+    from fedimb.data.check import read
+
+    _, simulated, _ = read(str(CONFIGS / "heart_four.yaml"))
+    assert simulated.site_names[1] == "hungary"
+    rows = simulated.sites == 1
+    path = "heart-disease/processed.hungarian.data"
+    store = register_data(home, path, "heart", ["heart"], like=str(CONFIGS / "heart_four.yaml")).open_store()
+    assert np.array_equal(store.x, simulated.x[rows], equal_nan=True)
+    assert np.array_equal(store.y, simulated.y[rows])
+    assert np.array_equal(store.scaled, simulated.scaled)
+
+
+@pytest.mark.skipif(not os.environ.get(VARIABLE), reason="needs FEDIMB_DATA_DIR")
 def test_labels_that_cannot_say_a_class_are_refused(home):
     hungary = "heart-disease/processed.hungarian.data"
     with pytest.raises(DataError, match="site 'st-anna' cannot express class 'severe': its labels are 0, 1"):
