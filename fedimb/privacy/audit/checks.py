@@ -25,16 +25,20 @@ class Space:
         name: prefix of its figures; empty for the records themselves.
         to: [n, *shape] -> [n, F].
         train, holdout: all real records there, every class.
+        units: patients of train and of holdout, each record's own where none are named.
     """
 
     name: str
     to: Callable[[NDArray[Any]], Floats]
     train: Floats
     holdout: Floats
+    units: tuple[Ids, Ids]
 
-    def closeness(self, points: Floats, itself: Ids | None = None) -> Floats:
-        """[n]: see `copies.closeness`. ``itself``: the points' own positions in holdout."""
-        return copies.closeness(nearest(points, self.train)[0], nearest(points, self.holdout, itself)[0])
+    def closeness(self, points: Floats, patients: Ids | None = None) -> Floats:
+        """[n]: see `copies.closeness`. ``patients``: of the points; records of the same one are not asked."""
+        both = ((self.train, self.units[0]), (self.holdout, self.units[1]))
+        apart = (nearest(points, records, None if patients is None else (patients, own))[0] for records, own in both)
+        return copies.closeness(*apart)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +55,13 @@ class Near:
     def of(space: Space, samples: NDArray[Any], train: Ids, holdout: Ids, rng: np.random.Generator) -> "Near":
         """Args: samples [m, *shape] of a class, and its positions, at least one, in the space's train and holdout."""
         points, others = space.to(samples), space.holdout[holdout]
+        real = np.concatenate([space.train[train], others])
+        patients = np.concatenate([space.units[0][train], space.units[1][holdout]])
         return Near(
             space,
             copies.Neighbours.of(points, space.train[train], others, rng),
             space.closeness(points),
-            space.closeness(others, holdout),
+            space.closeness(real, patients),
             copies.dealt(len(train), len(holdout), rng),
         )
 

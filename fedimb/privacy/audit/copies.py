@@ -5,8 +5,8 @@ Two questions, each with a test that is exact under its null, whatever the distr
 - *nearest record*: of how many samples is the nearest real record a training record? (Share nearer to train than to an
   equal-size holdout: the holdout form of "distance to closest record". Yao et al., "The DCR Delusion", ESORICS 2025,
   show why it is not enough.) Samples share records, so records, not samples, are permuted and drawn again.
-- *near copies*: for how many samples is distance(train) / distance(holdout) below what holdout records themselves show?
-  A blurred sample is near to everything and has a ratio around 1; a copy has a ratio around 0.
+- *near copies*: for how many samples is distance(train) / distance(holdout) below what real records themselves show,
+  each left out in turn? A blurred sample is near to everything and has a ratio around 1; a copy has one around 0.
 
 The combination, thresholds and tests are ours.
 """
@@ -21,7 +21,7 @@ from fedimb.privacy.audit.base import Floats, Ids
 from fedimb.privacy.audit.distances import squared
 
 NATURAL = 0.01
-"""Share of holdout records that lie below the threshold of near copies: data hold near doubles of their own."""
+"""Share of real records that lie below the threshold of near copies: data hold near doubles of their own."""
 
 PERMUTATIONS = 1999
 _NEIGHBOURS = 512
@@ -126,7 +126,7 @@ def closeness(to_train: Floats, to_holdout: Floats) -> Floats:
 
 
 def near_copies(samples: Floats, controls: Floats) -> tuple[NDArray[np.bool_], float]:
-    """([m] which samples are near copies, p) from the closeness of samples [m] and of holdout records [n], n > 0."""
+    """([m] which samples are near copies, p) from the closeness of samples [m] and of real records [n], n > 0."""
     rank = max(1, int(NATURAL * len(controls)))
     threshold = np.partition(controls, rank - 1)[rank - 1]
     near: NDArray[np.bool_] = samples < threshold

@@ -49,11 +49,11 @@ def squared(points: Floats, records: Floats) -> Floats:
     return np.maximum(found, 0.0, out=found)
 
 
-def nearest(points: Floats, records: Floats, leave_out: Ids | None = None) -> tuple[Floats, Ids]:
+def nearest(points: Floats, records: Floats, units: tuple[Ids, Ids] | None = None) -> tuple[Floats, Ids]:
     """(distance [n], position [n]) of the record nearest to each point.
 
     Args:
-        leave_out: [n] position of the record that is not asked, as the point itself.
+        units: patients of the points [n] and of the records [m]; no record of a point's own patient is asked.
 
     Returns:
         Infinity and -1 where no record is left.
@@ -65,8 +65,8 @@ def nearest(points: Floats, records: Floats, leave_out: Ids | None = None) -> tu
     for start in range(0, len(points), size):
         part = slice(start, start + size)
         block = squared(points[part], records)
-        if leave_out is not None:
-            block[np.arange(len(block)), leave_out[part]] = np.inf
+        if units is not None:
+            block[units[0][part][:, None] == units[1]] = np.inf
         own = block.argmin(1)
         found[part], where[part] = np.sqrt(block[np.arange(len(block)), own]), own
     where[np.isinf(found)] = -1

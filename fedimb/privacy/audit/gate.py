@@ -8,13 +8,12 @@ Per class, because a pooled figure hides a memorised tail. Sources: the modules 
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import DataError
-from fedimb.privacy.audit.base import Attack, Audit, Batch, Features, Floats, GateSettings, State, Verdict
+from fedimb.privacy.audit.base import Attack, Audit, Batch, Features, Floats, GateSettings, Ids, State, Verdict
 from fedimb.privacy.audit.checks import BLIND, Near, Space, exact_copies, members_known, smote_made
 from fedimb.privacy.audit.distances import Scale
 from fedimb.privacy.audit.power import planted, power
@@ -49,9 +48,10 @@ def audit(
     """
     _check(synthetic, train, holdout)
     scale = Scale.of(np.concatenate([train.x, holdout.x]))
-    spaces = [_space("", scale, train, holdout)]
+    units = _patients(train, holdout)
+    spaces = [Space("", scale, scale(train.x), scale(holdout.x), units)]
     if features is not None:
-        spaces.append(_feature_space(features, train, holdout))
+        spaces.append(_feature_space(features, train, holdout, units))
     judge = _ClassJudge(train, holdout, settings, rng, attack, holders, spaces, scale)
     return Audit({int(label): judge(synthetic.of(int(label))) for label in np.unique(synthetic.y)})
 
@@ -123,7 +123,8 @@ class _ClassJudge:
             if figures["power"] < self.settings.power:
                 doubts.append(
                     f"{self.settings.copied:.0%} planted copies noticed {figures['power']:.0%} of the time, below "
-                    f"{self.settings.power:.0%}: give more samples ({len(samples)}) or holdout records ({len(other)})"
+                    f"{self.settings.power:.0%}: give more samples ({len(samples)}) or "
+                    f"real records ({len(own)} + {len(other)})"
                 )
         state: State = "fail" if leaks else "refused" if refusals else "undecidable" if doubts else "pass"
         return Verdict(state, (*leaks, *refusals, *doubts), figures)
@@ -163,16 +164,24 @@ class _ClassJudge:
         return power(near, pool, self.settings, self.alpha, self.rng)
 
 
-def _space(name: str, to: Callable[[NDArray], Floats], train: Batch, holdout: Batch) -> Space:
-    return Space(name, to, to(train.x), to(holdout.x))
+def _patients(train: Batch, holdout: Batch) -> tuple[Ids, Ids]:
+    """Patients of both; a record of which none is named is a patient of its own."""
+    named = [batch.units for batch in (train, holdout) if batch.units is not None and len(batch)]
+    free = 1 + max((int(units.max()) for units in named), default=-1)
+    own = free + np.arange(len(train) + len(holdout))
+    return (
+        own[: len(train)] if train.units is None else train.units,
+        own[len(train) :] if holdout.units is None else holdout.units,
+    )
 
 
-def _feature_space(features: Features, train: Batch, holdout: Batch) -> Space:
+def _feature_space(features: Features, train: Batch, holdout: Batch, units: tuple[Ids, Ids]) -> Space:
     seen = np.asarray(features(np.concatenate([train.x, holdout.x])), np.float64)
     if not np.isfinite(seen).all():
         raise DataError("the features of real records are not finite; mend the encoder or leave features out")
     scale = Scale.of(seen)
-    return Space("features", lambda x: scale(features(x)), scale(seen[: len(train)]), scale(seen[len(train) :]))
+    known, others = scale(seen[: len(train)]), scale(seen[len(train) :])
+    return Space("features", lambda x: scale(features(x)), known, others, units)
 
 
 def _check(synthetic: Batch, train: Batch, holdout: Batch) -> None:

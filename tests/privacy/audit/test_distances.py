@@ -20,14 +20,14 @@ def test_nearest_is_scipys_whatever_the_block(monkeypatch, block):
     assert squared(points, records) == pytest.approx(theirs**2)
     own = cdist(records, records)
     np.fill_diagonal(own, np.inf)
-    assert nearest(records, records, np.arange(9))[0] == pytest.approx(own.min(1))
+    assert nearest(records, records, (np.arange(9), np.arange(9)))[0] == pytest.approx(own.min(1))
 
 
 def test_nearest_of_nothing_is_infinity_and_of_itself_alone_too():
     found, where = nearest(np.zeros((2, 3)), np.zeros((0, 3)))
     assert np.isinf(found).all()
     assert (where == -1).all()
-    found, where = nearest(np.zeros((1, 3)), np.zeros((1, 3)), np.array([0]))
+    found, where = nearest(np.zeros((1, 3)), np.zeros((1, 3)), (np.zeros(1, np.int64), np.zeros(1, np.int64)))
     assert (found[0], where[0]) == (np.inf, -1)
 
 

@@ -47,7 +47,7 @@ def test_fresh_samples_of_the_true_distribution_pass_with_enough_records(feature
 @pytest.mark.parametrize(("holdout", "samples"), [(20, 200), (100, 8)])
 def test_with_few_records_or_few_samples_it_is_undecidable_which_refuses(holdout, samples):
     rng = np.random.default_rng(3)
-    train, others, made = gaussian(rng, 100, holdout, samples)
+    train, others, made = gaussian(rng, 20 if holdout == 20 else 100, holdout, samples)
     whole = audit(batch(made), batch(train), batch(others), SMALL, rng)
     assert whole.verdicts[0].state == "undecidable"
     assert whole.verdicts[0].figures["power"] < 0.8
@@ -124,6 +124,17 @@ def test_the_minimum_count_is_of_patients_where_they_are_named():
     found = audit(batch(made), real, batch(holdout), SMALL, rng).verdicts[0]
     assert found.state == "refused"
     assert found.reasons == ("10 training patients, fewer than min_count=20",)
+
+
+def test_doubles_of_one_patient_do_not_make_the_gate_blind_where_patients_are_named():
+    rng = np.random.default_rng(19)
+    first, held, made = gaussian(rng, 40, 40, 200)
+    train, holdout = (np.concatenate([x, x + 0.01 * rng.normal(size=x.shape)]) for x in (first, held))
+    patients = np.tile(np.arange(40), 2)
+    settings = GateSettings(draws=15, bootstrap=20)
+    for units, state in ((None, "undecidable"), (patients, "pass")):
+        real = batch(train, units=units), batch(holdout, units=None if units is None else units + 40)
+        assert audit(batch(made), *real, settings, np.random.default_rng(0)).verdicts[0].state == state
 
 
 def test_a_class_without_holdout_or_without_any_record():
