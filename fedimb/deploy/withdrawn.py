@@ -1,7 +1,7 @@
 """Who is left out of a data set: keyed hashes of patients' ids or of single records, kept beside it. Source: ours.
 
-The source's files are not edited, and the list names nobody without the site's secret. It holds for every later version,
-also when the files are registered again.
+The source's files are not edited, and the list names nobody without the site's secret. It holds for every later
+version, also when the files are registered again.
 """
 
 import json
