@@ -39,10 +39,10 @@ def observe(home: NodeHome) -> Observed:
         found.warnings.append(line)
     authority = home.file("ca.crt")
     try:
+        found.inbox = _waiting(home)
         found.certificate = expires(authority.read_bytes()).strftime("%Y-%m-%dT%H:%M:%SZ")
         if line := expiry_warning(authority, "ask the coordinator for the new one"):
             found.warnings.append(line)
-        found.inbox = _waiting(home)
     except (OSError, FedimbError) as error:
         found.warnings.append(str(error))
     return found

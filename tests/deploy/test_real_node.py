@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from importlib.resources import files
@@ -28,6 +30,7 @@ from fedimb.deploy.deployment import Deployment
 from fedimb.deploy.guard import FOREIGN_CODE, LAST_MESSAGE
 from fedimb.deploy.node_process import Patience
 from fedimb.deploy.servers import Servers
+from fedimb.deploy.status import read
 from fedimb.engine.processes import descendants, start_time
 
 pytestmark = [
@@ -111,6 +114,40 @@ def test_a_killed_node_comes_back_after_65_seconds_and_not_before(up: Up, tmp_pa
         took = time.monotonic() - killed
     assert 65 <= took < 90
     assert "Exit Code" not in log.read_text()[before:]
+
+
+def test_a_killed_supervisor_is_taken_over(up: Up, tmp_path: Path) -> None:
+    """`fedimb node run` as systemd starts it: SIGKILL, started again, its orphan ended politely and so no wait."""
+    home = joined_node(up.deployment, tmp_path / "st-polten")
+    command = [str(Path(sys.executable).with_name("fedimb")), "node", "run", "--home", str(home.root)]
+
+    def started() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+
+    first = started()
+    try:
+        orphan = wait_for(home, connected, 60).node
+        first.kill()
+        first.wait()
+        assert orphan is not None
+        assert start_time(orphan) is not None
+        second = started()
+        try:
+            status = wait_for(home, lambda found: connected(found) and found.node != orphan, 45)
+            assert status.node is not None
+            assert start_time(orphan) is None
+            assert "Exit Code" not in home.file("logs", "supernode.log").read_text()
+            assert subprocess.run([*command[:2], "status", *command[3:]], stdout=subprocess.DEVNULL).returncode < 2
+            second.terminate()
+            assert second.wait(40) == 0
+            assert start_time(status.node) is None
+            assert read(home).state == "stopped"
+        finally:
+            second.kill()
+            second.wait()
+    finally:
+        first.kill()
+        first.wait()
 
 
 def test_an_unknown_key_is_told_as_one(up: Up, tmp_path: Path) -> None:

@@ -191,6 +191,18 @@ def test_a_refused_setting_ends_the_supervisor_and_is_kept(home: NodeHome) -> No
     assert read(home).reason == "there is no key"
 
 
+def test_the_command_ends_where_a_person_must_act(home: NodeHome, capsys: pytest.CaptureFixture[str]) -> None:
+    from fedimb.cli import main
+
+    home.file("node.yaml").write_text("site: st-anna\n")
+    assert main(["node", "run", "--home", str(home.root)]) == 2  # systemd need not try again
+    said = capsys.readouterr().err
+    assert "names no coordinator" in said
+    assert "nothing is registered" in said  # looked at before, and no reason not to start
+    assert "nothing is registered" in " ".join(read(home).warnings)
+    assert read(home).state == "failed"
+
+
 def test_a_killed_supervisor_leaves_nothing_behind_for_the_next(home: NodeHome, tmp_path: Path) -> None:
     """SIGKILL of a real supervisor: its child lives on, the next one ends it and starts its own."""
     script = f"""

@@ -43,7 +43,11 @@ def run(args: argparse.Namespace) -> int:
     told = logging.getLogger("fedimb.node")
     told.addHandler(handler)
     told.propagate = False
-    notices = preflight(home)
-    for notice in notices:
-        told.warning("%s", notice)
-    return Supervisor(home, Patience(restart_s=args.restart_after), notices=notices).run(once=args.once)
+    try:
+        notices = preflight(home)
+        for notice in notices:
+            told.warning("%s", notice)
+        return Supervisor(home, Patience(restart_s=args.restart_after), notices=notices).run(once=args.once)
+    finally:
+        told.removeHandler(handler)
+        told.propagate = True
