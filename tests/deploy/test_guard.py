@@ -202,3 +202,17 @@ def test_a_shim_takes_flowers_words(home: NodeHome, tmp_path: Path) -> None:
 def test_the_guard_runs_nothing_else() -> None:
     with pytest.raises(SystemExit, match="is none of them"):
         guards.main(["sh", "-c", "true"])
+
+
+def test_the_share_of_a_gpu_is_set_before_the_app_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    told: list[float] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    guards.limit_gpu(0.5)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    guards.limit_gpu(None)
+    assert told == []
+    guards.limit_gpu(0.5)
+    assert told == [0.5]

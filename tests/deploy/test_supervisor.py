@@ -14,12 +14,11 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, HEARTBEAT_PATIENCE
 
 from fedimb.deploy import supervisor as supervisors
 from fedimb.deploy.home import NODE_HOME, NodeHome
 from fedimb.deploy.limits import Disk
-from fedimb.deploy.node_process import Patience, Said, end_politely, explained
+from fedimb.deploy.node_process import Patience
 from fedimb.deploy.observe import Observed
 from fedimb.deploy.status import iso, judged, read
 from fedimb.deploy.supernode import RECORD
@@ -79,11 +78,6 @@ def state(home: NodeHome) -> str:
     with contextlib.suppress(ConfigError):
         return read(home).state
     return ""
-
-
-def test_the_wait_is_longer_than_flower_needs_to_notice_a_death() -> None:
-    assert Patience().restart_s == 65
-    assert Patience().restart_s > HEARTBEAT_DEFAULT_INTERVAL * HEARTBEAT_PATIENCE
 
 
 def test_a_node_runs_and_ends_when_asked(home: NodeHome) -> None:
@@ -245,17 +239,6 @@ def test_a_process_that_died_unseen_is_waited_for(home: NodeHome) -> None:
         until(lambda: state(home) == "running")
 
 
-def test_one_that_does_not_listen_is_killed_with_all_below_it() -> None:
-    stubborn = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 60 & echo $!; while :; do sleep 1; done"],
-                                stdout=subprocess.PIPE)  # fmt: skip
-    assert stubborn.stdout is not None
-    below = int(stubborn.stdout.readline())
-    assert end_politely(stubborn.pid, 0.2) is False
-    stubborn.wait()
-    assert stubborn.returncode == -signal.SIGKILL
-    assert start_time(below) is None
-
-
 def test_somebody_elses_process_of_the_same_id_is_left_alone(home: NodeHome) -> None:
     other = subprocess.Popen(["sleep", "60"])
     try:
@@ -267,18 +250,3 @@ def test_somebody_elses_process_of_the_same_id_is_left_alone(home: NodeHome) -> 
     finally:
         other.kill()
         other.wait()
-
-
-def test_a_log_is_read_as_it_grows(tmp_path: Path) -> None:
-    log, said = tmp_path / "log", Said()
-    log.write_text("before\nINFO : SuperNode ")
-    said.read(log, 1.0)
-    assert said.connected is None
-    with log.open("a") as more:
-        more.write("ID: 42\nERROR : Exit Code: 302\n\nUnable to parse the private key file.\n")
-    said.read(log, 2.0)
-    assert (said.connected, said.exit_code) == (2.0, 302)
-    assert "Flower's code 302" in explained(1, said, 1, log)
-    assert "Unable to parse" in explained(1, said, 1, log)
-    assert "memory" in explained(-9, said, 1, log)
-    said.read(tmp_path / "none", 3.0)  # nothing there: nothing new
