@@ -58,6 +58,7 @@ class Generator(nn.Module):
     high: Tensor
     class_seen: Tensor
     domain_seen: Tensor
+    cell_seen: Tensor
 
     def __init__(self, n_classes: int, n_domains: int, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -69,6 +70,7 @@ class Generator(nn.Module):
         # float32, so that averaging counts holders as it does for embedding rows; the last row, "not said", is known.
         self.register_buffer("class_seen", torch.cat([torch.zeros(n_classes), torch.ones(1)]))
         self.register_buffer("domain_seen", torch.cat([torch.zeros(n_domains), torch.ones(1)]))
+        self.register_buffer("cell_seen", torch.zeros(n_classes + 1, n_domains + 1))
 
     @property
     def device(self) -> torch.device:
@@ -123,7 +125,19 @@ class Generator(nn.Module):
     def mark_seen(self, examples: Examples) -> None:
         """Remember which classes and domains were trained on."""
         self.class_seen[examples.y.to(self.device)] = 1.0
-        self.domain_seen[self._domain_ids(examples.d)] = 1.0
+        domains = self._domain_ids(examples.d)
+        self.domain_seen[domains] = 1.0
+        self.cell_seen[examples.y.to(self.device), domains] = 1.0
+
+    def composed(self, y: Tensor, d: Tensor) -> Tensor:
+        """Which samples would put together a class and a domain never seen together: bool [n].
+
+        They have the domain's look, but where domains differ much not the class (docs/generators.md): check their
+        labels before use, or ask for domain ``n_domains``, "not said". A domain never trained on is not said anyway.
+        """
+        y, d = self._conditions(y, d, null=False)
+        new: Tensor = (self.cell_seen[y, d] == 0) & (d < self.n_domains)
+        return new.cpu()
 
     def losses(self, x: Tensor, y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
         """What training averages, at a noise level drawn for each row.
@@ -182,7 +196,7 @@ class Generator(nn.Module):
 
     def class_rows(self) -> dict[str, int]:
         """State entries whose leading rows are one per class: name -> how many; rows after them are "not said"."""
-        return {"class_seen": self.n_classes}
+        return {"class_seen": self.n_classes, "cell_seen": self.n_classes}
 
     def domain_rows(self) -> dict[str, int]:
         """As `class_rows`, by domain."""

@@ -178,6 +178,8 @@ def test_a_generator_keeps_the_class_that_one_of_two_clients_holds(name):
         assert np.abs(holder - sent[key][c]).max() > 1e-3
     assert np.allclose(merged[key][2], (replies[0][key][2] + replies[1][key][2]) / 2)
     assert merged["class_seen"].tolist() == [1, 1, 1]
+    assert (merged["cell_seen"][:2, :2] > 0).all()
+    assert not merged["cell_seen"][2:].any()
     both = build(name, n_classes=2)
     both.load_state_dict({key: torch.from_numpy(value) for key, value in merged.items()})
     asked = torch.tensor([0, 1]), torch.tensor([0, 0])

@@ -94,6 +94,13 @@ def test_a_class_not_said_can_be_learned_from_but_not_asked_for():
         model.sample(ids(0, 1), ids(0), rng())
 
 
+def test_classes_and_domains_never_seen_together_are_told():
+    model = scaled(Echo(2, 3, (1,)))
+    model.mark_seen(of(torch.zeros(3, 1), ids(0, 0, 1), ids(0, 1, 0)))
+    asked = ids(0, 0, 1, 1, 1, 1, 1), ids(0, 1, 0, 1, 2, 3, -1)
+    assert model.composed(*asked).tolist() == [False, False, False, True, False, False, False]
+
+
 def test_domains_not_seen_negative_or_beyond_are_not_said():
     model = scaled(Echo(1, 3, (1,)))
     model.mark_seen(of(torch.zeros(2, 1), ids(0, 0), ids(0, 2)))
