@@ -46,7 +46,7 @@ from fedimb.seeds import Stream, seed_int
 from fedimb.training.samplers.mixed import Mixed
 from fedimb.training.spec import TrainSpec
 
-Made = Literal["generator", "oversample", "smote", "composite"]
+Made = Literal["generator", "public", "oversample", "smote", "composite"]
 
 
 @register("client", "fedssg")

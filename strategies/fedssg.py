@@ -16,7 +16,8 @@ numbers; so nothing a run shows confirms or refutes the paper.
     6. training  on real rows and, of the synthetic ones, a share ``visits`` per epoch; as many steps as without
 
 ``made`` other than ``generator`` are controls: as many rows as planned, made by each client from its own and never
-shared. Ours: the sources' protocol, gates at clients, caching, that the prior counts real + visits x synthetic.
+shared; or, ``public``, rows of D_0 themselves. Ours: the sources' protocol, gates at clients, caching, that the prior
+counts real + visits x synthetic.
 """
 
 import json
@@ -32,7 +33,7 @@ from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, TAKE, TA
 from fedimb.errors import ConfigError
 from fedimb.generation.base import Examples
 from fedimb.generation.export import Mode
-from fedimb.generation.plan import Plan, assign, plan_report, pool_sizes, targets
+from fedimb.generation.plan import Plan, assign, cells, plan_report, pool_sizes, targets
 from fedimb.generation.screening import screened
 from fedimb.generation.settings import settings
 from fedimb.generation.sheet import sheet
@@ -49,7 +50,7 @@ from fedimb.strategies.fedssg_pools import Pools
 from fedimb.training.arguments import in_range
 
 Source = Literal["server_public", "fed_diffusion", "client_generators"]
-Made = Literal["generator", "oversample", "smote", "composite"]
+Made = Literal["generator", "public", "oversample", "smote", "composite"]
 Counts = np.ndarray
 
 
@@ -58,7 +59,8 @@ class FedSSG(Method):
     """Args:
     inner: the aggregator or method trained on real and synthetic rows (given by fedimb).
     source: who trains the generator, on what: ``server_public``, ``fed_diffusion`` or ``client_generators``.
-    made: ``generator``; or a control: ``oversample``, ``smote``, ``composite``, of each client's own rows.
+    made: ``generator``; or a control: ``public``, the server's own rows as they are; ``oversample``, ``smote``,
+        ``composite``, of each client's own rows.
     generator: ``{name: ..., ...}`` of the kind `generator`; {}: flow for images, table_flow for rows.
     training: of the generator, as `fedimb.generation.training.Training`.
     plan: as `fedimb.generation.plan.Plan`.
@@ -115,6 +117,8 @@ class FedSSG(Method):
 
     def check_server(self, server: Server) -> None:
         """Refuse a server without rows, or with too few to train a generator on, where it is to train one."""
+        if self.made == "public":
+            server.public()
         if self.made == "generator" and self.source == "server_public":
             counts = np.bincount(server.public().y, minlength=len(server.class_names()))
             floor_check(counts, server.class_names(), force=self.force)
@@ -132,7 +136,7 @@ class FedSSG(Method):
         counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
         wanted = targets(counts, self.plan)
         report: dict[str, Any] = {"source": self.source, "made": self.made, "pool": "own" if self.own else "shared"}
-        if self.made == "generator":
+        if self.made in ("generator", "public"):
             given = yield from self._samples(run, server, clients, counts, wanted, report)
             parts = [(SAMPLES, to_record(samples)) for samples in given]
         else:
@@ -150,7 +154,13 @@ class FedSSG(Method):
     def _samples(
         self, run: RunView, server: Server, clients: list[int], counts: Counts, wanted: Counts, report: dict[str, Any]
     ) -> Generator[Step, Any, list[Examples]]:
-        """What each client is to receive, from the pool of the configured source, screened."""
+        """What each client is to receive: from the pool of the configured source, screened, or from D_0."""
+        rng = numpy_rng(run.seed, Stream.METHOD, 3)
+        if self.made == "public":
+            rows = server.public()
+            return _dealt(Examples(rows.x, rows.y, rows.d), wanted, rng, self.own)
+        if not wanted.any():
+            return _dealt(Examples(torch.zeros((0, *server.input_shape())), *cells(wanted[0])), wanted, rng, self.own)
         pools = Pools(run, server, self.generator, self.training, self.force)
         sizes = np.ceil(self.surplus * pool_sizes(wanted, self.own)).astype(np.int64)
         if self.source == "client_generators":
@@ -166,9 +176,7 @@ class FedSSG(Method):
             samples, report["screen"] = screen.kept, screen.report
         if self.source == "server_public" and samples.x.ndim > 2:
             run.artifact("fedssg_samples.png", sheet(samples, run.class_names))
-        rng = numpy_rng(run.seed, Stream.METHOD, 3)
-        given = assign(wanted, samples.y.numpy(), samples.d.numpy(), rng, self.own)
-        return [cut(samples, torch.from_numpy(rows)) for rows in given]
+        return _dealt(samples, wanted, rng, self.own)
 
     def _note(
         self, run: RunView, server: Server, counts: Counts, wanted: Counts, taken: Counts, report: dict[str, Any]
@@ -190,6 +198,10 @@ class FedSSG(Method):
         taken = np.asarray(self.memory["taken"])
         found = {f"data/synthetic/{c:02d}": float(n) for c, n in enumerate(taken)}
         return {"data/synthetic": float(taken.sum()), **found, **(self.figures if server_round == 1 else {})}
+
+
+def _dealt(pool: Examples, wanted: Counts, rng: np.random.Generator, own: bool) -> list[Examples]:
+    return [cut(pool, torch.from_numpy(rows)) for rows in assign(wanted, pool.y.numpy(), pool.d.numpy(), rng, own)]
 
 
 def rarest(counts: Counts) -> tuple[int, ...]:

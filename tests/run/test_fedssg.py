@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from small_runs import launch_in, weights_sha
 
+from fedimb.config.load import from_json
+from fedimb.data.prepare import prepare
+from fedimb.data.public import public_rows
 from fedimb.errors import ConfigError, DataError, RunFailed, RunWaiting
 from fedimb.privacy.outbox.box import Outbox
 from fedimb.run.folder import RunFolder
@@ -30,6 +33,10 @@ CLIENTS = (*TABLE, *FAST, "strategy.fedssg.source=client_generators")
 
 def report_of(result):
     return json.loads((result.folder / "artifacts" / "fedssg.json").read_text())
+
+
+def public_of(config):
+    return public_rows(prepare(config.data, config.partition, config.clients.count, config.seed)).x.numpy()
 
 
 def metrics_of(result):
@@ -83,6 +90,29 @@ def test_controls_add_as_many_rows_and_let_none_leave(tmp_path, made):
     state = StateStore(result.folder / "clients").load(0, 2)
     held = state.array_records["synthetic"]["y"].numpy()
     np.testing.assert_array_equal(np.bincount(held, minlength=classes), taken[0])
+
+
+def test_the_servers_own_rows_fill_the_plan_in_place_of_samples(tmp_path):
+    result = launch_in(tmp_path, *PUBLIC, "strategy.fedssg.made=public", "rounds=1")
+    report = report_of(result)
+    wanted, taken = np.array(report["wanted"]).sum(axis=2), np.array(report["taken"])
+    np.testing.assert_array_equal(taken, np.minimum(wanted, 25))
+    assert "screen" not in report
+    own = {row.tobytes() for row in public_of(from_json((result.folder / "config.json").read_text()))}
+    given = StateStore(result.folder / "clients").load(0, 2).array_records["synthetic"]["x"].numpy()
+    assert len(given) == taken[0].sum() > 0
+    assert {row.tobytes() for row in given} <= own
+    with pytest.raises(ConfigError, match=r"data\.public"):
+        launch_in(tmp_path, *TABLE, *FAST, "strategy.fedssg.made=public")
+
+
+def test_a_plan_of_nothing_trains_no_generator(tmp_path, monkeypatch):
+    import fedimb.generation.workshop as workshop
+
+    monkeypatch.setattr(workshop, "train_generator", None)
+    result = launch_in(tmp_path, *PUBLIC, "strategy.fedssg.plan.balance=none", "seed=6")
+    assert np.sum(report_of(result)["taken"]) == 0
+    assert metrics_of(result)[-1]["data/synthetic"] == 0
 
 
 def test_own_pools_give_no_sample_to_two_clients(tmp_path):
