@@ -3,7 +3,8 @@
 The simulation engines and a hospital node call the same object; only where its data come from differs.
 """
 
-from functools import lru_cache
+import os
+from functools import lru_cache, partial
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -16,6 +17,7 @@ from fedimb.contracts.base import Contract
 from fedimb.contracts.platform import CLIENT, JOIN, RUN
 from fedimb.data.federation import Federation
 from fedimb.data.views import ClientData
+from fedimb.deploy.home import NODE_HOME
 from fedimb.engine.lanes import Ahead
 from fedimb.errors import FedimbError
 from fedimb.privacy.door import exit_door
@@ -64,6 +66,12 @@ def _contracts(context: Context) -> list[Contract]:
 
 
 def _door(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    if root := os.environ.get(NODE_HOME):
+        from fedimb.deploy.node_app import here, terms_of
+        from fedimb.deploy.node_door import node_door
+
+        home = here(root)
+        return node_door(home, partial(terms_of, home), message, context, call_next)
     return exit_door(_contracts, message, context, call_next)
 
 
@@ -71,6 +79,10 @@ app = ClientApp(mods=[_door])
 
 
 def _answer(message: Message, context: Context) -> Message:
+    if root := os.environ.get(NODE_HOME):
+        from fedimb.deploy.node_app import answer, here
+
+        return answer(here(root), message, context)
     return runtime(context).answer(message, client_id(context))
 
 

@@ -20,6 +20,11 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the configuration of the run config to its end; an exception fails the Flower run."""
     folder = str(context.run_config["run-dir"])
+    if folder and (Path(folder) / "deployed.json").is_file():
+        from fedimb.deploy.serve import serve
+
+        serve(Path(folder), grid)
+        return
     if folder:
         go_on(Path(folder), FlowerEngine(grid))
         return

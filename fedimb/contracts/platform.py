@@ -24,6 +24,13 @@ AUDIT = "x.audit"
 RUN = "x.run"
 CLIENT = "x.client"
 
+SITE = "x.site"
+SUMS = "x.sums"
+SCALING = "x.scaling"
+"""To hospital nodes, with every message: mean and deviation [F] float32 of a table's columns over all sites."""
+
+JOIN_SITE = "join_site"
+"""Query: a hospital node is told of the run (study plan, configuration, which client it is) and takes part, or not."""
 JOIN = "join"
 """Query of engine=flower: the node learns where the simulated run is, and answers which client it plays."""
 
@@ -58,6 +65,23 @@ PLATFORM = Contract(
         _VERSION,
     ),
     queries={
+        JOIN_SITE: (
+            Record(
+                SITE,
+                "config",
+                "the site's name, rows to train and to validate on, hash of the data's version, scale of its numbers",
+                "operational",
+                max_bytes=512,
+            ),
+            Record(
+                SUMS,
+                "arrays",
+                "of a table, per column: values present, their sum and sum of squares, so that all sites scale alike",
+                "aggregate",
+                dtypes=("float64", "bool"),
+                optional=True,
+            ),
+        ),
         JOIN: (Record(CLIENT, "config", "the client this simulated node plays", "operational", max_bytes=64),),
         SCORED: (
             Record(

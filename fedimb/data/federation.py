@@ -82,6 +82,11 @@ class Federation:
         return self.store.input_shape
 
     @property
+    def input_scale(self) -> float:
+        """What a row's numbers are multiplied by before a model sees them."""
+        return self.store.scale
+
+    @property
     def task(self) -> str:
         """``multiclass``, or ``multilabel`` where rows have several labels."""
         return self.store.task

@@ -56,7 +56,12 @@ def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.boo
         clients: each [n_k, F], added in this order.
         scaled: [F], the columns to change. One nobody has a value of becomes 0 everywhere.
     """
-    count, total, squares = np.sum([column_sums(x) for x in clients], axis=0)
+    return scaling_of(np.sum([column_sums(x) for x in clients], axis=0), scaled)
+
+
+def scaling_of(sums: NDArray[np.float64], scaled: NDArray[np.bool_]) -> Scaling:
+    """The scaling of all clients' `column_sums`, added up: [3, F]."""
+    count, total, squares = sums
     mean = np.where(scaled & (count > 0), total / np.maximum(count, 1), 0.0)
     variance = np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0)
     # Cancellation leaves about 1e-16 of the squares where a column is constant: that is no spread.

@@ -71,7 +71,9 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
     for them (flag ``reveals_counts``). Of the methods': all.
     """
     platform, *methods = contracts_of(config)
-    asked = {names.JOIN, COUNTS_OF.get(config.prior.provenance)}
+    asked = {names.JOIN_SITE, COUNTS_OF.get(config.prior.provenance)}
+    if config.data["test"]["name"] == "none":
+        asked.add(names.SCORED)
     if any(registry.flags("strategy", name).get("reveals_counts") for name in config.strategy):
         asked.add(names.CLASS_COUNTS)
     found = {query: platform for query in platform.queries if query in asked}

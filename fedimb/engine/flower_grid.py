@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -63,13 +63,18 @@ class FlowerGrid(SimulationGrid):
         }
         client_of = {message.metadata.dst_node_id: client for client, message in sent.items()}
         replies = {client_of[r.metadata.src_node_id]: r for r in self._grid.send_and_receive(list(sent.values()))}
-        missing = Error(code=CLIENT_FAILED, reason="no reply")
-        return [
-            gather(
-                [(client, replies.get(client) or Message(missing, reply_to=sent[client])) for client, _ in lane], reduce
-            )
-            for lane in lanes
-        ]
+        return in_lanes(lanes, sent, replies, reduce)
+
+
+def in_lanes(
+    lanes: Sequence[Sequence[Order]], sent: Mapping[int, Message], replies: Mapping[int, Message], reduce: bool
+) -> list[LaneOutcome]:
+    """Replies by client id as lanes' outcomes; a client without one answers with an error."""
+    missing = Error(code=CLIENT_FAILED, reason="no reply")
+    return [
+        gather([(client, replies.get(client) or Message(missing, reply_to=sent[client])) for client, _ in lane], reduce)
+        for lane in lanes
+    ]
 
 
 class FlowerEngine:

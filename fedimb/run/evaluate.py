@@ -38,7 +38,10 @@ class Evaluator:
     def __init__(self, config: RunConfig, federation: Federation) -> None:
         self._federation = federation
         self.model: Classifier = build_model(config, federation.n_classes, federation.input_shape)
-        self._x, self._y = to_tensors(federation.store, federation.test, federation.scaling)
+        if len(federation.test):
+            self._x, self._y = to_tensors(federation.store, federation.test, federation.scaling)
+        else:  # a deployment's server has no store to open
+            self._x, self._y = torch.zeros((0, *federation.input_shape)), torch.zeros(0, dtype=torch.int64)
         self.labels = {row_label(config, name): name for name in config.calibration}
         self._calibrations: dict[str, Any] = {
             row_label(config, name): registry.build("calibration", name, **(args or {}))

@@ -59,7 +59,7 @@ def launch(
     folder.lock()
     try:
         write_start(folder, config, federation)
-        return _execute(folder, config, federation, engine, progress, tracked)
+        return execute(folder, config, federation, engine, progress, tracked)
     finally:
         folder.unlock()
 
@@ -87,7 +87,7 @@ def resume(
             federation = prepare(config.data, config.partition, config.clients.count, config.seed)
             write_start(folder, config, federation)
         federation = Federation.load(folder.path)
-        return _execute(folder, config, federation, engine, progress, tracked)
+        return execute(folder, config, federation, engine, progress, tracked)
     finally:
         folder.unlock()
 
@@ -135,7 +135,7 @@ def _record_processes(folder: RunFolder, engine: Engine) -> None:
     folder.write_json("processes.json", {"temp_dir": temp, "driver": driver, "processes": started})
 
 
-def _execute(
+def execute(
     folder: RunFolder,
     config: RunConfig,
     federation: Federation,
@@ -143,6 +143,7 @@ def _execute(
     progress: ProgressBar | None,
     tracked: bool = True,
 ) -> RunResult:
+    """Execute a run folder whose lock is held, from where its checkpoint stands. See `launch` for what is raised."""
     with contextlib.ExitStack() as stack:
         if progress is None:
             progress = stack.enter_context(ProgressBar(config.rounds))
@@ -199,7 +200,7 @@ def go_on(path: Path, engine: Engine) -> RunResult:
     """Execute a run folder whose lock the caller's parent holds: the server's half of ``run_elsewhere``."""
     folder = RunFolder.open(path)
     config = from_json((folder.path / "config.json").read_text())
-    return _execute(folder, config, Federation.load(folder.path), engine, None)
+    return execute(folder, config, Federation.load(folder.path), engine, None)
 
 
 def _check_finished(folder: RunFolder) -> None:

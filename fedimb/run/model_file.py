@@ -77,7 +77,7 @@ def save_model(model: Classifier, config: RunConfig, federation: Federation, pat
         "input_shape": list(federation.input_shape),
         "class_names": list(federation.class_names),
         "task": federation.task,
-        "input_scale": federation.store.scale,
+        "input_scale": federation.input_scale,
         "scaling": federation.scaling.facts() if federation.scaling else None,
     }
     (path / "model.json").write_text(json.dumps(description, indent=1) + "\n")
