@@ -32,6 +32,7 @@ from flwr.serverapp.strategy import Strategy
 from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, TAKE, TAKEN, WANTED
 from fedimb.errors import ConfigError
 from fedimb.generation.base import Examples
+from fedimb.generation.coverage import coverage
 from fedimb.generation.export import Mode
 from fedimb.generation.plan import Plan, assign, cells, plan_report, pool_sizes, targets
 from fedimb.generation.screening import screened
@@ -134,7 +135,7 @@ class FedSSG(Method):
         replies = yield Query(COVERAGE)
         clients = [reply.client for reply in replies]
         counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
-        wanted = targets(counts, self.plan)
+        wanted = targets(counts, self.plan, self._possible(server, counts))
         report: dict[str, Any] = {"source": self.source, "made": self.made, "pool": "own" if self.own else "shared"}
         if self.made in ("generator", "public"):
             given = yield from self._samples(run, server, clients, counts, wanted, report)
@@ -146,6 +147,15 @@ class FedSSG(Method):
         taken = np.stack([arrays_of(reply.content, TAKEN)["taken"] for reply in replies]).astype(np.int64)
         self._note(run, server, counts, wanted, taken, report)
         yield from self.inner_program(run)
+
+    def _possible(self, server: Server, counts: Counts) -> np.ndarray:
+        """[C, D] bool: what a generator has seen. A class never seen on a device does not come out as that class."""
+        if self.made != "generator":
+            return np.ones(counts.shape[1:], bool)
+        if self.source == "server_public":
+            rows = server.public()
+            return coverage(rows.y.numpy(), rows.d.numpy(), *counts.shape[1:]) > 0
+        return np.asarray(counts.sum(axis=0) > 0)
 
     def _pretrained(self, server: Server) -> RecordDict:
         rows = server.public()

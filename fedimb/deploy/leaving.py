@@ -9,7 +9,6 @@ from fedimb import registry
 from fedimb.config.schema import RunConfig, Strict
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
-from fedimb.run.parts import build_model, contracts_of
 
 COUNTS_OF = {
     "clear_sum": names.CLASS_COUNTS,
@@ -53,6 +52,8 @@ class Leaving(Strict):
 
 def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) -> Sizes:
     """Build the model once and count."""
+    from fedimb.run.parts import build_model  # imports torch; a supervisor that counts its inbox need not
+
     model = build_model(config, n_classes, input_shape)
     trained = [p for p in model.parameters() if p.requires_grad]
     return Sizes(
@@ -70,6 +71,8 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
     Of the platform's: joining, and the class counts if the run's prior is made of them or a method says that it asks
     for them (flag ``reveals_counts``). Of the methods': all.
     """
+    from fedimb.run.parts import contracts_of  # imports torch; a supervisor that counts its inbox need not
+
     platform, *methods = contracts_of(config)
     asked = {names.JOIN_SITE, COUNTS_OF.get(config.prior.provenance)}
     if config.data["test"]["name"] == "none":
@@ -91,6 +94,8 @@ def leaving(config: RunConfig, sizes: Sizes, rounds: int) -> list[Leaving]:
     Args:
         rounds: the most rounds a run may have.
     """
+    from fedimb.run.parts import contracts_of  # imports torch; a supervisor that counts its inbox need not
+
     each_round = f"once in each of at most {rounds} rounds"
     contracts = contracts_of(config)
     rows = [_row("train", r, each_round, config, sizes) for contract in contracts for r in contract.train if _own(r)]

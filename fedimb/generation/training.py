@@ -5,8 +5,8 @@ few clients hold shrinks to nothing in a federation. The averaged weights (EMA) 
 goes on from its checkpoint to the same bits.
 """
 
+import logging
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from fedimb.generation.checkpoint import State, digest, restore, save
 from fedimb.generation.checks import REFUSE, WARN, check_examples, small_classes
 from fedimb.generation.labels import BALANCES, draw_batch, drop
 
+log = logging.getLogger("fedimb")
 _LAST = 100  # steps whose mean loss is reported
 
 
@@ -206,7 +207,7 @@ def floor_check(
         )
     if few := [c for c in small_classes(sizes, warn) if c not in tiny]:
         text = f"few rows to train a generator on: {_named(few, sizes, class_names)}; below {warn} copies are likely"
-        warnings.warn(f"{text}, look at the memorisation figures", stacklevel=2)
+        log.warning("%s; look at the memorisation figures", text)
     return tiny
 
 
