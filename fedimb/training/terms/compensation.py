@@ -4,9 +4,11 @@ KAFAL: Cao et al., "Knowledge-Aware Federated Active Learning with Non-IID Data"
 beside balanced softmax over the client's own label counts, distillation from the received model on unlabelled rows
 mixed in pairs (mixup, Beta(2, 2)), each class weighing in inverse proportion to its labels at the client.
 
-Ours, where the notes leave it open: one draw of the mixture per batch, as many mixed rows as the batch has; weights
-scaled to a mean of 1; a class without labels counts as ``floor``. The teacher is a copy of the weights the client
-received, so nothing further is sent.
+Ours, where the source leaves it open: one draw of the mixture per batch, as many mixed rows as the batch has; weights
+scaled to a mean of 1; a class without labels counts as ``floor``; and a row weighs what the teacher takes it for.
+Weights on the classes' own terms of the divergence would put its minimum at w_c p_c instead of p_c, and a teacher that
+is itself the last round's student then drifts to the rare classes, round by round. The teacher is a copy of the
+weights the client received, so nothing further is sent.
 """
 
 import copy
@@ -31,7 +33,7 @@ def class_weights(counts: Tensor, floor: float = 1.0) -> Tensor:
 
 
 class Compensation(LocalTerm):
-    """Adds weight T^2 mean_i sum_c w_c p_ic (log p_ic - log q_ic) over mixed rows i, p the received model's softmax at
+    """Adds weight T^2 mean_i (sum_c w_c p_ic) KL(p_i || q_i) over mixed rows i, p the received model's softmax at
     temperature T (in evaluation mode), q that of the model trained.
 
     It is built by a method's client half, which has the unlabelled rows, and not by its name in a configuration.
@@ -92,5 +94,6 @@ class Compensation(LocalTerm):
         if self._teacher is None:
             return None
         ours = log_softmax(model(self._mixed) / self.temperature, dim=1)
-        divergence = (self.class_weights * self._target.exp() * (self._target - ours)).sum(1).mean()
+        said = self._target.exp()
+        divergence = ((said @ self.class_weights) * (said * (self._target - ours)).sum(1)).mean()
         return self.weight * self.temperature**2 * divergence
