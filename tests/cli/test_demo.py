@@ -3,7 +3,7 @@
 from mlflow.tracking import MlflowClient
 
 from fedimb.cli import main
-from fedimb.cli.demo import study_of
+from fedimb.cli.demo import SERVER_ROWS, server_study, study_of
 from fedimb.config.load import from_json
 from fedimb.study.cells import plan
 
@@ -20,10 +20,24 @@ def test_the_rows_asked_for():
     assert len(cells) == 3 * (len(ROWS) + 1)
 
 
+def test_every_row_of_the_servers_table_has_the_same_data_and_a_small_generator():
+    runs = [from_json(task.config) for task in plan(server_study(1, "demo.server"))[1] if task.kind == "run"]
+    assert {run.data["public"] for run in runs} == {30}
+    assert len(runs) == 4
+    (made,) = [run.strategy["fedssg"] for run in runs if "fedssg" in run.strategy]
+    assert made["training"]["steps"] == 300
+
+
 def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     short = ("data.n_max=60", "data.imbalance_factor=6", "clients.count=3", "rounds=5", "local.epochs=1")
     monkeypatch.setattr("fedimb.cli.demo.LABELS", short)
+    few = ("data=digits_devices", "data.public=20", "data.n_max=40", "clients.count=3", "partition=site_dirichlet")
+    monkeypatch.setattr("fedimb.cli.demo.SERVER", (*few, "rounds=2", "local.epochs=1"))
+    rows = {
+        label: (*words, "strategy.fedssg.training.steps=3") for label, words in SERVER_ROWS.items() if label == "fedssg"
+    }
+    monkeypatch.setattr("fedimb.cli.demo.SERVER_ROWS", SERVER_ROWS | rows)
     assert main(["demo", "--seeds", "1", *QUICK]) == 0
     text = capsys.readouterr().out
     for row in (*ROWS, "balanced_softmax"):
@@ -32,11 +46,15 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     assert "labels are asked for: " in text
     assert "\nrandom+la_post " in text
     assert "\nfairfal+la_post " in text
+    clients = sum(int(40 * 20 ** (-rank / 9) + 1e-9) for rank in range(10))
+    assert f"the server has 200 labelled rows of its own (public), the clients {clients};" in text
+    for row in SERVER_ROWS:
+        assert f"\n{row} " in text
     assert "min-class" in text
     assert "viewStateShareKey=fedimb" in text
     assert f"sqlite:///{tmp_path}/runs/mlflow.db" in text
     client = MlflowClient(f"sqlite:///{tmp_path}/runs/mlflow.db")
-    (experiment,) = [e for e in client.search_experiments() if e.name.startswith("demo-") and "labels" not in e.name]
+    (experiment,) = [e for e in client.search_experiments() if e.name.startswith("demo-") and "." not in e.name]
     runs = client.search_runs([experiment.experiment_id])
     assert len(runs) == 8
     assert {(r.data.tags["fedimb.strategy"], r.data.tags["fedimb.seed"]) for r in runs} >= {
