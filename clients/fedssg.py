@@ -19,18 +19,19 @@ from fedimb.contracts.fedssg import (
     FIGURES,
     GENERATOR,
     SAMPLES,
+    STYLE,
     TAKE,
     TAKEN,
     TAUGHT,
     VERDICTS,
     WANTED,
 )
-from fedimb.data.store import Store
 from fedimb.errors import ConfigError
 from fedimb.generation.base import Examples, Generator
 from fedimb.generation.checks import REFUSE, small_classes
 from fedimb.generation.coverage import coverage, noised
-from fedimb.generation.export import Exported, Mode, Parted, as_examples, exported, forced, parted
+from fedimb.generation.devices import described, device_ids, n_devices
+from fedimb.generation.export import Exported, Judging, Mode, Parted, as_examples, exported, forced, parted, whole
 from fedimb.generation.local import local_rows
 from fedimb.generation.plan import cells
 from fedimb.generation.settings import settings
@@ -56,6 +57,7 @@ class FedSSGClient(Client):
     gate: ``enforce``, ``report`` or ``off``: what the export gate's verdict does.
     audit: as `fedimb.privacy.audit.base.GateSettings`.
     holdout: share of the rows that no generator learns from, for the gate to compare with, (0, 1).
+    cross: of client_generators: learn from all rows, and judge two further generators, each of one half, instead.
     release: ``auto``, or ``manual``: what passed waits in the site's outbox until a person releases it.
     folder: the clients' site folders lie here in a simulation; a real site has FEDIMB_SITE_DIR.
     """
@@ -67,10 +69,12 @@ class FedSSGClient(Client):
         training: dict[str, Any] | None = None,
         visits: float = 0.5,
         epsilon: float | None = None,
+        style: bool = False,
         force: bool = False,
         gate: Mode = "enforce",
         audit: dict[str, Any] | None = None,
         holdout: float = 0.5,
+        cross: bool = False,
         release: Literal["auto", "manual"] = "auto",
         folder: str = "sites",
     ) -> None:
@@ -79,7 +83,7 @@ class FedSSGClient(Client):
         self.audit = settings("audit", GateSettings, audit)
         if not 0 < holdout < 1:
             raise ConfigError(f"strategy.fedssg.holdout={holdout}: give a number between 0 and 1")
-        self.holdout, self.release, self.folder = holdout, release, folder
+        self.holdout, self.release, self.folder, self.style, self.cross = holdout, release, folder, style, cross
 
     def check(self, site: Site) -> None:
         """Refuse several labels per row; a generator that does not suit the rows.
@@ -90,7 +94,7 @@ class FedSSGClient(Client):
         if site.task != "multiclass":
             raise ConfigError("strategy=fedssg makes rows of one class each; these rows have several labels")
         if self.made == "generator":
-            self._recipe(site.store.input_shape, site.class_names, _devices(site.store), 0).build()
+            self._recipe(site.store.input_shape, site.class_names, n_devices(site.store), 0).build()
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """As many steps as without synthetic rows, over both."""
@@ -103,10 +107,10 @@ class FedSSGClient(Client):
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """One of the contract's five."""
         x, y = (part.cpu() for part in context.data.tensors("train"))
-        d = _devices_of(context)
+        d = device_ids(context.data.store, context.data.rows("train"))
         match name:
             case "fedssg_coverage":
-                return self._coverage(y, d, context)
+                return self._coverage(x, y, d, context)
             case "fedssg_teach":
                 return self._teach(content, self._parted(x, y, d, context), context)
             case "fedssg_make":
@@ -117,12 +121,15 @@ class FedSSGClient(Client):
                 assert name == TAKE, name
                 return self._take(content, x, y, context)
 
-    def _coverage(self, y: Tensor, d: Tensor, context: ClientContext) -> RecordDict:
+    def _coverage(self, x: Tensor, y: Tensor, d: Tensor, context: ClientContext) -> RecordDict:
         store = context.data.store
-        counts = coverage(y.numpy(), d.numpy(), store.n_classes, _devices(store))
+        counts = coverage(y.numpy(), d.numpy(), store.n_classes, n_devices(store))
         if self.epsilon is not None:
             counts = noised(counts, self.epsilon, context.rng(Stream.PRIOR_NOISE))
-        return RecordDict({COVERAGE_COUNTS: array_record({"counts": counts.astype(np.int32)})})
+        reply = RecordDict({COVERAGE_COUNTS: array_record({"counts": counts.astype(np.int32)})})
+        if self.style and x.ndim == 4:
+            reply[STYLE] = array_record(described(x, d, n_devices(store)))
+        return reply
 
     def _parted(self, x: Tensor, y: Tensor, d: Tensor, context: ClientContext) -> Parted:
         """The same parts for every message of a run."""
@@ -135,17 +142,17 @@ class FedSSGClient(Client):
 
     def _own_recipe(self, context: ClientContext) -> Recipe:
         store, seed = context.data.store, seed_int(context.config.seed, Stream.METHOD, 5, context.client)
-        return self._recipe(store.input_shape, store.class_names, _devices(store), seed)
+        return self._recipe(store.input_shape, store.class_names, n_devices(store), seed)
 
     def _teach(self, content: RecordDict, rows: Parted, context: ClientContext) -> RecordDict:
         made, store = self._received(content, context), context.data.store
         about, examples = content.config_records[ABOUT], as_examples(rows.learned)
         if len(examples.y):
             training = replace(self.training, steps=int(about["steps"]), warmup=0)  # type: ignore[arg-type]
-            seed = seed_int(context.config.seed, Stream.METHOD, 6 + int(about["round"]), context.client)  # type: ignore[arg-type]
+            seed = seed_int(context.config.seed, Stream.METHOD, 100 + int(about["round"]), context.client)  # type: ignore[arg-type]
             train_generator(made, examples, training, seed)
         classes = np.bincount(rows.learned.y, minlength=store.n_classes)
-        domains = np.bincount(examples.d.numpy(), minlength=_devices(store))
+        domains = np.bincount(examples.d.numpy(), minlength=n_devices(store))
         return RecordDict(
             {
                 GENERATOR: array_record({name: value.numpy() for name, value in made.state_dict().items()}),
@@ -160,7 +167,10 @@ class FedSSGClient(Client):
         return made
 
     def _make(self, content: RecordDict, rows: Parted, context: ClientContext) -> RecordDict:
-        wanted = arrays_of(content, WANTED)["wanted"].copy()
+        asked = arrays_of(content, WANTED)
+        wanted = asked["wanted"].copy()
+        if self.cross:
+            rows = whole(rows)
         held = np.bincount(rows.learned.y, minlength=len(wanted))
         small = small_classes(held, REFUSE)
         wanted[[c for c in range(len(wanted)) if held[c] == 0 or (c in small and not self.force)]] = 0
@@ -171,7 +181,8 @@ class FedSSGClient(Client):
             workshop = Workshop(self._own_recipe(context), examples)
             generator = workshop.generator
             samples = Examples(workshop.samples(y, d, seed_int(context.config.seed, Stream.METHOD, 2)), y, d)
-        outcome, found = self._exported(samples, rows, generator, small, context)
+        judged = Judging(rows, generator, asked["holders"], self._own_recipe(context) if self.cross else None)
+        outcome, found = self._exported(samples, judged, small, context)
         reply = _verdicts(outcome, found, context)
         if len(outcome.samples.y) and not outcome.waiting:
             reply[SAMPLES] = to_record(outcome.samples)
@@ -183,18 +194,18 @@ class FedSSGClient(Client):
         own = torch.from_numpy(held > 0)[samples.y]
         samples = Examples(samples.x[own], samples.y[own], samples.d[own])
         small = small_classes(held, REFUSE) if self.force else []
-        return _verdicts(*self._exported(samples, rows, self._received(content, context), small, context), context)
+        judged = Judging(rows, self._received(content, context), arrays_of(content, WANTED)["holders"])
+        return _verdicts(*self._exported(samples, judged, small, context), context)
 
     def _exported(
-        self, samples: Examples, rows: Parted, generator: Generator | None, small: list[int], context: ClientContext
+        self, samples: Examples, judged: Judging, small: list[int], context: ClientContext
     ) -> tuple[Exported, Audit | None]:
         run, names = f"s{context.config.seed}-{config_sha(context.config)[:8]}", context.data.store.class_names
         own = os.environ.get(SITE_DIR)
         outbox = (Path(own) if own else Path(self.folder) / f"client-{context.client:03d}") / "outbox"
         outcome, found = exported(
             samples,
-            rows,
-            generator,
+            judged,
             forced(self.audit, small if self.force else []),
             self.gate,
             outbox if self.release == "manual" else None,
@@ -218,17 +229,6 @@ class FedSSGClient(Client):
             context.state["synthetic"] = to_record(extra) if SAMPLES in content else array_record(arrays)
         taken = np.bincount(extra.y.numpy(), minlength=context.data.store.n_classes).astype(np.int32)
         return RecordDict({TAKEN: array_record({"taken": taken})})
-
-
-def _devices(store: Store) -> int:
-    return max(1, len(store.site_names or ()))
-
-
-def _devices_of(context: ClientContext) -> Tensor:
-    sites, rows = context.data.store.sites, context.data.rows("train")
-    if sites is None or _devices(context.data.store) == 1:
-        return torch.zeros(len(rows), dtype=torch.int64)
-    return torch.from_numpy(np.asarray(sites[rows], dtype=np.int64))
 
 
 def _verdicts(outcome: Exported, found: Audit | None, context: ClientContext) -> RecordDict:

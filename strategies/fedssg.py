@@ -21,7 +21,7 @@ counts real + visits x synthetic.
 """
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -29,15 +29,17 @@ import torch
 from flwr.app import RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, TAKE, TAKEN, WANTED
+from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, TAKE, TAKEN, WANTED
 from fedimb.errors import ConfigError
 from fedimb.generation.base import Examples
 from fedimb.generation.coverage import coverage
+from fedimb.generation.devices import averaged
 from fedimb.generation.export import Mode
 from fedimb.generation.plan import Plan, assign, cells, plan_report, pool_sizes, targets
 from fedimb.generation.screening import screened
 from fedimb.generation.settings import settings
 from fedimb.generation.sheet import sheet
+from fedimb.generation.style import Style
 from fedimb.generation.training import Training, floor_check
 from fedimb.generation.transport import cut, to_record
 from fedimb.records import array_record, arrays_of
@@ -74,7 +76,8 @@ class FedSSG(Method):
     local_steps: see ``rounds``.
     epsilon: of the Laplace noise on each client's coverage; null: none.
     force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
-    gate, audit, holdout, release, folder: of what leaves a client, see `fedimb.clients.fedssg`.
+    style: clients describe the colours of devices with at least 32 images, for classes D_0 lacks on that device.
+    gate, audit, holdout, cross, release, folder: of what leaves a client, see `fedimb.clients.fedssg`.
 
     Raises:
         ConfigError: a value out of range or an unknown key.
@@ -96,10 +99,12 @@ class FedSSG(Method):
         rounds: int = 10,
         local_steps: int = 100,
         epsilon: float | None = None,
+        style: bool = False,
         force: bool = False,
         gate: Mode = "enforce",
         audit: dict[str, Any] | None = None,
         holdout: float = 0.5,
+        cross: bool = False,
         release: Literal["auto", "manual"] = "auto",
         folder: str = "sites",
     ) -> None:
@@ -135,10 +140,11 @@ class FedSSG(Method):
         replies = yield Query(COVERAGE)
         clients = [reply.client for reply in replies]
         counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
-        wanted = targets(counts, self.plan, self._possible(server, counts))
+        styles = averaged([arrays_of(reply.content, STYLE) for reply in replies if STYLE in reply.content])
+        wanted = targets(counts, self.plan, self._possible(server, counts, styles))
         report: dict[str, Any] = {"source": self.source, "made": self.made, "pool": "own" if self.own else "shared"}
         if self.made in ("generator", "public"):
-            given = yield from self._samples(run, server, clients, counts, wanted, report)
+            given = yield from self._samples(run, server, clients, counts, wanted, styles, report)
             parts = [(SAMPLES, to_record(samples)) for samples in given]
         else:
             parts = [(WANTED, array_record({"wanted": rows.sum(axis=1)})) for rows in wanted]
@@ -148,13 +154,17 @@ class FedSSG(Method):
         self._note(run, server, counts, wanted, taken, report)
         yield from self.inner_program(run)
 
-    def _possible(self, server: Server, counts: Counts) -> np.ndarray:
-        """[C, D] bool: what a generator has seen. A class never seen on a device does not come out as that class."""
+    def _possible(self, server: Server, counts: Counts, styles: Mapping[int, Style]) -> np.ndarray:
+        """[C, D] bool: what can be made. A class never seen on a device does not come out as that class (measured, see
+        docs/generators.md), but it can be made without one and take the colour of a device that clients described.
+        """
         if self.made != "generator":
             return np.ones(counts.shape[1:], bool)
         if self.source == "server_public":
             rows = server.public()
-            return coverage(rows.y.numpy(), rows.d.numpy(), *counts.shape[1:]) > 0
+            seen = coverage(rows.y.numpy(), rows.d.numpy(), *counts.shape[1:]) > 0
+            seen[:, sorted(styles)] |= seen.any(axis=1, keepdims=True)
+            return seen
         return np.asarray(counts.sum(axis=0) > 0)
 
     def _pretrained(self, server: Server) -> RecordDict:
@@ -162,7 +172,14 @@ class FedSSG(Method):
         return RecordDict({"weights": array_record(server.train(server.model(), rows.x, rows.y, self.pretrain))})
 
     def _samples(
-        self, run: RunView, server: Server, clients: list[int], counts: Counts, wanted: Counts, report: dict[str, Any]
+        self,
+        run: RunView,
+        server: Server,
+        clients: list[int],
+        counts: Counts,
+        wanted: Counts,
+        styles: Mapping[int, Style],
+        report: dict[str, Any],
     ) -> Generator[Step, Any, list[Examples]]:
         """What each client is to receive: from the pool of the configured source, screened, or from D_0."""
         rng = numpy_rng(run.seed, Stream.METHOD, 3)
@@ -178,7 +195,7 @@ class FedSSG(Method):
         elif self.source == "fed_diffusion":
             samples = yield from pools.averaged(counts, sizes, self.rounds, self.local_steps, report)
         else:
-            samples = yield from pools.public(sizes)
+            samples = yield from pools.public(sizes, styles)
         report["figures"] = pools.figures
         self.figures = pools.figures
         if self.screen and server.has_public() and run.initial:

@@ -1,6 +1,6 @@
 """Where FedSSG's samples come from: one sub-program per source (see `fedimb.strategies.fedssg`). All of it is ours."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from fedimb.contracts.fedssg import ABOUT, FIGURES, GENERATOR, MAKE, SAMPLES, TA
 from fedimb.errors import RunFailed
 from fedimb.generation.averaging import average
 from fedimb.generation.base import Examples
+from fedimb.generation.coverage import coverage
+from fedimb.generation.devices import restyled
 from fedimb.generation.plan import cells, divided
+from fedimb.generation.style import Style, describe
 from fedimb.generation.training import Training, floor_check
 from fedimb.generation.transport import cut, from_record, joined, to_record
 from fedimb.generation.workshop import Recipe, Workshop
@@ -23,6 +26,11 @@ from fedimb.seeds import Stream, seed_int
 
 Counts = np.ndarray
 Program = Generator[Step, Any, Examples]
+
+
+def holders(counts: Counts) -> Counts:
+    """[C] clients that hold each class, of counts [K, C, D]."""
+    return (counts.sum(axis=2) > 0).sum(axis=0).astype(np.int64)
 
 
 class Pools:
@@ -53,8 +61,11 @@ class Pools:
             seed_int(run.seed, Stream.METHOD, 1),
         )
 
-    def public(self, sizes: Counts) -> Program:
-        """A generator trained at the server on its own rows; ``sizes`` [C, D] samples."""
+    def public(self, sizes: Counts, styles: Mapping[int, Style]) -> Program:
+        """A generator trained at the server on its own rows; ``sizes`` [C, D] samples.
+
+        Those of a device it has not seen the class on are made without a device, and take the colour of ``styles``.
+        """
 
         def work() -> RecordDict:
             rows = self.server.public()
@@ -62,7 +73,14 @@ class Pools:
             floor_check(held, self.run.class_names, force=self.force)
             workshop = Workshop(self.recipe, Examples(rows.x, rows.y, rows.d), self.run.working)
             y, d = cells(sizes)
-            return RecordDict({"samples": to_record(Examples(workshop.samples(y, d, self._seed()), y, d))})
+            if not len(y):
+                return RecordDict({"samples": to_record(Examples(rows.x[:0], y, d))})
+            seen = torch.from_numpy(coverage(rows.y.numpy(), rows.d.numpy(), *sizes.shape) > 0)[y, d]
+            asked = torch.where(seen, d, sizes.shape[1])  # unsaid: a class never seen on a device comes out as another
+            x = workshop.samples(y, asked, self._seed())
+            if styles:
+                x = restyled(x, d, ~seen, styles, describe(rows.x, least=1))
+            return RecordDict({"samples": to_record(Examples(x, y, d))})
 
         kept = yield ServerWork("samples", work)
         return from_record(kept.array_records["samples"])
@@ -89,6 +107,7 @@ class Pools:
         drawn = torch.Generator().manual_seed(self._seed())
         samples = Examples(made.eval().sample(y, d, drawn, self.run.working("samples", len(y))), y, d)
         content = RecordDict({SAMPLES: to_record(samples), GENERATOR: array_record(state)})
+        content[WANTED] = array_record({"holders": holders(counts)})
         replies = yield from self._decided(Query(VETO, content))
         verdicts = np.stack([arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies])
         allowed = (verdicts != 0).all(axis=0)  # -1: a client without the class has nothing to say
@@ -98,7 +117,7 @@ class Pools:
     def of_clients(self, clients: list[int], counts: Counts, sizes: Counts, report: dict[str, Any]) -> Program:
         """Every holder of a class makes its share of the pool; what its export gate refuses does not arrive."""
         each = {
-            client: RecordDict({WANTED: array_record({"wanted": share})})
+            client: RecordDict({WANTED: array_record({"wanted": share, "holders": holders(counts)})})
             for client, share in zip(clients, divided(sizes, counts), strict=True)
         }
         replies = yield from self._decided(Query(MAKE, each=each))

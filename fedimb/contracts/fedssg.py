@@ -4,6 +4,7 @@ from fedimb.contracts.base import Contract, Record
 from fedimb.registry import register
 
 COVERAGE_COUNTS = "x.coverage"
+STYLE = "x.style"
 GENERATOR = "x.generator"
 TAUGHT = "x.taught"
 SAMPLES = "x.samples"
@@ -60,6 +61,14 @@ FEDSSG = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="C x D",
+            ),
+            Record(
+                STYLE,
+                "arrays",
+                "of each device with at least 32 images here: mean and spread of its colours, and how many images",
+                "aggregate",
+                dtypes=("float32", "int32"),
+                optional=True,
             ),
         ),
         TEACH: (

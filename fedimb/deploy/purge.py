@@ -29,6 +29,8 @@ def doomed(home: NodeHome, name: str, kept: str, affected: Sequence[Pin], others
     found = [
         path for path in _entries(home.file("cache", "stores")) if path.name[:16] in versions and path.name != kept
     ]
+    if affected:  # by hash, not by run: what can be made again goes whole
+        found += _entries(home.file("cache", "made"))
     runs = _names(affected)
     for place in BUILT:
         found += _bearing(home.file(place), runs)

@@ -77,6 +77,7 @@ def environment(home: NodeHome, given: Mapping[str, str]) -> dict[str, str]:
     """
     kept = {name: value for name, value in given.items() if name not in _DROPPED and not name.startswith("FLWR_")}
     own = {NODE_HOME: str(home.root), "FLWR_HOME": str(home.folder("flwr")), "PATH": guarded_path(home, given)}
+    own["FEDIMB_CACHE_DIR"] = str(home.folder("cache", "made"))  # generators and samples too: a withdrawal empties it
     return kept | SWITCHES | proxy_variables(home.config, given) | thread_variables(home.config.limits) | own
 
 

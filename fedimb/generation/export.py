@@ -4,6 +4,7 @@ Each class's rows are parted by patient: the generator learns from one part, the
 (`fedimb.privacy.audit`). Source: ours.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,9 @@ from torch import Tensor
 from fedimb.data.split import split_fraction
 from fedimb.generation.base import Examples, Generator
 from fedimb.generation.transport import cut
+from fedimb.generation.workshop import Recipe, Workshop
 from fedimb.privacy.audit.base import Audit, Batch, GateSettings
+from fedimb.privacy.audit.crossed import cross_audit
 from fedimb.privacy.audit.gate import audit
 from fedimb.privacy.outbox.box import RELEASED, WAITING, Outbox
 
@@ -56,6 +59,11 @@ def as_batch(samples: Examples) -> Batch:
     return Batch(samples.x.numpy(), samples.y.numpy(), samples.d.numpy())
 
 
+def whole(rows: Parted) -> Parted:
+    """All rows to learn from, none kept back: for a cross-audit, which makes halves of its own."""
+    return Parted(rows.learned.joined(rows.kept), rows.kept.cut(np.zeros(0, np.int64)))
+
+
 class Asking:
     """A membership attack by the generator's own losses: a record it was trained on is denoised better.
 
@@ -93,10 +101,46 @@ class Exported:
     batch: str | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Judging:
+    """What samples are judged by.
+
+    Attributes:
+        rows: the site's own.
+        generator: to attack; None where there is none to ask.
+        holders: [C] sites that hold each class.
+        recipe: makes a generator of each half of the rows, where the audit is crossed; None: it is not.
+    """
+
+    rows: Parted
+    generator: Generator | None
+    holders: NDArray[np.int64]
+    recipe: Recipe | None = None
+
+    def audit(self, samples: Examples, gate: GateSettings, seed: int) -> Audit:
+        """Verdicts by class."""
+        rng = np.random.default_rng(seed)
+        if self.recipe is not None:
+            return cross_audit(self.rows.learned, self._trained, samples.y.numpy(), gate, rng, self.holders)[0]
+        attack = Asking(self.generator, seed) if self.generator is not None and self.generator.trainable else None
+        return audit(as_batch(samples), self.rows.learned, self.rows.kept, gate, rng, attack, self.holders)
+
+    def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[Any]], Asking]:
+        assert self.recipe is not None
+        workshop = Workshop(self.recipe, as_examples(half))
+        devices = np.zeros_like(half.y) if half.d is None else half.d
+
+        def sampler(labels: NDArray[np.int64]) -> NDArray[Any]:
+            d = np.random.default_rng(self.recipe.seed).choice(devices, len(labels))  # type: ignore[union-attr]
+            made = workshop.samples(torch.from_numpy(labels), torch.from_numpy(d), self.recipe.seed)  # type: ignore[union-attr]
+            return made.numpy()
+
+        return sampler, Asking(workshop.generator, self.recipe.seed)
+
+
 def exported(
     samples: Examples,
-    rows: Parted,
-    generator: Generator | None,
+    judged: Judging,
     gate: GateSettings,
     mode: Mode,
     outbox: Path | None,
@@ -108,8 +152,7 @@ def exported(
 
     Args:
         samples: what a generator made.
-        rows: the site's own.
-        generator: to attack; None where there is none to ask.
+        judged: see there.
         gate: when a class may leave.
         mode: ``enforce``; ``report``: judge, and let everything leave; ``off``: everything leaves unjudged.
         outbox: where a person releases what passed; None: what passed leaves.
@@ -122,8 +165,7 @@ def exported(
     verdicts[present] = 1
     if mode == "off" or not len(present):
         return Exported(samples, verdicts, False), None
-    attack = Asking(generator, seed) if generator is not None and generator.trainable else None
-    found = audit(as_batch(samples), rows.learned, rows.kept, gate, np.random.default_rng(seed), attack)
+    found = judged.audit(samples, gate, seed)
     if mode == "report":
         return Exported(samples, verdicts, False), found
     verdicts[present] = np.isin(present, found.passed).astype(np.int32)
@@ -131,7 +173,7 @@ def exported(
     if outbox is None or not len(passed.y):
         return Exported(passed, verdicts, False), found
     box = Outbox(outbox)
-    batch = box.put(as_batch(samples), found, about, rows.learned)
+    batch = box.put(as_batch(samples), found, about, judged.rows.learned)
     states = box.state(batch)
     for label, state in states.items():
         verdicts[label] = int(state == RELEASED)

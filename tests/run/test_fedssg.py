@@ -214,3 +214,42 @@ def test_a_server_without_rows_and_classes_below_the_floor_are_refused(tmp_path)
     with pytest.raises(DataError, match="force"):
         launch_in(tmp_path, *TABLE, *FAST, "data.public=10")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_cross_audit_judges_generators_of_each_half_and_keeps_no_row_back(tmp_path):
+    result = launch_in(tmp_path, *CLIENTS, "strategy.fedssg.cross=true", "strategy.fedssg.gate=report", "rounds=1")
+    assert any(name.startswith("privacy/") for name in metrics_of(result)[0])
+    assert np.array(report_of(result)["taken"]).sum() > 0
+
+
+def test_fewer_holders_than_the_gate_asks_for_keep_a_class_at_home(tmp_path):
+    words = ("strategy.fedssg.audit.min_holders=4", "rounds=1")  # of three clients
+    with pytest.raises(RunFailed, match="no class of any client passed"):
+        launch_in(tmp_path, *CLIENTS, *words)
+
+
+IMAGES = (
+    *("data=digits_devices", "partition=site_dirichlet", "clients.count=3", "engine=inline", "data.n_max=60"),
+    *("strategy=fedssg", "strategy.fedssg.training.steps=2", "strategy.fedssg.generator={name: flow, widths: [8, 8]}"),
+    *("strategy.fedssg.pretrain=0", "strategy.fedssg.screen=false", "data.public=20", "rounds=1"),
+)
+
+
+def test_a_device_the_server_lacks_takes_the_colour_clients_describe(tmp_path, monkeypatch):
+    import fedimb.run.server as server
+
+    original = server.public_rows
+
+    def without_device_2(federation):
+        rows = original(federation)
+        kept = rows.d != 2
+        return server.PublicRows(rows.x[kept], rows.y[kept], rows.d[kept], rows.domains)
+
+    monkeypatch.setattr(server, "public_rows", without_device_2)
+    words = (*IMAGES, "strategy.fedssg.force=true")
+    plain = launch_in(tmp_path, *words)
+    styled = launch_in(tmp_path, *words, "strategy.fedssg.style=true", "study=styled")
+    assert report_of(plain)["by_device"][2] == 0  # nothing is planned that would come out as something else
+    assert report_of(styled)["by_device"][2] > 0
+    assert "comm/up_bytes/fedssg_coverage" in metrics_of(styled)[0]
+    assert (styled.folder / "artifacts" / "fedssg_samples.png").read_bytes()[:4] == b"\x89PNG"

@@ -52,6 +52,15 @@ class Batch:
             None if self.units is None else self.units[rows],
         )
 
+    def joined(self, other: "Batch") -> "Batch":
+        """These records, then the other's; columns that one of them lacks are left out."""
+
+        def both(one: NDArray[Any] | None, two: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if one is None or two is None else np.concatenate([one, two])
+
+        x, y = np.concatenate([self.x, other.x]), np.concatenate([self.y, other.y])
+        return Batch(x, y, both(self.d, other.d), both(self.units, other.units))
+
     def of(self, label: int) -> "Batch":
         """The records of one class."""
         return self.cut(self.y == label)

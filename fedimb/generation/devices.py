@@ -1,0 +1,68 @@
+"""Which device made a row, and what its images look like on average: what a site may say of its devices. Ours."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedimb.data.store import Store
+from fedimb.generation.style import LEAST_ROWS, Style, describe, recolour
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def n_devices(store: Store) -> int:
+    """Devices (sites) the source names; 1 where it names none."""
+    return max(1, len(store.site_names or ()))
+
+
+def device_ids(store: Store, rows: NDArray[np.int64]) -> Tensor:
+    """[n] int64 device of each row; all 0 where the source names none."""
+    if store.sites is None or n_devices(store) == 1:
+        return torch.zeros(len(rows), dtype=torch.int64)
+    return torch.from_numpy(np.asarray(store.sites[rows], dtype=np.int64))
+
+
+def described(x: Tensor, d: Tensor, devices: int) -> Arrays:
+    """Mean and spread per channel of each device with at least 32 images, and how many: zeros for the others.
+
+    Args:
+        x: [n, c, h, w]; d: [n].
+
+    Returns:
+        ``mean`` and ``std`` [D, c] float32, ``rows`` [D] int32.
+    """
+    mean, std = (np.zeros((devices, x.shape[1]), np.float32) for _ in range(2))
+    rows = np.zeros(devices, np.int32)
+    for device in range(devices):
+        own = x[d == device]
+        if len(own) >= LEAST_ROWS:
+            style = describe(own)
+            mean[device], std[device], rows[device] = style.mean.numpy(), style.std.numpy(), style.rows
+    return {"mean": mean, "std": std, "rows": rows}
+
+
+def averaged(said: Sequence[Mapping[str, NDArray[Any]]]) -> dict[int, Style]:
+    """What clients `described`, by device, weighted by images; devices nobody could describe are left out."""
+    styles: dict[int, Style] = {}
+    for device in range(len(said[0]["rows"]) if said else 0):
+        weights = np.array([one["rows"][device] for one in said], np.float64)
+        if weights.sum() == 0:
+            continue
+        share = weights / weights.sum()
+        mean = sum(w * one["mean"][device].astype(np.float64) for w, one in zip(share, said, strict=True))
+        square = sum(w * one["std"][device].astype(np.float64) ** 2 for w, one in zip(share, said, strict=True))
+        styles[device] = Style(torch.tensor(mean), torch.tensor(np.sqrt(square)), int(weights.sum()))
+    return styles
+
+
+def restyled(x: Tensor, d: Tensor, foreign: Tensor, styles: Mapping[int, Style], source: Style) -> Tensor:
+    """Images whose device the generator never saw (``foreign`` [n] bool) in the colour of that device, others as is."""
+    out = x.clone()
+    for device, style in styles.items():
+        own = foreign & (d == device)
+        out[own] = recolour(x[own], style, source)
+    return out
