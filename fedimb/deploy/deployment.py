@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import Field
 
 from fedimb.config.schema import Strict
-from fedimb.deploy.files import read_yaml
+from fedimb.deploy.files import Folder, read_yaml
 from fedimb.deploy.home import SITE
 from fedimb.errors import ConfigError
 
@@ -34,11 +34,8 @@ class DeployConfig(Strict):
     superlink_port: int = Field(default=9092, ge=1, le=65535)
 
 
-class Deployment:
+class Deployment(Folder):
     """A deployment's folder."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
 
     @staticmethod
     def open(root: str | Path) -> "Deployment":
@@ -54,16 +51,6 @@ class Deployment:
     def config(self) -> DeployConfig:
         """deploy.yaml, checked."""
         return read_yaml(self.file("deploy.yaml"), DeployConfig)
-
-    def file(self, *names: str) -> Path:
-        """A path in the folder."""
-        return self.root.joinpath(*names)
-
-    def folder(self, *names: str) -> Path:
-        """A sub-folder, made if it is not there, for the owner alone."""
-        path = self.root.joinpath(*names)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path
 
     def sites(self) -> tuple[str, ...]:
         """Names of the sites added, sorted: a client's id is its place in this list when a run begins."""

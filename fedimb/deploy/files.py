@@ -13,6 +13,29 @@ from fedimb.errors import ConfigError, nearest
 Shape = TypeVar("Shape", bound=BaseModel)
 
 
+class Folder:
+    """A folder that somebody owns alone.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def file(self, *names: str) -> Path:
+        """A path in the folder."""
+        return self.root.joinpath(*names)
+
+    def folder(self, *names: str) -> Path:
+        """A sub-folder, made if it is not there, for the owner alone; so are those above it."""
+        path = self.root
+        for name in names:
+            path = path / name
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+
 def read_yaml(path: Path, shape: type[Shape]) -> Shape:
     """The file as ``shape``.
 

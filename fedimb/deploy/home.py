@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedimb.config.schema import Strict
-from fedimb.deploy.files import read_yaml
+from fedimb.deploy.files import Folder, read_yaml
 from fedimb.errors import ConfigError
 
 NODE_HOME = "FEDIMB_NODE_HOME"
@@ -75,15 +75,12 @@ class NodeConfig(Strict):
     absent: list[str] = Field(default_factory=list)
 
 
-class NodeHome:
+class NodeHome(Folder):
     """A node's folder.
 
     Args:
         root: the folder; made by `fedimb node init`.
     """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
 
     @staticmethod
     def open(root: str | Path | None = None) -> "NodeHome":
@@ -102,13 +99,3 @@ class NodeHome:
     def site(self) -> str:
         """The site's name."""
         return self.config.site
-
-    def file(self, *names: str) -> Path:
-        """A path in the folder."""
-        return self.root.joinpath(*names)
-
-    def folder(self, *names: str) -> Path:
-        """A sub-folder, made if it is not there, for the owner alone."""
-        path = self.root.joinpath(*names)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return path

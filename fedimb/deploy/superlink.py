@@ -18,20 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from fedimb.deploy.deployment import Deployment
+from fedimb.deploy.switches import DROPPED, SWITCHES
 from fedimb.errors import RunFailed
 
 LOOPBACK = "127.0.0.1"
 CONNECTION = "fedimb"
 """The name of the connection in Flower's config.toml: the last word of ``flwr run APP fedimb``."""
 
-SWITCHES = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "PYTHONUNBUFFERED": "1",
-    "PYTHONSAFEPATH": "1",
-}
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # old code beside what is installed
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
@@ -47,7 +40,7 @@ def flower_env(deployment: Deployment) -> dict[str, str]:
     config = home / "config.toml"
     if not config.is_file() or config.read_text("utf-8") != text:
         config.write_text(text, encoding="utf-8")
-    kept = {key: value for key, value in os.environ.items() if key not in _DROPPED and not key.startswith("FLWR_")}
+    kept = {key: value for key, value in os.environ.items() if key not in DROPPED and not key.startswith("FLWR_")}
     direct = ",".join(filter(None, [LOOPBACK, "localhost", kept.get("NO_PROXY") or kept.get("no_proxy", "")]))
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     own = {"FLWR_HOME": str(home), "NO_PROXY": direct, "no_proxy": direct, "PATH": path}

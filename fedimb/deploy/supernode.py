@@ -19,22 +19,15 @@ from fedimb.deploy.home import NODE_HOME, NodeConfig, NodeHome
 from fedimb.deploy.limits import apply, thread_variables
 from fedimb.deploy.pki import check_ca
 from fedimb.deploy.status import read_json
+from fedimb.deploy.switches import DROPPED, SWITCHES
 from fedimb.engine.processes import start_time
 from fedimb.errors import ConfigError
 
-SWITCHES = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "PYTHONUNBUFFERED": "1",
-    "PYTHONSAFEPATH": "1",
-}
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SUPERVISOR = "FEDIMB_SUPERVISOR"
 """Environment variable: id of the process that watches over this one; without it this one does not stay."""
 RECORD = ("flwr", "supernode.json")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # old code beside what is installed
 
 
 def supernode_command(home: NodeHome, port: int | None = None) -> tuple[list[str], dict[str, str]]:
@@ -75,7 +68,7 @@ def environment(home: NodeHome, given: Mapping[str, str]) -> dict[str, str]:
         home: the node's folder.
         given: the environment the node was started in; proxies and NO_PROXY in it hold unless node.yaml says more.
     """
-    kept = {name: value for name, value in given.items() if name not in _DROPPED and not name.startswith("FLWR_")}
+    kept = {name: value for name, value in given.items() if name not in DROPPED and not name.startswith("FLWR_")}
     own = {NODE_HOME: str(home.root), "FLWR_HOME": str(home.folder("flwr")), "PATH": guarded_path(home, given)}
     own["FEDIMB_CACHE_DIR"] = str(home.folder("cache", "made"))  # generators and samples too: a withdrawal empties it
     return kept | SWITCHES | proxy_variables(home.config, given) | thread_variables(home.config.limits) | own

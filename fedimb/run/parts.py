@@ -6,7 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.config.schema import RunConfig
@@ -15,7 +17,7 @@ from fedimb.contracts.base import Contract
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.seeds import Stream, seed_int
-from fedimb.training.spec import Augmentation
+from fedimb.training.spec import Augmentation, TrainSpec
 
 
 def part_maker(kind: str, config: dict[str, Any], given: tuple[str, ...] = ()) -> Callable[..., Any]:
@@ -74,6 +76,33 @@ def augmentation_makers(config: RunConfig, input_shape: tuple[int, ...]) -> list
     """One maker per configured augmentation, in order; a maker raises ConfigError where the data do not suit it."""
     makers = [part_maker("augmentation", part, GIVEN["augmentation"]) for part in config.local.augmentation]
     return [partial(make, input_shape=input_shape) for make in makers]
+
+
+def spec_of_rows(
+    config: RunConfig, counts: NDArray[np.int64], steps: int, input_shape: tuple[int, ...], round: int = 1
+) -> TrainSpec:
+    """Training as configured on rows that are one party's alone: their own class counts are prior and local counts.
+
+    Args:
+        counts: [C] rows of each class.
+        steps: optimiser steps.
+        input_shape: of one row.
+        round: what a loss with a schedule takes for this round, and for the last.
+    """
+    local = config.local
+    make_loss = part_maker("loss", config.loss, GIVEN["loss"])
+    return TrainSpec(
+        view="train",
+        steps=steps,
+        batch_size=local.batch_size,
+        optimizer=local.optimizer,
+        lr=local.lr,
+        momentum=local.momentum,
+        weight_decay=local.weight_decay,
+        loss=make_loss(n_classes=len(counts), prior=counts, local_counts=counts, round=round, rounds=round),
+        sampler=part_maker("sampler", config.sampler)(),
+        augmentations=tuple(make() for make in augmentation_makers(config, input_shape)),
+    )
 
 
 def contracts_of(config: RunConfig) -> list[Contract]:

@@ -1,22 +1,18 @@
 """What a run's server can do with its own hands: hold rows, build the model, train it. For methods that need that."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from fedimb.config.schema import RunConfig
-from fedimb.config.validate import GIVEN
 from fedimb.data.federation import Federation
 from fedimb.data.public import PublicRows, public_rows
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import Arrays
-from fedimb.run.parts import build_model, part_maker, seeded
+from fedimb.run.parts import build_model, seeded, spec_of_rows
 from fedimb.seeds import Stream, seed_int, torch_generator
 from fedimb.training.forward import Outputs, forward_batched
 from fedimb.training.local import train_locally
-from fedimb.training.spec import TrainSpec
 
 
 class Server:
@@ -68,25 +64,10 @@ class Server:
         Returns:
             Parameters and buffers; the model holds them too.
         """
-        local, config = self._config.local, self._config
-        counts = np.bincount(y.numpy(), minlength=self._federation.n_classes).astype(np.float64)
-        make_loss: Callable[..., torch.nn.Module] = part_maker("loss", config.loss, GIVEN["loss"])
-        loss = make_loss(
-            n_classes=self._federation.n_classes, prior=counts, local_counts=counts.astype(np.int64), round=1, rounds=1
-        )
-        makers = [part_maker("augmentation", part, GIVEN["augmentation"]) for part in local.augmentation]
-        spec = TrainSpec(
-            view="public",
-            steps=epochs * -(-len(y) // local.batch_size),
-            batch_size=local.batch_size,
-            optimizer=local.optimizer,
-            lr=local.lr,
-            momentum=local.momentum,
-            weight_decay=local.weight_decay,
-            loss=loss,
-            sampler=part_maker("sampler", config.sampler)(),
-            augmentations=tuple(make(input_shape=self.input_shape()) for make in makers),
-        )
+        config = self._config
+        counts = np.bincount(y.numpy(), minlength=self._federation.n_classes).astype(np.int64)
+        steps = epochs * -(-len(y) // config.local.batch_size)
+        spec = spec_of_rows(config, counts, steps, self.input_shape())
         with seeded(seed_int(config.seed, Stream.METHOD, 0, purpose)):
             train_locally(model, x, y, spec, torch_generator(config.seed, Stream.METHOD, 1, purpose))
         return {**parameters_of(model), **buffers_of(model)}

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from fedimb.config.schema import RunConfig
-from fedimb.config.validate import GIVEN
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.data.views import to_tensors
@@ -25,11 +24,10 @@ from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import ratio
 from fedimb.models.base import Classifier
 from fedimb.run.local_training import weights_into
-from fedimb.run.parts import augmentation_makers, build_model, part_maker
+from fedimb.run.parts import build_model, spec_of_rows
 from fedimb.seeds import Stream, torch_generator
 from fedimb.training.forward import forward_batched
 from fedimb.training.local import LocalResult, train_locally
-from fedimb.training.spec import TrainSpec
 from fedimb.training.stacked import Work, train_stacked, why_no_stack, why_not
 
 
@@ -99,22 +97,8 @@ def _local(config: RunConfig, federation: Federation) -> dict[str, Any]:
 def _work(config: RunConfig, federation: Federation, client: int) -> Work:
     data = federation.client(client)
     x, y = data.tensors("train")
-    local, counts = config.local, data.counts("train")
-    loss = part_maker("loss", config.loss, GIVEN["loss"])(
-        n_classes=federation.n_classes, prior=counts, local_counts=counts, round=config.rounds, rounds=config.rounds
-    )
-    spec = TrainSpec(
-        view="train",
-        steps=config.rounds * local.epochs * math.ceil(len(y) / local.batch_size),
-        batch_size=local.batch_size,
-        optimizer=local.optimizer,
-        lr=local.lr,
-        momentum=local.momentum,
-        weight_decay=local.weight_decay,
-        loss=loss,
-        sampler=part_maker("sampler", config.sampler)(),
-        augmentations=tuple(make() for make in augmentation_makers(config, federation.input_shape)),
-    )
+    steps = config.rounds * config.local.epochs * math.ceil(len(y) / config.local.batch_size)
+    spec = spec_of_rows(config, data.counts("train"), steps, federation.input_shape, config.rounds)
     return Work(x, y, spec, torch_generator(config.seed, Stream.TRAIN, 0, client), data.primary("train"))
 
 

@@ -1,7 +1,6 @@
 """The commitment: proofs that hold, proofs that were changed, salts that differ, and the site's secret."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,18 +8,9 @@ import pytest
 from fedimb.deploy import commitment
 from fedimb.deploy.commitment import Commitment, verify_proof
 from fedimb.deploy.datasets import register_data
-from fedimb.deploy.home import NodeHome
 from fedimb.errors import ConfigError, DataError
 
 ROWS = ["p1,50,a,ill", "p1,51,b,ill", "p2,60,a,well", "Müller,61,b,well", "p4,61,b,well"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> NodeHome:
-    root = tmp_path / "st-anna"
-    root.mkdir(mode=0o700)
-    (root / "node.yaml").write_text("site: st-anna\n")
-    return NodeHome.open(root)
 
 
 @pytest.fixture

@@ -8,18 +8,9 @@ import pytest
 
 from fedimb.data.paths import VARIABLE
 from fedimb.deploy.datasets import data_sets, register_data
-from fedimb.deploy.home import NodeHome
 from fedimb.errors import ConfigError, DataError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> NodeHome:
-    root = tmp_path / "st-anna"
-    root.mkdir(mode=0o700)
-    (root / "node.yaml").write_text("site: st-anna\n")
-    return NodeHome.open(root)
 
 
 @pytest.fixture

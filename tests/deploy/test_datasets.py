@@ -23,14 +23,6 @@ ROWS = ["p1,50,a,ill", "p1,51,b,ill", "p2,60,a,well", "Müller,61,b,well", "p4,6
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> NodeHome:
-    root = tmp_path / "st-anna"
-    root.mkdir(mode=0o700)
-    (root / "node.yaml").write_text("site: st-anna\n")
-    return NodeHome.open(root)
-
-
-@pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "Köpfe 2026.csv"
     write(path, ROWS)

@@ -5,19 +5,10 @@ from pathlib import Path
 import pytest
 
 from fedimb.deploy.datasets import register_data
-from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pins import Pin, decided, pin, pinned, pins
 from fedimb.errors import ConfigError, DataError
 
 ROWS = ["1,50,ill", "2,60,well"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> NodeHome:
-    root = tmp_path / "st-anna"
-    root.mkdir(mode=0o700)
-    (root / "node.yaml").write_text("site: st-anna\n")
-    return NodeHome.open(root)
 
 
 @pytest.fixture

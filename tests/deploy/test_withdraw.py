@@ -9,21 +9,12 @@ import pytest
 from fedimb.deploy import withdraw as module
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.datasets import find, register_data
-from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pins import pin, pinned
 from fedimb.deploy.withdraw import withdraw
 from fedimb.engine.processes import start_time
 from fedimb.errors import ConfigError, DataError
 
 ROWS = ["p1,50,a,ill", "p1,51,b,ill", "p2,60,a,well", "Müller,61,b,well", "p4,61,b,well", "p5,40,a,ill"]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> NodeHome:
-    root = tmp_path / "st-anna"
-    root.mkdir(mode=0o700)
-    (root / "node.yaml").write_text("site: st-anna\n")
-    return NodeHome.open(root)
 
 
 @pytest.fixture
