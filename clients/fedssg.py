@@ -155,7 +155,7 @@ class FedSSGClient(Client):
         domains = np.bincount(examples.d.numpy(), minlength=n_devices(store))
         return RecordDict(
             {
-                GENERATOR: array_record({name: value.numpy() for name, value in made.state_dict().items()}),
+                GENERATOR: array_record({name: value.cpu().numpy() for name, value in made.state_dict().items()}),
                 TAUGHT: array_record({"classes": classes.astype(np.int64), "domains": domains.astype(np.int64)}),
             }
         )

@@ -90,7 +90,7 @@ class Pools:
         floor_check(counts.sum(axis=(0, 2)), self.run.class_names, force=self.force)
         made = self.recipe.build()
         made.set_common_scale()
-        state = {name: value.numpy() for name, value in made.state_dict().items()}
+        state = {name: value.cpu().numpy() for name, value in made.state_dict().items()}
         for number in range(rounds):
             about = ConfigRecord({"round": number, "rounds": rounds, "steps": local_steps})
             replies = yield Query(TEACH, RecordDict({GENERATOR: array_record(state), ABOUT: about}))

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from fedimb import registry
 from fedimb.data.store import cache_dir
+from fedimb.engine.settings import DEVICES
+from fedimb.errors import ConfigError, nearest
 from fedimb.generation.base import Examples, Generator, Progress
 from fedimb.generation.training import Training, train_generator
 from fedimb.records import write_atomic
-from fedimb.run.parts import seeded
+from fedimb.run.parts import device_of, seeded
 from fedimb.tracking.lock import locked
 
 VERSION = 1  # of what is cached: a change of how generators train needs another
@@ -40,6 +42,7 @@ class Recipe:
 
     Attributes:
         generator: ``{name: ..., ...}`` of the kind `generator`; no name: ``flow`` for images, ``table_flow`` for rows.
+            Beside its own arguments ``device``: where it computes, ``cpu`` (default), ``cuda`` or ``auto``.
         training: how it is trained.
         n_classes, n_domains, shape, class_names: of the data.
         seed: of initial weights and of training.
@@ -54,8 +57,9 @@ class Recipe:
     seed: int
 
     def build(self) -> Generator:
-        """The generator, untrained. Raises ConfigError for a wrong name, argument or shape."""
+        """The generator, untrained. Raises ConfigError for a wrong name, argument or shape, or a GPU that is none."""
         args = dict(self.generator)
+        device = _device(str(args.pop("device", "cpu")))
         name = str(args.pop("name", None) or ("table_flow" if len(self.shape) == 1 else "flow"))
         about = {
             "n_classes": self.n_classes,
@@ -66,7 +70,15 @@ class Recipe:
         }
         with seeded(self.seed):
             made: Generator = registry.build("generator", name, about, **args)
-        return made
+        return made.to(device)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted not in DEVICES:
+        raise ConfigError(f"generator device={wanted!r}: give one of {', '.join(DEVICES)}.{nearest(wanted, DEVICES)}")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("generator device=cuda: torch finds no GPU here; leave it out, or give device: auto")
+    return device_of({"device": wanted})
 
 
 class Workshop:
@@ -111,7 +123,7 @@ class Workshop:
                 checkpoint=self._file(".training"),
                 progress=self.working("generator", steps),
             )
-            write_atomic(kept, save({name: value.contiguous() for name, value in made.state_dict().items()}))
+            write_atomic(kept, save({name: value.cpu().contiguous() for name, value in made.state_dict().items()}))
         return made
 
     def samples(self, y: Tensor, d: Tensor, seed: int) -> Tensor:
