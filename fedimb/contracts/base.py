@@ -45,6 +45,9 @@ class Record:
 class Contract:
     """What a method's two halves agree on.
 
+    A reply that cannot be complete before a person has acted says so in an array ``ready`` (0: not yet) or ``waiting``
+    (1: yes); a hospital node then answers for whom the run waits.
+
     Attributes:
         name: the method's registered name.
         train: records added to each train reply.

@@ -12,7 +12,7 @@ Source: ours.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedimb import registry
+from fedimb.config.load import config_sha
 from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
 from fedimb.data.scaling import Scaling, column_sums
@@ -32,9 +33,12 @@ from fedimb.deploy.data_version import DataVersion
 from fedimb.deploy.datasets import find
 from fedimb.deploy.files import write_private
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.incidents import NOT_APPROVED, Shareable
+from fedimb.deploy.inbox import waiting_line
+from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
 from fedimb.deploy.leaving import message_types
 from fedimb.deploy.node_door import Terms
+from fedimb.deploy.people import of_the_site, site_folder, waits
+from fedimb.deploy.pairwise import NodeSecrets, public_key
 from fedimb.deploy.pins import pin, pinned
 from fedimb.deploy.plans import StudyPlan, site_config
 from fedimb.deploy.sharing import Patients
@@ -53,7 +57,7 @@ class NodeRun:
 
     Attributes:
         name: fedimb's name of the run, the same at every site.
-        plan, config: approved, and covered by it.
+        plan, config: approved, and covered by it; with what the site decides itself (`of_the_site`).
         client, clients: this site's id and how many there are.
         data: the pinned version.
     """
@@ -72,6 +76,11 @@ class NodeRun:
         rng = numpy_rng(self.config.seed, Stream.VALIDATION, 0, self.client)
         share = float(self.config.data.get("validation", 0.0))
         return split_fraction(rows, np.asarray(store.y), share, rng, store.patients)
+
+    @property
+    def short(self) -> str:
+        """What worklists and batches of samples call the run."""
+        return f"s{self.config.seed}-{config_sha(self.config)[:8]}"
 
     def patients(self) -> Patients:
         """Registered patients, by class in the plan's order."""
@@ -106,12 +115,13 @@ def begin(home: NodeHome, message: Message, context: Context) -> NodeRun:
         raise Shareable(NOT_APPROVED, str(error)) from None
     _suits(home, plan, version)
     version.verify(full=True)
-    version = pin(home, name, version, names=(f"s{config.seed}-{name.rpartition('-')[2]}",))
-    _check_parts(config, version.open_store())
+    run = NodeRun(home, name, plan, of_the_site(home, config), client, clients, version)
+    version = pin(home, name, version, names=(run.short,))
+    _check_parts(run.config, version.open_store())
     kept = {"plan": plan.sha, "config": str(asked["cfg-json"]), "client": client, "clients": clients}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(kept).encode())
     write_private(home.folder("state", "flower") / str(context.run_id), name.encode())
-    return NodeRun(home, name, plan, config, client, clients, version)
+    return replace(run, data=version)
 
 
 def _suits(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
@@ -151,24 +161,32 @@ def found(home: NodeHome, context: Context) -> NodeRun:
         raise Shareable(NOT_APPROVED, f"{home.site}: plan {str(kept['plan'])[:8]} is no longer approved")
     version = pinned(home, name)
     version.verify(full=False)
-    return NodeRun(
-        home, name, plan, site_config(str(kept["config"])), int(kept["client"]), int(kept["clients"]), version
-    )
+    config = of_the_site(home, site_config(str(kept["config"])))
+    return NodeRun(home, name, plan, config, int(kept["client"]), int(kept["clients"]), version)
 
 
 def answer(home: NodeHome, message: Message, context: Context) -> Message:
-    """The site's reply to any message of a run it takes part in."""
+    """The site's reply to any message of a run it takes part in.
+
+    Raises:
+        Shareable: the reply says that a person must act first; in words for the coordinator, for whom.
+    """
     run = found(home, context)
     if _is_join(message):
         return Message(_joined(run), reply_to=message)
-    return runtime(run, message).answer(message, run.client)
+    with site_folder(home):
+        reply = runtime(run, message).answer(message, run.client)
+    # The run ends here and asks the same again when it is resumed; what the client did meanwhile is kept.
+    if not reply.has_error() and waits(reply.content) and (line := waiting_line(home, run.short)):
+        raise Shareable(WAITING, f"waiting: {line}")
+    return reply
 
 
 def _joined(run: NodeRun) -> RecordDict:
     store = run.data.open_store()
     train, validation = run.parts(store)
     about = {"site": run.home.site, "rows": len(train), "validation": len(validation)}
-    about |= {"version": run.data.version, "scale": float(store.scale)}
+    about |= {"version": run.data.version, "scale": float(store.scale), "key": public_key(run.home, run.name)}
     reply = RecordDict({names.SITE: ConfigRecord(about)})  # type: ignore[arg-type]
     if store.scaled is not None:
         sums = column_sums(np.asarray(store.x[train]))
@@ -178,6 +196,7 @@ def _joined(run: NodeRun) -> RecordDict:
 
 def runtime(run: NodeRun, message: Message) -> ClientRuntime:
     """The simulated clients' runtime on this site's rows, scaled as the message says."""
+    secrets = NodeSecrets(run.home, run.name, run.client, run.clients, message)
     scaling = None
     if names.SCALING in message.content:
         sent = arrays_of(message.content, names.SCALING)
@@ -192,7 +211,7 @@ def runtime(run: NodeRun, message: Message) -> ClientRuntime:
             raise FedimbError(f"this node is client {run.client}, not {client}")
         return ClientData(store, train, validation, scaling)
 
-    return ClientRuntime(run.config, data_of, states, len(run.plan.classes), tuple(run.plan.input_shape))
+    return ClientRuntime(run.config, data_of, states, len(run.plan.classes), tuple(run.plan.input_shape), secrets)
 
 
 @lru_cache(maxsize=1)

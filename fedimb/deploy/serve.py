@@ -4,6 +4,7 @@ The run folder was made by ``fedimb deploy run`` and holds the plan, the configu
 after joining is what a simulation does, so a run resumes, logs and ends as one.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from fedimb.deploy.federation import DeployedFederation
 from fedimb.deploy.files import parsed
 from fedimb.deploy.grid import DeployedGrid, Waits
 from fedimb.deploy.plans import StudyPlan, read_plan
+from fedimb.engine import processes
 from fedimb.engine.grid import Job
 from fedimb.errors import DataError, FedimbError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
@@ -53,6 +55,8 @@ def serve(path: Path, grid: Grid) -> None:
         RunWaiting, RunFailed: see `fedimb.errors`; the folder's status says the same.
     """
     folder = RunFolder.open(path)
+    driver = processes.record([os.getpid()])  # whoever watches sees this process end, and a resume can end it
+    folder.write_json("processes.json", {"temp_dir": None, "driver": driver, "processes": {}})
     about = parsed(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
     plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
     config = from_json((path / "config.json").read_text())
@@ -60,6 +64,9 @@ def serve(path: Path, grid: Grid) -> None:
         engine = _Joined(grid, folder, about, plan, config)
     except FedimbError as error:
         folder.set_status("waiting" if isinstance(error, RunWaiting) else "failed", str(error), type(error).__name__)
+        raise
+    except Exception as error:
+        folder.set_status("failed", f"{type(error).__name__}: {error}")
         raise
     if not (path / "rows.json").exists():
         write_start(folder, config, engine.federation)
@@ -86,6 +93,7 @@ class _Site:
     version: str
     scale: float
     sums: dict[str, np.ndarray] | None
+    key: str
 
 
 class _Joined:
@@ -93,7 +101,7 @@ class _Joined:
 
     def __init__(self, flower: Grid, folder: RunFolder, about: Deployed, plan: StudyPlan, config: RunConfig) -> None:
         waits = Waits(about.join_s, about.away_s, config.clients.deadline_s)
-        self._grid = DeployedGrid(flower, about.sites, folder.path / "heads", waits)
+        self._grid = DeployedGrid(flower, about.sites, folder.path, waits)
         shared = {
             "run": folder.path.name,
             "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),
@@ -116,6 +124,7 @@ class _Joined:
             scaling,
             joined[0].scale,
         )
+        self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
 
     def grid(self, job: Job) -> DeployedGrid:
         """The sites."""
@@ -142,7 +151,8 @@ def _read(site: str, reply: Message | None) -> _Site:
     if said["site"] != site:
         raise RunFailed(f"node {site} says that it is {said['site']}: it was registered under another's name")
     sums = arrays_of(reply.content, names.SUMS) if names.SUMS in reply.content else None
-    return _Site(int(said["rows"]), int(said["validation"]), str(said["version"]), float(said["scale"]), sums)
+    rows, validation, version = int(said["rows"]), int(said["validation"]), str(said["version"])
+    return _Site(rows, validation, version, float(said["scale"]), sums, str(said.get("key", "")))
 
 
 def _scaling(joined: list[_Site]) -> Scaling | None:

@@ -3,7 +3,9 @@
 How a run ended is read from its folder: ``flwr run`` itself answers 0 when a run fails.
 """
 
+import contextlib
 import json
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -16,9 +18,11 @@ from fedimb.config.load import config_sha, from_json, row_label, to_json
 from fedimb.config.overrides import set_value
 from fedimb.config.schema import RunConfig
 from fedimb.deploy.deployment import Deployment
+from fedimb.deploy.grid import EVENTS
 from fedimb.deploy.plans import StudyPlan, check_config, read_plan
 from fedimb.deploy.serve import DEPLOYED
 from fedimb.deploy.superlink import CONNECTION, flwr, healthy
+from fedimb.engine import processes
 from fedimb.engine.flower import BUNDLE
 from fedimb.errors import ConfigError, RunFailed, RunWaiting, nearest
 from fedimb.records import write_atomic
@@ -26,7 +30,10 @@ from fedimb.run.folder import RunFolder
 from fedimb.run.progress import ProgressBar
 from fedimb.run.result import RunResult
 
+log = logging.getLogger("fedimb")
+
 _POLL_S, _ASK_FLOWER_EVERY_S = 0.5, 20.0
+_FLOWER = "flower.json"
 
 
 def find_plan(deployment: Deployment, word: str) -> StudyPlan:
@@ -99,11 +106,13 @@ def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) ->
     try:
         if folder.status() == "finished":
             return RunResult.read(folder.path)
+        _end_left_over(deployment, folder)
         folder.set_status("running")
         words = deployment.folder("state") / f"run-{folder.path.name[-8:]}.toml"
         words.write_text(f"run-dir = {json.dumps(str(folder.path), ensure_ascii=False)}\n", encoding="utf-8")
         app = _bundle(deployment)
         run_id = str(flwr(deployment, "run", str(app), CONNECTION, "--run-config", str(words))["run-id"])
+        folder.write_json(_FLOWER, {"run-id": run_id})
         try:
             _watch(deployment, folder, run_id, progress)
         except KeyboardInterrupt:
@@ -115,6 +124,21 @@ def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) ->
         folder.unlock()
 
 
+def _end_left_over(deployment: Deployment, folder: RunFolder) -> None:
+    """End what an attempt that was killed left: its ServerApp may still work on this folder."""
+    before = folder.read_json(_FLOWER)
+    if folder.status() == "running" and before is not None:
+        with contextlib.suppress(RunFailed):  # it is over, or the servers have forgotten it
+            flwr(deployment, "stop", before["run-id"], CONNECTION)
+    processes.end(_driver(folder))
+    (folder.path / "processes.json").unlink(missing_ok=True)
+
+
+def _driver(folder: RunFolder) -> dict[str, str]:
+    """``{pid: start time}`` of the ServerApp that works on a run, once it does."""
+    return dict(folder.read_json("processes.json", {}).get("driver", {}))
+
+
 def _bundle(deployment: Deployment) -> Path:
     """The bundle, where Flower may read it whoever installed the package; its content is what sites compare."""
     folder = deployment.folder("state", "bundle")
@@ -123,20 +147,55 @@ def _bundle(deployment: Deployment) -> Path:
 
 
 def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: ProgressBar) -> None:
-    done, flower, asked = 0, "", time.monotonic()
+    """Until the folder says how the run ended, or what executes it is gone; tells what happens to sites."""
+    done, asked, lines = 0, time.monotonic(), _Lines(folder.path / EVENTS)
     while True:
         time.sleep(_POLL_S)
+        ended = folder.status() != "running"
+        lines.tell()
         rounds = len({line["step"] for line in folder.metrics()})
         progress.skip(rounds - done)
         done = rounds
-        if folder.status() != "running":
+        if ended:
             return
-        if time.monotonic() - asked > _ASK_FLOWER_EVERY_S:
-            (run,) = flwr(deployment, "list", CONNECTION, "--run-id", run_id)["runs"]
-            flower, asked = str(run["status"]), time.monotonic()
-            if flower.startswith("finished") and folder.status() == "running":
-                folder.set_status("failed", f"Flower ended the run: {flower}", "RunFailed")
-                return
+        driver = _driver(folder)
+        why = ""
+        if driver and all(processes.start_time(int(pid)) != start for pid, start in driver.items()):
+            why = f"its process at the coordinator was ended; see {deployment.file('logs', 'superlink.log')}"
+        elif time.monotonic() - asked > _ASK_FLOWER_EVERY_S:
+            asked = time.monotonic()
+            why = _trouble(deployment, run_id, bool(driver))
+        if why and folder.status() == "running":
+            processes.end(driver)  # without its servers it would go on asking them
+            folder.set_status("failed", why, "RunFailed")
+
+
+def _trouble(deployment: Deployment, run_id: str, begun: bool) -> str:
+    """Why a run cannot go on, or nothing. Flower is asked (a command of seconds) only until the run has begun."""
+    if not healthy(deployment):
+        return "the servers are down: start them with fedimb deploy up"
+    if begun:
+        return ""
+    (run,) = flwr(deployment, "list", CONNECTION, "--run-id", run_id)["runs"]
+    return f"Flower ended the run: {run['status']}" if str(run["status"]).startswith("finished") else ""
+
+
+class _Lines:
+    """The file of events, from where it stood when this attempt began."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, path.stat().st_size if path.exists() else 0
+
+    def tell(self) -> None:
+        """Warn of what is new."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._at += len(line)
+                    log.warning("%s", json.loads(line)["text"])
 
 
 def _ended(folder: RunFolder) -> RunResult:

@@ -1,0 +1,70 @@
+"""Two nodes and a coordinator, real servers: nobody agrees, then all do; the run ends as the simulated one."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from behind_nginx import NGINX
+from deployed import Study, assert_same, events, two_tables
+
+from fedimb.deploy.audit_chain import read_heads
+from fedimb.deploy.audit_log import AuditLog
+from fedimb.deploy.servers import Servers
+from fedimb.engine import processes
+from fedimb.errors import ConfigError, RunWaiting
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx here (apt-get install nginx)")
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    root = tmp_path / "Kliniken Süd"
+    root.mkdir()
+    return two_tables(root)
+
+
+@pytest.mark.alone
+def test_a_deployed_run_waits_for_approval_and_ends_as_the_simulated_one(
+    study: Study, tmp_path: Path, template: Path
+) -> None:
+    shutil.copyfile(template, study.deployment.folder("runs") / "mlflow.db")
+    folder = study.new("seed=3", join_s=60, away_s=60)
+    with Servers(study.deployment) as servers:
+        with study.nodes():
+            nodes = {site: processes.descendants(one._process.pid) for site, one in study.running.items()}
+            with pytest.raises(RunWaiting, match=r"waiting: linz \(plan .{8}\); st-anna \(plan .{8}\)") as waits:
+                study.execute(folder)
+            assert waits.value.exit_code == 75
+            assert folder.status() == "waiting"
+            study.approve()
+            result = study.execute(folder)
+        started = [int(pid) for pid in processes.record([one.pid for one in servers._running.values()])]
+    assert_same(result, study.simulated(tmp_path / "simulated", "seed=3"))
+    assert events(folder) == []
+    assert sum(result.rows[0].confusion.sum(axis=1)) == 38  # a quarter of each site's rows
+
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{study.deployment.file('runs', 'mlflow.db')}")
+    experiment = client.get_experiment_by_name(study.config.study)
+    (logged,) = client.search_runs([experiment.experiment_id])
+    assert logged.info.status == "FINISHED"
+    assert logged.data.metrics["test/macro_recall"] == pytest.approx(result.rows[0].final["macro_recall"])
+    for site in study.homes:
+        log, heads = AuditLog(study.homes[site].file("audit.jsonl")), folder.path / "heads" / f"{site}.jsonl"
+        told = read_heads(heads)
+        assert len(told) >= 4  # joining, two rounds, the final scores
+        assert log.verify(told) is None
+        assert len(study.messages(site, folder.path.name)) <= 8
+    left = [pid for pids in nodes.values() for pid in pids] + started
+    assert [pid for pid in left if processes.start_time(pid)] == []
+
+
+def test_a_run_outside_the_plan_is_refused_before_anything_is_sent(study: Study) -> None:
+    with pytest.raises(ConfigError, match=r"does not cover rounds=6 \(agreed: 1 to 5\)"):
+        study.new("rounds=6")
+    with pytest.raises(ConfigError, match="write key=value"):
+        study.new("seed")
+    study.deployment.file("sites", "linz.join.json").unlink()
+    with pytest.raises(ConfigError, match=r"clients.count is 2 and 1 sites have joined \(st-anna\)"):
+        study.new()
