@@ -26,7 +26,7 @@ from fedimb.records import write_atomic
 from fedimb.run.parts import device_of, seeded
 from fedimb.tracking.lock import locked
 
-VERSION = 1  # of what is cached: a change of how generators train needs another
+VERSION = 2  # of what is cached: a change of how generators train needs another
 Working = Callable[[str, int], Progress]
 """(what is done, how many steps) -> called with steps just done."""
 
