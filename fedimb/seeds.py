@@ -33,6 +33,7 @@ class Stream(IntEnum):
     VALIDATION = 13
     MASK = 14
     PRIOR_NOISE = 15
+    UPDATE_NOISE = 16
 
 
 @lru_cache(maxsize=4096)

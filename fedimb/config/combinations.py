@@ -21,13 +21,17 @@ METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 class Combination:
     """Parts that act in one run.
 
-    ``provenance`` and ``weighting`` are the class prior's, ``task`` the data's; None: not decided yet.
+    ``provenance`` and ``weighting`` are the class prior's, ``task`` the data's; None: not decided yet. ``clip`` and
+    ``noise`` are what is done to updates, ``weight`` is the ``aggregation_weight``.
     """
 
     parts: tuple[Entry, ...]
     provenance: str | None = None
     weighting: str | None = None
     task: str | None = None
+    clip: float | None = None
+    noise: float = 0.0
+    weight: str | None = None
 
     def having(self, flag: str, *kinds: str) -> list[Entry]:
         """Parts (of these kinds, or of any) that declare the flag."""
@@ -135,6 +139,41 @@ def _prior_of_one_label_per_row(c: Combination) -> str | None:
     )
 
 
+def _noise_without_clip(c: Combination) -> str | None:
+    if not c.noise or c.clip is not None:
+        return None
+    return "privacy.noise is in units of privacy.clip, and that is null: set privacy.clip to a norm"
+
+
+def _noise_needs_equal_weights(c: Combination) -> str | None:
+    if not c.noise or c.weight in (None, "uniform"):
+        return None
+    return (
+        f"privacy.noise is cut for clients that weigh alike, and aggregation_weight={c.weight} lets one with more rows "
+        "weigh more; set aggregation_weight=uniform"
+    )
+
+
+def _noise_needs_the_mean(c: Combination) -> str | None:
+    others = [p for p in c.parts if p.kind == "aggregator" and not p.flags.get("linear")]
+    others += c.having("needs_individual_updates", "strategy")
+    if not c.noise or not others:
+        return None
+    return (
+        f"{others[0].kind} '{others[0].name}' works on each client's own update, and privacy.noise leaves only their "
+        "mean readable; use a linear aggregator such as fedavg, or privacy.noise=0"
+    )
+
+
+def _clip_and_what_a_term_sends(c: Combination) -> str | None:
+    if c.clip is None or not (terms := c.having("sends", "term")):
+        return None
+    return (
+        f"term '{terms[0].name}' sends {terms[0].flags['sends'][0].key}, made of the update as it was before "
+        "privacy.clip; use another aggregator, or privacy.clip=null"
+    )
+
+
 RULES: tuple[Rule, ...] = (
     _double_correction,
     _prior_missing,
@@ -145,6 +184,10 @@ RULES: tuple[Rule, ...] = (
     _term_of_another_aggregator,
     _another_task,
     _prior_of_one_label_per_row,
+    _noise_without_clip,
+    _noise_needs_equal_weights,
+    _noise_needs_the_mean,
+    _clip_and_what_a_term_sends,
 )
 
 

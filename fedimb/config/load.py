@@ -56,8 +56,17 @@ def config_sha(config: RunConfig) -> str:
     left out. 2 and 2.0 are one value.
     """
     tree = {key: value for key, value in config.model_dump().items() if key not in NO_INFLUENCE}
+    _without_later_defaults(tree)
     text = json.dumps(_integral(_canonical(tree)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_later_defaults(tree: dict[str, Any]) -> None:
+    """Take out what configurations did not have at first and this one does not use: their hashes stay valid."""
+    if tree["privacy"]["clip"] is None and not tree["privacy"]["noise"]:
+        del tree["privacy"]
+    if not tree["evaluation"]["secure"]:
+        del tree["evaluation"]["secure"]
 
 
 def _integral(node: Any) -> Any:
@@ -97,6 +106,8 @@ def row_label(config: RunConfig, calibration: str) -> str:
     parts += [weights if weights == "uniform" else f"weights_{weights}"] if weights != "auto" else []
     parts += [config.loss["name"]] if config.loss["name"] != "ce" else []
     parts += [config.sampler["name"]] if config.sampler["name"] != "shuffle" else []
+    parts += [f"clip_{config.privacy.clip:g}"] if config.privacy.clip is not None else []
+    parts += [f"noise_{config.privacy.noise:g}"] if config.privacy.noise else []
     if config.name is not None:
         parts = [config.name]
     parts += [calibration] if calibration != "none" else []

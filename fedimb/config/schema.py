@@ -58,12 +58,25 @@ class PriorConfig(Strict):
     clip: Annotated[int, Field(ge=1)] | None
 
 
+class PrivacyConfig(Strict):
+    """Each client's update: ``clip`` is the most its L2 norm may be, ``noise`` x ``clip`` the deviation of the noise on
+    the sum over the cohort, ``delta`` that of the epsilon stated. Defaults: configurations of before it had none.
+    """
+
+    clip: Annotated[float, Field(gt=0)] | None = None
+    noise: float = Field(default=0.0, ge=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+
+
 class EvaluationConfig(Strict):
-    """``every`` and ``last_k`` in rounds, ``bootstrap`` in resamples (0: no intervals)."""
+    """``every`` and ``last_k`` in rounds, ``bootstrap`` in resamples (0: no intervals); ``secure``: clients send no
+    confusion matrix of their own, and where the server has no test rows these are summed under masks.
+    """
 
     every: int = Field(ge=1)
     last_k: int = Field(ge=1)
     bootstrap: int = Field(ge=0)
+    secure: bool = False
 
 
 class CheckpointConfig(Strict):
@@ -139,4 +152,5 @@ class RunConfig(Strict):
     prior: PriorConfig
     aggregation_weight: Literal["auto", "view", "real", "original", "uniform"]
     evaluation: EvaluationConfig
+    privacy: PrivacyConfig = PrivacyConfig()
     checkpoint: CheckpointConfig

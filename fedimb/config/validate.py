@@ -64,7 +64,7 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     checked["calibration"] = {
         name: _arguments("calibration", name, args, parts) for name, args in config.calibration.items()
     }
-    if reason := refusal(Combination(tuple(parts), config.prior.provenance, config.prior.weighting)):
+    if reason := refusal(_combination(config, tuple(parts))):
         raise ConfigError(f"refused combination: {reason}")
     return config.model_copy(update=checked)
 
@@ -90,9 +90,14 @@ def check_task(config: RunConfig, task: str) -> None:
     Raises:
         ConfigError: names the part and those that would fit.
     """
-    prior = config.prior
-    if reason := refusal(Combination(parts_of(config), prior.provenance, prior.weighting, task)):
+    if reason := refusal(_combination(config, parts_of(config), task)):
         raise ConfigError(f"refused combination: {reason}")
+
+
+def _combination(config: RunConfig, parts: tuple[registry.Entry, ...], task: str | None = None) -> Combination:
+    prior, privacy = config.prior, config.privacy
+    weight = config.aggregation_weight
+    return Combination(parts, prior.provenance, prior.weighting, task, privacy.clip, privacy.noise, weight)
 
 
 def _shaped(raw: dict[str, Any]) -> RunConfig:

@@ -15,6 +15,8 @@ STATE = "x.state"
 SCORES = "x.scores"
 SCORED = "scored"
 """Query: the final model's confusion matrices on the client's validation rows, where the server has no test rows."""
+MASKED_SCORES = "masked_scores"
+"""As `SCORED`, under masks shared with the clients the config record lists: uint64, modulo 2**64."""
 
 REPLACED = "model/replaced"
 """Metric of a round in which the server put other weights in the model's place (`fedimb.run.steps.Replace`)."""
@@ -23,6 +25,9 @@ AUDIT = "x.audit"
 
 RUN = "x.run"
 CLIENT = "x.client"
+
+PAIRS = "x.pairs"
+"""To hospital nodes, with each request for masked figures: every site's public key (hex), by client id."""
 
 SITE = "x.site"
 SUMS = "x.sums"
@@ -69,7 +74,8 @@ PLATFORM = Contract(
             Record(
                 SITE,
                 "config",
-                "the site's name, rows to train and to validate on, hash of the data's version, scale of its numbers",
+                "the site's name, rows to train and to validate on, hash of the data's version, scale of its numbers, "
+                "public key for masks between sites",
                 "operational",
                 max_bytes=512,
             ),
@@ -92,6 +98,19 @@ PLATFORM = Contract(
                 dtypes=("int64",),
                 reveals="class_counts",
                 about="class",
+                shape="C x C",
+            ),
+            _VERSION,
+        ),
+        MASKED_SCORES: (
+            Record(
+                SCORES,
+                "arrays",
+                "confusion matrix of the final model on the validation view, one per calibration, masked: only the sum "
+                "can be read",
+                "aggregate",
+                dtypes=("uint64",),
+                about="masked",
                 shape="C x C",
             ),
             _VERSION,

@@ -38,6 +38,7 @@ class Federation:
         fingerprint: of the source.
         scaling: of a table's columns by all clients' training rows; None where the source asks for none.
         public: sorted int64 rows that the server itself holds, with their labels; empty unless ``data.public`` is set.
+        pairs: public key (hex) of each client by id, where they agree on masks among themselves: at hospitals.
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """
 
@@ -65,6 +66,7 @@ class Federation:
         self.minority = minority
         self.fingerprint = fingerprint
         self.scaling = scaling
+        self.pairs: dict[int, str] = {}
         self.public = np.zeros(0, np.int64) if public is None else public
         self.sha = digest(self.train, self.validation, test, class_names, fingerprint, self.public)
 

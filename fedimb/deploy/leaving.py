@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from fedimb import registry
-from fedimb.config.schema import RunConfig, Strict
+from fedimb.config.schema import PrivacyConfig, RunConfig, Strict
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
 
@@ -76,7 +76,7 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
     platform, *methods = contracts_of(config)
     asked = {names.JOIN_SITE, COUNTS_OF.get(config.prior.provenance)}
     if config.data["test"]["name"] == "none":
-        asked.add(names.SCORED)
+        asked.add(names.MASKED_SCORES if config.evaluation.secure else names.SCORED)
     if any(registry.flags("strategy", name).get("reveals_counts") for name in config.strategy):
         asked.add(names.CLASS_COUNTS)
     found = {query: platform for query in platform.queries if query in asked}
@@ -102,8 +102,9 @@ def leaving(config: RunConfig, sizes: Sizes, rounds: int) -> list[Leaving]:
     for query, contract in queries_of(config).items():
         often = contract.often.get(query, "as often as the method asks")
         rows += [_row(f"query.{query}", r, often, config, sizes) for r in contract.queries[query] if _own(r)]
-    if sizes.buffer_bytes == 0:
-        rows = [row for row in rows if row.record != names.BUFFERS]
+    unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
+    unsent |= {names.CONFUSION} if config.evaluation.secure else set()
+    rows = [row for row in rows if row.record not in unsent]
     version = next(r for r in contracts[0].train if r.key == names.STATE)
     return [*rows, *(_row(EVERY, r, EVERY, config, sizes) for r in (version, names.AUDIT_HEAD))]
 
@@ -172,4 +173,12 @@ def _protection(message: str, record: Record, config: RunConfig) -> str:
     if record.sensitivity == "operational":
         return "encrypted on its way"
     whose = "this site's own update" if record.sensitivity == "model" else "this site's own figures"
-    return f"encrypted on its way; the coordinator reads {whose}"
+    return f"encrypted on its way; the coordinator reads {whose}{_changed(message, record, config.privacy)}"
+
+
+def _changed(message: str, record: Record, privacy: PrivacyConfig) -> str:
+    """What is done to a round's weights before they leave."""
+    if message != "train" or record.key != names.ARRAYS or privacy.clip is None:
+        return ""
+    cut = f", cut to a norm of {privacy.clip:g}"
+    return cut if not privacy.noise else f"{cut} and with its share of noise ({privacy.noise:g} x {privacy.clip:g})"

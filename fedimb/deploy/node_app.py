@@ -37,8 +37,8 @@ from fedimb.deploy.inbox import waiting_line
 from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
 from fedimb.deploy.leaving import message_types
 from fedimb.deploy.node_door import Terms
-from fedimb.deploy.people import of_the_site, site_folder, waits
 from fedimb.deploy.pairwise import NodeSecrets, public_key
+from fedimb.deploy.people import of_the_site, site_folder, waits
 from fedimb.deploy.pins import pin, pinned
 from fedimb.deploy.plans import StudyPlan, site_config
 from fedimb.deploy.sharing import Patients

@@ -9,7 +9,8 @@ from fedimb.config.load import NO_INFLUENCE, flatten
 from fedimb.config.schema import RunConfig, Strict
 from fedimb.errors import ConfigError, nearest
 
-_FIXED = ("model", "data.source", "prior.provenance", "aggregator.terms")  # they change what leaves
+_FIXED = ("model", "data.source", "prior.provenance", "aggregator.terms", "evaluation.secure", "privacy")
+"""They change what leaves, or how it is protected."""
 Scalar = int | float | bool | str
 
 

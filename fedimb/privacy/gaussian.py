@@ -39,5 +39,37 @@ def sigma_of(epsilon: float, delta: float, sensitivity: float = 1.0) -> float:
     return high * sensitivity
 
 
+def epsilon_of(sigma: float, delta: float, sensitivity: float = 1.0) -> float:
+    """The smallest epsilon for which noise of standard deviation sigma > 0 is (epsilon, delta)-DP, to 1e-10 of it.
+
+    Theorem 8 solved for epsilon, in logarithms: with little noise exp(epsilon) is no number any more.
+
+    Raises:
+        ValueError: delta not in (0, 1), or sigma or sensitivity not above 0.
+    """
+    from scipy.special import log_ndtr  # a node draws noise and states no epsilon
+
+    if not (0 < delta < 1 and sigma > 0 and sensitivity > 0):
+        raise ValueError(
+            f"delta must lie in (0, 1), sigma and sensitivity above 0; got {delta}, {sigma}, {sensitivity}"
+        )
+    half = sensitivity / (2 * sigma)
+
+    def too_small(epsilon: float) -> bool:
+        shift = epsilon * sigma / sensitivity
+        first, second = float(log_ndtr(half - shift)), epsilon + float(log_ndtr(-half - shift))
+        return second < first and first + math.log(-math.expm1(second - first)) > math.log(delta)
+
+    if not too_small(0.0):
+        return 0.0
+    low, high = 0.0, 1.0
+    while too_small(high):
+        low, high = high, 2 * high
+    while high - low > 1e-10 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if too_small(middle) else (low, middle)
+    return high
+
+
 def _normal_cdf(x: float) -> float:
     return math.erfc(-x / math.sqrt(2)) / 2

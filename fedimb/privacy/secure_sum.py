@@ -4,9 +4,9 @@ Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Le
 its recovery from dropouts: all clients that were told of each other must answer. Arithmetic is modulo 2**64, so a
 masked vector alone is uniformly random and the sum is exact.
 
-In a simulation the seeds of the pairs come from the run's seed. That shows the message, its size and its cost, and
-protects nobody from whoever runs the simulation. Between hospitals each pair must agree on a key of which the server
-knows nothing (Diffie-Hellman, as in the paper): that is a matter of deployment, not of this file.
+Where the pairs' masks come from is not this file's business: in a simulation from the run's seed, which shows message,
+size and cost and protects nobody; between hospitals from keys that the coordinator does not know
+(`fedimb.deploy.pairwise`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ import numpy as np
 FRACTION_BITS = 20
 """Fixed point: real numbers travel in units of 2**-20, about a millionth of a row; sums must stay below 2**43."""
 
-PairGenerator = Callable[[int, int], np.random.Generator]
-"""(lower id, higher id) -> the generator the two share for this sum; a second sum needs other masks."""
+PairMask = Callable[[int, int, int], np.ndarray]
+"""(lower id, higher id, n) -> the mask [n] uint64 the two share for this sum; a second sum needs other masks."""
 
 
-def masked(values: np.ndarray, client: int, clients: Sequence[int], shared: PairGenerator) -> np.ndarray:
-    """One client's integers [n] int64 -> what it sends, [n] uint64. One generator per other client.
+def masked(values: np.ndarray, client: int, clients: Sequence[int], shared: PairMask) -> np.ndarray:
+    """One client's integers [n] int64 -> what it sends, [n] uint64. One mask per other client.
 
     Raises:
         ValueError: ``client`` is not among ``clients``, or these repeat.
@@ -32,7 +32,7 @@ def masked(values: np.ndarray, client: int, clients: Sequence[int], shared: Pair
     for other in clients:
         if other != client:
             low, high = min(client, other), max(client, other)
-            mask = shared(low, high).integers(0, 2**64, size=total.shape, dtype=np.uint64)
+            mask = shared(low, high, total.size)
             total = total + mask if client == low else total - mask
     return total
 

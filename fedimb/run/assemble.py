@@ -13,6 +13,8 @@ from fedimb.config.schema import RunConfig
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.models.base import buffers_of, load_into, parameters_of
+from fedimb.privacy.ledger import Ledger
+from fedimb.privacy.updates import check_model
 from fedimb.run.aggregator import Aggregator, chain
 from fedimb.run.checkpoint import FolderKeeper
 from fedimb.run.client_scores import check_scores, gather_scores
@@ -51,6 +53,11 @@ def build_method(config: RunConfig, n_clients: int = 0) -> tuple[Strategy, bool]
     return strategy, linear
 
 
+def ledger_of(config: RunConfig, n_clients: int) -> Ledger | None:
+    """What adds up the privacy spent; None where no noise is added."""
+    return Ledger(config.privacy, n_clients, config.clients.participation) if config.privacy.noise > 0 else None
+
+
 def needs_counts(config: RunConfig) -> bool:
     """Whether any part of this run reads class counts, at the clients or at the server."""
     calibrations = [registry.flags("calibration", name) for name in config.calibration]
@@ -71,7 +78,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     """
     check_task(config, federation.task)
     check_scores(config, federation.task)
-    build_model(config, federation.n_classes, federation.input_shape)
+    check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     for make in augmentation_makers(config, federation.input_shape):
         make()
     for method in chain(build_method(config, federation.n_clients)[0])[:-1]:
@@ -93,7 +100,8 @@ def program(
         yield from gather_prior(config, federation, view)
     yield from method.program(view)
     if not len(federation.test):
-        evaluator.heard = yield from gather_scores(view)
+        holders = [int(client) for client in np.flatnonzero(federation.train_sizes)]
+        evaluator.heard = yield from gather_scores(view, config, holders, federation.pairs)
 
 
 def build_loop(
@@ -132,6 +140,7 @@ def build_loop(
         server=Server(config, federation),
         working=progress.work,
         prior_view=config.prior.view,
+        ledger=ledger_of(config, federation.n_clients),
     )
     evaluator = Evaluator(config, federation)
 
@@ -151,6 +160,6 @@ def build_loop(
         view,
         lambda v: program(config, federation, method, v, evaluator),
         keeper,
-        evaluate_clients=bool(federation.validation.sizes.any()),
+        evaluate_clients=bool(federation.validation.sizes.any()) and not config.evaluation.secure,
     )
     return loop, keeper, evaluator

@@ -15,6 +15,7 @@ from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
 from fedimb.data.views import SETTABLE, ClientData
 from fedimb.models.base import Classifier, Resident
+from fedimb.privacy.secrets import SIMULATED, Secrets
 from fedimb.records import to_numpy
 from fedimb.run import client_scores, priors
 from fedimb.run.context import ClientContext
@@ -56,7 +57,7 @@ class ClientRuntime:
         config: resolved run configuration.
         data_of: client id -> its data.
         store: where client state lives.
-        n_classes, input_shape: what the model is built for.
+        n_classes, input_shape, secrets: what the model is built for; where masks and noise come from.
     """
 
     def __init__(
@@ -66,8 +67,9 @@ class ClientRuntime:
         store: StateStore,
         n_classes: int,
         input_shape: tuple[int, ...],
+        secrets: Secrets = SIMULATED,
     ) -> None:
-        self.config, self.store = config, store
+        self.config, self.store, self._secrets = config, store, secrets
         self._data_of = data_of
         self._data: OrderedDict[int, ClientData] = OrderedDict()
         self.device = device_of(config.engine)
@@ -213,6 +215,7 @@ class ClientRuntime:
             counts=cast(ArrayRecord, content[names.PRIOR])["counts"].numpy() if names.PRIOR in content else None,
             content=content,
             training=self.training.base_spec,
+            secrets=self._secrets,
         )
         return _Opened(context, fingerprint(state), (int(step["state-keep"]), base))
 
@@ -241,7 +244,7 @@ class ClientRuntime:
         if name in priors.QUERIES:
             return priors.answer(name, content, context)
         if name in client_scores.QUERIES:
-            return client_scores.answer(context)
+            return client_scores.answer(name, content, context)
         raise KeyError(f"no method of this run answers query '{name}'")
 
 

@@ -1,11 +1,14 @@
 """Scores where the server holds no test rows (``data.test={name: none}``): of the clients' validation rows, at the end.
 
 Each client sends the final model's confusion matrix on its validation view, one per calibration; the sum is what every
-score is computed from. During the run ``client/*`` are the same of the model each round began with. Source: ours.
+score is computed from. During the run ``client/*`` are the same of the model each round began with. With
+``evaluation.secure`` they are not sent, and the final matrices leave under masks that cancel in the sum over all
+clients (`fedimb.privacy.secure_sum`): nobody reads one client's. Source: ours.
 """
 
 import time
 from collections.abc import Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +17,11 @@ from flwr.app import RecordDict
 from fedimb import registry
 from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.confusion import confusion_of
+from fedimb.privacy.secure_sum import masked, unmasked_sum
 from fedimb.records import array_record, arrays_of
-from fedimb.run.steps import Query, Step
+from fedimb.run.steps import Query, Step, masked_request
 from fedimb.training.calibrations.base import Outputs
 
 if TYPE_CHECKING:
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from fedimb.run.loop import Loop
     from fedimb.run.view import RunView
 
-QUERIES = (names.SCORED,)
+QUERIES = (names.SCORED, names.MASKED_SCORES)
 
 
 def check_scores(config: RunConfig, task: str) -> None:
@@ -40,16 +44,39 @@ def check_scores(config: RunConfig, task: str) -> None:
         )
     if task != "multiclass":
         raise ConfigError("data.test={name: none} is for rows with one class each; these have several labels")
+    if config.evaluation.secure and config.clients.count < 2:
+        raise ConfigError("evaluation.secure=true hides nothing with one client: its sum is that client's matrix")
 
 
-def gather_scores(view: "RunView") -> Generator[Step, Any, dict[str, np.ndarray]]:
-    """Sub-program: calibration name -> confusion matrix [C, C] int64 over all clients' validation rows."""
+def gather_scores(
+    view: "RunView", config: RunConfig, clients: list[int], pairs: dict[int, str]
+) -> Generator[Step, Any, dict[str, np.ndarray]]:
+    """Sub-program: calibration name -> confusion matrix [C, C] int64 over all clients' validation rows.
+
+    Args:
+        clients: those that hold data, sorted; masks cancel in the sum over all of them alone.
+        pairs: their public keys, where masks come from keys (`fedimb.data.federation.Federation.pairs`).
+
+    Raises:
+        RunFailed: a client's masked matrices are missing, so that the sum stays hidden.
+    """
     content = RecordDict()
     if view.counts is not None:
         content[names.PRIOR] = array_record({"counts": np.asarray(view.counts)})
-    replies = yield Query(names.SCORED, content, model="global")
-    found = [arrays_of(reply.content, names.SCORES) for reply in replies]
-    return {name: np.sum([one[name] for one in found], axis=0) for name in found[0]}
+    if not config.evaluation.secure:
+        replies = yield Query(names.SCORED, content, model="global")
+        found = [arrays_of(reply.content, names.SCORES) for reply in replies]
+        return {name: np.sum([one[name] for one in found], axis=0) for name in found[0]}
+    content.update(masked_request("validation", clients, pairs))
+    replies = yield Query(names.MASKED_SCORES, content, model="global")
+    if missing := sorted(set(clients) - {reply.client for reply in replies}):
+        raise RunFailed(
+            f"query {names.MASKED_SCORES}: client {missing[0]} sent no masked scores, so nobody can read the sum; mend "
+            "that client and resume the run, which asks all of them again"
+        )
+    sent = [arrays_of(reply.content, names.SCORES) for reply in replies]
+    side = view.n_classes
+    return {name: unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(side, side) for name in sent[0]}
 
 
 def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> None:
@@ -67,15 +94,27 @@ def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> No
     )
 
 
-def answer(context: "ClientContext") -> RecordDict:
-    """The client's reply: ``x.scores``, one matrix per calibration of the run."""
+def answer(query: str, content: RecordDict, context: "ClientContext") -> RecordDict:
+    """The client's reply to one of `QUERIES`: ``x.scores``, one matrix per calibration of the run, int64 or masked."""
+    matrices = _matrices(context)
+    if query == names.SCORED:
+        return RecordDict({names.SCORES: array_record(matrices)})
+    asked: dict[str, Any] = dict(content.config_records["view"])
+    clients = [int(client) for client in asked["clients"]]
+    plain = np.concatenate([matrix.ravel() for matrix in matrices.values()])
+    sent = masked(plain, context.client, clients, partial(context.secrets.mask, context, clients))
+    parts = np.split(sent, len(matrices))
+    hidden = {name: part.reshape(matrices[name].shape) for name, part in zip(matrices, parts, strict=True)}
+    return RecordDict({names.SCORES: array_record(hidden)})
+
+
+def _matrices(context: "ClientContext") -> dict[str, np.ndarray]:
     _, y = context.data.tensors("validation")
     features, logits = context.forward("validation")
     head = context.model.head
     bias = None if head.bias is None else head.bias.detach()
     outputs = Outputs(features, logits, head.weight.detach(), bias, context.counts)
-    matrices = {
+    return {
         name: confusion_of(y, registry.build("calibration", name, **(args or {})).adjust(outputs))
         for name, args in context.config.calibration.items()
     }
-    return RecordDict({names.SCORES: array_record(matrices)})

@@ -12,6 +12,7 @@ from fedimb.config.schema import RunConfig
 from fedimb.data.store import Store
 from fedimb.data.views import ClientData
 from fedimb.models.base import Classifier
+from fedimb.privacy.secrets import SIMULATED, Secrets
 from fedimb.seeds import Stream, seed_int, torch_generator
 from fedimb.training.forward import Outputs, forward_batched
 from fedimb.training.spec import TrainSpec
@@ -47,6 +48,7 @@ class ClientContext:
         content: everything the message carried.
         outputs: forward passes done already, by view; see `forward`.
         training: what `spec` asks.
+        secrets: where masks and noise come from; at a hospital its own.
     """
 
     client: int
@@ -60,6 +62,7 @@ class ClientContext:
     content: RecordDict = field(default_factory=RecordDict)
     outputs: dict[str, Outputs] = field(default_factory=dict)
     training: Callable[["ClientContext"], TrainSpec] | None = None
+    secrets: Secrets = SIMULATED
 
     def forward(self, view: str) -> Outputs:
         """Features [m, d] and logits [m, C] float32 of a view's rows under the received weights, without gradients.

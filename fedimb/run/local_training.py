@@ -1,8 +1,10 @@
 """The answer to a train message: prepare, train, reply. In between, many clients may be trained at once."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +19,8 @@ from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.models.base import Classifier, Resident
-from fedimb.records import array_record
+from fedimb.privacy.updates import check_model, cohort_of, protected, share
+from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.run.context import ClientContext
 from fedimb.run.parts import augmentation_makers, part_maker, resolved_weight
 from fedimb.seeds import Stream
@@ -60,6 +63,7 @@ class LocalTraining:
         self.model = cast(Classifier, resident.model)
         self._device = next(self.model.parameters()).device
         self._stacks = why_no_stack(self.model) is None
+        check_model(config.privacy, self.model)
         self._weighting = resolved_weight(config, list(contracts))
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
         # Parts are checked once here and built anew for every message: nothing may live on in them.
@@ -108,7 +112,7 @@ class LocalTraining:
         """Score the received model where asked, and let the methods say what to train."""
         started = time.perf_counter()
         reply = RecordDict()
-        if evaluate and len(context.data.rows("validation")):
+        if evaluate and not self.config.evaluation.secure and len(context.data.rows("validation")):
             _, y = context.data.tensors("validation")
             reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, context.forward("validation")[1])})
         halves = self.halves()
@@ -160,7 +164,8 @@ class LocalTraining:
         context, reply = prepared.context, prepared.reply
         for term in prepared.spec.terms:
             term.keep(context.state)
-        reply[names.ARRAYS] = array_record(self._resident.parameters(), copy=False)
+        trained, about = self._protected(context)
+        reply[names.ARRAYS] = array_record(trained, copy=False)
         if buffers := self._resident.buffers():
             reply[names.BUFFERS] = array_record(buffers, copy=False)
         for key, arrays in result.records.items():
@@ -174,10 +179,24 @@ class LocalTraining:
             "train_loss": result.loss,
             "steps": float(result.steps),
             "examples": float(result.examples),
+            **about,
         }
         metrics["seconds"] += time.perf_counter() - started
         reply[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
         return reply
+
+    def _protected(self, context: ClientContext) -> tuple[Arrays, dict[str, float]]:
+        """The trained weights as they may leave, and what may be said about it: with noise nothing."""
+        trained, privacy = self._resident.parameters(), self.config.privacy
+        if privacy.clip is None:
+            return trained, {}
+        received = arrays_of(context.content, names.ARRAYS)
+        sigma = 0.0
+        if privacy.noise > 0:
+            sigma = share(privacy, cohort_of(self.config, dict(context.content.config_records[names.STEP])))
+        draw = partial(context.secrets.normal, context, Stream.UPDATE_NOISE)
+        sent, norm = protected(received, trained, privacy.clip, sigma, draw)
+        return sent, {"train_loss": math.nan, "examples": math.nan} if sigma else {"update_norm": norm}
 
     def _weight(self, prepared: Prepared, result: LocalResult) -> float:
         context, extra = prepared.context, prepared.spec.extra

@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import Strategy
 from fedimb.contracts import platform as names
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import RunFailed, RunWaiting
+from fedimb.privacy.ledger import entered
 from fedimb.records import array_record
 from fedimb.run.aggregator import Aggregator
 from fedimb.run.exchange import Exchange
@@ -199,6 +200,7 @@ class Loop:
         nodes = {self.exchange.roster.node(c): c for c in cohort.asked}
         orders = model.configure(server_round, nodes)
         about = {"evaluate": self._evaluate_clients, "model": step.model, "resets": self.progress.resets}
+        about |= {} if self.view.ledger is None else {"cohort": len(cohort.asked)}
         orders = self.exchange.complete(orders, server_round, model.buffers, self._sent_counts(), **about)
         outcome = self.exchange.send("train", orders, cohort.lost, model.linear, f"round {server_round}")
         aggregated = model.aggregate(server_round, outcome, orders)
@@ -208,6 +210,7 @@ class Loop:
         usable = [a for a in outcome.answers if a.usable]
         metrics["data/replies"] = float(len(usable))
         metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
+        metrics |= entered(self.view.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
         metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
         if cohort.virtual_s:
             metrics["time/simulated_wait_s"] = cohort.virtual_s

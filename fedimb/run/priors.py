@@ -12,10 +12,11 @@
 
 import math
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 
 from fedimb import registry
 from fedimb.config.schema import RunConfig
@@ -29,9 +30,9 @@ from fedimb.privacy.gaussian import sigma_of
 from fedimb.privacy.secure_sum import from_fixed, masked, to_fixed, unmasked_sum
 from fedimb.records import Arrays, array_record
 from fedimb.run.parts import build_model, contracts_of, resolved_weight
-from fedimb.run.steps import Query, Step, gather_counts
+from fedimb.run.steps import Query, Step, gather_counts, masked_request
 from fedimb.run.view import RunView
-from fedimb.seeds import Stream, numpy_rng
+from fedimb.seeds import Stream
 from fedimb.training.prior import prior_of_head
 
 if TYPE_CHECKING:
@@ -86,9 +87,9 @@ def gather_prior(config: RunConfig, federation: Federation, view: RunView) -> Ge
         case "oracle":
             view.counts = weigh(federation.counts[holders].astype(np.float64), config)
         case "secure_sum":
-            view.counts = (yield from _masked_sum(names.MASKED_COUNTS, holders)).astype(np.float64)
+            view.counts = (yield from _masked_sum(names.MASKED_COUNTS, holders, federation)).astype(np.float64)
         case "dp_sum":
-            noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, holders)))
+            noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, holders, federation)))
             # A noisy count may be below 0, which no prior can be: the class counts as if it had one row.
             view.counts = np.maximum(noisy, _FLOOR)
         case "estimated":
@@ -98,10 +99,9 @@ def gather_prior(config: RunConfig, federation: Federation, view: RunView) -> Ge
             view.counts = np.full(federation.n_classes, rows / federation.n_classes)
 
 
-def _masked_sum(query: str, holders: list[int]) -> Generator[Step, Any, np.ndarray]:
+def _masked_sum(query: str, holders: list[int], federation: Federation) -> Generator[Step, Any, np.ndarray]:
     """Ask all holders, each told of the others; the sum of their integers [C] int64."""
-    content = RecordDict({"view": ConfigRecord({"name": "train", "clients": holders})})
-    replies = yield Query(query, content)
+    replies = yield Query(query, masked_request("train", holders, federation.pairs))
     if missing := sorted(set(holders) - {reply.client for reply in replies}):
         raise RunFailed(
             f"query {query}: client {missing[0]} sent no masked counts, so nobody can read the sum; mend that client "
@@ -143,7 +143,7 @@ def head_counts(model: Classifier, rows: int) -> Callable[[Arrays], np.ndarray]:
 def answer(name: str, content: RecordDict, context: "ClientContext") -> RecordDict:
     """The client's reply to one of `QUERIES`: ``x.counts`` [C], int64 or (masked) uint64."""
     asked: dict[str, Any] = dict(content.config_records["view"])
-    view, seed = str(asked["name"]), context.config.seed
+    view = str(asked["name"])
     if name == names.CLASS_COUNTS:
         return _reply(context.data.counts(view).astype(np.int64))
     clients = [int(client) for client in asked["clients"]]
@@ -152,11 +152,7 @@ def answer(name: str, content: RecordDict, context: "ClientContext") -> RecordDi
     else:
         own = context.data.counts(view).astype(np.int64)
 
-    def shared(low: int, high: int) -> np.random.Generator:
-        # By message too: masks used twice would show how the counts changed in between.
-        return numpy_rng(seed, Stream.MASK, context.step, low << 32 | high)
-
-    return _reply(masked(own, context.client, clients, shared))
+    return _reply(masked(own, context.client, clients, partial(context.secrets.mask, context, clients)))
 
 
 def _reply(counts: np.ndarray) -> RecordDict:
@@ -169,13 +165,13 @@ def noisy_share(context: "ClientContext", view: str, clients: int) -> np.ndarray
     One row changes one count by 1 (L2 sensitivity 1); with ``prior.clip`` a patient counts with at most that many rows
     (sensitivity ``clip``, reached when all are of one class). The guarantee is about adding or removing one row, or
     one patient, and holds against whoever sees the sum; the masks keep single shares, with their little noise, from
-    the server. In a simulation the noise comes from the run's seed, so it hides nothing from who knows the seed.
+    the server. In a simulation the noise comes from the run's seed and hides nothing from who knows it; a hospital
+    draws its own (`ClientContext.secrets`).
     """
     prior = context.config.prior
     counts = context.data.counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)
     sigma = sigma_of(prior.epsilon, prior.delta, float(prior.clip or 1)) / math.sqrt(clients)
-    rng = numpy_rng(context.config.seed, Stream.PRIOR_NOISE, context.step, context.client)
-    noisy: np.ndarray = counts + rng.normal(scale=sigma, size=len(counts))
+    noisy: np.ndarray = counts + sigma * context.secrets.normal(context, Stream.PRIOR_NOISE, len(counts))
     return noisy
 
 

@@ -128,7 +128,7 @@ def write_result(
             for h, s, a, b in zip(hits, support, low, high, strict=True)
         ]
         probability = evaluator.probability(row)
-        entry = {
+        rows.append({
             "label": row,
             "metrics": mean,
             "final": final,
@@ -139,8 +139,7 @@ def write_result(
             "auroc": probability.auroc.tolist(),
             "auprc": probability.auprc.tolist(),
             **_clients(matrix, federation.counts),
-        }
-        rows.append(entry)
+        })  # fmt: skip
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
         (target / "confusion.json").write_text(
@@ -167,6 +166,7 @@ def write_result(
             "minority": list(federation.minority),
             "task": federation.task,
             "seed": config.seed,
+            "privacy": loop.view.ledger.account(loop.progress.privacy) if loop.view.ledger else None,
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model")
@@ -191,6 +191,7 @@ class RunResult:
         steps: local optimiser steps, added likewise.
         labels: labelled rows used: what the method last logged as ``data/labelled``, else all that clients hold,
             validation rows included. These three are NaN in a run folder of a version that did not keep them.
+        privacy: settings and epsilons of a run with noise on its updates (`fedimb.privacy.ledger`); None without.
     """
 
     folder: Path
@@ -207,6 +208,7 @@ class RunResult:
     client_seconds: float = math.nan
     steps: float = math.nan
     labels: float = math.nan
+    privacy: dict[str, float] | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -246,5 +248,8 @@ class RunResult:
             data["seed"],
             None if prior.get("counts") is None else np.array(prior["counts"], dtype=np.float64),
             data.get("task", "multiclass"),
-            *(data.get(name, math.nan) for name in ("client_seconds", "steps", "labels")),
+            data.get("client_seconds", math.nan),
+            data.get("steps", math.nan),
+            data.get("labels", math.nan),
+            data.get("privacy"),
         )

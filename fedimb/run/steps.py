@@ -113,6 +113,14 @@ def record_to_replies(record: RecordDict, clients: Sequence[int]) -> list[Reply]
     return [Reply(client, contents[client]) for client in sorted(contents)]
 
 
+def masked_request(view: str, clients: Sequence[int], pairs: Mapping[int, str]) -> RecordDict:
+    """What a query for masked figures of a view says: whose masks cancel, and their public keys where there are any."""
+    content = RecordDict({"view": ConfigRecord({"name": view, "clients": list(clients)})})
+    if pairs:
+        content[names.PAIRS] = ConfigRecord({str(client): key for client, key in pairs.items()})
+    return content
+
+
 def gather_counts(view: str) -> Generator[Step, Any, np.ndarray]:
     """Sub-program: class counts of every client in a view, [n_clients_with_data, C] int64, one row per reply.
 

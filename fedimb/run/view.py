@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from flwr.app import RecordDict
 
+from fedimb.privacy.ledger import Ledger, Spent
 from fedimb.records import Arrays
 from fedimb.run.aggregator import Aggregator
 
@@ -37,6 +38,7 @@ class RunView:
         initial: weights the global model starts from instead of drawn ones; a method sets it before any round.
         artifact: keeps a file of the method's (name, content) with the run; written again on resume, with the same
             content. ``panels/<name>.svg`` beside ``panels/<name>.json`` {"title", "caption"} goes into the report.
+        ledger: adds up what noised updates tell; None where no noise is added.
     """
 
     rounds: int
@@ -57,6 +59,7 @@ class RunView:
     prior_view: str = "train"
     initial: dict[str, np.ndarray] = field(default_factory=dict)
     artifact: Callable[[str, bytes], None] = lambda name, content: None
+    ledger: Ledger | None = None
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Progress:
     waiting: bool = False
     elapsed_s: float = 0.0
     virtual_s: float = 0.0
+    privacy: Spent = field(default_factory=dict)
 
 
 class Keeper(Protocol):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from fedimb.privacy.secure_sum import from_fixed, masked, to_fixed, unmasked_sum
 
 
-def shared(low, high):
-    return np.random.default_rng([low, high])
+def shared(low, high, count):
+    return np.random.default_rng([low, high]).integers(0, 2**64, size=count, dtype=np.uint64)
 
 
 @settings(max_examples=20, deadline=None)

@@ -14,6 +14,7 @@ from small_runs import config, launch_in, weights_sha
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.mlp import MLP
 from fedimb.privacy.gaussian import sigma_of
+from fedimb.privacy.secrets import SIMULATED
 from fedimb.run.checkpoint import FolderKeeper
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.folder import RunFolder
@@ -29,14 +30,15 @@ LOSS = ("engine=inline", "loss=balanced_softmax", "rounds=1")
 
 def client(number, counts, *overrides, step=1):
     data = SimpleNamespace(counts=lambda view: np.asarray(counts))
-    return SimpleNamespace(client=number, data=data, step=step, config=config(*overrides))
+    return SimpleNamespace(client=number, data=data, step=step, config=config(*overrides), secrets=SIMULATED)
 
 
 def federation(counts, patients=None):
     rows = [np.arange(sum(c)) for c in counts]
     store = SimpleNamespace(patients=patients)
     n_classes = len(counts[0])
-    return SimpleNamespace(train=rows, counts=np.array(counts), store=store, n_classes=n_classes, input_shape=(4,))
+    held = np.array(counts)
+    return SimpleNamespace(train=rows, counts=held, store=store, n_classes=n_classes, input_shape=(4,), pairs={})
 
 
 def gather(cfg, counts, lose=(), patients=None):

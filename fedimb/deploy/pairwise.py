@@ -1,0 +1,148 @@
+"""Masks and noise at a hospital: from keys and numbers that the coordinator does not have.
+
+Each site makes an X25519 key per run (Bonawitz et al., CCS 2017, section 4: pairwise agreement) and tells the public
+half when it joins; the coordinator hands all of them on with each request for a masked sum. Two sites' shared secret,
+HKDF-SHA-256 (RFC 5869) over it and over the request, and ChaCha20 make their mask: another request has another mask,
+the same one asked again (a node that was away) the same, so that the answers differ by nothing. A site's noise is drawn
+likewise from 32 bytes of its own.
+
+```
+state/runs/<run>/pair.key      private key, 0600; goes when the run's records are withdrawn
+state/runs/<run>/noise.key     32 random bytes, 0600
+state/runs/<run>/peers.json    public keys and sites of the run's first masked sum
+```
+
+What a site holds to: it sums over one set of sites in a run (sums over several sets can be subtracted from each other),
+never fewer than two, and with the keys it met first. The coordinator hands the keys on, so one that hands on keys of
+its own can read what sites send: `fedimb node audit` shows the digest of the keys, the same at all sites if nobody did.
+"""
+
+import hashlib
+import json
+import os
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from flwr.app import ArrayRecord, Message
+
+from fedimb.by_reference import view
+from fedimb.contracts import platform as names
+from fedimb.deploy.audit_log import AuditLog
+from fedimb.deploy.files import write_private
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.incidents import NOT_APPROVED, Shareable
+from fedimb.privacy.secrets import Asked
+from fedimb.seeds import Stream
+
+FEWEST = 2
+"""Sites in a masked sum; of two, each learns the other's figures from the sum, if it learns the sum."""
+
+
+def public_key(home: NodeHome, run: str) -> str:
+    """This site's public key (hex) for masks in a run; made on first use."""
+    private = X25519PrivateKey.from_private_bytes(_secret(home, run, "pair.key"))
+    return private.public_key().public_bytes_raw().hex()
+
+
+def _secret(home: NodeHome, run: str, name: str) -> bytes:
+    path = home.folder("state", "runs", run) / name
+    if not path.exists():
+        write_private(path, os.urandom(32))
+    return path.read_bytes()
+
+
+def request_digest(message: Message) -> bytes:
+    """SHA-256 of what is asked: type, step and every record but the bookkeeping of one client's state."""
+    digest = hashlib.sha256(message.metadata.message_type.encode())
+    step: dict[str, Any] = dict(message.content.config_records.get(names.STEP) or {})
+    digest.update(json.dumps([step.get("round"), step.get("step")]).encode())
+    for key in sorted(message.content):
+        record = message.content[key]
+        if isinstance(record, ArrayRecord):
+            for name in sorted(record):
+                value = view(record[name])
+                about = json.dumps([key, name, value.dtype.str, value.shape])
+                digest.update(hashlib.sha256(about.encode() + np.ascontiguousarray(value).tobytes()).digest())
+        elif key != names.STEP:
+            digest.update(hashlib.sha256(json.dumps([key, *sorted(record.items())], default=repr).encode()).digest())
+    return digest.digest()
+
+
+class NodeSecrets:
+    """`fedimb.privacy.secrets.Secrets` of one message at a site.
+
+    Args:
+        client, sites: this site's id, and how many the run has.
+        message: as it came.
+    """
+
+    def __init__(self, home: NodeHome, run: str, client: int, sites: int, message: Message) -> None:
+        self._home, self._run, self._client, self._sites = home, run, client, sites
+        self._request = request_digest(message)
+        said: dict[str, Any] = dict(message.content.config_records.get(names.PAIRS) or {})
+        self._keys = {int(site): str(key) for site, key in said.items()}
+        self._agreed: list[int] | None = None
+
+    def mask(self, asked: Asked, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
+        """See `fedimb.privacy.secrets.Secrets.mask`.
+
+        Raises:
+            Shareable: keys are missing or others than before, or the sum is over other sites than before.
+        """
+        if self._agreed != clients:
+            self._agree(clients)
+        other = high if low == self._client else low
+        private = X25519PrivateKey.from_private_bytes(_secret(self._home, self._run, "pair.key"))
+        shared = private.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(self._keys[other])))
+        pair = f"{self._run}|{low}|{high}|".encode()
+        return np.frombuffer(self._stream(shared, b"fedimb mask 1|" + pair, 8 * count), np.dtype("<u8")).copy()
+
+    def normal(self, asked: Asked, stream: Stream, count: int) -> np.ndarray:
+        """See `fedimb.privacy.secrets.Secrets.normal`; Box and Muller's transformation of 53 random bits each."""
+        half = -(-count // 2)
+        purpose = f"fedimb noise 1|{self._run}|{stream.name}|".encode()
+        drawn = self._stream(_secret(self._home, self._run, "noise.key"), purpose, 16 * half)
+        uniform = (np.frombuffer(drawn, np.dtype("<u8")) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        radius, angle = np.sqrt(-2 * np.log1p(-uniform[:half])), 2 * np.pi * uniform[half:]
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+
+    def _stream(self, secret: bytes, purpose: bytes, size: int) -> bytes:
+        """Key stream of one use: the key depends on the request, so the nonce need not."""
+        key = HKDF(hashes.SHA256(), 32, salt=None, info=purpose + self._request).derive(secret)
+        return Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(size))
+
+    def _agree(self, clients: list[int]) -> None:
+        """The first set of sites and keys is the run's; another is refused."""
+        site = self._home.site
+        if len(clients) < FEWEST or len(clients) > self._sites or not set(clients) <= self._keys.keys():
+            raise Shareable(
+                NOT_APPROVED,
+                f"{site} sums with at least {FEWEST} sites of the run, each with its key; asked to sum over "
+                f"{len(clients)} of {self._sites} with {len(self._keys)} keys",
+            )
+        if self._keys[self._client] != public_key(self._home, self._run):
+            raise Shareable(NOT_APPROVED, f"{site}'s own key was handed on as another's; start a new run")
+        keys = [self._keys[client] for client in clients]
+        told = {"clients": clients, "keys": keys}
+        path = self._home.folder("state", "runs", self._run) / "peers.json"
+        if not path.exists():
+            facts = {"run": self._run, "sites": len(clients), "sha256": keys_digest(keys)}
+            AuditLog(self._home.file("audit.jsonl")).append("keys of other sites", facts)
+            write_private(path, json.dumps(told).encode())
+        elif json.loads(path.read_text()) != told:
+            raise Shareable(
+                NOT_APPROVED,
+                f"{site} has summed over other sites, or with other keys, in this run, and a second sum could be "
+                "subtracted from the first; start a new run",
+            )
+        self._agreed = clients
+
+
+def keys_digest(keys: list[str]) -> str:
+    """SHA-256 (hex) of the sites' public keys in client-id order: what sites compare by telephone."""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
