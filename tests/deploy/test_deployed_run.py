@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from behind_nginx import NGINX
-from deployed import Study, assert_same, events, two_tables
+from deployed import Study, assert_same, events, small_study
 
 from fedimb.deploy.audit_chain import read_heads
 from fedimb.deploy.audit_log import AuditLog
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx here (apt-get in
 def study(tmp_path: Path) -> Study:
     root = tmp_path / "Kliniken Süd"
     root.mkdir()
-    return two_tables(root)
+    return small_study(root, {"linz": 60, "st-anna": 90})
 
 
 @pytest.mark.alone
@@ -31,7 +31,7 @@ def test_a_deployed_run_waits_for_approval_and_ends_as_the_simulated_one(
     folder = study.new("seed=3", join_s=60, away_s=60)
     with Servers(study.deployment) as servers:
         with study.nodes():
-            nodes = {site: processes.descendants(one._process.pid) for site, one in study.running.items()}
+            nodes = {site: processes.descendants(one._process.pid) for site, (one, _) in study.running.items()}
             with pytest.raises(RunWaiting, match=r"waiting: linz \(plan .{8}\); st-anna \(plan .{8}\)") as waits:
                 study.execute(folder)
             assert waits.value.exit_code == 75

@@ -3,17 +3,18 @@
 import contextlib
 import json
 import os
-import re
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 from coordinator import make_deployment, make_node
+from ill_or_well import write_table
+from tampered import TAMPER
 
 from fedimb.config.compose import compose
 from fedimb.config.schema import RunConfig
@@ -38,67 +39,7 @@ from fedimb.run.launch import launch
 from fedimb.run.progress import ProgressBar
 from fedimb.run.result import RunResult
 
-# Python loads it in every process of a node; it changes what the client answers once node_app is imported.
-_TAMPER = """
-import importlib.util, json, os, sys, time
-from pathlib import Path
-
-
-def tampered(module):
-    honest = module.answer
-
-    def answer(home, message, context):
-        file = Path(os.environ["FEDIMB_TEST_TAMPER"])
-        told = json.loads(file.read_text()) if file.exists() else {}
-        step = dict(message.content.config_records["x.fedimb"]) if "x.fedimb" in message.content else {}
-        if message.metadata.message_type != "train" or step["round"] not in told.get("rounds", []):
-            return honest(home, message, context)
-        if told["kind"] == "sleep":
-            if told.get("once"):
-                file.unlink()
-            time.sleep(told["seconds"])
-            return honest(home, message, context)
-        from fedimb.records import array_record, arrays_of
-        reply, sent = honest(home, message, context), arrays_of(message.content, "arrays")
-        arrays = {name: value.copy() for name, value in arrays_of(reply.content, "arrays").items()}
-        for name, value in arrays.items():
-            if told["kind"] == "nan":
-                value.reshape(-1)[0] = float("nan")
-            elif told["kind"] == "shape":
-                arrays[name] = value.reshape(-1)[:-1].copy()
-            elif told["kind"] == "huge":
-                arrays[name] = (sent[name] + 1e6 * (value - sent[name])).astype(value.dtype)
-        reply.content["arrays"] = array_record(arrays)
-        return reply
-
-    module.answer = answer
-
-
-class Hook:
-    def find_spec(self, name, path=None, target=None):
-        if name != "fedimb.deploy.node_app":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        run = spec.loader.exec_module
-        spec.loader.exec_module = lambda module: (run(module), tampered(module))[0]
-        return spec
-
-
-sys.meta_path.insert(0, Hook())
-"""
 QUICK = Patience(look_s=0.1, write_s=0.5, observe_s=5.0)
-
-
-def write_table(path: Path, rows: int, seed: int) -> Path:
-    """A table of four numbers and a label, of which one row in five is ``ill``."""
-    rng = np.random.default_rng(seed)
-    ill = np.arange(rows) % 5 == 0
-    x = rng.normal(size=(rows, 4)) + ill[:, None] * np.array([1.5, -1.0, 0.5, 0.0]) + [0, 10, -3, 100]
-    lines = ["age,dose,delta,pressure,label"]
-    lines += [",".join([*(f"{v:.4f}" for v in row), "ill" if one else "well"]) for row, one in zip(x, ill, strict=True)]
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 @dataclass
@@ -114,7 +55,7 @@ class Study:
     homes: dict[str, NodeHome]
     config: RunConfig
     plan: StudyPlan
-    running: dict[str, Supervisor] = field(default_factory=dict)
+    running: dict[str, tuple[Supervisor, threading.Thread]] = field(default_factory=dict)
 
     def approve(self) -> None:
         """Every site that has received a plan agrees to it."""
@@ -163,40 +104,56 @@ class Study:
         words, environment = supernode_command(home)
         hook = home.root.parent / "hook"
         hook.mkdir(exist_ok=True)
-        (hook / "sitecustomize.py").write_text(_TAMPER)
+        (hook / "sitecustomize.py").write_text(TAMPER)
         own = {"PYTHONPATH": str(hook), "FEDIMB_TEST_TAMPER": str(self._tamper_file(home.site))}
         return words, environment | own
 
+    def start(self, site: str, patience: Patience = QUICK) -> None:
+        """Run a node, under a supervisor in this process."""
+        supervisor = Supervisor(self.homes[site], patience, self.command)
+        thread = threading.Thread(target=supervisor.run)
+        thread.start()
+        self.running[site] = (supervisor, thread)
+
+    def stop(self, site: str) -> None:
+        """End a node."""
+        supervisor, thread = self.running.pop(site)
+        supervisor.stop()
+        thread.join(60)
+        assert not thread.is_alive()
+
+    def status(self, site: str) -> dict[str, Any]:
+        """status.json of a node."""
+        return read_json(self.homes[site].file("status.json")) or {}
+
+    def online(self, site: str) -> dict[str, Any]:
+        """Wait until the coordinator has let the node in."""
+        return until(lambda: self.status(site), lambda s: s.get("connected") and s.get("state") == "running", 150)
+
     @contextlib.contextmanager
-    def nodes(self, patience: Patience = QUICK) -> Iterator[None]:
-        """All nodes run, under supervisors in this process."""
-        threads = []
+    def nodes(self) -> Iterator[None]:
+        """All nodes run."""
         try:
-            for site, home in self.homes.items():
-                self.running[site] = Supervisor(home, patience, self.command)
-                threads.append(threading.Thread(target=self.running[site].run))
-                threads[-1].start()
-            for home in self.homes.values():
-                until(lambda home=home: read_json(home.file("status.json")) or {}, lambda s: s.get("connected"), 120)
+            for site in self.homes:
+                self.start(site)
+            for site in self.homes:
+                self.online(site)
             yield
         finally:
-            for supervisor in self.running.values():
+            for supervisor, _ in self.running.values():
                 supervisor.stop()
-            for thread in threads:
-                thread.join(60)
-                assert not thread.is_alive()
-            self.running.clear()
+            for site in list(self.running):
+                self.stop(site)
 
-    def kill_node_in(self, site: str, round_: int) -> None:
-        """SIGKILL the site's SuperNode once its client works on that round."""
+    def signal_in(self, site: str, round_: int, number: int) -> None:
+        """Send the site's SuperNode a signal once its client works on that round."""
         home = self.homes[site]
 
         def busy(told: Mapping[str, object]) -> bool:
             return told.get("type") == "train" and told.get("round") == round_ and told.get("outcome") == "started"
 
-        until(lambda: read_json(home.file(*LAST_MESSAGE)) or {}, busy, 120)
-        status = read_json(home.file("status.json")) or {}
-        os.kill(int(status["node"]), signal.SIGKILL)
+        until(lambda: read_json(home.file(*LAST_MESSAGE)) or {}, busy, 150)
+        os.kill(int(self.status(site)["node"]), number)
 
 
 def until(look: Callable, true: Callable, seconds: float):  # type: ignore[no-untyped-def]
@@ -231,16 +188,15 @@ def make_study(root: Path, files: Mapping[str, Path], vary: Mapping[str, Range],
     return Study(deployment, homes, config, plan)
 
 
-def two_tables(root: Path, *overrides: str) -> Study:
-    """Linz with 60 rows and St. Anna with 90; a logistic model, two rounds."""
-    rows = {"linz": 60, "st-anna": 90}
+def small_study(root: Path, rows: Mapping[str, int], *overrides: str) -> Study:
+    """A table of so many rows at each site; a logistic model, two rounds."""
     files = {site: write_table(root / f"{site}.csv", n, seed) for seed, (site, n) in enumerate(rows.items())}
     both = ",".join(f"{site}: '{path}'" for site, path in files.items())
     data = ["data=tabular_csv", f"data.source.files={{{both}}}", "data.source.target=label"]
     data += ["data.source.classes=[ill,well]", "data.source.indicators=[]", "partition=by_column"]
     data += ["data.test={name: none}", "data.validation=0.25"]
     rest = ("model=logistic", "rounds=2", "local.epochs=1", "local.lr=0.05", "evaluation.bootstrap=0", "engine=inline")
-    vary = {"seed": Range(), "rounds": Range(low=1, high=5)}
+    vary = {"seed": Range(), "rounds": Range(low=1, high=5), "clients.deadline_s": Range()}
     return make_study(root, files, vary, *data, *rest, *overrides)
 
 
@@ -267,6 +223,12 @@ def events(folder: RunFolder) -> list[str]:
     return [json.loads(line)["text"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def usable(folder: RunFolder) -> list[float]:
+    """Usable replies of each round."""
+    found = [line["metrics"].get("data/replies") for line in folder.metrics()]
+    return [count for count in found if count is not None]
+
+
 def wait_for_round(folder: RunFolder, number: int, seconds: float = 120) -> None:
     """Until that many rounds are done."""
     until(lambda: len({line["step"] for line in folder.metrics()}), lambda done: done >= number, seconds)
@@ -285,8 +247,3 @@ def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list]:
     thread = threading.Thread(target=run)
     thread.start()
     return thread, said
-
-
-def short(text: str) -> str:
-    """A message without incident ids, which are random."""
-    return re.sub(r"incident [0-9a-f]{8}", "incident", text)

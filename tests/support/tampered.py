@@ -1,0 +1,51 @@
+"""A node whose train replies are wrong or late in some rounds, told by a file: without a hook in the code itself."""
+
+# Python loads it in every process of a node; it changes what the client answers once node_app is imported.
+TAMPER = """
+import importlib.util, json, os, sys, time
+from pathlib import Path
+
+
+def tampered(module):
+    honest = module.answer
+
+    def answer(home, message, context):
+        file = Path(os.environ["FEDIMB_TESTTAMPER"])
+        told = json.loads(file.read_text()) if file.exists() else {}
+        step = dict(message.content.config_records["x.fedimb"]) if "x.fedimb" in message.content else {}
+        if message.metadata.message_type != "train" or step["round"] not in told.get("rounds", []):
+            return honest(home, message, context)
+        if told["kind"] == "sleep":
+            if told.get("once"):
+                file.unlink()
+            time.sleep(told["seconds"])
+            return honest(home, message, context)
+        from fedimb.records import array_record, arrays_of
+        reply, sent = honest(home, message, context), arrays_of(message.content, "arrays")
+        arrays = {name: value.copy() for name, value in arrays_of(reply.content, "arrays").items()}
+        for name, value in arrays.items():
+            if told["kind"] == "nan":
+                value.reshape(-1)[0] = float("nan")
+            elif told["kind"] == "shape":
+                arrays[name] = value.reshape(-1)[:-1].copy()
+            elif told["kind"] == "huge":
+                arrays[name] = (sent[name] + 1e6 * (value - sent[name])).astype(value.dtype)
+        reply.content["arrays"] = array_record(arrays)
+        return reply
+
+    module.answer = answer
+
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name != "fedimb.deploy.node_app":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (run(module), tampered(module))[0]
+        return spec
+
+
+sys.meta_path.insert(0, Hook())
+"""
