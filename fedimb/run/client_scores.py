@@ -17,7 +17,7 @@ from flwr.app import RecordDict
 from fedimb import registry
 from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
-from fedimb.errors import ConfigError, RunFailed
+from fedimb.errors import ConfigError
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.privacy.secure_sum import masked, unmasked_sum
 from fedimb.records import array_record, arrays_of
@@ -56,9 +56,6 @@ def gather_scores(
     Args:
         clients: those that hold data, sorted; masks cancel in the sum over all of them alone.
         pairs: their public keys, where masks come from keys (`fedimb.data.federation.Federation.pairs`).
-
-    Raises:
-        RunFailed: a client's masked matrices are missing, so that the sum stays hidden.
     """
     content = RecordDict()
     if view.counts is not None:
@@ -68,12 +65,7 @@ def gather_scores(
         found = [arrays_of(reply.content, names.SCORES) for reply in replies]
         return {name: np.sum([one[name] for one in found], axis=0) for name in found[0]}
     content.update(masked_request("validation", clients, pairs))
-    replies = yield Query(names.MASKED_SCORES, content, model="global")
-    if missing := sorted(set(clients) - {reply.client for reply in replies}):
-        raise RunFailed(
-            f"query {names.MASKED_SCORES}: client {missing[0]} sent no masked scores, so nobody can read the sum; mend "
-            "that client and resume the run, which asks all of them again"
-        )
+    replies = yield Query(names.MASKED_SCORES, content, model="global", everyone=True)
     sent = [arrays_of(reply.content, names.SCORES) for reply in replies]
     side = view.n_classes
     return {name: unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(side, side) for name in sent[0]}

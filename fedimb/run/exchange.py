@@ -105,12 +105,18 @@ class Exchange:
         return completed
 
     def send(
-        self, kind: str, orders: Sequence[Order], lost: Mapping[int, str], reduce: bool, where: str
+        self,
+        kind: str,
+        orders: Sequence[Order],
+        lost: Mapping[int, str],
+        reduce: bool,
+        where: str,
+        everyone: bool = False,
     ) -> LaneOutcome:
         """Send and receive; ``lost`` clients are not asked and answer with an error.
 
         Raises:
-            RunFailed: fewer usable replies than configured, with the first errors.
+            RunFailed: fewer usable replies than configured, with the first errors; ``everyone``: any is missing.
         """
         sent = [(c, m) for c, m in orders if c not in lost]
         costs = [float(self.roster.sizes[c]) for c, _ in sent]
@@ -127,6 +133,11 @@ class Exchange:
                 self.versions.current[answer.client] = int(version)  # type: ignore[arg-type]
                 del answer.content[names.STATE]
         self._judge(outcome.answers, where)
+        if everyone and (missing := [a for a in outcome.answers if not a.usable]):
+            raise RunFailed(
+                f"{where}: client {missing[0].client} sent nothing ({str(missing[0].error).splitlines()[0]}), and "
+                "masks cancel in the sum over all clients alone; mend that client and resume: all are asked again"
+            )
         return outcome
 
     def _judge(self, answers: Sequence[Answer], where: str) -> None:

@@ -246,5 +246,5 @@ class Loop:
             for c in map(int, self.exchange.roster.eligible)
         ]
         orders = self.exchange.complete(orders, self.progress.server_round, buffers, self._sent_counts())
-        outcome = self.exchange.send(step.name, orders, {}, False, f"query {step.name}")
+        outcome = self.exchange.send(step.name, orders, {}, False, f"query {step.name}", step.everyone)
         return [Reply(a.client, a.content) for a in outcome.answers if a.usable]

@@ -23,7 +23,7 @@ from fedimb.config.schema import RunConfig
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
 from fedimb.data.views import ClientData
-from fedimb.errors import ConfigError, RunFailed
+from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.heads import CosineHead
 from fedimb.privacy.gaussian import sigma_of
@@ -74,11 +74,7 @@ def _holders(federation: Federation) -> list[int]:
 
 
 def gather_prior(config: RunConfig, federation: Federation, view: RunView) -> Generator[Step, Any, None]:
-    """Set ``view.counts`` [C] float64 as configured (and ``view.estimate``, where it changes with the model).
-
-    Raises:
-        RunFailed: a client's masked counts are missing, so that the sum stays hidden.
-    """
+    """Set ``view.counts`` [C] float64 as configured (and ``view.estimate``, where it changes with the model)."""
     holders = _holders(federation)
     match config.prior.provenance:
         case "clear_sum":
@@ -101,12 +97,7 @@ def gather_prior(config: RunConfig, federation: Federation, view: RunView) -> Ge
 
 def _masked_sum(query: str, holders: list[int], federation: Federation) -> Generator[Step, Any, np.ndarray]:
     """Ask all holders, each told of the others; the sum of their integers [C] int64."""
-    replies = yield Query(query, masked_request("train", holders, federation.pairs))
-    if missing := sorted(set(holders) - {reply.client for reply in replies}):
-        raise RunFailed(
-            f"query {query}: client {missing[0]} sent no masked counts, so nobody can read the sum; mend that client "
-            "and start the run anew, or set prior.provenance=clear_sum"
-        )
+    replies = yield Query(query, masked_request("train", holders, federation.pairs), everyone=True)
     return unmasked_sum(np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies]))
 
 

@@ -27,12 +27,14 @@ class Query:
         content: what all clients receive.
         model: which model's weights travel along; None for none.
         each: what single clients receive besides, by client id.
+        everyone: whether the step fails (and is asked anew on resume) unless all answer, as masks need.
     """
 
     name: str
     content: RecordDict = field(default_factory=RecordDict)
     model: str | None = None
     each: Mapping[int, RecordDict] = field(default_factory=dict)
+    everyone: bool = False
 
     def content_of(self, client: int, common: RecordDict) -> RecordDict:
         """What one client receives: ``common``, the same object for all who get nothing besides."""

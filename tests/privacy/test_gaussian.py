@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedimb.privacy.gaussian import delta_of, sigma_of
+from fedimb.privacy.gaussian import delta_of, epsilon_of, sigma_of
 
 
 def test_the_analytic_calibration_agrees_with_an_integral_of_its_definition():
@@ -34,3 +34,18 @@ def test_sigma_is_the_least_that_keeps_delta_and_grows_with_the_sensitivity(epsi
 def test_no_noise_is_enough_for_an_impossible_promise(wrong):
     with pytest.raises(ValueError, match="differential privacy needs"):
         sigma_of(*wrong)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.01, 50), st.floats(1e-9, 0.5), st.floats(0.5, 20))
+def test_epsilon_is_the_one_that_noise_was_made_for(epsilon, delta, sensitivity):
+    assert epsilon_of(sigma_of(epsilon, delta, sensitivity), delta, sensitivity) == pytest.approx(epsilon, rel=1e-6)
+
+
+def test_epsilon_of_hardly_any_noise_and_of_much():
+    # Far out exp(epsilon) is no number any more; the tail bound of the privacy loss N(mu^2 / 2, mu^2) is close.
+    mu = 100.0
+    assert epsilon_of(1 / mu, 1e-5) == pytest.approx(mu**2 / 2 + mu * 4.2649, rel=1e-3)
+    assert epsilon_of(1e6, 1e-5) == 0.0
+    with pytest.raises(ValueError, match="delta must lie"):
+        epsilon_of(1.0, 0.0)

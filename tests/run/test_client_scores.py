@@ -6,7 +6,7 @@ import torch
 from small_runs import launch_in
 
 from fedimb.data.federation import Federation
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.run.folder import RunFolder
 from fedimb.run.launch import resume
@@ -54,3 +54,54 @@ def test_resumed_at_the_very_end_it_is_scored_once(tmp_path, monkeypatch):
 def test_a_run_nobody_could_score_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.validation=0\.2"):
         launch_in(tmp_path, "data.test={name: none}", "engine=inline")
+
+
+def test_under_masks_the_sum_is_the_same_and_no_client_is_read(tmp_path, monkeypatch):
+    from fedimb.run.exchange import Exchange
+
+    seen, original = [], Exchange.send
+
+    def watch(self, kind, *args, **more):
+        outcome = original(self, kind, *args, **more)
+        seen.append((kind, outcome))
+        return outcome
+
+    monkeypatch.setattr(Exchange, "send", watch)
+    clear = launch_in(tmp_path, *NONE)
+    seen.clear()
+    secure = launch_in(tmp_path, *NONE, "evaluation.secure=true")
+    for one, other in zip(clear.rows, secure.rows, strict=True):
+        np.testing.assert_array_equal(one.confusion, other.confusion)
+        assert one.final == other.final
+    lines = [line["metrics"] for line in RunFolder(secure.folder).metrics()]
+    assert not any(key.startswith("client/") for line in lines for key in line)
+    [masked] = [outcome for kind, outcome in seen if kind == "masked_scores"]
+    assert "scored" not in [kind for kind, _ in seen]
+    for answer in masked.answers:
+        sent = answer.content["x.scores"]["none"].numpy()
+        assert sent.dtype == np.uint64
+        assert sent.min() > 1000  # no count of a few dozen rows
+    assert all(outcome.total.confusion is None for _, outcome in seen)
+
+
+def test_a_client_that_drops_out_leaves_the_sum_hidden(tmp_path, monkeypatch):
+    from fedimb.run import client_scores
+
+    original = client_scores.answer
+
+    def broken(query, content, context):
+        if context.client == 2:
+            raise RuntimeError("gone")
+        return original(query, content, context)
+
+    monkeypatch.setattr(client_scores, "answer", broken)
+    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*mend that client and resume"):
+        launch_in(tmp_path, *NONE, "evaluation.secure=true")
+    monkeypatch.setattr(client_scores, "answer", original)
+    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    assert resume(folder).confusion.sum() > 50
+
+
+def test_masks_need_two_clients(tmp_path):
+    with pytest.raises(ConfigError, match="hides nothing with one client"):
+        launch_in(tmp_path, *NONE, "evaluation.secure=true", "clients.count=1")

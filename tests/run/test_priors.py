@@ -15,6 +15,7 @@ from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.mlp import MLP
 from fedimb.privacy.gaussian import sigma_of
 from fedimb.privacy.secrets import SIMULATED
+from fedimb.run import priors
 from fedimb.run.checkpoint import FolderKeeper
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.folder import RunFolder
@@ -41,7 +42,7 @@ def federation(counts, patients=None):
     return SimpleNamespace(train=rows, counts=held, store=store, n_classes=n_classes, input_shape=(4,), pairs={})
 
 
-def gather(cfg, counts, lose=(), patients=None):
+def gather(cfg, counts, patients=None):
     """Play `gather_prior` with clients that answer as the client runtime does; the counts and the bytes they sent."""
     view = RunView(rounds=1, n_clients=len(counts), n_classes=len(counts[0]), class_names=(), seed=0)
     program, replies, sent = gather_prior(cfg, federation(counts, patients), view), None, 0
@@ -52,7 +53,7 @@ def gather(cfg, counts, lose=(), patients=None):
             return view, sent
         replies = []
         for number, own in enumerate(counts):
-            if sum(own) and number not in lose:
+            if sum(own):
                 context = client(number, own)
                 context.config = cfg
                 content = answer(step.name, RecordDict(dict(step.content)), context)
@@ -84,9 +85,20 @@ def test_a_second_sum_uses_other_masks():
     assert not np.array_equal(one["x.counts"]["counts"].numpy(), two["x.counts"]["counts"].numpy())
 
 
-def test_a_missing_client_leaves_the_sum_hidden_and_the_error_says_what_to_do():
-    with pytest.raises(RunFailed, match=r"client 2 sent no masked counts.*start the run anew, or set prior\.prov"):
-        gather(config("prior.provenance=secure_sum"), COUNTS, lose=(2,))
+def test_a_missing_client_leaves_the_sum_hidden_and_a_resume_asks_all_again(tmp_path, monkeypatch):
+    words, original = (*LOSS, "prior.provenance=secure_sum"), priors.answer
+
+    def broken(name, content, context):
+        if context.client == 2:
+            raise RuntimeError("gone")
+        return original(name, content, context)
+
+    monkeypatch.setattr(priors, "answer", broken)
+    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*mend that client and resume"):
+        launch_in(tmp_path, *words)
+    monkeypatch.setattr(priors, "answer", original)
+    (folder,) = (tmp_path / "runs" / "default").iterdir()
+    assert weights_sha(resume(folder)) == weights_sha(launch_in(tmp_path / "whole", *words))
 
 
 @pytest.mark.parametrize(
