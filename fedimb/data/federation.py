@@ -89,6 +89,11 @@ class Federation:
         return self.store.scale
 
     @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the source's sites (devices); empty where it names none."""
+        return tuple(self.store.site_names or ())
+
+    @property
     def task(self) -> str:
         """``multiclass``, or ``multilabel`` where rows have several labels."""
         return self.store.task

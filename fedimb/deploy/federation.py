@@ -68,6 +68,11 @@ class DeployedFederation(Federation):
         return self._scale
 
     @property
+    def domains(self) -> tuple[str, ...]:
+        """None: a plan names no devices."""
+        return ()
+
+    @property
     def task(self) -> str:
         """One class per row."""
         return "multiclass"

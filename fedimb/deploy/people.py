@@ -13,14 +13,22 @@ from fedimb.deploy.home import NodeHome
 
 
 def of_the_site(home: NodeHome, config: RunConfig) -> RunConfig:
-    """The run's configuration as far as the site lets it be: ``release: manual`` of node.yaml wins over ``auto``."""
+    """The run's configuration as far as the site lets it be.
+
+    ``release: manual`` of node.yaml wins over a method's ``auto``, and over a ``gate`` that lets samples by unjudged:
+    only what was judged comes before a person.
+    """
     if home.config.release != "manual":
         return config
     own = {
-        name: args | ({"release": "manual"} if "release" in registry.parameters("client", name) else {})
+        name: args | ({"release": "manual", "gate": "enforce"} if _releases(name) else {})
         for name, args in config.strategy.items()
     }
     return config.model_copy(update={"strategy": own})
+
+
+def _releases(method: str) -> bool:
+    return {"release", "gate"} <= set(registry.parameters("client", method))
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class Server:
 
     def domains(self) -> tuple[str, ...]:
         """Names of the source's sites (devices); empty where it names none."""
-        return tuple(self._federation.store.site_names or ())
+        return self._federation.domains
 
     def class_names(self) -> tuple[str, ...]:
         """Names by class id."""

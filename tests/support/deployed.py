@@ -128,7 +128,7 @@ class Study:
 
     def online(self, site: str) -> dict[str, Any]:
         """Wait until the coordinator has let the node in."""
-        return until(lambda: self.status(site), lambda s: s.get("connected") and s.get("state") == "running", 150)
+        return until(lambda: self.status(site), lambda s: s.get("connected") and s.get("state") == "running", 300)
 
     @contextlib.contextmanager
     def nodes(self) -> Iterator[None]:
@@ -152,7 +152,7 @@ class Study:
         def busy(told: Mapping[str, object]) -> bool:
             return told.get("type") == "train" and told.get("round") == round_ and told.get("outcome") == "started"
 
-        until(lambda: read_json(home.file(*LAST_MESSAGE)) or {}, busy, 150)
+        until(lambda: read_json(home.file(*LAST_MESSAGE)) or {}, busy, 400)
         os.kill(int(self.status(site)["node"]), number)
 
 
@@ -229,7 +229,7 @@ def usable(folder: RunFolder) -> list[float]:
     return [count for count in found if count is not None]
 
 
-def wait_for_round(folder: RunFolder, number: int, seconds: float = 120) -> None:
+def wait_for_round(folder: RunFolder, number: int, seconds: float = 400) -> None:
     """Until that many rounds are done."""
     until(lambda: len({line["step"] for line in folder.metrics()}), lambda done: done >= number, seconds)
 
