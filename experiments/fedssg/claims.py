@@ -1,7 +1,10 @@
 """The questions put to FedSSG, each as one paired comparison on the same seeds; what was made; the axis |D_0|.
 
-    fedimb compare experiments/fedssg/devices.yaml            # and embeddings.yaml, public.yaml, embeddings_public.yaml
-    python experiments/fedssg/claims.py     # writes claims.csv, made.csv and public.svg beside this file
+    fedimb compare experiments/fedssg/devices.yaml            # and embeddings.yaml
+    python experiments/fedssg/claims.py     # writes claims.csv, public.svg and, from the runs, made.csv
+
+Scores are read from the tables beside this file (rows.csv, embeddings_rows.csv, public_rows.csv,
+embeddings_public_rows.csv).
 
 Effect: Hodges-Lehmann with its interval; p: Wilcoxon, Holm within a family and score; equal: two one-sided t tests
 within .02. Families: `free` (against what needs no row at the server), `making` (is it the generator, or having more
@@ -62,22 +65,32 @@ FAMILIES = {
     ],
 }
 Line = dict[str, object]
+Scores = dict[tuple[str, str], dict[int, dict[str, float]]]
 
 
-def tested(name: str, study: StudyResults) -> list[Line]:
+def read(path: Path) -> Scores:
+    """(setting, label) -> seed -> score -> value, of a study's rows.csv."""
+    found: Scores = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            values = {score: float(row[score] or "nan") for score in SCORES}
+            found.setdefault((row["setting"], row["label"]), {})[int(row["seed"])] = values
+    return found
+
+
+def tested(name: str, study: Scores) -> list[Line]:
     """One line per comparison whose rows the study has, and score."""
-    (setting,) = study.settings
-    seeds = sorted({result.seed for result in study.results})
+    of = {label: values for (_, label), values in study.items()}
     lines: list[Line] = []
     for score in SCORES:
         for family, asked in FAMILIES.items():
-            pairs = [(a, b) for a, b in asked if {a, b} <= set(study.labels)]
-            of = {x: [study.scores(setting, x, score).get(s, np.nan) for s in seeds] for pair in pairs for x in pair}
-            found = {f"{a} | {b}": paired(of[a], of[b], MARGIN) for a, b in pairs}
+            pairs = [(a, b) for a, b in asked if {a, b} <= set(of)]
+            sets = {x: [of[x][seed][score] for seed in sorted(of[x])] for pair in pairs for x in pair}
+            found = {f"{a} | {b}": paired(sets[a], sets[b], MARGIN) for a, b in pairs}
             p, equal = (holm({key: getattr(one, what) for key, one in found.items()}) for what in ("p", "tost_p"))
             for (key, one), (a, b) in zip(found.items(), pairs, strict=True):
                 numbers = {
-                    "mean": np.mean(of[a]), "mean_against": np.mean(of[b]), "effect": one.effect, "low": one.low,
+                    "mean": np.mean(sets[a]), "mean_against": np.mean(sets[b]), "effect": one.effect, "low": one.low,
                     "high": one.high, "p_holm": p[key], "p_equal_holm": equal[key],
                 }  # fmt: skip
                 lines.append(
@@ -114,27 +127,29 @@ def made(name: str, study: StudyResults) -> list[Line]:
     return lines
 
 
-def draw(studies: dict[str, StudyResults], path: Path) -> None:
-    """Both scores over |D_0| in both studies."""
+def draw(studies: dict[str, Scores], path: Path) -> None:
+    """Both scores over |D_0|, a line of panels per study."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = Figure(figsize=(10, 3.6 * len(studies)), layout="constrained")
     FigureCanvasAgg(figure)
     lines = {"fedssg": "#c8501e", "made:public": "#6a994e", "D_0 share": "#1f3b57", "D_0 only": "#9a6fb0",
              "D_0 init": "#b08d2f", "la_post": "#222222"}  # fmt: skip
-    for grid, (name, study) in zip(figure.subplots(2, 2), studies.items(), strict=True):
-        sizes = sorted(study.settings, key=lambda setting: int(setting.rpartition("=")[2]))
+    panels = figure.subplots(len(studies), 2, squeeze=False)
+    for grid, (name, study) in zip(panels, studies.items(), strict=True):
+        sizes = sorted({setting for setting, _ in study}, key=lambda setting: int(setting.rpartition("=")[2]))
         for axes, score in zip(grid, SCORES, strict=True):
             for shift, (label, colour) in enumerate(lines.items()):
-                spread = [t_interval(list(study.scores(setting, label, score).values())) for setting in sizes]
-                centre = np.array([np.mean(list(study.scores(s, label, score).values())) for s in sizes])
+                spread = [t_interval([one[score] for one in study[setting, label].values()]) for setting in sizes]
+                centre = np.array([interval[0] for interval in spread])
                 bars = np.abs(np.array([interval[1:] for interval in spread]).T - centre)
                 axes.errorbar(np.arange(len(sizes)) + 0.05 * (shift - 2.5), centre, bars, color=colour, marker="o",
                               ms=4, capsize=2, lw=1, ls="--" if label == "la_post" else "-", label=label)  # fmt: skip
             axes.set(xticks=range(len(sizes)), xticklabels=[s.rpartition("=")[2] for s in sizes],
                      xlabel="rows of each class at the server", title=f"{name}: {score.replace('_', ' ')}")  # fmt: skip
+            axes.set_ylim(top=1)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     with rc_context({"svg.hashsalt": "fedimb"}):  # same figure, same bytes
         figure.savefig(path, metadata={"Date": None})
@@ -148,14 +163,15 @@ def write(lines: list[Line], path: Path) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__file__, __doc__)
-    args = arguments(parser)
-    runs = args.output.parent
-    whole = {name: collect(runs / f"fedssg-{name}") for name in ("devices", "embeddings")}
-    write([line for name, study in whole.items() for line in tested(name, study)], args.to / "claims.csv")
-    write([line for name, study in whole.items() for line in made(name, study)], args.to / "made.csv")
-    over = {"devices": "fedssg-public", "embeddings": "fedssg-embeddings-public"}
-    draw({name: collect(runs / folder) for name, folder in over.items()}, args.to / "public.svg")
+    args = arguments(parser_of(__file__, __doc__))
+    here, runs = Path(__file__).absolute().parent, args.output.parent
+    whole = {"devices": "rows.csv", "embeddings": "embeddings_rows.csv"}
+    write([li for name, file in whole.items() for li in tested(name, read(here / file))], args.to / "claims.csv")
+    over = {"devices": "public_rows.csv", "embeddings": "embeddings_public_rows.csv"}
+    draw({name: read(here / file) for name, file in over.items()}, args.to / "public.svg")
+    if all((runs / f"fedssg-{name}").is_dir() for name in whole):
+        lines = [line for name in whole for line in made(name, collect(runs / f"fedssg-{name}"))]
+        write(lines, args.to / "made.csv")
 
 
 if __name__ == "__main__":

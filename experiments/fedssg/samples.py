@@ -20,6 +20,7 @@ independent classifier (an RBF SVM), which has seen neither D_0 nor a sample.
 
 import argparse
 import csv
+import json
 import time
 import warnings
 from pathlib import Path
@@ -76,7 +77,7 @@ def learner(rows: Examples) -> SVC:
     return make_pipeline(StandardScaler(), SVC(C=10)).fit(rows.x.flatten(1).numpy(), rows.y.numpy())
 
 
-def measured(config, public: int, steps: int) -> dict[str, float]:
+def measured(config, public: int, steps: int, generator_words: dict) -> dict[str, float]:
     """The figures of one generator."""
     data = config.data | {"public": public}
     federation = prepare(data, config.partition, config.clients.count, config.seed)
@@ -85,7 +86,7 @@ def measured(config, public: int, steps: int) -> dict[str, float]:
     fresh, teachers = real_rows(federation, data["source"] | {"on_bad": data["on_bad"]}, public, config.seed)
     devices, classes = max(1, len(rows.domains)), federation.n_classes
     seed, shape, names = seed_int(config.seed, Stream.METHOD, 1), federation.input_shape, federation.class_names
-    recipe = Recipe({}, Training(steps=steps), classes, devices, shape, names, seed)
+    recipe = Recipe(generator_words, Training(steps=steps), classes, devices, shape, names, seed)
     shop = Workshop(recipe, known)
     start = time.process_time()
     generator = shop.generator
@@ -125,6 +126,7 @@ def main() -> None:
     parser.add_argument("--name", default="samples")
     parser.add_argument("--public", type=int, nargs="+", default=[30])
     parser.add_argument("--steps", type=int, nargs="+", default=[250, 500, 940, 1500])
+    parser.add_argument("--generator", type=json.loads, default={}, help='as {"name": "table_flow", "guidance": 2}')
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--to", type=Path, default=HERE)
     args = parser.parse_args()
@@ -139,7 +141,8 @@ def main() -> None:
             config = validate(compose([*base, f"seed={seed}"]))
             for public in args.public:
                 for steps in args.steps:
-                    line = {"public": public, "steps": steps, "seed": seed} | measured(config, public, steps)
+                    about = {"public": public, "steps": steps, "seed": seed}
+                    line = about | measured(config, public, steps, args.generator)
                     lines.append(line)
                     out.writerow({k: round(float(v), 4) if isinstance(v, float) else v for k, v in line.items()})
                     file.flush()
