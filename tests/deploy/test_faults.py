@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(NGINX is None, reason="no nginx here (apt-get install nginx)"),
 ]
-ROUNDS = "rounds=3"
 
 
 class Coordinator:
@@ -65,7 +64,7 @@ class Coordinator:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coordinator]:
-    study = small_study(tmp_path_factory.mktemp("faults"), {"linz": 60, "st-anna": 90, "va": 75}, ROUNDS)
+    study = small_study(tmp_path_factory.mktemp("faults"), {"linz": 60, "st-anna": 90, "va": 75})
     coordinator = Coordinator(study)
     try:
         coordinator.start()
@@ -166,7 +165,7 @@ def test_changed_data(up: Coordinator, expected, tmp_path: Path) -> None:
 
 
 def test_replies_that_cannot_be_right_are_left_out_and_named(up: Coordinator) -> None:
-    study, folder = up.study, up.study.new()
+    study, folder = up.study, up.study.new("rounds=3")
     study.tamper("va", "nan", [1])
     study.tamper("linz", "shape", [2])
     study.tamper("st-anna", "huge", [3])

@@ -10,7 +10,7 @@ def tampered(module):
     honest = module.answer
 
     def answer(home, message, context):
-        file = Path(os.environ["FEDIMB_TESTTAMPER"])
+        file = Path(os.environ["FEDIMB_TEST_TAMPER"])
         told = json.loads(file.read_text()) if file.exists() else {}
         step = dict(message.content.config_records["x.fedimb"]) if "x.fedimb" in message.content else {}
         if message.metadata.message_type != "train" or step["round"] not in told.get("rounds", []):
