@@ -17,7 +17,7 @@ from fedimb.deploy.home import NodeHome
 from fedimb.errors import ConfigError, DataError
 
 Decision = Literal["stop", "continue", "retrain"]
-_RUN = re.compile(r"\w[\w.-]{0,127}")
+_RUN = re.compile(r"\w[\w.+-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def pin(home: NodeHome, run_id: str, version: DataVersion, names: Sequence[str] 
         DataError: the run has another version, or may not go on (`pinned`).
     """
     if not _RUN.fullmatch(run_id):
-        raise ConfigError(f"'{run_id}' is no id of a run: letters, digits, '_', '.' and '-'")
+        raise ConfigError(f"'{run_id}' is no id of a run: letters, digits, '_', '.', '+' and '-'")
     if any(one.run == run_id for one in pins(home)):
         found = pinned(home, run_id)
         if found.version != version.version:
