@@ -153,7 +153,11 @@ PLATFORM = Contract(
             _VERSION,
         ),
     },
-    often=dict.fromkeys((JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), "once, before training"),
+    often={
+        **dict.fromkeys((JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), "once, before training"),
+        JOIN_SITE: "once, again when the run is resumed",
+        **dict.fromkeys((SCORED, MASKED_SCORES), "once, after training"),
+    },
 )
 register("contract", "platform")(PLATFORM)
 

@@ -1,6 +1,7 @@
 """Everything that may leave a site in a run, read off the contracts: what a study plan lists. Source: ours."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from pydantic import Field
@@ -114,12 +115,17 @@ def _own(record: Record) -> bool:
 
 
 def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Sizes) -> Leaving:
+    if record.key == names.SCORES:  # a matrix per calibration of the run
+        record = replace(record, shape=f"{len(config.calibration)} x {record.shape}")
+    most = _most_bytes(message, record, sizes)
+    if most is not None and record.key == names.SCORES:  # declared for one matrix
+        most *= len(config.calibration)
     return Leaving(
         message=message,
         record=record.key,
         content=record.content,
         shape=_shape(message, record, sizes),
-        most_bytes=_most_bytes(message, record, sizes),
+        most_bytes=most,
         often=often,
         sensitivity=record.sensitivity,
         protection=_protection(message, record, config),
