@@ -55,6 +55,28 @@ def test_counts_are_asked_for_as_the_prior_says_and_in_no_other_way(provenance, 
         assert "only the sum" in protections[0]
 
 
+def test_what_is_masked_is_listed_as_such_and_what_is_not_sent_not_at_all():
+    words = ("data.test={name: none}", "data.validation=0.2", "calibration=[none,la_post]")
+    clear, secure = (table(run_config(*words, f"evaluation.secure={on}")) for on in ("false", "true"))
+    clear, secure = ({(row.message, row.record): row for row in rows} for rows in (clear, secure))
+    assert clear.keys() - secure.keys() == {("train", names.CONFUSION), ("query.scored", names.SCORES)}
+    row = secure["query.masked_scores", names.SCORES]
+    assert "only the sum" in row.protection
+    assert row.most_bytes == clear["query.scored", names.SCORES].most_bytes == 2 * 8 * clear_classes(clear) ** 2
+
+
+def clear_classes(rows):
+    return rows["query.class_counts", names.COUNTS].most_bytes // 8
+
+
+def test_clipping_and_noise_stand_beside_the_weights():
+    words = ("privacy.clip=0.5", "aggregation_weight=uniform")
+    [cut] = [row.protection for row in table(run_config(*words)) if row.record == names.ARRAYS]
+    [noised] = [row.protection for row in table(run_config(*words, "privacy.noise=2.0")) if row.record == names.ARRAYS]
+    assert cut.endswith("this site's own update, cut to a norm of 0.5")
+    assert noised.endswith("cut to a norm of 0.5 and with its share of noise (2 x 0.5)")
+
+
 def test_terms_of_an_aggregator_are_listed():
     rows = {row.record: row for row in table(run_config("aggregator=scaffold"))}
     assert rows["x.variate"].most_bytes == 24 * 8  # float64 is the widest it may be
