@@ -117,15 +117,12 @@ def _own(record: Record) -> bool:
 def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Sizes) -> Leaving:
     if record.key == names.SCORES:  # a matrix per calibration of the run
         record = replace(record, shape=f"{len(config.calibration)} x {record.shape}")
-    most = _most_bytes(message, record, sizes)
-    if most is not None and record.key == names.SCORES:  # declared for one matrix
-        most *= len(config.calibration)
     return Leaving(
         message=message,
         record=record.key,
         content=record.content,
         shape=_shape(message, record, sizes),
-        most_bytes=most,
+        most_bytes=_most_bytes(message, record, sizes),
         often=often,
         sensitivity=record.sensitivity,
         protection=_protection(message, record, config),
