@@ -110,11 +110,11 @@ def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) ->
         folder.set_status("running")
         words = deployment.folder("state") / f"run-{folder.path.name[-8:]}.toml"
         words.write_text(f"run-dir = {json.dumps(str(folder.path), ensure_ascii=False)}\n", encoding="utf-8")
-        app = _bundle(deployment)
+        app, lines = _bundle(deployment), _Lines(folder.path / EVENTS)
         run_id = str(flwr(deployment, "run", str(app), CONNECTION, "--run-config", str(words))["run-id"])
         folder.write_json(_FLOWER, {"run-id": run_id})
         try:
-            _watch(deployment, folder, run_id, progress)
+            _watch(deployment, folder, run_id, progress, lines)
         except KeyboardInterrupt:
             flwr(deployment, "stop", run_id, CONNECTION)
             folder.set_status("killed", "interrupted")
@@ -146,9 +146,9 @@ def _bundle(deployment: Deployment) -> Path:
     return folder
 
 
-def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: ProgressBar) -> None:
+def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: ProgressBar, lines: "_Lines") -> None:
     """Until the folder says how the run ended, or what executes it is gone; tells what happens to sites."""
-    done, asked, lines = 0, time.monotonic(), _Lines(folder.path / EVENTS)
+    done, asked = 0, time.monotonic()
     while True:
         time.sleep(_POLL_S)
         ended = folder.status() != "running"
