@@ -21,7 +21,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format clean
+.PHONY: help install demo deploy-demo test test-slow lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -30,6 +30,11 @@ install: $(STAMP)  ## create .venv with the pinned versions (the other targets d
 
 demo: $(STAMP)  ## a first run: compare strategies on a small long-tailed problem
 	$(BIN)/fedimb demo
+
+# Needs nginx, and the UCI heart-disease data below $FEDIMB_DATA_DIR; TO is the new folder.
+TO ?= deploy-demo
+deploy-demo: $(STAMP)  ## a coordinator and four hospital nodes on this machine, start to finish
+	$(BIN)/fedimb deploy demo --to $(TO)
 
 # Tests that measure time run by themselves, the others two at a time; exit code 5 is "ARGS chose none of these".
 test: $(STAMP)  ## the tests that take seconds each

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
 from deployed import Study, assert_same, events, small_study, usable
+from flwr.app import ConfigRecord, Message, RecordDict
 from loopback import Loopback, at_node
 
 from fedimb.deploy.approvals import decide, receive
