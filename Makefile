@@ -32,7 +32,7 @@ demo: $(STAMP)  ## a first run: compare strategies on a small long-tailed proble
 	$(BIN)/fedimb demo
 
 # Needs nginx, and the UCI heart-disease data below $FEDIMB_DATA_DIR; TO is the new folder.
-TO ?= deploy-demo
+TO ?= runs/deploy-demo
 deploy-demo: $(STAMP)  ## a coordinator and four hospital nodes on this machine, start to finish
 	$(BIN)/fedimb deploy demo --to $(TO)
 
