@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from fedimb.contracts.base import Record
+from fedimb.contracts.platform import CONFUSION, SCORES
 from fedimb.deploy.home import SharingConfig
 
 CLASS_COUNTS = "class_counts"
@@ -32,6 +33,8 @@ def refusal(sharing: SharingConfig, record: Record, value: Any, patients: Patien
         value: the record's content (a Flower record).
         patients: of the data the run uses; None: not known, which ``min_patients`` takes for too few.
     """
+    if record.reveals == CLASS_COUNTS and not sharing.class_counts and record.key in (SCORES, CONFUSION):
+        return f"class_counts ({record.key}): set evaluation.secure=true"
     if record.reveals == CLASS_COUNTS and not sharing.class_counts:
         return f"class_counts ({record.key}): set prior.provenance=none, estimated or secure_sum" + (
             "" if record.key == "x.counts" else ", and a method that sends no counts"

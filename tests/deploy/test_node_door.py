@@ -287,3 +287,12 @@ def test_flower_uploads_no_log_of_a_client_app():
     assert "log_uploader" not in runner
     assert "mirror_output" not in runner
     assert not [name for name in dir(fleet_http_client.FleetHttpClient) if "log" in name.lower()]
+
+
+def test_a_confusion_matrix_refused_says_how_it_could_leave():
+    records = {record.key: record for record in [*PLATFORM.train, *PLATFORM.queries["scored"]]}
+    for key in ("x.scores", "x.confusion"):
+        said = refusal(SharingConfig(class_counts=False), records[key], None, None)
+        assert said == f"class_counts ({key}): set evaluation.secure=true"
+    masked = PLATFORM.queries["masked_scores"][0]
+    assert refusal(SharingConfig(class_counts=False, min_patients=5), masked, None, None) is None
