@@ -6,9 +6,10 @@ MetricRecord and nothing else, buffers are averaged apart, and results come back
 that is not linear may name further records of the replies in its attribute ``reads``.
 """
 
+import contextlib
 import gc
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,11 +98,10 @@ class Aggregator:
                 replies.append(Message(content, reply_to=by_client[a.client]))
                 buffers = {k: v for k, v in a.content.items() if k == names.BUFFERS}
                 total.add_reply(a.metrics[WEIGHT], RecordDict(buffers))
-        gc.freeze()  # QFedAvg and Bulyan collect garbage once per reply, which takes a tenth of a second each
-        try:
+        # QFedAvg and Bulyan collect garbage once per reply, a tenth of a second each; frozen, there is little to see.
+        # Only for those that get every reply: unfreezing calls all garbage old, and what is old is seldom collected.
+        with frozen() if not self.linear else contextlib.nullcontext():
             merged, metrics = self.strategy.aggregate_train(server_round, replies)
-        finally:
-            gc.unfreeze()
         if merged is not None:
             new = self._in_order(to_numpy(merged), f"aggregator {type(self.strategy).__name__}")
             if not all(np.isfinite(v).all() for v in new.values()):
@@ -156,6 +156,16 @@ class Aggregator:
     def load_state(self, arrays: Arrays, info: dict[str, Any]) -> None:
         """Inverse of `state`, onto a freshly built strategy."""
         restore(chain(self.strategy)[-1], arrays, info)
+
+
+@contextlib.contextmanager
+def frozen() -> Iterator[None]:
+    """Leave everything there is by now out of garbage collections."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def chain(strategy: Strategy) -> list[Strategy]:

@@ -1,5 +1,6 @@
 """One task of a study, done in whatever process: a run, or a computed reference row."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -22,6 +23,7 @@ from fedimb.run.result import RunResult
 
 REFERENCES = "references"
 """Folder of the computed rows inside a study's."""
+_TIDY_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Worker:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._settings: str = ""
+        self._tidied = time.perf_counter()
 
     def do(self, task: Task, before: Path | None) -> Done:
         """Do a task; never raises but for Ctrl-C.
@@ -92,6 +95,7 @@ class Worker:
             before: an unfinished run folder of the same configuration, to go on with.
         """
         started = time.perf_counter()
+        self._tidy(started)
         try:
             config = from_json(task.config)
             path = self._run(config, before) if task.kind == "run" else _compute(task.kind, config)
@@ -104,6 +108,12 @@ class Worker:
             logging.getLogger("fedimb").exception("%s failed", task.what)
             return Done(None, "failed", f"{type(error).__name__}: {error}", time.perf_counter() - started)
         return Done(path, seconds=time.perf_counter() - started)
+
+    def _tidy(self, now: float) -> None:
+        """Runs leave cycles that hold tensors, and too few objects for Python to look soon: gigabytes in a night."""
+        if now - self._tidied > _TIDY_EVERY_S:
+            gc.collect()
+            self._tidied = now
 
     def _run(self, config: RunConfig, before: Path | None) -> Path:
         engine = self._open(config)
