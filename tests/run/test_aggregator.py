@@ -258,6 +258,7 @@ def test_rounds_do_not_keep_garbage_from_being_collected(tmp_path):
         one = Cycle()
         one.me = one
         alive.append(weakref.ref(one))
+        del one
         return original(self, step)
 
     before = gc.get_threshold()
