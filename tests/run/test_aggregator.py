@@ -255,18 +255,19 @@ def test_rounds_do_not_keep_garbage_from_being_collected(tmp_path):
         pass
 
     def round_with_garbage(self, step):
-        one = Cycle()
-        one.me = one
+        for _ in range(1000):
+            one = Cycle()
+            one.me = one
         alive.append(weakref.ref(one))
         del one
         return original(self, step)
 
     before = gc.get_threshold()
-    gc.set_threshold(50, 2, 1000)  # the youngest two generations alone, soon
+    gc.set_threshold(20_000, 2, 1000)  # the youngest two generations alone, every few rounds
     Loop._round = round_with_garbage
     try:
         launch_in(tmp_path, "rounds=30", "engine=inline", "clients.count=2")
     finally:
         Loop._round = original
         gc.set_threshold(*before)
-    assert sum(ref() is not None for ref in alive[:20]) == 0
+    assert sum(ref() is not None for ref in alive[:10]) == 0
