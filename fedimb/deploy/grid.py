@@ -7,6 +7,7 @@ restarted within its heartbeat and so lost the message it had taken; that is see
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class DeployedGrid(SimulationGrid):
             if answer.error is None or answer.error.startswith("empty"):
                 continue
             site = self._sites[answer.client]
-            if site not in answer.error:
+            if not _names(answer.error, site):
                 answer.error = f"{site}: {answer.error}"
             self.event(answer.client, answer.error)
         return outcomes
@@ -157,7 +158,7 @@ class DeployedGrid(SimulationGrid):
     def event(self, client: int, text: str) -> None:
         """Something happened to a site: for ``fedimb deploy run``, which watches from another process, and the log."""
         site = self._sites[client]
-        said = text if site in text else f"{site} {text}"
+        said = text if _names(text, site) else f"{site} {text}"
         log.warning("%s", said)
         event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "site": site, "text": said}
         with open(self._folder / EVENTS, "a", encoding="utf-8") as file:
@@ -225,6 +226,11 @@ class _Open:
         for client in back:
             del self.away[client]
         self._push(sorted(back | lost))
+
+
+def _names(text: str, site: str) -> bool:
+    """Whether a text names a site: ``va`` is in "the value" and is not named by it."""
+    return re.search(rf"(?<![\w-]){re.escape(site)}(?![\w-])", text) is not None
 
 
 def _code(reply: Message) -> int | None:

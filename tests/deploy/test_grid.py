@@ -8,7 +8,7 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 from loopback import Loopback
 from study_plans import node_home
 
-from fedimb.deploy.grid import EVENTS, DeployedGrid, Waits
+from fedimb.deploy.grid import EVENTS, DeployedGrid, Waits, _names
 from fedimb.deploy.incidents import WAITING
 from fedimb.engine.flower_private import number
 from fedimb.errors import RunFailed, RunWaiting
@@ -188,3 +188,11 @@ def test_a_message_that_is_not_taken_names_the_site(homes, tmp_path):
     flower.push_messages = lambda messages: []  # too large: Flower answers with nothing
     with pytest.raises(RunFailed, match="did not take the message for any site"):
         made.run_lanes(lanes(), False, [1] * 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [("the value", False), ("va: lost", True), ("va's update", True), ("nova failed", False), ("va-2 failed", False)],
+)
+def test_a_site_is_named_as_a_word(text, named):
+    assert _names(text, "va") is named

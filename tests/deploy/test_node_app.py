@@ -1,10 +1,12 @@
 """A node's answers in a run, with real folders and registered tables; only Flower's wires are short."""
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-from deployed import Study, assert_same, events, small_study, usable
+from deployed import Study, assert_same, events, small_study, usable, weights
 from flwr.app import ConfigRecord, Message, RecordDict
 from loopback import Loopback, at_node
 
@@ -16,6 +18,7 @@ from fedimb.deploy.pins import pins
 from fedimb.deploy.serve import serve
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.errors import DataError, RunFailed, RunWaiting
+from fedimb.records import array_record, arrays_of
 from fedimb.run.result import RunResult
 
 SITES = {"linz": 60, "st-anna": 90, "va": 75}
@@ -159,3 +162,42 @@ def test_what_is_written_down_at_a_node(study):
     kept = json.loads(home.file("state", "runs", folder.path.name, "run.json").read_text())
     assert (kept["plan"], kept["client"], kept["clients"]) == (study.plan.sha, 2, 3)
     assert home.file("state", "flower", "1").read_text() == folder.path.name
+
+
+class Tampering(Loopback):
+    """One site's trained weights are changed on their way in one round each."""
+
+    def __init__(self, homes, changes):
+        super().__init__(homes)
+        self.changes = changes
+
+    def pull_messages(self, ids):
+        sent = {id_: self._open[id_] for id_ in ids}
+        replies = super().pull_messages(ids)
+        for reply in replies:
+            asked = sent[reply.metadata.reply_to_message_id]
+            site = self.homes[asked.metadata.dst_node_id].site
+            change = self.changes.get((site, asked.content["x.fedimb"]["round"] if "x.fedimb" in asked.content else 0))
+            if change and asked.metadata.message_type == "train":
+                before, after = arrays_of(asked.content, "arrays"), arrays_of(reply.content, "arrays")
+                reply.content["arrays"] = array_record({n: change(before[n], after[n]) for n in after})
+        return replies
+
+
+def test_replies_that_cannot_be_right_are_left_out_and_named(study, tmp_path):
+    changes = {
+        ("va", 1): lambda before, after: np.full_like(after, np.nan),
+        ("linz", 2): lambda before, after: after.reshape(-1)[:-1].copy(),
+        ("st-anna", 3): lambda before, after: (before + 1e6 * (after - before)).astype(after.dtype),
+    }
+    folder = approved(study).new("rounds=4")
+    run(study, folder, Tampering(study.homes.values(), changes))
+    nan, shape, huge = events(folder)
+    assert nan.startswith("va: the reply holds a value that is not finite")
+    assert shape.startswith("linz sent '")
+    assert re.fullmatch(r"st-anna's update is \de\+0[67] times as long as the others'; left out", huge)
+    assert usable(folder) == [2, 2, 2, 3]
+    honest = study.new("rounds=4")
+    run(study, honest, Loopback(study.homes.values(), 2))
+    found, wanted = weights(RunResult.read(folder.path)), weights(RunResult.read(honest.path))
+    assert all(np.abs(found[name] - wanted[name]).max() < 1 for name in found)
