@@ -4,7 +4,6 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -19,35 +18,15 @@ from fedimb.privacy.secrets import SIMULATED, Secrets
 from fedimb.records import to_numpy
 from fedimb.run import client_scores, priors
 from fedimb.run.context import ClientContext
-from fedimb.run.local_training import LocalTraining, Prepared, set_views, weights_into
+from fedimb.run.local_training import LocalTraining, set_views, weights_into
+from fedimb.run.opened import Done, Opened
 from fedimb.run.parts import build_model, contracts_of, device_of, seeded
 from fedimb.run.state import LOST, StateLost, StateStore, fingerprint
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.forward import forward_many
-from fedimb.training.stacked import Trained
 
 _CACHED_CLIENTS = 512
 log = logging.getLogger("fedimb")
-
-
-@dataclass
-class _Opened:
-    """A message being answered: what the client sees, and which of its states it builds on."""
-
-    context: ClientContext
-    before: tuple[Any, ...]
-    keep: tuple[int, int]
-
-
-@dataclass
-class _Done:
-    """Training done ahead of its message's answer; ``random`` is torch's generator where the answer goes on."""
-
-    message: Message
-    opened: _Opened
-    prepared: Prepared
-    trained: Trained
-    random: Tensor
 
 
 class ClientRuntime:
@@ -78,8 +57,8 @@ class ClientRuntime:
         self._resident = Resident(self.model)
         self.training = LocalTraining(config, self.contracts, self._resident, n_classes, input_shape)
         self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
-        self._done: dict[str, _Done] = {}
-        self._opened: dict[str, tuple[Message, _Opened]] = {}
+        self._done: dict[str, Done] = {}
+        self._opened: dict[str, tuple[Message, Opened]] = {}
         self._query_views = {q: views for _, half in self.training.halves() for q, views in half.forwards.items()}
 
     def data(self, client: int) -> ClientData:
@@ -164,9 +143,9 @@ class ClientRuntime:
             return
         for i, result in trained.items():
             message, one, prepared, random = ready[i]
-            self._done[message.metadata.message_id] = _Done(message, one, prepared, result, random)
+            self._done[message.metadata.message_id] = Done(message, one, prepared, result, random)
 
-    def _open_all(self, orders: Sequence[tuple[int, Message]]) -> list[tuple[Message, _Opened]]:
+    def _open_all(self, orders: Sequence[tuple[int, Message]]) -> list[tuple[Message, Opened]]:
         """The messages that carry the first one's weights, opened, with the forward passes their answers will ask for.
 
         Queries are among them only where their answers ask for some.
@@ -195,7 +174,7 @@ class ClientRuntime:
             return ("validation",) if _evaluate(message) else ()
         return self._query_views.get(action, ())
 
-    def _open(self, message: Message, client: int) -> _Opened:
+    def _open(self, message: Message, client: int) -> Opened:
         """Load the client's state and data."""
         content = message.content
         step: dict[str, Any] = dict(content[names.STEP])  # content.config_records builds a dict at every look
@@ -217,7 +196,7 @@ class ClientRuntime:
             training=self.training.base_spec,
             secrets=self._secrets,
         )
-        return _Opened(context, fingerprint(state), (int(step["state-keep"]), base))
+        return Opened(context, fingerprint(state), (int(step["state-keep"]), base))
 
     def _load(self, message: Message) -> None:
         for key in (names.ARRAYS, names.BUFFERS):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fedimb.config.schema import RunConfig
-from fedimb.contracts.platform import REPLACED
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
@@ -18,6 +17,7 @@ from fedimb.evaluation.intervals import wilson
 from fedimb.evaluation.ratios import mean_defined
 from fedimb.run.evaluate import Evaluator
 from fedimb.run.folder import RunFolder
+from fedimb.run.headline import effort, last_k_means
 from fedimb.run.loop import Loop
 from fedimb.run.model_file import TrainedModel, load_model, save_model
 from fedimb.run.parts import prior_label
@@ -62,27 +62,6 @@ class RowResult:
     defined_clients: int = 0
 
 
-def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
-    """(mean of the last k evaluated rounds, final round) of a row's ``test/`` scores, per-class recall excluded.
-
-    A score undefined (NaN) in any of the k rounds stays NaN: no silent zero and no silent omission. Where the server
-    replaced the weights, rounds before that are of another model and do not count.
-    """
-    own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
-    scored = [metrics for metrics in own if "test/macro_recall" in metrics]
-    scored = scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
-    if not scored:
-        raise FedimbError(f"{folder.path} holds no evaluated round of '{row}'")
-    keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]
-
-    def value(line: dict[str, Any], key: str) -> float:
-        return math.nan if line[key] is None else float(line[key])
-
-    mean = {key[5:]: float(np.mean([value(line, key) for line in scored[-k:]])) for key in keys}
-    final = {key[5:]: value(scored[-1], key) for key in keys}
-    return mean, final
-
-
 def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
     """The client figures of a `RowResult`, of a matrix [C, C] or [C, 2, 2] and what clients hold [K, C]."""
     expected = client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
@@ -92,18 +71,6 @@ def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
         "mean_client": float(mean_defined(expected)),
         "best_client": float(defined.max()) if defined.size else math.nan,
         "defined_clients": int(defined.size),
-    }
-
-
-def _effort(folder: RunFolder, row: str, federation: Federation) -> dict[str, float]:
-    """What the whole run took (see `RunResult`). Calibrations share it: ``row`` is any one of them."""
-    lines = [line["metrics"] for line in folder.metrics() if line["row"] == row]
-    logged = [value for line in lines if (value := line.get("data/labelled")) is not None]
-    held = int(federation.train_sizes.sum() + federation.validation.sizes.sum())
-    return {
-        "client_seconds": math.fsum(line.get("time/client_s") or 0.0 for line in lines),
-        "steps": int(sum(line.get("train/steps") or 0 for line in lines)),
-        "labels": int(logged[-1]) if logged else held,
     }
 
 
@@ -156,7 +123,7 @@ def write_result(
             "simulated_wait_s": loop.progress.virtual_s,
             "rounds": loop.progress.server_round,
             "failed_replies": loop.exchange.errors,
-            **_effort(folder, rows[0]["label"], federation),
+            **effort(folder, rows[0]["label"], federation),
             "train_counts": federation.counts.sum(axis=0).tolist(),
             "prior": {
                 "counts": None if loop.view.counts is None else loop.view.counts.tolist(),
