@@ -48,6 +48,7 @@ SERVER = (
     "data.public=30",
     "clients.count=6",
     "partition=site_dirichlet",
+    "local.lr=0.2",
     "evaluation.every=5",
     "evaluation.last_k=1",
 )
