@@ -128,7 +128,7 @@ def made(name: str, study: StudyResults) -> list[Line]:
 
 
 def draw(studies: dict[str, Scores], path: Path) -> None:
-    """Both scores over |D_0|, a line of panels per study."""
+    """Both scores over |D_0|, a line of panels per study; intervals from three seeds on."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -145,11 +145,11 @@ def draw(studies: dict[str, Scores], path: Path) -> None:
                 spread = [t_interval([one[score] for one in study[setting, label].values()]) for setting in sizes]
                 centre = np.array([interval[0] for interval in spread])
                 bars = np.abs(np.array([interval[1:] for interval in spread]).T - centre)
+                bars = bars if min(len(study[setting, label]) for setting in sizes) > 2 else None
                 axes.errorbar(np.arange(len(sizes)) + 0.05 * (shift - 2.5), centre, bars, color=colour, marker="o",
                               ms=4, capsize=2, lw=1, ls="--" if label == "la_post" else "-", label=label)  # fmt: skip
             axes.set(xticks=range(len(sizes)), xticklabels=[s.rpartition("=")[2] for s in sizes],
                      xlabel="rows of each class at the server", title=f"{name}: {score.replace('_', ' ')}")  # fmt: skip
-            axes.set_ylim(top=1)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     with rc_context({"svg.hashsalt": "fedimb"}):  # same figure, same bytes
         figure.savefig(path, metadata={"Date": None})
