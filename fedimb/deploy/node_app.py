@@ -50,6 +50,9 @@ from fedimb.run.parts import contracts_of
 from fedimb.run.state import StateStore
 from fedimb.seeds import Stream, numpy_rng
 
+FORMAT = 1
+"""Of what lies in state/: another release that reads it otherwise has another number, and refuses this."""
+
 
 @dataclass(frozen=True)
 class NodeRun:
@@ -118,7 +121,8 @@ def begin(home: NodeHome, message: Message, context: Context) -> NodeRun:
     run = NodeRun(home, name, plan, of_the_site(home, config), client, clients, version)
     version = pin(home, name, version, names=(run.short,))
     _check_parts(run.config, version.open_store())
-    kept = {"plan": plan.sha, "config": str(asked["cfg-json"]), "client": client, "clients": clients}
+    kept: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
+    kept |= {"client": client, "clients": clients}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(kept).encode())
     write_private(home.folder("state", "flower") / str(context.run_id), name.encode())
     return replace(run, data=version)
@@ -156,6 +160,9 @@ def found(home: NodeHome, context: Context) -> NodeRun:
         kept = json.loads(home.file("state", "runs", name, "run.json").read_text())
     except (OSError, ValueError):
         raise Shareable(NOT_APPROVED, f"{home.site} has not joined this run: start it with fedimb deploy run") from None
+    if kept.get("format") != FORMAT:
+        text = f"{home.site} keeps this run in the form of another release of fedimb: start a new run"
+        raise Shareable(NOT_APPROVED, text)
     plan = approved(home, str(kept["plan"]))
     if plan is None:
         raise Shareable(NOT_APPROVED, f"{home.site}: plan {str(kept['plan'])[:8]} is no longer approved")

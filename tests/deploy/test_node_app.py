@@ -160,8 +160,20 @@ def test_what_is_written_down_at_a_node(study):
     run(study, folder)
     home = study.homes["va"]
     kept = json.loads(home.file("state", "runs", folder.path.name, "run.json").read_text())
-    assert (kept["plan"], kept["client"], kept["clients"]) == (study.plan.sha, 2, 3)
+    assert (kept["format"], kept["plan"], kept["client"], kept["clients"]) == (1, study.plan.sha, 2, 3)
     assert home.file("state", "flower", "1").read_text() == folder.path.name
+
+
+def test_state_of_another_releases_form_is_not_read(study):
+    folder = approved(study).new()
+
+    def older(site, message):
+        if site == "va" and message.metadata.message_type == "train":
+            path = study.homes["va"].file("state", "runs", folder.path.name, "run.json")
+            path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
+
+    run(study, folder, Loopback(study.homes.values(), 2, older))
+    assert events(folder)[0].startswith("va keeps this run in the form of another release of fedimb")
 
 
 class Tampering(Loopback):
