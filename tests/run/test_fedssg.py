@@ -1,9 +1,8 @@
 """FedSSG as a run: who makes samples, what clients train on, what is counted, what waits, what is refused."""
 
-import json
-
 import numpy as np
 import pytest
+from fedssg_runs import metrics_of, report_of
 from small_runs import launch_in, weights_sha
 
 from fedimb.config.load import from_json
@@ -11,7 +10,6 @@ from fedimb.data.prepare import prepare
 from fedimb.data.public import public_rows
 from fedimb.errors import ConfigError, DataError, RunFailed, RunWaiting
 from fedimb.privacy.outbox.box import Outbox
-from fedimb.run.folder import RunFolder
 from fedimb.run.launch import resume
 from fedimb.run.state import StateStore
 
@@ -31,16 +29,8 @@ PUBLIC = (*TABLE, *FAST, "data.public=25")
 CLIENTS = (*TABLE, *FAST, "strategy.fedssg.source=client_generators")
 
 
-def report_of(result):
-    return json.loads((result.folder / "artifacts" / "fedssg.json").read_text())
-
-
 def public_of(config):
     return public_rows(prepare(config.data, config.partition, config.clients.count, config.seed)).x.numpy()
-
-
-def metrics_of(result):
-    return [line["metrics"] for line in RunFolder(result.folder).metrics()]
 
 
 def test_samples_of_the_servers_generator_are_planned_screened_handed_out_and_counted(tmp_path):
@@ -226,30 +216,3 @@ def test_fewer_holders_than_the_gate_asks_for_keep_a_class_at_home(tmp_path):
     words = ("strategy.fedssg.audit.min_holders=4", "rounds=1")  # of three clients
     with pytest.raises(RunFailed, match="no class of any client passed"):
         launch_in(tmp_path, *CLIENTS, *words)
-
-
-IMAGES = (
-    *("data=digits_devices", "partition=site_dirichlet", "clients.count=3", "engine=inline", "data.n_max=60"),
-    *("strategy=fedssg", "strategy.fedssg.training.steps=2", "strategy.fedssg.generator={name: flow, widths: [8, 8]}"),
-    *("strategy.fedssg.pretrain=0", "strategy.fedssg.screen=false", "data.public=20", "rounds=1"),
-)
-
-
-def test_a_device_the_server_lacks_takes_the_colour_clients_describe(tmp_path, monkeypatch):
-    import fedimb.run.server as server
-
-    original = server.public_rows
-
-    def without_device_2(federation):
-        rows = original(federation)
-        kept = rows.d != 2
-        return server.PublicRows(rows.x[kept], rows.y[kept], rows.d[kept], rows.domains)
-
-    monkeypatch.setattr(server, "public_rows", without_device_2)
-    words = (*IMAGES, "strategy.fedssg.force=true")
-    plain = launch_in(tmp_path, *words)
-    styled = launch_in(tmp_path, *words, "strategy.fedssg.style=true", "study=styled")
-    assert report_of(plain)["by_device"][2] == 0  # nothing is planned that would come out as something else
-    assert report_of(styled)["by_device"][2] > 0
-    assert "comm/up_bytes/fedssg_coverage" in metrics_of(styled)[0]
-    assert (styled.folder / "artifacts" / "fedssg_samples.png").read_bytes()[:4] == b"\x89PNG"

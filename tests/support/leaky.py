@@ -3,6 +3,7 @@
 import numpy as np
 
 from fedimb.privacy.audit.base import Batch
+from fedimb.privacy.audit.gate import GateSettings, audit
 
 
 def batch(x, label=0, **more):
@@ -30,3 +31,11 @@ def smote(x, count, k, rng):
     end = near[start, rng.integers(near.shape[1], size=count)]
     made = rows[start] + rng.random((count, 1)) * (rows[end] - rows[start])
     return made.reshape(count, *np.shape(x)[1:]).astype(np.float32)
+
+
+SMALL = GateSettings(draws=15, bootstrap=50)
+
+
+def verdict(made, train, holdout, settings=SMALL, seed=0, **more):
+    """What the gate says of one class."""
+    return audit(batch(made), batch(train), batch(holdout), settings, np.random.default_rng(seed), **more).verdicts[0]

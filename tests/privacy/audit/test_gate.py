@@ -3,17 +3,11 @@ import math
 
 import numpy as np
 import pytest
-from leaky import batch, copying, gaussian, smote
+from leaky import SMALL, batch, copying, gaussian, smote, verdict
 
 from fedimb.errors import DataError
 from fedimb.privacy.audit.base import Audit, Batch, Verdict
 from fedimb.privacy.audit.gate import GateSettings, audit
-
-SMALL = GateSettings(draws=15, bootstrap=50)
-
-
-def verdict(made, train, holdout, settings=SMALL, seed=0, **more):
-    return audit(batch(made), batch(train), batch(holdout), settings, np.random.default_rng(seed), **more).verdicts[0]
 
 
 def together(*batches):
@@ -231,29 +225,3 @@ def test_the_same_seed_gives_the_same_audit_and_facts_are_json():
     metrics = shown.metrics(["a", "b", "c"])
     assert metrics.pop("privacy/power/c") != metrics.get("nothing")  # NaN stays NaN
     assert metrics == {"privacy/count/c": 3.0, "privacy/passed/c": 0.0}
-
-
-def refusals(runs, spoil=None, **sizes):
-    """Share of runs in which leakage was found, and in which the class passed."""
-    states = []
-    for seed in range(runs):
-        rng = np.random.default_rng([18, seed])
-        train, holdout, made = gaussian(rng, sizes.get("train", 100), 100, 200)
-        if spoil:
-            made[:20] = copying(rng, train, 20, of=len(train))
-        states.append(verdict(made, train, holdout, GateSettings(min_count=1, draws=10, bootstrap=10), seed).state)
-    return states.count("fail") / runs, states.count("pass") / runs
-
-
-def test_error_rates_by_a_small_simulation():
-    assert refusals(5)[0] <= 0.4  # binomial: above that with a chance of .001 at .05
-    assert refusals(5, spoil=True)[0] >= 0.8
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("train", [5, 20, 100])
-def test_error_rates(train):
-    wrongly, passed = refusals(200, train=train)
-    assert wrongly <= 0.085  # 99 % bound of 200 draws at .05
-    assert passed >= 0.85
-    assert refusals(100, spoil=True, train=train)[0] >= 0.9
