@@ -1,10 +1,13 @@
-"""A node's folder, for every test of what a node keeps."""
+"""A node's folder and a study plan, for every test of what a node keeps and agrees to."""
 
 from pathlib import Path
 
 import pytest
+from study_plans import plan_of, run_config
 
+from fedimb.config.schema import RunConfig
 from fedimb.deploy.home import NodeHome
+from fedimb.deploy.plans import StudyPlan
 
 
 @pytest.fixture
@@ -14,3 +17,15 @@ def home(tmp_path: Path) -> NodeHome:
     root.mkdir(mode=0o700)
     (root / "node.yaml").write_text("site: st-anna\n")
     return NodeHome.open(root)
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    """A configuration with a method and a prior."""
+    return run_config("strategy=[scope,plain]", "prior.provenance=clear_sum")
+
+
+@pytest.fixture(scope="module")
+def plan(config: RunConfig) -> StudyPlan:
+    """A study plan for it."""
+    return plan_of(config)

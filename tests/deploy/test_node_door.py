@@ -16,7 +16,6 @@ from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.home import NodeHome, SharingConfig
 from fedimb.deploy.incidents import Shareable
 from fedimb.deploy.node_door import Terms, take_head
-from fedimb.deploy.sharing import Patients, refusal
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.privacy.door import REFUSED
 from fedimb.records import array_record, pack
@@ -225,46 +224,6 @@ def test_synthetic_samples_and_single_rows(home):
     assert refused.error.reason.startswith("st-anna refuses synthetic (x.samples)")
 
 
-PER_CLASS = Record("x.sums", "arrays", "sums", "aggregate", about="class")
-COUNTS = Record("x.counts", "arrays", "rows", "aggregate", about="class", reveals="class_counts")
-WHOLE = Record("x.mean", "arrays", "mean", "aggregate")
-MASKED = Record("x.masked", "arrays", "masked", "aggregate", about="masked")
-WEIGHTS = Record("arrays", "arrays", "weights", "model")
-STEPS = Record("metrics", "metrics", "steps", "operational")
-FEW = Patients(20, (17, 3, 0))
-
-
-@pytest.mark.parametrize(
-    ("record", "array", "patients", "leaves"),
-    [
-        (PER_CLASS, np.array([[1.0], [2.0], [0.0]]), FEW, False),  # class 1 has 3 patients
-        (PER_CLASS, np.array([[1.0], [0.0], [0.0]]), FEW, True),
-        (PER_CLASS, np.array([[1.0], [np.nan], [0.0]]), FEW, True),
-        (PER_CLASS, np.array([[1.0], [2.0], [0.0]]), Patients(30, (17, 13, 0)), True),
-        (PER_CLASS, np.array([1.0, 2.0]), FEW, False),  # nothing says whose figures these are
-        (PER_CLASS, np.array([5.0]), FEW, True),
-        (COUNTS, np.array([17, 0, 0]), FEW, True),
-        (COUNTS, np.array([17, 0, 0]), Patients(4, (4, 0, 0)), False),
-        (COUNTS, np.array([4, 0, 0]), FEW, False),  # of 17 patients, but about 4 rows
-        (COUNTS, np.array([[3, 2, 0], [0, 0, 0], [0, 0, 0]]), FEW, True),
-        (COUNTS, np.array([[3, 1, 0], [0, 0, 0], [0, 0, 0]]), FEW, False),
-        (WHOLE, np.array([1.0]), FEW, True),
-        (WHOLE, np.array([1.0]), Patients(4, (4, 0, 0)), False),
-        (WHOLE, np.array([1.0]), None, False),
-        (MASKED, np.array([1, 2, 3], np.uint64), Patients(4, (1, 2, 1)), True),
-        (WEIGHTS, np.array([1.0]), FEW, True),
-        (WEIGHTS, np.array([1.0]), Patients(4, (4, 0, 0)), False),
-        (STEPS, np.array([1.0]), None, True),
-    ],
-)
-def test_no_statistic_of_fewer_than_five_patients(record, array, patients, leaves):
-    why = refusal(SharingConfig(min_patients=5), record, array_record({"a": array}), patients)
-    assert (why is None) is leaves
-    if why:
-        assert "statistics of fewer than 5 patients" in why
-    assert refusal(SharingConfig(), record, array_record({"a": array}), patients) is None
-
-
 def test_a_damaged_node_yaml_masks_as_well(tmp_path):
     (tmp_path / "node.yaml").write_text(f"site: [{CANARY}\n", encoding="utf-8")
     reply = through(NodeHome(tmp_path), trained())
@@ -287,12 +246,3 @@ def test_flower_uploads_no_log_of_a_client_app():
     assert "log_uploader" not in runner
     assert "mirror_output" not in runner
     assert not [name for name in dir(fleet_http_client.FleetHttpClient) if "log" in name.lower()]
-
-
-def test_a_confusion_matrix_refused_says_how_it_could_leave():
-    records = {record.key: record for record in [*PLATFORM.train, *PLATFORM.queries["scored"]]}
-    for key in ("x.scores", "x.confusion"):
-        said = refusal(SharingConfig(class_counts=False), records[key], None, None)
-        assert said == f"class_counts ({key}): set evaluation.secure=true"
-    masked = PLATFORM.queries["masked_scores"][0]
-    assert refusal(SharingConfig(class_counts=False, min_patients=5), masked, None, None) is None
