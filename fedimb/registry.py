@@ -41,12 +41,19 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered part: its factory (class or function) and the flags it declares."""
+    """One registered part: its factory (class or function), the flags it declares, the module that registered it."""
 
     kind: str
     name: str
     factory: Callable[..., Any]
     flags: dict[str, Any] = field(default_factory=dict)
+    module: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Where its code is; of an object that is no class or function (a contract), where it was registered."""
+        written = getattr(self.factory, "__qualname__", None)
+        return f"{self.factory.__module__}.{written}" if written else f"{self.module}: {self.kind} '{self.name}'"
 
 
 _entries: dict[tuple[str, str], Entry] = {}
@@ -64,21 +71,16 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
     """
     if kind not in KINDS:
         raise ConfigError(f"cannot register '{name}': no kind '{kind}'.{nearest(kind, KINDS)}")
+    module = sys._getframe(1).f_globals["__name__"]
 
     def add(factory: Any) -> Any:
-        old = _entries.get((kind, name))
-        if old is not None and _origin(old.factory) != _origin(factory):
-            raise ConfigError(
-                f"{kind} '{name}' is registered twice: by {_origin(old.factory)} and {_origin(factory)}; rename one"
-            )
-        _entries[(kind, name)] = Entry(kind, name, factory, flags)
+        old, new = _entries.get((kind, name)), Entry(kind, name, factory, flags, module)
+        if old is not None and old.origin != new.origin:
+            raise ConfigError(f"{kind} '{name}' is registered twice: by {old.origin} and {new.origin}; rename one")
+        _entries[(kind, name)] = new
         return factory
 
     return add
-
-
-def _origin(factory: Any) -> str:
-    return f"{factory.__module__}.{getattr(factory, '__qualname__', type(factory).__qualname__)}"
 
 
 @contextmanager
@@ -90,7 +92,7 @@ def isolated() -> Iterator[None]:
     finally:
         for key in set(_entries) - set(before):
             # What a module of the package registered stays: a second import would not register it again.
-            if not _entries[key].factory.__module__.startswith(KINDS[key[0]]):
+            if not f"{_entries[key].module}.".startswith(f"{KINDS[key[0]]}."):
                 del _entries[key]
 
 

@@ -6,7 +6,9 @@ from typing import Any, Literal
 import pytest
 
 from fedimb import registry
+from fedimb.contracts.base import Contract
 from fedimb.errors import ConfigError
+from fedimb.strategies.plain import Plain
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +109,23 @@ def test_isolated_forgets() -> None:
         registry.get("loss", "ce")
     assert "toy_gone" not in registry.names("loss")
     assert "ce" in registry.names("loss")
+
+
+def test_isolated_forgets_objects_of_the_packages_own_classes() -> None:
+    """A contract is an object of a class of the package: what counts is who registered it."""
+    with registry.isolated():
+        registry.register("contract", "toy_gone")(Contract("toy_gone"))
+        registry.register("strategy", "toy_gone")(Plain)
+        assert registry.names("contract").count("toy_gone") == 1
+    assert "toy_gone" not in registry.names("contract")
+    assert "toy_gone" not in registry.names("strategy")
+
+
+def test_two_contracts_cannot_share_a_name() -> None:
+    registry.get("contract", "scope")
+    again = registry.register("contract", "scope")
+    with pytest.raises(ConfigError, match=r"'scope' is registered twice: by .*contracts\.scope.* and .*test_registry"):
+        again(Contract("scope"))
 
 
 def test_an_installed_package_adds_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
