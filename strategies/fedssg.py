@@ -72,7 +72,7 @@ class FedSSG(Method):
     visits: share of its synthetic rows that a client visits per epoch, [0, 1].
     pretrain: epochs of the classifier on the server's rows before round 1; 0: none.
     screen: drop samples that the pretrained classifier doubts or that lie next to a real row of the server's.
-    rounds: of fed_diffusion: in each, every client makes ``local_steps`` of the generator's steps.
+    rounds: of the generator, of fed_diffusion: in each, a cohort makes ``local_steps`` of its steps.
     local_steps: see ``rounds``.
     epsilon: of the Laplace noise on each client's coverage; null: none.
     force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
@@ -128,6 +128,11 @@ class FedSSG(Method):
         if self.made == "generator" and self.source == "server_public":
             counts = np.bincount(server.public().y, minlength=len(server.class_names()))
             floor_check(counts, server.class_names(), force=self.force)
+        if self.made == "generator" and self.source == "fed_diffusion" and server.clips():
+            raise ConfigError(
+                "strategy.fedssg.source=fed_diffusion sends a generator's weights, which privacy.clip and noise "
+                "do not change: take source=server_public, or privacy.clip=null privacy.noise=0"
+            )
 
     def program(self, run: RunView) -> Program:
         """Pretrain, hear what clients lack, make it, hand it out, train."""

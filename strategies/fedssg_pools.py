@@ -1,6 +1,7 @@
 """Where FedSSG's samples come from: one sub-program per source (see `fedimb.strategies.fedssg`). All of it is ours."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from fedimb.contracts.fedssg import ABOUT, FIGURES, GENERATOR, MAKE, SAMPLES, TA
 from fedimb.errors import RunFailed
 from fedimb.generation.averaging import average
 from fedimb.generation.base import Examples
+from fedimb.generation.base import Generator as Made
 from fedimb.generation.coverage import coverage
 from fedimb.generation.devices import restyled
 from fedimb.generation.plan import cells, divided
@@ -18,14 +20,27 @@ from fedimb.generation.style import Style, describe
 from fedimb.generation.training import Training, floor_check
 from fedimb.generation.transport import cut, from_record, joined, to_record
 from fedimb.generation.workshop import Recipe, Workshop
-from fedimb.records import array_record, arrays_of
+from fedimb.records import Arrays, array_record, arrays_of
+from fedimb.run.further import Further
 from fedimb.run.server import Server
-from fedimb.run.steps import Query, Reply, ServerWork, Step, Wait
+from fedimb.run.steps import Query, Reply, Rounds, ServerWork, Step, Wait
 from fedimb.run.view import RunView
 from fedimb.seeds import Stream, seed_int
 
 Counts = np.ndarray
 Program = Generator[Step, Any, Examples]
+
+
+def _mean(made: Made, replies: Sequence[Reply]) -> Arrays:
+    """The clients' generators, averaged so that a rare class keeps its row (`fedimb.generation.averaging`)."""
+    taught = [arrays_of(reply.content, TAUGHT) for reply in replies]
+    return average(
+        [arrays_of(reply.content, GENERATOR) for reply in replies],
+        np.stack([rows["classes"] for rows in taught]),
+        np.stack([rows["domains"] for rows in taught]),
+        made.class_rows(),
+        made.domain_rows(),
+    )
 
 
 def holders(counts: Counts) -> Counts:
@@ -90,23 +105,27 @@ class Pools:
         floor_check(counts.sum(axis=(0, 2)), self.run.class_names, force=self.force)
         made = self.recipe.build()
         made.set_common_scale()
-        state = {name: value.cpu().numpy() for name, value in made.state_dict().items()}
-        for number in range(rounds):
-            about = ConfigRecord({"round": number, "rounds": rounds, "steps": local_steps})
-            replies = yield Query(TEACH, RecordDict({GENERATOR: array_record(state), ABOUT: about}))
-            taught = [arrays_of(reply.content, TAUGHT) for reply in replies]
-            state = average(
-                [arrays_of(reply.content, GENERATOR) for reply in replies],
-                np.stack([one["classes"] for one in taught]),
-                np.stack([one["domains"] for one in taught]),
-                made.class_rows(),
-                made.domain_rows(),
-            )
-        made.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
-        y, d = cells(sizes * (counts.sum(axis=(0, 2)) > 0)[:, None])
-        drawn = torch.Generator().manual_seed(self._seed())
-        samples = Examples(made.eval().sample(y, d, drawn, self.run.working("samples", len(y))), y, d)
-        content = RecordDict({SAMPLES: to_record(samples), GENERATOR: array_record(state)})
+        generator = Further(
+            TEACH,
+            GENERATOR,
+            {name: value.cpu().numpy() for name, value in made.state_dict().items()},
+            partial(_mean, made),
+            lambda number: RecordDict({ABOUT: ConfigRecord({"round": number, "rounds": rounds, "steps": local_steps})}),
+        )
+        self.run.models["generator"] = lambda draw: generator
+        yield Rounds(rounds, model="generator")
+
+        def work() -> RecordDict:
+            state = {name: torch.from_numpy(np.array(value)) for name, value in generator.parameters.items()}
+            made.load_state_dict(state)
+            y, d = cells(sizes * (counts.sum(axis=(0, 2)) > 0)[:, None])
+            drawn = torch.Generator().manual_seed(self._seed())
+            x = made.eval().sample(y, d, drawn, self.run.working("samples", len(y)))
+            return RecordDict({"samples": to_record(Examples(x, y, d))})
+
+        kept = yield ServerWork("samples", work)
+        samples = from_record(kept.array_records["samples"])
+        content = RecordDict({SAMPLES: to_record(samples), GENERATOR: array_record(generator.parameters)})
         content[WANTED] = array_record({"holders": holders(counts)})
         replies = yield from self._decided(Query(VETO, content))
         verdicts = np.stack([arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies])

@@ -20,7 +20,7 @@ ABOUT = "x.about"
 COVERAGE = "fedssg_coverage"
 """Query: rows per class and device, with noise where the run asks for it."""
 TEACH = "fedssg_teach"
-"""Query: train the generator that comes along, on this client's rows; source fed_diffusion."""
+"""Query: train the generator that comes along, on this client's rows: a round of it; source fed_diffusion."""
 MAKE = "fedssg_make"
 """Query: train a generator of one's own, make the samples wanted, audit them, and hand over what may leave."""
 VETO = "fedssg_veto"
@@ -110,6 +110,12 @@ FEDSSG = Contract(
             ),
         ),
     },
-    often={COVERAGE: "once", MAKE: "once, again while a release waits", VETO: "once", TAKE: "once"},
+    often={
+        COVERAGE: "once",
+        TEACH: "once in each round of the generator (strategy.fedssg.rounds)",
+        MAKE: "once, again while a release waits",
+        VETO: "once",
+        TAKE: "once",
+    },
 )
 register("contract", "fedssg")(FEDSSG)

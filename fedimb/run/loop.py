@@ -17,11 +17,12 @@ from flwr.serverapp.strategy import Strategy
 from fedimb.contracts import platform as names
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import RunFailed, RunWaiting
-from fedimb.privacy.ledger import entered
 from fedimb.records import array_record
 from fedimb.run.aggregator import Aggregator
 from fedimb.run.exchange import Exchange
+from fedimb.run.further import Further
 from fedimb.run.memory import memory_of, take_memory
+from fedimb.run.rounds import train_round
 from fedimb.run.steps import (
     Query,
     Replace,
@@ -62,16 +63,16 @@ class Loop:
         evaluate_clients: bool = False,
     ) -> None:
         self.method, self.exchange, self.view, self.keeper = method, exchange, view, keeper
-        self._program, self._evaluate_clients = program, evaluate_clients
+        self._program, self.evaluate_clients = program, evaluate_clients
         self.progress = Progress()
-        self.models: dict[str, Aggregator] = {}
-        self.saved: dict[str, Callable[[Aggregator], None]] = {}  # checkpointed models the program has not named yet
+        self.models: dict[str, Aggregator | Further] = {}
+        self.saved: dict[str, Callable[[Any], None]] = {}  # checkpointed models the program has not named yet
         self.memory: Callable[[], None] | None = None  # puts back what the methods remembered at the checkpoint
         self.last_outcome: LaneOutcome | None = None
         self.method_metrics: dict[str, float] = {}  # what the methods said about the last round
         self._started = time.monotonic()
 
-    def model(self, name: str = "global") -> Aggregator:
+    def model(self, name: str = "global") -> Aggregator | Further:
         """The model's current weights and aggregator; built on first use."""
         if name not in self.models:
             if name not in self.view.models:
@@ -121,7 +122,7 @@ class Loop:
     def _replay(self, index: int, step: Step) -> Any:
         if isinstance(step, Rounds | Replace):
             self.model(step.model)  # so that the next checkpoint holds it again
-            self._estimate()
+            self.estimate()
         saved = self.keeper.load_result(index)
         header: dict[str, Any] = dict(saved.config_records["step"])
         if header["name"] != name_of(step):
@@ -151,10 +152,12 @@ class Loop:
     def _execute(self, step: Step) -> Any:
         match step:
             case Rounds():
+                model = self.model(step.model)
+                if isinstance(model, Further):
+                    return model.rounds(self, step)
                 for number in range(self.progress.round_in_step + 1, step.n + 1):
-                    metrics = self._round(step)
-                    self.progress.round_in_step = number
-                    self._clock()
+                    metrics = self._round(model, step.model)
+                    self.round_done(number)
                     self.keeper.after_round(self, metrics, last=number == step.n)
                 return None
             case Query():
@@ -170,8 +173,19 @@ class Loop:
             case Wait():
                 return self._wait(step)
 
+    def _round(self, model: Aggregator, name: str) -> dict[str, float]:
+        return train_round(self, model, name)
+
+    def round_done(self, number: int) -> None:
+        """Count a round of the step at hand, from 1: after it a checkpoint may be written."""
+        self.progress.round_in_step = number
+        self._clock()
+
     def _replace(self, step: Replace) -> None:
-        self.model(step.model).replace(step.weights)
+        model = self.model(step.model)
+        if isinstance(model, Further):
+            raise RunFailed(f"Replace: '{step.model}' is a model of the method's own; set its parameters instead")
+        model.replace(step.weights)
         self.progress.server_round += 1
         self._clock()
         self.keeper.after_round(self, {names.REPLACED: 1.0}, last=True)
@@ -184,54 +198,13 @@ class Loop:
         self.keeper.checkpoint(self)
         raise RunWaiting(f"waiting: {step.reason}")
 
-    def _round(self, step: Rounds) -> dict[str, float]:
-        started = time.monotonic()
-        model = self.model(step.model)
-        self._estimate()
-        self.progress.server_round += 1
-        server_round = self.progress.server_round
-        cohort = self.exchange.roster.cohort(server_round)
-        self.progress.virtual_s += cohort.virtual_s
-        metrics: dict[str, float] = {"data/participants": float(len(cohort.asked))}
-        if not cohort.asked:
-            log.warning("round %d: no client is available; the model stays as it is", server_round)
-            return metrics | {"time/round_s": time.monotonic() - started}
-        self.exchange.versions.message += 1
-        nodes = {self.exchange.roster.node(c): c for c in cohort.asked}
-        orders = model.configure(server_round, nodes)
-        about = {"evaluate": self._evaluate_clients, "model": step.model, "resets": self.progress.resets}
-        about |= {} if self.view.ledger is None else {"cohort": len(cohort.asked)}
-        orders = self.exchange.complete(orders, server_round, model.buffers, self._sent_counts(), **about)
-        outcome = self.exchange.send("train", orders, cohort.lost, model.linear, f"round {server_round}")
-        aggregated = model.aggregate(server_round, outcome, orders)
-        self._estimate()
-        if "train_loss" in aggregated:
-            metrics["train/loss"] = aggregated["train_loss"]
-        usable = [a for a in outcome.answers if a.usable]
-        metrics["data/replies"] = float(len(usable))
-        metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
-        metrics |= entered(self.view.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
-        metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
-        if cohort.virtual_s:
-            metrics["time/simulated_wait_s"] = cohort.virtual_s
-        extras = [
-            Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k.startswith("x.")})) for a in usable
-        ]
-        self.method_metrics = {}
-        strategy: Any = self.method
-        while hasattr(strategy, "on_train_replies"):
-            self.method_metrics |= strategy.on_train_replies(server_round, extras)
-            strategy = strategy.inner
-        metrics |= self.method_metrics
-        self.last_outcome = outcome
-        return metrics | {"time/round_s": time.monotonic() - started}
-
-    def _estimate(self) -> None:
+    def estimate(self) -> None:
         """Where counts are estimated, estimate them from the global model as it is; before any round they stay."""
         if self.view.estimate is not None and self.progress.server_round and "global" in self.models:
             self.view.counts = self.view.estimate(self.models["global"].parameters)
 
-    def _sent_counts(self) -> np.ndarray | None:
+    def sent_counts(self) -> np.ndarray | None:
+        """The counts that travel with messages, where a part of the run reads them at the clients."""
         return self.view.counts if self.view.clients_need_counts else None
 
     def _query(self, step: Query) -> list[Reply]:
@@ -245,6 +218,6 @@ class Loop:
             (c, Message(step.content_of(c, content), self.exchange.roster.node(c), f"query.{step.name}"))
             for c in map(int, self.exchange.roster.eligible)
         ]
-        orders = self.exchange.complete(orders, self.progress.server_round, buffers, self._sent_counts())
+        orders = self.exchange.complete(orders, self.progress.server_round, buffers, self.sent_counts())
         outcome = self.exchange.send(step.name, orders, {}, False, f"query {step.name}", step.everyone)
         return [Reply(a.client, a.content) for a in outcome.answers if a.usable]

@@ -51,21 +51,24 @@ class Roster:
         """Clients asked in a round when all are available: the fraction rounded, at least one."""
         return max(1, int(self._config.participation * len(self.eligible) + 0.5))
 
-    def cohort(self, server_round: int) -> Cohort:
-        """The round's cohort: available clients, sampled without replacement, with simulated losses marked."""
+    def cohort(self, server_round: int, model: int = 0) -> Cohort:
+        """The round's cohort: available clients, sampled without replacement, with simulated losses marked.
+
+        ``model``: 0 is the global one; the rounds of further models have draws of their own.
+        """
         count = len(self.sizes)
         available = self.eligible
         if self._config.availability < 1:
-            draws = numpy_rng(self._seed, Stream.AVAILABILITY, server_round).random(count)
+            draws = numpy_rng(self._seed, Stream.AVAILABILITY, server_round, model).random(count)
             available = available[draws[available] < self._config.availability]
         size = min(self.per_round(), len(available))
         if size < len(available):
-            rng = numpy_rng(self._seed, Stream.COHORT, server_round)
+            rng = numpy_rng(self._seed, Stream.COHORT, server_round, model)
             available = np.sort(rng.choice(available, size=size, replace=False))
         asked = [int(c) for c in available]
         lost: dict[int, str] = {}
         if self._config.dropout > 0:
-            draws = numpy_rng(self._seed, Stream.DROPOUT, server_round).random(count)
+            draws = numpy_rng(self._seed, Stream.DROPOUT, server_round, model).random(count)
             lost = {c: "dropped out (simulated)" for c in asked if draws[c] < self._config.dropout}
         slow = [c for c in asked if self._slow[c] and c not in lost]
         waited = self._config.slow_delay_s if slow else 0.0

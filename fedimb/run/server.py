@@ -37,6 +37,10 @@ class Server:
         """Whether `public` would answer."""
         return len(self._federation.public) > 0
 
+    def clips(self) -> bool:
+        """Whether clients cut their updates (``privacy.clip``), so that nothing else may tell what was learned."""
+        return self._config.privacy.clip is not None
+
     def domains(self) -> tuple[str, ...]:
         """Names of the source's sites (devices); empty where it names none."""
         return self._federation.domains

@@ -12,6 +12,7 @@ from fedimb.records import Arrays
 from fedimb.run.aggregator import Aggregator
 
 if TYPE_CHECKING:
+    from fedimb.run.further import Further
     from fedimb.run.loop import Loop
     from fedimb.run.server import Server
 
@@ -27,7 +28,8 @@ class RunView:
         counts: class counts [C] float64 the prior is made of; a method that changes the view sets it anew.
         estimate: global weights by name -> ``counts`` estimated from them; None where counts do not follow the weights.
         clients_need_counts: whether ``counts`` travels with every train message (the loss or a method reads it there).
-        models: factories of further models by name, ``name -> Aggregator``; a method adds the ones it trains.
+        models: factories of models by name, each given the number of resets; a method adds the ones it trains: an
+            `Aggregator` for another model of the run's kind, a `Further` for one of any other.
         minority, train_counts: minority class ids and the rows [C] there are of each class: for what is logged alone,
             never for what is done. None and empty where nobody knows (a plain ServerApp, hospitals).
         recounts: whether a method that changes what is trained on sets ``counts`` to what it counts.
@@ -49,7 +51,7 @@ class RunView:
     counts: np.ndarray | None = None
     estimate: Callable[[Arrays], np.ndarray] | None = None
     clients_need_counts: bool = False
-    models: dict[str, Callable[[int], Aggregator]] = field(default_factory=dict)
+    models: dict[str, Callable[[int], "Aggregator | Further"]] = field(default_factory=dict)
     minority: tuple[int, ...] = ()
     train_counts: np.ndarray | None = None
     recounts: bool = False

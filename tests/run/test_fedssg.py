@@ -158,6 +158,14 @@ def test_a_generator_averaged_over_clients_is_shown_to_them_for_a_veto(tmp_path)
     assert metrics_of(vetoed)[0]["data/synthetic"] == 0
 
 
+def test_a_generator_is_averaged_over_cohorts(tmp_path):
+    words = (*TABLE, *FAST, "strategy.fedssg.source=fed_diffusion", "strategy.fedssg.rounds=2", "rounds=1")
+    words += ("strategy.fedssg.local_steps=5", "strategy.fedssg.gate=report", "clients.participation=0.4")
+    one = metrics_of(launch_in(tmp_path, *words, "clients.count=5"))[0]
+    all_ = metrics_of(launch_in(tmp_path, *words, "clients.count=5", "clients.participation=1.0"))[0]
+    assert one["comm/up_bytes/fedssg_teach"] * 5 == all_["comm/up_bytes/fedssg_teach"] * 2
+
+
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
     from fedimb.strategies.fedssg import FedSSG
 

@@ -27,13 +27,13 @@ def test_rounds_do_not_keep_garbage_from_being_collected(tmp_path):
     class Cycle:
         pass
 
-    def round_with_garbage(self, step):
+    def round_with_garbage(self, *model):
         for _ in range(1000):
             one = Cycle()
             one.me = one
         alive.append(weakref.ref(one))
         del one
-        return original(self, step)
+        return original(self, *model)
 
     before = gc.get_threshold()
     gc.set_threshold(20_000, 2, 1000)  # the youngest two generations alone, every few rounds

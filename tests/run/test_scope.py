@@ -118,10 +118,10 @@ def test_a_run_killed_after_the_choice_keeps_its_coresets(tmp_path, monkeypatch)
     whole = launch_in(tmp_path / "a", *words)
     original = Loop._round
 
-    def stop(self, step):
+    def stop(self, *model):
         if self.progress.server_round == 1:
             raise KeyboardInterrupt
-        return original(self, step)
+        return original(self, *model)
 
     monkeypatch.setattr(Loop, "_round", stop)
     with pytest.raises(KeyboardInterrupt):

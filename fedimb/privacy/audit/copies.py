@@ -116,10 +116,11 @@ def exceeding(below: int, samples: int, rank: int, controls: int) -> float:
 
 
 def closeness(to_train: Floats, to_holdout: Floats) -> Floats:
-    """distance(train) / distance(holdout), [n]; 1 where both are 0."""
+    """distance(train) / distance(holdout), [n]; 1 where both are 0, NaN where neither has a record to be near to."""
     both = np.maximum(to_train, to_holdout)
     safe = np.where(both > 0, both, 1.0)
-    top, bottom = to_train / safe, to_holdout / safe
+    with np.errstate(invalid="ignore"):  # inf / inf
+        top, bottom = to_train / safe, to_holdout / safe
     ratio: Floats = np.divide(top, bottom, out=np.full(len(top), np.inf), where=bottom > 0)
     ratio[both == 0] = 1.0
     return ratio
