@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 from coordinator import make_deployment, make_node
-from ill_or_well import write_table
+from ill_or_well import small_words, write_table
 from tampered import TAMPER
 
 from fedimb.config.compose import compose
@@ -191,13 +191,8 @@ def make_study(root: Path, files: Mapping[str, Path], vary: Mapping[str, Range],
 def small_study(root: Path, rows: Mapping[str, int], *overrides: str) -> Study:
     """A table of so many rows at each site; a logistic model, two rounds."""
     files = {site: write_table(root / f"{site}.csv", n, seed) for seed, (site, n) in enumerate(rows.items())}
-    both = ",".join(f"{site}: '{path}'" for site, path in files.items())
-    data = ["data=tabular_csv", f"data.source.files={{{both}}}", "data.source.target=label"]
-    data += ["data.source.classes=[ill,well]", "data.source.indicators=[]", "partition=by_column"]
-    data += ["data.test={name: none}", "data.validation=0.25"]
-    rest = ("model=logistic", "rounds=2", "local.epochs=1", "local.lr=0.05", "evaluation.bootstrap=0", "engine=inline")
     vary = {"seed": Range(), "rounds": Range(low=1, high=5), "clients.deadline_s": Range()}
-    return make_study(root, files, vary, *data, *rest, *overrides)
+    return make_study(root, files, vary, *small_words(files), *overrides)
 
 
 def weights(result: RunResult) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
-"""A small table on disk."""
+"""A small table on disk, and a study of such tables."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,3 +15,12 @@ def write_table(path: Path, rows: int, seed: int) -> Path:
     lines += [",".join([*(f"{v:.4f}" for v in row), "ill" if one else "well"]) for row, one in zip(x, ill, strict=True)]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def small_words(files: Mapping[str, Path]) -> list[str]:
+    """Settings of a study of one table per site: a logistic model, two rounds, nobody but the sites scores."""
+    both = ",".join(f"{site}: '{path}'" for site, path in files.items())
+    data = ["data=tabular_csv", f"data.source.files={{{both}}}", "data.source.target=label"]
+    data += ["data.source.classes=[ill,well]", "data.source.indicators=[]", "partition=by_column"]
+    data += ["data.test={name: none}", "data.validation=0.25", "model=logistic", "rounds=2", "local.epochs=1"]
+    return [*data, "local.lr=0.05", "evaluation.bootstrap=0", "engine=inline"]
