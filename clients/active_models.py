@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from fedimb import registry
-from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, arrays_of, to_numpy
 from fedimb.run.context import ClientContext
@@ -98,20 +96,8 @@ def updated_model(cycle: int, context: ClientContext, wanted_round: int) -> Clas
 def compensated(spec: TrainSpec, context: ClientContext, floor: float, distils: bool) -> TrainSpec:
     """KAFAL's training half: balanced softmax over the client's own label counts and, where ``distils``, compensation.
 
-    Raises:
-        ConfigError: another loss is chosen, or logits are shifted once more afterwards.
+    What it does not go with: `fedimb.strategies.active.KCFU`.
     """
-    if type(spec.loss) is not CrossEntropy:
-        raise ConfigError(
-            f"kcfu=true trains with a balanced softmax of its own and not with loss={context.config.loss['name']}; "
-            "set loss=ce or kcfu=false"
-        )
-    for name in context.config.calibration:
-        if registry.flags("calibration", name).get("adjusts_logits"):
-            raise ConfigError(
-                f"double correction: kcfu=true and calibration '{name}' both shift the logits by class "
-                "counts; use one of them"
-            )
     counts = torch.from_numpy(context.data.counts("labelled"))
     spec = spec.change(loss=AdjustedCrossEntropy(counts.double().clamp_min(floor).log().float()))
     if not distils:

@@ -10,9 +10,10 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -55,6 +56,12 @@ class Entry:
         written = getattr(self.factory, "__qualname__", None)
         return f"{self.factory.__module__}.{written}" if written else f"{self.module}: {self.kind} '{self.name}'"
 
+    def set_to(self, args: dict[str, Any]) -> "Entry":
+        """The part as these settings make it: with the flags its flag ``when`` has for them."""
+        when = self.flags.get("when", {})
+        more = [flags for (setting, value), flags in when.items() if args.get(setting) == value]
+        return replace(self, flags=dict(ChainMap(*more, self.flags))) if more else self
+
 
 _entries: dict[tuple[str, str], Entry] = {}
 
@@ -63,7 +70,8 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
     """Decorator: make a class or function buildable as ``build(kind, name, ...)``.
 
     Flags are what other parts may ask of it before building it (``adjusts_logits``, ``needs_prior``,
-    ``linear``, ``needs_individual_updates``, ``stackable``, ``changes_head``).
+    ``linear``, ``needs_individual_updates``, ``stackable``, ``changes_head``). ``when={(setting, value): {flag: ...}}``
+    declares flags that hold only where the part is so set.
 
     Raises:
         ConfigError: unknown kind, or another object already has the name (two copies of a module under two

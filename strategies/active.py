@@ -35,6 +35,8 @@ from fedimb.training.arguments import in_range
 
 log = logging.getLogger("fedimb")
 Ask = Literal["global", "local", "adaptive"]
+KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
+"""Flags of a method whose clients train as KAFAL's: balanced softmax over their own label counts."""
 
 
 @register(
@@ -45,6 +47,7 @@ Ask = Literal["global", "local", "adaptive"]
     reveals_counts=True,
     counts_itself=True,
     labelled_by="query",
+    when=KCFU,
 )
 class Active(Method):
     """Args:

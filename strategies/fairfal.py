@@ -20,10 +20,10 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb.data.views import QueryView
 from fedimb.registry import register
-from fedimb.strategies.active import Active, Ask
+from fedimb.strategies.active import KCFU, Active, Ask
 
 
-@register("strategy", "fairfal", cycles=True, prior_view="labelled", reveals_counts=True, counts_itself=True)
+@register("strategy", "fairfal", cycles=True, prior_view="labelled", reveals_counts=True, counts_itself=True, when=KCFU)
 class FairFAL(Active):
     """As `Active`, with the rule ``fairfal`` and the adaptive choice of the model asked."""
 

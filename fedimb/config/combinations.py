@@ -42,12 +42,25 @@ Rule = Callable[[Combination], str | None]
 
 
 def _double_correction(c: Combination) -> str | None:
-    losses, calibrations = c.having("adjusts_logits", "loss"), c.having("adjusts_logits", "calibration")
-    if not losses or not calibrations:
+    trained, calibrations = c.having("adjusts_logits", "loss", "strategy"), c.having("adjusts_logits", "calibration")
+    if not trained or not calibrations:
         return None
+    part = trained[0]
+    whose = f"{part.kind} '{part.name}'{' with ' + part.flags['own_loss'] if 'own_loss' in part.flags else ''}"
     return (
-        f"double correction: loss '{losses[0].name}' and calibration '{calibrations[0].name}' both shift "
+        f"double correction: {whose} and calibration '{calibrations[0].name}' both shift "
         "the logits by the class prior; use one of them"
+    )
+
+
+def _a_loss_of_its_own(c: Combination) -> str | None:
+    users, others = c.having("own_loss", "strategy"), [p for p in c.parts if p.kind == "loss" and p.name != "ce"]
+    if not users or not others:
+        return None
+    part = users[0]
+    return (
+        f"strategy '{part.name}' with {part.flags['own_loss']} trains with a loss of its own, and not with "
+        f"loss '{others[0].name}'; set loss=ce, or leave {part.flags['own_loss'].partition('=')[0]} out"
     )
 
 
@@ -176,6 +189,7 @@ def _clip_and_what_a_term_sends(c: Combination) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     _double_correction,
+    _a_loss_of_its_own,
     _prior_missing,
     _prior_stays_at_the_clients,
     _weighting_needs_each_clients_counts,

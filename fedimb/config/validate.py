@@ -185,8 +185,9 @@ def _partition(config: dict[str, Any], clients: int, parts: list[registry.Entry]
 def _arguments(kind: str, name: str, args: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
     from pydantic_core import to_jsonable_python
 
-    parts.append(registry.get(kind, name))
+    entry = registry.get(kind, name)
     plain: dict[str, Any] = to_jsonable_python(registry.check_args(kind, name, args, given=GIVEN[kind]))
+    parts.append(entry.set_to(plain))
     return plain
 
 

@@ -120,7 +120,7 @@ def begin(home: NodeHome, message: Message, context: Context) -> NodeRun:
     version.verify(full=True)
     run = NodeRun(home, name, plan, of_the_site(home, config), client, clients, version)
     version = pin(home, name, version, names=(run.short,))
-    _check_parts(run.config, version.open_store())
+    _check_parts(home, run.config, version.open_store())
     kept: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
     kept |= {"client": client, "clients": clients}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(kept).encode())
@@ -142,7 +142,10 @@ def _suits(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
         )
 
 
-def _check_parts(config: RunConfig, store: Store) -> None:
+def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
+    if config.prior.provenance == "dp_sum" and config.prior.clip is not None and store.patients is None:
+        text = f"prior.clip={config.prior.clip} protects patients, and the data set names none: register it with a "
+        raise Shareable(NOT_APPROVED, f"{home.site}: {text}patient column, or make a plan with prior.clip=null")
     site = Site(store.task, store.class_names, store)
     for name, args in config.strategy.items():
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)

@@ -19,6 +19,7 @@ from fedimb.config.overrides import set_value
 from fedimb.config.schema import RunConfig
 from fedimb.deploy.deployment import Deployment
 from fedimb.deploy.grid import EVENTS
+from fedimb.deploy.plan_checks import check_parts
 from fedimb.deploy.plans import StudyPlan, check_config, read_plan
 from fedimb.deploy.serve import DEPLOYED
 from fedimb.deploy.superlink import CONNECTION, flwr, healthy
@@ -54,7 +55,8 @@ def new_run(
     """A run folder under the plan, with the settings that may vary set.
 
     Raises:
-        ConfigError: a setting outside the plan, an expired plan, another deployment's, or no site.
+        ConfigError: a setting outside the plan, an expired plan, another deployment's, no site, or parts that cannot
+            work together.
     """
     name = deployment.config.name
     if plan.deployment != name:
@@ -70,6 +72,7 @@ def new_run(
             f"the plan's clients.count is {config.clients.count} and {len(sites)} sites have joined "
             f"({', '.join(sites)}): make the plan with clients.count={len(sites)}"
         )
+    check_parts(plan, config)
     label = row_label(config, next(iter(config.calibration)))
     folder = RunFolder.create(
         deployment.folder("runs") / config.study, f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"

@@ -1,6 +1,5 @@
 """The models a site asks beside the global one, and KAFAL's training half, in a run."""
 
-import logging
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +14,7 @@ from fedimb.clients.active_models import distilled_model, fresh_model, keep_upda
 from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
 from fedimb.data.views import ClientData
-from fedimb.errors import FedimbError
+from fedimb.errors import ConfigError
 from fedimb.run.context import ClientContext
 from fedimb.selection.queries.distillation import Distillation
 from fedimb.training.losses.ce import CrossEntropy
@@ -160,8 +159,12 @@ def test_kcfu_helps_in_every_later_round_where_weights_are_kept(tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("word", "message"),
-    [("loss=focal", "set loss=ce or kcfu=false"), ("calibration=[none,la_post]", "double correction.*la_post")],
+    [("loss=focal", "set loss=ce, or leave kcfu out"), ("calibration=[none,la_post]", "double correction.*la_post")],
 )
-def test_kcfu_with_another_correction_is_refused(tmp_path, caplog, word, message):
-    with caplog.at_level(logging.ERROR), pytest.raises(FedimbError, match=message):
-        launch_in(tmp_path, *CYCLES, *ACTIVE, "strategy.active.kcfu=true", word)
+@pytest.mark.parametrize("strategy", ["active", "fairfal"])
+def test_kcfu_with_another_correction_is_refused_before_the_run(tmp_path, strategy, word, message):
+    words = (f"strategy={strategy}", word)
+    with pytest.raises(ConfigError, match=f"^refused combination: .*{message}"):
+        launch_in(tmp_path, *words, f"strategy.{strategy}.kcfu=true")
+    assert not (tmp_path / "runs").exists()
+    config(*words)  # without it both are welcome

@@ -1,6 +1,6 @@
 """Write a study plan: one page that says what sites are asked to agree to, with everything that leaves them.
 
-  fedimb deploy plan strategy=fairfal data=heart_severe rounds=20 \\
+  fedimb deploy plan strategy=fairfal data=heart_severe rounds=20 "data.test={name: none}" data.validation=0.2 \\
       --purpose "Severe disease in four hospitals" --contact "Dr. Jürgen Müller, +49 30 1234" \\
       --expires 2026-12-31 --tags heart --vary rounds=1..50 --vary seed
 
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from fedimb.config.validate import validate
     from fedimb.deploy.audit_log import utc_now
     from fedimb.deploy.drafting import data_facts, last_moment, parse_vary, write_plan
+    from fedimb.deploy.plan_checks import check_parts
     from fedimb.deploy.plans import make_plan
 
     deployment = opened(args)
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     plan = make_plan(
         name, config, args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape
     )
+    check_parts(plan, config)
     folder = write_plan(deployment, plan)
     print(
         f"{folder / 'plan.html'} is the page for data-protection officers, plan.json what sites approve.\n"
