@@ -58,7 +58,8 @@ def deployment(tmp_path) -> Deployment:
 
 @pytest.fixture
 def plan(deployment):
-    made = plan_of(run_config("clients.count=2", "tracking=none"))
+    words = ("clients.count=2", "tracking=none", "data.test={name: none}", "data.validation=0.2")
+    made = plan_of(run_config(*words))
     write_plan(deployment, made)
     return made
 

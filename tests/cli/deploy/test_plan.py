@@ -10,6 +10,7 @@ from fedimb.errors import ConfigError
 
 WORDS = ["--purpose", "Herzen", "--contact", "Dr. Müller", "--expires", "2126-12-31", "--tags", "heart,2026"]
 SHAPE = ["--classes", "no,yes", "--minority", "yes", "--input-shape", "13"]
+SITES_SCORE = ["data.test={name: none}", "data.validation=0.2"]
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def plan(deployment, *words):
 
 
 def test_a_plan_without_data_at_the_coordinator(deployment, capsys):
-    words = ["strategy=scope", "rounds=9", "--vary", "rounds=1..20", "--vary", "seed"]
+    words = [*SITES_SCORE, "strategy=scope", "rounds=9", "--vary", "rounds=1..20", "--vary", "seed"]
     assert plan(deployment, "model=logistic", *words, *SHAPE) == 0
     [folder] = (deployment / "plans").iterdir()
     made = read_plan((folder / "plan.json").read_text(encoding="utf-8"))
@@ -53,6 +54,8 @@ def test_classes_minority_and_shape_are_read_off_the_data():
     ("words", "says"),
     [
         (["rouns=3", *SHAPE], "rouns"),
+        (["model=logistic", *SHAPE], "nobody's in a deployment"),
+        (["model=logistic", *SITES_SCORE, "strategy=fedssg", *SHAPE], "rows of the server's own"),
         (["--vary", "rounds=9..3", *SHAPE], "smaller number first"),
         (["--vary", "rounds", *SHAPE], "rounds=1..200"),
         (["--vary", "seed", "--vary", "seed=1,2", *SHAPE], "given twice"),
