@@ -9,6 +9,7 @@ from loopback import Loopback
 
 from fedimb.deploy.approvals import receive
 from fedimb.deploy.serve import serve
+from fedimb.errors import RunFailed
 from fedimb.run.folder import RunFolder
 from fedimb.run.result import RunResult
 
@@ -44,6 +45,24 @@ def test_masks_change_no_figure_and_hide_each_sites(tmp_path):
         if line["kind"] == "keys of other sites"
     }
     assert len(digests) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_sums_with_the_keys_it_began_with(tmp_path):
+    words = ("prior.provenance=secure_sum", "evaluation.secure=true", "calibration=[none,la_post]", "tracking=none")
+    study = small_study(tmp_path, SITES, *words)
+    folder, rounds = study.new(), []
+
+    def lost_in_round_2(site, message):
+        rounds.extend([message] * (message.metadata.message_type == "train"))
+        return 1 if len(rounds) > len(SITES) else None
+
+    with pytest.raises(RunFailed, match="round 2: only 0 of 3"):
+        deployed(study, folder, Loopback(study.homes.values(), 1, lost_in_round_2))
+    grid = Loopback(study.homes.values(), 2)
+    assert_same(deployed(study, folder, grid), study.simulated(tmp_path / "simulated"), 1e-6)
+    assert "query.masked_counts" not in {kind for _, kind in grid.asked}  # the sum is known
+    assert "query.masked_scores" in {kind for _, kind in grid.asked}
 
 
 @pytest.mark.slow
