@@ -28,7 +28,7 @@ SCORES = (
     "defined_classes",
 )
 
-_LONGEST_CLASS_NAME = 100  # MLflow refuses keys over 250 characters; prefixes need room too
+_LONGEST_NAME = 100  # MLflow refuses keys over 250 characters; prefixes need room too
 
 
 def per_class_recall(matrix: ArrayLike) -> Floats:
@@ -132,19 +132,24 @@ def scores(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, float]:
     return {name: float(value) for name, value in score_arrays(counts, minority).items()}
 
 
-def recall_keys(class_names: Sequence[str]) -> list[str]:
-    """``recall/<id>_<name>`` for each class: legal MLflow keys that sort by class id.
+def numbered(prefix: str, names: Sequence[str]) -> list[str]:
+    """``<prefix>/<id>_<name>`` for each name: legal MLflow keys that sort by id.
 
     Ids are padded with zeros (at least two digits), so class 10 comes after class 9. In names, everything
     but letters, digits, ``_ - .`` and space becomes ``_``: a slash would nest the key, a colon is refused on
     Windows.
     """
-    width = max(2, len(str(len(class_names) - 1)))
+    width = max(2, len(str(len(names) - 1)))
     keys = []
-    for class_id, name in enumerate(class_names):
-        legal = re.sub(r"[^\w.\- ]", "_", str(name))[:_LONGEST_CLASS_NAME].strip()
-        keys.append(f"recall/{class_id:0{width}d}" + (f"_{legal}" if legal else ""))
+    for number, name in enumerate(names):
+        legal = re.sub(r"[^\w.\- ]", "_", str(name))[:_LONGEST_NAME].strip()
+        keys.append(f"{prefix}/{number:0{width}d}" + (f"_{legal}" if legal else ""))
     return keys
+
+
+def recall_keys(class_names: Sequence[str]) -> list[str]:
+    """``recall/<id>_<name>`` for each class (`numbered`)."""
+    return numbered("recall", class_names)
 
 
 def metric_names(class_names: Sequence[str], prefix: str = "test", task: str = "multiclass") -> list[str]:

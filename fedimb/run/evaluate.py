@@ -12,6 +12,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.views import to_tensors
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.evaluation.confusion import confusion_of
+from fedimb.evaluation.domains import Domains
 from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import named_scores
 from fedimb.evaluation.multilabel import bootstrap_labels
@@ -40,7 +41,10 @@ class Evaluator:
         self.model: Classifier = build_model(config, federation.n_classes, federation.input_shape)
         if len(federation.test):
             self._x, self._y = to_tensors(federation.store, federation.test, federation.scaling)
+            sites = federation.store.sites
+            self._domains = Domains(None if sites is None else sites[federation.test], federation.domains)
         else:  # a deployment's server has no store to open
+            self._domains = Domains(None, ())
             self._x, self._y = torch.zeros((0, *federation.input_shape)), torch.zeros(0, dtype=torch.int64)
         self.labels = {row_label(config, name): name for name in config.calibration}
         self._calibrations: dict[str, Any] = {
@@ -72,6 +76,8 @@ class Evaluator:
             matrix = self.heard[self.labels[row]] if self.heard else confusion_of(self._y, adjusted)
             self.matrices[row] = matrix
             metrics[row] = named_scores(matrix, minority, names) | clients
+            if not self.heard:
+                metrics[row] |= self._domains.recalls(self._y, adjusted, minority)
         return metrics
 
     def intervals(self, row: str, resamples: int, rng: np.random.Generator) -> dict[str, tuple[float, float]]:

@@ -27,6 +27,8 @@ COLUMNS: dict[str, str] = {
     "classwise_ece": "class-wise ECE",
     "auroc": "AUROC, mean over classes",
     "auprc": "AUPRC, mean over classes",
+    "worst_domain_minority_recall": "minority recall, worst site or device",
+    "worst_domain_macro_recall": "macro recall, worst site or device",
     "worst_client": "worst client",
     "best_client": "best client",
     "weighted_accuracy": "weighted accuracy",
