@@ -35,6 +35,8 @@ log = logging.getLogger("fedimb")
 
 _POLL_S, _ASK_FLOWER_EVERY_S = 0.5, 20.0
 _FLOWER = "flower.json"
+_GOING_ON = ("new", "running")
+"""What a folder under work says: ``new`` again from when the sites have joined until the first step."""
 
 
 def find_plan(deployment: Deployment, word: str) -> StudyPlan:
@@ -130,7 +132,7 @@ def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) ->
 def _end_left_over(deployment: Deployment, folder: RunFolder) -> None:
     """End what an attempt that was killed left: its ServerApp may still work on this folder."""
     before = folder.read_json(_FLOWER)
-    if folder.status() == "running" and before is not None:
+    if folder.status() in _GOING_ON and before is not None:
         with contextlib.suppress(RunFailed):  # it is over, or the servers have forgotten it
             flwr(deployment, "stop", before["run-id"], CONNECTION)
     processes.end(_driver(folder))
@@ -154,7 +156,7 @@ def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: Pro
     done, asked = 0, time.monotonic()
     while True:
         time.sleep(_POLL_S)
-        ended = folder.status() != "running"
+        ended = folder.status() not in _GOING_ON
         lines.tell()
         rounds = len({line["step"] for line in folder.metrics()})
         progress.skip(rounds - done)
@@ -168,7 +170,7 @@ def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: Pro
         elif time.monotonic() - asked > _ASK_FLOWER_EVERY_S:
             asked = time.monotonic()
             why = _trouble(deployment, run_id, bool(driver))
-        if why and folder.status() == "running":
+        if why and folder.status() in _GOING_ON:
             processes.end(driver)  # without its servers it would go on asking them
             folder.set_status("failed", why, "RunFailed")
 

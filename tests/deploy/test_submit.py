@@ -147,11 +147,29 @@ def test_what_happens_to_sites_is_told_once(deployment, plan, flower, caplog):
     assert [record.message for record in caplog.records] == ["va ist fort", "linz is away"]
 
 
-def test_a_run_whose_process_is_gone_has_failed(deployment, plan, flower):
+def test_a_run_whose_folder_is_being_filled_has_not_ended(deployment, plan, flower):
+    """Once the sites have joined it says ``new`` for as long as the model is built."""
+
+    def joined(folder):
+        folder.set_status("new")
+        threading.Timer(0.05, folder.set_status, ["waiting", "x"]).start()
+
+    flower.on_run = joined
+    with pytest.raises(RunWaiting):
+        execute(deployment, submit.new_run(deployment, plan, [], 1, 1))
+
+
+@pytest.mark.parametrize("status", ["new", "running"])
+def test_a_run_whose_process_is_gone_has_failed(deployment, plan, flower, status):
     done = subprocess.Popen([sys.executable, "-c", ""])
     started = processes.record([done.pid])
     done.wait()
-    flower.on_run = lambda folder: folder.write_json("processes.json", {"driver": started or {str(done.pid): "1"}})
+
+    def dies(folder):
+        folder.write_json("processes.json", {"driver": started or {str(done.pid): "1"}})
+        folder.set_status(status)
+
+    flower.on_run = dies
     folder = submit.new_run(deployment, plan, [], 1, 1)
     with pytest.raises(RunFailed, match="its process at the coordinator was ended"):
         execute(deployment, folder)
@@ -179,12 +197,13 @@ def test_flower_ended_the_run_before_it_began(deployment, plan, flower):
     assert "list" in flower.calls
 
 
-def test_a_resume_ends_what_a_killed_attempt_left(deployment, plan, flower):
+@pytest.mark.parametrize("status", ["new", "running"])
+def test_a_resume_ends_what_a_killed_attempt_left(deployment, plan, flower, status):
     folder = submit.new_run(deployment, plan, [], 1, 1)
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     folder.write_json("processes.json", {"driver": processes.record([left.pid])})
     folder.write_json("flower.json", {"run-id": "76"})
-    folder.set_status("running")
+    folder.set_status(status)
     flower.on_run = lambda folder: folder.set_status("waiting", "x")
     with pytest.raises(RunWaiting):
         execute(deployment, folder)
