@@ -26,7 +26,8 @@ class Record:
         about: whose patients one figure tells of: all of the ``site``; those of one ``class`` (arrays with the classes
             along their first axis; a row of zeros or NaN tells nothing); ``masked``: nobody's, for only the sum over
             sites can be read.
-        shape: values in it, as in ``7 x C + 1``: C classes, d features of the model, e of the encoder. Empty: unknown.
+        shape: values in it, as in ``7 x C + 1``: C classes, D domains (sites), d features of the model, e of the
+            encoder. Empty: unknown.
     """
 
     key: str

@@ -81,7 +81,7 @@ FEDSSG = Contract(
                 dtypes=("int64",),
                 reveals="class_counts",
                 about="class",
-                shape="C, D",
+                shape="C + D",
             ),
         ),
         MAKE: (

@@ -37,7 +37,7 @@ class DeployedFederation(Federation):
         scaling: Scaling | None,
         scale: float,
     ) -> None:
-        self._shape, self._scale = tuple(plan.input_shape), scale
+        self._shape, self._scale, self._sites = tuple(plan.input_shape), scale, tuple(sites)
         minority = tuple(sorted(plan.classes.index(name) for name in plan.minority))
         super().__init__(
             source={"name": "registered", "tags": list(plan.tags), "sites": list(sites)},
@@ -69,8 +69,8 @@ class DeployedFederation(Federation):
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """None: a plan names no devices."""
-        return ()
+        """The sites: at a deployment the hospital is the device."""
+        return self._sites
 
     @property
     def task(self) -> str:

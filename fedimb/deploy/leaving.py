@@ -22,9 +22,12 @@ EVERY = "every reply"
 
 
 class Sizes(Strict):
-    """What the model built for these classes and inputs is: classes C, features d, bytes of weights and buffers."""
+    """What the model built for these classes and inputs is: classes C, features d, bytes of weights and buffers; and
+    of how many domains D rows are: the sites, as many as take part.
+    """
 
     classes: int = Field(ge=1)
+    domains: int = Field(ge=1)
     features: int = Field(ge=1)
     parameters: int = Field(ge=0)
     weight_bytes: int = Field(ge=0)
@@ -59,6 +62,7 @@ def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) ->
     trained = [p for p in model.parameters() if p.requires_grad]
     return Sizes(
         classes=n_classes,
+        domains=config.clients.count,
         features=model.head.in_features,
         parameters=sum(p.numel() for p in trained),
         weight_bytes=sum(p.nbytes for p in trained),
@@ -154,7 +158,7 @@ def _most_bytes(message: str, record: Record, sizes: Sizes) -> int | None:
 
 def count_values(shape: str, sizes: Sizes) -> int | None:
     """``3 x C + 2`` in numbers, of ``C x C or C x 2 x 2`` the larger; None for what is not known before the run."""
-    known = {"C": sizes.classes, "d": sizes.features}
+    known = {"C": sizes.classes, "d": sizes.features, "D": sizes.domains}
     if " or " in shape:
         either = [count_values(one, sizes) for one in shape.split(" or ")]
         return None if None in either else max(one for one in either if one is not None)

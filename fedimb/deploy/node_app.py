@@ -73,6 +73,14 @@ class NodeRun:
     clients: int
     data: DataVersion
 
+    def store(self) -> Store:
+        """The pinned rows, all of one domain: this site's id among those that take part, whatever devices the table
+        names, since no two sites' lists of devices are one list.
+        """
+        store = self.data.open_store()
+        names_of = tuple(f"site {client}" for client in range(self.clients))
+        return replace(store, sites=np.full(len(store), self.client), site_names=names_of)
+
     def parts(self, store: Store) -> tuple[np.ndarray, np.ndarray]:
         """(train, validation) rows, as `fedimb.data.prepare` cuts this client's rows in a simulation."""
         rows = np.arange(len(store))
@@ -120,7 +128,7 @@ def begin(home: NodeHome, message: Message, context: Context) -> NodeRun:
     version.verify(full=True)
     run = NodeRun(home, name, plan, of_the_site(home, config), client, clients, version)
     version = pin(home, name, version, names=(run.short,))
-    _check_parts(home, run.config, version.open_store())
+    _check_parts(home, run.config, replace(run, data=version).store())
     kept: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
     kept |= {"client": client, "clients": clients}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(kept).encode())
@@ -193,7 +201,7 @@ def answer(home: NodeHome, message: Message, context: Context) -> Message:
 
 
 def _joined(run: NodeRun) -> RecordDict:
-    store = run.data.open_store()
+    store = run.store()
     train, validation = run.parts(store)
     about = {"site": run.home.site, "rows": len(train), "validation": len(validation)}
     about |= {"version": run.data.version, "scale": float(store.scale), "key": public_key(run.home, run.name)}
@@ -212,7 +220,7 @@ def runtime(run: NodeRun, message: Message) -> ClientRuntime:
         sent = arrays_of(message.content, names.SCALING)
         scaling = Scaling(sent["mean"], sent["deviation"])
         del message.content[names.SCALING]
-    store = run.data.open_store()
+    store = run.store()
     train, validation = run.parts(store)
     states = StateStore(run.home.folder("state", "runs", run.name) / "clients")
 

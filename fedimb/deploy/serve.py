@@ -99,6 +99,8 @@ class _Site:
 class _Joined:
     """What the loop needs of an engine: sites that have joined. Flower's processes are not this one's to end."""
 
+    resume_with = "fedimb deploy run --resume"
+
     def __init__(self, flower: Grid, folder: RunFolder, about: Deployed, plan: StudyPlan, config: RunConfig) -> None:
         waits = Waits(about.join_s, about.away_s, config.clients.deadline_s)
         self._grid = DeployedGrid(flower, about.sites, folder.path, waits)

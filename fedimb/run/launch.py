@@ -153,7 +153,7 @@ def execute(
         _record_processes(folder, running)  # the head's folder, before anything runs that could be left behind
         job = Job(str(folder.path.absolute()), (folder.path / "config.json").read_text(), config.clients.count)
         if run_elsewhere := getattr(running, "run_elsewhere", None):
-            with _ending(folder, _tracker(folder, config, tracked)):
+            with _ending(folder, _tracker(folder, config, tracked), running):
                 run_elsewhere(job, progress.skip)
                 _check_finished(folder)
             return RunResult.read(folder.path)
@@ -165,7 +165,7 @@ def execute(
         progress.skip(loop.progress.server_round)
         folder.set_status("running")
         tracker.start()
-        with _ending(folder, tracker):
+        with _ending(folder, tracker, running):
             loop.run()
             keep_scores(folder, evaluator, loop)
             write_result(folder, config, federation, evaluator, loop)
@@ -174,20 +174,21 @@ def execute(
 
 
 @contextlib.contextmanager
-def _ending(folder: RunFolder, tracker: Tracker) -> Iterator[None]:
+def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[None]:
     """Say how a run ended: in its folder, to MLflow, and to the user with the way to go on."""
+    resume = f"{getattr(engine, 'resume_with', 'fedimb run --resume')} {folder.path}"
     try:
         yield
     except RunWaiting as error:
         folder.set_status("waiting", str(error))
-        raise RunWaiting(f"{error}\n  go on with: fedimb run --resume {folder.path}") from None
+        raise RunWaiting(f"{error}\n  go on with: {resume}") from None
     except FedimbError as error:
         folder.set_status("failed", str(error), type(error).__name__)
         kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
-        raise kind(f"{error}\n  after mending the cause: fedimb run --resume {folder.path}") from error
+        raise kind(f"{error}\n  after mending the cause: {resume}") from error
     except KeyboardInterrupt:
         folder.set_status("killed", "interrupted")
-        log.warning("interrupted; go on with: fedimb run --resume %s", folder.path)
+        log.warning("interrupted; go on with: %s", resume)
         raise
     except Exception as error:
         folder.set_status("failed", f"{type(error).__name__}: {error}")

@@ -15,7 +15,7 @@ from fedimb.privacy.door import declared_for
 from fedimb.records import payload_bytes
 from fedimb.run.parts import build_model, contracts_of
 
-SIZES = Sizes(classes=3, features=7, parameters=24, weight_bytes=96, buffer_bytes=0)
+SIZES = Sizes(classes=3, domains=2, features=7, parameters=24, weight_bytes=96, buffer_bytes=0)
 
 
 def table(config, sizes=SIZES, rounds=5):
