@@ -5,7 +5,14 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from warm import WarmPython
+
+# A change is judged on the same examples every time; new ones are looked for with
+# make test ARGS="--hypothesis-profile=explore"
+settings.register_profile("fixed", derandomize=True)
+settings.register_profile("explore", max_examples=1000)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session", autouse=True)

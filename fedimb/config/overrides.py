@@ -7,6 +7,7 @@ key can then be answered with the nearest right one, and a sweep need not compos
 import difflib
 from typing import Any
 
+from fedimb import registry
 from fedimb.errors import ConfigError, nearest
 
 # Groups whose keys are a part's own arguments. A key the YAML does not spell out may still be an argument of
@@ -54,11 +55,7 @@ def unknown(config: dict[str, Any], key: str) -> ConfigError:
     parts = key.split(".")
     chosen = config.get(parts[0])
     if parts[0] in NAMED and len(parts) > 1 and isinstance(chosen, dict) and parts[1] not in chosen:
-        together = ",".join([*chosen, parts[1]])
-        return ConfigError(
-            f"no setting '{key}': {parts[0]} '{parts[1]}' is not chosen. Choose it first: "
-            f"{parts[0]}={parts[1]} or {parts[0]}=[{together}]."
-        )
+        return _not_chosen(parts, list(chosen))
     node: Any = config
     known: list[str] = []
     for part in parts:
@@ -75,6 +72,23 @@ def unknown(config: dict[str, Any], key: str) -> ConfigError:
         close = [".".join([*known, child]) for child in difflib.get_close_matches(parts[-1], node, n=1, cutoff=0.5)]
     remedy = f" Did you mean '{close[0]}'?" if close else nearest("", siblings)
     return ConfigError(f"no setting '{key}'.{remedy}")
+
+
+def _not_chosen(parts: list[str], chosen: list[str]) -> ConfigError:
+    """The error for a setting of a method or calibration that the run does not use, or of one that does not exist."""
+    kind, name = parts[:2]
+    names = registry.names(kind)
+    # One that is only a file of the user's own is registered when it is chosen: a near name is a guess, no more.
+    close = [] if name in names else difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    if close and close[0] in chosen:
+        return ConfigError(f"no setting '{'.'.join(parts)}'. Did you mean '{'.'.join([kind, *close, *parts[2:]])}'?")
+    why, wanted = f"{kind} '{name}' is not chosen.", name
+    if close:
+        why, wanted = f"there is no {kind} '{name}'. Did you mean '{close[0]}'?", close[0]
+    return ConfigError(
+        f"no setting '{'.'.join(parts)}': {why} Choose it first: {kind}={wanted} or "
+        f"{kind}=[{','.join([*chosen, wanted])}]."
+    )
 
 
 def dotted(config: dict[str, Any], prefix: str = "") -> list[str]:

@@ -20,6 +20,9 @@ REFUSED = {
     "++checkpoint.zz=3": "no setting 'checkpoint.zz'. Valid: checkpoint.every.",
     "engine.threads=2": "no setting 'engine.threads'. Valid: engine.address, engine.device, engine.gpus_per_worker, "
     "engine.name, engine.trainer, engine.workers.",
+    "strategy.fedsg.visits=1": "no setting 'strategy.fedsg.visits': there is no strategy 'fedsg'. Did you mean "
+    "'fedssg'? Choose it first: strategy=fedssg or strategy=[plain,fedssg].",
+    "strategy.plan.x=1": "no setting 'strategy.plan.x'. Did you mean 'strategy.plain.x'?",
     "calibration.toy_post.tau=3": "no setting 'calibration.toy_post.tau': calibration 'toy_post' is not "
     "chosen. Choose it first: calibration=toy_post or calibration=[none,toy_post].",
     "loss=[ce]": "cannot use 'loss=[ce]': loss takes one name. Write loss=<name>.",

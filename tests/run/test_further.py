@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
+from own_method import own_method
 from small_runs import launch_in, weights_sha
 
-from fedimb import registry
 from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract, Record
 from fedimb.errors import ConfigError, RunDiverged, RunFailed
@@ -61,15 +61,10 @@ class SecondClient(Client):
 def second(tmp_path):
     """Runs of ``second``, or of another server half; resumes the run in a folder where no words are given."""
     heard.clear(), sent_instead.clear(), stop_before.clear()
-    groups = tmp_path / "groups"
-    (groups / "strategy").mkdir(parents=True)
-    (groups / "strategy" / "second.yaml").write_text("# @package strategy.second\n{}\n")
+    contract = Contract("second", queries={"second_teach": (WEIGHTS,)})
 
     def launched(cwd, *words, method=Second):
-        with registry.isolated():
-            registry.register("strategy", "second")(method)
-            registry.register("client", "second")(SecondClient)
-            registry.register("contract", "second")(Contract("second", queries={"second_teach": (WEIGHTS,)}))
+        with own_method(tmp_path, method, SecondClient, contract) as groups:
             if not words:
                 return resume(next((cwd / "runs" / "default").iterdir()))
             return launch_in(cwd, "strategy=second", "engine=inline", "clients.count=4", *words, dirs=[groups])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from own_method import own_method
 
 import fedimb
-from fedimb import registry
 from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract
 from fedimb.run.folder import RunFolder
@@ -46,12 +46,7 @@ class Counting(Method):
 
 @pytest.fixture
 def words(tmp_path: Path) -> Iterator[str]:
-    (tmp_path / "groups" / "strategy").mkdir(parents=True)
-    (tmp_path / "groups" / "strategy" / "counting.yaml").write_text("# @package strategy.counting\n{}\n")
-    with registry.isolated():
-        registry.register("strategy", "counting")(Counting)
-        registry.register("client", "counting")(Client)
-        registry.register("contract", "counting")(Contract("counting"))
+    with own_method(tmp_path, Counting, Client, Contract("counting")):
         yield (
             f"strategy=counting output_dir={tmp_path}/runs engine=inline tracking=none data=synthetic_table "
             "data.source.rows=1500 clients.count=4 local.epochs=1 evaluation.bootstrap=0"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, RecordDict
+from own_method import own_method
 from small_runs import config, launch_in, weights_sha
 
-from fedimb import registry
 from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract, Record
 from fedimb.errors import ConfigError, RunFailed
@@ -53,15 +53,10 @@ class HandyClient(Client):
 @pytest.fixture
 def handy(tmp_path):
     """Runs of the method ``handy``, or of a subclass: ``handy(tmp_path, "rounds=1", method=Other)``."""
-    groups = tmp_path / "groups"
-    (groups / "strategy").mkdir(parents=True)
-    (groups / "strategy" / "handy.yaml").write_text("# @package strategy.handy\n{}\n")
+    contract = Contract("handy", queries={"handy_told": (TOLD,)})
 
     def launched(cwd, *words, method=Handy):
-        with registry.isolated():
-            registry.register("strategy", "handy")(method)
-            registry.register("client", "handy")(HandyClient)
-            registry.register("contract", "handy")(Contract("handy", queries={"handy_told": (TOLD,)}))
+        with own_method(tmp_path, method, HandyClient, contract) as groups:
             fixed = ("strategy=handy", "engine=inline", "data.public=5", "clients.count=4")
             return resume(cwd) if not words else launch_in(cwd, *fixed, *words, dirs=[groups])
 
