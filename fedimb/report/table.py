@@ -11,8 +11,9 @@ from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.intervals import bootstrap_scores, wilson
 from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import ratio
+from fedimb.report.by_domain import domain_lines
 from fedimb.report.groups import QUALITIES, Group, RunRow, group_rows
-from fedimb.report.text import WIDTH, aligned, pad, plain, shorten, width, writable
+from fedimb.report.text import WIDTH, aligned, pad, plain, score, shorten, width, writable
 from fedimb.seeds import Stream, numpy_rng
 
 MOST_CLASSES = 40
@@ -50,10 +51,6 @@ class RunResult(TypedDict):
     seed: NotRequired[int]
     status: NotRequired[str]
     intervals: NotRequired[Mapping[str, Sequence[float]]]
-
-
-def _score(value: float) -> str:
-    return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
 def _amount(value: float) -> str:
@@ -100,7 +97,7 @@ def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> st
             star = "*" if group.complete and mean == best[metric] else " "
             # Spaces where others have a half-width, so that means stand under means.
             spread = blank if math.isnan(high) else f" {sign} {(high - low) / 2:.3f}"
-            line.append(f"{_score(mean)}{spread}{star}")
+            line.append(f"{score(mean)}{spread}{star}")
         line += [_amount(group.mean("bytes") / 1e6), _amount(group.mean("seconds"))]
         cells.append(line)
     upper = ["", *[name.partition(" ")[0] for name in QUALITIES.values()], "MB", ""]
@@ -171,6 +168,8 @@ def result_panel(result: RunResult, stream: TextIO | None = None) -> str:
     lines = [shorten(heading, WIDTH - 2 - width(cost)) + "  " + cost, ""]
     lines += _headline(matrix, minority, result["last_k"], result.get("intervals"))
     lines += ["", *_classes(result, matrix, train_counts, minority, stream)]
+    if by_domain := domain_lines(result["last_k"], stream):
+        lines += ["", *by_domain]
     return "\n".join(lines)
 
 
@@ -187,7 +186,7 @@ def _headline(
             continue
         low, high = bounds.get(name, (math.nan, math.nan)) if name != "min_class_recall" else _lowest_class(matrix)
         interval = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
-        table.append([name.replace("_", " "), _score(final[name]), interval, _score(last_k.get(name, math.nan))])
+        table.append([name.replace("_", " "), score(final[name]), interval, score(last_k.get(name, math.nan))])
     lines = aligned(table)
     if (defined := int(final["defined_classes"])) < len(matrix):
         lines.append(f"{len(matrix) - defined} of {len(matrix)} classes have no test sample: they enter no mean")
@@ -228,9 +227,9 @@ def _classes(
         interval = "" if math.isnan(recall) else f"{low[c]:.2f} to {high[c]:.2f}"
         name = shorten(plain(f"{c} {result['class_names'][c]}", stream), 28)
         mark = "<" if c in minority else ""
-        table.append([name, mark, f"{train_counts[c]:,}", f"{support[c]:,}", _score(recall), bar, interval])
+        table.append([name, mark, f"{train_counts[c]:,}", f"{support[c]:,}", score(recall), bar, interval])
     lines = aligned(table)
     if hidden:
         rest = scores(matrix, hidden)["minority_recall"]
-        lines.insert(1 + MOST_CLASSES // 2, f"... {len(hidden)} classes between, mean recall {_score(rest)}")
+        lines.insert(1 + MOST_CLASSES // 2, f"... {len(hidden)} classes between, mean recall {score(rest)}")
     return [*lines, "< minority class"] if minority else lines

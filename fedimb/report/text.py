@@ -1,5 +1,6 @@
 """Aligned plain text for any terminal or log file: column widths, and characters the stream can write."""
 
+import math
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -33,6 +34,11 @@ def pad(text: str, columns: int, right: bool = False) -> str:
     """The text filled with spaces to this many terminal columns."""
     space = " " * max(0, columns - width(text))
     return space + text if right else text + space
+
+
+def score(value: float) -> str:
+    """A share to three places; ``n/a`` where it is undefined."""
+    return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
 def shorten(text: str, columns: int) -> str:
