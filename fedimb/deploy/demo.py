@@ -181,8 +181,8 @@ class Demo:
 
     def _show(self, words: Sequence[str]) -> None:
         if not self.quiet:
-            shown = " ".join(word if word == "&" else shlex.quote(word) for word in words)
-            print(f"$ fedimb {shown.replace(str(self.root) + '/', '')}", flush=True)
+            near = [word.replace(f"{self.root}/", "") for word in words]
+            print(f"$ fedimb {' '.join(word if word == '&' else shlex.quote(word) for word in near)}", flush=True)
 
     def _wait(self, what: str, ready) -> None:  # type: ignore[no-untyped-def]
         deadline = time.monotonic() + _ONLINE_S
