@@ -17,7 +17,7 @@ from fedimb.run.launch import launch
 from fedimb.run.progress import ProgressBar
 from fedimb.run.roster import Roster
 
-_RAY_START_S = 6.0  # head and actors; measured 4-9 s on two cores
+_RAY_START_S = 4.5  # head and actors; measured 3-9 s on two cores, quiet and busy
 _RAY_MESSAGE_S = 0.004  # dispatch and pickling of one lane
 
 

@@ -107,7 +107,7 @@ def until(condition, seconds):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the table of processes")
 def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(home, cache_dir):
-    words = ["sweep", "seed=0,1,2", *WORDS, "rounds=150", "local.epochs=5", "--workers", "2", "--no-report"]
+    words = ["sweep", "seed=0,1,2", *WORDS, "rounds=500", "local.epochs=5", "--workers", "2", "--no-report"]
 
     def start(where):
         where.mkdir(exist_ok=True)
