@@ -2,7 +2,7 @@
 
 import argparse
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ PLURALS = {
     "generators": "generator",
 }
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
-_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks")
+_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss")
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 
@@ -164,6 +164,13 @@ def leaves(entry: "Entry") -> str:
 
 def flags_of(entry: "Entry") -> str:
     """The other flags that are set, in words."""
-    flags = {name: value for name, value in entry.flags.items() if value and name not in _SHOWN_ELSEWHERE}
-    shown = [n.replace("_", " ") + ("" if v is True else f" {v}") for n, v in flags.items()]
-    return ", ".join([*shown, *(["multilabel"] if "multilabel" in entry.flags.get("tasks", ()) else [])])
+    shown = _in_words({name: value for name, value in entry.flags.items() if name != "when"})
+    shown += ["multilabel"] if "multilabel" in entry.flags.get("tasks", ()) else []
+    for (setting, value), flags in entry.flags.get("when", {}).items():
+        shown.append(f"{' and '.join(_in_words(flags))} with {setting}={str(value).lower()}")
+    return ", ".join(shown)
+
+
+def _in_words(flags: Mapping[str, Any]) -> list[str]:
+    wanted = {name: value for name, value in flags.items() if value and name not in _SHOWN_ELSEWHERE}
+    return [name.replace("_", " ") + ("" if value is True else f" {value}") for name, value in wanted.items()]

@@ -61,6 +61,10 @@ def test_prior_and_flags_in_words():
     assert prior_of(Entry("loss", "a", object, {"needs_prior": False})) == "none"
     entry = Entry("loss", "a", object, {"needs_prior": True, "changes_head": True, "linear": False, "cut": "both ends"})
     assert flags_of(entry) == "changes head, cut both ends"
+    when = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
+    assert flags_of(Entry("strategy", "a", object, {"cycles": True, "when": when})) == (
+        "cycles, adjusts logits with kcfu=true"
+    )
 
 
 def documented(text):
