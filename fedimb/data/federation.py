@@ -94,6 +94,11 @@ class Federation:
         return tuple(self.store.site_names or ())
 
     @property
+    def client_names(self) -> tuple[str, ...]:
+        """Name of each client by id where each is a site: at a deployment; empty in a simulation."""
+        return ()
+
+    @property
     def task(self) -> str:
         """``multiclass``, or ``multilabel`` where rows have several labels."""
         return self.store.task

@@ -73,6 +73,11 @@ class DeployedFederation(Federation):
         return self._sites
 
     @property
+    def client_names(self) -> tuple[str, ...]:
+        """The sites."""
+        return self._sites
+
+    @property
     def task(self) -> str:
         """One class per row."""
         return "multiclass"

@@ -5,11 +5,11 @@ what the field of domain generalisation reports for that (worst-group score).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.metrics import numbered, scores
@@ -21,6 +21,34 @@ _MOST_NAMED = 32
 RECALLS = ("macro_recall", "minority_recall")
 
 
+def domain_recalls(
+    matrices: Mapping[int, ArrayLike], names: Sequence[str], minority: Sequence[int]
+) -> dict[str, float]:
+    """Macro and minority recall of each domain, and the lowest of each.
+
+    Args:
+        matrices: domain id -> confusion matrix [C, C] (or [C, 2, 2]) of its test rows.
+        names: of the domains, by id.
+        minority: class ids.
+
+    Returns:
+        ``test/domain/<id>_<name>/macro_recall``, ``.../minority_recall``, ``test/worst_domain_macro_recall``,
+        ``test/worst_domain_minority_recall``. NaN where a domain has no row of these classes; the lowest is taken
+        over the others. Only the lowest of more than 32 domains; empty with fewer than two, of which one is all there
+        is.
+    """
+    if len(matrices) < 2:
+        return {}
+    keys, found = numbered("domain", names), dict[str, float]()
+    by_domain = {keys[domain]: scores(matrix, minority) for domain, matrix in sorted(matrices.items())}
+    for name in RECALLS:
+        values = {key: recalls[name] for key, recalls in by_domain.items()}
+        if len(matrices) <= _MOST_NAMED:
+            found |= {f"test/{key}/{name}": value for key, value in values.items()}
+        found[f"test/worst_domain_{name}"] = min((v for v in values.values() if not np.isnan(v)), default=math.nan)
+    return found
+
+
 class Domains:
     """The domains of a test set.
 
@@ -30,32 +58,16 @@ class Domains:
     """
 
     def __init__(self, ids: NDArray[np.integer] | None, names: Sequence[str]) -> None:
-        present = [] if ids is None else sorted(set(np.asarray(ids).tolist()))
-        keys = numbered("domain", names)
-        # Of a single one all rows say the same; of very many only the lowest is of use.
-        self._rows = [(keys[d], np.flatnonzero(np.asarray(ids) == d)) for d in present] if len(present) > 1 else []
-        self._named = len(present) <= _MOST_NAMED
+        self._names = names
+        self._rows = {} if ids is None else {int(d): np.flatnonzero(np.asarray(ids) == d) for d in np.unique(ids)}
 
     def recalls(self, y: "Tensor", logits: "Tensor", minority: Sequence[int]) -> dict[str, float]:
-        """Macro and minority recall of each domain with test rows, and the lowest of each.
+        """`domain_recalls` of what was predicted.
 
         Args:
             y: int64 [n], or float [n, C] of 0 and 1 where rows have several labels.
             logits: float [n, C], calibrated.
             minority: class ids.
-
-        Returns:
-            ``test/domain/<id>_<name>/macro_recall``, ``.../minority_recall``, ``test/worst_domain_macro_recall``,
-            ``test/worst_domain_minority_recall``. NaN where a domain has no row of these classes; the lowest is
-            taken over the others. Only the lowest of more than 32 domains; empty with fewer than two.
         """
-        if not self._rows:
-            return {}
-        found: dict[str, float] = {}
-        by_domain = {key: scores(confusion_of(y[rows], logits[rows]), minority) for key, rows in self._rows}
-        for name in RECALLS:
-            values = {key: recalls[name] for key, recalls in by_domain.items()}
-            if self._named:
-                found |= {f"test/{key}/{name}": value for key, value in values.items()}
-            found[f"test/worst_domain_{name}"] = min((v for v in values.values() if not np.isnan(v)), default=math.nan)
-        return found
+        matrices = {domain: confusion_of(y[rows], logits[rows]) for domain, rows in self._rows.items()}
+        return domain_recalls(matrices, self._names, minority)

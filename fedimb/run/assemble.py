@@ -101,7 +101,7 @@ def program(
     yield from method.program(view)
     if not len(federation.test):
         holders = [int(client) for client in np.flatnonzero(federation.train_sizes)]
-        evaluator.heard = yield from gather_scores(view, config, holders, federation.pairs)
+        evaluator.heard, evaluator.heard_of = yield from gather_scores(view, config, holders, federation.pairs)
 
 
 def build_loop(

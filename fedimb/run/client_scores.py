@@ -50,8 +50,12 @@ def check_scores(config: RunConfig, task: str) -> None:
 
 def gather_scores(
     view: "RunView", config: RunConfig, clients: list[int], pairs: dict[int, str]
-) -> Generator[Step, Any, dict[str, np.ndarray]]:
-    """Sub-program: calibration name -> confusion matrix [C, C] int64 over all clients' validation rows.
+) -> Generator[Step, Any, tuple[dict[str, np.ndarray], dict[str, dict[int, np.ndarray]]]]:
+    """Sub-program: what the clients' validation rows say of the final model.
+
+    Returns:
+        calibration name -> confusion matrix [C, C] int64 over all clients; and calibration name -> each client's own
+        by client id, empty where they leave under masks.
 
     Args:
         clients: those that hold data, sorted; masks cancel in the sum over all of them alone.
@@ -62,13 +66,15 @@ def gather_scores(
         content[names.PRIOR] = array_record({"counts": np.asarray(view.counts)})
     if not config.evaluation.secure:
         replies = yield Query(names.SCORED, content, model="global")
-        found = [arrays_of(reply.content, names.SCORES) for reply in replies]
-        return {name: np.sum([one[name] for one in found], axis=0) for name in found[0]}
+        found = {reply.client: arrays_of(reply.content, names.SCORES) for reply in replies}
+        own = {name: {client: one[name] for client, one in found.items()} for name in config.calibration}
+        return {name: np.sum(list(matrices.values()), axis=0) for name, matrices in own.items()}, own
     content.update(masked_request("validation", clients, pairs))
     replies = yield Query(names.MASKED_SCORES, content, model="global", everyone=True)
     sent = [arrays_of(reply.content, names.SCORES) for reply in replies]
     side = view.n_classes
-    return {name: unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(side, side) for name in sent[0]}
+    sums = {name: unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(side, side) for name in sent[0]}
+    return sums, {}
 
 
 def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> None:

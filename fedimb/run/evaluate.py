@@ -12,7 +12,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.views import to_tensors
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.evaluation.confusion import confusion_of
-from fedimb.evaluation.domains import Domains
+from fedimb.evaluation.domains import Domains, domain_recalls
 from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import named_scores
 from fedimb.evaluation.multilabel import bootstrap_labels
@@ -34,6 +34,7 @@ class Evaluator:
         labels: row label -> calibration name, in configured order.
         heard: calibration name -> the final model's confusion matrix by the clients' own rows, where the server has
             no test rows and has asked them (`fedimb.run.client_scores`).
+        heard_of: calibration name -> the same of each client, unless they left under masks.
     """
 
     def __init__(self, config: RunConfig, federation: Federation) -> None:
@@ -53,6 +54,7 @@ class Evaluator:
         }
         self.matrices: dict[str, np.ndarray] = {}
         self.heard: dict[str, np.ndarray] = {}
+        self.heard_of: dict[str, dict[int, np.ndarray]] = {}
         self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] last predicted from
 
     def __call__(
@@ -76,9 +78,17 @@ class Evaluator:
             matrix = self.heard[self.labels[row]] if self.heard else confusion_of(self._y, adjusted)
             self.matrices[row] = matrix
             metrics[row] = named_scores(matrix, minority, names) | clients
-            if not self.heard:
-                metrics[row] |= self._domains.recalls(self._y, adjusted, minority)
+            metrics[row] |= self._by_domain(row, adjusted)
         return metrics
+
+    def _by_domain(self, row: str, logits: torch.Tensor) -> dict[str, float]:
+        """Recall by site or device; of the clients' own rows where each client is a site."""
+        federation = self._federation
+        if not self.heard:
+            return self._domains.recalls(self._y, logits, federation.minority)
+        if not self.heard_of or not federation.client_names:
+            return {}
+        return domain_recalls(self.heard_of[self.labels[row]], federation.client_names, federation.minority)
 
     def intervals(self, row: str, resamples: int, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals of the scores last computed for ``row``, over the test rows.

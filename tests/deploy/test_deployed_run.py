@@ -42,6 +42,8 @@ def test_a_deployed_run_waits_for_approval_and_ends_as_the_simulated_one(
     assert_same(result, study.simulated(tmp_path / "simulated", "seed=3"))
     assert events(folder) == []
     assert sum(result.rows[0].confusion.sum(axis=1)) == 38  # a quarter of each site's rows
+    recalls = [result.rows[0].final[f"domain/0{client}_{site}/macro_recall"] for client, site in enumerate(study.homes)]
+    assert result.rows[0].final["worst_domain_macro_recall"] == min(recalls)  # scores were not masked: sites are named
 
     from mlflow.tracking import MlflowClient
 

@@ -20,7 +20,7 @@ def test_what_a_loop_asks():
     assert (federation.n_clients, federation.n_classes, federation.minority) == (2, 2, (1,))
     assert (federation.input_shape, federation.input_scale, federation.task) == ((4,), 0.5, "multiclass")
     assert federation.class_names == ("gesund", "schwer krank")
-    assert federation.domains == ("linz", "va")
+    assert federation.domains == federation.client_names == ("linz", "va")
     assert np.array_equal(federation.counts, np.zeros((2, 2)))
     assert len(federation.test) == 0
 
