@@ -107,7 +107,7 @@ def until(condition, seconds):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the table of processes")
 def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(home, cache_dir):
-    words = ["sweep", "seed=0,1,2", *WORDS, "rounds=500", "local.epochs=5", "--workers", "2", "--no-report"]
+    words = ["sweep", "seed=0,1,2", *WORDS, "rounds=300", "local.epochs=5", "--workers", "2", "--no-report"]
 
     def start(where):
         where.mkdir(exist_ok=True)
@@ -115,6 +115,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(home, cache_dir):
             [sys.executable, "-c", CLI, *words],
             cwd=where,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
