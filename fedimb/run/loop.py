@@ -156,7 +156,7 @@ class Loop:
                 if isinstance(model, Further):
                     return model.rounds(self, step)
                 for number in range(self.progress.round_in_step + 1, step.n + 1):
-                    metrics = self._round(model, step.model)
+                    metrics = train_round(self, model, step.model)
                     self.round_done(number)
                     self.keeper.after_round(self, metrics, last=number == step.n)
                 return None
@@ -172,9 +172,6 @@ class Loop:
                 return self._replace(step)
             case Wait():
                 return self._wait(step)
-
-    def _round(self, model: Aggregator, name: str) -> dict[str, float]:
-        return train_round(self, model, name)
 
     def round_done(self, number: int) -> None:
         """Count a round of the step at hand, from 1: after it a checkpoint may be written."""

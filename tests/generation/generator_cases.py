@@ -8,7 +8,7 @@ import yaml
 
 from fedimb import registry
 from fedimb.generation.base import Examples
-from fedimb.generation.training import Training
+from fedimb.generation.training import Training, train_generator
 
 SMALL = {
     "flow": {"widths": (8, 8), "steps": 2},
@@ -59,3 +59,10 @@ def ids(*values):
 def same_bits(a, b):
     """Whether two states hold the same names and bits."""
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def trained(name, data=None, seed=3, **changes):
+    """A generator after a few steps on these examples, or on small ones of its own shape."""
+    generator = build(name, **changes)
+    train_generator(generator, data or examples(shape_of(name)), SHORT, seed)
+    return generator

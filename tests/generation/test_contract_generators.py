@@ -13,15 +13,9 @@ from fedimb.config.validate import GIVEN
 from fedimb.errors import DataError
 from fedimb.generation.base import Examples
 from fedimb.generation.training import train_generator
-from tests.generation.generator_cases import SHORT, TRAINABLE, build, examples, ids, rng, same_bits, shape_of
+from tests.generation.generator_cases import SHORT, TRAINABLE, build, examples, ids, rng, same_bits, shape_of, trained
 
 generators = pytest.mark.parametrize("name", TRAINABLE)
-
-
-def trained(name, data=None, seed=3, **changes):
-    generator = build(name, **changes)
-    train_generator(generator, data or examples(shape_of(name)), SHORT, seed)
-    return generator
 
 
 @pytest.mark.parametrize("name", registry.names("generator"))

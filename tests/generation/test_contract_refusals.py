@@ -1,31 +1,13 @@
 """What every registered trainable generator stops at or refuses."""
 
-from importlib.resources import files
-
 import pytest
 import torch
-import yaml
 
-from fedimb import registry
-from fedimb.config.validate import GIVEN
 from fedimb.errors import ConfigError, RunDiverged
 from fedimb.generation.training import train_generator
-from tests.generation.generator_cases import SHORT, TRAINABLE, build, examples, ids, rng, shape_of
+from tests.generation.generator_cases import SHORT, TRAINABLE, build, examples, ids, rng, shape_of, trained
 
 generators = pytest.mark.parametrize("name", TRAINABLE)
-
-
-def trained(name, data=None, seed=3, **changes):
-    generator = build(name, **changes)
-    train_generator(generator, data or examples(shape_of(name)), SHORT, seed)
-    return generator
-
-
-@pytest.mark.parametrize("name", registry.names("generator"))
-def test_its_yaml_names_it_and_fits_its_arguments(name):
-    args = yaml.safe_load((files("fedimb.configs") / "generator" / f"{name}.yaml").read_text())
-    assert args.pop("name") == name
-    assert registry.check_args("generator", name, args, given=GIVEN["generator"]).keys() == args.keys()
 
 
 @generators

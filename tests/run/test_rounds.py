@@ -12,35 +12,34 @@ def test_a_model_with_batch_norm_runs_to_its_end(tmp_path):
     assert np.isfinite(result.metrics["macro_recall"])
 
 
-def test_rounds_do_not_keep_garbage_from_being_collected(tmp_path):
+def test_rounds_do_not_keep_garbage_from_being_collected(tmp_path, monkeypatch):
     """A cycle made in every round is gone after some more rounds, without anybody asking for a collection."""
     import gc
     import weakref
 
     from small_runs import launch_in
 
-    from fedimb.run.loop import Loop
+    from fedimb.run import loop as loops
 
     alive = []
-    original = Loop._round
+    original = loops.train_round
 
     class Cycle:
         pass
 
-    def round_with_garbage(self, *model):
+    def round_with_garbage(loop, model, name):
         for _ in range(1000):
             one = Cycle()
             one.me = one
         alive.append(weakref.ref(one))
         del one
-        return original(self, *model)
+        return original(loop, model, name)
 
     before = gc.get_threshold()
     gc.set_threshold(20_000, 2, 1000)  # the youngest two generations alone, every few rounds
-    Loop._round = round_with_garbage
+    monkeypatch.setattr(loops, "train_round", round_with_garbage)
     try:
         launch_in(tmp_path, "rounds=30", "engine=inline", "clients.count=2")
     finally:
-        Loop._round = original
         gc.set_threshold(*before)
     assert sum(ref() is not None for ref in alive[:10]) == 0
