@@ -50,7 +50,7 @@ lint: $(STAMP)  ## style, types and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/packaging/test_imports.py
+	$(BIN)/python -m pytest tests/packaging/test_imports.py tests/packaging/test_floors.py
 
 format: $(STAMP)  ## rewrite the sources in the one style
 	$(BIN)/ruff check --fix .

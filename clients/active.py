@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedimb import registry
 from fedimb.annotation.oracles import check_oracle, open_oracle
+from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.active_models import compensated, distilled_model, keep_updated, local_model, updated_model
 from fedimb.clients.base import Client
 from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS
@@ -19,16 +20,15 @@ from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.run.context import ClientContext, Site
-from fedimb.selection.local_priors import (
+from fedimb.selection.prototypes import class_prototypes, prototype_sums, pseudo_labels
+from fedimb.selection.queries.base import Asked, Model, QueryRule, Seen
+from fedimb.selection.queries.local_priors import (
     adaptive_model,
     balanced_positions,
     class_balance,
     mean_softmax,
     model_distance,
 )
-from fedimb.selection.prototypes import class_prototypes, prototype_sums, pseudo_labels
-from fedimb.selection.queries.base import Asked, Model, QueryRule, Seen
 from fedimb.training.forward import forward_batched
 from fedimb.training.local import LocalResult
 from fedimb.training.spec import TrainSpec

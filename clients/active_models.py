@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
+from fedimb.clientapp.context import ClientContext
+from fedimb.config.parts import build_model
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, arrays_of, to_numpy
-from fedimb.run.context import ClientContext
-from fedimb.run.parts import build_model
 from fedimb.seeds import Stream
 from fedimb.selection.queries.distillation import Distillation
 from fedimb.training.forward import forward_batched

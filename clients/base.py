@@ -10,7 +10,7 @@ from fedimb.training.local import LocalResult
 from fedimb.training.spec import TrainSpec
 
 if TYPE_CHECKING:
-    from fedimb.run.context import ClientContext, Site
+    from fedimb.clientapp.context import ClientContext, Site
 
 
 class Client:

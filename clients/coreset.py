@@ -8,6 +8,7 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from fedimb import registry
+from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.base import Client
 from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS
 from fedimb.encoders.checks import unit_rows
@@ -15,7 +16,6 @@ from fedimb.encoders.embed import embed, open_encoder
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.run.context import ClientContext, Site
 from fedimb.selection.centres import class_means
 from fedimb.selection.coresets.base import Candidates, CoresetRule
 from fedimb.training.forward import forward_batched

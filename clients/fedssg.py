@@ -11,6 +11,7 @@ from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
 from fedimb.annotation.oracles import SITE_DIR
+from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.base import Client
 from fedimb.config.load import config_sha
 from fedimb.contracts.fedssg import (
@@ -27,22 +28,21 @@ from fedimb.contracts.fedssg import (
     WANTED,
 )
 from fedimb.errors import ConfigError
-from fedimb.generation.base import Examples, Generator
-from fedimb.generation.checks import REFUSE, small_classes
+from fedimb.generation.base import Generator
 from fedimb.generation.coverage import coverage, noised
 from fedimb.generation.devices import described, device_ids, n_devices
-from fedimb.generation.export import Exported, Judging, Mode, Parted, as_examples, exported, forced, parted, whole
+from fedimb.generation.examples import REFUSE, Examples, small_classes
+from fedimb.generation.export import Exported, HoldoutSplit, Judging, Mode, as_examples, exported, forced, parted, whole
+from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.local import local_rows
+from fedimb.generation.outbox.box import Outbox
 from fedimb.generation.plan import cells
 from fedimb.generation.settings import settings
 from fedimb.generation.training import Training, train_generator
 from fedimb.generation.transport import from_record, to_record
-from fedimb.generation.workshop import Recipe, Workshop
 from fedimb.privacy.audit.base import Audit, GateSettings
-from fedimb.privacy.outbox.box import Outbox
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.run.context import ClientContext, Site
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.samplers.mixed import Mixed
 from fedimb.training.spec import TrainSpec
@@ -131,20 +131,20 @@ class FedSSGClient(Client):
             reply[STYLE] = array_record(described(x, d, n_devices(store)))
         return reply
 
-    def _parted(self, x: Tensor, y: Tensor, d: Tensor, context: ClientContext) -> Parted:
+    def _parted(self, x: Tensor, y: Tensor, d: Tensor, context: ClientContext) -> HoldoutSplit:
         """The same parts for every message of a run."""
         patients = context.data.store.patients
         units = None if patients is None else np.asarray(patients)[context.data.rows("train")]
         return parted(x, y, d, units, self.holdout, seed_int(context.config.seed, Stream.METHOD, 4, context.client))
 
-    def _recipe(self, shape: tuple[int, ...], names: tuple[str, ...], devices: int, seed: int) -> Recipe:
-        return Recipe(self.generator, self.training, len(names), devices, shape, tuple(names), seed)
+    def _recipe(self, shape: tuple[int, ...], names: tuple[str, ...], devices: int, seed: int) -> GeneratorConfig:
+        return GeneratorConfig(self.generator, self.training, len(names), devices, shape, tuple(names), seed)
 
-    def _own_recipe(self, context: ClientContext) -> Recipe:
+    def _own_recipe(self, context: ClientContext) -> GeneratorConfig:
         store, seed = context.data.store, seed_int(context.config.seed, Stream.METHOD, 5, context.client)
         return self._recipe(store.input_shape, store.class_names, n_devices(store), seed)
 
-    def _teach(self, content: RecordDict, rows: Parted, context: ClientContext) -> RecordDict:
+    def _teach(self, content: RecordDict, rows: HoldoutSplit, context: ClientContext) -> RecordDict:
         made, store = self._received(content, context), context.data.store
         about, examples = content.config_records[ABOUT], as_examples(rows.learned)
         if len(examples.y):
@@ -166,7 +166,7 @@ class FedSSGClient(Client):
         made.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
         return made
 
-    def _make(self, content: RecordDict, rows: Parted, context: ClientContext) -> RecordDict:
+    def _make(self, content: RecordDict, rows: HoldoutSplit, context: ClientContext) -> RecordDict:
         asked = arrays_of(content, WANTED)
         wanted = asked["wanted"].copy()
         if self.cross:
@@ -178,7 +178,7 @@ class FedSSGClient(Client):
         examples, generator = as_examples(rows.learned), None
         samples = Examples(examples.x[:0], y, d)
         if len(y):
-            workshop = Workshop(self._own_recipe(context), examples)
+            workshop = GeneratorCache(self._own_recipe(context), examples)
             generator = workshop.generator
             samples = Examples(workshop.samples(y, d, seed_int(context.config.seed, Stream.METHOD, 2)), y, d)
         judged = Judging(rows, generator, asked["holders"], self._own_recipe(context) if self.cross else None)
@@ -188,7 +188,7 @@ class FedSSGClient(Client):
             reply[SAMPLES] = to_record(outcome.samples)
         return reply
 
-    def _veto(self, content: RecordDict, rows: Parted, context: ClientContext) -> RecordDict:
+    def _veto(self, content: RecordDict, rows: HoldoutSplit, context: ClientContext) -> RecordDict:
         samples = from_record(content.array_records[SAMPLES])
         held = np.bincount(rows.learned.y, minlength=context.data.store.n_classes)
         own = torch.from_numpy(held > 0)[samples.y]

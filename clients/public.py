@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from flwr.app import RecordDict
 
+from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.base import Client
 from fedimb.contracts.public import GAUSSIANS, GAUSSIANS_OF, ROWS, SHARE
 from fedimb.errors import ConfigError
 from fedimb.generation.ccvr import class_gaussians
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.run.context import ClientContext, Site
 from fedimb.training.spec import TrainSpec
 
 

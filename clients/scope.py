@@ -9,6 +9,7 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
+from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.base import Client
 from fedimb.contracts.scope import CLASS_SUMS, CONSENSUS, KEPT, PROFILE, PROFILES, PROTOTYPES, PRUNE, SUMS
 from fedimb.encoders.base import Encoder
@@ -17,7 +18,6 @@ from fedimb.encoders.embed import embed, open_encoder
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.run.context import ClientContext, Site
 from fedimb.selection.moments import add_noise, class_moments, suppress
 from fedimb.selection.profile import Gate, Profile
 from fedimb.selection.projections import project

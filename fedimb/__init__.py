@@ -6,7 +6,10 @@ configuration, runs it and returns metrics, confusion matrix and model (`fedimb.
 
 import os
 
+from fedimb import _moved
+
 __version__ = "0.1.0"
+_moved.install()
 
 # Nothing fedimb uses may phone home or join somebody else's cluster. These must be set before flwr, ray or
 # mlflow are imported; a user who sets one keeps what they set.
@@ -27,8 +30,6 @@ def __getattr__(name: str) -> object:
     """Lazy public names: ``fedimb.run`` and its friends cost their imports on first use only."""
     import importlib
 
-    if name == "run":
-        return importlib.import_module("fedimb.run")  # callable: see its docstring
-    if name in ("RunResult", "load_model", "resume"):
+    if name in ("RunResult", "load_model", "resume", "run"):
         return getattr(importlib.import_module("fedimb.api"), name)
     raise AttributeError(f"module 'fedimb' has no attribute {name!r}")

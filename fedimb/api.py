@@ -5,9 +5,9 @@ from pathlib import Path
 
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
-from fedimb.run.launch import launch, resume
-from fedimb.run.model_file import load_model
-from fedimb.run.result import RunResult
+from fedimb.rundir.model_file import load_model
+from fedimb.rundir.result import RunResult
+from fedimb.serverapp.launch import launch, resume
 
 __all__ = ["RunResult", "load_model", "resume", "run"]
 

@@ -38,7 +38,7 @@ class Stream(IntEnum):
 
 @lru_cache(maxsize=4096)
 def seed_int(run_seed: int, stream: Stream, round: int = 0, client: int = 0) -> int:
-    """One 63-bit seed for (run_seed, stream, round, client); all arguments >= 0. Source: ours.
+    """One 63-bit seed for (run_seed, stream, round, client); all arguments >= 0.
 
     63 bits because torch.Generator takes a signed 64-bit integer.
     """

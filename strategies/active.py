@@ -27,9 +27,9 @@ from fedimb.data.views import QueryView
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.run.steps import Query, Reply, Reset, Step, Wait
-from fedimb.run.view import RunView
 from fedimb.selection.prototypes import shared_prototypes
+from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.steps import Query, Reply, Reset, Step, Wait
 from fedimb.strategies.base import Method, Program
 from fedimb.training.arguments import in_range
 
@@ -45,7 +45,7 @@ KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
     cycles=True,
     prior_view="labelled",
     reveals_counts=True,
-    counts_itself=True,
+    sets_prior=True,
     labelled_by="query",
     when=KCFU,
 )
@@ -113,7 +113,7 @@ class Active(Method):
         """A few rounds in every cycle: the last one trains on all that is labelled."""
         return self.cycles * super().shortest()
 
-    def program(self, run: RunView) -> Program:
+    def program(self, run: RunContext) -> Program:
         """Cycle after cycle: choose, have labelled, count, train."""
         self.check(run.rounds)
         run.rounds //= self.cycles
@@ -141,7 +141,7 @@ class Active(Method):
     ) -> Query:
         return Query(f"{self.name}_{what}", RecordDict({CYCLE: ConfigRecord(content), **(more or {})}), model)
 
-    def _choose(self, run: RunView, content: dict[str, Any]) -> Generator[Step, Any, list[Reply]]:
+    def _choose(self, run: RunContext, content: dict[str, Any]) -> Generator[Step, Any, list[Reply]]:
         if self.balance and "gamma" not in self.memory:  # once, at the first query, as in the paper
             replies = yield self._ask("balance", content, model="global")
             found = [float(arrays_of(r.content, BALANCE)["balance"][0]) for r in replies]
@@ -163,12 +163,12 @@ class Active(Method):
         self.memory["distance"] = float(np.nanmean(distances)) if np.isfinite(distances).any() else math.nan
         self.memory["asked"] = np.array([int(one["asked"][0]) for one in found])
 
-    def _count(self, run: RunView, cycle: int, replies: list[Reply]) -> None:
+    def _count(self, run: RunContext, cycle: int, replies: list[Reply]) -> None:
         """What is labelled now: the prior, what the log says, and the method's table."""
         found = [arrays_of(r.content, LABELLED) for r in replies]
         labelled = np.stack([one["labelled"] for one in found])
-        if run.recounts:
-            run.counts = run.weigh(labelled)
+        if run.method_sets_prior:
+            run.counts = run.prior_from_counts(labelled)
         total = labelled.sum(0)
         guessed, judged = sum(one["guessed"] for one in found), sum(one["judged"] for one in found)
         self.memory["cycle"], self.memory["labelled"] = float(cycle), total

@@ -20,11 +20,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fedimb.run.steps import Reply, Rounds, Step
+from fedimb.serverapp.steps import Reply, Rounds, Step
 
 if TYPE_CHECKING:
-    from fedimb.run.server import Server
-    from fedimb.run.view import RunView
+    from fedimb.serverapp.context import RunContext
+    from fedimb.serverapp.server import Server
 
 Program = Generator[Step, Any, None]
 
@@ -54,11 +54,11 @@ class Method(Strategy):
         """The fewest rounds whose last one is like those of a whole run: what an estimate runs."""
         return self.inner.shortest() if isinstance(self.inner, Method) else 2
 
-    def program(self, run: "RunView") -> Program:
+    def program(self, run: "RunContext") -> Program:
         """The steps, outermost method first. Default: the inner method's, or all training rounds."""
         yield from self.inner_program(run)
 
-    def inner_program(self, run: "RunView") -> Program:
+    def inner_program(self, run: "RunContext") -> Program:
         """The wrapped method's program; for an aggregator: ``Rounds(run.rounds)``."""
         if isinstance(self.inner, Method):
             yield from self.inner.program(run)
@@ -113,6 +113,6 @@ class Method(Strategy):
 
         Nothing is stored and nothing can be resumed here: that is what ``fedimb run`` is for.
         """
-        from fedimb.run.plain_server import start
+        from fedimb.serverapp.plain_server import start
 
         return start(self, grid, initial_arrays, num_rounds, timeout, train_config, evaluate_config, evaluate_fn)

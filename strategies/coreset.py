@@ -21,10 +21,10 @@ from fedimb.contracts.scope import PRUNE
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.report.kept import kept_panel
-from fedimb.run.steps import Query, Reply, Rounds, gather_counts
-from fedimb.run.view import RunView
 from fedimb.selection.centres import median_of_centres
+from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.panels import kept_panel
+from fedimb.serverapp.steps import Query, Reply, Rounds, gather_counts
 from fedimb.strategies.base import Method, Program
 from fedimb.training.arguments import in_range
 
@@ -77,7 +77,7 @@ class Coreset(Method):
         """The warm-up and what comes after it."""
         return self.warmup + super().shortest()
 
-    def program(self, run: RunView) -> Program:
+    def program(self, run: RunContext) -> Program:
         """Warm up, choose, train; around SCOPE, choose once SCOPE has."""
         self.check(run.rounds)
         if self.warmup:
@@ -98,7 +98,7 @@ class Coreset(Method):
                 # SCOPE counts its prior from these replies; ours are the same counts, so it stays right.
                 yield from self._choose(run)
 
-    def _choose(self, run: RunView) -> Program:
+    def _choose(self, run: RunContext) -> Program:
         content = RecordDict()
         if "centres" in self._needs:
             replies = yield Query(CENTRES_OF, model="global")
@@ -111,11 +111,11 @@ class Coreset(Method):
         replies = yield Query(CHOOSE, content, model=model)
         self._note(run, replies)
 
-    def _note(self, run: RunView, replies: list[Reply]) -> None:
+    def _note(self, run: RunContext, replies: list[Reply]) -> None:
         found = [arrays_of(reply.content, CHOSEN) for reply in replies]
         kept, held = (np.stack([one[name] for one in found]) for name in ("kept", "held"))
-        if run.recounts:
-            run.counts = run.weigh(kept)
+        if run.method_sets_prior:
+            run.counts = run.prior_from_counts(kept)
         self.memory["kept"], self.memory["held"] = float(kept.sum()), float(held.sum())
         self.memory["steps"] = float(sum(int(one["steps"][0]) for one in found))
         clients = [str(reply.client) for reply in replies]
@@ -130,8 +130,7 @@ class Coreset(Method):
         }
         run.artifact("coreset.json", (json.dumps(table, indent=1) + "\n").encode())
         title = f"Coreset by {self.rule}: rows kept"
-        for name, content in kept_panel(title, kept.sum(0), held.sum(0), run.class_names).items():
-            run.artifact(f"panels/coreset.{name}", content)
+        run.artifact("panels/coreset.json", kept_panel(title, kept.sum(0), held.sum(0), run.class_names))
 
     def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
         """The share of rows trained on, and what choosing them cost in local steps, with every round after it."""

@@ -31,9 +31,9 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, TAKE, TAKEN, WANTED
 from fedimb.errors import ConfigError
-from fedimb.generation.base import Examples
 from fedimb.generation.coverage import coverage
 from fedimb.generation.devices import averaged
+from fedimb.generation.examples import Examples
 from fedimb.generation.export import Mode
 from fedimb.generation.plan import Plan, assign, cells, plan_report, pool_sizes, targets
 from fedimb.generation.screening import screened
@@ -44,10 +44,10 @@ from fedimb.generation.training import Training, floor_check
 from fedimb.generation.transport import cut, to_record
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.run.server import Server
-from fedimb.run.steps import Query, ServerWork, Step
-from fedimb.run.view import RunView
 from fedimb.seeds import Stream, numpy_rng
+from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.server import Server
+from fedimb.serverapp.steps import Query, ServerWork, Step
 from fedimb.strategies.base import Method, Program
 from fedimb.strategies.fedssg_pools import Pools
 from fedimb.training.arguments import in_range
@@ -134,7 +134,7 @@ class FedSSG(Method):
                 "do not change: take source=server_public, or privacy.clip=null privacy.noise=0"
             )
 
-    def program(self, run: RunView) -> Program:
+    def program(self, run: RunContext) -> Program:
         """Pretrain, hear what clients lack, make it, hand it out, train."""
         server = run.server
         if server is None:
@@ -178,7 +178,7 @@ class FedSSG(Method):
 
     def _samples(
         self,
-        run: RunView,
+        run: RunContext,
         server: Server,
         clients: list[int],
         counts: Counts,
@@ -211,13 +211,13 @@ class FedSSG(Method):
         return _dealt(samples, wanted, rng, self.own)
 
     def _note(
-        self, run: RunView, server: Server, counts: Counts, wanted: Counts, taken: Counts, report: dict[str, Any]
+        self, run: RunContext, server: Server, counts: Counts, wanted: Counts, taken: Counts, report: dict[str, Any]
     ) -> None:
         """Count the prior anew, and say with the run what was planned, made, dropped and taken."""
-        if run.recounts and run.prior_view == "train":
+        if run.method_sets_prior and run.prior_view == "train":
             real = counts.sum(axis=2) if self.epsilon is None else None
             extra = self.visits * taken
-            run.counts = run.weigh(real + extra) if real is not None else run.counts + extra.sum(axis=0)
+            run.counts = run.prior_from_counts(real + extra) if real is not None else run.counts + extra.sum(axis=0)
         self.memory["taken"] = taken.sum(axis=0)
         devices = server.domains() or ("all",)
         report |= plan_report(counts, wanted, self.plan, run.class_names, devices) | {"taken": taken.tolist()}

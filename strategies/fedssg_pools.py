@@ -11,21 +11,21 @@ from flwr.app import ConfigRecord, RecordDict
 from fedimb.contracts.fedssg import ABOUT, FIGURES, GENERATOR, MAKE, SAMPLES, TAUGHT, TEACH, VERDICTS, VETO, WANTED
 from fedimb.errors import RunFailed
 from fedimb.generation.averaging import average
-from fedimb.generation.base import Examples
 from fedimb.generation.base import Generator as Made
 from fedimb.generation.coverage import coverage
 from fedimb.generation.devices import restyled
+from fedimb.generation.examples import Examples
+from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.plan import cells, divided
 from fedimb.generation.style import Style, describe
 from fedimb.generation.training import Training, floor_check
 from fedimb.generation.transport import cut, from_record, joined, to_record
-from fedimb.generation.workshop import Recipe, Workshop
 from fedimb.records import Arrays, array_record, arrays_of
-from fedimb.run.further import Further
-from fedimb.run.server import Server
-from fedimb.run.steps import Query, Reply, Rounds, ServerWork, Step, Wait
-from fedimb.run.view import RunView
 from fedimb.seeds import Stream, seed_int
+from fedimb.serverapp.auxiliary_model import AuxiliaryModel
+from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.server import Server
+from fedimb.serverapp.steps import Query, Reply, Rounds, ServerWork, Step, Wait
 
 Counts = np.ndarray
 Program = Generator[Step, Any, Examples]
@@ -62,11 +62,11 @@ class Pools:
     """
 
     def __init__(
-        self, run: RunView, server: Server, generator: dict[str, Any], training: Training, force: bool
+        self, run: RunContext, server: Server, generator: dict[str, Any], training: Training, force: bool
     ) -> None:
         self.run, self.server, self.force = run, server, force
         self.figures: dict[str, float] = {}
-        self.recipe = Recipe(
+        self.recipe = GeneratorConfig(
             generator,
             training,
             run.n_classes,
@@ -86,7 +86,7 @@ class Pools:
             rows = self.server.public()
             held = np.bincount(rows.y, minlength=self.run.n_classes)
             floor_check(held, self.run.class_names, force=self.force)
-            workshop = Workshop(self.recipe, Examples(rows.x, rows.y, rows.d), self.run.working)
+            workshop = GeneratorCache(self.recipe, Examples(rows.x, rows.y, rows.d), self.run.working)
             y, d = cells(sizes)
             if not len(y):
                 return RecordDict({"samples": to_record(Examples(rows.x[:0], y, d))})
@@ -105,7 +105,7 @@ class Pools:
         floor_check(counts.sum(axis=(0, 2)), self.run.class_names, force=self.force)
         made = self.recipe.build()
         made.set_common_scale()
-        generator = Further(
+        generator = AuxiliaryModel(
             TEACH,
             GENERATOR,
             {name: value.cpu().numpy() for name, value in made.state_dict().items()},

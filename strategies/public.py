@@ -29,11 +29,11 @@ from fedimb.generation.ccvr import ClassGaussians, pool, retrain_head, virtual_f
 from fedimb.models.base import buffers_of, parameters_of
 from fedimb.records import Arrays, array_record, arrays_of, to_numpy
 from fedimb.registry import register
-from fedimb.run.aggregator import chain
-from fedimb.run.server import Server
-from fedimb.run.steps import Query, Replace, Reply, ServerWork
-from fedimb.run.view import RunView
 from fedimb.seeds import Stream, torch_generator
+from fedimb.serverapp.aggregator import chain
+from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.server import Server
+from fedimb.serverapp.steps import Query, Replace, Reply, ServerWork
 from fedimb.strategies.base import Method, Program
 from fedimb.training.arguments import in_range
 
@@ -96,7 +96,7 @@ class Public(Method):
         self._server: Server | None = None
         self._sent: Message | None = None
 
-    def program(self, run: RunView) -> Program:
+    def program(self, run: RunContext) -> Program:
         """Before, around or after the inner program, as ``use`` says."""
         if run.server is None:
             raise ConfigError("strategy=public needs a server that trains: run it by fedimb, not in a plain ServerApp")
@@ -128,7 +128,7 @@ class Public(Method):
             _trained_on(run, counts)
             yield Replace(arrays_of(made, "weights"))
 
-    def _calibrated(self, run: RunView, server: Server) -> Program:
+    def _calibrated(self, run: RunContext, server: Server) -> Program:
         _refuse_buffers(server)
         yield from self.inner_program(run)
         replies = yield Query(GAUSSIANS_OF, model="global")
@@ -140,19 +140,19 @@ class Public(Method):
         rows = server.public()
         return RecordDict({"weights": array_record(server.train(server.model(), rows.x, rows.y, self.epochs))})
 
-    def _head_on_rows(self, run: RunView, server: Server) -> RecordDict:
+    def _head_on_rows(self, run: RunContext, server: Server) -> RecordDict:
         rows, weights = server.public(), self._trained(server)
         features = server.outputs(server.model(weights), rows.x)[0].cpu()
         return self._with_head(run, weights, features, rows.y)
 
-    def _head_on_gaussians(self, run: RunView, server: Server, replies: list[Reply]) -> RecordDict:
+    def _head_on_gaussians(self, run: RunContext, server: Server, replies: list[Reply]) -> RecordDict:
         found = [arrays_of(reply.content, GAUSSIANS) for reply in replies]
         parts = [ClassGaussians(*(torch.from_numpy(one[k]) for k in ("counts", "mean", "covariance"))) for one in found]
         generator = torch_generator(run.seed, Stream.METHOD, 2)
         features, classes = virtual_features(pool(parts), self.per_class, generator, self.nonnegative)
         return self._with_head(run, self._trained(server), features, classes)
 
-    def _with_head(self, run: RunView, weights: Arrays, features: torch.Tensor, y: torch.Tensor) -> RecordDict:
+    def _with_head(self, run: RunContext, weights: Arrays, features: torch.Tensor, y: torch.Tensor) -> RecordDict:
         """All weights, those of the head retrained."""
         weight = torch.from_numpy(weights["head.weight"])
         bias = torch.from_numpy(weights["head.bias"])
@@ -202,7 +202,7 @@ class Public(Method):
         return Message(content, reply_to=sent)
 
 
-def _trained_on(run: RunView, counts: np.ndarray) -> None:
+def _trained_on(run: RunContext, counts: np.ndarray) -> None:
     """What post-hoc corrections take as the class counts, where anything asks for them and they are not estimated."""
     if run.counts is not None and run.estimate is None:
         run.counts = counts

@@ -29,13 +29,13 @@ from fedimb.encoders.embed import GIVEN
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
-from fedimb.report.kept import kept_panel
-from fedimb.run.steps import Query, Reply, Rounds
-from fedimb.run.view import RunView
 from fedimb.selection.moments import Moments, pool
 from fedimb.selection.profile import Gate, Profile, global_profile
 from fedimb.selection.prototypes import shared_prototypes
 from fedimb.selection.scope import Choice, Variant
+from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.panels import kept_panel
+from fedimb.serverapp.steps import Query, Reply, Rounds
 from fedimb.strategies.base import Method, Program
 from fedimb.training.arguments import in_range
 
@@ -107,7 +107,7 @@ class Scope(Method):
         """The warm-up and what comes after it."""
         return self.warmup + super().shortest()
 
-    def program(self, run: RunView) -> Program:
+    def program(self, run: RunContext) -> Program:
         """Warm up, agree on class vectors and on a profile, prune, then train."""
         self.check(run.rounds)
         model = "global" if self._uses_model else None
@@ -126,13 +126,13 @@ class Scope(Method):
         run.rounds -= self.warmup
         yield from self.inner_program(run)
 
-    def _note(self, run: RunView, replies: list[Reply]) -> None:
+    def _note(self, run: RunContext, replies: list[Reply]) -> None:
         """Count the prior anew, and say with the run what every client kept."""
         found = {reply.client: arrays_of(reply.content, KEPT) for reply in replies}
         kept = np.stack([found[client]["kept"] for client in sorted(found)])
         held = kept + sum(np.stack([found[c][part] for c in sorted(found)]) for part in ("anomalous", "redundant"))
-        if run.recounts:
-            run.counts = run.weigh(kept)
+        if run.method_sets_prior:
+            run.counts = run.prior_from_counts(kept)
         self.memory["kept"], self.memory["held"] = float(kept.sum()), float(held.sum())
         table = {
             "settings": self.settings,
@@ -144,8 +144,8 @@ class Scope(Method):
             "anomalous": np.stack([found[c]["anomalous"] for c in sorted(found)]).tolist(),
         }
         run.artifact("scope.json", (json.dumps(table, indent=1) + "\n").encode())
-        for name, content in kept_panel("SCOPE: rows kept", kept.sum(0), held.sum(0), run.class_names).items():
-            run.artifact(f"panels/scope.{name}", content)
+        panel = kept_panel("SCOPE: rows kept", kept.sum(0), held.sum(0), run.class_names)
+        run.artifact("panels/scope.json", panel)
 
     def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
         """The share of rows trained on, with every round after the choice."""

@@ -7,9 +7,9 @@ Ten rounds and one seed are far from convergence: they show that the path works 
 
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
+from fedimb.report.study_tables import run_row
 from fedimb.report.table import comparison_table
 from fedimb.study.experiments import arguments, parser_of, publish, run_to_csv
-from fedimb.study.tables import run_row
 
 BASE = [
     "data=cifar10",

@@ -18,7 +18,7 @@ from leakage import COUNTS, HERE, HOLDOUT, SAMPLES, judged, write
 from sklearn.datasets import load_digits
 
 from fedimb import registry
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.export import Asking, as_batch, as_examples
 from fedimb.generation.training import Training, train_generator
 from fedimb.privacy.audit.gate import Batch

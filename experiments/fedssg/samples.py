@@ -39,12 +39,12 @@ from fedimb.data.prepare import prepare
 from fedimb.data.public import public_rows
 from fedimb.data.store import open_source
 from fedimb.data.views import to_tensors
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.export import Asking
 from fedimb.generation.fidelity import precision_recall
+from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.quality import agreement, copy_gate, nearest
 from fedimb.generation.training import Training
-from fedimb.generation.workshop import Recipe, Workshop
 from fedimb.seeds import Stream, seed_int
 from fedimb.study.plan import read_study
 
@@ -86,8 +86,8 @@ def measured(config, public: int, steps: int, generator_words: dict) -> dict[str
     fresh, teachers = real_rows(federation, data["source"] | {"on_bad": data["on_bad"]}, public, config.seed)
     devices, classes = max(1, len(rows.domains)), federation.n_classes
     seed, shape, names = seed_int(config.seed, Stream.METHOD, 1), federation.input_shape, federation.class_names
-    recipe = Recipe(generator_words, Training(steps=steps), classes, devices, shape, names, seed)
-    shop = Workshop(recipe, known)
+    recipe = GeneratorConfig(generator_words, Training(steps=steps), classes, devices, shape, names, seed)
+    shop = GeneratorCache(recipe, known)
     start = time.process_time()
     generator = shop.generator
     spent = time.process_time() - start

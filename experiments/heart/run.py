@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from fedimb.config.compose import compose
-from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.evaluation.intervals import t_interval
 from fedimb.evaluation.metrics import scores
+from fedimb.schema import RunConfig
 from fedimb.study.experiments import arguments, parser_of, publish, run_whole
 
 TRUNKS = (

@@ -19,7 +19,7 @@ import numpy as np
 from fedimb.errors import DataError
 from fedimb.evaluation.intervals import t_interval
 from fedimb.evaluation.significance import holm, paired
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 from fedimb.study.experiments import arguments, parser_of
 from fedimb.study.folders import collect
 from fedimb.study.results import StudyResults

@@ -20,7 +20,7 @@ from fedimb.data.prepare import prepare
 from fedimb.data.store import open_source
 from fedimb.data.views import to_tensors
 from fedimb.encoders.checks import unit_rows
-from fedimb.run.model_file import load_model
+from fedimb.rundir.model_file import load_model
 from fedimb.selection.prototypes import class_prototypes
 from fedimb.study.experiments import arguments, parser_of, run_whole
 from fedimb.study.plan import read_study

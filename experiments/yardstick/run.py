@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from fedimb.config.compose import compose
-from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.evaluation.intervals import t_interval
+from fedimb.schema import RunConfig
 from fedimb.study.experiments import arguments, parser_of, publish, run_to_csv
 
 BASE = ["data=digits", "model=mlp", "engine=inline", "tracking=none", "evaluation.every=1", "evaluation.bootstrap=0"]

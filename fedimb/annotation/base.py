@@ -1,4 +1,4 @@
-"""The annotation oracle: what active learning asks for labels. Source: ours.
+"""The annotation oracle: what active learning asks for labels.
 
 One object lives for one message. What was asked is kept where a restart finds it: in the client's state (simulated) or
 in a folder of the site (worklist).

@@ -1,4 +1,4 @@
-"""A simulation's true labels of rows nobody has labelled yet, and who was told how many. Source: ours.
+"""A simulation's true labels of rows nobody has labelled yet, and who was told how many.
 
 What is guaranteed: once `ClientData.hide_labels` was called, no view, no count and not the store that client code is
 given holds a label it was not told; this object is the one holder, and it counts. It is a guard against mistakes, not

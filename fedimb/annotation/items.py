@@ -1,4 +1,4 @@
-"""Which row an item of a worklist is: kept at the site, in a file of its own that readers never get. Source: ours."""
+"""Which row an item of a worklist is: kept at the site, in a file of its own that readers never get."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -9,7 +9,9 @@ oracle: {name: worklist, folder: sites, readers: 2, per_patient: 1, partial: wai
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+from flwr.app import RecordDict
 
 from fedimb.annotation.base import Oracle
 from fedimb.annotation.hidden import HiddenLabels
@@ -17,17 +19,39 @@ from fedimb.annotation.settings import WorklistSettings
 from fedimb.annotation.simulated import SimulatedOracle
 from fedimb.annotation.worklist import WorklistOracle, check_store
 from fedimb.config.load import config_sha
-from fedimb.data.store import open_store
+from fedimb.data.store import Store, open_store
+from fedimb.data.views import ClientData
 from fedimb.errors import ConfigError, nearest
+from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, seed_int
-
-if TYPE_CHECKING:
-    from fedimb.run.context import ClientContext, Site
 
 SITE_DIR = "FEDIMB_SITE_DIR"
 
 
-def open_oracle(settings: Mapping[str, Any], context: "ClientContext") -> Oracle:
+class Asking(Protocol):
+    """What an oracle needs of the client that asks it: a `fedimb.clientapp.context.ClientContext`."""
+
+    client: int
+    config: RunConfig
+    data: ClientData
+    state: RecordDict
+
+
+class SiteRows(Protocol):
+    """What can be told of a client's rows before a run: a `fedimb.clientapp.context.Site`."""
+
+    @property
+    def task(self) -> str:
+        """``multiclass`` or ``multilabel``."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """The rows, of this machine."""
+        ...
+
+
+def open_oracle(settings: Mapping[str, Any], context: Asking) -> Oracle:
     """The oracle of the client that answers a message.
 
     Args:
@@ -41,7 +65,7 @@ def open_oracle(settings: Mapping[str, Any], context: "ClientContext") -> Oracle
     return _OPEN[name](args, context)
 
 
-def check_oracle(settings: Mapping[str, Any], site: "Site") -> None:
+def check_oracle(settings: Mapping[str, Any], site: SiteRows) -> None:
     """Refuse before a run starts what `open_oracle` would refuse in its middle.
 
     Raises:
@@ -62,7 +86,7 @@ def _named(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, args
 
 
-def _simulated(args: dict[str, Any], context: "ClientContext") -> Oracle:
+def _simulated(args: dict[str, Any], context: Asking) -> Oracle:
     _no_arguments(args)
     data = context.data
     # The store that client code sees has no labels: this one is opened for the oracle alone.
@@ -74,7 +98,7 @@ def _no_arguments(args: dict[str, Any]) -> None:
         raise ConfigError(f"oracle 'simulated' takes no setting '{next(iter(args))}'; remove it")
 
 
-def _worklist(args: dict[str, Any], context: "ClientContext") -> Oracle:
+def _worklist(args: dict[str, Any], context: Asking) -> Oracle:
     settings, config = WorklistSettings.of(args), context.config
     run = f"s{config.seed}-{config_sha(config)[:8]}"  # as a run folder's name ends: the same run finds its worklists
     folder = site_folder(settings, context.client) / "worklists" / run
@@ -89,15 +113,15 @@ def site_folder(settings: WorklistSettings, client: int) -> Path:
     return Path(settings.folder) / f"client-{client:03d}"
 
 
-def _check_worklist(args: dict[str, Any], site: "Site") -> None:
+def _check_worklist(args: dict[str, Any], site: SiteRows) -> None:
     check_store(site.store, WorklistSettings.of(args))
 
 
-_OPEN: dict[str, Callable[[dict[str, Any], "ClientContext"], Oracle]] = {
+_OPEN: dict[str, Callable[[dict[str, Any], Asking], Oracle]] = {
     "simulated": _simulated,
     "worklist": _worklist,
 }
-_CHECK: dict[str, Callable[[dict[str, Any], "Site"], None]] = {
+_CHECK: dict[str, Callable[[dict[str, Any], SiteRows], None]] = {
     "simulated": lambda args, site: _no_arguments(args),
     "worklist": _check_worklist,
 }

@@ -1,4 +1,4 @@
-"""Labels revealed as if a person had given them, at once and without a mistake. Source: ours."""
+"""Labels revealed as if a person had given them, at once and without a mistake."""
 
 import numpy as np
 from flwr.app import RecordDict

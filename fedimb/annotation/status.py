@@ -1,4 +1,4 @@
-"""How far worklists are, and what is wrong with a returned file: what ``fedimb worklist`` prints. Source: ours."""
+"""How far worklists are, and what is wrong with a returned file: what ``fedimb worklist`` prints."""
 
 import math
 from dataclasses import dataclass, field

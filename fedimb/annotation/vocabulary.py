@@ -1,4 +1,4 @@
-"""The words a reader may answer with: a class's name, its code, or that it cannot be judged. Source: ours."""
+"""The words a reader may answer with: a class's name, its code, or that it cannot be judged."""
 
 import unicodedata
 from collections.abc import Sequence

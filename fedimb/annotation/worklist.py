@@ -10,7 +10,7 @@
   imported-03.json       the answers taken over; the pictures are deleted then
 ```
 
-Nothing that a reader wrote is changed or deleted. Whatever is interrupted can be done again. Source: ours.
+Nothing that a reader wrote is changed or deleted. Whatever is interrupted can be done again.
 """
 
 import json

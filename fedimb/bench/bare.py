@@ -6,26 +6,32 @@ copied in place, index batches on resident tensors, SGD by hand, the weighted me
 """
 
 import math
+import multiprocessing
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedimb.bench.noop import NAME as NOOP
-from fedimb.config.schema import RunConfig
+from fedimb.config.parts import build_model
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.data.views import to_tensors
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.base import buffers_of
-from fedimb.run.parts import build_model
-from fedimb.run.roster import Roster
+from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, torch_generator
+from fedimb.serverapp.client_sampler import ClientSampler
 
 _TEST_ROWS = 256
+_LOOK_S = 5.0
 
 
 @dataclass
@@ -123,6 +129,87 @@ class BareClients:
         return total
 
 
+class BareWorkers:
+    """So many forked processes over one set of clients; a context manager.
+
+    Args:
+        clients: inherited by the processes with their rows, which are not copied.
+        weights: the global weights, one tensor per parameter; moved to shared memory and updated in place.
+        count: processes; 0: none, and `round` is not to be called.
+    """
+
+    def __init__(self, clients: BareClients, weights: Sequence[Tensor], count: int) -> None:
+        self._clients, self._weights = clients, weights
+        self._sums: list[list[Tensor]] = []
+        self._pipes: list[Connection] = []
+        self._processes: list[Any] = []
+        if not count:
+            return
+        context = multiprocessing.get_context("fork")
+        self._next = context.Value("i", 0)
+        for weight in weights:
+            weight.share_memory_()
+        for _ in range(count):
+            sums = [torch.zeros_like(w, dtype=torch.float64).share_memory_() for w in weights]
+            here, there = context.Pipe()
+            process = context.Process(target=self._work, args=(there, sums), daemon=True)
+            process.start()
+            there.close()  # the worker's end: when it dies, reading here fails instead of waiting for ever
+            self._sums.append(sums)
+            self._pipes.append(here)
+            self._processes.append(process)
+
+    def _work(self, pipe: Connection, sums: list[Tensor]) -> None:
+        torch.set_num_threads(1)
+        parent = os.getppid()
+        while True:
+            while not pipe.poll(_LOOK_S):
+                if os.getppid() != parent:  # killed: nobody is left to send the end
+                    return
+            if (order := pipe.recv()) is None:
+                return
+            server_round, cohort = order
+            for summed in sums:
+                summed.zero_()
+            total = 0
+            while (turn := self._take()) < len(cohort):
+                total += self._clients.train_all([cohort[turn]], server_round, self._weights, sums)
+            pipe.send(total)
+
+    def _take(self) -> int:
+        with self._next.get_lock():
+            turn = int(self._next.value)
+            self._next.value = turn + 1
+        return turn
+
+    def round(self, cohort: Sequence[int], server_round: int) -> None:
+        """Train a cohort and make ``weights`` its weighted mean. Raises RunFailed when a worker has ended."""
+        ordered = sorted(cohort, key=lambda k: -len(self._clients.data[k][1]))
+        self._next.value = 0
+        try:
+            for pipe in self._pipes:
+                pipe.send((server_round, ordered))
+            total = sum(pipe.recv() for pipe in self._pipes)
+        except (EOFError, OSError) as error:
+            raise RunFailed(f"a process of the bare program ended in round {server_round}; is memory short?") from error
+        for i, weight in enumerate(self._weights):
+            summed = self._sums[0][i]
+            for sums in self._sums[1:]:
+                summed = summed + sums[i]
+            weight.copy_(summed / total)
+
+    def __enter__(self) -> "BareWorkers":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for pipe, process in zip(self._pipes, self._processes, strict=True):
+            if error is None:
+                pipe.send(None)
+                process.join()
+            else:
+                process.terminate()
+
+
 def run_bare(config: RunConfig, workers: int = 1) -> BareResult:
     """The whole run, from the source to the final score.
 
@@ -134,17 +221,15 @@ def run_bare(config: RunConfig, workers: int = 1) -> BareResult:
         ConfigError: see `refuse`.
         RunFailed: a worker ended.
     """
-    from fedimb.bench.bare_workers import BareWorkers
-
     torch.set_num_threads(1)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     clients = BareClients(config, federation)
-    roster = Roster(config.clients, config.seed, federation.train_sizes)
+    client_sampler = ClientSampler(config.clients, config.seed, federation.train_sizes)
     weights = [p.detach().clone() for p in clients.parameters]
     result = BareResult()
     with BareWorkers(clients, weights, workers if workers > 1 else 0) as pool:
         for server_round in range(1, config.rounds + 1):
-            cohort = roster.cohort(server_round).asked
+            cohort = client_sampler.cohort(server_round).asked
             if workers > 1:
                 pool.round(cohort, server_round)
             else:

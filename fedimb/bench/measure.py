@@ -14,7 +14,7 @@ from fedimb.bench.measurement import Measurement, between
 from fedimb.bench.noop import write_package
 from fedimb.engine import processes
 from fedimb.errors import RunFailed
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 _LONGEST_S = 3600.0
 _PATIENCE_S = 30.0  # an interrupted run puts its engine away first
@@ -148,13 +148,13 @@ def _rows_per_round(path: Path) -> float:
     """Rows trained on per round, first and last left out; NaN where no step was made or no round is left."""
     from fedimb.config.load import from_json
     from fedimb.data.federation import Federation
-    from fedimb.run.roster import Roster
+    from fedimb.serverapp.client_sampler import ClientSampler
 
     lines = RunFolder(path).metrics()[1:-1]
     if not sum(line["metrics"]["train/steps"] for line in lines):
         return math.nan
     settings = from_json((path / "config.json").read_text())
     sizes = Federation.load(path).train_sizes
-    roster = Roster(settings.clients, settings.seed, sizes)
-    rows = [sum(int(sizes[k]) for k in roster.cohort(line["step"]).asked) for line in lines]
+    client_sampler = ClientSampler(settings.clients, settings.seed, sizes)
+    rows = [sum(int(sizes[k]) for k in client_sampler.cohort(line["step"]).asked) for line in lines]
     return settings.local.epochs * sum(rows) / len(rows)

@@ -21,10 +21,14 @@ def main(request: dict[str, Any]) -> int:
 
 def _run(words: list[str], workers: int) -> dict[str, Any]:
     """The real command, as typed."""
-    from fedimb.cli.main import main as fedimb
+    import runpy
 
-    if code := fedimb(["run", *words]):
-        sys.exit(code)
+    sys.argv = ["fedimb", "run", *words]
+    try:
+        runpy.run_module("fedimb", run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
     return {}
 
 
@@ -41,9 +45,9 @@ def _scale(words: list[str], workers: int) -> dict[str, Any]:
     """A run whose memory is looked at before the first round and after every round."""
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
-    from fedimb.run.launch import launch
-    from fedimb.run.loop import Loop
-    from fedimb.run.progress import ProgressBar
+    from fedimb.serverapp.launch import launch
+    from fedimb.serverapp.loop import Loop
+    from fedimb.serverapp.progress import ProgressBar
 
     held: list[tuple[float, float]] = []
 
@@ -64,7 +68,7 @@ def _sweep(words: list[str], workers: int) -> dict[str, Any]:
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.errors import RunFailed
-    from fedimb.run.folder import RunFolder
+    from fedimb.rundir.folder import RunFolder
     from fedimb.study.work import Task, Worker
 
     folders: list[str] = []

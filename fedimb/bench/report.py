@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import fedimb
 from fedimb.bench.bars import Bar
 from fedimb.bench.measurement import Figures, Measurement
 
@@ -33,7 +32,7 @@ COLUMNS = (
 
 def write_csv(measured: Sequence[Measurement], path: Path) -> None:
     """One line per measurement; ``rounds_s`` holds every round but the first and the last, separated by spaces."""
-    commit = commit_of(Path(fedimb.__file__).parent)
+    commit = commit_of(Path(__file__).parents[1])
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         names = [name for name, _ in COLUMNS]
@@ -71,7 +70,7 @@ def machine(command: str) -> str:
     lines = {
         "command": command,
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "commit": commit_of(Path(fedimb.__file__).parent) or "none: not a checkout",
+        "commit": commit_of(Path(__file__).parents[1]) or "none: not a checkout",
         "machine": f"{_first('/proc/cpuinfo', 'model name') or platform.processor() or 'unknown'}, {cores()} cores",
         "memory": _first("/proc/meminfo", "MemTotal") or "unknown",
         "system": platform.platform(),

@@ -10,9 +10,9 @@ import fedimb
 from fedimb.cli.scoring import Scored
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
-from fedimb.run.assemble import needs_counts
-from fedimb.run.folder import RunFolder
-from fedimb.run.result import RowResult, RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RowResult, RunResult
+from fedimb.serverapp.assemble import needs_counts
 
 _FEW = 10  # test rows of a class below which its recall is hardly known
 

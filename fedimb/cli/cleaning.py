@@ -15,7 +15,7 @@ from fedimb.cli.find import run_folders
 from fedimb.data.store import cache_dir
 from fedimb.engine.processes import marked, start_time
 from fedimb.errors import ConfigError, FedimbError
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 DELETING = ".deleting-"
 TEMP = Path("/tmp")  # where fedimb.engine.ray puts a private head, whose sockets need a short path

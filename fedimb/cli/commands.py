@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedimb.cli.facts import RunFacts
-    from fedimb.run.result import RunResult
+    from fedimb.rundir.result import RunResult
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
         if args.overrides:
             raise ConfigError("--resume takes no settings: a run goes on with the configuration it was started with")
         folder = find_run(args.resume)
-        from fedimb.run.launch import resume
+        from fedimb.serverapp.launch import resume
 
         _print_result(resume(folder))
         return 0
@@ -32,11 +32,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(config.model_dump(), indent=2))
         return 0
     if args.dry_run:
-        from fedimb.run.estimate import estimate
+        from fedimb.serverapp.estimate import estimate
 
         print(estimate(config).table())
         return 0
-    from fedimb.run.launch import launch
+    from fedimb.serverapp.launch import launch
 
     _print_result(launch(config))
     return 0
@@ -58,7 +58,7 @@ def show(args: argparse.Namespace) -> int:
     if facts.status != "finished":
         print("\n".join(_unfinished(facts)))
         return 0
-    from fedimb.run.result import RunResult
+    from fedimb.rundir.result import RunResult
 
     _print_result(RunResult.read(facts.path))
     return 0
@@ -98,6 +98,6 @@ def track(args: argparse.Namespace) -> int:
 
 
 def _print_result(result: "RunResult") -> None:
-    from fedimb.cli.panel import panels
+    from fedimb.report.panel import panels
 
     print(panels(result))

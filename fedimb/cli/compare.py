@@ -39,7 +39,7 @@ def register(verbs: Any) -> None:
 
 def compare_command(args: argparse.Namespace) -> int:
     """``fedimb compare``. Returns 0, or 1 when a run failed (the others are done nevertheless)."""
-    from fedimb.cli.study import command_line, conclude, hands
+    from fedimb.cli.study import command_line, conclude, workers
     from fedimb.errors import ConfigError
     from fedimb.study.compare import compare, study_folder
     from fedimb.study.plan import allowed, read_study
@@ -65,7 +65,7 @@ def compare_command(args: argparse.Namespace) -> int:
         tuned = f", and before them about {trials * len(tasks) // len(study.seed_list)} to tune" if trials else ""
         print(f"{len(cells)} results from {len(tasks)} runs{tuned}, to {folder}")
         return 0
-    done = compare(study, args.words, hands(args, folder), given)
+    done = compare(study, args.words, workers(args, folder), given)
     return conclude(done.results, done.folder, done.failures, not args.no_report, study.margin)
 
 

@@ -63,7 +63,7 @@ def describe_command(args: argparse.Namespace) -> int:
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     print(describe(federation))
     if args.plot:
-        from fedimb.report.plots import partition_figure
+        from fedimb.rundir.partition_picture import partition_figure
 
         drawn = partition_figure(federation.counts, federation.class_names, federation.minority, args.plot)
         print(f"\npicture: {drawn}")

@@ -4,16 +4,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from fedimb.cli.study import charts, default_hands, report_failures
+from fedimb.cli.study import charts, default_workers, report_failures
 from fedimb.config.load import from_json
 from fedimb.data.prepare import prepare
 from fedimb.errors import ConfigError
 from fedimb.report.plots import comparison_figure
+from fedimb.report.study_tables import run_rows, study_table
 from fedimb.study.cells import plan
 from fedimb.study.compare import compare, study_folder
 from fedimb.study.plan import Row, Study
 from fedimb.study.results import StudyResults
-from fedimb.study.tables import run_rows, study_table
 
 ROWS = {
     "fedprox": ("aggregator=fedprox",),
@@ -98,7 +98,7 @@ def demo(overrides: Sequence[str], seeds: int) -> int:
     tasks = plan(study, None, overrides)[1]
     runs = sum(task.kind == "run" for task in tasks)
     print(f"{len(study.labels)} rows, {seeds} seeds: {runs} runs, several at a time", file=sys.stderr)
-    done = compare(study, overrides, default_hands(study_folder(tasks)), " ".join(["fedimb demo", *overrides]))
+    done = compare(study, overrides, default_workers(study_folder(tasks)), " ".join(["fedimb demo", *overrides]))
     rows, folder = run_rows(done.results), done.folder
     if all(row["status"] != "finished" for row in rows):
         return report_failures(done.failures)
@@ -109,10 +109,10 @@ def demo(overrides: Sequence[str], seeds: int) -> int:
     print(study_table(done.results))
     print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
     output = [word for word in overrides if word.startswith(("output_dir=", "tracking"))]
-    asked = compare(labels, output, default_hands(folder), "fedimb demo")
+    asked = compare(labels, output, default_workers(folder), "fedimb demo")
     print(f"\nlabels are asked for: {_found(asked.results)}")
     print(study_table(asked.results))
-    made = compare(server, output, default_hands(folder), "fedimb demo")
+    made = compare(server, output, default_workers(folder), "fedimb demo")
     print(f"\nsynthetic samples: {_held(server)}; fedavg and la_post use only the latter")
     print(study_table(made.results))
     print(f"\npicture: {comparison_figure(rows, folder / 'comparison.png')}")

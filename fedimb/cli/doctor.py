@@ -25,7 +25,7 @@ def register(verbs: Any) -> None:
 
 def doctor_command(args: argparse.Namespace) -> int:
     """``fedimb doctor``. Returns 1 when a check failed."""
-    from fedimb.cli.checks import all_checks
+    from fedimb.deploy.checks import all_checks
 
     failed = 0
     for check in all_checks(args.output_dir):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 _TAIL = 1 << 16  # bytes read from the end of metrics.jsonl: more than a line of 1,000 classes
 

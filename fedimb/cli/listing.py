@@ -76,7 +76,7 @@ def list_parts(args: argparse.Namespace) -> int:
 
 def table(entries: "list[Entry]") -> list[str]:
     """Lines below 100 columns, indented by two: name, sentence, and the columns that say something for this kind."""
-    from fedimb.report.text import WIDTH
+    from fedimb.text import WIDTH
 
     columns: dict[str, Callable[[Entry], str]] = {"prior": prior_of, "leaves a site": leaves, "flags": flags_of}
     cells = {title: [cell(entry) for entry in entries] for title, cell in columns.items()}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedimb.config.combinations import Cell
-from fedimb.report.text import WIDTH
+from fedimb.text import WIDTH
 
 
 def render(cells: Sequence[Cell]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fedimb.privacy.outbox import Outbox
+    from fedimb.generation.outbox import Outbox
 
 _ABOUT = """\
 Synthetic samples that passed the export gate wait in the site's outbox (docs/export-gate.md):
@@ -47,7 +47,7 @@ def register(verbs: Any) -> None:
 
 def list_batches(args: argparse.Namespace) -> int:
     """``fedimb outbox list``."""
-    from fedimb.report.text import aligned
+    from fedimb.text import aligned
 
     rows = [["batch", "made", "samples", "waiting", "released", "rejected", "runs", "recalled"]]
     for box in _outboxes(root := _root(args.folder)):
@@ -124,8 +124,8 @@ def _root(folder: str | None) -> "Path":
 
 def _outboxes(root: "Path") -> "list[Outbox]":
     from fedimb.errors import DataError
-    from fedimb.privacy.outbox import Outbox
-    from fedimb.privacy.outbox.box import STATE
+    from fedimb.generation.outbox import Outbox
+    from fedimb.generation.outbox.box import STATE
 
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the one with the sites' folders, or set FEDIMB_SITE_DIR")

@@ -8,7 +8,7 @@ from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
     from fedimb.cli.scoring import Scored
-    from fedimb.run.result import RunResult
+    from fedimb.rundir.result import RunResult
 
 _ABOUT = """\
 Score data with the model of a finished run. Writes one line per row (predicted class, a score per class, the true
@@ -58,7 +58,7 @@ def predict_command(args: argparse.Namespace) -> int:
     from fedimb.cli.find import find_run
     from fedimb.cli.scoring import score, write_csv
     from fedimb.records import write_atomic
-    from fedimb.run.result import RunResult
+    from fedimb.rundir.result import RunResult
 
     out = Path(args.out).expanduser()
     result = RunResult.read(find_run(args.run, args.output_dir))
@@ -153,7 +153,7 @@ def _from_path(path: Path, result: "RunResult") -> dict[str, Any]:
 
 
 def _config(result: "RunResult") -> dict[str, Any]:
-    from fedimb.run.folder import RunFolder
+    from fedimb.rundir.folder import RunFolder
 
     config: dict[str, Any] = RunFolder.open(result.folder).read_json("config.json")
     return config

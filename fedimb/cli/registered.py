@@ -6,15 +6,15 @@ import sys
 from pathlib import Path
 
 from fedimb.annotation.private import write_private
-from fedimb.deploy.commitment import read_proof, verify_proof
-from fedimb.deploy.data_checks import holdings
-from fedimb.deploy.data_version import DataVersion
-from fedimb.deploy.datasets import data_sets, named, register_data
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.pins import pins
-from fedimb.deploy.withdraw import withdraw
+from fedimb.deploy.registered_data.commitment import read_proof, verify_proof
+from fedimb.deploy.registered_data.data_version import DataVersion
+from fedimb.deploy.registered_data.datasets import data_sets, named, register_data
+from fedimb.deploy.registered_data.pins import pins
+from fedimb.deploy.site.data_checks import holdings
+from fedimb.deploy.site.withdraw import withdraw
 from fedimb.errors import ConfigError, DataError
-from fedimb.report.text import aligned
+from fedimb.text import aligned
 
 _THEN = {
     "stop": "this site takes no further part in them",

@@ -67,7 +67,7 @@ def list_runs(args: argparse.Namespace) -> int:
 def table(runs: "list[RunFacts]") -> list[str]:
     """Lines below 100 columns, one per row of each run; what belongs to the whole run stands on its first line."""
     from fedimb.cli.facts import age, shown_age, shown_bytes, size_of
-    from fedimb.report.text import WIDTH, aligned, plain, shorten, width
+    from fedimb.text import WIDTH, aligned, plain, shorten, width
 
     left, right = [["run", "status", "row"]], [["seed", "rounds", "macro", "minority", "age", "size"]]
     for run in runs:

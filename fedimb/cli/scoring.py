@@ -11,14 +11,14 @@ import torch
 
 from fedimb import registry
 from fedimb.config.load import from_json, row_label
-from fedimb.config.schema import RunConfig
 from fedimb.data.federation import Federation
 from fedimb.data.labels import none_class
 from fedimb.data.store import Store, open_source
 from fedimb.data.views import to_tensors
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.records import write_atomic
-from fedimb.run.result import RunResult
+from fedimb.rundir.result import RunResult
+from fedimb.schema import RunConfig
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
 

@@ -1,4 +1,4 @@
-"""What sweep, tune and compare share: options, hands, and the words at the end."""
+"""What sweep, tune and compare share: options, workers, and the words at the end."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedimb.errors import ConfigError
-from fedimb.study.execute import Hands
+from fedimb.study.execute import Workers
 from fedimb.study.results import StudyResults
 
 
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="leave out the HTML report")
 
 
-def hands(args: argparse.Namespace, folder: Path) -> Hands:
+def workers(args: argparse.Namespace, folder: Path) -> Workers:
     """How the runs are done.
 
     Raises:
@@ -31,12 +31,12 @@ def hands(args: argparse.Namespace, folder: Path) -> Hands:
     workers = cores() if args.workers is None else args.workers
     if workers < 0:
         raise ConfigError(f"--workers {workers}: give 1 or more, or 0 to run everything in this process")
-    return Hands(workers, args.isolate, folder / "logs")
+    return Workers(workers, args.isolate, folder / "logs")
 
 
-def default_hands(folder: Path) -> Hands:
+def default_workers(folder: Path) -> Workers:
     """One run per core."""
-    return Hands(cores(), False, folder / "logs")
+    return Workers(cores(), False, folder / "logs")
 
 
 def cores() -> int:
@@ -51,10 +51,10 @@ def command_line(verb: str, words: Sequence[str]) -> str:
 
 def conclude(results: StudyResults, folder: Path, failures: Sequence[str], report: bool, margin: float = 0.02) -> int:
     """Print the tables, write the statistics and the page, and say what failed. Returns the exit code."""
+    from fedimb.report.statistics_text import statistics_csv, statistics_table
+    from fedimb.report.study_tables import study_table
     from fedimb.study.results import write_csv
     from fedimb.study.statistics import statistics
-    from fedimb.study.statistics_text import statistics_csv, statistics_table
-    from fedimb.study.tables import study_table
 
     written = [write_csv(results.results, folder / "rows.csv")]
     if any(result.status == "finished" for result in results.results):

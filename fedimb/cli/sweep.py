@@ -24,7 +24,7 @@ def register(verbs: Any) -> None:
 
 def sweep_command(args: argparse.Namespace) -> int:
     """``fedimb sweep``. Returns 0, or 1 when a run failed (the others are done nevertheless)."""
-    from fedimb.cli.study import command_line, conclude, hands
+    from fedimb.cli.study import command_line, conclude, workers
     from fedimb.study.execute import execute, failures
     from fedimb.study.folders import of_runs
     from fedimb.study.sweep import sweep_tasks
@@ -36,7 +36,7 @@ def sweep_command(args: argparse.Namespace) -> int:
         print(f"{len(tasks)} runs, to {folder}:")
         print("\n".join(f"  {task.what}" for task in tasks))
         return 0
-    working = hands(args, folder)
+    working = workers(args, folder)
     done = execute(tasks, working, folder.name)
     lost = failures(tasks, done, working)
     paths = [path for task in tasks if (path := done[task.key].path) is not None]

@@ -27,7 +27,7 @@ def register(verbs: Any) -> None:
 
 def tune_command(args: argparse.Namespace) -> int:
     """``fedimb tune``. Prints each row's choice; returns 1 when a run failed."""
-    from fedimb.cli.study import hands
+    from fedimb.cli.study import workers
     from fedimb.study.cells import plan
     from fedimb.study.compare import study_folder, tuned_rows
 
@@ -41,7 +41,7 @@ def tune_command(args: argparse.Namespace) -> int:
             print(f"{label}: " + "; ".join(" ".join(point) for point in points_of(study, row)))
         return 0
     folder.mkdir(parents=True, exist_ok=True)
-    tuned, lost = tuned_rows(study, more, hands(args, folder), folder)
+    tuned, lost = tuned_rows(study, more, workers(args, folder), folder)
     for (scope, label), trial in tuned.best.items():
         where = "" if scope in ("default", "*") else f" in {scope}"
         edge = tuned.edges.get((scope, label))

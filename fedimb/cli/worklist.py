@@ -52,7 +52,7 @@ def show_status(args: argparse.Namespace) -> int:
 
 def table(found: "list[CycleStatus]") -> list[str]:
     """One line per cycle, then the mistakes."""
-    from fedimb.report.text import aligned
+    from fedimb.text import aligned
 
     rows = [["cycle", "items", "labelled", "cannot judge", "missing", "to decide", "kappa", "state"]]
     notes: list[str] = []

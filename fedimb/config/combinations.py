@@ -206,7 +206,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def refusal(combination: Combination) -> str | None:
-    """The one-line reason why these parts cannot run together, or None. Source of the rules: ours."""
+    """The one-line reason why these parts cannot run together, or None."""
     return next((reason for rule in RULES if (reason := rule(combination))), None)
 
 

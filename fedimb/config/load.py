@@ -4,8 +4,8 @@ import hashlib
 import json
 from typing import Any
 
-from fedimb.config.schema import RunConfig
 from fedimb.errors import ConfigError
+from fedimb.schema import RunConfig
 
 ORDERED = (
     "strategy",

@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
-from fedimb.config.schema import RunConfig
-from fedimb.config.target import is_path
-from fedimb.engine.settings import check_engine
+from fedimb.config.engine_settings import check_engine
 from fedimb.errors import ConfigError, nearest
+from fedimb.registry.targets import is_path
+from fedimb.schema import RunConfig
 
 # What fedimb passes itself when it builds a part: not settable in YAML, not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {

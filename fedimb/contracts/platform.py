@@ -19,7 +19,7 @@ MASKED_SCORES = "masked_scores"
 """As `SCORED`, under masks shared with the clients the config record lists: uint64, modulo 2**64."""
 
 REPLACED = "model/replaced"
-"""Metric of a round in which the server put other weights in the model's place (`fedimb.run.steps.Replace`)."""
+"""Metric of a round in which the server put other weights in the model's place (`fedimb.serverapp.steps.Replace`)."""
 
 AUDIT = "x.audit"
 

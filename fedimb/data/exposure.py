@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def exposure(counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Per class, from ``counts`` [K, C]. A class without rows: holders 0, the rest NaN. Source: ours.
+    """Per class, from ``counts`` [K, C]. A class without rows: holders 0, the rest NaN.
 
     Returns:
         ``holders`` [C] int64: clients with at least one row, s_c.

@@ -43,7 +43,7 @@ def as_targets(labels: Sequence[Sequence[str]], class_names: Sequence[str]) -> N
 
 
 def primary_class(targets: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """[n] int64: each row's rarest positive class, counted over all rows, ties to the lower id. Source: ours.
+    """[n] int64: each row's rarest positive class, counted over all rows, ties to the lower id.
 
     The class a row counts as where a row can only count once: test split, long tail, partition, samplers. The
     rarest, so that a rare class is spread as asked although nearly all its rows have a common one too.

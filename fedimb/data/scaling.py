@@ -50,7 +50,7 @@ def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.bool_]) -> Scaling:
-    """Mean and population deviation over all clients' training rows, from their `column_sums` alone. Source: ours.
+    """Mean and population deviation over all clients' training rows, from their `column_sums` alone.
 
     Args:
         clients: each [n_k, F], added in this order.

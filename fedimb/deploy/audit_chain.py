@@ -1,4 +1,4 @@
-"""The chain of a site's audit log: what a line is, and what is wrong with lines not as written. Source: ours."""
+"""The chain of a site's audit log: what a line is, and what is wrong with lines not as written."""
 
 import hashlib
 import json

@@ -1,8 +1,9 @@
-"""Which bundle a node accepts: the one this installation of fedimb would itself ship, and no other. Source: ours.
+"""Which bundle a node accepts: the one this installation of fedimb would itself ship, and no other.
 
 A Flower app bundle is a zip of files that Flower imports wherever the run goes. fedimb's holds one file,
-pyproject.toml, which names `fedimb.server:app` and `fedimb.app:app`: the packages installed where it arrives. What is
-compared is the content after unpacking, because a zip of the same content can differ from one builder to the next.
+pyproject.toml, which names `fedimb.deploy.coordinator.app:app` and `fedimb.deploy.site.app:app`: the packages installed
+where it arrives. What is compared is the content after unpacking, because a zip of the same content can differ from one
+builder to the next.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import tomllib
 import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import tomli_w
@@ -20,6 +21,8 @@ import tomli_w
 from fedimb.errors import FedimbError
 
 PROJECT = "pyproject.toml"
+BUNDLE = Path(__file__).parent / "bundle" / PROJECT
+"""What `fedimb deploy run` ships."""
 MANIFEST = ".info/CONTENT"
 _MOST_BYTES = 1 << 16  # fedimb's own is under a thousand
 
@@ -31,7 +34,7 @@ class ForeignBundle(FedimbError):
 @lru_cache(maxsize=1)
 def own_project() -> bytes:
     """pyproject.toml of the installed bundle, written again as ``flwr build`` writes it into a zip."""
-    text = (files("fedimb.engine") / "bundle" / PROJECT).read_text(encoding="utf-8")
+    text = BUNDLE.read_text(encoding="utf-8")
     project = tomllib.loads(text)
     project.get("tool", {}).get("flwr", {}).pop("federations", None)
     return tomli_w.dumps(project).encode()

@@ -1,7 +1,7 @@
 """``fedimb deploy demo``: a coordinator and four hospitals on this machine, on the production path, start to finish.
 
 Each step is the command that would be typed on a real machine, run as such and printed; only addresses differ. The
-four hospitals are those of the UCI heart-disease data. Source: ours.
+four hospitals are those of the UCI heart-disease data.
 """
 
 import contextlib
@@ -219,8 +219,8 @@ def _fingerprint(said: str) -> str:
 
 
 def _healthy(root: Path) -> bool:
-    from fedimb.deploy.deployment import Deployment
-    from fedimb.deploy.superlink import healthy
+    from fedimb.deploy.coordinator.deployment import Deployment
+    from fedimb.deploy.coordinator.superlink import healthy
 
     return healthy(Deployment.open(root))
 

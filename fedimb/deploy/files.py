@@ -1,7 +1,10 @@
 """Files of a deployment: YAML read strictly, and secrets that their owner alone may read."""
 
+import contextlib
 import os
+import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -84,3 +87,15 @@ def refuse_readable(path: Path) -> None:
         raise ConfigError(
             f"{path} can be read by others (mode {mode:04o}): chmod 600 it, and make a new key if in doubt"
         )
+
+
+@contextlib.contextmanager
+def new_folder(root: Path) -> Iterator[None]:
+    """Make a folder for its owner alone, and remove it again when what fills it fails."""
+    root.mkdir(mode=0o700, parents=True)
+    try:
+        root.chmod(0o700)  # whatever the umask says
+        yield
+    except BaseException:
+        shutil.rmtree(root)
+        raise

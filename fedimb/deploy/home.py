@@ -1,4 +1,4 @@
-"""A node's folder: everything a site keeps, in one place that it alone owns. Source: ours.
+"""A node's folder: everything a site keeps, in one place that it alone owns.
 
 ```
 st-anna/                 mode 0700
@@ -24,9 +24,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedimb.config.schema import Strict
 from fedimb.deploy.files import Folder, read_yaml
 from fedimb.errors import ConfigError
+from fedimb.schema import Strict
 
 NODE_HOME = "FEDIMB_NODE_HOME"
 """Environment variable: the node's folder. Set by ``fedimb node run`` for everything it starts."""

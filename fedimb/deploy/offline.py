@@ -1,4 +1,4 @@
-"""Everything a node needs in one file, for a hospital whose machines reach no package index. Source: ours.
+"""Everything a node needs in one file, for a hospital whose machines reach no package index.
 
 A tar of wheels (fedimb's own and the exact versions of everything it needs, as they run here), SHA256SUMS, a table of
 licences, and install.sh, which needs neither root nor a network. Every wheel is named with its hash in

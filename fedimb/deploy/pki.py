@@ -142,7 +142,7 @@ def fingerprint(cert_pem: bytes) -> str:
     return load_certificate(cert_pem, "the file").fingerprint(hashes.SHA256()).hex()
 
 
-def spoken(digest: str) -> str:
+def format_fingerprint(digest: str) -> str:
     """64 hex digits in groups of four, for reading aloud and comparing."""
     return " ".join(digest[i : i + 4] for i in range(0, len(digest), 4))
 
@@ -164,8 +164,9 @@ def check_ca(cert_pem: bytes, expected: str, place: str) -> None:
     found = fingerprint(cert_pem) if cert_pem.strip() else ""
     if found != plain_digest(expected):
         raise ConfigError(
-            f"{place} has another fingerprint than you were told:\n  file: {spoken(found)}\n  told: "
-            f"{spoken(plain_digest(expected))}\nDo not go on: ask the coordinator, by telephone, which is theirs"
+            f"{place} has another fingerprint than you were told:\n  file: {format_fingerprint(found)}\n  told: "
+            f"{format_fingerprint(plain_digest(expected))}\n"
+            "Do not go on: ask the coordinator, by telephone, which is theirs"
         )
     certificate = load_certificate(cert_pem, place)
     try:

@@ -2,7 +2,7 @@
 
 Its training images come from what a long tail leaves over, so the figures are an upper reference and carry the
 provenance ``oracle-auxiliary``: no real federation has such images. experiments/encoders/disjoint_cnn.py makes the
-file; digests of the training images are in it, and a row that was among them is refused. Source: ours.
+file; digests of the training images are in it, and a row that was among them is refused.
 """
 
 import hashlib

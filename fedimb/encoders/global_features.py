@@ -1,7 +1,7 @@
 """The federation's own model as encoder: penultimate features of the current global model.
 
 Needs no file and suits any data, tables included; class vectors are class means over the clients
-(`fedimb.selection.prototypes`). Source: ours; on digits the best of the encoders that need nothing (docs/encoders.md).
+(`fedimb.selection.prototypes`). On digits the best of the encoders that need nothing (docs/encoders.md).
 """
 
 from torch import Tensor

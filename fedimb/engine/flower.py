@@ -23,7 +23,7 @@ from fedimb.engine import processes
 from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.engine.ray import RayEngine
 from fedimb.errors import RunFailed
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 BUNDLE = Path(__file__).parent / "bundle" / "pyproject.toml"
 _SWITCHES = {

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedimb.contracts.platform import STEP
 from fedimb.engine.flower_private import Run, ensure_identity, number
-from fedimb.engine.lanes import LaneOutcome, Order, cut, gather, merge
+from fedimb.engine.lanes import Instruction, Lane, LaneOutcome, cut, gather, merge
 from fedimb.errors import FedimbError
 
 CLIENT_FAILED = 1300
@@ -81,23 +81,25 @@ class SimulationGrid(Grid):
         self._replies: dict[str, Message] = {}
 
     @abstractmethod
-    def run_lanes(self, lanes: Sequence[Sequence[Order]], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
         """Run lanes; returns their outcomes in lane order. ``costs``: any estimate, the longest goes first."""
 
-    def exchange(self, orders: Sequence[Order], reduce: bool, costs: Sequence[float] | None = None) -> LaneOutcome:
-        """Send one message to each client and return answers and sums. ``orders`` must be sorted by client id."""
-        for _, message in orders:
+    def exchange(
+        self, instructions: Sequence[Instruction], reduce: bool, costs: Sequence[float] | None = None
+    ) -> LaneOutcome:
+        """Send one message to each client and return answers and sums. ``instructions`` must be sorted by client id."""
+        for _, message in instructions:
             number(message, str(next(self._ids)))
-        lanes = cut(len(orders))
-        weights = [sum(costs[lane]) if costs is not None else len(orders[lane]) for lane in lanes]
-        return merge(self.run_lanes([orders[lane] for lane in lanes], reduce, weights))
+        lanes = cut(len(instructions))
+        weights = [sum(costs[lane]) if costs is not None else len(instructions[lane]) for lane in lanes]
+        return merge(self.run_lanes([instructions[lane] for lane in lanes], reduce, weights))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Flower's own call: one reply message per message, sorted by client id. ``timeout`` has no meaning here."""
         sent = sorted(messages, key=lambda m: m.metadata.dst_node_id)
         outcome = self.exchange([(m.metadata.dst_node_id - 1, m) for m in sent], reduce=False)
         replies = []
-        for message, answer in zip(sent, outcome.answers, strict=True):
+        for message, answer in zip(sent, outcome.replies, strict=True):
             if answer.error is not None and not len(answer.content):
                 replies.append(Message(Error(code=CLIENT_FAILED, reason=answer.error), reply_to=message))
             else:
@@ -135,19 +137,21 @@ class SimulationGrid(Grid):
         raise RuntimeError("a simulated grid has no SuperLink run")
 
 
-def exchange(grid: Grid, orders: Sequence[Order], reduce: bool, costs: Sequence[float] | None = None) -> LaneOutcome:
+def exchange(
+    grid: Grid, instructions: Sequence[Instruction], reduce: bool, costs: Sequence[float] | None = None
+) -> LaneOutcome:
     """Exchange messages over any Grid with the same lanes, order and sums, so that results agree everywhere.
 
     A grid that is not simulated may return fewer replies: the missing clients answer with an error.
     """
     if isinstance(grid, SimulationGrid):
-        return grid.exchange(orders, reduce, costs)
-    by_node = {message.metadata.dst_node_id: client for client, message in orders}
+        return grid.exchange(instructions, reduce, costs)
+    by_node = {message.metadata.dst_node_id: client for client, message in instructions}
     replies: dict[int, Message] = {}
-    for reply in grid.send_and_receive([message for _, message in orders]):
+    for reply in grid.send_and_receive([message for _, message in instructions]):
         replies[by_node[reply.metadata.src_node_id]] = reply
     missing = Error(code=CLIENT_FAILED, reason="no reply")
-    ordered = [(client, replies.get(client) or Message(missing, reply_to=message)) for client, message in orders]
+    ordered = [(client, replies.get(client) or Message(missing, reply_to=message)) for client, message in instructions]
     return merge([gather(ordered[lane], reduce) for lane in cut(len(ordered))])
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
@@ -21,12 +21,15 @@ from fedimb.records import Arrays, payload_bytes
 MAX_LANES = 32
 WEIGHT = "num-examples"
 
-Order = tuple[int, Message]
+Instruction = tuple[int, Message]
 """A message and the stable id of the client it goes to."""
+
+Lane = Sequence[Instruction]
+"""Instructions to clients next to each other, sorted by client id."""
 
 
 @dataclass
-class Answer:
+class ClientReply:
     """One client's reply as the server keeps it.
 
     Attributes:
@@ -95,7 +98,7 @@ class LaneSum:
 class LaneOutcome:
     """What a lane returns: its clients' answers in id order, and their sum when it was asked to reduce."""
 
-    answers: list[Answer]
+    replies: list[ClientReply]
     total: LaneSum
 
 
@@ -106,12 +109,12 @@ def cut(count: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def read_reply(client: int, reply: Message) -> Answer:
-    """A reply message as an Answer, judged usable or not."""
+def read_reply(client: int, reply: Message) -> ClientReply:
+    """A reply message as a ClientReply, judged usable or not."""
     if reply.has_error():
-        return Answer(client, error=reply.error.reason or f"error {reply.error.code}", usable=False)
+        return ClientReply(client, error=reply.error.reason or f"error {reply.error.code}", usable=False)
     content = reply.content
-    answer = Answer(client, content=content, up_bytes=payload_bytes(content))
+    answer = ClientReply(client, content=content, up_bytes=payload_bytes(content))
     trained = reply.metadata.message_type.partition(".")[0] == "train"
     if trained and (missing := [key for key in (names.ARRAYS, names.METRICS) if key not in content]):
         answer.usable = False
@@ -164,9 +167,9 @@ def gather(replies: Iterable[tuple[int, Message]], reduce: bool) -> LaneOutcome:
     return LaneOutcome(answers, total)
 
 
-def run_lane(orders: Sequence[Order], call: Callable[[int, Message], Message], reduce: bool) -> LaneOutcome:
+def run_lane(instructions: Sequence[Instruction], call: Callable[[int, Message], Message], reduce: bool) -> LaneOutcome:
     """Run a lane's clients one after another, keeping one reply in memory at a time when reducing."""
-    return gather(((client, call(client, message)) for client, message in orders), reduce)
+    return gather(((client, call(client, message)) for client, message in instructions), reduce)
 
 
 @dataclass(frozen=True)
@@ -179,11 +182,28 @@ class Ahead:
     """
 
     clients: int
-    work: Callable[[Sequence[Order]], None]
+    work: Callable[[Sequence[Instruction]], None]
+
+
+def ahead_of(context: Context) -> Ahead | None:
+    """What a simulated run's clients can have done for many of them at once; None where each trains by itself.
+
+    Args:
+        context: of any client of the run.
+    """
+    from fedimb.clientapp.app import runtime
+
+    answering = runtime(context)
+    if answering.config.engine.get("trainer") != "stacked":
+        return None
+    return Ahead(answering.ahead_clients(), answering.work_ahead)
 
 
 def run_lanes(
-    lanes: Sequence[Sequence[Order]], call: Callable[[int, Message], Message], reduce: bool, ahead: Ahead | None = None
+    lanes: Sequence[Lane],
+    call: Callable[[int, Message], Message],
+    reduce: bool,
+    ahead: Ahead | None = None,
 ) -> list[LaneOutcome]:
     """Run lanes in order, their clients in order; what can be done for many clients ahead is."""
     outcomes: list[LaneOutcome] = []
@@ -202,4 +222,4 @@ def merge(outcomes: Sequence[LaneOutcome]) -> LaneOutcome:
     total = LaneSum()
     for outcome in outcomes:
         total.add(outcome.total)
-    return LaneOutcome([answer for outcome in outcomes for answer in outcome.answers], total)
+    return LaneOutcome([answer for outcome in outcomes for answer in outcome.replies], total)

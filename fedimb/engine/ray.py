@@ -10,13 +10,14 @@ from typing import Any
 
 from flwr.app import RecordDict
 
+from fedimb.config.engine_settings import check_settings
 from fedimb.engine.grid import Job, SimulationGrid
-from fedimb.engine.lanes import LaneOutcome, Order
+from fedimb.engine.lanes import Lane, LaneOutcome
 from fedimb.engine.processes import end, marked, record
-from fedimb.engine.ray_checks import check_answers, check_gpus, check_settings, same_cluster, worker_count
+from fedimb.engine.ray_checks import check_answers, check_gpus, same_cluster, worker_count
 from fedimb.engine.ray_pool import Pool
 from fedimb.engine.ray_private import lean_head
-from fedimb.engine.ray_worker import Lane
+from fedimb.engine.ray_worker import PackedLane
 from fedimb.errors import ConfigError, RunFailed
 
 _STARTS = 3  # Ray gives its own head 30 s, which a busy machine exceeds
@@ -170,12 +171,12 @@ class RayGrid(SimulationGrid):
         super().__init__(job.n_clients)
         self._pool, self._job = pool, job
 
-    def run_lanes(self, lanes: Sequence[Sequence[Order]], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
         """Longest lane first; outcomes in lane order."""
         contents = [message.content for lane in lanes for _, message in lane]
         first = contents[0] if contents else RecordDict()
         shared = {k: v for k, v in first.items() if all(c.get(k) is v for c in contents)}
-        packed: list[Lane] = [
+        packed: list[PackedLane] = [
             [
                 (
                     client,

@@ -1,47 +1,14 @@
 """What is wrong with an engine's settings or its cluster, said before work begins. Imports no ray: plain Python."""
 
 import contextlib
-import math
 import os
 import socket
 from collections.abc import Sequence
-from typing import Any
 
+from fedimb.config.engine_settings import split_address
 from fedimb.errors import ConfigError
 
 _PATIENCE_S = 5.0
-
-
-def check_settings(workers: Any, gpus_per_worker: Any, address: Any) -> None:
-    """Refuse settings of the engine that no machine could serve.
-
-    Raises:
-        ConfigError: the setting, its value and what to give.
-    """
-    if workers is not None and (type(workers) is not int or workers < 1):
-        raise ConfigError(
-            f"engine.workers={workers}: give a whole number of at least 1, or null for one per core "
-            "(engine=inline needs no worker)"
-        )
-    if type(gpus_per_worker) not in (int, float) or not (math.isfinite(gpus_per_worker) and gpus_per_worker >= 0):
-        raise ConfigError(
-            f"engine.gpus_per_worker={gpus_per_worker}: give the share of a GPU each worker reserves, as 0.5; 0: none"
-        )
-    if gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker):
-        raise ConfigError(f"engine.gpus_per_worker={gpus_per_worker}: above 1 give a whole number of GPUs")
-    if address is not None:
-        split_address(address)
-
-
-def split_address(address: Any) -> tuple[str, int]:
-    """(host, port) of ``host:port``. ConfigError for anything else (Ray's ``auto``, ``local`` and ``ray://`` too)."""
-    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-    if not host or "/" in host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise ConfigError(
-            f"engine.address={address}: give host:port of the cluster's head, as 10.0.0.5:6379 "
-            "(null starts a private head)"
-        )
-    return host.strip("[]"), int(port)
 
 
 def check_answers(address: str) -> None:

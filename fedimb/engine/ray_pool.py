@@ -11,7 +11,7 @@ from typing import Any
 from fedimb.engine.grid import Job
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.engine.ray_checks import why_died
-from fedimb.engine.ray_worker import Lane, Worker, batches
+from fedimb.engine.ray_worker import PackedLane, Worker, batches
 from fedimb.errors import RunFailed
 
 _TRIES = 3
@@ -90,7 +90,7 @@ class Pool:
         return list(done)
 
     def run(
-        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, costs: Sequence[float]
+        self, job: Job, lanes: list[PackedLane], shared: dict[str, Any], reduce: bool, costs: Sequence[float]
     ) -> list[LaneOutcome]:
         """Run lanes, the longest first; outcomes come back in lane order.
 

@@ -11,10 +11,10 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedimb.engine.grid import CLIENT_FAILED, Job, deliver
-from fedimb.engine.lanes import Ahead, LaneOutcome, Order, run_lanes
+from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, ahead_of, run_lanes
 from fedimb.errors import DataError, FedimbError
 
-Lane = list[tuple[int, int, str, RecordDict]]
+PackedLane = list[tuple[int, int, str, RecordDict]]
 """(client, node id, message type, records of its own) of each client, in id order."""
 
 
@@ -31,12 +31,18 @@ class Worker:
 
     def ready(self) -> int:
         """Process id, once everything a lane needs is imported."""
-        import fedimb.app  # noqa: F401
+        import fedimb.clientapp.app  # noqa: F401
 
         return os.getpid()
 
     def run_lanes(
-        self, job: Job, lanes: list[Lane], shared: dict[str, Any], reduce: bool, first_ids: list[int], path: list[str]
+        self,
+        job: Job,
+        lanes: list[PackedLane],
+        shared: dict[str, Any],
+        reduce: bool,
+        first_ids: list[int],
+        path: list[str],
     ) -> list[LaneOutcome]:
         """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them.
 
@@ -44,12 +50,12 @@ class Worker:
         On a machine that lacks what the run needs every client answers with an error that says what.
         """
         sys.path.extend(folder for folder in path if folder not in sys.path)
-        from fedimb.app import app
+        from fedimb.clientapp.app import app
         from fedimb.engine.flower_private import number
 
         ahead, lack = _prepared(job)
 
-        def order(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Order:
+        def order(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Instruction:
             message = Message(RecordDict({**shared, **own}), node, kind)
             number(message, str(message_id))
             return client, message
@@ -59,17 +65,15 @@ class Worker:
                 return _refusal(lack, message, job.context(client), client)
             return deliver(app, message, job.context(client), client)
 
-        orders = [
+        instructions = [
             [order(first + i, *entry) for i, entry in enumerate(lane)]
             for lane, first in zip(lanes, first_ids, strict=True)
         ]
-        return run_lanes(orders, call, reduce, ahead)
+        return run_lanes(instructions, call, reduce, ahead)
 
 
 def _prepared(job: Job) -> tuple[Ahead | None, Exception | None]:
     """The run opened on this machine: what its clients have done ahead, or why none of them can be played here."""
-    from fedimb.app import ahead_of
-
     try:
         if not Path(job.run_dir).is_dir():
             raise DataError(

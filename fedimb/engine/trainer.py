@@ -1,11 +1,11 @@
 """How a run's clients train: one after another (``loop``) or many at once (``stacked``). Decided once, at launch."""
 
 from fedimb import registry
-from fedimb.config.schema import RunConfig
+from fedimb.config.parts import build_model
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.stacking import dense_layers
-from fedimb.run.parts import build_model
+from fedimb.schema import RunConfig
 from fedimb.training.stacked import why_no_stack
 
 LARGEST = 30_000

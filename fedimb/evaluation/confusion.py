@@ -33,7 +33,7 @@ def _class_ids(values: ArrayLike, what: str, n_classes: int) -> NDArray[np.int64
 
 
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -> NDArray[np.int64]:
-    """Count (true class, predicted class) pairs. Source: ours, one bincount.
+    """Count (true class, predicted class) pairs. One bincount.
 
     Args:
         labels: true class ids, integers, shape [n]; n may be 0.

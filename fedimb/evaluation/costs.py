@@ -20,7 +20,7 @@ NAMED_COSTS = ("uniform", "minority:<w>")
 
 
 def named_costs(name: str, n_classes: int, minority: Sequence[int]) -> Floats:
-    """A cost matrix by name. Source: ours.
+    """A cost matrix by name.
 
     ``uniform``: every mistake costs 1, so that weighted accuracy is accuracy. ``minority:<w>``: missing a minority
     class costs w, any other mistake 1; as ``minority:10``.
@@ -121,7 +121,7 @@ def _expected(per_class: Floats, shares: Floats) -> Floats:
 
 
 def prior_accuracy(matrix: ArrayLike, prevalence: ArrayLike) -> float:
-    """Accuracy to expect where classes have this prevalence: sum_c pi_c recall_c. Source: ours.
+    """Accuracy to expect where classes have this prevalence: sum_c pi_c recall_c.
 
     With the training counts it is what a deployment with the training prior sees; with equal shares it is macro recall.
 
@@ -140,7 +140,7 @@ def prior_accuracy(matrix: ArrayLike, prevalence: ArrayLike) -> float:
 
 
 def client_accuracies(matrix: ArrayLike, held: ArrayLike) -> Floats:
-    """The accuracy to expect of one model at each client, by the classes it holds: sum_c pi_kc recall_c. Source: ours.
+    """The accuracy to expect of one model at each client, by the classes it holds: sum_c pi_kc recall_c.
 
     Exact only if clients differ by label mix alone; where their rows of one class differ too (scanners, hospitals), it
     says nothing about that, and scores from the clients' own rows do (``client/*``).

@@ -28,7 +28,7 @@ _CHUNK_CELLS = 4_000_000  # as in `intervals`: 32 MB of int64 at a time
 
 
 def label_confusion(targets: ArrayLike, predictions: ArrayLike) -> NDArray[np.int64]:
-    """Count (true, predicted) for each class on its own. Source: ours.
+    """Count (true, predicted) for each class on its own.
 
     Args:
         targets: 0 and 1 (or bool), shape [n, C]; n may be 0.

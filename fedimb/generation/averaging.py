@@ -2,7 +2,7 @@
 
 A class embedding's row is moved only by those who hold the class; averaged over everybody it is pulled back to where it
 started, and under coupled weight decay to zero. So a class's row is weighted by how many rows of that class each client
-has, a domain's likewise, everything else (the rows for "not said" too) by all rows. Source: ours, after the recursion
+has, a domain's likewise, everything else (the rows for "not said" too) by all rows. After the recursion
 in docs/generators.md.
 """
 

@@ -5,31 +5,15 @@ nothing now and then (classifier-free guidance: Ho & Salimans 2022); a domain ne
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from fedimb.errors import DataError, RunDiverged
-from fedimb.generation.checks import check_conditions, check_examples, check_sizes, check_trained
+from fedimb.generation.examples import Examples, check_conditions, check_examples, check_sizes, check_trained
 
 Progress = Callable[[int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """What a generator learns from, and what it makes.
-
-    Attributes:
-        x: float32 [n, *shape], scaled as models see it (images: 0..1).
-        y: int64 [n] class ids.
-        d: int64 [n] domain (device) ids, all 0 where none are known.
-    """
-
-    x: Tensor
-    y: Tensor
-    d: Tensor
 
 
 class Generator(nn.Module):
@@ -89,7 +73,7 @@ class Generator(nn.Module):
         where the data may be seen, or `set_scale` from agreed figures.
 
         Raises:
-            DataError: see `fedimb.generation.checks.check_examples`.
+            DataError: see `fedimb.generation.examples.check_examples`.
         """
         check_examples(examples, self.n_classes, self.shape)
         x = examples.x.to(torch.float64)
@@ -150,7 +134,7 @@ class Generator(nn.Module):
             float32 [b].
 
         Raises:
-            DataError: see `fedimb.generation.checks`.
+            DataError: see `fedimb.generation.examples`.
         """
         return self.losses_at(x, y, d, self.draw_levels(len(x), generator), generator)
 

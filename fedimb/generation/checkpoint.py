@@ -2,20 +2,17 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fedimb.errors import ConfigError
+from fedimb.generation.examples import Examples
 from fedimb.records import Arrays, load_arrays, save_arrays
-
-if TYPE_CHECKING:
-    from fedimb.generation.base import Examples
-    from fedimb.generation.training import Training
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -37,10 +34,10 @@ class State:
     losses: list[float] = field(default_factory=list)
 
 
-def digest(training: "Training", seed: int, examples: "Examples", start: Mapping[str, Tensor]) -> str:
+def digest(training: Mapping[str, Any], seed: int, examples: Examples, start: Mapping[str, Tensor]) -> str:
     """What a training must have in common with one that goes on from it: settings, seed, data, initial state."""
     # How often it is written does not change what comes out.
-    settings = {key: value for key, value in asdict(training).items() if key != "checkpoint_every"}
+    settings = {key: value for key, value in training.items() if key != "checkpoint_every"}
     whole = hashlib.sha256(f"{sorted(settings.items())} {seed} {list(start)}".encode())
     for tensor in (examples.x, examples.y, examples.d, *start.values()):
         whole.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -1,7 +1,7 @@
 """What happens to samples at a site before they leave: the export gate, and where a person decides, the outbox.
 
 Each class's rows are parted by patient: the generator learns from one part, the other is what the gate compares with
-(`fedimb.privacy.audit`). Source: ours.
+(`fedimb.privacy.audit`).
 """
 
 from collections.abc import Callable
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.data.split import split_fraction
-from fedimb.generation.base import Examples, Generator
+from fedimb.generation.base import Generator
+from fedimb.generation.examples import Examples
+from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
+from fedimb.generation.outbox.box import RELEASED, WAITING, Outbox
 from fedimb.generation.transport import cut
-from fedimb.generation.workshop import Recipe, Workshop
 from fedimb.privacy.audit.base import Audit, Batch, GateSettings
 from fedimb.privacy.audit.crossed import cross_audit
 from fedimb.privacy.audit.gate import audit
-from fedimb.privacy.outbox.box import RELEASED, WAITING, Outbox
 
 Mode = Literal["enforce", "report", "off"]
 LEVELS = (0.2, 0.4, 0.6)
@@ -29,14 +30,14 @@ LEVELS = (0.2, 0.4, 0.6)
 
 
 @dataclass(frozen=True, eq=False)
-class Parted:
+class HoldoutSplit:
     """A site's rows in two parts: what the generator learns from, and what the gate compares with."""
 
     learned: Batch
     kept: Batch
 
 
-def parted(x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, share: float, seed: int) -> Parted:
+def parted(x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, share: float, seed: int) -> HoldoutSplit:
     """Keep back about ``share`` of each class, whole patients, never a class's last row."""
     labels, rows = y.numpy(), np.arange(len(y))
     learned, kept = split_fraction(rows, labels, share, np.random.default_rng(seed), units)
@@ -45,7 +46,7 @@ def parted(x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, sha
         own = None if units is None else np.asarray(units)[part]
         return Batch(x[torch.from_numpy(part)].numpy(), labels[part], d.numpy()[part], own)
 
-    return Parted(batch(learned), batch(kept))
+    return HoldoutSplit(batch(learned), batch(kept))
 
 
 def as_examples(batch: Batch) -> Examples:
@@ -59,9 +60,9 @@ def as_batch(samples: Examples) -> Batch:
     return Batch(samples.x.numpy(), samples.y.numpy(), samples.d.numpy())
 
 
-def whole(rows: Parted) -> Parted:
+def whole(rows: HoldoutSplit) -> HoldoutSplit:
     """All rows to learn from, none kept back: for a cross-audit, which makes halves of its own."""
-    return Parted(rows.learned.joined(rows.kept), rows.kept.cut(np.zeros(0, np.int64)))
+    return HoldoutSplit(rows.learned.joined(rows.kept), rows.kept.cut(np.zeros(0, np.int64)))
 
 
 class Asking:
@@ -112,10 +113,10 @@ class Judging:
         recipe: makes a generator of each half of the rows, where the audit is crossed; None: it is not.
     """
 
-    rows: Parted
+    rows: HoldoutSplit
     generator: Generator | None
     holders: NDArray[np.int64]
-    recipe: Recipe | None = None
+    recipe: GeneratorConfig | None = None
 
     def audit(self, samples: Examples, gate: GateSettings, seed: int) -> Audit:
         """Verdicts by class."""
@@ -127,7 +128,7 @@ class Judging:
 
     def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[Any]], Asking]:
         assert self.recipe is not None
-        workshop = Workshop(self.recipe, as_examples(half))
+        workshop = GeneratorCache(self.recipe, as_examples(half))
         devices = np.zeros_like(half.y) if half.d is None else half.d
 
         def sampler(labels: NDArray[np.int64]) -> NDArray[Any]:

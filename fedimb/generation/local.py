@@ -1,4 +1,4 @@
-"""Rows a client makes from its own to fill up a plan: the controls of every generator. Never shared. Source: ours."""
+"""Rows a client makes from its own to fill up a plan: the controls of every generator. Never shared."""
 
 from typing import Literal
 

@@ -121,7 +121,7 @@ def whole(exact: NDArray[np.float64], total: int, start: int = 0) -> Counts:
 
     Largest remainder, one unit after the other, where what the class and the device still lack in all counts as well:
     by cells alone, a client that wants one or two samples of each class would have them all on its own device. Ties go
-    to the class and device numbered ``start`` and those after, so that no class is first at every client. Source: ours.
+    to the class and device numbered ``start`` and those after, so that no class is first at every client.
 
     Args:
         exact: [C, D] >= 0, summing to ``total``.

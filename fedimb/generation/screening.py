@@ -4,13 +4,33 @@ Which samples count is FedSSG's reconstructed gate (`fedimb.generation.quality`)
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from fedimb.generation.base import Examples
+from torch import Tensor
+
+from fedimb.data.public import PublicRows
+from fedimb.generation.examples import Examples
 from fedimb.generation.quality import gate
 from fedimb.generation.transport import cut
+from fedimb.models.base import Classifier
 from fedimb.records import Arrays
-from fedimb.run.server import Server
+from fedimb.training.forward import Outputs
+
+
+class OwnRows(Protocol):
+    """A server's own rows and the model on them: a `fedimb.serverapp.server.Server`."""
+
+    def model(self, weights: Arrays) -> Classifier:
+        """The configured model with these weights."""
+        ...
+
+    def public(self) -> PublicRows:
+        """The server's labelled rows."""
+        ...
+
+    def outputs(self, model: Classifier, x: Tensor) -> Outputs:
+        """Features [n, d] and logits [n, C] of rows."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +41,7 @@ class Screened:
     report: dict[str, Any]
 
 
-def screened(server: Server, weights: Arrays, samples: Examples, rare: tuple[int, ...]) -> Screened:
+def screened(server: OwnRows, weights: Arrays, samples: Examples, rare: tuple[int, ...]) -> Screened:
     """Drop samples that the server's classifier doubts, or that lie next to one of its rows in feature space.
 
     Args:

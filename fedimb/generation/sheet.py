@@ -5,7 +5,7 @@ import io
 import numpy as np
 from torch import Tensor
 
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 
 EDGE, PER_CLASS, GAP = 32, 16, 2
 

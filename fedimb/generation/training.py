@@ -8,7 +8,7 @@ goes on from its checkpoint to the same bits.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedimb.errors import ConfigError, DataError, RunDiverged, nearest
-from fedimb.generation.base import Examples, Generator, Progress
+from fedimb.generation.base import Generator, Progress
 from fedimb.generation.checkpoint import State, digest, restore, save
-from fedimb.generation.checks import REFUSE, WARN, check_examples, small_classes
+from fedimb.generation.examples import REFUSE, WARN, Examples, check_examples, small_classes
 from fedimb.generation.labels import BALANCES, draw_batch, drop
 
 log = logging.getLogger("fedimb")
@@ -96,7 +96,7 @@ def train_generator(
         Mean loss of the last 100 steps; NaN for a generator that is not trainable: nothing is done.
 
     Raises:
-        DataError: see `fedimb.generation.checks.check_examples`.
+        DataError: see `fedimb.generation.examples.check_examples`.
         RunDiverged: a loss that is not finite.
         FedimbError: the checkpoint cannot be read.
         ConfigError: the checkpoint is of another training.
@@ -111,7 +111,7 @@ def train_generator(
     optimiser = torch.optim.AdamW(groups(generator, training.weight_decay), lr=training.lr)
     rng = torch.Generator().manual_seed(seed)
     state = State(named, {name: p.detach().clone() for name, p in named.items()}, optimiser, rng)
-    key = digest(training, seed, examples, generator.state_dict()) if checkpoint is not None else ""
+    key = digest(asdict(training), seed, examples, generator.state_dict()) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.exists():
         restore(checkpoint, key, state)
         if progress is not None:

@@ -5,7 +5,7 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor
 
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.records import array_record, to_numpy
 
 LEVELS = 255

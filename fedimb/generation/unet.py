@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
-from fedimb.generation.checks import image_shape
+from fedimb.generation.examples import image_shape
 
 _GROUPS = 8  # of GroupNorm; diffusers' 32 do not fit small widths
 

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedimb.config.schema import PrivacyConfig
 from fedimb.privacy.accountant import epsilon_of_rdp, rdp_of
 from fedimb.privacy.gaussian import epsilon_of
+from fedimb.schema import PrivacyConfig
 
 Spent = dict[str, list[float]]
 """The ledger's state, as a checkpoint keeps it."""

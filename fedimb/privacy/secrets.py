@@ -1,14 +1,15 @@
 """Where clients' masks and noise come from: in a simulation the run's seed, at a hospital what the coordinator lacks.
 
 A seed repeats a run and hides nothing from who knows it; the coordinator does. So a node brings secrets of its own
-(`fedimb.deploy.pairwise.NodeSecrets`), and everything that masks or noises asks `ClientContext.secrets`. Source: ours.
+(`fedimb.deploy.site.pairwise_masks.NodeSecrets`), and everything that masks or noises asks `ClientContext.secrets`.
+Source: ours.
 """
 
 from typing import Protocol
 
 import numpy as np
 
-from fedimb.config.schema import RunConfig
+from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 
 

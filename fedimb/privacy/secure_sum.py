@@ -6,7 +6,7 @@ masked vector alone is uniformly random and the sum is exact.
 
 Where the pairs' masks come from is not this file's business: in a simulation from the run's seed, which shows message,
 size and cost and protects nobody; between hospitals from keys that the coordinator does not know
-(`fedimb.deploy.pairwise`).
+(`fedimb.deploy.site.pairwise_masks`).
 """
 
 from collections.abc import Callable, Sequence

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fedimb.config.schema import PrivacyConfig, RunConfig
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.records import Arrays
+from fedimb.schema import PrivacyConfig, RunConfig
 
 
 def share(privacy: PrivacyConfig, cohort: int) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from fedimb.evaluation.domains import RECALLS
-from fedimb.report.text import aligned, plain, score, shorten
+from fedimb.text import aligned, plain, score, shorten
 
 
 def domain_lines(scores: Mapping[str, float], stream: TextIO | None = None) -> list[str]:

@@ -10,7 +10,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.federation import Federation
 from fedimb.data.labels import class_counts
 from fedimb.report.matrix import matrix_lines
-from fedimb.report.text import WIDTH, aligned, plain, shorten
+from fedimb.text import WIDTH, aligned, plain, shorten
 
 Counts = NDArray[np.int64]
 MOST_CLASSES = 40

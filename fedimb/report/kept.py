@@ -1,21 +1,18 @@
-"""A method's picture of what it kept of every class, for the report's section of methods' pictures."""
+"""The picture of what a method kept of every class: drawn from the figures in its panel, when a report is made."""
 
 import io
-import json
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.report.html.pictures import figure, tidy
-from fedimb.report.plots import ALL, FAINT
-from fedimb.report.text import shorten
+from fedimb.rundir.partition_picture import ALL, FAINT
+from fedimb.text import shorten
 
 
-def kept_panel(
-    title: str, kept: NDArray[np.integer], held: NDArray[np.integer], class_names: Sequence[str]
-) -> dict[str, bytes]:
-    """Rows kept of rows held, a bar per class from head to tail; ``{"svg": ..., "json": ...}``, always the same bytes.
+def kept_picture(kept: NDArray[np.integer], held: NDArray[np.integer], class_names: Sequence[str]) -> bytes:
+    """Rows kept of rows held, a bar per class from head to tail: SVG, always the same bytes.
 
     Args:
         kept, held: [C] rows.
@@ -36,7 +33,4 @@ def kept_panel(
     tidy(axes)
     with io.BytesIO() as file, rc_context({"svg.hashsalt": "fedimb", "svg.fonttype": "none"}):
         made.savefig(file, format="svg", metadata={"Date": None})
-        picture = file.getvalue()
-    share = kept.sum() / max(1, held.sum())
-    caption = f"{int(kept.sum())} of {int(held.sum())} rows ({share:.0%}), classes from head to tail."
-    return {"svg": picture, "json": (json.dumps({"title": title, "caption": caption}) + "\n").encode()}
+        return file.getvalue()

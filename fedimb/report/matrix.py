@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.report.text import WIDTH, aligned, width
+from fedimb.text import WIDTH, aligned, width
 
 MOST_ROWS = 20
 _NAME = 8

@@ -13,8 +13,8 @@ from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import ratio
 from fedimb.report.by_domain import domain_lines
 from fedimb.report.groups import QUALITIES, Group, RunRow, group_rows
-from fedimb.report.text import WIDTH, aligned, pad, plain, score, shorten, width, writable
 from fedimb.seeds import Stream, numpy_rng
+from fedimb.text import WIDTH, aligned, pad, plain, score, shorten, width, writable
 
 MOST_CLASSES = 40
 RESAMPLES = 1000

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from fedimb.config.load import config_sha, from_json, row_label
-from fedimb.config.schema import RunConfig
+from fedimb.config.parts import prior_label
 from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunDiverged
 from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
-from fedimb.run.folder import RunFolder
-from fedimb.run.parts import prior_label
-from fedimb.run.result import RowResult, RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RowResult, RunResult
+from fedimb.schema import RunConfig
 from fedimb.study.cells import Cell
 from fedimb.study.plan import Costs
 from fedimb.study.results import Result, Setting, Status
@@ -182,7 +182,7 @@ def _over_labels(folder: RunFolder, row: str) -> dict[str, float]:
 
 
 def _reads_prior(config: RunConfig, calibration: str) -> bool:
-    from fedimb.run.assemble import needs_counts
+    from fedimb.serverapp.assemble import needs_counts
 
     return needs_counts(config.model_copy(update={"calibration": {calibration: {}}}))
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from fedimb.errors import ConfigError
 from fedimb.records import write_atomic
-from fedimb.run.environment import environment
+from fedimb.rundir.environment import environment
 from fedimb.study.cells import plan
 from fedimb.study.collect import read_cells, setting_of
-from fedimb.study.execute import Hands, execute, failures
+from fedimb.study.execute import Workers, execute, failures
 from fedimb.study.plan import Study, study_of
 from fedimb.study.results import StudyResults, write_csv
 from fedimb.study.tuning import Tuned, tune, write_trials
@@ -30,7 +30,7 @@ class Compared:
     failures: list[str]
 
 
-def compare(study: Study, more: Sequence[str], hands: Hands, command: str) -> Compared:
+def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -> Compared:
     """Run what is missing of a study and write ``study.json``, ``rows.csv`` and ``tuning.csv`` into its folder.
 
     Args:
@@ -46,7 +46,7 @@ def compare(study: Study, more: Sequence[str], hands: Hands, command: str) -> Co
     found: list[str] = []
     tuned: Tuned | None = None
     if study.tune is not None:
-        tuned, found = tuned_rows(study, more, hands, folder)
+        tuned, found = tuned_rows(study, more, workers, folder)
     chosen = tuned.chosen(study) if tuned else {}
     control = study.control or default_control(study, tuned)
     cells, tasks = plan(study, chosen, more)
@@ -60,19 +60,19 @@ def compare(study: Study, more: Sequence[str], hands: Hands, command: str) -> Co
         "environment": environment(),
     }
     write_atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
-    done = execute(tasks, hands, study.name)
+    done = execute(tasks, workers, study.name)
     results = gather(record, cells, done)
     write_csv(results.results, folder / "rows.csv")
-    return Compared(results, folder, found + failures(tasks, done, hands))
+    return Compared(results, folder, found + failures(tasks, done, workers))
 
 
-def tuned_rows(study: Study, more: Sequence[str], hands: Hands, folder: Path) -> tuple[Tuned, list[str]]:
+def tuned_rows(study: Study, more: Sequence[str], workers: Workers, folder: Path) -> tuple[Tuned, list[str]]:
     """Tune a study's rows; writes ``tuning.csv``. Returns what was found and a line per run that failed."""
     lines: list[str] = []
 
     def run(tasks: Sequence[Task]) -> Any:
-        done = execute(tasks, hands, f"{study.name}: tuning")
-        lines.extend(failures(tasks, done, hands))
+        done = execute(tasks, workers, f"{study.name}: tuning")
+        lines.extend(failures(tasks, done, workers))
         return done
 
     tuned = tune(study, more, run)

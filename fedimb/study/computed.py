@@ -2,7 +2,7 @@
 
 Local-only clients start from the federation's initial weights and make as many steps as they would make in it, on
 their own rows; each model is scored on the server's test set. The worst and the best client of ``local_mean`` are those
-whose own model serves them worst and best. Source: ours.
+whose own model serves them worst and best.
 """
 
 import math
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedimb.config.schema import RunConfig
+from fedimb.clientapp.local_training import weights_into
+from fedimb.config.parts import build_model, spec_of_rows
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.data.views import to_tensors
@@ -23,8 +24,7 @@ from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import ratio
 from fedimb.models.base import Classifier
-from fedimb.run.local_training import weights_into
-from fedimb.run.parts import build_model, spec_of_rows
+from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, torch_generator
 from fedimb.training.forward import forward_batched
 from fedimb.training.local import LocalResult, train_locally

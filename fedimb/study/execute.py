@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from fedimb.config.load import from_json
-from fedimb.config.schema import RunConfig
 from fedimb.errors import FedimbError, RunFailed
-from fedimb.run.progress import ProgressBar
-from fedimb.run.result import RunResult
+from fedimb.rundir.result import RunResult
+from fedimb.schema import RunConfig
+from fedimb.serverapp.progress import ProgressBar
 from fedimb.study.pool import do_all, log_of
 from fedimb.study.work import Done, Task, earlier
 from fedimb.tracking.mlflow import prepare_store, resolve_uri, sync
@@ -20,7 +20,7 @@ log = logging.getLogger("fedimb")
 
 
 @dataclass(frozen=True)
-class Hands:
+class Workers:
     """How tasks are done.
 
     Attributes:
@@ -34,7 +34,7 @@ class Hands:
     logs: Path
 
 
-def execute(tasks: Sequence[Task], hands: Hands, title: str) -> dict[str, Done]:
+def execute(tasks: Sequence[Task], workers: Workers, title: str) -> dict[str, Done]:
     """Do those tasks that are not done yet.
 
     Args:
@@ -49,7 +49,7 @@ def execute(tasks: Sequence[Task], hands: Hands, title: str) -> dict[str, Done]:
     with _told(), ProgressBar(len(tasks), unit="runs") as progress:
         progress.title(title)
         progress.skip(len(tasks) - len(left))
-        doing = do_all(left, unfinished, hands.workers, hands.isolate, hands.logs)
+        doing = do_all(left, unfinished, workers.workers, workers.isolate, workers.logs)
         with contextlib.closing(doing):  # interrupted between two results, too, workers end here
             for task, ended in doing:
                 done[task.key] = ended
@@ -91,27 +91,27 @@ def _with_folders(tasks: Sequence[Task], done: dict[str, Done]) -> dict[str, Don
     return done | {key: replace(done[key], path=path) for key, path in unfinished.items()} | ended
 
 
-def results_of(configs: Sequence[RunConfig], hands: Hands, title: str) -> list[RunResult]:
+def results_of(configs: Sequence[RunConfig], workers: Workers, title: str) -> list[RunResult]:
     """Run configurations, for what is worth nothing unless it is whole.
 
     Raises:
         RunFailed: one did not finish; which, and why.
     """
     tasks = [Task.of("run", config, f"{title}, run {at}") for at, config in enumerate(configs)]
-    done = execute(list({task.key: task for task in tasks}.values()), hands, title)
-    if lost := failures(tasks, done, hands):
+    done = execute(list({task.key: task for task in tasks}.values()), workers, title)
+    if lost := failures(tasks, done, workers):
         raise RunFailed(f"{len(lost)} of {len(tasks)} runs did not finish; the first: {lost[0]}")
     return [RunResult.read(path) for task in tasks if (path := done[task.key].path) is not None]
 
 
-def failures(tasks: Sequence[Task], done: dict[str, Done], hands: Hands) -> list[str]:
+def failures(tasks: Sequence[Task], done: dict[str, Done], workers: Workers) -> list[str]:
     """A line for each task that did not finish: what it was, why, and where its output is."""
     lines = []
     for task in tasks:
         ended = done[task.key]
         if ended.status != "finished":
             reason = next((line.strip() for line in ended.error.splitlines() if line.strip()), "no reason given")
-            where = log_of(task, hands.logs)
+            where = log_of(task, workers.logs)
             lines.append(f"{ended.status}: {task.what}: {reason}" + (f" (log: {where})" if where.exists() else ""))
     return lines
 

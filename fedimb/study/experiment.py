@@ -17,7 +17,7 @@ import numpy as np
 from fedimb.errors import ConfigError, nearest
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
-from fedimb.study.folders import keep, labels_of, told_apart
+from fedimb.study.folders import disambiguate, keep, labels_of
 from fedimb.study.results import COLUMNS, Result, Setting, Status, StudyResults
 
 
@@ -52,7 +52,7 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
     found: dict[tuple[str, str, int], Result] = {}
     settings: dict[str, Setting] = {}
     params = [{k: v for k, v in run.data.params.items() if not k.startswith("resolved.")} for run in runs]
-    for run, named in zip(runs, told_apart(params), strict=True):
+    for run, named in zip(runs, disambiguate(params), strict=True):
         result, classes = _result(client, run)
         label = named.label(result.label, run.data.tags.get("fedimb.calibration", "none"))
         keep(found, replace(result, setting=named.setting, label=label))

@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedimb.config.schema import RunConfig
-from fedimb.run.result import RunResult
+from fedimb.rundir.result import RunResult
+from fedimb.schema import RunConfig
 from fedimb.study.collect import read_run
-from fedimb.study.execute import Hands, results_of
+from fedimb.study.execute import Workers, results_of
 from fedimb.study.plan import Costs
 from fedimb.study.results import Result, write_csv
 from fedimb.study.work import folder_of
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def run_whole(configs: Sequence[RunConfig]) -> list[RunResult]:
     """Every run, one per core at a time; raises RunFailed unless all finish."""
     folder = folder_of(configs[0])
-    return results_of(configs, Hands(os.cpu_count() or 1, False, folder / "logs"), folder.name)
+    return results_of(configs, Workers(os.cpu_count() or 1, False, folder / "logs"), folder.name)
 
 
 def run_to_csv(configs: Sequence[RunConfig], path: Path) -> list[Result]:

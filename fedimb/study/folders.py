@@ -1,7 +1,7 @@
 """Run folders that no study file names, as a study: grouped by what differs between their configurations.
 
 What makes the problem (data, partition, clients, model, rounds, local steps) becomes the setting; parts are in the row
-label already; every other difference, a learning rate say, is added to the label. Source: ours.
+label already; every other difference, a learning rate say, is added to the label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
     flat = [flatten(from_json((path / "config.json").read_text())) for path in paths]
     found: dict[tuple[str, str, int], Result] = {}
     words: dict[str, tuple[str, ...]] = {}
-    for path, named in zip(paths, told_apart(flat), strict=True):
+    for path, named in zip(paths, disambiguate(flat), strict=True):
         words.setdefault(named.setting, named.words)
         rows = from_json((path / "config.json").read_text()).calibration
         for calibration, result in zip(rows, read_run(path, named.setting, Costs()), strict=True):
@@ -85,7 +85,7 @@ class Named:
         return " ".join([row, *(w for w in self.extra if not w.startswith("calibration.") or w.startswith(own))])
 
 
-def told_apart(flat: Sequence[Mapping[str, Any]]) -> list[Named]:
+def disambiguate(flat: Sequence[Mapping[str, Any]]) -> list[Named]:
     """Names for flat configurations (`fedimb.config.load.flatten`, or MLflow's parameters), one each."""
     differing = _differing(flat)
     named = []

@@ -19,11 +19,11 @@ from typing import Any
 from fedimb.config.load import from_json
 from fedimb.study.work import Done, Task, Worker
 
-_PRELOAD = ["fedimb.study.work", "fedimb.study.computed", "fedimb.app"]
+_PRELOAD = ["fedimb.study.work", "fedimb.study.computed", "fedimb.clientapp.app"]
 
 
 @dataclass
-class _Hand:
+class _Worker:
     """One worker process: its end of the pipe, and what it is doing."""
 
     process: Any
@@ -66,61 +66,61 @@ def _engine(task: Task) -> str:
 
 
 def _in_processes(
-    tasks: Sequence[Task], before: dict[str, Path], workers: int, isolate: bool, logs: Path
+    tasks: Sequence[Task], before: dict[str, Path], count: int, isolate: bool, logs: Path
 ) -> Generator[tuple[Task, Done], None, None]:
     logs.mkdir(parents=True, exist_ok=True)
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)  # torch is imported once, not once a worker
-    waiting, hands = deque(tasks), [_hire(context) for _ in range(workers)]
+    waiting, hired = deque(tasks), [_hire(context) for _ in range(count)]
     try:
-        for hand in hands:
-            _give(hand, waiting, before, logs)
-        while any(hand.task is not None for hand in hands):
-            ready = wait([hand.pipe for hand in hands if hand.task is not None])
-            for at, hand in enumerate(hands):
-                if hand.pipe not in ready or hand.task is None:
+        for worker in hired:
+            _give(worker, waiting, before, logs)
+        while any(worker.task is not None for worker in hired):
+            ready = wait([worker.pipe for worker in hired if worker.task is not None])
+            for at, worker in enumerate(hired):
+                if worker.pipe not in ready or worker.task is None:
                     continue
-                task, died = hand.task, False
+                task, died = worker.task, False
                 try:
-                    done = hand.pipe.recv()
+                    done = worker.pipe.recv()
                 except (EOFError, ConnectionError):  # it ended without a word
-                    hand.process.join(5)
-                    done, died = Done(None, "failed", _how_it_ended(hand.process.exitcode)), True
+                    worker.process.join(5)
+                    done, died = Done(None, "failed", _how_it_ended(worker.process.exitcode)), True
                 if died or isolate:
-                    _dismiss(hand)
-                    hands[at] = hand = _hire(context)
-                hand.task = None
-                _give(hand, waiting, before, logs)
+                    _dismiss(worker)
+                    hired[at] = worker = _hire(context)
+                worker.task = None
+                _give(worker, waiting, before, logs)
                 yield task, done
     finally:
-        for hand in hands:
-            _dismiss(hand)
+        for worker in hired:
+            _dismiss(worker)
 
 
-def _hire(context: Any) -> _Hand:
+def _hire(context: Any) -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
     theirs.close()
-    return _Hand(process, ours)
+    return _Worker(process, ours)
 
 
-def _give(hand: _Hand, waiting: deque[Task], before: dict[str, Path], logs: Path) -> None:
+def _give(worker: _Worker, waiting: deque[Task], before: dict[str, Path], logs: Path) -> None:
     if waiting:
-        hand.task = waiting.popleft()
+        worker.task = waiting.popleft()
         with contextlib.suppress(BrokenPipeError):  # dead already: `wait` says so
-            hand.pipe.send((hand.task, before.get(hand.task.key), log_of(hand.task, logs)))
+            worker.pipe.send((worker.task, before.get(worker.task.key), log_of(worker.task, logs)))
 
 
-def _dismiss(hand: _Hand) -> None:
+def _dismiss(worker: _Worker) -> None:
     """End a worker: it has nothing to finish, or it is interrupted and its run can be resumed."""
-    hand.pipe.close()
-    if hand.process.is_alive():
-        hand.process.terminate()
-    hand.process.join(5)
-    if hand.process.is_alive():
-        hand.process.kill()
-        hand.process.join()
+    worker.pipe.close()
+    if worker.process.is_alive():
+        worker.process.terminate()
+    worker.process.join(5)
+    if worker.process.is_alive():
+        worker.process.kill()
+        worker.process.join()
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Sequence
 
 from fedimb.config.compose import compose
-from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
+from fedimb.schema import RunConfig
 from fedimb.study.work import Task
 
 

@@ -1,7 +1,7 @@
 """Tuning on seeds of its own: every row tries the same number of configurations, the best lower quartile wins.
 
 The lower quartile, because the best mean sits at the edge of stability, where one seed in twelve collapses. A best
-value at the end of its range extends the range, and what is still at the end afterwards is reported. Source: ours.
+value at the end of its range extends the range, and what is still at the end afterwards is reported.
 """
 
 import csv

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from fedimb.config.load import config_sha, from_json, to_json
-from fedimb.config.schema import RunConfig
 from fedimb.engine.open import Engine, open_engine
 from fedimb.errors import ConfigError, DataError, FedimbError, RunDiverged
 from fedimb.records import write_atomic
-from fedimb.run.folder import RunFolder
-from fedimb.run.launch import launch, resume
-from fedimb.run.progress import ProgressBar
-from fedimb.run.result import RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
+from fedimb.schema import RunConfig
+from fedimb.serverapp.launch import launch, resume
+from fedimb.serverapp.progress import ProgressBar
 
 REFERENCES = "references"
 """Folder of the computed rows inside a study's."""

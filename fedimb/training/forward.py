@@ -1,7 +1,7 @@
 """Forward passes without gradients: one model, the rows of one client or of many.
 
 What a row gets does not depend on whose rows it is computed with, so that an engine may batch clients as it likes:
-every client's rows are cut into blocks of their own, and of a fixed size where products are batched. Source: ours.
+every client's rows are cut into blocks of their own, and of a fixed size where products are batched.
 """
 
 from collections.abc import Sequence

@@ -9,7 +9,7 @@ def class_prior(counts: np.ndarray) -> np.ndarray:
     """Counts [C] (any real dtype) -> probabilities [C] float64 summing to 1.
 
     A class nobody holds gets the share of the rarest class somebody holds before normalising: with a prior of 0,
-    post-hoc adjustment would predict that class always. Source: ours.
+    post-hoc adjustment would predict that class always.
 
     Raises:
         ValueError: a negative or non-finite count, or no row at all.

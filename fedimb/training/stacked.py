@@ -7,7 +7,7 @@ of steps, so that those still training are the first ones; batches shorter than 
 Results: every client is computed as if alone. The width b follows from its own rows and batch size, and a batched
 product's slices do not depend on each other, so who is stacked with whom changes no bit (tested); against the loop,
 batches of full width agree bit by bit in the products and within rounding in the losses' means. Equal to the loop
-within 1e-5 per round. Source: ours; fedjax and pfl-research stack by padding and masking too.
+within 1e-5 per round. Fedjax and pfl-research stack by padding and masking too.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """One step of K clients at once: their losses and the gradients in their stacked weights.
 
-By hand for dense nets, through torch.func.vmap and autograd for the others. Source: ours.
+By hand for dense nets, through torch.func.vmap and autograd for the others.
 """
 
 import copy
@@ -63,7 +63,7 @@ def stacked_loss(losses: Sequence[RowLoss]) -> RowLoss:
 def _by_hand(nets: DenseStack, names: list[str], loss: RowLoss, x: Tensor) -> Gradient:
     def gradient(picked: Tensor, labels: Tensor, weight: Tensor) -> tuple[Tensor, list[Tensor]]:
         inputs = x.index_select(0, picked.reshape(-1)).view(*picked.shape, -1)
-        rows, slope = loss.slope(nets.logits(inputs), labels, weight)
+        rows, slope = loss.loss_and_grad(nets.logits(inputs), labels, weight)
         found = nets.backward(slope)
         return rows, [found[name] for name in names]
 

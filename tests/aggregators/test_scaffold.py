@@ -9,14 +9,14 @@ from torch import nn
 
 from fedimb import registry
 from fedimb.aggregators.scaffold import Scaffold
+from fedimb.config.parts import contracts_of
 from fedimb.engine.lanes import gather
 from fedimb.errors import ConfigError, FedimbError, RunFailed
 from fedimb.models.base import load_into, parameters_of
 from fedimb.models.mlp import MLP
 from fedimb.records import array_record, to_numpy
-from fedimb.run.aggregator import Aggregator
-from fedimb.run.launch import resume
-from fedimb.run.parts import contracts_of
+from fedimb.serverapp.aggregator import Aggregator
+from fedimb.serverapp.launch import resume
 from fedimb.training.local import train_locally
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
@@ -58,9 +58,9 @@ class Sites:
 
     def round(self, model, server_round, cohort, lr=LR, terms=None):
         with_terms = isinstance(model.strategy, Scaffold) if terms is None else terms
-        orders = model.configure(server_round, {k + 1: k for k in cohort})
+        instructions = model.configure(server_round, {k + 1: k for k in cohort})
         replies = []
-        for k, order in orders:
+        for k, order in instructions:
             net = MLP(n_classes=2, input_shape=(3,), hidden=[])
             received = to_numpy(order.content.array_records["arrays"])
             load_into(net, {name: torch.from_numpy(value) for name, value in received.items()})
@@ -75,7 +75,7 @@ class Sites:
             content["metrics"] = MetricRecord({"num-examples": 8.0, "train_loss": result.loss})
             content.update({key: array_record(value) for key, value in result.records.items()})
             replies.append((k, Message(content, reply_to=order)))
-        model.aggregate(server_round, gather(replies, model.linear), orders)
+        model.aggregate(server_round, gather(replies, model.linear), instructions)
 
 
 def server(name, n_clients=3):

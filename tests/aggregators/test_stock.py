@@ -9,7 +9,7 @@ from fedimb import registry
 from fedimb.engine.lanes import cut, gather, merge
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, load_arrays, save_arrays
-from fedimb.run.aggregator import Aggregator
+from fedimb.serverapp.aggregator import Aggregator
 
 LINEAR = {"fedavg", "fedprox", "fedavgm", "fedadam", "fedadagrad", "fedyogi"}
 
@@ -67,10 +67,10 @@ def message_of(order, reply):
 
 def play(model, server_round, replies):
     """One round through lanes, as every engine plays it."""
-    orders = model.configure(server_round, {client + 1: client for client in replies})
-    messages = [(client, message_of(order, replies[client])) for client, order in orders]
+    instructions = model.configure(server_round, {client + 1: client for client in replies})
+    messages = [(client, message_of(order, replies[client])) for client, order in instructions]
     outcome = merge([gather(messages[lane], model.linear) for lane in cut(len(messages))])
-    return model.aggregate(server_round, outcome, orders)
+    return model.aggregate(server_round, outcome, instructions)
 
 
 def flat(arrays):

@@ -8,11 +8,11 @@ from small_runs import config
 from fedimb.annotation.items import read_map
 from fedimb.annotation.oracles import check_oracle, open_oracle
 from fedimb.annotation.worklist import WorklistOracle
+from fedimb.clientapp.context import Site
 from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
 from fedimb.data.views import ClientData
 from fedimb.errors import ConfigError, DataError
-from fedimb.run.context import Site
 
 WORKLIST = {"name": "worklist", "readers": 2}
 

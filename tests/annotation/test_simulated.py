@@ -3,10 +3,10 @@ import pytest
 
 from fedimb.annotation.base import Answers, Oracle
 from fedimb.annotation.oracles import check_oracle, open_oracle
+from fedimb.clientapp.context import Site
 from fedimb.data.views import ClientData
 from fedimb.errors import ConfigError, DataError
 from fedimb.records import pack, unpack
-from fedimb.run.context import Site
 
 SIMULATED = {"name": "simulated"}
 

@@ -7,7 +7,7 @@ from fedimb.bench.bare import run_bare
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
-from fedimb.run.launch import launch
+from fedimb.serverapp.launch import launch
 
 WORDS = [
     "data=synthetic_table",

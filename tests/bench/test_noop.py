@@ -8,11 +8,11 @@ from fedimb import registry
 from fedimb.bench.bare import run_bare
 from fedimb.bench.noop import NAME, write_package
 from fedimb.config.compose import compose
+from fedimb.config.parts import build_model
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
-from fedimb.run.folder import RunFolder
-from fedimb.run.launch import launch
-from fedimb.run.parts import build_model
+from fedimb.rundir.folder import RunFolder
+from fedimb.serverapp.launch import launch
 
 WORDS = [
     f"strategy={NAME}",

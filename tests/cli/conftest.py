@@ -26,7 +26,7 @@ def copy(finished, home):
     """Copy the finished run into ``runs/<study>/<name>`` of the working folder; a status makes it unfinished."""
 
     def make(name: str = finished.folder.name, study: str = "default", status: str | None = None) -> Path:
-        from fedimb.run.folder import RunFolder
+        from fedimb.rundir.folder import RunFolder
 
         path = home / "runs" / study / name
         shutil.copytree(finished.folder, path)

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 import fedimb
-from fedimb.cli import checks, main
+from fedimb.cli import main
+from fedimb.deploy import checks
 
 
 def only(found):

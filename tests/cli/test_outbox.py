@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedimb.cli.main import main
+from fedimb.generation.outbox import Outbox, marked
 from fedimb.privacy.audit.base import Audit, Batch, Verdict
-from fedimb.privacy.outbox import Outbox, marked
 
 AUDIT = Audit(
     {

@@ -14,7 +14,7 @@ from fedimb.cli import main, predict
 from fedimb.cli.scoring import check_classes, score
 from fedimb.errors import ConfigError, DataError
 from fedimb.evaluation.confusion import confusion_matrix
-from fedimb.run.result import RunResult
+from fedimb.rundir.result import RunResult
 
 
 def read(path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedimb.cli import cleaning, main
 from fedimb.cli.facts import read_facts, shown_age, shown_bytes, size_of
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """``fedimb show``, ``track sync`` and ``run --resume`` by short names; runs that are not finished."""
 
 from fedimb.cli import main
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 
 def test_a_finished_run_by_the_beginning_of_its_name(copy, capsys):

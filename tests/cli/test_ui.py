@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fedimb.cli import main, ui
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 from fedimb.tracking.state import State, save
 
 # Stands in for MLflow: writes down how it was called, starts a child as the real server does, and listens.

@@ -151,7 +151,7 @@ def test_a_run_that_asks_people_ends_as_one_whose_labels_are_revealed(home, caps
     from small_runs import weights_sha
 
     from fedimb.data.federation import Federation
-    from fedimb.run.launch import resume
+    from fedimb.serverapp.launch import resume
 
     words = ["strategy=active", "strategy.active.cycles=2", "strategy.active.budget=9", "rounds=2", "clients.count=2"]
     words += ["data.n_max=60", "engine=inline", "tracking=none", "evaluation.bootstrap=0"]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from fedimb.config.compose import compose
 from fedimb.config.load import config_sha, flatten, from_json, row_label, to_json
-from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
+from fedimb.schema import RunConfig
 
 TOYS = ["loss=toy_plain", "strategy=[toy_b,toy_a]"]
 DEFAULT = validate(compose([]))

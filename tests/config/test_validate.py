@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from fedimb import registry
 from fedimb.config.catalogue import Catalogue
 from fedimb.config.compose import compose
-from fedimb.config.schema import RunConfig
 from fedimb.config.validate import GIVEN, validate
 from fedimb.errors import ConfigError
+from fedimb.schema import RunConfig
 
 # (overrides, the one line)
 REFUSED = [

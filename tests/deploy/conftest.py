@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from study_plans import plan_of, run_config
 
-from fedimb.config.schema import RunConfig
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.plans import StudyPlan
+from fedimb.deploy.study_plan.plan import StudyPlan
+from fedimb.schema import RunConfig
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from deployed import assert_same
 from fedimb.deploy.demo import SITES, STUDY, Demo, check_data
 from fedimb.deploy.home import NodeHome
 from fedimb.errors import ConfigError
-from fedimb.run.result import RunResult
+from fedimb.rundir.result import RunResult
 
 DATA = os.environ.get("FEDIMB_DATA_DIR")
 PACE_S = 120.0
@@ -36,8 +36,8 @@ def test_four_hospitals(tmp_path, monkeypatch, capfd):
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.deploy.audit_log import AuditLog
-    from fedimb.run.launch import launch
-    from fedimb.run.progress import ProgressBar
+    from fedimb.serverapp.launch import launch
+    from fedimb.serverapp.progress import ProgressBar
 
     load = os.getloadavg()[0]
     demo = Demo(tmp_path / "vier Häuser", check_data(DATA))

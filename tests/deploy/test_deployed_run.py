@@ -9,7 +9,7 @@ from deployed import Study, assert_same, events, small_study
 
 from fedimb.deploy.audit_chain import read_heads
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.servers import Servers
+from fedimb.deploy.coordinator.servers import Servers
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunWaiting
 

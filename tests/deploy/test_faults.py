@@ -14,11 +14,11 @@ import pytest
 from behind_nginx import NGINX
 from deployed import Study, assert_same, events, in_background, small_study, until, usable, wait_for_round, weights
 
+from fedimb.deploy.coordinator.superlink import healthy
 from fedimb.deploy.pki import make_site_key
-from fedimb.deploy.superlink import healthy
 from fedimb.engine import processes
 from fedimb.errors import RunFailed
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,11 +6,11 @@ from deployed import Study, assert_same, small_study
 from fedssg_runs import report_of
 from loopback import Loopback
 
-from fedimb.deploy.approvals import receive
-from fedimb.deploy.inbox import answer, items
-from fedimb.deploy.serve import serve
+from fedimb.deploy.coordinator.serve import serve
+from fedimb.deploy.site.approvals import receive
+from fedimb.deploy.site.inbox import answer, items
 from fedimb.errors import RunWaiting
-from fedimb.run.result import RunResult
+from fedimb.rundir.result import RunResult
 
 SITES = {"linz": 400, "st-anna": 500}
 WORDS = (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedimb.deploy.deployment import Deployment
+from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.files import refuse_readable, write_private
 from fedimb.deploy.home import NODE_HOME, NodeHome
 from fedimb.errors import ConfigError

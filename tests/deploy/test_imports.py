@@ -24,9 +24,11 @@ def test_the_client_app_and_every_verb_of_a_node() -> None:
     verbs = [f"fedimb.cli.node.{found.name}" for found in pkgutil.iter_modules(fedimb.cli.node.__path__)]
     parts = ["bundle_hash", "guard", "supernode", "supervisor", "observe", "status", "limits", "check", "inbox"]
     assert "fedimb.cli.node.run" in verbs
-    assert loaded(", ".join(["fedimb.app", *verbs, *(f"fedimb.deploy.{part}" for part in parts)])) == {"torch"}
+    assert loaded(", ".join(["fedimb.clientapp.app", *verbs, *(f"fedimb.deploy.{part}" for part in parts)])) == {
+        "torch"
+    }
 
 
 def test_the_long_lived_process_of_a_node_is_light() -> None:
     """The supervisor runs for months: not even torch."""
-    assert loaded("fedimb.deploy.supervisor, fedimb.cli.node.run, fedimb.cli.node.status") == set()
+    assert loaded("fedimb.deploy.site.supervisor, fedimb.cli.node.run, fedimb.cli.node.status") == set()

@@ -8,8 +8,10 @@ import pytest
 from coordinator import contents, make_deployment, make_node
 
 from fedimb.deploy import joining, pki
-from fedimb.deploy.deployment import Deployment
+from fedimb.deploy.coordinator import sites
+from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.home import LimitsConfig, NodeConfig, NodeHome, SharingConfig
+from fedimb.deploy.site import identity
 from fedimb.errors import ConfigError
 
 
@@ -59,14 +61,14 @@ def _uncommented(text: str) -> str:
 def test_an_unknown_authority_leaves_no_folder(deployment: Deployment, tmp_path: Path) -> None:
     wrong = pki.fingerprint(pki.make_ca("heart")[1])
     with pytest.raises(ConfigError, match="another fingerprint"):
-        joining.init_node(tmp_path / "a", "a", ("localhost", 9443), deployment.file("ca.crt"), wrong, "")
+        identity.init_node(tmp_path / "a", "a", ("localhost", 9443), deployment.file("ca.crt"), wrong, "")
     with pytest.raises(ConfigError, match=r"ask the coordinator for ca\.crt"):
-        joining.init_node(tmp_path / "a", "a", ("localhost", 9443), tmp_path / "none", wrong, "")
+        identity.init_node(tmp_path / "a", "a", ("localhost", 9443), tmp_path / "none", wrong, "")
     with pytest.raises(ConfigError, match="st-anna"):
         make_node(deployment, tmp_path / "St. Änna")
     right = pki.fingerprint(deployment.file("ca.crt").read_bytes())
     with pytest.raises(ConfigError, match=r"coordinator\.port"):  # found when the folder is nearly done
-        joining.init_node(tmp_path / "a", "a", ("localhost", 0), deployment.file("ca.crt"), right, "")
+        identity.init_node(tmp_path / "a", "a", ("localhost", 0), deployment.file("ca.crt"), right, "")
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "St. Änna").exists()
 
@@ -81,43 +83,43 @@ def test_a_node_is_never_made_over_another(deployment: Deployment, tmp_path: Pat
 
 def test_one_site_comes_changes_and_goes_and_no_other_file_changes(deployment: Deployment, tmp_path: Path) -> None:
     for site in ("cleveland", "va"):
-        joining.add_site(deployment, make_node(deployment, tmp_path / site))
+        sites.add_site(deployment, make_node(deployment, tmp_path / site))
     before = contents(deployment.root)
     join = make_node(deployment, tmp_path / "zuerich")
-    joining.add_site(deployment, join)
+    sites.add_site(deployment, join)
     assert deployment.sites() == ("cleveland", "va", "zuerich")
-    joining.add_site(deployment, join)  # the same again is no error
-    joining.rotate(deployment, joining.new_identity(tmp_path / "zuerich", "zuerich", "neu"))
+    sites.add_site(deployment, join)  # the same again is no error
+    sites.rotate(deployment, identity.new_identity(tmp_path / "zuerich", "zuerich", "neu"))
     after = contents(deployment.root)
     assert after.keys() - before.keys() == {"sites/zuerich.join.json"}
     assert {name: after[name] for name in before} == before
-    assert joining.joined(deployment)["zuerich"].contact == "neu"
-    joining.remove_site(deployment, "zuerich")
+    assert sites.joined(deployment)["zuerich"].contact == "neu"
+    sites.remove_site(deployment, "zuerich")
     assert contents(deployment.root) == before
 
 
 def test_a_second_key_under_a_name_needs_a_rotation(deployment: Deployment, tmp_path: Path) -> None:
     first = make_node(deployment, tmp_path / "va")
-    joining.add_site(deployment, first)
-    second = joining.new_identity(tmp_path / "va", "va", "")
+    sites.add_site(deployment, first)
+    second = identity.new_identity(tmp_path / "va", "va", "")
     with pytest.raises(ConfigError, match="deploy rotate"):
-        joining.add_site(deployment, second)
-    assert joining.joined(deployment)["va"] == first
+        sites.add_site(deployment, second)
+    assert sites.joined(deployment)["va"] == first
     with pytest.raises(ConfigError, match="this very key already"):
-        joining.rotate(deployment, first)
+        sites.rotate(deployment, first)
     copied = second.model_copy(update={"site": "other"})
-    joining.rotate(deployment, second)
+    sites.rotate(deployment, second)
     with pytest.raises(ConfigError, match="the key of va"):
-        joining.add_site(deployment, copied)
+        sites.add_site(deployment, copied)
 
 
 @pytest.mark.parametrize("act", ["rotate", "remove"])
 def test_a_site_nobody_added_is_named(deployment: Deployment, tmp_path: Path, act: str) -> None:
-    joining.add_site(deployment, make_node(deployment, tmp_path / "cleveland"))
+    sites.add_site(deployment, make_node(deployment, tmp_path / "cleveland"))
     join = make_node(deployment, tmp_path / "clevelnd")
     acts = {
-        "rotate": lambda: joining.rotate(deployment, join),
-        "remove": lambda: joining.remove_site(deployment, "clevelnd"),
+        "rotate": lambda: sites.rotate(deployment, join),
+        "remove": lambda: sites.remove_site(deployment, "clevelnd"),
     }
     with pytest.raises(ConfigError, match="Did you mean 'cleveland'"):
         acts[act]()
@@ -157,7 +159,7 @@ def test_what_is_no_join_file_is_refused(deployment: Deployment, tmp_path: Path)
 
 
 def test_a_renamed_join_file_is_noticed(deployment: Deployment, tmp_path: Path) -> None:
-    joining.add_site(deployment, make_node(deployment, tmp_path / "va"))
+    sites.add_site(deployment, make_node(deployment, tmp_path / "va"))
     deployment.file("sites", "va.join.json").rename(deployment.file("sites", "other.join.json"))
     with pytest.raises(ConfigError, match="of site 'va'"):
-        joining.joined(deployment)
+        sites.joined(deployment)

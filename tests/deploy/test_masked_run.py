@@ -7,11 +7,11 @@ import pytest
 from deployed import assert_same, small_study, weights
 from loopback import Loopback
 
-from fedimb.deploy.approvals import receive
-from fedimb.deploy.serve import serve
+from fedimb.deploy.coordinator.serve import serve
+from fedimb.deploy.site.approvals import receive
 from fedimb.errors import RunFailed
-from fedimb.run.folder import RunFolder
-from fedimb.run.result import RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
 
 SITES = {"linz": 60, "st-anna": 90, "va": 75}
 

@@ -122,7 +122,7 @@ def test_it_installs_with_no_index_into_a_fresh_environment(tmp_path: Path) -> N
     assert "is no node's folder" in answer.stderr
     lent = f"import sys; sys.path.append({str(Path(distribution('torch').locate_file('')))!r}); import fedimb.app; "
     works = subprocess.run(
-        [str(target / "bin" / "python"), "-c", lent + "print(fedimb.app.__file__)"],
+        [str(target / "bin" / "python"), "-c", lent + "print(fedimb.clientapp.app.__file__)"],
         capture_output=True, text=True, env=env, cwd=tmp_path,
     )  # fmt: skip
     assert works.stdout.startswith(str(target)), works.stderr

@@ -96,7 +96,7 @@ def test_the_fingerprint_is_sha256_of_the_der(ca: pki.Pair) -> None:
 def test_a_fingerprint_is_read_however_it_is_written(raw: bytes, between: str, capitals: bool) -> None:
     written = between.join(raw.hex()[i : i + 2] for i in range(0, 64, 2))
     assert pki.plain_digest(written.upper() if capitals else written) == raw.hex()
-    assert pki.plain_digest(pki.spoken(raw.hex())) == raw.hex()
+    assert pki.plain_digest(pki.format_fingerprint(raw.hex())) == raw.hex()
 
 
 @pytest.mark.parametrize("text", ["", "ab", "g" * 64, "a" * 65])
@@ -106,7 +106,7 @@ def test_what_is_no_fingerprint_is_refused(text: str) -> None:
 
 
 def test_an_authority_is_accepted_by_its_fingerprint_alone(ca: pki.Pair) -> None:
-    pki.check_ca(ca[1], pki.spoken(pki.fingerprint(ca[1])).upper(), "ca.crt")
+    pki.check_ca(ca[1], pki.format_fingerprint(pki.fingerprint(ca[1])).upper(), "ca.crt")
     with pytest.raises(ConfigError, match="another fingerprint"):
         pki.check_ca(ca[1], pki.fingerprint(pki.make_ca("heart")[1]), "ca.crt")
     with pytest.raises(ConfigError, match="another fingerprint"):

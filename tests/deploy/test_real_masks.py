@@ -15,10 +15,10 @@ from typed import Typed, typed
 
 from fedimb.data.prepare import prepare
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.node_door import described
+from fedimb.deploy.site.egress_filter import described
 from fedimb.records import array_record
-from fedimb.run.folder import RunFolder
-from fedimb.run.result import RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
 
 pytestmark = [
     pytest.mark.slow,

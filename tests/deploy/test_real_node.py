@@ -26,11 +26,11 @@ from real_node import (
 )
 
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.deployment import Deployment
-from fedimb.deploy.guard import FOREIGN_CODE, LAST_MESSAGE
-from fedimb.deploy.node_process import Patience
-from fedimb.deploy.servers import Servers
-from fedimb.deploy.status import read
+from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.coordinator.servers import Servers
+from fedimb.deploy.site.guard import FOREIGN_CODE, LAST_MESSAGE
+from fedimb.deploy.site.node_process import Patience
+from fedimb.deploy.site.status import read
 from fedimb.engine.processes import descendants, start_time
 
 pytestmark = [

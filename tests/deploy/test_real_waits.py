@@ -8,11 +8,11 @@ from behind_nginx import NGINX
 from deployed import assert_same, events, small_study, usable
 from typed import WAITING, Typed, named_in, typed
 
+from fedimb.deploy.coordinator.superlink import healthy
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.superlink import healthy
 from fedimb.engine import processes
-from fedimb.run.folder import RunFolder
-from fedimb.run.result import RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
 
 pytestmark = [
     pytest.mark.slow,

@@ -4,11 +4,11 @@ import pytest
 from flwr.app import Context, RecordDict
 from small_runs import SMALL, config, launch_in, weights_sha
 
-from fedimb.app import ready_app
+from fedimb.clientapp.app import ready_app
 from fedimb.engine.flower_grid import FlowerEngine
 from fedimb.engine.inline import InlineGrid
 from fedimb.errors import ConfigError, RunFailed
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 
 def nodes(n):
@@ -37,7 +37,7 @@ def test_too_few_nodes_are_said(tmp_path, monkeypatch):
 
 
 def test_a_node_that_was_told_nothing_says_so(tmp_path):
-    from fedimb.app import runtime
+    from fedimb.clientapp.app import runtime
 
     with pytest.raises(Exception, match="belongs to no run yet"):
         runtime(Context(run_id=1, node_id=1, node_config={"partition-id": 0}, state=RecordDict(), run_config={}))
@@ -46,11 +46,12 @@ def test_a_node_that_was_told_nothing_says_so(tmp_path):
 def test_the_bundle_names_entry_points_that_exist():
     import tomllib
 
-    from fedimb import app, server
+    from fedimb.clientapp import app
     from fedimb.engine.flower import BUNDLE
+    from fedimb.serverapp import app as server
 
     flwr = tomllib.loads(BUNDLE.read_text())["tool"]["flwr"]["app"]
-    assert flwr["components"] == {"serverapp": "fedimb.server:app", "clientapp": "fedimb.app:app"}
+    assert flwr["components"] == {"serverapp": "fedimb.serverapp.app:app", "clientapp": "fedimb.clientapp.app:app"}
     assert app.app is ready_app()
     assert server.app
     assert set(flwr["config"]) == {"overrides", "run-dir"}
@@ -73,7 +74,7 @@ def test_a_bad_setting_is_refused_before_flower_is_asked(word, tmp_path, monkeyp
 
 
 def test_a_bare_run_config_is_composed_run_and_its_result_printed(tmp_path, capsys):
-    from fedimb import server
+    from fedimb.serverapp import app as server
 
     def flwr_run(**run_config):
         about = {"overrides": "", "run-dir": ""} | run_config

@@ -14,7 +14,7 @@ from fedimb.engine.flower import FlowerLauncher
 from fedimb.engine.grid import Job
 from fedimb.engine.processes import descendants, end, marked, record, start_time
 from fedimb.errors import RunFailed
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 SUPERLINK = f"""#!{sys.executable}
 import http.server, subprocess, sys

@@ -16,8 +16,8 @@ from small_runs import SMALL, launch_in
 from warm import CLI
 
 from fedimb.engine.processes import marked
-from fedimb.run.folder import RunFolder
-from fedimb.run.result import RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -10,11 +10,11 @@ from small_runs import SMALL, config, launch_in, weights_sha
 
 import fedimb
 from fedimb.by_reference import view
+from fedimb.clientapp.local_training import LocalTraining
+from fedimb.clientapp.runtime import ClientRuntime
 from fedimb.engine.grid import deliver
 from fedimb.errors import ConfigError, RunFailed
-from fedimb.run.client import ClientRuntime
-from fedimb.run.folder import RunFolder
-from fedimb.run.local_training import LocalTraining
+from fedimb.rundir.folder import RunFolder
 from fedimb.training.losses.ce import CrossEntropy
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.engine.flower_private import ensure_identity
-from fedimb.engine.lanes import MAX_LANES, Answer, LaneSum, cut, gather, merge, read_reply, run_lane
+from fedimb.engine.lanes import MAX_LANES, ClientReply, LaneSum, cut, gather, merge, read_reply, run_lane
 from fedimb.records import array_record, payload_bytes
 
 few = settings(max_examples=60, deadline=None)
@@ -68,17 +68,17 @@ def test_sums_do_not_depend_on_how_clients_are_cut_into_lanes(count, edges, conf
     stops = sorted({0, count, *(e for e in edges if e < count)})
     split = merge([lane(a, b) for a, b in itertools.pairwise(stops)])
     same(split.total, lane(0, count).total, exact=False)
-    assert [a.client for a in split.answers] == list(range(count))
+    assert [a.client for a in split.replies] == list(range(count))
 
 
 @pytest.mark.parametrize("reduce", [True, False])
 def test_a_worker_running_a_lane_sums_bit_for_bit_as_the_driver_gathering_it(reduce):
-    orders = [(client, order()) for client in range(9)]
-    ran = run_lane(orders, lambda client, message: reply(client, 0.1 * client, confusion=True), reduce)
+    instructions = [(client, order()) for client in range(9)]
+    ran = run_lane(instructions, lambda client, message: reply(client, 0.1 * client, confusion=True), reduce)
     gathered = gather([(client, reply(client, 0.1 * client, confusion=True)) for client in range(9)], reduce)
     same(ran.total, gathered.total)
-    assert [a.metrics for a in ran.answers] == [a.metrics for a in gathered.answers]
-    assert [list(a.content) for a in ran.answers] == [list(a.content) for a in gathered.answers]
+    assert [a.metrics for a in ran.replies] == [a.metrics for a in gathered.replies]
+    assert [list(a.content) for a in ran.replies] == [list(a.content) for a in gathered.replies]
 
 
 def test_the_sum_is_the_weighted_sum_in_float64():
@@ -104,20 +104,20 @@ def test_adding_lanes_leaves_their_own_sums_alone():
 def test_lanes_are_merged_in_the_order_given():
     # 1e16 + 1 - 1e16 is 0 in one order and 1 in another.
     sums = [LaneSum(1.0, {"w": np.array([v])}) for v in (1e16, 1.0, -1e16)]
-    outcomes = [type(merge([]))([Answer(i)], total) for i, total in enumerate(sums)]
+    outcomes = [type(merge([]))([ClientReply(i)], total) for i, total in enumerate(sums)]
     assert merge(outcomes).total.arrays["w"] == 0.0
     assert merge([outcomes[0], outcomes[2], outcomes[1]]).total.arrays["w"] == 1.0
 
 
 def test_no_lanes_sum_to_nothing():
-    assert merge([]).answers == []
+    assert merge([]).replies == []
     assert merge([]).total.weight == 0
 
 
 def test_reducing_keeps_a_methods_records_and_the_count_of_bytes():
     message = reply(3, confusion=True)
     size = payload_bytes(message.content)
-    answer = gather([(3, message)], reduce=True).answers[0]
+    answer = gather([(3, message)], reduce=True).replies[0]
     assert list(answer.content) == ["x.note"]
     assert answer.up_bytes == size
     assert answer.metrics == {"num-examples": 4.0, "train_loss": 0.5}
@@ -129,7 +129,7 @@ def test_confusion_matrices_are_summed_and_taken_out_before_a_strategy_looks(red
     matrices = [reply(c, confusion=True).content["x.confusion"]["matrix"].numpy() for c in range(4)]
     np.testing.assert_array_equal(outcome.total.confusion, sum(matrices))
     assert outcome.total.confusion.dtype == np.int64
-    for answer, matrix in zip(outcome.answers, matrices, strict=True):
+    for answer, matrix in zip(outcome.replies, matrices, strict=True):
         assert "x.confusion" not in answer.content
         np.testing.assert_array_equal(answer.hits, matrix.diagonal())
         np.testing.assert_array_equal(answer.support, matrix.sum(axis=1))
@@ -141,9 +141,9 @@ def test_an_unusable_reply_adds_no_weight_but_its_matrix_counts():
     np.testing.assert_array_equal(outcome.total.arrays["w"], same_arrays["w"])
     assert outcome.total.weight == 1
     assert outcome.total.confusion is not None
-    assert [a.usable for a in outcome.answers] == [True, False, False]
-    assert outcome.answers[1].error.startswith("empty")
-    assert "num-examples is nan" in outcome.answers[2].error
+    assert [a.usable for a in outcome.replies] == [True, False, False]
+    assert outcome.replies[1].error.startswith("empty")
+    assert "num-examples is nan" in outcome.replies[2].error
 
 
 def test_replies_are_judged():

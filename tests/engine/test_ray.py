@@ -21,7 +21,7 @@ from fedimb.engine.ray_pool import Pool
 from fedimb.engine.ray_private import UNUSED, lean_head
 from fedimb.engine.ray_worker import batches
 from fedimb.errors import ConfigError
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 STALE = "192.0.2.77:1"  # as an environment names a cluster that is gone
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]  # a Ray head fills the machine

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_runs import launch_in, weights_sha
 
-from fedimb import app
+from fedimb.clientapp import app
 from fedimb.data import store
 from fedimb.data.federation import Federation
 from fedimb.engine.ray import RayGrid

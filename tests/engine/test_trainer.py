@@ -7,7 +7,7 @@ from small_runs import config, launch_in
 
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import ConfigError
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 
 def resolved(*overrides, clients=10, shape=(64,)):
@@ -64,7 +64,7 @@ def test_both_trainers_agree_and_the_choice_is_kept_with_the_run(tmp_path):
 
 
 def test_stacked_training_is_what_answers_find(tmp_path, monkeypatch):
-    from fedimb.run.local_training import LocalTraining
+    from fedimb.clientapp.local_training import LocalTraining
 
     def never(self, prepared):
         raise AssertionError("trained alone")
@@ -77,7 +77,7 @@ def test_stacked_training_is_what_answers_find(tmp_path, monkeypatch):
 def test_a_device_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
     import torch
 
-    from fedimb.run.parts import device_of
+    from fedimb.config.parts import device_of
 
     assert device_of({"name": "inline"}) == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -91,7 +91,7 @@ def test_a_device_that_is_not_there_is_refused_with_the_remedy(monkeypatch):
 
 
 def test_a_stack_that_fails_is_trained_client_by_client_and_the_culprit_named(tmp_path, monkeypatch, caplog):
-    from fedimb.run.local_training import LocalTraining
+    from fedimb.clientapp.local_training import LocalTraining
     from fedimb.training.losses.ce import CrossEntropy
 
     class Sick(CrossEntropy):

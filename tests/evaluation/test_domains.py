@@ -7,7 +7,7 @@ from sklearn.metrics import recall_score
 from small_runs import launch_in
 
 from fedimb.evaluation.domains import Domains
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 
 def logits_of(predicted, classes=3):

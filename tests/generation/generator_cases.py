@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from fedimb import registry
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.training import Training, train_generator
 
 SMALL = {

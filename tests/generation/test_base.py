@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fedimb.errors import ConfigError, DataError
-from fedimb.generation.base import Examples, Generator
-from fedimb.generation.checks import check_sizes, image_shape
+from fedimb.generation.base import Generator
+from fedimb.generation.examples import Examples, check_sizes, image_shape
 from tests.generation.generator_cases import ids, rng
 
 

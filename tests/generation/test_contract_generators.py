@@ -11,7 +11,7 @@ import yaml
 from fedimb import registry
 from fedimb.config.validate import GIVEN
 from fedimb.errors import DataError
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.training import train_generator
 from tests.generation.generator_cases import SHORT, TRAINABLE, build, examples, ids, rng, same_bits, shape_of, trained
 

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.export import Asking, Judging, exported, parted
+from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.training import Training
 from fedimb.generation.transport import from_record, joined, to_record
-from fedimb.generation.workshop import Recipe, Workshop
 from fedimb.privacy.audit.base import GateSettings
 
 
@@ -21,8 +21,10 @@ def test_a_generator_trained_to_copy_five_records_is_refused():
     x, y, d = rows_of(200)
     rows = parted(x, y, d, None, 0.5, seed=1)
     five = Examples(torch.from_numpy(rows.learned.x[:5]), y[:5], d[:5])
-    recipe = Recipe({"name": "table_flow", "width": 64, "depth": 2}, Training(steps=600), 1, 1, (6,), ("a",), 3)
-    workshop = Workshop(recipe, five)
+    recipe = GeneratorConfig(
+        {"name": "table_flow", "width": 64, "depth": 2}, Training(steps=600), 1, 1, (6,), ("a",), 3
+    )
+    workshop = GeneratorCache(recipe, five)
     samples = Examples(workshop.samples(y[:150], d[:150], 4), y[:150], d[:150])
     near, far = (torch.cdist(one, five.x).amin(1).median() for one in (samples.x, x[5:]))
     assert float(near) < 0.5 * float(far)  # it learned them by heart
@@ -56,8 +58,8 @@ def test_parts_keep_a_patient_whole_and_each_class_on_both_sides():
 
 def test_the_attack_asks_every_record_alike():
     x, y, d = rows_of(30)
-    recipe = Recipe({"name": "table_flow", "width": 16, "depth": 1}, Training(steps=5), 1, 1, (6,), ("a",), 3)
-    asking = Asking(Workshop(recipe, Examples(x, y, d)).generator, seed=7)
+    recipe = GeneratorConfig({"name": "table_flow", "width": 16, "depth": 1}, Training(steps=5), 1, 1, (6,), ("a",), 3)
+    asking = Asking(GeneratorCache(recipe, Examples(x, y, d)).generator, seed=7)
     whole = asking(x.numpy(), y.numpy(), d.numpy())
     assert whole.shape == (30,)
     np.testing.assert_array_equal(whole, asking(x.numpy(), y.numpy(), d.numpy()))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.rectified import RectifiedFlow, guided
 from tests.generation.generator_cases import ids, rng
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from fedimb.errors import ConfigError, DataError, FedimbError
-from fedimb.generation.base import Examples, Generator
+from fedimb.generation.base import Generator
+from fedimb.generation.examples import Examples
 from fedimb.generation.training import Training, floor_check, groups, train_generator
 from tests.generation.generator_cases import SHORT, build, examples, same_bits, shape_of
 

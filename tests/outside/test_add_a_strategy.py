@@ -17,7 +17,7 @@ from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.engine.open import open_engine
 from fedimb.errors import RunWaiting
-from fedimb.run.launch import launch, resume
+from fedimb.serverapp.launch import launch, resume
 
 config = validate(compose(sys.argv[1:]))
 engine = open_engine(config.engine)

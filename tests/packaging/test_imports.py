@@ -1,14 +1,10 @@
 """Arrows run one way: who may import whom, read from the sources of every file (nothing is imported)."""
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from source_imports import ROOT, imported, sources
 
-ROOT = Path(__file__).parents[2]
-# Real folders: fedimb/strategies and the other links would be seen twice (walks below do not follow links).
-FOLDERS = ("fedimb", "strategies", "clients", "configs", "tests", "experiments")
 TOP_LEVEL = ("strategies", "clients", "configs")
 FLOWER_PUBLIC = {
     "flwr.app",
@@ -20,42 +16,8 @@ FLOWER_PUBLIC = {
     "flwr.serverapp.strategy",
 }
 # Where what may be imported; a folder or a module name under fedimb.
-FLOWER_PRIVATE_IN = ("engine", "app", "deploy")
+FLOWER_PRIVATE_IN = ("engine", "deploy")
 ONLY_IN = {"mlflow": "tracking", "ray": "engine"}
-
-
-def sources() -> list[Path]:
-    """Every Python file of the project, links not followed."""
-    found = []
-    for folder in FOLDERS:
-        for file in (ROOT / folder).rglob("*.py"):
-            inner = file.relative_to(ROOT).parents
-            if not any((ROOT / parent).is_symlink() for parent in inner):
-                found.append(file)
-    return sorted(found)
-
-
-def imported(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import: ``from a import b`` gives both ``a`` and ``a.b``.
-
-    Args:
-        package: the dotted package of the file, to resolve ``from . import x``.
-    """
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = package.split(".")
-                parts = parts[: len(parts) - node.level + 1]
-                base = ".".join([*parts, base] if base else parts)
-            yield node.lineno, base
-            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = ast.unparse(node.func).split(".")[-1]
-            if called in ("import_module", "__import__"):
-                yield node.lineno, str(node.args[0].value)
 
 
 def under(name: str, *packages: str) -> bool:
@@ -126,23 +88,23 @@ def test_links_are_not_walked_twice() -> None:
         ("tests/test_x.py", "from configs import here"),
         ("experiments/e/run.py", "def f():\n    import clients"),
         ("strategies/x.py", "import importlib\nimportlib.import_module('strategies.plain')"),
-        ("fedimb/run/loop.py", "from fedimb.strategies.plain import Plain"),
-        ("fedimb/run/loop.py", "from fedimb import clients"),
-        ("fedimb/run/loop.py", "from ..strategies import plain"),
-        ("fedimb/run/loop.py", "from .. import strategies"),
+        ("fedimb/serverapp/loop.py", "from fedimb.strategies.plain import Plain"),
+        ("fedimb/serverapp/loop.py", "from fedimb import clients"),
+        ("fedimb/serverapp/loop.py", "from ..strategies import plain"),
+        ("fedimb/serverapp/loop.py", "from .. import strategies"),
         ("fedimb/cli.py", "from . import strategies"),
-        ("fedimb/run/__init__.py", "from ..clients.plain import x"),
+        ("fedimb/serverapp/__init__.py", "from ..clients.plain import x"),
         ("strategies/x.py", "from fedimb.clients import x"),
         ("strategies/x.py", "from ..clients import x"),
         ("clients/x.py", "import fedimb.strategies.x"),
-        ("fedimb/run/loop.py", "import flwr.supercore.task_identity"),
+        ("fedimb/serverapp/loop.py", "import flwr.supercore.task_identity"),
         ("strategies/x.py", "from flwr.server.strategy import FedAvg"),
         ("strategies/x.py", "from flwr.serverapp.strategy.strategy_utils import sample_nodes"),
         ("strategies/x.py", "from flwr.app import _private"),
         ("clients/x.py", "from flwr import common"),
         ("clients/x.py", "import mlflow"),
         ("fedimb/report/table.py", "def f():\n    from mlflow import MlflowClient"),
-        ("fedimb/run/loop.py", "import ray.util"),
+        ("fedimb/serverapp/loop.py", "import ray.util"),
     ],
 )
 def test_a_forbidden_import_is_found(path: str, source: str) -> None:
@@ -157,7 +119,7 @@ def test_a_forbidden_import_is_found(path: str, source: str) -> None:
         ("strategies/x.py", "from flwr.serverapp.strategy import FedAvg\nfrom flwr.serverapp import Grid"),
         ("strategies/x.py", "from flwr.serverapp import strategy"),
         ("fedimb/engine/adapter.py", "from flwr.supercore.task_identity import TaskIdentity\nimport ray"),
-        ("fedimb/app.py", "import flwr.server"),
+        ("fedimb/engine/launcher.py", "import flwr.server"),
         ("fedimb/deploy/join.py", "from flwr.supernode import x"),
         ("fedimb/tracking/mlflow.py", "from mlflow import MlflowClient"),
         ("fedimb/report/plots.py", "import matplotlib, raytracer\nfrom fedimb.tracking import mlflow"),

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from fedimb.config.schema import PrivacyConfig
 from fedimb.privacy.gaussian import epsilon_of
 from fedimb.privacy.ledger import Ledger, entered
+from fedimb.schema import PrivacyConfig
 
 PRIVACY = PrivacyConfig(clip=1.0, noise=2.0, delta=1e-5)
 

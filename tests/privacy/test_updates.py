@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from fedimb.config.schema import PrivacyConfig
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.privacy.updates import check_model, cohort_of, protected, share
+from fedimb.schema import PrivacyConfig
 
 BEFORE = {"w": np.ones((2, 2), np.float32), "b": np.zeros(3, np.float32)}
 AFTER = {"w": np.array([[4, 1], [1, 1]], np.float32), "b": np.array([0, 4, 0], np.float32)}

@@ -8,7 +8,8 @@ pytest.importorskip("matplotlib")
 from matplotlib.image import imread
 
 from fedimb.errors import ConfigError
-from fedimb.report.plots import comparison_figure, partition_figure
+from fedimb.report.plots import comparison_figure
+from fedimb.rundir.partition_picture import partition_figure
 
 LIMIT = 200_000
 

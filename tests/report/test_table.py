@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.report.table import comparison_table, result_panel
-from fedimb.report.text import width
+from fedimb.text import width
 
 UTF8 = io.TextIOWrapper(io.BytesIO(), "utf-8")
 ASCII = io.TextIOWrapper(io.BytesIO(), "ascii")

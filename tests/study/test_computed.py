@@ -9,10 +9,10 @@ import torch
 from sklearn.metrics import confusion_matrix, recall_score
 from small_runs import config
 
+from fedimb.config.parts import build_model
 from fedimb.data.prepare import prepare
 from fedimb.data.views import to_tensors
 from fedimb.errors import RunDiverged
-from fedimb.run.parts import build_model
 from fedimb.seeds import Stream, torch_generator
 from fedimb.study import computed
 from fedimb.study.computed import compute
@@ -123,7 +123,7 @@ def test_stacked_and_looped_training_agree(monkeypatch, words):
 
 def test_no_client_sees_what_another_left_in_the_model(monkeypatch):
     """Buffers are a client's own: a model with BatchNorm starts every client afresh."""
-    from fedimb.run import parts
+    from fedimb.config import parts
 
     settings, seen = small("rounds=1", "clients.count=3"), []
 

@@ -7,9 +7,9 @@ import pytest
 from small_runs import config
 
 from fedimb.errors import ConfigError
-from fedimb.run.launch import launch
-from fedimb.run.progress import ProgressBar
-from fedimb.run.result import RunResult
+from fedimb.rundir.result import RunResult
+from fedimb.serverapp.launch import launch
+from fedimb.serverapp.progress import ProgressBar
 from fedimb.study.experiment import of_experiment
 from fedimb.tracking.mlflow import sync
 

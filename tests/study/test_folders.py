@@ -7,11 +7,11 @@ import pytest
 from small_runs import launch_in
 
 from fedimb.errors import FedimbError
-from fedimb.run.folder import RunFolder
-from fedimb.run.result import RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
 from fedimb.study.collect import read_cells, read_run
 from fedimb.study.compare import RECORD, compare, margin_of, read_compared
-from fedimb.study.execute import Hands
+from fedimb.study.execute import Workers
 from fedimb.study.folders import collect, of_runs
 from fedimb.study.plan import Costs, study_of
 
@@ -128,7 +128,7 @@ STUDY = {
 def compared(cache_dir, tmp_path_factory):
     where = tmp_path_factory.mktemp("compared")
     study = study_of(STUDY, "s")
-    return compare(study, [f"output_dir={where}"], Hands(0, False, where / "logs"), "fedimb compare s")
+    return compare(study, [f"output_dir={where}"], Workers(0, False, where / "logs"), "fedimb compare s")
 
 
 def scores(results):

@@ -8,9 +8,9 @@ from scipy import stats
 
 from fedimb.errors import ConfigError
 from fedimb.evaluation.intervals import t_interval
+from fedimb.report.statistics_text import statistics_csv
 from fedimb.study.results import Result, Setting, StudyResults
 from fedimb.study.statistics import statistics
-from fedimb.study.statistics_text import statistics_csv
 
 NAN = math.nan
 GAINS = {"fedavg": 0.0, "la_post": 0.09, "same": 0.0005, "worse": -0.2}

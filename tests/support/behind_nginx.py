@@ -9,7 +9,7 @@ import ssl
 import threading
 from pathlib import Path
 
-from fedimb.deploy.deployment import Deployment
+from fedimb.deploy.coordinator.deployment import Deployment
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 FORBIDDEN = (

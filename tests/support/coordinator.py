@@ -3,10 +3,11 @@
 import socket
 from pathlib import Path
 
-from fedimb.deploy.deployment import Deployment
-from fedimb.deploy.founding import found
-from fedimb.deploy.joining import JoinFile, init_node
+from fedimb.deploy.coordinator.creation import create_deployment
+from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.joining import JoinFile
 from fedimb.deploy.pki import fingerprint
+from fedimb.deploy.site.identity import init_node
 
 
 def free_ports(count: int) -> list[int]:
@@ -21,7 +22,7 @@ def free_ports(count: int) -> list[int]:
 def make_deployment(root: Path, host: str = "localhost") -> Deployment:
     """A deployment in ``root``, reached at ``host``."""
     port, superlink_port = free_ports(2)
-    return found(root, "heart", host, port, superlink_port)
+    return create_deployment(root, "heart", host, port, superlink_port)
 
 
 def make_node(deployment: Deployment, root: Path, contact: str = "Dr. Jürgen Müller") -> JoinFile:

@@ -17,27 +17,28 @@ from ill_or_well import small_words, write_table
 from tampered import TAMPER
 
 from fedimb.config.compose import compose
-from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
-from fedimb.deploy.approvals import decide, received
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.datasets import register_data
-from fedimb.deploy.deployment import Deployment
-from fedimb.deploy.drafting import data_facts, write_plan
-from fedimb.deploy.guard import LAST_MESSAGE
+from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.coordinator.drafting import data_facts, write_plan
+from fedimb.deploy.coordinator.sites import add_site
+from fedimb.deploy.coordinator.submit import execute, new_run
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.joining import add_site, read_join
-from fedimb.deploy.node_process import Patience
-from fedimb.deploy.plans import StudyPlan, make_plan
-from fedimb.deploy.ranges import Range
-from fedimb.deploy.status import read_json
-from fedimb.deploy.submit import execute, new_run
-from fedimb.deploy.supernode import supernode_command
-from fedimb.deploy.supervisor import Supervisor
-from fedimb.run.folder import RunFolder
-from fedimb.run.launch import launch
-from fedimb.run.progress import ProgressBar
-from fedimb.run.result import RunResult
+from fedimb.deploy.joining import read_join
+from fedimb.deploy.registered_data.datasets import register_data
+from fedimb.deploy.site.approvals import decide, received
+from fedimb.deploy.site.guard import LAST_MESSAGE
+from fedimb.deploy.site.node_process import Patience
+from fedimb.deploy.site.status import read_json
+from fedimb.deploy.site.supernode import supernode_command
+from fedimb.deploy.site.supervisor import Supervisor
+from fedimb.deploy.study_plan.plan import StudyPlan, make_plan
+from fedimb.deploy.study_plan.ranges import Range
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
+from fedimb.schema import RunConfig
+from fedimb.serverapp.launch import launch
+from fedimb.serverapp.progress import ProgressBar
 
 QUICK = Patience(look_s=0.1, write_s=0.5, observe_s=5.0)
 

@@ -2,7 +2,7 @@
 
 import json
 
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 
 def report_of(result):

@@ -17,21 +17,21 @@ def _die():
 
 def _arm(point: str, count: int) -> None:
     """End this process at the ``count``-th time the run passes ``point``."""
-    from fedimb.run import launch
-    from fedimb.run.checkpoint import FolderKeeper
-    from fedimb.run.client import ClientRuntime
-    from fedimb.run.folder import RunFolder
-    from fedimb.run.local_training import LocalTraining
-    from fedimb.run.state import StateStore
+    from fedimb.clientapp.local_training import LocalTraining
+    from fedimb.clientapp.runtime import ClientRuntime
+    from fedimb.clientapp.state import StateStore
+    from fedimb.rundir.folder import RunFolder
+    from fedimb.serverapp import launch
+    from fedimb.serverapp.checkpoint import FolderCheckpointer
 
     owner, name, after = {
         "query": (ClientRuntime, "_query", False),  # inside a Query, some clients done
         "train": (LocalTraining, "reply", False),  # inside a round
         "state": (StateStore, "save", True),  # between a client's write and the checkpoint
-        "step_result": (FolderKeeper, "save_result", True),
+        "step_result": (FolderCheckpointer, "save_result", True),
         "metrics": (RunFolder, "append_metrics", True),  # lines written, checkpoint not
-        "checkpoint": (FolderKeeper, "checkpoint", False),
-        "after_checkpoint": (FolderKeeper, "checkpoint", True),  # checkpoint written, MLflow not told
+        "checkpoint": (FolderCheckpointer, "checkpoint", False),
+        "after_checkpoint": (FolderCheckpointer, "checkpoint", True),  # checkpoint written, MLflow not told
         "sent": (launch.ProgressBar, "round", True),
         "result": (launch, "write_result", True),  # result.json written, status not
     }[point]
@@ -53,11 +53,11 @@ def _arm(point: str, count: int) -> None:
 
 def start(overrides: list[str], point: str | None = None, count: int = 1) -> None:
     """Run in this process, to the end or to death."""
-    import remember  # noqa: F401  registers the method before fedimb.app reads the contracts
+    import remember  # noqa: F401  registers the method before fedimb.clientapp.app reads the contracts
 
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
-    from fedimb.run.launch import launch
+    from fedimb.serverapp.launch import launch
 
     if point is not None:
         _arm(point, count)
@@ -68,7 +68,7 @@ def go_on(folder: str, point: str | None = None, count: int = 1) -> None:
     """Resume in this process, to the end or to death."""
     import remember  # noqa: F401
 
-    from fedimb.run.launch import resume
+    from fedimb.serverapp.launch import resume
 
     if point is not None:
         _arm(point, count)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 from flwr.app import Context, Error, Message, RecordDict
 
-from fedimb.app import app
+from fedimb.clientapp.app import app
 from fedimb.deploy.home import NODE_HOME, NodeHome
-from fedimb.deploy.node_app import here
+from fedimb.deploy.site.node_app import local_node
 from fedimb.engine.flower_private import ensure_identity, number
 
 
@@ -76,7 +76,7 @@ def at_node(home: NodeHome, message: Message, run_id: int = 1) -> Message:
     """What a node's process answers."""
     before = os.environ.get(NODE_HOME)
     os.environ[NODE_HOME] = str(home.root)
-    here.cache_clear()  # a process answers one message
+    local_node.cache_clear()  # a process answers one message
     try:
         return app(message, Context(run_id, message.metadata.dst_node_id, {}, RecordDict(), {}))
     finally:

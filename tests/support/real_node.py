@@ -12,14 +12,15 @@ from pathlib import Path
 
 from coordinator import make_deployment, make_node
 
-from fedimb.deploy.deployment import Deployment
+from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.coordinator.registration import register
+from fedimb.deploy.coordinator.sites import add_site
+from fedimb.deploy.coordinator.superlink import CONNECTION, flwr
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.joining import add_site, read_join
-from fedimb.deploy.node_process import Patience
-from fedimb.deploy.registration import register
-from fedimb.deploy.status import Status, read
-from fedimb.deploy.superlink import CONNECTION, flwr
-from fedimb.deploy.supervisor import Supervisor
+from fedimb.deploy.joining import read_join
+from fedimb.deploy.site.node_process import Patience
+from fedimb.deploy.site.status import Status, read
+from fedimb.deploy.site.supervisor import Supervisor
 from fedimb.errors import ConfigError
 
 QUICK = Patience(look_s=0.1, write_s=0.5, observe_s=2.0)
@@ -61,13 +62,14 @@ def join(message, context):
     return Message(RecordDict({{"x": ConfigRecord({{"read": open("/etc/hostname").read()}})}}), reply_to=message)
 """
 
-# Flower imports fedimb.server where a run begins; here it finds the few lines above instead of fedimb's own loop.
+# Flower imports fedimb.deploy.coordinator.app where a run begins; here it finds the lines above instead of fedimb's
+# loop.
 _SHADOW = """
 import importlib.util, os, sys
 
 class Shadow:
     def find_spec(self, name, path=None, target=None):
-        if name == "fedimb.server":
+        if name == "fedimb.deploy.coordinator.app":
             return importlib.util.spec_from_file_location(name, os.environ["FEDIMB_TEST_SERVER"])
 
 sys.meta_path.insert(0, Shadow())

@@ -11,7 +11,7 @@ from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract, Record
 from fedimb.records import array_record
 from fedimb.registry import register
-from fedimb.run.steps import Query, Reset, Rounds, ServerWork
+from fedimb.serverapp.steps import Query, Reset, Rounds, ServerWork
 from fedimb.strategies.base import Method
 
 COUNTER = Record("x.counter", "arrays", "trainings so far", "operational", dtypes=("float64",), max_bytes=64)

@@ -16,8 +16,8 @@ def config(*overrides: str, dirs=()):
 
 def launch_in(cwd: Path, *overrides: str, engine=None, dirs=()):
     """Run small settings with run folders below ``cwd``."""
-    from fedimb.run.launch import launch
-    from fedimb.run.progress import ProgressBar
+    from fedimb.serverapp.launch import launch
+    from fedimb.serverapp.progress import ProgressBar
 
     cfg = config(*overrides, f"output_dir={cwd}/runs", dirs=dirs)
     return launch(cfg, engine, ProgressBar(cfg.rounds, enabled=False))

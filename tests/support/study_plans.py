@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from fedimb.config.compose import compose
-from fedimb.config.schema import RunConfig
 from fedimb.config.validate import validate
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.plans import StudyPlan, make_plan
-from fedimb.deploy.ranges import Range
+from fedimb.deploy.study_plan.plan import StudyPlan, make_plan
+from fedimb.deploy.study_plan.ranges import Range
+from fedimb.schema import RunConfig
 
 
 def run_config(*overrides: str) -> RunConfig:

@@ -38,7 +38,7 @@ def tampered(module):
 
 class Hook:
     def find_spec(self, name, path=None, target=None):
-        if name != "fedimb.deploy.node_app":
+        if name != "fedimb.deploy.site.node_app":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

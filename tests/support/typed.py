@@ -11,9 +11,9 @@ from ill_or_well import small_words
 
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
+from fedimb.deploy.coordinator.submit import find_plan
 from fedimb.deploy.demo import Demo
-from fedimb.deploy.submit import find_plan
-from fedimb.run.folder import RunFolder
+from fedimb.rundir.folder import RunFolder
 
 WAITING = 75
 

@@ -45,7 +45,7 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 os._exit(0)
 """
-_WARM = ("scipy.special", "sklearn.datasets", "fedimb.app", "fedimb.run.launch", "fedimb.cli.main")
+_WARM = ("scipy.special", "sklearn.datasets", "fedimb.clientapp.app", "fedimb.serverapp.launch", "fedimb.cli.main")
 CLI = "import sys; from fedimb.cli import main; sys.exit(main())"
 
 

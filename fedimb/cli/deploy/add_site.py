@@ -22,7 +22,8 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from fedimb import __version__
-    from fedimb.deploy.joining import add_site, read_join
+    from fedimb.deploy.coordinator.sites import add_site
+    from fedimb.deploy.joining import read_join
 
     deployment, join = opened(args), read_join(Path(args.join).expanduser())
     add_site(deployment, join)

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedimb.deploy.deployment import Deployment
+    from fedimb.deploy.coordinator.deployment import Deployment
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
@@ -16,15 +16,15 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 
 def opened(args: argparse.Namespace) -> "Deployment":
     """The folder named on the command line; ConfigError if it is none."""
-    from fedimb.deploy.deployment import Deployment
+    from fedimb.deploy.coordinator.deployment import Deployment
 
     return Deployment.open(args.deployment)
 
 
 def bring_up_to_date(deployment: "Deployment") -> None:
     """Tell a running SuperLink what changed, and print what came of it; without one, say when it will be told."""
-    from fedimb.deploy.registration import reconcile
-    from fedimb.deploy.superlink import healthy
+    from fedimb.deploy.coordinator.registration import reconcile
+    from fedimb.deploy.coordinator.superlink import healthy
 
     if not healthy(deployment):
         print("The servers are down: this takes effect with the next fedimb deploy up.")

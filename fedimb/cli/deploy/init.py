@@ -27,13 +27,13 @@ def run(args: argparse.Namespace) -> None:
     import shlex
     from pathlib import Path
 
-    from fedimb.deploy.founding import found
-    from fedimb.deploy.pki import fingerprint, spoken
+    from fedimb.deploy.coordinator.creation import create_deployment
+    from fedimb.deploy.pki import fingerprint, format_fingerprint
 
     root = Path(args.to or args.name).expanduser().absolute()
-    deployment = found(root, args.name, args.host, args.port, args.superlink_port)
+    deployment = create_deployment(root, args.name, args.host, args.port, args.superlink_port)
     config, place = deployment.config, shlex.quote(str(root))
-    digest = spoken(fingerprint(deployment.file("ca.crt").read_bytes()))
+    digest = format_fingerprint(fingerprint(deployment.file("ca.crt").read_bytes()))
     print(
         f"{root} is the folder of {config.name}. Keep ca.key in it secret.\n\n"
         f"Fingerprint of ca.crt, to be read out to each site by telephone:\n  {digest}\n\n"

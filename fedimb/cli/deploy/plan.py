@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> None:
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.deploy.audit_log import utc_now
-    from fedimb.deploy.drafting import data_facts, last_moment, parse_vary, write_plan
-    from fedimb.deploy.plan_checks import check_parts
-    from fedimb.deploy.plans import make_plan
+    from fedimb.deploy.coordinator.drafting import data_facts, last_moment, parse_vary, write_plan
+    from fedimb.deploy.coordinator.plan_checks import check_parts
+    from fedimb.deploy.study_plan.plan import make_plan
 
     deployment = opened(args)
     config = validate(compose(args.overrides))

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Remove it, and have a running SuperLink forget it."""
-    from fedimb.deploy.joining import remove_site
+    from fedimb.deploy.coordinator.sites import remove_site
 
     deployment = opened(args)
     remove_site(deployment, args.site)

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write server.key and server.pem anew."""
-    from fedimb.deploy.founding import renew
+    from fedimb.deploy.coordinator.creation import renew
     from fedimb.deploy.pki import expires
 
     deployment = opened(args)

@@ -21,7 +21,8 @@ def run(args: argparse.Namespace) -> None:
     """Replace it, at a running SuperLink too."""
     from pathlib import Path
 
-    from fedimb.deploy.joining import read_join, rotate
+    from fedimb.deploy.coordinator.sites import rotate
+    from fedimb.deploy.joining import read_join
     from fedimb.errors import ConfigError
 
     deployment, join = opened(args), read_join(Path(args.join).expanduser())

@@ -28,13 +28,13 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from fedimb.cli.deploy.folder import opened
-    from fedimb.cli.panel import panels
     from fedimb.config.load import from_json, row_label
-    from fedimb.deploy.serve import is_deployed
-    from fedimb.deploy.submit import execute, find_plan, new_run
+    from fedimb.deploy.coordinator.serve import is_deployed
+    from fedimb.deploy.coordinator.submit import execute, find_plan, new_run
     from fedimb.errors import ConfigError
-    from fedimb.run.folder import RunFolder
-    from fedimb.run.progress import ProgressBar
+    from fedimb.report.panel import panels
+    from fedimb.rundir.folder import RunFolder
+    from fedimb.serverapp.progress import ProgressBar
 
     deployment = opened(args)
     if args.resume:

@@ -17,18 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it; 0 or 1."""
-    from fedimb.deploy.founding import warnings
-    from fedimb.deploy.joining import joined
-    from fedimb.deploy.pki import expires, fingerprint, spoken
-    from fedimb.deploy.registration import nodes, registered
-    from fedimb.deploy.superlink import healthy
+    from fedimb.deploy.coordinator.creation import warnings
+    from fedimb.deploy.coordinator.registration import nodes, registered
+    from fedimb.deploy.coordinator.sites import joined
+    from fedimb.deploy.coordinator.superlink import healthy
+    from fedimb.deploy.pki import expires, fingerprint, format_fingerprint
 
     deployment = opened(args)
     config, up = deployment.config, healthy(deployment)
     at = nodes(deployment) if up else {}
     told = registered(deployment)
     print(f"{config.name}: {'up' if up else 'down (fedimb deploy up)'}, sites reach {config.host}:{config.port}")
-    print(f"fingerprint of ca.crt: {spoken(fingerprint(deployment.file('ca.crt').read_bytes()))}")
+    print(f"fingerprint of ca.crt: {format_fingerprint(fingerprint(deployment.file('ca.crt').read_bytes()))}")
     for name in ("ca.crt", "server.pem"):
         print(f"{name} holds until {expires(deployment.file(name).read_bytes()):%Y-%m-%dT%H:%MZ}")
     for site, join in joined(deployment).items():

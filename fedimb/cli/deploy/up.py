@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     import signal
     import threading
 
-    from fedimb.deploy.founding import warnings
-    from fedimb.deploy.servers import Servers
+    from fedimb.deploy.coordinator.creation import warnings
+    from fedimb.deploy.coordinator.servers import Servers
     from fedimb.errors import RunFailed
 
     deployment, stop = opened(args), threading.Event()

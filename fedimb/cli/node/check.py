@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found."""
     import json
 
-    from fedimb.deploy.check import facts, fit, node_checks, open_plan
     from fedimb.deploy.home import NodeHome
+    from fedimb.deploy.site.check import facts, fit, node_checks, open_plan
 
     home = NodeHome.open(args.home)
     found = []

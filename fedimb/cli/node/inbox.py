@@ -18,12 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the list, or a plan."""
-    from fedimb.deploy.approvals import load, received
     from fedimb.deploy.home import NodeHome
-    from fedimb.deploy.inbox import items
-    from fedimb.deploy.plan_page import as_markdown
+    from fedimb.deploy.site.approvals import load, received
+    from fedimb.deploy.site.inbox import items
+    from fedimb.deploy.study_plan.page import as_markdown
     from fedimb.errors import ConfigError
-    from fedimb.report.text import aligned
+    from fedimb.text import aligned
 
     home = NodeHome.open(args.home)
     if args.item:

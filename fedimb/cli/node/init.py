@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     import shlex
     from pathlib import Path
 
-    from fedimb.deploy.joining import init_node
+    from fedimb.deploy.site.identity import init_node
 
     root = Path(args.to or args.site).expanduser().absolute()
     ca, place = Path(args.ca).expanduser(), shlex.quote(str(root))

@@ -20,6 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Decide, and say what it means."""
     from fedimb.deploy.home import NodeHome
-    from fedimb.deploy.inbox import answer
+    from fedimb.deploy.site.inbox import answer
 
     print(answer(NodeHome.open(args.home), args.item, "rejected", args.by, args.reason))

@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Replace key, key.pub and SITE.join.json."""
     from fedimb.deploy.home import NodeHome
-    from fedimb.deploy.joining import new_identity, read_join
+    from fedimb.deploy.joining import read_join
+    from fedimb.deploy.site.identity import new_identity
 
     home = NodeHome.open(args.home)
     before = home.file(f"{home.site}.join.json")

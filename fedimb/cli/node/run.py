@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
     import logging
 
     from fedimb.deploy.home import NodeHome
-    from fedimb.deploy.node_process import Patience
-    from fedimb.deploy.observe import preflight
-    from fedimb.deploy.supervisor import Supervisor
+    from fedimb.deploy.site.node_process import Patience
+    from fedimb.deploy.site.observe import preflight
+    from fedimb.deploy.site.supervisor import Supervisor
 
     home = NodeHome.open(args.home)
     handler = logging.StreamHandler()

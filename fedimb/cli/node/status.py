@@ -23,14 +23,14 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from fedimb.deploy.home import NodeHome
-    from fedimb.deploy.status import judged, read
+    from fedimb.deploy.site.status import judged, read
 
     found = read(NodeHome.open(args.home))
     code, line = judged(found, time.time())
     if args.json:
         print(json.dumps(asdict(found) | {"judgement": line, "exit_code": code}, indent=1, ensure_ascii=False))
         return code
-    from fedimb.report.text import aligned
+    from fedimb.text import aligned
 
     last, size = found.message or {}, found.disk
     held = "" if size.get("limit") is None else f" of {size['limit'] / 1e9:g}"  # type: ignore[operator]

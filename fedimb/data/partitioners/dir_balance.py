@@ -75,7 +75,7 @@ def equal_sizes(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Move rows until clients are equal: ``counts`` [K, C] int64 with row sums that differ by one at most.
 
     Column sums stay. Class by class, most rows first: clients above their size give what they have of it, clients
-    below take in proportion to what they lack. The odd rows stay with the largest clients. Source: ours.
+    below take in proportion to what they lack. The odd rows stay with the largest clients.
     """
     counts = counts.copy()
     k, sizes = len(counts), counts.sum(axis=1)

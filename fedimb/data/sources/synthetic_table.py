@@ -18,7 +18,7 @@ class SyntheticTable:
     """x [rows, features] float32: unit-variance noise about one mean per class; classes equal within one row.
 
     Means lie in random directions at length separation/sqrt(2): near-orthogonal for many features, so two
-    classes are ``separation`` noise standard deviations apart. Source: ours.
+    classes are ``separation`` noise standard deviations apart.
 
     Args:
         rows: >= classes.

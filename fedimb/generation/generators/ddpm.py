@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedimb.errors import ConfigError, nearest
 from fedimb.generation.base import Generator
-from fedimb.generation.checks import image_shape
+from fedimb.generation.examples import image_shape
 from fedimb.generation.rectified import check_sampling, guided
 from fedimb.generation.unet import ConditionalUNet, default_widths, diffusers
 from fedimb.registry import register

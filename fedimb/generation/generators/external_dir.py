@@ -13,8 +13,8 @@ from fedimb.data.paths import find
 from fedimb.data.sources.pictures import CHANNELS, decode
 from fedimb.data.sources.progress import shown
 from fedimb.errors import ConfigError, DataError, nearest
-from fedimb.generation.base import Examples, Generator, Progress
-from fedimb.generation.checks import check_conditions, check_examples, image_shape
+from fedimb.generation.base import Generator, Progress
+from fedimb.generation.examples import Examples, check_conditions, check_examples, image_shape
 from fedimb.registry import register
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -22,7 +22,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 @register("generator", "external_dir")
 class ExternalDir(Generator):
-    """Hands out rows it is given, each at most once per call of `sample`; training does nothing.
+    """Workers out rows it is given, each at most once per call of `sample`; training does nothing.
 
     Args:
         n_classes, n_domains, shape: given by fedimb.

@@ -1,6 +1,6 @@
 """Rectified flow on a small UNet: the default for images, measured against DDPM in docs/generators.md."""
 
-from fedimb.generation.checks import image_shape
+from fedimb.generation.examples import image_shape
 from fedimb.generation.rectified import RectifiedFlow
 from fedimb.generation.unet import ConditionalUNet, default_widths
 from fedimb.registry import register

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 from fedimb.generation.base import Generator
-from fedimb.generation.checks import image_shape
+from fedimb.generation.examples import image_shape
 from fedimb.generation.pretrained import open_stable_diffusion, package
 from fedimb.generation.rectified import check_sampling
 from fedimb.registry import register

@@ -1,4 +1,4 @@
-"""Rectified flow on rows of numbers: tables and embeddings, by a small residual network. Source: ours.
+"""Rectified flow on rows of numbers: tables and embeddings, by a small residual network.
 
 Columns are brought to mean 0 and deviation 1. Every column is treated as a real number: a coded category comes out
 between its codes, so encode categories as indicator columns and round them, or use embeddings.

@@ -1,4 +1,4 @@
-"""What an audit reads and says: batches, settings, verdicts. Source: ours."""
+"""What an audit reads and says: batches, settings, verdicts."""
 
 import math
 from collections.abc import Mapping, Sequence

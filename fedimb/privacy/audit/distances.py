@@ -1,4 +1,4 @@
-"""Distances between records in blocks, the scale they are measured on, how finely values are rounded. Source: ours."""
+"""Distances between records in blocks, the scale they are measured on, how finely values are rounded."""
 
 from dataclasses import dataclass
 from typing import Any

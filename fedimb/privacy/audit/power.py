@@ -1,6 +1,6 @@
 """Would the gate have noticed? Near copies of training records are planted among the samples, and it is asked again.
 
-A class whose samples pass tests that could not have failed has not been shown to be safe. Source: ours.
+A class whose samples pass tests that could not have failed has not been shown to be safe.
 """
 
 import numpy as np

@@ -17,9 +17,9 @@ from fedimb.data.exposure import exposure
 from fedimb.evaluation.intervals import t_interval, wilson
 from fedimb.report.html.classes import Ranks, columns, head_to_tail, matrix, recalls
 from fedimb.report.html.numbers import Row
-from fedimb.report.plots import partition_figure
-from fedimb.report.text import shorten
+from fedimb.rundir.partition_picture import partition_figure
 from fedimb.study.results import Setting
+from fedimb.text import shorten
 
 MOST_CELLS = 600
 _NAME = 14

@@ -1,4 +1,4 @@
-"""What a row of a setting comes to: its runs, means over seeds, differences from the control. Source: ours.
+"""What a row of a setting comes to: its runs, means over seeds, differences from the control.
 
 A mean is over the runs that finished, and says so where some did not; only rows whose every run finished are compared.
 """

@@ -1,7 +1,8 @@
 """Pictures a method leaves in ``artifacts/panels/`` of its run folder, for the report.
 
-``<name>.svg`` or ``<name>.png``, with ``<name>.json`` ``{"title": ..., "caption": ...}`` beside it. They stand in the
-page as images, so that nothing inside one can run or be fetched.
+``<name>.json`` ``{"title": ..., "caption": ...}`` with a picture ``<name>.svg`` or ``<name>.png`` beside it, or with
+the figures of one that is drawn here (`fedimb.serverapp.panels`). They stand in the page as images, so that nothing
+inside one can run or be fetched.
 """
 
 import base64
@@ -10,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from fedimb.report.kept import kept_picture
 from fedimb.study.results import Result
 
 LARGEST = 150_000
@@ -48,21 +52,36 @@ def panels(results: Iterable[Result]) -> list[Panel]:
         seen.add(folder)
         run = f"{result.label}, {result.setting}, seed {result.seed}"
         for file in sorted(folder.glob("artifacts/panels/*")):
-            if file.suffix in _TYPES and file.is_file():
-                panel = _read(file, run, TOGETHER - spent)
+            drawn = _drawn(file)
+            if drawn is not None or (file.suffix in _TYPES and file.is_file()):
+                panel = _read(file, run, TOGETHER - spent, drawn)
                 spent += len(panel.source)
                 found.append(panel)
     return found
 
 
-def _read(file: Path, run: str, room: int) -> Panel:
+def _drawn(file: Path) -> bytes | None:
+    """SVG made of the figures in a panel that brings no picture; None where there is one, or nothing to draw."""
+    if file.suffix != ".json" or any(file.with_suffix(suffix).exists() for suffix in _TYPES):
+        return None
+    words = _words(file)
+    kept, held, names = words.get("kept"), words.get("held"), words.get("class_names")
+    if not (isinstance(kept, list) and isinstance(held, list) and isinstance(names, list)):
+        return None
+    if not len(kept) == len(held) == len(names) or not names:
+        return None
+    return kept_picture(np.array(kept, np.int64), np.array(held, np.int64), [str(name) for name in names])
+
+
+def _read(file: Path, run: str, room: int, drawn: bytes | None) -> Panel:
     words = _words(file.with_suffix(".json"))
     title = str(words.get("title") or file.stem.replace("_", " "))
     caption = str(words.get("caption") or "")
-    size = file.stat().st_size
+    suffix, content = (file.suffix, file.read_bytes()) if drawn is None else (".svg", drawn)
+    size = len(content)
     if size > LARGEST:
         return Panel(run, title, caption, left_out=f"{file.name} has {size:,} bytes, more than {LARGEST:,}")
-    source = f"data:{_TYPES[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
+    source = f"data:{_TYPES[suffix]};base64,{base64.b64encode(content).decode()}"
     if len(source) > room:
         return Panel(
             run, title, caption, left_out=f"{file.name}: the panels before it fill the page's {TOGETHER:,} bytes"

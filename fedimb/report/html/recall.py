@@ -10,8 +10,8 @@ from fedimb.report.html.classes import Ranks, recalls
 from fedimb.report.html.heat import recall_interval
 from fedimb.report.html.legend import Entry, foremost
 from fedimb.report.html.pictures import figure, svg, tidy
-from fedimb.report.plots import RARE
-from fedimb.report.text import shorten
+from fedimb.rundir.partition_picture import RARE
+from fedimb.text import shorten
 
 DRAWN = 3
 """Rows beside the control: intervals of more cannot be told apart; the table below has all."""

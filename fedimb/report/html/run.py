@@ -7,8 +7,8 @@ from typing import Any
 
 from fedimb.errors import ConfigError
 from fedimb.report.html.classes import partition_of
-from fedimb.run.folder import RunFolder
-from fedimb.run.result import RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
 from fedimb.study.collect import read_run, setting_of
 from fedimb.study.plan import Costs
 from fedimb.study.results import StudyResults

@@ -1,7 +1,7 @@
 """FairFAL's choice: equal shares of pseudo-classes, in each the unsure rows, of those the ones that lie apart.
 
 Zong & Huang, "FairFAL", arXiv 2603.10341 (2026), its steps 3 and 4; steps 1 and 2, which pick the model whose
-uncertainty counts, are `fedimb.selection.local_priors`, and the caller passes their answer as ``asked.which``.
+uncertainty counts, are `fedimb.selection.queries.local_priors`, and the caller passes their answer as ``asked.which``.
 
 1. y^ = the class of the nearest prototype, in the global model's features (`prototypes`).
 2. A quota for each class (`quota`).

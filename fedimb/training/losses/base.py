@@ -17,8 +17,8 @@ class RowLoss(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "rows" in vars(cls) and "slope" not in vars(cls):  # an inherited slope would be another loss's
-            cls.slope = RowLoss.slope  # type: ignore[method-assign]
+        if "rows" in vars(cls) and "loss_and_grad" not in vars(cls):  # an inherited slope would be another loss's
+            cls.loss_and_grad = RowLoss.loss_and_grad  # type: ignore[method-assign]
 
     @abstractmethod
     def rows(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class RowLoss(nn.Module, ABC):
         """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
         return self.rows(logits, labels).mean()
 
-    def slope(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_and_grad(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted losses of the rows, and the gradient of their sum in the logits, for a backward pass by hand.
 
         Args:
@@ -74,8 +74,8 @@ class AdjustedCrossEntropy(RowLoss):
         """Logits [n, C] float32 and labels [n] int64 -> scalar mean over rows."""
         return cross_entropy(self._adjusted(logits), labels)
 
-    def slope(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """See `RowLoss.slope`; (softmax - one-hot) * factor, a third of what a graph costs on a small batch."""
+    def loss_and_grad(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """See `RowLoss.loss_and_grad`; (softmax - one-hot) * factor, a third of what a graph costs on a small batch."""
         label, weight = labels[..., None], weights[..., None]
         # Along the rows, where a CPU's vectors are wide: over a handful of classes eight times faster.
         log_p = self._adjusted(logits.detach()).transpose(-1, -2).log_softmax(-2).transpose(-1, -2)

@@ -12,10 +12,10 @@ import pytest
 from coordinator import contents, make_deployment, make_node
 
 from fedimb.cli.main import main
-from fedimb.deploy.deployment import Deployment
-from fedimb.deploy.joining import joined
-from fedimb.deploy.pki import fingerprint, spoken
-from fedimb.deploy.superlink import healthy
+from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.coordinator.sites import joined
+from fedimb.deploy.coordinator.superlink import healthy
+from fedimb.deploy.pki import fingerprint, format_fingerprint
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_init_prints_the_fingerprint_and_commands_that_work(
     assert main(words) == 0
     said = capsys.readouterr().out
     made = Deployment.open(tmp_path / "Klinik Süd")
-    digest = spoken(fingerprint(made.file("ca.crt").read_bytes()))
+    digest = format_fingerprint(fingerprint(made.file("ca.crt").read_bytes()))
     assert digest in said
     assert f"--deployment '{tmp_path / 'Klinik Süd'}'" in said  # can be pasted in spite of the space
     assert made.config.host == "fl.example.org"
@@ -97,7 +97,8 @@ def test_status_of_servers_that_are_down(
 def test_status_warns_of_an_end_even_while_up(
     deployment: Deployment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedimb.deploy import founding, registration, superlink
+    from fedimb.deploy.coordinator import creation as founding
+    from fedimb.deploy.coordinator import registration, superlink
 
     monkeypatch.setattr(superlink, "healthy", lambda _: True)
     monkeypatch.setattr(registration, "nodes", lambda _: {})
@@ -124,7 +125,7 @@ def test_renew_writes_a_new_certificate(deployment: Deployment, capsys: pytest.C
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_up_runs_both_until_told_to_stop(deployment: Deployment, how: signal.Signals) -> None:
-    pytest.importorskip("fedimb.deploy.servers")
+    pytest.importorskip("fedimb.deploy.coordinator.servers")
     if not any(Path(folder, "nginx").is_file() for folder in [*os.environ["PATH"].split(":"), "/usr/sbin"]):
         pytest.skip("no nginx here (apt-get install nginx)")
     argv = [str(Path(sys.executable).parent / "fedimb"), "deploy", "up", "--deployment", str(deployment.root)]

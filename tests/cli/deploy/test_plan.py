@@ -3,9 +3,9 @@
 import pytest
 
 from fedimb.cli.main import main
-from fedimb.deploy.drafting import data_facts, last_moment, parse_vary
-from fedimb.deploy.plans import mismatch, read_plan
-from fedimb.deploy.ranges import Range
+from fedimb.deploy.coordinator.drafting import data_facts, last_moment, parse_vary
+from fedimb.deploy.study_plan.plan import mismatch, read_plan
+from fedimb.deploy.study_plan.ranges import Range
 from fedimb.errors import ConfigError
 
 WORDS = ["--purpose", "Herzen", "--contact", "Dr. Müller", "--expires", "2126-12-31", "--tags", "heart,2026"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedimb.cli.main import main
-from fedimb.deploy import check
-from fedimb.deploy.check import Check
+from fedimb.deploy.site import check
+from fedimb.deploy.site.check import Check
 
 
 @pytest.fixture

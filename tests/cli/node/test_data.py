@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from fedimb.cli.main import main
-from fedimb.deploy.datasets import find
 from fedimb.deploy.home import NODE_HOME, NodeHome
-from fedimb.deploy.pins import pin
+from fedimb.deploy.registered_data.datasets import find
+from fedimb.deploy.registered_data.pins import pin
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from study_plans import node_home, plan_of, run_config
 
 from fedimb.cli.main import main
-from fedimb.deploy.approvals import receive
+from fedimb.deploy.site.approvals import receive
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedimb.errors import ConfigError, DataError
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.training import Training, train_generator
 from fedimb.registry import build
 from tests.generation.generator_cases import ids, rng

@@ -9,7 +9,7 @@ import torch
 
 from fedimb.data.sources.digits import Digits
 from fedimb.errors import ConfigError
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.training import Training, train_generator
 from fedimb.generation.unet import ConditionalUNet, default_widths
 from tests.generation.generator_cases import build, examples, ids, rng

@@ -6,7 +6,7 @@ import torch
 
 from fedimb.errors import ConfigError
 from fedimb.generation.averaging import average
-from fedimb.generation.base import Examples
+from fedimb.generation.examples import Examples
 from fedimb.generation.training import Training, train_generator
 from tests.generation.generator_cases import build, rng
 

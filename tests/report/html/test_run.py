@@ -13,8 +13,8 @@ from fedimb.config.load import config_sha
 from fedimb.config.validate import validate
 from fedimb.errors import FedimbError
 from fedimb.report.html.run import command, study_of_run
-from fedimb.run.folder import RunFolder
-from fedimb.run.result import RunResult
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
 
 
 @pytest.fixture(scope="module")

@@ -66,7 +66,7 @@ def test_the_slope_of_a_backward_pass_by_hand_is_autograds(name, shape):
     leaf = logits.clone().requires_grad_()
     expected = loss.rows(leaf, labels) * weights
     expected.sum().backward()
-    losses, slope = loss.slope(logits.clone(), labels, weights)
+    losses, slope = loss.loss_and_grad(logits.clone(), labels, weights)
     torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(slope, leaf.grad, rtol=1e-5, atol=1e-6)
     assert [losses.requires_grad, slope.requires_grad] == [False, False]
@@ -78,6 +78,6 @@ def test_a_loss_that_changes_the_rows_of_another_does_not_keep_its_slope():
             return 2 * super().rows(logits, labels)
 
     logits, labels, weights = torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([0]), torch.ones(1)
-    losses, slope = CrossEntropy().slope(logits, labels, weights)
-    doubled = Doubled().slope(logits, labels, weights)
+    losses, slope = CrossEntropy().loss_and_grad(logits, labels, weights)
+    doubled = Doubled().loss_and_grad(logits, labels, weights)
     torch.testing.assert_close(doubled, (2 * losses, 2 * slope))

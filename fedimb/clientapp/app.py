@@ -1,0 +1,87 @@
+"""The ClientApp of simulated clients, on every engine: a thin shell around `ClientRuntime`.
+
+A hospital node has one of its own (`fedimb.deploy.site.app`) around the same runtime; where data come from and what may
+leave differs.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+from fedimb import registry
+from fedimb.clientapp.context import client_id
+from fedimb.clientapp.runtime import ClientRuntime
+from fedimb.clientapp.state import StateStore
+from fedimb.config.load import from_json
+from fedimb.contracts.base import Contract
+from fedimb.contracts.platform import CLIENT, JOIN, RUN
+from fedimb.data.federation import Federation
+from fedimb.data.views import ClientData
+from fedimb.errors import FedimbError
+from fedimb.privacy.egress_filter import egress_filter
+
+
+@lru_cache(maxsize=4)  # a worker serves the runs of a sweep one after another
+def _runtime(run_dir: str, config_json: str) -> ClientRuntime:
+    config = from_json(config_json)
+    federation = Federation.load(Path(run_dir))
+
+    def data_of(client: int) -> ClientData:
+        return federation.client(client)
+
+    return ClientRuntime(
+        config, data_of, StateStore(Path(run_dir) / "clients"), federation.n_classes, federation.input_shape
+    )
+
+
+def runtime(context: Context) -> ClientRuntime:
+    """The runtime of the run a message belongs to, built once per process."""
+    if "run-dir" in context.node_config:
+        return _runtime(str(context.node_config["run-dir"]), str(context.run_config["cfg-json"]))
+    if RUN not in context.state:
+        raise FedimbError("this node belongs to no run yet: give it a run-dir, or let the server send query.join first")
+    run = context.state.config_records[RUN]
+    return _runtime(str(run["run-dir"]), str(run["cfg-json"]))
+
+
+def _contracts(context: Context) -> list[Contract]:
+    return runtime(context).contracts
+
+
+def _filter(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    return egress_filter(_contracts, message, context, call_next)
+
+
+def _answer(message: Message, context: Context) -> Message:
+    return runtime(context).answer(message, client_id(context))
+
+
+def _join(message: Message, context: Context) -> Message:
+    """A node that Flower simulates is told by its first message where the run is, and keeps that in its context."""
+    context.state[RUN] = message.content.config_records[RUN]
+    return Message(RecordDict({CLIENT: ConfigRecord({"client": client_id(context)})}), reply_to=message)
+
+
+app = ClientApp(mods=[_filter])
+app.train()(_answer)
+app.query(JOIN)(_join)
+_queries: set[str] = {JOIN}
+
+
+def declared_queries() -> set[str]:
+    """Names of the queries of every contract known by now."""
+    return {query for name in registry.names("contract") for query in registry.build("contract", name).queries}
+
+
+def ready_app() -> ClientApp:
+    """The ClientApp, answering the queries of every contract known by now (a notebook may register one later)."""
+    for query in sorted(declared_queries() - _queries):
+        _queries.add(query)
+        app.query(query)(_answer)
+    return app
+
+
+ready_app()

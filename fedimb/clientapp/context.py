@@ -1,0 +1,98 @@
+"""What a method's client half sees while it answers one message."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from flwr.app import Context, RecordDict
+
+from fedimb.data.store import Store
+from fedimb.data.views import ClientData
+from fedimb.models.base import Classifier
+from fedimb.privacy.secrets import SIMULATED, Secrets
+from fedimb.schema import RunConfig
+from fedimb.seeds import Stream, seed_int, torch_generator
+from fedimb.training.forward import Outputs, forward_batched
+from fedimb.training.spec import TrainSpec
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a method's client half may know before a run starts.
+
+    Attributes:
+        task: ``multiclass`` or ``multilabel``.
+        class_names: by class id.
+        store: the rows, of this machine.
+    """
+
+    task: str
+    class_names: tuple[str, ...]
+    store: Store
+
+
+@dataclass
+class ClientContext:
+    """What a method's client half sees while it answers one message.
+
+    Attributes:
+        client: stable client id.
+        round, step: global training round and message version.
+        data: the client's views.
+        state: its persistent state; change it in place, it is saved if its content changed.
+        model: the resident model, loaded with whatever weights the message carried.
+        config: the resolved run configuration.
+        counts: class counts [C] the prior is made of, or None.
+        content: everything the message carried.
+        outputs: forward passes done already, by view; see `forward`.
+        training: what `spec` asks.
+        secrets: where masks and noise come from; at a hospital its own.
+    """
+
+    client: int
+    round: int
+    step: int
+    data: ClientData
+    state: RecordDict
+    model: Classifier
+    config: RunConfig
+    counts: np.ndarray | None
+    content: RecordDict = field(default_factory=RecordDict)
+    outputs: dict[str, Outputs] = field(default_factory=dict)
+    training: Callable[["ClientContext"], TrainSpec] | None = None
+    secrets: Secrets = SIMULATED
+
+    def forward(self, view: str) -> Outputs:
+        """Features [m, d] and logits [m, C] float32 of a view's rows under the received weights, without gradients.
+
+        Ask before training and before `ClientData.set_view`. Where the engine has many clients to serve, their rows
+        went through the model together, with the same result.
+        """
+        if view not in self.outputs:
+            self.outputs[view] = forward_batched(self.model, self.data.tensors(view)[0])
+        return self.outputs[view]
+
+    def steps_over(self, view: str) -> int:
+        """Local steps that the configured epochs over a view's rows make."""
+        local = self.config.local
+        return local.epochs * math.ceil(len(self.data.rows(view)) / local.batch_size)
+
+    def spec(self) -> TrainSpec:
+        """Local training as the run configures it, for a method that trains while it answers a query."""
+        assert self.training is not None
+        return self.training(self)
+
+    def generator(self, stream: Stream = Stream.METHOD, device: torch.device | str = "cpu") -> torch.Generator:
+        """This client's own generator for this round and purpose; a GPU's draws are others than the CPU's."""
+        return torch_generator(self.config.seed, stream, self.round, self.client, device)
+
+    def rng(self, stream: Stream = Stream.METHOD) -> np.random.Generator:
+        """As `generator`, for NumPy."""
+        return np.random.default_rng(seed_int(self.config.seed, stream, self.round, self.client))
+
+
+def client_id(context: Context) -> int:
+    """The stable client id of the node a message is handled for."""
+    return int(context.node_config["partition-id"])

@@ -1,0 +1,223 @@
+"""The answer to a train message: prepare, train, reply. In between, many clients may be trained at once."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import torch
+from flwr.app import MetricRecord, RecordDict
+from torch import Tensor
+
+from fedimb import registry
+from fedimb.clientapp.context import ClientContext
+from fedimb.config.parts import augmentation_makers, part_maker, resolved_weight
+from fedimb.config.validate import GIVEN
+from fedimb.contracts import platform as names
+from fedimb.contracts.base import Contract
+from fedimb.evaluation.confusion import confusion_of
+from fedimb.models.base import Classifier, Resident
+from fedimb.privacy.updates import check_model, cohort_of, protected, share
+from fedimb.records import Arrays, array_record, arrays_of
+from fedimb.schema import RunConfig
+from fedimb.seeds import Stream
+from fedimb.training.local import LocalResult, train_locally
+from fedimb.training.spec import TrainSpec
+from fedimb.training.stacked import Trained, Work, budget_of, train_stacked, why_no_stack, why_not
+
+
+@dataclass
+class Prepared:
+    """One client, ready to train: everything that comes before the first step is done."""
+
+    context: ClientContext
+    spec: TrainSpec
+    client_methods: list[tuple[Contract, Any]]
+    work: Work
+    reply: RecordDict
+    metrics: dict[str, float]
+
+
+class LocalTraining:
+    """The training half of a run's clients.
+
+    Args:
+        config: resolved run configuration.
+        contracts: the platform's, then one per method, outermost first.
+        resident: the resident model.
+        n_classes, input_shape: of the data.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        contracts: Sequence[Contract],
+        resident: Resident,
+        n_classes: int,
+        input_shape: tuple[int, ...],
+    ) -> None:
+        self.config, self._resident, self._n_classes = config, resident, n_classes
+        self.model = cast(Classifier, resident.model)
+        self._device = next(self.model.parameters()).device
+        self._stacks = why_no_stack(self.model) is None
+        check_model(config.privacy, self.model)
+        self._weighting = resolved_weight(config, list(contracts))
+        self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
+        # Parts are checked once here and built anew for every message: nothing may live on in them.
+        self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
+        self._make_sampler = part_maker("sampler", config.sampler)
+        self._make_augmentations = augmentation_makers(config, input_shape)
+        self._make_terms = [part_maker("term", term) for term in config.aggregator.get("terms") or []]
+        self._make_halves = [
+            (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
+            for contract, (name, args) in zip(contracts[1:], config.strategy.items(), strict=True)
+        ]
+
+    def client_methods(self) -> list[tuple[Contract, Any]]:
+        """The methods' client client_methods, fresh, outermost first, each with its contract."""
+        return [(contract, make()) for contract, make in self._make_halves]
+
+    def base_spec(self, context: ClientContext) -> TrainSpec:
+        """Local training as configured, before any method changes it."""
+        local = self.config.local
+        return TrainSpec(
+            view="trained_on",
+            steps=context.steps_over("train"),  # of the original view: equal for every method
+            batch_size=local.batch_size,
+            optimizer=local.optimizer,
+            lr=local.lr,
+            momentum=local.momentum,
+            weight_decay=local.weight_decay,
+            loss=self._make_loss(
+                n_classes=self._n_classes,
+                prior=self._prior(context),
+                local_counts=context.data.counts("trained_on"),
+                round=context.round,
+                rounds=self.config.rounds,
+            ),
+            sampler=self._make_sampler(),
+            terms=tuple(make() for make in self._make_terms),
+            augmentations=tuple(make() for make in self._make_augmentations),
+        )
+
+    def _prior(self, context: ClientContext) -> np.ndarray | None:
+        if self.config.prior.provenance == "local":
+            return context.data.counts("trained_on")
+        return context.counts
+
+    def prepare(self, context: ClientContext, evaluate: bool) -> Prepared:
+        """Score the received model where asked, and let the methods say what to train."""
+        started = time.perf_counter()
+        reply = RecordDict()
+        if evaluate and not self.config.evaluation.secure and len(context.data.rows("validation")):
+            _, y = context.data.tensors("validation")
+            reply[names.CONFUSION] = array_record({"matrix": confusion_of(y, context.forward("validation")[1])})
+        client_methods = self.client_methods()
+        set_views(client_methods, context)
+        spec = self.base_spec(context)
+        for _, half in reversed(client_methods):  # innermost first, so an outer method has the last word
+            spec = half.train_spec(spec, context)
+        spec = spec.change(loss=spec.loss.to(self._device))
+        x, y = context.data.tensors(spec.view)
+        primary = context.data.primary(spec.view)
+        metrics: dict[str, float] = {}
+        if self._start_loss:
+            with torch.no_grad():
+                metrics["start_loss"] = float(spec.loss(context.forward(spec.view)[1], y)) if len(y) else 0.0
+        for term in spec.terms:
+            term.receive(context.content, context.state)
+        if spec.extra is not None:
+            made_x, made_y = (part.to(self._device) for part in spec.extra)
+            x, y, primary = torch.cat([x, made_x]), torch.cat([y, made_y]), torch.cat([primary, made_y])
+        work = Work(x, y, spec, context.generator(Stream.TRAIN, self._device), primary)
+        metrics["seconds"] = time.perf_counter() - started
+        return Prepared(context, spec, client_methods, work, reply, metrics)
+
+    def train(self, prepared: Prepared) -> LocalResult:
+        """Train one client; its weights are the resident model's afterwards."""
+        started = time.perf_counter()
+        work = prepared.work
+        result = train_locally(self.model, work.x, work.y, work.spec, work.generator, work.primary)
+        prepared.metrics["seconds"] += time.perf_counter() - started
+        return result
+
+    def train_together(self, prepared: Sequence[Prepared]) -> dict[int, Trained]:
+        """Train those that can be stacked, all from the resident model's weights: position -> what came out.
+
+        Each is charged its share of the seconds, by steps.
+        """
+        chosen = [i for i, one in enumerate(prepared) if self._stacks and why_not(one.spec) is None]
+        started = time.perf_counter()
+        trained = train_stacked(self.model, [prepared[i].work for i in chosen], budget_of(self._device))
+        taken = time.perf_counter() - started
+        steps = sum(result.steps for result, _ in trained)
+        for i, (result, _) in zip(chosen, trained, strict=True):
+            prepared[i].metrics["seconds"] += taken * result.steps / max(steps, 1)
+        return dict(zip(chosen, trained, strict=True))
+
+    def reply(self, prepared: Prepared, result: LocalResult) -> RecordDict:
+        """The reply, from the resident model as trained."""
+        started = time.perf_counter()
+        context, reply = prepared.context, prepared.reply
+        for term in prepared.spec.terms:
+            term.keep(context.state)
+        trained, about = self._protected(context)
+        reply[names.ARRAYS] = array_record(trained, copy=False)
+        if buffers := self._resident.buffers():
+            reply[names.BUFFERS] = array_record(buffers, copy=False)
+        for key, arrays in result.records.items():
+            reply[key] = array_record(arrays)
+        for _, half in reversed(prepared.client_methods):
+            for key, record in half.after_training(result, context).items():
+                reply[key] = record
+        metrics = {
+            **prepared.metrics,
+            "num-examples": self._weight(prepared, result),
+            "train_loss": result.loss,
+            "steps": float(result.steps),
+            "examples": float(result.examples),
+            **about,
+        }
+        metrics["seconds"] += time.perf_counter() - started
+        reply[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
+        return reply
+
+    def _protected(self, context: ClientContext) -> tuple[Arrays, dict[str, float]]:
+        """The trained weights as they may leave, and what may be said about it: with noise nothing."""
+        trained, privacy = self._resident.parameters(), self.config.privacy
+        if privacy.clip is None:
+            return trained, {}
+        received = arrays_of(context.content, names.ARRAYS)
+        sigma = 0.0
+        if privacy.noise > 0:
+            sigma = share(privacy, cohort_of(self.config, dict(context.content.config_records[names.STEP])))
+        draw = partial(context.secrets.normal, context, Stream.UPDATE_NOISE)
+        sent, norm = protected(received, trained, privacy.clip, sigma, draw)
+        return sent, {"train_loss": math.nan, "examples": math.nan} if sigma else {"update_norm": norm}
+
+    def _weight(self, prepared: Prepared, result: LocalResult) -> float:
+        context, extra = prepared.context, prepared.spec.extra
+        match self._weighting:
+            case "uniform":
+                return 1.0 if result.examples else 0.0
+            case "original":
+                return float(len(context.data.rows("train")))
+            case "real":
+                return float(result.examples - (0 if extra is None else len(extra[1])))
+            case _:
+                return float(result.examples)
+
+
+def set_views(client_methods: Sequence[tuple[Contract, Any]], context: ClientContext) -> None:
+    """Let every method set its views; innermost first, so an outer method has the last word."""
+    for _, half in reversed(client_methods):
+        half.views(context)
+
+
+def weights_into(model: Classifier, weights: Sequence[Tensor]) -> None:
+    """Copy weights, in the order of the trainable parameters, into the resident model."""
+    with torch.no_grad():
+        torch._foreach_copy_([p for p in model.parameters() if p.requires_grad], list(weights))

@@ -1,0 +1,255 @@
+"""The client side of a run: one resident model, one answer per message. The same code in simulation and at a node."""
+
+import contextlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from torch import Tensor
+
+from fedimb.clientapp import class_prior, scores
+from fedimb.clientapp.context import ClientContext
+from fedimb.clientapp.local_training import LocalTraining, Prepared, set_views, weights_into
+from fedimb.clientapp.state import LOST, StateLost, StateStore, fingerprint
+from fedimb.config.parts import build_model, contracts_of, device_of, seeded
+from fedimb.contracts import platform as names
+from fedimb.data.views import SETTABLE, ClientData
+from fedimb.models.base import Classifier, Resident
+from fedimb.privacy.secrets import SIMULATED, Secrets
+from fedimb.records import to_numpy
+from fedimb.schema import RunConfig
+from fedimb.seeds import Stream, seed_int
+from fedimb.training.forward import forward_many
+from fedimb.training.stacked import Trained
+
+_CACHED_CLIENTS = 512
+log = logging.getLogger("fedimb")
+
+
+@dataclass
+class PendingMessage:
+    """A message being answered: what the client sees, and which of its states it builds on."""
+
+    context: ClientContext
+    before: tuple[Any, ...]
+    keep: tuple[int, int]
+
+
+@dataclass
+class PrefetchedReply:
+    """Training done ahead of its message's answer; ``random`` is torch's generator where the answer goes on."""
+
+    message: Message
+    pending: PendingMessage
+    prepared: Prepared
+    trained: Trained
+    random: Tensor
+
+
+class ClientRuntime:
+    """Answers the messages of one run's clients, one after another, with one model in memory.
+
+    Args:
+        config: resolved run configuration.
+        data_of: client id -> its data.
+        store: where client state lives.
+        n_classes, input_shape, secrets: what the model is built for; where masks and noise come from.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        data_of: Callable[[int], ClientData],
+        store: StateStore,
+        n_classes: int,
+        input_shape: tuple[int, ...],
+        secrets: Secrets = SIMULATED,
+    ) -> None:
+        self.config, self.store, self._secrets = config, store, secrets
+        self._data_of = data_of
+        self._data: OrderedDict[int, ClientData] = OrderedDict()
+        self.device = device_of(config.engine)
+        self.model: Classifier = build_model(config, n_classes, input_shape).to(self.device)
+        self.contracts = contracts_of(config)
+        self._resident = Resident(self.model)
+        self.training = LocalTraining(config, self.contracts, self._resident, n_classes, input_shape)
+        self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
+        self._prefetched: dict[str, PrefetchedReply] = {}
+        self._pending: dict[str, tuple[Message, PendingMessage]] = {}
+        self._query_views = {
+            q: views for _, half in self.training.client_methods() for q, views in half.forwards.items()
+        }
+
+    def data(self, client: int) -> ClientData:
+        """The client's data, kept for the clients used last."""
+        if client not in self._data:
+            self._data[client] = self._data_of(client)
+            self._data[client].device = str(self.device)
+            if len(self._data) > _CACHED_CLIENTS:
+                self._data.popitem(last=False)
+        self._data.move_to_end(client)
+        return self._data[client]
+
+    def _here(self) -> contextlib.AbstractContextManager[Any]:
+        """New tensors lie where the model does."""
+        return self.device if self.device.type != "cpu" else contextlib.nullcontext()
+
+    def answer(self, message: Message, client: int) -> Message:
+        """Handle one ``train`` or ``query.<name>`` message."""
+        with self._here():
+            return self._answer(message, client)
+
+    def _answer(self, message: Message, client: int) -> Message:
+        done = self._prefetched.pop(message.metadata.message_id, None)
+        category, _, action = message.metadata.message_type.partition(".")
+        if done is not None and done.message is message:
+            pending = done.pending
+            weights_into(self.model, done.trained[1])
+            with seeded(done.random):
+                reply = self.training.reply(done.prepared, done.trained[0])
+        else:
+            before, ahead = self._pending.pop(message.metadata.message_id, (None, None))
+            try:
+                pending = ahead if ahead is not None and before is message else self._pend(message, client)
+            except StateLost as error:
+                return Message(Error(code=LOST, reason=str(error)), reply_to=message)
+            self._load(message)
+            with seeded(self._seed(pending.context)):
+                if category == "train":
+                    prepared = self.training.prepare(pending.context, _evaluate(message))
+                    reply = self.training.reply(prepared, self.training.train(prepared))
+                else:
+                    reply = self._query(action, message.content, pending.context)
+        context = pending.context
+        if fingerprint(context.state) != pending.before:
+            self.store.save(client, context.step, context.state, pending.keep)
+            reply[names.STATE] = ConfigRecord({"version": context.step})
+        return Message(reply, reply_to=message)
+
+    def ahead_clients(self) -> int:
+        """Clients to train at once: what waits in memory is their weights, at most some 64 MB."""
+        return max(1, min(256, 64 * 1024**2 // sum(p.nbytes for p in self.model.parameters())))
+
+    def work_ahead(self, instructions: Sequence[tuple[int, Message]]) -> None:
+        """Train the clients of these messages, or pass their rows forward, at once; `answer` then finds the work done.
+
+        A client that fails here fails again in `answer`, where it is reported.
+        """
+        with self._here():
+            self._work_ahead(instructions)
+
+    def _work_ahead(self, instructions: Sequence[tuple[int, Message]]) -> None:
+        self._prefetched, self._pending = {}, {}
+        ready = []
+        for message, one in self._load_pending(instructions):
+            if message.metadata.message_type.partition(".")[0] != "train":
+                self._pending[message.metadata.message_id] = (message, one)
+                continue
+            self._load(message)
+            with seeded(self._seed(one.context)):
+                try:
+                    prepared = self.training.prepare(one.context, _evaluate(message))
+                except Exception:  # not lost: `answer` meets it again
+                    continue
+                ready.append((message, one, prepared, torch.default_generator.get_state()))
+        if not ready:
+            return
+        self._load(ready[0][0])  # a method may have changed the resident model
+        try:
+            trained = self.training.train_together([prepared for _, _, prepared, _ in ready])
+        except Exception as error:  # one client's sampler, say: `answer` trains each alone and says whose
+            log.warning("round %d: stacked training failed (%s); trained one by one", ready[0][1].context.round, error)
+            return
+        for i, result in trained.items():
+            message, one, prepared, random = ready[i]
+            self._prefetched[message.metadata.message_id] = PrefetchedReply(message, one, prepared, result, random)
+
+    def _load_pending(self, instructions: Sequence[tuple[int, Message]]) -> list[tuple[Message, PendingMessage]]:
+        """The messages that carry the first one's weights, opened, with the forward passes their answers will ask for.
+
+        Queries are among them only where their answers ask for some.
+        """
+        opened = []
+        for client, message in instructions:
+            content = message.content
+            alike = names.ARRAYS in content and content[names.ARRAYS] is instructions[0][1].content.get(names.ARRAYS)
+            if alike and (message.metadata.message_type.partition(".")[0] == "train" or self._views(message)):
+                try:
+                    opened.append((message, self._pend(message, client)))
+                except StateLost:  # `answer` reports it
+                    continue
+        if opened:
+            self._load(opened[0][0])
+        asked = [(one.context, view) for message, one in opened for view in self._views(message)]
+        inputs = [context.data.tensors(view)[0] for context, view in asked]
+        for (context, view), outputs in zip(asked, forward_many(self.model, inputs), strict=True):
+            context.outputs[view] = outputs
+        return opened
+
+    def _views(self, message: Message) -> tuple[str, ...]:
+        """The views whose rows this message's answer passes forward."""
+        category, _, action = message.metadata.message_type.partition(".")
+        if category == "train":
+            return ("validation",) if _evaluate(message) else ()
+        return self._query_views.get(action, ())
+
+    def _pend(self, message: Message, client: int) -> PendingMessage:
+        """Load the client's state and data."""
+        content = message.content
+        step: dict[str, Any] = dict(content[names.STEP])  # content.config_records builds a dict at every look
+        base = int(step["state-base"])
+        state = self.store.load(client, base)
+        data = self.data(client)
+        for view in SETTABLE:  # a worker that served this client before must not know more than one that did not
+            data.set_view(view, None)
+        context = ClientContext(
+            client=client,
+            round=int(step["round"]),
+            step=int(step["step"]),
+            data=data,
+            state=state,
+            model=self.model,
+            config=self.config,
+            counts=cast(ArrayRecord, content[names.PRIOR])["counts"].numpy() if names.PRIOR in content else None,
+            content=content,
+            training=self.training.base_spec,
+            secrets=self._secrets,
+        )
+        return PendingMessage(context, fingerprint(state), (int(step["state-keep"]), base))
+
+    def _load(self, message: Message) -> None:
+        for key in (names.ARRAYS, names.BUFFERS):
+            if key in message.content:
+                self._resident.load(self._tensors(key, cast(ArrayRecord, message.content[key])))
+
+    def _seed(self, context: ClientContext) -> int:
+        """Layers such as dropout draw from torch's global generator: it is seeded for this client only."""
+        return seed_int(self.config.seed, Stream.TRAIN, context.round, context.client)
+
+    def _tensors(self, key: str, record: ArrayRecord) -> dict[str, Tensor]:
+        # All clients of a lane receive the same record object: decode it once.
+        if key not in self._decoded or self._decoded[key][0] is not record:
+            self._decoded[key] = (record, {n: torch.from_numpy(v).to(self.device) for n, v in to_numpy(record).items()})
+        return self._decoded[key][1]
+
+    def _query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
+        client_methods = self.training.client_methods()
+        set_views(client_methods, context)
+        for contract, half in client_methods:
+            if name in contract.queries:
+                answer: RecordDict = half.query(name, content, context)
+                return answer
+        if name in class_prior.QUERIES:
+            return class_prior.answer(name, content, context)
+        if name in scores.QUERIES:
+            return scores.answer(name, content, context)
+        raise KeyError(f"no method of this run answers query '{name}'")
+
+
+def _evaluate(message: Message) -> bool:
+    """Whether the client is to score the model it received."""
+    return bool(cast(ConfigRecord, message.content[names.STEP]).get("evaluate", False))

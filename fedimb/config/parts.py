@@ -1,0 +1,136 @@
+"""From a configuration to its parts: the pieces server and clients build alike."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedimb import registry
+from fedimb.config.validate import GIVEN
+from fedimb.contracts.base import Contract
+from fedimb.errors import ConfigError
+from fedimb.models.base import Classifier
+from fedimb.schema import RunConfig
+from fedimb.seeds import Stream, seed_int
+from fedimb.training.spec import Augmentation, TrainSpec
+
+
+def part_maker(kind: str, config: dict[str, Any], given: tuple[str, ...] = ()) -> Callable[..., Any]:
+    return registry.maker(kind, config["name"], given, **{k: v for k, v in config.items() if k != "name"})
+
+
+@contextlib.contextmanager
+def seeded(seed: int | torch.Tensor) -> Iterator[None]:
+    """torch's global CPU generator seeded (or in a state it was in before) for a while, then as it was.
+
+    torch.manual_seed would also format a stack trace for every accelerator it might seed later: milliseconds.
+    """
+    before = torch.default_generator.get_state()
+    if isinstance(seed, int):
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():  # layers on a GPU draw there
+            torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.set_state(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
+
+
+def device_of(engine: dict[str, Any]) -> torch.device:
+    """Where clients compute, by ``engine.device``: ``cpu`` (default), ``cuda``, or ``auto``: cuda where there is one.
+
+    Raises:
+        ConfigError: ``cuda``, and torch finds no such device here.
+    """
+    wanted = engine.get("device", "cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "engine.device=cuda: torch finds no GPU here; with engine=ray give engine.gpus_per_worker too, or use "
+            "engine.device=cpu"
+        )
+    return torch.device(wanted)
+
+
+def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...], draw: int = 0) -> Classifier:
+    """The configured model with weights drawn from the run's INIT stream (the caller's generators are untouched).
+
+    Args:
+        draw: 0 at the start; a `Reset` step draws the next.
+    """
+    with seeded(seed_int(config.seed, Stream.INIT, draw)):
+        make = part_maker("model", config.model, ("n_classes", "input_shape"))
+        model: Classifier = make(n_classes=n_classes, input_shape=input_shape)
+    return model
+
+
+def augmentation_makers(config: RunConfig, input_shape: tuple[int, ...]) -> list[Callable[[], Augmentation]]:
+    """One maker per configured augmentation, in order; a maker raises ConfigError where the data do not suit it."""
+    makers = [part_maker("augmentation", part, GIVEN["augmentation"]) for part in config.local.augmentation]
+    return [partial(make, input_shape=input_shape) for make in makers]
+
+
+def spec_of_rows(
+    config: RunConfig, counts: NDArray[np.int64], steps: int, input_shape: tuple[int, ...], round: int = 1
+) -> TrainSpec:
+    """Training as configured on rows that are one party's alone: their own class counts are prior and local counts.
+
+    Args:
+        counts: [C] rows of each class.
+        steps: optimiser steps.
+        input_shape: of one row.
+        round: what a loss with a schedule takes for this round, and for the last.
+    """
+    local = config.local
+    make_loss = part_maker("loss", config.loss, GIVEN["loss"])
+    return TrainSpec(
+        view="train",
+        steps=steps,
+        batch_size=local.batch_size,
+        optimizer=local.optimizer,
+        lr=local.lr,
+        momentum=local.momentum,
+        weight_decay=local.weight_decay,
+        loss=make_loss(n_classes=len(counts), prior=counts, local_counts=counts, round=round, rounds=round),
+        sampler=part_maker("sampler", config.sampler)(),
+        augmentations=tuple(make() for make in augmentation_makers(config, input_shape)),
+    )
+
+
+def contracts_of(config: RunConfig) -> list[Contract]:
+    """The platform's contract with what the aggregator's terms send, then one per method, outermost first."""
+    platform, *methods = (registry.build("contract", name) for name in ("platform", *config.strategy))
+    terms = [registry.flags("term", term["name"]) for term in config.aggregator.get("terms") or []]
+    sent = tuple(record for flags in terms for record in flags.get("sends", ()))
+    return [replace(platform, train=platform.train + sent), *methods]
+
+
+def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
+    """What ``aggregation_weight: auto`` means for this run: the outermost method's default."""
+    if config.aggregation_weight != "auto":
+        return config.aggregation_weight
+    return contracts[1].aggregation_weight if len(contracts) > 1 else "view"
+
+
+def prior_view(config: RunConfig) -> str:
+    """Whose rows the prior counts: as configured, or those a method trains on instead (flag ``prior_view``)."""
+    views = [registry.flags("strategy", name).get("prior_view") for name in config.strategy]
+    return next((str(view) for view in views if view), config.prior.view)
+
+
+def prior_label(config: RunConfig) -> str:
+    """``view/weighting/provenance``, with what ``dp_sum`` promises: tables group by it."""
+    prior = config.prior
+    label = f"{prior_view(config)}/{prior.weighting}/{prior.provenance}"
+    if prior.provenance != "dp_sum":
+        return label
+    unit = "row" if prior.clip is None else f"patient of {prior.clip} rows"
+    return f"{label}(epsilon={prior.epsilon:g}, delta={prior.delta:g} per {unit})"

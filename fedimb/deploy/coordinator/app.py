@@ -1,0 +1,16 @@
+"""The coordinator's ServerApp: a deployed run's folder, executed over the sites that Flower's Grid reaches."""
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedimb.deploy.coordinator.serve import serve
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the folder that ``fedimb deploy run`` made to its end; an exception fails the Flower run."""
+    serve(Path(str(context.run_config["run-dir"])), grid)

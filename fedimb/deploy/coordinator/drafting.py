@@ -1,0 +1,100 @@
+"""What ``fedimb deploy plan`` makes a study plan of: ranges and days as typed, and facts of the configured data."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.study_plan.page import as_html, as_markdown
+from fedimb.deploy.study_plan.plan import StudyPlan, moment
+from fedimb.deploy.study_plan.ranges import Range, Scalar
+from fedimb.errors import ConfigError
+from fedimb.records import write_atomic
+from fedimb.schema import RunConfig
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_SPAN = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
+
+
+def parse_vary(words: Sequence[str]) -> dict[str, Range]:
+    """``seed``, ``rounds=1..200``, ``loss.gamma=1,2`` -> ranges by key.
+
+    Raises:
+        ConfigError: given twice, or an empty range.
+    """
+    found: dict[str, Range] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not key or (equals and not text):
+            raise ConfigError(f"--vary {word}: write KEY, KEY=1..50 or KEY=a,b,c")
+        if key in found:
+            raise ConfigError(f"--vary {key} is given twice: write one range or one list")
+        span = _SPAN.fullmatch(text)
+        if span is not None:
+            low, high = (_number(part) for part in span.groups())
+            if low > high:
+                raise ConfigError(f"--vary {word}: the range is empty; write the smaller number first")
+            found[key] = Range(low=low, high=high)
+        else:
+            found[key] = Range(among=[_scalar(part) for part in text.split(",")] if text else [])
+    return found
+
+
+def _number(text: str) -> int | float:
+    return int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+
+
+def _scalar(text: str) -> Scalar:
+    if text in ("true", "false"):
+        return text == "true"
+    return _number(text) if re.fullmatch(_NUMBER, text) else text
+
+
+def last_moment(day: str) -> str:
+    """The end of a day in UTC: 2026-12-31 -> 2026-12-31T23:59:59Z. ConfigError for no day."""
+    if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
+        raise ConfigError(f"--expires {day}: write the last day as 2026-12-31")
+    end = f"{day}T23:59:59Z"
+    moment(end)
+    return end
+
+
+def data_facts(
+    config: RunConfig, classes: str | None, minority: str | None, input_shape: str | None
+) -> tuple[list[str], list[str], list[int]]:
+    """(class names, minority names, input shape): as given, and the rest read off the configured data.
+
+    Raises:
+        ConfigError: no numbers in ``input_shape``. DataError: the data are not here, or cannot be read.
+    """
+    names = classes.split(",") if classes else None
+    rare = minority.split(",") if minority else None
+    shape = _shape(input_shape) if input_shape else None
+    if names is None or rare is None or shape is None:
+        from fedimb.data.prepare import prepare
+
+        federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+        own = list(federation.class_names)
+        if names is not None and names != own and (rare is None or shape is None):
+            raise ConfigError(
+                f"--classes {','.join(names)}, but the configured data have {', '.join(own)}: give --minority and "
+                "--input-shape too, or leave --classes out"
+            )
+        rare = rare or [own[label] for label in federation.minority]
+        names, shape = names or own, shape or list(federation.input_shape)
+    return names, rare, shape
+
+
+def _shape(text: str) -> list[int]:
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text):
+        raise ConfigError(f"--input-shape {text}: write the size of one row as in 13 or 3,28,28")
+    return [int(part) for part in text.split(",")]
+
+
+def write_plan(deployment: Deployment, plan: StudyPlan) -> Path:
+    """Write plans/<sha8>/ and return the folder. A file that is there is of the same plan."""
+    folder = deployment.folder("plans", plan.sha[:8])
+    write_atomic(folder / "plan.md", as_markdown(plan).encode())
+    write_atomic(folder / "plan.html", as_html(plan).encode())
+    write_atomic(folder / "plan.json", plan.to_json().encode())
+    return folder

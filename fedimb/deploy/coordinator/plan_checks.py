@@ -1,0 +1,59 @@
+"""What a simulation refuses before its first round, refused of a deployed run before any site is asked.
+
+Else a run would fail in the middle, or end with scores of nothing, after people have read and approved its plan.
+"""
+
+from typing import Any, cast
+
+from fedimb.deploy.coordinator.federation import DeployedFederation
+from fedimb.deploy.study_plan.plan import StudyPlan
+from fedimb.errors import ConfigError, DataError
+from fedimb.schema import RunConfig
+
+
+def check_parts(plan: StudyPlan, config: RunConfig) -> None:
+    """Refuse parts that cannot work together, as far as that shows without a row of any site.
+
+    Args:
+        plan: for classes and input shape.
+        config: of a run within it.
+
+    Raises:
+        ConfigError: which part, what it met, and what to set instead.
+    """
+    from fedimb.config.parts import build_model
+    from fedimb.privacy.updates import check_model
+    from fedimb.serverapp.aggregator import chain
+    from fedimb.serverapp.assemble import build_method, needs_counts
+    from fedimb.serverapp.class_prior import check_prior
+    from fedimb.serverapp.client_scores import check_scores
+
+    if (test := config.data["test"]["name"]) != "none":
+        raise ConfigError(
+            f"data.test={{name: {test}}} is nobody's in a deployment, whose sites score on rows of their own: set "
+            '"data.test={name: none}" and data.validation=0.2, say'
+        )
+    count = config.clients.count
+    unseen = DeployedFederation(plan, [], [""] * count, [1] * count, [1] * count, None, 1.0)
+    check_scores(config, unseen.task)
+    check_model(config.privacy, build_model(config, unseen.n_classes, unseen.input_shape))
+    methods = chain(build_method(config, count)[0])[:-1]  # the last is the aggregator
+    for name, method in zip(config.strategy, methods, strict=True):
+        cast(Any, method).check(config.rounds)
+        _check_server(name, method, config, unseen)
+    if needs_counts(config):
+        # Whether rows name patients, which prior.clip is for, only the sites know: they look when they join.
+        prior = config.prior.model_copy(update={"clip": None})
+        check_prior(config.model_copy(update={"prior": prior}), unseen)
+
+
+def _check_server(name: str, method: Any, config: RunConfig, unseen: DeployedFederation) -> None:
+    from fedimb.serverapp.server import Server
+
+    try:
+        method.check_server(Server(config, unseen))
+    except DataError as error:
+        raise ConfigError(
+            f"strategy '{name}' as configured needs rows of the server's own (data.public), and the coordinator of a "
+            f"deployment has none; choose strategy.{name} settings that need none"
+        ) from error

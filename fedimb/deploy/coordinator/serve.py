@@ -1,0 +1,168 @@
+"""The coordinator's half of a deployed run, inside Flower's ServerApp: sites join, then fedimb's one loop. Ours.
+
+The run folder was made by ``fedimb deploy run`` and holds the plan, the configuration and who takes part. Everything
+after joining is what a simulation does, so a run resumes, logs and ends as one.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from flwr.app import Message
+from flwr.serverapp import Grid
+from pydantic import Field
+
+from fedimb.config.load import from_json
+from fedimb.contracts import platform as names
+from fedimb.data.scaling import Scaling, scaling_of
+from fedimb.deploy.coordinator.federation import DeployedFederation
+from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
+from fedimb.deploy.files import parsed
+from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
+from fedimb.engine import processes
+from fedimb.engine.grid import Job
+from fedimb.errors import DataError, FedimbError, RunFailed, RunWaiting
+from fedimb.records import array_record, arrays_of
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.manifest import write_start
+from fedimb.schema import RunConfig, Strict
+from fedimb.serverapp.launch import execute
+
+DEPLOYED = "deployed.json"
+"""The file that makes a run folder one of a deployment."""
+
+
+class Deployed(Strict):
+    """deployed.json: the sites in client-id order, and how long to wait for them."""
+
+    deployment: str
+    sites: list[str] = Field(min_length=1)
+    join_s: float = 300.0
+    away_s: float = 1800.0
+
+
+def is_deployed(folder: Path) -> bool:
+    """Whether a run folder is one of a deployment."""
+    return (folder / DEPLOYED).is_file()
+
+
+def serve(path: Path, grid: Grid) -> None:
+    """Execute a deployed run's folder, from its start or from where it stands.
+
+    Raises:
+        RunWaiting, RunFailed: see `fedimb.errors`; the folder's status says the same.
+    """
+    folder = RunFolder.open(path)
+    driver = processes.record([os.getpid()])  # whoever watches sees this process end, and a resume can end it
+    folder.write_json("processes.json", {"temp_dir": None, "driver": driver, "processes": {}})
+    about = parsed(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
+    plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
+    config = from_json((path / "config.json").read_text())
+    try:
+        engine = _Joined(grid, folder, about, plan, config)
+    except FedimbError as error:
+        folder.set_status("waiting" if isinstance(error, RunWaiting) else "failed", str(error), type(error).__name__)
+        raise
+    except Exception as error:
+        folder.set_status("failed", f"{type(error).__name__}: {error}")
+        raise
+    if not (path / "rows.json").exists():
+        write_start(folder, config, engine.federation)
+    else:
+        _same(folder, engine.federation)
+    execute(folder, config, engine.federation, engine, None)
+
+
+def _same(folder: RunFolder, federation: DeployedFederation) -> None:
+    """A resumed run goes on with the data it began with, or not at all."""
+    began = folder.read_json("partition.json")["sha"]
+    if began != federation.sha:
+        text = "a site's data are another version than when the run began (see fedimb node data); start a new run"
+        folder.set_status("failed", text, "DataError")
+        raise DataError(text)
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What a site said when it joined."""
+
+    rows: int
+    validation: int
+    version: str
+    scale: float
+    sums: dict[str, np.ndarray] | None
+    key: str
+
+
+class _Joined:
+    """What the loop needs of an engine: sites that have joined. Flower's processes are not this one's to end."""
+
+    resume_with = "fedimb deploy run --resume"
+
+    def __init__(self, flower: Grid, folder: RunFolder, about: Deployed, plan: StudyPlan, config: RunConfig) -> None:
+        timeouts = Timeouts(about.join_s, about.away_s, config.clients.deadline_s)
+        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts)
+        shared = {
+            "run": folder.path.name,
+            "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),
+            "cfg-json": (folder.path / "config.json").read_text(),
+            "clients": len(about.sites),
+        }
+        replies = self._grid.each(names.JOIN_SITE, lambda client: {**shared, "client": client})
+        joined = [_read(about.sites[client], replies.get(client)) for client in range(len(about.sites))]
+        scaling = _scaling(joined)
+        if scaling is not None:
+            self._grid.scaling = array_record({"mean": scaling.mean, "deviation": scaling.deviation})
+        if len({site.scale for site in joined}) > 1:
+            raise DataError("the sites' sources scale their rows differently: register them with the same settings")
+        self.federation = DeployedFederation(
+            plan,
+            about.sites,
+            [site.version for site in joined],
+            [site.rows for site in joined],
+            [site.validation for site in joined],
+            scaling,
+            joined[0].scale,
+        )
+        self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
+
+    def grid(self, job: Job) -> DeployedGrid:
+        """The sites."""
+        return self._grid
+
+    @property
+    def temp_dir(self) -> str | None:
+        """None: nothing here is this run's to clean up."""
+        return None
+
+    def processes(self) -> list[int]:
+        """None: Flower's processes belong to ``fedimb deploy up``."""
+        return []
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+
+def _read(site: str, reply: Message | None) -> _Site:
+    if reply is None or reply.has_error():
+        why = "gave no answer in time" if reply is None else str(reply.error.reason)
+        raise RunFailed(f"{site} does not take part: {why}")
+    said: dict[str, Any] = dict(reply.content.config_records[names.SITE])
+    if said["site"] != site:
+        raise RunFailed(f"node {site} says that it is {said['site']}: it was registered under another's name")
+    sums = arrays_of(reply.content, names.SUMS) if names.SUMS in reply.content else None
+    rows, validation, version = int(said["rows"]), int(said["validation"]), str(said["version"])
+    return _Site(rows, validation, version, float(said["scale"]), sums, str(said.get("key", "")))
+
+
+def _scaling(joined: list[_Site]) -> Scaling | None:
+    """Of all sites' sums, added in client-id order; None where no source asks for any."""
+    with_sums = [site.sums for site in joined if site.sums is not None]
+    if not with_sums:
+        return None
+    if len(with_sums) < len(joined) or len({sums["sums"].shape for sums in with_sums}) > 1:
+        raise DataError("the sites' tables have different columns: register them with the same settings")
+    total = np.sum([sums["sums"] for sums in with_sums], axis=0)
+    return scaling_of(total, cast(Any, with_sums[0]["scaled"]).astype(bool))

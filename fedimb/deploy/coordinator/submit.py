@@ -1,0 +1,211 @@
+"""``fedimb deploy run``: make the run folder, hand it to Flower, watch it, say how it ended.
+
+How a run ended is read from its folder: ``flwr run`` itself answers 0 when a run fails.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedimb.config.load import config_sha, from_json, row_label, to_json
+from fedimb.config.overrides import set_value
+from fedimb.deploy.bundle_hash import BUNDLE
+from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.coordinator.plan_checks import check_parts
+from fedimb.deploy.coordinator.serve import DEPLOYED
+from fedimb.deploy.coordinator.site_grid import EVENTS
+from fedimb.deploy.coordinator.superlink import CONNECTION, flwr, healthy
+from fedimb.deploy.study_plan.plan import StudyPlan, check_config, read_plan
+from fedimb.engine import processes
+from fedimb.errors import ConfigError, RunFailed, RunWaiting, nearest
+from fedimb.records import write_atomic
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import RunResult
+from fedimb.schema import RunConfig
+from fedimb.serverapp.progress import ProgressBar
+
+log = logging.getLogger("fedimb")
+
+_POLL_S, _ASK_FLOWER_EVERY_S = 0.5, 20.0
+_FLOWER = "flower.json"
+_GOING_ON = ("new", "running")
+"""What a folder under work says: ``new`` again from when the sites have joined until the first step."""
+
+
+def find_plan(deployment: Deployment, word: str) -> StudyPlan:
+    """The plan whose hash begins so, or that lies in a file. ConfigError if there is none."""
+    path = Path(word)
+    if path.suffix == ".json" and path.is_file():
+        return read_plan(path.read_text(encoding="utf-8"))
+    known = [folder.name for folder in sorted(deployment.file("plans").glob("*")) if (folder / "plan.json").is_file()]
+    matches = [name for name in known if name.startswith(word[:8])]
+    if len(matches) != 1:
+        raise ConfigError(f"no study plan '{word}' in {deployment.file('plans')}.{nearest(word, known)}")
+    return read_plan(deployment.file("plans", matches[0], "plan.json").read_text(encoding="utf-8"))
+
+
+def new_run(
+    deployment: Deployment, plan: StudyPlan, overrides: Sequence[str], join_s: float, away_s: float
+) -> RunFolder:
+    """A run folder under the plan, with the settings that may vary set.
+
+    Raises:
+        ConfigError: a setting outside the plan, an expired plan, another deployment's, no site, or parts that cannot
+            work together.
+    """
+    name = deployment.config.name
+    if plan.deployment != name:
+        raise ConfigError(f"plan {plan.sha[:8]} is for deployment '{plan.deployment}', this one is '{name}'")
+    if plan.expired():
+        raise ConfigError(f"plan {plan.sha[:8]} expired on {plan.expires}: make a new one with fedimb deploy plan")
+    sites = deployment.sites()
+    if not sites:
+        raise ConfigError(f"{deployment.root} has no site: fedimb deploy add-site SITE.join.json")
+    config = _configured(plan, overrides, deployment)
+    if config.clients.count != len(sites):
+        raise ConfigError(
+            f"the plan's clients.count is {config.clients.count} and {len(sites)} sites have joined "
+            f"({', '.join(sites)}): make the plan with clients.count={len(sites)}"
+        )
+    check_parts(plan, config)
+    label = row_label(config, next(iter(config.calibration)))
+    folder = RunFolder.create(
+        deployment.folder("runs") / config.study, f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"
+    )
+    write_atomic(folder.path / "config.json", to_json(config).encode())
+    write_atomic(folder.path / "plan.json", plan.to_json().encode())
+    folder.write_json(DEPLOYED, {"deployment": name, "sites": list(sites), "join_s": join_s, "away_s": away_s})
+    folder.set_status("new")
+    return folder
+
+
+def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deployment) -> RunConfig:
+    tree = json.loads(json.dumps(plan.config))
+    for word in overrides:
+        key, found, value = word.partition("=")
+        if not found:
+            raise ConfigError(f"'{word}' is no setting: write key=value, as in rounds=20")
+        set_value(tree, key, yaml.safe_load(value))
+    tree["output_dir"] = str(deployment.folder("runs"))
+    config = from_json(json.dumps(tree))
+    check_config(plan, config)
+    return config
+
+
+def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) -> RunResult:
+    """Hand a run folder to the SuperLink and wait for its end; the folder is locked meanwhile.
+
+    Raises:
+        ConfigError: the servers are down. RunWaiting, RunFailed: how the run ended.
+    """
+    if not healthy(deployment):
+        raise ConfigError(f"the servers of {deployment.root} are down: start them with fedimb deploy up")
+    folder.lock()
+    try:
+        if folder.status() == "finished":
+            return RunResult.read(folder.path)
+        _end_left_over(deployment, folder)
+        folder.set_status("running")
+        words = deployment.folder("state") / f"run-{folder.path.name[-8:]}.toml"
+        words.write_text(f"run-dir = {json.dumps(str(folder.path), ensure_ascii=False)}\n", encoding="utf-8")
+        app, lines = _bundle(deployment), _Lines(folder.path / EVENTS)
+        run_id = str(flwr(deployment, "run", str(app), CONNECTION, "--run-config", str(words))["run-id"])
+        folder.write_json(_FLOWER, {"run-id": run_id})
+        try:
+            _watch(deployment, folder, run_id, progress, lines)
+        except KeyboardInterrupt:
+            flwr(deployment, "stop", run_id, CONNECTION)
+            folder.set_status("killed", "interrupted")
+            raise
+        return _ended(folder)
+    finally:
+        folder.unlock()
+
+
+def _end_left_over(deployment: Deployment, folder: RunFolder) -> None:
+    """End what an attempt that was killed left: its ServerApp may still work on this folder."""
+    before = folder.read_json(_FLOWER)
+    if folder.status() in _GOING_ON and before is not None:
+        with contextlib.suppress(RunFailed):  # it is over, or the servers have forgotten it
+            flwr(deployment, "stop", before["run-id"], CONNECTION)
+    processes.end(_driver(folder))
+    (folder.path / "processes.json").unlink(missing_ok=True)
+
+
+def _driver(folder: RunFolder) -> dict[str, str]:
+    """``{pid: start time}`` of the ServerApp that works on a run, once it does."""
+    return dict(folder.read_json("processes.json", {}).get("driver", {}))
+
+
+def _bundle(deployment: Deployment) -> Path:
+    """The bundle, where Flower may read it whoever installed the package; its content is what sites compare."""
+    folder = deployment.folder("state", "bundle")
+    shutil.copyfile(BUNDLE, folder / BUNDLE.name)
+    return folder
+
+
+def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: ProgressBar, lines: "_Lines") -> None:
+    """Until the folder says how the run ended, or what executes it is gone; tells what happens to sites."""
+    done, asked = 0, time.monotonic()
+    while True:
+        time.sleep(_POLL_S)
+        ended = folder.status() not in _GOING_ON
+        lines.tell()
+        rounds = len({line["step"] for line in folder.metrics()})
+        progress.skip(rounds - done)
+        done = rounds
+        if ended:
+            return
+        driver = _driver(folder)
+        why = ""
+        if driver and all(processes.start_time(int(pid)) != start for pid, start in driver.items()):
+            why = f"its process at the coordinator was ended; see {deployment.file('logs', 'superlink.log')}"
+        elif time.monotonic() - asked > _ASK_FLOWER_EVERY_S:
+            asked = time.monotonic()
+            why = _trouble(deployment, run_id, bool(driver))
+        if why and folder.status() in _GOING_ON:
+            processes.end(driver)  # without its servers it would go on asking them
+            folder.set_status("failed", why, "RunFailed")
+
+
+def _trouble(deployment: Deployment, run_id: str, begun: bool) -> str:
+    """Why a run cannot go on, or nothing. Flower is asked (a command of seconds) only until the run has begun."""
+    if not healthy(deployment):
+        return "the servers are down: start them with fedimb deploy up"
+    if begun:
+        return ""
+    (run,) = flwr(deployment, "list", CONNECTION, "--run-id", run_id)["runs"]
+    return f"Flower ended the run: {run['status']}" if str(run["status"]).startswith("finished") else ""
+
+
+class _Lines:
+    """The file of events, from where it stood when this attempt began."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, path.stat().st_size if path.exists() else 0
+
+    def tell(self) -> None:
+        """Warn of what is new."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if line.endswith(b"\n"):
+                    self._at += len(line)
+                    log.warning("%s", json.loads(line)["text"])
+
+
+def _ended(folder: RunFolder) -> RunResult:
+    status: dict[str, Any] = folder.read_json("status.json")
+    if status["status"] == "finished":
+        return RunResult.read(folder.path)
+    text = f"{status.get('reason') or status['status']}\n  go on with: fedimb deploy run --resume {folder.path}"
+    raise (RunWaiting if status["status"] == "waiting" else RunFailed)(text)

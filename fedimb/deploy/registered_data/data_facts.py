@@ -1,0 +1,68 @@
+"""What a registered data set holds, in numbers: schema, classes, patients, and what is wrong with it."""
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from fedimb.data.labels import class_counts
+from fedimb.deploy.registered_data.source_records import Reading
+
+
+def schema(reading: Reading, source: str) -> dict[str, Any]:
+    """What must be the same at every site: kind of rows, their shape and columns, the classes in order."""
+    data = reading.data
+    return {
+        "source": source,
+        "task": data.task,
+        "dtype": data.x.dtype.name,
+        "shape": list(data.x.shape[1:]),
+        "scale": data.scale,
+        "columns": list(reading.columns),
+        "classes": list(data.class_names),
+    }
+
+
+def counts(reading: Reading) -> dict[str, Any]:
+    """Rows and patients, in all and per class; without patient ids every row stands for one patient."""
+    data = reading.data
+    names = data.class_names
+    of_class = class_counts(data.y, data.targets, len(names), slice(None))
+    patients = of_class
+    if data.patients is not None:
+        held = data.targets.astype(bool) if data.targets is not None else np.eye(len(names), dtype=bool)[data.y]
+        patients = np.array([len(np.unique(data.patients[held[:, c]])) for c in range(len(names))])
+    return {
+        "rows": len(data.y),
+        "class_counts": dict(zip(names, of_class.tolist(), strict=True)),
+        "patients": None if data.patients is None else len(np.unique(data.patients)),
+        "patients_per_class": dict(zip(names, patients.tolist(), strict=True)),
+    }
+
+
+def quality(reading: Reading) -> dict[str, Any]:
+    """Rows that could not be read and were left out, rows beyond the first of equal values and label, missing values.
+
+    ``missing``: column -> rows without a value; of a category, the rows that are in none of its columns.
+    """
+    data = reading.data
+    seen = Counter(
+        hashlib.sha256(np.ascontiguousarray(data.x[i]).tobytes() + reading.label(i)).digest()
+        for i in range(len(data.y))
+    )
+    missing: dict[str, int] = {}
+    if data.scaled is not None and reading.columns:
+        one_hot: dict[str, np.ndarray] = {}
+        for j, name in enumerate(reading.columns):
+            column, (category, of_category, _) = data.x[:, j], name.partition("=")
+            if data.scaled[j]:
+                missing[name] = int(np.isnan(column).sum())
+            elif of_category:
+                one_hot[category] = one_hot.get(category, np.zeros(len(column), bool)) | (column > 0)
+        missing |= {name: int((~held).sum()) for name, held in one_hot.items()}
+    return {
+        "unreadable": len(data.skipped),
+        "duplicates": sum(times - 1 for times in seen.values()),
+        "missing": {name: n for name, n in missing.items() if n},
+    }

@@ -1,0 +1,72 @@
+"""How to read what a hospital registers: a source's settings from words, or from a data group with the site's own
+path."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedimb import registry
+from fedimb.data.check import _bare, _group, guess
+from fedimb.data.config import DataConfig
+from fedimb.data.paths import find
+from fedimb.deploy.registered_data.source_records import absolute
+from fedimb.errors import ConfigError
+
+
+def source_settings(
+    site: str,
+    path: str,
+    source: str | None = None,
+    settings: Sequence[str] = (),
+    like: str | None = None,
+    patient_column: str | None = None,
+    classes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """``{name: <source>, on_bad: ..., **args}`` with absolute paths.
+
+    Args:
+        site: of the node; a table's rows are its, so that messages and ``label_values`` can name it.
+        path: file or folder to register.
+        source: its name; None: guessed from the path.
+        settings: ``key=value`` words of the source, as `fedimb data check` takes them.
+        like: a data group (YAML) as the coordinator uses it: its settings hold, for ``path`` instead of its files.
+        patient_column: column of patients' ids.
+        classes: the class names, in order.
+
+    Raises:
+        ConfigError: settings that contradict each other, are unknown, or that the source does not take.
+        DataError: no such file.
+    """
+    file = find(path)
+    if like is not None:
+        if settings or source:
+            raise ConfigError("--like says how to read the data: leave --source and key=value words out")
+        config = DataConfig.parse(_group(find(like)))
+        found = config.source | {"on_bad": config.on_bad}
+        place = next((key for key in ("path", "files") if key in found), None)
+        if place is None:
+            raise ConfigError(f"{like}: source '{found['name']}' reads no file; give one that does")
+        found[place] = str(file) if place == "path" else [str(file)]
+    else:
+        found = _bare(file, source or guess(file), settings)
+    takes = registry.parameters("source", found["name"])
+    for what, value, names in (
+        ("--patient-column", patient_column, ("patient", "patient_column")),
+        ("--classes", list(classes) or None, ("classes", "class_names")),
+    ):
+        if value is not None:
+            setting = next((name for name in names if name in takes), None)
+            if setting is None or (found["name"], setting) == ("image_folder", "patient"):
+                raise ConfigError(f"source '{found['name']}' takes no {what}; leave it out")
+            found[setting] = value
+    if found["name"] == "tabular_csv" and found.get("files") == [str(file)] and not found.get("site_column"):
+        found["files"] = {site: str(file)}
+    return absolute(found)
+
+
+def path_of(source: dict[str, Any]) -> Path:
+    """The file or folder a registered source reads, the first of several."""
+    value = next(source[key] for key in ("path", "files", "folder") if key in source)
+    if isinstance(value, dict):
+        value = next(iter(value.values()))
+    return Path(value[0] if isinstance(value, list) else value)

@@ -1,0 +1,201 @@
+"""Registered data: what a site offers to studies, by tag, as fixed versions of one list of records.
+
+A record is never copied into the node's folder but for the cache; see `fedimb.deploy.registered_data.data_version` for
+what is kept and `fedimb.deploy.registered_data.commitment` for what a version proves.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from fedimb.annotation.private import write_private
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.registered_data import commitment, data_facts, merkle
+from fedimb.deploy.registered_data.commitment import Commitment
+from fedimb.deploy.registered_data.data_settings import source_settings
+from fedimb.deploy.registered_data.data_version import DataVersion, watched, write_files
+from fedimb.deploy.registered_data.source_records import Reading, read
+from fedimb.deploy.registered_data.withdrawn import left_out, withdrawn
+from fedimb.errors import ConfigError, DataError, nearest
+
+__all__ = ["DataVersion", "data_sets", "find", "make_version", "named", "register_data"]
+
+_NAME = re.compile(r"\w[\w.-]{0,63}")
+
+
+def register_data(
+    home: NodeHome,
+    path: str,
+    name: str,
+    tags: Sequence[str],
+    source: str | None = None,
+    patient_column: str | None = None,
+    settings: Sequence[str] = (),
+    like: str | None = None,
+    classes: Sequence[str] = (),
+    recordable: Sequence[str] = (),
+) -> DataVersion:
+    """Read a data set completely and make it the current version of ``name``. The same records give the same version.
+
+    Args:
+        path: file or folder.
+        name: letters of any alphabet, digits, ``_ . -``.
+        tags: what plans ask for; at least one.
+        source, patient_column, settings, like, classes: see `source_settings`.
+        recordable: classes without a row here that the site would record if it saw one.
+
+    Raises:
+        ConfigError: a name or setting that cannot be.
+        DataError: the data cannot be read, every bad row named; or the labels cannot express a class.
+    """
+    _check_words(name, tags)
+    config = source_settings(home.site, path, source, settings, like, patient_column, classes)
+    reading = read(config)
+    known = reading.data.class_names
+    for one in recordable:
+        if one not in known:
+            raise ConfigError(f"--can-record {one}: no such class.{nearest(one, known)}")
+    counted = data_facts.counts(reading)["class_counts"]
+    declared = {*recordable, *_declared(config, known)}
+    if silent := [c for c in known if counted[c] == 0 and c not in declared]:
+        raise DataError(
+            f"'{name}' has no row of class '{silent[0]}': can its labels express it? If the site records the class and "
+            f"saw none, say --can-record '{silent[0]}'; if not, its rows of that class hide in another, and the site "
+            f"cannot take part in a study of these classes"
+        )
+    able = [c for c in known if counted[c] or c in declared]
+    return make_version(home, name, tags, config, reading, able, "registered")
+
+
+def make_version(
+    home: NodeHome,
+    name: str,
+    tags: Sequence[str],
+    source: dict[str, Any],
+    reading: Reading,
+    recordable: Sequence[str],
+    reason: str,
+) -> DataVersion:
+    """Write a version of what was read, without those withdrawn, and make it the current one.
+
+    Raises:
+        DataError: no record is left.
+    """
+    secret, entries = commitment.site_secret(home), withdrawn(home, name)
+    marks = commitment.marks(secret, reading)
+    kept = ~left_out(reading, marks, entries, secret)
+    if not kept.any():
+        raise DataError(
+            f"every record of '{name}' is withdrawn: no version is left to use; give its tags to other data"
+        )
+    if not kept.all():
+        reading, marks = reading.subset(kept), np.array(marks)[kept].tolist()
+    schema = data_facts.schema(reading, source["name"])
+    root = merkle.root(Commitment.over(secret, name, marks).leaves(reading)).hex()
+    version = _sha({"name": name, "schema": schema, "rows": len(marks), "root": root})
+    folder = home.folder("data", "sets", name, version[:16])
+    before = _current(home, name)
+    about = {
+        "format": 1,
+        "name": name,
+        "tags": sorted({*tags}),
+        "version": version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "reason": reason,
+        "previous": before if before != version[:16] else None,
+        "withdrawn": len(entries),
+        "source": source,
+        "facts": {
+            "merkle_root": root,
+            "schema": schema,
+            **data_facts.counts(reading),
+            "left_out": int((~kept).sum()),
+            "recordable": list(recordable),
+            "quality": data_facts.quality(reading),
+        },
+    }
+    lines = [json.dumps([row.place, mark], ensure_ascii=False) for row, mark in zip(reading.rows, marks, strict=True)]
+    write_private(folder / "records.jsonl", ("\n".join(lines) + "\n").encode(errors="surrogateescape"))
+    write_files(folder, watched(reading, source))
+    write_private(folder / "version.json", json.dumps(about, ensure_ascii=False, indent=1).encode())
+    write_private(folder.parent / "current", version[:16].encode())  # last: until then the version before is in use
+    return DataVersion.load(home, folder)
+
+
+def find(home: NodeHome, tags: Sequence[str]) -> DataVersion:
+    """The current version of the one data set that has all ``tags``.
+
+    Raises:
+        ConfigError: none has, or several have.
+    """
+    there = data_sets(home)
+    found = [one for one in there if set(tags) <= set(one.tags)]
+    if len(found) == 1:
+        return found[0]
+    asked = ", ".join(tags)
+    if found:
+        raise ConfigError(f"{len(found)} data sets have the tags {asked}: {_listed(found)}; give one other tags")
+    held = _listed(there) or "none is registered"
+    raise ConfigError(f"{home.site}: no data set has the tags {asked} ({held}): fedimb node data add PATH --tags ...")
+
+
+def data_sets(home: NodeHome) -> list[DataVersion]:
+    """The current version of every data set, by name."""
+    root = home.file("data", "sets")
+    return [named(home, path.parent.name) for path in sorted(root.glob("*/current"))]
+
+
+def named(home: NodeHome, name: str, version: str | None = None) -> DataVersion:
+    """A data set's current version, or the one whose hash begins so.
+
+    Raises:
+        ConfigError: no such data set or version.
+        DataError: it is damaged.
+    """
+    root = home.file("data", "sets")
+    current = _current(home, name) if _NAME.fullmatch(name) else None
+    if current is None:
+        known = [path.parent.name for path in root.glob("*/current")]
+        raise ConfigError(f"no data set '{name}' is registered.{nearest(name, known)}")
+    if version is None:
+        return DataVersion.load(home, root / name / current)
+    found = [
+        path.parent for path in sorted((root / name).glob("*/version.json")) if path.parent.name[:12] == version[:12]
+    ]
+    if len(found) != 1 or len(version) < 12:
+        raise ConfigError(f"data set '{name}' has no version {version[:12]}; see fedimb node data list")
+    return DataVersion.load(home, found[0])
+
+
+def _current(home: NodeHome, name: str) -> str | None:
+    try:
+        return home.file("data", "sets", name, "current").read_text(encoding="ascii").strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def _check_words(name: str, tags: Sequence[str]) -> None:
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"data set name '{name}': letters, digits, '_', '.' and '-', at most 64, none to begin with")
+    if not tags or not all(_NAME.fullmatch(tag) for tag in tags):
+        raise ConfigError(
+            f"tags {', '.join(tags) or '(none)'}: give at least one, of letters, digits, '_', '.' and '-'"
+        )
+
+
+def _declared(source: dict[str, Any], classes: Sequence[str]) -> list[str]:
+    """The classes that ``label_values`` of a table says the site can record: the source refused it otherwise."""
+    return list(classes) if source.get("label_values") else []
+
+
+def _listed(versions: Sequence[DataVersion]) -> str:
+    return ", ".join(f"'{one.name}' with {', '.join(one.tags)}" for one in versions)
+
+
+def _sha(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

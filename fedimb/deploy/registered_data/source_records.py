@@ -1,0 +1,150 @@
+"""The records of a registered data set: what each holds, where a person finds it, whose it is.
+
+A source hands over arrays; `fedimb.deploy.registered_data.record_lists` the places and the patients' own ids beside
+them, which stay in this process.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb import registry
+from fedimb.data.arrays import SourceData
+from fedimb.data.paths import find
+from fedimb.deploy.registered_data.record_lists import PATHS, Listed, listed
+from fedimb.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A source read completely.
+
+    Attributes:
+        data: its arrays.
+        rows: one per row of ``data``, in its order.
+        files: every file it was read from.
+        columns: names of the columns of x; empty where the source has none.
+    """
+
+    data: SourceData
+    rows: tuple[Listed, ...]
+    files: tuple[Path, ...]
+    columns: tuple[str, ...] = ()
+
+    def record(self, i: int) -> bytes:
+        """Row ``i`` without its label, as bytes that no other record has.
+
+        Length of the header in 8 bytes, big-endian; the header, JSON with type, shape, patient, site and split; the
+        values little-endian, last axis fastest.
+        """
+        data = self.data
+        x = np.ascontiguousarray(data.x[i], dtype=data.x.dtype.newbyteorder("<"))
+        header = json.dumps(
+            {
+                "dtype": data.x.dtype.name,
+                "shape": list(x.shape),
+                "patient": self.rows[i].patient,
+                "site": None if data.sites is None else data.site_names[int(data.sites[i])],
+                "test": None if data.official_test is None else bool(data.official_test[i]),
+            },
+            sort_keys=True,
+            ensure_ascii=False,
+        ).encode(errors="surrogatepass")
+        return len(header).to_bytes(8, "big") + header + x.tobytes()
+
+    def label(self, i: int) -> bytes:
+        """The names of the classes of row ``i``, JSON."""
+        data = self.data
+        ids = [int(data.y[i])] if data.targets is None else np.flatnonzero(data.targets[i])
+        return json.dumps([data.class_names[c] for c in ids], ensure_ascii=False).encode(errors="surrogatepass")
+
+    def subset(self, kept: NDArray[np.bool_]) -> "Reading":
+        """The rows where ``kept`` [n] is True, in order; DataError when none is."""
+        data = self.data
+        cut = {
+            name: getattr(data, name)[kept]
+            for name in ("x", "y", "sites", "patients", "official_test", "targets")
+            if getattr(data, name) is not None
+        }
+        rows = tuple(row for row, keep in zip(self.rows, kept, strict=True) if keep)
+        return replace(self, data=replace(data, **cut), rows=rows)
+
+
+def absolute(source: dict[str, Any]) -> dict[str, Any]:
+    """The source's settings with every file's path absolute: a node works in another folder.
+
+    Raises:
+        DataError: no such file.
+    """
+
+    def made(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: made(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [made(item) for item in value]
+        return str(find(value)) if isinstance(value, str) else value
+
+    return {key: made(value) if key in PATHS else value for key, value in source.items()}
+
+
+def read(config: dict[str, Any]) -> Reading:
+    """Read ``{name: <source>, on_bad: ..., **args}`` completely; the files themselves, whatever a cache holds.
+
+    Raises:
+        ConfigError: unknown source or setting.
+        DataError: it cannot be read: missing files, bad rows with their places, labels that cannot express a class.
+    """
+    args = dict(config)
+    name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")
+    source = registry.build("source", name, given={"on_bad": on_bad}, **args)
+    data = source.load()
+    if not isinstance(data, SourceData):
+        raise DataError(f"source '{name}' loads a {type(data).__name__}, not SourceData; mend the source")
+    there, files = listed(name, source)
+    rows = list(_without(there, data.skipped))
+    if len(rows) != len(data.y):  # a source of somebody else's, or one whose rows are no rows of a file
+        rows = [Listed(f"{name} record {i + 1}") for i in range(len(data.y))]
+    return Reading(
+        data,
+        tuple(rows),
+        tuple(files),
+        tuple(getattr(source, "feature_names", ())),
+    )
+
+
+def matching(places: Iterable[str], text: str) -> int:
+    """Index of the one place ``text`` means: all of it, its end behind the folder, or the number of its row.
+
+    Raises:
+        ConfigError: none or several.
+    """
+    places = list(places)
+    number = re.compile(rf"( row |record |\[){re.escape(text)}\]?$") if text.isdecimal() else None
+    found = [i for i, place in enumerate(places) if place == text]
+    found = found or [
+        i for i, place in enumerate(places) if place.endswith(f"/{text}") or (number and number.search(place))
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ConfigError(f"no record '{text}': name it as '{places[0]}', or by its row's number")
+    raise ConfigError(f"'{text}' is {len(found)} records: write {' or '.join(repr(places[i]) for i in found[:2])}")
+
+
+def _without(listed: Iterable[Listed], skipped: Iterable[str]) -> Iterator[Listed]:
+    """The rows that were not left out. ``skipped``: lines ``place: reason``; a place may itself hold ``: ``."""
+    left_out = {line[: at.start()] for line in skipped for at in re.finditer(": ", line)}
+    for row in listed:
+        own = re.fullmatch(r"(.* )(x|\w+_images)(\[\d+\])", row.place)
+        names = [row.place]
+        if own:  # an .npz: the values and the label of a row are two places
+            others = ("y", "sites") if own[2] == "x" else (own[2].replace("_images", "_labels"),)
+            names += [own[1] + other + own[3] for other in others]
+        if not left_out.intersection(names):
+            yield row

@@ -1,0 +1,63 @@
+"""Who is left out of a data set: keyed hashes of patients' ids or of single records, kept beside it.
+
+The source's files are not edited, and the list names nobody without the site's secret. It holds for every later
+version, also when the files are registered again.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.annotation.private import write_private
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.registered_data.commitment import patient_mark
+from fedimb.deploy.registered_data.source_records import Reading
+from fedimb.errors import DataError
+
+Entry = dict[str, str]
+"""``{"patient": mark}``, or ``{"record": mark, "place": where it was}``."""
+
+
+def withdrawn(home: NodeHome, name: str) -> list[Entry]:
+    """The list of data set ``name``; DataError where it is damaged: nobody may come back by that."""
+    path = home.file("data", "sets", name, "withdrawn.json")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(one, dict) and ("patient" in one or "record" in one) for one in found):
+            raise ValueError("other entries")
+        return list(found)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); restore it from a backup before anything else") from error
+
+
+def write_withdrawn(home: NodeHome, name: str, entries: Sequence[Entry]) -> None:
+    """Replace the list, whole or not at all."""
+    folder = home.folder("data", "sets", name)
+    write_private(folder / "withdrawn.json", json.dumps(list(entries), ensure_ascii=False, indent=1).encode())
+
+
+def left_out(reading: Reading, marks: Sequence[str], entries: Sequence[Entry], secret: bytes) -> NDArray[np.bool_]:
+    """[n] bool: the records that the list leaves out.
+
+    A single record is known by its content; where several have the same, by its place, then from the first on: equal
+    records are one another's equal for training too.
+    """
+    out = np.zeros(len(marks), dtype=np.bool_)
+    patients = {one["patient"] for one in entries if "patient" in one}
+    if patients:
+        ids = {row.patient for row in reading.rows if row.patient is not None}
+        known = {own for own in ids if patient_mark(secret, own) in patients}
+        out |= np.array([row.patient in known for row in reading.rows], dtype=np.bool_)
+    single = Counter((one["record"], one["place"]) for one in entries if "record" in one)
+    wanted = Counter(mark for mark, _ in single.elements())
+    for by_place in (True, False):
+        for i, (row, mark) in enumerate(zip(reading.rows, marks, strict=True)):
+            if wanted[mark] > 0 and not out[i] and (not by_place or (mark, row.place) in single):
+                wanted[mark] -= 1
+                out[i] = True
+    return out

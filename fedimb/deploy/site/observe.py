@@ -1,0 +1,80 @@
+"""What a supervisor looks at besides its process: disk, inbox, certificate, and whether the coordinator answers."""
+
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from fedimb import __version__
+from fedimb.deploy.checks import Check
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.pki import expires, expiry_warning
+from fedimb.deploy.site.limits import Disk, disk
+from fedimb.deploy.site.reach import reach
+from fedimb.deploy.site.status import Status
+from fedimb.errors import FedimbError
+
+_ASK_S = 4.0
+
+
+@dataclass
+class Observed:
+    """One look; see `observe`."""
+
+    disk: Disk | None = None
+    inbox: int = 0
+    certificate: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def fill(self, status: Status) -> None:
+        """Copy into a status."""
+        status.inbox, status.certificate, status.warnings = self.inbox, self.certificate, list(self.warnings)
+        status.fedimb, status.flower = __version__, version("flwr")
+        if self.disk is not None:
+            status.disk = {"used": self.disk.used, "free": self.disk.free, "limit": self.disk.limit}
+
+
+def observe(home: NodeHome) -> Observed:
+    """Disk, inbox and certificate of a node; what cannot be read becomes a warning."""
+    found = Observed(disk=disk(home.root, home.config.limits))
+    if found.disk is not None and (line := found.disk.warning()):
+        found.warnings.append(line)
+    authority = home.file("ca.crt")
+    try:
+        found.inbox = _waiting(home)
+        found.certificate = expires(authority.read_bytes()).strftime("%Y-%m-%dT%H:%M:%SZ")
+        if line := expiry_warning(authority, "ask the coordinator for the new one"):
+            found.warnings.append(line)
+    except (OSError, FedimbError) as error:
+        found.warnings.append(str(error))
+    return found
+
+
+def _waiting(home: NodeHome) -> int:
+    from fedimb.deploy.site.inbox import items
+
+    return len(items(home))
+
+
+def ask(home: NodeHome) -> tuple[str | None, list[str]]:
+    """Why the coordinator cannot be reached from here, with the remedy (None when it answers), and what to look at.
+
+    Flower itself tries for ever and says nothing, also when the certificate or the clock is wrong.
+    """
+    checks = list(reach(home, _ASK_S))
+    lines = {level: [_line(check) for check in checks if check.level == level] for level in ("fail", "warn")}
+    return next(iter(lines["fail"]), None), lines["warn"]
+
+
+def preflight(home: NodeHome) -> list[str]:
+    """What to look at before the node takes part: the installation, and each registered data set, verified.
+
+    A node starts all the same, since a plan and approvals come over the running node; data that fail are refused when
+    a run asks for them.
+    """
+    from fedimb.deploy.site.check import versions
+    from fedimb.deploy.site.data_checks import data_checks
+
+    return [_line(check) for check in (*versions(None), *data_checks(home, None)) if check.level != "ok"]
+
+
+def _line(check: Check) -> str:
+    return f"{check.name}: {check.found}" + (f": {check.remedy}" if check.remedy else "")

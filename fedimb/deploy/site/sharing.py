@@ -1,0 +1,80 @@
+"""The site's sharing policy (``sharing:`` in node.yaml) against records that are about to leave.
+
+What it can know: what a contract says of a record (`fedimb.contracts.base.Record`), the values, and how many patients
+the site registered. A statistic over a part of them (the labelled ones, say) is judged by its own counts where the
+record has any, and by the registered patients otherwise.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from fedimb.contracts.base import Record
+from fedimb.contracts.platform import CONFUSION, SCORES
+from fedimb.deploy.home import SharingConfig
+
+CLASS_COUNTS = "class_counts"
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Registered patients at the site (rows, where no patient column is named): of all classes, and of each [C]."""
+
+    total: int
+    per_class: tuple[int, ...]
+
+
+def refusal(sharing: SharingConfig, record: Record, value: Any, patients: Patients | None) -> str | None:
+    """Why the site does not let a record leave, in words that tell nothing of its values; None: it may.
+
+    Args:
+        value: the record's content (a Flower record).
+        patients: of the data the run uses; None: not known, which ``min_patients`` takes for too few.
+    """
+    if record.reveals == CLASS_COUNTS and not sharing.class_counts and record.key in (SCORES, CONFUSION):
+        return f"class_counts ({record.key}): set evaluation.secure=true"
+    if record.reveals == CLASS_COUNTS and not sharing.class_counts:
+        return f"class_counts ({record.key}): set prior.provenance=none, estimated or secure_sum" + (
+            "" if record.key == "x.counts" else ", and a method that sends no counts"
+        )
+    if record.reveals == "synthetic" and not sharing.synthetic:
+        return f"synthetic ({record.key}): run a method that sends no samples"
+    if record.sensitivity == "individual" and not sharing.individual:
+        return f"individual ({record.key}): run a method that sends nothing about single patients"
+    least = sharing.min_patients
+    if least > 1 and _of_fewer(least, record, value, patients):
+        return (
+            f"statistics of fewer than {least} patients ({record.key}): raise the method's min_count, send masked sums "
+            "(prior.provenance=secure_sum) or go on without this site"
+        )
+    return None
+
+
+def _of_fewer(least: int, record: Record, value: Any, patients: Patients | None) -> bool:
+    if record.sensitivity == "operational" or record.about == "masked":
+        return False
+    if record.sensitivity == "individual" or patients is None or patients.total < least:
+        return True
+    if record.about != "class":
+        return False
+    if not isinstance(value, ArrayRecord):
+        return True  # nothing says which figure is whose
+    few = np.array([0 < count < least for count in patients.per_class])
+    return any(_tells_of_few(array.numpy(), few, record.reveals == CLASS_COUNTS, least) for array in value.values())
+
+
+def _tells_of_few(array: np.ndarray, few: np.ndarray, counts: bool, least: int) -> bool:
+    """Whether an array has figures of a class with few patients, or is a count of few rows."""
+    if array.size <= 1:
+        return False
+    if array.ndim == 0 or array.shape[0] != len(few):
+        return True
+    rows = array.reshape(len(few), -1)
+    if np.any(np.nan_to_num(rows[few]) != 0):
+        return True
+    if not counts or array.dtype.kind not in "iu":
+        return False
+    sizes = rows.astype(np.int64).sum(axis=1)
+    return bool(np.any((sizes > 0) & (sizes < least)))

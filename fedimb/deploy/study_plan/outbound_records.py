@@ -1,0 +1,191 @@
+"""Everything that may leave a site in a run, read off the contracts: what a study plan lists."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from pydantic import Field
+
+from fedimb import registry
+from fedimb.contracts import platform as names
+from fedimb.contracts.base import Contract, Record
+from fedimb.schema import PrivacyConfig, RunConfig, Strict
+
+COUNTS_OF = {
+    "clear_sum": names.CLASS_COUNTS,
+    "secure_sum": names.MASKED_COUNTS,
+    "dp_sum": names.NOISY_COUNTS,
+}
+"""The platform's query that a run asks, by ``prior.provenance``; others ask none."""
+
+EVERY = "every reply"
+
+
+class Sizes(Strict):
+    """What the model built for these classes and inputs is: classes C, features d, bytes of weights and buffers; and
+    of how many domains D rows are: the sites, as many as take part.
+    """
+
+    classes: int = Field(ge=1)
+    domains: int = Field(ge=1)
+    features: int = Field(ge=1)
+    parameters: int = Field(ge=0)
+    weight_bytes: int = Field(ge=0)
+    buffer_bytes: int = Field(ge=0)
+
+
+class Leaving(Strict):
+    """One row: a record of a reply.
+
+    Attributes:
+        message: type of the message it answers.
+        most_bytes: payload of one reply, None: not limited by the contract.
+        refusable: whether a site's policy may keep it back.
+    """
+
+    message: str
+    record: str
+    content: str
+    shape: str
+    most_bytes: int | None
+    often: str
+    sensitivity: str
+    protection: str
+    refusable: bool
+
+
+def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) -> Sizes:
+    """Build the model once and count."""
+    from fedimb.config.parts import build_model  # imports torch; a supervisor that counts its inbox need not
+
+    model = build_model(config, n_classes, input_shape)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return Sizes(
+        classes=n_classes,
+        domains=config.clients.count,
+        features=model.head.in_features,
+        parameters=sum(p.numel() for p in trained),
+        weight_bytes=sum(p.nbytes for p in trained),
+        buffer_bytes=sum(b.nbytes for b in model.buffers()),
+    )
+
+
+def queries_of(config: RunConfig) -> dict[str, Contract]:
+    """The queries a run may ask, by name, with the contract that declares each.
+
+    Of the platform's: joining, and the class counts if the run's prior is made of them or a method says that it asks
+    for them (flag ``reveals_counts``). Of the methods': all.
+    """
+    from fedimb.config.parts import contracts_of  # imports torch; a supervisor that counts its inbox need not
+
+    platform, *methods = contracts_of(config)
+    asked = {names.JOIN_SITE, COUNTS_OF.get(config.prior.provenance)}
+    if config.data["test"]["name"] == "none":
+        asked.add(names.MASKED_SCORES if config.evaluation.secure else names.SCORED)
+    if any(registry.flags("strategy", name).get("reveals_counts") for name in config.strategy):
+        asked.add(names.CLASS_COUNTS)
+    found = {query: platform for query in platform.queries if query in asked}
+    return found | {query: method for method in methods for query in method.queries}
+
+
+def message_types(config: RunConfig) -> frozenset[str]:
+    """Types of the messages that a node answers under a plan with this configuration."""
+    return frozenset({"train"} | {f"query.{query}" for query in queries_of(config)})
+
+
+def leaving(config: RunConfig, sizes: Sizes, rounds: int) -> list[Leaving]:
+    """The table, in the order of the contracts.
+
+    Args:
+        rounds: the most rounds a run may have.
+    """
+    from fedimb.config.parts import contracts_of  # imports torch; a supervisor that counts its inbox need not
+
+    each_round = f"once in each of at most {rounds} rounds"
+    contracts = contracts_of(config)
+    rows = [_row("train", r, each_round, config, sizes) for contract in contracts for r in contract.train if _own(r)]
+    for query, contract in queries_of(config).items():
+        often = contract.often.get(query, "as often as the method asks")
+        rows += [_row(f"query.{query}", r, often, config, sizes) for r in contract.queries[query] if _own(r)]
+    unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
+    unsent |= {names.CONFUSION} if config.evaluation.secure else set()
+    rows = [row for row in rows if row.record not in unsent]
+    version = next(r for r in contracts[0].train if r.key == names.STATE)
+    return [*rows, *(_row(EVERY, r, EVERY, config, sizes) for r in (version, names.AUDIT_HEAD))]
+
+
+def _own(record: Record) -> bool:
+    return record.key != names.STATE
+
+
+def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Sizes) -> Leaving:
+    if record.key == names.SCORES:  # a matrix per calibration of the run
+        record = replace(record, shape=f"{len(config.calibration)} x {record.shape}")
+    return Leaving(
+        message=message,
+        record=record.key,
+        content=record.content,
+        shape=_shape(message, record, sizes),
+        most_bytes=_most_bytes(message, record, sizes),
+        often=often,
+        sensitivity=record.sensitivity,
+        protection=_protection(message, record, config),
+        refusable=record.reveals is not None or record.sensitivity == "individual",
+    )
+
+
+def _of_the_model(message: str, record: Record) -> bool:
+    """Whether a record is as large as the model trained; a method may send another, as a generator's weights."""
+    return message == "train" and record.sensitivity == "model" and record.kind == "arrays" and not record.shape
+
+
+def _shape(message: str, record: Record, sizes: Sizes) -> str:
+    if _of_the_model(message, record):
+        return f"{sizes.parameters} parameters" if record.key != names.BUFFERS else "buffers"
+    return record.shape or ("text" if record.kind == "config" else "numbers" if record.kind == "metrics" else "any")
+
+
+def _most_bytes(message: str, record: Record, sizes: Sizes) -> int | None:
+    widest = max((np.dtype(name).itemsize for name in record.dtypes), default=None)
+    if record.max_bytes is not None:
+        return record.max_bytes
+    if _of_the_model(message, record):
+        own = sizes.buffer_bytes if record.key == names.BUFFERS else sizes.weight_bytes
+        return own if widest is None else sizes.parameters * widest
+    values = count_values(record.shape, sizes)
+    return None if values is None or widest is None else values * widest
+
+
+def count_values(shape: str, sizes: Sizes) -> int | None:
+    """``3 x C + 2`` in numbers, of ``C x C or C x 2 x 2`` the larger; None for what is not known before the run."""
+    known = {"C": sizes.classes, "d": sizes.features, "D": sizes.domains}
+    if " or " in shape:
+        either = [count_values(one, sizes) for one in shape.split(" or ")]
+        return None if None in either else max(one for one in either if one is not None)
+    total = 0
+    for term in shape.split(" + "):
+        factors = [known.get(f, int(f) if f.isdigit() else None) for f in term.split(" x ")]
+        if None in factors:
+            return None
+        total += math.prod(f for f in factors if f is not None)
+    return total
+
+
+def _protection(message: str, record: Record, config: RunConfig) -> str:
+    if record.about == "masked":
+        noise = ""
+        if message == f"query.{names.NOISY_COUNTS}":
+            noise = f", with noise (epsilon {config.prior.epsilon:g}, delta {config.prior.delta:g})"
+        return f"masked between sites: the coordinator reads only the sum of all{noise}"
+    if record.sensitivity == "operational":
+        return "encrypted on its way"
+    whose = "this site's own update" if record.sensitivity == "model" else "this site's own figures"
+    return f"encrypted on its way; the coordinator reads {whose}{_changed(message, record, config.privacy)}"
+
+
+def _changed(message: str, record: Record, privacy: PrivacyConfig) -> str:
+    """What is done to a round's weights before they leave."""
+    if message != "train" or record.key != names.ARRAYS or privacy.clip is None:
+        return ""
+    cut = f", cut to a norm of {privacy.clip:g}"
+    return cut if not privacy.noise else f"{cut} and with its share of noise ({privacy.noise:g} x {privacy.clip:g})"

@@ -1,0 +1,134 @@
+"""A study plan on one page, for a data-protection officer: Markdown and HTML, nothing fetched from outside.
+
+Source: ours. The coordinator's text is shown as text: in HTML it is escaped; control characters are no part of a plan.
+"""
+
+import html
+from collections.abc import Sequence
+
+from fedimb.deploy.study_plan.outbound_records import Leaving
+from fedimb.deploy.study_plan.plan import StudyPlan
+
+_SAYS = {
+    "model": "numbers of the trained model; patients' values can in part be inferred from them",
+    "aggregate": "sums or means over patients",
+    "individual": "about one patient or row",
+    "operational": "steps, seconds, versions",
+}
+_STYLE = """\
+body{font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
+table{border-collapse:collapse;width:100%;font-size:13px}td,th{border:1px solid #bbb;padding:.3rem .5rem;\
+text-align:left;vertical-align:top}th{background:#eee}h2{margin-top:1.6rem}code{overflow-wrap:anywhere}
+@media print{body{margin:0;font-size:11px}table{font-size:9px}}"""
+
+Section = tuple[str, str, list[list[str]]]
+"""Heading, sentence below it, table: its first row holds the columns' names. Sentence and table may be empty."""
+
+
+def shown_bytes(count: int | None) -> str:
+    """As a person reads it: ``20.1 MB``."""
+    if count is None:
+        return "not limited"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _sections(plan: StudyPlan) -> list[Section]:
+    about = [
+        ["", ""],
+        ["Purpose", plan.purpose],
+        ["Contacts", "; ".join(plan.contacts)],
+        ["Coordinator's deployment", plan.deployment],
+        ["Made", plan.created],
+        ["Expires", f"{plan.expires}; nothing runs under this plan afterwards"],
+        ["Data", f"the registered data set with the tags {', '.join(plan.tags)}"],
+        ["Classes", ", ".join(plan.classes)],
+        ["Minority classes", ", ".join(plan.minority) or "none"],
+        ["Software", f"fedimb {plan.release.fedimb}, bundle {plan.release.bundle}"],
+        ["Configuration", f"sha256 {plan.config_sha}"],
+        ["This plan", f"sha256 {plan.sha}"],
+    ]
+    vary = [["setting", "may be"], *([key, str(given)] for key, given in plan.vary.items())]
+    kinds = sorted({row.sensitivity for row in plan.leaves})
+    return [
+        ("What is asked", "", about),
+        (
+            "What leaves the site",
+            "Every message names a kind of request; nothing but the records listed here is sent in answer. C is the "
+            f"number of classes ({plan.sizes.classes}), d the width of the model's last layer ({plan.sizes.features}), "
+            "e that of a frozen encoder. Raw data never leave. An error leaves as a code, its phase, the site's name "
+            "and an incident's number. Whatever this table says, the site's own node.yaml (sharing:) can refuse class "
+            "counts, synthetic samples, records about single patients, and statistics of fewer than n patients.",
+            [
+                ["in answer to", "record", "what it holds", "values", "most bytes", "how often", "kind", "protection"],
+                *map(_cells, plan.leaves),
+            ],
+        ),
+        ("Kinds", "", [["kind", "meaning"], *([kind, _SAYS[kind]] for kind in kinds)]),
+        (
+            "What may differ between runs",
+            "" if plan.vary else "Nothing: every run uses the configuration below.",
+            vary if plan.vary else [],
+        ),
+        (
+            "What approving means",
+            "Runs within this plan may train on the data named above until it expires. Another purpose, setting "
+            "outside the ranges, data tag, class list, release or table is another plan and needs another approval. "
+            f"The site can withdraw its approval at any time: fedimb node reject plan-{plan.sha[:8]} --reason TEXT.",
+            [],
+        ),
+    ]
+
+
+def _cells(row: Leaving) -> list[str]:
+    protection = row.protection + ("; the site may refuse it in node.yaml" if row.refusable else "")
+    size = shown_bytes(row.most_bytes)
+    return [row.message, row.record, row.content, row.shape, size, row.often, row.sensitivity, protection]
+
+
+def _settings(plan: StudyPlan) -> list[list[str]]:
+    from fedimb.config.load import flatten
+
+    return [["setting", "value"], *([key, str(value)] for key, value in flatten(plan.run_config()).items())]
+
+
+def as_markdown(plan: StudyPlan) -> str:
+    """The page as Markdown."""
+    lines = [f"# Study plan {plan.sha[:8]}"]
+    for heading, sentence, table in [*_sections(plan), ("Configuration", "", _settings(plan))]:
+        lines += ["", f"## {heading}", ""]
+        lines += [sentence, ""] if sentence else []
+        lines += _markdown_table(table)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
+    if not table:
+        return []
+    rows = ["| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row) + " |" for row in table]
+    return [rows[0], "|" + " --- |" * len(table[0]), *rows[1:]]
+
+
+def as_html(plan: StudyPlan) -> str:
+    """The page as one HTML file without script or outside reference."""
+    title = html.escape(f"Study plan {plan.sha[:8]}: {plan.purpose}")
+    body = [f"<h1>Study plan {plan.sha[:8]}</h1>"]
+    for heading, sentence, table in _sections(plan):
+        body.append(f"<h2>{html.escape(heading)}</h2>")
+        body += [f"<p>{html.escape(sentence)}</p>"] if sentence else []
+        body.append(_html_table(table))
+    body.append(f"<details><summary>Configuration</summary>{_html_table(_settings(plan))}</details>")
+    head = '<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+    head += f"style-src 'unsafe-inline'\"><title>{title}</title><style>{_STYLE}</style>"
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+
+
+def _html_table(table: Sequence[Sequence[str]]) -> str:
+    if not table:
+        return ""
+    first, *rest = table
+    head = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in first) + "</tr>" if any(first) else ""
+    rows = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rest]
+    return f"<table>{head}{''.join(rows)}</table>"

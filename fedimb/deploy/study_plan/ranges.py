@@ -1,0 +1,60 @@
+"""Which settings of a study plan may differ from run to run, and in what range."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from fedimb.config.load import NO_INFLUENCE, flatten
+from fedimb.errors import ConfigError, nearest
+from fedimb.schema import RunConfig, Strict
+
+_FIXED = ("model", "data.source", "prior.provenance", "aggregator.terms", "evaluation.secure", "privacy")
+"""They change what leaves, or how it is protected."""
+Scalar = int | float | bool | str
+
+
+class Range(Strict):
+    """What a setting may be: from ``low`` to ``high``, both included; one of ``among``; anything if all are absent."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    among: list[Scalar] = Field(default_factory=list)
+
+    def allows(self, value: Any) -> bool:
+        """Whether a setting may have this value."""
+        if self.among:
+            return any(type(one) is type(value) and one == value for one in self.among)
+        if self.low is None or self.high is None:
+            return True
+        return isinstance(value, int | float) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.among:
+            return "one of " + ", ".join(str(one) for one in self.among)
+        return "any value" if self.low is None else f"{self.low:g} to {self.high:g}"
+
+
+def most_rounds(config: RunConfig, vary: Mapping[str, Range]) -> int:
+    """The most rounds a run may have."""
+    given = vary.get("rounds", Range())
+    return max(int(n) for n in (config.rounds, *given.among, given.high or 0))
+
+
+def check_vary(config: RunConfig, vary: Mapping[str, Range]) -> None:
+    """Refuse a range that no site could judge.
+
+    Raises:
+        ConfigError: no such setting; one that changes what leaves; rounds without an end; a configuration outside.
+    """
+    flat = flatten(config)
+    for key, given in vary.items():
+        if key not in flat or key.split(".")[0] in NO_INFLUENCE:
+            known = [name for name in flat if name.split(".")[0] not in NO_INFLUENCE]
+            raise ConfigError(f"--vary {key}: no setting that could differ.{nearest(key, known)}")
+        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED):
+            raise ConfigError(f"--vary {key}: it changes what leaves a site; make a plan for each value")
+        if key == "rounds" and not given.among and given.high is None:
+            raise ConfigError("--vary rounds: say how many, as in rounds=1..200")
+        if not given.allows(flat[key]):
+            raise ConfigError(f"--vary {key}: the plan's own value {flat[key]} is not {given}")

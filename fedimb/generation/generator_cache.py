@@ -1,0 +1,139 @@
+"""A generator made once: trained and sampled by whoever asks first, then read from the cache by its hash.
+
+The rows of a study often differ in what is done with the samples and not in the generator: it is trained once for all
+of them. A training that was killed goes on from its checkpoint, which lies in the cache too.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from fedimb import registry
+from fedimb.config.engine_settings import DEVICES
+from fedimb.config.parts import device_of, seeded
+from fedimb.data.store import cache_dir
+from fedimb.errors import ConfigError, nearest
+from fedimb.generation.base import Generator, Progress
+from fedimb.generation.examples import Examples
+from fedimb.generation.training import Training, train_generator
+from fedimb.records import write_atomic
+from fedimb.tracking.lock import locked
+
+VERSION = 2  # of what is cached: a change of how generators train needs another
+Working = Callable[[str, int], Progress]
+"""(what is done, how many steps) -> called with steps just done."""
+
+
+def quiet(_what: str, _total: int) -> Progress:
+    """A `Working` that shows nothing."""
+    return lambda _done: None
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Everything a generator is made of but its examples.
+
+    Attributes:
+        generator: ``{name: ..., ...}`` of the kind `generator`; no name: ``flow`` for images, ``table_flow`` for rows.
+            Beside its own arguments ``device``: where it computes, ``cpu`` (default), ``cuda`` or ``auto``.
+        training: how it is trained.
+        n_classes, n_domains, shape, class_names: of the data.
+        seed: of initial weights and of training.
+    """
+
+    generator: dict[str, Any]
+    training: Training
+    n_classes: int
+    n_domains: int
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    seed: int
+
+    def build(self) -> Generator:
+        """The generator, untrained. Raises ConfigError for a wrong name, argument or shape, or a GPU that is none."""
+        args = dict(self.generator)
+        device = _device(str(args.pop("device", "cpu")))
+        name = str(args.pop("name", None) or ("table_flow" if len(self.shape) == 1 else "flow"))
+        about = {
+            "n_classes": self.n_classes,
+            "n_domains": self.n_domains,
+            "shape": self.shape,
+            "class_names": self.class_names,
+            "seed": self.seed,
+        }
+        with seeded(self.seed):
+            made: Generator = registry.build("generator", name, about, **args)
+        return made.to(device)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted not in DEVICES:
+        raise ConfigError(f"generator device={wanted!r}: give one of {', '.join(DEVICES)}.{nearest(wanted, DEVICES)}")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("generator device=cuda: torch finds no GPU here; leave it out, or give device: auto")
+    return device_of({"device": wanted})
+
+
+class GeneratorCache:
+    """One generator and its samples.
+
+    Args:
+        recipe: what to make.
+        examples: what it learns from.
+        working: shows how far it is.
+    """
+
+    def __init__(self, recipe: GeneratorConfig, examples: Examples, working: Working = quiet) -> None:
+        self.recipe, self.examples, self.working = recipe, examples, working
+        about = json.dumps([VERSION, asdict(recipe)], sort_keys=True, default=str)
+        sha = hashlib.sha256(about.encode())
+        for part in (examples.x, examples.y, examples.d):
+            sha.update(part.contiguous().numpy().tobytes())
+        self.key = sha.hexdigest()[:32]
+
+    def _file(self, suffix: str) -> Path:
+        folder = cache_dir("generators")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{self.key}{suffix}"
+
+    @cached_property
+    def generator(self) -> Generator:
+        """The trained generator. Raises what `fedimb.generation.training.train_generator` raises."""
+        made = self.recipe.build()
+        if not made.trainable:
+            return made
+        kept = self._file(".safetensors")
+        with locked(self._file(".lock"), wait_s=24 * 3600):  # another worker of a study makes the same one
+            if kept.exists():
+                made.load_state_dict(load_file(kept))
+                return made.eval()
+            steps = self.recipe.training.steps
+            train_generator(
+                made,
+                self.examples,
+                self.recipe.training,
+                self.recipe.seed,
+                checkpoint=self._file(".training"),
+                progress=self.working("generator", steps),
+            )
+            write_atomic(kept, save({name: value.cpu().contiguous() for name, value in made.state_dict().items()}))
+        return made
+
+    def samples(self, y: Tensor, d: Tensor, seed: int) -> Tensor:
+        """Samples float32 [n, *shape] of classes y and domains d (int64 [n]), the same for the same seed."""
+        asked = hashlib.sha256(y.numpy().tobytes() + d.numpy().tobytes() + str(seed).encode()).hexdigest()[:16]
+        kept = self._file(f".{asked}.safetensors")
+        if kept.exists():
+            return load_file(kept)["x"]
+        drawn = torch.Generator().manual_seed(seed)
+        x = self.generator.sample(y, d, drawn, self.working("samples", len(y)))
+        write_atomic(kept, save({"x": x.contiguous()}))
+        return x

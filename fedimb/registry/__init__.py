@@ -1,0 +1,31 @@
+"""Names in YAML to code: registered parts, their typed arguments, dotted paths of a user's own classes."""
+
+from fedimb.registry.entries import (
+    KINDS,
+    Entry,
+    accepted,
+    build,
+    check_args,
+    flags,
+    get,
+    isolated,
+    maker,
+    names,
+    parameters,
+    register,
+)
+
+__all__ = [
+    "KINDS",
+    "Entry",
+    "accepted",
+    "build",
+    "check_args",
+    "flags",
+    "get",
+    "isolated",
+    "maker",
+    "names",
+    "parameters",
+    "register",
+]

@@ -1,0 +1,250 @@
+"""Names in YAML to code: ``build(kind, name, **args)``.
+
+A part is registered by a decorator in a module of its kind's folder, or by an installed package through the
+entry-point group ``fedimb.<kind>``. Nothing is imported before it is asked for: ``build("loss", "focal")``
+first tries the module of that name, and reads the whole folder only when it is not there.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from fedimb.errors import ConfigError, nearest
+
+KINDS = {
+    "source": "fedimb.data.sources",
+    "partition": "fedimb.data.partitioners",
+    "model": "fedimb.models",
+    "loss": "fedimb.training.losses",
+    "sampler": "fedimb.training.samplers",
+    "term": "fedimb.training.terms",
+    "augmentation": "fedimb.training.augmentations",
+    "calibration": "fedimb.training.calibrations",
+    "aggregator": "fedimb.aggregators",
+    "encoder": "fedimb.encoders",
+    "coreset": "fedimb.selection.coresets",
+    "query": "fedimb.selection.queries",
+    "generator": "fedimb.generation.generators",
+    "strategy": "fedimb.strategies",
+    "client": "fedimb.clients",
+    "contract": "fedimb.contracts",
+}
+
+
+TARGETS = {"model": "fedimb.models.base:Classifier"}
+"""Kinds whose name may be a dotted path to a class of the user's own, and the class it must derive from."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One registered part: its factory (class or function), the flags it declares, the module that registered it."""
+
+    kind: str
+    name: str
+    factory: Callable[..., Any]
+    flags: dict[str, Any] = field(default_factory=dict)
+    module: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Where its code is; of an object that is no class or function (a contract), where it was registered."""
+        written = getattr(self.factory, "__qualname__", None)
+        return f"{self.factory.__module__}.{written}" if written else f"{self.module}: {self.kind} '{self.name}'"
+
+    def set_to(self, args: dict[str, Any]) -> "Entry":
+        """The part as these settings make it: with the flags its flag ``when`` has for them."""
+        when = self.flags.get("when", {})
+        more = [flags for (setting, value), flags in when.items() if args.get(setting) == value]
+        return replace(self, flags=dict(ChainMap(*more, self.flags))) if more else self
+
+
+_entries: dict[tuple[str, str], Entry] = {}
+
+
+def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
+    """Decorator: make a class or function buildable as ``build(kind, name, ...)``.
+
+    Flags are what other parts may ask of it before building it (``adjusts_logits``, ``needs_prior``,
+    ``linear``, ``needs_individual_updates``, ``stackable``, ``changes_head``). ``when={(setting, value): {flag: ...}}``
+    declares flags that hold only where the part is so set.
+
+    Raises:
+        ConfigError: unknown kind, or another object already has the name (two copies of a module under two
+            names, usually ``import strategies`` instead of ``import fedimb.strategies``).
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"cannot register '{name}': no kind '{kind}'.{nearest(kind, KINDS)}")
+    module = sys._getframe(1).f_globals["__name__"]
+
+    def add(factory: Any) -> Any:
+        old, new = _entries.get((kind, name)), Entry(kind, name, factory, flags, module)
+        if old is not None and old.origin != new.origin:
+            raise ConfigError(f"{kind} '{name}' is registered twice: by {old.origin} and {new.origin}; rename one")
+        _entries[(kind, name)] = new
+        return factory
+
+    return add
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Parts registered inside the block are forgotten after it: for tests and for trying things out."""
+    before = dict(_entries)
+    try:
+        yield
+    finally:
+        for key in set(_entries) - set(before):
+            # What a module of the package registered stays: a second import would not register it again.
+            if not f"{_entries[key].module}.".startswith(f"{KINDS[key[0]]}."):
+                del _entries[key]
+
+
+def _installed(kind: str) -> dict[str, Any]:
+    return _points(kind, tuple(sys.path))
+
+
+@cache
+def _points(kind: str, path: tuple[str, ...]) -> dict[str, Any]:
+    # Cached per sys.path: reading the metadata of everything installed takes tens of milliseconds.
+    return {point.name: point for point in entry_points(group=f"fedimb.{kind}")}
+
+
+@cache
+def _scan(kind: str) -> None:
+    package = importlib.import_module(KINDS[kind])
+    for module in pkgutil.iter_modules(package.__path__):
+        _import(f"{KINDS[kind]}.{module.name}", f"{kind}s")
+    for name in _installed(kind):
+        _load_installed(kind, name)
+
+
+def _import(module: str, wanted: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "fedimb":
+            raise
+        raise ConfigError(
+            f"cannot load {wanted}: {module} needs the Python package '{error.name}'; install it"
+        ) from error
+
+
+def _load_installed(kind: str, name: str) -> None:
+    loaded = _installed(kind)[name].load()
+    if (kind, name) not in _entries:  # the package need not use the decorator: the entry point names it
+        register(kind, name, **getattr(loaded, "flags", {}))(loaded)
+
+
+def get(kind: str, name: str) -> Entry:
+    """The registered entry; for a model, a dotted path names a class of the user's own (`fedimb.registry.targets`).
+
+    Raises ConfigError with the nearest valid name."""
+    from fedimb.registry.targets import is_path, load_target
+
+    if kind not in KINDS:
+        raise ConfigError(f"no kind '{kind}'.{nearest(kind, KINDS)}")
+    if kind in TARGETS and is_path(name):
+        module, _, base = TARGETS[kind].partition(":")
+        return Entry(kind, name, load_target(kind, name, getattr(importlib.import_module(module), base)))
+    if (kind, name) not in _entries:
+        module = f"{KINDS[kind]}.{name}"
+        if name.isidentifier() and importlib.util.find_spec(module) is not None:
+            _import(module, f"{kind} '{name}'")
+        elif name in _installed(kind):
+            _load_installed(kind, name)
+    if (kind, name) not in _entries:
+        _scan(kind)
+    if (kind, name) not in _entries:
+        raise ConfigError(f"no {kind} '{name}'.{nearest(name, names(kind))}")
+    return _entries[(kind, name)]
+
+
+def names(kind: str) -> list[str]:
+    """All registered names of a kind, sorted."""
+    _scan(kind)
+    return sorted(name for k, name in _entries if k == kind)
+
+
+def flags(kind: str, name: str) -> dict[str, Any]:
+    """The flags a part declares."""
+    return get(kind, name).flags
+
+
+def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
+    """The factory's parameters, those fedimb passes itself included (see `check_args`)."""
+    return dict(inspect.signature(get(kind, name).factory).parameters)
+
+
+def accepted(kind: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
+    """Of ``args``, those the factory names (all, when it takes any): a client half's share of its method."""
+    params = parameters(kind, name)
+    if any(p.kind is p.VAR_KEYWORD for p in params.values()):
+        return dict(args)
+    return {key: value for key, value in args.items() if key in params}
+
+
+def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Validate YAML arguments against the factory's signature and annotations; returns them coerced.
+
+    Numbers are strict (no ``"3"``, no ``true`` for an integer); an integer widens to a float, a list becomes
+    a tuple where one is wanted.
+
+    Args:
+        args: what the configuration says.
+        given: parameter names fedimb itself passes when it builds the part (not settable, not missing).
+
+    Raises:
+        ConfigError: unknown argument (with the nearest name), missing argument, or wrong type.
+    """
+    from fedimb.registry.arguments import annotation_of, typed
+
+    params = parameters(kind, name)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in params.values())
+    settable = {k: p for k, p in params.items() if k not in given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    checked: dict[str, Any] = {}
+    for key, value in args.items():
+        if key in given and key in params:
+            raise ConfigError(f"{kind} '{name}': '{key}' is passed by fedimb itself; remove it")
+        if key not in settable and not (open_ended and key not in given):
+            remedy = nearest(key, settable) or " It takes none."
+            raise ConfigError(f"{kind} '{name}' has no argument '{key}'.{remedy}")
+        annotation = annotation_of(get(kind, name).factory, settable[key]) if key in settable else Any
+        try:
+            checked[key] = typed(annotation, value)
+        except ValueError as error:
+            raise ConfigError(f"{kind} '{name}': {key}={value!r}: {error}") from None
+    missing = [k for k, p in settable.items() if p.default is p.empty and k not in checked]
+    if missing:
+        raise ConfigError(f"{kind} '{name}' needs {', '.join(missing)}: give {', '.join(k + '=...' for k in missing)}")
+    return checked
+
+
+def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Callable[..., Any]:
+    """A part checked once and built often: ``maker("loss", "focal", ("prior",), gamma=2)(prior=counts)``.
+
+    Only names a factory asks for are passed on: a loss that needs no prior need not mention it.
+
+    Args:
+        given: names of what fedimb passes itself, as keywords of the returned function; the user cannot set them.
+
+    Raises:
+        ConfigError: see `get` and `check_args`.
+    """
+    checked = check_args(kind, name, args, given)
+    factory, wanted = get(kind, name).factory, parameters(kind, name).keys() & set(given)
+    return lambda **values: factory(**checked, **{k: v for k, v in values.items() if k in wanted})
+
+
+def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
+    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`)."""
+    given = given or {}
+    return maker(kind, name, tuple(given), **args)(**given)

@@ -1,0 +1,28 @@
+"""A finished run as text: the report's panel for each of its rows, and where things are."""
+
+from fedimb.report.table import result_panel
+from fedimb.rundir.result import RunResult
+
+
+def panels(result: RunResult) -> str:
+    """One panel per row (calibration), then the run folder and how to load the model."""
+    parts = [
+        result_panel(
+            {
+                "label": row.label,
+                "class_names": result.class_names,
+                "train_counts": result.train_counts,
+                "matrix": row.confusion,
+                "minority": result.minority,
+                "last_k": row.metrics,
+                "intervals": row.intervals if row.confusion.ndim == 3 else {},  # a [C, C] makes its own
+                "bytes": result.up_bytes + result.down_bytes,
+                "seconds": result.seconds,
+                "seed": result.seed,
+                "status": "finished",
+            }
+        )
+        for row in result.rows
+    ]
+    where = f"run folder  {result.folder}\nmodel       fedimb.load_model({str(result.folder)!r})"
+    return "\n\n".join([*parts, where])

@@ -1,0 +1,109 @@
+"""The global model as a file: ``model.safetensors`` and ``model.json``, written at a run's end, loaded by one call."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
+
+from fedimb import registry
+from fedimb.data.federation import Federation
+from fedimb.data.scaling import Scaling, prepared
+from fedimb.errors import DataError, FedimbError
+from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.schema import RunConfig
+
+log = logging.getLogger("fedimb")
+
+
+class TrainedModel(nn.Module):
+    """A run's global model together with what the run did to a row before the model saw it.
+
+    Attributes:
+        classifier: the network; it reads prepared inputs (`prepare`).
+        input_shape: of one row.
+        class_names: one per logit.
+        input_scale: factor of every value, as 1/255 of grey levels.
+        scaling: of a table's columns, by all clients' training rows; None where the run had none.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        input_shape: tuple[int, ...],
+        class_names: tuple[str, ...],
+        input_scale: float,
+        scaling: Scaling | None,
+    ) -> None:
+        super().__init__()
+        self.classifier, self.input_shape, self.class_names = classifier, input_shape, class_names
+        self.input_scale, self.scaling = input_scale, scaling
+
+    def prepare(self, rows: np.ndarray | Tensor) -> Tensor:
+        """Rows [n, *input_shape] as the source holds them (grey levels, a table's own units, NaN where a column may
+        lack values) -> inputs of the classifier, float32 of the same shape, a copy.
+
+        Raises:
+            DataError: rows of another shape.
+        """
+        values = rows.numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+        if values.shape[1:] != self.input_shape:
+            raise DataError(
+                f"a row of the data is {list(values.shape[1:])}, this model reads {list(self.input_shape)}: prepare "
+                "the data as the run's were (columns, image size, grey or colour)"
+            )
+        return torch.tensor(prepared(values, self.input_scale, self.scaling))
+
+    def forward(self, rows: np.ndarray | Tensor) -> Tensor:
+        """Rows as for `prepare` -> logits [n, n_classes] float32, uncalibrated."""
+        logits: Tensor = self.classifier(self.prepare(rows))
+        return logits
+
+
+def save_model(model: Classifier, config: RunConfig, federation: Federation, path: Path) -> None:
+    """Write both files: enough for `load_model` on a machine without the run folder.
+
+    Of the data they hold class names and, of a table, mean and deviation of each column over all clients.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    save_file(parameters_of(model) | buffers_of(model), path / "model.safetensors")
+    description = {
+        "model": config.model,
+        "n_classes": federation.n_classes,
+        "input_shape": list(federation.input_shape),
+        "class_names": list(federation.class_names),
+        "task": federation.task,
+        "input_scale": federation.input_scale,
+        "scaling": federation.scaling.facts() if federation.scaling else None,
+    }
+    (path / "model.json").write_text(json.dumps(description, indent=1) + "\n")
+
+
+def load_model(path: str | Path) -> TrainedModel:
+    """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
+
+    >>> model = fedimb.load_model("runs/default/fedavg-s0-103b96c9")  # doctest: +SKIP
+    >>> model(rows).argmax(1)                                         # doctest: +SKIP
+
+    Raises:
+        FedimbError: no model there.
+    """
+    folder = Path(path)
+    if (folder / "artifacts" / "model").is_dir():
+        folder = folder / "artifacts" / "model"
+    if not (folder / "model.json").is_file():
+        raise FedimbError(f"{path} holds no model: expected model.json and model.safetensors (is the run finished?)")
+    facts: dict[str, Any] = json.loads((folder / "model.json").read_text())
+    shape = tuple(facts["input_shape"])
+    if "scaling" not in facts and len(shape) == 1:
+        log.warning("%s is of an older fedimb, which kept no scaling of tables: scale the rows yourself", folder)
+    args = {k: v for k, v in facts["model"].items() if k != "name"}
+    given = {"n_classes": facts["n_classes"], "input_shape": shape}
+    classifier: Classifier = registry.build("model", facts["model"]["name"], given, **args)
+    load_into(classifier, {k: torch.from_numpy(v) for k, v in load_file(folder / "model.safetensors").items()})
+    scaling = Scaling.from_facts(facts["scaling"]) if facts.get("scaling") else None
+    return TrainedModel(classifier, shape, tuple(facts["class_names"]), float(facts["input_scale"]), scaling).eval()

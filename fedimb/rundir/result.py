@@ -1,0 +1,141 @@
+"""What a finished run says: headline numbers per row, confusion matrices, the model; written once, read by everyone."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fedimb.errors import FedimbError
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.model_file import TrainedModel, load_model
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row of a comparison.
+
+    Attributes:
+        label: row label.
+        metrics: headline scores, mean of the last k evaluated rounds (``macro_recall``, ``minority_recall``, ...).
+        final: the same scores in the final round.
+        confusion: final-round matrix [C, C] int64, rows are true classes; [C, 2, 2] (class, true, predicted) where
+            rows have several labels.
+        intervals: ``name -> [low, high]`` 95 % within-run intervals of the final round (stratified bootstrap).
+        recall: per class ``[recall, low, high]`` with Wilson's interval.
+        probability: ``ece``, ``classwise_ece``, ``log_loss``, ``brier``, ``auroc``, ``auprc`` of the final round's
+            calibrated probabilities (`fedimb.evaluation.probabilities`).
+        auroc, auprc: per class [C], one against the rest, of the same; NaN where undefined.
+        worst_client, mean_client, best_client: lowest, mean and highest accuracy to expect at a client by the classes
+            it holds (`fedimb.evaluation.costs.client_accuracies`: exact only if clients differ by label mix alone),
+            over the clients of which it is defined; NaN where there is none, and where rows have several labels.
+        defined_clients: how many those are.
+
+    What a run folder of an earlier version does not hold is empty, NaN or 0.
+    """
+
+    label: str
+    metrics: dict[str, float]
+    final: dict[str, float]
+    confusion: np.ndarray
+    intervals: dict[str, list[float]]
+    recall: list[list[float]]
+    probability: dict[str, float] = field(default_factory=dict)
+    auroc: list[float] = field(default_factory=list)
+    auprc: list[float] = field(default_factory=list)
+    worst_client: float = math.nan
+    mean_client: float = math.nan
+    best_client: float = math.nan
+    defined_clients: int = 0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run, as `fedimb.run` returns it.
+
+    Attributes:
+        folder: the run folder.
+        rows: one `RowResult` per calibration, in configured order.
+        up_bytes, down_bytes: payload over all clients and rounds.
+        seconds: wall time of the rounds, engine start excluded.
+        train_counts: rows that have each class [C] int64 the federation trains on.
+        class_names, minority: names by class id, and the minority class ids.
+        seed: run seed.
+        prior_counts: [C] float64 counts the class prior is made of, as of the last round; None where no part reads
+            any, and in a run folder of a version that did not keep them.
+        task: ``multiclass``, or ``multilabel`` where rows have several labels.
+        client_seconds: time that clients trained, added over clients and rounds (queries not counted).
+        steps: local optimiser steps, added likewise.
+        labels: labelled rows used: what the method last logged as ``data/labelled``, else all that clients hold,
+            validation rows included. These three are NaN in a run folder of a version that did not keep them.
+        privacy: settings and epsilons of a run with noise on its updates (`fedimb.privacy.ledger`); None without.
+    """
+
+    folder: Path
+    rows: tuple[RowResult, ...]
+    up_bytes: int
+    down_bytes: int
+    seconds: float
+    train_counts: np.ndarray
+    class_names: tuple[str, ...]
+    minority: tuple[int, ...]
+    seed: int
+    prior_counts: np.ndarray | None = None
+    task: str = "multiclass"
+    client_seconds: float = math.nan
+    steps: float = math.nan
+    labels: float = math.nan
+    privacy: dict[str, float] | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Headline scores of the first row."""
+        return self.rows[0].metrics
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Final-round confusion matrix of the first row, [C, C] int64, or [C, 2, 2] (see `RowResult`)."""
+        return self.rows[0].confusion
+
+    @property
+    def model(self) -> TrainedModel:
+        """The trained global model, in eval mode; see `fedimb.rundir.model_file`."""
+        return load_model(self.folder)
+
+    def summary(self) -> str:
+        """A line of headline scores per row, then the run folder."""
+        shown = ("macro_recall", "minority_recall", "min_class_recall")
+        lines = [
+            f"{row.label}: " + ", ".join(f"{name} {row.metrics[name]:.3f}" for name in shown if name in row.metrics)
+            for row in self.rows
+        ]
+        return "\n".join([*lines, f"run folder {self.folder} (fedimb show {self.folder})"])
+
+    @classmethod
+    def read(cls, path: str | Path) -> "RunResult":
+        """Read a finished run's folder. Raises FedimbError when it is not finished."""
+        folder = RunFolder.open(Path(path))
+        data = folder.read_json("result.json")
+        if data is None:
+            raise FedimbError(f"{path} is not finished (status: {folder.status()}): fedimb run --resume {path}")
+        rows = tuple(
+            RowResult(**{**row, "confusion": np.array(row["confusion"], dtype=np.int64)}) for row in data["rows"]
+        )
+        prior = data.get("prior") or {}
+        return cls(
+            folder.path,
+            rows,
+            data["up_bytes"],
+            data["down_bytes"],
+            data["seconds"],
+            np.array(data["train_counts"], dtype=np.int64),
+            tuple(data["class_names"]),
+            tuple(data["minority"]),
+            data["seed"],
+            None if prior.get("counts") is None else np.array(prior["counts"], dtype=np.float64),
+            data.get("task", "multiclass"),
+            data.get("client_seconds", math.nan),
+            data.get("steps", math.nan),
+            data.get("labels", math.nan),
+            data.get("privacy"),
+        )

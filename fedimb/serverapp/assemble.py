@@ -1,0 +1,165 @@
+"""Put a run's parts together: strategies around the aggregator, the prior's prelude, the loop. Nothing runs here."""
+
+from collections.abc import Generator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from fedimb import registry
+from fedimb.clientapp.context import Site
+from fedimb.config.parts import augmentation_makers, build_model
+from fedimb.config.validate import check_task
+from fedimb.data.federation import Federation
+from fedimb.models.base import buffers_of, load_into, parameters_of
+from fedimb.privacy.ledger import Ledger
+from fedimb.privacy.updates import check_model
+from fedimb.rundir.folder import RunFolder
+from fedimb.schema import RunConfig
+from fedimb.serverapp.aggregator import Aggregator, chain
+from fedimb.serverapp.checkpoint import FolderCheckpointer
+from fedimb.serverapp.class_prior import check_prior, gather_prior, prior_from_counts
+from fedimb.serverapp.client_sampler import ClientSampler
+from fedimb.serverapp.client_scores import check_scores, gather_scores
+from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.evaluate import Evaluator
+from fedimb.serverapp.exchange import Exchange
+from fedimb.serverapp.loop import Loop
+from fedimb.serverapp.progress import ProgressBar
+from fedimb.serverapp.server import Server
+from fedimb.serverapp.steps import Step
+from fedimb.tracking.mlflow import Tracker
+
+
+def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
+    """The configured aggregator, fresh. ``n_clients``: those that hold data."""
+    own = {k: v for k, v in config.aggregator.items() if k not in ("name", "terms")}
+    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], {"n_clients": n_clients}, **own)
+    return strategy
+
+
+def build_method(config: RunConfig, n_clients: int = 0) -> tuple[Strategy, bool]:
+    """The configured methods around the aggregator, outermost first, and whether updates may be summed.
+
+    ``n_clients``: those that hold data; 0: all that are configured.
+    """
+    strategy = build_aggregator(config, n_clients or config.clients.count)
+    linear = bool(registry.flags("aggregator", config.aggregator["name"]).get("linear", False))
+    for method, args in reversed(config.strategy.items()):
+        strategy = registry.build("strategy", method, {"inner": strategy}, **args)
+        linear = linear and not registry.flags("strategy", method).get("needs_individual_updates", False)
+    return strategy, linear
+
+
+def ledger_of(config: RunConfig, n_clients: int) -> Ledger | None:
+    """What adds up the privacy spent; None where no noise is added."""
+    return Ledger(config.privacy, n_clients, config.clients.participation) if config.privacy.noise > 0 else None
+
+
+def needs_counts(config: RunConfig) -> bool:
+    """Whether any part of this run reads class counts, at the clients or at the server."""
+    calibrations = [registry.flags("calibration", name) for name in config.calibration]
+    return _clients_need_counts(config) or any(flags.get("needs_prior", False) for flags in calibrations)
+
+
+def _clients_need_counts(config: RunConfig) -> bool:
+    """Whether the loss or a method reads class counts at the clients: post-hoc calibration never does."""
+    parts = [("loss", config.loss["name"])] + [("strategy", name) for name in config.strategy]
+    return any(registry.flags(kind, name).get("needs_prior", False) for kind, name in parts)
+
+
+def check_parts(config: RunConfig, federation: Federation) -> None:
+    """Refuse parts that cannot work with this data, before there is a run folder, an engine or a round.
+
+    Raises:
+        ConfigError: which part, what it met, and what to set instead.
+    """
+    check_task(config, federation.task)
+    check_scores(config, federation.task)
+    check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
+    for make in augmentation_makers(config, federation.input_shape):
+        make()
+    for method in chain(build_method(config, federation.n_clients)[0])[:-1]:
+        cast(Any, method).check(config.rounds)
+        cast(Any, method).check_server(Server(config, federation))
+    site = Site(federation.task, federation.class_names, federation.store)
+    for name, args in config.strategy.items():
+        registry.build("client", name, **registry.accepted("client", name, args)).check(site)
+    if needs_counts(config):
+        check_prior(config, federation)
+
+
+def program(
+    config: RunConfig, federation: Federation, method: Any, context: RunContext, evaluator: Evaluator
+) -> Generator[Step, Any, None]:
+    """The prior's prelude, the method's program, and scores of the clients where the server cannot score."""
+    sets_prior = any(registry.flags("strategy", name).get("sets_prior") for name in config.strategy)
+    if needs_counts(config) and not (sets_prior and config.prior.provenance == "clear_sum"):
+        yield from gather_prior(config, federation, context)
+    yield from method.program(context)
+    if not len(federation.test):
+        holders = [int(client) for client in np.flatnonzero(federation.train_sizes)]
+        evaluator.heard, evaluator.heard_of = yield from gather_scores(context, config, holders, federation.pairs)
+
+
+def build_loop(
+    folder: RunFolder,
+    config: RunConfig,
+    federation: Federation,
+    grid: Grid,
+    tracker: Tracker,
+    progress: ProgressBar,
+) -> tuple[Loop, FolderCheckpointer, Evaluator]:
+    """Put a run's parts together; nothing runs yet."""
+    holders = int((federation.train_sizes > 0).sum())
+    method, linear = build_method(config, holders)
+
+    def global_model(draw: int) -> Aggregator:
+        if draw:  # after a Reset: the methods stay, with what they remember, around a fresh aggregator
+            cast(Any, chain(method)[-2]).inner = build_aggregator(config, holders)
+        model = build_model(config, federation.n_classes, federation.input_shape, draw)
+        if context.initial:
+            load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in context.initial.items()})
+        return Aggregator(method, linear, parameters_of(model), buffers_of(model))
+
+    context = RunContext(
+        rounds=config.rounds,
+        n_clients=federation.n_clients,
+        n_classes=federation.n_classes,
+        class_names=tuple(federation.class_names),
+        seed=config.seed,
+        clients_need_counts=_clients_need_counts(config),
+        models={"global": global_model},
+        minority=tuple(federation.minority),
+        train_counts=federation.counts.sum(axis=0),
+        method_sets_prior=needs_counts(config) and config.prior.provenance == "clear_sum",
+        prior_from_counts=lambda counts: prior_from_counts(counts.astype(np.float64), config),
+        artifact=folder.artifact,
+        server=Server(config, federation),
+        working=progress.work,
+        prior_view=config.prior.view,
+        ledger=ledger_of(config, federation.n_clients),
+    )
+    evaluator = Evaluator(config, federation)
+
+    def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
+        progress.round(loop, metrics)
+        tracker.send()
+
+    checkpointer = FolderCheckpointer(
+        folder, evaluator, list(evaluator.labels), config.evaluation.every, config.checkpoint.every, sent
+    )
+    exchange = Exchange(
+        grid, ClientSampler(config.clients, config.seed, federation.train_sizes), config.clients.min_reply_fraction
+    )
+    loop = Loop(
+        method,
+        exchange,
+        context,
+        lambda v: program(config, federation, method, v, evaluator),
+        checkpointer,
+        evaluate_clients=bool(federation.validation.sizes.any()) and not config.evaluation.secure,
+    )
+    return loop, checkpointer, evaluator

@@ -1,0 +1,171 @@
+"""What the loop keeps: one checkpoint file, step results, metric lines, in an order that survives kill -9.
+
+Order of writing: client state (during a step) -> step result -> metric lines -> checkpoint -> MLflow. Whatever was
+written after the last checkpoint is either overwritten by the repeated step (same names) or cut off (metrics).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from fedimb.engine.lanes import LaneOutcome
+from fedimb.errors import FedimbError
+from fedimb.records import Arrays, load_arrays, pack, save_arrays, unpack, write_atomic
+from fedimb.rundir.folder import RunFolder
+from fedimb.serverapp.aggregator import Aggregator, chain, restore, snapshot
+from fedimb.serverapp.context import Progress
+from fedimb.serverapp.loop import Loop
+
+Evaluate = Callable[[Arrays, Arrays, np.ndarray | None, LaneOutcome | None], dict[str, dict[str, float]]]
+"""(parameters, buffers, class counts, outcome) -> metrics by row label."""
+
+
+class FolderCheckpointer:
+    """Keeps a loop's state in a run folder.
+
+    Args:
+        folder: the locked run folder.
+        evaluate: scores the global model, one dict of metrics per row.
+        rows: row labels, so that rounds without evaluation are logged too.
+        evaluate_every, checkpoint_every: in rounds; the last round of a Rounds step always counts.
+        sent: called after each checkpoint (MLflow, progress) with the loop and the round's metrics by row.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        evaluate: Evaluate,
+        rows: list[str],
+        evaluate_every: int,
+        checkpoint_every: int,
+        sent: Callable[[Loop, dict[str, dict[str, float]]], None],
+    ) -> None:
+        self.folder, self._evaluate, self._rows = folder, evaluate, rows
+        self._evaluate_every, self._checkpoint_every, self._sent = evaluate_every, checkpoint_every, sent
+        self._pending: list[dict[str, Any]] = []
+        self._metrics_size = 0
+
+    def event(self, **event: Any) -> None:
+        """Append to journal.jsonl."""
+        self.folder.journal(**event)
+
+    def _result_file(self, index: int) -> Path:
+        return self.folder.path / "steps" / f"{index:04d}.safetensors"
+
+    def save_result(self, index: int, result: RecordDict) -> None:
+        """Write ``steps/<index>.safetensors`` whole or not at all."""
+        write_atomic(self._result_file(index), pack(result))
+
+    def load_result(self, index: int) -> RecordDict:
+        """Read it back. Raises FedimbError when it is gone."""
+        try:
+            return unpack(self._result_file(index).read_bytes())
+        except FileNotFoundError:
+            raise FedimbError(f"{self._result_file(index)} is missing: the run folder is not complete") from None
+
+    def after_round(self, loop: Loop, metrics: dict[str, float], last: bool) -> None:
+        """Evaluate if due, queue the round's lines, checkpoint if due."""
+        server_round = loop.progress.server_round
+        metrics = metrics | loop.exchange.traffic.drain()
+        scores: dict[str, dict[str, float]] = {row: {} for row in self._rows}
+        if "global" in loop.models and (last or server_round % self._evaluate_every == 0):
+            model = loop.models["global"]
+            scores = self._evaluate(model.parameters, model.buffers, loop.context.counts, loop.last_outcome)
+        now = int(time.time() * 1000)
+        by_row = {row: metrics | scores[row] for row in self._rows}
+        for row, values in by_row.items():
+            clean = {k: (float(v) if np.isfinite(v) else None) for k, v in values.items()}
+            self._pending.append({"row": row, "step": server_round, "time": now, "metrics": clean})
+        if last or server_round % self._checkpoint_every == 0:
+            self.checkpoint(loop)
+        self._sent(loop, by_row)
+
+    def checkpoint(self, loop: Loop) -> None:
+        """Metric lines first, then the checkpoint that names how many bytes of them count."""
+        if self._pending:
+            self._metrics_size = self.folder.append_metrics(self._pending)
+            self._pending = []
+        arrays: Arrays = {}
+        aggregators: dict[str, Any] = {}
+        for name, model in loop.models.items():
+            arrays.update({f"model/{name}/p/{k}": v for k, v in model.parameters.items()})
+            arrays.update({f"model/{name}/b/{k}": v for k, v in model.buffers.items()})
+            own, info = model.state()
+            arrays.update({f"aggregator/{name}/{k}": v for k, v in own.items()})
+            aggregators[name] = info
+        methods = []
+        for depth, method in enumerate(chain(loop.method)[:-1]):
+            own, info = snapshot(method)
+            arrays.update({f"method/{depth}/{k}": v for k, v in own.items()})
+            methods.append(info)
+        exchange = loop.exchange
+        info = {
+            "methods": methods,
+            "progress": asdict(loop.progress),
+            "aggregators": aggregators,
+            "message": exchange.versions.message,
+            "versions": exchange.versions.current,
+            "errors": exchange.errors,
+            "traffic": {
+                "up": dict(exchange.traffic.up),
+                "down": dict(exchange.traffic.down),
+                "total_up": exchange.traffic.total_up,
+                "total_down": exchange.traffic.total_down,
+            },
+            "metrics_size": self._metrics_size,
+        }
+        save_arrays(self.folder.path / "checkpoint.safetensors", arrays, info)
+        exchange.versions.commit()
+
+    def restore(self, loop: Loop) -> bool:
+        """Put a fresh loop where the checkpoint stands; False when the run never reached one."""
+        path = self.folder.path / "checkpoint.safetensors"
+        if not path.exists():
+            self.folder.truncate_metrics(0)
+            return False
+        arrays, info = load_arrays(path)
+        loop.progress = Progress(**info["progress"])
+
+        def remember() -> None:
+            for depth, (method, kinds) in enumerate(zip(chain(loop.method)[:-1], info["methods"], strict=True)):
+                restore(method, _below(arrays, f"method/{depth}/"), kinds)
+
+        loop.memory = remember
+        for name in info["aggregators"]:
+            loop.saved[name] = _Saved(name, arrays, info["aggregators"][name])
+        exchange = loop.exchange
+        exchange.versions.message = int(info["message"])
+        exchange.versions.current = {int(k): int(v) for k, v in info["versions"].items()}
+        exchange.versions.commit()
+        exchange.errors = int(info["errors"])
+        traffic = info["traffic"]
+        exchange.traffic.up.update(traffic["up"])
+        exchange.traffic.down.update(traffic["down"])
+        exchange.traffic.total_up, exchange.traffic.total_down = traffic["total_up"], traffic["total_down"]
+        self._metrics_size = int(info["metrics_size"])
+        self.folder.truncate_metrics(self._metrics_size)
+        return True
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A model as the checkpoint has it, put into a freshly built aggregator when the program first names it."""
+
+    name: str
+    arrays: Arrays
+    info: dict[str, Any]
+
+    def __call__(self, model: Aggregator) -> None:
+        arrays, name = self.arrays, self.name
+        model.parameters = {k: arrays[f"model/{name}/p/{k}"] for k in model.parameters}
+        model.buffers = {k: arrays[f"model/{name}/b/{k}"] for k in model.buffers}
+        model.load_state(_below(arrays, f"aggregator/{name}/"), self.info)
+
+
+def _below(arrays: Arrays, prefix: str) -> Arrays:
+    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}

@@ -1,0 +1,124 @@
+"""Where the class counts of the prior come from: the server's side and the client's, by ``prior.provenance``.
+
+- ``clear_sum``: each client sends its counts; 8 C bytes up.
+- ``secure_sum``: each sends its counts under masks that cancel (`fedimb.privacy.secure_sum`); 8 C bytes up.
+- ``dp_sum``: as ``secure_sum``, each with its share of Gaussian noise, so that the sum is differentially private.
+- ``oracle``: read off the partition: for upper bounds in simulation, no message.
+- ``estimated``: from the norms of the global head's rows (`fedimb.training.prior.prior_of_head`), no message. It is as
+  of the weights the server holds: uniform before the first round, then anew before and after each round
+  (`fedimb.serverapp.loop`), so clients and calibrations read the estimate of the very model they get.
+- ``local`` (the client's own counts) and ``none`` need nothing here.
+"""
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedimb import registry
+from fedimb.config.parts import build_model, contracts_of, resolved_weight
+from fedimb.contracts import platform as names
+from fedimb.data.federation import Federation
+from fedimb.errors import ConfigError
+from fedimb.models.base import Classifier
+from fedimb.models.heads import CosineHead
+from fedimb.privacy.secure_sum import from_fixed, unmasked_sum
+from fedimb.records import Arrays
+from fedimb.schema import RunConfig
+from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.steps import Query, Step, gather_counts, masked_request
+from fedimb.training.prior import prior_of_head
+
+if TYPE_CHECKING:
+    pass
+
+_FLOOR = 1.0
+
+
+def check_prior(config: RunConfig, federation: Federation) -> None:
+    """Refuse a provenance that cannot work with this data or model, before anything is run.
+
+    Raises:
+        ConfigError: why, and what to set instead.
+    """
+    prior = config.prior
+    open_counts = [name for name in config.strategy if registry.flags("strategy", name).get("reveals_counts")]
+    if open_counts and prior.provenance in ("secure_sum", "dp_sum"):
+        raise ConfigError(
+            f"prior.provenance={prior.provenance} hides what strategy '{open_counts[0]}' sends in the clear: the "
+            "class counts of every client; set prior.provenance=clear_sum"
+        )
+    if prior.provenance == "secure_sum" and len(_holders(federation)) < 2:
+        raise ConfigError(
+            "prior.provenance=secure_sum hides nothing with one client: its sum is that client's counts; "
+            "set prior.provenance=dp_sum (or clear_sum)"
+        )
+    if prior.provenance == "dp_sum" and prior.clip is not None and federation.store.patients is None:
+        raise ConfigError(
+            f"prior.clip={prior.clip} protects patients, and the source names none; set prior.clip=null "
+            "(each row is protected)"
+        )
+    if prior.provenance == "estimated":
+        head_counts(build_model(config, federation.n_classes, federation.input_shape), 1)
+
+
+def _holders(federation: Federation) -> list[int]:
+    return [client for client, rows in enumerate(federation.train) if len(rows)]
+
+
+def gather_prior(config: RunConfig, federation: Federation, context: RunContext) -> Generator[Step, Any, None]:
+    """Set ``view.counts`` [C] float64 as configured (and ``view.estimate``, where it changes with the model)."""
+    holders = _holders(federation)
+    match config.prior.provenance:
+        case "clear_sum":
+            replies = yield from gather_counts("train")
+            context.counts = prior_from_counts(replies.astype(np.float64), config)
+        case "oracle":
+            context.counts = prior_from_counts(federation.counts[holders].astype(np.float64), config)
+        case "secure_sum":
+            context.counts = (yield from _masked_sum(names.MASKED_COUNTS, holders, federation)).astype(np.float64)
+        case "dp_sum":
+            noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, holders, federation)))
+            # A noisy count may be below 0, which no prior can be: the class counts as if it had one row.
+            context.counts = np.maximum(noisy, _FLOOR)
+        case "estimated":
+            model = build_model(config, federation.n_classes, federation.input_shape)
+            rows = sum(len(federation.train[client]) for client in holders)
+            context.estimate = head_counts(model, rows)
+            context.counts = np.full(federation.n_classes, rows / federation.n_classes)
+
+
+def _masked_sum(query: str, holders: list[int], federation: Federation) -> Generator[Step, Any, np.ndarray]:
+    """Ask all holders, each told of the others; the sum of their integers [C] int64."""
+    replies = yield Query(query, masked_request("train", holders, federation.pairs), everyone=True)
+    return unmasked_sum(np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies]))
+
+
+def prior_from_counts(counts: np.ndarray, config: RunConfig) -> np.ndarray:
+    """Client counts [K, C] -> counts [C]: their sum, or the priors weighted as the aggregator weighs clients."""
+    if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
+        sizes = counts.sum(axis=1, keepdims=True)
+        mean: np.ndarray = (counts / sizes).mean(axis=0) * sizes.sum()
+        return mean
+    total: np.ndarray = counts.sum(axis=0)
+    return total
+
+
+def head_counts(model: Classifier, rows: int) -> Callable[[Arrays], np.ndarray]:
+    """A function of the global weights: estimated counts [C] float64 that sum to ``rows``.
+
+    ``rows`` is the federation's size, which weights of FedAvg tell the server anyway.
+
+    Raises:
+        ConfigError: the model's head is not trained or ignores the length of its rows, so norms say nothing.
+    """
+    head = model.head.weight
+    key = next((name for name, p in model.named_parameters() if p is head and p.requires_grad), None)
+    if key is None or isinstance(model.head, CosineHead):
+        why = "is fixed" if key is None else "ignores them (head: cosine)"
+        raise ConfigError(
+            f"prior.provenance=estimated reads the row norms of a trained head, and {type(model).__name__}'s {why}; "
+            "set prior.provenance=clear_sum"
+        )
+    name = key
+    return lambda weights: prior_of_head(weights[name]) * rows

@@ -1,0 +1,79 @@
+"""Who can be asked and who is, round by round, by stable client id and from the run's own streams."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fedimb.schema import ClientsConfig
+from fedimb.seeds import Stream, numpy_rng
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """One round's clients.
+
+    Attributes:
+        asked: client ids chosen, sorted.
+        lost: of these, the ones whose reply will not come, with the simulated reason.
+        virtual_s: how long simulated slowness would have kept the server waiting, in seconds.
+    """
+
+    asked: list[int]
+    lost: dict[int, str] = field(default_factory=dict)
+    virtual_s: float = 0.0
+
+
+class ClientSampler:
+    """The clients of a run.
+
+    Args:
+        config: participation and simulated troubles.
+        seed: run seed.
+        sizes: rows each client trains on, [K]; clients without rows are never asked.
+        nodes: client id -> Flower node id; None: client id + 1 (simulation).
+    """
+
+    def __init__(
+        self, config: ClientsConfig, seed: int, sizes: np.ndarray, nodes: dict[int, int] | None = None
+    ) -> None:
+        self._config, self._seed = config, seed
+        self.sizes = np.asarray(sizes)
+        self.eligible = np.flatnonzero(self.sizes > 0)
+        self._nodes = nodes
+        # Which clients are slow is a property of the client, not of the round.
+        self._slow = numpy_rng(seed, Stream.SLOW).random(len(self.sizes)) < config.slow
+
+    def node(self, client: int) -> int:
+        """Flower node id of a client."""
+        return self._nodes[client] if self._nodes is not None else client + 1
+
+    def per_round(self) -> int:
+        """Clients asked in a round when all are available: the fraction rounded, at least one."""
+        return max(1, int(self._config.participation * len(self.eligible) + 0.5))
+
+    def cohort(self, server_round: int, model: int = 0) -> Cohort:
+        """The round's cohort: available clients, sampled without replacement, with simulated losses marked.
+
+        ``model``: 0 is the global one; the rounds of further models have draws of their own.
+        """
+        count = len(self.sizes)
+        available = self.eligible
+        if self._config.availability < 1:
+            draws = numpy_rng(self._seed, Stream.AVAILABILITY, server_round, model).random(count)
+            available = available[draws[available] < self._config.availability]
+        size = min(self.per_round(), len(available))
+        if size < len(available):
+            rng = numpy_rng(self._seed, Stream.COHORT, server_round, model)
+            available = np.sort(rng.choice(available, size=size, replace=False))
+        asked = [int(c) for c in available]
+        lost: dict[int, str] = {}
+        if self._config.dropout > 0:
+            draws = numpy_rng(self._seed, Stream.DROPOUT, server_round, model).random(count)
+            lost = {c: "dropped out (simulated)" for c in asked if draws[c] < self._config.dropout}
+        slow = [c for c in asked if self._slow[c] and c not in lost]
+        waited = self._config.slow_delay_s if slow else 0.0
+        deadline = self._config.deadline_s
+        if deadline is not None and waited > deadline:
+            lost |= dict.fromkeys(slow, f"missed the deadline of {deadline:g} s (simulated)")
+            waited = deadline
+        return Cohort(asked, lost, waited)

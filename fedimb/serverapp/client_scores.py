@@ -1,0 +1,85 @@
+"""Scores where the server holds no test rows (``data.test={name: none}``): of the clients' validation rows, at the end.
+
+Each client sends the final model's confusion matrix on its validation view, one per calibration; the sum is what every
+score is computed from. During the run ``client/*`` are the same of the model each round began with. With
+``evaluation.secure`` they are not sent, and the final matrices leave under masks that cancel in the sum over all
+clients (`fedimb.privacy.secure_sum`): nobody reads one client's.
+"""
+
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import RecordDict
+
+from fedimb.contracts import platform as names
+from fedimb.errors import ConfigError
+from fedimb.privacy.secure_sum import unmasked_sum
+from fedimb.records import array_record, arrays_of
+from fedimb.schema import RunConfig
+from fedimb.serverapp.steps import Query, Step, masked_request
+
+if TYPE_CHECKING:
+    from fedimb.rundir.folder import RunFolder
+    from fedimb.serverapp.context import RunContext
+    from fedimb.serverapp.evaluate import Evaluator
+    from fedimb.serverapp.loop import Loop
+
+
+def check_scores(config: RunConfig, task: str) -> None:
+    """Refuse a run that nobody could score. Raises ConfigError."""
+    if config.data["test"]["name"] != "none":
+        return
+    if not config.data.get("validation"):
+        raise ConfigError(
+            "data.test={name: none} leaves scoring to the clients' validation rows: set data.validation=0.2, say"
+        )
+    if task != "multiclass":
+        raise ConfigError("data.test={name: none} is for rows with one class each; these have several labels")
+    if config.evaluation.secure and config.clients.count < 2:
+        raise ConfigError("evaluation.secure=true hides nothing with one client: its sum is that client's matrix")
+
+
+def gather_scores(
+    context: "RunContext", config: RunConfig, clients: list[int], pairs: dict[int, str]
+) -> Generator[Step, Any, tuple[dict[str, np.ndarray], dict[str, dict[int, np.ndarray]]]]:
+    """Sub-program: what the clients' validation rows say of the final model.
+
+    Returns:
+        calibration name -> confusion matrix [C, C] int64 over all clients; and calibration name -> each client's own
+        by client id, empty where they leave under masks.
+
+    Args:
+        clients: those that hold data, sorted; masks cancel in the sum over all of them alone.
+        pairs: their public keys, where masks come from keys (`fedimb.data.federation.Federation.pairs`).
+    """
+    content = RecordDict()
+    if context.counts is not None:
+        content[names.PRIOR] = array_record({"counts": np.asarray(context.counts)})
+    if not config.evaluation.secure:
+        replies = yield Query(names.SCORED, content, model="global")
+        found = {reply.client: arrays_of(reply.content, names.SCORES) for reply in replies}
+        own = {name: {client: one[name] for client, one in found.items()} for name in config.calibration}
+        return {name: np.sum(list(matrices.values()), axis=0) for name, matrices in own.items()}, own
+    content.update(masked_request("validation", clients, pairs))
+    replies = yield Query(names.MASKED_SCORES, content, model="global", everyone=True)
+    sent = [arrays_of(reply.content, names.SCORES) for reply in replies]
+    side = context.n_classes
+    sums = {name: unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(side, side) for name in sent[0]}
+    return sums, {}
+
+
+def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> None:
+    """Write what the clients found as the last round's scores: the one evaluation such a run has."""
+    if not evaluator.heard:
+        return
+    model = loop.model()
+    scores = evaluator(model.parameters, model.buffers, loop.context.counts, None)
+    about = {"step": loop.progress.server_round, "time": int(time.time() * 1000)}
+    folder.append_metrics(
+        [
+            {"row": row, **about, "metrics": {k: v if np.isfinite(v) else None for k, v in found.items()}}
+            for row, found in scores.items()
+        ]
+    )

@@ -1,0 +1,127 @@
+"""Score the global model on the server's test set: one forward pass, one set of predictions per calibration."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedimb import registry
+from fedimb.config.load import row_label
+from fedimb.config.parts import build_model
+from fedimb.data.federation import Federation
+from fedimb.data.views import to_tensors
+from fedimb.engine.lanes import LaneOutcome
+from fedimb.evaluation.confusion import confusion_of
+from fedimb.evaluation.domains import Domains, domain_recalls
+from fedimb.evaluation.intervals import bootstrap_scores
+from fedimb.evaluation.metrics import named_scores
+from fedimb.evaluation.multilabel import bootstrap_labels
+from fedimb.evaluation.probabilities import ProbabilityScores, probability_scores
+from fedimb.models.base import Classifier, load_into
+from fedimb.records import Arrays
+from fedimb.schema import RunConfig
+from fedimb.training.calibrations.base import Outputs
+from fedimb.training.forward import forward_batched
+
+
+class Evaluator:
+    """Scores a model for every calibration of the run.
+
+    Attributes:
+        model: the classifier last scored.
+        matrices: row label -> last confusion matrix [C, C] int64 (rows: true class); [C, 2, 2], one table per class,
+            where rows have several labels.
+        labels: row label -> calibration name, in configured order.
+        heard: calibration name -> the final model's confusion matrix by the clients' own rows, where the server has
+            no test rows and has asked them (`fedimb.serverapp.client_scores`).
+        heard_of: calibration name -> the same of each client, unless they left under masks.
+    """
+
+    def __init__(self, config: RunConfig, federation: Federation) -> None:
+        self._federation = federation
+        self.model: Classifier = build_model(config, federation.n_classes, federation.input_shape)
+        if len(federation.test):
+            self._x, self._y = to_tensors(federation.store, federation.test, federation.scaling)
+            sites = federation.store.sites
+            self._domains = Domains(None if sites is None else sites[federation.test], federation.domains)
+        else:  # a deployment's server has no store to open
+            self._domains = Domains(None, ())
+            self._x, self._y = torch.zeros((0, *federation.input_shape)), torch.zeros(0, dtype=torch.int64)
+        self.labels = {row_label(config, name): name for name in config.calibration}
+        self._calibrations: dict[str, Any] = {
+            row_label(config, name): registry.build("calibration", name, **(args or {}))
+            for name, args in config.calibration.items()
+        }
+        self.matrices: dict[str, np.ndarray] = {}
+        self.heard: dict[str, np.ndarray] = {}
+        self.heard_of: dict[str, dict[int, np.ndarray]] = {}
+        self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] last predicted from
+
+    def __call__(
+        self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
+    ) -> dict[str, dict[str, float]]:
+        """Metrics by row label: ``test/*`` of the given weights, ``client/*`` of the clients' own matrices."""
+        clients = self._client_metrics(outcome)
+        load_into(self.model, {k: torch.from_numpy(v.copy()) for k, v in (parameters | buffers).items()})
+        features, logits = forward_batched(self.model, self._x)
+        head = self.model.head
+        bias = None if head.bias is None else head.bias.detach()
+        outputs = Outputs(features, logits, head.weight.detach(), bias, counts)
+        names, minority = self._federation.class_names, self._federation.minority
+        metrics = {}
+        for row, calibration in self._calibrations.items():
+            adjusted = calibration.adjust(outputs)
+            self._logits[row] = adjusted
+            if not len(self._y) and not self.heard:
+                metrics[row] = dict(clients)
+                continue
+            matrix = self.heard[self.labels[row]] if self.heard else confusion_of(self._y, adjusted)
+            self.matrices[row] = matrix
+            metrics[row] = named_scores(matrix, minority, names) | clients
+            metrics[row] |= self._by_domain(row, adjusted)
+        return metrics
+
+    def _by_domain(self, row: str, logits: torch.Tensor) -> dict[str, float]:
+        """Recall by site or device; of the clients' own rows where each client is a site."""
+        federation = self._federation
+        if not self.heard:
+            return self._domains.recalls(self._y, logits, federation.minority)
+        if not self.heard_of or not federation.client_names:
+            return {}
+        return domain_recalls(self.heard_of[self.labels[row]], federation.client_names, federation.minority)
+
+    def intervals(self, row: str, resamples: int, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
+        """95 % bootstrap intervals of the scores last computed for ``row``, over the test rows.
+
+        Stratified by class, or where rows have several labels by their primary one.
+        """
+        minority = self._federation.minority
+        if self._y.ndim != 2:
+            return bootstrap_scores(self.matrices[row], minority, resamples, rng)
+        strata = self._federation.store.y[self._federation.test]
+        said = (self._logits[row] > 0).numpy()
+        return bootstrap_labels(self._y.numpy(), said, strata, minority, resamples, rng)
+
+    def probability(self, row: str) -> ProbabilityScores:
+        """Scores of the probabilities the predictions last scored for ``row`` were made from, over the test rows.
+
+        Of its calibrated logits: the softmax, or where rows have several labels the sigmoid, in float64 so that sure
+        rows are not all called 1.
+        """
+        logits = self._logits[row].double()
+        shares = logits.sigmoid() if self._y.ndim == 2 else logits.softmax(1)
+        return probability_scores(shares.numpy(), self._y.numpy())
+
+    def _client_metrics(self, outcome: LaneOutcome | None) -> dict[str, float]:
+        if outcome is None or outcome.total.confusion is None:
+            return {}
+        federation = self._federation
+        metrics = named_scores(outcome.total.confusion, federation.minority, federation.class_names, prefix="client")
+        kept = {k: v for k, v in metrics.items() if k in ("client/macro_recall", "client/minority_recall")}
+        minority = list(federation.minority)
+        worst = [
+            float(np.mean(a.hits[held] / a.support[held]))
+            for a in outcome.replies
+            if a.hits is not None and a.support is not None and (held := [c for c in minority if a.support[c] > 0])
+        ]
+        return kept | {"client/worst_minority_recall": min(worst) if worst else float("nan")}

@@ -1,0 +1,163 @@
+"""One exchange with clients: complete the messages, send, account for bytes and errors, judge whether enough came."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedimb.contracts import platform as names
+from fedimb.engine.grid import exchange
+from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome
+from fedimb.errors import RunDiverged, RunFailed
+from fedimb.records import array_record, payload_bytes
+from fedimb.serverapp.client_sampler import ClientSampler
+
+log = logging.getLogger("fedimb")
+
+
+@dataclass
+class Traffic:
+    """Payload bytes by message type, since the last time they were logged and in total."""
+
+    up: Counter[str] = field(default_factory=Counter)
+    down: Counter[str] = field(default_factory=Counter)
+    total_up: int = 0
+    total_down: int = 0
+
+    def add(self, kind: str, up: int, down: int) -> None:
+        """Count one exchange."""
+        self.up[kind] += up
+        self.down[kind] += down
+        self.total_up += up
+        self.total_down += down
+
+    def drain(self) -> dict[str, float]:
+        """Metrics of what was counted since the last call: totals, and by message type."""
+        metrics = {"comm/up_bytes": float(sum(self.up.values())), "comm/down_bytes": float(sum(self.down.values()))}
+        for way, counter in (("up", self.up), ("down", self.down)):
+            metrics |= {f"comm/{way}_bytes/{kind}": float(n) for kind, n in counter.items()}
+            counter.clear()
+        return metrics
+
+
+@dataclass
+class Versions:
+    """Which state version each client holds: as of the last message, and as of the last checkpoint."""
+
+    message: int = 0
+    current: dict[int, int] = field(default_factory=dict)
+    committed: dict[int, int] = field(default_factory=dict)
+
+    def commit(self) -> None:
+        """A checkpoint now names the current versions."""
+        self.committed = dict(self.current)
+
+
+class Exchange:
+    """Sends a step's messages and returns what came back.
+
+    Args:
+        grid: any Flower Grid.
+        client_sampler: the clients.
+        min_reply_fraction: a step with fewer usable replies fails the run.
+    """
+
+    def __init__(self, grid: Grid, client_sampler: ClientSampler, min_reply_fraction: float) -> None:
+        self.grid, self.client_sampler, self._min = grid, client_sampler, min_reply_fraction
+        self.traffic, self.versions = Traffic(), Versions()
+        self.errors = 0
+
+    def complete(
+        self,
+        instructions: Sequence[Instruction],
+        server_round: int,
+        buffers: Mapping[str, np.ndarray],
+        counts: np.ndarray | None,
+        **step: Any,
+    ) -> list[Instruction]:
+        """Add what every fedimb client needs to a strategy's messages: step, state versions, buffers, prior."""
+        extra = RecordDict()
+        if buffers:
+            extra[names.BUFFERS] = array_record(buffers)
+        if counts is not None:
+            extra[names.PRIOR] = array_record({"counts": np.asarray(counts)})
+        cached: dict[tuple[int, int], ConfigRecord] = {}  # clients with equal versions share one record object
+        completed = []
+        for client, message in instructions:
+            versions = (self.versions.current.get(client, 0), self.versions.committed.get(client, 0))
+            if versions not in cached:
+                cached[versions] = ConfigRecord(
+                    {
+                        "round": server_round,
+                        "step": self.versions.message,
+                        "state-base": versions[0],
+                        "state-keep": versions[1],
+                        **step,
+                    }
+                )
+            message.content = RecordDict({**message.content, **extra, names.STEP: cached[versions]})
+            completed.append((client, message))
+        return completed
+
+    def send(
+        self,
+        kind: str,
+        instructions: Sequence[Instruction],
+        lost: Mapping[int, str],
+        reduce: bool,
+        where: str,
+        everyone: bool = False,
+    ) -> LaneOutcome:
+        """Send and receive; ``lost`` clients are not asked and answer with an error.
+
+        Raises:
+            RunFailed: fewer usable replies than configured, with the first errors; ``everyone``: any is missing.
+        """
+        sent = [(c, m) for c, m in instructions if c not in lost]
+        costs = [float(self.client_sampler.sizes[c]) for c, _ in sent]
+        outcome = exchange(self.grid, sent, reduce, costs)
+        sizes: dict[int, int] = {}
+        down = sum(_message_bytes(m, sizes) for _, m in instructions)
+        self.traffic.add(kind, sum(a.up_bytes for a in outcome.replies), down)
+        for client, reason in lost.items():
+            outcome.replies.append(ClientReply(client, error=reason, usable=False))
+        outcome.replies.sort(key=lambda a: a.client)
+        for answer in outcome.replies:
+            if names.STATE in answer.content:
+                version = answer.content.config_records[names.STATE]["version"]
+                self.versions.current[answer.client] = int(version)  # type: ignore[arg-type]
+                del answer.content[names.STATE]
+        self._judge(outcome.replies, where)
+        if everyone and (missing := [a for a in outcome.replies if not a.usable]):
+            raise RunFailed(
+                f"{where}: client {missing[0].client} sent nothing ({str(missing[0].error).splitlines()[0]}), and "
+                "masks cancel in the sum over all clients alone; mend that client and resume: all are asked again"
+            )
+        return outcome
+
+    def _judge(self, answers: Sequence[ClientReply], where: str) -> None:
+        failed = [a for a in answers if not a.usable and not (a.error or "").startswith("empty")]
+        self.errors += len(failed)
+        for answer in failed:
+            log.warning("%s: no usable reply of client %d: %s", where, answer.client, answer.error)
+        if answers and len(answers) - len(failed) < self._min * len(answers):
+            shown = "; ".join(f"client {a.client}: {a.error}" for a in failed[:3])
+            failure = RunDiverged if all(a.diverged for a in failed) else RunFailed
+            raise failure(
+                f"{where}: only {len(answers) - len(failed)} of {len(answers)} clients gave a usable reply "
+                f"(clients.min_reply_fraction={self._min:g}). {shown}"
+            )
+
+
+def _message_bytes(message: Message, sizes: dict[int, int]) -> int:
+    total = 0
+    for key, record in message.content.items():
+        if id(record) not in sizes:
+            sizes[id(record)] = payload_bytes(RecordDict({key: record}))
+        total += sizes[id(record)]
+    return total

@@ -1,0 +1,219 @@
+"""Start a run, or resume one: configuration in, run folder out."""
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedimb.config.load import config_sha, from_json, row_label
+from fedimb.data.federation import Federation
+from fedimb.data.prepare import prepare
+from fedimb.engine import processes
+from fedimb.engine.grid import Job
+from fedimb.engine.open import Engine, open_engine
+from fedimb.engine.trainer import resolve_trainer
+from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.manifest import return_freed_memory, write_start
+from fedimb.rundir.result import RunResult
+from fedimb.schema import RunConfig
+from fedimb.serverapp.assemble import build_loop, check_parts
+from fedimb.serverapp.client_sampler import ClientSampler
+from fedimb.serverapp.client_scores import keep_scores
+from fedimb.serverapp.finish import write_result
+from fedimb.serverapp.progress import ProgressBar
+from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
+
+log = logging.getLogger("fedimb")
+logging.getLogger("flwr").setLevel(logging.WARNING)  # two lines per round say less than one progress bar
+
+
+def launch(
+    config: RunConfig, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
+) -> RunResult:
+    """Run a configuration in a new run folder.
+
+    Args:
+        engine: one already open (a sweep's); None opens and closes the configured one.
+        progress: a bar shared by several runs; None makes one.
+        tracked: False sends nothing to MLflow; `fedimb.tracking.mlflow.sync` can later.
+
+    Raises:
+        ConfigError, DataError: before there is a run folder.
+        RunFailed, RunWaiting: see `fedimb.errors`; the run folder stays and can be resumed.
+    """
+    if uri := config.tracking.get("uri"):  # absolute: a ServerApp or a later resume works in another folder
+        config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
+    federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    return_freed_memory()
+    check_parts(config, federation)
+    per_round = ClientSampler(config.clients, config.seed, federation.train_sizes).per_round()
+    config = resolve_trainer(config, federation.n_classes, federation.input_shape, per_round)
+    label = row_label(config, next(iter(config.calibration)))
+    name = f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"
+    folder = RunFolder.create(Path(config.output_dir) / config.study, name)
+    folder.lock()
+    try:
+        write_start(folder, config, federation)
+        return execute(folder, config, federation, engine, progress, tracked)
+    finally:
+        folder.unlock()
+
+
+def resume(
+    path: Path, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
+) -> RunResult:
+    """Go on with a run that was killed, failed or waits; a finished one is only sent to MLflow again.
+
+    Raises:
+        FedimbError: not a run folder, or another process works on it.
+    """
+    folder = RunFolder.open(path)
+    folder.lock()
+    try:
+        left = folder.read_json("processes.json")
+        if left is not None:
+            _end_left_over(left)
+        config = from_json((folder.path / "config.json").read_text())
+        if folder.status() == "finished":
+            log.warning("%s is finished already; MLflow is sent what it lacks", folder.path)
+            _tracker(folder, config, tracked).finish()
+            return RunResult.read(folder.path)
+        if not (folder.path / "rows.json").exists():  # killed while the folder was being written
+            federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+            write_start(folder, config, federation)
+        federation = Federation.load(folder.path)
+        return execute(folder, config, federation, engine, progress, tracked)
+    finally:
+        folder.unlock()
+
+
+def _end_left_over(left: dict[str, Any]) -> None:
+    """End what a killed driver left behind: only processes recorded with their start time or marked by its folder.
+
+    A driver that is still alive (this process, or a sweep going on to its other runs) still uses its engine.
+    """
+    if _alive(left.get("driver", {})):
+        return
+    recorded = dict(left.get("processes", {}))
+    temp = left.get("temp_dir")
+    if temp:
+        recorded |= processes.record(processes.marked(temp))
+    ended = processes.end(recorded)
+    if ended:
+        log.warning("ended %d processes the killed run had left behind", len(ended))
+    if temp and Path(temp).name.startswith("fedimb-"):
+        shutil.rmtree(temp, ignore_errors=True)
+
+
+def _alive(recorded: dict[str, str]) -> dict[str, str]:
+    """Those of the recorded processes that still run."""
+    return {pid: start for pid, start in recorded.items() if processes.start_time(int(pid)) == start}
+
+
+@contextlib.contextmanager
+def _engine(given: Engine | None, config: RunConfig) -> Iterator[Engine]:
+    if given is not None:
+        yield given
+        return
+    engine = open_engine(config.engine)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _record_processes(folder: RunFolder, engine: Engine) -> None:
+    left, temp = folder.read_json("processes.json", {}), engine.temp_dir
+    # In a ServerApp the launcher stays the driver: if it is killed, a resume has to end the ServerApp.
+    launcher = _alive(left.get("driver", {})) if left.get("temp_dir") == temp else {}
+    driver, started = launcher or processes.record([os.getpid()]), processes.record(engine.processes())
+    folder.write_json("processes.json", {"temp_dir": temp, "driver": driver, "processes": started})
+
+
+def execute(
+    folder: RunFolder,
+    config: RunConfig,
+    federation: Federation,
+    engine: Engine | None,
+    progress: ProgressBar | None,
+    tracked: bool = True,
+) -> RunResult:
+    """Execute a run folder whose lock is held, from where its checkpoint stands. See `launch` for what is raised."""
+    with contextlib.ExitStack() as stack:
+        if progress is None:
+            progress = stack.enter_context(ProgressBar(config.rounds))
+        progress.title(row_label(config, next(iter(config.calibration))))
+        torch.set_num_threads(1)  # the same bits as any other engine, and no fight with the workers over cores
+        running = stack.enter_context(_engine(engine, config))
+        _record_processes(folder, running)  # the head's folder, before anything runs that could be left behind
+        job = Job(str(folder.path.absolute()), (folder.path / "config.json").read_text(), config.clients.count)
+        if run_elsewhere := getattr(running, "run_elsewhere", None):
+            with _ending(folder, _tracker(folder, config, tracked), running):
+                run_elsewhere(job, progress.skip)
+                _check_finished(folder)
+            return RunResult.read(folder.path)
+        grid = running.grid(job)
+        _record_processes(folder, running)
+        tracker = _tracker(folder, config, tracked)
+        loop, checkpointer, evaluator = build_loop(folder, config, federation, grid, tracker, progress)
+        checkpointer.restore(loop)
+        progress.skip(loop.progress.server_round)
+        folder.set_status("running")
+        tracker.start()
+        with _ending(folder, tracker, running):
+            loop.run()
+            keep_scores(folder, evaluator, loop)
+            write_result(folder, config, federation, evaluator, loop)
+            folder.set_status("finished")
+        return RunResult.read(folder.path)
+
+
+@contextlib.contextmanager
+def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[None]:
+    """Say how a run ended: in its folder, to MLflow, and to the user with the way to go on."""
+    resume = f"{getattr(engine, 'resume_with', 'fedimb run --resume')} {folder.path}"
+    try:
+        yield
+    except RunWaiting as error:
+        folder.set_status("waiting", str(error))
+        raise RunWaiting(f"{error}\n  go on with: {resume}") from None
+    except FedimbError as error:
+        folder.set_status("failed", str(error), type(error).__name__)
+        kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
+        raise kind(f"{error}\n  after mending the cause: {resume}") from error
+    except KeyboardInterrupt:
+        folder.set_status("killed", "interrupted")
+        log.warning("interrupted; go on with: %s", resume)
+        raise
+    except Exception as error:
+        folder.set_status("failed", f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        tracker.finish()
+
+
+def go_on(path: Path, engine: Engine) -> RunResult:
+    """Execute a run folder whose lock the caller's parent holds: the server's half of ``run_elsewhere``."""
+    folder = RunFolder.open(path)
+    config = from_json((folder.path / "config.json").read_text())
+    return execute(folder, config, Federation.load(folder.path), engine, None)
+
+
+def _check_finished(folder: RunFolder) -> None:
+    """Raise what a run that another process executed ended with."""
+    if (status := folder.status()) != "finished":
+        raise (RunWaiting if status == "waiting" else RunFailed)(folder.read_json("status.json")["reason"])
+
+
+def _tracker(folder: RunFolder, config: RunConfig, tracked: bool) -> Tracker:
+    if not tracked or config.tracking["name"] == "none":
+        return NoTracker()
+    uri = resolve_uri(config.tracking.get("uri"), folder.path.parent.parent)  # output_dir, from any working folder
+    experiment = config.tracking.get("experiment") or config.study
+    return MlflowTracker(folder.path, uri, experiment)

@@ -1,0 +1,330 @@
+"""The one loop: executes a method's program step by step, and on resume replays what is already done.
+
+A finished step is never executed again: its saved result is sent into the program instead, and what the methods
+remember is put back to what it was when the step ended. Within `Rounds` the loop goes on at the round after the
+checkpoint.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp.strategy import Strategy
+
+from fedimb.contracts import platform as names
+from fedimb.engine.lanes import ClientReply, LaneOutcome
+from fedimb.errors import RunDiverged, RunFailed, RunWaiting
+from fedimb.privacy.ledger import entered
+from fedimb.records import array_record
+from fedimb.serverapp.aggregator import Aggregator
+from fedimb.serverapp.auxiliary_model import AuxiliaryModel
+from fedimb.serverapp.context import Progress, RunContext
+from fedimb.serverapp.exchange import Exchange
+from fedimb.serverapp.method_state import memory_of, take_memory
+from fedimb.serverapp.steps import (
+    Query,
+    Replace,
+    Reply,
+    Reset,
+    Rounds,
+    ServerWork,
+    Step,
+    Wait,
+    name_of,
+    record_to_replies,
+    replies_to_record,
+)
+
+log = logging.getLogger("fedimb")
+
+
+class Checkpointer(Protocol):
+    """Where a loop keeps what must survive; `fedimb.serverapp.checkpoint.FolderCheckpointer` writes a run folder."""
+
+    def event(self, **event: Any) -> None:
+        """Journal, for people."""
+
+    def save_result(self, index: int, result: RecordDict) -> None:
+        """Keep a finished step's result."""
+
+    def load_result(self, index: int) -> RecordDict:
+        """A finished step's result."""
+        ...
+
+    def after_round(self, loop: "Loop", metrics: dict[str, float], last: bool) -> None:
+        """Evaluate, log and checkpoint as configured; ``last`` of its Rounds step."""
+
+    def checkpoint(self, loop: "Loop") -> None:
+        """Checkpoint now."""
+
+
+class Loop:
+    """Runs one program.
+
+    Args:
+        method: the outermost strategy (a `Method`, or anything with ``program`` and Flower's hooks).
+        exchange: how clients are reached.
+        context: what the program sees; ``context.models["global"]`` builds the model and its aggregator.
+        program: the program to run, usually the prior's prelude followed by ``method.program(context)``.
+        checkpointer: persistence and evaluation.
+        evaluate_clients: whether clients also send the confusion matrix of the model they receive.
+    """
+
+    def __init__(
+        self,
+        method: Strategy,
+        exchange: Exchange,
+        context: RunContext,
+        program: Callable[[RunContext], Generator[Step, Any, None]],
+        checkpointer: Checkpointer,
+        evaluate_clients: bool = False,
+    ) -> None:
+        self.method, self.exchange, self.context, self.checkpointer = method, exchange, context, checkpointer
+        self._program, self.evaluate_clients = program, evaluate_clients
+        self.progress = Progress()
+        self.models: dict[str, Aggregator | AuxiliaryModel] = {}
+        self.saved: dict[str, Callable[[Any], None]] = {}  # checkpointed models the program has not named yet
+        self.memory: Callable[[], None] | None = None  # puts back what the methods remembered at the checkpoint
+        self.last_outcome: LaneOutcome | None = None
+        self.method_metrics: dict[str, float] = {}  # what the methods said about the last round
+        self._started = time.monotonic()
+
+    def model(self, name: str = "global") -> Aggregator | AuxiliaryModel:
+        """The model's current weights and aggregator; built on first use."""
+        if name not in self.models:
+            if name not in self.context.models:
+                raise RunFailed(f"no model '{name}': the method must add it to run.models before Rounds or Query")
+            self.models[name] = self.context.models[name](self.progress.resets)
+            if name in self.saved:
+                self.saved.pop(name)(self.models[name])
+        return self.models[name]
+
+    def run(self) -> None:
+        """Execute the program from where `progress` stands.
+
+        Raises:
+            RunWaiting: a `Wait` step needs a person.
+            RunFailed: too few replies, or the program does not match what the run folder holds.
+        """
+        program = self._program(self.context)
+        result: Any = None
+        index = 0
+        while True:
+            try:
+                step = program.send(result)
+            except StopIteration:
+                return
+            if index < self.progress.done_steps:
+                result = self._replay(index, step)
+            else:
+                self._started = time.monotonic()
+                self.checkpointer.event(step=index, event="start", name=name_of(step))
+                if self.memory is not None and (self.progress.round_in_step or self.progress.waiting):
+                    self.memory()  # the checkpoint was written within this step
+                self.memory = None
+                result = self._execute(step)
+                self._keep(index, step, result)
+                self.progress.done_steps, self.progress.round_in_step = index + 1, 0
+                self.progress.waiting = False
+                self._clock()
+                self.checkpointer.checkpoint(self)
+                self.checkpointer.event(step=index, event="done", name=name_of(step))
+            index += 1
+
+    def _clock(self) -> None:
+        now = time.monotonic()
+        self.progress.elapsed_s += now - self._started
+        self._started = now
+
+    def _replay(self, index: int, step: Step) -> Any:
+        if isinstance(step, Rounds | Replace):
+            self.model(step.model)  # so that the next checkpoint holds it again
+            self._estimate()
+        saved = self.checkpointer.load_result(index)
+        header: dict[str, Any] = dict(saved.config_records["step"])
+        if header["name"] != name_of(step):
+            raise RunFailed(
+                f"step {index} of this run was {header['name']!s}, and is {name_of(step)} now: the method's code "
+                "changed; resume with the code the run was started with"
+            )
+        del saved["step"]
+        # The program just ran again up to here, over what it had remembered: back to how the step left it.
+        take_memory(saved, self.method)
+        if isinstance(step, Query):
+            return record_to_replies(saved, [int(c) for c in header["clients"]])
+        return saved if header.get("has-result") else None
+
+    def _keep(self, index: int, step: Step, result: Any) -> None:
+        mark: dict[str, Any] = {"name": name_of(step)}
+        content = RecordDict()
+        if isinstance(step, Query):
+            mark["clients"] = [r.client for r in result]
+            content = replies_to_record(result)
+        elif isinstance(step, ServerWork):
+            mark["has-result"] = result is not None
+            content = result or content
+        kept = {**content, **memory_of(self.method), "step": ConfigRecord(mark)}
+        self.checkpointer.save_result(index, RecordDict(kept))
+
+    def _execute(self, step: Step) -> Any:
+        match step:
+            case Rounds():
+                model = self.model(step.model)
+                if isinstance(model, AuxiliaryModel):
+                    return self._auxiliary_rounds(model, step)
+                for number in range(self.progress.round_in_step + 1, step.n + 1):
+                    metrics = self._train_round(model, step.model)
+                    self._round_done(number)
+                    self.checkpointer.after_round(self, metrics, last=number == step.n)
+                return None
+            case Query():
+                return self._query(step)
+            case ServerWork():
+                return step.fn()
+            case Reset():
+                self.progress.resets += 1
+                self.models.pop(step.model, None)
+                return None
+            case Replace():
+                return self._replace(step)
+            case Wait():
+                return self._wait(step)
+
+    def _train_round(self, model: Aggregator, name: str) -> dict[str, float]:
+        """Ask a cohort to train ``model``, called ``name``, and let its aggregator take in what is usable.
+
+        Returns:
+            what is logged of the round: losses, participants, steps, seconds, and what the methods said of it.
+
+        Raises:
+            RunFailed: fewer usable replies than configured, or other weights than the model's.
+        """
+        started = time.monotonic()
+        self._estimate()
+        self.progress.server_round += 1
+        server_round = self.progress.server_round
+        cohort = self.exchange.client_sampler.cohort(server_round)
+        self.progress.virtual_s += cohort.virtual_s
+        metrics: dict[str, float] = {"data/participants": float(len(cohort.asked))}
+        if not cohort.asked:
+            log.warning("round %d: no client is available; the model stays as it is", server_round)
+            return metrics | {"time/round_s": time.monotonic() - started}
+        self.exchange.versions.message += 1
+        nodes = {self.exchange.client_sampler.node(c): c for c in cohort.asked}
+        instructions = model.configure(server_round, nodes)
+        about: dict[str, Any] = {"evaluate": self.evaluate_clients, "model": name, "resets": self.progress.resets}
+        about |= {} if self.context.ledger is None else {"cohort": len(cohort.asked)}
+        instructions = self.exchange.complete(instructions, server_round, model.buffers, self._sent_counts(), **about)
+        outcome = self.exchange.send("train", instructions, cohort.lost, model.linear, f"round {server_round}")
+        aggregated = model.aggregate(server_round, outcome, instructions)
+        self._estimate()
+        if "train_loss" in aggregated:
+            metrics["train/loss"] = aggregated["train_loss"]
+        usable = [a for a in outcome.replies if a.usable]
+        metrics["data/replies"] = float(len(usable))
+        metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
+        metrics |= entered(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
+        metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
+        if cohort.virtual_s:
+            metrics["time/simulated_wait_s"] = cohort.virtual_s
+        self.method_metrics = self._heard(server_round, usable)
+        self.last_outcome = outcome
+        return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
+
+    def _heard(self, server_round: int, usable: Sequence[ClientReply]) -> dict[str, float]:
+        """Tell the methods what the clients sent for them (records ``x.*``); returns what they say of the round."""
+        extras = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
+        said: dict[str, float] = {}
+        strategy: Any = self.method
+        while hasattr(strategy, "on_train_replies"):
+            said |= strategy.on_train_replies(server_round, extras)
+            strategy = strategy.inner
+        return said
+
+    def _auxiliary_rounds(self, model: AuxiliaryModel, step: Rounds) -> None:
+        """The rounds of an auxiliary model's step, from where progress stands in it.
+
+        Raises:
+            RunFailed: too few replies (``clients.min_reply_fraction``).
+            RunDiverged: no reply fits and is finite.
+        """
+        first = self.progress.round_in_step
+        shown = self.context.working(f"rounds of the {step.model}", step.n)
+        shown(first)
+        for number in range(first, step.n):
+            self._auxiliary_round(model, step.model, number)
+            shown(1)
+            self._round_done(number + 1)
+            self.checkpointer.checkpoint(self)
+
+    def _auxiliary_round(self, model: AuxiliaryModel, name: str, number: int) -> None:
+        exchange, progress = self.exchange, self.progress
+        cohort = exchange.client_sampler.cohort(number, model=list(self.context.models).index(name))
+        progress.virtual_s += cohort.virtual_s
+        if not cohort.asked:
+            log.warning("%s, round %d: no client is available; it stays as it is", name, number + 1)
+            return
+        exchange.versions.message += 1
+        content = RecordDict({**model.about(number), model.key: array_record(model.parameters)})
+        instructions = [
+            (c, Message(content, exchange.client_sampler.node(c), f"query.{model.query}")) for c in cohort.asked
+        ]
+        instructions = exchange.complete(instructions, progress.server_round, {}, None)
+        where = f"{name}, round {number + 1}"
+        outcome = exchange.send(model.query, instructions, cohort.lost, False, where)
+        heard = [Reply(a.client, a.content) for a in outcome.replies if a.usable]
+        usable = [reply for reply in heard if model.fits(reply, where)]
+        exchange.errors += len(heard) - len(usable)
+        if heard and not usable:
+            raise RunDiverged(f"{where}: no client sent weights that fit and are finite; lower its learning rate")
+        if usable:
+            model.parameters = model.mean(usable)
+
+    def _round_done(self, number: int) -> None:
+        """Count a round of the step at hand, from 1: after it a checkpoint may be written."""
+        self.progress.round_in_step = number
+        self._clock()
+
+    def _replace(self, step: Replace) -> None:
+        model = self.model(step.model)
+        if isinstance(model, AuxiliaryModel):
+            raise RunFailed(f"Replace: '{step.model}' is a model of the method's own; set its parameters instead")
+        model.replace(step.weights)
+        self.progress.server_round += 1
+        self._clock()
+        self.checkpointer.after_round(self, {names.REPLACED: 1.0}, last=True)
+
+    def _wait(self, step: Wait) -> None:
+        resumed = self.progress.waiting
+        if resumed and (step.ready is None or step.ready()):
+            return
+        self.progress.waiting = True
+        self.checkpointer.checkpoint(self)
+        raise RunWaiting(f"waiting: {step.reason}")
+
+    def _estimate(self) -> None:
+        """Where counts are estimated, estimate them from the global model as it is; before any round they stay."""
+        if self.context.estimate is not None and self.progress.server_round and "global" in self.models:
+            self.context.counts = self.context.estimate(self.models["global"].parameters)
+
+    def _sent_counts(self) -> np.ndarray | None:
+        """The counts that travel with messages, where a part of the run reads them at the clients."""
+        return self.context.counts if self.context.clients_need_counts else None
+
+    def _query(self, step: Query) -> list[Reply]:
+        self.exchange.versions.message += 1
+        content = RecordDict(dict(step.content))
+        buffers: dict[str, np.ndarray] = {}
+        if step.model is not None:
+            model = self.model(step.model)
+            content[names.ARRAYS], buffers = array_record(model.parameters), model.buffers
+        instructions = [
+            (c, Message(step.content_of(c, content), self.exchange.client_sampler.node(c), f"query.{step.name}"))
+            for c in map(int, self.exchange.client_sampler.eligible)
+        ]
+        instructions = self.exchange.complete(instructions, self.progress.server_round, buffers, self._sent_counts())
+        outcome = self.exchange.send(step.name, instructions, {}, False, f"query {step.name}", step.everyone)
+        return [Reply(a.client, a.content) for a in outcome.replies if a.usable]

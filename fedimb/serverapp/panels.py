@@ -1,0 +1,26 @@
+"""Figures that a method leaves for the report in its run folder's ``artifacts/panels/``; the report draws them."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def kept_panel(title: str, kept: NDArray[np.integer], held: NDArray[np.integer], class_names: Sequence[str]) -> bytes:
+    """The file ``panels/<name>.json`` about rows kept of rows held; the report draws a bar per class, head to tail.
+
+    Args:
+        title: of the panel.
+        kept, held: [C] rows.
+        class_names: C names.
+    """
+    share = kept.sum() / max(1, held.sum())
+    panel = {
+        "title": title,
+        "caption": f"{int(kept.sum())} of {int(held.sum())} rows ({share:.0%}), classes from head to tail.",
+        "kept": kept.tolist(),
+        "held": held.tolist(),
+        "class_names": list(class_names),
+    }
+    return (json.dumps(panel) + "\n").encode()

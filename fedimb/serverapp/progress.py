@@ -1,0 +1,99 @@
+"""Progress of a run, in the server process: a bar on a terminal, a line now and then elsewhere, silence on request."""
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from fedimb.serverapp.loop import Loop
+
+_LINE_EVERY_S = 10.0
+
+
+class ProgressBar:
+    """One bar over the rounds of one or more runs.
+
+    Args:
+        total: rounds of all runs together.
+        enabled: False is silent.
+        unit: what is counted, where it is not rounds.
+    """
+
+    def __init__(self, total: int, enabled: bool = True, unit: str = "rounds") -> None:
+        self._unit = unit
+        self._total, self._enabled, self._done = total, enabled, 0
+        self._bar: Any = None
+        self._task: Any = None
+        self._title = ""
+        self._last_line = time.monotonic()
+        if enabled and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[scores]}"),
+            )
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("", total=total, scores="")
+            self._bar.start()
+
+    def title(self, text: str) -> None:
+        """Name of the run that starts now."""
+        self._title = text
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, scores="")
+
+    def skip(self, rounds: int) -> None:
+        """Rounds done: before a resume, or elsewhere."""
+        self._advance(rounds, "")
+
+    def work(self, what: str, total: int) -> Callable[[int], None]:
+        """Work of the server beside rounds: returns what to call with the number of its steps just done."""
+        done = 0
+
+        def step(n: int) -> None:
+            nonlocal done
+            done += n
+            if self._bar is not None:
+                self._bar.update(self._task, scores=f"{what} {done}/{total}" if done < total else "")
+            else:
+                self._line(f"{what} {done}/{total}")
+
+        return step
+
+    def round(self, loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
+        """A round ended."""
+        first = next(iter(metrics.values()), {})
+        scores = ""
+        if "test/macro_recall" in first:
+            scores = f"macro {first['test/macro_recall']:.3f}  minority {first['test/minority_recall']:.3f}"
+        self._advance(1, scores)
+
+    def _advance(self, rounds: int, scores: str) -> None:
+        self._done += rounds
+        if self._bar is not None:
+            self._bar.update(self._task, advance=rounds, **({"scores": scores} if scores else {}))
+            return
+        self._line(f"{self._done}/{self._total} {self._unit}  {scores}")
+
+    def _line(self, text: str) -> None:
+        now = time.monotonic()
+        if self._enabled and (now - self._last_line >= _LINE_EVERY_S):
+            self._last_line = now
+            print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()

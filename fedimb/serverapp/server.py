@@ -1,0 +1,81 @@
+"""What a run's server can do with its own hands: hold rows, build the model, train it. For methods that need that."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedimb.config.parts import build_model, seeded, spec_of_rows
+from fedimb.data.federation import Federation
+from fedimb.data.public import PublicRows, public_rows
+from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.records import Arrays
+from fedimb.schema import RunConfig
+from fedimb.seeds import Stream, seed_int, torch_generator
+from fedimb.training.forward import Outputs, forward_batched
+from fedimb.training.local import train_locally
+
+
+class Server:
+    """The server's own rows and training, as the run is configured.
+
+    Args:
+        config: resolved run configuration.
+        federation: whose public rows, classes and input shape.
+    """
+
+    def __init__(self, config: RunConfig, federation: Federation) -> None:
+        self._config, self._federation = config, federation
+        self._public: PublicRows | None = None
+
+    def public(self) -> PublicRows:
+        """The server's labelled rows, opened once. Raises ConfigError where ``data.public`` is not set."""
+        if self._public is None:
+            self._public = public_rows(self._federation)
+        return self._public
+
+    def has_public(self) -> bool:
+        """Whether `public` would answer."""
+        return len(self._federation.public) > 0
+
+    def clips(self) -> bool:
+        """Whether clients cut their updates (``privacy.clip``), so that nothing else may tell what was learned."""
+        return self._config.privacy.clip is not None
+
+    def domains(self) -> tuple[str, ...]:
+        """Names of the source's sites (devices); empty where it names none."""
+        return self._federation.domains
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class id."""
+        return self._federation.class_names
+
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return self._federation.input_shape
+
+    def model(self, weights: Arrays | None = None) -> Classifier:
+        """The configured model: with the run's initial weights, or with these (parameters and buffers)."""
+        model = build_model(self._config, self._federation.n_classes, self._federation.input_shape)
+        if weights is not None:
+            load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+        return model
+
+    def train(self, model: Classifier, x: Tensor, y: Tensor, epochs: int, purpose: int = 0) -> Arrays:
+        """Train on rows x [n, *shape] float32, y [n] int64 as clients do: optimiser, batch, loss and augmentation.
+
+        The loss's prior is the rows' own class counts. ``purpose`` tells several trainings of a run apart.
+
+        Returns:
+            Parameters and buffers; the model holds them too.
+        """
+        config = self._config
+        counts = np.bincount(y.numpy(), minlength=self._federation.n_classes).astype(np.int64)
+        steps = epochs * -(-len(y) // config.local.batch_size)
+        spec = spec_of_rows(config, counts, steps, self.input_shape())
+        with seeded(seed_int(config.seed, Stream.METHOD, 0, purpose)):
+            train_locally(model, x, y, spec, torch_generator(config.seed, Stream.METHOD, 1, purpose))
+        return {**parameters_of(model), **buffers_of(model)}
+
+    def outputs(self, model: Classifier, x: Tensor) -> Outputs:
+        """Features [n, d] and logits [n, C] of rows, without gradients."""
+        return forward_batched(model, x)

@@ -1,0 +1,121 @@
+"""The control port, with a real nginx, the real SuperLink and stock nodes: sites join, and nobody reaches more."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from behind_nginx import FORBIDDEN, NGINX, ask
+from coordinator import free_ports, make_deployment, make_node
+
+from fedimb.deploy.coordinator import registration, servers, sites, superlink
+from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.home import NodeHome
+from fedimb.engine import processes
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(NGINX is None, reason="no nginx here (apt-get install nginx)"),
+]
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    return make_deployment(tmp_path / "Herz $Studie Süd")
+
+
+def _signed(key_file: Path) -> dict[str, str]:
+    """The headers with which Flower's node proves its key."""
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+    from flwr.supercore.date import now
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
+    from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+
+    key, stamp = load_ssh_private_key(key_file.read_bytes(), None), now().isoformat()
+    public, signature = public_key_to_bytes(key.public_key()), sign_message(key, stamp.encode())
+    words = {"flwr-public-key": b64encode(public).decode(), "flwr-signature": b64encode(signature).decode()}
+    return words | {"flwr-timestamp": stamp, "content-type": PROTOBUF_MEDIA_TYPE}
+
+
+def test_a_node_joins_and_neither_it_nor_a_stranger_reaches_the_control_port(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    from flwr.proto.control_pb2 import RegisterNodeRequest
+    from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
+    from flwr.proto.message_pb2 import PushObjectRequest
+    from flwr.proto.node_pb2 import Node
+
+    sites.add_site(deployment, make_node(deployment, tmp_path / "st-anna"))
+    make_node(deployment, tmp_path / "stranger")
+    home = NodeHome.open(tmp_path / "st-anna")
+    body = RegisterNodeRequest(public_key=b"x").SerializeToString()
+    with servers.Servers(deployment) as running:
+        assert running.joined == ["st-anna: registered"]
+        mine = superlink.listening(processes.descendants(os.getpid()))
+        reached = {port for _, port in mine if port in (deployment.config.port, deployment.config.superlink_port)}
+        assert reached == {deployment.config.port, deployment.config.superlink_port}
+        for who in ({}, _signed(home.file("key")), _signed(tmp_path / "stranger" / "key")):
+            for path in FORBIDDEN:
+                if "%00" not in path:
+                    assert ask(deployment, path, body, who)[0] == 403
+        # A heartbeat with 20 MB behind it, which a reader of protobuf takes for a field it does not know.
+        node = Node(node_id=int(registration.registered(deployment)["st-anna"]["node_id"]))
+        large = SendNodeHeartbeatRequest(node=node, heartbeat_interval=30).SerializeToString()
+        large += PushObjectRequest(object_content=os.urandom(20_000_000)).SerializeToString()
+        with _supernode(deployment, home, tmp_path):
+            _until_online(deployment, "st-anna", 60)
+            status, said = ask(deployment, "/v1/fleet/send-node-heartbeat", large, _signed(home.file("key")))
+            assert status == 200
+            assert SendNodeHeartbeatResponse.FromString(said).success
+            forged = _signed(tmp_path / "stranger" / "key")
+            assert ask(deployment, "/v1/fleet/send-node-heartbeat", large, forged)[0] == 401
+        # A site that is added while the servers run is let in at once.
+        sites.add_site(deployment, make_node(deployment, tmp_path / "va"))
+        assert registration.reconcile(deployment) == ["va: registered"]
+        with _supernode(deployment, NodeHome.open(tmp_path / "va"), tmp_path):
+            _until_online(deployment, "va", 60)
+        # One that was never added is not.
+        with _supernode(deployment, NodeHome.open(tmp_path / "stranger"), tmp_path) as refused:
+            assert refused.wait(60) != 0
+        started = [int(pid) for pid in servers.json.loads(running._record.read_text())["servers"]]
+        assert running.ended() is None
+    assert [pid for pid in started if processes.start_time(pid)] == []
+    with pytest.raises(OSError, match=r"refused"):
+        socket.create_connection(("127.0.0.1", deployment.config.superlink_port), timeout=2)
+
+
+@contextlib.contextmanager
+def _supernode(deployment: Deployment, home: NodeHome, tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A stock flower-supernode with a site's key, through nginx."""
+    (port,) = free_ports(1)
+    env = superlink.flower_env(deployment) | {"FLWR_HOME": str(home.folder("flwr"))}
+    argv = [str(Path(sys.executable).parent / "flower-supernode"), "--root-certificates", str(home.file("ca.crt"))]
+    argv += ["--superlink", f"localhost:{deployment.config.port}", "--host", "127.0.0.1", "--port", str(port)]
+    argv += ["--auth-supernode-private-key", str(home.file("key"))]
+    with (tmp_path / f"{home.site}.log").open("wb") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, env=env, cwd=home.folder("neutral"))
+    try:
+        yield process
+    finally:
+        started = processes.record([process.pid, *processes.descendants(process.pid)])
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        processes.end(started)
+        process.wait()
+
+
+def _until_online(deployment: Deployment, site: str, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        node = registration.registered(deployment)[site]["node_id"]
+        if registration.nodes(deployment)[node]["status"] == "online":
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"{site} did not come online: {deployment.file('logs', 'superlink.log').read_text()[-2000:]}")

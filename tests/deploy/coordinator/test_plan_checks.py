@@ -1,0 +1,80 @@
+"""What a simulation refuses before its first round: refused of a plan, and of a run under it, before a site is asked"""
+
+import pytest
+from coordinator import make_deployment, make_node
+from deployed import small_study
+from loopback import Loopback
+from study_plans import plan_of, run_config
+
+from fedimb.deploy.coordinator.plan_checks import check_parts
+from fedimb.deploy.coordinator.serve import serve
+from fedimb.deploy.coordinator.sites import add_site
+from fedimb.deploy.coordinator.submit import new_run
+from fedimb.deploy.site.approvals import receive
+from fedimb.errors import ConfigError, RunFailed
+
+AT_SITES = ("data.test={name: none}", "data.validation=0.2", "clients.count=2")
+FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=2", "rounds=4")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["data.test={name: stratified, fraction: 0.2}"], "name: stratified} is nobody's in a deployment"),
+        (["data.validation=0"], "set data.validation=0.2"),
+        (["prior.provenance=secure_sum", "loss=balanced_softmax", *FAIRFAL], "'fairfal' sends in the clear"),
+        ([*FAIRFAL, "rounds=5"], "cycles=2 does not divide rounds=5"),
+        (["strategy=fedssg"], "'fedssg' as configured needs rows of the server's own"),
+        (["strategy=[plain,fedssg]"], "'fedssg' as configured needs rows of the server's own"),
+        (["evaluation.secure=true", "clients.count=1"], "hides nothing with one client"),
+        (["prior.provenance=secure_sum", "loss=balanced_softmax", "clients.count=1"], "hides nothing with one client"),
+    ],
+)
+def test_what_cannot_work_at_any_site(words, says):
+    config = run_config(*AT_SITES, *words)
+    with pytest.raises(ConfigError, match=says):
+        check_parts(plan_of(config), config)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        FAIRFAL,
+        ["strategy=fedssg", "strategy.fedssg.source=client_generators", "strategy.fedssg.pretrain=0"],
+        ["prior.provenance=secure_sum", "evaluation.secure=true", "calibration=[none,la_post]"],
+        ["prior={provenance: dp_sum, clip: 2}", "loss=balanced_softmax"],  # sites know whether rows name patients
+        ["privacy={clip: 1, noise: 1}", "aggregation_weight=uniform", "model=mlp"],
+    ],
+)
+def test_what_works(words):
+    config = run_config(*AT_SITES, *words)
+    check_parts(plan_of(config), config)
+
+
+def test_statistics_that_would_leave_without_noise():
+    noise = ("privacy={clip: 1, noise: 1}", "aggregation_weight=uniform")
+    config = run_config(*AT_SITES, "model=cnn4conv", "model.norm=batch", *noise)
+    with pytest.raises(ConfigError, match=r"set model\.norm=group"):
+        check_parts(plan_of(config, input_shape=[1, 8, 8]), config)
+
+
+def test_a_run_that_cannot_work_leaves_no_folder(tmp_path):
+    deployment = make_deployment(tmp_path / "heart")
+    for site in ("linz", "va"):
+        add_site(deployment, make_node(deployment, tmp_path / site))
+    plan = plan_of(run_config(*AT_SITES, *FAIRFAL))
+    with pytest.raises(ConfigError, match="does not divide rounds=5"):
+        new_run(deployment, plan, ["rounds=5"], 1, 1)
+    assert not deployment.file("runs", "default").exists()
+    assert new_run(deployment, plan, ["rounds=6"], 1, 1).status() == "new"
+
+
+def test_rows_that_name_no_patient_where_the_plan_protects_patients(tmp_path):
+    words = ("prior={provenance: dp_sum, clip: 2}", "loss=balanced_softmax", "tracking=none")
+    study = small_study(tmp_path, {"linz": 40, "va": 50}, *words)
+    for home in study.homes.values():
+        receive(home, study.plan.to_json())
+    study.approve()
+    with pytest.raises(RunFailed, match=r"linz: prior\.clip=2 protects patients, and the data set names none"):
+        serve(study.new().path, Loopback(study.homes.values()))

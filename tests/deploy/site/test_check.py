@@ -1,0 +1,209 @@
+"""The node check: each line can say ok and what is wrong, and data that do not fit the plan are refused."""
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fedimb
+from fedimb.data.paths import VARIABLE
+from fedimb.deploy.files import write_private
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.pki import make_ca, make_site_key
+from fedimb.deploy.registered_data.datasets import register_data
+from fedimb.deploy.site import check
+from fedimb.deploy.site.check import fit, node_checks, versions
+from fedimb.deploy.site.data_checks import data_checks, refuse_unfit
+from fedimb.errors import DataError
+
+HEART = {
+    name: Path(__file__).parents[3] / "configs" / "data" / f"{name}.yaml" for name in ("heart_four", "heart_severe")
+}
+needs_heart = pytest.mark.skipif(not os.environ.get(VARIABLE), reason="needs FEDIMB_DATA_DIR")
+
+
+@pytest.fixture(scope="module")
+def authorities():
+    """The coordinator's, and a stranger's."""
+    return make_ca("heart"), make_ca("other")
+
+
+@pytest.fixture
+def home(tmp_path: Path, authorities) -> NodeHome:
+    root = tmp_path / "hungary"
+    root.mkdir(mode=0o700)
+    (root / "node.yaml").write_text("site: hungary\n")
+    write_private(root / "key", make_site_key()[0])
+    (root / "ca.crt").write_bytes(authorities[0][1])
+    return NodeHome.open(root)
+
+
+@pytest.fixture(scope="module")
+def plans():
+    """Plans of the two studies of the heart data: disease, and severe disease."""
+    from fedimb.config.compose import compose
+    from fedimb.config.validate import validate
+    from fedimb.deploy.study_plan.plan import make_plan
+
+    def made(data, classes):
+        config = validate(compose([f"data={data}", "model=logistic", "partition=by_column", "clients.count=3"]))
+        texts = ("2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z")
+        return make_plan("heart", config, "test", ["a@b"], *texts, {}, ["heart"], classes, classes[-1:], [28])
+
+    four, severe = ["healthy", "disease"], ["not_severe", "severe"]
+    return {"heart_four": made("heart_four", four), "heart_severe": made("heart_severe", severe)}
+
+
+def levels(checks):
+    return [(one.level, one.found) for one in checks if one.level != "ok"]
+
+
+def table(folder, rows=("50,ill", "60,well", "61,well")):
+    path = folder / "t.csv"
+    path.write_text("\n".join(["age,label", *rows]) + "\n")
+    return path
+
+
+def test_nothing_registered(home):
+    ((level, found),) = levels(data_checks(home, None))
+    assert (level, found) == ("fail", "nothing is registered")
+
+
+def test_what_is_wrong_with_the_records_is_said(home, tmp_path):
+    rows = ["50,ill", "50,ill", ",well", "x,well"]
+    words = ["target=label", "on_bad=skip"]
+    register_data(home, str(table(tmp_path, rows)), "t", ["t"], settings=words)
+    home.config.__dict__["sharing"] = home.config.sharing.model_copy(update={"min_patients": 2})
+    assert levels(data_checks(home, None)) == [
+        ("warn", "rows that cannot be read and are left out: 1"),
+        ("warn", "rows that repeat another's values and label: 1"),
+        ("warn", "fewer than 2 patients of class well: statistics of them do not leave"),
+    ]
+
+
+def test_changed_data_fail(home, tmp_path):
+    path = table(tmp_path)
+    register_data(home, str(path), "t", ["t"], settings=["target=label"])
+    assert levels(data_checks(home, None)) == []
+    table(tmp_path, ["50,ill", "60,ill", "61,well"])
+    ((level, found),) = levels(data_checks(home, None))
+    assert level == "fail"
+    assert "t.csv row 3 changed" in found
+
+
+@needs_heart
+def test_data_that_fit_the_plan(home, plans):
+    path = "heart-disease/processed.hungarian.data"
+    registered = register_data(home, path, "heart", ["heart"], like=str(HEART["heart_four"]))
+    plan = plans["heart_four"]
+    assert fit(data_checks(home, plan))
+    assert refuse_unfit(home, plan).version == registered.version
+    found = [one.found for one in data_checks(home, plan.model_copy(update={"tags": ["lungs"]}))]
+    assert "no data set has the tags lungs" in found[0]
+
+
+@needs_heart
+def test_labels_that_cannot_express_the_classes_never_train(home, plans):
+    path, plan = "heart-disease/processed.hungarian.data", plans["heart_severe"]
+    register_data(home, path, "heart", ["heart"], like=str(HEART["heart_four"]))
+    assert [found for level, found in levels(data_checks(home, plan)) if level == "fail"] == [
+        "classes healthy, disease, the plan's are not_severe, severe",
+        "thresholds is [1], in the plan [3.0]",
+    ]
+    with pytest.raises(DataError, match="the plan's are not_severe, severe"):
+        refuse_unfit(home, plan)
+
+
+@needs_heart
+def test_a_version_that_cannot_record_a_class_is_refused(home, plans, tmp_path):
+    """As registered by hand, or by a release that did not ask: the plan's class list is asked again."""
+    path = "heart-disease/processed.va.data"
+    version = register_data(home, path, "heart", ["heart"], like=str(HEART["heart_severe"]))
+    assert fit(data_checks(home, plans["heart_severe"]))
+    about = json.loads((version.folder / "version.json").read_text())
+    about["facts"]["recordable"] = ["not_severe"]
+    (version.folder / "version.json").write_text(json.dumps(about))
+    with pytest.raises(DataError, match="cannot express class severe"):
+        refuse_unfit(home, plans["heart_severe"])
+
+
+@needs_heart
+def test_other_columns_and_another_meaning(home, plans, tmp_path):
+    text = HEART["heart_four"].read_text()
+    for change, says in (
+        (("indicators: [trestbps, chol,", "indicators: [trestbps,"), "rows are 27"),
+        (("thresholds: [1]", "thresholds: [2]"), "thresholds is [2], in the plan [1.0]"),
+    ):
+        assert change[0] in text
+        (tmp_path / "other.yaml").write_text(text.replace(*change))
+        path = "heart-disease/processed.va.data"
+        register_data(home, path, "heart", ["heart"], like=str(tmp_path / "other.yaml"))
+        found = levels(data_checks(home, plans["heart_four"]))
+        assert any(level == "fail" and says in line for level, line in found), found
+
+
+def test_versions(plans, monkeypatch):
+    plan = plans["heart_four"]
+    monkeypatch.setattr(check, "packages", lambda: iter(()))
+    assert levels(versions(plan)) == []
+    release = plan.release
+
+    def levels_with(**change):
+        return levels(versions(plan.model_copy(update=change)))
+
+    ((level, found),) = levels_with(release=release.model_copy(update={"fedimb": "0.9.7"}))
+    assert (level, "0.9.7" in found, "contracts are the same" in found) == ("warn", True, True)
+    for other in ({"fedimb": "7.0.0"}, {"bundle": "0" * 64}):
+        assert levels_with(release=release.model_copy(update=other))[0][0] == "fail"
+    ((level, found),) = levels_with(leaves=plan.leaves[1:])
+    assert level == "fail"
+    assert "installed contracts" in found
+    assert levels_with(expires="2026-01-02T00:00:00Z") == [("fail", "it expired on 2026-01-02T00:00:00Z")]
+
+
+def test_key_and_authority(home, monkeypatch):
+    assert check.key(home).level == "ok"
+    home.file("key").chmod(0o644)
+    assert "chmod 600" in check.key(home).found
+    home.file("key").unlink()
+    assert check.key(home).level == "fail"
+    assert check.authority(home).level == "ok"
+    for days, level in ((20, "warn"), (-2, "fail")):
+        home.file("ca.crt").write_bytes(make_ca("x", days=days)[1]) if days > 0 else None
+        if days < 0:
+            past = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+            monkeypatch.setattr(check, "expires", lambda pem, past=past: past)
+        assert check.authority(home).level == level
+
+
+def test_disk(home):
+    assert check.space(home).level == "ok"
+    home.config.__dict__["limits"] = home.config.limits.model_copy(update={"disk_gb": 1e-9})
+    assert check.space(home).level == "fail"
+
+
+def test_without_a_plan_nothing_heavy_is_loaded(home):
+    code = (
+        "import sys; from fedimb.cli import main; main(['node', 'check', '--home', sys.argv[1]]);"
+        "sys.exit(','.join(n for n in ('torch', 'ray', 'mlflow', 'hydra', 'flwr') if n in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(home.root)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert f"fedimb {fedimb.__version__}" in done.stdout
+
+
+@needs_heart
+def test_all_of_it(home, plans, monkeypatch):
+    monkeypatch.setattr(check, "packages", lambda: iter(()))
+    monkeypatch.setattr(check, "reach", lambda home, timeout_s: iter([check.Check("ok", "clock", f"{timeout_s}")]))
+    register_data(home, "heart-disease/processed.va.data", "heart", ["heart"], like=str(HEART["heart_four"]))
+    found = list(node_checks(home, plans["heart_four"], timeout_s=5))
+    assert fit(found)
+    assert {one.name for one in found} == {"data heart", "versions", "key", "ca.crt", "disk", "clock"}
+    assert check.facts(home, found)["fit"] is True
+    home.file("key").chmod(0o644)
+    assert not fit(node_checks(home, plans["heart_four"]))

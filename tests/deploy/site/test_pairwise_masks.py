@@ -1,0 +1,126 @@
+"""Masks between sites: they cancel, the coordinator cannot make them, and sites keep to one set of sites and keys."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from scipy.stats import kstest
+
+from fedimb.deploy.audit_log import AuditLog
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.incidents import Shareable
+from fedimb.deploy.site.pairwise_masks import NodeSecrets, keys_digest, public_key, request_digest
+from fedimb.engine.flower_private import ensure_identity
+from fedimb.privacy.secrets import SIMULATED
+from fedimb.privacy.secure_sum import masked, unmasked_sum
+from fedimb.records import array_record
+from fedimb.seeds import Stream
+
+SITES = ("linz", "st-anna", "va")
+ASKED = SimpleNamespace(client=0, step=1, config=SimpleNamespace(seed=0))
+
+
+@pytest.fixture
+def homes(tmp_path):
+    made = []
+    for site in SITES:
+        home = NodeHome(tmp_path / site)
+        home.root.mkdir()
+        home.file("node.yaml").write_text(f"site: {site}\n")
+        made.append(home)
+    return made
+
+
+def request(homes, step=1, base=0, **more):
+    """A request for masked figures as the coordinator would send it to one site."""
+    ensure_identity()
+    about = ConfigRecord({"round": 3, "step": step, "state-base": base, "state-keep": 0})
+    pairs = ConfigRecord({str(client): public_key(home, "run") for client, home in enumerate(homes)})
+    content = {"x.fedimb": about, "x.pairs": pairs, "view": ConfigRecord({"name": "train"}), **more}
+    return Message(RecordDict(content), 101, "query.masked_counts")
+
+
+def secrets(homes, client, message):
+    return NodeSecrets(homes[client], "run", client, len(homes), message)
+
+
+def sent(homes, values, clients, message):
+    asked = {c: secrets(homes, c, message) for c in clients}
+    return np.stack([
+        masked(values[c], c, clients, lambda low, high, n, c=c: asked[c].mask(ASKED, clients, low, high, n))
+        for c in clients
+    ])  # fmt: skip
+
+
+def test_masks_cancel_in_the_sum_of_all_sites_alone(homes):
+    values = np.array([[5, 0, 2], [1, 7, 0], [3, 1, 1]])
+    rows = sent(homes, values, [0, 1, 2], request(homes))
+    assert unmasked_sum(rows).tolist() == [9, 8, 3]
+    assert rows.min() > 1000
+    assert unmasked_sum(rows[1:]).tolist() != [4, 8, 1]
+    ours = [SIMULATED.mask(ASKED, [0, 1, 2], 0, 1, 3), SIMULATED.mask(ASKED, [0, 1, 2], 0, 2, 3)]
+    assert (rows[0] - ours[0] - ours[1]).min() > 1000  # what the run's seed would undo
+
+
+def test_another_request_has_other_masks_and_the_same_one_the_same(homes):
+    first, again = request(homes), request(homes, base=7)  # bookkeeping of one site's state
+    assert request_digest(first) == request_digest(again)
+    others = [request(homes, step=2), request(homes, view=ConfigRecord({"name": "validation"}))]
+    others += [request(homes, arrays=array_record({"w": np.full(2, value)})) for value in (0.0, 1e-9)]
+    masks = [secrets(homes, 0, m).mask(ASKED, [0, 1, 2], 0, 1, 4) for m in (first, *others)]
+    assert len({mask.tobytes() for mask in masks}) == 5
+    assert np.array_equal(masks[0], secrets(homes, 1, again).mask(ASKED, [0, 1, 2], 0, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("clients", "why"),
+    [([0], "at least 2 sites"), ([0, 1, 2, 3], "asked to sum over 4 of 3"), ([0, 1], "has summed over other sites")],
+)
+def test_a_set_of_sites_that_could_be_subtracted_is_refused(homes, clients, why):
+    secrets(homes, 0, request(homes)).mask(ASKED, [0, 1, 2], 0, 1, 1)
+    with pytest.raises(Shareable, match=why):
+        secrets(homes, 0, request(homes, step=2)).mask(ASKED, clients, 0, 1, 1)
+
+
+def test_other_keys_than_before_are_refused_and_the_audit_log_has_their_digest(homes):
+    message = request(homes)
+    secrets(homes, 0, message).mask(ASKED, [0, 1, 2], 0, 1, 1)
+    [line] = AuditLog(homes[0].file("audit.jsonl")).lines()
+    assert line["facts"]["sha256"] == keys_digest([public_key(home, "run") for home in homes])
+    homes[1].file("state", "runs", "run", "pair.key").unlink()
+    with pytest.raises(Shareable, match="with other keys"):
+        secrets(homes, 0, request(homes)).mask(ASKED, [0, 1, 2], 0, 1, 1)
+    with pytest.raises(Shareable, match="linz's own key was handed on as another's"):
+        secrets([homes[1], homes[0], homes[2]], 1, message).mask(ASKED, [0, 1, 2], 0, 1, 1)
+
+
+def test_keys_are_the_owners_alone(homes):
+    public_key(homes[0], "run")
+    secrets(homes, 0, request(homes)).normal(ASKED, Stream.UPDATE_NOISE, 1)
+    for name in ("pair.key", "noise.key"):
+        path = homes[0].file("state", "runs", "run", name)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert len(path.read_bytes()) == 32
+    assert public_key(homes[0], "run") != public_key(homes[0], "another run")
+
+
+def test_noise_is_normal_and_nobody_elses(homes):
+    one = secrets(homes, 0, request(homes)).normal(ASKED, Stream.UPDATE_NOISE, 20001)
+    assert kstest(one, "norm").pvalue > 1e-4
+    assert one.shape == (20001,)
+    assert np.array_equal(one, secrets(homes, 0, request(homes, base=3)).normal(ASKED, Stream.UPDATE_NOISE, 20001))
+    others = [
+        secrets(homes, 1, request(homes)).normal(ASKED, Stream.UPDATE_NOISE, 20001),
+        secrets(homes, 0, request(homes, step=2)).normal(ASKED, Stream.UPDATE_NOISE, 20001),
+        secrets(homes, 0, request(homes)).normal(ASKED, Stream.PRIOR_NOISE, 20001),
+        SIMULATED.normal(ASKED, Stream.UPDATE_NOISE, 20001),
+    ]
+    assert max(abs(np.corrcoef(one, other)[0, 1]) for other in others) < 0.04
+
+
+def test_what_a_site_keeps_of_the_first_sum(homes):
+    secrets(homes, 2, request(homes)).mask(ASKED, [0, 1, 2], 0, 2, 1)
+    kept = json.loads(homes[2].file("state", "runs", "run", "peers.json").read_text())
+    assert kept == {"clients": [0, 1, 2], "keys": [public_key(home, "run") for home in homes]}

@@ -1,0 +1,175 @@
+"""Study plans: what they cover, and that nothing runs without an approved one."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from study_plans import node_home, plan_of, run_config
+
+from fedimb.config.load import from_json, to_json
+from fedimb.deploy.incidents import Shareable
+from fedimb.deploy.site import approvals
+from fedimb.deploy.study_plan.plan import check_config, mismatch, read_plan
+from fedimb.deploy.study_plan.ranges import Range, check_vary
+from fedimb.errors import ConfigError
+
+
+@pytest.fixture
+def home(tmp_path):
+    return node_home(tmp_path / "st-anna")
+
+
+def test_a_plan_survives_being_sent(plan):
+    again = read_plan(plan.to_json())
+    assert again == plan
+    assert again.sha == plan.sha
+    assert list(again.run_config().strategy) == ["scope", "plain"]  # outermost first
+    assert mismatch(again) is None
+
+
+def test_what_it_says_is_what_its_hash_is_of(plan, config):
+    others = [
+        plan_of(config, purpose="something else"),
+        plan_of(config, tags=["lungs"]),
+        plan_of(config, vary={"rounds": Range(low=1, high=9), "seed": Range()}),
+        plan_of(config, classes=["gesund", "krank"], minority=["krank"]),
+        plan_of(config, expires="2125-01-01T00:00:00Z"),
+        plan_of(run_config("strategy=[scope,plain]", "prior.provenance=clear_sum", "local.lr=0.5")),
+        plan_of(run_config("strategy=[plain,scope]", "prior.provenance=clear_sum")),
+    ]
+    assert len({plan.sha, *(other.sha for other in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"rounds": 8}, None),
+        ({"seed": 77}, None),
+        ({"rounds": 9}, "rounds=9"),
+        ({"rounds": 1, "seed": 5}, None),
+        ({"aggregation_weight": "uniform"}, "aggregation_weight"),
+    ],
+)
+def test_a_run_is_covered_within_the_ranges_and_nowhere_else(plan, config, changes, key):
+    asked = config.model_copy(update=changes)
+    if key is None:
+        return check_config(plan, asked)
+    with pytest.raises(ConfigError, match=f"does not cover {key}"):
+        check_config(plan, asked)
+
+
+def test_another_method_prior_or_learning_rate_needs_another_plan(plan):
+    for override, key in (
+        ("strategy=plain", "strategy.scope"),
+        ("prior.provenance=none", "prior.provenance"),
+        ("local.lr=0.7", "local.lr"),
+        ("aggregator=fedprox", "aggregator"),
+    ):
+        asked = run_config(*(["strategy=[scope,plain]"] if "strategy" not in override else []), override)
+        with pytest.raises(ConfigError, match=rf"does not cover {key}"):
+            check_config(plan, asked)
+
+
+def test_where_a_run_computes_is_no_matter_of_the_plan(plan):
+    asked = run_config("strategy=[scope,plain]", "prior.provenance=clear_sum", "engine=inline", "study=other", "name=x")
+    check_config(plan, asked)
+
+
+@given(value=st.one_of(st.integers(-5, 15), st.floats(-5, 15), st.booleans(), st.text(max_size=3)))
+def test_a_range_allows_numbers_between_its_ends(value):
+    inside = not isinstance(value, bool | str) and 1 <= value <= 8
+    assert Range(low=1, high=8).allows(value) is inside
+    assert Range().allows(value)
+    assert Range(among=[value]).allows(value)
+    assert not Range(among=["xxxx"]).allows(value)
+
+
+def test_true_is_no_number_one():
+    assert not Range(among=[1]).allows(True)
+    assert not Range(among=[True]).allows(1)
+
+
+@pytest.mark.parametrize(
+    ("vary", "says"),
+    [
+        ({"round": Range(low=1, high=2)}, "Did you mean 'rounds'"),
+        ({"prior.provenance": Range(among=["none", "clear_sum"])}, "changes what leaves"),
+        ({"model.name": Range()}, "changes what leaves"),
+        ({"rounds": Range()}, "rounds=1..200"),
+        ({"rounds": Range(low=7, high=9)}, "the plan's own value 5"),
+        ({"engine.name": Range()}, "no setting that could differ"),
+    ],
+)
+def test_ranges_no_site_could_judge(config, vary, says):
+    with pytest.raises(ConfigError, match=says):
+        check_vary(config, vary)
+
+
+def test_the_table_is_made_again_at_the_site(plan):
+    tree = json.loads(plan.to_json())
+    tree["leaves"] = [row for row in tree["leaves"] if row["record"] != "x.profile"]
+    assert "not what the installed contracts say" in mismatch(read_plan(json.dumps(tree)))
+    tree = json.loads(plan.to_json())
+    tree["leaves"][0]["content"] = "nothing of importance"
+    assert "not what the installed contracts say" in mismatch(read_plan(json.dumps(tree)))
+    tree = json.loads(plan.to_json())
+    tree["config"]["rounds"] = 7
+    assert "not the one it names" in mismatch(read_plan(json.dumps(tree)))
+    tree = json.loads(plan.to_json())
+    tree["release"]["fedimb"] = "9.9.9"
+    assert "it is for fedimb 9.9.9" in mismatch(read_plan(json.dumps(tree)))
+    tree = json.loads(plan.to_json())
+    tree["vary"]["model.name"] = {"low": None, "high": None, "among": []}
+    assert "changes what leaves" in mismatch(read_plan(json.dumps(tree)))
+
+
+@pytest.mark.parametrize("model", [{"_target_": "antigravity.Nothing"}, {"name": "antigravity.Nothing"}, {}, [], None])
+def test_a_model_given_by_its_path_is_not_imported(home, plan, config, model, monkeypatch):
+    tree = json.loads(plan.to_json())
+    tree["config"] |= {"model": model, "engine": {"name": "inline"}}
+    approvals.receive(home, plan.to_json())
+    approvals.decide(home, plan.sha, "approved", None)
+    imported = []
+    monkeypatch.setattr("importlib.import_module", imported.append)
+    assert "its configuration is refused" in mismatch(read_plan(json.dumps(tree)))
+    with pytest.raises(Shareable, match="st-anna"):
+        approvals.require(home, plan.to_json(), json.dumps(tree["config"]))
+    assert imported == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("purpose", "", "purpose"),
+        ("purpose", "a\x1b[2Jb", "purpose"),
+        ("purpose", "a\u202eb", "purpose"),
+        ("contacts", [], "contacts"),
+        ("expires", "2126-02-30T00:00:00Z", "no time"),
+        ("expires", "soon", "expires"),
+        ("config_sha", "12", "config_sha"),
+        ("format", 2, "format"),
+        ("purpse", "a", "Did you mean 'purpose'"),
+    ],
+)
+def test_what_is_no_plan_is_refused_with_its_place(plan, key, value, says):
+    tree = json.loads(plan.to_json()) | {key: value}
+    with pytest.raises(ConfigError, match=says):
+        read_plan(json.dumps(tree))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '"' + "x" * (2 << 20) + '"'])
+def test_what_is_not_even_json(text):
+    with pytest.raises(ConfigError, match="study plan"):
+        read_plan(text)
+
+
+def test_expiry_lies_after_the_beginning(config):
+    with pytest.raises(ConfigError, match="later day"):
+        plan_of(config, expires="2025-12-31T23:59:59Z")
+    with pytest.raises(ConfigError, match="Did you mean 'schwer krank'"):
+        plan_of(config, minority=["schwer krnk"])
+
+
+def test_the_configuration_arrives_as_the_run_will_use_it(plan, config):
+    assert to_json(from_json(to_json(plan.run_config()))) == to_json(config)
