@@ -38,7 +38,7 @@ _OVER_ALL_ROWS = ("balance", "prototypes", "choose")
 
 @register("client", "active")
 class ActiveClient(Client):
-    """The client's page of active learning.
+    """Active learning at a site.
 
     Args:
         settings: see `ActiveSettings`; or its fields by name.

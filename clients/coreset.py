@@ -25,7 +25,7 @@ from fedimb.training.spec import TrainSpec
 
 @register("client", "coreset")
 class CoresetClient(Client):
-    """The client's page of the coreset baselines.
+    """A coreset baseline at a site.
 
     Args:
         settings: see `CoresetSettings`; or its fields by name.

@@ -9,7 +9,7 @@ from fedimb.registry import register
 
 @register("client", "fairfal")
 class FairFALClient(ActiveClient):
-    """The client's page of FairFAL.
+    """FairFAL at a site.
 
     Args:
         settings: see `FairFALSettings`; or its fields by name.

@@ -51,7 +51,7 @@ from fedimb.training.spec import TrainSpec
 
 @register("client", "fedssg")
 class FedSSGClient(Client):
-    """FedSSG's client page.
+    """FedSSG at a site.
 
     Args:
         settings: see `FedSSGSettings`; or its fields by name.

@@ -20,7 +20,7 @@ from fedimb.training.spec import TrainSpec
 
 @register("client", "public")
 class PublicClient(Client):
-    """The client's page of the controls with the server's own rows.
+    """A control with the server's own rows, at a site.
 
     Args:
         settings: see `PublicSettings`; or its fields by name.

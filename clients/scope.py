@@ -41,7 +41,7 @@ _OF_PRUNING = ("p_f", "p_l", "beta", "gamma", "eps", "gate", "variant", "choice"
 
 @register("client", "scope")
 class ScopeClient(Client):
-    """SCOPE's client page.
+    """SCOPE at a site.
 
     Args:
         settings: see `ScopeSettings`; or its fields by name.

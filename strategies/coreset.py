@@ -30,7 +30,7 @@ from fedimb.strategies.base import Method, Program
 
 @register("strategy", "coreset", prior_view="coreset", reveals_counts=True, labelled_by="rule")
 class Coreset(Method):
-    """The server's page of the coreset baselines.
+    """Coresets by a rule each client applies to its own rows: what SCOPE has to be compared with.
 
     Args:
         inner: the aggregator or method trained on the coresets.
@@ -54,7 +54,10 @@ class Coreset(Method):
     def check(self, rounds: int) -> None:
         """Refuse a warm-up that leaves no round to train in."""
         if self.settings.warmup >= rounds:
-            raise ConfigError(f"strategy.coreset.warmup={self.settings.warmup} leaves no round of {rounds} to train in")
+            raise ConfigError(
+                f"strategy.coreset.warmup={self.settings.warmup} leaves no round of {rounds} to train in: lower it, "
+                "or run more rounds"
+            )
 
     def shortest(self) -> int:
         """The warm-up and what comes after it."""

@@ -25,7 +25,7 @@ from fedimb.strategies.active import KCFU, Active
 
 @register("strategy", "fairfal", cycles=True, prior_view="labelled", reveals_counts=True, sets_prior=True, when=KCFU)
 class FairFAL(Active):
-    """As `Active`, with the rule ``fairfal`` and the adaptive choice of the model asked.
+    """FairFAL: class-fair federated active learning; as `Active`, with its own rule and the model asked by its switch.
 
     Args:
         inner: the aggregator or method trained in each cycle.

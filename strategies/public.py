@@ -41,7 +41,7 @@ _KEPT = "weights/"
 
 @register("strategy", "public", reveals_counts=True)
 class Public(Method):
-    """The server's page of the controls with its own rows.
+    """What the server's own labelled rows are worth without generating anything: FedSSG's controls.
 
     Args:
         inner: the aggregator or method trained.
