@@ -79,6 +79,6 @@ class Settings:
         if not isinstance(settings, cls):
             given = type(settings).__name__
             raise ConfigError(
-                f"strategy.{cls.method}: settings is a {given}: give a {cls.__name__}, or its fields by name"
+                f"strategy.{cls.method}: settings is a {given}: give {cls.__name__}(...), or its fields by name"
             )
         return replace(settings, **changes) if changes else settings

@@ -1,7 +1,9 @@
 """A method's settings stand once: halves, YAML and docs agree with the dataclass of its contract file."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -120,10 +122,13 @@ def test_values_come_as_from_a_configuration_and_are_the_settings_own() -> None:
         ({"beta": float("nan")}, "strategy.scope: beta=nan: give a finite number of at least 0 and at most 1"),
         ({"gate": "x"}, "strategy.scope: gate='x': input should be 'relative' or 'literal'"),
         ({"encoder": {}}, "strategy.scope.encoder={}: give a name: {name: ..., ...}"),
-        ({"settings": {"p_f": 0.1}}, "strategy.scope: settings is a dict: give a ScopeSettings, or its fields by name"),
+        (
+            {"settings": {"p_f": 0.1}},
+            "strategy.scope: settings is a dict: give ScopeSettings(...), or its fields by name",
+        ),
         (
             {"settings": FedSSGSettings()},
-            "strategy.scope: settings is a FedSSGSettings: give a ScopeSettings, or its fields by name",
+            "strategy.scope: settings is a FedSSGSettings: give ScopeSettings(...), or its fields by name",
         ),
     ],
 )
@@ -229,3 +234,23 @@ def test_its_wrong_values_are_one_line_too(args: Mapping[str, Any], line: str) -
     with pytest.raises(ConfigError) as caught:
         registry.check_args("strategy", "own", dict(args), given=("inner",))
     assert str(caught.value) == line
+
+
+def test_the_page_on_adding_a_strategy_shows_what_works() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "add-a-strategy.md").read_text()
+    (contract, constructor) = re.findall(r"^# toy_method/\w+\.py.*?\n(.*?)(?=^# toy_method|^```)", page, re.M | re.S)
+    space: dict[str, Any] = {
+        name: value
+        for name, value in globals().items()
+        if name in ("dataclass", "Settings", "ClassVar", "Strategy", "Any", "Method")
+    }
+    exec(f"{contract}\nclass Toy(Method):\n{constructor}", space)
+    toy = space["Toy"]
+    assert (
+        toy(FedAvg(), bonus=2).settings
+        == space["ToySettings"](bonus=2)
+        == toy(FedAvg(), toy(FedAvg()).settings, bonus=2).settings
+    )
+    assert docs_of(toy)["labels_file"] == "the run waits until this file exists."
+    with pytest.raises(ConfigError, match=r"^strategy\.toy: bonus=-1: give a finite number of at least 0$"):
+        toy(FedAvg(), bonus=-1)
