@@ -49,7 +49,7 @@ class ScopeClient(Client):
 
     forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({SUMS: ("train",), PROFILES: ("train",)})
 
-    def __init__(self, settings: ScopeSettings | None = None, **fields: Any) -> None:
+    def __init__(self, settings: ScopeSettings | None = None, **fields: object) -> None:
         self.settings = ScopeSettings.of(settings, fields)
 
     def check(self, site: Site) -> None:

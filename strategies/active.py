@@ -59,7 +59,7 @@ class Active(Method):
 
     name = "active"
 
-    def __init__(self, inner: Strategy, settings: ActiveSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: ActiveSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = ActiveSettings.of(settings, fields)
         rule, args = self.settings.part("query")

@@ -40,7 +40,7 @@ class Coreset(Method):
         ConfigError: a value out of range, or a rule or encoder that does not exist.
     """
 
-    def __init__(self, inner: Strategy, settings: CoresetSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: CoresetSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = CoresetSettings.of(settings, fields)
         self.rule, args = self.settings.part("rule")

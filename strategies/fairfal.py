@@ -14,8 +14,6 @@ where the pictures scored are not the pictures labelled, cannot occur by mistake
 ``query_view=mismatched`` brings it about, to measure what it does.
 """
 
-from typing import Any
-
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts.fairfal import FairFALSettings
@@ -34,5 +32,5 @@ class FairFAL(Active):
 
     name = "fairfal"
 
-    def __init__(self, inner: Strategy, settings: FairFALSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: FairFALSettings | None = None, **fields: object) -> None:
         super().__init__(inner, FairFALSettings.of(settings, fields))

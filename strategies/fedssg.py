@@ -65,7 +65,7 @@ class FedSSG(Method):
         ConfigError: a value out of range or an unknown key.
     """
 
-    def __init__(self, inner: Strategy, settings: FedSSGSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: FedSSGSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = FedSSGSettings.of(settings, fields)
         self.own = self.settings.pool == "own"

@@ -63,7 +63,7 @@ class Scope(Method):
         ConfigError: a value out of range, or a warm-up that does not go with the encoder.
     """
 
-    def __init__(self, inner: Strategy, settings: ScopeSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: ScopeSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = ScopeSettings.of(settings, fields)
         encoder, args = self.settings.part("encoder")

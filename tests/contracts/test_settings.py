@@ -254,3 +254,23 @@ def test_the_page_on_adding_a_strategy_shows_what_works() -> None:
     assert docs_of(toy)["labels_file"] == "the run waits until this file exists."
     with pytest.raises(ConfigError, match=r"^strategy\.toy: bonus=-1: give a finite number of at least 0$"):
         toy(FedAvg(), bonus=-1)
+
+
+@dataclass(frozen=True)
+class Late:
+    """Attributes:
+    when: of a type that is imported for type checkers only.
+    """
+
+    when: "NotImportedHere" = None  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_field_type_for_type_checkers_only_is_not_checked() -> None:
+    class Waits(Method):
+        def __init__(self, inner: Strategy, settings: Late | None = None, **fields: object) -> None:
+            super().__init__(inner)
+            self.settings = settings
+
+    with registry.isolated():
+        registry.register("strategy", "late")(Waits)
+        assert registry.build("strategy", "late", {"inner": FedAvg()}, when="soon").settings == Late("soon")
