@@ -57,7 +57,17 @@ class ClientReply:
 
 @dataclass
 class LaneSum:
-    """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices."""
+    """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices.
+
+    Example:
+        >>> from fedimb.records import array_record
+        >>> total = LaneSum()
+        >>> for rows, weight in ((30, 1.0), (10, 5.0)):
+        ...     reply = array_record({"w": np.array([weight], np.float32)})
+        ...     total.add_reply(rows, RecordDict({"arrays": reply}))
+        >>> total.arrays["w"] / total.weight
+        array([2.])
+    """
 
     weight: float = 0.0
     arrays: Arrays = field(default_factory=dict)
@@ -103,7 +113,15 @@ class LaneOutcome:
 
 
 def cut(count: int) -> list[slice]:
-    """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one."""
+    """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one.
+
+    Example:
+        >>> [(lane.start, lane.stop) for lane in cut(5)]
+        [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+        >>> lanes = cut(100)
+        >>> len(lanes), max(lane.stop - lane.start for lane in lanes)
+        (32, 4)
+    """
     lanes = min(MAX_LANES, count)
     edges = [count * i // lanes for i in range(lanes + 1)] if lanes else [0]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]

@@ -80,6 +80,15 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
     Raises:
         ConfigError: unknown kind, or another object already has the name (two copies of a module under two
             names, usually ``import strategies`` instead of ``import fedimb.strategies``).
+
+    Example:
+        >>> with isolated():
+        ...     @register("sampler", "reversed")
+        ...     class Reversed:
+        ...         def __init__(self, step: int = 1) -> None:
+        ...             self.step = step
+        ...     build("sampler", "reversed", step=3).step
+        3
     """
     if kind not in KINDS:
         raise ConfigError(f"cannot register '{name}': no kind '{kind}'.{nearest(kind, KINDS)}")
@@ -204,6 +213,14 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
 
     Raises:
         ConfigError: unknown argument (with the nearest name), missing argument, or wrong type.
+
+    Example:
+        >>> check_args("loss", "focal", {"gamma": 2})
+        {'gamma': 2.0}
+        >>> check_args("loss", "focal", {"gama": 2})
+        Traceback (most recent call last):
+            ...
+        fedimb.errors.ConfigError: loss 'focal' has no argument 'gama'. Did you mean 'gamma'?
     """
     from fedimb.registry.arguments import annotation_of, typed
 
