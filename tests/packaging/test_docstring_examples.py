@@ -11,9 +11,7 @@ from source_imports import module_of, sources
 import fedimb
 
 PROMPT = re.compile(r"^ *>>> ", re.MULTILINE)
-FILES = [
-    file for file in sources("fedimb", "strategies", "clients") if PROMPT.search(file.read_text(encoding="utf-8"))
-]
+FILES = [file for file in sources("fedimb", "strategies", "clients") if PROMPT.search(file.read_text(encoding="utf-8"))]
 
 
 def failures(module: object, said: list[str]) -> doctest.TestResults:

@@ -78,7 +78,8 @@ class QueryRule:
         ...         return asked.pool["global"].features.norm(dim=1).argsort()[: asked.budget]
         >>> pool = Seen(features=torch.tensor([[3.0], [1.0], [2.0]]), logits=torch.zeros(3, 2))
         >>> none = Seen(features=torch.zeros(0, 1), logits=torch.zeros(0, 2))
-        >>> asked = Asked(2, 2, torch.zeros(0, dtype=torch.int64), {"global": pool}, {"global": none}, torch.Generator())
+        >>> labels = torch.zeros(0, dtype=torch.int64)
+        >>> asked = Asked(2, 2, labels, {"global": pool}, {"global": none}, torch.Generator())
         >>> Shortest().select(asked).tolist()
         [1, 2]
     """
