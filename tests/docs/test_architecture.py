@@ -16,9 +16,7 @@ def floors_of_the_test() -> list[set[str]]:
     """FLOORS of tests/packaging/test_floors.py, the package itself under its name."""
     tree = ast.parse((ROOT / "tests" / "packaging" / "test_floors.py").read_text(encoding="utf-8"))
     (value,) = [
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
     ]
     return [{name or "fedimb" for name in floor} for floor in ast.literal_eval(value)]
 

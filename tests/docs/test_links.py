@@ -67,7 +67,7 @@ def test_every_page_named_in_code_settings_and_help_exists() -> None:
             if file.suffix in (".py", ".yaml", ".tmpl", ".md", ".toml", ".html") and file.is_file():
                 text = file.read_text(encoding="utf-8")
                 named |= {page: file.as_posix() for page in re.findall(r"\bdocs/[\w-]+\.md", text)}
-    named |= {page: "README.md" for page in re.findall(r"\bdocs/[\w-]+\.md", (ROOT / "README.md").read_text())}
+    named |= dict.fromkeys(re.findall(r"\bdocs/[\w-]+\.md", (ROOT / "README.md").read_text()), "README.md")
     assert named
     assert not {page: file for page, file in named.items() if not (ROOT / page).is_file()}
 
