@@ -57,17 +57,7 @@ class ClientReply:
 
 @dataclass
 class LaneSum:
-    """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices.
-
-    Example:
-        >>> from fedimb.records import array_record
-        >>> total = LaneSum()
-        >>> for rows, weight in ((30, 1.0), (10, 5.0)):
-        ...     reply = array_record({"w": np.array([weight], np.float32)})
-        ...     total.add_reply(rows, RecordDict({"arrays": reply}))
-        >>> total.arrays["w"] / total.weight
-        array([2.])
-    """
+    """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices."""
 
     weight: float = 0.0
     arrays: Arrays = field(default_factory=dict)
@@ -86,7 +76,17 @@ class LaneSum:
         self.add_confusion(other.confusion)
 
     def add_reply(self, weight: float, content: RecordDict) -> None:
-        """Add one client's weighted arrays and buffers, in place."""
+        """Add one client's weighted arrays and buffers, in place.
+
+        Example:
+            >>> from fedimb.records import array_record
+            >>> total = LaneSum()
+            >>> for rows, weight in ((30, 1.0), (10, 5.0)):
+            ...     reply = array_record({"w": np.array([weight], np.float32)})
+            ...     total.add_reply(rows, RecordDict({"arrays": reply}))
+            >>> total.arrays["w"] / total.weight
+            array([2.])
+        """
         self.weight += weight
         for sums, key in ((self.arrays, names.ARRAYS), (self.buffers, names.BUFFERS)):
             if key not in content:

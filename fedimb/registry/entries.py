@@ -213,14 +213,6 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
 
     Raises:
         ConfigError: unknown argument (with the nearest name), missing argument, or wrong type.
-
-    Example:
-        >>> check_args("loss", "focal", {"gamma": 2})
-        {'gamma': 2.0}
-        >>> check_args("loss", "focal", {"gama": 2})
-        Traceback (most recent call last):
-            ...
-        fedimb.errors.ConfigError: loss 'focal' has no argument 'gama'. Did you mean 'gamma'?
     """
     from fedimb.registry.arguments import annotation_of, typed
 
@@ -262,6 +254,15 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Cal
 
 
 def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
-    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`)."""
+    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`).
+
+    Example:
+        >>> build("loss", "focal", gamma=2).gamma
+        2.0
+        >>> build("loss", "focal", gama=2)
+        Traceback (most recent call last):
+            ...
+        fedimb.errors.ConfigError: loss 'focal' has no argument 'gama'. Did you mean 'gamma'?
+    """
     given = given or {}
     return maker(kind, name, tuple(given), **args)(**given)
