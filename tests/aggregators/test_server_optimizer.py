@@ -4,6 +4,7 @@ import json
 import tracemalloc
 from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
@@ -364,3 +365,17 @@ def test_hooks_hear_of_the_clients_records_before_and_after_the_aggregation(tmp_
         ("aggregate", 1, [0, 1], []),
         ("after", 1, [0, 1], records),
     ]
+
+
+def test_killed_before_or_after_a_reset_it_ends_with_the_same_bits(warm, tmp_path):
+    words = ["strategy=remember", "aggregator=feddyn", "engine=inline", "clients.count=4", "clients.participation=0.6"]
+    words += ["data.n_max=60", "rounds=4", "local.epochs=1", "evaluation.bootstrap=0", "tracking=none"]
+    weights = []
+    for name, kill in (("whole", []), ("before", ["checkpoint", 7]), ("after", ["checkpoint", 10])):
+        cwd = tmp_path / name
+        cwd.mkdir()
+        assert killing.run(warm, words, cwd, *kill) == (-9 if kill else 0)
+        (run,) = (folder for folder in (cwd / "runs" / "default").iterdir() if folder.is_dir())
+        assert not kill or killing.resume(warm, run, cwd) == 0
+        weights.append((run / "artifacts" / "model" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1] == weights[2]
