@@ -21,6 +21,7 @@ from fedimb.engine.grid import SimulationGrid
 from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import Arrays, array_record, to_numpy
+from fedimb.serverapp.state_dict import load_state, state_of
 
 
 class _Cohort(SimulationGrid):
@@ -151,13 +152,13 @@ class Aggregator:
             raise RunFailed(f"Replace: give the model's own parameters; '{other[0]}' is on one side only")
         self.parameters = {name: np.asarray(weights[name], own.dtype) for name, own in self.parameters.items()}
 
-    def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """The innermost strategy's own arrays and numbers (moments, momenta); methods are kept by the checkpoint."""
-        return snapshot(chain(self.strategy)[-1])
+    def state_dict(self) -> dict[str, Any]:
+        """What the innermost strategy keeps (moments, momenta); methods are kept by the checkpoint."""
+        return state_of(chain(self.strategy)[-1])
 
-    def load_state(self, arrays: Arrays, info: dict[str, Any]) -> None:
-        """Inverse of `state`, onto a freshly built strategy."""
-        restore(chain(self.strategy)[-1], arrays, info)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`, onto a freshly built strategy."""
+        load_state(chain(self.strategy)[-1], state)
 
 
 @contextlib.contextmanager
@@ -176,21 +177,6 @@ def chain(strategy: Strategy) -> list[Strategy]:
     return [strategy, *(chain(inner) if isinstance(inner, Strategy) else [])]
 
 
-def snapshot(strategy: Strategy) -> tuple[Arrays, dict[str, Any]]:
-    """Attributes of one strategy that are arrays, numbers or text, or records, lists and dicts of arrays."""
-    arrays: Arrays = {}
-    info: dict[str, Any] = {}
-    for name, value in vars(strategy).items():
-        _flatten(name, value, arrays, info)
-    return arrays, info
-
-
-def restore(strategy: Strategy, arrays: Arrays, info: dict[str, Any]) -> None:
-    """Inverse of `snapshot`; what it did not hold (functions, the inner strategy) stays as built."""
-    for name, kind in info.items():
-        setattr(strategy, name, _restore(name, kind, arrays))
-
-
 def _mean_metric(usable: Sequence[ClientReply], key: str) -> float:
     """Weighted mean over the clients where the metric is defined: one that ran no step has no training loss."""
     defined = [(a.metrics[WEIGHT], a.metrics[key]) for a in usable if math.isfinite(a.metrics.get(key, math.nan))]
@@ -204,43 +190,3 @@ def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
     mean = total.buffers[key] / total.weight
     # A sum of 0-d arrays (BatchNorm's count of batches) is a NumPy number: back to an array.
     return np.asarray(np.rint(mean) if np.issubdtype(old.dtype, np.integer) else mean, old.dtype)
-
-
-def _flatten(key: str, value: Any, arrays: Arrays, info: dict[str, Any]) -> None:
-    """Record one attribute: its kind in ``info``, its arrays in ``arrays``. Functions and the like are rebuilt."""
-    if isinstance(value, np.generic):
-        info[key] = {"kind": "number"}
-        arrays[key] = np.asarray(value)
-    elif value is None or isinstance(value, bool | int | float | str):
-        info[key] = {"kind": "scalar", "value": value}
-    elif isinstance(value, np.ndarray):
-        info[key] = {"kind": "array"}
-        arrays[key] = value
-    elif isinstance(value, ArrayRecord):
-        info[key] = {"kind": "record", "keys": list(value)}
-        arrays.update({f"{key}/{k}": a.numpy() for k, a in value.items()})
-    elif isinstance(value, list) and value and all(isinstance(v, np.ndarray | np.generic) for v in value):
-        # Arithmetic on 0-d arrays gives NumPy numbers: they are weights like the rest, and keep their type.
-        info[key] = {"kind": "list", "keys": [str(i) for i in range(len(value))]}
-        arrays.update({f"{key}/{i}": np.asarray(v) for i, v in enumerate(value)})
-    elif isinstance(value, dict) and all(isinstance(v, np.ndarray | np.generic | float | int) for v in value.values()):
-        python = {k: isinstance(v, float | int) and not isinstance(v, np.generic) for k, v in value.items()}
-        info[key] = {"kind": "dict", "keys": python}
-        arrays.update({f"{key}/{k}": np.asarray(v) for k, v in value.items()})
-
-
-def _restore(key: str, kind: dict[str, Any], arrays: Arrays) -> Any:
-    match kind["kind"]:
-        case "scalar":
-            return kind["value"]
-        case "array":
-            return arrays[key]
-        case "number":
-            return arrays[key][()]
-        case "record":
-            return array_record({k: arrays[f"{key}/{k}"] for k in kind["keys"]})
-        case "list":
-            return [arrays[f"{key}/{k}"] for k in kind["keys"]]
-        case _:
-            held = {k: (arrays[f"{key}/{k}"], python) for k, python in kind["keys"].items()}
-            return {k: value.item() if python else value for k, (value, python) in held.items()}
