@@ -82,7 +82,7 @@ class _Held:
         if isinstance(self.attributes.get("inner"), Strategy):
             skipped.add("inner")
         self.by_itself = {name for name, value in state.items() if self.attributes.get(name, state) is value}
-        apart = {id(other): other for other in owners if other is not owner}
+        apart = {id(other): other for other in owners}
         left = self.attributes.keys() - skipped - self.by_itself
         self.digests = {name: digest(self.attributes[name], apart, _RUN) for name in left}
         self.state = {name: digest(value, apart, _RUN) for name, value in state.items() if name in left}
