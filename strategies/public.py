@@ -50,6 +50,8 @@ class Public(Method):
         ConfigError: a value out of range, or a use that does not go with what is inside.
     """
 
+    transient = ("_sent",)  # from configure_train to aggregate_train of one round
+
     def __init__(self, inner: Strategy, settings: PublicSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = PublicSettings.of(settings, fields)

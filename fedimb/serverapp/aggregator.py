@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
@@ -24,9 +23,7 @@ from fedimb.engine.grid import SimulationGrid
 from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum, Reduction
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import Arrays, array_record, to_numpy
-
-STATE_DICT = "state_dict"
-"""In an aggregator's saved state: the structure of its `state_dict`, where it has one."""
+from fedimb.serverapp.state_dict import load_state, state_of
 
 
 class _Cohort(SimulationGrid):
@@ -175,21 +172,13 @@ class Aggregator:
             raise RunFailed(f"Replace: give the model's own parameters; '{other[0]}' is on one side only")
         self.parameters = {name: np.asarray(weights[name], own.dtype) for name, own in self.parameters.items()}
 
-    def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """The innermost strategy's own arrays and numbers (moments, momenta); methods are kept by the checkpoint."""
-        aggregator = chain(self.strategy)[-1]
-        if not isinstance(aggregator, ServerOptimizer):
-            return snapshot(aggregator)
-        arrays: Arrays = {}
-        return arrays, {STATE_DICT: _packed("state", aggregator.state_dict(), arrays)}
+    def state_dict(self) -> dict[str, Any]:
+        """What the innermost strategy keeps (moments, momenta); methods are kept by the checkpoint."""
+        return state_of(chain(self.strategy)[-1])
 
-    def load_state(self, arrays: Arrays, info: dict[str, Any]) -> None:
-        """Inverse of `state`, onto a freshly built strategy."""
-        aggregator = chain(self.strategy)[-1]
-        if isinstance(aggregator, ServerOptimizer):
-            aggregator.load_state_dict(_unpacked(info[STATE_DICT], arrays))
-        else:
-            restore(aggregator, arrays, info)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`, onto a freshly built strategy."""
+        load_state(chain(self.strategy)[-1], state)
 
 
 @contextlib.contextmanager
@@ -208,62 +197,6 @@ def chain(strategy: Strategy) -> list[Strategy]:
     return [strategy, *(chain(inner) if isinstance(inner, Strategy) else [])]
 
 
-def snapshot(strategy: Strategy) -> tuple[Arrays, dict[str, Any]]:
-    """Attributes of one strategy that are arrays, numbers or text, or records, lists and dicts of arrays."""
-    arrays: Arrays = {}
-    info: dict[str, Any] = {}
-    for name, value in vars(strategy).items():
-        _flatten(name, value, arrays, info)
-    return arrays, info
-
-
-def restore(strategy: Strategy, arrays: Arrays, info: dict[str, Any]) -> None:
-    """Inverse of `snapshot`; what it did not hold (functions, the inner strategy) stays as built."""
-    for name, kind in info.items():
-        setattr(strategy, name, _restore(name, kind, arrays))
-
-
-def _packed(key: str, value: Any, arrays: Arrays) -> Any:
-    """A `state_dict` as JSON-able structure, its arrays and tensors put into ``arrays``.
-
-    Raises:
-        RunFailed: a value that no checkpoint can hold.
-    """
-    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
-        return {"kind": "scalar", "value": value}
-    if isinstance(value, dict) and all(isinstance(k, str | int) and not isinstance(k, bool) for k in value):
-        return {"kind": "dict", "items": [[k, _packed(f"{key}/{k}", v, arrays)] for k, v in value.items()]}
-    if isinstance(value, list | tuple):
-        items = [_packed(f"{key}/{i}", v, arrays) for i, v in enumerate(value)]
-        return {"kind": type(value).__name__, "items": items}
-    if isinstance(value, torch.Tensor):
-        arrays[key] = value.detach().cpu().numpy()
-        return {"kind": "tensor", "key": key}
-    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
-        arrays[key] = np.asarray(value)
-        return {"kind": "array" if isinstance(value, np.ndarray) else "number", "key": key}
-    raise RunFailed(
-        f"the aggregator's {key} is a {type(value).__name__}, which no checkpoint can hold; keep numbers, strings, "
-        "arrays, tensors, and lists and dicts of these in state"
-    )
-
-
-def _unpacked(packed: Any, arrays: Arrays) -> Any:
-    """Inverse of `_packed`."""
-    match packed["kind"]:
-        case "scalar":
-            return packed["value"]
-        case "dict":
-            return {k: _unpacked(v, arrays) for k, v in packed["items"]}
-        case "list" | "tuple":
-            items = [_unpacked(v, arrays) for v in packed["items"]]
-            return items if packed["kind"] == "list" else tuple(items)
-        case "tensor":
-            return torch.from_numpy(np.array(arrays[packed["key"]]))
-        case kind:
-            return arrays[packed["key"]] if kind == "array" else arrays[packed["key"]][()]
-
-
 def _mean_metric(usable: Sequence[ClientReply], key: str) -> float:
     """Weighted mean over the clients where the metric is defined: one that ran no step has no training loss."""
     defined = [(a.metrics[WEIGHT], a.metrics[key]) for a in usable if math.isfinite(a.metrics.get(key, math.nan))]
@@ -277,43 +210,3 @@ def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
     mean = total.buffers[key] / total.weight
     # A sum of 0-d arrays (BatchNorm's count of batches) is a NumPy number: back to an array.
     return np.asarray(np.rint(mean) if np.issubdtype(old.dtype, np.integer) else mean, old.dtype)
-
-
-def _flatten(key: str, value: Any, arrays: Arrays, info: dict[str, Any]) -> None:
-    """Record one attribute: its kind in ``info``, its arrays in ``arrays``. Functions and the like are rebuilt."""
-    if isinstance(value, np.generic):
-        info[key] = {"kind": "number"}
-        arrays[key] = np.asarray(value)
-    elif value is None or isinstance(value, bool | int | float | str):
-        info[key] = {"kind": "scalar", "value": value}
-    elif isinstance(value, np.ndarray):
-        info[key] = {"kind": "array"}
-        arrays[key] = value
-    elif isinstance(value, ArrayRecord):
-        info[key] = {"kind": "record", "keys": list(value)}
-        arrays.update({f"{key}/{k}": a.numpy() for k, a in value.items()})
-    elif isinstance(value, list) and value and all(isinstance(v, np.ndarray | np.generic) for v in value):
-        # Arithmetic on 0-d arrays gives NumPy numbers: they are weights like the rest, and keep their type.
-        info[key] = {"kind": "list", "keys": [str(i) for i in range(len(value))]}
-        arrays.update({f"{key}/{i}": np.asarray(v) for i, v in enumerate(value)})
-    elif isinstance(value, dict) and all(isinstance(v, np.ndarray | np.generic | float | int) for v in value.values()):
-        python = {k: isinstance(v, float | int) and not isinstance(v, np.generic) for k, v in value.items()}
-        info[key] = {"kind": "dict", "keys": python}
-        arrays.update({f"{key}/{k}": np.asarray(v) for k, v in value.items()})
-
-
-def _restore(key: str, kind: dict[str, Any], arrays: Arrays) -> Any:
-    match kind["kind"]:
-        case "scalar":
-            return kind["value"]
-        case "array":
-            return arrays[key]
-        case "number":
-            return arrays[key][()]
-        case "record":
-            return array_record({k: arrays[f"{key}/{k}"] for k in kind["keys"]})
-        case "list":
-            return [arrays[f"{key}/{k}"] for k in kind["keys"]]
-        case _:
-            held = {k: (arrays[f"{key}/{k}"], python) for k, python in kind["keys"].items()}
-            return {k: value.item() if python else value for k, (value, python) in held.items()}

@@ -23,7 +23,7 @@ from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import Progress, RunContext
 from fedimb.serverapp.exchange import Exchange
-from fedimb.serverapp.method_state import memory_of, take_memory
+from fedimb.serverapp.method_state import method_records, take_method_records
 from fedimb.serverapp.steps import (
     Query,
     Replace,
@@ -46,6 +46,9 @@ class Checkpointer(Protocol):
 
     def event(self, **event: Any) -> None:
         """Journal, for people."""
+
+    def before_step(self, loop: "Loop", step: Step) -> None:
+        """A step is about to be executed; its model is built."""
 
     def save_result(self, index: int, result: RecordDict) -> None:
         """Keep a finished step's result."""
@@ -125,6 +128,9 @@ class Loop:
                 if self.memory is not None and (self.progress.round_in_step or self.progress.waiting):
                     self.memory()  # the checkpoint was written within this step
                 self.memory = None
+                if isinstance(step, Rounds | Replace) or (isinstance(step, Query) and step.model is not None):
+                    self.model(step.model or "global")
+                self.checkpointer.before_step(self, step)
                 result = self._execute(step)
                 self._keep(index, step, result)
                 self.progress.done_steps, self.progress.round_in_step = index + 1, 0
@@ -152,7 +158,7 @@ class Loop:
             )
         del saved["step"]
         # The program just ran again up to here, over what it had remembered: back to how the step left it.
-        take_memory(saved, self.method)
+        take_method_records(saved, self.method)
         if isinstance(step, Query):
             return record_to_replies(saved, [int(c) for c in header["clients"]])
         return saved if header.get("has-result") else None
@@ -166,7 +172,7 @@ class Loop:
         elif isinstance(step, ServerWork):
             mark["has-result"] = result is not None
             content = result or content
-        kept = {**content, **memory_of(self.method), "step": ConfigRecord(mark)}
+        kept = {**content, **method_records(self.method), "step": ConfigRecord(mark)}
         self.checkpointer.save_result(index, RecordDict(kept))
 
     def _execute(self, step: Step) -> Any:
