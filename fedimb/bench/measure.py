@@ -14,6 +14,7 @@ from fedimb.bench.measurement import Measurement, between
 from fedimb.bench.noop import write_package
 from fedimb.engine import processes
 from fedimb.errors import RunFailed
+from fedimb.process_env import QUIET
 from fedimb.rundir.folder import RunFolder
 
 _LONGEST_S = 3600.0
@@ -71,7 +72,7 @@ def measure(
 def _wait(request: dict[str, Any], folder: Path) -> tuple[float, float]:
     """Run the process; returns when it started (epoch seconds) and how long it took."""
     path = [str(write_package(folder / "packages")), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in path if p), "OMP_NUM_THREADS": "1"}
+    environment = QUIET | os.environ | {"PYTHONPATH": os.pathsep.join(p for p in path if p), "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles torch anew, for many seconds
     call = [sys.executable, "-m", "fedimb.bench.one", json.dumps(request)]
     with open(folder / "log", "wb") as log:

@@ -23,16 +23,11 @@ from fedimb.engine import processes
 from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.engine.ray import RayEngine
 from fedimb.errors import RunFailed
+from fedimb.process_env import FLOWER, QUIET, RAY
 from fedimb.rundir.folder import RunFolder
 
 BUNDLE = Path(__file__).parent / "bundle" / "pyproject.toml"
-_SWITCHES = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_NUM_THREADS": "1",
-}
+_SWITCHES = FLOWER | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 _START_S = 120.0
 _ASK_FLOWER_EVERY_S = 60.0  # the command starts a Python of its own, which costs seconds
 
@@ -106,7 +101,11 @@ class FlowerLauncher:
         """Where and how every Flower process runs: its commands stand beside this Python, Ctrl-C is for this one."""
         own = {"FLWR_HOME": str(self._home / "flwr"), "RAY_ADDRESS": self._address, "FEDIMB_FLOWER_DIR": self.temp_dir}
         own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        return {"cwd": self._home / "neutral", "env": os.environ | _SWITCHES | own, "start_new_session": True}
+        return {
+            "cwd": self._home / "neutral",
+            "env": QUIET | RAY | os.environ | _SWITCHES | own,
+            "start_new_session": True,
+        }
 
     def _flwr(self, *words: str) -> dict[str, Any]:
         """What ``flwr`` answers, read from its JSON; other text may stand before that."""

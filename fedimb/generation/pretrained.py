@@ -1,6 +1,5 @@
 """Stable Diffusion from a local folder: its four parts, whole or not at all. Nothing is ever downloaded."""
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 
 from fedimb.data.paths import find
 from fedimb.errors import ConfigError, DataError
+from fedimb.process_env import import_offline
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
@@ -31,7 +31,7 @@ def package(generator: str, name: str) -> Any:
         ConfigError: it is missing.
     """
     try:
-        return importlib.import_module(name)
+        return import_offline(name)
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
         raise ConfigError(
             f"generator '{generator}' needs the Python package {name} ({error}): "

@@ -6,7 +6,6 @@ A row's headline is the mean of its last `LAST_K` scored rounds, as in a run fol
 
 import json
 import math
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fedimb import process_env
 from fedimb.errors import ConfigError, nearest
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
@@ -104,7 +104,7 @@ def _matrix(client: Any, run_id: str) -> tuple[np.ndarray | None, tuple[str, ...
     """The confusion matrix logged with a run, and the classes' names."""
     if not any(item.path == "confusion.json" for item in client.list_artifacts(run_id)):
         return None, ()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar a run says nothing
+    process_env.set_defaults(process_env.MLFLOW_DOWNLOADS)
     with tempfile.TemporaryDirectory() as folder:
         logged = json.loads(Path(client.download_artifacts(run_id, "confusion.json", folder)).read_text())
     return np.array(logged["matrix"], dtype=np.int64), tuple(logged["class_names"])

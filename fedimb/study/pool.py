@@ -16,6 +16,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from fedimb import process_env
 from fedimb.config.load import from_json
 from fedimb.study.work import Done, Task, Worker
 
@@ -135,6 +138,8 @@ def _serve(pipe: Connection) -> None:
     """A worker's life: tasks in, results out, until the pipe closes. What a task prints goes into its log."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted, ends its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    process_env.set_defaults()
+    torch.set_num_threads(1)  # one core each, also while data are prepared
     worker = Worker()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

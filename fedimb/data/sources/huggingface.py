@@ -1,6 +1,5 @@
 """Hugging Face data sets: a folder written by ``save_to_disk``, or a name on the hub."""
 
-import importlib
 import os
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +19,7 @@ from fedimb.data.sources.npz_file import as_ids
 from fedimb.data.sources.pictures import check_format, decode
 from fedimb.data.sources.table_target import in_order
 from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.process_env import import_offline
 from fedimb.registry import register
 
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -222,7 +222,7 @@ class _Rows:
 
 def _package() -> Any:
     try:
-        return importlib.import_module("datasets")  # takes seconds: only when the data are read
+        return import_offline("datasets")  # takes seconds: only when the data are read
     except ImportError as error:
         raise ConfigError("source 'huggingface' needs the datasets package: pip install datasets") from error
 

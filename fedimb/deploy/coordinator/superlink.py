@@ -20,6 +20,7 @@ from typing import Any
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.process_env import DROPPED, SWITCHES
 from fedimb.errors import RunFailed
+from fedimb.process_env import QUIET
 
 LOOPBACK = "127.0.0.1"
 CONNECTION = "fedimb"
@@ -44,7 +45,7 @@ def flower_env(deployment: Deployment) -> dict[str, str]:
     direct = ",".join(filter(None, [LOOPBACK, "localhost", kept.get("NO_PROXY") or kept.get("no_proxy", "")]))
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     own = {"FLWR_HOME": str(home), "NO_PROXY": direct, "no_proxy": direct, "PATH": path}
-    return kept | SWITCHES | own
+    return QUIET | kept | SWITCHES | own
 
 
 def superlink_command(deployment: Deployment) -> tuple[list[str], dict[str, str]]:
