@@ -130,7 +130,7 @@ def _texts(value: Any) -> list[str]:
     return [] if value is None else [str(value)]
 
 
-def _who(value: Any) -> str:
+def _who(value: object) -> str:
     """``completed_by`` is a number, a person's record, or missing."""
     if isinstance(value, dict):
         value = value.get("email") or value.get("id")

@@ -55,5 +55,5 @@ class WorklistSettings:
         return WorklistSettings(**args)
 
 
-def _wrong(name: str, value: Any, instead: str) -> ConfigError:
+def _wrong(name: str, value: object, instead: str) -> ConfigError:
     return ConfigError(f"oracle 'worklist': {name} is {value!r}; give {instead}")

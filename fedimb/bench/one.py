@@ -19,7 +19,7 @@ def main(request: dict[str, Any]) -> int:
     return 0
 
 
-def _run(words: list[str], workers: int) -> dict[str, Any]:
+def _run(words: list[str], workers: int) -> dict[str, object]:
     """The real command, as typed."""
     import runpy
 
@@ -41,7 +41,7 @@ def _bare(words: list[str], workers: int) -> dict[str, Any]:
     return {"ends": result.ends, "rows": result.rows, "macro_recall": result.macro_recall}
 
 
-def _scale(words: list[str], workers: int) -> dict[str, Any]:
+def _scale(words: list[str], workers: int) -> dict[str, object]:
     """A run whose memory is looked at before the first round and after every round."""
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
@@ -63,7 +63,7 @@ def _scale(words: list[str], workers: int) -> dict[str, Any]:
     return {"before_mb": held[0][0], "after_mb": held[-1][0], "mapped_mb": held[-1][1]}
 
 
-def _sweep(words: list[str], workers: int) -> dict[str, Any]:
+def _sweep(words: list[str], workers: int) -> dict[str, object]:
     """Two runs of one worker, the second with another loss; the actors' process ids are looked up after each."""
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate

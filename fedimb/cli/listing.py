@@ -3,9 +3,10 @@
 import argparse
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
     from fedimb.registry import Entry
 
 _ABOUT = """\
@@ -41,7 +42,7 @@ _SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_l
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     listing = verbs.add_parser(
         "list",
@@ -171,6 +172,6 @@ def flags_of(entry: "Entry") -> str:
     return ", ".join(shown)
 
 
-def _in_words(flags: Mapping[str, Any]) -> list[str]:
+def _in_words(flags: Mapping[str, object]) -> list[str]:
     wanted = {name: value for name, value in flags.items() if value and name not in _SHOWN_ELSEWHERE}
     return [name.replace("_", " ") + ("" if value is True else f" {value}") for name, value in wanted.items()]

@@ -4,11 +4,14 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedimb import __version__, process_env
 from fedimb.cli.places import OUTPUT_DIR
 from fedimb.errors import FedimbError
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _RUN = """\
 Run one configuration. Every setting is a key=value word; parts are chosen by name:
@@ -71,7 +74,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _register_running(verbs: Any) -> None:
+def _register_running(verbs: "Verbs") -> None:
     run = verbs.add_parser(
         "run", help="run one configuration", description=_RUN, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -87,7 +90,7 @@ def _register_running(verbs: Any) -> None:
     demo.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds per row (default 3)")
 
 
-def _register_looking(verbs: Any) -> None:
+def _register_looking(verbs: "Verbs") -> None:
     show = verbs.add_parser(
         "show",
         help="print a run: headline scores and recall per class",

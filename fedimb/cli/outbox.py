@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fedimb.cli.verbs import Verbs
     from fedimb.generation.outbox import Outbox
 
 _ABOUT = """\
@@ -20,7 +21,7 @@ Synthetic samples that passed the export gate wait in the site's outbox (docs/ex
 A batch is named by its id or the unique beginning of one; a class by its id or its name."""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     outbox = verbs.add_parser("outbox", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)

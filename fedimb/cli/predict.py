@@ -8,6 +8,7 @@ from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
     from fedimb.cli.scoring import Scored
+    from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
 
 _ABOUT = """\
@@ -34,7 +35,7 @@ BY_SUFFIX = {
 _PATHS = ("path", "file", "folder", "root", "csv", "paths", "files")  # how sources name what they read
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     predict = verbs.add_parser(
         "predict",
@@ -159,7 +160,7 @@ def _config(result: "RunResult") -> dict[str, Any]:
     return config
 
 
-def _from_yaml(path: Path) -> dict[str, Any]:
+def _from_yaml(path: Path) -> dict[str, object]:
     import yaml
 
     from fedimb.errors import ConfigError

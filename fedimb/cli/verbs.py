@@ -8,10 +8,13 @@ import argparse
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # argparse has no public name for what `add_subparsers` returns
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-def register_folder(verbs: Any, package: ModuleType, name: str, description: str) -> None:
+def register_folder(verbs: "Verbs", package: ModuleType, name: str, description: str) -> None:
     """Add the verb ``name``, the files of ``package`` its actions (``add_site.py`` is ``add-site``)."""
     parser = verbs.add_parser(name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)

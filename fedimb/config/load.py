@@ -26,7 +26,7 @@ def _canonical(tree: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sorted(node: Any) -> Any:
+def _sorted(node: object) -> object:
     if isinstance(node, dict):
         return {str(key): _sorted(node[key]) for key in sorted(node, key=str)}
     return [_sorted(item) for item in node] if isinstance(node, list | tuple) else node
@@ -69,7 +69,7 @@ def _without_later_defaults(tree: dict[str, Any]) -> None:
         del tree["evaluation"]["secure"]
 
 
-def _integral(node: Any) -> Any:
+def _integral(node: object) -> object:
     if isinstance(node, dict):
         return {key: _integral(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -114,7 +114,7 @@ def row_label(config: RunConfig, calibration: str) -> str:
     return "+".join(parts) or "fedavg"
 
 
-def _method_label(name: str, args: dict[str, Any]) -> str:
+def _method_label(name: str, args: dict[str, object]) -> str:
     """A method's name, with that of the rule it runs where the method is only the frame (flag ``labelled_by``)."""
     from fedimb import registry
 

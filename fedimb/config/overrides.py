@@ -17,7 +17,7 @@ OPEN_INSIDE = (("data", "source"), ("data", "test"))
 NAMED = ("strategy", "calibration")  # name -> arguments, several may be chosen
 
 
-def set_value(config: dict[str, Any], key: str, value: Any) -> None:
+def set_value(config: dict[str, object], key: str, value: object) -> None:
     """Set one dotted key in place.
 
     A mapping is merged key by key, unless it carries a ``name``: then it chooses another part, whole.
@@ -50,7 +50,7 @@ def _open(config: dict[str, Any], parts: list[str], depth: int) -> bool:
     return (depth > 1 and parts[0] in OPEN) or (depth > 2 and tuple(parts[:2]) in OPEN_INSIDE)
 
 
-def unknown(config: dict[str, Any], key: str) -> ConfigError:
+def unknown(config: dict[str, object], key: str) -> ConfigError:
     """The error for a key that does not exist."""
     parts = key.split(".")
     chosen = config.get(parts[0])
@@ -91,7 +91,7 @@ def _not_chosen(parts: list[str], chosen: list[str]) -> ConfigError:
     )
 
 
-def dotted(config: dict[str, Any], prefix: str = "") -> list[str]:
+def dotted(config: dict[str, object], prefix: str = "") -> list[str]:
     """Every key of nested mappings, inner ones included, as dotted names."""
     found = []
     for key, value in config.items():

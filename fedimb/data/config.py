@@ -15,7 +15,7 @@ class DataConfig:
     """One `data` group. Keys and defaults as in configs/data/*.yaml; `source` and `test` have none."""
 
     source: dict[str, Any]
-    test: dict[str, Any]
+    test: dict[str, object]
     validation: float = 0.0
     long_tail: str = "natural"
     imbalance_factor: float = 1.0
@@ -60,7 +60,7 @@ class DataConfig:
         return config
 
 
-def partition_parts(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def partition_parts(raw: dict[str, object]) -> tuple[str, dict[str, object]]:
     """(name, the partitioner's arguments) of a `partition` group; ConfigError without a name or a wrong placement."""
     _, args = Placement.split(raw)
     name = args.pop("name", None)
@@ -69,9 +69,9 @@ def partition_parts(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, args
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

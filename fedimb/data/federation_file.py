@@ -37,7 +37,9 @@ def digest(
     return sha.hexdigest()
 
 
-def write(folder: Path, facts: dict[str, Any], train: RowLists, validation: RowLists, test: Rows, public: Rows) -> None:
+def write(
+    folder: Path, facts: dict[str, object], train: RowLists, validation: RowLists, test: Rows, public: Rows
+) -> None:
     """Write both files, each by temporary file and rename; the JSON, which vouches for the other, last."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"test": test, "public": public}
@@ -74,7 +76,7 @@ def read(folder: Path) -> tuple[dict[str, Any], RowLists, RowLists, Rows, Rows]:
         ) from error
 
 
-def _facts_sha(facts: dict[str, Any]) -> str:
+def _facts_sha(facts: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

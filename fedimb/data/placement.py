@@ -44,7 +44,7 @@ class Placement:
         if placement.rule is not None and placement.rule not in RULES:
             wrong = placement.rule
             raise ConfigError(f"partition.minority_placement: no rule '{wrong}'.{nearest(str(wrong), RULES)}")
-        clients: Any = placement.clients
+        clients: object = placement.clients
         whole = type(clients) is int and clients >= 1  # not isinstance: True is no count
         if not (whole or (type(clients) is float and 0 < clients < 1)):
             raise ConfigError(

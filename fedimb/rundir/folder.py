@@ -104,12 +104,12 @@ class RunFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
 
-    def journal(self, **event: Any) -> None:
+    def journal(self, **event: object) -> None:
         """Append one event for people; nothing reads it back."""
         with open(self.path / "journal.jsonl", "a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
-    def append_metrics(self, lines: list[dict[str, Any]]) -> int:
+    def append_metrics(self, lines: list[dict[str, object]]) -> int:
         """Append metric lines durably; returns the file's size in bytes, which the checkpoint then names."""
         path = self.path / "metrics.jsonl"
         with open(path, "ab") as file:

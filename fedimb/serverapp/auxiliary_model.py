@@ -47,7 +47,7 @@ class AuxiliaryModel:
         """Nothing but the weights lives on from round to round."""
         return {}, {}
 
-    def load_state(self, arrays: Arrays, info: dict[str, Any]) -> None:
+    def load_state(self, arrays: Arrays, info: dict[str, object]) -> None:
         """Inverse of `state`."""
 
     def fits(self, reply: Reply, where: str) -> bool:

@@ -31,7 +31,7 @@ from fedimb.training.local import LocalResult, train_locally
 from fedimb.training.stacked import Work, train_stacked, why_no_stack, why_not
 
 
-def compute(kind: str, config: RunConfig) -> dict[str, Any]:
+def compute(kind: str, config: RunConfig) -> dict[str, object]:
     """One computation of `COMPUTED` as plain data, ready for JSON.
 
     Returns:
@@ -51,7 +51,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _majority(config: RunConfig, federation: Federation) -> dict[str, Any]:
+def _majority(config: RunConfig, federation: Federation) -> dict[str, object]:
     counts = federation.counts.sum(axis=0)
     _, y = to_tensors(federation.store, federation.test, federation.scaling)
     logits = torch.full((len(y), federation.n_classes), -1.0)
@@ -133,4 +133,4 @@ def _ends(at_clients: np.ndarray) -> dict[str, float]:
     return {"worst_client": lowest, "best_client": highest}
 
 
-COMPUTED: dict[str, Callable[[RunConfig, Federation], dict[str, Any]]] = {"majority": _majority, "local": _local}
+COMPUTED: dict[str, Callable[[RunConfig, Federation], dict[str, object]]] = {"majority": _majority, "local": _local}

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,7 +29,7 @@ _PRELOAD = ["fedimb.study.work", "fedimb.study.computed", "fedimb.clientapp.app"
 class _Worker:
     """One worker process: its end of the pipe, and what it is doing."""
 
-    process: Any
+    process: ForkServerProcess
     pipe: Connection
     task: Task | None = None
 
@@ -100,7 +100,7 @@ def _in_processes(
             _dismiss(worker)
 
 
-def _hire(context: Any) -> _Worker:
+def _hire(context: ForkServerContext) -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()

@@ -22,7 +22,7 @@ class Point:
     time: int
 
 
-def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
+def read_rows(folder: Path) -> dict[str, dict[str, object]]:
     """``rows.json`` by label.
 
     Raises:

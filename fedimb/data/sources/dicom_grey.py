@@ -115,7 +115,7 @@ def _shown(pydicom: Any, header: Any, stored: NDArray[Any]) -> Pixels:
     return np.rint(np.clip(part, 0, 1) * 255).astype(np.uint8)
 
 
-def _stretched(values: Values, stored: NDArray[Any], padding: Any) -> Values:
+def _stretched(values: Values, stored: NDArray[np.generic], padding: object) -> Values:
     # Padding lies far outside the image's values and would leave them a few grey levels.
     inside = values if padding is None else values[stored != padding]
     if inside.size == 0 or inside.max() == inside.min():

@@ -149,7 +149,7 @@ class HuggingFace:
         names = getattr(of_one(data.features.get(self.label)), "names", None)
         return None if names is None else list(names)
 
-    def _take(self, row: dict[str, Any], names: list[str] | None, split: str, rows: "_Rows") -> None:
+    def _take(self, row: dict[str, object], names: list[str] | None, split: str, rows: "_Rows") -> None:
         label = row[self.label]
         if rows.several:
             labels = several_labels(label, names)
@@ -180,7 +180,7 @@ class HuggingFace:
 class _Rows:
     table: bool
     several: bool
-    x: list[NDArray[Any]] = field(default_factory=list)
+    x: list[NDArray[np.generic]] = field(default_factory=list)
     labels: list[tuple[str, ...]] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
@@ -238,7 +238,7 @@ def _bytes(value: Any) -> bytes:
         raise DataError(f"its file {value.get('path')} cannot be read") from error
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     if value is None:
         return float("nan")
     if isinstance(value, (bool, int, float)) and abs(value) <= np.finfo(np.float32).max:

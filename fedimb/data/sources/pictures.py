@@ -87,6 +87,6 @@ def _resized(image: Any, size: tuple[int, int] | None) -> Any:
     return image.resize((size[1], size[0]), sampling.BOX if whole else sampling.BILINEAR)
 
 
-def _pixels(image: Any) -> Pixels:
+def _pixels(image: object) -> Pixels:
     array = np.asarray(image, dtype=np.uint8)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -10,7 +10,7 @@ from fedimb.data.labels import class_counts
 from fedimb.deploy.registered_data.source_records import Reading
 
 
-def schema(reading: Reading, source: str) -> dict[str, Any]:
+def schema(reading: Reading, source: str) -> dict[str, object]:
     """What must be the same at every site: kind of rows, their shape and columns, the classes in order."""
     data = reading.data
     return {
@@ -41,7 +41,7 @@ def counts(reading: Reading) -> dict[str, Any]:
     }
 
 
-def quality(reading: Reading) -> dict[str, Any]:
+def quality(reading: Reading) -> dict[str, object]:
     """Rows that could not be read and were left out, rows beyond the first of equal values and label, missing values.
 
     ``missing``: column -> rows without a value; of a category, the rows that are in none of its columns.

@@ -21,7 +21,7 @@ def source_settings(
     like: str | None = None,
     patient_column: str | None = None,
     classes: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """``{name: <source>, on_bad: ..., **args}`` with absolute paths.
 
     Args:

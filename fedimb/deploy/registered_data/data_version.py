@@ -77,7 +77,7 @@ class DataVersion:
         """``version``, ``merkle_root``, ``left_out``, ``recordable`` (classes), and what `data_facts` counts."""
         return {"name": self.name, "version": self.version, **self.about["facts"]}
 
-    def prove(self, text: str, opened: bool = False) -> dict[str, Any]:
+    def prove(self, text: str, opened: bool = False) -> dict[str, object]:
         """The inclusion proof of one record, see `Commitment.prove`; the data are verified before.
 
         Args:
@@ -167,7 +167,7 @@ class DataVersion:
 
     def _files(self) -> list[dict[str, Any]]:
         try:
-            found: list[dict[str, Any]] = json.loads((self.folder / "files.json").read_text(encoding="utf-8"))
+            found: list[dict[str, object]] = json.loads((self.folder / "files.json").read_text(encoding="utf-8"))
             return found
         except (OSError, ValueError):
             return []  # then every record is read
@@ -219,7 +219,7 @@ def _beyond(records: Sequence[tuple[str, str]], count: Counter[str], others: set
     return found
 
 
-def watched(reading: Reading, source: dict[str, Any]) -> list[Path]:
+def watched(reading: Reading, source: dict[str, object]) -> list[Path]:
     """Files to look at, and the folders in which a new one would be a new record."""
     folders = {file.parent for file in reading.files} if source["name"] in ("image_folder", "huggingface") else set()
     return [*reading.files, *sorted(folders)]

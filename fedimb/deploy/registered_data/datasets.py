@@ -188,7 +188,7 @@ def _check_words(name: str, tags: Sequence[str]) -> None:
         )
 
 
-def _declared(source: dict[str, Any], classes: Sequence[str]) -> list[str]:
+def _declared(source: dict[str, object], classes: Sequence[str]) -> list[str]:
     """The classes that ``label_values`` of a table says the site can record: the source refused it otherwise."""
     return list(classes) if source.get("label_values") else []
 
@@ -197,5 +197,5 @@ def _listed(versions: Sequence[DataVersion]) -> str:
     return ", ".join(f"'{one.name}' with {', '.join(one.tags)}" for one in versions)
 
 
-def _sha(content: Any) -> str:
+def _sha(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -76,7 +76,7 @@ class Reading:
         return replace(self, data=replace(data, **cut), rows=rows)
 
 
-def absolute(source: dict[str, Any]) -> dict[str, Any]:
+def absolute(source: dict[str, object]) -> dict[str, object]:
     """The source's settings with every file's path absolute: a node works in another folder.
 
     Raises:

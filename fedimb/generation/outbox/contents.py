@@ -71,5 +71,5 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def as_json(content: Mapping[str, Any]) -> bytes:
+def as_json(content: Mapping[str, object]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()

@@ -84,7 +84,7 @@ def _name(part: Mapping[str, Any]) -> str:
     return next(iter(part)) if len(part) == 1 else f"[{','.join(part)}]"
 
 
-def _different(default: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _different(default: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> list[str]:
     words = []
     for key, value in wanted.items():
         before = default.get(key)
