@@ -8,10 +8,11 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+
+from fedimb.plain import JsonObject
 
 
-def main(request: dict[str, Any]) -> int:
+def main(request: JsonObject) -> int:
     """Do what is asked and write the findings. Returns the exit code."""
     modes = {"run": _run, "bare": _bare, "scale": _scale, "sweep": _sweep}
     found = modes[request["mode"]](request["words"], int(request["workers"]))
@@ -32,7 +33,7 @@ def _run(words: list[str], workers: int) -> dict[str, object]:
     return {}
 
 
-def _bare(words: list[str], workers: int) -> dict[str, Any]:
+def _bare(words: list[str], workers: int) -> JsonObject:
     from fedimb.bench.bare import run_bare
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate

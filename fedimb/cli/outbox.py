@@ -1,7 +1,9 @@
 """``fedimb outbox list|show|release|reject|recall``: synthetic samples that wait for a person's word."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fedimb.plain import JsonObject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,7 +168,7 @@ def _classes(args: argparse.Namespace, box: "Outbox", id: str) -> list[int]:
     return chosen
 
 
-def _names(about: dict[str, Any], plain: bool = False) -> dict[int, str]:
+def _names(about: JsonObject, plain: bool = False) -> dict[int, str]:
     """Class id -> its name, with the id before it unless ``plain``."""
     names = about["about"].get("class_names", [])
     known = {label: str(names[label]) for label in map(int, about["audit"]) if label < len(names)}

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from fedimb.errors import ConfigError
+from fedimb.plain import Settings
 from fedimb.schema import RunConfig
 
 ORDERED = (
@@ -19,7 +20,7 @@ def to_json(config: RunConfig) -> str:
     return json.dumps(_canonical(config.model_dump()), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _canonical(tree: dict[str, Any]) -> dict[str, Any]:
+def _canonical(tree: Settings) -> Settings:
     return {
         key: {name: _sorted(args) for name, args in value.items()} if key in ORDERED else _sorted(value)
         for key, value in sorted(tree.items())
@@ -61,7 +62,7 @@ def config_sha(config: RunConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_later_defaults(tree: dict[str, Any]) -> None:
+def _without_later_defaults(tree: Settings) -> None:
     """Take out what configurations did not have at first and this one does not use: their hashes stay valid."""
     if tree["privacy"]["clip"] is None and not tree["privacy"]["noise"]:
         del tree["privacy"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedimb import registry
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 
 # Groups whose keys are a part's own arguments. A key the YAML does not spell out may still be an argument of
 # the part, so it is let through here and judged against the part's signature by `fedimb.config.validate`.
@@ -43,7 +44,7 @@ def set_value(config: dict[str, object], key: str, value: object) -> None:
         node[last] = value
 
 
-def _open(config: dict[str, Any], parts: list[str], depth: int) -> bool:
+def _open(config: Settings, parts: list[str], depth: int) -> bool:
     """True when ``parts[:depth]`` is an argument of a part rather than a setting of the platform."""
     if parts[0] in NAMED:
         return depth > 2 and parts[1] in config.get(parts[0], {})

@@ -3,13 +3,13 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.config import DataConfig
 from fedimb.data.paths import find
 from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.plain import Settings
 
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -41,7 +41,7 @@ def read(
     return config.source["name"], load(config.source | {"on_bad": config.on_bad}), group
 
 
-def load(source: dict[str, Any]) -> SourceData:
+def load(source: Settings) -> SourceData:
     """Read the source ``{name: ..., on_bad: ..., **args}`` completely, without the cache."""
     args = dict(source)
     name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")

@@ -1,20 +1,20 @@
 """The `data` and `partition` groups of the configuration, checked before any work."""
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 from fedimb.data.longtail import SHAPES
 from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
 from fedimb.data.split import check_test_rule
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """One `data` group. Keys and defaults as in configs/data/*.yaml; `source` and `test` have none."""
 
-    source: dict[str, Any]
+    source: Settings
     test: dict[str, object]
     validation: float = 0.0
     long_tail: str = "natural"
@@ -26,7 +26,7 @@ class DataConfig:
     public: int | None = None
 
     @staticmethod
-    def parse(raw: dict[str, Any]) -> "DataConfig":
+    def parse(raw: Settings) -> "DataConfig":
         """Check keys, types and ranges; ConfigError names the dotted key and the remedy.
 
         What needs the data (n_max against the rows there are, class ids of `minority`) is checked with them.

@@ -13,6 +13,7 @@ import numpy as np
 
 from fedimb.data.rows import RowLists, Rows
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 FORMAT = 1
 
@@ -55,7 +56,7 @@ def write(
     os.replace(temporary, folder / "partition.json")
 
 
-def read(folder: Path) -> tuple[dict[str, Any], RowLists, RowLists, Rows, Rows]:
+def read(folder: Path) -> tuple[JsonObject, RowLists, RowLists, Rows, Rows]:
     """(facts, train, validation, test, public). DataError where a file is missing, damaged or edited by hand."""
     try:
         facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))

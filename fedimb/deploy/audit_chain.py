@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 FIRST = "0" * 64
 """What the first line holds as the hash of the one before."""
@@ -60,7 +60,7 @@ def sha_of(body: dict[str, object]) -> str:
     return hashlib.sha256(text_of(body)).hexdigest()
 
 
-def parsed_line(raw: bytes) -> dict[str, Any] | None:
+def parsed_line(raw: bytes) -> JsonObject | None:
     """The line; None where it is none of ours."""
     try:
         line = json.loads(raw)

@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from fedimb.annotation.private import FILE, write_private
 from fedimb.annotation.tables import csv_bytes, safe_cell
@@ -33,6 +32,7 @@ from fedimb.deploy.audit_chain import (
     told_fault,
 )
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 from fedimb.tracking.lock import locked
 
 _WAIT_S = 30.0
@@ -154,7 +154,7 @@ class AuditLog:
             shas.append(line["sha"])
         return end_fault(shas, known, bool(torn)) or told_fault(shas, told)
 
-    def lines(self, first: str = "", last: str = "") -> Iterator[dict[str, Any]]:
+    def lines(self, first: str = "", last: str = "") -> Iterator[JsonObject]:
         """Whole lines of a period, as written; not verified.
 
         Args:

@@ -20,6 +20,7 @@ from fedimb.generation.examples import Examples
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.outbox.box import RELEASED, WAITING, Outbox
 from fedimb.generation.transport import cut
+from fedimb.plain import JsonObject
 from fedimb.privacy.audit.base import Audit, Batch, GateSettings
 from fedimb.privacy.audit.crossed import cross_audit
 from fedimb.privacy.audit.gate import audit
@@ -145,7 +146,7 @@ def exported(
     gate: GateSettings,
     mode: Mode,
     outbox: Path | None,
-    about: dict[str, Any],
+    about: JsonObject,
     n_classes: int,
     seed: int,
 ) -> tuple[Exported, Audit | None]:

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
@@ -24,6 +23,7 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.generation.base import Generator, Progress
 from fedimb.generation.examples import Examples
 from fedimb.generation.training import Training, train_generator
+from fedimb.plain import Settings
 from fedimb.records import write_atomic
 from fedimb.tracking.lock import locked
 
@@ -49,7 +49,7 @@ class GeneratorConfig:
         seed: of initial weights and of training.
     """
 
-    generator: dict[str, Any]
+    generator: Settings
     training: Training
     n_classes: int
     n_domains: int

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class StableDiffusion:
     scheduler: Any
 
 
-def package(generator: str, name: str) -> Any:
+def package(generator: str, name: str) -> ModuleType:
     """A package that fedimb does not install, imported here and not before.
 
     Raises:

@@ -1,7 +1,7 @@
 """The image network: diffusers' UNet2DModel, told class and domain by two embeddings whose sum joins the time's."""
 
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class ConditionalUNet(nn.Module):
         return said[..., :height, :width].reshape(z.shape)
 
 
-def diffusers(name: str) -> Any:
+def diffusers(name: str) -> ModuleType:
     """The package, imported here and not before (it takes seconds).
 
     Raises:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedimb.errors import FedimbError
+from fedimb.plain import JsonObject
 from fedimb.records import write_atomic
 
 
@@ -124,7 +125,7 @@ class RunFolder:
         if path.exists() and path.stat().st_size > size:
             os.truncate(path, size)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[JsonObject]:
         """All complete metric lines."""
         path = self.path / "metrics.jsonl"
         if not path.exists():

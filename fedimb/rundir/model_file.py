@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.scaling import Scaling, prepared
 from fedimb.errors import DataError, FedimbError
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.plain import JsonObject
 from fedimb.schema import RunConfig
 
 log = logging.getLogger("fedimb")
@@ -104,7 +105,7 @@ def load_model(path: str | Path) -> TrainedModel:
         folder = folder / "artifacts" / "model"
     if not (folder / "model.json").is_file():
         raise FedimbError(f"{path} holds no model: expected model.json and model.safetensors (is the run finished?)")
-    facts: dict[str, Any] = json.loads((folder / "model.json").read_text())
+    facts: JsonObject = json.loads((folder / "model.json").read_text())
     shape = tuple(facts["input_shape"])
     if "scaling" not in facts and len(shape) == 1:
         log.warning("%s is of an older fedimb, which kept no scaling of tables: scale the rows yourself", folder)

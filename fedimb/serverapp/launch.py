@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypedDict, TypeVar
 
 import torch
 
@@ -34,6 +34,14 @@ from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_ur
 log = logging.getLogger("fedimb")
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class LeftOver(TypedDict, total=False):
+    """processes.json: what a killed driver left behind, processes as id -> start time."""
+
+    temp_dir: str | None
+    driver: dict[str, str]
+    processes: dict[str, str]
 
 
 def _leaves_no_trace(start: Callable[P, R]) -> Callable[P, R]:
@@ -110,7 +118,7 @@ def resume(
         folder.unlock()
 
 
-def _end_left_over(left: dict[str, Any]) -> None:
+def _end_left_over(left: LeftOver) -> None:
     """End what a killed driver left behind: only processes recorded with their start time or marked by its folder.
 
     A driver that is still alive (this process, or a sweep going on to its other runs) still uses its engine.

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedimb.errors import ConfigError
+from fedimb.plain import JsonObject
 from fedimb.records import write_atomic
 from fedimb.rundir.environment import environment
 from fedimb.study.cells import Cell, plan
@@ -98,7 +98,7 @@ def default_control(study: Study, tuned: Tuned | None) -> str | None:
     return max(free, key=lambda label: sum(worth[label]) / max(1, len(worth[label])))
 
 
-def gather(record: dict[str, Any], cells: Sequence[Cell], done: dict[str, Done]) -> StudyResults:
+def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> StudyResults:
     """A study's results from what is on disk."""
     study = study_of(record["study"], RECORD)
     results = tuple(read_cells(cells, done, study.costs))

@@ -11,7 +11,8 @@ import shlex
 import sqlite3
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from fedimb import process_env
@@ -19,6 +20,12 @@ from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.process_state import log_level
 from fedimb.tracking.lock import locked
 from fedimb.tracking.view import EXPERIMENT_TAGS, VIEW
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as Run
+
+    Client = MlflowClient
 
 SQLITE = "sqlite:///"
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
@@ -78,7 +85,7 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
-def connect(uri: str, patient: bool = False) -> Any:
+def connect(uri: str, patient: bool = False) -> "MlflowClient":
     """An ``MlflowClient``. SQLite: call `prepare_store` before.
 
     Args:
@@ -90,7 +97,7 @@ def connect(uri: str, patient: bool = False) -> Any:
         return mlflow.MlflowClient(tracking_uri=uri)
 
 
-def _imported() -> Any:
+def _imported() -> ModuleType:
     """The mlflow package, quiet and offline. The only place that imports it first: it reads some of these then."""
     process_env.set_defaults(process_env.MLFLOW)
     import mlflow

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -220,7 +221,7 @@ class _Rows:
         return complete(as_targets(self.labels, known), known)
 
 
-def _package() -> Any:
+def _package() -> ModuleType:
     try:
         return import_offline("datasets")  # takes seconds: only when the data are read
     except ImportError as error:

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
 from fedimb.data.labels import class_counts
 from fedimb.deploy.registered_data.source_records import Reading
+from fedimb.plain import JsonObject
 
 
 def schema(reading: Reading, source: str) -> dict[str, object]:
@@ -24,7 +24,7 @@ def schema(reading: Reading, source: str) -> dict[str, object]:
     }
 
 
-def counts(reading: Reading) -> dict[str, Any]:
+def counts(reading: Reading) -> JsonObject:
     """Rows and patients, in all and per class; without patient ids every row stands for one patient."""
     data = reading.data
     names = data.class_names

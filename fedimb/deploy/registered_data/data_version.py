@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from fedimb.deploy.registered_data.commitment import Commitment
 from fedimb.deploy.registered_data.source_records import Reading, matching, read
 from fedimb.deploy.registered_data.withdrawn import Entry, left_out, withdrawn
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 _SHOWN = 5
 log = logging.getLogger("fedimb")
@@ -41,7 +41,7 @@ class DataVersion:
 
     home: NodeHome
     folder: Path
-    about: dict[str, Any]
+    about: JsonObject
 
     @staticmethod
     def load(home: NodeHome, folder: Path) -> "DataVersion":
@@ -73,7 +73,7 @@ class DataVersion:
         return str(self.about["version"])
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """``version``, ``merkle_root``, ``left_out``, ``recordable`` (classes), and what `data_facts` counts."""
         return {"name": self.name, "version": self.version, **self.about["facts"]}
 
@@ -165,7 +165,7 @@ class DataVersion:
                 "it is not opened any more (see fedimb node data list)"
             )
 
-    def _files(self) -> list[dict[str, Any]]:
+    def _files(self) -> list[JsonObject]:
         try:
             found: list[dict[str, object]] = json.loads((self.folder / "files.json").read_text(encoding="utf-8"))
             return found

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from fedimb.deploy.registered_data.data_version import DataVersion, watched, wri
 from fedimb.deploy.registered_data.source_records import Reading, read
 from fedimb.deploy.registered_data.withdrawn import left_out, withdrawn
 from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.plain import Settings
 
 __all__ = ["DataVersion", "data_sets", "find", "make_version", "named", "register_data"]
 
@@ -76,7 +76,7 @@ def make_version(
     home: NodeHome,
     name: str,
     tags: Sequence[str],
-    source: dict[str, Any],
+    source: Settings,
     reading: Reading,
     recordable: Sequence[str],
     reason: str,

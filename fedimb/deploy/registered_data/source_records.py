@@ -19,6 +19,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.paths import find
 from fedimb.deploy.registered_data.record_lists import PATHS, Listed, listed
 from fedimb.errors import ConfigError, DataError
+from fedimb.plain import Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,7 @@ def absolute(source: dict[str, object]) -> dict[str, object]:
     return {key: made(value) if key in PATHS else value for key, value in source.items()}
 
 
-def read(config: dict[str, Any]) -> Reading:
+def read(config: Settings) -> Reading:
     """Read ``{name: <source>, on_bad: ..., **args}`` completely; the files themselves, whatever a cache holds.
 
     Raises:
