@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,12 +225,18 @@ def test_a_plain_flower_users_environment_is_their_own(name):
     assert done.returncode == 0, done.stderr
 
 
-def test_ray_gives_back_what_it_took(own, tmp_path):
-    pytest.importorskip("ray")
+def test_ray_gives_back_what_it_took_and_its_processes_are_quiet(own):
+    pytest.importorskip("ray")  # imported here: what that changes stays
     from fedimb.engine.ray import RayEngine
 
     before = state()
-    with given_back(), RayEngine(workers=1) as engine:
+    with RayEngine(workers=1) as engine:
         engine.connect()
         assert signal.getsignal(signal.SIGTERM) is not before["signals"][signal.SIGTERM]
-    assert changed(before | {"warnings": None, "path": None}, state() | {"warnings": None, "path": None}) == []
+        assert os.environ == before["environment"]
+        places = [Path(f"/proc/{pid}/environ") for pid in engine.processes()]
+        texts = [place.read_bytes() for place in places if place.exists()]
+        told = [text for text in texts if b"PATH=" in text]  # those that write their title over it show nothing
+        assert told
+        assert all(b"RAY_USAGE_STATS_ENABLED=0" in text for text in told)
+    assert set(changed(before, state())) <= {"warnings", "random"}  # a run gives random numbers back

@@ -75,8 +75,8 @@ class RayEngine:
             ConfigError: no cluster at ``address``, or the process is in another one already.
             RunFailed: Ray does not start.
         """
-        process_env.set_defaults(process_env.RAY)
-        with contextlib.ExitStack() as process:
+        # The head and its workers inherit these; here they are needed no longer than it takes to start.
+        with process_env.defaults(process_env.QUIET | process_env.RAY), contextlib.ExitStack() as process:
             process.enter_context(handlers())
             import ray
 
