@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fedimb import __version__
+from fedimb import __version__, process_env
 from fedimb.errors import FedimbError
 
 VERBS = {
@@ -64,6 +64,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``fedimb``. Returns the exit code: 0, 1 failed, 2 bad input, 75 waiting, 130 Ctrl-C."""
+    process_env.set_defaults()  # before anything is imported that reads it
     words = sys.argv[1:] if argv is None else list(argv)
     args = _parse(words)
     import logging

@@ -5,7 +5,10 @@ import keyword
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 Write a method's pages as a package of your own: server half, client half, contract, settings, test. It works as it
@@ -30,7 +33,7 @@ _FILES = {
 _EMPTY = ("$package/__init__.py", "$package/configs/__init__.py")
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     new = verbs.add_parser(
         "new",
