@@ -60,8 +60,12 @@ def resume(path: str | Path) -> "RunResult":
 def compare(study: str | Path, overrides: str = "", *, workers: int | None = None) -> "Compared":
     """Run what is missing of a study and collect its results, as ``fedimb compare`` does before it prints them.
 
-    >>> done = fedimb.compare("study.yaml", "rounds=10")             # doctest: +SKIP
-    >>> done.results.scores("default", "fedavg", "minority_recall")  # doctest: +SKIP
+    Example:
+        >>> words = "seeds: 1\\nreferences: false\\nrows: {fedavg: [], balanced: [loss=balanced_softmax]}\\n"
+        >>> _ = Path("study.yaml").write_text(words)
+        >>> done = fedimb.compare("study.yaml", "rounds=1 engine=inline tracking=none", workers=0)
+        >>> list(done.results.scores("default", "balanced", "macro_recall"))  # by seed
+        [0]
 
     Args:
         study: its YAML file.
@@ -88,8 +92,10 @@ def compare(study: str | Path, overrides: str = "", *, workers: int | None = Non
 def load_model(path: str | Path) -> "TrainedModel":
     """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
 
-    >>> model = fedimb.load_model("runs/default/fedavg-s0-103b96c9")  # doctest: +SKIP
-    >>> model(rows).argmax(1)                                         # doctest: +SKIP
+    Example:
+        >>> result = fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none")
+        >>> fedimb.load_model(result.folder).class_names[:3]
+        ('0', '1', '2')
 
     Raises:
         FedimbError: no model there.
