@@ -6,7 +6,7 @@ of them. A training that was killed goes on from its checkpoint, which lies in t
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
