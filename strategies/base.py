@@ -65,8 +65,11 @@ class Method(Strategy):
         else:
             yield Rounds(run.rounds)
 
+    def before_aggregation(self, server_round: int, replies: Sequence[Reply]) -> None:
+        """See the records of `on_train_replies` before the aggregator takes in the round's updates."""
+
     def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
-        """See the records this method's clients added to their train replies (``x.*``, sorted by client id).
+        """See, after aggregation, the records ``x.*`` of the usable train replies, sorted by client id.
 
         Returns:
             metrics to log with the round; names as in the design (``data/labelled``).

@@ -173,4 +173,5 @@ def flags_of(entry: "Entry") -> str:
 
 def _in_words(flags: Mapping[str, Any]) -> list[str]:
     wanted = {name: value for name, value in flags.items() if value and name not in _SHOWN_ELSEWHERE}
-    return [name.replace("_", " ") + ("" if value is True else f" {value}") for name, value in wanted.items()]
+    told = {name: " and ".join(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
+    return [name.replace("_", " ") + ("" if value is True else f" {value}") for name, value in told.items()]

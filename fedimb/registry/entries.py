@@ -75,7 +75,7 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
 
     Flags are what other parts may ask of it before building it (``adjusts_logits``, ``needs_prior``,
     ``linear``, ``needs_individual_updates``, ``stackable``, ``changes_head``). ``when={(setting, value): {flag: ...}}``
-    declares flags that hold only where the part is so set.
+    declares flags that hold only where the part is so set. A class may declare flags in its attribute ``flags`` too.
 
     Raises:
         ConfigError: unknown kind, or another object already has the name (two copies of a module under two
@@ -86,7 +86,10 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
     module = sys._getframe(1).f_globals["__name__"]
 
     def add(factory: Any) -> Any:
-        old, new = _entries.get((kind, name)), Entry(kind, name, factory, flags, module)
+        old, new = (
+            _entries.get((kind, name)),
+            Entry(kind, name, factory, {**getattr(factory, "flags", {}), **flags}, module),
+        )
         if old is not None and old.origin != new.origin:
             raise ConfigError(f"{kind} '{name}' is registered twice: by {old.origin} and {new.origin}; rename one")
         _entries[(kind, name)] = new

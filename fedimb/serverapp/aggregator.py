@@ -13,14 +13,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
+from fedimb.aggregators.server_optimizer import ServerOptimizer, merged
 from fedimb.contracts import platform as names
+from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.grid import SimulationGrid
-from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum
+from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum, Reduction
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import Arrays, array_record, to_numpy
+
+STATE_DICT = "state_dict"
+"""In an aggregator's saved state: the structure of its `state_dict`, where it has one."""
 
 
 class _Cohort(SimulationGrid):
@@ -33,7 +39,7 @@ class _Cohort(SimulationGrid):
     def get_node_ids(self) -> Iterable[int]:
         return list(self._nodes)
 
-    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
         raise RunFailed("a strategy tried to exchange messages while configuring a round; use Query steps instead")
 
 
@@ -59,6 +65,12 @@ class Aggregator:
         self.strategy, self.linear, self._train_config = strategy, linear, dict(train_config or {})
         self.parameters, self.buffers = dict(parameters), dict(buffers)
         self._dtypes = {k: v.dtype for k, v in parameters.items()}
+
+    @property
+    def reduce(self) -> Reduction:
+        """What lanes do with the replies to this aggregator's messages."""
+        aggregator = chain(self.strategy)[-1]
+        return aggregator.without_state() if self.linear and isinstance(aggregator, ServerOptimizer) else self.linear
 
     def configure(self, server_round: int, nodes: dict[int, int]) -> list[Instruction]:
         """Train messages for a cohort, sorted by client id.
@@ -92,11 +104,14 @@ class Aggregator:
         else:
             replies = []
             total = LaneSum()
-            reads = getattr(chain(self.strategy)[-1], "reads", ())  # records an aggregator declares to read
+            aggregator = chain(self.strategy)[-1]
+            reads = getattr(aggregator, "reads", ())  # records an aggregator declares to read
             for a in usable:
                 arrays = self._in_order(dict(a.content.array_records[names.ARRAYS]), f"client {a.client}")
                 content = RecordDict({names.ARRAYS: ArrayRecord(arrays), names.METRICS: a.content[names.METRICS]})
                 content.update({key: a.content[key] for key in reads if key in a.content})
+                if isinstance(aggregator, ServerOptimizer):
+                    content[names.CLIENT] = ConfigRecord({CLIENT: a.client})
                 replies.append(Message(content, reply_to=by_client[a.client]))
                 buffers = {k: v for k, v in a.content.items() if k == names.BUFFERS}
                 total.add_reply(a.metrics[WEIGHT], RecordDict(buffers))
@@ -117,12 +132,21 @@ class Aggregator:
         return {k: v if math.isfinite(v) else _mean_metric(usable, k) for k, v in means.items()}
 
     def _merged(self, total: LaneSum, usable: Sequence[ClientReply], order: Message) -> Message:
-        sums = self._in_order(total.arrays, "a client")
-        mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in sums.items()}
         keys = [k for k in usable[0].metrics if k != WEIGHT]
         metrics = {k: _mean_metric(usable, k) for k in keys}
         metrics[WEIGHT] = total.weight
-        content = RecordDict({names.ARRAYS: array_record(mean), names.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
+        content = RecordDict({names.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
+        aggregator = chain(self.strategy)[-1]
+        if isinstance(aggregator, ServerOptimizer):
+            sums = {name: self._in_order(mean.arrays, "a client") for name, mean in total.means.items()}
+            columns: dict[str, list[float]] = {CLIENT: [a.client for a in usable]}
+            columns |= {key: [a.metrics[key] for a in usable] for key in (WEIGHT, *aggregator.scalars)}
+            totals = {name: mean.weight for name, mean in total.means.items()}
+            content.update(merged(self.parameters, totals, sums, columns))
+        else:
+            sums_of_all = self._in_order(total.arrays, "a client")
+            mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in sums_of_all.items()}
+            content[names.ARRAYS] = array_record(mean)
         return Message(content, reply_to=order)
 
     def _in_order(self, arrays: dict[str, Any], sender: str) -> dict[str, Any]:
@@ -153,11 +177,19 @@ class Aggregator:
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
         """The innermost strategy's own arrays and numbers (moments, momenta); methods are kept by the checkpoint."""
-        return snapshot(chain(self.strategy)[-1])
+        aggregator = chain(self.strategy)[-1]
+        if not isinstance(aggregator, ServerOptimizer):
+            return snapshot(aggregator)
+        arrays: Arrays = {}
+        return arrays, {STATE_DICT: _packed("state", aggregator.state_dict(), arrays)}
 
     def load_state(self, arrays: Arrays, info: dict[str, Any]) -> None:
         """Inverse of `state`, onto a freshly built strategy."""
-        restore(chain(self.strategy)[-1], arrays, info)
+        aggregator = chain(self.strategy)[-1]
+        if isinstance(aggregator, ServerOptimizer):
+            aggregator.load_state_dict(_unpacked(info[STATE_DICT], arrays))
+        else:
+            restore(aggregator, arrays, info)
 
 
 @contextlib.contextmanager
@@ -189,6 +221,47 @@ def restore(strategy: Strategy, arrays: Arrays, info: dict[str, Any]) -> None:
     """Inverse of `snapshot`; what it did not hold (functions, the inner strategy) stays as built."""
     for name, kind in info.items():
         setattr(strategy, name, _restore(name, kind, arrays))
+
+
+def _packed(key: str, value: Any, arrays: Arrays) -> Any:
+    """A `state_dict` as JSON-able structure, its arrays and tensors put into ``arrays``.
+
+    Raises:
+        RunFailed: a value that no checkpoint can hold.
+    """
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
+        return {"kind": "scalar", "value": value}
+    if isinstance(value, dict) and all(isinstance(k, str | int) and not isinstance(k, bool) for k in value):
+        return {"kind": "dict", "items": [[k, _packed(f"{key}/{k}", v, arrays)] for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        items = [_packed(f"{key}/{i}", v, arrays) for i, v in enumerate(value)]
+        return {"kind": type(value).__name__, "items": items}
+    if isinstance(value, torch.Tensor):
+        arrays[key] = value.detach().cpu().numpy()
+        return {"kind": "tensor", "key": key}
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+        arrays[key] = np.asarray(value)
+        return {"kind": "array" if isinstance(value, np.ndarray) else "number", "key": key}
+    raise RunFailed(
+        f"the aggregator's {key} is a {type(value).__name__}, which no checkpoint can hold; keep numbers, strings, "
+        "arrays, tensors, and lists and dicts of these in state"
+    )
+
+
+def _unpacked(packed: Any, arrays: Arrays) -> Any:
+    """Inverse of `_packed`."""
+    match packed["kind"]:
+        case "scalar":
+            return packed["value"]
+        case "dict":
+            return {k: _unpacked(v, arrays) for k, v in packed["items"]}
+        case "list" | "tuple":
+            items = [_unpacked(v, arrays) for v in packed["items"]]
+            return items if packed["kind"] == "list" else tuple(items)
+        case "tensor":
+            return torch.from_numpy(np.array(arrays[packed["key"]]))
+        case kind:
+            return arrays[packed["key"]] if kind == "array" else arrays[packed["key"]][()]
 
 
 def _mean_metric(usable: Sequence[ClientReply], key: str) -> float:

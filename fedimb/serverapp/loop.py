@@ -15,11 +15,11 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts import platform as names
-from fedimb.engine.lanes import ClientReply, LaneOutcome
+from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import RunDiverged, RunFailed, RunWaiting
 from fedimb.privacy.ledger import entered
 from fedimb.records import array_record
-from fedimb.serverapp.aggregator import Aggregator
+from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import Progress, RunContext
 from fedimb.serverapp.exchange import Exchange
@@ -218,29 +218,32 @@ class Loop:
         about: dict[str, Any] = {"evaluate": self.evaluate_clients, "model": name, "resets": self.progress.resets}
         about |= {} if self.context.ledger is None else {"cohort": len(cohort.asked)}
         instructions = self.exchange.complete(instructions, server_round, model.buffers, self._sent_counts(), **about)
-        outcome = self.exchange.send("train", instructions, cohort.lost, model.linear, f"round {server_round}")
+        outcome = self.exchange.send("train", instructions, cohort.lost, model.reduce, f"round {server_round}")
+        usable = [a for a in outcome.replies if a.usable]
+        heard = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
+        for part in chain(self.method):
+            if hasattr(part, "before_aggregation"):
+                part.before_aggregation(server_round, heard)
         aggregated = model.aggregate(server_round, outcome, instructions)
         self._estimate()
         if "train_loss" in aggregated:
             metrics["train/loss"] = aggregated["train_loss"]
-        usable = [a for a in outcome.replies if a.usable]
         metrics["data/replies"] = float(len(usable))
         metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
         metrics |= entered(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
         metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
         if cohort.virtual_s:
             metrics["time/simulated_wait_s"] = cohort.virtual_s
-        self.method_metrics = self._heard(server_round, usable)
+        self.method_metrics = self._heard(server_round, heard)
         self.last_outcome = outcome
         return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
 
-    def _heard(self, server_round: int, usable: Sequence[ClientReply]) -> dict[str, float]:
+    def _heard(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
         """Tell the methods what the clients sent for them (records ``x.*``); returns what they say of the round."""
-        extras = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
         said: dict[str, float] = {}
         strategy: Any = self.method
         while hasattr(strategy, "on_train_replies"):
-            said |= strategy.on_train_replies(server_round, extras)
+            said |= strategy.on_train_replies(server_round, replies)
             strategy = strategy.inner
         return said
 
