@@ -225,7 +225,9 @@ def check_name(kind: Kind, name: str) -> None:
     for path, text in pages(kind, name).items():
         nodes = ast.walk(ast.parse(text)) if path.endswith(".py") else ()
         if any(words["Class"] == alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names):
-            raise ConfigError(f"'{name}': its class '{words['Class']}' would hide one that it uses; choose another name")
+            raise ConfigError(
+                f"'{name}': its class '{words['Class']}' would hide one that it uses; choose another name"
+            )
 
 
 def pages(kind: Kind, name: str) -> dict[str, str]:

@@ -57,7 +57,12 @@ def test_the_files_are_those_of_the_guide(kind, package):
     written = sorted(p.relative_to(package).as_posix() for p in package.rglob("*") if p.is_file())
     modules = ("client.py", "contract.py", "server.py") if kind == "strategy" else (f"{kind}.py",)
     inside = ("__init__.py", "configs/__init__.py", f"configs/{words['group']}/{name}.yaml", *modules)
-    expected = ["README.md", "pyproject.toml", f"tests/test_{name}.py", *(f"{words['package']}/{one}" for one in inside)]
+    expected = [
+        "README.md",
+        "pyproject.toml",
+        f"tests/test_{name}.py",
+        *(f"{words['package']}/{one}" for one in inside),
+    ]
     assert [one for one in written if "dist-info" not in one] == sorted(expected)
     for file in package.rglob("*"):
         if file.is_file():
@@ -104,7 +109,9 @@ def test_its_own_test_passes(kind, package, tmp_path):
 
 @pytest.mark.parametrize("kind", ["source"])
 def test_a_source_can_be_looked_at(kind, package, capsys):
-    assert main(["data", "check", str(package / "breast_cancer_source" / "configs" / "data" / "breast_cancer.yaml")]) == 0
+    assert (
+        main(["data", "check", str(package / "breast_cancer_source" / "configs" / "data" / "breast_cancer.yaml")]) == 0
+    )
     text = capsys.readouterr().out
     assert "569 rows of 30 float32" in text
     assert "minority: malignant" in text
@@ -114,6 +121,7 @@ SETTINGS = {
     "loss": ("loss.smoothing", 1.0),
     "query": ("strategy.active.query.beta", 0.0),
     "aggregator": ("aggregator.nu", 0.0),
+    "optimizer": ("aggregator.momentum", 1.0),
     "sampler": ("sampler.q", 2.0),
     "model": ("model.width", 0),
     "generator": ("strategy.fedssg.generator.width", 0),
@@ -134,9 +142,11 @@ def test_a_setting_of_another_type_is_refused_before_any_work(kind, package, tmp
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_setting_out_of_range_is_refused_with_what_to_give(kind, package):
     key, value = SETTINGS[kind]
-    given = {"n_classes": 3, "n_domains": 1, "shape": (4,), "input_shape": (4,)} if kind in ("model", "generator") else {}
+    given = (
+        {"n_classes": 3, "n_domains": 1, "shape": (4,), "input_shape": (4,)} if kind in ("model", "generator") else {}
+    )
     with pytest.raises(ConfigError, match=rf"'{NAMES[kind]}': .*{key.rpartition('.')[2]}={value}.*: give "):
-        registry.build(kind, NAMES[kind], given, **{key.rpartition(".")[2]: value})
+        registry.build(new.KINDS[kind].kind, NAMES[kind], given, **{key.rpartition(".")[2]: value})
 
 
 @pytest.mark.parametrize(
