@@ -62,7 +62,7 @@ class Pools:
     """
 
     def __init__(
-        self, run: RunContext, server: Server, generator: dict[str, Any], training: Training, force: bool
+        self, run: RunContext, server: Server, generator: Mapping[str, Any], training: Training, force: bool
     ) -> None:
         self.run, self.server, self.force = run, server, force
         self.figures: dict[str, float] = {}

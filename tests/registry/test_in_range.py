@@ -3,7 +3,7 @@ import math
 import pytest
 
 from fedimb.errors import ConfigError
-from fedimb.training.arguments import in_range
+from fedimb.registry.arguments import in_range
 
 
 def test_both_ends_are_allowed_unless_said_otherwise():
