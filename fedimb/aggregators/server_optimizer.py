@@ -71,10 +71,13 @@ class ServerOptimizer(FedAvg):
         state: what lasts from round to round: the method fills it in `aggregate`. Numbers, strings, arrays, tensors,
             and lists and dicts of these, as in torch.optim.
         since: the round in which the optimiser began; clients get it with every train message.
+        flags: what the registry is told of the class: it is linear, and which scalars it reads.
+        transient: attributes that every round sets anew, so that no checkpoint holds them.
     """
 
     scalars: ClassVar[tuple[str, ...]] = ()
     flags: ClassVar[dict[str, Any]] = {"linear": True}
+    transient: ClassVar[tuple[str, ...]] = ("_previous",)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -117,14 +120,12 @@ class ServerOptimizer(FedAvg):
         """See the records ``x.*`` of the usable replies, sorted by client id, before they are aggregated."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold; references, as in torch.optim."""
-        pending = {} if self._previous is None else {"previous": self._previous}
-        return {"state": self.state, "since": self.since, **pending}
+        """What a checkpoint must hold, by attribute name; references, as in torch.optim."""
+        return {"state": self.state, "since": self.since}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state_dict`, onto an optimiser built with the same settings."""
         self.state, self.since = dict(state["state"]), int(state["since"])
-        self._previous = dict(state["previous"]) if "previous" in state else None
 
     def without_state(self) -> "ServerOptimizer":
         """A copy that knows the settings alone: what travels to where clients are summed."""

@@ -118,7 +118,7 @@ class LaneSum:
         Raises:
             FedimbError: the reply is not usable.
         """
-        trained = answer.content.array_records[names.ARRAYS]
+        trained = cast(ArrayRecord, answer.content[names.ARRAYS])
         scalars = summing.read(answer.metrics, received, trained)
         answer.metrics |= scalars
         for name, weight in summing.weights(scalars).items():
@@ -217,7 +217,7 @@ def _add(total: LaneSum, answer: ClientReply, reduce: Reduction, sent: Message |
         return
     assert sent is not None, "a Summing needs the messages that were answered"
     try:
-        total.add_as_asked(reduce, answer, sent.content.array_records[names.ARRAYS])
+        total.add_as_asked(reduce, answer, cast(ArrayRecord, sent.content[names.ARRAYS]))
     except FedimbError as error:
         answer.usable, answer.error = False, str(error)
 
