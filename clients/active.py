@@ -38,7 +38,7 @@ _OVER_ALL_ROWS = ("balance", "prototypes", "choose")
 
 @register("client", "active")
 class ActiveClient(Client):
-    """The client's page of active learning.
+    """Active learning at a site.
 
     Args:
         settings: see `ActiveSettings`; or its fields by name.
@@ -46,7 +46,7 @@ class ActiveClient(Client):
 
     name: ClassVar[str] = "active"
 
-    def __init__(self, settings: ActiveSettings | None = None, **fields: Any) -> None:
+    def __init__(self, settings: ActiveSettings | None = None, **fields: object) -> None:
         self.settings = ActiveSettings.of(settings, fields)
         rule, args = self.settings.part("query")
         self.rule: QueryRule = registry.build("query", rule, **args)

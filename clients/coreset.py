@@ -1,7 +1,6 @@
 """Coreset baselines at a site: gather what the rule looks at, choose, remember."""
 
 import math
-from typing import Any
 
 import torch
 from flwr.app import RecordDict
@@ -25,13 +24,13 @@ from fedimb.training.spec import TrainSpec
 
 @register("client", "coreset")
 class CoresetClient(Client):
-    """The client's page of the coreset baselines.
+    """A coreset baseline at a site.
 
     Args:
         settings: see `CoresetSettings`; or its fields by name.
     """
 
-    def __init__(self, settings: CoresetSettings | None = None, **fields: Any) -> None:
+    def __init__(self, settings: CoresetSettings | None = None, **fields: object) -> None:
         self.settings = CoresetSettings.of(settings, fields)
         rule, args = self.settings.part("rule")
         self.rule: CoresetRule = registry.build("coreset", rule, **args)

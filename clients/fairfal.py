@@ -1,6 +1,6 @@
 """FairFAL at a site: the client of active learning with the rule ``fairfal`` and the adaptive choice of the model."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fedimb.clients.active import ActiveClient
 from fedimb.contracts.fairfal import FairFALSettings
@@ -9,7 +9,7 @@ from fedimb.registry import register
 
 @register("client", "fairfal")
 class FairFALClient(ActiveClient):
-    """The client's page of FairFAL.
+    """FairFAL at a site.
 
     Args:
         settings: see `FairFALSettings`; or its fields by name.
@@ -17,5 +17,5 @@ class FairFALClient(ActiveClient):
 
     name: ClassVar[str] = "fairfal"
 
-    def __init__(self, settings: FairFALSettings | None = None, **fields: Any) -> None:
+    def __init__(self, settings: FairFALSettings | None = None, **fields: object) -> None:
         super().__init__(FairFALSettings.of(settings, fields))

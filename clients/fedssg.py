@@ -3,7 +3,6 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -51,13 +50,13 @@ from fedimb.training.spec import TrainSpec
 
 @register("client", "fedssg")
 class FedSSGClient(Client):
-    """FedSSG's client page.
+    """FedSSG at a site.
 
     Args:
         settings: see `FedSSGSettings`; or its fields by name.
     """
 
-    def __init__(self, settings: FedSSGSettings | None = None, **fields: Any) -> None:
+    def __init__(self, settings: FedSSGSettings | None = None, **fields: object) -> None:
         self.settings = FedSSGSettings.of(settings, fields)
         self.training = section("training", Training, self.settings.training)
         self.audit = section("audit", GateSettings, self.settings.audit)

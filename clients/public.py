@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from fedimb.training.spec import TrainSpec
 
 @register("client", "public")
 class PublicClient(Client):
-    """The client's page of the controls with the server's own rows.
+    """A control with the server's own rows, at a site.
 
     Args:
         settings: see `PublicSettings`; or its fields by name.
@@ -28,7 +27,7 @@ class PublicClient(Client):
 
     forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({GAUSSIANS_OF: ("trained_on",)})
 
-    def __init__(self, settings: PublicSettings | None = None, **fields: Any) -> None:
+    def __init__(self, settings: PublicSettings | None = None, **fields: object) -> None:
         self.settings = PublicSettings.of(settings, fields)
 
     def check(self, site: Site) -> None:

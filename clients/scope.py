@@ -41,7 +41,7 @@ _OF_PRUNING = ("p_f", "p_l", "beta", "gamma", "eps", "gate", "variant", "choice"
 
 @register("client", "scope")
 class ScopeClient(Client):
-    """SCOPE's client page.
+    """SCOPE at a site.
 
     Args:
         settings: see `ScopeSettings`; or its fields by name.
@@ -49,7 +49,7 @@ class ScopeClient(Client):
 
     forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({SUMS: ("train",), PROFILES: ("train",)})
 
-    def __init__(self, settings: ScopeSettings | None = None, **fields: Any) -> None:
+    def __init__(self, settings: ScopeSettings | None = None, **fields: object) -> None:
         self.settings = ScopeSettings.of(settings, fields)
 
     def check(self, site: Site) -> None:

@@ -47,7 +47,7 @@ KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
     when=KCFU,
 )
 class Active(Method):
-    """The server's page of active learning: cycles of choosing, labelling, counting and training.
+    """Federated active learning: label a few rows per cycle, chosen by a rule, and train on what is labelled.
 
     Args:
         inner: the aggregator or method trained in each cycle.
@@ -59,7 +59,7 @@ class Active(Method):
 
     name = "active"
 
-    def __init__(self, inner: Strategy, settings: ActiveSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: ActiveSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = ActiveSettings.of(settings, fields)
         rule, args = self.settings.part("query")
@@ -140,7 +140,7 @@ class Active(Method):
         guessed, judged = sum(one["guessed"] for one in found), sum(one["judged"] for one in found)
         self.memory["cycle"], self.memory["labelled"] = float(cycle), total
         accuracy = np.where(judged > 0, guessed / np.maximum(judged, 1), np.nan)
-        history = np.array(self.memory.get("history", np.zeros((0, run.n_classes))))
+        history = np.array(self.memory.get("history", np.zeros((0, len(total)))))
         history = np.concatenate([history[: cycle - 1], total[None]]).astype(np.float64)
         self.memory["guessed"], self.memory["history"] = accuracy, history
         table = {

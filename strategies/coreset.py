@@ -30,7 +30,7 @@ from fedimb.strategies.base import Method, Program
 
 @register("strategy", "coreset", prior_view="coreset", reveals_counts=True, labelled_by="rule")
 class Coreset(Method):
-    """The server's page of the coreset baselines.
+    """Coresets by a rule each client applies to its own rows: what SCOPE has to be compared with.
 
     Args:
         inner: the aggregator or method trained on the coresets.
@@ -40,7 +40,7 @@ class Coreset(Method):
         ConfigError: a value out of range, or a rule or encoder that does not exist.
     """
 
-    def __init__(self, inner: Strategy, settings: CoresetSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: CoresetSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = CoresetSettings.of(settings, fields)
         self.rule, args = self.settings.part("rule")
@@ -54,7 +54,10 @@ class Coreset(Method):
     def check(self, rounds: int) -> None:
         """Refuse a warm-up that leaves no round to train in."""
         if self.settings.warmup >= rounds:
-            raise ConfigError(f"strategy.coreset.warmup={self.settings.warmup} leaves no round of {rounds} to train in")
+            raise ConfigError(
+                f"strategy.coreset.warmup={self.settings.warmup} leaves no round of {rounds} to train in: lower it, "
+                "or run more rounds"
+            )
 
     def shortest(self) -> int:
         """The warm-up and what comes after it."""

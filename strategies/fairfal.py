@@ -14,8 +14,6 @@ where the pictures scored are not the pictures labelled, cannot occur by mistake
 ``query_view=mismatched`` brings it about, to measure what it does.
 """
 
-from typing import Any
-
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts.fairfal import FairFALSettings
@@ -25,7 +23,7 @@ from fedimb.strategies.active import KCFU, Active
 
 @register("strategy", "fairfal", cycles=True, prior_view="labelled", reveals_counts=True, sets_prior=True, when=KCFU)
 class FairFAL(Active):
-    """As `Active`, with the rule ``fairfal`` and the adaptive choice of the model asked.
+    """FairFAL: class-fair federated active learning; as `Active`, with its own rule and the model asked by its switch.
 
     Args:
         inner: the aggregator or method trained in each cycle.
@@ -34,5 +32,5 @@ class FairFAL(Active):
 
     name = "fairfal"
 
-    def __init__(self, inner: Strategy, settings: FairFALSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: FairFALSettings | None = None, **fields: object) -> None:
         super().__init__(inner, FairFALSettings.of(settings, fields))

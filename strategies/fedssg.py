@@ -55,7 +55,7 @@ Counts = np.ndarray
 
 @register("strategy", "fedssg", reveals_counts=True)
 class FedSSG(Method):
-    """FedSSG's server page.
+    """FedSSG: synthetic samples of rare classes and missing devices, made once and shared across clients.
 
     Args:
         inner: the aggregator or method trained on real and synthetic rows.
@@ -65,7 +65,7 @@ class FedSSG(Method):
         ConfigError: a value out of range or an unknown key.
     """
 
-    def __init__(self, inner: Strategy, settings: FedSSGSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: FedSSGSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = FedSSGSettings.of(settings, fields)
         self.own = self.settings.pool == "own"
@@ -90,7 +90,7 @@ class FedSSG(Method):
         """Pretrain, hear what clients lack, make it, hand it out, train."""
         server = run.server
         if server is None:
-            raise ConfigError("strategy=fedssg makes samples at the server, which only a run of fedimb's own has")
+            raise ConfigError("strategy=fedssg makes samples at the server: run it by fedimb, not in a plain ServerApp")
         if self.settings.pretrain and server.has_public():
             kept = yield ServerWork("pretrain", lambda: self._pretrained(server))
             run.initial = arrays_of(kept, "weights")

@@ -13,7 +13,6 @@ even counts for ``ccvr``; with ``client`` and ``share`` D_0's are added to the c
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ _KEPT = "weights/"
 
 @register("strategy", "public", reveals_counts=True)
 class Public(Method):
-    """The server's page of the controls with its own rows.
+    """What the server's own labelled rows are worth without generating anything: FedSSG's controls.
 
     Args:
         inner: the aggregator or method trained.
@@ -51,7 +50,7 @@ class Public(Method):
         ConfigError: a value out of range, or a use that does not go with what is inside.
     """
 
-    def __init__(self, inner: Strategy, settings: PublicSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: PublicSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = PublicSettings.of(settings, fields)
         if self.settings.use == "only" and isinstance(inner, Method):

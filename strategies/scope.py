@@ -53,7 +53,7 @@ _TOLD = ("p_f", "p_l", "beta", "gate", "variant", "choice", "min_count", "sigma"
 
 @register("strategy", "scope", prior_view="coreset", reveals_counts=True)
 class Scope(Method):
-    """SCOPE's server page.
+    """SCOPE: choose once, before training, which rows each client trains on, with the whole federation in view.
 
     Args:
         inner: the aggregator or method trained on the coresets.
@@ -63,7 +63,7 @@ class Scope(Method):
         ConfigError: a value out of range, or a warm-up that does not go with the encoder.
     """
 
-    def __init__(self, inner: Strategy, settings: ScopeSettings | None = None, **fields: Any) -> None:
+    def __init__(self, inner: Strategy, settings: ScopeSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = ScopeSettings.of(settings, fields)
         encoder, args = self.settings.part("encoder")
@@ -82,7 +82,10 @@ class Scope(Method):
     def check(self, rounds: int) -> None:
         """Refuse a warm-up that leaves no round to train in."""
         if self.settings.warmup >= rounds:
-            raise ConfigError(f"strategy.scope.warmup={self.settings.warmup} leaves no round of {rounds} to train in")
+            raise ConfigError(
+                f"strategy.scope.warmup={self.settings.warmup} leaves no round of {rounds} to train in: lower it, "
+                "or run more rounds"
+            )
 
     def shortest(self) -> int:
         """The warm-up and what comes after it."""

@@ -34,8 +34,8 @@ class ActiveSettings(Settings):
         restart: fresh weights in every cycle, or train on.
         share_prototypes: clients add up class prototypes, so that one can look for a class it has not labelled.
         oracle: who labels: {name: simulated}, or {name: worklist, ...} for people.
-        local_epochs: of the local model: at most so many epochs.
-        local_stop: of the local model: trained until this share of its rows is learnt, [0, 1].
+        local_epochs: epochs of the local model, at most.
+        local_stop: the local model is trained until this share of its rows is learnt, [0, 1].
         query_view: train, or mismatched: rules look at another picture of each row's class, as released code does by
             mistake; in simulation only.
         kcfu: KAFAL's training half at the clients, with any rule: balanced softmax of own counts, the received

@@ -48,8 +48,8 @@ class FedSSGSettings(Settings):
         made: generator; or a control of as many rows: public (the server's own as they are), oversample, smote,
             composite (of each client's own).
         generator: {name: ..., ...} of the kind generator; {}: flow for images, table_flow for rows.
-        training: of the generator, as fedimb.generation.training.Training: steps, batch, lr, ...
-        plan: who is to get what, as fedimb.generation.plan.Plan.
+        training: how the generator is trained: steps, batch, lr, ... of fedimb.generation.training.Training.
+        plan: who is to get which samples; the settings of fedimb.generation.plan.Plan.
         pool: shared: clients draw from one pool; own: no sample goes to two of them.
         surplus: samples made per sample wanted, at least 1: gates drop some.
         visits: share of its synthetic rows that a client visits per epoch, [0, 1].
@@ -57,11 +57,11 @@ class FedSSGSettings(Settings):
         screen: drop samples that the pretrained classifier doubts, or that lie next to a real row of the server's.
         rounds: fed_diffusion: rounds of the generator, each of local_steps at every client of a cohort.
         local_steps: fed_diffusion: steps of the generator per round and client.
-        epsilon: of the Laplace noise on each client's reported counts; null: none.
+        epsilon: privacy budget of the Laplace noise on each client's reported counts; null: none.
         style: clients describe the colours of devices with at least 32 images, for classes the server lacks there.
         force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
         gate: export gate of what was learned from clients' rows: enforce, report, off.
-        audit: when a class may leave, as fedimb.privacy.audit.base.GateSettings.
+        audit: when a class may leave; the settings of fedimb.privacy.audit.base.GateSettings.
         holdout: share of a client's rows that no generator learns from, for the gate to compare with, (0, 1).
         cross: client_generators: learn from all rows, and judge two further generators, each of one half, instead.
         release: auto, or manual: what passed the gate waits in the site's outbox until a person releases it.

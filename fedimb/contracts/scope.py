@@ -38,8 +38,8 @@ class ScopeSettings(Settings):
         p_f: share dropped of every prunable class by stage 2, [0, 1]; not the share of all rows.
         p_l: share of all rows dropped by stage 1 as anomalies, [0, 1].
         beta: the gate: classes within beta of the most over-represented one may be pruned, [0, 1].
-        gamma: of the rarity weight W_c ~ (1 / (F_c + eps))^gamma.
-        eps: of the rarity weight.
+        gamma: exponent of the rarity weight W_c ~ (1 / (F_c + eps))^gamma, F_c the class's share of all rows.
+        eps: added to F_c in the rarity weight, for classes that nobody reports.
         gate: relative, or literal: T_c > beta with W summing to 1.
         variant: full, or an ablation: no_global_profile, no_anomaly, no_redundancy, no_diversity.
         choice: inside the gate: scope, or a control: random, score_only (no gate), undersample (no score).

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self
 
 from fedimb.errors import ConfigError, nearest
-from fedimb.registry.arguments import in_range, typed
+from fedimb.registry.arguments import field_types, in_range, typed
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Settings:
 
     ```python
     class Mine(Method):
-        def __init__(self, inner: Strategy, settings: MineSettings | None = None, **fields: Any) -> None:
+        def __init__(self, inner: Strategy, settings: MineSettings | None = None, **fields: object) -> None:
             super().__init__(inner)
             self.settings = MineSettings.of(settings, fields)
     ```
@@ -36,7 +36,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Bring each value to its annotated type (1 to 1.0), mappings as copies."""
-        types = get_type_hints(type(self))
+        types = field_types(type(self))
         for field in fields(self):
             value = getattr(self, field.name)
             try:
@@ -65,7 +65,7 @@ class Settings:
         return chosen, args
 
     @classmethod
-    def of(cls, settings: Self | None, changes: Mapping[str, Any]) -> Self:
+    def of(cls, settings: Self | None, changes: Mapping[str, object]) -> Self:
         """What a half was given: ``settings``, or the defaults, with the fields named beside them changed.
 
         Raises:
@@ -77,7 +77,8 @@ class Settings:
         if settings is None:
             return cls(**changes)
         if not isinstance(settings, cls):
+            given = type(settings).__name__
             raise ConfigError(
-                f"strategy.{cls.method}: settings={settings!r}: give a {cls.__name__}, or its fields by name"
+                f"strategy.{cls.method}: settings is a {given}: give {cls.__name__}(...), or its fields by name"
             )
         return replace(settings, **changes) if changes else settings

@@ -35,13 +35,21 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     if settings is None:
         return own
     kept = {k: p for k, p in own.items() if k != "settings" and p.kind is not p.VAR_KEYWORD}
-    types = get_type_hints(settings)
+    types = field_types(settings)
     for field in dataclasses.fields(settings):
         if field.init:
             kept[field.name] = inspect.Parameter(
                 field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=types[field.name]
             )
     return kept
+
+
+def field_types(settings: type[Any]) -> Mapping[str, Any]:
+    """The type of each field of a dataclass; Any where one of them is imported for type checkers only."""
+    try:
+        return get_type_hints(settings)
+    except NameError:
+        return {field.name: Any for field in dataclasses.fields(settings)}
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:
