@@ -47,6 +47,7 @@ KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
     reveals_counts=True,
     sets_prior=True,
     labelled_by="query",
+    asks_for_labels=True,
     when=KCFU,
 )
 class Active(Method):
@@ -108,6 +109,10 @@ class Active(Method):
                 f"strategy.{self.name}.cycles={self.cycles} does not divide rounds={rounds}: cycles are of equal "
                 f"length; set rounds={near}"
             )
+
+    def inner_rounds(self, rounds: int) -> int:
+        """Those of one cycle."""
+        return rounds // self.cycles
 
     def shortest(self) -> int:
         """A few rounds in every cycle: the last one trains on all that is labelled."""

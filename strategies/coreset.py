@@ -29,7 +29,16 @@ from fedimb.strategies.base import Method, Program
 from fedimb.training.arguments import in_range
 
 
-@register("strategy", "coreset", prior_view="coreset", reveals_counts=True, labelled_by="rule")
+@register(
+    "strategy",
+    "coreset",
+    prior_view="coreset",
+    reveals_counts=True,
+    labelled_by="rule",
+    reads_labels=True,
+    chooses_rows=True,
+    chooses_around=("scope",),
+)
 class Coreset(Method):
     """Args:
     inner: the aggregator or method trained on the coresets (given by fedimb).
@@ -73,6 +82,10 @@ class Coreset(Method):
         if self.warmup >= rounds:
             raise ConfigError(f"strategy.coreset.warmup={self.warmup} leaves no round of {rounds} to train in")
 
+    def inner_rounds(self, rounds: int) -> int:
+        """Those after the warm-up."""
+        return rounds - self.warmup
+
     def shortest(self) -> int:
         """The warm-up and what comes after it."""
         return self.warmup + super().shortest()
@@ -82,7 +95,11 @@ class Coreset(Method):
         self.check(run.rounds)
         if self.warmup:
             yield Rounds(self.warmup)
-            run.rounds -= self.warmup
+        run.rounds -= self.warmup
+        yield from self._chosen(run)
+        run.rounds += self.warmup  # for the next labelling cycle, where there is one
+
+    def _chosen(self, run: RunContext) -> Program:
         if self.match == "none":
             yield from self._choose(run)
             yield from self.inner_program(run)
@@ -122,7 +139,9 @@ class Coreset(Method):
         table = {
             "rule": self.rule,
             "kept_fraction": float(kept.sum() / held.sum()),
-            "by_client": {c: float(k.sum() / h.sum()) for c, k, h in zip(clients, kept, held, strict=True)},
+            "by_client": {
+                c: float(k.sum() / h.sum()) if h.any() else None for c, k, h in zip(clients, kept, held, strict=True)
+            },
             "by_class": [None if not h else float(k / h) for k, h in zip(kept.sum(0), held.sum(0), strict=True)],
             "kept": kept.tolist(),
             "held": held.tolist(),

@@ -23,7 +23,16 @@ from fedimb.registry import register
 from fedimb.strategies.active import KCFU, Active, Ask
 
 
-@register("strategy", "fairfal", cycles=True, prior_view="labelled", reveals_counts=True, sets_prior=True, when=KCFU)
+@register(
+    "strategy",
+    "fairfal",
+    cycles=True,
+    prior_view="labelled",
+    reveals_counts=True,
+    sets_prior=True,
+    asks_for_labels=True,
+    when=KCFU,
+)
 class FairFAL(Active):
     """As `Active`, with the rule ``fairfal`` and the adaptive choice of the model asked."""
 

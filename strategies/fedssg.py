@@ -57,7 +57,7 @@ Made = Literal["generator", "public", "oversample", "smote", "composite"]
 Counts = np.ndarray
 
 
-@register("strategy", "fedssg", reveals_counts=True)
+@register("strategy", "fedssg", reveals_counts=True, reads_labels=True)
 class FedSSG(Method):
     """Args:
     inner: the aggregator or method trained on real and synthetic rows (given by fedimb).

@@ -40,7 +40,7 @@ from fedimb.strategies.base import Method, Program
 from fedimb.training.arguments import in_range
 
 
-@register("strategy", "scope", prior_view="coreset", reveals_counts=True)
+@register("strategy", "scope", prior_view="coreset", reveals_counts=True, reads_labels=True, chooses_rows=True)
 class Scope(Method):
     """Args:
     inner: the aggregator or method trained on the coresets (given by fedimb).
@@ -103,6 +103,10 @@ class Scope(Method):
         if self.warmup >= rounds:
             raise ConfigError(f"strategy.scope.warmup={self.warmup} leaves no round of {rounds} to train in")
 
+    def inner_rounds(self, rounds: int) -> int:
+        """Those after the warm-up."""
+        return rounds - self.warmup
+
     def shortest(self) -> int:
         """The warm-up and what comes after it."""
         return self.warmup + super().shortest()
@@ -125,6 +129,7 @@ class Scope(Method):
         self._note(run, kept)
         run.rounds -= self.warmup
         yield from self.inner_program(run)
+        run.rounds += self.warmup  # for the next labelling cycle, where there is one
 
     def _note(self, run: RunContext, replies: list[Reply]) -> None:
         """Count the prior anew, and say with the run what every client kept."""
@@ -137,7 +142,10 @@ class Scope(Method):
         table = {
             "settings": self.settings,
             "kept_fraction": float(kept.sum() / held.sum()),
-            "by_client": {str(c): float(k.sum() / h.sum()) for c, k, h in zip(sorted(found), kept, held, strict=True)},
+            "by_client": {
+                str(c): float(k.sum() / h.sum()) if h.any() else None
+                for c, k, h in zip(sorted(found), kept, held, strict=True)
+            },
             "by_class": [None if not h else float(k / h) for k, h in zip(kept.sum(0), held.sum(0), strict=True)],
             "kept": kept.tolist(),
             "held": held.tolist(),

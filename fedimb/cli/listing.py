@@ -37,7 +37,7 @@ PLURALS = {
     "generators": "generator",
 }
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
-_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss")
+_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around")
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 
