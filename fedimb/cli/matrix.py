@@ -30,9 +30,8 @@ def _general(cell: Cell) -> str:
     reason = cell.reason or ""
     (kind, first), (_, second) = cell.first, cell.second
     if kind == cell.second[0]:  # two methods, one around the other
-        reason = reason.replace(f"{kind} '{first}'", f"the outer {kind}").replace(
-            f"{kind} '{second}'", f"the inner {kind}"
-        )
+        for side, name in (("outer", first), ("inner", second)):
+            reason = reason.replace(f"{kind} '{name}'", f"the {side} {kind}")
         return reason.replace(f"use {kind}=[{second},{first}]", "use them in the other order")
     for kind, name in (cell.first, cell.second):
         reason = reason.replace(f"{kind} '{name}'", f"this {kind}")

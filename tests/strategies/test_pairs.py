@@ -107,15 +107,12 @@ def test_a_coreset_is_chosen_within_what_is_labelled(tmp_path, trained, outer, i
         assert {size for found in sizes.values() for size in found} == {(4, 2), (8, 4)}
 
 
+BESIDE = ("strategy.fairfal.budget=10", "partition=iid")
+
+
 @pytest.mark.parametrize("made", ["generator", "smote", "public"])
 def test_synthetic_rows_stand_beside_labelled_ones(tmp_path, trained, made):
-    launch_in(
-        tmp_path,
-        *words("fairfal", "fedssg"),
-        f"strategy.fedssg.made={made}",
-        "strategy.fairfal.budget=10",
-        "partition=iid",
-    )
+    launch_in(tmp_path, *words("fairfal", "fedssg"), *BESIDE, f"strategy.fedssg.made={made}")
     for _, rows, y, extra, _ in trained:
         np.testing.assert_array_equal(rows["trained_on"], rows["labelled"])
         assert len(rows["labelled"]) in (10, 20)
@@ -125,11 +122,12 @@ def test_synthetic_rows_stand_beside_labelled_ones(tmp_path, trained, made):
 
 
 def test_the_prior_counts_labelled_and_synthetic_rows(tmp_path, trained):
-    result = launch_in(tmp_path, *words("fairfal", "fedssg"), "strategy.fedssg.made=oversample", "calibration=la_post")
+    made = ("strategy.fedssg.made=oversample", "calibration=la_post")
+    result = launch_in(tmp_path, *words("fairfal", "fedssg"), *BESIDE, *made)
     last = trained[-5:]
-    real, made = sum(len(rows["labelled"]) for _, rows, *_ in last), sum(extra for *_, extra, _ in last)
-    assert made
-    assert float(np.sum(result.prior_counts)) == pytest.approx(real + 0.5 * made)
+    real, extra = sum(len(rows["labelled"]) for _, rows, *_ in last), sum(extra for *_, extra, _ in last)
+    assert extra
+    assert float(np.sum(result.prior_counts)) == pytest.approx(real + 0.5 * extra)
 
 
 def test_three_methods_choose_in_every_cycle_anew(tmp_path, trained):
@@ -150,13 +148,14 @@ def test_steps_are_those_of_what_is_labelled_unless_the_coreset_says_otherwise(t
     assert set(native) == {(4, 1), (8, 2)}
 
 
-@pytest.mark.parametrize("inner", ["coreset", "scope", "fedssg", "public"])
+FEDCS, EL2N = "strategy.coreset.rule={name: fedcs}", "strategy.coreset.rule={name: el2n}"
+
+
 @pytest.mark.parametrize(
-    "more", [(), ("strategy.coreset.rule={name: fedcs}",), ("strategy.coreset.rule={name: el2n}",)]
+    ("inner", "more"),
+    [("coreset", ()), ("coreset", (FEDCS,)), ("coreset", (EL2N,)), ("scope", ()), ("fedssg", ()), ("public", ())],
 )
 def test_a_client_without_a_label_takes_part_and_trains_on_nothing_real(tmp_path, trained, monkeypatch, inner, more):
-    if more and inner != "coreset":
-        pytest.skip("a coreset rule")
     real = active.open_oracle
 
     def unjudged(settings, context):
