@@ -94,12 +94,11 @@ def test_a_run_with_it_uses_it(kind, package, plain_weights, tmp_path, capsys):
 
 @every_kind
 def test_its_own_test_passes(kind, package, tmp_path):
-    if kind != "strategy":
-        pytest.importorskip("fedimb.testing")
     tests = own_tests(package, NAMES[kind])
     if kind == "strategy":
-        assert len(tests) == 4
+        assert len(tests) == 5
         del tests["test_strength_reaches_the_sites"]  # two runs more; the slow test below has them
+        del tests["test_contract"]  # a dozen runs, one on Ray
     else:
         assert len(tests) == 1
     for name, test in tests.items():
@@ -225,6 +224,8 @@ def test_every_template_is_used():
 
 
 @pytest.mark.slow
+@pytest.mark.alone  # a Ray head fills the machine
+@pytest.mark.timeout(1800)
 def test_installed_by_pip_they_pass_in_a_python_of_their_own(home):
     for kind, name in NAMES.items():
         assert main(["new", kind, name, "--dir", f"mine/{kind}"]) == 0
@@ -241,4 +242,4 @@ def test_installed_by_pip_they_pass_in_a_python_of_their_own(home):
         timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(NAMES) - 1 + 4} passed" in done.stdout
+    assert f"{len(NAMES) - 1 + 5} passed" in done.stdout
