@@ -25,7 +25,7 @@ INPUT_SHAPES = ((12,), (8, 8), (1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32))
 
 
 def check_loss(name: str, **settings: Any) -> None:
-    """A loss keeps to the contract: finite with finite gradients whatever the counts, repeatable, honest about its flags.
+    """A loss is finite with finite gradients whatever the counts, repeats itself, and says truly what it reads.
 
     Args:
         name: as registered under kind ``loss``.
