@@ -31,6 +31,7 @@ from fedimb.testing import (
     check_sampler,
     check_source,
 )
+from fedimb.training.losses.base import RowLoss
 from fedimb.training.losses.ce import CrossEntropy
 
 EVERYONE = {"fraction_train": 1.0, "min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
@@ -51,11 +52,20 @@ def fails(check, *args, says, **settings):
 
 def test_a_loss_that_is_not_finite_for_extreme_logits():
     @registry.register("loss", "broken", adjusts_logits=False, needs_prior=False)
-    class Broken(CrossEntropy):
+    class Broken(RowLoss):
         def rows(self, logits, labels):
             return -torch.log(logits.softmax(-1).gather(-1, labels[..., None])[..., 0])
 
     fails(check_loss, "broken", says=r"loss 'broken' .*finite")
+
+
+def test_a_loss_of_which_only_the_rows_were_changed():
+    @registry.register("loss", "half_changed", adjusts_logits=False, needs_prior=False)
+    class HalfChanged(CrossEntropy):
+        def rows(self, logits, labels):
+            return 2 * super().rows(logits, labels)
+
+    fails(check_loss, "half_changed", says="its value is the mean of its rows")
 
 
 def test_a_loss_that_does_not_say_it_reads_counts():
