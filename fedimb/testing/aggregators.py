@@ -162,9 +162,7 @@ def _check_values(contract: Contract, fresh: Fresh, single_as_is: bool | None) -
         contract.equal(model.parameters, without.parameters, "the weights without it")
         contract.equal(model.buffers, without.buffers, "the buffers without it")
     if single_as_is is not None:
-        with contract.rule(
-            "the weights of one client " + ("are the model's" if single_as_is else "are not the model's")
-        ):
+        with contract.rule(f"the weights of one client are {'' if single_as_is else 'not '}the model's"):
             model, sent = fresh(), []
             reply = _trained(model)
 
@@ -194,8 +192,7 @@ def _check_order(contract: Contract, fresh: Fresh, linear: bool) -> None:
     with contract.rule("it is linear: it does not matter which client sent which weights"):
         models = [fresh(), fresh()]
         for model, turn in zip(models, (0, 3), strict=True):
-            reply = _trained(model)
-            _play(model, lambda order, c, reply=reply, turn=turn: reply(order, (c + turn) % len(CLIENTS)))
+            _play(model, _turned(_trained(model), turn))
         _close(contract, models[1], models[0])
     with contract.rule("it is linear: the replies' mean gives what the replies give"):
         summed, each = fresh(linear=True), fresh(linear=False)
@@ -203,6 +200,11 @@ def _check_order(contract: Contract, fresh: Fresh, linear: bool) -> None:
             for server_round in (1, 2):
                 _play(model, _trained(model), server_round=server_round)
         _close(contract, summed, each)
+
+
+def _turned(reply: Reply, turn: int) -> Reply:
+    """Each client sends what another would."""
+    return lambda order, client: reply(order, (client + turn) % len(CLIENTS))
 
 
 def _close(contract: Contract, came: Aggregator, expected: Aggregator) -> None:

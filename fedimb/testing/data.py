@@ -47,16 +47,20 @@ def check_source(source: str | Mapping[str, Any], **settings: Any) -> None:
         contract.equal(one.fingerprint(), two.fingerprint(), "the same fingerprint after reading")
     _check_rows(contract, data)
     _check_split(contract, data)
+    with tempfile.TemporaryDirectory(prefix="fedimb-check-") as folder:
+        _check_store(contract, data, one.fingerprint(), Path(folder) / "store")
+
+
+def _check_store(contract: Contract, data: SourceData, fingerprint: str, folder: Path) -> None:
     with contract.rule("its store, mapped from disk, gives back what was read"):
-        with tempfile.TemporaryDirectory(prefix="fedimb-check-") as folder:
-            store = Store.build(data, Path(folder) / "store", one.fingerprint())
-            for field in ("x", "y", *_COLUMNS):
-                came, expected = getattr(store, field), getattr(data, field)
-                contract.expect(_alike(came, expected), f"{field} as read", came)
-            contract.expect(isinstance(store.x, np.memmap), "x mapped from its file", type(store.x))
-            for field in ("class_names", "site_names", "scale", "task"):
-                contract.equal(getattr(store, field), getattr(data, field), field)
-            contract.equal(store.fingerprint, one.fingerprint(), "fingerprint")
+        store = Store.build(data, folder, fingerprint)
+        for field in ("x", "y", *_COLUMNS):
+            came, expected = getattr(store, field), getattr(data, field)
+            contract.expect(_alike(came, expected), f"{field} as read", came)
+        contract.expect(isinstance(store.x, np.memmap), "x mapped from its file", type(store.x))
+        for field in ("class_names", "site_names", "scale", "task"):
+            contract.equal(getattr(store, field), getattr(data, field), field)
+        contract.equal(store.fingerprint, fingerprint, "fingerprint")
 
 
 def _alike(came: Any, expected: Any) -> bool:
@@ -98,19 +102,10 @@ def _check_split(contract: Contract, data: SourceData) -> None:
         rules.append({"name": "stratified", "fraction": 0.2})
     for rule in rules:
         with contract.rule(f"a test set can be cut: {rule['name']}"):
-            parts = [
-                split_test(
-                    data.y,
-                    data.class_names,
-                    rule,
-                    np.random.default_rng(0),
-                    data.patients,
-                    data.official_test,
-                    data.sites,
-                )
-                for _ in "ab"
-            ]
-            (test, rest), again = parts
+            columns = data.patients, data.official_test, data.sites
+            (test, rest), again = (
+                split_test(data.y, data.class_names, rule, np.random.default_rng(0), *columns) for _ in "ab"
+            )
             contract.equal(list(again), [test, rest], "the same rows for the same seed")
             contract.expect(len(test) and len(rest), "rows on both sides", (len(test), len(rest)))
             contract.equal(np.sort(np.concatenate([test, rest])), np.arange(len(data.y)), "every row on one side")
@@ -142,13 +137,12 @@ def check_partitioner(name: str, **settings: Any) -> None:
     for case, (labels, n) in PARTITIONS.items():
         for seed in (0, 1, 2):
             y = np.array(labels, np.int64)
-            check_deal(Contract("partition", name, f"{case}, seed {seed}"), name, settings, y, n, seed)
+            dealt = Contract("partition", name, f"{case}, seed {seed}")
+            check_deal(dealt, name, settings, y, n, seed)
             if "patients" in taken:
                 cohort = max(1, len(y) // 3)
                 patients = np.random.default_rng(seed).integers(0, cohort, len(y)) * 7 - 50  # any ids
-                check_patients(
-                    Contract("partition", name, f"{case}, seed {seed}"), name, settings, y, n, seed, patients
-                )
+                check_patients(dealt, name, settings, y, n, seed, patients)
     if "sites" not in taken:  # else it draws nothing: clients are the sites
         with contract.rule("another seed deals otherwise"):
             y = np.arange(200) % 5

@@ -19,7 +19,7 @@ from fedimb.data.placement import KEYS as PLACEMENT
 
 
 class ContractError(AssertionError):
-    """A part does not keep to the contract of its kind. The message says the part, the rule, what was expected, what came.
+    """A part does not keep to the contract of its kind: the part, the rule, what was expected, what came.
 
     An `AssertionError`, so a test that meets it fails as by any ``assert``.
     """
@@ -157,9 +157,8 @@ def check_yaml(contract: Contract, kind: str, name: str) -> None:
         settings, given = _yaml(kind, name), GIVEN[kind]
         parameters = registry.parameters(kind, name)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            contract.expect(
-                settings.keys() <= parameters.keys() - set(given), f"settings of {set(parameters)}", settings
-            )
+            known = parameters.keys() - set(given)
+            contract.expect(settings.keys() <= known, f"settings of {sorted(known)}", settings)
         if not any(map(_elsewhere, settings.values())):
             registry.check_args(kind, name, settings, given=given)
 

@@ -164,9 +164,9 @@ class _Generators:
 
     def kills(self) -> None:
         for stop in (1, 2, 3):
-            with self.contract.rule(f"a training killed after step {stop} goes on to the same bits"):
-                with tempfile.TemporaryDirectory(prefix="fedimb-check-") as folder:
-                    self._killed(stop, Path(folder) / "generator.safetensors")
+            rule = self.contract.rule(f"a training killed after step {stop} goes on to the same bits")
+            with rule, tempfile.TemporaryDirectory(prefix="fedimb-check-") as folder:
+                self._killed(stop, Path(folder) / "generator.safetensors")
 
     def _killed(self, stop: int, file: Path) -> None:
         data, whole = examples(self.shape), self.fresh()

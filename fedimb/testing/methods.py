@@ -1,5 +1,6 @@
 """The contract of a method: a run of it survives everything a run may meet, and sends what it declares and no more."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, 
     Args:
         name: as registered under the kinds ``strategy``, ``client`` and ``contract``.
         run_words: further words of the runs, as on the command line: ``"rounds=6"``, ``"data.public=3"``.
-        ray: False leaves out the comparison of engines, which takes seconds; Ray's workers know installed methods alone.
+        ray: False leaves out the comparison of engines: it takes seconds, and Ray knows installed methods alone.
         settings: of the method, in the place of what its YAML sets.
 
     Raises:
@@ -54,7 +55,7 @@ def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, 
         if ray:
             with contract.rule("Ray gives the weights of the inline engine"):
                 other = configured(place, [*run_words, "engine=ray", "engine.workers=2"], part)
-                with open_engine(other.engine) as engine:
+                with contextlib.closing(open_engine(other.engine)) as engine:
                     contract.equal(weights(run(other, place / "ray", engine)), weights(whole), "the same model file")
 
 
@@ -100,8 +101,8 @@ def _check_leak(contract: Contract, config: RunConfig, place: Path) -> None:
 
     LocalTraining.reply = leaking  # type: ignore[method-assign]
     try:
-        with contract.rule("a record its contract does not declare does not leave a client"):
-            with contract.refuses(RunFailed, "x.undeclared"):
-                run(config, place)
+        rule = contract.rule("a record its contract does not declare does not leave a client")
+        with rule, contract.refuses(RunFailed, "x.undeclared"):
+            run(config, place)
     finally:
         LocalTraining.reply = reply  # type: ignore[method-assign]

@@ -61,7 +61,7 @@ def question(
     labels = torch.arange(n_classes).repeat_interleave(known_rows)
     pool = {w: rows_seen(hidden, n_classes, width, 10 * seed + i) for i, w in enumerate(MODELS)}
     known = {w: rows_seen(labels, n_classes, width, 10 * seed + 5 + i) for i, w in enumerate(MODELS)}
-    said = {"hidden": hidden, "gamma": 0.6, "pool": pool, "labelled": known} | given
+    said: dict[str, Any] = {"hidden": hidden, "gamma": 0.6, "pool": pool, "labelled": known} | given
     return Asked(budget, n_classes, labels, generator=torch.Generator().manual_seed(draw), **said)
 
 
@@ -152,7 +152,7 @@ def _check_models(contract: Contract, name: str, settings: Mapping[str, Any]) ->
         with contract.rule(f"asked for the {which} model it reads no other than it says"):
             rule, asked = build("query", name, settings), question(*case, which=which)
             named = rule.reads(which) or {which}  # a rule that reads none still counts the pool's rows
-            few = {view: {w: getattr(asked, view)[w] for w in named} for view in ("pool", "labelled")}
+            few: dict[str, Any] = {view: {w: getattr(asked, view)[w] for w in named} for view in ("pool", "labelled")}
             found.append(build("query", name, settings).select(question(*case, which=which)))
             contract.equal(rule.select(replace(asked, **few)), found[-1], "the same rows")
     with contract.rule("an adaptive rule answers otherwise when the other model is asked, and another rule does not"):
@@ -172,9 +172,8 @@ def _check_finite(contract: Contract, name: str, settings: Mapping[str, Any]) ->
                     f"{what} of 1 of {len(seen.logits)} {view} rows are not finite under the {model} model, "
                     "the first at position 3"
                 )
-                with contract.rule("what is not finite is refused with its place"):
-                    with contract.refuses(DataError, says):
-                        rule.select(asked)
+                with contract.rule("what is not finite is refused with its place"), contract.refuses(DataError, says):
+                    rule.select(asked)
 
 
 def candidates(counts: list[int], seed: int = 0, identical: bool = False) -> Candidates:
@@ -284,12 +283,14 @@ def _check_coreset_needs(contract: Contract, name: str, settings: Mapping[str, A
     optional = {f.name for f in fields(Candidates) if f.default is None}
     with contract.rule("it reads what its 'needs' says and no more"):
         contract.expect(needs <= optional, f"needs of {sorted(optional)}", sorted(needs))
-        bare = replace(given, **dict.fromkeys(optional - needs))
+        nothing: dict[str, Any] = dict.fromkeys(optional - needs)
+        bare = replace(given, **nothing)
         chosen = _kept(name, settings, bare, 20)
         contract.equal(chosen, _kept(name, settings, given, 20), "the same rows without what it does not need")
         for field in needs:
             with contract.refuses(DataError, field):
-                _kept(name, settings, replace(given, **{field: None}), 20)
+                one_less: dict[str, Any] = {field: None}
+                _kept(name, settings, replace(given, **one_less), 20)
     with contract.rule("values that are not finite are refused by name and row"):
         for field in needs & set(_BY_ROW):
             for value in (torch.nan, torch.inf):

@@ -25,7 +25,7 @@ INPUT_SHAPES = ((12,), (8, 8), (1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32))
 
 
 def check_loss(name: str, **settings: Any) -> None:
-    """A loss keeps to the contract: finite with finite gradients whatever the counts, repeatable, honest about its flags.
+    """A loss is finite with finite gradients whatever the counts, repeats itself, and says truly what it reads.
 
     Args:
         name: as registered under kind ``loss``.
@@ -48,7 +48,12 @@ def check_loss(name: str, **settings: Any) -> None:
         value = _value(_loss(name, settings, [40, 6, 3]), logits, labels, features)
         slope = torch.autograd.grad(value, logits)[0][torch.arange(49), labels].sum()
         contract.expect(slope < 0, "a negative slope of the labels' logits", slope)
-    if isinstance(_loss(name, settings, [40, 6, 1]), RowLoss):
+    if isinstance(row_loss := _loss(name, settings, [40, 6, 3]), RowLoss):
+        with contract.rule("its value is the mean of its rows'"):
+            labels, logits = labels_of([40, 6, 3]), normal(49, 3)
+            rows, value = row_loss.rows(logits, labels), row_loss(logits, labels)
+            contract.expect(rows.shape == (49,), "rows [49]", rows)
+            contract.expect(torch.allclose(rows.mean(), value, rtol=1e-5, atol=1e-6), f"{rows.mean():g}", value)
         for shape in ((7, 3), (4, 7, 3)):
             _check_slope_by_hand(Contract("loss", name, f"logits {list(shape)}"), name, settings, shape)
 
