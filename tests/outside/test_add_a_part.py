@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,15 @@ def more_parts(tmp_path, monkeypatch):
     with registry.isolated():
         yield
     forget("more_parts")
+
+
+def test_the_pages_own_tests_pass(more_parts):
+    code: dict[str, Callable[[], None]] = {}
+    exec(compile(blocks(ENTRY_POINTS)["tests/test_parts.py"], "test_parts.py", "exec"), code)
+    tests = [test for name, test in code.items() if name.startswith("test_")]
+    assert len(tests) == 4
+    for test in tests:
+        test()
 
 
 def test_the_parts_of_the_page_run_by_the_command_it_gives(more_parts, tmp_path):
