@@ -100,7 +100,17 @@ class LaneSum:
             self.means.setdefault(name, LaneSum()).add(theirs_too)
 
     def add_reply(self, weight: float, content: RecordDict) -> None:
-        """Add one client's weighted arrays and buffers, in place."""
+        """Add one client's weighted arrays and buffers, in place.
+
+        Example:
+            >>> from fedimb.records import array_record
+            >>> total = LaneSum()
+            >>> for rows, weight in ((30, 1.0), (10, 5.0)):
+            ...     reply = array_record({"w": np.array([weight], np.float32)})
+            ...     total.add_reply(rows, RecordDict({"arrays": reply}))
+            >>> total.arrays["w"] / total.weight
+            array([2.])
+        """
         self.weight += weight
         for sums, key in ((self.arrays, names.ARRAYS), (self.buffers, names.BUFFERS)):
             if key not in content:
@@ -141,7 +151,15 @@ class LaneOutcome:
 
 
 def cut(count: int) -> list[slice]:
-    """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one."""
+    """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one.
+
+    Example:
+        >>> [(lane.start, lane.stop) for lane in cut(5)]
+        [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+        >>> lanes = cut(100)
+        >>> len(lanes), max(lane.stop - lane.start for lane in lanes)
+        (32, 4)
+    """
     lanes = min(MAX_LANES, count)
     edges = [count * i // lanes for i in range(lanes + 1)] if lanes else [0]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]

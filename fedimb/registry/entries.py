@@ -80,6 +80,15 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
     Raises:
         ConfigError: unknown kind, or another object already has the name (two copies of a module under two
             names, usually ``import strategies`` instead of ``import fedimb.strategies``).
+
+    Example:
+        >>> with isolated():
+        ...     @register("sampler", "reversed")
+        ...     class Reversed:
+        ...         def __init__(self, step: int = 1) -> None:
+        ...             self.step = step
+        ...     build("sampler", "reversed", step=3).step
+        3
     """
     if kind not in KINDS:
         raise ConfigError(f"cannot register '{name}': no kind '{kind}'.{nearest(kind, KINDS)}")
@@ -261,6 +270,15 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Cal
 
 
 def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
-    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`)."""
+    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`).
+
+    Example:
+        >>> build("loss", "focal", gamma=2).gamma
+        2.0
+        >>> build("loss", "focal", gama=2)
+        Traceback (most recent call last):
+            ...
+        fedimb.errors.ConfigError: loss 'focal' has no argument 'gama'. Did you mean 'gamma'?
+    """
     given = given or {}
     return maker(kind, name, tuple(given), **args)(**given)
