@@ -64,8 +64,8 @@ class ActiveClient(Client):
             )
         check_oracle(oracle, site)
 
-    def views(self, context: ClientContext) -> None:
-        """What is labelled, by whom it was labelled, and the pool."""
+    def labels(self, context: ClientContext) -> None:
+        """Hide all labels but those asked for; views ``labelled`` and ``pool``."""
         data, state = context.data, context.state
         rows, labels, unjudged = np.zeros((3, 0), np.int64)
         if "labels" in state:
@@ -76,8 +76,12 @@ class ActiveClient(Client):
         data.set_view("pool", np.setdiff1d(data.rows("train"), np.union1d(rows, unjudged)))
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
-        """Epochs over what is labelled: every rule has as many labels, and so as many steps."""
-        spec = spec.change(steps=context.steps_over("trained_on"))
+        """Epochs over what is labelled: every rule has as many labels, and so as many steps.
+
+        Where a method inside chose some of these rows, it has said how many steps they get.
+        """
+        if not context.data.has("coreset"):
+            spec = spec.change(steps=context.steps_over("trained_on"))
         if not self.settings.kcfu:
             return spec
         # In the first round there is nobody to learn from: the received weights are untrained.
@@ -217,7 +221,7 @@ class ActiveClient(Client):
                 judged = np.bincount(answers.labels, minlength=classes).astype(np.int32)
                 guessed = np.bincount(answers.labels[right], minlength=classes).astype(np.int32)
                 del context.state["guesses"]
-            self.views(context)
+            self.labels(context)
         counts = {
             "labelled": data.counts("labelled").astype(np.int32),
             "pool": np.array([len(data.rows("pool"))], np.int32),

@@ -96,9 +96,11 @@ def updated_model(cycle: int, context: ClientContext, wanted_round: int) -> Clas
 def compensated(spec: TrainSpec, context: ClientContext, floor: float, distils: bool) -> TrainSpec:
     """KAFAL's training half: balanced softmax over the client's own label counts and, where ``distils``, compensation.
 
+    The counts are of the labelled rows it trains on, which a coreset inside may have cut.
+
     What it does not go with: `fedimb.strategies.active.KCFU`.
     """
-    counts = torch.from_numpy(context.data.counts("labelled"))
+    counts = torch.from_numpy(context.data.counts("trained_on"))
     spec = spec.change(loss=AdjustedCrossEntropy(counts.double().clamp_min(floor).log().float()))
     if not distils:
         return spec

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from flwr.app import RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, RecordDict
+from torch import Tensor
 
+from fedimb.records import Arrays, array_record
 from fedimb.training.local import LocalResult
 from fedimb.training.spec import TrainSpec
 
@@ -33,8 +36,14 @@ class Client:
             ConfigError, DataError: why, and what to set instead.
         """
 
+    def labels(self, context: "ClientContext") -> None:
+        """Called first for every message, of all methods before any `views`: hide labels, make known those given.
+
+        What is labelled is then settled when other methods say which of these rows they chose.
+        """
+
     def views(self, context: "ClientContext") -> None:
-        """Called first for every message: set the views that ``context.state`` tells of.
+        """Called before every message is answered: set the views that ``context.state`` tells of.
 
         Local training is on ``trained_on``: all training rows, cut to ``labelled`` and ``coreset`` where these are set.
         """
@@ -50,3 +59,25 @@ class Client:
     def query(self, name: str, content: RecordDict, context: "ClientContext") -> RecordDict:
         """Answer one of the queries this method's contract declares."""
         raise NotImplementedError(f"{type(self).__name__} declares query '{name}' and does not answer it")
+
+
+def coreset_record(kept: Tensor, context: "ClientContext") -> ArrayRecord:
+    """A choice as a method keeps it in its state.
+
+    Args:
+        kept: positions among the rows of `ClientData.known_view`, int64.
+    """
+    data = context.data
+    rows = data.rows(data.known_view)
+    chosen = {"rows": rows[kept.numpy()]}
+    return array_record(chosen | {"among": rows} if data.labels_hidden else chosen)
+
+
+def set_coreset(chosen: Arrays, context: "ClientContext") -> None:
+    """Set the view ``coreset`` to what `coreset_record` kept, unless other rows are labelled now than it chose among.
+
+    Until the method chooses anew, in the labelling cycle that has begun, all that is labelled is trained on.
+    """
+    data = context.data
+    if not data.labels_hidden or np.array_equal(chosen["among"], data.rows("labelled")):
+        data.set_view("coreset", chosen["rows"])

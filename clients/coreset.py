@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext, Site
-from fedimb.clients.base import Client
+from fedimb.clients.base import Client, coreset_record, set_coreset
 from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS, CoresetSettings
 from fedimb.encoders.checks import unit_rows
 from fedimb.encoders.embed import embed, open_encoder
@@ -43,9 +43,9 @@ class CoresetClient(Client):
             open_encoder(self.settings.encoder, site.store)
 
     def views(self, context: ClientContext) -> None:
-        """The coreset, once it is chosen."""
+        """The coreset, once it is chosen, for as long as no further row is labelled."""
         if "chosen" in context.state:
-            context.data.set_view("coreset", arrays_of(context.state, "chosen")["rows"])
+            set_coreset(arrays_of(context.state, "chosen"), context)
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """As many steps as on all rows, or as the coreset's epochs make."""
@@ -55,10 +55,11 @@ class CoresetClient(Client):
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """Class means, or the choice."""
-        labels = context.data.tensors("train")[1].cpu()
+        view = context.data.known_view
+        labels = context.data.tensors(view)[1].cpu()
         classes = len(context.data.store.class_names)
         if name == CENTRES_OF:
-            means = class_means(context.forward("train")[0].cpu(), labels, classes)
+            means = class_means(context.forward(view)[0].cpu(), labels, classes)
             return RecordDict({MEANS: array_record({"means": means.numpy()})})
         assert name == CHOOSE, name
         per_class = None
@@ -66,9 +67,11 @@ class CoresetClient(Client):
             inner = context.data.counts("coreset")
             per_class = torch.from_numpy(inner)
         keep = math.ceil(self.settings.keep * len(labels)) if per_class is None else int(per_class.sum())
-        candidates, steps = self._candidates(content, labels, classes, context)
-        kept = self.rule.select(candidates, keep, per_class)
-        context.state["chosen"] = array_record({"rows": context.data.rows("train")[kept.numpy()]})
+        kept, steps = torch.arange(0), 0
+        if len(labels):  # a client none of whose rows is labelled yet has nothing to choose from
+            candidates, steps = self._candidates(content, labels, classes, context)
+            kept = self.rule.select(candidates, keep, per_class)
+        context.state["chosen"] = coreset_record(kept, context)
         counts = {
             "kept": torch.bincount(labels[kept], minlength=classes).int().numpy(),
             "held": torch.bincount(labels, minlength=classes).int().numpy(),
@@ -81,15 +84,16 @@ class CoresetClient(Client):
     ) -> tuple[Candidates, int]:
         """What the rule reads of this client, and the local steps it took to make."""
         needs, found, steps = self.rule.needs, dict[str, Tensor](), 0
+        view = context.data.known_view
         if needs & {"features", "logits"}:
-            features, logits = context.forward("train")
+            features, logits = context.forward(view)
             found |= {"features": features.cpu(), "logits": logits.cpu()}
         if "embeddings" in needs:
             data, encoder = context.data, open_encoder(self.settings.encoder, context.data.store)
             if encoder.uses_model:
-                found["embeddings"] = unit_rows(context.forward("train")[0].cpu())
+                found["embeddings"] = unit_rows(context.forward(view)[0].cpu())
             else:
-                found["embeddings"] = unit_rows(embed(encoder, data.store, data.rows("train"), data.scaling))
+                found["embeddings"] = unit_rows(embed(encoder, data.store, data.rows(view), data.scaling))
         if "centres" in needs:
             found["centres"] = torch.from_numpy(arrays_of(content, CENTRES)["centres"])
         if "global_counts" in needs:
@@ -99,8 +103,8 @@ class CoresetClient(Client):
         return Candidates(labels, classes, context.generator(), **found), steps
 
     def _history(self, context: ClientContext) -> tuple[Tensor, int]:
-        """Probabilities [epochs, n, C] after each epoch of training the received model on all own rows."""
-        x, y = context.data.tensors("train")
+        """Probabilities [epochs, n, C] after each epoch of training the received model on all own labelled rows."""
+        x, y = context.data.tensors(context.data.known_view)
         per_epoch = math.ceil(len(y) / context.config.local.batch_size)
         spec = context.spec().change(steps=per_epoch, terms=())
         generator = context.generator(device=x.device)

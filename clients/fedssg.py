@@ -82,8 +82,9 @@ class FedSSGClient(Client):
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """One of the contract's five."""
-        x, y = (part.cpu() for part in context.data.tensors("train"))
-        d = device_ids(context.data.store, context.data.rows("train"))
+        view = context.data.known_view
+        x, y = (part.cpu() for part in context.data.tensors(view))
+        d = device_ids(context.data.store, context.data.rows(view))
         match name:
             case "fedssg_coverage":
                 return self._coverage(x, y, d, context)
@@ -110,7 +111,7 @@ class FedSSGClient(Client):
     def _parted(self, x: Tensor, y: Tensor, d: Tensor, context: ClientContext) -> HoldoutSplit:
         """The same parts for every message of a run."""
         patients = context.data.store.patients
-        units = None if patients is None else np.asarray(patients)[context.data.rows("train")]
+        units = None if patients is None else np.asarray(patients)[context.data.rows(context.data.known_view)]
         return parted(
             x, y, d, units, self.settings.holdout, seed_int(context.config.seed, Stream.METHOD, 4, context.client)
         )
@@ -205,6 +206,8 @@ class FedSSGClient(Client):
         if len(extra.y):
             arrays = {"x": extra.x.numpy(), "y": extra.y.numpy(), "d": extra.d.numpy()}
             context.state["synthetic"] = to_record(extra) if SAMPLES in content else array_record(arrays)
+        elif "synthetic" in context.state:  # of an earlier labelling cycle
+            del context.state["synthetic"]
         taken = np.bincount(extra.y.numpy(), minlength=context.data.store.n_classes).astype(np.int32)
         return RecordDict({TAKEN: array_record({"taken": taken})})
 

@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from fedimb.clientapp.context import ClientContext, Site
-from fedimb.clients.base import Client
+from fedimb.clients.base import Client, coreset_record, set_coreset
 from fedimb.contracts.scope import (
     CLASS_SUMS,
     CONSENSUS,
@@ -66,9 +66,9 @@ class ScopeClient(Client):
         encoder.class_vectors(site.class_names)
 
     def views(self, context: ClientContext) -> None:
-        """The coreset, once it is chosen."""
+        """The coreset, once it is chosen, for as long as no further row is labelled."""
         if "coreset" in context.state:
-            context.data.set_view("coreset", arrays_of(context.state, "coreset")["rows"])
+            set_coreset(arrays_of(context.state, "coreset"), context)
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """As many steps as without pruning, or as the coreset's epochs make."""
@@ -78,7 +78,7 @@ class ScopeClient(Client):
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """One of the three exchanges."""
-        labels = context.data.tensors("train")[1].cpu()
+        labels = context.data.tensors(context.data.known_view)[1].cpu()
         if name == SUMS:
             return self._sums(labels, context)
         if name == PROFILES:
@@ -89,8 +89,8 @@ class ScopeClient(Client):
     def _embeddings(self, context: ClientContext) -> Tensor:
         data, encoder = context.data, open_encoder(self.settings.encoder, context.data.store)
         if encoder.uses_model:
-            return unit_rows(context.forward("train")[0].cpu())
-        return unit_rows(embed(encoder, data.store, data.rows("train"), data.scaling))
+            return unit_rows(context.forward(data.known_view)[0].cpu())
+        return unit_rows(embed(encoder, data.store, data.rows(data.known_view), data.scaling))
 
     def _sums(self, labels: Tensor, context: ClientContext) -> RecordDict:
         classes = len(context.data.store.class_names)
@@ -129,7 +129,7 @@ class ScopeClient(Client):
         consensus = {name: value.astype(np.float64) for name, value in arrays_of(content, CONSENSUS).items()}
         pruning: dict[str, Any] = {name: getattr(self.settings, name) for name in _OF_PRUNING}
         found = prune(scores, labels, Profile(**consensus), generator=context.generator(), **pruning)
-        context.state["coreset"] = array_record({"rows": context.data.rows("train")[found.kept.numpy()]})
+        context.state["coreset"] = coreset_record(found.kept, context)
         del context.state["scores"]
         parts = {"kept": found.kept, "anomalous": found.anomalous, "redundant": found.redundant}
         classes = len(consensus["counts"])

@@ -44,6 +44,7 @@ KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
     reveals_counts=True,
     sets_prior=True,
     labelled_by="query",
+    asks_for_labels=True,
     when=KCFU,
 )
 class Active(Method):
@@ -74,6 +75,10 @@ class Active(Method):
                 f"strategy.{self.name}.cycles={cycles} does not divide rounds={rounds}: cycles are of equal "
                 f"length; set rounds={near}"
             )
+
+    def inner_rounds(self, rounds: int) -> int:
+        """Those of one cycle."""
+        return rounds // self.settings.cycles
 
     def shortest(self) -> int:
         """A few rounds in every cycle: the last one trains on all that is labelled."""

@@ -66,6 +66,10 @@ class Method(Strategy):
     def check_server(self, server: "Server") -> None:
         """Called once before a run starts, at the server: refuse what its own rows do not allow (ConfigError)."""
 
+    def inner_rounds(self, rounds: int) -> int:
+        """How many of its rounds the inner method trains in one go: what its `check` is given."""
+        return rounds
+
     def shortest(self) -> int:
         """The fewest rounds whose last one is like those of a whole run: what an estimate runs."""
         return self.inner.shortest() if isinstance(self.inner, Method) else 2

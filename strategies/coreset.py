@@ -28,7 +28,16 @@ from fedimb.serverapp.steps import Query, Reply, Rounds, gather_counts
 from fedimb.strategies.base import Method, Program
 
 
-@register("strategy", "coreset", prior_view="coreset", reveals_counts=True, labelled_by="rule")
+@register(
+    "strategy",
+    "coreset",
+    prior_view="coreset",
+    reveals_counts=True,
+    labelled_by="rule",
+    reads_labels=True,
+    chooses_rows=True,
+    chooses_around=("scope",),
+)
 class Coreset(Method):
     """Coresets by a rule each client applies to its own rows: what SCOPE has to be compared with.
 
@@ -59,6 +68,10 @@ class Coreset(Method):
                 "or run more rounds"
             )
 
+    def inner_rounds(self, rounds: int) -> int:
+        """Those after the warm-up."""
+        return rounds - self.settings.warmup
+
     def shortest(self) -> int:
         """The warm-up and what comes after it."""
         return self.settings.warmup + super().shortest()
@@ -68,7 +81,11 @@ class Coreset(Method):
         self.check(run.rounds)
         if self.settings.warmup:
             yield Rounds(self.settings.warmup)
-            run.rounds -= self.settings.warmup
+        run.rounds -= self.settings.warmup
+        yield from self._chosen(run)
+        run.rounds += self.settings.warmup  # for the next labelling cycle, where there is one
+
+    def _chosen(self, run: RunContext) -> Program:
         if self.settings.match == "none":
             yield from self._choose(run)
             yield from self.inner_program(run)
@@ -108,7 +125,9 @@ class Coreset(Method):
         table = {
             "rule": self.rule,
             "kept_fraction": float(kept.sum() / held.sum()),
-            "by_client": {c: float(k.sum() / h.sum()) for c, k, h in zip(clients, kept, held, strict=True)},
+            "by_client": {
+                c: float(k.sum() / h.sum()) if h.any() else None for c, k, h in zip(clients, kept, held, strict=True)
+            },
             "by_class": [None if not h else float(k / h) for k, h in zip(kept.sum(0), held.sum(0), strict=True)],
             "kept": kept.tolist(),
             "held": held.tolist(),

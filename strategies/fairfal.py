@@ -21,7 +21,16 @@ from fedimb.registry import register
 from fedimb.strategies.active import KCFU, Active
 
 
-@register("strategy", "fairfal", cycles=True, prior_view="labelled", reveals_counts=True, sets_prior=True, when=KCFU)
+@register(
+    "strategy",
+    "fairfal",
+    cycles=True,
+    prior_view="labelled",
+    reveals_counts=True,
+    sets_prior=True,
+    asks_for_labels=True,
+    when=KCFU,
+)
 class FairFAL(Active):
     """FairFAL: class-fair federated active learning; as `Active`, with its own rule and the model asked by its switch.
 

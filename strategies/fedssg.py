@@ -53,7 +53,7 @@ from fedimb.strategies.fedssg_pools import Pools
 Counts = np.ndarray
 
 
-@register("strategy", "fedssg", reveals_counts=True)
+@register("strategy", "fedssg", reveals_counts=True, reads_labels=True)
 class FedSSG(Method):
     """FedSSG: synthetic samples of rare classes and missing devices, made once and shared across clients.
 

@@ -113,8 +113,10 @@ class Pools:
             partial(_mean, made),
             lambda number: RecordDict({ABOUT: ConfigRecord({"round": number, "rounds": rounds, "steps": local_steps})}),
         )
-        self.run.models["generator"] = lambda draw: generator
-        yield Rounds(rounds, model="generator")
+        earlier = sum(name.startswith("generator") for name in self.run.models)  # one for each labelling cycle before
+        name = f"generator-{earlier + 1}" if earlier else "generator"
+        self.run.models[name] = lambda draw: generator
+        yield Rounds(rounds, model=name)
 
         def work() -> RecordDict:
             state = {name: torch.from_numpy(np.array(value)) for name, value in generator.parameters.items()}

@@ -51,7 +51,7 @@ _TOLD = ("p_f", "p_l", "beta", "gate", "variant", "choice", "min_count", "sigma"
 """The settings that scope.json repeats beside what was kept."""
 
 
-@register("strategy", "scope", prior_view="coreset", reveals_counts=True)
+@register("strategy", "scope", prior_view="coreset", reveals_counts=True, reads_labels=True, chooses_rows=True)
 class Scope(Method):
     """SCOPE: choose once, before training, which rows each client trains on, with the whole federation in view.
 
@@ -87,6 +87,10 @@ class Scope(Method):
                 "or run more rounds"
             )
 
+    def inner_rounds(self, rounds: int) -> int:
+        """Those after the warm-up."""
+        return rounds - self.settings.warmup
+
     def shortest(self) -> int:
         """The warm-up and what comes after it."""
         return self.settings.warmup + super().shortest()
@@ -109,6 +113,7 @@ class Scope(Method):
         self._note(run, kept)
         run.rounds -= self.settings.warmup
         yield from self.inner_program(run)
+        run.rounds += self.settings.warmup  # for the next labelling cycle, where there is one
 
     def _note(self, run: RunContext, replies: list[Reply]) -> None:
         """Count the prior anew, and say with the run what every client kept."""
@@ -121,7 +126,10 @@ class Scope(Method):
         table = {
             "settings": {name: getattr(self.settings, name) for name in _TOLD},
             "kept_fraction": float(kept.sum() / held.sum()),
-            "by_client": {str(c): float(k.sum() / h.sum()) for c, k, h in zip(sorted(found), kept, held, strict=True)},
+            "by_client": {
+                str(c): float(k.sum() / h.sum()) if h.any() else None
+                for c, k, h in zip(sorted(found), kept, held, strict=True)
+            },
             "by_class": [None if not h else float(k / h) for k, h in zip(kept.sum(0), held.sum(0), strict=True)],
             "kept": kept.tolist(),
             "held": held.tolist(),

@@ -41,7 +41,7 @@ PLURALS = {
 }
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
-_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss")
+_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around")
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 

@@ -18,7 +18,7 @@ VERBS = {
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
     "report": ("fedimb.cli.report", "write one HTML file about a run or a study"),
-    "new": ("fedimb.cli.new", "write the pages of a method of your own"),
+    "new": ("fedimb.cli.new", "write a part of your own: a loss, a query rule, a method, ... as a package that runs"),
     "sweep": ("fedimb.cli.sweep", "run every combination of some values, and compare them"),
     "tune": ("fedimb.cli.tune", "choose settings on seeds that no comparison uses"),
     "compare": ("fedimb.cli.compare", "compare strategies as a study's YAML file says"),

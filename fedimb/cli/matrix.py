@@ -28,6 +28,11 @@ def render(cells: Sequence[Cell]) -> str:
 def _general(cell: Cell) -> str:
     """The reason without the names, so that one line serves every pair a rule refuses."""
     reason = cell.reason or ""
+    (kind, first), (_, second) = cell.first, cell.second
+    if kind == cell.second[0]:  # two methods, one around the other
+        for side, name in (("outer", first), ("inner", second)):
+            reason = reason.replace(f"{kind} '{name}'", f"the {side} {kind}")
+        return reason.replace(f"use {kind}=[{second},{first}]", "use them in the other order")
     for kind, name in (cell.first, cell.second):
         reason = reason.replace(f"{kind} '{name}'", f"this {kind}")
     return reason
@@ -46,7 +51,10 @@ def _grid(block: list[Cell], reasons: list[str]) -> list[str]:
     }
     down, across = (list(dict.fromkeys(pair[side] for pair in marks)) for side in (0, 1))
     first, second = block[0].first[0], block[0].second[0]
-    if len(across) > len(down) and first != second:  # of two strategies there is only one triangle
+    if first == second:  # of two strategies the order counts
+        across = down
+        first, second = f"outer {first}", f"inner {second}"
+    elif len(across) > len(down):
         marks = {(b, a): mark for (a, b), mark in marks.items()}
         down, across, first, second = across, down, second, first
     title = f"{first} \\ {second}"

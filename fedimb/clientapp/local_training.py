@@ -85,7 +85,7 @@ class LocalTraining:
         local = self.config.local
         return TrainSpec(
             view="trained_on",
-            steps=context.steps_over("train"),  # of the original view: equal for every method
+            steps=context.steps_over(context.data.known_view),  # before any row is left out: equal for every method
             batch_size=local.batch_size,
             optimizer=local.optimizer,
             lr=local.lr,
@@ -212,7 +212,9 @@ class LocalTraining:
 
 
 def set_views(client_methods: Sequence[tuple[Contract, Any]], context: ClientContext) -> None:
-    """Let every method set its views; innermost first, so an outer method has the last word."""
+    """Let every method say what is labelled, then set its views; innermost first, so an outer one has the last word."""
+    for _, half in reversed(client_methods):
+        half.labels(context)
     for _, half in reversed(client_methods):
         half.views(context)
 

@@ -6,7 +6,7 @@ pair, so the printed matrix and what a run refuses cannot disagree.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 from fedimb import registry
 from fedimb.registry import Entry
@@ -19,7 +19,7 @@ METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 
 @dataclass(frozen=True)
 class Combination:
-    """Parts that act in one run.
+    """Parts that act in one run; of methods the outermost comes first.
 
     ``provenance`` and ``weighting`` are the class prior's, ``task`` the data's; None: not decided yet. ``clip`` and
     ``noise`` are what is done to updates, ``weight`` is the ``aggregation_weight``.
@@ -109,7 +109,37 @@ def _two_cycles(c: Combination) -> str | None:
     cycling = c.having("cycles", "strategy")
     if len(cycling) < 2:
         return None
-    return f"strategies '{cycling[0].name}' and '{cycling[1].name}' both repeat in cycles; at most one may"
+    return f"strategy '{cycling[0].name}' and strategy '{cycling[1].name}' both repeat in cycles; at most one may"
+
+
+def _nested(c: Combination) -> list[tuple[Entry, Entry]]:
+    """Every two methods of which the first is around the second."""
+    return list(combinations([part for part in c.parts if part.kind == "strategy"], 2))
+
+
+def _labels_not_asked_for_yet(c: Combination) -> str | None:
+    for outer, inner in _nested(c):
+        if outer.flags.get("reads_labels") and inner.flags.get("asks_for_labels"):
+            return (
+                f"strategy '{outer.name}' goes by the class of every row, and around strategy '{inner.name}' it would "
+                f"come before any label is asked for; use strategy=[{inner.name},{outer.name}]"
+            )
+    return None
+
+
+def _choice_without_effect(c: Combination) -> str | None:
+    for outer, inner in _nested(c):
+        if not (outer.flags.get("chooses_rows") and inner.flags.get("chooses_rows")):
+            continue
+        if inner.name in outer.flags.get("chooses_around", ()):
+            continue
+        other = outer.name in inner.flags.get("chooses_around", ())
+        remedy = f"use strategy=[{inner.name},{outer.name}]" if other else "leave one of them out"
+        return (
+            f"strategy '{outer.name}' and, inside it, strategy '{inner.name}' both choose the rows to train on, and "
+            f"the outer choice would undo the inner one; {remedy}"
+        )
+    return None
 
 
 def _term_of_another_aggregator(c: Combination) -> str | None:
@@ -208,6 +238,8 @@ RULES: tuple[Rule, ...] = (
     _weighting_needs_each_clients_counts,
     _not_linear,
     _two_cycles,
+    _labels_not_asked_for_yet,
+    _choice_without_effect,
     _term_of_another_aggregator,
     _another_task,
     _prior_of_one_label_per_row,
@@ -225,7 +257,10 @@ def refusal(combination: Combination) -> str | None:
 
 @dataclass(frozen=True)
 class Cell:
-    """One pair of the matrix: kind and name of both parts, and the reason if it is refused."""
+    """One pair of the matrix: kind and name of both parts, and the reason if it is refused.
+
+    Of two strategies the first is the outer one, as in ``strategy=[first,second]``.
+    """
 
     first: tuple[str, str]
     second: tuple[str, str]
@@ -233,8 +268,8 @@ class Cell:
 
 
 def matrix(kinds: Iterable[str] = METHOD_KINDS) -> list[Cell]:
-    """Every pair of registered parts of two different kinds (and of two strategies), allowed or not."""
+    """Every pair of registered parts of two different kinds, and of two strategies in both orders, allowed or not."""
     entries = {kind: [registry.get(kind, name) for name in registry.names(kind)] for kind in kinds}
     pairs = [(a, b) for x, y in combinations(entries, 2) for a in entries[x] for b in entries[y]]
-    pairs += list(combinations(entries.get("strategy", []), 2))
+    pairs += list(permutations(entries.get("strategy", []), 2))
     return [Cell((a.kind, a.name), (b.kind, b.name), refusal(Combination((a, b)))) for a, b in pairs]

@@ -131,6 +131,14 @@ class ClientData:
         """Whether `hide_labels` was called."""
         return self._given is not None
 
+    @property
+    def known_view(self) -> Literal["train", "labelled"]:
+        """The view of all training rows whose class is known: ``labelled`` where labels are hidden, else ``train``.
+
+        What goes by the class of a row (a coreset, a count per device) looks at these rows and no others.
+        """
+        return "train" if self._given is None else "labelled"
+
     @cached_property
     def _own(self) -> Rows:
         return np.union1d(self._rows["train"], self._rows["validation"])

@@ -81,9 +81,12 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     for make in augmentation_makers(config, federation.input_shape):
         make()
-    for method in chain(build_method(config, federation.n_clients)[0])[:-1]:
-        cast(Any, method).check(config.rounds)
-        cast(Any, method).check_server(Server(config, federation))
+    rounds = config.rounds
+    methods: list[Any] = list(chain(build_method(config, federation.n_clients)[0])[:-1])
+    for method in methods:
+        method.check(rounds)
+        method.check_server(Server(config, federation))
+        rounds = method.inner_rounds(rounds)
     site = Site(federation.task, federation.class_names, federation.store)
     for name, args in config.strategy.items():
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)

@@ -28,11 +28,35 @@ def test_a_prior_is_asked_for_only_when_refused(toys: list[Path]) -> None:
 
 def test_the_matrix_says_what_refusal_says(toys: list[Path]) -> None:
     cells = matrix()
-    seen = {frozenset((cell.first, cell.second)) for cell in cells}
-    assert len(seen) == len(cells)
+    assert len({(cell.first, cell.second) for cell in cells}) == len(cells)
+    unordered = {frozenset((cell.first, cell.second)) for cell in cells if cell.first[0] != cell.second[0]}
+    methods = len(registry.names("strategy"))
+    assert len(cells) == len(unordered) + methods * (methods - 1)  # of two methods both orders
     for cell in cells:
         assert cell.reason == refusal(Combination(_parts(cell.first, cell.second)))
     refused = {(cell.first[1], cell.second[1]) for cell in cells if cell.reason}
     assert {("toy_shift", "toy_post"), ("toy_b", "toymedian"), ("toy_a", "toy_c")} <= refused
     assert ("balanced_softmax", "la_post") in refused
+    assert {("toy_a", "toy_c"), ("toy_c", "toy_a")} <= refused
     assert ("ce", "la_post") not in refused
+
+
+def test_what_goes_by_labels_stands_inside_what_asks_for_them() -> None:
+    for outer in ("coreset", "scope", "fedssg"):
+        for inner in ("active", "fairfal"):
+            reason = refusal(Combination(_parts(("strategy", outer), ("strategy", inner))))
+            assert reason is not None
+            assert reason.endswith(f"use strategy=[{inner},{outer}]")
+            assert refusal(Combination(_parts(("strategy", inner), ("strategy", outer)))) is None
+
+
+def test_a_choice_of_rows_is_not_undone_by_an_outer_one() -> None:
+    reason = refusal(Combination(_parts(("strategy", "scope"), ("strategy", "coreset"))))
+    assert reason is not None
+    assert reason.endswith("use strategy=[coreset,scope]")
+    assert refusal(Combination(_parts(("strategy", "coreset"), ("strategy", "scope")))) is None
+
+
+def test_methods_between_do_not_hide_the_order() -> None:
+    three = ("strategy", "coreset"), ("strategy", "public"), ("strategy", "active")
+    assert "use strategy=[active,coreset]" in (refusal(Combination(_parts(*three))) or "")

@@ -77,7 +77,7 @@ REFUSED = [
     ),
     (
         ["strategy=[toy_a,toy_c]"],
-        "refused combination: strategies 'toy_a' and 'toy_c' both repeat in cycles; at most one may",
+        "refused combination: strategy 'toy_a' and strategy 'toy_c' both repeat in cycles; at most one may",
     ),
 ]
 TOY_RUN = ["model=toynet", "loss=toy_plain", "sampler=toyorder", "aggregator=toymean", "strategy=toy_b"]

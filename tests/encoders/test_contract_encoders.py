@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import random
 from importlib.resources import files
 
 import numpy as np
@@ -12,11 +11,10 @@ import yaml
 
 from fedimb import registry
 from fedimb.encoders import embed as embedding
-from fedimb.encoders.base import Encoder
-from fedimb.encoders.checks import unit_rows
 from fedimb.encoders.embed import GIVEN, embed, open_encoder
 from fedimb.errors import ConfigError, FedimbError
-from tests.encoders.recipes import NAMES, clip_folder, cnn_file, has_transformers, precomputed_file
+from fedimb.testing import check_encoder
+from tests.encoders.recipes import clip_folder, cnn_file, has_transformers, precomputed_file
 
 N = 9
 MAKES = {  # what their `path` names
@@ -51,78 +49,15 @@ def test_its_yaml_names_it_and_fits_its_arguments(name):
     args = yaml.safe_load((files("fedimb.configs") / "encoder" / f"{name}.yaml").read_text())
     assert args.pop("name") == name
     assert registry.check_args("encoder", name, args, given=GIVEN).keys() == args.keys()
-    assert registry.get("encoder", name).factory.provenance in ("none", "external", "oracle-auxiliary")
 
 
 @encoders
-def test_embeddings_are_finite_float32_rows_in_the_order_asked(name, tmp_path, store):
-    encoder = fresh(settings(name, tmp_path), store)
-    every = embed(encoder, store, np.arange(N))
-    assert every.dtype == torch.float32
-    assert every.ndim == 2
-    assert len(every) == N
-    assert torch.isfinite(every).all()
-    assert len(torch.unique(every, dim=0)) == N, "different images, one embedding"
-    asked = np.array([7, 0, 7, 3])
-    assert torch.allclose(unit_rows(embed(encoder, store, asked)), unit_rows(every)[asked], atol=1e-6)
-    assert embed(encoder, store, np.array([], dtype=np.int64)).shape == (0, every.shape[1])
+def test_the_contract(name, tmp_path):
+    check_encoder(name, **({"path": MAKES[name](tmp_path)} if name in MAKES else {}))
 
 
-@encoders
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_a_row_gets_the_same_vector_whatever_the_batch(name, batch, tmp_path, store, monkeypatch):
-    monkeypatch.setattr(embedding, "cached", lambda key, n, make: make())
-    encoder = fresh(settings(name, tmp_path), store)
-    whole, parts = (unit_rows(embed(encoder, store, np.arange(N), batch=b)) for b in (N, batch))
-    assert torch.allclose(whole, parts, rtol=0, atol=1e-6)
-
-
-@encoders
-def test_the_same_rows_in_the_same_batches_give_the_same_bits(name, tmp_path, store, monkeypatch):
-    monkeypatch.setattr(embedding, "cached", lambda key, n, make: make())
-    config = settings(name, tmp_path)
-    first = fresh(config, store)
-    torch.rand(3)  # the global generator moved on
-    second = fresh(config, store)
-    assert first is not second
-    assert first.fingerprint() == second.fingerprint()
-    assert torch.equal(embed(first, store, np.arange(N)), embed(second, store, np.arange(N)))
-
-
-@encoders
-def test_no_global_generator_is_drawn_from(name, tmp_path, store, monkeypatch):
-    monkeypatch.setattr(embedding, "cached", lambda key, n, make: make())
-    config = settings(name, tmp_path)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    encoder = fresh(config, store)
-    embed(encoder, store, np.arange(N))
-    encoder.class_vectors(NAMES)
-    assert torch.equal(before[0], torch.get_rng_state())
-    assert before[1:] == (np.random.get_state()[1].tolist(), random.getstate())
-
-
-@encoders
-def test_class_vectors_suit_the_embeddings_or_are_none(name, tmp_path, store):
-    encoder = fresh(settings(name, tmp_path), store)
-    vectors = encoder.class_vectors(NAMES)
-    if type(encoder).class_vectors is Encoder.class_vectors:
-        assert vectors is None
-        return
-    assert vectors.dtype == torch.float32
-    assert vectors.shape == (3, embed(encoder, store, np.arange(1)).shape[1])
-    assert torch.isfinite(vectors).all()
-    assert torch.allclose(encoder.class_vectors(NAMES[::-1]), vectors.flip(0), atol=1e-6)
-    for wrong in ((), ("cat", " "), ("cat", "cat")):
-        with pytest.raises(ConfigError, match=name):
-            encoder.class_vectors(wrong)
-
-
-@encoders
-def test_rows_outside_the_store_are_refused(name, tmp_path, store):
-    encoder = fresh(settings(name, tmp_path), store)
-    for wrong in ([-1], [N], [[0]]):
-        with pytest.raises(FedimbError, match="from 0 to 8"):
-            embed(encoder, store, np.array(wrong))
+def test_the_contract_of_one_that_uses_the_federations_model():
+    check_encoder("global_features")
 
 
 @pytest.mark.parametrize("name", sorted(MAKES) + sorted(NO_OFFLINE))

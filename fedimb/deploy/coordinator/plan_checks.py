@@ -38,8 +38,10 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
     check_scores(config, unseen.task)
     check_model(config.privacy, build_model(config, unseen.n_classes, unseen.input_shape))
     methods = chain(build_method(config, count)[0])[:-1]  # the last is the aggregator
+    rounds = config.rounds
     for name, method in zip(config.strategy, methods, strict=True):
-        cast(Any, method).check(config.rounds)
+        cast(Any, method).check(rounds)
+        rounds = cast(Any, method).inner_rounds(rounds)
         _check_server(name, method, config, unseen)
     if needs_counts(config):
         # Whether rows name patients, which prior.clip is for, only the sites know: they look when they join.

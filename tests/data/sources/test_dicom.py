@@ -13,6 +13,7 @@ from fedimb.data.sources.dicom import Dicom
 from fedimb.data.sources.dicom_grey import read_grey, window
 from fedimb.data.store import open_source
 from fedimb.errors import ConfigError, DataError
+from fedimb.testing import check_source
 
 try:
     import pydicom
@@ -101,6 +102,12 @@ def test_without_pydicom_the_remedy_is_named(scans, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ConfigError, match=r"pip install 'fedimb\[dicom\]'"):
         Dicom(**scans({"a.dcm": ("x", b"a"), "b.dcm": ("y", b"b")})).load()
+
+
+@needs_pydicom
+def test_the_contract(scans):
+    files = {f"{k}.dcm": ("ill" if k % 2 else "well", dicom(PatientID=f"p{k}")) for k in range(4)}
+    check_source("dicom", **scans(files))
 
 
 @needs_pydicom

@@ -7,6 +7,7 @@ import pytest
 
 from fedimb.data.sources.huggingface import HuggingFace
 from fedimb.errors import ConfigError, DataError
+from fedimb.testing import check_source
 
 PIXELS = np.arange(6 * 4 * 5 * 3, dtype=np.uint8).reshape(6, 4, 5, 3)
 
@@ -54,6 +55,7 @@ def test_images_with_the_official_split_and_class_names(saved):
         image=datasets.Image(),
         label=datasets.ClassLabel(names=["cat", "dog", "owl"]),
     )
+    check_source("huggingface", path=path, site="who", patient="who")
     source = HuggingFace(path, site="who", patient="who")
     data = source.load()
     assert np.array_equal(data.x, PIXELS.transpose(0, 3, 1, 2))

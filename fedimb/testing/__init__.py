@@ -1,0 +1,39 @@
+"""Contract checks for parts of one's own: one line in a test says whether a plug-in keeps to the contract of its kind.
+
+```python
+from fedimb.testing import check_loss
+
+
+def test_my_loss():
+    check_loss("my_loss", gamma=2.0)
+```
+
+Each ``check_<kind>`` takes the name a part is registered under and its settings, builds it as a run does, and raises a
+`ContractError` that says the rule it breaks, what was expected and what came. fedimb's own parts are held to the same
+checks. Nothing here needs pytest. See docs/testing-plug-ins.md.
+"""
+
+from fedimb.testing.aggregators import check_aggregator
+from fedimb.testing.data import check_partitioner, check_source
+from fedimb.testing.encoders import check_encoder
+from fedimb.testing.expectations import ContractError
+from fedimb.testing.generation import check_generator
+from fedimb.testing.methods import check_method
+from fedimb.testing.selection import check_coreset, check_query
+from fedimb.testing.training import check_calibration, check_loss, check_model, check_sampler
+
+__all__ = [
+    "ContractError",
+    "check_aggregator",
+    "check_calibration",
+    "check_coreset",
+    "check_encoder",
+    "check_generator",
+    "check_loss",
+    "check_method",
+    "check_model",
+    "check_partitioner",
+    "check_query",
+    "check_sampler",
+    "check_source",
+]

@@ -1,0 +1,320 @@
+"""The contracts of what local training is made of: losses, samplers, calibrations, models."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedimb import registry
+from fedimb.config.combinations import Combination, refusal
+from fedimb.errors import FedimbError
+from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.testing.expectations import COUNTS, Contract, build, check_yaml, labels_of, normal
+from fedimb.training.calibrations.base import Outputs
+from fedimb.training.local import train_locally
+from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.samplers.shuffle import Shuffle
+from fedimb.training.spec import TrainSpec
+
+WIDTH = 5
+INPUT_SHAPES = ((12,), (8, 8), (1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32))
+
+
+def check_loss(name: str, **settings: Any) -> None:
+    """A loss is finite with finite gradients whatever the counts, repeats itself, and says truly what it reads.
+
+    Args:
+        name: as registered under kind ``loss``.
+        settings: of the loss, in the place of what its YAML sets.
+
+    Raises:
+        ContractError: the rule it breaks, what was expected and what came.
+    """
+    contract = Contract("loss", name)
+    check_yaml(contract, "loss", name)
+    _check_loss_flags(contract, name)
+    for case, counts in COUNTS.items():
+        for scale in (0.0, 1.0, 60.0):
+            _check_gradients(Contract("loss", name, f"{case}, logits x {scale:g}"), name, settings, counts, scale)
+    for counts in ([40, 1, 0], [0, 0, 3], [1, 1, 1]):
+        _check_extreme_rows(Contract("loss", name, f"counts {counts}"), name, settings, counts)
+    _check_repeats(contract, name, settings)
+    with contract.rule("it is lower where the label's logit is higher"):
+        labels, logits, features = labels_of([40, 6, 3]), normal(49, 3).requires_grad_(), normal(49, WIDTH)
+        value = _value(_loss(name, settings, [40, 6, 3]), logits, labels, features)
+        slope = torch.autograd.grad(value, logits)[0][torch.arange(49), labels].sum()
+        contract.expect(slope < 0, "a negative slope of the labels' logits", slope)
+    if isinstance(row_loss := _loss(name, settings, [40, 6, 3]), RowLoss):
+        with contract.rule("its value is the mean of its rows'"):
+            labels, logits = labels_of([40, 6, 3]), normal(49, 3)
+            rows, value = row_loss.rows(logits, labels), row_loss(logits, labels)
+            contract.expect(rows.shape == (49,), "rows [49]", rows)
+            contract.expect(torch.allclose(rows.mean(), value, rtol=1e-5, atol=1e-6), f"{rows.mean():g}", value)
+        for shape in ((7, 3), (4, 7, 3)):
+            _check_slope_by_hand(Contract("loss", name, f"logits {list(shape)}"), name, settings, shape)
+
+
+def _loss(name: str, settings: Mapping[str, Any], counts: list[int]) -> Any:
+    return build("loss", name, settings, n_classes=len(counts), prior=np.array(counts))
+
+
+def _late(name: str, settings: Mapping[str, Any], counts: list[int], local: list[int]) -> Any:
+    """The loss in the last of nine rounds, at a client with counts of its own."""
+    given = {"prior": np.array(counts), "local_counts": np.array(local), "round": 9, "rounds": 9}
+    return build("loss", name, settings, n_classes=len(counts), **given)
+
+
+def _value(loss: Any, logits: Tensor, labels: Tensor, features: Tensor) -> Tensor:
+    value: Tensor = (
+        loss(logits, labels, features=features) if getattr(loss, "needs_features", False) else loss(logits, labels)
+    )
+    return value
+
+
+def _check_loss_flags(contract: Contract, name: str) -> None:
+    with contract.rule("its flags say what it reads and does"):
+        flags, wanted = registry.flags("loss", name), registry.parameters("loss", name)
+        for flag in ("adjusts_logits", "needs_prior"):
+            contract.expect(isinstance(flags.get(flag), bool), f"flag {flag}=True or False at register", flags)
+        contract.equal(flags["needs_prior"], "prior" in wanted, "needs_prior, as it takes 'prior' or not")
+        uses = bool(flags.get("uses_local_counts", False))
+        contract.equal(uses, "local_counts" in wanted, "uses_local_counts, as it takes 'local_counts' or not")
+        parts = (registry.get("loss", name), registry.get("calibration", "la_post"))
+        twice = "double correction" in (refusal(Combination(parts, "clear_sum")) or "")
+        contract.equal(twice, flags["adjusts_logits"], "refused beside la_post, as it shifts logits or not")
+
+
+def _check_gradients(
+    contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int], scale: float
+) -> None:
+    with contract.rule("a finite float32 scalar with finite gradients"):
+        labels, loss = labels_of(counts), _loss(name, settings, counts)
+        loss.train()
+        logits = normal(len(labels), len(counts), scale=scale).requires_grad_()
+        features = normal(len(labels), WIDTH, seed=1).requires_grad_()
+        value = _value(loss, logits, labels, features)
+        contract.expect(value.shape == () and value.dtype == torch.float32, "a float32 scalar", value)
+        contract.finite(value, "a loss")
+        wanted = [logits, features, *loss.parameters()]
+        for gradient in torch.autograd.grad(value, wanted, allow_unused=True, materialize_grads=True):
+            contract.finite(gradient, "gradients")
+
+
+def _check_extreme_rows(contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int]) -> None:
+    loss = _late(name, settings, counts, counts[::-1])
+    if getattr(loss, "needs_features", False):
+        return  # reads features, not logits alone
+    with contract.rule("one row with extreme logits and any label has a finite loss and gradient"):
+        for z in ([1e4, -1e4, 0.0], [-1e4, -1e4, 1e4], [1e4, 1e4, 1e4], [0.0, 0.0, 0.0]):
+            for label in range(3):
+                logits = torch.tensor([z], requires_grad=True)
+                value = loss(logits, torch.tensor([label]))
+                contract.finite(value, f"a loss of logits {z} and label {label}")
+                contract.finite(torch.autograd.grad(value, logits)[0], f"a gradient at logits {z} and label {label}")
+
+
+def _check_repeats(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+    counts = COUNTS["tail"]
+    labels, logits, features = labels_of(counts), normal(47, 4), normal(47, WIDTH)
+    with contract.rule("it repeats, changes no input and loads its state back"), contract.own_randomness():
+        before = [t.clone() for t in (labels, logits, features)]
+        one, two = _loss(name, settings, counts), _loss(name, settings, counts)
+        two.load_state_dict(one.state_dict())
+        contract.equal(_value(two, logits, labels, features), _value(one, logits, labels, features), "the same loss")
+        contract.equal([labels, logits, features], before, "inputs as they were")
+    if registry.flags("loss", name).get("stackable"):
+        with contract.rule("a stackable loss trains and keeps nothing of its own"):
+            contract.equal(list(one.parameters()), [], "no parameters")
+            contract.equal(dict(one.state_dict()), {}, "no state")
+
+
+def _check_slope_by_hand(contract: Contract, name: str, settings: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+    with contract.rule("loss_and_grad, the backward pass by hand, is autograd's"):
+        loss = _late(name, settings, [40, 6, 1], [9, 0, 2])
+        draw = torch.Generator().manual_seed(0)
+        logits = 3 * torch.randn(shape, generator=draw)
+        labels = torch.randint(0, 3, shape[:-1], generator=draw)
+        weights = torch.rand(shape[:-1], generator=draw)
+        leaf = logits.clone().requires_grad_()
+        expected = loss.rows(leaf, labels) * weights
+        expected.sum().backward()
+        losses, slope = loss.loss_and_grad(logits.clone(), labels, weights)
+        torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(slope, leaf.grad, rtol=1e-5, atol=1e-6)
+        contract.equal([losses.requires_grad, slope.requires_grad], [False, False], "results without a graph")
+
+
+def check_sampler(name: str, **settings: Any) -> None:
+    """A sampler gives positions of the rows, the same for a seed, and shows every class held within some epochs.
+
+    Args:
+        name: as registered under kind ``sampler``.
+        settings: of the sampler, in the place of what its YAML sets.
+
+    Raises:
+        ContractError: the rule it breaks, what was expected and what came.
+    """
+    contract = Contract("sampler", name)
+    check_yaml(contract, "sampler", name)
+    for case, counts in COUNTS.items():
+        contract = Contract("sampler", name, case)
+        labels = labels_of(counts)
+        with contract.rule("positions of the rows, which a seed repeats"), contract.own_randomness():
+            before, orders = labels.clone(), []
+            for _ in range(2):
+                sampler, generator = build("sampler", name, settings), torch.Generator().manual_seed(3)
+                orders.append([sampler.epoch(labels, generator) for _ in range(3)])
+            for one, two in zip(*orders, strict=True):
+                contract.expect(one.dtype == torch.int64 and one.ndim == 1 and len(one) >= 1, "int64 [m], m >= 1", one)
+                inside = 0 <= int(one.min()) <= int(one.max()) < len(labels)
+                contract.expect(inside, f"positions from 0 to {len(labels) - 1}", one)
+                contract.equal(two, one, "the same positions for the same seed")
+            contract.equal(labels, before, "labels as they were")
+    contract = Contract("sampler", name)
+    with contract.rule("every class held is shown within 30 epochs"):
+        labels, generator = labels_of(COUNTS["tail"]), torch.Generator().manual_seed(0)
+        sampler = build("sampler", name, settings)
+        seen = torch.cat([sampler.epoch(labels, generator) for _ in range(30)])
+        contract.equal(set(labels[seen].tolist()), {0, 1, 2})
+
+
+def check_calibration(name: str, **settings: Any) -> None:
+    """A calibration returns finite logits, changes no input, and says whether it needs class counts.
+
+    Args:
+        name: as registered under kind ``calibration``.
+        settings: of the calibration, in the place of what its YAML sets.
+
+    Raises:
+        ContractError: the rule it breaks, what was expected and what came.
+    """
+    contract = Contract("calibration", name)
+    check_yaml(contract, "calibration", name)
+    flags = registry.flags("calibration", name)
+    with contract.rule("its flags say what it reads and does"):
+        for flag in ("adjusts_logits", "needs_prior"):
+            contract.expect(isinstance(flags.get(flag), bool), f"flag {flag}=True or False at register", flags)
+    for case, counts in COUNTS.items():
+        for rows in (0, 1, 30):
+            for with_bias in (True, False):
+                words = f"{case}, {rows} rows, {'with' if with_bias else 'no'} bias"
+                _check_adjusted(Contract("calibration", name, words), name, settings, np.array(counts), rows, with_bias)
+    bare = Outputs(normal(3, WIDTH), normal(3, 2), normal(2, WIDTH), None, None)
+    with contract.rule("without class counts it does or refuses, as its flag says"):
+        if flags["needs_prior"]:
+            with contract.refuses((ValueError, FedimbError), "count"):
+                build("calibration", name, settings).adjust(bare)
+        else:
+            contract.equal(tuple(build("calibration", name, settings).adjust(bare).shape), (3, 2), "logits of shape")
+
+
+def _check_adjusted(
+    contract: Contract, name: str, settings: Mapping[str, Any], counts: np.ndarray, rows: int, with_bias: bool
+) -> None:
+    with contract.rule("finite float32 logits that repeat, inputs unchanged"), contract.own_randomness():
+        classes = len(counts)
+        weight, bias = normal(classes, WIDTH, seed=1), normal(classes, seed=2) if with_bias else None
+        features = normal(rows, WIDTH, seed=3)
+        logits = features @ weight.T + (bias if bias is not None else 0)
+        before = [t.clone() for t in (features, logits, weight)]
+        outputs = Outputs(features, logits, weight, bias, counts)
+        one, two = (build("calibration", name, settings).adjust(outputs) for _ in range(2))
+        contract.expect(one.shape == (rows, classes) and one.dtype == torch.float32, f"float32 {[rows, classes]}", one)
+        contract.finite(one, "logits")
+        contract.equal(two, one, "the same logits")
+        contract.equal([features, logits, weight], before, "inputs as they were")
+
+
+def check_model(name: str, **settings: Any) -> None:
+    """A model has features and a linear head that reads them, is drawn from the seed, loads weights back, and trains.
+
+    Args:
+        name: as registered under kind ``model``, or the dotted path of a class.
+        settings: of the model, in the place of what its YAML sets.
+
+    Raises:
+        ContractError: the rule it breaks, what was expected and what came.
+    """
+    contract = Contract("model", name)
+    if inspect.isclass(registry.get("model", name).factory) and "." not in name:
+        check_yaml(contract, "model", name)
+    for n_classes in (2, 3, 10):
+        _check_head(Contract("model", name, f"{n_classes} classes"), name, settings, n_classes)
+    model, shape = _model(contract, name, settings)
+    with contract.rule("a row is scored alone as among others"):
+        x = normal(4, *shape)
+        model.eval()
+        contract.expect(torch.allclose(model(x)[2:3], model(x[2:3]), atol=1e-5), "the same logits", model(x[2:3]))
+    _check_weights(contract, name, settings)
+    _check_trains(contract, name, settings)
+
+
+def _model(
+    contract: Contract, name: str, settings: Mapping[str, Any], n_classes: int = 3, seed: int = 0
+) -> tuple[Any, tuple[int, ...]]:
+    """The model for the first input shape it takes; others it must refuse with one of fedimb's errors."""
+    with contract.rule("it takes one of the usual input shapes, and refuses others with a FedimbError"):
+        for shape in INPUT_SHAPES:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                try:
+                    return build("model", name, settings, n_classes=n_classes, input_shape=shape), shape
+                except FedimbError:
+                    continue
+        contract.expect(False, f"an input shape it takes, of {[list(s) for s in INPUT_SHAPES]}", "none")
+    raise AssertionError  # not reached: the rule above raised
+
+
+def _check_head(contract: Contract, name: str, settings: Mapping[str, Any], n_classes: int) -> None:
+    with contract.rule("features and a linear head that reads them"):
+        model, shape = _model(contract, name, settings, n_classes)
+        contract.expect(isinstance(model, Classifier), "a fedimb.models.base.Classifier", type(model))
+        contract.expect(isinstance(model.head, torch.nn.Linear), "head: a torch.nn.Linear", type(model.head))
+        model.eval()
+        for rows in (1, 4):
+            x = normal(rows, *shape)
+            features, logits = model.features(x), model(x)
+            contract.equal(tuple(features.shape), (rows, model.head.in_features), "features of shape")
+            contract.equal(tuple(logits.shape), (rows, n_classes), "logits of shape")
+            contract.equal([features.dtype, logits.dtype], [torch.float32] * 2, "dtypes")
+            contract.finite(logits, "logits")
+            close = torch.allclose(model.head(features), logits, atol=1e-6)
+            contract.expect(close, "logits that are head(features)", logits)
+
+
+def _check_weights(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+    (one, shape), (again, _) = (_model(contract, name, settings) for _ in "ab")
+    with contract.rule("it is drawn from torch's seed"):
+        contract.equal(parameters_of(again), parameters_of(one), "the same weights for the same seed")
+    with contract.rule("another one loads its weights and buffers and scores alike"):
+        other, _ = _model(contract, name, settings, seed=1)
+        one.train()
+        one(normal(4, *shape))  # so that buffers, if any, differ from a fresh model's
+        load_into(other, {k: torch.from_numpy(v) for k, v in (parameters_of(one) | buffers_of(one)).items()})
+        x = normal(5, *shape, seed=1)
+        contract.equal(other.eval()(x), one.eval()(x), "the same logits")
+
+
+def _check_trains(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+    model, shape = _model(contract, name, settings)
+    x, y = normal(6, *shape), torch.tensor([0, 1, 2, 0, 1, 0])
+    with contract.rule("every trainable parameter has a finite gradient"):
+        model.train()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        for key, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                contract.expect(parameter.grad is not None, f"a gradient of {key}", "none")
+                contract.finite(parameter.grad, f"a gradient of {key}")
+    with contract.rule("local training changes its weights and has a finite loss"):
+        model, _ = _model(contract, name, settings)
+        before = parameters_of(model)
+        spec = TrainSpec("train", 3, 3, "sgd", 0.1, 0.9, 0.0, CrossEntropy(), Shuffle())
+        result = train_locally(model, x, y, spec, torch.Generator().manual_seed(0))
+        contract.equal(result.steps, 3, "steps")
+        contract.finite(np.array(result.loss), "a loss")
+        after = parameters_of(model)
+        contract.expect(any(not np.array_equal(v, before[k]) for k, v in after.items()), "other weights", "the same")

@@ -1,0 +1,31 @@
+"""Every registered aggregator keeps to its contract."""
+
+import pytest
+
+from fedimb import registry
+from fedimb.testing import check_aggregator
+
+SETTINGS = {"bulyan": {"num_malicious_nodes": 1}, "krum": {"num_malicious_nodes": 1}}
+AS_IS = {
+    "distil": True,
+    "fedadam": False,
+    "fedavg": True,
+    "fedmedian": True,
+    "fedprox": True,
+    "fedtrimmedavg": True,
+    "fedyogi": False,
+    "moon": True,
+    "scaffold": True,
+}
+"""Whether the weights of a round's only client become the model's."""
+
+
+@pytest.mark.parametrize("name", registry.names("aggregator"))
+def test_the_contract(name):
+    check_aggregator(name, single_as_is=AS_IS.get(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_contract_against_an_attacker(name):
+    check_aggregator(name, **SETTINGS[name])

@@ -1,0 +1,43 @@
+"""Every registered method keeps to its contract: killed after every step, on both engines, with odd clients."""
+
+import pytest
+
+from fedimb import registry
+from fedimb.testing import check_method
+
+SMALL = {  # settings that keep a run short; a method added later runs as its YAML says
+    "active": {"cycles": 2, "budget": 4, "local_epochs": 2},
+    "fairfal": {"cycles": 2, "budget": 4, "local_epochs": 2},
+    "fedssg": {"training": {"steps": 2}, "pretrain": 1, "force": True, "run_words": ["data.public=3"]},
+    "public": {"epochs": 1, "run_words": ["data.public=3"]},
+    "scope": {"warmup": 1},
+}
+VARIANTS = {
+    "coreset by el2n, native steps": ("coreset", {"rule": {"name": "el2n"}, "epochs": 2, "steps": "native"}),
+    "fairfal with KAFAL's training": ("fairfal", {**SMALL["fairfal"], "kcfu": True, "share_prototypes": True}),
+    "active trains on": ("active", {**SMALL["active"], "restart": False, "query": {"name": "badge"}}),
+    "fedssg averages generators": (
+        "fedssg",
+        {**SMALL["fedssg"], "source": "fed_diffusion", "rounds": 2, "local_steps": 2, "gate": "off"},
+    ),
+    "public retrains the head": ("public", {**SMALL["public"], "use": "head", "head_epochs": 2}),
+    "public describes classes": ("public", {"use": "ccvr", "head_epochs": 2, "per_class": 5}),
+    "public is a client": ("public", {**SMALL["public"], "use": "client"}),
+}
+
+
+@pytest.mark.parametrize("name", registry.names("strategy"))
+def test_the_contract(name):
+    check_method(name, ray=False, **SMALL.get(name, {}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", registry.names("strategy"))
+def test_the_contract_and_both_engines(name):
+    check_method(name, **SMALL.get(name, {}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings"), VARIANTS.values(), ids=VARIANTS)
+def test_the_contract_set_otherwise(name, settings):
+    check_method(name, ray=False, **settings)

@@ -1,0 +1,60 @@
+"""Every registered source keeps to its contract, on small files made here."""
+
+import numpy as np
+import pytest
+from tiny_images import two_classes
+
+from fedimb import registry
+from fedimb.testing import check_source
+
+
+def npz(folder):
+    rng = np.random.default_rng(0)
+    np.savez(folder / "data.npz", x=rng.normal(size=(40, 5)).astype(np.float32), y=np.arange(40) % 3)
+    return {"path": str(folder / "data.npz")}
+
+
+def embeddings_npz(folder):
+    rng = np.random.default_rng(0)
+    columns = {"sites": np.arange(40) % 2, "site_names": np.array(["north", "south"]), "test": np.arange(40) < 8}
+    x = rng.normal(size=(40, 5)).astype(np.float32)
+    np.savez(folder / "rows.npz", x=x, y=np.arange(40) % 3, class_names=np.array(["a", "b", "c"]), **columns)
+    return {"path": str(folder / "rows.npz")}
+
+
+def tabular_csv(folder):
+    rng = np.random.default_rng(0)
+    rows = enumerate(rng.normal(size=(40, 2)))
+    lines = ["age,dose,label"] + [f"{a:.2f},{b:.2f},{'well' if i % 3 else 'ill'}" for i, (a, b) in rows]
+    lines[5] = ",1.0,ill"  # a missing value: imputed by the training rows' mean
+    (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    return {"files": [str(folder / "table.csv")], "target": "label"}
+
+
+def image_folder(folder):
+    return {"path": str(two_classes(folder / "images"))}
+
+
+def image_csv(folder):
+    two_classes(folder / "im")
+    (folder / "im" / "list.csv").write_text("path,label\ncat/0.png,cat\ncat/1.png,cat\ndog/0.png,dog\ndog/1.png,dog\n")
+    return {"path": str(folder / "im" / "list.csv")}
+
+
+MADE = {
+    "npz": npz,
+    "embeddings_npz": embeddings_npz,
+    "tabular_csv": tabular_csv,
+    "image_folder": image_folder,
+    "image_csv": image_csv,
+}
+ELSEWHERE = {"dicom", "huggingface"}  # libraries and files of their own: their tests call check_source where these are
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names("source") if name not in ELSEWHERE])
+def test_the_contract(name, tmp_path):
+    check_source(name, **(MADE[name](tmp_path) if name in MADE else {}))
+
+
+def test_a_configuration_may_stand_for_a_name(tmp_path):
+    check_source({"name": "npz", **npz(tmp_path)})
