@@ -62,7 +62,7 @@ def test_labels_that_cannot_say_a_class_are_refused(home):
 
 
 def test_a_class_without_rows_needs_a_word_of_the_site(home, table):
-    with pytest.raises(DataError, match="has no row of class 'ill': can its labels express it"):
+    with pytest.raises(DataError, match="has no rows of class 'ill': if the site records this class"):
         add(home, table, classes=["ill", "well"])
     with pytest.raises(ConfigError, match="Did you mean 'ill'"):
         add(home, table, classes=["ill", "well"], recordable=["il"])

@@ -92,7 +92,7 @@ def test_other_keys_than_before_are_refused_and_the_audit_log_has_their_digest(h
     homes[1].file("state", "runs", "run", "pair.key").unlink()
     with pytest.raises(Shareable, match="with other keys"):
         secrets(homes, 0, request(homes)).mask(ASKED, [0, 1, 2], 0, 1, 1)
-    with pytest.raises(Shareable, match="linz's own key was handed on as another's"):
+    with pytest.raises(Shareable, match="linz's own key was replaced by another"):
         secrets([homes[1], homes[0], homes[2]], 1, message).mask(ASKED, [0, 1, 2], 0, 1, 1)
 
 
