@@ -116,17 +116,17 @@ def write_bundle(
 
     Args:
         to: the folder the tar is written to.
-        extras: of fedimb, see `required_packages`.
-        without: packages the site has already, see `required_packages`.
-        wheel: fedimb's own; default: built from the source it is installed from, else taken from the index.
-        say: told what is done, a line each.
+        extras: extras of fedimb, see `required_packages`.
+        without: packages that the site already has, see `required_packages`.
+        wheel: fedimb's own wheel (default: built from the source it was installed from, else from the index).
+        say: called with a line of progress for each step.
 
     Returns:
         The file, named by release, Python and machine.
 
     Raises:
         ConfigError: see `required_packages`.
-        RunFailed: pip could not get or build something; with its words.
+        RunFailed: pip could not get or build a package; the text contains pip's output.
     """
     packages = required_packages(extras, without)
     name = f"fedimb-node-{__version__}-{_tag()}"
@@ -134,7 +134,7 @@ def write_bundle(
         root = Path(temporary) / name
         wheels = root / "wheels"
         wheels.mkdir(parents=True)
-        say(f"getting {len(packages)} packages as they are installed here")
+        say(f"getting {len(packages)} packages in the versions installed here")
         pins = [f"{one.name}=={one.version}" for one in packages] + [f"pip=={_installed('pip').version}"]
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), *pins)
         say("adding fedimb's own wheel")
@@ -170,7 +170,7 @@ def _pip(*words: str) -> None:
 def _own_wheel(wheels: Path, given: Path | None, temporary: Path) -> None:
     if given is not None:
         if not given.is_file() or not given.name.startswith(f"fedimb-{__version__}-"):
-            raise ConfigError(f"{given} is no wheel of fedimb {__version__}, which runs here")
+            raise ConfigError(f"{given} is not a wheel of fedimb {__version__}, the version running here")
         shutil.copy(given, wheels)
         return
     origin = json.loads(_installed("fedimb").read_text("direct_url.json") or "{}")
@@ -178,7 +178,7 @@ def _own_wheel(wheels: Path, given: Path | None, temporary: Path) -> None:
     if "dir_info" not in origin or not (source / "pyproject.toml").is_file():
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), f"fedimb=={__version__}")
         return
-    copy = temporary / "source"  # a build leaves its traces where it is done
+    copy = temporary / "source"  # a build leaves files in the source folder
     copy.mkdir()
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
     for part in _SOURCES:

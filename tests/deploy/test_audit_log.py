@@ -161,7 +161,7 @@ def test_lines_behind_the_head_are_a_crash_once_and_a_fault_twice(tmp_path: Path
     (tmp_path / "audit.head.json").write_bytes(head)
     bad = log.verify()
     assert bad is not None
-    assert "something else" in bad.what
+    assert "another program" in bad.what
     with pytest.raises(DataError):
         log.append("message", {})
 

@@ -161,5 +161,5 @@ def test_what_is_no_join_file_is_refused(deployment: Deployment, tmp_path: Path)
 def test_a_renamed_join_file_is_noticed(deployment: Deployment, tmp_path: Path) -> None:
     sites.add_site(deployment, make_node(deployment, tmp_path / "va"))
     deployment.file("sites", "va.join.json").rename(deployment.file("sites", "other.join.json"))
-    with pytest.raises(ConfigError, match="of site 'va'"):
+    with pytest.raises(ConfigError, match="belongs to site 'va'"):
         sites.joined_sites(deployment)

@@ -45,7 +45,7 @@ def test_from_registration_to_withdrawal(home, capsys, tmp_path):
     text = said(capsys, ["node", "data", "verify-proof", "proof.json", "--root", root])
     assert "record 2 of 4" in text
     assert "patient 2" in text
-    assert "was not checked" in said(capsys, ["node", "data", "verify-proof", "proof.json"])
+    assert "Not checked: whether" in said(capsys, ["node", "data", "verify-proof", "proof.json"])
     assert "for another version" in said(capsys, ["node", "data", "verify-proof", "proof.json", "--root", "ab"], 2)
     closed = json.loads(said(capsys, ["node", "data", "prove", "heads", "Köpfe.csv row 3"]))
     assert "opened" not in closed

@@ -129,12 +129,12 @@ def test_an_unchanged_file_passes_also_when_only_touched(home, table):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([*ROWS[:2], "p2,63,a,well", *ROWS[3:]], r"Köpfe 2026.csv row 4 changed\."),
-        ([*ROWS[:2], "p2,60,a,ill", *ROWS[3:]], r"row 4 changed\."),  # the label alone
-        ([*ROWS[:2], "p3,60,a,well", *ROWS[3:]], r"row 4 changed\."),  # whose it is alone
-        ([*ROWS[:1], *ROWS[2:]], r": .*Köpfe 2026.csv row 3 is gone\."),
-        ([ROWS[0], "p0,1,a,ill", *ROWS[1:]], r": .*Köpfe 2026.csv row 3 is new\."),
-        ([ROWS[1], ROWS[0], *ROWS[2:]], r"in a different order from .* row 2 on\."),
+        ([*ROWS[:2], "p2,63,a,well", *ROWS[3:]], r"Köpfe 2026.csv row 4 changed;"),
+        ([*ROWS[:2], "p2,60,a,ill", *ROWS[3:]], r"row 4 changed;"),  # the label alone
+        ([*ROWS[:2], "p3,60,a,well", *ROWS[3:]], r"row 4 changed;"),  # whose it is alone
+        ([*ROWS[:1], *ROWS[2:]], r": .*Köpfe 2026.csv row 3 is gone;"),
+        ([ROWS[0], "p0,1,a,ill", *ROWS[1:]], r": .*Köpfe 2026.csv row 3 is new;"),
+        ([ROWS[1], ROWS[0], *ROWS[2:]], r"in a different order from .* row 2 on;"),
         (["p1,50,a,ill"], "and 3 more|row 6 is gone"),
     ],
 )

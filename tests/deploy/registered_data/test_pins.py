@@ -27,7 +27,7 @@ def add(home, path):
 
 def test_pins(home, table):
     version = add(home, table)
-    with pytest.raises(ConfigError, match="no id of a run"):
+    with pytest.raises(ConfigError, match="is not a valid run id"):
         pin_run(home, "../up", version)
     with pytest.raises(ConfigError, match="never started here"):
         pinned_version(home, "abc123")

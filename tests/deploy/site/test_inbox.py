@@ -98,7 +98,7 @@ def test_labels_wait_with_their_number(home):
     assert line == "st-anna (labels 2/6)"
     assert str(home.root) not in line
     assert waiting_line(home, "s1-00000000") is None
-    with pytest.raises(ConfigError, match="answered with labels"):
+    with pytest.raises(ConfigError, match="needs labels, not a decision"):
         decide_item(home, item.id, "approved", None)
     returned(folder, dict.fromkeys(range(6), "b"))
     assert inbox_items(home) == []
@@ -138,7 +138,7 @@ def test_an_item_is_named_without_doubt(home, plan):
     other = plan_of(run_config(), purpose="another")
     for one in (plan, other):
         receive_plan(home, one.to_json())
-    with pytest.raises(ConfigError, match="beginning of 2 items"):
+    with pytest.raises(ConfigError, match="matches 2 items"):
         decide_item(home, "plan-", "approved", None)
     near = f"plan-{plan.sha[:7]}x"
     with pytest.raises(ConfigError, match=f"Did you mean 'plan-{plan.sha[:8]}'"):

@@ -86,7 +86,7 @@ def test_a_coordinator_in_order(home, coordinator):
     coordinator()
     found = looked(home)
     assert [one.level for one in found.values()] == ["ok"] * 4
-    assert found["coordinator"].found.endswith("answers with TLSv1.3, signed by the authority in ca.crt")
+    assert found["coordinator"].found.endswith("responds with TLSv1.3, signed by the authority in ca.crt")
     assert found["clock"].found == "agrees with the coordinator's"
 
 
@@ -127,7 +127,7 @@ def test_nobody_there(home, authorities):
     assert "name cannot be resolved" in looked(home)["coordinator"].found
     (home.root / "node.yaml").write_text("site: hungary\n")
     home.__dict__.pop("config")
-    assert looked(home)["coordinator"].found == "node.yaml names none"
+    assert looked(home)["coordinator"].found == "node.yaml does not name one"
 
 
 def proxy(asked, refuse=False):

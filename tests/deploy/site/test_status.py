@@ -82,7 +82,7 @@ def test_what_is_written_is_read(home: NodeHome) -> None:
 
 
 def test_a_status_that_is_none_says_what_to_do(home: NodeHome) -> None:
-    with pytest.raises(ConfigError, match="never ran"):
+    with pytest.raises(ConfigError, match="has never run"):
         read_status(home)
     assert last_written(home) == -math.inf
     for text in ("{", "[]", '{"schema": 99}'):
@@ -118,7 +118,7 @@ def test_prometheus_reads_it() -> None:
 
 def test_the_command_prints_and_judges(home: NodeHome, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["node", "status", "--home", str(home.root)]) == 2
-    assert "never ran" in capsys.readouterr().err
+    assert "has never run" in capsys.readouterr().err
     now = datetime.now(UTC).timestamp()
     disk = {"used": 2_500_000_000, "free": 7_000_000_000, "limit": 5_000_000_000}
     write_status(

@@ -145,7 +145,7 @@ def test_a_model_given_by_its_path_is_not_imported(home, plan, config, model, mo
         ("purpose", "a\x1b[2Jb", "purpose"),
         ("purpose", "a\u202eb", "purpose"),
         ("contacts", [], "contacts"),
-        ("expires", "2126-02-30T00:00:00Z", "no time"),
+        ("expires", "2126-02-30T00:00:00Z", "not a valid time"),
         ("expires", "soon", "expires"),
         ("config_sha", "12", "config_sha"),
         ("format", 2, "format"),
