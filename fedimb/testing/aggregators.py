@@ -1,5 +1,6 @@
 """The contract of an aggregator: what it does with the replies of a round, however many and in whatever order."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from fedimb.contracts import platform as names
 from fedimb.engine.lanes import WEIGHT, gather
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.serverapp.aggregator import Aggregator, chain
+from fedimb.serverapp.state_dict import decode, encode, load_state
 from fedimb.testing.expectations import Contract, check_yaml, same
 from fedimb.testing.runs import compare, configured, run, run_killed, small_tables
 
@@ -218,10 +220,12 @@ def _check_state(contract: Contract, fresh: Fresh) -> None:
         model, other = fresh(), fresh()
         for server_round in (1, 2):
             _play(model, _trained(model), server_round=server_round)
-        arrays, info = model.state()
+        spec, arrays = encode(chain(model.strategy)[-1])
         other.parameters, other.buffers = dict(model.parameters), dict(model.buffers)
-        other.load_state({k: v.copy() for k, v in arrays.items()}, info)
+        load_state(chain(other.strategy)[-1], decode(json.loads(json.dumps(spec)), arrays))
         for one in (model, other):
             _play(one, _trained(one), server_round=3)
         contract.equal(other.parameters, model.parameters, "the weights of the third round")
-        contract.equal(dict(other.state()[0]), dict(model.state()[0]), "the state after the third round")
+        (came, came_arrays), (spec, arrays) = (encode(chain(one.strategy)[-1]) for one in (other, model))
+        contract.expect(came == spec, f"the state after the third round {spec}", came)
+        contract.equal(came_arrays, arrays, "the arrays of the state after the third round")
