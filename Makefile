@@ -6,7 +6,14 @@ ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOG := $(VENV)/install.log
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt
+PROJECT := .[sim,dev]
+
+# $(call phase,NAME,COMMAND): one line on the screen, COMMAND's output in the log; a failure shows the log's end and
+# keeps COMMAND's exit code.
+phase = @echo "installing $(1)"; $(2) >> $(LOG) 2>&1 || { code=$$?; tail -n 20 $(LOG) >&2; \
+	  echo "installing $(1) failed; all of pip's output is in $(LOG)" >&2; exit $$code; }
 
 # Nothing phones home, no simulation installs packages or joins another one's Ray, one thread per worker.
 export FLWR_TELEMETRY_ENABLED := 0
@@ -66,9 +73,12 @@ clean:  ## remove .venv, caches and builds; runs stay
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "fedimb needs Python 3.11 or newer, and '$(PYTHON)' is not: name another, as in make install PYTHON=python3.11" >&2; exit 1; }
-	@test -f $@ || { echo "creating $(VENV): some minutes, once"; $(PYTHON) -m venv --clear $(VENV); }
+	@if test -f $@; then echo "updating $(VENV)"; else \
+	  echo "creating $(VENV): some minutes, once"; $(PYTHON) -m venv --clear $(VENV); fi
 	@rm -f $@
-	$(PIP) -q pip setuptools
-	$(PIP) torch
-	$(PIP) --no-build-isolation -e ".[sim,dev]"
+	@: > $(LOG)
+	$(call phase,pip,$(PIP) pip setuptools)
+	$(call phase,torch,$(PIP) torch)
+	$(call phase,fedimb and its tools,$(PIP) --no-build-isolation -e "$(PROJECT)")
 	@touch $@
+	@echo "done; pip's output is in $(LOG)"

@@ -1,7 +1,7 @@
 """Active learning at a site: which rows to have labelled, what has been labelled, and the pool that is left."""
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,8 +14,7 @@ from fedimb.annotation.oracles import check_oracle, open_oracle
 from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.active_models import compensated, distilled_model, keep_updated, local_model, updated_model
 from fedimb.clients.base import Client
-from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS
-from fedimb.data.views import QueryView
+from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS, ActiveSettings
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.records import array_record, arrays_of
@@ -33,45 +32,37 @@ from fedimb.training.forward import forward_batched
 from fedimb.training.local import LocalResult
 from fedimb.training.spec import TrainSpec
 
-Ask = Literal["global", "local", "adaptive"]
 Rows = NDArray[np.int64]
+_OVER_ALL_ROWS = ("balance", "prototypes", "choose")
 
 
 @register("client", "active")
 class ActiveClient(Client):
-    """Settings as in `fedimb.strategies.active`."""
+    """Active learning at a site.
+
+    Args:
+        settings: see `ActiveSettings`; or its fields by name.
+    """
 
     name: ClassVar[str] = "active"
 
-    def __init__(
-        self,
-        query: dict[str, Any] | None = None,
-        which: Ask = "global",
-        oracle: dict[str, Any] | None = None,
-        local_epochs: int = 50,
-        local_stop: float = 0.99,
-        query_view: QueryView = "train",
-        kcfu: bool = False,
-        cycles: int = 5,
-        restart: bool = True,
-    ) -> None:
-        chosen = dict(query or {"name": "random"})
-        self.rule: QueryRule = registry.build("query", str(chosen.pop("name")), **chosen)
-        self.which, self.oracle = which, dict(oracle or {"name": "simulated"})
-        self.local_epochs, self.local_stop, self.query_view = local_epochs, local_stop, query_view
-        self.kcfu, self.cycles, self.restart = kcfu, cycles, restart
-        self.forwards = {f"{self.name}_{what}": (query_view,) for what in ("balance", "prototypes", "choose")}
+    def __init__(self, settings: ActiveSettings | None = None, **fields: object) -> None:
+        self.settings = ActiveSettings.of(settings, fields)
+        rule, args = self.settings.part("query")
+        self.rule: QueryRule = registry.build("query", rule, **args)
+        self.forwards = {f"{self.name}_{what}": (self.settings.query_view,) for what in _OVER_ALL_ROWS}
 
     def check(self, site: Site) -> None:
         """Refuse several labels per row; whatever the oracle lacks."""
         if site.task != "multiclass":
             raise ConfigError("active learning asks for one class per row; these rows have several labels")
-        if self.query_view != "train" and self.oracle.get("name") != "simulated":
+        view, oracle = self.settings.query_view, self.settings.oracle
+        if view != "train" and oracle.get("name") != "simulated":
             raise ConfigError(
-                f"strategy.{self.name}.query_view={self.query_view} shows rows of other clients in place of a client's "
-                f"own, which only a simulation can; set query_view=train or oracle={{name: simulated}}"
+                f"strategy.{self.name}.query_view={view} shows rows of other clients in place of a client's own, which "
+                f"only a simulation can; set query_view=train or oracle={{name: simulated}}"
             )
-        check_oracle(self.oracle, site)
+        check_oracle(oracle, site)
 
     def labels(self, context: ClientContext) -> None:
         """Hide all labels but those asked for; views ``labelled`` and ``pool``."""
@@ -91,10 +82,10 @@ class ActiveClient(Client):
         """
         if not context.data.has("coreset"):
             spec = spec.change(steps=context.steps_over("trained_on"))
-        if not self.kcfu:
+        if not self.settings.kcfu:
             return spec
         # In the first round there is nobody to learn from: the received weights are untrained.
-        first = (context.round - 1) % self._rounds(context) == 0 if self.restart else context.round == 1
+        first = (context.round - 1) % self._rounds(context) == 0 if self.settings.restart else context.round == 1
         return compensated(spec, context, getattr(self.rule, "floor", 1.0), distils=not first)
 
     def after_training(self, result: LocalResult, context: ClientContext) -> RecordDict:
@@ -104,7 +95,7 @@ class ActiveClient(Client):
         return RecordDict()
 
     def _rounds(self, context: ClientContext) -> int:
-        return context.config.rounds // self.cycles
+        return context.config.rounds // self.settings.cycles
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """One of the contract's five."""
@@ -135,7 +126,7 @@ class ActiveClient(Client):
         distance: float,
         predictions: Rows | None = None,
     ) -> RecordDict:
-        open_oracle(self.oracle, context).ask(rows, asked["cycle"], predictions)
+        open_oracle(self.settings.oracle, context).ask(rows, asked["cycle"], predictions)
         choice = {
             "asked": np.array([len(rows)], np.int32),
             "local": np.array([local], np.int32),
@@ -145,7 +136,7 @@ class ActiveClient(Client):
 
     def _outputs(self, context: ClientContext) -> tuple[Seen, Seen, Tensor]:
         """(pool, labelled) under the received model, and the labels."""
-        features, logits = (values.cpu() for values in context.forward(self.query_view))
+        features, logits = (values.cpu() for values in context.forward(self.settings.query_view))
         pool, labelled = self._positions(context)
         labels = context.data.tensors("labelled")[1].cpu()
         return Seen(features[pool], logits[pool]), Seen(features[labelled], logits[labelled]), labels
@@ -170,16 +161,16 @@ class ActiveClient(Client):
         pool, labelled, labels = self._outputs(context)
         gamma = asked.get("gamma")
         seen: dict[str, dict[Model, Seen]] = {"pool": {"global": pool}, "labelled": {"global": labelled}}
-        which, distance = "global" if self.which == "adaptive" else self.which, math.nan
-        if len(labels) and (self.which == "adaptive" or "local" in self.rule.reads(which)):
-            x = context.data.tensors(self.query_view)[0]
+        which, distance = "global" if self.settings.which == "adaptive" else self.settings.which, math.nan
+        if len(labels) and (self.settings.which == "adaptive" or "local" in self.rule.reads(which)):
+            x = context.data.tensors(self.settings.query_view)[0]
             for name, model in self._own_models(asked["cycle"], context).items():
                 for view, rows in zip(seen, self._positions(context), strict=True):
                     seen[view][name] = Seen(*(v.cpu() for v in forward_batched(model, x[rows.to(x.device)])))
             shown = balanced_positions(labels, generator)
             priors = [mean_softmax(seen["labelled"][m].logits[shown]) for m in ("global", "local")]
             distance = model_distance(*priors)
-            if self.which == "adaptive" and gamma is not None:
+            if self.settings.which == "adaptive" and gamma is not None:
                 which = adaptive_model(distance, float(gamma), getattr(self.rule, "delta", 0.75))
         elif "local" in self.rule.reads(which):  # without a label there is no local model: ask the global one
             which = "global"
@@ -188,7 +179,7 @@ class ActiveClient(Client):
         question = Asked(
             budget=asked["rows"], n_classes=classes, labels=labels, pool=seen["pool"], labelled=seen["labelled"],
             generator=generator, which=which, gamma=gamma, prototypes=vectors,
-            hidden=torch.from_numpy(open_oracle(self.oracle, context).peek(context.data.rows("pool")))
+            hidden=torch.from_numpy(open_oracle(self.settings.oracle, context).peek(context.data.rows("pool")))
             if self.rule.oracle else None,
         )  # fmt: skip
         chosen = self.rule.select(question)
@@ -210,12 +201,12 @@ class ActiveClient(Client):
         if self.rule.distilled is not None:
             models["local"] = distilled_model(cycle, context, self.rule.distilled)
         else:
-            models["local"] = local_model(cycle, context, self.local_epochs, self.local_stop)
+            models["local"] = local_model(cycle, context, self.settings.local_epochs, self.settings.local_stop)
         return models
 
     def _collect(self, asked: dict[str, Any], context: ClientContext) -> RecordDict:
         data, classes = context.data, len(context.data.store.class_names)
-        answers = open_oracle(self.oracle, context).collect(asked["cycle"])
+        answers = open_oracle(self.settings.oracle, context).collect(asked["cycle"])
         guessed = judged = np.zeros(classes, np.int32)
         if answers is not None:
             rows = np.concatenate([data.rows("labelled"), answers.rows])

@@ -1,7 +1,6 @@
 """Coreset baselines at a site: gather what the rule looks at, choose, remember."""
 
 import math
-from typing import Any, Literal
 
 import torch
 from flwr.app import RecordDict
@@ -10,7 +9,7 @@ from torch import Tensor
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.base import Client, coreset_record, set_coreset
-from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS
+from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS, CoresetSettings
 from fedimb.encoders.checks import unit_rows
 from fedimb.encoders.embed import embed, open_encoder
 from fedimb.errors import ConfigError
@@ -25,28 +24,23 @@ from fedimb.training.spec import TrainSpec
 
 @register("client", "coreset")
 class CoresetClient(Client):
-    """Settings as in `fedimb.strategies.coreset`."""
+    """A coreset baseline at a site.
 
-    def __init__(
-        self,
-        rule: dict[str, Any] | None = None,
-        keep: float = 0.5,
-        match: Literal["none", "inner"] = "none",
-        epochs: int = 10,
-        encoder: dict[str, Any] | None = None,
-        steps: Literal["equal", "native"] = "equal",
-    ) -> None:
-        chosen = dict(rule or {"name": "random"})
-        self.rule: CoresetRule = registry.build("coreset", str(chosen.pop("name")), **chosen)
-        self.keep, self.match, self.epochs, self.steps = keep, match, epochs, steps
-        self.encoder = dict(encoder or {"name": "global_features"})
+    Args:
+        settings: see `CoresetSettings`; or its fields by name.
+    """
+
+    def __init__(self, settings: CoresetSettings | None = None, **fields: object) -> None:
+        self.settings = CoresetSettings.of(settings, fields)
+        rule, args = self.settings.part("rule")
+        self.rule: CoresetRule = registry.build("coreset", rule, **args)
 
     def check(self, site: Site) -> None:
         """Refuse several labels per row, and an encoder that cannot work here."""
         if site.task != "multiclass":
             raise ConfigError("strategy=coreset keeps rows by their one class; rows with several labels have none")
         if "embeddings" in self.rule.needs:
-            open_encoder(self.encoder, site.store)
+            open_encoder(self.settings.encoder, site.store)
 
     def views(self, context: ClientContext) -> None:
         """The coreset, once it is chosen, for as long as no further row is labelled."""
@@ -55,7 +49,7 @@ class CoresetClient(Client):
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """As many steps as on all rows, or as the coreset's epochs make."""
-        if self.steps == "equal" or not context.data.has("coreset"):
+        if self.settings.steps == "equal" or not context.data.has("coreset"):
             return spec
         return spec.change(steps=context.steps_over("trained_on"))
 
@@ -69,10 +63,10 @@ class CoresetClient(Client):
             return RecordDict({MEANS: array_record({"means": means.numpy()})})
         assert name == CHOOSE, name
         per_class = None
-        if self.match == "inner":
+        if self.settings.match == "inner":
             inner = context.data.counts("coreset")
             per_class = torch.from_numpy(inner)
-        keep = math.ceil(self.keep * len(labels)) if per_class is None else int(per_class.sum())
+        keep = math.ceil(self.settings.keep * len(labels)) if per_class is None else int(per_class.sum())
         kept, steps = torch.arange(0), 0
         if len(labels):  # a client none of whose rows is labelled yet has nothing to choose from
             candidates, steps = self._candidates(content, labels, classes, context)
@@ -95,7 +89,7 @@ class CoresetClient(Client):
             features, logits = context.forward(view)
             found |= {"features": features.cpu(), "logits": logits.cpu()}
         if "embeddings" in needs:
-            data, encoder = context.data, open_encoder(self.encoder, context.data.store)
+            data, encoder = context.data, open_encoder(self.settings.encoder, context.data.store)
             if encoder.uses_model:
                 found["embeddings"] = unit_rows(context.forward(view)[0].cpu())
             else:
@@ -115,7 +109,7 @@ class CoresetClient(Client):
         spec = context.spec().change(steps=per_epoch, terms=())
         generator = context.generator(device=x.device)
         found = []
-        for _ in range(self.epochs):
+        for _ in range(self.settings.epochs):
             train_locally(context.model, x, y, spec, generator)
             found.append(forward_batched(context.model, x)[1].softmax(1).cpu())
-        return torch.stack(found), per_epoch * self.epochs
+        return torch.stack(found), per_epoch * self.settings.epochs

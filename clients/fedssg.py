@@ -3,7 +3,6 @@
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,18 +25,19 @@ from fedimb.contracts.fedssg import (
     TAUGHT,
     VERDICTS,
     WANTED,
+    FedSSGSettings,
 )
 from fedimb.errors import ConfigError
 from fedimb.generation.base import Generator
 from fedimb.generation.coverage import coverage, noised
 from fedimb.generation.devices import described, device_ids, n_devices
 from fedimb.generation.examples import REFUSE, Examples, small_classes
-from fedimb.generation.export import Exported, HoldoutSplit, Judging, Mode, as_examples, exported, forced, parted, whole
+from fedimb.generation.export import Exported, HoldoutSplit, Judging, as_examples, exported, forced, parted, whole
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.local import local_rows
 from fedimb.generation.outbox.box import Outbox
 from fedimb.generation.plan import cells
-from fedimb.generation.settings import settings
+from fedimb.generation.settings import section
 from fedimb.generation.training import Training, train_generator
 from fedimb.generation.transport import from_record, to_record
 from fedimb.privacy.audit.base import Audit, GateSettings
@@ -47,43 +47,19 @@ from fedimb.seeds import Stream, seed_int
 from fedimb.training.samplers.mixed import Mixed
 from fedimb.training.spec import TrainSpec
 
-Made = Literal["generator", "public", "oversample", "smote", "composite"]
-
 
 @register("client", "fedssg")
 class FedSSGClient(Client):
-    """Settings as in `fedimb.strategies.fedssg`, and of what leaves here:
+    """FedSSG at a site.
 
-    gate: ``enforce``, ``report`` or ``off``: what the export gate's verdict does.
-    audit: as `fedimb.privacy.audit.base.GateSettings`.
-    holdout: share of the rows that no generator learns from, for the gate to compare with, (0, 1).
-    cross: of client_generators: learn from all rows, and judge two further generators, each of one half, instead.
-    release: ``auto``, or ``manual``: what passed waits in the site's outbox until a person releases it.
-    folder: the clients' site folders lie here in a simulation; a real site has FEDIMB_SITE_DIR.
+    Args:
+        settings: see `FedSSGSettings`; or its fields by name.
     """
 
-    def __init__(
-        self,
-        made: Made = "generator",
-        generator: dict[str, Any] | None = None,
-        training: dict[str, Any] | None = None,
-        visits: float = 0.5,
-        epsilon: float | None = None,
-        style: bool = False,
-        force: bool = False,
-        gate: Mode = "enforce",
-        audit: dict[str, Any] | None = None,
-        holdout: float = 0.5,
-        cross: bool = False,
-        release: Literal["auto", "manual"] = "auto",
-        folder: str = "sites",
-    ) -> None:
-        self.made, self.generator, self.visits, self.epsilon = made, dict(generator or {}), visits, epsilon
-        self.training, self.force, self.gate = settings("training", Training, training), force, gate
-        self.audit = settings("audit", GateSettings, audit)
-        if not 0 < holdout < 1:
-            raise ConfigError(f"strategy.fedssg.holdout={holdout}: give a number between 0 and 1")
-        self.holdout, self.release, self.folder, self.style, self.cross = holdout, release, folder, style, cross
+    def __init__(self, settings: FedSSGSettings | None = None, **fields: object) -> None:
+        self.settings = FedSSGSettings.of(settings, fields)
+        self.training = section("training", Training, self.settings.training)
+        self.audit = section("audit", GateSettings, self.settings.audit)
 
     def check(self, site: Site) -> None:
         """Refuse several labels per row; a generator that does not suit the rows.
@@ -93,7 +69,7 @@ class FedSSGClient(Client):
         """
         if site.task != "multiclass":
             raise ConfigError("strategy=fedssg makes rows of one class each; these rows have several labels")
-        if self.made == "generator":
+        if self.settings.made == "generator":
             self._recipe(site.store.input_shape, site.class_names, n_devices(site.store), 0).build()
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
@@ -102,7 +78,7 @@ class FedSSGClient(Client):
             return spec
         extra = from_record(context.state.array_records["synthetic"])
         n_real = len(context.data.rows(spec.view))
-        return spec.change(extra=(extra.x, extra.y), sampler=Mixed(spec.sampler, n_real, self.visits))
+        return spec.change(extra=(extra.x, extra.y), sampler=Mixed(spec.sampler, n_real, self.settings.visits))
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         """One of the contract's five."""
@@ -125,10 +101,10 @@ class FedSSGClient(Client):
     def _coverage(self, x: Tensor, y: Tensor, d: Tensor, context: ClientContext) -> RecordDict:
         store = context.data.store
         counts = coverage(y.numpy(), d.numpy(), store.n_classes, n_devices(store))
-        if self.epsilon is not None:
-            counts = noised(counts, self.epsilon, context.rng(Stream.PRIOR_NOISE))
+        if self.settings.epsilon is not None:
+            counts = noised(counts, self.settings.epsilon, context.rng(Stream.PRIOR_NOISE))
         reply = RecordDict({COVERAGE_COUNTS: array_record({"counts": counts.astype(np.int32)})})
-        if self.style and x.ndim == 4:
+        if self.settings.style and x.ndim == 4:
             reply[STYLE] = array_record(described(x, d, n_devices(store)))
         return reply
 
@@ -136,10 +112,12 @@ class FedSSGClient(Client):
         """The same parts for every message of a run."""
         patients = context.data.store.patients
         units = None if patients is None else np.asarray(patients)[context.data.rows(context.data.known_view)]
-        return parted(x, y, d, units, self.holdout, seed_int(context.config.seed, Stream.METHOD, 4, context.client))
+        return parted(
+            x, y, d, units, self.settings.holdout, seed_int(context.config.seed, Stream.METHOD, 4, context.client)
+        )
 
     def _recipe(self, shape: tuple[int, ...], names: tuple[str, ...], devices: int, seed: int) -> GeneratorConfig:
-        return GeneratorConfig(self.generator, self.training, len(names), devices, shape, tuple(names), seed)
+        return GeneratorConfig(self.settings.generator, self.training, len(names), devices, shape, tuple(names), seed)
 
     def _own_recipe(self, context: ClientContext) -> GeneratorConfig:
         store, seed = context.data.store, seed_int(context.config.seed, Stream.METHOD, 5, context.client)
@@ -170,11 +148,11 @@ class FedSSGClient(Client):
     def _make(self, content: RecordDict, rows: HoldoutSplit, context: ClientContext) -> RecordDict:
         asked = arrays_of(content, WANTED)
         wanted = asked["wanted"].copy()
-        if self.cross:
+        if self.settings.cross:
             rows = whole(rows)
         held = np.bincount(rows.learned.y, minlength=len(wanted))
         small = small_classes(held, REFUSE)
-        wanted[[c for c in range(len(wanted)) if held[c] == 0 or (c in small and not self.force)]] = 0
+        wanted[[c for c in range(len(wanted)) if held[c] == 0 or (c in small and not self.settings.force)]] = 0
         y, d = cells(wanted)
         examples, generator = as_examples(rows.learned), None
         samples = Examples(examples.x[:0], y, d)
@@ -182,7 +160,7 @@ class FedSSGClient(Client):
             workshop = GeneratorCache(self._own_recipe(context), examples)
             generator = workshop.generator
             samples = Examples(workshop.samples(y, d, seed_int(context.config.seed, Stream.METHOD, 2)), y, d)
-        judged = Judging(rows, generator, asked["holders"], self._own_recipe(context) if self.cross else None)
+        judged = Judging(rows, generator, asked["holders"], self._own_recipe(context) if self.settings.cross else None)
         outcome, found = self._exported(samples, judged, small, context)
         reply = _verdicts(outcome, found, context)
         if len(outcome.samples.y) and not outcome.waiting:
@@ -194,7 +172,7 @@ class FedSSGClient(Client):
         held = np.bincount(rows.learned.y, minlength=context.data.store.n_classes)
         own = torch.from_numpy(held > 0)[samples.y]
         samples = Examples(samples.x[own], samples.y[own], samples.d[own])
-        small = small_classes(held, REFUSE) if self.force else []
+        small = small_classes(held, REFUSE) if self.settings.force else []
         judged = Judging(rows, self._received(content, context), arrays_of(content, WANTED)["holders"])
         return _verdicts(*self._exported(samples, judged, small, context), context)
 
@@ -203,13 +181,13 @@ class FedSSGClient(Client):
     ) -> tuple[Exported, Audit | None]:
         run, names = f"s{context.config.seed}-{config_sha(context.config)[:8]}", context.data.store.class_names
         own = os.environ.get(SITE_DIR)
-        outbox = (Path(own) if own else Path(self.folder) / f"client-{context.client:03d}") / "outbox"
+        outbox = (Path(own) if own else Path(self.settings.folder) / f"client-{context.client:03d}") / "outbox"
         outcome, found = exported(
             samples,
             judged,
-            forced(self.audit, small if self.force else []),
-            self.gate,
-            outbox if self.release == "manual" else None,
+            forced(self.audit, small if self.settings.force else []),
+            self.settings.gate,
+            outbox if self.settings.release == "manual" else None,
             {"class_names": list(names), "run": run},
             len(names),
             seed_int(context.config.seed, Stream.METHOD, 7, context.client),
@@ -223,7 +201,7 @@ class FedSSGClient(Client):
             extra = from_record(content.array_records[SAMPLES])
         else:
             wanted = torch.from_numpy(arrays_of(content, WANTED)["wanted"])
-            made_x, made_y = local_rows(self.made, x, y, wanted, context.generator())
+            made_x, made_y = local_rows(self.settings.made, x, y, wanted, context.generator())
             extra = Examples(made_x, made_y, torch.zeros_like(made_y))
         if len(extra.y):
             arrays = {"x": extra.x.numpy(), "y": extra.y.numpy(), "d": extra.d.numpy()}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from flwr.app import RecordDict
 
 from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.base import Client
-from fedimb.contracts.public import GAUSSIANS, GAUSSIANS_OF, ROWS, SHARE
+from fedimb.contracts.public import GAUSSIANS, GAUSSIANS_OF, ROWS, SHARE, PublicSettings
 from fedimb.errors import ConfigError
 from fedimb.generation.ccvr import class_gaussians
 from fedimb.records import array_record, arrays_of
@@ -20,12 +19,16 @@ from fedimb.training.spec import TrainSpec
 
 @register("client", "public")
 class PublicClient(Client):
-    """Settings as in `fedimb.strategies.public`."""
+    """A control with the server's own rows, at a site.
+
+    Args:
+        settings: see `PublicSettings`; or its fields by name.
+    """
 
     forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({GAUSSIANS_OF: ("trained_on",)})
 
-    def __init__(self, steps: Literal["equal", "native"] = "equal", min_count: int = 1) -> None:
-        self.steps, self.min_count = steps, min_count
+    def __init__(self, settings: PublicSettings | None = None, **fields: object) -> None:
+        self.settings = PublicSettings.of(settings, fields)
 
     def check(self, site: Site) -> None:
         """Refuse several labels per row."""
@@ -38,7 +41,7 @@ class PublicClient(Client):
             return spec
         rows = arrays_of(context.state, "rows")
         spec = spec.change(extra=(torch.from_numpy(rows["x"]), torch.from_numpy(rows["y"])))
-        if self.steps == "equal":
+        if self.settings.steps == "equal":
             return spec
         local = context.config.local
         together = len(context.data.rows("trained_on")) + len(rows["y"])
@@ -52,7 +55,7 @@ class PublicClient(Client):
         assert name == GAUSSIANS_OF, name
         features = context.forward("trained_on")[0].cpu()
         labels = context.data.tensors("trained_on")[1].cpu()
-        found = class_gaussians(features, labels, len(context.data.store.class_names), self.min_count)
+        found = class_gaussians(features, labels, len(context.data.store.class_names), self.settings.min_count)
         return RecordDict(
             {
                 GAUSSIANS: array_record(

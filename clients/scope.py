@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +11,17 @@ from torch import Tensor
 
 from fedimb.clientapp.context import ClientContext, Site
 from fedimb.clients.base import Client, coreset_record, set_coreset
-from fedimb.contracts.scope import CLASS_SUMS, CONSENSUS, KEPT, PROFILE, PROFILES, PROTOTYPES, PRUNE, SUMS
+from fedimb.contracts.scope import (
+    CLASS_SUMS,
+    CONSENSUS,
+    KEPT,
+    PROFILE,
+    PROFILES,
+    PROTOTYPES,
+    PRUNE,
+    SUMS,
+    ScopeSettings,
+)
 from fedimb.encoders.base import Encoder
 from fedimb.encoders.checks import unit_rows
 from fedimb.encoders.embed import embed, open_encoder
@@ -19,41 +29,28 @@ from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.selection.moments import add_noise, class_moments, suppress
-from fedimb.selection.profile import Gate, Profile
+from fedimb.selection.profile import Profile
 from fedimb.selection.projections import project
 from fedimb.selection.prototypes import prototype_sums
-from fedimb.selection.scope import Choice, Variant, prune
+from fedimb.selection.scope import prune
 from fedimb.training.spec import TrainSpec
+
+_OF_PRUNING = ("p_f", "p_l", "beta", "gamma", "eps", "gate", "variant", "choice", "min_rows")
+"""The settings that `fedimb.selection.scope.prune` takes."""
 
 
 @register("client", "scope")
 class ScopeClient(Client):
-    """Settings as in `fedimb.strategies.scope`."""
+    """SCOPE at a site.
+
+    Args:
+        settings: see `ScopeSettings`; or its fields by name.
+    """
 
     forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({SUMS: ("train",), PROFILES: ("train",)})
 
-    def __init__(
-        self,
-        p_f: float = 0.5,
-        p_l: float = 0.1,
-        beta: float = 0.5,
-        gamma: float = 1.0,
-        eps: float = 1e-6,
-        gate: Gate = "relative",
-        variant: Variant = "full",
-        choice: Choice = "scope",
-        encoder: dict[str, Any] | None = None,
-        min_count: int = 1,
-        sigma: float = 0.0,
-        min_rows: int = 2,
-        steps: Literal["equal", "native"] = "equal",
-    ) -> None:
-        self.pruning: dict[str, Any] = {
-            "p_f": p_f, "p_l": p_l, "beta": beta, "gamma": gamma, "eps": eps, "gate": gate, "variant": variant,
-            "choice": choice, "min_rows": min_rows,
-        }  # fmt: skip
-        self.encoder = dict(encoder or {"name": "global_features"})
-        self.min_count, self.sigma, self.steps = min_count, sigma, steps
+    def __init__(self, settings: ScopeSettings | None = None, **fields: object) -> None:
+        self.settings = ScopeSettings.of(settings, fields)
 
     def check(self, site: Site) -> None:
         """Refuse what cannot work here before anything is run.
@@ -65,7 +62,7 @@ class ScopeClient(Client):
             raise ConfigError("strategy=scope places each row by its one class; rows with several labels have none")
         if len(site.class_names) < 2:
             raise ConfigError("strategy=scope needs two classes: with one, nothing can be confused with it")
-        encoder = open_encoder(self.encoder, site.store)
+        encoder = open_encoder(self.settings.encoder, site.store)
         encoder.class_vectors(site.class_names)
 
     def views(self, context: ClientContext) -> None:
@@ -75,7 +72,7 @@ class ScopeClient(Client):
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """As many steps as without pruning, or as the coreset's epochs make."""
-        if self.steps == "equal" or not context.data.has("coreset"):
+        if self.settings.steps == "equal" or not context.data.has("coreset"):
             return spec
         return spec.change(steps=context.steps_over("trained_on"))
 
@@ -90,7 +87,7 @@ class ScopeClient(Client):
         return self._prune(content, labels, context)
 
     def _embeddings(self, context: ClientContext) -> Tensor:
-        data, encoder = context.data, open_encoder(self.encoder, context.data.store)
+        data, encoder = context.data, open_encoder(self.settings.encoder, context.data.store)
         if encoder.uses_model:
             return unit_rows(context.forward(data.known_view)[0].cpu())
         return unit_rows(embed(encoder, data.store, data.rows(data.known_view), data.scaling))
@@ -98,13 +95,13 @@ class ScopeClient(Client):
     def _sums(self, labels: Tensor, context: ClientContext) -> RecordDict:
         classes = len(context.data.store.class_names)
         sums = prototype_sums(self._embeddings(context), labels, classes)
-        sums[torch.bincount(labels, minlength=classes) < self.min_count] = 0.0
+        sums[torch.bincount(labels, minlength=classes) < self.settings.min_count] = 0.0
         return RecordDict({CLASS_SUMS: array_record({"sums": sums.float().numpy()})})
 
     def _class_vectors(self, content: RecordDict, context: ClientContext) -> Tensor:
         if PROTOTYPES in content:
             return torch.from_numpy(arrays_of(content, PROTOTYPES)["vectors"])
-        encoder: Encoder = open_encoder(self.encoder, context.data.store)
+        encoder: Encoder = open_encoder(self.settings.encoder, context.data.store)
         text = encoder.class_vectors(tuple(context.data.store.class_names))
         assert text is not None  # the server sends vectors to every other encoder
         return unit_rows(text)
@@ -114,7 +111,7 @@ class ScopeClient(Client):
         scores = project(self._embeddings(context), labels, vectors)
         context.state["scores"] = array_record({"scores": scores.numpy()})
         moments = class_moments(scores, labels, len(vectors))
-        moments = suppress(add_noise(moments, self.sigma, context.generator()), self.min_count)
+        moments = suppress(add_noise(moments, self.settings.sigma, context.generator()), self.settings.min_count)
         return RecordDict(
             {
                 PROFILE: array_record(
@@ -130,7 +127,8 @@ class ScopeClient(Client):
     def _prune(self, content: RecordDict, labels: Tensor, context: ClientContext) -> RecordDict:
         scores = torch.from_numpy(arrays_of(context.state, "scores")["scores"])
         consensus = {name: value.astype(np.float64) for name, value in arrays_of(content, CONSENSUS).items()}
-        found = prune(scores, labels, Profile(**consensus), generator=context.generator(), **self.pruning)
+        pruning: dict[str, Any] = {name: getattr(self.settings, name) for name in _OF_PRUNING}
+        found = prune(scores, labels, Profile(**consensus), generator=context.generator(), **pruning)
         context.state["coreset"] = coreset_record(found.kept, context)
         del context.state["scores"]
         parts = {"kept": found.kept, "anomalous": found.anomalous, "redundant": found.redundant}

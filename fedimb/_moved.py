@@ -110,6 +110,7 @@ MOVED = {
     "server": "serverapp.app",
     "study.statistics_text": "report.statistics_text",
     "study.tables": "report.study_tables",
+    "training.arguments": "registry.arguments",
 }
 """Old module -> new one, both below fedimb."""
 

@@ -44,6 +44,10 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
     Args:
         wrong: what the user wrote.
         valid: the names that would have worked.
+
+    Example:
+        >>> nearest("lokal", ["local", "loss", "rounds"])
+        " Did you mean 'local'?"
     """
     names = sorted(set(valid))
     if close := difflib.get_close_matches(wrong, names, n=1, cutoff=0.5):

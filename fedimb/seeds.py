@@ -47,7 +47,15 @@ def seed_int(run_seed: int, stream: Stream, round: int = 0, client: int = 0) -> 
 
 
 def numpy_rng(run_seed: int, stream: Stream, round: int = 0, client: int = 0) -> np.random.Generator:
-    """A NumPy generator for one purpose (see `seed_int`)."""
+    """A NumPy generator for one purpose (see `seed_int`).
+
+    Example:
+        >>> draw = numpy_rng(3, Stream.COHORT, round=7).random()
+        >>> draw == numpy_rng(3, Stream.COHORT, round=7).random()
+        True
+        >>> draw == numpy_rng(3, Stream.COHORT, round=8).random()
+        False
+    """
     return np.random.default_rng(seed_int(run_seed, stream, round, client))
 
 

@@ -14,7 +14,7 @@ import json
 import logging
 import math
 from collections.abc import Generator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
-from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS
-from fedimb.data.views import QueryView
+from fedimb.contracts.active import BALANCE, CHOICE, CYCLE, LABELLED, PROTOTYPES, SUMS, ActiveSettings
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
@@ -31,10 +30,8 @@ from fedimb.selection.prototypes import shared_prototypes
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.steps import Query, Reply, Reset, Step, Wait
 from fedimb.strategies.base import Method, Program
-from fedimb.training.arguments import in_range
 
 log = logging.getLogger("fedimb")
-Ask = Literal["global", "local", "adaptive"]
 KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
 """Flags of a method whose clients train as KAFAL's: balanced softmax over their own label counts."""
 
@@ -51,21 +48,11 @@ KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
     when=KCFU,
 )
 class Active(Method):
-    """Args:
-    inner: the aggregator or method trained in each cycle (given by fedimb).
-    query: ``{name: ..., ...}`` of the kind `query`.
-    which: the model whose uncertainty counts, for rules that can ask either: ``global``, ``local`` (trained on the
-        client's labelled rows alone), or ``adaptive``, FairFAL's switch.
-    cycles: how often rows are labelled, the first included; divides ``rounds``.
-    budget: rows each client has labelled per cycle.
-    first: rows each client has labelled first; null: ``budget``.
-    restart: fresh weights in every cycle, or train on.
-    share_prototypes: clients add up class prototypes, so that one can look for a class it has not labelled (ours).
-    oracle: ``{name: simulated}`` or ``{name: worklist, ...}``; see `fedimb.annotation`.
-    local_epochs, local_stop: of the local model: at most so many epochs, until so much of its rows is learnt.
-    query_view: ``train``, or ``mismatched``: rules look at another picture of each row's class (`redraw` in
-        `fedimb.data.longtail`), as released code does by mistake; in simulation only.
-    kcfu: KAFAL's training half at the clients (`fedimb.training.terms.compensation`), with any rule.
+    """Federated active learning: label a few rows per cycle, chosen by a rule, and train on what is labelled.
+
+    Args:
+        inner: the aggregator or method trained in each cycle.
+        settings: see `ActiveSettings`; or its fields by name, as in ``Active(FedAvg(), cycles=2)``.
 
     Raises:
         ConfigError: a value out of range, or a rule that does not exist.
@@ -73,59 +60,39 @@ class Active(Method):
 
     name = "active"
 
-    def __init__(
-        self,
-        inner: Strategy,
-        query: dict[str, Any] | None = None,
-        which: Ask = "global",
-        cycles: int = 5,
-        budget: int = 10,
-        first: int | None = None,
-        restart: bool = True,
-        share_prototypes: bool = False,
-        oracle: dict[str, Any] | None = None,
-        local_epochs: int = 50,
-        local_stop: float = 0.99,
-        query_view: QueryView = "train",
-        kcfu: bool = False,
-    ) -> None:
+    def __init__(self, inner: Strategy, settings: ActiveSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
-        for key, value in (("cycles", cycles), ("budget", budget), ("local_epochs", local_epochs)):
-            in_range(self.name, key, value, 1)
-        in_range(self.name, "local_stop", local_stop, 0, 1)
-        if first is not None:
-            in_range(self.name, "first", first, 1)
-        chosen = dict(query or {"name": "random"})
-        self.rule = registry.build("query", str(chosen.pop("name")), **chosen)
-        self.cycles, self.budget, self.first = cycles, budget, first or budget
-        self.restart, self.shares = restart, share_prototypes
-        self.balance = which == "adaptive" or getattr(self.rule, "embedding_model", "paper") == "code"
+        self.settings = ActiveSettings.of(settings, fields)
+        rule, args = self.settings.part("query")
+        self.rule = registry.build("query", rule, **args)
+        self.balance = self.settings.which == "adaptive" or getattr(self.rule, "embedding_model", "paper") == "code"
 
     def check(self, rounds: int) -> None:
         """Refuse rounds that the cycles do not divide."""
-        if rounds % self.cycles:
-            near = self.cycles * max(1, round(rounds / self.cycles))
+        if rounds % (cycles := self.settings.cycles):
+            near = cycles * max(1, round(rounds / cycles))
             raise ConfigError(
-                f"strategy.{self.name}.cycles={self.cycles} does not divide rounds={rounds}: cycles are of equal "
+                f"strategy.{self.name}.cycles={cycles} does not divide rounds={rounds}: cycles are of equal "
                 f"length; set rounds={near}"
             )
 
     def inner_rounds(self, rounds: int) -> int:
         """Those of one cycle."""
-        return rounds // self.cycles
+        return rounds // self.settings.cycles
 
     def shortest(self) -> int:
         """A few rounds in every cycle: the last one trains on all that is labelled."""
-        return self.cycles * super().shortest()
+        return self.settings.cycles * super().shortest()
 
     def program(self, run: RunContext) -> Program:
         """Cycle after cycle: choose, have labelled, count, train."""
         self.check(run.rounds)
-        run.rounds //= self.cycles
-        if self.budget < run.n_classes:
-            log.warning("a budget of %d rows per client is below the %d classes", self.budget, run.n_classes)
-        for cycle in range(1, self.cycles + 1):
-            content: dict[str, Any] = {"cycle": cycle, "rows": self.first if cycle == 1 else self.budget}
+        cycles, budget, first = self.settings.cycles, self.settings.budget, self.settings.first
+        run.rounds //= cycles
+        if budget < run.n_classes:
+            log.warning("a budget of %d rows per client is below the %d classes", budget, run.n_classes)
+        for cycle in range(1, cycles + 1):
+            content: dict[str, Any] = {"cycle": cycle, "rows": (first or budget) if cycle == 1 else budget}
             if cycle == 1:
                 replies = yield self._ask("start", content)
             else:
@@ -137,7 +104,7 @@ class Active(Method):
                 yield Wait(f"labels of cycle {cycle} from {len(missing)} clients ({shown}); see fedimb worklist status")
                 replies = yield self._ask("collect", content)
             self._count(run, cycle, replies)
-            if cycle > 1 and self.restart:
+            if cycle > 1 and self.settings.restart:
                 yield Reset()
             yield from self.inner_program(run)
 
@@ -154,7 +121,7 @@ class Active(Method):
         if self.balance:
             content["gamma"] = float(self.memory["gamma"])
         more = RecordDict()
-        if self.shares:
+        if self.settings.share_prototypes:
             replies = yield self._ask("prototypes", content, model="global")
             sums = torch.from_numpy(np.stack([arrays_of(r.content, SUMS)["sums"] for r in replies]))
             more[PROTOTYPES] = array_record({"vectors": shared_prototypes(sums).numpy()})
@@ -178,7 +145,7 @@ class Active(Method):
         guessed, judged = sum(one["guessed"] for one in found), sum(one["judged"] for one in found)
         self.memory["cycle"], self.memory["labelled"] = float(cycle), total
         accuracy = np.where(judged > 0, guessed / np.maximum(judged, 1), np.nan)
-        history = np.array(self.memory.get("history", np.zeros((0, run.n_classes))))
+        history = np.array(self.memory.get("history", np.zeros((0, len(total)))))
         history = np.concatenate([history[: cycle - 1], total[None]]).astype(np.float64)
         self.memory["guessed"], self.memory["history"] = accuracy, history
         table = {

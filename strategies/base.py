@@ -13,7 +13,7 @@ ServerApp over any Grid, with clients that answer ``train`` (and this method's q
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -36,13 +36,29 @@ class Method(Strategy):
         inner: the strategy this one wraps: an aggregator or another method (given by fedimb).
 
     Attributes:
-        memory: named arrays and numbers the method wants to keep; saved in every checkpoint and restored on resume.
-            Attributes that are not in ``memory`` are lost when a run is resumed.
+        memory: a dict for what the method keeps; saved with every step and checkpoint.
+        transient: names of attributes that every round sets anew before it reads them, so that nothing is lost when
+            they are not saved.
     """
+
+    transient: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, inner: Strategy) -> None:
         self.inner = inner
         self.memory: dict[str, np.ndarray | float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a kill, by attribute name: ``memory``, and what a subclass adds to it.
+
+        ``return super().state_dict() | {"seen": self.seen}``. What may be in it: `fedimb.serverapp.state_dict`. An
+        attribute that changes during a step and is not in it ends the run at the first checkpoint.
+        """
+        return {"memory": self.memory}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put every item of a `state_dict` back into the attribute of its name; override where that is not enough."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def check(self, rounds: int) -> None:
         """Called once before a run starts: refuse settings that do not go with its number of rounds (ConfigError)."""
@@ -69,8 +85,11 @@ class Method(Strategy):
         else:
             yield Rounds(run.rounds)
 
+    def before_aggregation(self, server_round: int, replies: Sequence[Reply]) -> None:
+        """See the records of `on_train_replies` before the aggregator takes in the round's updates."""
+
     def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
-        """See the records this method's clients added to their train replies (``x.*``, sorted by client id).
+        """See, after aggregation, the records ``x.*`` of the usable train replies, sorted by client id.
 
         Returns:
             metrics to log with the round; names as in the design (``data/labelled``).

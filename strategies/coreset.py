@@ -8,7 +8,7 @@ their budgets and what they are given are ours.
 """
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from flwr.app import RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
-from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS
+from fedimb.contracts.coreset import CENTRES, CENTRES_OF, CHOOSE, CHOSEN, MEANS, CoresetSettings
 from fedimb.contracts.scope import PRUNE
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
@@ -26,7 +26,6 @@ from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.panels import kept_panel
 from fedimb.serverapp.steps import Query, Reply, Rounds, gather_counts
 from fedimb.strategies.base import Method, Program
-from fedimb.training.arguments import in_range
 
 
 @register(
@@ -40,67 +39,55 @@ from fedimb.training.arguments import in_range
     chooses_around=("scope",),
 )
 class Coreset(Method):
-    """Args:
-    inner: the aggregator or method trained on the coresets (given by fedimb).
-    rule: ``{name: ..., ...}`` of the kind `coreset`.
-    keep: share of its rows that each client keeps, (0, 1].
-    match: ``inner``: as many rows of each class as the inner method `scope` kept; ``none``: ``keep``.
-    warmup: federated rounds before the choice, part of ``rounds``.
-    epochs: local epochs of training whose course some rules look at (el2n, grand, forgetting, ccs).
-    encoder: for rules that compare embeddings; see `fedimb.strategies.scope`.
-    steps: ``equal``: as many local steps as on all rows; ``native``: epochs over the coreset.
+    """Coresets by a rule each client applies to its own rows: what SCOPE has to be compared with.
+
+    Args:
+        inner: the aggregator or method trained on the coresets.
+        settings: see `CoresetSettings`; or its fields by name, as in ``Coreset(FedAvg(), keep=0.3)``.
 
     Raises:
         ConfigError: a value out of range, or a rule or encoder that does not exist.
     """
 
-    def __init__(
-        self,
-        inner: Strategy,
-        rule: dict[str, Any] | None = None,
-        keep: float = 0.5,
-        match: Literal["none", "inner"] = "none",
-        warmup: int = 0,
-        epochs: int = 10,
-        encoder: dict[str, Any] | None = None,
-        steps: Literal["equal", "native"] = "equal",
-    ) -> None:
+    def __init__(self, inner: Strategy, settings: CoresetSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
-        in_range("coreset", "keep", keep, 1e-9, 1)
-        in_range("coreset", "epochs", epochs, 1)
-        chosen = dict(rule or {"name": "random"})
-        self.rule = str(chosen.pop("name", None))
-        self._needs = registry.build("coreset", self.rule, **chosen).needs  # some need what their arguments say
-        self.warmup, self.match = warmup, match
-        if self.rule == "full" and (keep < 1 or match == "inner"):
+        self.settings = CoresetSettings.of(settings, fields)
+        self.rule, args = self.settings.part("rule")
+        self._needs = registry.build("coreset", self.rule, **args).needs  # some need what their arguments say
+        inside = self.settings.match == "inner"
+        if self.rule == "full" and (self.settings.keep < 1 or inside):
             raise ConfigError("strategy.coreset.rule=full keeps every row: set strategy.coreset.keep=1 and match=none")
-        if match == "inner" and not _scope_inside(inner):
+        if inside and not _scope_inside(inner):
             raise ConfigError("strategy.coreset.match=inner matches SCOPE's counts: use strategy=[coreset,scope]")
 
     def check(self, rounds: int) -> None:
         """Refuse a warm-up that leaves no round to train in."""
-        if self.warmup >= rounds:
-            raise ConfigError(f"strategy.coreset.warmup={self.warmup} leaves no round of {rounds} to train in")
+        if self.settings.warmup >= rounds:
+            raise ConfigError(
+                f"strategy.coreset.warmup={self.settings.warmup} leaves no round of {rounds} to train in: lower it, "
+                "or run more rounds"
+            )
 
     def inner_rounds(self, rounds: int) -> int:
         """Those after the warm-up."""
-        return rounds - self.warmup
+        return rounds - self.settings.warmup
 
     def shortest(self) -> int:
         """The warm-up and what comes after it."""
-        return self.warmup + super().shortest()
+        return self.settings.warmup + super().shortest()
 
     def program(self, run: RunContext) -> Program:
         """Warm up, choose, train; around SCOPE, choose once SCOPE has."""
         self.check(run.rounds)
-        if self.warmup:
-            yield Rounds(self.warmup)
-        run.rounds -= self.warmup
+        warmup = self.settings.warmup
+        if warmup:
+            yield Rounds(warmup)
+        run.rounds -= warmup
         yield from self._chosen(run)
-        run.rounds += self.warmup  # for the next labelling cycle, where there is one
+        run.rounds += warmup  # for the next labelling cycle, where there is one
 
     def _chosen(self, run: RunContext) -> Program:
-        if self.match == "none":
+        if self.settings.match == "none":
             yield from self._choose(run)
             yield from self.inner_program(run)
             return

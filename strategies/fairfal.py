@@ -14,13 +14,11 @@ where the pictures scored are not the pictures labelled, cannot occur by mistake
 ``query_view=mismatched`` brings it about, to measure what it does.
 """
 
-from typing import Any
-
 from flwr.serverapp.strategy import Strategy
 
-from fedimb.data.views import QueryView
+from fedimb.contracts.fairfal import FairFALSettings
 from fedimb.registry import register
-from fedimb.strategies.active import KCFU, Active, Ask
+from fedimb.strategies.active import KCFU, Active
 
 
 @register(
@@ -34,28 +32,14 @@ from fedimb.strategies.active import KCFU, Active, Ask
     when=KCFU,
 )
 class FairFAL(Active):
-    """As `Active`, with the rule ``fairfal`` and the adaptive choice of the model asked."""
+    """FairFAL: class-fair federated active learning; as `Active`, with its own rule and the model asked by its switch.
+
+    Args:
+        inner: the aggregator or method trained in each cycle.
+        settings: see `FairFALSettings`; or its fields by name, as in ``FairFAL(FedAvg(), cycles=2)``.
+    """
 
     name = "fairfal"
 
-    def __init__(
-        self,
-        inner: Strategy,
-        query: dict[str, Any] | None = None,
-        which: Ask = "adaptive",
-        cycles: int = 5,
-        budget: int = 10,
-        first: int | None = None,
-        restart: bool = True,
-        share_prototypes: bool = False,
-        oracle: dict[str, Any] | None = None,
-        local_epochs: int = 50,
-        local_stop: float = 0.99,
-        query_view: QueryView = "train",
-        kcfu: bool = False,
-    ) -> None:
-        chosen = query or {"name": "fairfal"}
-        super().__init__(
-            inner, chosen, which, cycles, budget, first, restart, share_prototypes, oracle, local_epochs, local_stop,
-            query_view, kcfu,
-        )  # fmt: skip
+    def __init__(self, inner: Strategy, settings: FairFALSettings | None = None, **fields: object) -> None:
+        super().__init__(inner, FairFALSettings.of(settings, fields))

@@ -22,22 +22,21 @@ counts real + visits x synthetic.
 
 import json
 from collections.abc import Generator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, TAKE, TAKEN, WANTED
+from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, TAKE, TAKEN, WANTED, FedSSGSettings
 from fedimb.errors import ConfigError
 from fedimb.generation.coverage import coverage
 from fedimb.generation.devices import averaged
 from fedimb.generation.examples import Examples
-from fedimb.generation.export import Mode
 from fedimb.generation.plan import Plan, assign, cells, plan_report, pool_sizes, targets
 from fedimb.generation.screening import screened
-from fedimb.generation.settings import settings
+from fedimb.generation.settings import section
 from fedimb.generation.sheet import sheet
 from fedimb.generation.style import Style
 from fedimb.generation.training import Training, floor_check
@@ -50,85 +49,38 @@ from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, ServerWork, Step
 from fedimb.strategies.base import Method, Program
 from fedimb.strategies.fedssg_pools import Pools
-from fedimb.training.arguments import in_range
 
-Source = Literal["server_public", "fed_diffusion", "client_generators"]
-Made = Literal["generator", "public", "oversample", "smote", "composite"]
 Counts = np.ndarray
 
 
 @register("strategy", "fedssg", reveals_counts=True, reads_labels=True)
 class FedSSG(Method):
-    """Args:
-    inner: the aggregator or method trained on real and synthetic rows (given by fedimb).
-    source: who trains the generator, on what: ``server_public``, ``fed_diffusion`` or ``client_generators``.
-    made: ``generator``; or a control: ``public``, the server's own rows as they are; ``oversample``, ``smote``,
-        ``composite``, of each client's own rows.
-    generator: ``{name: ..., ...}`` of the kind `generator`; {}: flow for images, table_flow for rows.
-    training: of the generator, as `fedimb.generation.training.Training`.
-    plan: as `fedimb.generation.plan.Plan`.
-    pool: ``shared``: clients draw from one pool; ``own``: no sample goes to two of them.
-    surplus: samples made per sample wanted, at least 1: gates drop some.
-    visits: share of its synthetic rows that a client visits per epoch, [0, 1].
-    pretrain: epochs of the classifier on the server's rows before round 1; 0: none.
-    screen: drop samples that the pretrained classifier doubts or that lie next to a real row of the server's.
-    rounds: of the generator, of fed_diffusion: in each, a cohort makes ``local_steps`` of its steps.
-    local_steps: see ``rounds``.
-    epsilon: of the Laplace noise on each client's coverage; null: none.
-    force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
-    style: clients describe the colours of devices with at least 32 images, for classes D_0 lacks on that device.
-    gate, audit, holdout, cross, release, folder: of what leaves a client, see `fedimb.clients.fedssg`.
+    """FedSSG: synthetic samples of rare classes and missing devices, made once and shared across clients.
+
+    Args:
+        inner: the aggregator or method trained on real and synthetic rows.
+        settings: see `FedSSGSettings`; or its fields by name, as in ``FedSSG(FedAvg(), visits=1.0)``.
 
     Raises:
         ConfigError: a value out of range or an unknown key.
     """
 
-    def __init__(
-        self,
-        inner: Strategy,
-        source: Source = "server_public",
-        made: Made = "generator",
-        generator: dict[str, Any] | None = None,
-        training: dict[str, Any] | None = None,
-        plan: dict[str, Any] | None = None,
-        pool: Literal["shared", "own"] = "shared",
-        surplus: float = 2.0,
-        visits: float = 0.5,
-        pretrain: int = 20,
-        screen: bool = True,
-        rounds: int = 10,
-        local_steps: int = 100,
-        epsilon: float | None = None,
-        style: bool = False,
-        force: bool = False,
-        gate: Mode = "enforce",
-        audit: dict[str, Any] | None = None,
-        holdout: float = 0.5,
-        cross: bool = False,
-        release: Literal["auto", "manual"] = "auto",
-        folder: str = "sites",
-    ) -> None:
+    def __init__(self, inner: Strategy, settings: FedSSGSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
-        for name, value, least in (("pretrain", pretrain, 0), ("rounds", rounds, 1), ("local_steps", local_steps, 1)):
-            in_range("fedssg", name, value, least)
-        in_range("fedssg", "visits", visits, 0, 1)
-        in_range("fedssg", "surplus", surplus, 1)
-        if epsilon is not None and not epsilon > 0:
-            raise ConfigError(f"strategy.fedssg.epsilon={epsilon}: give a number above 0, or null for no noise")
-        self.source, self.made, self.own, self.visits, self.surplus = source, made, pool == "own", visits, surplus
-        self.plan, self.training = settings("plan", Plan, plan), settings("training", Training, training)
-        self.generator, self.pretrain, self.screen, self.force = dict(generator or {}), pretrain, screen, force
-        self.rounds, self.local_steps, self.epsilon = rounds, local_steps, epsilon
+        self.settings = FedSSGSettings.of(settings, fields)
+        self.own = self.settings.pool == "own"
+        self.plan = section("plan", Plan, self.settings.plan)
+        self.training = section("training", Training, self.settings.training)
         self.figures: dict[str, float] = {}  # what export gates measured
 
     def check_server(self, server: Server) -> None:
         """Refuse a server without rows, or with too few to train a generator on, where it is to train one."""
-        if self.made == "public":
+        if self.settings.made == "public":
             server.public()
-        if self.made == "generator" and self.source == "server_public":
+        if self.settings.made == "generator" and self.settings.source == "server_public":
             counts = np.bincount(server.public().y, minlength=len(server.class_names()))
-            floor_check(counts, server.class_names(), force=self.force)
-        if self.made == "generator" and self.source == "fed_diffusion" and server.clips():
+            floor_check(counts, server.class_names(), force=self.settings.force)
+        if self.settings.made == "generator" and self.settings.source == "fed_diffusion" and server.clips():
             raise ConfigError(
                 "strategy.fedssg.source=fed_diffusion sends a generator's weights, which privacy.clip and noise "
                 "do not change: take source=server_public, or privacy.clip=null privacy.noise=0"
@@ -138,8 +90,8 @@ class FedSSG(Method):
         """Pretrain, hear what clients lack, make it, hand it out, train."""
         server = run.server
         if server is None:
-            raise ConfigError("strategy=fedssg makes samples at the server, which only a run of fedimb's own has")
-        if self.pretrain and server.has_public():
+            raise ConfigError("strategy=fedssg makes samples at the server: run it by fedimb, not in a plain ServerApp")
+        if self.settings.pretrain and server.has_public():
             kept = yield ServerWork("pretrain", lambda: self._pretrained(server))
             run.initial = arrays_of(kept, "weights")
         replies = yield Query(COVERAGE)
@@ -147,8 +99,8 @@ class FedSSG(Method):
         counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
         styles = averaged([arrays_of(reply.content, STYLE) for reply in replies if STYLE in reply.content])
         wanted = targets(counts, self.plan, self._possible(server, counts, styles))
-        report: dict[str, Any] = {"source": self.source, "made": self.made, "pool": "own" if self.own else "shared"}
-        if self.made in ("generator", "public"):
+        report: dict[str, Any] = {name: getattr(self.settings, name) for name in ("source", "made", "pool")}
+        if self.settings.made in ("generator", "public"):
             given = yield from self._samples(run, server, clients, counts, wanted, styles, report)
             parts = [(SAMPLES, to_record(samples)) for samples in given]
         else:
@@ -163,9 +115,9 @@ class FedSSG(Method):
         """[C, D] bool: what can be made. A class never seen on a device does not come out as that class (measured, see
         docs/generators.md), but it can be made without one and take the colour of a device that clients described.
         """
-        if self.made != "generator":
+        if self.settings.made != "generator":
             return np.ones(counts.shape[1:], bool)
-        if self.source == "server_public":
+        if self.settings.source == "server_public":
             rows = server.public()
             seen = coverage(rows.y.numpy(), rows.d.numpy(), *counts.shape[1:]) > 0
             seen[:, sorted(styles)] |= seen.any(axis=1, keepdims=True)
@@ -173,8 +125,8 @@ class FedSSG(Method):
         return np.asarray(counts.sum(axis=0) > 0)
 
     def _pretrained(self, server: Server) -> RecordDict:
-        rows = server.public()
-        return RecordDict({"weights": array_record(server.train(server.model(), rows.x, rows.y, self.pretrain))})
+        rows, epochs = server.public(), self.settings.pretrain
+        return RecordDict({"weights": array_record(server.train(server.model(), rows.x, rows.y, epochs))})
 
     def _samples(
         self,
@@ -188,25 +140,25 @@ class FedSSG(Method):
     ) -> Generator[Step, Any, list[Examples]]:
         """What each client is to receive: from the pool of the configured source, screened, or from D_0."""
         rng = numpy_rng(run.seed, Stream.METHOD, 3)
-        if self.made == "public":
+        if self.settings.made == "public":
             rows = server.public()
             return _dealt(Examples(rows.x, rows.y, rows.d), wanted, rng, self.own)
         if not wanted.any():
             return _dealt(Examples(torch.zeros((0, *server.input_shape())), *cells(wanted[0])), wanted, rng, self.own)
-        pools = Pools(run, server, self.generator, self.training, self.force)
-        sizes = np.ceil(self.surplus * pool_sizes(wanted, self.own)).astype(np.int64)
-        if self.source == "client_generators":
+        pools = Pools(run, server, self.settings.generator, self.training, self.settings.force)
+        sizes = np.ceil(self.settings.surplus * pool_sizes(wanted, self.own)).astype(np.int64)
+        if self.settings.source == "client_generators":
             samples = yield from pools.of_clients(clients, counts, sizes, report)
-        elif self.source == "fed_diffusion":
-            samples = yield from pools.averaged(counts, sizes, self.rounds, self.local_steps, report)
+        elif self.settings.source == "fed_diffusion":
+            samples = yield from pools.averaged(counts, sizes, self.settings.rounds, self.settings.local_steps, report)
         else:
             samples = yield from pools.public(sizes, styles)
         report["figures"] = pools.figures
         self.figures = pools.figures
-        if self.screen and server.has_public() and run.initial:
+        if self.settings.screen and server.has_public() and run.initial:
             screen = screened(server, run.initial, samples, rarest(counts))
             samples, report["screen"] = screen.kept, screen.report
-        if self.source == "server_public" and samples.x.ndim > 2:
+        if self.settings.source == "server_public" and samples.x.ndim > 2:
             run.artifact("fedssg_samples.png", sheet(samples, run.class_names))
         return _dealt(samples, wanted, rng, self.own)
 
@@ -215,8 +167,8 @@ class FedSSG(Method):
     ) -> None:
         """Count the prior anew, and say with the run what was planned, made, dropped and taken."""
         if run.method_sets_prior and run.prior_view == "train":
-            real = counts.sum(axis=2) if self.epsilon is None else None
-            extra = self.visits * taken
+            real = counts.sum(axis=2) if self.settings.epsilon is None else None
+            extra = self.settings.visits * taken
             run.counts = run.prior_from_counts(real + extra) if real is not None else run.counts + extra.sum(axis=0)
         self.memory["taken"] = taken.sum(axis=0)
         devices = server.domains() or ("all",)

@@ -1,5 +1,6 @@
 """Where FedSSG's samples come from: one sub-program per source (see `fedimb.strategies.fedssg`). All of it is ours."""
 
+import copy
 from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -62,7 +63,7 @@ class Pools:
     """
 
     def __init__(
-        self, run: RunContext, server: Server, generator: dict[str, Any], training: Training, force: bool
+        self, run: RunContext, server: Server, generator: Mapping[str, Any], training: Training, force: bool
     ) -> None:
         self.run, self.server, self.force = run, server, force
         self.figures: dict[str, float] = {}
@@ -119,10 +120,11 @@ class Pools:
 
         def work() -> RecordDict:
             state = {name: torch.from_numpy(np.array(value)) for name, value in generator.parameters.items()}
-            made.load_state_dict(state)
+            trained = copy.deepcopy(made)  # a step's work changes nothing that outlives it but its result
+            trained.load_state_dict(state)
             y, d = cells(sizes * (counts.sum(axis=(0, 2)) > 0)[:, None])
             drawn = torch.Generator().manual_seed(self._seed())
-            x = made.eval().sample(y, d, drawn, self.run.working("samples", len(y)))
+            x = trained.eval().sample(y, d, drawn, self.run.working("samples", len(y)))
             return RecordDict({"samples": to_record(Examples(x, y, d))})
 
         kept = yield ServerWork("samples", work)

@@ -13,7 +13,6 @@ even counts for ``ccvr``; with ``client`` and ``share`` D_0's are added to the c
 
 import math
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts import platform as names
-from fedimb.contracts.public import GAUSSIANS, GAUSSIANS_OF, ROWS, SHARE
+from fedimb.contracts.public import GAUSSIANS, GAUSSIANS_OF, ROWS, SHARE, PublicSettings
 from fedimb.engine.lanes import WEIGHT
 from fedimb.errors import ConfigError
 from fedimb.generation.ccvr import ClassGaussians, pool, retrain_head, virtual_features
@@ -35,64 +34,33 @@ from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, Replace, Reply, ServerWork
 from fedimb.strategies.base import Method, Program
-from fedimb.training.arguments import in_range
 
-Use = Literal["only", "init", "client", "share", "head", "ccvr"]
 _KEPT = "weights/"
 
 
 @register("strategy", "public", reveals_counts=True)
 class Public(Method):
-    """Args:
-    inner: the aggregator or method trained (given by fedimb).
-    use: what is done with the server's rows; see the module.
-    epochs: passes over them before training (``only``, ``init``).
-    local_epochs: passes over them in each round (``client``).
-    weight: what the server's update weighs beside the clients' (``client``); None: its rows.
-    steps: ``equal``: as many local steps as without the rows; ``native``: epochs over both (``share``).
-    head_epochs, head_lr: of the head retrained (``head``, ``ccvr``).
-    per_class: virtual features of each class (``ccvr``).
-    nonnegative: cut virtual features below at 0: for models whose features come out of a ReLU (``ccvr``).
-    min_count: rows a class needs at a client to be reported (``ccvr``).
+    """What the server's own labelled rows are worth without generating anything: FedSSG's controls.
+
+    Args:
+        inner: the aggregator or method trained.
+        settings: see `PublicSettings`; or its fields by name, as in ``Public(FedAvg(), use="share")``.
 
     Raises:
         ConfigError: a value out of range, or a use that does not go with what is inside.
     """
 
-    def __init__(
-        self,
-        inner: Strategy,
-        use: Use = "init",
-        epochs: int = 60,
-        local_epochs: int = 5,
-        weight: float | None = None,
-        steps: Literal["equal", "native"] = "equal",
-        head_epochs: int = 20,
-        head_lr: float = 1.0,
-        per_class: int = 200,
-        nonnegative: bool = False,
-        min_count: int = 1,
-    ) -> None:
+    transient = ("_sent",)  # from configure_train to aggregate_train of one round
+
+    def __init__(self, inner: Strategy, settings: PublicSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
-        for name, value in (
-            ("epochs", epochs),
-            ("local_epochs", local_epochs),
-            ("head_epochs", head_epochs),
-            ("per_class", per_class),
-            ("min_count", min_count),
-        ):
-            in_range("public", name, value, 1)
-        in_range("public", "head_lr", head_lr, 1e-9)
-        if weight is not None:
-            in_range("public", "weight", weight, 0)
-        if use == "only" and isinstance(inner, Method):
+        self.settings = PublicSettings.of(settings, fields)
+        if self.settings.use == "only" and isinstance(inner, Method):
             raise ConfigError("strategy.public.use=only trains no client, so no other method has a part: leave it out")
-        if use == "client" and getattr(chain(inner)[-1], "reads", None):
+        if self.settings.use == "client" and getattr(chain(inner)[-1], "reads", None):
             raise ConfigError(
                 "strategy.public.use=client: this aggregator reads records that only clients send; use fedavg, say"
             )
-        self.use, self.epochs, self.local_epochs, self.weight = use, epochs, local_epochs, weight
-        self.head_epochs, self.head_lr, self.per_class, self.nonnegative = head_epochs, head_lr, per_class, nonnegative
         self._server: Server | None = None
         self._sent: Message | None = None
 
@@ -101,29 +69,30 @@ class Public(Method):
         if run.server is None:
             raise ConfigError("strategy=public needs a server that trains: run it by fedimb, not in a plain ServerApp")
         self._server = server = run.server
-        if self.use == "ccvr":
+        if self.settings.use == "ccvr":
             yield from self._calibrated(run, server)
             return
         rows = server.public()
         counts = np.bincount(rows.y.numpy(), minlength=run.n_classes).astype(np.float64)
-        if self.use in ("only", "init"):
+        if self.settings.use in ("only", "init"):
             made = yield ServerWork("public_pretrain", lambda: self._pretrained(server))
             run.initial = arrays_of(made, "weights")
-        if self.use == "only":
+        if self.settings.use == "only":
             _trained_on(run, counts)
             yield Replace({name: run.initial[name] for name in parameters_of(server.model())})
             return
-        if self.use == "share":
+        if self.settings.use == "share":
             content = {"x": rows.x.numpy(), "y": rows.y.numpy()}
             holders = yield Query(SHARE, RecordDict({ROWS: array_record(content)}))
             if run.counts is not None:
                 _trained_on(run, run.counts + len(holders) * counts)
-        if self.use == "client" and run.counts is not None:
-            _trained_on(run, run.counts + (1.0 if self.weight is None else self.weight / counts.sum()) * counts)
-        if self.use == "head":
+        if self.settings.use == "client" and run.counts is not None:
+            weight = self.settings.weight
+            _trained_on(run, run.counts + (1.0 if weight is None else weight / counts.sum()) * counts)
+        if self.settings.use == "head":
             _refuse_buffers(server)
         yield from self.inner_program(run)
-        if self.use == "head":
+        if self.settings.use == "head":
             made = yield ServerWork("public_head", lambda: self._head_on_rows(run, server))
             _trained_on(run, counts)
             yield Replace(arrays_of(made, "weights"))
@@ -138,7 +107,7 @@ class Public(Method):
 
     def _pretrained(self, server: Server) -> RecordDict:
         rows = server.public()
-        return RecordDict({"weights": array_record(server.train(server.model(), rows.x, rows.y, self.epochs))})
+        return RecordDict({"weights": array_record(server.train(server.model(), rows.x, rows.y, self.settings.epochs))})
 
     def _head_on_rows(self, run: RunContext, server: Server) -> RecordDict:
         rows, weights = server.public(), self._trained(server)
@@ -149,15 +118,16 @@ class Public(Method):
         found = [arrays_of(reply.content, GAUSSIANS) for reply in replies]
         parts = [ClassGaussians(*(torch.from_numpy(one[k]) for k in ("counts", "mean", "covariance"))) for one in found]
         generator = torch_generator(run.seed, Stream.METHOD, 2)
-        features, classes = virtual_features(pool(parts), self.per_class, generator, self.nonnegative)
+        features, classes = virtual_features(pool(parts), self.settings.per_class, generator, self.settings.nonnegative)
         return self._with_head(run, self._trained(server), features, classes)
 
     def _with_head(self, run: RunContext, weights: Arrays, features: torch.Tensor, y: torch.Tensor) -> RecordDict:
         """All weights, those of the head retrained."""
+        epochs, lr = self.settings.head_epochs, self.settings.head_lr
         weight = torch.from_numpy(weights["head.weight"])
         bias = torch.from_numpy(weights["head.bias"])
         generator = torch_generator(run.seed, Stream.METHOD, 3)
-        weight, bias = retrain_head(weight, bias, features, y, generator, epochs=self.head_epochs, lr=self.head_lr)
+        weight, bias = retrain_head(weight, bias, features, y, generator, epochs=epochs, lr=lr)
         head = {"head.weight": weight.numpy(), "head.bias": bias.numpy()}
         return RecordDict({"weights": array_record(weights | head)})
 
@@ -179,10 +149,10 @@ class Public(Method):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Flower's hook: with one more reply, the server's own, where ``use`` is ``client``."""
         shown = list(replies)
-        if self.use == "client" and shown:
+        if self.settings.use == "client" and shown:
             shown.append(self._own(server_round, shown[0]))
         merged, metrics = super().aggregate_train(server_round, shown)
-        if self.use in ("head", "ccvr") and merged is not None:
+        if self.settings.use in ("head", "ccvr") and merged is not None:
             self.memory |= {_KEPT + name: value for name, value in to_numpy(merged).items()}
         return merged, metrics
 
@@ -193,10 +163,10 @@ class Public(Method):
         start = to_numpy(sent.content.array_records[names.ARRAYS])
         rows = server.public()
         model = server.model(start)
-        trained = server.train(model, rows.x, rows.y, self.local_epochs, purpose=server_round)
+        trained = server.train(model, rows.x, rows.y, self.settings.local_epochs, purpose=server_round)
         # What is measured at clients stays theirs: NaN is left out of the means.
         metrics: dict[str, float] = dict.fromkeys(like.content.metric_records[names.METRICS], math.nan)
-        metrics[WEIGHT] = float(len(rows.y)) if self.weight is None else self.weight
+        metrics[WEIGHT] = float(len(rows.y)) if self.settings.weight is None else self.settings.weight
         content = RecordDict({names.ARRAYS: array_record({name: trained[name] for name in start})})
         content[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
         return Message(content, reply_to=sent)

@@ -15,7 +15,7 @@ the prior is counted anew over the coreset. Details and the evidence of each are
 """
 
 import json
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,70 +23,54 @@ from flwr.app import RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
-from fedimb.contracts.scope import CLASS_SUMS, CONSENSUS, KEPT, PROFILE, PROFILES, PROTOTYPES, PRUNE, SUMS
+from fedimb.contracts.scope import (
+    CLASS_SUMS,
+    CONSENSUS,
+    KEPT,
+    PROFILE,
+    PROFILES,
+    PROTOTYPES,
+    PRUNE,
+    SUMS,
+    ScopeSettings,
+)
 from fedimb.encoders.base import Encoder
 from fedimb.encoders.embed import GIVEN
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.selection.moments import Moments, pool
-from fedimb.selection.profile import Gate, Profile, global_profile
+from fedimb.selection.profile import Profile, global_profile
 from fedimb.selection.prototypes import shared_prototypes
-from fedimb.selection.scope import Choice, Variant
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.panels import kept_panel
 from fedimb.serverapp.steps import Query, Reply, Rounds
 from fedimb.strategies.base import Method, Program
-from fedimb.training.arguments import in_range
+
+_TOLD = ("p_f", "p_l", "beta", "gate", "variant", "choice", "min_count", "sigma")
+"""The settings that scope.json repeats beside what was kept."""
 
 
 @register("strategy", "scope", prior_view="coreset", reveals_counts=True, reads_labels=True, chooses_rows=True)
 class Scope(Method):
-    """Args:
-    inner: the aggregator or method trained on the coresets (given by fedimb).
-    p_f: share dropped of every prunable class by stage 2, [0, 1). Not the share of all rows: see what was kept.
-    p_l: share of all rows dropped by stage 1, [0, 1).
-    beta: the gate: classes within beta of the most over-represented one may be pruned, [0, 1].
-    gamma, eps: of the rarity weight.
-    gate: ``relative``, or ``literal``: T_c > beta with W summing to 1.
-    variant: ``full``, or an ablation: ``no_global_profile``, ``no_anomaly``, ``no_redundancy``, ``no_diversity``.
-    choice: inside the gate: ``scope``, or a control: ``random``, ``score_only`` (no gate), ``undersample`` (no score).
-    encoder: ``{name: ..., ...}`` of the kind `encoder`; ``global_features`` is the federation's own model.
-    warmup: federated rounds before the choice, part of ``rounds``; only for ``global_features``.
-    min_count: rows a class needs at a client to be reported.
-    sigma: standard deviation of Gaussian noise on the reported sums, in rows; 0: none.
-    min_rows: rows a client keeps at least, if it has them.
-    steps: ``equal``: as many local steps as without pruning; ``native``: epochs over the coreset, so compute is saved.
+    """SCOPE: choose once, before training, which rows each client trains on, with the whole federation in view.
+
+    Args:
+        inner: the aggregator or method trained on the coresets.
+        settings: see `ScopeSettings`; or its fields by name, as in ``Scope(FedAvg(), warmup=3)``.
 
     Raises:
         ConfigError: a value out of range, or a warm-up that does not go with the encoder.
     """
 
-    def __init__(
-        self,
-        inner: Strategy,
-        p_f: float = 0.5,
-        p_l: float = 0.1,
-        beta: float = 0.5,
-        gamma: float = 1.0,
-        eps: float = 1e-6,
-        gate: Gate = "relative",
-        variant: Variant = "full",
-        choice: Choice = "scope",
-        encoder: dict[str, Any] | None = None,
-        warmup: int = 0,
-        min_count: int = 1,
-        sigma: float = 0.0,
-        min_rows: int = 2,
-        steps: Literal["equal", "native"] = "equal",
-    ) -> None:
+    def __init__(self, inner: Strategy, settings: ScopeSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
-        for name, value in (("p_f", p_f), ("p_l", p_l), ("beta", beta)):
-            in_range("scope", name, value, 0, 1)
-        chosen = dict(encoder or {"name": "global_features"})
-        kind: Any = registry.get("encoder", str(chosen.get("name"))).factory
+        self.settings = ScopeSettings.of(settings, fields)
+        encoder, args = self.settings.part("encoder")
+        kind: Any = registry.get("encoder", encoder).factory
         self._uses_model, self._reads_text = bool(kind.uses_model), kind.class_vectors is not Encoder.class_vectors
-        registry.check_args("encoder", str(chosen.pop("name")), chosen, given=GIVEN)
+        registry.check_args("encoder", encoder, args, given=GIVEN)
+        warmup = self.settings.warmup
         if self._uses_model != (warmup > 0):
             raise ConfigError(
                 "strategy.scope: the federation's own features are only worth something after some rounds: give "
@@ -94,29 +78,29 @@ class Scope(Method):
                 if self._uses_model
                 else f"strategy.scope.warmup={warmup} is for encoder global_features alone: set it to 0"
             )
-        self.warmup, self.gamma, self.eps, self.min_count, self.sigma = warmup, gamma, eps, min_count, sigma
-        self.settings = {"p_f": p_f, "p_l": p_l, "beta": beta, "gate": gate, "variant": variant, "choice": choice}
-        self.settings |= {"min_count": min_count, "sigma": sigma}
 
     def check(self, rounds: int) -> None:
         """Refuse a warm-up that leaves no round to train in."""
-        if self.warmup >= rounds:
-            raise ConfigError(f"strategy.scope.warmup={self.warmup} leaves no round of {rounds} to train in")
+        if self.settings.warmup >= rounds:
+            raise ConfigError(
+                f"strategy.scope.warmup={self.settings.warmup} leaves no round of {rounds} to train in: lower it, "
+                "or run more rounds"
+            )
 
     def inner_rounds(self, rounds: int) -> int:
         """Those after the warm-up."""
-        return rounds - self.warmup
+        return rounds - self.settings.warmup
 
     def shortest(self) -> int:
         """The warm-up and what comes after it."""
-        return self.warmup + super().shortest()
+        return self.settings.warmup + super().shortest()
 
     def program(self, run: RunContext) -> Program:
         """Warm up, agree on class vectors and on a profile, prune, then train."""
         self.check(run.rounds)
         model = "global" if self._uses_model else None
-        if self.warmup:
-            yield Rounds(self.warmup)
+        if self.settings.warmup:
+            yield Rounds(self.settings.warmup)
         content = RecordDict()
         if not self._reads_text:
             replies = yield Query(SUMS, model=model)
@@ -124,12 +108,12 @@ class Scope(Method):
             vectors = shared_prototypes(torch.from_numpy(sums))
             content[PROTOTYPES] = array_record({"vectors": vectors.numpy()})
         replies = yield Query(PROFILES, content, model=model)
-        profile = global_profile(pool([_moments(reply) for reply in replies]), self.gamma, self.eps)
+        profile = global_profile(pool([_moments(reply) for reply in replies]), self.settings.gamma, self.settings.eps)
         kept = yield Query(PRUNE, RecordDict({CONSENSUS: _consensus(profile)}))
         self._note(run, kept)
-        run.rounds -= self.warmup
+        run.rounds -= self.settings.warmup
         yield from self.inner_program(run)
-        run.rounds += self.warmup  # for the next labelling cycle, where there is one
+        run.rounds += self.settings.warmup  # for the next labelling cycle, where there is one
 
     def _note(self, run: RunContext, replies: list[Reply]) -> None:
         """Count the prior anew, and say with the run what every client kept."""
@@ -140,7 +124,7 @@ class Scope(Method):
             run.counts = run.prior_from_counts(kept)
         self.memory["kept"], self.memory["held"] = float(kept.sum()), float(held.sum())
         table = {
-            "settings": self.settings,
+            "settings": {name: getattr(self.settings, name) for name in _TOLD},
             "kept_fraction": float(kept.sum() / held.sum()),
             "by_client": {
                 str(c): float(k.sum() / h.sum()) if h.any() else None

@@ -5,6 +5,7 @@ global step size 1: c <- c + (|S| / N) mean_{k in S} (c_k^+ - c_k) = c + (1/N) s
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -41,6 +42,10 @@ class Scaffold(FedAvg):
         self.n_clients = n_clients
         self.variate: dict[str, np.ndarray] = {}
         self.since = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """c, and since when."""
+        return {"variate": self.variate, "since": self.since}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -12,7 +12,8 @@ _ABOUT = """\
 The parts a run is made of, fedimb's own and those of installed packages:
 
   fedimb list                   every kind
-  fedimb list losses            one kind
+  fedimb list losses            one kind; of strategies, with all their settings
+  fedimb list strategies scope  one part: its settings, what they are without being set, what they mean
   fedimb list combinations      which parts do not go together, and why
 
 prior    class counts a part needs: 'local' stay at the site, 'global' are summed over all sites
@@ -37,6 +38,7 @@ PLURALS = {
     "generators": "generator",
 }
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
+_SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around")
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
@@ -49,11 +51,12 @@ def register(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     listing.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(PLURALS)}; or combinations")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="one part of the kind, with its settings")
     listing.set_defaults(handler=list_parts)
 
 
 def list_parts(args: argparse.Namespace) -> int:
-    """``fedimb list [kind]``."""
+    """``fedimb list [kind [name]]``."""
     from fedimb import registry
     from fedimb.errors import ConfigError, nearest
 
@@ -66,11 +69,17 @@ def list_parts(args: argparse.Namespace) -> int:
     kind = PLURALS.get(args.kind, args.kind)
     if kind is not None and kind not in PLURALS.values():
         raise ConfigError(f"no kind '{args.kind}'.{nearest(args.kind, [*PLURALS, 'combinations'])}")
+    if args.name is not None:
+        entry = registry.get(str(kind), args.name)
+        print("\n".join([*table([entry]), *settings_table(entry)]))
+        return 0
     chosen = {plural: each for plural, each in PLURALS.items() if kind in (None, each)}
     for position, (plural, each) in enumerate(chosen.items()):
         print(f"{chr(10) if position else ''}{plural}:")
         entries = [registry.get(each, name) for name in registry.names(each)]
         print("\n".join(table(entries)) if entries else "  none")
+        if kind == "strategy":
+            print("\n".join(line for entry in entries for line in settings_table(entry)))
     return 0
 
 
@@ -91,6 +100,42 @@ def table(entries: "list[Entry]") -> list[str]:
     rows = [list(widths)]
     rows += [list(row) for row in zip(names, map(sentence, entries), *cells.values(), strict=True)]
     return [line for row in rows for line in _lines(row, list(widths.values()))]
+
+
+def settings_table(entry: "Entry") -> list[str]:
+    """Lines below 100 columns: a blank one, a title, and each setting with its default and what it means."""
+    import inspect
+
+    from fedimb.config.validate import GIVEN
+    from fedimb.registry.arguments import docs_of, parameters_of
+    from fedimb.text import WIDTH
+
+    given, docs = GIVEN[entry.kind], docs_of(entry.factory)
+    open_ended = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    own = {k: p for k, p in parameters_of(entry.factory).items() if k not in given and p.kind not in open_ended}
+    if not own:
+        return ["", f"{entry.kind} {entry.name} has no settings"]
+    rows = [["setting", "default", "meaning"]]
+    rows += [
+        [name, default_of(parameter), docs.get(name, "").replace("`", "").rstrip(".")]
+        for name, parameter in own.items()
+    ]
+    names, defaults = (max(len(row[column]) for row in rows) for column in (0, 1))
+    widths = [names, max(_SETTING_WIDTH, *(len(word) for row in rows for word in row[1].split()))]
+    widths[1] = min(widths[1], defaults)
+    widths.append(WIDTH - 2 - sum(width + 2 for width in widths))
+    return ["", f"settings of {entry.kind} {entry.name}:", *(line for row in rows for line in _lines(row, widths))]
+
+
+def default_of(parameter: Any) -> str:
+    """A setting's default as YAML writes it; ``required`` where it has none."""
+    import yaml
+
+    if parameter.default is parameter.empty:
+        return "required"
+    value = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _width(title: str, texts: list[str]) -> int:
@@ -173,4 +218,5 @@ def flags_of(entry: "Entry") -> str:
 
 def _in_words(flags: Mapping[str, Any]) -> list[str]:
     wanted = {name: value for name, value in flags.items() if value and name not in _SHOWN_ELSEWHERE}
-    return [name.replace("_", " ") + ("" if value is True else f" {value}") for name, value in wanted.items()]
+    told = {name: " and ".join(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
+    return [name.replace("_", " ") + ("" if value is True else f" {value}") for name, value in told.items()]

@@ -4,35 +4,15 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from fedimb import __version__
-from fedimb.cli.places import OUTPUT_DIR
 from fedimb.errors import FedimbError
 
-_RUN = """\
-Run one configuration. Every setting is a key=value word; parts are chosen by name:
-
-  fedimb run                                        FedAvg + cross-entropy on long-tailed digits, 10 Ray clients
-  fedimb run loss=balanced_softmax seed=3           another loss, another seed
-  fedimb run aggregator=fedprox aggregator.proximal_mu=0.1 data.imbalance_factor=100
-  fedimb run calibration=[none,la_post,tau]         score three calibrations on one checkpoint
-  fedimb run engine=inline rounds=5                 everything in this process, for a debugger
-  fedimb run --dry-run                              what it would cost: steps, bytes, minutes
-  fedimb run --resume runs/default/fedavg-s0-...    go on after a crash
-
-`fedimb list` names the parts, `fedimb run --show` prints the whole configuration."""
-
-_SHOW = """\
-Print a run: headline scores with intervals, recall per class from head to tail, where the model is.
-An unfinished run says how far it is and how to go on.
-
-  fedimb show runs/default/fedavg-s0-103b96c9       a run folder
-  fedimb show 103b96c9                              the same by its hash, when runs/ holds one run with it
-  fedimb show fedavg-s0                             or by the beginning of its name, or a run id of MLflow"""
-
-
 VERBS = {
+    "run": ("fedimb.cli.run", "run one configuration"),
+    "demo": ("fedimb.cli.demo", "compare strategies on long-tailed digits, then what a few labels buy"),
+    "show": ("fedimb.cli.show", "print a run: headline scores and recall per class"),
+    "track": ("fedimb.cli.show:register_track", "MLflow: send a run folder (again)"),
     "list": ("fedimb.cli.listing", "list strategies, aggregators, losses, ... or the allowed combinations"),
     "data": ("fedimb.cli.data", "describe what clients would hold, or check a source of yours"),
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
@@ -50,7 +30,7 @@ VERBS = {
     "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),
     "bench": ("fedimb.cli.bench", "measure what the platform costs, against the bare work and stock Flower"),
 }
-"""Verbs with a file of their own: where its ``register(subparsers)`` is, and the line `fedimb --help` prints."""
+"""Every verb: the module with its ``register(subparsers)`` (or the function named), and its line in the help."""
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -61,47 +41,13 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fedimb {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    _register_running(verbs)
-    _register_looking(verbs)
     for verb, (module, line) in VERBS.items():
         if verb == chosen:
-            importlib.import_module(module).register(verbs)
+            module, _, function = module.partition(":")
+            getattr(importlib.import_module(module), function or "register")(verbs)
         else:
             verbs.add_parser(verb, help=line)
     return parser
-
-
-def _register_running(verbs: Any) -> None:
-    run = verbs.add_parser(
-        "run", help="run one configuration", description=_RUN, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    run.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. rounds=20 loss=ce")
-    run.add_argument("--config-dir", action="append", default=[], metavar="DIR", help="folder with groups of yours")
-    mode = run.add_mutually_exclusive_group()
-    mode.add_argument("--dry-run", action="store_true", help="print what the run would cost, and stop")
-    mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
-    mode.add_argument("--resume", metavar="RUN", help="go on with this run")
-
-    demo = verbs.add_parser("demo", help="compare strategies on long-tailed digits, then what a few labels buy")
-    demo.add_argument("overrides", nargs="*", metavar="key=value", help="settings applied to every row, e.g. rounds=10")
-    demo.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds per row (default 3)")
-
-
-def _register_looking(verbs: Any) -> None:
-    show = verbs.add_parser(
-        "show",
-        help="print a run: headline scores and recall per class",
-        description=_SHOW,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    show.add_argument("run", metavar="RUN", help="folder, name or unique beginning")
-    show.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
-
-    track = verbs.add_parser("track", help="MLflow: send a run folder (again)")
-    actions = track.add_subparsers(dest="action", metavar="ACTION", required=True)
-    sync = actions.add_parser("sync", help="send what MLflow does not have yet; safe to repeat")
-    sync.add_argument("run", metavar="RUN", help="folder, name or unique beginning")
-    sync.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
@@ -123,11 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     import logging
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    from fedimb.cli import commands
-
-    handler = getattr(args, "handler", None) or getattr(commands, args.verb)
     try:
-        return int(handler(args) or 0)
+        return int(args.handler(args) or 0)
     except FedimbError as error:
         print(f"fedimb: {error}", file=sys.stderr)
         return error.exit_code

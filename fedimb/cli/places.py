@@ -1,3 +1,23 @@
-"""Where things are unless the user says otherwise."""
+"""Options that several verbs share: where runs are, and which deployment's folder is meant."""
 
-OUTPUT_DIR = "runs"  # output_dir of configs/config.yaml, which takes Hydra to read
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedimb.deploy.coordinator.deployment import Deployment
+
+OUTPUT_DIR = "runs"
+
+
+def add_deployment(parser: argparse.ArgumentParser) -> None:
+    """Add ``--deployment DIR``."""
+    parser.add_argument(
+        "--deployment", default=".", metavar="DIR", help="the deployment's folder (default: the working folder)"
+    )
+
+
+def open_deployment(args: argparse.Namespace) -> "Deployment":
+    """The folder named on the command line; ConfigError where there is none."""
+    from fedimb.deploy.coordinator.deployment import Deployment
+
+    return Deployment.open(args.deployment)

@@ -1,4 +1,4 @@
-"""What ``fedimb node data`` does and prints: its words are in `fedimb.cli.node.data`."""
+"""What ``fedimb node data`` does and prints: its words are in `fedimb.cli.node.Data`."""
 
 import argparse
 import json

@@ -1,29 +1,43 @@
-"""Verbs of a verb, one file each: ``fedimb node init`` is in ``fedimb/cli/node/init.py``, and so on.
+"""How a verb is added: a module with ``register(verbs)``, named in `fedimb.cli.main.VERBS`.
 
-Each file has ``LINE``, what the list of verbs says of it, ``add_arguments(parser)`` and ``run(args) -> int | None``.
-Nothing heavy may be imported at its top.
+A verb with several actions (``fedimb node init``, ``fedimb node run``) has a class for each. Nothing heavy may be
+imported at the top of such a module: help answers at once.
 """
 
 import argparse
-import importlib
-import pkgutil
-from types import ModuleType
-from typing import Any
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 
-def register_folder(verbs: Any, package: ModuleType, name: str, description: str) -> None:
-    """Add the verb ``name``, the files of ``package`` its actions (``add_site.py`` is ``add-site``)."""
-    parser = verbs.add_parser(name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for found in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
-        module = importlib.import_module(f"{package.__name__}.{found.name}")
-        if not hasattr(module, "add_arguments"):
-            continue
-        action = actions.add_parser(
-            found.name.replace("_", "-"),
-            help=module.LINE,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(action)
-        action.set_defaults(handler=module.run)
+class Action:
+    """One action of a verb. A subclass's docstring is the action's help.
+
+    Attributes:
+        name: as it is typed.
+        line: what the list of actions says of it.
+    """
+
+    name: ClassVar[str]
+    line: ClassVar[str]
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add the action's options and words."""
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> int | None:
+        """Do it; returns the exit code, None for 0."""
+        raise NotImplementedError
+
+
+def register_actions(verbs: Any, name: str, about: str, actions: Sequence[type[Action]]) -> None:
+    """Add the verb ``name`` with these actions to ``argparse``'s subparsers, sorted by name."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = verbs.add_parser(name, description=about, formatter_class=raw)
+    found = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for action in sorted(actions, key=lambda action: action.name):
+        about = inspect.cleandoc(action.__doc__ or "")
+        one = found.add_parser(action.name, help=action.line, description=about, formatter_class=raw)
+        action.add_arguments(one)
+        one.set_defaults(handler=action.run)

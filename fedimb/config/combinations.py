@@ -200,6 +200,12 @@ def _noise_needs_equal_weights(c: Combination) -> str | None:
 def _noise_needs_the_mean(c: Combination) -> str | None:
     others = [p for p in c.parts if p.kind == "aggregator" and not p.flags.get("linear")]
     others += c.having("needs_individual_updates", "strategy")
+    if c.noise and (reading := c.having("client_scalars", "aggregator")):
+        scalars = " and ".join(reading[0].flags["client_scalars"])
+        return (
+            f"aggregator '{reading[0].name}' reads each client's own {scalars}, and privacy.noise leaves only the "
+            "mean of their updates readable; use an aggregator such as fedavg, or privacy.noise=0"
+        )
     if not c.noise or not others:
         return None
     return (
@@ -209,7 +215,14 @@ def _noise_needs_the_mean(c: Combination) -> str | None:
 
 
 def _clip_and_what_a_term_sends(c: Combination) -> str | None:
-    if c.clip is None or not (terms := c.having("sends", "term")):
+    if c.clip is None:
+        return None
+    if keeping := c.having("keeps_update", "term"):
+        return (
+            f"term '{keeping[0].name}' keeps at the client what the server keeps of the update it got, and "
+            "privacy.clip makes the two differ; use another aggregator, or privacy.clip=null"
+        )
+    if not (terms := c.having("sends", "term")):
         return None
     return (
         f"term '{terms[0].name}' sends {terms[0].flags['sends'][0].key}, made of the update as it was before "

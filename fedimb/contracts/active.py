@@ -1,7 +1,15 @@
-"""What the halves of active learning agree on: ask, label, count; once per cycle."""
+"""What the halves of active learning agree on: settings; ask, label, count, once per cycle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.settings import Settings
+from fedimb.data.views import QueryView
 from fedimb.registry import register
+
+Ask = Literal["global", "local", "adaptive"]
 
 CYCLE = "x.cycle"
 """To the clients: ``cycle``, the first cycle's and later budgets; ``gamma`` where the server has it."""
@@ -10,6 +18,50 @@ BALANCE = "x.balance"
 SUMS = "x.class_sums"
 CHOICE = "x.choice"
 LABELLED = "x.labelled"
+
+
+@dataclass(frozen=True)
+class ActiveSettings(Settings):
+    """What active learning is set to.
+
+    Attributes:
+        query: {name: ..., ...} of the kind query: the rule that chooses the rows.
+        which: the model whose uncertainty counts, for rules that can ask either: global, local (trained on the
+            client's labelled rows alone), or adaptive, FairFAL's switch.
+        cycles: how often rows are labelled, the first time at random; divides rounds.
+        budget: rows each client has labelled per cycle.
+        first: rows each client has labelled first; null: budget.
+        restart: fresh weights in every cycle, or train on.
+        share_prototypes: clients add up class prototypes, so that one can look for a class it has not labelled.
+        oracle: who labels: {name: simulated}, or {name: worklist, ...} for people.
+        local_epochs: epochs of the local model, at most.
+        local_stop: the local model is trained until this share of its rows is learnt, [0, 1].
+        query_view: train, or mismatched: rules look at another picture of each row's class, as released code does by
+            mistake; in simulation only.
+        kcfu: KAFAL's training half at the clients, with any rule: balanced softmax of own counts, the received
+            model's help.
+    """
+
+    method: ClassVar[str] = "active"
+
+    query: Mapping[str, Any] = field(default_factory=lambda: {"name": "random"})
+    which: Ask = "global"
+    cycles: int = 5
+    budget: int = 10
+    first: int | None = None
+    restart: bool = True
+    share_prototypes: bool = False
+    oracle: Mapping[str, Any] = field(default_factory=lambda: {"name": "simulated"})
+    local_epochs: int = 50
+    local_stop: float = 0.99
+    query_view: QueryView = "train"
+    kcfu: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("cycles", "budget", "first", "local_epochs"):
+            self.require(name, 1)
+        self.require("local_stop", 0, 1)
 
 
 def active_contract(name: str) -> Contract:

@@ -1,6 +1,11 @@
-"""What the halves of the coreset baselines agree on: class means where a rule compares with others, the choice."""
+"""What the halves of the coreset baselines agree on: settings, class means where a rule compares, the choice."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 
 MEANS = "x.class_means"
@@ -11,6 +16,37 @@ CENTRES_OF = "coreset_centres"
 """Query: per class the mean of the penultimate features of its rows; for rules that need ``centres``."""
 CHOOSE = "coreset_choose"
 """Query: choose rows; answers how many of each class were kept and held, and the local steps spent on choosing."""
+
+
+@dataclass(frozen=True)
+class CoresetSettings(Settings):
+    """What a coreset baseline is set to.
+
+    Attributes:
+        rule: {name: ..., ...} of the kind coreset.
+        keep: share of its rows that each client keeps, (0, 1].
+        match: inner: as many rows of each class as the inner method scope kept; none: keep.
+        warmup: federated rounds before the choice, part of rounds.
+        epochs: local epochs of training whose course some rules look at (el2n, grand, forgetting, ccs).
+        encoder: {name: ..., ...} of the kind encoder, for rules that compare embeddings.
+        steps: equal: as many local steps as on all rows; native: epochs over the coreset.
+    """
+
+    method: ClassVar[str] = "coreset"
+
+    rule: Mapping[str, Any] = field(default_factory=lambda: {"name": "random"})
+    keep: float = 0.5
+    match: Literal["none", "inner"] = "none"
+    warmup: int = 0
+    epochs: int = 10
+    encoder: Mapping[str, Any] = field(default_factory=lambda: {"name": "global_features"})
+    steps: Literal["equal", "native"] = "equal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("keep", 1e-9, 1)
+        self.require("epochs", 1)
+
 
 CORESET = Contract(
     name="coreset",

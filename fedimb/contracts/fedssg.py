@@ -1,7 +1,17 @@
-"""What FedSSG's halves agree on: what clients hold, what is made where, and what clients were given."""
+"""What FedSSG's halves agree on: settings, what clients hold, what is made where, and what clients were given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.settings import Settings
+from fedimb.errors import ConfigError
 from fedimb.registry import register
+
+Source = Literal["server_public", "fed_diffusion", "client_generators"]
+Made = Literal["generator", "public", "oversample", "smote", "composite"]
+Mode = Literal["enforce", "report", "off"]
 
 COVERAGE_COUNTS = "x.coverage"
 STYLE = "x.style"
@@ -27,6 +37,85 @@ VETO = "fedssg_veto"
 """Query: hold the samples that come along against one's own records; a class that looks copied is vetoed."""
 TAKE = "fedssg_take"
 """Query: keep the samples that come along, or make the rows wanted from one's own, and train on them from now on."""
+
+
+@dataclass(frozen=True)
+class FedSSGSettings(Settings):
+    """What FedSSG is set to.
+
+    Attributes:
+        source: who trains the generator: server_public (needs data.public), fed_diffusion, client_generators.
+        made: generator; or a control of as many rows: public (the server's own as they are), oversample, smote,
+            composite (of each client's own).
+        generator: {name: ..., ...} of the kind generator; {}: flow for images, table_flow for rows.
+        training: how the generator is trained: steps, batch, lr, ... of fedimb.generation.training.Training.
+        plan: who is to get which samples; the settings of fedimb.generation.plan.Plan.
+        pool: shared: clients draw from one pool; own: no sample goes to two of them.
+        surplus: samples made per sample wanted, at least 1: gates drop some.
+        visits: share of its synthetic rows that a client visits per epoch, [0, 1].
+        pretrain: epochs of the classifier on the server's rows before round 1; 0: none.
+        screen: drop samples that the pretrained classifier doubts, or that lie next to a real row of the server's.
+        rounds: fed_diffusion: rounds of the generator, each of local_steps at every client of a cohort.
+        local_steps: fed_diffusion: steps of the generator per round and client.
+        epsilon: privacy budget of the Laplace noise on each client's reported counts; null: none.
+        style: clients describe the colours of devices with at least 32 images, for classes the server lacks there.
+        force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
+        gate: export gate of what was learned from clients' rows: enforce, report, off.
+        audit: when a class may leave; the settings of fedimb.privacy.audit.base.GateSettings.
+        holdout: share of a client's rows that no generator learns from, for the gate to compare with, (0, 1).
+        cross: client_generators: learn from all rows, and judge two further generators, each of one half, instead.
+        release: auto, or manual: what passed the gate waits in the site's outbox until a person releases it.
+        folder: the clients' site folders in a simulation; a real site sets FEDIMB_SITE_DIR.
+    """
+
+    method: ClassVar[str] = "fedssg"
+
+    source: Source = "server_public"
+    made: Made = "generator"
+    generator: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=lambda: {"steps": 500})
+    plan: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "balance": "both",
+            "tau": 0.5,
+            "rho_dev": 0.5,
+            "rho_syn": 0.5,
+            "w_max": 4.0,
+            "exponent": 0.5,
+            "least_rows": 1,
+        }
+    )
+    pool: Literal["shared", "own"] = "shared"
+    surplus: float = 2.0
+    visits: float = 0.5
+    pretrain: int = 20
+    screen: bool = True
+    rounds: int = 10
+    local_steps: int = 100
+    epsilon: float | None = None
+    style: bool = False
+    force: bool = False
+    gate: Mode = "enforce"
+    audit: Mapping[str, Any] = field(
+        default_factory=lambda: {"min_count": 20, "alpha": 0.05, "power": 0.8, "copied": 0.1}
+    )
+    holdout: float = 0.5
+    cross: bool = False
+    release: Literal["auto", "manual"] = "auto"
+    folder: str = "sites"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require("pretrain", 0)
+        self.require("rounds", 1)
+        self.require("local_steps", 1)
+        self.require("visits", 0, 1)
+        self.require("surplus", 1)
+        if self.epsilon is not None and not self.epsilon > 0:
+            raise ConfigError(f"strategy.fedssg.epsilon={self.epsilon}: give a number above 0, or null for no noise")
+        if not 0 < self.holdout < 1:
+            raise ConfigError(f"strategy.fedssg.holdout={self.holdout}: give a number between 0 and 1")
+
 
 _VERDICTS = Record(
     VERDICTS,

@@ -5,6 +5,8 @@ from fedimb.registry import register
 
 ARRAYS = "arrays"
 METRICS = "metrics"
+WEIGHT = "num-examples"
+"""Metric of a train reply: what the client weighs in a mean."""
 BUFFERS = "x.buffers"
 CONFUSION = "x.confusion"
 COUNTS = "x.counts"

@@ -1,7 +1,13 @@
-"""What the halves of the controls with the server's own rows agree on: rows sent down, class Gaussians sent up."""
+"""What the halves of the controls with the server's own rows agree on: settings, rows sent down, Gaussians sent up."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.settings import Settings
 from fedimb.registry import register
+
+Use = Literal["only", "init", "client", "share", "head", "ccvr"]
 
 ROWS = "x.public_rows"
 """To the clients: ``x`` [n, *shape] float32 and ``y`` [n] int64, the server's rows."""
@@ -11,6 +17,45 @@ SHARE = "public_share"
 """Query: keep the server's rows and train on them too; answers nothing."""
 GAUSSIANS_OF = "public_gaussians"
 """Query: per class rows, mean and covariance of penultimate features; carries the model."""
+
+
+@dataclass(frozen=True)
+class PublicSettings(Settings):
+    """What a control with the server's own rows is set to.
+
+    Attributes:
+        use: what is done with the rows: only, init, client, share, head (all need data.public); ccvr needs none.
+        epochs: only, init: passes over the rows before training.
+        local_epochs: client: passes over the rows in each round.
+        weight: client: what the server's update weighs beside the clients'; null: its rows.
+        steps: share: equal: as many local steps as without the rows; native: epochs over both.
+        head_epochs: head, ccvr: passes over the rows or virtual features the head is retrained on.
+        head_lr: head, ccvr: learning rate, features scaled to length 1 on average.
+        per_class: ccvr: virtual features of each class.
+        nonnegative: ccvr: cut virtual features below at 0, for models whose features come out of a ReLU.
+        min_count: ccvr: rows a class needs at a client to be reported.
+    """
+
+    method: ClassVar[str] = "public"
+
+    use: Use = "init"
+    epochs: int = 60
+    local_epochs: int = 5
+    weight: float | None = None
+    steps: Literal["equal", "native"] = "equal"
+    head_epochs: int = 20
+    head_lr: float = 1.0
+    per_class: int = 200
+    nonnegative: bool = False
+    min_count: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("epochs", "local_epochs", "head_epochs", "per_class", "min_count"):
+            self.require(name, 1)
+        self.require("head_lr", 1e-9)
+        self.require("weight", 0)
+
 
 PUBLIC = Contract(
     name="public",

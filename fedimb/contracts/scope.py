@@ -1,11 +1,20 @@
-"""What SCOPE's two halves agree on: three exchanges before training, all of class aggregates.
+"""What SCOPE's two halves agree on: its settings, and three exchanges before training, all of class aggregates.
 
 A profile is 28 C bytes per client: rows, and mean and variance of three scores, 4 bytes each, per class. The released
 figures of the paper count 4 numbers per class, this description needs 7.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
 from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.settings import Settings
 from fedimb.registry import register
+
+Gate = Literal["relative", "literal"]
+Variant = Literal["full", "no_global_profile", "no_anomaly", "no_redundancy", "no_diversity"]
+Choice = Literal["scope", "random", "score_only", "undersample"]
 
 CLASS_SUMS = "x.class_sums"
 PROFILE = "x.profile"
@@ -19,6 +28,51 @@ PROFILES = "scope_profile"
 """Query: per class the number of rows and mean and variance of RS, DS and Sneg; sends the class vectors along."""
 PRUNE = "scope_prune"
 """Query: prune, given the consensus; answers how many rows of each class were kept."""
+
+
+@dataclass(frozen=True)
+class ScopeSettings(Settings):
+    """What SCOPE is set to.
+
+    Attributes:
+        p_f: share dropped of every prunable class by stage 2, [0, 1]; not the share of all rows.
+        p_l: share of all rows dropped by stage 1 as anomalies, [0, 1].
+        beta: the gate: classes within beta of the most over-represented one may be pruned, [0, 1].
+        gamma: exponent of the rarity weight W_c ~ (1 / (F_c + eps))^gamma, F_c the class's share of all rows.
+        eps: added to F_c in the rarity weight, for classes that nobody reports.
+        gate: relative, or literal: T_c > beta with W summing to 1.
+        variant: full, or an ablation: no_global_profile, no_anomaly, no_redundancy, no_diversity.
+        choice: inside the gate: scope, or a control: random, score_only (no gate), undersample (no score).
+        encoder: {name: ..., ...} of the kind encoder; global_features is the federation's own model.
+        warmup: federated rounds before the choice, part of rounds; above 0 for global_features alone.
+        min_count: rows a class needs at a client to be reported.
+        sigma: standard deviation of Gaussian noise on the reported sums, in rows; 0: none.
+        min_rows: rows a client keeps at least, if it has them.
+        steps: equal: as many local steps as without pruning; native: epochs over the coreset, so compute is saved.
+    """
+
+    method: ClassVar[str] = "scope"
+
+    p_f: float = 0.5
+    p_l: float = 0.1
+    beta: float = 0.5
+    gamma: float = 1.0
+    eps: float = 1e-6
+    gate: Gate = "relative"
+    variant: Variant = "full"
+    choice: Choice = "scope"
+    encoder: Mapping[str, Any] = field(default_factory=lambda: {"name": "global_features"})
+    warmup: int = 5
+    min_count: int = 1
+    sigma: float = 0.0
+    min_rows: int = 2
+    steps: Literal["equal", "native"] = "equal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("p_f", "p_l", "beta"):
+            self.require(name, 0, 1)
+
 
 SCOPE = Contract(
     name="scope",

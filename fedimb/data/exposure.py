@@ -13,6 +13,12 @@ def exposure(counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         ``holders`` [C] int64: clients with at least one row, s_c.
         ``n_eff`` [C] float64: n_c^2 / sum_k n_kc^2, the clients it is as if equally spread over, 1..K.
         ``top1_mass`` [C] float64: the largest holder's part of the class.
+
+    Example:
+        >>> import numpy as np
+        >>> held = exposure(np.array([[50, 4], [50, 0]]))
+        >>> held["holders"].tolist(), held["n_eff"].tolist(), held["top1_mass"].tolist()
+        ([2, 1], [2.0, 1.0], [0.5, 1.0])
     """
     total = counts.sum(axis=0).astype(np.float64)
     total[total == 0] = np.nan

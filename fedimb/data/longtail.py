@@ -56,6 +56,12 @@ def target_counts(
     Raises:
         ConfigError: unknown shape, IF < 1, n_max < 1.
         DataError: too few rows of a class for its rank (says the n_max that works), or it would have none.
+
+    Example:
+        >>> import numpy as np
+        >>> have = np.array([100, 100, 100])
+        >>> target_counts(have, "exponential", 25, None, np.array([0, 1, 2]), ("a", "b", "c")).tolist()
+        [100, 20, 4]
     """
     if shape == "natural":
         return np.asarray(available, dtype=np.int64)

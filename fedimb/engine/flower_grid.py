@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from fedimb.contracts.platform import CLIENT, JOIN, RUN
 from fedimb.engine.grid import CLIENT_FAILED, Job, SimulationGrid
-from fedimb.engine.lanes import Lane, LaneOutcome, gather
+from fedimb.engine.lanes import Lane, LaneOutcome, Reduction, gather
 from fedimb.engine.processes import marked
 from fedimb.errors import RunFailed
 
@@ -54,7 +54,7 @@ class FlowerGrid(SimulationGrid):
             raise RunFailed(f"clients 0 to {job.n_clients - 1} were expected to join; these did: {sorted(node_of)}")
         return node_of
 
-    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
         """All messages at once; answers are sorted into lanes, so every engine adds in the same order."""
         sent = {
             client: Message(message.content, self._node_of[client], message.metadata.message_type)
@@ -67,12 +67,16 @@ class FlowerGrid(SimulationGrid):
 
 
 def in_lanes(
-    lanes: Sequence[Lane], sent: Mapping[int, Message], replies: Mapping[int, Message], reduce: bool
+    lanes: Sequence[Lane], sent: Mapping[int, Message], replies: Mapping[int, Message], reduce: Reduction
 ) -> list[LaneOutcome]:
     """Replies by client id as lanes' outcomes; a client without one answers with an error."""
     missing = Error(code=CLIENT_FAILED, reason="no reply")
     return [
-        gather([(client, replies.get(client) or Message(missing, reply_to=sent[client])) for client, _ in lane], reduce)
+        gather(
+            [(client, replies.get(client) or Message(missing, reply_to=sent[client])) for client, _ in lane],
+            reduce,
+            sent,
+        )
         for lane in lanes
     ]
 

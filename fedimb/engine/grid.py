@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedimb.contracts.platform import STEP
 from fedimb.engine.flower_private import Run, ensure_identity, number
-from fedimb.engine.lanes import Instruction, Lane, LaneOutcome, cut, gather, merge
+from fedimb.engine.lanes import Instruction, Lane, LaneOutcome, Reduction, cut, gather, merge
 from fedimb.errors import FedimbError
 
 CLIENT_FAILED = 1300
@@ -81,11 +81,11 @@ class SimulationGrid(Grid):
         self._replies: dict[str, Message] = {}
 
     @abstractmethod
-    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
         """Run lanes; returns their outcomes in lane order. ``costs``: any estimate, the longest goes first."""
 
     def exchange(
-        self, instructions: Sequence[Instruction], reduce: bool, costs: Sequence[float] | None = None
+        self, instructions: Sequence[Instruction], reduce: Reduction, costs: Sequence[float] | None = None
     ) -> LaneOutcome:
         """Send one message to each client and return answers and sums. ``instructions`` must be sorted by client id."""
         for _, message in instructions:
@@ -138,7 +138,7 @@ class SimulationGrid(Grid):
 
 
 def exchange(
-    grid: Grid, instructions: Sequence[Instruction], reduce: bool, costs: Sequence[float] | None = None
+    grid: Grid, instructions: Sequence[Instruction], reduce: Reduction, costs: Sequence[float] | None = None
 ) -> LaneOutcome:
     """Exchange messages over any Grid with the same lanes, order and sums, so that results agree everywhere.
 
@@ -152,7 +152,7 @@ def exchange(
         replies[by_node[reply.metadata.src_node_id]] = reply
     missing = Error(code=CLIENT_FAILED, reason="no reply")
     ordered = [(client, replies.get(client) or Message(missing, reply_to=message)) for client, message in instructions]
-    return merge([gather(ordered[lane], reduce) for lane in cut(len(ordered))])
+    return merge([gather(ordered[lane], reduce, dict(instructions)) for lane in cut(len(ordered))])
 
 
 __all__ = ["CLIENT_FAILED", "Job", "SimulationGrid", "deliver", "exchange"]

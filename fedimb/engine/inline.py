@@ -8,7 +8,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedimb.engine.grid import Job, SimulationGrid, deliver
-from fedimb.engine.lanes import Ahead, Lane, LaneOutcome, ahead_of, run_lanes
+from fedimb.engine.lanes import Ahead, Lane, LaneOutcome, Reduction, ahead_of, run_lanes
 
 
 class InlineGrid(SimulationGrid):
@@ -33,7 +33,7 @@ class InlineGrid(SimulationGrid):
             self._contexts[client] = self._context_of(client)
         return deliver(self._app, message, self._contexts[client], client)
 
-    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
         """Lanes in order, clients in order, one thread."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the same bits as a Ray worker, and faster on small models

@@ -6,26 +6,43 @@ driver adds lanes in order, so floating-point sums do not depend on time or on t
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
+from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.records import Arrays, payload_bytes
 
 MAX_LANES = 32
-WEIGHT = "num-examples"
+WEIGHT = names.WEIGHT
 
 Instruction = tuple[int, Message]
 """A message and the stable id of the client it goes to."""
 
 Lane = Sequence[Instruction]
 """Instructions to clients next to each other, sorted by client id."""
+
+
+class Summing(Protocol):
+    """How an aggregator wants a round's clients summed; `fedimb.aggregators.server_optimizer.ServerOptimizer`."""
+
+    def read(self, metrics: Mapping[str, Any], received: ArrayRecord, trained: ArrayRecord) -> dict[str, float]:
+        """One client's scalars, kept with its reply. FedimbError: the reply is not usable."""
+        ...
+
+    def weights(self, client: Mapping[str, float]) -> dict[str, float]:
+        """From its scalars, the client's weight in each mean, by the mean's name."""
+        ...
+
+
+Reduction = bool | Summing
+"""What a lane does with replies: keep them (False), sum them by ``num-examples`` (True), or sum them as asked."""
 
 
 @dataclass
@@ -57,12 +74,17 @@ class ClientReply:
 
 @dataclass
 class LaneSum:
-    """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices."""
+    """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices.
+
+    Attributes:
+        means: a sum of arrays for each mean that a `Summing` asks for; ``arrays`` is then empty.
+    """
 
     weight: float = 0.0
     arrays: Arrays = field(default_factory=dict)
     buffers: Arrays = field(default_factory=dict)
     confusion: np.ndarray | None = None
+    means: dict[str, "LaneSum"] = field(default_factory=dict)
 
     def add(self, other: "LaneSum") -> None:
         """Add another sum to this one, in place."""
@@ -74,9 +96,21 @@ class LaneSum:
                 else:
                     mine[key] = value.copy()
         self.add_confusion(other.confusion)
+        for name, theirs_too in other.means.items():
+            self.means.setdefault(name, LaneSum()).add(theirs_too)
 
     def add_reply(self, weight: float, content: RecordDict) -> None:
-        """Add one client's weighted arrays and buffers, in place."""
+        """Add one client's weighted arrays and buffers, in place.
+
+        Example:
+            >>> from fedimb.records import array_record
+            >>> total = LaneSum()
+            >>> for rows, weight in ((30, 1.0), (10, 5.0)):
+            ...     reply = array_record({"w": np.array([weight], np.float32)})
+            ...     total.add_reply(rows, RecordDict({"arrays": reply}))
+            >>> total.arrays["w"] / total.weight
+            array([2.])
+        """
         self.weight += weight
         for sums, key in ((self.arrays, names.ARRAYS), (self.buffers, names.BUFFERS)):
             if key not in content:
@@ -87,6 +121,20 @@ class LaneSum:
                     sums[name] += term
                 else:
                     sums[name] = term
+
+    def add_as_asked(self, summing: Summing, answer: ClientReply, received: ArrayRecord) -> None:
+        """Add one client's reply to each mean, its buffers as ever; its scalars are kept with the reply.
+
+        Raises:
+            FedimbError: the reply is not usable.
+        """
+        trained = cast(ArrayRecord, answer.content[names.ARRAYS])
+        scalars = summing.read(answer.metrics, received, trained)
+        answer.metrics |= scalars
+        for name, weight in summing.weights(scalars).items():
+            self.means.setdefault(name, LaneSum()).add_reply(weight, RecordDict({names.ARRAYS: trained}))
+        rest = RecordDict({key: record for key, record in answer.content.items() if key == names.BUFFERS})
+        self.add_reply(answer.metrics[WEIGHT], rest)
 
     def add_confusion(self, matrix: np.ndarray | None) -> None:
         """Add a confusion matrix [C, C] int64, or [C, 2, 2] of several labels per row, in place."""
@@ -103,7 +151,15 @@ class LaneOutcome:
 
 
 def cut(count: int) -> list[slice]:
-    """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one."""
+    """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one.
+
+    Example:
+        >>> [(lane.start, lane.stop) for lane in cut(5)]
+        [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
+        >>> lanes = cut(100)
+        >>> len(lanes), max(lane.stop - lane.start for lane in lanes)
+        (32, 4)
+    """
     lanes = min(MAX_LANES, count)
     edges = [count * i // lanes for i in range(lanes + 1)] if lanes else [0]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
@@ -144,10 +200,15 @@ def _finite(record: ArrayRecord) -> bool:
     return all(math.isfinite(a.sum()) or bool(np.isfinite(a).all()) for a in arrays if a.dtype.kind == "f")
 
 
-def gather(replies: Iterable[tuple[int, Message]], reduce: bool) -> LaneOutcome:
+def gather(
+    replies: Iterable[tuple[int, Message]], reduce: Reduction, sent: Mapping[int, Message] | None = None
+) -> LaneOutcome:
     """One lane's replies, in client-id order, as answers and (``reduce``) their sums, one reply at a time.
 
     Confusion matrices are always summed here and taken out, before any aggregator sees a reply.
+
+    Args:
+        sent: the message each client answered; a `Summing` reads from it what the client received.
     """
     total = LaneSum()
     answers = []
@@ -160,16 +221,30 @@ def gather(replies: Iterable[tuple[int, Message]], reduce: bool) -> LaneOutcome:
             del answer.content[names.CONFUSION]
         if reduce:
             if answer.usable:
-                total.add_reply(answer.metrics[WEIGHT], answer.content)
+                _add(total, answer, reduce, None if sent is None else sent[client])
             kept = (names.ARRAYS, names.BUFFERS, names.METRICS)
             answer.content = RecordDict({k: v for k, v in answer.content.items() if k not in kept})
         answers.append(answer)
     return LaneOutcome(answers, total)
 
 
-def run_lane(instructions: Sequence[Instruction], call: Callable[[int, Message], Message], reduce: bool) -> LaneOutcome:
+def _add(total: LaneSum, answer: ClientReply, reduce: Reduction, sent: Message | None) -> None:
+    """Add a usable reply, in place; one without what a `Summing` reads turns out not to be usable."""
+    if isinstance(reduce, bool):
+        total.add_reply(answer.metrics[WEIGHT], answer.content)
+        return
+    assert sent is not None, "a Summing needs the messages that were answered"
+    try:
+        total.add_as_asked(reduce, answer, cast(ArrayRecord, sent.content[names.ARRAYS]))
+    except FedimbError as error:
+        answer.usable, answer.error = False, str(error)
+
+
+def run_lane(
+    instructions: Sequence[Instruction], call: Callable[[int, Message], Message], reduce: Reduction
+) -> LaneOutcome:
     """Run a lane's clients one after another, keeping one reply in memory at a time when reducing."""
-    return gather(((client, call(client, message)) for client, message in instructions), reduce)
+    return gather(((client, call(client, message)) for client, message in instructions), reduce, dict(instructions))
 
 
 @dataclass(frozen=True)
@@ -202,7 +277,7 @@ def ahead_of(context: Context) -> Ahead | None:
 def run_lanes(
     lanes: Sequence[Lane],
     call: Callable[[int, Message], Message],
-    reduce: bool,
+    reduce: Reduction,
     ahead: Ahead | None = None,
 ) -> list[LaneOutcome]:
     """Run lanes in order, their clients in order; what can be done for many clients ahead is."""

@@ -12,7 +12,7 @@ from flwr.app import RecordDict
 
 from fedimb.config.engine_settings import check_settings
 from fedimb.engine.grid import Job, SimulationGrid
-from fedimb.engine.lanes import Lane, LaneOutcome
+from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
 from fedimb.engine.processes import end, marked, record
 from fedimb.engine.ray_checks import check_answers, check_gpus, same_cluster, worker_count
 from fedimb.engine.ray_pool import Pool
@@ -171,7 +171,7 @@ class RayGrid(SimulationGrid):
         super().__init__(job.n_clients)
         self._pool, self._job = pool, job
 
-    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
         """Longest lane first; outcomes in lane order."""
         contents = [message.content for lane in lanes for _, message in lane]
         first = contents[0] if contents else RecordDict()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedimb.engine.grid import Job
-from fedimb.engine.lanes import LaneOutcome
+from fedimb.engine.lanes import LaneOutcome, Reduction
 from fedimb.engine.ray_checks import why_died
 from fedimb.engine.ray_worker import PackedLane, Worker, batches
 from fedimb.errors import RunFailed
@@ -90,7 +90,7 @@ class Pool:
         return list(done)
 
     def run(
-        self, job: Job, lanes: list[PackedLane], shared: dict[str, Any], reduce: bool, costs: Sequence[float]
+        self, job: Job, lanes: list[PackedLane], shared: dict[str, Any], reduce: Reduction, costs: Sequence[float]
     ) -> list[LaneOutcome]:
         """Run lanes, the longest first; outcomes come back in lane order.
 
@@ -102,6 +102,8 @@ class Pool:
         """
         ray = self._ray
         shared_ref, path = ray.put(shared), [os.path.abspath(folder) for folder in sys.path]
+        # Opened by the worker once it has the path, for the class may be of the user's own.
+        packed = reduce if isinstance(reduce, bool) else ray.cloudpickle.dumps(reduce)
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
         # Clients of one call are stacked: one call per actor makes the largest stacks.
         calls = (len(self.actors) + len(self._coming)) * (1 if job.stacked else _QUEUED)
@@ -114,7 +116,7 @@ class Pool:
             while waiting and load and min(load.values()) < _QUEUED:
                 actor, batch = min(load, key=load.__getitem__), waiting.popleft()
                 picked, ids = [lanes[i] for i in batch], [first_ids[i] for i in batch]
-                running[actor.run_lanes.remote(job, picked, shared_ref, reduce, ids, path)] = (batch, actor)
+                running[actor.run_lanes.remote(job, picked, shared_ref, packed, ids, path)] = (batch, actor)
                 load[actor] += 1
             if load:  # clients may take hours
                 done, _ = ray.wait([*self._coming, *running])

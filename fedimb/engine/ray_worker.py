@@ -1,6 +1,7 @@
 """What runs inside a Ray actor, and how lanes are shared out among actors. Imports no ray: it is plain Python."""
 
 import os
+import pickle
 import socket
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedimb.engine.grid import CLIENT_FAILED, Job, deliver
-from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, ahead_of, run_lanes
+from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, Reduction, ahead_of, run_lanes
 from fedimb.errors import DataError, FedimbError
 
 PackedLane = list[tuple[int, int, str, RecordDict]]
@@ -40,13 +41,14 @@ class Worker:
         job: Job,
         lanes: list[PackedLane],
         shared: dict[str, Any],
-        reduce: bool,
+        reduce: bool | bytes,
         first_ids: list[int],
         path: list[str],
     ) -> list[LaneOutcome]:
         """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them.
 
         ``path`` is the driver's `sys.path`, absolute: a model class of the user's own is found here as it is there.
+        ``reduce`` is as in `fedimb.engine.lanes.gather`, a `Summing` pickled.
         On a machine that lacks what the run needs every client answers with an error that says what.
         """
         sys.path.extend(folder for folder in path if folder not in sys.path)
@@ -54,6 +56,7 @@ class Worker:
         from fedimb.engine.flower_private import number
 
         ahead, lack = _prepared(job)
+        reduction: Reduction = reduce if isinstance(reduce, bool) else pickle.loads(reduce)
 
         def order(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Instruction:
             message = Message(RecordDict({**shared, **own}), node, kind)
@@ -69,7 +72,7 @@ class Worker:
             [order(first + i, *entry) for i, entry in enumerate(lane)]
             for lane, first in zip(lanes, first_ids, strict=True)
         ]
-        return run_lanes(instructions, call, reduce, ahead)
+        return run_lanes(instructions, call, reduction, ahead)
 
 
 def _prepared(job: Job) -> tuple[Ahead | None, Exception | None]:

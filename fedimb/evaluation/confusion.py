@@ -45,6 +45,10 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, n_classes: int) 
 
     Raises:
         ValueError: a class id outside 0..C-1 (named, with its position), unequal lengths, not integers.
+
+    Example:
+        >>> confusion_matrix([0, 0, 0, 1], [0, 0, 1, 1], n_classes=3).tolist()
+        [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
     """
     if n_classes < 1:
         raise ValueError(f"n_classes must be at least 1; got {n_classes}")

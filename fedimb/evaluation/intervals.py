@@ -37,6 +37,11 @@ def wilson(successes: ArrayLike, totals: ArrayLike, level: float = 0.95) -> tupl
 
     Raises:
         ValueError: a success count below 0 or above its total, or a level outside (0, 1).
+
+    Example:
+        >>> low, high = wilson(successes=4, totals=5)
+        >>> round(float(low), 2), round(float(high), 2)
+        (0.38, 0.96)
     """
     from scipy.special import ndtri
 
@@ -161,6 +166,10 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 
     Raises:
         ValueError: a level outside (0, 1), or values that are not one-dimensional.
+
+    Example:
+        >>> [round(value, 3) for value in t_interval([0.70, 0.74, 0.72])]
+        [0.72, 0.67, 0.77]
     """
     from scipy.special import stdtrit
 

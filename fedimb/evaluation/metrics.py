@@ -42,6 +42,10 @@ def per_class_recall(matrix: ArrayLike) -> Floats:
 
     Raises:
         ValueError: not a confusion matrix.
+
+    Example:
+        >>> per_class_recall([[3, 1, 0], [1, 1, 0], [0, 0, 0]]).tolist()
+        [0.75, 0.5, nan]
     """
     counts = check_matrix(matrix)
     return ratio(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1))
@@ -123,6 +127,11 @@ def scores(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, float]:
 
     Raises:
         ValueError: see `score_arrays`.
+
+    Example:
+        >>> found = scores([[96, 0], [4, 0]], minority=[1])  # 96 % accuracy, and no rare case found
+        >>> found["accuracy"], found["macro_recall"], found["minority_recall"]
+        (0.96, 0.5, 0.0)
     """
     counts = np.asarray(matrix)
     if counts.ndim == 3 and counts.shape[1:] == (2, 2):

@@ -191,6 +191,10 @@ def holm(pvalues: Mapping[str, float]) -> dict[str, float]:
 
     Raises:
         ValueError: a p outside [0, 1].
+
+    Example:
+        >>> holm({"focal": 0.01, "ldam": 0.04, "la_post": 0.02})
+        {'focal': 0.03, 'ldam': 0.04, 'la_post': 0.04}
     """
     if wrong := [name for name, p in pvalues.items() if not (math.isnan(p) or 0 <= p <= 1)]:
         raise ValueError(f"p-value of '{wrong[0]}' is {pvalues[wrong[0]]}; it must lie in [0, 1]")

@@ -7,13 +7,14 @@ Each class's rows are parted by patient: the generator learns from one part, the
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedimb.contracts.fedssg import Mode
 from fedimb.data.split import split_fraction
 from fedimb.generation.base import Generator
 from fedimb.generation.examples import Examples
@@ -24,7 +25,6 @@ from fedimb.privacy.audit.base import Audit, Batch, GateSettings
 from fedimb.privacy.audit.crossed import cross_audit
 from fedimb.privacy.audit.gate import audit
 
-Mode = Literal["enforce", "report", "off"]
 LEVELS = (0.2, 0.4, 0.6)
 """Noise levels at which the membership attack asks the generator; between, it neither copies nor guesses."""
 

@@ -6,7 +6,7 @@ of them. A training that was killed goes on from its checkpoint, which lies in t
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,7 +49,7 @@ class GeneratorConfig:
         seed: of initial weights and of training.
     """
 
-    generator: dict[str, Any]
+    generator: Mapping[str, Any]
     training: Training
     n_classes: int
     n_domains: int

@@ -1,5 +1,6 @@
 """A mapping of YAML as one of the small settings classes of this package, with what is wrong named by its key."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -8,17 +9,17 @@ from fedimb.errors import ConfigError, nearest
 Settings = TypeVar("Settings")
 
 
-def settings(name: str, kind: type[Settings], given: dict[str, Any] | None) -> Settings:
+def section(name: str, kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     """``kind(**given)``.
 
     Raises:
         ConfigError: an unknown key, or a value that ``kind`` refuses.
     """
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    for key in given or {}:
+    for key in given:
         if key not in known:
             raise ConfigError(f"no setting '{name}.{key}'.{nearest(key, known)}")
     try:
-        return kind(**(given or {}))
+        return kind(**given)
     except TypeError as error:
         raise ConfigError(f"{name}: {error}; give numbers") from error

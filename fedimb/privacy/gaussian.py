@@ -24,6 +24,10 @@ def sigma_of(epsilon: float, delta: float, sensitivity: float = 1.0) -> float:
 
     Raises:
         ValueError: a value out of these ranges.
+
+    Example:
+        >>> round(sigma_of(epsilon=1.0, delta=1e-5), 3)
+        3.731
     """
     if not (0 < epsilon <= 100 and 0 < delta < 1 and 0 < sensitivity < math.inf):
         raise ValueError(

@@ -1,9 +1,82 @@
-"""A YAML value against a factory's annotation: strict about numbers, plain about the reason."""
+"""A part's arguments: their names, types, defaults and docs; the check of a value against its type and its range.
 
+A factory names its arguments itself, or takes them together as one parameter ``settings`` annotated with a frozen
+dataclass: then the dataclass's fields are its arguments.
+"""
+
+import dataclasses
 import inspect
 import json
+import math
+import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+from fedimb.errors import ConfigError
+
+
+def settings_class(factory: Callable[..., Any]) -> type[Any] | None:
+    """The frozen dataclass of the parameter ``settings``; None for a factory that names its arguments itself."""
+    parameter = inspect.signature(factory).parameters.get("settings")
+    if parameter is None:
+        return None
+    annotation = annotation_of(factory, parameter)
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and dataclasses.is_dataclass(option) and option.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+            return option
+    return None
+
+
+def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """A factory's arguments by name; a dataclass of settings, and the keywords beside it, count as its fields."""
+    own = dict(inspect.signature(factory).parameters)
+    settings = settings_class(factory)
+    if settings is None:
+        return own
+    kept = {k: p for k, p in own.items() if k != "settings" and p.kind is not p.VAR_KEYWORD}
+    types = field_types(settings)
+    for field in dataclasses.fields(settings):
+        if field.init:
+            kept[field.name] = inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=_default(field), annotation=types[field.name]
+            )
+    return kept
+
+
+def field_types(settings: type[Any]) -> Mapping[str, Any]:
+    """The type of each field of a dataclass; Any where one of them is imported for type checkers only."""
+    try:
+        return get_type_hints(settings)
+    except NameError:
+        return {field.name: Any for field in dataclasses.fields(settings)}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return inspect.Parameter.empty if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def docs_of(factory: Callable[..., Any]) -> Mapping[str, str]:
+    """What each argument means, by name: from ``Args:`` or ``Attributes:`` of the docstring, or of its settings'."""
+    documented = settings_class(factory) or factory
+    classes = reversed(inspect.getmro(documented)) if isinstance(documented, type) else (documented,)
+    return {name: text for each in classes for name, text in argument_docs(each.__doc__ or "").items()}
+
+
+def argument_docs(docstring: str) -> dict[str, str]:
+    """Argument -> what a docstring says of it, on one line; ``a, b: ...`` is said of both."""
+    text = inspect.cleandoc(docstring)
+    section = re.search(r"^(?:Args|Attributes):\n(.*?)(?:\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in inspect.cleandoc("\n" + section[1]).splitlines() if section else ():
+        entry = re.match(r"(\w+(?:, \w+)*): (.*)", line)
+        names = entry[1].split(", ") if entry else names
+        words = entry[2] if entry else line.strip()
+        found |= {name: words if entry else f"{found[name]} {words}" for name in names}
+    return found
 
 
 def annotation_of(factory: Any, parameter: inspect.Parameter) -> Any:
@@ -46,3 +119,20 @@ def _adapter(annotation: Any) -> Any:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # a model or dataclass brings its own configuration
         return TypeAdapter(annotation)
+
+
+def in_range(
+    part: str, key: str, value: float, low: float, high: float = math.inf, *, high_allowed: bool = True
+) -> float:
+    """``value`` when it is finite and low <= value <= high (< high unless ``high_allowed``).
+
+    Args:
+        part: kind and name for the message, as in ``loss 'focal'``.
+
+    Raises:
+        ConfigError: otherwise, with the part, the argument, its value and the range.
+    """
+    if math.isfinite(value) and low <= value and (value <= high if high_allowed else value < high):
+        return value
+    upper = "" if high == math.inf else f" and {'at most' if high_allowed else 'less than'} {high:g}"
+    raise ConfigError(f"{part}: {key}={value}: give a finite number of at least {low:g}{upper}")

@@ -75,18 +75,30 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
 
     Flags are what other parts may ask of it before building it (``adjusts_logits``, ``needs_prior``,
     ``linear``, ``needs_individual_updates``, ``stackable``, ``changes_head``). ``when={(setting, value): {flag: ...}}``
-    declares flags that hold only where the part is so set.
+    declares flags that hold only where the part is so set. A class may declare flags in its attribute ``flags`` too.
 
     Raises:
         ConfigError: unknown kind, or another object already has the name (two copies of a module under two
             names, usually ``import strategies`` instead of ``import fedimb.strategies``).
+
+    Example:
+        >>> with isolated():
+        ...     @register("sampler", "reversed")
+        ...     class Reversed:
+        ...         def __init__(self, step: int = 1) -> None:
+        ...             self.step = step
+        ...     build("sampler", "reversed", step=3).step
+        3
     """
     if kind not in KINDS:
         raise ConfigError(f"cannot register '{name}': no kind '{kind}'.{nearest(kind, KINDS)}")
     module = sys._getframe(1).f_globals["__name__"]
 
     def add(factory: Any) -> Any:
-        old, new = _entries.get((kind, name)), Entry(kind, name, factory, flags, module)
+        old, new = (
+            _entries.get((kind, name)),
+            Entry(kind, name, factory, {**getattr(factory, "flags", {}), **flags}, module),
+        )
         if old is not None and old.origin != new.origin:
             raise ConfigError(f"{kind} '{name}' is registered twice: by {old.origin} and {new.origin}; rename one")
         _entries[(kind, name)] = new
@@ -180,12 +192,14 @@ def flags(kind: str, name: str) -> dict[str, Any]:
 
 
 def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """The factory's parameters, those fedimb passes itself included (see `check_args`)."""
-    return dict(inspect.signature(get(kind, name).factory).parameters)
+    """A part's arguments, those fedimb passes itself included (see `check_args` and `arguments.parameters_of`)."""
+    from fedimb.registry.arguments import parameters_of
+
+    return parameters_of(get(kind, name).factory)
 
 
 def accepted(kind: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Of ``args``, those the factory names (all, when it takes any): a client half's share of its method."""
+    """Of ``args``, those the factory names (all, when it takes any): a client half's share of its method's settings."""
     params = parameters(kind, name)
     if any(p.kind is p.VAR_KEYWORD for p in params.values()):
         return dict(args)
@@ -196,16 +210,17 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
     """Validate YAML arguments against the factory's signature and annotations; returns them coerced.
 
     Numbers are strict (no ``"3"``, no ``true`` for an integer); an integer widens to a float, a list becomes
-    a tuple where one is wanted.
+    a tuple where one is wanted. A dataclass of settings is built from them, so its own checks are made too.
 
     Args:
         args: what the configuration says.
         given: parameter names fedimb itself passes when it builds the part (not settable, not missing).
 
     Raises:
-        ConfigError: unknown argument (with the nearest name), missing argument, or wrong type.
+        ConfigError: unknown argument (with the nearest name), missing argument, wrong type, or settings that refuse
+            their values.
     """
-    from fedimb.registry.arguments import annotation_of, typed
+    from fedimb.registry.arguments import annotation_of, settings_class, typed
 
     params = parameters(kind, name)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in params.values())
@@ -225,13 +240,19 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
     missing = [k for k, p in settable.items() if p.default is p.empty and k not in checked]
     if missing:
         raise ConfigError(f"{kind} '{name}' needs {', '.join(missing)}: give {', '.join(k + '=...' for k in missing)}")
+    if settings := settings_class(get(kind, name).factory):
+        try:
+            settings(**checked)
+        except ValueError as error:
+            raise ConfigError(f"{kind} '{name}': {error}") from None
     return checked
 
 
 def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Callable[..., Any]:
     """A part checked once and built often: ``maker("loss", "focal", ("prior",), gamma=2)(prior=counts)``.
 
-    Only names a factory asks for are passed on: a loss that needs no prior need not mention it.
+    Only names a factory asks for are passed on: a loss that needs no prior need not mention it. A factory that takes
+    a dataclass of settings is handed one, the same to every part built.
 
     Args:
         given: names of what fedimb passes itself, as keywords of the returned function; the user cannot set them.
@@ -239,12 +260,25 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Cal
     Raises:
         ConfigError: see `get` and `check_args`.
     """
+    from fedimb.registry.arguments import settings_class
+
     checked = check_args(kind, name, args, given)
     factory, wanted = get(kind, name).factory, parameters(kind, name).keys() & set(given)
-    return lambda **values: factory(**checked, **{k: v for k, v in values.items() if k in wanted})
+    settings = settings_class(factory)
+    own = checked if settings is None else {"settings": settings(**checked)}
+    return lambda **values: factory(**own, **{k: v for k, v in values.items() if k in wanted})
 
 
 def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
-    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`)."""
+    """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`).
+
+    Example:
+        >>> build("loss", "focal", gamma=2).gamma
+        2.0
+        >>> build("loss", "focal", gama=2)
+        Traceback (most recent call last):
+            ...
+        fedimb.errors.ConfigError: loss 'focal' has no argument 'gama'. Did you mean 'gamma'?
+    """
     given = given or {}
     return maker(kind, name, tuple(given), **args)(**given)

@@ -86,8 +86,11 @@ def save_model(model: Classifier, config: RunConfig, federation: Federation, pat
 def load_model(path: str | Path) -> TrainedModel:
     """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
 
-    >>> model = fedimb.load_model("runs/default/fedavg-s0-103b96c9")  # doctest: +SKIP
-    >>> model(rows).argmax(1)                                         # doctest: +SKIP
+    Example:
+        >>> result = fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none")
+        >>> model = fedimb.load_model(result.folder)
+        >>> model(np.zeros((3, *model.input_shape))).shape
+        torch.Size([3, 10])
 
     Raises:
         FedimbError: no model there.

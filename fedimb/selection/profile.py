@@ -7,18 +7,16 @@ Ours: gamma 1, eps 1e-6, what happens to classes outside the profile, and that t
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedimb.contracts.scope import Gate
 from fedimb.errors import DataError
+from fedimb.registry.arguments import in_range
 from fedimb.selection.moments import Floats, Moments
 from fedimb.selection.projections import METRICS
-from fedimb.training.arguments import in_range
-
-Gate = Literal["relative", "literal"]
 
 RS, DS, SNEG = (METRICS.index(name) for name in ("rs", "ds", "sneg"))
 _FLAT = 1e-7  # a spread below float32's rounding of the scores: over 1e-8, rounding alone would be a z-score of 1

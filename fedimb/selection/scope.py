@@ -8,20 +8,18 @@ controls ``random``, ``score_only``, ``undersample``. ``p_f=.9`` does not drop 9
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from fedimb.contracts.scope import Choice, Gate, Variant
 from fedimb.errors import ConfigError, nearest
+from fedimb.registry.arguments import in_range
 from fedimb.selection.budgets import capped
 from fedimb.selection.checks import labels_fit
 from fedimb.selection.moments import class_moments
-from fedimb.selection.profile import RS, Gate, Profile, anomaly, global_profile, prunable, redundancy, z_scores
-from fedimb.training.arguments import in_range
-
-Choice = Literal["scope", "random", "score_only", "undersample"]
-Variant = Literal["full", "no_global_profile", "no_anomaly", "no_redundancy", "no_diversity"]
+from fedimb.selection.profile import RS, Profile, anomaly, global_profile, prunable, redundancy, z_scores
 
 
 @dataclass(frozen=True)

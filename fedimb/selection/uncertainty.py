@@ -22,7 +22,14 @@ def probabilities(logits: Tensor) -> Tensor:
 
 
 def normalised_entropy(logits: Tensor) -> Tensor:
-    """H(p) / ln C of each row: logits [n, C] -> [n] float64 in [0, 1]."""
+    """H(p) / ln C of each row: logits [n, C] -> [n] float64 in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> entropy = normalised_entropy(torch.tensor([[0.0, 0.0], [8.0, 0.0]]))
+        >>> [round(value, 3) for value in entropy.tolist()]
+        [1.0, 0.004]
+    """
     p = probabilities(logits)
     return torch.special.entr(p).sum(1).clamp_(0, math.log(p.shape[1])) / math.log(p.shape[1])
 

@@ -16,11 +16,14 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
+from fedimb.aggregators.server_optimizer import ServerOptimizer, merged
 from fedimb.contracts import platform as names
+from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.grid import SimulationGrid
-from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum
+from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum, Reduction
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import Arrays, array_record, to_numpy
+from fedimb.serverapp.state_dict import load_state, state_of
 
 
 class _Cohort(SimulationGrid):
@@ -33,7 +36,7 @@ class _Cohort(SimulationGrid):
     def get_node_ids(self) -> Iterable[int]:
         return list(self._nodes)
 
-    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
         raise RunFailed("a strategy tried to exchange messages while configuring a round; use Query steps instead")
 
 
@@ -59,6 +62,12 @@ class Aggregator:
         self.strategy, self.linear, self._train_config = strategy, linear, dict(train_config or {})
         self.parameters, self.buffers = dict(parameters), dict(buffers)
         self._dtypes = {k: v.dtype for k, v in parameters.items()}
+
+    @property
+    def reduce(self) -> Reduction:
+        """What lanes do with the replies to this aggregator's messages."""
+        aggregator = chain(self.strategy)[-1]
+        return aggregator.without_state() if self.linear and isinstance(aggregator, ServerOptimizer) else self.linear
 
     def configure(self, server_round: int, nodes: dict[int, int]) -> list[Instruction]:
         """Train messages for a cohort, sorted by client id.
@@ -92,11 +101,14 @@ class Aggregator:
         else:
             replies = []
             total = LaneSum()
-            reads = getattr(chain(self.strategy)[-1], "reads", ())  # records an aggregator declares to read
+            aggregator = chain(self.strategy)[-1]
+            reads = getattr(aggregator, "reads", ())  # records an aggregator declares to read
             for a in usable:
                 arrays = self._in_order(dict(a.content.array_records[names.ARRAYS]), f"client {a.client}")
                 content = RecordDict({names.ARRAYS: ArrayRecord(arrays), names.METRICS: a.content[names.METRICS]})
                 content.update({key: a.content[key] for key in reads if key in a.content})
+                if isinstance(aggregator, ServerOptimizer):
+                    content[names.CLIENT] = ConfigRecord({CLIENT: a.client})
                 replies.append(Message(content, reply_to=by_client[a.client]))
                 buffers = {k: v for k, v in a.content.items() if k == names.BUFFERS}
                 total.add_reply(a.metrics[WEIGHT], RecordDict(buffers))
@@ -117,12 +129,21 @@ class Aggregator:
         return {k: v if math.isfinite(v) else _mean_metric(usable, k) for k, v in means.items()}
 
     def _merged(self, total: LaneSum, usable: Sequence[ClientReply], order: Message) -> Message:
-        sums = self._in_order(total.arrays, "a client")
-        mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in sums.items()}
         keys = [k for k in usable[0].metrics if k != WEIGHT]
         metrics = {k: _mean_metric(usable, k) for k in keys}
         metrics[WEIGHT] = total.weight
-        content = RecordDict({names.ARRAYS: array_record(mean), names.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
+        content = RecordDict({names.METRICS: MetricRecord(metrics)})  # type: ignore[arg-type]
+        aggregator = chain(self.strategy)[-1]
+        if isinstance(aggregator, ServerOptimizer):
+            sums = {name: self._in_order(mean.arrays, "a client") for name, mean in total.means.items()}
+            columns: dict[str, list[float]] = {CLIENT: [a.client for a in usable]}
+            columns |= {key: [a.metrics[key] for a in usable] for key in (WEIGHT, *aggregator.scalars)}
+            totals = {name: mean.weight for name, mean in total.means.items()}
+            content.update(merged(self.parameters, totals, sums, columns))
+        else:
+            sums_of_all = self._in_order(total.arrays, "a client")
+            mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in sums_of_all.items()}
+            content[names.ARRAYS] = array_record(mean)
         return Message(content, reply_to=order)
 
     def _in_order(self, arrays: dict[str, Any], sender: str) -> dict[str, Any]:
@@ -151,13 +172,13 @@ class Aggregator:
             raise RunFailed(f"Replace: give the model's own parameters; '{other[0]}' is on one side only")
         self.parameters = {name: np.asarray(weights[name], own.dtype) for name, own in self.parameters.items()}
 
-    def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """The innermost strategy's own arrays and numbers (moments, momenta); methods are kept by the checkpoint."""
-        return snapshot(chain(self.strategy)[-1])
+    def state_dict(self) -> dict[str, Any]:
+        """What the innermost strategy keeps (moments, momenta); methods are kept by the checkpoint."""
+        return state_of(chain(self.strategy)[-1])
 
-    def load_state(self, arrays: Arrays, info: dict[str, Any]) -> None:
-        """Inverse of `state`, onto a freshly built strategy."""
-        restore(chain(self.strategy)[-1], arrays, info)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`, onto a freshly built strategy."""
+        load_state(chain(self.strategy)[-1], state)
 
 
 @contextlib.contextmanager
@@ -176,21 +197,6 @@ def chain(strategy: Strategy) -> list[Strategy]:
     return [strategy, *(chain(inner) if isinstance(inner, Strategy) else [])]
 
 
-def snapshot(strategy: Strategy) -> tuple[Arrays, dict[str, Any]]:
-    """Attributes of one strategy that are arrays, numbers or text, or records, lists and dicts of arrays."""
-    arrays: Arrays = {}
-    info: dict[str, Any] = {}
-    for name, value in vars(strategy).items():
-        _flatten(name, value, arrays, info)
-    return arrays, info
-
-
-def restore(strategy: Strategy, arrays: Arrays, info: dict[str, Any]) -> None:
-    """Inverse of `snapshot`; what it did not hold (functions, the inner strategy) stays as built."""
-    for name, kind in info.items():
-        setattr(strategy, name, _restore(name, kind, arrays))
-
-
 def _mean_metric(usable: Sequence[ClientReply], key: str) -> float:
     """Weighted mean over the clients where the metric is defined: one that ran no step has no training loss."""
     defined = [(a.metrics[WEIGHT], a.metrics[key]) for a in usable if math.isfinite(a.metrics.get(key, math.nan))]
@@ -204,43 +210,3 @@ def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
     mean = total.buffers[key] / total.weight
     # A sum of 0-d arrays (BatchNorm's count of batches) is a NumPy number: back to an array.
     return np.asarray(np.rint(mean) if np.issubdtype(old.dtype, np.integer) else mean, old.dtype)
-
-
-def _flatten(key: str, value: Any, arrays: Arrays, info: dict[str, Any]) -> None:
-    """Record one attribute: its kind in ``info``, its arrays in ``arrays``. Functions and the like are rebuilt."""
-    if isinstance(value, np.generic):
-        info[key] = {"kind": "number"}
-        arrays[key] = np.asarray(value)
-    elif value is None or isinstance(value, bool | int | float | str):
-        info[key] = {"kind": "scalar", "value": value}
-    elif isinstance(value, np.ndarray):
-        info[key] = {"kind": "array"}
-        arrays[key] = value
-    elif isinstance(value, ArrayRecord):
-        info[key] = {"kind": "record", "keys": list(value)}
-        arrays.update({f"{key}/{k}": a.numpy() for k, a in value.items()})
-    elif isinstance(value, list) and value and all(isinstance(v, np.ndarray | np.generic) for v in value):
-        # Arithmetic on 0-d arrays gives NumPy numbers: they are weights like the rest, and keep their type.
-        info[key] = {"kind": "list", "keys": [str(i) for i in range(len(value))]}
-        arrays.update({f"{key}/{i}": np.asarray(v) for i, v in enumerate(value)})
-    elif isinstance(value, dict) and all(isinstance(v, np.ndarray | np.generic | float | int) for v in value.values()):
-        python = {k: isinstance(v, float | int) and not isinstance(v, np.generic) for k, v in value.items()}
-        info[key] = {"kind": "dict", "keys": python}
-        arrays.update({f"{key}/{k}": np.asarray(v) for k, v in value.items()})
-
-
-def _restore(key: str, kind: dict[str, Any], arrays: Arrays) -> Any:
-    match kind["kind"]:
-        case "scalar":
-            return kind["value"]
-        case "array":
-            return arrays[key]
-        case "number":
-            return arrays[key][()]
-        case "record":
-            return array_record({k: arrays[f"{key}/{k}"] for k in kind["keys"]})
-        case "list":
-            return [arrays[f"{key}/{k}"] for k in kind["keys"]]
-        case _:
-            held = {k: (arrays[f"{key}/{k}"], python) for k, python in kind["keys"].items()}
-            return {k: value.item() if python else value for k, (value, python) in held.items()}

@@ -43,12 +43,14 @@ class AuxiliaryModel:
         self._form = {name: (value.shape, value.dtype) for name, value in parameters.items()}
         self.buffers: Arrays = {}
 
-    def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """Nothing but the weights lives on from round to round."""
-        return {}, {}
+    def state_dict(self) -> dict[str, Any]:
+        """What lives on from round to round besides the weights: nothing, unless a subclass says so."""
+        return {}
 
-    def load_state(self, arrays: Arrays, info: dict[str, Any]) -> None:
-        """Inverse of `state`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put every item of a `state_dict` back into the attribute of its name."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def fits(self, reply: Reply, where: str) -> bool:
         """Whether a reply's weights have the model's names, shapes and dtypes and are finite; says so where not."""

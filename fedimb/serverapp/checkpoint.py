@@ -17,9 +17,14 @@ from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
 from fedimb.records import Arrays, load_arrays, pack, save_arrays, unpack, write_atomic
 from fedimb.rundir.folder import RunFolder
-from fedimb.serverapp.aggregator import Aggregator, chain, restore, snapshot
+from fedimb.serverapp.aggregator import Aggregator, chain
+from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import Progress
 from fedimb.serverapp.loop import Loop
+from fedimb.serverapp.old_state import state_of_snapshot
+from fedimb.serverapp.state_dict import decode, encode, load_state, wrapped
+from fedimb.serverapp.state_watch import StateWatch
+from fedimb.serverapp.steps import Step, name_of
 
 Evaluate = Callable[[Arrays, Arrays, np.ndarray | None, LaneOutcome | None], dict[str, dict[str, float]]]
 """(parameters, buffers, class counts, outcome) -> metrics by row label."""
@@ -49,10 +54,22 @@ class FolderCheckpointer:
         self._evaluate_every, self._checkpoint_every, self._sent = evaluate_every, checkpoint_every, sent
         self._pending: list[dict[str, Any]] = []
         self._metrics_size = 0
+        self._watch = StateWatch()
 
     def event(self, **event: Any) -> None:
         """Append to journal.jsonl."""
         self.folder.journal(**event)
+
+    def before_step(self, loop: Loop, step: Step) -> None:
+        """Look at what methods and aggregators hold; refuse what could not be saved.
+
+        Raises:
+            RunFailed: a state dict holds what it may not.
+        """
+        owners = _owners(loop)
+        for owner in owners:
+            encode(owner)
+        self._watch.begin(owners, name_of(step))
 
     def _result_file(self, index: int) -> Path:
         return self.folder.path / "steps" / f"{index:04d}.safetensors"
@@ -86,28 +103,31 @@ class FolderCheckpointer:
         self._sent(loop, by_row)
 
     def checkpoint(self, loop: Loop) -> None:
-        """Metric lines first, then the checkpoint that names how many bytes of them count."""
+        """Metric lines first, then the checkpoint that names how many bytes of them count.
+
+        Raises:
+            RunFailed: something changed during the step that no state dict holds.
+        """
+        self._watch.check(_owners(loop))
         if self._pending:
             self._metrics_size = self.folder.append_metrics(self._pending)
             self._pending = []
         arrays: Arrays = {}
-        aggregators: dict[str, Any] = {}
+        models: dict[str, Any] = {}
         for name, model in loop.models.items():
             arrays.update({f"model/{name}/p/{k}": v for k, v in model.parameters.items()})
             arrays.update({f"model/{name}/b/{k}": v for k, v in model.buffers.items()})
-            own, info = model.state()
+            models[name], own = encode(_keeper(model))
             arrays.update({f"aggregator/{name}/{k}": v for k, v in own.items()})
-            aggregators[name] = info
         methods = []
         for depth, method in enumerate(chain(loop.method)[:-1]):
-            own, info = snapshot(method)
+            spec, own = encode(method)
             arrays.update({f"method/{depth}/{k}": v for k, v in own.items()})
-            methods.append(info)
+            methods.append(spec)
         exchange = loop.exchange
         info = {
-            "methods": methods,
+            "state_dicts": {"methods": methods, "models": models},
             "progress": asdict(loop.progress),
-            "aggregators": aggregators,
             "message": exchange.versions.message,
             "versions": exchange.versions.current,
             "errors": exchange.errors,
@@ -131,13 +151,30 @@ class FolderCheckpointer:
         arrays, info = load_arrays(path)
         loop.progress = Progress(**info["progress"])
 
+        methods = chain(loop.method)[:-1]
+        if "state_dicts" in info:
+            specs, models = info["state_dicts"]["methods"], info["state_dicts"]["models"]
+            states = [decode(spec, _below(arrays, f"method/{depth}/")) for depth, spec in enumerate(specs)]
+            of_models = {name: decode(spec, _below(arrays, f"aggregator/{name}/")) for name, spec in models.items()}
+        else:  # fedimb 0.1
+            states = [
+                state_of_snapshot(method, kinds, _below(arrays, f"method/{depth}/"))
+                for depth, (method, kinds) in enumerate(zip(methods, info["methods"], strict=True))
+            ]
+            aggregator = chain(loop.method)[-1]
+            of_models = {
+                name: state_of_snapshot(aggregator, kinds, _below(arrays, f"aggregator/{name}/"))
+                for name, kinds in info["aggregators"].items()
+                if kinds  # of an auxiliary model, nothing but its weights
+            }
+
         def remember() -> None:
-            for depth, (method, kinds) in enumerate(zip(chain(loop.method)[:-1], info["methods"], strict=True)):
-                restore(method, _below(arrays, f"method/{depth}/"), kinds)
+            for method, state in zip(methods, states, strict=True):
+                load_state(method, state)
 
         loop.memory = remember
-        for name in info["aggregators"]:
-            loop.saved[name] = _Saved(name, arrays, info["aggregators"][name])
+        for name in info["state_dicts"]["models"] if "state_dicts" in info else info["aggregators"]:
+            loop.saved[name] = _Saved(name, arrays, of_models.get(name))
         exchange = loop.exchange
         exchange.versions.message = int(info["message"])
         exchange.versions.current = {int(k): int(v) for k, v in info["versions"].items()}
@@ -158,13 +195,32 @@ class _Saved:
 
     name: str
     arrays: Arrays
-    info: dict[str, Any]
+    state: dict[str, Any] | None
 
-    def __call__(self, model: Aggregator) -> None:
+    def __call__(self, model: Aggregator | AuxiliaryModel) -> None:
         arrays, name = self.arrays, self.name
         model.parameters = {k: arrays[f"model/{name}/p/{k}"] for k in model.parameters}
         model.buffers = {k: arrays[f"model/{name}/b/{k}"] for k in model.buffers}
-        model.load_state(_below(arrays, f"aggregator/{name}/"), self.info)
+        if self.state is not None:
+            load_state(_keeper(model), self.state)
+
+
+def _keeper(model: Aggregator | AuxiliaryModel) -> object:
+    """Whose state dict a model's is: the innermost strategy's, or an auxiliary model's own."""
+    return chain(model.strategy)[-1] if isinstance(model, Aggregator) else model
+
+
+def _owners(loop: Loop) -> list[object]:
+    """Everything with a state dict, each once: methods, aggregators, what Flower's wrappers hold, auxiliary models."""
+    found: dict[int, object] = {}
+    strategies = [
+        *chain(loop.method),
+        *(s for m in loop.models.values() if isinstance(m, Aggregator) for s in chain(m.strategy)),
+    ]
+    for strategy in strategies:
+        found |= {id(each): each for each in wrapped(strategy)}
+    found |= {id(model): model for model in loop.models.values() if isinstance(model, AuxiliaryModel)}
+    return list(found.values())
 
 
 def _below(arrays: Arrays, prefix: str) -> Arrays:

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from fedimb.contracts import platform as names
 from fedimb.engine.grid import exchange
-from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome
+from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduction
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import array_record, payload_bytes
 from fedimb.serverapp.client_sampler import ClientSampler
@@ -109,7 +109,7 @@ class Exchange:
         kind: str,
         instructions: Sequence[Instruction],
         lost: Mapping[int, str],
-        reduce: bool,
+        reduce: Reduction,
         where: str,
         everyone: bool = False,
     ) -> LaneOutcome:

@@ -15,15 +15,15 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts import platform as names
-from fedimb.engine.lanes import ClientReply, LaneOutcome
+from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import RunDiverged, RunFailed, RunWaiting
 from fedimb.privacy.ledger import entered
 from fedimb.records import array_record
-from fedimb.serverapp.aggregator import Aggregator
+from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import Progress, RunContext
 from fedimb.serverapp.exchange import Exchange
-from fedimb.serverapp.method_state import memory_of, take_memory
+from fedimb.serverapp.method_state import method_records, take_method_records
 from fedimb.serverapp.steps import (
     Query,
     Replace,
@@ -46,6 +46,9 @@ class Checkpointer(Protocol):
 
     def event(self, **event: Any) -> None:
         """Journal, for people."""
+
+    def before_step(self, loop: "Loop", step: Step) -> None:
+        """A step is about to be executed; its model is built."""
 
     def save_result(self, index: int, result: RecordDict) -> None:
         """Keep a finished step's result."""
@@ -125,6 +128,9 @@ class Loop:
                 if self.memory is not None and (self.progress.round_in_step or self.progress.waiting):
                     self.memory()  # the checkpoint was written within this step
                 self.memory = None
+                if isinstance(step, Rounds | Replace) or (isinstance(step, Query) and step.model is not None):
+                    self.model(step.model or "global")
+                self.checkpointer.before_step(self, step)
                 result = self._execute(step)
                 self._keep(index, step, result)
                 self.progress.done_steps, self.progress.round_in_step = index + 1, 0
@@ -152,7 +158,7 @@ class Loop:
             )
         del saved["step"]
         # The program just ran again up to here, over what it had remembered: back to how the step left it.
-        take_memory(saved, self.method)
+        take_method_records(saved, self.method)
         if isinstance(step, Query):
             return record_to_replies(saved, [int(c) for c in header["clients"]])
         return saved if header.get("has-result") else None
@@ -166,7 +172,7 @@ class Loop:
         elif isinstance(step, ServerWork):
             mark["has-result"] = result is not None
             content = result or content
-        kept = {**content, **memory_of(self.method), "step": ConfigRecord(mark)}
+        kept = {**content, **method_records(self.method), "step": ConfigRecord(mark)}
         self.checkpointer.save_result(index, RecordDict(kept))
 
     def _execute(self, step: Step) -> Any:
@@ -218,29 +224,32 @@ class Loop:
         about: dict[str, Any] = {"evaluate": self.evaluate_clients, "model": name, "resets": self.progress.resets}
         about |= {} if self.context.ledger is None else {"cohort": len(cohort.asked)}
         instructions = self.exchange.complete(instructions, server_round, model.buffers, self._sent_counts(), **about)
-        outcome = self.exchange.send("train", instructions, cohort.lost, model.linear, f"round {server_round}")
+        outcome = self.exchange.send("train", instructions, cohort.lost, model.reduce, f"round {server_round}")
+        usable = [a for a in outcome.replies if a.usable]
+        heard = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
+        for part in chain(self.method):
+            if hasattr(part, "before_aggregation"):
+                part.before_aggregation(server_round, heard)
         aggregated = model.aggregate(server_round, outcome, instructions)
         self._estimate()
         if "train_loss" in aggregated:
             metrics["train/loss"] = aggregated["train_loss"]
-        usable = [a for a in outcome.replies if a.usable]
         metrics["data/replies"] = float(len(usable))
         metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
         metrics |= entered(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
         metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
         if cohort.virtual_s:
             metrics["time/simulated_wait_s"] = cohort.virtual_s
-        self.method_metrics = self._heard(server_round, usable)
+        self.method_metrics = self._heard(server_round, heard)
         self.last_outcome = outcome
         return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
 
-    def _heard(self, server_round: int, usable: Sequence[ClientReply]) -> dict[str, float]:
+    def _heard(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
         """Tell the methods what the clients sent for them (records ``x.*``); returns what they say of the round."""
-        extras = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
         said: dict[str, float] = {}
         strategy: Any = self.method
         while hasattr(strategy, "on_train_replies"):
-            said |= strategy.on_train_replies(server_round, extras)
+            said |= strategy.on_train_replies(server_round, replies)
             strategy = strategy.inner
         return said
 

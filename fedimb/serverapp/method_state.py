@@ -1,4 +1,4 @@
-"""What methods remember, as records: saved with every finished step, put back when the step is replayed."""
+"""What methods keep, as records: saved with every finished step, put back when the step is replayed."""
 
 import json
 
@@ -6,25 +6,30 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.records import array_record, to_numpy
-from fedimb.serverapp.aggregator import chain, restore, snapshot
+from fedimb.serverapp.aggregator import chain
+from fedimb.serverapp.old_state import state_of_snapshot
+from fedimb.serverapp.state_dict import decode, encode, load_state
 
-_ARRAYS, _KINDS = "fedimb.method.arrays", "fedimb.method.kinds"
+_ARRAYS, _STATE = "fedimb.method.arrays", "fedimb.method.state"
+_KINDS = "fedimb.method.kinds"  # of a step saved by fedimb 0.1
 
 
-def memory_of(strategy: Strategy) -> RecordDict:
-    """Attributes of the methods around an aggregator (see `snapshot`), two records per method, outermost first."""
+def method_records(strategy: Strategy) -> RecordDict:
+    """The state dicts of the methods around an aggregator, two records per method, outermost first."""
     records = RecordDict()
     for depth, method in enumerate(chain(strategy)[:-1]):
-        arrays, kinds = snapshot(method)
-        records[f"{_ARRAYS}.{depth}"] = array_record({k: v.copy() for k, v in arrays.items()})
-        records[f"{_KINDS}.{depth}"] = ConfigRecord({"json": json.dumps(kinds)})
+        spec, arrays = encode(method)
+        records[f"{_ARRAYS}.{depth}"] = array_record(arrays)
+        records[f"{_STATE}.{depth}"] = ConfigRecord({"json": json.dumps(spec)})
     return records
 
 
-def take_memory(records: RecordDict, strategy: Strategy) -> None:
-    """Inverse of `memory_of`: put the attributes back and take the two records of each method out of ``records``."""
+def take_method_records(records: RecordDict, strategy: Strategy) -> None:
+    """Inverse of `method_records`: load the state dicts and take the records of each method out of ``records``."""
     for depth, method in enumerate(chain(strategy)[:-1]):
-        arrays = records.array_records[f"{_ARRAYS}.{depth}"]
-        kinds = records.config_records[f"{_KINDS}.{depth}"]
-        restore(method, to_numpy(arrays), json.loads(str(kinds["json"])))
-        del records[f"{_ARRAYS}.{depth}"], records[f"{_KINDS}.{depth}"]
+        arrays = to_numpy(records.array_records[f"{_ARRAYS}.{depth}"])
+        written = next(key for key in (f"{_STATE}.{depth}", f"{_KINDS}.{depth}") if key in records)
+        spec = json.loads(str(records.config_records[written]["json"]))
+        old = written.startswith(_KINDS)
+        load_state(method, state_of_snapshot(method, spec, arrays) if old else decode(spec, arrays))
+        del records[f"{_ARRAYS}.{depth}"], records[written]

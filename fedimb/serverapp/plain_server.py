@@ -95,6 +95,9 @@ class _Keeper:
     def event(self, **event: object) -> None:
         """Nothing is journaled."""
 
+    def before_step(self, loop: Loop, step: object) -> None:
+        """Nothing is stored, so nothing could be missing from it."""
+
     def save_result(self, index: int, result: RecordDict) -> None:
         """Nothing is replayed, so nothing is kept."""
 

@@ -13,6 +13,10 @@ def class_prior(counts: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: a negative or non-finite count, or no row at all.
+
+    Example:
+        >>> class_prior(np.array([6, 3, 1, 0])).round(3).tolist()
+        [0.545, 0.273, 0.091, 0.091]
     """
     counts = np.asarray(counts, dtype=np.float64)
     if not np.isfinite(counts).all() or (counts < 0).any() or counts.sum() <= 0:

@@ -3,7 +3,7 @@
 from mlflow.tracking import MlflowClient
 
 from fedimb.cli import main
-from fedimb.cli.demo import SERVER_ROWS, server_study, study_of
+from fedimb.cli.demo_tables import SERVER_ROWS, server_study, study_of
 from fedimb.config.load import from_json
 from fedimb.study.cells import plan
 
@@ -31,13 +31,13 @@ def test_every_row_of_the_servers_table_has_the_same_data_and_a_small_generator(
 def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     short = ("data.n_max=60", "data.imbalance_factor=6", "clients.count=3", "rounds=5", "local.epochs=1")
-    monkeypatch.setattr("fedimb.cli.demo.LABELS", short)
+    monkeypatch.setattr("fedimb.cli.demo_tables.LABELS", short)
     few = ("data=digits_devices", "data.public=20", "data.n_max=40", "clients.count=3", "partition=site_dirichlet")
-    monkeypatch.setattr("fedimb.cli.demo.SERVER", (*few, "rounds=2", "local.epochs=1"))
+    monkeypatch.setattr("fedimb.cli.demo_tables.SERVER", (*few, "rounds=2", "local.epochs=1"))
     rows = {
         label: (*words, "strategy.fedssg.training.steps=3") for label, words in SERVER_ROWS.items() if label == "fedssg"
     }
-    monkeypatch.setattr("fedimb.cli.demo.SERVER_ROWS", SERVER_ROWS | rows)
+    monkeypatch.setattr("fedimb.cli.demo_tables.SERVER_ROWS", SERVER_ROWS | rows)
     assert main(["demo", "--seeds", "1", *QUICK]) == 0
     text = capsys.readouterr().out
     for row in (*ROWS, "balanced_softmax"):

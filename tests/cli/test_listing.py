@@ -41,6 +41,60 @@ def test_one_kind_and_a_wrong_one(capsys):
     assert main(["list", "lossses"]) == 2
 
 
+def rows_of(text):
+    """Setting -> (default, what follows on its first line) of printed settings."""
+    lines = text[text.index("  setting") :].splitlines()
+    at = lines[0].index("meaning")
+    columns = {line[2:].split(" ")[0]: line for line in lines[1:] if line[2:3].strip()}
+    return {name: (line[:at].split(maxsplit=1)[1].strip(), line[at:]) for name, line in columns.items()}
+
+
+def test_one_part_with_its_settings(capsys):
+    assert main(["list", "strategies", "scope"]) == 0
+    text = capsys.readouterr().out
+    assert "  scope  SCOPE: choose once, before training" in text
+    assert "x.profile" in text
+    assert max(map(len, text.splitlines())) < 100
+    assert "`" not in text
+    rows = rows_of(text)
+    assert list(rows) == [name for name in registry.parameters("strategy", "scope") if name != "inner"]
+    assert rows["warmup"] == ("5", "federated rounds before the choice, part of rounds; above 0")
+    assert rows["encoder"][0] == "{name: global_features}"
+    assert main(["list", "strategy", "scope"]) == 0
+    assert capsys.readouterr().out == text
+    assert main(["list", "strategies", "scoop"]) == 2
+    assert "Did you mean 'scope'?" in capsys.readouterr().err
+    assert main(["list", "strategies", "plain"]) == 0
+    assert "strategy plain has no settings" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "setting", "default", "meaning"),
+    [
+        ("strategies", "active", "first", "null", "rows each client has labelled first"),
+        ("strategies", "fairfal", "which", "adaptive", "the model whose uncertainty counts"),
+        ("strategies", "fairfal", "budget", "10", "rows each client has labelled per cycle"),
+        ("strategies", "fedssg", "training", "{steps: 500}", "how the generator is trained"),
+        ("losses", "vs", "gamma", "0.15", "exponent of the factors"),
+    ],
+)
+def test_settings_show_default_and_meaning(capsys, kind, name, setting, default, meaning):
+    assert main(["list", kind, name]) == 0
+    shown = rows_of(capsys.readouterr().out)[setting]
+    assert shown[0] == default
+    assert shown[1].startswith(meaning)
+
+
+def test_all_methods_come_with_their_settings(capsys):
+    assert main(["list", "strategies"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) < 100
+    for name in registry.names("strategy"):
+        assert f"settings of strategy {name}:\n" in text or f"strategy {name} has no settings\n" in text
+    assert main(["list"]) == 0
+    assert "settings of" not in capsys.readouterr().out
+
+
 def test_what_leaves_a_site_comes_from_the_declarations():
     with registry.isolated():
         record = Record("x.mine", "metrics", "rows", "aggregate")

@@ -83,12 +83,12 @@ def test_list_names_what_is_registered(capsys):
 
 
 def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
-    from fedimb.cli import commands
+    from fedimb.cli import run
 
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "run", interrupted)
+    monkeypatch.setattr(run, "run_command", interrupted)
     assert main(["run"]) == 130
     assert "--resume" in capsys.readouterr().err
 

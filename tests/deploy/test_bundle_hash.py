@@ -3,7 +3,6 @@
 import io
 import tomllib
 import zipfile
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from flwr.cli.build import build_fab_from_files
 
 import fedimb
 from fedimb.deploy.bundle_hash import (
+    BUNDLE,
     MANIFEST,
     PROJECT,
     ForeignBundle,
@@ -22,7 +22,7 @@ from fedimb.deploy.bundle_hash import (
     own_project,
 )
 
-SOURCE = Path(str(files("fedimb.engine") / "bundle" / PROJECT))
+SOURCE = BUNDLE
 
 
 def built(**more: bytes | Path) -> bytes:
@@ -66,7 +66,7 @@ def test_the_bundle_carries_the_release() -> None:
 @pytest.mark.parametrize(
     ("bundle", "says"),
     [
-        (changed(version="9.9.9"), "coordinator runs fedimb-app 9.9.9, this site"),
+        (changed(version="9.9.9"), "coordinator runs fedimb-deployed 9.9.9, this site"),
         (changed(name="evil"), "fedimb/evil"),
         (changed(description="other"), "content differs"),
         (zipped({PROJECT: own_project(), "sitecustomize.py": b"import os"}), "sitecustomize"),

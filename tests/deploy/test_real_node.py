@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from real_node import (
     watched,
 )
 
+from fedimb.deploy import bundle_hash
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.servers import Servers
@@ -37,7 +37,9 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"),
 ]
-BUNDLE = Path(str(files("fedimb.engine") / "bundle"))
+BUNDLE = bundle_hash.BUNDLE.parent
+FORGETS_S = 60.0
+"""How long the coordinator's Flower keeps a node in mind that it hears nothing of."""
 
 
 class Up(NamedTuple):
@@ -97,10 +99,10 @@ def test_a_killed_node_comes_back_after_65_seconds_and_not_before(up: Up, tmp_pa
         os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
         wait_for(home, lambda found: "305" in found.reason, 40)
-        assert time.monotonic() - killed < 60
+        assert (time.monotonic() - killed) / FORGETS_S < 1  # still within the time Flower keeps a node in mind
         supervisor.stop()
     assert "passes within 60 seconds" in home.file("status.json").read_text() or supervisor._failures >= 2
-    time.sleep(max(0.0, 70 - (time.monotonic() - killed)))  # let the coordinator forget it
+    time.sleep(max(0.0, FORGETS_S + 10 - (time.monotonic() - killed)))  # let the coordinator forget it
 
     log = home.file("logs", "supernode.log")
     with watched(home):
@@ -112,7 +114,7 @@ def test_a_killed_node_comes_back_after_65_seconds_and_not_before(up: Up, tmp_pa
         wait_for(home, lambda found: found.state == "failed", 10)
         wait_for(home, connected, 120)
         took = time.monotonic() - killed
-    assert 65 <= took < 90
+    assert 1 <= took / Patience().restart_s < 1.4
     assert "Exit Code" not in log.read_text()[before:]
 
 

@@ -12,6 +12,7 @@ from small_runs import launch_in, weights_sha
 from fedimb.clientapp import app
 from fedimb.data import store
 from fedimb.data.federation import Federation
+from fedimb.engine import ray_worker
 from fedimb.engine.ray import RayGrid
 from fedimb.engine.ray_worker import Worker
 from fedimb.errors import RunFailed
@@ -120,6 +121,6 @@ def test_what_nobody_foresaw_keeps_its_traceback(tmp_path, monkeypatch):
     def broken(context):
         raise ZeroDivisionError("here")
 
-    monkeypatch.setattr(app, "ahead_of", broken)
+    monkeypatch.setattr(ray_worker, "ahead_of", broken)
     with pytest.raises(RunFailed, match=rf"on machine {HERE}: ZeroDivisionError: here\nTraceback"):
         launch_in(tmp_path, engine=Elsewhere(lambda job: job))

@@ -140,8 +140,9 @@ def test_undeclared_record_does_not_leave(leaky, fedimb, small, labels, tmp_path
     assert not (run / "metrics.jsonl").exists()
 
 
-def test_the_pages_own_test_passes(installed, page_files, shell, tmp_path):
-    (tmp_path / "test_toy.py").write_text(page_files["tests/test_toy.py"])
-    done = shell(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_toy.py")
+@pytest.mark.parametrize("name", ["test_toy.py", "test_server_momentum.py"])
+def test_the_pages_own_tests_pass(name, installed, page_files, shell, tmp_path):
+    (tmp_path / name).write_text(page_files[f"tests/{name}"])
+    done = shell(installed, "-m", "pytest", "-q", "-p", "no:cacheprovider", name)
     assert done.returncode == 0, done.stdout
     assert "1 passed" in done.stdout

@@ -17,7 +17,9 @@ case "$1" in
 -m) for last in "$@"; do :; done
     echo "venv $*" >> "{log}"
     mkdir -p "$last/bin"
-    printf '#!/bin/sh\\necho "$*" >> "{log}"\\ncase "$*" in *torch*) test ! -e "{fail}" ;; esac\\n' > "$last/bin/python"
+    printf '#!/bin/sh\\necho "$*" >> "{log}"\\n' > "$last/bin/python"
+    printf 'for i in $(seq 40); do echo "$* noise $i"; done; echo warning >&2\\n' >> "$last/bin/python"
+    printf 'case "$*" in *torch*) test ! -e "{fail}" || exit 7 ;; esac\\n' >> "$last/bin/python"
     chmod +x "$last/bin/python" ;;
 esac
 """
@@ -66,6 +68,34 @@ def test_torch_comes_before_the_project_and_all_is_constrained(checkout: Checkou
     assert [i for i, line in enumerate(installs) if line.endswith(" torch")] == [1]
     assert installs[2].endswith("--no-build-isolation -e .[sim,dev]")
     assert all("-c constraints.txt" in line for line in installs)
+
+
+def test_an_install_says_one_line_per_phase_and_keeps_the_rest_in_a_log(checkout: Checkout) -> None:
+    done = checkout.make("install")
+    assert done.stdout.splitlines() == [
+        "creating .venv: some minutes, once",
+        "installing pip",
+        "installing torch",
+        "installing fedimb and its tools",
+        "done; pip's output is in .venv/install.log",
+    ]
+    assert done.stderr == ""
+    kept = (checkout.folder / ".venv" / "install.log").read_text()
+    assert kept.count("noise 40") == 3
+    assert "warning" in kept
+    assert checkout.make("install").stdout.splitlines() == ["make: Nothing to be done for 'install'."]
+
+
+def test_a_phase_that_fails_shows_the_end_of_its_log_and_keeps_its_exit_code(checkout: Checkout) -> None:
+    checkout.fail.touch()
+    failed = checkout.make("install")
+    assert failed.stdout.splitlines()[-1] == "installing torch"
+    *shown, place, make = failed.stderr.splitlines()
+    assert len(shown) == 20
+    assert shown[-2].endswith("torch noise 40")
+    assert place == "installing torch failed; all of pip's output is in .venv/install.log"
+    assert make.endswith("Error 7")
+    assert "installing fedimb" not in failed.stdout
 
 
 def test_the_environment_is_made_once_and_again_when_the_pins_change(checkout: Checkout) -> None:

@@ -124,7 +124,7 @@ def test_isolated_forgets_objects_of_the_packages_own_classes() -> None:
 def test_two_contracts_cannot_share_a_name() -> None:
     registry.get("contract", "scope")
     again = registry.register("contract", "scope")
-    with pytest.raises(ConfigError, match=r"'scope' is registered twice: by .*contracts\.scope.* and .*test_registry"):
+    with pytest.raises(ConfigError, match=r"'scope' is registered twice: by .*contracts\.scope.* and .*test_entries"):
         again(Contract("scope"))
 
 

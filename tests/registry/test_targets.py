@@ -12,6 +12,7 @@ from fedimb.config.load import from_json, to_json
 from fedimb.config.parts import build_model
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
+from fedimb.models.base import Classifier
 from fedimb.registry.targets import is_path, load_target
 
 SOURCE = """
@@ -73,8 +74,8 @@ def test_it_may_come_from_a_yaml_file_and_from_the_stored_configuration(tmp_path
             {"_target_": "my_module.MyNett"},
             "expected a subclass of fedimb.models.base.Classifier; my_module has no 'MyNett'. Did you mean 'MyNet'?",
         ),
-        ({"_target_": "my_module.NoModel"}, "'NoModel' is no subclass of it. Valid: MyNet."),
-        ({"_target_": "my_module.answer"}, "'answer' is no subclass of it. Valid: MyNet."),
+        ({"_target_": "my_module.NoModel"}, "'NoModel' is not a subclass of it. Valid: MyNet."),
+        ({"_target_": "my_module.answer"}, "'answer' is not a subclass of it. Valid: MyNet."),
         ({"_target_": "my_module.MyNet"}, "needs width: give width=..."),
         ({"_target_": "my_module.MyNet", "width": "3"}, "width='3': input should be a valid integer"),
         ({"_target_": "my_module.MyNet", "widht": 3}, "has no argument 'widht'. Did you mean 'width'?"),
@@ -96,9 +97,9 @@ def test_a_file_in_the_working_folder_is_found(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "my_plain_file.py").write_text(SOURCE)
     with pytest.raises(ConfigError, match="run where its file is"):
-        load_target("my_plain_file.MyNet")
+        load_target("model", "my_plain_file.MyNet", Classifier)
     monkeypatch.chdir(tmp_path / "here")
-    assert load_target("my_plain_file.MyNet").__name__ == "MyNet"
+    assert load_target("model", "my_plain_file.MyNet", Classifier).__name__ == "MyNet"
     monkeypatch.delitem(sys.modules, "my_plain_file")
 
 
@@ -120,4 +121,4 @@ def test_other_parts_take_no_path() -> None:
 def test_paths_are_dotted_identifiers() -> None:
     assert is_path("a.b.C")
     assert not any(is_path(name) for name in ("mlp", "a.", ".a", "a..b", "../mlp", "a.2", "v1.0"))
-    assert load_target("my_module.MyNet").__name__ == "MyNet"
+    assert load_target("model", "my_module.MyNet", Classifier).__name__ == "MyNet"

@@ -1,8 +1,7 @@
-import time
-
 import numpy as np
 import pytest
 import torch
+from beside import measured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,14 +60,14 @@ def test_the_gate_counts_rows_after_stage_one():
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_fifty_thousand_rows_take_under_two_seconds():
+def test_fifty_thousand_rows_take_under_seventeen_units_of_the_yardstick():
     points = torch.nn.functional.normalize(torch.randn(50_000, 256, generator=generator()), dim=1)
     vectors = torch.nn.functional.normalize(torch.randn(10, 256, generator=generator(1)), dim=1)
     y = torch.randint(10, (50_000,), generator=generator(2))
-    begin = time.perf_counter()
-    scores = project(points, y, vectors)
-    assert prune(scores, y, profile_of((scores, y), classes=10), p_f=0.5).kept.numel() > 20_000
-    assert time.perf_counter() - begin < 2
+    with measured() as units:
+        scores = project(points, y, vectors)
+        assert prune(scores, y, profile_of((scores, y), classes=10), p_f=0.5).kept.numel() > 20_000
+    assert float(units) < 17
 
 
 def test_both_stages_drop_the_rows_that_plain_loops_drop():

@@ -65,7 +65,7 @@ def second(tmp_path):
 
     def launched(cwd, *words, method=Second):
         with own_method(tmp_path, method, SecondClient, contract) as groups:
-            if not words:
+            if not words:  # resume
                 return resume(next((cwd / "runs" / "default").iterdir()))
             return launch_in(cwd, "strategy=second", "engine=inline", "clients.count=4", *words, dirs=[groups])
 
@@ -114,6 +114,72 @@ def test_an_interrupted_step_goes_on_at_its_round(second, tmp_path, before):
     assert [number for number, client in heard if client == 0] == sorted([*range(3), before - 1])
     assert weights_of(resumed) == weights_of(whole)
     assert weights_sha(resumed) == weights_sha(whole)
+
+
+class Moving(AuxiliaryModel):
+    """Its mean depends on how often it was taken: kept in a list."""
+
+    def __init__(self) -> None:
+        about = lambda number: RecordDict({"x.about": ConfigRecord({"round": number})})  # noqa: E731
+        super().__init__("second_teach", "x.weights", {"w": np.zeros(2, np.float32)}, self.average, about)
+        self.taken: list[float] = []
+
+    def average(self, replies):
+        if len(self.taken) + 1 in stop_before:
+            stop_before.clear()
+            raise KeyboardInterrupt
+        self.taken.append(1.0)
+        values = [arrays_of(reply.content, "x.weights")["w"] for reply in replies]
+        return {"w": (np.mean(values, axis=0) * sum(self.taken)).astype(np.float32)}
+
+
+class Kept(Moving):
+    def state_dict(self):
+        return {"taken": self.taken}
+
+
+def with_model(make):
+    """A method that trains such a model first."""
+
+    class Trains(Method):
+        def program(self, run):
+            model = make()
+            run.models["second"] = lambda draw: model
+            yield Rounds(3, model="second")
+            run.artifact("second.txt", str(model.parameters["w"].tolist()).encode())
+            yield from self.inner_program(run)
+
+    return Trains
+
+
+@pytest.mark.parametrize("before", [2, 3])
+def test_what_it_keeps_besides_its_weights_survives(second, tmp_path, before):
+    whole = second(tmp_path / "whole", "rounds=1", method=with_model(Kept))
+    stop_before.add(before)
+    with pytest.raises(KeyboardInterrupt):
+        second(tmp_path / "cut", "rounds=1", method=with_model(Kept))
+    resumed = second(tmp_path / "cut", method=with_model(Kept))
+    assert weights_of(resumed) == weights_of(whole) == "[22.5, 22.5]"
+
+
+def test_what_it_forgets_is_refused(second, tmp_path):
+    with pytest.raises(RunFailed, match=r"^model Moving: 'taken' changed in Rounds\(3, second\) and is not in"):
+        second(tmp_path, "rounds=1", method=with_model(Moving))
+
+
+def test_what_its_mean_closes_over_is_refused_too(second, tmp_path):
+    def make():
+        seen: list[int] = []
+
+        def mean(replies):
+            seen.append(len(replies))
+            return arrays_of(replies[0].content, "x.weights")
+
+        about = lambda number: RecordDict({"x.about": ConfigRecord({"round": number})})  # noqa: E731
+        return AuxiliaryModel("second_teach", "x.weights", {"w": np.zeros(2, np.float32)}, mean, about)
+
+    with pytest.raises(RunFailed, match=r"^model AuxiliaryModel: 'mean' changed in Rounds"):
+        second(tmp_path, "rounds=1", method=with_model(make))
 
 
 @pytest.mark.parametrize(

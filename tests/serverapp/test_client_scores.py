@@ -85,7 +85,7 @@ def test_under_masks_the_sum_is_the_same_and_no_client_is_read(tmp_path, monkeyp
 
 
 def test_a_client_that_drops_out_leaves_the_sum_hidden(tmp_path, monkeypatch):
-    from fedimb.serverapp import client_scores
+    from fedimb.clientapp import scores as client_scores
 
     original = client_scores.answer
 

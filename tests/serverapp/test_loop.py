@@ -19,10 +19,10 @@ def test_rounds_do_not_keep_garbage_from_being_collected(tmp_path, monkeypatch):
 
     from small_runs import launch_in
 
-    from fedimb.serverapp import loop as loops
+    from fedimb.serverapp.loop import Loop
 
     alive = []
-    original = loops.train_round
+    original = Loop._train_round
 
     class Cycle:
         pass
@@ -37,7 +37,7 @@ def test_rounds_do_not_keep_garbage_from_being_collected(tmp_path, monkeypatch):
 
     before = gc.get_threshold()
     gc.set_threshold(20_000, 2, 1000)  # the youngest two generations alone, every few rounds
-    monkeypatch.setattr(loops, "train_round", round_with_garbage)
+    monkeypatch.setattr(Loop, "_train_round", round_with_garbage)
     try:
         launch_in(tmp_path, "rounds=30", "engine=inline", "clients.count=2")
     finally:

@@ -14,7 +14,7 @@ from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.launch import resume
-from fedimb.serverapp.method_state import memory_of, take_memory
+from fedimb.serverapp.method_state import method_records, take_method_records
 from fedimb.serverapp.steps import Rounds, ServerWork
 from fedimb.strategies.base import Method
 
@@ -75,10 +75,10 @@ def test_memory_round_trips_and_leaves_other_records():
     outer, other = Counting(Counting(FedAvg())), Counting(Counting(FedAvg()))
     outer.memory |= {"a": 1, "b": 2.5, "scalar": np.array(3.0), "m": np.arange(6).reshape(2, 3)}
     outer.inner.memory["deep"] = np.float32(7)
-    records = memory_of(outer)
+    records = method_records(outer)
     outer.memory["m"][:] = -1  # what was kept does not change with the method
     records["mine"] = ConfigRecord({"x": 1})
-    take_memory(records, other)
+    take_method_records(records, other)
     assert list(records) == ["mine"]
     assert other.memory["a"] == 1
     assert other.memory["b"] == 2.5

@@ -131,10 +131,10 @@ def test_too_many_failures_end_the_run():
 
 
 def test_no_node_times_out():
-    started = time.monotonic()
+    timeout, started = 0.3, time.monotonic()
     with pytest.raises(TimeoutError, match=r"0 of 2 nodes.*0\.3 s"):
-        run_app(Plain(inner=FedAvg()), grid=InlineGrid(stock_app(), 0, context_of), timeout=0.3)
-    assert time.monotonic() - started < 30
+        run_app(Plain(inner=FedAvg()), grid=InlineGrid(stock_app(), 0, context_of), timeout=timeout)
+    assert 1 <= (time.monotonic() - started) / timeout < 100
 
 
 class Late(InlineGrid):

@@ -129,7 +129,7 @@ def test_rows_are_handed_to_the_oracle_in_the_order_wanted(tmp_path, monkeypatch
     from fedimb.annotation.simulated import SimulatedOracle
 
     handed, wanted = [], []
-    ask, select = SimulatedOracle.ask, type(ActiveClient({"name": "entropy"}).rule).select
+    ask, select = SimulatedOracle.ask, type(ActiveClient(query={"name": "entropy"}).rule).select
 
     def watch_ask(self, rows, cycle, predictions=None):
         handed.append(rows.tolist())

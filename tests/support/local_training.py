@@ -24,12 +24,12 @@ class Recorded:
     """A sampler that visits rows in a fixed number per epoch and remembers what it gave."""
 
     def __init__(self, length=None):
-        self.length, self.instructions = length, []
+        self.length, self.orders = length, []
 
     def epoch(self, labels, generator):
         length = len(labels) if self.length is None else self.length
-        self.instructions.append(torch.randint(len(labels), (length,), generator=generator))
-        return self.instructions[-1]
+        self.orders.append(torch.randint(len(labels), (length,), generator=generator))
+        return self.orders[-1]
 
 
 def rows(n, seed=0):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 from flwr.app import Context, Error, Message, RecordDict
 
-from fedimb.clientapp.app import app
 from fedimb.deploy.home import NODE_HOME, NodeHome
+from fedimb.deploy.site.app import app
 from fedimb.deploy.site.node_app import local_node
 from fedimb.engine.flower_private import ensure_identity, number
 

@@ -6,6 +6,7 @@ of what they report in its memory; queries and server work are drawn at random o
 
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
 
 from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract, Record
@@ -40,6 +41,24 @@ class Remember(Method):
     def on_train_replies(self, server_round, replies):
         self.memory["reported"] += sum(float(r.content["x.counter"]["count"].numpy()[0]) for r in replies)
         return {"data/reported": self.memory["reported"]}
+
+
+@register("aggregator", "remembers", linear=True)
+class Remembers(FedAvg):
+    """Keeps the number of every round in a list, which it writes to ``seen.txt`` in the working folder."""
+
+    def __init__(self) -> None:
+        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
+        self.seen: list[float] = []
+
+    def state_dict(self):
+        return {"seen": self.seen}
+
+    def aggregate_train(self, server_round, replies):
+        self.seen.append(float(server_round))
+        with open("seen.txt", "a") as file:
+            print(self.seen, file=file)
+        return super().aggregate_train(server_round, replies)
 
 
 @register("client", "remember")

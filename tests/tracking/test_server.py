@@ -13,6 +13,7 @@ import pytest
 
 from fedimb.errors import FedimbError
 from fedimb.tracking.mlflow import MlflowTracker, charts_link, sync
+from fedimb.tracking.store import _SYNC_TIMEOUT_S, _TRAINING_TIMEOUT_S
 
 
 class Server:
@@ -69,7 +70,8 @@ def test_a_server_that_is_not_there_warns_once(folder, caplog):
         tracker.start()
         folder.append(folder.line(1, a=1.0))
         tracker.send(force=True)
-    assert time.monotonic() - began < 30  # the import of mlflow on a busy machine included
+    # a timeout or two, the import of mlflow on a busy machine included; never the patience of a sync
+    assert (time.monotonic() - began) / _SYNC_TIMEOUT_S < 0.5
     assert len([record for record in caplog.records if record.name.startswith("fedimb")]) == 1
     with pytest.raises(FedimbError, match="check that it runs and answers"):
         sync(folder.path)
@@ -85,7 +87,7 @@ def test_a_server_that_never_answers_costs_seconds(folder, caplog):
         with caplog.at_level(logging.WARNING, logger="fedimb"):
             tracker.start()
             tracker.send(force=True)
-        assert time.monotonic() - began < 40
+        assert (time.monotonic() - began) / _TRAINING_TIMEOUT_S < 8
         assert len([record for record in caplog.records if record.name.startswith("fedimb")]) == 1
 
 
@@ -118,7 +120,7 @@ def test_a_server_killed_mid_run_costs_seconds_and_no_point(serve, uri, folder, 
         assert f"fedimb track sync {folder.path}" in warned[0].message
         folder.status("finished")
         tracker.finish()
-    assert took < 12
+    assert took / _TRAINING_TIMEOUT_S < 2.4
     with pytest.raises(FedimbError, match="check that it runs and answers"):
         sync(folder.path)
 

@@ -30,6 +30,13 @@ class Dirichlet:
             showing the difference, not for results.
         patients: [n] int64 passed by fedimb where the source names patients; a patient counts for the class
             most of their rows have and stays on one client.
+
+    Example:
+        >>> import numpy as np
+        >>> y = np.repeat([0, 1, 2], [60, 30, 10])
+        >>> lists = Dirichlet(alpha=0.5)(y, 3, np.random.default_rng(0))
+        >>> [np.bincount(y[rows], minlength=3).tolist() for rows in lists]
+        [[38, 0, 5], [19, 1, 1], [3, 29, 4]]
     """
 
     def __init__(

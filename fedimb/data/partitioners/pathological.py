@@ -26,6 +26,13 @@ class Pathological:
         classes_per_client: >= 1; with at least as many as there are classes, everyone holds all.
         patients: [n] int64 passed by fedimb where the source names patients; a patient counts for the class
             most of their rows have and stays on one client (their other classes come along).
+
+    Example:
+        >>> import numpy as np
+        >>> y = np.repeat([0, 1, 2], [60, 30, 10])
+        >>> lists = Pathological(classes_per_client=2)(y, 3, np.random.default_rng(0))
+        >>> [np.bincount(y[rows], minlength=3).tolist() for rows in lists]
+        [[0, 15, 5], [30, 0, 5], [30, 15, 0]]
     """
 
     def __init__(self, classes_per_client: int = 2, patients: NDArray[np.int64] | None = None) -> None:

@@ -24,7 +24,7 @@ from fedimb.deploy.coordinator.screen import screened
 from fedimb.deploy.incidents import WAITING
 from fedimb.engine.flower_grid import in_lanes
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
-from fedimb.engine.lanes import Lane, LaneOutcome
+from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
 from fedimb.errors import RunFailed, RunWaiting
 
 log = logging.getLogger("fedimb")
@@ -86,7 +86,7 @@ class DeployedGrid(SimulationGrid):
                 )
             time.sleep(min(1.0, self._timeouts.look_s))
 
-    def run_lanes(self, lanes: Sequence[Lane], reduce: bool, costs: Sequence[float]) -> list[LaneOutcome]:
+    def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
         """All messages at once; answers are sorted into lanes, so every engine adds in the same order."""
         instructions = {client: message for lane in lanes for client, message in lane}
         replies = self.ask(instructions, self._timeouts.deadline_s)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fedimb.errors import ConfigError
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 from fedimb.selection.budgets import apportion
 from fedimb.selection.coresets.base import Candidates, CoresetRule
-from fedimb.training.arguments import in_range
 
 
 def area_under_margin(history: Tensor, labels: Tensor) -> Tensor:

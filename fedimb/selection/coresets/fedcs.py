@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 from fedimb.selection.budgets import apportion
 from fedimb.selection.coresets.base import Candidates, ScoreRule, by_class
 from fedimb.selection.coverage import squared_distances
-from fedimb.training.arguments import in_range
 
 
 def distance_contrast(features: Tensor, labels: Tensor, centres: Tensor) -> Tensor:

@@ -13,7 +13,15 @@ from fedimb.selection.coverage import k_center_greedy
 
 @register("coreset", "k_center")
 class KCenter(CoresetRule):
-    """Farthest-point greedy on penultimate features, Euclidean, from a first row drawn at random."""
+    """Farthest-point greedy on penultimate features, Euclidean, from a first row drawn at random.
+
+    Example:
+        >>> rows = torch.tensor([[0.0], [0.1], [5.0], [9.9], [10.0]])
+        >>> one_class = torch.zeros(5, dtype=torch.int64)
+        >>> have = Candidates(labels=one_class, n_classes=2, generator=torch.Generator().manual_seed(0), features=rows)
+        >>> KCenter().select(have, keep=3).tolist()
+        [0, 2, 4]
+    """
 
     needs = frozenset({"features"})
 

@@ -70,6 +70,18 @@ class QueryRule:
     ``models``: the models whose outputs it reads whatever is asked; ``optional``: models it reads where they are given;
     ``adaptive``: it reads ``asked.which`` too; ``oracle``: it reads hidden labels, and is never ranked; ``distilled``:
     how its local model learns from the global one too, None where it learns from labels alone.
+
+    Example:
+        >>> class Shortest(QueryRule):
+        ...     models = frozenset({"global"})
+        ...     def choose(self, asked):
+        ...         return asked.pool["global"].features.norm(dim=1).argsort()[: asked.budget]
+        >>> pool = Seen(features=torch.tensor([[3.0], [1.0], [2.0]]), logits=torch.zeros(3, 2))
+        >>> none = Seen(features=torch.zeros(0, 1), logits=torch.zeros(0, 2))
+        >>> labels = torch.zeros(0, dtype=torch.int64)
+        >>> asked = Asked(2, 2, labels, {"global": pool}, {"global": none}, torch.Generator())
+        >>> Shortest().select(asked).tolist()
+        [1, 2]
     """
 
     models: ClassVar[frozenset[Model]] = frozenset()

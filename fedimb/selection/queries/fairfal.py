@@ -20,13 +20,13 @@ from torch import Tensor
 
 from fedimb.errors import ConfigError, nearest
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 from fedimb.selection.gradient_embeddings import gradient_embeddings
 from fedimb.selection.queries.base import Asked, Model, Which
 from fedimb.selection.queries.centres import k_center
 from fedimb.selection.queries.prototype_quota import PrototypeQuota, check_leftover
 from fedimb.selection.quota import Leftover
 from fedimb.selection.uncertainty import highest, normalised_entropy
-from fedimb.training.arguments import in_range
 
 
 @register("query", "fairfal")

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 from fedimb.selection.prototypes import unit
 from fedimb.selection.queries.base import Asked, QueryRule
-from fedimb.training.arguments import in_range
 
 _CELLS = 8_000_000  # similarities at a time, 32 MB of float32
 

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 from fedimb.selection.gradient_embeddings import Factored
 from fedimb.selection.prototypes import unit
 from fedimb.selection.queries.base import Asked, QueryRule
 from fedimb.selection.queries.centres import k_center
-from fedimb.training.arguments import in_range
 from fedimb.training.optim import Adam
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 from fedimb.selection.queries.base import Asked, QueryRule
 from fedimb.selection.uncertainty import highest
-from fedimb.training.arguments import in_range
 
 
 def symmetric_divergence(one: Tensor, two: Tensor) -> Tensor:

@@ -9,10 +9,10 @@ k-means are limited (ours).
 from torch import Tensor
 
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 from fedimb.selection.queries.base import Asked, QueryRule
 from fedimb.selection.queries.clusters import best_of_each, k_means, topped_up
 from fedimb.selection.uncertainty import least_confidence, normalised_entropy
-from fedimb.training.arguments import in_range
 
 
 @register("query", "logo")

@@ -9,7 +9,18 @@ from fedimb.selection.uncertainty import highest, margin
 
 @register("query", "margin")
 class Margin(QueryRule):
-    """Smallest gap between the two largest softmax values under the model asked; of equals the lower position."""
+    """Smallest gap between the two largest softmax values under the model asked; of equals the lower position.
+
+    Example:
+        >>> import torch
+        >>> from fedimb.selection.queries.base import Seen
+        >>> logits = torch.tensor([[9.0, 0.0], [1.0, 0.9], [3.0, 0.0]])
+        >>> none = torch.zeros(0, dtype=torch.int64)
+        >>> pool, labelled = Seen(torch.zeros(3, 4), logits), Seen(torch.zeros(0, 4), torch.zeros(0, 2))
+        >>> asked = Asked(2, 2, none, {"global": pool}, {"global": labelled}, torch.Generator())
+        >>> Margin().select(asked).tolist()
+        [1, 2]
+    """
 
     adaptive = True
 

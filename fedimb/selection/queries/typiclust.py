@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from fedimb.registry import register
+from fedimb.registry.arguments import in_range
 from fedimb.selection.prototypes import unit
 from fedimb.selection.queries.base import Asked, QueryRule
 from fedimb.selection.queries.clusters import k_means
-from fedimb.training.arguments import in_range
 
 _CELLS = 2_000_000  # distances at a time
 

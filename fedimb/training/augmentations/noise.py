@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from fedimb.registry import register
-from fedimb.training.arguments import in_range
+from fedimb.registry.arguments import in_range
 
 
 @register("augmentation", "noise", tasks=("multiclass", "multilabel"))

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedimb.registry import register
-from fedimb.training.arguments import in_range
+from fedimb.registry.arguments import in_range
 from fedimb.training.augmentations.images import require_images
 
 

@@ -14,6 +14,13 @@ from fedimb.training.prior import log_prior
 class PostHocLogitAdjustment(Calibration):
     """Args:
     tau: strength; 1 is the value consistent for the balanced error.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> logits = torch.tensor([[2.0, 1.0]])
+        >>> made = Outputs(features=logits, logits=logits, weight=torch.eye(2), bias=None, counts=np.array([95, 5]))
+        >>> logits.argmax(1).tolist(), PostHocLogitAdjustment().adjust(made).argmax(1).tolist()
+        ([0], [1])
     """
 
     def __init__(self, tau: float = 1.0) -> None:

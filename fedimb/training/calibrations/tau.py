@@ -14,6 +14,13 @@ from fedimb.training.calibrations.base import Calibration, Outputs
 class TauNormalisation(Calibration):
     """Args:
     tau: 0 leaves the weights as they are (less the bias), 1 gives unit rows.
+
+    Example:
+        >>> import torch
+        >>> features, weight = torch.tensor([[1.0, 1.5]]), torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> made = Outputs(features, features @ weight.T, weight, bias=None, counts=None)
+        >>> made.logits.tolist(), TauNormalisation().adjust(made).tolist()
+        ([[2.0, 1.5]], [[1.0, 1.5]])
     """
 
     def __init__(self, tau: float = 1.0) -> None:

@@ -2,11 +2,11 @@
 
 import math
 
-from fedimb.training import arguments
+from fedimb.registry import arguments
 
 
 def in_range(
     loss: str, key: str, value: float, low: float, high: float = math.inf, *, high_allowed: bool = True
 ) -> float:
-    """`fedimb.training.arguments.in_range` for the loss of this name."""
+    """`fedimb.registry.arguments.in_range` for the loss of this name."""
     return arguments.in_range(f"loss '{loss}'", key, value, low, high, high_allowed=high_allowed)

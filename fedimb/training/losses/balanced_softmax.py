@@ -16,6 +16,13 @@ from fedimb.training.prior import log_prior
 class BalancedSoftmax(AdjustedCrossEntropy):
     """Args:
     prior: class counts [C] the shift is computed from (given by fedimb; view, weighting and provenance as configured).
+
+    Example:
+        >>> import numpy as np, torch
+        >>> loss = BalancedSoftmax(prior=np.array([90, 9, 1]))
+        >>> unsure = torch.zeros(1, 3)
+        >>> [round(loss(unsure, torch.tensor([label])).item(), 2) for label in range(3)]
+        [0.11, 2.41, 4.61]
     """
 
     def __init__(self, prior: np.ndarray) -> None:

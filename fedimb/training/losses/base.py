@@ -13,7 +13,17 @@ from torch.nn.functional import cross_entropy
 
 
 class RowLoss(nn.Module, ABC):
-    """A loss that implements `rows`."""
+    """A loss that implements `rows`.
+
+    Example:
+        >>> import torch
+        >>> class Squared(RowLoss):
+        ...     def rows(self, logits, labels):
+        ...         wanted = torch.nn.functional.one_hot(labels, logits.shape[-1])
+        ...         return ((logits.softmax(-1) - wanted) ** 2).sum(-1)
+        >>> Squared()(torch.zeros(2, 4), torch.tensor([0, 3])).item()
+        0.75
+    """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -47,6 +47,12 @@ def effective_number_weights(counts: np.ndarray, beta: float) -> Tensor:
 
     Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019: (1 - beta) / (1 - beta^n_c),
     then rescaled so that they sum to the number of classes (section 4).
+
+    Example:
+        >>> import numpy as np
+        >>> weights = effective_number_weights(np.array([1000, 100, 10]), beta=0.99)
+        >>> [round(weight, 2) for weight in weights.tolist()]
+        [0.23, 0.36, 2.41]
     """
     filled = filled_counts(counts)
     if beta == 0:

@@ -36,6 +36,14 @@ class Focal(RowLoss):
 
     Raises:
         ConfigError: gamma negative or not finite.
+
+    Example:
+        >>> import torch
+        >>> logits, labels = torch.tensor([[4.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0])
+        >>> (1000 * Focal(gamma=2).rows(logits, labels)).round().tolist()
+        [0.0, 173.0]
+        >>> (1000 * Focal(gamma=0).rows(logits, labels)).round().tolist()
+        [18.0, 693.0]
     """
 
     def __init__(self, gamma: float = 2.0) -> None:

@@ -13,7 +13,15 @@ from fedimb.training.samplers.draw import draw_by_class
 
 @register("sampler", "class_balanced")
 class ClassBalanced:
-    """A class uniformly, then one of its rows uniformly, with replacement."""
+    """A class uniformly, then one of its rows uniformly, with replacement.
+
+    Example:
+        >>> import torch
+        >>> labels = torch.tensor([0] * 900 + [1] * 100)
+        >>> drawn = ClassBalanced().epoch(labels, torch.Generator().manual_seed(0))
+        >>> labels[drawn].bincount().tolist()
+        [500, 500]
+    """
 
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels [n] int64 -> positions [n] int64."""

@@ -13,7 +13,15 @@ from fedimb.training.samplers.draw import draw_by_class
 
 @register("sampler", "sqrt_freq")
 class SquareRootFrequency:
-    """A class with probability proportional to sqrt(n_c), then one of its rows uniformly, with replacement."""
+    """A class with probability proportional to sqrt(n_c), then one of its rows uniformly, with replacement.
+
+    Example:
+        >>> import torch
+        >>> labels = torch.tensor([0] * 900 + [1] * 100)
+        >>> drawn = SquareRootFrequency().epoch(labels, torch.Generator().manual_seed(0))
+        >>> labels[drawn].bincount().tolist()
+        [758, 242]
+    """
 
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels [n] int64 -> positions [n] int64."""

@@ -92,7 +92,7 @@ def test_sites_that_did_not_move_are_no_measure():
 def test_what_is_not_finite_is_left_to_the_lanes():
     kept, _ = screen(moved(1), moved(math.nan), moved(1), moved(math.inf))
     assert not any(reply.has_error() for reply in kept.values())
-    answers = gather(sorted(kept.items()), reduce=True).answers
+    answers = gather(sorted(kept.items()), reduce=True).replies
     assert [answer.usable for answer in answers] == [True, False, True, False]
 
 

@@ -23,7 +23,7 @@ from fedimb.deploy.site import guard as guards
 from fedimb.engine.flower_private import ensure_identity, number
 
 OWN = build_fab_from_files({PROJECT: own_project()})[0]
-EVIL_PROJECT = own_project().replace(b"fedimb.clientapp.app:app", b"evil.app:app")
+EVIL_PROJECT = own_project().replace(b"fedimb.deploy.site.app:app", b"evil.app:app")
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def ran(
     message = Message(RecordDict({STEP: step}), 1, "train")
     number(message, "m1")
     context = Context(5, 1, {}, RecordDict(), {})
-    run = SimpleNamespace(run_id=5, fab_id="fedimb/fedimb-app", fab_version="0.1.0")
+    run = SimpleNamespace(run_id=5, fab_id="fedimb/fedimb-deployed", fab_version="0.1.0")
     replies: list[Message] = []
     steps: list[str] = []
 

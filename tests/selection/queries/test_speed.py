@@ -1,10 +1,12 @@
 """Time and memory of choosing, from features that are given: n rows of 256 features, 10 classes, one thread.
 
-Promised: 10,000 rows and b = 1,000 in 2 s and 500 MB; 100,000 rows and b = 5,000 in 120 s. gcnal, which trains, keeps
-to it by steps on part of its graph; on all of it, as in its paper, it has a bound of its own. FairFAL with two passes
-of cnn4conv over 10,000 images: 8 s.
+Time is counted in units of a yardstick that runs beside it (`beside`; .12 s on the machine the bounds were made on).
+Promised: 10,000 rows and b = 1,000 in 25 units and 500 MB; 100,000 rows and b = 5,000 in 1,000 units. gcnal, which
+trains, keeps to it by steps on part of its graph; on all of it, as in its paper, it has a bound of its own. FairFAL
+over 10,000 images takes at most half as long again as its two passes of cnn4conv.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import time
 
 import pytest
 import torch
+from beside import measured
 
 from fedimb import registry
 from fedimb.models.cnn4conv import CNN4Conv
@@ -40,38 +43,40 @@ def question(n, budget):
 
 
 def measure(name, n, budget):
-    """Print the seconds and further megabytes of one choice."""
+    """Print the units of time and further megabytes of one choice."""
     torch.set_num_threads(1)
     name, _, whole = name.partition("/")
     asked = question(n, budget)
     rule = registry.build("query", name, **({"batch": None} if whole else {}))
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    assert len(rule.select(asked)) == budget
-    seconds = time.perf_counter() - start
-    print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    with measured() as units:  # the yardstick's own memory comes before
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        assert len(rule.select(asked)) == budget
+    print(float(units), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def in_a_process_of_its_own(name, n, budget):
     """Peak memory only grows: each measurement starts afresh."""
     command = [sys.executable, __file__, name, str(n), str(budget)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=500).stdout.split()
+    place = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=500, env=place)
+    answer = done.stdout.split()
     return float(answer[0]), float(answer[1])
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_tenth_of_the_rows_is_chosen_from_at_once(name):
     asked, rule = question(1000, 100), registry.build("query", name)
-    start = time.process_time()  # not the clock on the wall: other tests run beside this one
-    rule.select(asked)
-    assert time.process_time() - start < (4 if name == "gcnal" else 1)  # .8 s and at most .07 s, measured
+    with measured() as units:
+        rule.select(asked)
+    assert float(units) < (40 if name == "gcnal" else 5)  # 9 and at most .5, measured
 
 
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.parametrize("name", RULES)
 def test_ten_thousand_rows(name):
-    seconds, megabytes = in_a_process_of_its_own(name, 10_000, 1_000)
-    assert seconds < 2
+    units, megabytes = in_a_process_of_its_own(name, 10_000, 1_000)
+    assert units < 25
     assert megabytes < 500
 
 
@@ -79,15 +84,15 @@ def test_ten_thousand_rows(name):
 @pytest.mark.alone
 @pytest.mark.parametrize("name", RULES)
 def test_a_hundred_thousand_rows(name):
-    seconds, _ = in_a_process_of_its_own(name, 100_000, 5_000)
-    assert seconds < 120
+    units, _ = in_a_process_of_its_own(name, 100_000, 5_000)
+    assert units < 1000
 
 
 @pytest.mark.slow
 @pytest.mark.alone
 def test_gcnal_trains_on_its_whole_graph():
-    seconds, megabytes = in_a_process_of_its_own("gcnal/whole", 10_000, 1_000)
-    assert seconds < 90  # 26 s, measured
+    units, megabytes = in_a_process_of_its_own("gcnal/whole", 10_000, 1_000)
+    assert units < 750  # 220, measured
     assert megabytes < 500
 
 
@@ -101,15 +106,16 @@ def test_the_whole_query_with_two_passes_over_ten_thousand_images():
     torch.set_num_threads(1)
     start = time.perf_counter()
     seen = {name: forward_batched(model, x) for name, model in models.items()}
+    passes = time.perf_counter() - start
     pool, labelled = (
         {name: Seen(features[rows], logits[rows]) for name, (features, logits) in seen.items()}
         for rows in (slice(10_000), slice(10_000, None))
     )
     asked = Asked(1000, CLASSES, labels, pool, labelled, generator, gamma=0.5)
     assert len(registry.build("query", "fairfal").select(asked)) == 1000
-    seconds = time.perf_counter() - start
+    whole = time.perf_counter() - start
     torch.set_num_threads(threads)
-    assert seconds < 8  # 6.6 s, measured
+    assert whole / passes < 1.5
 
 
 if __name__ == "__main__":

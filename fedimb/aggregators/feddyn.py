@@ -1,0 +1,47 @@
+"""FedDyn at the server; its local objective is `fedimb.training.terms.dynamic_regularizer`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedimb.aggregators.server_optimizer import CLIENT, Clients, ServerOptimizer
+from fedimb.contracts.platform import WEIGHT
+from fedimb.errors import ConfigError
+from fedimb.registry import register
+
+
+@register("aggregator", "feddyn")
+class FedDyn(ServerOptimizer):
+    """Acar et al., ICLR 2021: h <- h - (alpha / N) sum d_k, then w <- mean w_k - h / alpha.
+
+    h is the mean of what the clients keep, each counted once. The paper averages w_k so too
+    (``aggregation_weight=uniform``); by rows it is as in later implementations.
+
+    Args:
+        n_clients: N, all clients that hold data (given by fedimb).
+        alpha: strength of the local objective, > 0.
+    """
+
+    def __init__(self, n_clients: int, alpha: float = 0.1) -> None:
+        super().__init__()
+        if not alpha > 0:
+            raise ConfigError(f"aggregator feddyn alpha must be > 0; got {alpha}")
+        self.n_clients, self.alpha = n_clients, alpha
+
+    def weights(self, client: Mapping[str, float]) -> dict[str, float]:
+        """The model's mean, and the plain one that h needs."""
+        return {"mean": client[WEIGHT], "uniform": 1.0}
+
+    def aggregate(
+        self,
+        previous: Mapping[str, np.ndarray],
+        mean: Mapping[str, np.ndarray],
+        clients: Clients,
+        state: dict[str, Any],
+    ) -> Mapping[str, np.ndarray]:
+        """Move h by the mean update, and the weights by h."""
+        part = self.alpha * len(clients[CLIENT]) / self.n_clients
+        before = state.get("h", {})
+        state["h"] = {k: before.get(k, 0.0) - part * update for k, update in clients.means["uniform"].items()}
+        return {k: previous[k] + update - state["h"][k] / self.alpha for k, update in mean.items()}

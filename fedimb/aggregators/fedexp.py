@@ -1,0 +1,43 @@
+"""FedExP at the server: the more the clients' updates differ, the further the server goes along their mean."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedimb.aggregators.server_optimizer import Clients, ServerOptimizer, squared_norm
+from fedimb.contracts.optimizer import SQUARED_NORM
+from fedimb.contracts.platform import WEIGHT
+from fedimb.errors import ConfigError
+from fedimb.registry import register
+
+
+@register("aggregator", "fedexp")
+class FedExP(ServerOptimizer):
+    """Jhunjhunwala, Wang & Joshi, ICLR 2023: server step size max(1, mean ||d_k||^2 / (2 (||mean d_k||^2 + epsilon))).
+
+    The paper weighs clients alike (``aggregation_weight=uniform``); with other weights both means are weighted.
+
+    Args:
+        epsilon: added to the squared norm of the mean update, > 0; the larger, the smaller the steps.
+    """
+
+    scalars = (SQUARED_NORM,)
+
+    def __init__(self, epsilon: float = 1e-3) -> None:
+        super().__init__()
+        if not epsilon > 0:
+            raise ConfigError(f"aggregator fedexp epsilon must be > 0; got {epsilon}")
+        self.epsilon = epsilon
+
+    def aggregate(
+        self,
+        previous: Mapping[str, np.ndarray],
+        mean: Mapping[str, np.ndarray],
+        clients: Clients,
+        state: dict[str, Any],
+    ) -> Mapping[str, np.ndarray]:
+        """The mean update, lengthened."""
+        spread = np.average(clients[SQUARED_NORM], weights=clients[WEIGHT])
+        eta = max(1.0, float(spread) / (2 * (squared_norm(mean) + self.epsilon)))
+        return {name: previous[name] + eta * update for name, update in mean.items()}

@@ -1,0 +1,56 @@
+"""FedNova at the server: updates are divided by the length of the way the client's steps go, then averaged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedimb.aggregators.server_optimizer import Clients, ServerOptimizer
+from fedimb.contracts.platform import WEIGHT
+from fedimb.errors import ConfigError
+from fedimb.registry import register
+
+
+@register("aggregator", "fednova")
+class FedNova(ServerOptimizer):
+    """Wang et al., NeurIPS 2020: w <- w + (sum p_k a_k) sum p_k d_k / a_k, so that more steps are not more weight.
+
+    p_k is the client's share of the weights; a_k its number of steps, or with momentum the sum of what each gradient
+    has moved by the end. With equal steps it is FedAvg.
+
+    Args:
+        momentum: of the clients' SGD, in [0, 1).
+        optimizer: of the clients; with ``adam`` the length is not known, so it is refused (ConfigError).
+    """
+
+    scalars = ("steps",)
+
+    def __init__(self, momentum: float = 0.0, optimizer: str = "sgd") -> None:
+        super().__init__()
+        if optimizer != "sgd":
+            raise ConfigError(f"aggregator fednova knows the steps of sgd, not of {optimizer}; set local.optimizer=sgd")
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"aggregator fednova momentum must be in [0, 1); got {momentum}")
+        self.momentum = momentum
+
+    def length(self, steps: np.ndarray | float) -> Any:
+        """a_k: sum over s = 1..steps of (1 - momentum^s) / (1 - momentum)."""
+        rest = 1 - self.momentum
+        return (steps - self.momentum * (1 - self.momentum**steps) / rest) / rest
+
+    def weights(self, client: Mapping[str, float]) -> dict[str, float]:
+        """p_k / a_k, but for the common factor; a client without a step has no update."""
+        return {"mean": client[WEIGHT] / self.length(client["steps"]) if client["steps"] else 0.0}
+
+    def aggregate(
+        self,
+        previous: Mapping[str, np.ndarray],
+        mean: Mapping[str, np.ndarray],
+        clients: Clients,
+        state: dict[str, Any],
+    ) -> Mapping[str, np.ndarray]:
+        """The mean of normalised updates, times the mean length."""
+        share, length = clients[WEIGHT] / clients[WEIGHT].sum(), self.length(clients["steps"])
+        normalised = np.divide(share, length, out=np.zeros_like(share), where=length > 0).sum()
+        scale = (share @ length) * normalised
+        return {name: previous[name] + scale * update for name, update in mean.items()}

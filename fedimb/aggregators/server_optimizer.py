@@ -1,0 +1,246 @@
+"""ServerOptimizer: a federated optimiser as one function of named arrays.
+
+```python
+class ServerSGD(ServerOptimizer):
+    def __init__(self, lr: float = 1.0) -> None:
+        super().__init__()
+        self.lr = lr
+
+    def aggregate(self, previous, mean, clients, state):
+        return {name: previous[name] + self.lr * update for name, update in mean.items()}
+```
+
+Clients are summed where they are trained, one after another, so the server holds one sum per mean however many clients
+a round has. It is a Flower `Strategy` too, and works in a plain ServerApp with clients that answer ``train``.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
+
+from fedimb.by_reference import view
+from fedimb.contracts import platform as names
+from fedimb.contracts.optimizer import CLIENT, CLIENTS, MEANS, SINCE, SQUARED_NORM
+from fedimb.errors import FedimbError
+from fedimb.records import array_record, to_numpy
+
+Arrays = dict[str, np.ndarray]
+
+
+class ClientReply(Protocol):
+    """One client's reply as a hook sees it: the client's id, and the records ``x.*`` that it sent."""
+
+    @property
+    def client(self) -> int:
+        """Stable id."""
+        ...
+
+    @property
+    def content(self) -> RecordDict:
+        """Its records ``x.*``."""
+        ...
+
+
+class Clients(dict[str, np.ndarray]):
+    """A round's clients as columns, sorted by client id: ``clients["num-examples"]`` is [K] float64.
+
+    Columns: ``client`` (stable ids), ``num-examples`` and the names in `ServerOptimizer.scalars`.
+
+    Args:
+        columns: by name, each [K].
+        means: the further means that `ServerOptimizer.weights` names, as updates by parameter name, float64.
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray], means: Mapping[str, Arrays] | None = None) -> None:
+        super().__init__(columns)
+        self.means = dict(means or {})
+
+
+class ServerOptimizer(FedAvg):
+    """Base class of optimisers at the server. Override `aggregate`; the rest where the method needs it.
+
+    Attributes:
+        scalars: metrics of the clients' replies that the method reads, as ``steps``; or ``squared_norm``, that of the
+            update, which is computed from the weights a client sent. Others are not summed and cost nothing.
+        state: what lasts from round to round: the method fills it in `aggregate`. Numbers, strings, arrays, tensors,
+            and lists and dicts of these, as in torch.optim.
+        since: the round in which the optimiser began; clients get it with every train message.
+        flags: what the registry is told of the class: it is linear, and which scalars it reads.
+        transient: attributes that every round sets anew, so that no checkpoint holds them.
+    """
+
+    scalars: ClassVar[tuple[str, ...]] = ()
+    flags: ClassVar[dict[str, Any]] = {"linear": True}
+    transient: ClassVar[tuple[str, ...]] = ("_previous",)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.flags = {**cls.flags, "client_scalars": cls.scalars}
+
+    def __init__(self) -> None:
+        super().__init__(fraction_train=1.0, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
+        self.state: dict[str, Any] = {}
+        self.since = 0
+        self._previous: Arrays | None = None  # weights sent in the round that is under way
+
+    def aggregate(
+        self,
+        previous: Mapping[str, np.ndarray],
+        mean: Mapping[str, np.ndarray],
+        clients: Clients,
+        state: dict[str, Any],
+    ) -> Mapping[str, np.ndarray]:
+        """One step: the new weights.
+
+        Args:
+            previous: the weights the clients received, by parameter name, in the model's dtypes; read-only.
+            mean: the weighted mean of the clients' updates (trained minus received), float64.
+            clients: their scalars.
+            state: `state`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must override aggregate(previous, mean, clients, state)")
+
+    def weights(self, client: Mapping[str, float]) -> dict[str, float]:
+        """One client's weight in ``mean``, and in further means by names of the method's own.
+
+        Called where clients are summed, which may be another process: it may use settings, not `state`.
+
+        Args:
+            client: its ``num-examples`` (1 under ``aggregation_weight=uniform``) and `scalars`.
+        """
+        return {"mean": client[names.WEIGHT]}
+
+    def before_aggregation(self, server_round: int, replies: Sequence[ClientReply]) -> None:
+        """See the records ``x.*`` of the usable replies, sorted by client id, before they are aggregated."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold, by attribute name; references, as in torch.optim."""
+        return {"state": self.state, "since": self.since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state_dict`, onto an optimiser built with the same settings."""
+        self.state, self.since = dict(state["state"]), int(state["since"])
+
+    def without_state(self) -> "ServerOptimizer":
+        """A copy that knows the settings alone: what travels to where clients are summed."""
+        bare = copy.copy(self)
+        bare.state, bare._previous = {}, None
+        return bare
+
+    def read(self, metrics: Mapping[str, Any], received: ArrayRecord, trained: ArrayRecord) -> dict[str, float]:
+        """One client's scalars.
+
+        Raises:
+            FedimbError: one of them is missing or not finite, or the weights are not those of the model.
+        """
+        found: dict[str, float] = {}
+        for name in (names.WEIGHT, *self.scalars):
+            value = _squared_norm(received, trained) if name == SQUARED_NORM else metrics.get(name, math.nan)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                raise FedimbError(
+                    f"the reply's metric '{name}' is {'missing' if name not in metrics else value}, and aggregator "
+                    f"{type(self).__name__} reads it; let the client send a finite number"
+                )
+            found[name] = float(value)
+        return found
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """FedAvg's messages; the weights sent are kept until the replies come."""
+        self.since = self.since or server_round
+        config[SINCE] = self.since
+        self._previous = {name: view(array) for name, array in arrays.items()}
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Turn replies, or the one that lanes have merged, into `aggregate`'s arguments.
+
+        Raises:
+            FedimbError: a reply lacks a scalar that the method reads.
+        """
+        replies = sorted((r for r in replies if not r.has_error()), key=lambda r: r.metadata.src_node_id)
+        previous, self._previous = self._previous, None
+        if not replies or previous is None:
+            return None, None
+        if CLIENTS in replies[0].content:
+            content, metrics = replies[0].content, replies[0].content.metric_records[names.METRICS]
+        else:
+            content = self._merged(previous, replies)
+            # Flower's own, which also checks that every reply holds the same names.
+            _, averaged = super().aggregate_train(server_round, replies)
+            metrics = averaged or MetricRecord()
+        means = {
+            key.removeprefix(f"{MEANS}."): {k: view(a) - previous[k] for k, a in record.items()}
+            for key, record in content.array_records.items()
+            if key.startswith(MEANS)
+        }
+        mean = {k: view(a) - previous[k] for k, a in content.array_records[names.ARRAYS].items()}
+        clients = Clients(to_numpy(content.array_records[CLIENTS]), means)
+        new = self.aggregate(previous, mean, clients, self.state)
+        return array_record({k: np.asarray(v, previous[k].dtype) for k, v in new.items()}), metrics
+
+    def _merged(self, previous: Arrays, replies: Sequence[Message]) -> RecordDict:
+        """Single replies as lanes would have merged them; in a plain ServerApp a client's id is its node's."""
+        received = array_record(previous)
+        columns: dict[str, list[float]] = {CLIENT: []}
+        totals: dict[str, float] = {}
+        sums: dict[str, Arrays] = {}
+        for reply in replies:
+            content = reply.content
+            trained = next(r for key, r in content.array_records.items() if not key.startswith("x."))
+            metrics = next(r for key, r in content.metric_records.items() if not key.startswith("x."))
+            scalars = self.read(metrics, received, trained)
+            own: Mapping[str, Any] = content.config_records.get(names.CLIENT, {})
+            client: Any = own.get(CLIENT, reply.metadata.src_node_id)
+            for name, value in {CLIENT: client, **scalars}.items():
+                columns.setdefault(name, []).append(value)
+            for mean, weight in self.weights(scalars).items():
+                totals[mean] = totals.get(mean, 0.0) + weight
+                before = sums.get(mean, {})
+                weighed = {k: np.multiply(view(a), weight, dtype=np.float64) for k, a in trained.items()}
+                sums[mean] = {k: before.get(k, 0.0) + value for k, value in weighed.items()}
+        return merged(previous, totals, sums, columns)
+
+
+def merged(
+    previous: Mapping[str, np.ndarray],
+    totals: Mapping[str, float],
+    sums: Mapping[str, Arrays],
+    columns: Mapping[str, Sequence[float]],
+) -> RecordDict:
+    """A merged reply: means of the clients' weights in float64, and their scalars.
+
+    Args:
+        previous: what a mean is taken to be whose total weight is 0.
+        totals, sums: by mean, the sum of the clients' weights and of the arrays they weigh.
+        columns: scalars by name, one per client.
+    """
+    content = RecordDict()
+    for name, total in totals.items():
+        values = {k: v / total for k, v in sums[name].items()} if total else dict(previous)
+        content[names.ARRAYS if name == "mean" else f"{MEANS}.{name}"] = array_record(values)
+    # Flower's node ids need all 64 bits, so ids take whichever integers hold them.
+    kinds = {name: None if name == CLIENT else np.float64 for name in columns}
+    content[CLIENTS] = array_record({name: np.array(values, kinds[name]) for name, values in columns.items()})
+    return content
+
+
+def squared_norm(arrays: Mapping[str, np.ndarray]) -> float:
+    """The squared L2 norm over all arrays."""
+    return math.fsum(float(np.sum(np.square(value, dtype=np.float64))) for value in arrays.values())
+
+
+def _squared_norm(received: ArrayRecord, trained: ArrayRecord) -> float:
+    before, after = ({k: view(a) for k, a in record.items()} for record in (received, trained))
+    if {k: v.shape for k, v in before.items()} != {k: v.shape for k, v in after.items()}:
+        raise FedimbError("the reply holds other weights than the model's: are all on one version and configuration?")
+    return squared_norm({k: np.subtract(after[k], before[k], dtype=np.float64) for k in before})

@@ -1,0 +1,138 @@
+"""The main job, small: free baselines and four strategies on long-tailed digits, three tables."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from fedimb.cli.study import charts, default_workers, report_failures
+from fedimb.config.load import from_json
+from fedimb.data.prepare import prepare
+from fedimb.errors import ConfigError
+from fedimb.report.plots import comparison_figure
+from fedimb.report.study_tables import run_rows, study_table
+from fedimb.study.cells import plan
+from fedimb.study.compare import compare, study_folder
+from fedimb.study.plan import Row, Study
+from fedimb.study.results import StudyResults
+
+ROWS = {
+    "fedprox": ("aggregator=fedprox",),
+    "fedprox+la_post": ("aggregator=fedprox", "calibration=la_post"),
+    "fedprox+tau": ("aggregator=fedprox", "calibration=tau"),
+    "balanced_softmax": ("loss=balanced_softmax",),
+    "scope": ("strategy=scope",),
+}
+REFERENCES = ["majority", "local_mean", "fedavg", "la_post", "tau"]
+
+
+LABELS = (
+    "data.n_max=114",
+    "data.imbalance_factor=20",
+    "clients.count=4",
+    "partition=dir_balance",
+    "partition.alpha=0.1",
+    "rounds=125",
+    "local.epochs=3",
+    "evaluation.every=25",
+    "evaluation.last_k=1",
+)
+"""The second table: four clients that have ten rows each labelled per cycle, five times."""
+LABEL_ROWS = {
+    "random": ("strategy=active",),
+    "random+la_post": ("strategy=active", "calibration=la_post"),
+    "fairfal": ("strategy=fairfal",),
+    "fairfal+la_post": ("strategy=fairfal", "calibration=la_post"),
+}
+SERVER = (
+    "data=digits_devices",
+    "data.public=30",
+    "clients.count=6",
+    "partition=site_dirichlet",
+    "local.lr=0.2",
+    "evaluation.every=5",
+    "evaluation.last_k=1",
+)
+"""The third table: six clients with three devices, and a server that holds labelled rows of its own. They are worth
+much by themselves, so no row of the first table may be compared with these."""
+SERVER_ROWS = {
+    "fedssg": ("strategy=fedssg", "strategy.fedssg.training.steps=300"),
+    "public_only": ("strategy=public", "strategy.public.use=only"),
+    "public_share": ("strategy=public", "strategy.public.use=share"),
+}
+
+
+def study_of(seeds: int, name: str) -> Study:
+    """The demo as a study.
+
+    Raises:
+        ConfigError: no seed.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1; got {seeds}")
+    rows = {label: Row(words=words) for label, words in ROWS.items()}
+    return Study(name=name, about="fedimb demo", rows=rows, references=REFERENCES, seeds=seeds)
+
+
+def label_study(seeds: int, name: str) -> Study:
+    """Its second half: what a small budget of labels is worth."""
+    rows = {label: Row(words=words) for label, words in LABEL_ROWS.items()}
+    about = "fedimb demo: active learning"
+    return Study(name=name, about=about, base=LABELS, rows=rows, references=["fedavg"], seeds=seeds)
+
+
+def server_study(seeds: int, name: str) -> Study:
+    """Its third part: synthetic samples, beside plainer uses of the rows that they are learned from."""
+    rows = {label: Row(words=words) for label, words in SERVER_ROWS.items()}
+    about = "fedimb demo: synthetic samples"
+    return Study(name=name, about=about, base=SERVER, rows=rows, references=["fedavg", "la_post"], seeds=seeds)
+
+
+def demo(overrides: Sequence[str], seeds: int) -> int:
+    """Run the demo and print its tables. Returns the exit code: 1 when a run failed (the table says which).
+
+    Args:
+        overrides: settings of the first table's rows.
+    """
+    study = study_of(seeds, time.strftime("demo-%Y%m%d-%H%M%S"))
+    labels, server = label_study(seeds, f"{study.name}.labels"), server_study(seeds, f"{study.name}.server")
+    tasks = plan(study, None, overrides)[1]
+    runs = sum(task.kind == "run" for task in tasks)
+    print(f"{len(study.labels)} rows, {seeds} seeds: {runs} runs, several at a time", file=sys.stderr)
+    done = compare(study, overrides, default_workers(study_folder(tasks)), " ".join(["fedimb demo", *overrides]))
+    rows, folder = run_rows(done.results), done.folder
+    if all(row["status"] != "finished" for row in rows):
+        return report_failures(done.failures)
+    from fedimb.report.html.page import page
+    from fedimb.study.statistics import statistics
+
+    (folder / "report.html").write_text(page(done.results, statistics(done.results)))
+    print(study_table(done.results))
+    print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
+    output = [word for word in overrides if word.startswith(("output_dir=", "tracking"))]
+    asked = compare(labels, output, default_workers(folder), "fedimb demo")
+    print(f"\nlabels are asked for: {_found(asked.results)}")
+    print(study_table(asked.results))
+    made = compare(server, output, default_workers(folder), "fedimb demo")
+    print(f"\nsynthetic samples: {_held(server)}; fedavg and la_post use only the latter")
+    print(study_table(made.results))
+    print(f"\npicture: {comparison_figure(rows, folder / 'comparison.png')}")
+    print(f"numbers: {folder / 'rows.csv'}")
+    print(f"report:  {folder / 'report.html'}")
+    if found := charts(done.results):
+        print(f"charts:  {found[0]}\n         {found[1]}")
+    return report_failures([*done.failures, *asked.failures, *made.failures])
+
+
+def _found(results: StudyResults) -> str:
+    """How many labels the rows used."""
+    used = {label: [r.score("labels") for r in results.of("default", label)] for label in ("fedavg", "random")}
+    whole, few = (sum(values) / len(values) for values in used.values())
+    return f"{few:.0f} of {whole:.0f} rows, 10 per client and cycle (fedavg: all of them)"
+
+
+def _held(study: Study) -> str:
+    """How many rows the server has, and the clients, in the first seed."""
+    config = from_json(plan(study)[1][0].config)
+    federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    clients = sum(len(rows) for rows in federation.train)
+    return f"the server has {len(federation.public)} labelled rows of its own (public), the clients {clients}"

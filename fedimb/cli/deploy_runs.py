@@ -1,0 +1,161 @@
+"""``fedimb deploy plan``, ``run`` and ``demo``: what the sites are asked to agree to, and runs over them."""
+
+import argparse
+
+from fedimb.cli.places import add_deployment, open_deployment
+from fedimb.cli.verbs import Action
+
+
+class Plan(Action):
+    """Write a study plan: one page that says what sites are asked to agree to, with everything that leaves them.
+
+      fedimb deploy plan strategy=fairfal data=heart_severe rounds=20 "data.test={name: none}" data.validation=0.2 \
+          --purpose "Severe disease in four hospitals" --contact "Dr. Jürgen Müller, +49 30 1234" \
+          --expires 2026-12-31 --tags heart --vary rounds=1..50 --vary seed
+
+    --vary KEY: any value; KEY=1..50: a range; KEY=a,b,c: one of these. Everything else is fixed: another value is
+    another plan, which every site must approve anew. Sizes, classes and minority are read off the configured data;
+    without any at the coordinator give --classes and --input-shape.
+    """
+
+    name = "plan"
+    line = "write a study plan for the sites to approve"
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add the action's words."""
+
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as fedimb run takes them")
+        parser.add_argument("--purpose", required=True, metavar="TEXT", help="what for, in a sentence")
+        parser.add_argument("--contact", required=True, action="append", metavar="TEXT", help="whom to ask; repeatable")
+        parser.add_argument("--expires", required=True, metavar="DAY", help="last day, as in 2026-12-31 (UTC)")
+        parser.add_argument("--tags", required=True, metavar="A,B", help="of the data set a site shall use")
+        parser.add_argument("--vary", action="append", default=[], metavar="KEY[=RANGE]", help="may be repeated")
+        parser.add_argument("--classes", metavar="A,B", help="class names in order (default: those of the data)")
+        parser.add_argument("--minority", metavar="A,B", help="the classes the study is about (default: of the data)")
+        parser.add_argument("--input-shape", metavar="N,N", help="of one row, as in 13 or 3,28,28")
+        add_deployment(parser)
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> None:
+        """Compose, write plan.json, plan.md and plan.html, print what to do next."""
+        from fedimb.config.compose import compose
+        from fedimb.config.validate import validate
+        from fedimb.deploy.audit_log import utc_now
+        from fedimb.deploy.coordinator.drafting import data_facts, last_moment, parse_vary, write_plan
+        from fedimb.deploy.coordinator.plan_checks import check_parts
+        from fedimb.deploy.study_plan.plan import make_plan
+
+        deployment = open_deployment(args)
+        config = validate(compose(args.overrides))
+        classes, minority, shape = data_facts(config, args.classes, args.minority, args.input_shape)
+        vary = parse_vary(args.vary)
+        expires = last_moment(args.expires)
+        name, now = deployment.config.name, utc_now()
+        plan = make_plan(
+            name, config, args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape
+        )
+        check_parts(plan, config)
+        folder = write_plan(deployment, plan)
+        print(
+            f"{folder / 'plan.html'} is the page for data-protection officers, plan.json what sites approve.\n"
+            f"plan      {plan.sha}\n"
+            f"leaves    {len(plan.leaves)} kinds of records, each in the page\n"
+            f"Next: a site sees it when a run under it asks (fedimb node inbox), or give plan.json to it beforehand."
+        )
+
+
+class Run(Action):
+    """Run a study plan at the sites. The servers must be up (fedimb deploy up); sites that have not decided are waited
+    for.
+
+      fedimb deploy run 4f9a1c2e                     the plan whose hash begins so, as it stands
+      fedimb deploy run 4f9a1c2e seed=1 rounds=20    with settings that the plan lets vary
+      fedimb deploy run --resume runs/default/...    go on after a crash, or when a person has decided
+
+    A run that waits for a person ends with exit code 75 and says for whom; nothing stays running meanwhile.
+    """
+
+    name = "run"
+    line = "run a study plan at the sites, or resume one"
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add the action's words."""
+
+        parser.add_argument("plan", nargs="?", metavar="PLAN", help="beginning of a plan's hash, or a plan.json")
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings the plan lets vary")
+        parser.add_argument("--resume", metavar="RUN", help="go on with this run folder")
+        parser.add_argument("--join", type=float, default=300.0, metavar="S", help="wait so long for sites (300 s)")
+        parser.add_argument(
+            "--away", type=float, default=1800.0, metavar="S", help="and for one that goes away (1800 s)"
+        )
+        add_deployment(parser)
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> None:
+        """Submit, watch, print the result."""
+        from pathlib import Path
+
+        from fedimb.config.load import from_json, row_label
+        from fedimb.deploy.coordinator.serve import is_deployed
+        from fedimb.deploy.coordinator.submit import execute, find_plan, new_run
+        from fedimb.errors import ConfigError
+        from fedimb.report.panel import panels
+        from fedimb.rundir.folder import RunFolder
+        from fedimb.serverapp.progress import ProgressBar
+
+        deployment = open_deployment(args)
+        if args.resume:
+            folder = RunFolder.open(Path(args.resume))
+            if not is_deployed(folder.path):
+                raise ConfigError(f"{folder.path} is a simulation's run: resume it with fedimb run --resume")
+        elif args.plan:
+            folder = new_run(deployment, find_plan(deployment, args.plan), args.overrides, args.join, args.away)
+        else:
+            raise ConfigError("name a plan (fedimb deploy run PLAN) or a run to go on with (--resume RUN)")
+        config = from_json((folder.path / "config.json").read_text())
+        with ProgressBar(config.rounds) as progress:
+            progress.title(row_label(config, next(iter(config.calibration))))
+            result = execute(deployment, folder, progress)
+        print(panels(result))
+
+
+class Demo(Action):
+    """A coordinator and four hospital nodes on this machine: keys, TLS, registered data, a plan, approvals, a run.
+
+      FEDIMB_DATA_DIR=... fedimb deploy demo         with the UCI heart-disease data of four hospitals
+
+    Nothing is different from real machines but the addresses; each command is printed as it would be typed there. Takes
+    two to three minutes on two cores; ends the processes it started.
+    """
+
+    name = "demo"
+    line = "coordinator and four hospitals on this machine, start to finish"
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add the action's words."""
+        parser.add_argument("--to", default="deploy-demo", metavar="DIR", help="the new folder (deploy-demo)")
+        parser.add_argument("--data", metavar="DIR", help="folder with heart-disease/ (default: $FEDIMB_DATA_DIR)")
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> None:
+        """Do it, and say where things are."""
+        from pathlib import Path
+
+        from fedimb.deploy.demo import Demo, check_data
+        from fedimb.errors import ConfigError
+
+        root = Path(args.to).expanduser().absolute()
+        if root.exists():
+            raise ConfigError(f"{root} is there already: remove it, or name another folder with --to")
+        demo = Demo(root, check_data(args.data))
+        folder = demo.run()
+        print(
+            f"\nrun folder   {folder}\n"
+            f"plan         {folder / 'plan.json'}; its page: {root / 'coordinator' / 'plans'}\n"
+            f"audit logs   {root}/<site>/audit.jsonl\n"
+            f"pace         the run of three rounds took {demo.times['run']:.0f} s from submission to finish\n"
+            "On real machines: the commands above, each at its own site; docs/coordinator.md and docs/hospital.md."
+        )

@@ -1,0 +1,65 @@
+"""``fedimb run``: one configuration, started, resumed, shown or priced. Imports are inside: help answers at once."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_RUN = """\
+Run one configuration. Every setting is a key=value word; parts are chosen by name:
+
+  fedimb run                                        FedAvg + cross-entropy on long-tailed digits, 10 Ray clients
+  fedimb run loss=balanced_softmax seed=3           another loss, another seed
+  fedimb run aggregator=fedprox aggregator.proximal_mu=0.1 data.imbalance_factor=100
+  fedimb run calibration=[none,la_post,tau]         score three calibrations on one checkpoint
+  fedimb run engine=inline rounds=5                 everything in this process, for a debugger
+  fedimb run --dry-run                              what it would cost: steps, bytes, minutes
+  fedimb run --resume runs/default/fedavg-s0-...    go on after a crash
+
+`fedimb list` names the parts, `fedimb run --show` prints the whole configuration."""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    run = verbs.add_parser("run", description=_RUN, formatter_class=argparse.RawDescriptionHelpFormatter)
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. rounds=20 loss=ce")
+    run.add_argument("--config-dir", action="append", default=[], metavar="DIR", help="folder with groups of yours")
+    mode = run.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="print what the run would cost, and stop")
+    mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
+    mode.add_argument("--resume", metavar="RUN", help="go on with this run")
+    run.set_defaults(handler=run_command)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """``fedimb run``."""
+    if args.resume:
+        from fedimb.cli.find import find_run
+        from fedimb.errors import ConfigError
+
+        if args.overrides:
+            raise ConfigError("--resume takes no settings: a run goes on with the configuration it was started with")
+        folder = find_run(args.resume)
+        from fedimb.report.panel import panels
+        from fedimb.serverapp.launch import resume
+
+        print(panels(resume(folder)))
+        return 0
+    from fedimb.config.compose import compose
+    from fedimb.config.validate import validate
+
+    config = validate(compose(args.overrides, [Path(d) for d in args.config_dir]))
+    if args.show:
+        import json
+
+        print(json.dumps(config.model_dump(), indent=2))
+        return 0
+    if args.dry_run:
+        from fedimb.serverapp.estimate import estimate
+
+        print(estimate(config).table())
+        return 0
+    from fedimb.report.panel import panels
+    from fedimb.serverapp.launch import launch
+
+    print(panels(launch(config)))
+    return 0

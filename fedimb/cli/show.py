@@ -1,0 +1,87 @@
+"""``fedimb show`` and ``fedimb track``: what a run says, and sending it to MLflow again."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from fedimb.cli.places import OUTPUT_DIR
+
+if TYPE_CHECKING:
+    from fedimb.cli.facts import RunFacts
+
+_SHOW = """\
+Print a run: headline scores with intervals, recall per class from head to tail, where the model is.
+An unfinished run says how far it is and how to go on.
+
+  fedimb show runs/default/fedavg-s0-103b96c9       a run folder
+  fedimb show 103b96c9                              the same by its hash, when runs/ holds one run with it
+  fedimb show fedavg-s0                             or by the beginning of its name, or a run id of MLflow"""
+
+
+def register(verbs: Any) -> None:
+    """Add the verb to ``argparse``'s subparsers."""
+    show = verbs.add_parser("show", description=_SHOW, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _add_run(show)
+    show.set_defaults(handler=show_command)
+
+
+def register_track(verbs: Any) -> None:
+    """Add the verb ``track`` to ``argparse``'s subparsers."""
+    track = verbs.add_parser("track", description="MLflow: send a run folder (again).")
+    actions = track.add_subparsers(dest="action", metavar="ACTION", required=True)
+    sync = actions.add_parser("sync", help="send what MLflow does not have yet; safe to repeat")
+    _add_run(sync)
+    sync.set_defaults(handler=sync_command)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder, name or unique beginning")
+    parser.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
+
+
+def show_command(args: argparse.Namespace) -> int:
+    """``fedimb show``: a finished run's panel, or how far an unfinished one is and how to go on."""
+    from fedimb.cli.facts import read_facts
+    from fedimb.cli.find import find_run
+
+    facts = read_facts(find_run(args.run, args.output_dir))
+    if facts.status != "finished":
+        print("\n".join(_unfinished(facts)))
+        return 0
+    from fedimb.report.panel import panels
+    from fedimb.rundir.result import RunResult
+
+    print(panels(RunResult.read(facts.path)))
+    return 0
+
+
+def _unfinished(facts: "RunFacts") -> list[str]:
+    from fedimb.cli.facts import age, latest_scores, shown_age
+
+    lines = [
+        f"{', '.join(facts.labels) or facts.path.name}, seed {facts.seed}: {facts.status}",
+        f"rounds      {facts.done} of {facts.total}, last sign of life {shown_age(age(facts))} ago",
+    ]
+    if facts.reason:
+        lines.append(f"reason      {facts.reason}")
+    scores = latest_scores(facts.path)
+    if "macro_recall" in scores:
+        lines.append(
+            f"so far      macro recall {scores['macro_recall']:.3f}, minority recall {scores['minority_recall']:.3f}"
+            f" in round {facts.done}"
+        )
+    going = "it is being worked on" if facts.status == "running" else f"fedimb run --resume {facts.path}"
+    return [*lines, f"run folder  {facts.path}", f"go on       {going}"]
+
+
+def sync_command(args: argparse.Namespace) -> int:
+    """``fedimb track sync``."""
+    from fedimb.cli.find import find_run
+
+    folder = find_run(args.run, args.output_dir)
+    from fedimb.tracking.mlflow import charts_link, sync
+
+    report = sync(folder)
+    print(f"sent {report.sent_points} points; {len(report.runs)} MLflow runs: {', '.join(report.runs)}")
+    command, url = charts_link(report.uri, report.experiment)
+    print(f"{command}\n{url}")
+    return 0

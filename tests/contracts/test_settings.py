@@ -1,0 +1,276 @@
+"""A method's settings stand once: halves, YAML and docs agree with the dataclass of its contract file."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pytest
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+from fedimb import registry
+from fedimb.clients.base import Client
+from fedimb.config.compose import compose
+from fedimb.config.validate import GIVEN, validate
+from fedimb.contracts.fedssg import FedSSGSettings
+from fedimb.contracts.scope import ScopeSettings
+from fedimb.contracts.settings import Settings
+from fedimb.errors import ConfigError
+from fedimb.generation.plan import Plan
+from fedimb.generation.settings import section
+from fedimb.generation.training import Training
+from fedimb.privacy.audit.base import GateSettings
+from fedimb.registry.arguments import argument_docs, docs_of, settings_class, typed
+from fedimb.strategies.active import Active
+from fedimb.strategies.base import Method
+from fedimb.strategies.coreset import Coreset
+from fedimb.strategies.fairfal import FairFAL
+from fedimb.strategies.fedssg import FedSSG
+from fedimb.strategies.public import Public
+from fedimb.strategies.scope import Scope
+
+METHODS = registry.names("strategy")
+
+
+def class_of(kind: str, name: str) -> type[Any] | None:
+    return settings_class(registry.get(kind, name).factory)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The settings of a method's server half that a user may give, by default."""
+    found = registry.parameters("strategy", name)
+    return {key: parameter.default for key, parameter in found.items() if key not in GIVEN["strategy"]}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_both_halves_take_one_frozen_dataclass_of_the_contract_file(name: str) -> None:
+    settings = class_of("strategy", name)
+    assert class_of("client", name) is settings
+    if settings is None:
+        assert defaults(name) == {}, "arguments in a half's signature would be a second truth"
+        return
+    assert issubclass(settings, Settings)
+    assert settings.method == name
+    assert settings.__module__ == f"fedimb.contracts.{name}"
+    with pytest.raises(FrozenInstanceError):
+        setattr(settings(), fields(settings)[0].name, None)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_yaml_has_the_names_defaults_and_types_of_the_dataclass(name: str) -> None:
+    written = compose([f"strategy={name}"])["strategy"][name]
+    assert written == defaults(name)
+    annotations = {key: p.annotation for key, p in registry.parameters("strategy", name).items()}
+    for key, value in written.items():
+        assert type(value) is type(defaults(name)[key]), key
+        assert typed(annotations[key], value) == value
+    assert validate(compose([f"strategy={name}"])).strategy[name] == written
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_field_has_its_line_and_no_line_is_stale(name: str) -> None:
+    settings = class_of("strategy", name)
+    if settings is None:
+        return
+    docs = docs_of(registry.get("strategy", name).factory)
+    assert all(docs[field.name] for field in fields(settings))
+    own = argument_docs(settings.__doc__ or "")
+    assert set(own) <= {field.name for field in fields(settings)}
+    assert list(own) == [field.name for field in fields(settings) if field.name in own], "in the order of the fields"
+
+
+def test_nested_settings_are_the_defaults_of_the_classes_they_become() -> None:
+    settings = FedSSGSettings()
+    assert section("plan", Plan, settings.plan) == Plan()
+    assert section("training", Training, settings.training) == Training()
+    assert section("audit", GateSettings, settings.audit) == GateSettings()
+    with pytest.raises(ConfigError, match=r"no setting 'plan\.taw'\. Did you mean 'tau'"):
+        FedSSG(FedAvg(), plan={"taw": 1})
+
+
+@pytest.mark.parametrize("half", [Active, Coreset, FairFAL, FedSSG, Public, Scope])
+def test_a_half_takes_the_dataclass_or_its_fields(half: type[Any]) -> None:
+    settings: Any = settings_class(half)
+    assert half(FedAvg()).settings == settings()
+    field = {"coreset": "keep", "scope": "p_f", "public": "head_lr", "fedssg": "visits"}.get(
+        settings.method, "local_stop"
+    )
+    changed = settings(**{field: 0.25})
+    assert half(FedAvg(), **{field: 0.25}).settings == half(FedAvg(), changed).settings == changed
+    assert half(FedAvg(), settings(), **{field: 0.25}).settings == changed
+    assert registry.build("strategy", settings.method, {"inner": FedAvg()}, **{field: 0.25}).settings == changed
+    assert registry.build("client", settings.method, **{field: 0.25}).settings == changed
+
+
+def test_values_come_as_from_a_configuration_and_are_the_settings_own() -> None:
+    encoder = {"name": "global_features"}
+    settings = ScopeSettings(p_f=0, encoder=encoder)
+    assert type(settings.p_f) is float
+    encoder["name"] = "clip"
+    assert settings.encoder == {"name": "global_features"}
+    assert replace(settings, p_f=0.5) == ScopeSettings()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"warmpu": 3}, "strategy.scope has no setting 'warmpu'. Did you mean 'warmup'?"),
+        ({"warmup": "3"}, "strategy.scope: warmup='3': input should be a valid integer"),
+        ({"warmup": True}, "strategy.scope: warmup=True: input should be a valid integer"),
+        ({"p_f": 2}, "strategy.scope: p_f=2.0: give a finite number of at least 0 and at most 1"),
+        ({"beta": float("nan")}, "strategy.scope: beta=nan: give a finite number of at least 0 and at most 1"),
+        ({"gate": "x"}, "strategy.scope: gate='x': input should be 'relative' or 'literal'"),
+        ({"encoder": {}}, "strategy.scope.encoder={}: give a name: {name: ..., ...}"),
+        (
+            {"settings": {"p_f": 0.1}},
+            "strategy.scope: settings is a dict: give ScopeSettings(...), or its fields by name",
+        ),
+        (
+            {"settings": FedSSGSettings()},
+            "strategy.scope: settings is a FedSSGSettings: give ScopeSettings(...), or its fields by name",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(wrong: dict[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Scope(FedAvg(), **wrong)
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("strategy=scope strategy.scope.p_l=-1", "p_l=-1.0: give a finite number of at least 0 and at most 1"),
+        ("strategy=coreset strategy.coreset.keep=0", "keep=0.0: give a finite number of at least 1e-09 and at most 1"),
+        ("strategy=active strategy.active.first=0", "strategy.active: first=0: give a finite number of at least 1"),
+        (
+            "strategy=fairfal strategy.fairfal.budget=0",
+            "strategy.fairfal: budget=0: give a finite number of at least 1",
+        ),
+        ("strategy=public strategy.public.weight=-2", "weight=-2.0: give a finite number of at least 0"),
+        ("strategy=fedssg strategy.fedssg.surplus=0.5", "surplus=0.5: give a finite number of at least 1"),
+        ("strategy=fedssg strategy.fedssg.epsilon=0", "strategy.fedssg.epsilon=0.0: give a number above 0, or null"),
+        ("strategy=fedssg strategy.fedssg.holdout=1", "strategy.fedssg.holdout=1.0: give a number between 0 and 1"),
+    ],
+)
+def test_a_range_is_checked_with_the_configuration_before_anything_is_built(words: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(compose(words.split()))
+    assert line in str(caught.value)
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """Settings of a package of one's own: any frozen dataclass will do.
+
+    Attributes:
+        rate: how fast.
+        mode: which way,
+            up or down.
+    """
+
+    rate: float
+    mode: Literal["up", "down"] = "up"
+    shape: tuple[int, ...] = (1, 2)
+    made: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ValueError(f"rate={self.rate}: give a number above 0")
+
+
+class Own(Method):
+    def __init__(self, inner: Strategy, settings: "OwnSettings") -> None:
+        super().__init__(inner)
+        self.settings = settings
+
+
+class OwnClient(Client):
+    """Its share of the settings, by name, as halves may take them.
+
+    Args:
+        rate: of the client.
+    """
+
+    def __init__(self, rate: float = 1.0) -> None:
+        self.rate = rate
+
+
+@pytest.fixture
+def own() -> Iterator[None]:
+    with registry.isolated():
+        registry.register("strategy", "own")(Own)
+        registry.register("client", "own")(OwnClient)
+        yield
+
+
+@pytest.mark.usefixtures("own")
+def test_any_frozen_dataclass_named_settings_is_handed_over() -> None:
+    args = registry.check_args("strategy", "own", {"rate": 2, "shape": [3]}, given=("inner",))
+    assert args == {"rate": 2.0, "shape": (3,)}
+    make = registry.maker("strategy", "own", ("inner",), **args)
+    first, second = make(inner=FedAvg()), make(inner=FedAvg())
+    assert first.settings == OwnSettings(2.0, shape=(3,))
+    assert first.settings is second.settings
+    assert registry.build("client", "own", **registry.accepted("client", "own", args)).rate == 2.0
+    assert docs_of(Own) == {"rate": "how fast.", "mode": "which way, up or down."}
+    assert docs_of(OwnClient)["rate"] == "of the client."
+
+
+@pytest.mark.usefixtures("own")
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        ({}, "strategy 'own' needs rate: give rate=..."),
+        ({"rate": -1}, "strategy 'own': rate=-1.0: give a number above 0"),
+        ({"rate": 1, "mode": "left"}, "strategy 'own': mode='left': input should be 'up' or 'down'"),
+        ({"rate": 1, "mdoe": "up"}, "strategy 'own' has no argument 'mdoe'. Did you mean 'mode'?"),
+        ({"rate": 1, "settings": {}}, "strategy 'own' has no argument 'settings'. Valid: mode, rate, shape."),
+        ({"rate": 1, "inner": 1}, "strategy 'own': 'inner' is passed by fedimb itself; remove it"),
+    ],
+)
+def test_its_wrong_values_are_one_line_too(args: Mapping[str, Any], line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        registry.check_args("strategy", "own", dict(args), given=("inner",))
+    assert str(caught.value) == line
+
+
+def test_the_page_on_adding_a_strategy_shows_what_works() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "add-a-strategy.md").read_text()
+    (contract, constructor) = re.findall(r"^# toy_method/\w+\.py.*?\n(.*?)(?=^# toy_method|^```)", page, re.M | re.S)
+    space: dict[str, Any] = {
+        name: value
+        for name, value in globals().items()
+        if name in ("dataclass", "Settings", "ClassVar", "Strategy", "Any", "Method")
+    }
+    exec(f"{contract}\nclass Toy(Method):\n{constructor}", space)
+    toy = space["Toy"]
+    assert (
+        toy(FedAvg(), bonus=2).settings
+        == space["ToySettings"](bonus=2)
+        == toy(FedAvg(), toy(FedAvg()).settings, bonus=2).settings
+    )
+    assert docs_of(toy)["labels_file"] == "the run waits until this file exists."
+    with pytest.raises(ConfigError, match=r"^strategy\.toy: bonus=-1: give a finite number of at least 0$"):
+        toy(FedAvg(), bonus=-1)
+
+
+@dataclass(frozen=True)
+class Late:
+    """Attributes:
+    when: of a type that is imported for type checkers only.
+    """
+
+    when: "NotImportedHere" = None  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_field_type_for_type_checkers_only_is_not_checked() -> None:
+    class Waits(Method):
+        def __init__(self, inner: Strategy, settings: Late | None = None, **fields: object) -> None:
+            super().__init__(inner)
+            self.settings = settings
+
+    with registry.isolated():
+        registry.register("strategy", "late")(Waits)
+        assert registry.build("strategy", "late", {"inner": FedAvg()}, when="soon").settings == Late("soon")

@@ -1,0 +1,164 @@
+"""Every method with its defaults as a plain Flower strategy: it trains as its inner strategy does, or says why not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import FedAvg, Strategy
+from stock_flower import run_app, same, stock_app
+
+from fedimb import registry
+from fedimb.errors import ConfigError
+from fedimb.records import array_record, arrays_of
+from fedimb.strategies.active import Active
+from fedimb.strategies.base import Method
+from fedimb.strategies.coreset import Coreset
+from fedimb.strategies.fairfal import FairFAL
+from fedimb.strategies.fedssg import FedSSG
+from fedimb.strategies.plain import Plain
+from fedimb.strategies.public import Public
+from fedimb.strategies.scope import Scope
+
+CLASSES, FEATURES = 3, 4
+Arrays = dict[str, np.ndarray]
+
+
+def counts(site: int) -> np.ndarray:
+    """Rows of each class at a site."""
+    return np.array([8 + site, 4, 2], np.int32)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def active_answers(name: str) -> dict[str, Callable[[int, RecordDict], dict[str, Arrays]]]:
+    def choice(site: int, content: RecordDict) -> dict[str, Arrays]:
+        rows = int(content.config_records["x.cycle"]["rows"])  # type: ignore[arg-type]
+        return {"x.choice": {"asked": ints(rows), "local": ints(0), "distance": np.array([0.5], np.float32)}}
+
+    def collect(site: int, content: RecordDict) -> dict[str, Arrays]:
+        labelled = counts(site) * int(content.config_records["x.cycle"]["cycle"])  # type: ignore[arg-type]
+        none = np.zeros(CLASSES, np.int32)
+        return {
+            "x.labelled": {
+                "labelled": labelled,
+                "pool": ints(40),
+                "ready": ints(1),
+                "guessed": none,
+                "judged": none,
+            }
+        }
+
+    return {
+        f"{name}_start": choice,
+        f"{name}_balance": lambda site, content: {"x.balance": {"balance": np.array([0.5], np.float32)}},
+        f"{name}_choose": choice,
+        f"{name}_collect": collect,
+    }
+
+
+def scope_answers() -> dict[str, Callable[[int, RecordDict], dict[str, Arrays]]]:
+    def sums(site: int, content: RecordDict) -> dict[str, Arrays]:
+        return {"x.class_sums": {"sums": np.random.default_rng(site).normal(size=(CLASSES, FEATURES)).astype("f4")}}
+
+    def profile(site: int, content: RecordDict) -> dict[str, Arrays]:
+        assert arrays_of(content, "x.prototypes")["vectors"].shape == (CLASSES, FEATURES)
+        moments = np.random.default_rng(site).uniform(0.1, 1, (2, CLASSES, 3)).astype(np.float32)
+        return {"x.profile": {"counts": counts(site), "mean": moments[0], "variance": moments[1]}}
+
+    def prune(site: int, content: RecordDict) -> dict[str, Arrays]:
+        assert np.isfinite(arrays_of(content, "x.consensus")["mean"]).all()
+        dropped = counts(site) // 4
+        return {"x.kept": {"kept": counts(site) - 2 * dropped, "anomalous": dropped, "redundant": dropped}}
+
+    return {"scope_prototypes": sums, "scope_profile": profile, "scope_prune": prune}
+
+
+def coreset_answers() -> dict[str, Callable[[int, RecordDict], dict[str, Arrays]]]:
+    return {
+        "coreset_choose": lambda site, content: {
+            "x.chosen": {"kept": counts(site) // 2, "held": counts(site), "steps": ints(0)}
+        }
+    }
+
+
+def app_answering(answers: dict[str, Callable[[int, RecordDict], dict[str, Arrays]]]) -> ClientApp:
+    """A Flower user's ClientApp that trains and answers a method's queries."""
+    app = stock_app()
+
+    def register(name: str, answer: Callable[[int, RecordDict], dict[str, Arrays]]) -> None:
+        @app.query(name)
+        def query(message: Message, context: Context) -> Message:
+            found = answer(int(context.node_config["partition-id"]), message.content)
+            return Message(RecordDict({key: array_record(arrays) for key, arrays in found.items()}), reply_to=message)
+
+    for name, answer in answers.items():
+        register(name, answer)
+    return app
+
+
+@pytest.mark.parametrize(
+    ("method", "answers", "rounds", "metrics"),
+    [
+        (Scope, scope_answers(), 6, {"data/kept_fraction"}),
+        (Coreset, coreset_answers(), 2, {"data/kept_fraction", "data/selection_steps"}),
+    ],
+)
+def test_a_coreset_method_trains_as_its_inner_strategy(
+    method: type[Method], answers: dict[str, Any], rounds: int, metrics: set[str]
+) -> None:
+    ours, flowers = (
+        run_app(strategy, app_answering(answers), num_rounds=rounds, evaluate_fn=None)
+        for strategy in (method(FedAvg()), FedAvg())
+    )
+    told = ours.train_metrics_clientapp[rounds]
+    assert metrics <= set(told)
+    for found in ours.train_metrics_clientapp.values():
+        for name in metrics & set(found):
+            del found[name]
+    same(ours, flowers)
+
+
+@pytest.mark.parametrize("method", [Active, FairFAL])
+def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> None:
+    active = method(FedAvg())
+    cycles = active.settings.cycles
+    ours = run_app(active, app_answering(active_answers(active.name)), num_rounds=cycles)
+    assert [m["data/cycle"] for m in ours.train_metrics_clientapp.values()] == list(range(1, cycles + 1))
+    labelled = [m["data/labelled"] for m in ours.train_metrics_clientapp.values()]
+    assert labelled == [labelled[0] * cycle for cycle in range(1, cycles + 1)]
+    once = run_app(FedAvg(), num_rounds=1)  # each cycle begins from fresh weights
+    assert np.array_equal(ours.arrays["w"].numpy(), once.arrays["w"].numpy())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rounds", "line"),
+    [
+        (Scope(FedAvg()), 3, "strategy.scope.warmup=5 leaves no round of 3 to train in: lower it, or run more rounds"),
+        (Active(FedAvg()), 3, "strategy.active.cycles=5 does not divide rounds=3"),
+        (
+            FedSSG(FedAvg()),
+            1,
+            "strategy=fedssg makes samples at the server: run it by fedimb, not in a plain ServerApp",
+        ),
+        (
+            Public(FedAvg()),
+            1,
+            "strategy=public needs a server that trains: run it by fedimb, not in a plain ServerApp",
+        ),
+    ],
+)
+def test_what_a_plain_server_app_lacks_is_said_before_a_round(strategy: Strategy, rounds: int, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_app(strategy, num_rounds=rounds)
+    assert str(caught.value).startswith(line)
+
+
+def test_no_method_is_left_out() -> None:
+    known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, Plain}
+    own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
+    assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}
