@@ -1,18 +1,25 @@
-"""fedimb from Python: compose, run, read."""
+"""fedimb from Python: run, resume or compare, and read the result.
+
+The three give the process back as they found it, also where they raise: torch's threads, logging levels, environment
+variables, random numbers (`fedimb.process_state`).
+"""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fedimb.config.compose import compose
-from fedimb.config.validate import validate
-from fedimb.rundir.model_file import load_model
-from fedimb.rundir.result import RunResult
-from fedimb.serverapp.launch import launch, resume
+from fedimb.process_state import given_back
 
-__all__ = ["RunResult", "load_model", "resume", "run"]
+if TYPE_CHECKING:
+    from fedimb.rundir.model_file import TrainedModel
+    from fedimb.rundir.result import RowResult, RunResult
+    from fedimb.study.compare import Compared
+
+__all__ = ["Compared", "RowResult", "RunResult", "TrainedModel", "compare", "load_model", "resume", "run"]
 
 
-def run(overrides: str = "", *, config_dirs: tuple[str | Path, ...] = ()) -> RunResult:
+def run(overrides: str = "", *, config_dirs: Sequence[str | Path] = ()) -> "RunResult":
     """Run one configuration, as ``fedimb run`` does.
 
     Example:
@@ -27,4 +34,84 @@ def run(overrides: str = "", *, config_dirs: tuple[str | Path, ...] = ()) -> Run
     Raises:
         ConfigError, DataError: before any work. RunFailed, RunWaiting: the run folder can be resumed.
     """
-    return launch(validate(compose(shlex.split(overrides), [Path(d) for d in config_dirs])))
+    with given_back():  # before Flower is imported: it reads then whether it may send telemetry
+        from fedimb.config.compose import compose
+        from fedimb.config.validate import validate
+        from fedimb.serverapp.launch import launch
+
+        return launch(validate(compose(shlex.split(overrides), [Path(d) for d in config_dirs])))
+
+
+def resume(path: str | Path) -> "RunResult":
+    """Go on with a run that was killed, failed or waits, as ``fedimb run --resume`` does.
+
+    Args:
+        path: its run folder.
+
+    Raises:
+        FedimbError: not a run folder, another process works on it, or the run fails again.
+    """
+    with given_back():
+        from fedimb.serverapp import launch
+
+        return launch.resume(Path(path))
+
+
+def compare(study: str | Path, overrides: str = "", *, workers: int | None = None) -> "Compared":
+    """Run what is missing of a study and collect its results, as ``fedimb compare`` does before it prints them.
+
+    Example:
+        >>> words = "seeds: 1\\nreferences: false\\nrows: {fedavg: [], balanced: [loss=balanced_softmax]}\\n"
+        >>> _ = Path("study.yaml").write_text(words)
+        >>> done = fedimb.compare("study.yaml", "rounds=1 engine=inline tracking=none", workers=0)
+        >>> list(done.results.scores("default", "balanced", "macro_recall"))  # by seed
+        [0]
+
+    Args:
+        study: its YAML file.
+        overrides: settings for every run, after the study's own, in one string.
+        workers: runs at a time; None: one per core; 0: all in this process.
+
+    Raises:
+        ConfigError: a study that cannot be run or compared on equal terms, before any work; `Compared.failures` names
+            the runs that did not finish.
+    """
+    words = shlex.split(overrides)
+    with given_back():
+        from fedimb.study import compare as comparison
+        from fedimb.study.cells import plan
+        from fedimb.study.execute import workers_of
+        from fedimb.study.plan import read_study
+
+        read = read_study(Path(study).expanduser())
+        folder = comparison.study_folder(plan(read, None, words)[1])
+        command = " ".join(["fedimb", "compare", *map(shlex.quote, [str(study), *words])])
+        return comparison.compare(read, words, workers_of(workers, folder), command)
+
+
+def load_model(path: str | Path) -> "TrainedModel":
+    """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
+
+    Example:
+        >>> result = fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none")
+        >>> fedimb.load_model(result.folder).class_names[:3]
+        ('0', '1', '2')
+
+    Raises:
+        FedimbError: no model there.
+    """
+    from fedimb.rundir import model_file
+
+    return model_file.load_model(path)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """The classes of the results, which cost torch's import."""
+        import importlib
+
+        places = {"Compared": "study.compare", "TrainedModel": "rundir.model_file"}
+        if name not in __all__:
+            raise AttributeError(f"module 'fedimb.api' has no attribute {name!r}")
+        return getattr(importlib.import_module(f"fedimb.{places.get(name, 'rundir.result')}"), name)

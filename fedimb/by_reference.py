@@ -7,7 +7,7 @@ than training it. `ReferenceArray` is such an Array whose ``data`` is written wh
 import io
 import math
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from flwr.app import Array
@@ -58,7 +58,7 @@ class ReferenceArray(Array):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Between processes the values travel alone; with pickle protocol 5 out of band, without a copy."""
         return ReferenceArray, (self.held,)
 
@@ -77,12 +77,12 @@ def reference(value: np.ndarray, copy: bool) -> Array:
 
 
 @lru_cache(maxsize=256)
-def _text(dtype: np.dtype[Any]) -> str:
+def _text(dtype: np.dtype[np.generic]) -> str:
     return str(dtype)
 
 
 @lru_cache(maxsize=4096)
-def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+def npy_header(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
     """The first bytes of an .npy file, up to the values."""
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     buffer = io.BytesIO()

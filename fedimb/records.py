@@ -65,7 +65,7 @@ def payload_bytes(content: RecordDict) -> int:
     return total
 
 
-def _scalar_bytes(value: Any) -> int:
+def _scalar_bytes(value: object) -> int:
     if isinstance(value, list):
         return sum(_scalar_bytes(item) for item in value)
     if isinstance(value, str):
@@ -87,7 +87,7 @@ def pack(content: RecordDict) -> bytes:
         [3, 1]
     """
     arrays: Arrays = {}
-    header: dict[str, Any] = {}
+    header: dict[str, object] = {}
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
             stored: dict[str, str] = {}
@@ -151,7 +151,7 @@ def _metadata(data: bytes) -> dict[str, str]:
     return metadata
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: object) -> object:
     if isinstance(value, list):
         return [_encode(item) for item in value]
     return {"bytes": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
@@ -163,7 +163,7 @@ def _decode(value: Any) -> Any:
     return base64.b64decode(value["bytes"]) if isinstance(value, dict) else value
 
 
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, Any]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, object]) -> None:
     """Write arrays and JSON-able ``info`` to one file that appears whole or not at all (temporary file + rename)."""
     data = _save({k: _contiguous(v) for k, v in arrays.items()}, metadata={"info": json.dumps(info)})
     write_atomic(path, data)

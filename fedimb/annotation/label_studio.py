@@ -13,6 +13,7 @@ from xml.sax.saxutils import quoteattr
 from fedimb.annotation.tables import shown_cell
 from fedimb.annotation.vocabulary import CANNOT_WORDS, Vocabulary
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 ITEM, ANSWER = "item", "label"
 _LOCAL = "/data/local-files/?d=images/"
@@ -32,7 +33,7 @@ def tasks(
     found = []
     for item in ids:
         data = {ITEM: item, "image": f"{_LOCAL}{item}.png"} if pictures else {ITEM: item, "text": shown[item]}
-        task: dict[str, Any] = {"data": data}
+        task: JsonObject = {"data": data}
         if predicted is not None:
             choice = {
                 "from_name": ANSWER,
@@ -130,7 +131,7 @@ def _texts(value: Any) -> list[str]:
     return [] if value is None else [str(value)]
 
 
-def _who(value: Any) -> str:
+def _who(value: object) -> str:
     """``completed_by`` is a number, a person's record, or missing."""
     if isinstance(value, dict):
         value = value.get("email") or value.get("id")

@@ -9,7 +9,7 @@ oracle: {name: worklist, folder: sites, readers: 2, per_patient: 1, partial: wai
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from flwr.app import RecordDict
 
@@ -51,7 +51,7 @@ class SiteRows(Protocol):
         ...
 
 
-def open_oracle(settings: Mapping[str, Any], context: Asking) -> Oracle:
+def open_oracle(settings: Mapping[str, object], context: Asking) -> Oracle:
     """The oracle of the client that answers a message.
 
     Args:
@@ -65,7 +65,7 @@ def open_oracle(settings: Mapping[str, Any], context: Asking) -> Oracle:
     return _OPEN[name](args, context)
 
 
-def check_oracle(settings: Mapping[str, Any], site: SiteRows) -> None:
+def check_oracle(settings: Mapping[str, object], site: SiteRows) -> None:
     """Refuse before a run starts what `open_oracle` would refuse in its middle.
 
     Raises:
@@ -78,7 +78,7 @@ def check_oracle(settings: Mapping[str, Any], site: SiteRows) -> None:
     _CHECK[name](args, site)
 
 
-def _named(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _named(settings: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     args = dict(settings)
     name = args.pop("name", None)
     if not isinstance(name, str) or name not in _OPEN:
@@ -86,19 +86,19 @@ def _named(settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, args
 
 
-def _simulated(args: dict[str, Any], context: Asking) -> Oracle:
+def _simulated(args: dict[str, object], context: Asking) -> Oracle:
     _no_arguments(args)
     data = context.data
     # The store that client code sees has no labels: this one is opened for the oracle alone.
     return SimulatedOracle(HiddenLabels(open_store(data.store.path), data.rows("train")), context.state)
 
 
-def _no_arguments(args: dict[str, Any]) -> None:
+def _no_arguments(args: dict[str, object]) -> None:
     if args:
         raise ConfigError(f"oracle 'simulated' takes no setting '{next(iter(args))}'; remove it")
 
 
-def _worklist(args: dict[str, Any], context: Asking) -> Oracle:
+def _worklist(args: dict[str, object], context: Asking) -> Oracle:
     settings, config = WorklistSettings.of(args), context.config
     run = f"s{config.seed}-{config_sha(config)[:8]}"  # as a run folder's name ends: the same run finds its worklists
     folder = site_folder(settings, context.client) / "worklists" / run
@@ -113,15 +113,15 @@ def site_folder(settings: WorklistSettings, client: int) -> Path:
     return Path(settings.folder) / f"client-{client:03d}"
 
 
-def _check_worklist(args: dict[str, Any], site: SiteRows) -> None:
+def _check_worklist(args: dict[str, object], site: SiteRows) -> None:
     check_store(site.store, WorklistSettings.of(args))
 
 
-_OPEN: dict[str, Callable[[dict[str, Any], Asking], Oracle]] = {
+_OPEN: dict[str, Callable[[dict[str, object], Asking], Oracle]] = {
     "simulated": _simulated,
     "worklist": _worklist,
 }
-_CHECK: dict[str, Callable[[dict[str, Any], SiteRows], None]] = {
+_CHECK: dict[str, Callable[[dict[str, object], SiteRows], None]] = {
     "simulated": lambda args, site: _no_arguments(args),
     "worklist": _check_worklist,
 }

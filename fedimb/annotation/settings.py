@@ -1,9 +1,10 @@
 """What a worklist may be told, checked when a run is prepared."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class WorklistSettings:
             raise _wrong("separator", self.separator, "',' or ';'")
 
     @staticmethod
-    def of(args: dict[str, Any]) -> "WorklistSettings":
+    def of(args: Settings) -> "WorklistSettings":
         """From the configuration's mapping. ConfigError for a setting there is not."""
         known = [field.name for field in fields(WorklistSettings)]
         for name in args:
@@ -55,5 +56,5 @@ class WorklistSettings:
         return WorklistSettings(**args)
 
 
-def _wrong(name: str, value: Any, instead: str) -> ConfigError:
+def _wrong(name: str, value: object, instead: str) -> ConfigError:
     return ConfigError(f"oracle 'worklist': {name} is {value!r}; give {instead}")

@@ -12,6 +12,7 @@ from fedimb.annotation.settings import WorklistSettings
 from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
 from fedimb.annotation.worklist import FACTS, cycle_folder, imported_file, look, read_json, ready
 from fedimb.errors import ConfigError, DataError
+from fedimb.plain import JsonObject
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _conflicts(given: Any, vocabulary: Vocabulary) -> list[str]:
     return found
 
 
-def _opened(folder: Path) -> tuple[dict[str, Any], WorklistSettings, Vocabulary]:
+def _opened(folder: Path) -> tuple[JsonObject, WorklistSettings, Vocabulary]:
     facts = read_json(folder / FACTS)
     try:
         settings = WorklistSettings(readers=facts["readers"], partial=facts["partial"])
@@ -107,7 +108,7 @@ def _opened(folder: Path) -> tuple[dict[str, Any], WorklistSettings, Vocabulary]
 
 
 def _status(
-    folder: Path, cycle: int, about: dict[str, Any], settings: WorklistSettings, vocabulary: Vocabulary
+    folder: Path, cycle: int, about: JsonObject, settings: WorklistSettings, vocabulary: Vocabulary
 ) -> CycleStatus:
     count = sum(item.cycle == cycle for item in read_map(folder))
     imported = imported_file(folder, cycle)

@@ -41,7 +41,7 @@ def pixels(x: NDArray[Any], scale: float) -> NDArray[np.uint8]:
     return shown[0] if len(shown) == 1 else np.ascontiguousarray(shown.transpose(1, 2, 0))
 
 
-def png(x: NDArray[Any], scale: float) -> bytes:
+def png(x: NDArray[np.generic], scale: float) -> bytes:
     """A PNG of a row, its longer side between 256 and 1024 pixels; small ones in whole multiples, unsmoothed."""
     from PIL import Image
 

@@ -18,7 +18,6 @@ import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,6 +31,7 @@ from fedimb.annotation.settings import WorklistSettings
 from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
 from fedimb.data.store import Store
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 FACTS = "worklist.json"
 log = logging.getLogger("fedimb")
@@ -143,7 +143,7 @@ class WorklistOracle(Oracle):
     def _imported(self, cycle: int) -> Path:
         return imported_file(self.folder, cycle)
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> JsonObject:
         path = self.folder / FACTS
         return read_json(path) if path.exists() else {"asked": {}}
 
@@ -203,10 +203,10 @@ def ready(outcome: Outcome, settings: WorklistSettings) -> bool:
     return not outcome.missing and not outcome.differences
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> JsonObject:
     """A worklist's own JSON file. DataError when it is damaged."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: JsonObject = json.loads(path.read_text(encoding="utf-8"))
         return content
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is missing or damaged ({error}); restore it from a copy") from error

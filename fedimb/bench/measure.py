@@ -8,12 +8,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from fedimb.bench.measurement import Measurement, between
 from fedimb.bench.noop import write_package
 from fedimb.engine import processes
 from fedimb.errors import RunFailed
+from fedimb.plain import JsonObject
+from fedimb.process_env import QUIET
 from fedimb.rundir.folder import RunFolder
 
 _LONGEST_S = 3600.0
@@ -68,10 +69,10 @@ def measure(
     return Measurement(case, engine, repeat, whole_s=whole, **own, **read)
 
 
-def _wait(request: dict[str, Any], folder: Path) -> tuple[float, float]:
+def _wait(request: JsonObject, folder: Path) -> tuple[float, float]:
     """Run the process; returns when it started (epoch seconds) and how long it took."""
     path = [str(write_package(folder / "packages")), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in path if p), "OMP_NUM_THREADS": "1"}
+    environment = QUIET | os.environ | {"PYTHONPATH": os.pathsep.join(p for p in path if p), "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles torch anew, for many seconds
     call = [sys.executable, "-m", "fedimb.bench.one", json.dumps(request)]
     with open(folder / "log", "wb") as log:
@@ -105,7 +106,7 @@ def _end(process: "subprocess.Popen[bytes]", marker: str) -> None:
     processes.end(started)
 
 
-def _bare(found: dict[str, Any], started: float) -> dict[str, Any]:
+def _bare(found: JsonObject, started: float) -> JsonObject:
     ends = found["ends"]
     rows = found["rows"][1:-1]
     return {
@@ -116,14 +117,14 @@ def _bare(found: dict[str, Any], started: float) -> dict[str, Any]:
     }
 
 
-def _platform(found: dict[str, Any], runs: Path, started: float) -> dict[str, Any]:
+def _platform(found: JsonObject, runs: Path, started: float) -> JsonObject:
     """The figures of a run folder; of a sweep's two, those of the first."""
     folders = [Path(f) for f in found.get("folders", ())] or list((runs / "default").iterdir())
     folder = RunFolder.open(folders[0])
     config = folder.read_json("config.json")
     ends = _ends(folder)
     score = folder.read_json("result.json")["rows"][0]["final"]["macro_recall"]
-    read: dict[str, Any] = {
+    read: JsonObject = {
         "start_s": ends[0] - started,
         "rounds_s": between(ends[:-1]),
         "rows_per_round": _rows_per_round(folder.path),

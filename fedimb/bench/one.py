@@ -8,10 +8,11 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
+
+from fedimb.plain import JsonObject
 
 
-def main(request: dict[str, Any]) -> int:
+def main(request: JsonObject) -> int:
     """Do what is asked and write the findings. Returns the exit code."""
     modes = {"run": _run, "bare": _bare, "scale": _scale, "sweep": _sweep}
     found = modes[request["mode"]](request["words"], int(request["workers"]))
@@ -19,7 +20,7 @@ def main(request: dict[str, Any]) -> int:
     return 0
 
 
-def _run(words: list[str], workers: int) -> dict[str, Any]:
+def _run(words: list[str], workers: int) -> dict[str, object]:
     """The real command, as typed."""
     import runpy
 
@@ -32,7 +33,7 @@ def _run(words: list[str], workers: int) -> dict[str, Any]:
     return {}
 
 
-def _bare(words: list[str], workers: int) -> dict[str, Any]:
+def _bare(words: list[str], workers: int) -> JsonObject:
     from fedimb.bench.bare import run_bare
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
@@ -41,7 +42,7 @@ def _bare(words: list[str], workers: int) -> dict[str, Any]:
     return {"ends": result.ends, "rows": result.rows, "macro_recall": result.macro_recall}
 
 
-def _scale(words: list[str], workers: int) -> dict[str, Any]:
+def _scale(words: list[str], workers: int) -> dict[str, object]:
     """A run whose memory is looked at before the first round and after every round."""
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
@@ -63,7 +64,7 @@ def _scale(words: list[str], workers: int) -> dict[str, Any]:
     return {"before_mb": held[0][0], "after_mb": held[-1][0], "mapped_mb": held[-1][1]}
 
 
-def _sweep(words: list[str], workers: int) -> dict[str, Any]:
+def _sweep(words: list[str], workers: int) -> dict[str, object]:
     """Two runs of one worker, the second with another loss; the actors' process ids are looked up after each."""
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate

@@ -5,9 +5,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedimb.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 Measure what the platform costs, against the same work by hand in torch (bare) and against Flower's own simulation
@@ -23,7 +26,7 @@ and nothing runs beside it: leave the machine alone meanwhile. Writes bench.csv 
 _TO = "runs/bench"
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     bench = verbs.add_parser("bench", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     bench.add_argument("cases", nargs="*", metavar="CASE", help="default: all (see --list)")

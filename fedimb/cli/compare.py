@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 Compare strategies as a study's YAML file says: settings x rows x seeds, beside the rows that cost nothing (majority,
@@ -25,7 +28,7 @@ A study file:
   tune: {grid: {local.lr: [0.1, 0.2, 0.4]}, seeds: 5}"""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     from fedimb.cli.study import add_options
 

@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _DESCRIBE = """\
 Cut the data as `fedimb run` with the same settings would, and print who holds what: rows per client and class,
@@ -22,7 +25,7 @@ Read a source completely and print what it holds, or what is wrong and where. No
   fedimb data check labels.csv --source image_csv   another source than the guessed one"""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     data = verbs.add_parser("data", help="describe what clients would hold, or check a source of yours")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)

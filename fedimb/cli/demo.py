@@ -1,10 +1,13 @@
 """``fedimb demo``: its words; what it runs is in `fedimb.cli.demo_tables`."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     about = "Compare strategies on long-tailed digits, then what a few labels buy, then what the server's samples buy."
     demo = verbs.add_parser("demo", description=about)

@@ -1,13 +1,14 @@
 """``fedimb deploy``: the coordinator's side of hospital nodes; plans and runs are in `fedimb.cli.deploy_runs`."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedimb.cli.deploy_runs import Demo, Plan, Run
 from fedimb.cli.places import add_deployment, open_deployment
 from fedimb.cli.verbs import Action, register_actions
 
 if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
     from fedimb.deploy.coordinator.deployment import Deployment
 
 _ABOUT = """\
@@ -346,7 +347,7 @@ def bring_up_to_date(deployment: "Deployment") -> None:
         print(line)
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     actions = (Init, Up, Status, AddSite, RemoveSite, Rotate, Renew, Bundle, Plan, Run, Demo)
     register_actions(verbs, "deploy", _ABOUT, actions)

@@ -1,9 +1,12 @@
 """``fedimb doctor``: is this installation and this machine fit to run, and if not, what to do."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 Check the installation and the machine; starts nothing. Exit code 0 unless a line says fail.
@@ -12,7 +15,7 @@ Check the installation and the machine; starts nothing. Exit code 0 unless a lin
   fedimb doctor --output-dir results     look at the MLflow store of another folder"""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     doctor = verbs.add_parser(
         "doctor",

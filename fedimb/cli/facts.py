@@ -7,8 +7,8 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 
 _TAIL = 1 << 16  # bytes read from the end of metrics.jsonl: more than a line of 1,000 classes
@@ -89,7 +89,7 @@ def _changed(path: Path) -> float:
     return max(file.stat().st_mtime for file in files if file.exists())
 
 
-def _last_line(path: Path) -> dict[str, Any]:
+def _last_line(path: Path) -> JsonObject:
     """The last whole line of ``metrics.jsonl``; a run may have thousands, and a list of runs reads them all."""
     file = path / "metrics.jsonl"
     if not file.exists():
@@ -98,7 +98,7 @@ def _last_line(path: Path) -> dict[str, Any]:
         handle.seek(max(0, file.stat().st_size - _TAIL))
         lines = handle.read().split(b"\n")[:-1]  # what follows the last line break is not whole
     try:
-        line: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        line: JsonObject = json.loads(lines[-1]) if lines else {}
     except ValueError:  # a line longer than the tail
         line = (RunFolder(path).metrics() or [{}])[-1]
     return line

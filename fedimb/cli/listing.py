@@ -1,11 +1,13 @@
 """``fedimb list``: what there is to choose from, and what of each part would leave a site."""
 
 import argparse
+import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
     from fedimb.registry import Entry
 
 _ABOUT = """\
@@ -43,7 +45,7 @@ _SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_l
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     listing = verbs.add_parser(
         "list",
@@ -127,7 +129,7 @@ def settings_table(entry: "Entry") -> list[str]:
     return ["", f"settings of {entry.kind} {entry.name}:", *(line for row in rows for line in _lines(row, widths))]
 
 
-def default_of(parameter: Any) -> str:
+def default_of(parameter: inspect.Parameter) -> str:
     """A setting's default as YAML writes it; ``required`` where it has none."""
     import yaml
 
@@ -216,7 +218,7 @@ def flags_of(entry: "Entry") -> str:
     return ", ".join(shown)
 
 
-def _in_words(flags: Mapping[str, Any]) -> list[str]:
+def _in_words(flags: Mapping[str, object]) -> list[str]:
     wanted = {name: value for name, value in flags.items() if value and name not in _SHOWN_ELSEWHERE}
     told = {name: " and ".join(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
     return [name.replace("_", " ") + ("" if value is True else f" {value}") for name, value in told.items()]

@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fedimb import __version__
+from fedimb import __version__, process_env
 from fedimb.errors import FedimbError
 
 VERBS = {
@@ -18,7 +18,7 @@ VERBS = {
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
     "report": ("fedimb.cli.report", "write one HTML file about a run or a study"),
-    "new": ("fedimb.cli.new", "write the pages of a method of your own"),
+    "new": ("fedimb.cli.new", "write a part of your own: a loss, a query rule, a method, ... as a package that runs"),
     "sweep": ("fedimb.cli.sweep", "run every combination of some values, and compare them"),
     "tune": ("fedimb.cli.tune", "choose settings on seeds that no comparison uses"),
     "compare": ("fedimb.cli.compare", "compare strategies as a study's YAML file says"),
@@ -64,6 +64,7 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``fedimb``. Returns the exit code: 0, 1 failed, 2 bad input, 75 waiting, 130 Ctrl-C."""
+    process_env.set_defaults()  # before anything is imported that reads it
     words = sys.argv[1:] if argv is None else list(argv)
     args = _parse(words)
     import logging

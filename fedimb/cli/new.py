@@ -1,108 +1,279 @@
-"""``fedimb new strategy NAME``: a method of your own as a small installable package that runs and passes its test."""
+"""``fedimb new KIND NAME``: a part of your own as a small installable package that runs and passes its test."""
 
 import argparse
+import ast
 import keyword
 import re
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-_ABOUT = """\
-Write a method's pages as a package of your own: server half, client half, contract, settings, test. It works as it
-is; change it piece by piece.
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
-  fedimb new strategy fairer                    writes ./fairer-method/
-  fedimb new strategy fairer --dir ~/methods/f  writes there
-  pip install -e fairer-method
-  fedimb run strategy=fairer
-  cd fairer-method && python -m pytest"""
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_FILES = {
+_EMPTY = ("$package/__init__.py", "$package/configs/__init__.py")
+_PART = {
+    "pyproject.toml": "part_pyproject.toml",
+    "README.md": "part_README.md",
+    "$package/$word.py": "$word.py",
+    "$package/configs/$group/$name.yaml": "$word.yaml",
+    "tests/test_$name.py": "part_test.py",
+}
+_STRATEGY = {
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
     "$package/contract.py": "contract.py",
     "$package/server.py": "server.py",
     "$package/client.py": "client.py",
-    "$package/configs/strategy/$name.yaml": "settings.yaml",
+    "$package/configs/$group/$name.yaml": "settings.yaml",
     "tests/test_$name.py": "test.py",
 }
-_EMPTY = ("$package/__init__.py", "$package/configs/__init__.py")
 
 
-def register(verbs: Any) -> None:
+@dataclass(frozen=True)
+class Kind:
+    """What ``fedimb new`` writes for one kind of part.
+
+    Attributes:
+        word: as typed; also the ending of the package's name and the name of the module in it.
+        line: what the help says of it.
+        run: the command that uses it; ``$name`` is filled in.
+        page: the page of docs that explains it.
+        what: in prose, where it is not ``word``.
+        ending: of the class's name.
+        registered: the registry's kind, where it is not ``word``.
+        group: folder of its YAML, where it is not the registry's kind.
+        files: path in the package -> template.
+    """
+
+    word: str
+    line: str
+    run: str
+    page: str
+    what: str = ""
+    ending: str = ""
+    registered: str = ""
+    group: str = ""
+    files: tuple[tuple[str, str], ...] = tuple(_PART.items())
+
+    @property
+    def kind(self) -> str:
+        """What the registry calls it."""
+        return self.registered or self.word
+
+    @property
+    def plural(self) -> str:
+        """What `fedimb list` calls it."""
+        from fedimb.cli.listing import PLURALS
+
+        return next(plural for plural, kind in PLURALS.items() if kind == self.kind)
+
+    def words(self, name: str) -> dict[str, str]:
+        """What is filled into the templates for a part of this name."""
+        from string import Template
+
+        package = f"{name}_{'method' if self.word == 'strategy' else self.word}"
+        what = self.what or self.word
+        return {
+            "name": name,
+            "package": package,
+            "project": package.replace("_", "-"),
+            "Class": "".join(part.capitalize() for part in name.split("_")) + self.ending,
+            "word": self.word,
+            "kind": self.kind,
+            "group": self.group or self.kind,
+            "plural": self.plural,
+            "run": Template(self.run).substitute(name=name),
+            "check": f"check_{self.kind}",
+            "what": what,
+            "a_what": f"{'an' if what[0] in 'aeiou' else 'a'} {what}",
+            "A_what": f"{'An' if what[0] in 'aeiou' else 'A'} {what}",
+            "page": self.page,
+        }
+
+
+KINDS = {
+    kind.word: kind
+    for kind in (
+        Kind("loss", "a loss for local training", "fedimb run loss=$name", "add-a-loss.md", ending="Loss"),
+        Kind(
+            "query",
+            "a query rule of active learning: which rows to label next",
+            "fedimb run strategy=active 'strategy.active.query={name: $name}'",
+            "add-a-query-rule.md",
+            what="query rule",
+            ending="Query",
+        ),
+        Kind(
+            "aggregator",
+            "a Flower strategy that merges the clients' weights",
+            "fedimb run aggregator=$name",
+            "add-an-aggregator.md",
+        ),
+        Kind(
+            "optimizer",
+            "a server optimiser: a step from the old weights towards the clients' mean, on arrays",
+            "fedimb run aggregator=$name",
+            "add-a-strategy.md",
+            what="server optimiser",
+            registered="aggregator",
+        ),
+        Kind("source", "a data source", "fedimb run data=$name", "add-a-source.md", ending="Source", group="data"),
+        Kind(
+            "sampler",
+            "a sampler: the order in which a client visits its rows",
+            "fedimb run sampler=$name",
+            "add-a-sampler.md",
+            ending="Sampler",
+        ),
+        Kind("model", "a classifier", "fedimb run model=$name", "add-a-model.md", ending="Model"),
+        Kind(
+            "generator",
+            "a generator of synthetic rows",
+            "fedimb run strategy=fedssg data.public=30 data.n_max=80 'strategy.fedssg.generator={name: $name}'",
+            "add-a-generator.md",
+            ending="Generator",
+        ),
+        Kind(
+            "strategy",
+            "a method: server half, client half, and the records they exchange",
+            "fedimb run strategy=$name",
+            "add-a-strategy.md",
+            files=tuple(_STRATEGY.items()),
+        ),
+    )
+}
+
+_ABOUT = f"""\
+Write a part of your own as a small package: its code, its settings, its test. It works as it is; change it piece by
+piece. KIND is one of:
+
+{chr(10).join(f"  {kind.word:<11} {kind.line}" for kind in KINDS.values())}
+
+  fedimb new loss gentle                       writes ./gentle-loss/
+  fedimb new loss gentle --dir ~/losses/g      writes there
+  pip install --no-build-isolation -e gentle-loss
+  fedimb run loss=gentle
+  cd gentle-loss && python -m pytest
+
+What the other kinds of parts that `fedimb list` names must offer: docs/entry-points.md."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_READ_AS_VALUES = {"null", "true", "false", "yes", "no", "on", "off", "inf", "nan"}  # by YAML or the command line
+
+
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
-    new = verbs.add_parser(
-        "new",
-        description=_ABOUT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    kinds = new.add_subparsers(dest="kind", metavar="KIND", required=True)
-    strategy = kinds.add_parser(
-        "strategy", help="a strategy", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    strategy.add_argument("name", metavar="NAME", help="lower-case letters, digits and _, as in strategy=NAME")
-    strategy.add_argument("--dir", metavar="DIR", help="folder to write, new or empty (default: NAME-method)")
-    strategy.set_defaults(handler=new_strategy)
+    new = verbs.add_parser("new", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    new.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
+    new.add_argument("name", metavar="NAME", help="lower-case letters, digits and _, as in loss=NAME")
+    new.add_argument("--dir", metavar="DIR", help="folder to write, new or empty (default: NAME-KIND)")
+    new.set_defaults(handler=new_part)
 
 
-def new_strategy(args: argparse.Namespace) -> int:
-    """``fedimb new strategy``."""
-    check_name(args.name)
-    folder = Path(args.dir).expanduser() if args.dir else Path(f"{args.name.replace('_', '-')}-method")
-    files = pages(args.name)
+def new_part(args: argparse.Namespace) -> int:
+    """``fedimb new``."""
+    kind = kind_of(args.kind)
+    check_name(kind, args.name)
+    words = kind.words(args.name)
+    folder = Path(args.dir).expanduser() if args.dir else Path(words["project"])
+    files = pages(kind, args.name)
     write(folder, files)
     print(f"{folder}/")
     for name in files:
         print(f"  {name}")
-    print(f"next:\n  pip install -e {folder}\n  fedimb run strategy={args.name}\n  cd {folder} && python -m pytest")
+    print(f"next:\n  pip install --no-build-isolation -e {folder}\n  {words['run']}\n  cd {folder} && python -m pytest")
     return 0
 
 
-def check_name(name: str) -> None:
-    """Raises ConfigError unless ``name`` can be a strategy's, a module's and a query's, and is free."""
+def kind_of(word: str) -> Kind:
+    """The kind a user names. Raises ConfigError where there is no template for it."""
+    from fedimb import registry
+    from fedimb.errors import ConfigError, nearest
+
+    if word in KINDS:
+        return KINDS[word]
+    if word in registry.KINDS:
+        raise ConfigError(
+            f"fedimb new has no template for '{word}': docs/entry-points.md says what one must offer. "
+            f"Templates: {', '.join(KINDS)}"
+        )
+    raise ConfigError(f"no kind '{word}'.{nearest(word, KINDS)}")
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Raises ConfigError unless ``name`` can be a part's, a module's and a YAML file's, and is free."""
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+
+    from fedimb import registry
     from fedimb.config.catalogue import Catalogue
     from fedimb.errors import ConfigError
 
-    if not _NAME.fullmatch(name) or keyword.iskeyword(name):
+    if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in _READ_AS_VALUES:
         raise ConfigError(
-            f"'{name}' cannot name a strategy: begin with a letter, then a-z, 0-9 and _, no Python keyword"
+            f"'{name}' cannot name a {kind.word}: begin with a letter, then a-z, 0-9 and _, no word of Python or YAML"
         )
-    # Every strategy has its YAML, so the catalogue knows all of them without importing one.
-    if name in Catalogue().options("strategy") or find_spec(f"fedimb.contracts.{name}") is not None:
-        raise ConfigError(f"strategy '{name}' exists already; choose another name (fedimb list strategies)")
-    if find_spec(f"{name}_method") is not None:
-        raise ConfigError(f"a Python package '{name}_method' is installed already; choose another name")
+    words = kind.words(name)
+    # Every part of fedimb has a YAML or a module of its name: none need be imported to know whether one is taken.
+    folders = [registry.KINDS[each] for each in (kind.kind, *(["contract"] if kind.word == "strategy" else []))]
+    if (
+        name in Catalogue().options(words["group"])
+        or any(find_spec(f"{folder}.{name}") is not None for folder in folders)
+        or any(point.name == name for point in entry_points(group=f"fedimb.{kind.kind}"))
+    ):
+        raise ConfigError(f"{kind.word} '{name}' exists already; choose another name (fedimb list {kind.plural})")
+    if find_spec(words["package"]) is not None:
+        raise ConfigError(f"a Python package '{words['package']}' is installed already; choose another name")
+    for path, text in pages(kind, name).items():
+        nodes = ast.walk(ast.parse(text)) if path.endswith(".py") else ()
+        if any(words["Class"] == alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names):
+            raise ConfigError(
+                f"'{name}': its class '{words['Class']}' would hide one that it uses; choose another name"
+            )
 
 
-def pages(name: str) -> dict[str, str]:
+def pages(kind: Kind, name: str) -> dict[str, str]:
     """The package's files: path below its folder -> content."""
     from importlib.resources import files
     from string import Template
 
-    words = {
-        "name": name,
-        "package": f"{name}_method",
-        "project": f"{name.replace('_', '-')}-method",
-        "Class": "".join(part.capitalize() for part in name.split("_")),
-    }
+    words = kind.words(name)
+
+    def filled(text: str) -> str:
+        return Template(text).substitute(words)
+
     templates = files("fedimb.cli.templates")
-    written = {path: templates.joinpath(f"{source}.tmpl").read_text("utf-8") for path, source in _FILES.items()}
-    written |= dict.fromkeys(_EMPTY, "")
-    return {
-        Template(path).substitute(words): Template(text).substitute(words) for path, text in sorted(written.items())
-    }
+    texts = {path: templates.joinpath(f"{filled(source)}.tmpl").read_text("utf-8") for path, source in kind.files}
+    texts |= dict.fromkeys(_EMPTY, "")
+    return {path: filled(text) for path, text in sorted((filled(path), text) for path, text in texts.items())}
 
 
 def write(folder: Path, pages: dict[str, str]) -> None:
-    """Write all pages. Raises ConfigError when the folder holds something already or cannot be made."""
+    """Write all pages, or nothing.
+
+    Raises:
+        ConfigError: the folder holds something already or cannot be made.
+    """
     from fedimb.errors import ConfigError
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder; choose another with --dir")
+    made: list[Path] = []
     try:
         for name, text in pages.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
-    except OSError as error:
+            file = folder / name
+            for parent in [p for p in reversed(file.parents) if not p.exists()]:
+                parent.mkdir()
+                made.append(parent)
+            made.append(file)
+            file.write_text(text, encoding="utf-8")
+    except BaseException as error:
+        for path in reversed(made):
+            if path.is_dir():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise ConfigError(f"cannot write {folder}: {error.strerror}; choose another folder with --dir") from error

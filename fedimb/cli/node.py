@@ -2,10 +2,13 @@
 
 import argparse
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedimb.cli.node_decisions import Approve, Audit, Inbox, Reject
 from fedimb.cli.verbs import Action, register_actions
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 A hospital's node: its key, its data, what it agrees to, and the process that takes part. Run at the hospital; each
@@ -320,7 +323,7 @@ class Rotate(Action):
         print("When they ran fedimb deploy rotate with it, restart fedimb node run.")
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     actions = (Init, Data, Check, Run, Status, Rotate, Inbox, Approve, Reject, Audit)
     register_actions(verbs, "node", _ABOUT, actions)

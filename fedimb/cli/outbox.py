@@ -1,11 +1,14 @@
 """``fedimb outbox list|show|release|reject|recall``: synthetic samples that wait for a person's word."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fedimb.plain import JsonObject
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fedimb.cli.verbs import Verbs
     from fedimb.generation.outbox import Outbox
 
 _ABOUT = """\
@@ -20,7 +23,7 @@ Synthetic samples that passed the export gate wait in the site's outbox (docs/ex
 A batch is named by its id or the unique beginning of one; a class by its id or its name."""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     outbox = verbs.add_parser("outbox", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -165,7 +168,7 @@ def _classes(args: argparse.Namespace, box: "Outbox", id: str) -> list[int]:
     return chosen
 
 
-def _names(about: dict[str, Any], plain: bool = False) -> dict[int, str]:
+def _names(about: JsonObject, plain: bool = False) -> dict[int, str]:
     """Class id -> its name, with the id before it unless ``plain``."""
     names = about["about"].get("class_names", [])
     known = {label: str(names[label]) for label in map(int, about["audit"]) if label < len(names)}

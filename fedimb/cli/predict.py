@@ -2,12 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
+from fedimb.plain import Settings
 
 if TYPE_CHECKING:
     from fedimb.cli.scoring import Scored
+    from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
 
 _ABOUT = """\
@@ -34,7 +36,7 @@ BY_SUFFIX = {
 _PATHS = ("path", "file", "folder", "root", "csv", "paths", "files")  # how sources name what they read
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     predict = verbs.add_parser(
         "predict",
@@ -93,7 +95,7 @@ def _say_how_well(scored: "Scored", result: "RunResult") -> None:
         print(f"against the labels: {', '.join(shown)}")
 
 
-def source_of(words: list[str], source: list[str] | None, result: "RunResult") -> dict[str, Any] | None:
+def source_of(words: list[str], source: list[str] | None, result: "RunResult") -> Settings | None:
     """The source that DATA or --source means, as `fedimb.data.store.open_source` takes it; None: the run's test set.
 
     Raises:
@@ -111,14 +113,14 @@ def source_of(words: list[str], source: list[str] | None, result: "RunResult") -
     if all("=" in word for word in words) and not Path(words[0]).exists():
         from fedimb.config.compose import compose
 
-        chosen: dict[str, Any] = compose(words)["data"]["source"]
+        chosen: Settings = compose(words)["data"]["source"]
         return chosen
     if len(words) > 1:
         raise ConfigError(f"cannot use {' '.join(words)}: give one file or folder, or data=... settings")
     return _from_path(Path(words[0]).expanduser(), result)
 
 
-def _settings(words: list[str]) -> dict[str, Any]:
+def _settings(words: list[str]) -> Settings:
     """``name=npz path=new.npz`` as a mapping; values are read as `fedimb run` reads them."""
     from fedimb.config.compose import compose
     from fedimb.errors import ConfigError
@@ -126,11 +128,11 @@ def _settings(words: list[str]) -> dict[str, Any]:
     named = dict(word.partition("=")[::2] for word in words)
     if "name" not in named or not all("=" in word for word in words):
         raise ConfigError(f"--source {' '.join(words)}: give name=... and the source's arguments as key=value")
-    settings: dict[str, Any] = compose([f"data.source.{word}" for word in words])["data"]["source"]
+    settings: Settings = compose([f"data.source.{word}" for word in words])["data"]["source"]
     return {key: value for key, value in settings.items() if key in named}
 
 
-def _from_path(path: Path, result: "RunResult") -> dict[str, Any]:
+def _from_path(path: Path, result: "RunResult") -> Settings:
     from fedimb import registry
     from fedimb.errors import ConfigError, DataError, nearest
 
@@ -152,14 +154,14 @@ def _from_path(path: Path, result: "RunResult") -> dict[str, Any]:
     return kept | {argument: [given] if isinstance(kept.get(argument), list) else given}
 
 
-def _config(result: "RunResult") -> dict[str, Any]:
+def _config(result: "RunResult") -> Settings:
     from fedimb.rundir.folder import RunFolder
 
-    config: dict[str, Any] = RunFolder.open(result.folder).read_json("config.json")
+    config: Settings = RunFolder.open(result.folder).read_json("config.json")
     return config
 
 
-def _from_yaml(path: Path) -> dict[str, Any]:
+def _from_yaml(path: Path) -> dict[str, object]:
     import yaml
 
     from fedimb.errors import ConfigError

@@ -3,12 +3,13 @@
 import argparse
 import webbrowser
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
 from fedimb.errors import ConfigError, FedimbError, nearest
 
 if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
     from fedimb.study.results import StudyResults
 
 _ABOUT = """\
@@ -21,7 +22,7 @@ tail, confusion matrices, what it cost, who holds what, statistics, commands and
   fedimb report baselines --to result.html --open   elsewhere, and shown in the browser"""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     report = verbs.add_parser("report", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     report.add_argument(

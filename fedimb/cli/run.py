@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _RUN = """\
 Run one configuration. Every setting is a key=value word; parts are chosen by name:
@@ -18,7 +21,7 @@ Run one configuration. Every setting is a key=value word; parts are chosen by na
 `fedimb list` names the parts, `fedimb run --show` prints the whole configuration."""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     run = verbs.add_parser("run", description=_RUN, formatter_class=argparse.RawDescriptionHelpFormatter)
     run.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. rounds=20 loss=ce")

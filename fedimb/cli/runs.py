@@ -1,12 +1,13 @@
 """``fedimb runs list|rm|gc``: what is on the disk, and how to be rid of it. Never touches a run in use."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
     from fedimb.cli.facts import RunFacts
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 The run folders below --output-dir:
@@ -20,7 +21,7 @@ The run folders below --output-dir:
 A run that a process works on is never deleted. MLflow keeps its copy of a deleted run."""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     runs = verbs.add_parser(
         "runs",

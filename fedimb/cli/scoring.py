@@ -4,7 +4,6 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +58,7 @@ class Scored:
         return self.predicted.ndim == 2
 
 
-def score(result: RunResult, source: dict[str, Any] | None, calibration: str | None = None) -> Scored:
+def score(result: RunResult, source: dict[str, object] | None, calibration: str | None = None) -> Scored:
     """Score ``source`` (None: the run's own test rows) with a finished run's model.
 
     Args:

@@ -1,12 +1,13 @@
 """``fedimb show`` and ``fedimb track``: what a run says, and sending it to MLflow again."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
     from fedimb.cli.facts import RunFacts
+    from fedimb.cli.verbs import Verbs
 
 _SHOW = """\
 Print a run: headline scores with intervals, recall per class from head to tail, where the model is.
@@ -17,14 +18,14 @@ An unfinished run says how far it is and how to go on.
   fedimb show fedavg-s0                             or by the beginning of its name, or a run id of MLflow"""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     show = verbs.add_parser("show", description=_SHOW, formatter_class=argparse.RawDescriptionHelpFormatter)
     _add_run(show)
     show.set_defaults(handler=show_command)
 
 
-def register_track(verbs: Any) -> None:
+def register_track(verbs: "Verbs") -> None:
     """Add the verb ``track`` to ``argparse``'s subparsers."""
     track = verbs.add_parser("track", description="MLflow: send a run folder (again).")
     actions = track.add_subparsers(dest="action", metavar="ACTION", required=True)

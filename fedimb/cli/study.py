@@ -1,14 +1,13 @@
 """What sweep, tune and compare share: options, workers, and the words at the end."""
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedimb.errors import ConfigError
-from fedimb.study.execute import Workers
+from fedimb.study.execute import Workers, workers_of
 from fedimb.study.results import StudyResults
 
 
@@ -28,20 +27,14 @@ def workers(args: argparse.Namespace, folder: Path) -> Workers:
     Raises:
         ConfigError: ``--workers`` below 0.
     """
-    workers = cores() if args.workers is None else args.workers
-    if workers < 0:
-        raise ConfigError(f"--workers {workers}: give 1 or more, or 0 to run everything in this process")
-    return Workers(workers, args.isolate, folder / "logs")
+    if args.workers is not None and args.workers < 0:
+        raise ConfigError(f"--workers {args.workers}: give 1 or more, or 0 to run everything in this process")
+    return workers_of(args.workers, folder, args.isolate)
 
 
 def default_workers(folder: Path) -> Workers:
     """One run per core."""
-    return Workers(cores(), False, folder / "logs")
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers_of(None, folder)
 
 
 def command_line(verb: str, words: Sequence[str]) -> str:

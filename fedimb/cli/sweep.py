@@ -1,7 +1,10 @@
 """``fedimb sweep``: every combination of some values, on all cores, resumable, one table at the end."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 Run every combination of the values given, several runs at a time, and compare them. What is finished is not repeated:
@@ -12,7 +15,7 @@ the same words again go on where an interrupted sweep stopped.
   fedimb sweep local.lr=0.1,0.2,0.4 --dry-run"""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     from fedimb.cli.study import add_options
 

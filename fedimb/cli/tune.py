@@ -2,7 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 Try configurations on seeds of their own (1000, 1001, ...) and choose the one whose lower quartile is best: the best
@@ -13,7 +16,7 @@ mean sits at the edge of stability, where some seeds collapse. A best value at t
   fedimb tune study.yaml                            every row of a study, as `fedimb compare` would"""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     from fedimb.cli.study import add_options
 

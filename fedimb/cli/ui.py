@@ -11,10 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
 from fedimb.errors import ConfigError, FedimbError
+
+if TYPE_CHECKING:
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 Open MLflow's charts of the runs below --output-dir. The server listens on this machine only, sends nothing
@@ -32,7 +35,7 @@ _END_S = 5.0
 _STUDIES = 10
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     ui = verbs.add_parser("ui", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     ui.add_argument("--port", type=int, default=5000, metavar="N", help="port of this machine (5000)")

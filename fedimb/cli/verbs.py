@@ -7,7 +7,10 @@ imported at the top of such a module: help answers at once.
 import argparse
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:  # argparse has no public name for what `add_subparsers` returns
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 class Action:
@@ -31,7 +34,7 @@ class Action:
         raise NotImplementedError
 
 
-def register_actions(verbs: Any, name: str, about: str, actions: Sequence[type[Action]]) -> None:
+def register_actions(verbs: "Verbs", name: str, about: str, actions: Sequence[type[Action]]) -> None:
     """Add the verb ``name`` with these actions to ``argparse``'s subparsers, sorted by name."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = verbs.add_parser(name, description=about, formatter_class=raw)

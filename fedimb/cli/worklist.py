@@ -2,10 +2,11 @@
 
 import argparse
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedimb.annotation.status import CycleStatus
+    from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
 Worklists of runs with strategy.<method>.oracle.name=worklist (docs/worklist.md):
@@ -19,7 +20,7 @@ Worklists of runs with strategy.<method>.oracle.name=worklist (docs/worklist.md)
 Exit code of check: 0 no mistake, 2 mistakes."""
 
 
-def register(verbs: Any) -> None:
+def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     worklist = verbs.add_parser("worklist", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = worklist.add_subparsers(dest="action", metavar="ACTION", required=True)

@@ -94,7 +94,7 @@ class ClientRuntime:
         self._data.move_to_end(client)
         return self._data[client]
 
-    def _here(self) -> contextlib.AbstractContextManager[Any]:
+    def _here(self) -> contextlib.AbstractContextManager[object]:
         """New tensors lie where the model does."""
         return self.device if self.device.type != "cpu" else contextlib.nullcontext()
 

@@ -13,13 +13,14 @@ from typing import Any
 from fedimb.config.catalogue import MODULE, Catalogue, Fingerprint
 from fedimb.config.overrides import NAMED, set_value
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 
 _lock = threading.RLock()  # Hydra keeps its state in a process-wide singleton
-_composed: dict[tuple[Fingerprint, tuple[str, ...]], dict[str, Any]] = {}
+_composed: dict[tuple[Fingerprint, tuple[str, ...]], Settings] = {}
 _KEEP = 128
 
 
-def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str, Any]:
+def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Settings:
     """One run's configuration as plain dicts, lists and scalars, interpolations resolved; not yet validated.
 
     Args:
@@ -111,7 +112,7 @@ def _valid(wrong: str, options: list[str]) -> str:
     return "" if nearest(wrong, options).startswith(" Valid") else nearest("", options)
 
 
-def _base(catalogue: Catalogue, groups: list[str]) -> dict[str, Any]:
+def _base(catalogue: Catalogue, groups: list[str]) -> Settings:
     """The composed groups before single values, interpolations unresolved; kept while no file changes."""
     key = (catalogue.fingerprint(), tuple(groups))
     if key not in _composed:
@@ -121,7 +122,7 @@ def _base(catalogue: Catalogue, groups: list[str]) -> dict[str, Any]:
     return _composed[key]
 
 
-def _hydra(searchpath: str, groups: list[str]) -> dict[str, Any]:
+def _hydra(searchpath: str, groups: list[str]) -> Settings:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
@@ -151,7 +152,7 @@ def _one_line(message: str) -> str:
     return " ".join(message.split()).rstrip(".")
 
 
-def _resolved(config: dict[str, Any]) -> dict[str, Any]:
+def _resolved(config: Settings) -> Settings:
     """Interpolations replaced by their values; nothing may stay missing (``???``)."""
     pending = [(key, text) for key, text in _texts(config) if "${" in text]
     if pending:

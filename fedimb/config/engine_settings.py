@@ -9,7 +9,7 @@ TRAINERS = ("loop", "stacked", "auto")
 DEVICES = ("cpu", "cuda", "auto")
 
 
-def check_engine(engine: dict[str, Any]) -> None:
+def check_engine(engine: dict[str, object]) -> None:
     """Refuse what an engine would refuse only once the data are prepared and a run folder is there.
 
     Raises:
@@ -45,7 +45,7 @@ def check_settings(workers: Any, gpus_per_worker: Any, address: Any) -> None:
         split_address(address)
 
 
-def split_address(address: Any) -> tuple[str, int]:
+def split_address(address: object) -> tuple[str, int]:
     """(host, port) of ``host:port``. ConfigError for anything else (Ray's ``auto``, ``local`` and ``ray://`` too)."""
     host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     if not host or "/" in host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from fedimb.errors import ConfigError
+from fedimb.plain import Settings
 from fedimb.schema import RunConfig
 
 ORDERED = (
@@ -19,14 +20,14 @@ def to_json(config: RunConfig) -> str:
     return json.dumps(_canonical(config.model_dump()), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _canonical(tree: dict[str, Any]) -> dict[str, Any]:
+def _canonical(tree: Settings) -> Settings:
     return {
         key: {name: _sorted(args) for name, args in value.items()} if key in ORDERED else _sorted(value)
         for key, value in sorted(tree.items())
     }
 
 
-def _sorted(node: Any) -> Any:
+def _sorted(node: object) -> object:
     if isinstance(node, dict):
         return {str(key): _sorted(node[key]) for key in sorted(node, key=str)}
     return [_sorted(item) for item in node] if isinstance(node, list | tuple) else node
@@ -61,7 +62,7 @@ def config_sha(config: RunConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_later_defaults(tree: dict[str, Any]) -> None:
+def _without_later_defaults(tree: Settings) -> None:
     """Take out what configurations did not have at first and this one does not use: their hashes stay valid."""
     if tree["privacy"]["clip"] is None and not tree["privacy"]["noise"]:
         del tree["privacy"]
@@ -69,7 +70,7 @@ def _without_later_defaults(tree: dict[str, Any]) -> None:
         del tree["evaluation"]["secure"]
 
 
-def _integral(node: Any) -> Any:
+def _integral(node: object) -> object:
     if isinstance(node, dict):
         return {key: _integral(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -114,7 +115,7 @@ def row_label(config: RunConfig, calibration: str) -> str:
     return "+".join(parts) or "fedavg"
 
 
-def _method_label(name: str, args: dict[str, Any]) -> str:
+def _method_label(name: str, args: dict[str, object]) -> str:
     """A method's name, with that of the rule it runs where the method is only the frame (flag ``labelled_by``)."""
     from fedimb import registry
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedimb import registry
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 
 # Groups whose keys are a part's own arguments. A key the YAML does not spell out may still be an argument of
 # the part, so it is let through here and judged against the part's signature by `fedimb.config.validate`.
@@ -17,7 +18,7 @@ OPEN_INSIDE = (("data", "source"), ("data", "test"))
 NAMED = ("strategy", "calibration")  # name -> arguments, several may be chosen
 
 
-def set_value(config: dict[str, Any], key: str, value: Any) -> None:
+def set_value(config: dict[str, object], key: str, value: object) -> None:
     """Set one dotted key in place.
 
     A mapping is merged key by key, unless it carries a ``name``: then it chooses another part, whole.
@@ -43,14 +44,14 @@ def set_value(config: dict[str, Any], key: str, value: Any) -> None:
         node[last] = value
 
 
-def _open(config: dict[str, Any], parts: list[str], depth: int) -> bool:
+def _open(config: Settings, parts: list[str], depth: int) -> bool:
     """True when ``parts[:depth]`` is an argument of a part rather than a setting of the platform."""
     if parts[0] in NAMED:
         return depth > 2 and parts[1] in config.get(parts[0], {})
     return (depth > 1 and parts[0] in OPEN) or (depth > 2 and tuple(parts[:2]) in OPEN_INSIDE)
 
 
-def unknown(config: dict[str, Any], key: str) -> ConfigError:
+def unknown(config: dict[str, object], key: str) -> ConfigError:
     """The error for a key that does not exist."""
     parts = key.split(".")
     chosen = config.get(parts[0])
@@ -91,7 +92,7 @@ def _not_chosen(parts: list[str], chosen: list[str]) -> ConfigError:
     )
 
 
-def dotted(config: dict[str, Any], prefix: str = "") -> list[str]:
+def dotted(config: dict[str, object], prefix: str = "") -> list[str]:
     """Every key of nested mappings, inner ones included, as dotted names."""
     found = []
     for key, value in config.items():

@@ -15,12 +15,13 @@ from fedimb.config.validate import GIVEN
 from fedimb.contracts.base import Contract
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
+from fedimb.plain import Settings
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.spec import Augmentation, TrainSpec
 
 
-def part_maker(kind: str, config: dict[str, Any], given: tuple[str, ...] = ()) -> Callable[..., Any]:
+def part_maker(kind: str, config: Settings, given: tuple[str, ...] = ()) -> Callable[..., Any]:
     return registry.maker(kind, config["name"], given, **{k: v for k, v in config.items() if k != "name"})
 
 
@@ -43,7 +44,7 @@ def seeded(seed: int | torch.Tensor) -> Iterator[None]:
         torch.default_generator.set_state(before)
 
 
-def device_of(engine: dict[str, Any]) -> torch.device:
+def device_of(engine: Settings) -> torch.device:
     """Where clients compute, by ``engine.device``: ``cpu`` (default), ``cuda``, or ``auto``: cuda where there is one.
 
     Raises:

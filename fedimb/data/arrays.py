@@ -93,7 +93,7 @@ def _check_names(what: str, names: tuple[str, ...]) -> None:
         raise DataError(f"{what} names {list(names)} must be distinct and at least one")
 
 
-def _check_column(name: str, column: NDArray[Any], n: int, dtype: type) -> None:
+def _check_column(name: str, column: NDArray[np.generic], n: int, dtype: type) -> None:
     if column.shape != (n,) or column.dtype != dtype:
         raise DataError(
             f"{name} is {column.dtype} {list(column.shape)} beside {n} rows of x; give one {np.dtype(dtype)} per row"
@@ -124,7 +124,7 @@ def _check_targets(targets: NDArray[np.uint8], y: NDArray[np.int64], n_classes: 
         raise DataError(f"row {row}: y is class {y[row]}, which is none of the row's labels; see fedimb.data.labels")
 
 
-def _check_finite(x: NDArray[Any], may_miss: NDArray[np.bool_] | None) -> None:
+def _check_finite(x: NDArray[np.generic], may_miss: NDArray[np.bool_] | None) -> None:
     if x.dtype == np.uint8:
         return
     rows = max(1, _CHUNK // max(1, int(np.prod(x.shape[1:]))))

@@ -3,20 +3,20 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.config import DataConfig
 from fedimb.data.paths import find
 from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.plain import Settings
 
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def read(
     file: str, settings: Sequence[str] = (), source: str | None = None
-) -> tuple[str, SourceData, dict[str, Any] | None]:
+) -> tuple[str, SourceData, dict[str, object] | None]:
     """(name of the source, all it holds, the data group or None for a bare file).
 
     The files themselves are read, whatever the cache holds of them.
@@ -41,7 +41,7 @@ def read(
     return config.source["name"], load(config.source | {"on_bad": config.on_bad}), group
 
 
-def load(source: dict[str, Any]) -> SourceData:
+def load(source: Settings) -> SourceData:
     """Read the source ``{name: ..., on_bad: ..., **args}`` completely, without the cache."""
     args = dict(source)
     name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")
@@ -87,10 +87,10 @@ def _csv(path: Path) -> str:
     return "image_csv" if pictures else "tabular_csv"
 
 
-def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, Any]:
+def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
     import yaml
 
-    args: dict[str, Any] = {}
+    args: dict[str, object] = {}
     for word in settings:
         key, equals, text = word.partition("=")
         if not equals:
@@ -107,7 +107,7 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, Any]:
     return {"name": name, place: str(path) if place in ("path", "folder") else [str(path)], **args}
 
 
-def _group(path: Path) -> dict[str, Any]:
+def _group(path: Path) -> dict[str, object]:
     import yaml
 
     try:
@@ -120,7 +120,7 @@ def _group(path: Path) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else group
 
 
-def cut(group: dict[str, Any]) -> str:
+def cut(group: dict[str, object]) -> str:
     """Test set, long tail and minority as a run with seed 0 would have them, in two lines.
 
     Raises:

@@ -1,21 +1,21 @@
 """The `data` and `partition` groups of the configuration, checked before any work."""
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 from fedimb.data.longtail import SHAPES
 from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
 from fedimb.data.split import check_test_rule
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """One `data` group. Keys and defaults as in configs/data/*.yaml; `source` and `test` have none."""
 
-    source: dict[str, Any]
-    test: dict[str, Any]
+    source: Settings
+    test: dict[str, object]
     validation: float = 0.0
     long_tail: str = "natural"
     imbalance_factor: float = 1.0
@@ -26,7 +26,7 @@ class DataConfig:
     public: int | None = None
 
     @staticmethod
-    def parse(raw: dict[str, Any]) -> "DataConfig":
+    def parse(raw: Settings) -> "DataConfig":
         """Check keys, types and ranges; ConfigError names the dotted key and the remedy.
 
         What needs the data (n_max against the rows there are, class ids of `minority`) is checked with them.
@@ -60,7 +60,7 @@ class DataConfig:
         return config
 
 
-def partition_parts(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def partition_parts(raw: dict[str, object]) -> tuple[str, dict[str, object]]:
     """(name, the partitioner's arguments) of a `partition` group; ConfigError without a name or a wrong placement."""
     _, args = Placement.split(raw)
     name = args.pop("name", None)
@@ -69,9 +69,9 @@ def partition_parts(raw: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, args
 
 
-def _whole(value: Any) -> bool:
+def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ class Federation:
 
     def __init__(
         self,
-        source: dict[str, Any],
+        source: dict[str, object],
         store_path: Path,
         train: Sequence[Rows],
         validation: Sequence[Rows],
@@ -109,7 +109,7 @@ class Federation:
         total = self.counts.sum(axis=0)
         return float(total.max() / total.min()) if total.min() else float("inf")
 
-    def exposure(self) -> dict[str, NDArray[Any]]:
+    def exposure(self) -> dict[str, NDArray[np.generic]]:
         """Who holds each class; see `fedimb.data.exposure.exposure`."""
         return exposure(self.counts)
 
@@ -199,5 +199,5 @@ class Federation:
             raise DataError(f"{folder}: partition.npz is not the one partition.json was written with; copy both again")
         return federation
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k not in ("store", "_redrawn")}  # quickly made again

@@ -13,6 +13,7 @@ import numpy as np
 
 from fedimb.data.rows import RowLists, Rows
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 FORMAT = 1
 
@@ -37,7 +38,9 @@ def digest(
     return sha.hexdigest()
 
 
-def write(folder: Path, facts: dict[str, Any], train: RowLists, validation: RowLists, test: Rows, public: Rows) -> None:
+def write(
+    folder: Path, facts: dict[str, object], train: RowLists, validation: RowLists, test: Rows, public: Rows
+) -> None:
     """Write both files, each by temporary file and rename; the JSON, which vouches for the other, last."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"test": test, "public": public}
@@ -53,7 +56,7 @@ def write(folder: Path, facts: dict[str, Any], train: RowLists, validation: RowL
     os.replace(temporary, folder / "partition.json")
 
 
-def read(folder: Path) -> tuple[dict[str, Any], RowLists, RowLists, Rows, Rows]:
+def read(folder: Path) -> tuple[JsonObject, RowLists, RowLists, Rows, Rows]:
     """(facts, train, validation, test, public). DataError where a file is missing, damaged or edited by hand."""
     try:
         facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
@@ -74,7 +77,7 @@ def read(folder: Path) -> tuple[dict[str, Any], RowLists, RowLists, Rows, Rows]:
         ) from error
 
 
-def _facts_sha(facts: dict[str, Any]) -> str:
+def _facts_sha(facts: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,7 +1,6 @@
 """How many rows of each class to keep, which class is rare, and which classes count as the minority."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +125,7 @@ def redraw(
     return shown
 
 
-def minority_classes(counts: Counts, rule: Any) -> tuple[int, ...]:
+def minority_classes(counts: Counts, rule: object) -> tuple[int, ...]:
     """The classes `minority_recall` is about, sorted class ids; fixed before any method acts.
 
     Args:

@@ -4,7 +4,7 @@ Only rows of minority classes change hands. Idea: the exposure axis of Client-LT
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedimb.data.quotas import deal, largest_remainder
 from fedimb.data.units import group, rows_by_client
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 
 Rows = NDArray[np.int64]
 Rule = Literal["spread", "concentrated", "absent"]
@@ -33,7 +34,7 @@ class Placement:
     clients: int | float = 0.2
 
     @staticmethod
-    def split(partition: dict[str, Any]) -> tuple["Placement", dict[str, Any]]:
+    def split(partition: Settings) -> tuple["Placement", Settings]:
         """The keys ``minority_placement`` and ``minority_clients`` of a `partition` group, and the group without.
 
         Raises:
@@ -44,7 +45,7 @@ class Placement:
         if placement.rule is not None and placement.rule not in RULES:
             wrong = placement.rule
             raise ConfigError(f"partition.minority_placement: no rule '{wrong}'.{nearest(str(wrong), RULES)}")
-        clients: Any = placement.clients
+        clients: object = placement.clients
         whole = type(clients) is int and clients >= 1  # not isinstance: True is no count
         if not (whole or (type(clients) is float and 0 < clients < 1)):
             raise ConfigError(

@@ -23,7 +23,7 @@ PARTITION_GIVEN = ("patients", "sites", "site_names")  # columns a partitioner m
 log = logging.getLogger(__name__)
 
 
-def prepare(data: dict[str, Any], partition: dict[str, Any], clients: int, seed: int) -> Federation:
+def prepare(data: dict[str, object], partition: dict[str, object], clients: int, seed: int) -> Federation:
     """Source -> test split -> the server's rows -> long tail -> partition -> validation split, from a seed stream each.
 
     With several labels per row all go by the primary class (`fedimb.data.labels`); counts and minority by every label.

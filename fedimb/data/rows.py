@@ -1,7 +1,7 @@
 """Lists of rows, one per client, in two arrays: a hundred thousand clients cost no hundred thousand objects."""
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class RowLists(Sequence[Rows]):
     def __getitem__(self, index: int) -> Rows: ...
     @overload
     def __getitem__(self, index: slice) -> list[Rows]: ...
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: int | slice) -> Rows | list[Rows]:
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         k = range(len(self))[index]  # negative ones and IndexError as a list has them

@@ -1,7 +1,6 @@
 """Centre, scale and impute the columns of a table by statistics that clients can sum: no row leaves its site."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +23,17 @@ class Scaling:
         out: NDArray[np.float32] = np.nan_to_num((x - self.mean) / self.deviation, copy=False, nan=0.0)
         return out
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """As plain lists, for JSON: a float32 goes through JSON unchanged."""
         return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
     @staticmethod
-    def from_facts(facts: dict[str, Any]) -> "Scaling":
+    def from_facts(facts: dict[str, object]) -> "Scaling":
         """Inverse of `facts`."""
         return Scaling(np.array(facts["mean"], np.float32), np.array(facts["deviation"], np.float32))
 
 
-def prepared(rows: NDArray[Any], scale: float, scaling: Scaling | None) -> NDArray[np.float32]:
+def prepared(rows: NDArray[np.generic], scale: float, scaling: Scaling | None) -> NDArray[np.float32]:
     """Rows [n, *shape] as a source holds them -> what a model reads, float32: times ``scale``, then ``scaling``."""
     x = np.asarray(rows, dtype=np.float32) if scale == 1 else np.multiply(rows, np.float32(scale), dtype=np.float32)
     return x if scaling is None else scaling(x)

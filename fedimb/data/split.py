@@ -3,13 +3,12 @@
 Cut by patient where the source names patients: a patient is never on both sides.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.folds import fold_of_rows
 from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.plain import Settings
 
 Rows = NDArray[np.int64]
 TEST_RULES: dict[str, tuple[str, ...]] = {
@@ -26,7 +25,7 @@ _LEAST = {"per_class": 1, "folds": 2, "fold": 0, "repeat": 0}
 def split_test(
     y: NDArray[np.int64],
     class_names: tuple[str, ...],
-    rule: dict[str, Any],
+    rule: Settings,
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None = None,
     official: NDArray[np.bool_] | None = None,
@@ -112,7 +111,7 @@ def split_fraction(
     return np.sort(rows[~out]), np.sort(rows[out])
 
 
-def check_test_rule(rule: dict[str, Any]) -> None:
+def check_test_rule(rule: Settings) -> None:
     """Raise ConfigError unless ``rule`` is a known test split with arguments in range."""
     name = rule.get("name")
     if name not in TEST_RULES:
@@ -168,7 +167,7 @@ def _by_site(
 def _fold(
     y: NDArray[np.int64],
     class_names: tuple[str, ...],
-    rule: dict[str, Any],
+    rule: Settings,
     patients: NDArray[np.int64] | None,
     sites: NDArray[np.int64] | None,
 ) -> tuple[Rows, Rows]:

@@ -12,7 +12,6 @@ import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,7 @@ class Store:
     """An opened store. Arrays are read-only maps of the files; see `SourceData` for their meaning."""
 
     path: Path
-    x: NDArray[Any]
+    x: NDArray[np.generic]
     y: NDArray[np.int64]
     class_names: tuple[str, ...]
     scale: float
@@ -156,7 +155,7 @@ def cache_dir(kind: str = "stores") -> Path:
     return (Path(root) if root else Path.home() / ".cache" / "fedimb") / kind
 
 
-def open_source(config: dict[str, Any]) -> Store:
+def open_source(config: dict[str, object]) -> Store:
     """Open the store of ``{name: <source>, **args}``, building it when the cache has none.
 
     A source is a class or function registered as kind ``source`` whose object has ``fingerprint() -> str``

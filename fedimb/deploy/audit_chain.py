@@ -5,9 +5,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 FIRST = "0" * 64
 """What the first line holds as the hash of the one before."""
@@ -52,15 +52,15 @@ def read_heads(path: Path) -> list[Head]:
     return heads
 
 
-def text_of(tree: dict[str, Any]) -> bytes:
+def text_of(tree: dict[str, object]) -> bytes:
     return json.dumps(tree, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":")).encode()
 
 
-def sha_of(body: dict[str, Any]) -> str:
+def sha_of(body: dict[str, object]) -> str:
     return hashlib.sha256(text_of(body)).hexdigest()
 
 
-def parsed_line(raw: bytes) -> dict[str, Any] | None:
+def parsed_line(raw: bytes) -> JsonObject | None:
     """The line; None where it is none of ours."""
     try:
         line = json.loads(raw)
@@ -72,7 +72,7 @@ def parsed_line(raw: bytes) -> dict[str, Any] | None:
     return line if {key: type(value) for key, value in line.items()} == shape else None
 
 
-def fault_of(number: int, line: dict[str, Any] | None, before: str, numbers: set[int]) -> str | None:
+def fault_of(number: int, line: dict[str, object] | None, before: str, numbers: set[int]) -> str | None:
     if line is None:
         return "is no line of this log: it was edited"
     if line["n"] != number:

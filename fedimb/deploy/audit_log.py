@@ -17,7 +17,6 @@ import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from fedimb.annotation.private import FILE, write_private
 from fedimb.annotation.tables import csv_bytes, safe_cell
@@ -33,6 +32,7 @@ from fedimb.deploy.audit_chain import (
     told_fault,
 )
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 from fedimb.tracking.lock import locked
 
 _WAIT_S = 30.0
@@ -55,7 +55,7 @@ class AuditLog:
         self.path = path
         self._head, self._lock = path.with_suffix(".head.json"), path.with_suffix(".lock")
 
-    def append(self, kind: str, facts: dict[str, Any]) -> Head:
+    def append(self, kind: str, facts: dict[str, object]) -> Head:
         """Write a line; when this returns it is on disk. A line cut short by a crash is removed first, and that noted.
 
         Args:
@@ -74,7 +74,7 @@ class AuditLog:
                 last = self._write(last, "unfinished line removed", cut)
             return self._write(last, kind, facts)
 
-    def _write(self, last: Head, kind: str, facts: dict[str, Any]) -> Head:
+    def _write(self, last: Head, kind: str, facts: dict[str, object]) -> Head:
         body = {"n": last.line + 1, "at": utc_now(), "kind": kind, "facts": facts, "before": last.sha}
         sha = sha_of(body)
         with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, FILE), "ab") as file:
@@ -154,7 +154,7 @@ class AuditLog:
             shas.append(line["sha"])
         return end_fault(shas, known, bool(torn)) or told_fault(shas, told)
 
-    def lines(self, first: str = "", last: str = "") -> Iterator[dict[str, Any]]:
+    def lines(self, first: str = "", last: str = "") -> Iterator[JsonObject]:
         """Whole lines of a period, as written; not verified.
 
         Args:
@@ -180,5 +180,5 @@ class AuditLog:
         return csv_bytes(rows)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
@@ -100,7 +99,7 @@ def check_bundle(bundle: bytes) -> None:
 def _named(project: bytes) -> tuple[str, str, str]:
     """(publisher, name, version), each shortened, ``?`` where it does not say."""
     try:
-        tree: Any = tomllib.loads(project.decode())
+        tree: object = tomllib.loads(project.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
         return "?", "?", "?"
     found = []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fedimb
 from fedimb.data.store import cache_dir
+from fedimb.process_env import QUIET
 from fedimb.tracking.store import resolve_uri, sqlite_path
 
 _GB = 1e9
@@ -161,11 +162,11 @@ def threads() -> Check:
 
 def switches() -> Check:
     """What keeps Flower, Ray and MLflow from phoning home or joining another cluster, unless set otherwise before."""
-    changed = [f"{name}={os.environ.get(name)}" for name, value in fedimb._QUIET.items() if _differs(name, value)]
+    changed = [f"{name}={os.environ.get(name)}" for name, value in QUIET.items() if _differs(name, value)]
     if changed:
         remedy = "unset them, unless you mean it"
         return Check("warn", "switches", f"set otherwise in this shell: {', '.join(changed)}", remedy)
-    return Check("ok", "switches", f"no telemetry, no downloads: {len(fedimb._QUIET)} variables as fedimb wants them")
+    return Check("ok", "switches", f"no telemetry, no downloads: {len(QUIET)} variables as fedimb wants them")
 
 
 def _differs(name: str, value: str) -> bool:

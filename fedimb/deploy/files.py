@@ -54,7 +54,7 @@ def read_yaml(path: Path, shape: type[Shape]) -> Shape:
     return parsed(raw or {}, shape, str(path))
 
 
-def parsed(raw: Any, shape: type[Shape], place: str) -> Shape:
+def parsed(raw: object, shape: type[Shape], place: str) -> Shape:
     """A mapping as ``shape``; ConfigError names the place and the first thing wrong."""
     if not isinstance(raw, dict):
         raise ConfigError(f"{place} holds no settings: give lines of 'key: value'")

@@ -4,7 +4,6 @@ Radford et al., "Learning transferable visual models from natural language super
 ``save_pretrained`` or a download of the model's repository gives; nothing is fetched here.
 """
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from fedimb.encoders.pictures import (
     text_vectors,
 )
 from fedimb.errors import ConfigError, DataError
+from fedimb.process_env import import_offline
 from fedimb.registry import register
 
 
@@ -82,7 +82,7 @@ class Clip(Encoder):
 def _load(folder: Path) -> tuple[Any, Any]:
     """(model in evaluation mode, tokenizer), without a look at the network or a draw from the global generator."""
     try:
-        transformers: Any = importlib.import_module("transformers")
+        transformers: Any = import_offline("transformers")
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
         raise ConfigError(
             f"encoder 'clip' needs the Python package 'transformers' ({error}): pip install transformers"

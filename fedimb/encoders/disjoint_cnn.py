@@ -8,7 +8,6 @@ file; digests of the training images are in it, and a row that was among them is
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from fedimb.encoders.base import Encoder
 from fedimb.encoders.checks import class_names_expected, images_expected
 from fedimb.errors import DataError, nearest
 from fedimb.models.cnn4conv import CNN4Conv
+from fedimb.plain import JsonObject
 from fedimb.registry import register
 
 _OWN = ("class_means", "trained_on")  # tensors beside the weights
@@ -96,9 +96,7 @@ def digests(x: Tensor) -> NDArray[np.int64]:
     return np.frombuffer(b"".join(each), dtype="<i8").astype(np.int64)
 
 
-def write(
-    path: Path, model: CNN4Conv, facts: dict[str, Any], class_means: Tensor, trained_on: NDArray[np.int64]
-) -> None:
+def write(path: Path, model: CNN4Conv, facts: JsonObject, class_means: Tensor, trained_on: NDArray[np.int64]) -> None:
     """Write the file this encoder reads.
 
     Args:
@@ -111,10 +109,10 @@ def write(
     save_file(weights | own, path, metadata={"disjoint_cnn": json.dumps(facts)})
 
 
-def _read(path: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: str) -> tuple[JsonObject, dict[str, Tensor]]:
     try:
         with safe_open(regular(path), framework="pt") as file:
-            facts: dict[str, Any] = json.loads((file.metadata() or {})["disjoint_cnn"])
+            facts: JsonObject = json.loads((file.metadata() or {})["disjoint_cnn"])
             names = file.keys()  # not a dict
             tensors = {name: file.get_tensor(name) for name in names}
         if missing := [name for name in _OWN if name not in tensors]:

@@ -7,7 +7,6 @@ embeddings = unit_rows(embed(encoder, store, rows))
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ GIVEN = ("input_shape", "n_rows", "labels")
 BATCH = 64
 
 
-def open_encoder(config: Mapping[str, Any], store: Store) -> Encoder:
+def open_encoder(config: Mapping[str, object], store: Store) -> Encoder:
     """The encoder ``{name: ..., **arguments}`` for a store's rows, built once per process.
 
     Raises:

@@ -4,7 +4,6 @@ MobileCLIP-S2 (Vasu et al., CVPR 2024) is what SCOPE uses. open_clip brings torc
 machine without a GPU, so fedimb never installs it: install it yourself where you want it. Nothing is fetched here.
 """
 
-import importlib
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from fedimb.encoders.pictures import (
     text_vectors,
 )
 from fedimb.errors import ConfigError, DataError
+from fedimb.process_env import import_offline
 from fedimb.registry import register
 
 
@@ -49,7 +49,7 @@ class OpenClip(Encoder):
         check_prompts("open_clip", prompts)
         folder = model_folder("open_clip", path, "open_clip_config.json")
         try:
-            open_clip: Any = importlib.import_module("open_clip")
+            open_clip: Any = import_offline("open_clip")
         except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
             raise ConfigError(
                 f"encoder 'open_clip' needs the Python package 'open_clip' ({error}): pip install open_clip_torch, "

@@ -1,7 +1,5 @@
 """Embeddings made elsewhere by any encoder: one per row of the data's store, in its order."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -98,7 +96,7 @@ class PrecomputedText(Precomputed):
         return torch.from_numpy(self._vectors[[self._names.index(name) for name in class_names]])
 
 
-def _same_labels(path: str, found: NDArray[Any], labels: NDArray[np.int64]) -> None:
+def _same_labels(path: str, found: NDArray[np.generic], labels: NDArray[np.int64]) -> None:
     wrong = np.flatnonzero(found != np.asarray(labels)) if found.shape == labels.shape else np.zeros(1, np.int64)
     if len(wrong):
         raise DataError(

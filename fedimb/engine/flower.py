@@ -17,24 +17,28 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from fedimb.engine import processes
 from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.engine.ray import RayEngine
 from fedimb.errors import RunFailed
+from fedimb.plain import JsonObject
+from fedimb.process_env import FLOWER, QUIET, RAY
 from fedimb.rundir.folder import RunFolder
 
 BUNDLE = Path(__file__).parent / "bundle" / "pyproject.toml"
-_SWITCHES = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_NUM_THREADS": "1",
-}
+_SWITCHES = FLOWER | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 _START_S = 120.0
 _ASK_FLOWER_EVERY_S = 60.0  # the command starts a Python of its own, which costs seconds
+
+
+class Place(TypedDict):
+    """Where and how a process of Flower's runs, as `subprocess` takes it."""
+
+    cwd: Path
+    env: dict[str, str]
+    start_new_session: bool
 
 
 class FlowerLauncher:
@@ -102,18 +106,22 @@ class FlowerLauncher:
                 raise RunFailed(f"Flower's SuperLink did not start; {self._log_tail()}")
             time.sleep(0.2)
 
-    def _place(self) -> dict[str, Any]:
+    def _place(self) -> Place:
         """Where and how every Flower process runs: its commands stand beside this Python, Ctrl-C is for this one."""
         own = {"FLWR_HOME": str(self._home / "flwr"), "RAY_ADDRESS": self._address, "FEDIMB_FLOWER_DIR": self.temp_dir}
         own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        return {"cwd": self._home / "neutral", "env": os.environ | _SWITCHES | own, "start_new_session": True}
+        return {
+            "cwd": self._home / "neutral",
+            "env": QUIET | RAY | os.environ | _SWITCHES | own,
+            "start_new_session": True,
+        }
 
-    def _flwr(self, *words: str) -> dict[str, Any]:
+    def _flwr(self, *words: str) -> JsonObject:
         """What ``flwr`` answers, read from its JSON; other text may stand before that."""
         call = ["flwr", *words, "--format", "json"]
         done = subprocess.run(call, capture_output=True, text=True, timeout=300, **self._place())
         with contextlib.suppress(ValueError):
-            answer: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
+            answer: JsonObject = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
             if answer.get("success", True):
                 return answer
         raise RunFailed(f"flwr {words[0]} said: {(done.stdout + done.stderr).strip()[-600:]}")

@@ -1,9 +1,10 @@
 """Engines by name."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 
 
 class Engine(Protocol):
@@ -30,7 +31,7 @@ class Engine(Protocol):
         """Stop what was started."""
 
 
-def open_engine(config: dict[str, Any]) -> Engine:
+def open_engine(config: Settings) -> Engine:
     """The engine of the configuration group ``engine``; starts nothing before its first grid.
 
     Raises:

@@ -1,15 +1,18 @@
 """ray: clients on persistent single-threaded actors of one private Ray head, reused across the runs of a sweep."""
 
+import contextlib
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from flwr.app import RecordDict
 
+from fedimb import process_env
 from fedimb.config.engine_settings import check_settings
 from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
@@ -19,6 +22,7 @@ from fedimb.engine.ray_pool import Pool
 from fedimb.engine.ray_private import lean_head
 from fedimb.engine.ray_worker import PackedLane
 from fedimb.errors import ConfigError, RunFailed
+from fedimb.process_state import handlers, log_level
 
 _STARTS = 3  # Ray gives its own head 30 s, which a busy machine exceeds
 
@@ -43,6 +47,7 @@ class RayEngine:
         self.pool: Pool | None = None
         self._owner = False
         self._ray: Any = None
+        self._process = contextlib.ExitStack()  # what Ray changes in this process, to be given back
 
     def start(self) -> Pool:
         """Start Ray and the actors, unless they are running; returns the actors.
@@ -70,13 +75,17 @@ class RayEngine:
             ConfigError: no cluster at ``address``, or the process is in another one already.
             RunFailed: Ray does not start.
         """
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        import ray
+        # The head and its workers inherit these; here they are needed no longer than it takes to start.
+        with process_env.defaults(process_env.QUIET | process_env.RAY), contextlib.ExitStack() as process:
+            process.enter_context(handlers())
+            import ray
 
-        self._ray = ray
-        if not ray.is_initialized():
-            self._owner = True
-            self._connect(ray)
+            self._ray = ray
+            if not ray.is_initialized():
+                self._owner = True
+                process.enter_context(log_level("ray", logging.ERROR))
+                self._connect(ray)
+                self._process = process.pop_all()
         running = str(ray.get_runtime_context().gcs_address)
         if self._address and not self._owner and not same_cluster(self._address, running):
             raise ConfigError(
@@ -85,7 +94,7 @@ class RayEngine:
             )
         return running
 
-    def _connect(self, ray: Any) -> None:
+    def _connect(self, ray: ModuleType) -> None:
         """Join the cluster at ``address``, or start a private head."""
         options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         if self._address:
@@ -151,6 +160,7 @@ class RayEngine:
         if self._owner:
             self._ray.shutdown()
             self._owner = False
+        self._process.close()
         end(started)  # Ray forgets its agents when it is interrupted while it starts
         if self._temp is not None:
             shutil.rmtree(self._temp, ignore_errors=True)

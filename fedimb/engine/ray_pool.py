@@ -5,8 +5,9 @@ import logging
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Protocol
 
 from fedimb.engine.grid import Job
 from fedimb.engine.lanes import LaneOutcome, Reduction
@@ -20,6 +21,21 @@ _PATIENCE_S = 60.0  # without news, before a word to the user
 log = logging.getLogger("fedimb")
 
 
+class RemoteMethod(Protocol):
+    """A method of an actor, as Ray has it called."""
+
+    def remote(self, *args: object) -> object:
+        """Begin a call; returns what `ray.wait` and `ray.get` take."""
+        ...
+
+
+class Actor(Protocol):
+    """The handle of a `fedimb.engine.ray_worker.Worker` in a process of Ray's."""
+
+    ready: RemoteMethod
+    run_lanes: RemoteMethod
+
+
 class Pool:
     """Persistent actors, and one run's lanes at a time over them.
 
@@ -31,11 +47,11 @@ class Pool:
         actors: those that are ready for work.
     """
 
-    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+    def __init__(self, ray: ModuleType, options: Mapping[str, object]) -> None:
         self._ray = ray
         self._class = ray.remote(num_cpus=1, max_restarts=0, **options)(Worker)
-        self.actors: list[Any] = []
-        self._coming: dict[Any, Any] = {}  # call that ends when an actor is ready -> actor
+        self.actors: list[Actor] = []
+        self._coming: dict[object, Actor] = {}  # call that ends when an actor is ready -> actor
         self._failed_starts = 0
         exceptions = ray.exceptions
         # An actor that Ray's memory monitor ends is no RayActorError; results are lost with the machine that held them.
@@ -68,7 +84,7 @@ class Pool:
         actor = self._class.remote()
         self._coming[actor.ready.remote()] = actor
 
-    def _arrived(self, call: Any) -> None:
+    def _arrived(self, call: object) -> None:
         """Take in an actor that is ready, or hire another for one that died starting."""
         actor = self._coming.pop(call)
         try:
@@ -82,7 +98,7 @@ class Pool:
             self._failed_starts = 0
             self.actors.append(actor)
 
-    def _wait(self, calls: list[Any], what: str) -> list[Any]:
+    def _wait(self, calls: list[object], what: str) -> list[object]:
         """Calls that ended, at least one unless the user was told that there is no news."""
         done, _ = self._ray.wait(calls, timeout=_PATIENCE_S)
         if not done:
@@ -90,7 +106,7 @@ class Pool:
         return list(done)
 
     def run(
-        self, job: Job, lanes: list[PackedLane], shared: dict[str, Any], reduce: Reduction, costs: Sequence[float]
+        self, job: Job, lanes: list[PackedLane], shared: Mapping[str, object], reduce: Reduction, costs: Sequence[float]
     ) -> list[LaneOutcome]:
         """Run lanes, the longest first; outcomes come back in lane order.
 
@@ -110,7 +126,7 @@ class Pool:
         waiting = deque(batches(costs, calls))
         tries: Counter[int] = Counter()
         outcomes: dict[int, LaneOutcome] = {}
-        running: dict[Any, tuple[list[int], Any]] = {}  # call -> lanes, actor; the oldest first
+        running: dict[object, tuple[list[int], Actor]] = {}  # call -> lanes, actor; the oldest first
         load = dict.fromkeys(self.actors, 0)
         while waiting or running:
             while waiting and load and min(load.values()) < _QUEUED:
@@ -149,7 +165,7 @@ class Pool:
                             ) from error
         return [outcomes[i] for i in range(len(lanes))]
 
-    def _replace(self, actor: Any) -> None:
+    def _replace(self, actor: Actor) -> None:
         self.actors.remove(actor)
         with contextlib.suppress(Exception):  # dead already, as a rule
             self._ray.kill(actor)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def _nothing(self: Any, **options: Any) -> None:
+def _nothing(self: object, **options: object) -> None:
     """In place of a method that starts a helper process."""
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedimb import process_env
 from fedimb.engine.grid import CLIENT_FAILED, Job, deliver
 from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, Reduction, ahead_of, run_lanes
 from fedimb.errors import DataError, FedimbError
@@ -23,6 +24,7 @@ class Worker:
     """One actor: one thread, one resident model, any client of any run."""
 
     def __init__(self) -> None:
+        process_env.set_defaults()  # a cluster's workers begin with its environment, not with the driver's
         import torch
 
         torch.set_num_threads(1)

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ class State:
     losses: list[float] = field(default_factory=list)
 
 
-def digest(training: Mapping[str, Any], seed: int, examples: Examples, start: Mapping[str, Tensor]) -> str:
+def digest(training: Mapping[str, object], seed: int, examples: Examples, start: Mapping[str, Tensor]) -> str:
     """What a training must have in common with one that goes on from it: settings, seed, data, initial state."""
     # How often it is written does not change what comes out.
     settings = {key: value for key, value in training.items() if key != "checkpoint_every"}

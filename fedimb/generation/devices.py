@@ -1,7 +1,6 @@
 """Which device made a row, and what its images look like on average: what a site may say of its devices. Ours."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from fedimb.data.store import Store
 from fedimb.generation.style import LEAST_ROWS, Style, describe, recolour
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, NDArray[np.generic]]
 
 
 def n_devices(store: Store) -> int:
@@ -45,7 +44,7 @@ def described(x: Tensor, d: Tensor, devices: int) -> Arrays:
     return {"mean": mean, "std": std, "rows": rows}
 
 
-def averaged(said: Sequence[Mapping[str, NDArray[Any]]]) -> dict[int, Style]:
+def averaged(said: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[int, Style]:
     """What clients `described`, by device, weighted by images; devices nobody could describe are left out."""
     styles: dict[int, Style] = {}
     for device in range(len(said[0]["rows"]) if said else 0):

@@ -21,6 +21,7 @@ from fedimb.generation.examples import Examples
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.outbox.box import RELEASED, WAITING, Outbox
 from fedimb.generation.transport import cut
+from fedimb.plain import JsonObject
 from fedimb.privacy.audit.base import Audit, Batch, GateSettings
 from fedimb.privacy.audit.crossed import cross_audit
 from fedimb.privacy.audit.gate import audit
@@ -74,7 +75,7 @@ class Asking:
     def __init__(self, generator: Generator, seed: int) -> None:
         self.generator, self.seed = generator, seed
 
-    def __call__(self, x: NDArray[Any], y: NDArray[np.int64], d: NDArray[np.int64]) -> NDArray[Any]:
+    def __call__(self, x: NDArray[np.generic], y: NDArray[np.int64], d: NDArray[np.int64]) -> NDArray[np.generic]:
         """[n] negative losses."""
         rows = [torch.from_numpy(np.ascontiguousarray(part)) for part in (x, y, d)]
         total = torch.zeros(len(x))
@@ -126,7 +127,7 @@ class Judging:
         attack = Asking(self.generator, seed) if self.generator is not None and self.generator.trainable else None
         return audit(as_batch(samples), self.rows.learned, self.rows.kept, gate, rng, attack, self.holders)
 
-    def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[Any]], Asking]:
+    def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.generic]], Asking]:
         assert self.recipe is not None
         workshop = GeneratorCache(self.recipe, as_examples(half))
         devices = np.zeros_like(half.y) if half.d is None else half.d
@@ -145,7 +146,7 @@ def exported(
     gate: GateSettings,
     mode: Mode,
     outbox: Path | None,
-    about: dict[str, Any],
+    about: JsonObject,
     n_classes: int,
     seed: int,
 ) -> tuple[Exported, Audit | None]:

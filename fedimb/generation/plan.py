@@ -11,7 +11,7 @@ samples, so that the arms of an ablation differ in what is made and not in how m
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -193,7 +193,7 @@ def plan_report(
     class_names: tuple[str, ...],
     device_names: tuple[str, ...],
     given: Counts | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What was planned, as JSON can hold it.
 
     Args:
@@ -201,7 +201,7 @@ def plan_report(
         given: [K, C, D], what the clients really got, where that is known.
     """
     rows = counts.sum(axis=(1, 2))
-    report: dict[str, Any] = {
+    report: dict[str, object] = {
         "plan": asdict(plan),
         "classes": list(class_names),
         "devices": list(device_names),

@@ -1,14 +1,15 @@
 """Stable Diffusion from a local folder: its four parts, whole or not at all. Nothing is ever downloaded."""
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from fedimb.data.paths import find
 from fedimb.errors import ConfigError, DataError
+from fedimb.process_env import import_offline
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
@@ -24,14 +25,14 @@ class StableDiffusion:
     scheduler: Any
 
 
-def package(generator: str, name: str) -> Any:
+def package(generator: str, name: str) -> ModuleType:
     """A package that fedimb does not install, imported here and not before.
 
     Raises:
         ConfigError: it is missing.
     """
     try:
-        return importlib.import_module(name)
+        return import_offline(name)
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
         raise ConfigError(
             f"generator '{generator}' needs the Python package {name} ({error}): "

@@ -11,7 +11,7 @@ percentile is taken per class, and samples that are not finite are dropped first
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Gated:
     keep: Tensor
     dropped: dict[str, Tensor]
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """As JSON can hold it."""
         return {
             "kept": int(self.keep.sum()),

@@ -4,7 +4,7 @@ Which samples count is FedSSG's reconstructed gate (`fedimb.generation.quality`)
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -38,7 +38,7 @@ class Screened:
     """What passed, and what was dropped and why, for JSON."""
 
     kept: Examples
-    report: dict[str, Any]
+    report: dict[str, object]
 
 
 def screened(server: OwnRows, weights: Arrays, samples: Examples, rare: tuple[int, ...]) -> Screened:

@@ -1,8 +1,7 @@
 """The image network: diffusers' UNet2DModel, told class and domain by two embeddings whose sum joins the time's."""
 
-import importlib
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 from fedimb.generation.examples import image_shape
+from fedimb.process_env import import_offline
 
 _GROUPS = 8  # of GroupNorm; diffusers' 32 do not fit small widths
 
@@ -79,14 +79,14 @@ class ConditionalUNet(nn.Module):
         return said[..., :height, :width].reshape(z.shape)
 
 
-def diffusers(name: str) -> Any:
+def diffusers(name: str) -> ModuleType:
     """The package, imported here and not before (it takes seconds).
 
     Raises:
         ConfigError: it is not installed.
     """
     try:
-        return importlib.import_module("diffusers")
+        return import_offline("diffusers")
     except (ImportError, RuntimeError) as error:  # RuntimeError: a package beside it that does not fit torch
         raise ConfigError(
             f"generator '{name}' needs the Python package diffusers ({error}): pip install 'fedimb[generate]'"

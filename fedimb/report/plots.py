@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +11,13 @@ from fedimb.report.groups import QUALITIES, Group, RunRow, group_rows
 from fedimb.rundir.partition_picture import ALL, FAINT, INK, RARE, checked_path, clean_axes, new_figure, save_figure
 from fedimb.text import shorten
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _LABEL = 44
 
 
-def _bars(axes: Any, groups: list[Group], metric: str, offset: float, colour: str) -> None:
+def _bars(axes: "Axes", groups: list[Group], metric: str, offset: float, colour: str) -> None:
     for at, group in enumerate(groups):
         mean, low, high = group.interval(metric)
         if math.isnan(mean):

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NotRequired, TextIO, TypedDict
+from typing import NotRequired, TextIO, TypedDict
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.intervals import bootstrap_scores, wilson
@@ -174,7 +174,10 @@ def result_panel(result: RunResult, stream: TextIO | None = None) -> str:
 
 
 def _headline(
-    matrix: Any, minority: list[int], last_k: Mapping[str, float], given: Mapping[str, Sequence[float]] | None
+    matrix: NDArray[np.int64],
+    minority: list[int],
+    last_k: Mapping[str, float],
+    given: Mapping[str, Sequence[float]] | None,
 ) -> list[str]:
     final, several = scores(matrix, minority), matrix.ndim == 3
     bounds: Mapping[str, Sequence[float]] = given or {}
@@ -197,7 +200,7 @@ def _headline(
     return lines
 
 
-def _lowest_class(matrix: Any) -> tuple[float, float]:
+def _lowest_class(matrix: NDArray[np.int64]) -> tuple[float, float]:
     """Wilson's interval of the class found least: bootstrap percentiles of a minimum lie below it."""
     hits, support = hits_and_support(matrix)
     recall = ratio(hits, support)
@@ -209,7 +212,11 @@ def _lowest_class(matrix: Any) -> tuple[float, float]:
 
 
 def _classes(
-    result: RunResult, matrix: Any, train_counts: Any, minority: list[int], stream: TextIO | None
+    result: RunResult,
+    matrix: NDArray[np.int64],
+    train_counts: NDArray[np.int64],
+    minority: list[int],
+    stream: TextIO | None,
 ) -> list[str]:
     full, empty = ("█", "·") if writable("█·", stream) else ("#", ".")
     hits, support = hits_and_support(matrix)

@@ -4,12 +4,13 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+
+from fedimb.plain import JsonObject
 
 _PACKAGES = ("fedimb", "torch", "numpy", "flwr", "ray", "mlflow", "hydra-core", "scikit-learn", "scipy", "safetensors")
 
 
-def environment() -> dict[str, Any]:
+def environment() -> JsonObject:
     """Versions, platform, cores and threads, as JSON-able values. Packages that are not installed are left out."""
     import torch
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedimb.errors import FedimbError
+from fedimb.plain import JsonObject
 from fedimb.records import write_atomic
 
 
@@ -104,12 +105,12 @@ class RunFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
 
-    def journal(self, **event: Any) -> None:
+    def journal(self, **event: object) -> None:
         """Append one event for people; nothing reads it back."""
         with open(self.path / "journal.jsonl", "a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
-    def append_metrics(self, lines: list[dict[str, Any]]) -> int:
+    def append_metrics(self, lines: list[dict[str, object]]) -> int:
         """Append metric lines durably; returns the file's size in bytes, which the checkpoint then names."""
         path = self.path / "metrics.jsonl"
         with open(path, "ab") as file:
@@ -124,7 +125,7 @@ class RunFolder:
         if path.exists() and path.stat().st_size > size:
             os.truncate(path, size)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[JsonObject]:
         """All complete metric lines."""
         path = self.path / "metrics.jsonl"
         if not path.exists():

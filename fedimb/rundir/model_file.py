@@ -3,10 +3,11 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
@@ -15,9 +16,12 @@ from fedimb.data.federation import Federation
 from fedimb.data.scaling import Scaling, prepared
 from fedimb.errors import DataError, FedimbError
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
+from fedimb.plain import JsonObject
 from fedimb.schema import RunConfig
 
 log = logging.getLogger("fedimb")
+
+Rows = NDArray[np.generic] | Tensor
 
 
 class TrainedModel(nn.Module):
@@ -43,7 +47,11 @@ class TrainedModel(nn.Module):
         self.classifier, self.input_shape, self.class_names = classifier, input_shape, class_names
         self.input_scale, self.scaling = input_scale, scaling
 
-    def prepare(self, rows: np.ndarray | Tensor) -> Tensor:
+    if TYPE_CHECKING:  # torch says of a module's call that it may return anything
+
+        def __call__(self, rows: Rows) -> Tensor: ...
+
+    def prepare(self, rows: Rows) -> Tensor:
         """Rows [n, *input_shape] as the source holds them (grey levels, a table's own units, NaN where a column may
         lack values) -> inputs of the classifier, float32 of the same shape, a copy.
 
@@ -58,7 +66,7 @@ class TrainedModel(nn.Module):
             )
         return torch.tensor(prepared(values, self.input_scale, self.scaling))
 
-    def forward(self, rows: np.ndarray | Tensor) -> Tensor:
+    def forward(self, rows: Rows) -> Tensor:
         """Rows as for `prepare` -> logits [n, n_classes] float32, uncalibrated."""
         logits: Tensor = self.classifier(self.prepare(rows))
         return logits
@@ -100,7 +108,7 @@ def load_model(path: str | Path) -> TrainedModel:
         folder = folder / "artifacts" / "model"
     if not (folder / "model.json").is_file():
         raise FedimbError(f"{path} holds no model: expected model.json and model.safetensors (is the run finished?)")
-    facts: dict[str, Any] = json.loads((folder / "model.json").read_text())
+    facts: JsonObject = json.loads((folder / "model.json").read_text())
     shape = tuple(facts["input_shape"])
     if "scaling" not in facts and len(shape) == 1:
         log.warning("%s is of an older fedimb, which kept no scaling of tables: scale the rows yourself", folder)

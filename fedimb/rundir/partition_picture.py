@@ -6,7 +6,7 @@ matplotlib is loaded when a picture is drawn, without pyplot: no window, no glob
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,13 +14,18 @@ from numpy.typing import ArrayLike
 from fedimb.errors import ConfigError
 from fedimb.text import shorten
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
 RARE, ALL, INK, FAINT = "#c8501e", "#4a7fa7", "#222222", "#9a9a9a"  # told apart also without colour vision
 _ANNOTATE_UP_TO = 200
 _TICKS_UP_TO = 40
 _ROWS_UP_TO = 250
 
 
-def new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -57,7 +62,7 @@ def save_figure(figure: Any, path: Path) -> Path:
     return path
 
 
-def clean_axes(axes: Any, *sides: str) -> None:
+def clean_axes(axes: "Axes", *sides: str) -> None:
     for side in sides:
         axes.spines[side].set_visible(False)
     axes.tick_params(length=0, colors=INK, labelsize=8.5)
@@ -68,7 +73,7 @@ def _every(n: int) -> list[int]:
     return list(range(0, n, max(1, math.ceil(n / _TICKS_UP_TO))))
 
 
-def _colour_bar(figure: Any, axes: Any, image: Any, most: int) -> None:
+def _colour_bar(figure: "Figure", axes: "Axes", image: "AxesImage", most: int) -> None:
     steps = [step * 10**power for power in range(len(str(most))) for step in (1, 3)]
     ticks = [tick for tick in steps if tick <= most]
     bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=30)

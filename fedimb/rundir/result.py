@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
@@ -37,7 +38,7 @@ class RowResult:
     label: str
     metrics: dict[str, float]
     final: dict[str, float]
-    confusion: np.ndarray
+    confusion: NDArray[np.int64]
     intervals: dict[str, list[float]]
     recall: list[list[float]]
     probability: dict[str, float] = field(default_factory=dict)
@@ -76,11 +77,11 @@ class RunResult:
     up_bytes: int
     down_bytes: int
     seconds: float
-    train_counts: np.ndarray
+    train_counts: NDArray[np.int64]
     class_names: tuple[str, ...]
     minority: tuple[int, ...]
     seed: int
-    prior_counts: np.ndarray | None = None
+    prior_counts: NDArray[np.float64] | None = None
     task: str = "multiclass"
     client_seconds: float = math.nan
     steps: float = math.nan
@@ -93,7 +94,7 @@ class RunResult:
         return self.rows[0].metrics
 
     @property
-    def confusion(self) -> np.ndarray:
+    def confusion(self) -> NDArray[np.int64]:
         """Final-round confusion matrix of the first row, [C, C] int64, or [C, 2, 2] (see `RowResult`)."""
         return self.rows[0].confusion
 

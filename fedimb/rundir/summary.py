@@ -1,13 +1,13 @@
 """Numbers of a whole run, read off the lines it logged: the headline, and what it took."""
 
 import math
-from typing import Any
 
 import numpy as np
 
 from fedimb.contracts.platform import REPLACED
 from fedimb.data.federation import Federation
 from fedimb.errors import FedimbError
+from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 
 
@@ -24,7 +24,7 @@ def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float],
         raise FedimbError(f"{folder.path} holds no evaluated round of '{row}'")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]
 
-    def value(line: dict[str, Any], key: str) -> float:
+    def value(line: JsonObject, key: str) -> float:
         return math.nan if line[key] is None else float(line[key])
 
     mean = {key[5:]: float(np.mean([value(line, key) for line in scored[-k:]])) for key in keys}

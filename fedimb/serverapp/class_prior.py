@@ -66,7 +66,7 @@ def _holders(federation: Federation) -> list[int]:
     return [client for client, rows in enumerate(federation.train) if len(rows)]
 
 
-def gather_prior(config: RunConfig, federation: Federation, context: RunContext) -> Generator[Step, Any, None]:
+def gather_prior(config: RunConfig, federation: Federation, context: RunContext) -> Generator[Step, object, None]:
     """Set ``view.counts`` [C] float64 as configured (and ``view.estimate``, where it changes with the model)."""
     holders = _holders(federation)
     match config.prior.provenance:

@@ -1,12 +1,13 @@
 """Start a run, or resume one: configuration in, run folder out."""
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypedDict, TypeVar
 
 import torch
 
@@ -18,6 +19,7 @@ from fedimb.engine.grid import Job
 from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
+from fedimb.process_state import given_back, log_level
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.manifest import return_freed_memory, write_start
 from fedimb.rundir.result import RunResult
@@ -30,9 +32,31 @@ from fedimb.serverapp.progress import ProgressBar
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 
 log = logging.getLogger("fedimb")
-logging.getLogger("flwr").setLevel(logging.WARNING)  # two lines per round say less than one progress bar
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
+class LeftOver(TypedDict, total=False):
+    """processes.json: what a killed driver left behind, processes as id -> start time."""
+
+    temp_dir: str | None
+    driver: dict[str, str]
+    processes: dict[str, str]
+
+
+def _leaves_no_trace(start: Callable[P, R]) -> Callable[P, R]:
+    """Whoever starts a run has the process back as it was, also when the run fails; see `fedimb.process_state`."""
+
+    @functools.wraps(start)
+    def started(*args: P.args, **options: P.kwargs) -> R:
+        # Of Flower's log two lines per round say less than one progress bar.
+        with given_back(), log_level("flwr", logging.WARNING):
+            return start(*args, **options)
+
+    return started
+
+
+@_leaves_no_trace
 def launch(
     config: RunConfig, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
 ) -> RunResult:
@@ -65,6 +89,7 @@ def launch(
         folder.unlock()
 
 
+@_leaves_no_trace
 def resume(
     path: Path, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
 ) -> RunResult:
@@ -93,7 +118,7 @@ def resume(
         folder.unlock()
 
 
-def _end_left_over(left: dict[str, Any]) -> None:
+def _end_left_over(left: LeftOver) -> None:
     """End what a killed driver left behind: only processes recorded with their start time or marked by its folder.
 
     A driver that is still alive (this process, or a sweep going on to its other runs) still uses its engine.
@@ -136,6 +161,7 @@ def _record_processes(folder: RunFolder, engine: Engine) -> None:
     folder.write_json("processes.json", {"temp_dir": temp, "driver": driver, "processes": started})
 
 
+@_leaves_no_trace
 def execute(
     folder: RunFolder,
     config: RunConfig,
@@ -198,6 +224,7 @@ def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[Non
         tracker.finish()
 
 
+@_leaves_no_trace
 def go_on(path: Path, engine: Engine) -> RunResult:
     """Execute a run folder whose lock the caller's parent holds: the server's half of ``run_elsewhere``."""
     folder = RunFolder.open(path)

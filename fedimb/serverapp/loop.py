@@ -44,7 +44,7 @@ log = logging.getLogger("fedimb")
 class Checkpointer(Protocol):
     """Where a loop keeps what must survive; `fedimb.serverapp.checkpoint.FolderCheckpointer` writes a run folder."""
 
-    def event(self, **event: Any) -> None:
+    def event(self, **event: object) -> None:
         """Journal, for people."""
 
     def before_step(self, loop: "Loop", step: Step) -> None:
@@ -81,7 +81,7 @@ class Loop:
         method: Strategy,
         exchange: Exchange,
         context: RunContext,
-        program: Callable[[RunContext], Generator[Step, Any, None]],
+        program: Callable[[RunContext], Generator[Step, object, None]],
         checkpointer: Checkpointer,
         evaluate_clients: bool = False,
     ) -> None:
@@ -145,7 +145,7 @@ class Loop:
         self.progress.elapsed_s += now - self._started
         self._started = now
 
-    def _replay(self, index: int, step: Step) -> Any:
+    def _replay(self, index: int, step: Step) -> object:
         if isinstance(step, Rounds | Replace):
             self.model(step.model)  # so that the next checkpoint holds it again
             self._estimate()

@@ -106,7 +106,7 @@ def plan(
                 (setting, label, config)
             )
         for members in (part for trunk in trunks.values() for part in _unmixed(trunk)):
-            parts: dict[str, dict[str, Any]] = {}
+            parts: dict[str, dict[str, object]] = {}
             for _, _, config in members:
                 parts |= config.calibration
             shared = members[0][2].model_copy(update={"calibration": parts})
@@ -169,7 +169,7 @@ def _equal(label: str, base: RunConfig, config: RunConfig, keys: Sequence[str]) 
             )
 
 
-def _at(config: RunConfig, key: str) -> Any:
+def _at(config: RunConfig, key: str) -> object:
     node: Any = config
     for part in key.split("."):
         node = getattr(node, part)

@@ -4,18 +4,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedimb.errors import ConfigError
+from fedimb.plain import JsonObject
 from fedimb.records import write_atomic
 from fedimb.rundir.environment import environment
-from fedimb.study.cells import plan
+from fedimb.study.cells import Cell, plan
 from fedimb.study.collect import read_cells, setting_of
 from fedimb.study.execute import Workers, execute, failures
 from fedimb.study.plan import Study, study_of
 from fedimb.study.results import StudyResults, write_csv
 from fedimb.study.tuning import Tuned, tune, write_trials
-from fedimb.study.work import Task, folder_of
+from fedimb.study.work import Done, Task, folder_of
 
 RECORD = "study.json"
 """What a study's folder says about it: enough to read its results again without running anything."""
@@ -70,7 +70,7 @@ def tuned_rows(study: Study, more: Sequence[str], workers: Workers, folder: Path
     """Tune a study's rows; writes ``tuning.csv``. Returns what was found and a line per run that failed."""
     lines: list[str] = []
 
-    def run(tasks: Sequence[Task]) -> Any:
+    def run(tasks: Sequence[Task]) -> dict[str, Done]:
         done = execute(tasks, workers, f"{study.name}: tuning")
         lines.extend(failures(tasks, done, workers))
         return done
@@ -98,7 +98,7 @@ def default_control(study: Study, tuned: Tuned | None) -> str | None:
     return max(free, key=lambda label: sum(worth[label]) / max(1, len(worth[label])))
 
 
-def gather(record: dict[str, Any], cells: Sequence[Any], done: dict[str, Any]) -> StudyResults:
+def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> StudyResults:
     """A study's results from what is on disk."""
     study = study_of(record["study"], RECORD)
     results = tuple(read_cells(cells, done, study.costs))
@@ -134,7 +134,7 @@ def read_compared(folder: Path) -> StudyResults:
     Raises:
         ConfigError: the record is damaged, or this version cannot read it.
     """
-    from fedimb.study.work import Done, earlier
+    from fedimb.study.work import earlier
 
     try:
         record = json.loads((folder / RECORD).read_text())

@@ -24,6 +24,7 @@ from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import ratio
 from fedimb.models.base import Classifier
+from fedimb.plain import JsonObject
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, torch_generator
 from fedimb.training.forward import forward_batched
@@ -31,7 +32,7 @@ from fedimb.training.local import LocalResult, train_locally
 from fedimb.training.stacked import Work, train_stacked, why_no_stack, why_not
 
 
-def compute(kind: str, config: RunConfig) -> dict[str, Any]:
+def compute(kind: str, config: RunConfig) -> dict[str, object]:
     """One computation of `COMPUTED` as plain data, ready for JSON.
 
     Returns:
@@ -51,7 +52,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _majority(config: RunConfig, federation: Federation) -> dict[str, Any]:
+def _majority(config: RunConfig, federation: Federation) -> dict[str, object]:
     counts = federation.counts.sum(axis=0)
     _, y = to_tensors(federation.store, federation.test, federation.scaling)
     logits = torch.full((len(y), federation.n_classes), -1.0)
@@ -63,7 +64,7 @@ def _majority(config: RunConfig, federation: Federation) -> dict[str, Any]:
     return {"majority": _row(matrix, federation, labels=int(counts.sum()))}
 
 
-def _local(config: RunConfig, federation: Federation) -> dict[str, Any]:
+def _local(config: RunConfig, federation: Federation) -> JsonObject:
     started = time.perf_counter()
     model = build_model(config, federation.n_classes, federation.input_shape)
     holders = [int(k) for k in np.flatnonzero(federation.train_sizes)]
@@ -115,7 +116,7 @@ def _trained(model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
         yield train_locally(model, work.x, work.y, work.spec, work.generator, work.primary)
 
 
-def _row(matrix: np.ndarray, federation: Federation, **more: Any) -> dict[str, Any]:
+def _row(matrix: np.ndarray, federation: Federation, **more: Any) -> JsonObject:
     recall = ratio(*hits_and_support(matrix))
     own = scores(matrix, federation.minority) | _ends(_at_clients(matrix, federation.counts))
     return {"scores": own, "matrix": matrix.tolist(), "recall": recall.tolist(), **more}
@@ -133,4 +134,4 @@ def _ends(at_clients: np.ndarray) -> dict[str, float]:
     return {"worst_client": lowest, "best_client": highest}
 
 
-COMPUTED: dict[str, Callable[[RunConfig, Federation], dict[str, Any]]] = {"majority": _majority, "local": _local}
+COMPUTED: dict[str, Callable[[RunConfig, Federation], dict[str, object]]] = {"majority": _majority, "local": _local}

@@ -2,13 +2,14 @@
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from fedimb.config.load import from_json
-from fedimb.errors import FedimbError, RunFailed
+from fedimb.errors import ConfigError, FedimbError, RunFailed
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 from fedimb.serverapp.progress import ProgressBar
@@ -32,6 +33,22 @@ class Workers:
     workers: int
     isolate: bool
     logs: Path
+
+
+def workers_of(count: int | None, folder: Path, isolate: bool = False) -> Workers:
+    """Workers whose logs go below a study's folder.
+
+    Args:
+        count: processes; 0: everything in this process; None: one for each core this process may use.
+
+    Raises:
+        ConfigError: below 0.
+    """
+    if count is None:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count < 0:
+        raise ConfigError(f"workers={count}: give 1 or more, or 0 to run everything in this process")
+    return Workers(count, isolate, folder / "logs")
 
 
 def execute(tasks: Sequence[Task], workers: Workers, title: str) -> dict[str, Done]:

@@ -6,19 +6,22 @@ A row's headline is the mean of its last `LAST_K` scored rounds, as in a run fol
 
 import json
 import math
-import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedimb import process_env
 from fedimb.errors import ConfigError, nearest
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
 from fedimb.study.folders import disambiguate, keep, labels_of
 from fedimb.study.results import COLUMNS, Result, Setting, Status, StudyResults
+
+if TYPE_CHECKING:
+    from fedimb.tracking.store import Client, Run
 
 
 def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -> StudyResults:
@@ -63,13 +66,13 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
     return StudyResults(name, f"MLflow's experiment '{name}'.", settings, *labels_of(results), results)
 
 
-def _order(run: Any) -> tuple[int, bool, str]:
+def _order(run: "Run") -> tuple[int, bool, str]:
     """By start; the rows of one run begin together, and plain ones come first."""
     tags = run.data.tags
     return run.info.start_time, tags.get("fedimb.calibration", "none") != "none", tags["fedimb.strategy"]
 
 
-def _result(client: Any, run: Any) -> tuple[Result, tuple[str, ...]]:
+def _result(client: "Client", run: "Run") -> tuple[Result, tuple[str, ...]]:
     tags, params = run.data.tags, run.data.params
     label, seed = tags["fedimb.strategy"], int(tags.get("fedimb.seed", 0))
     last_k = int(params.get("evaluation.last_k", 1))
@@ -100,11 +103,11 @@ def _result(client: Any, run: Any) -> tuple[Result, tuple[str, ...]]:
     return result, classes
 
 
-def _matrix(client: Any, run_id: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+def _matrix(client: "Client", run_id: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """The confusion matrix logged with a run, and the classes' names."""
     if not any(item.path == "confusion.json" for item in client.list_artifacts(run_id)):
         return None, ()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one bar a run says nothing
+    process_env.set_defaults(process_env.MLFLOW_DOWNLOADS)
     with tempfile.TemporaryDirectory() as folder:
         logged = json.loads(Path(client.download_artifacts(run_id, "confusion.json", folder)).read_text())
     return np.array(logged["matrix"], dtype=np.int64), tuple(logged["class_names"])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedimb import process_env
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 from fedimb.study.collect import read_run
@@ -31,6 +32,7 @@ def parser_of(script: str | Path, about: str | None) -> argparse.ArgumentParser:
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line's arguments; warnings are shown from here on, and the folder ``--to`` exists."""
+    process_env.set_defaults()
     args = parser.parse_args()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args.to.mkdir(parents=True, exist_ok=True)

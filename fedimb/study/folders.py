@@ -85,7 +85,7 @@ class Named:
         return " ".join([row, *(w for w in self.extra if not w.startswith("calibration.") or w.startswith(own))])
 
 
-def disambiguate(flat: Sequence[Mapping[str, Any]]) -> list[Named]:
+def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:
     """Names for flat configurations (`fedimb.config.load.flatten`, or MLflow's parameters), one each."""
     differing = _differing(flat)
     named = []
@@ -102,7 +102,7 @@ def disambiguate(flat: Sequence[Mapping[str, Any]]) -> list[Named]:
     return named
 
 
-def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differing(flat: Sequence[Mapping[str, object]]) -> list[str]:
     """Keys that tell configurations apart; an argument counts only among those that name the part it belongs to."""
     keys = dict.fromkeys(key for config in flat for key in config if not key.startswith(_IGNORED))
     found = []
@@ -115,7 +115,7 @@ def _differing(flat: Sequence[Mapping[str, Any]]) -> list[str]:
     return found
 
 
-def _owner(key: str, config: Mapping[str, Any]) -> Any:
+def _owner(key: str, config: Mapping[str, object]) -> object:
     """The part a key is an argument of, as this configuration has it: None where it has another; ``""`` of no part."""
     kind, _, rest = key.partition(".")
     if kind in ("strategy", "calibration"):

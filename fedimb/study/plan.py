@@ -30,7 +30,7 @@ TUNING_SEEDS_FROM = 1000
 """First seed of tuning; no comparison uses these, so what is tuned on is never what is reported."""
 
 Words = tuple[str, ...]
-Grid = dict[str, list[Any]]
+Grid = dict[str, list[object]]
 
 
 class _Strict(BaseModel):
@@ -87,14 +87,14 @@ class Study(_Strict):
 
     @field_validator("rows", mode="before")
     @classmethod
-    def _rows(cls, value: Any) -> Any:
+    def _rows(cls, value: object) -> object:
         if not isinstance(value, Mapping):
             return value
         return {label: row if isinstance(row, Mapping | Row) else {"words": row or ()} for label, row in value.items()}
 
     @field_validator("tune", mode="before")
     @classmethod
-    def _tune(cls, value: Any) -> Any:  # to YAML 1.1 the key ``on`` is true
+    def _tune(cls, value: object) -> object:  # to YAML 1.1 the key ``on`` is true
         return {"on" if k is True else k: v for k, v in value.items()} if isinstance(value, Mapping) else value
 
     @field_validator("seeds")
@@ -144,12 +144,12 @@ class Study(_Strict):
         return list(dict.fromkeys([*self.reference_labels, *self.rows]))
 
 
-def grid_points(grid: Mapping[str, Sequence[Any]]) -> list[Words]:
+def grid_points(grid: Mapping[str, Sequence[object]]) -> list[Words]:
     """Every combination of a grid, as words: ``{lr: [1, 2]}`` -> ``[("lr=1",), ("lr=2",)]``; one empty for no grid."""
     return [words for _, words in _points(grid)]
 
 
-def _points(grid: Mapping[str, Sequence[Any]]) -> list[tuple[tuple[str, ...], Words]]:
+def _points(grid: Mapping[str, Sequence[object]]) -> list[tuple[tuple[str, ...], Words]]:
     """((short names, words)) of every combination: the last part of a dotted key is enough to tell settings apart."""
     pairs = [[(f"{key.rpartition('.')[2]}={_text(v)}", f"{key}={_text(v)}") for v in vs] for key, vs in grid.items()]
     return [(tuple(s for s, _ in point), tuple(w for _, w in point)) for point in itertools.product(*pairs)]
@@ -175,7 +175,7 @@ def read_study(path: Path) -> Study:
     return study_of({"name": path.stem} | tree, str(path))
 
 
-def study_of(tree: Mapping[str, Any], where: str) -> Study:
+def study_of(tree: Mapping[str, object], where: str) -> Study:
     """A study from plain data; ``where`` is named in errors. Raises ConfigError, see `read_study`."""
     try:
         study = Study.model_validate(dict(tree))

@@ -13,9 +13,12 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
-from typing import Any
 
+import torch
+
+from fedimb import process_env
 from fedimb.config.load import from_json
 from fedimb.study.work import Done, Task, Worker
 
@@ -26,7 +29,7 @@ _PRELOAD = ["fedimb.study.work", "fedimb.study.computed", "fedimb.clientapp.app"
 class _Worker:
     """One worker process: its end of the pipe, and what it is doing."""
 
-    process: Any
+    process: ForkServerProcess
     pipe: Connection
     task: Task | None = None
 
@@ -97,7 +100,7 @@ def _in_processes(
             _dismiss(worker)
 
 
-def _hire(context: Any) -> _Worker:
+def _hire(context: ForkServerContext) -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
     process.start()
@@ -135,6 +138,8 @@ def _serve(pipe: Connection) -> None:
     """A worker's life: tasks in, results out, until the pipe closes. What a task prints goes into its log."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted, ends its workers
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    process_env.set_defaults()
+    torch.set_num_threads(1)  # one core each, also while data are prepared
     worker = Worker()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

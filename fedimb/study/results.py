@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 Status = Literal["finished", "diverged", "failed"]
 
@@ -85,7 +86,7 @@ class Result:
     seed: int
     status: Status = "finished"
     scores: Mapping[str, float] = field(default_factory=dict)
-    matrix: np.ndarray | None = None
+    matrix: NDArray[np.int64] | None = None
     recall: Sequence[float] = ()
     auroc: Sequence[float] = ()
     auprc: Sequence[float] = ()
@@ -117,8 +118,8 @@ class Setting:
     words: tuple[str, ...]
     class_names: tuple[str, ...]
     minority: tuple[int, ...]
-    train_counts: np.ndarray
-    counts: np.ndarray | None = None
+    train_counts: NDArray[np.int64]
+    counts: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Point:
     time: int
 
 
-def read_rows(folder: Path) -> dict[str, dict[str, Any]]:
+def read_rows(folder: Path) -> dict[str, dict[str, object]]:
     """``rows.json`` by label.
 
     Raises:
@@ -72,7 +72,7 @@ def parse(line: bytes, place: str) -> list[Point]:
         DataError: the line is not of the form the run writes; ``place`` says where it is.
     """
     try:
-        stored: dict[str, Any] = json.loads(line)
+        stored: JsonObject = json.loads(line)
         row, step, time = str(stored["row"]), int(stored["step"]), int(stored["time"])
         values = {str(k): float("nan") if v is None else float(v) for k, v in stored["metrics"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

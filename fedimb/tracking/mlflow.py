@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from fedimb.errors import DataError, FedimbError
 from fedimb.tracking.lock import Busy
@@ -101,7 +101,7 @@ class MlflowTracker:
         self._failing = False  # the last word: said even when the outage is already known
         self._attempt("the end", lambda: self._projection.push(_WAIT_S, close=True))
 
-    def _attempt(self, what: str, work: Callable[[], Any]) -> None:
+    def _attempt(self, what: str, work: Callable[[], object]) -> None:
         """The one place where MLflow's failures are caught: tracking must never cost a training run."""
         try:
             work()

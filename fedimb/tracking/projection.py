@@ -8,14 +8,18 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedimb.errors import DataError, FedimbError
+from fedimb.plain import JsonObject
 from fedimb.tracking import store
 from fedimb.tracking.folder import Point, artifacts_digest, first_time, parse, read_rows, read_status
 from fedimb.tracking.lock import locked
 from fedimb.tracking.names import safe_name
 from fedimb.tracking.state import EVERY_STEP, IDENTITY_FILE, MetricsReader, State, identity, load, save
+
+if TYPE_CHECKING:
+    pass
 
 FOLDER_TAG = "fedimb.run_folder_id"
 ROW_TAG = "fedimb.row"
@@ -25,6 +29,9 @@ _BATCH = 1000  # MLflow's limit of metrics in one request
 _ENTRIES = 100  # MLflow's limit of parameters and tags in one request
 _SEGMENT = 5000  # points between two records of progress
 _VALUE, _TAG_VALUE = 6000, 5000  # characters MLflow keeps of a parameter and of a tag (older servers: 5000)
+
+
+T = TypeVar("T")
 
 
 class Projection:
@@ -136,7 +143,7 @@ class Projection:
             if not token:
                 return found
 
-    def _describe(self, run_id: str, row: dict[str, Any]) -> None:
+    def _describe(self, run_id: str, row: JsonObject) -> None:
         """Parameters and tags in one request per 100. Parameters are final in MLflow: old ones stay."""
         from mlflow.entities import Param, RunTag
 
@@ -151,7 +158,7 @@ class Projection:
             for k, v in row.get("tags", {}).items()
             if data.tags.get(k) != _text(v)[:_TAG_VALUE]
         ]
-        entries: list[Any] = params + tags
+        entries: list[Param | RunTag] = params + tags
         for part in _chunks(entries, _ENTRIES):
             self._client.log_batch(
                 run_id,
@@ -192,7 +199,7 @@ class Projection:
         """Send points with their stored timestamps: of two identical points MLflow keeps one."""
         from mlflow.entities import Metric
 
-        batches: dict[str, list[Any]] = defaultdict(list)
+        batches: dict[str, list[Metric]] = defaultdict(list)
         for point in points:
             run_id, name = state.runs[point.row], safe_name(point.name)
             if point.step <= state.check_to_step:
@@ -242,5 +249,5 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def _chunks(items: list[Any], size: int) -> Iterable[list[Any]]:
+def _chunks(items: list[T], size: int) -> Iterable[list[T]]:
     return (items[at : at + size] for at in range(0, len(items), size))

@@ -11,12 +11,21 @@ import shlex
 import sqlite3
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
+from fedimb import process_env
 from fedimb.errors import ConfigError, FedimbError, nearest
+from fedimb.process_state import log_level
 from fedimb.tracking.lock import locked
 from fedimb.tracking.view import EXPERIMENT_TAGS, VIEW
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as Run
+
+    Client = MlflowClient
 
 SQLITE = "sqlite:///"
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
@@ -25,7 +34,6 @@ PORT = 5000
 # A dead server must cost a training run seconds. MLflow's own defaults are 7 retries of 120 s.
 _TRAINING_TIMEOUT_S = 5
 _SYNC_TIMEOUT_S = 60
-_OWN_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 _CREATE_WAIT_S = 300.0
 _OPEN_WAIT_S = 20.0
 
@@ -77,29 +85,23 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
-def connect(uri: str, patient: bool = False) -> Any:
+def connect(uri: str, patient: bool = False) -> "MlflowClient":
     """An ``MlflowClient``. SQLite: call `prepare_store` before.
 
     Args:
         patient: wait a minute for a slow server (nobody trains meanwhile) instead of seconds.
     """
-    if _OWN_TIMEOUT:
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(_SYNC_TIMEOUT_S if patient else _TRAINING_TIMEOUT_S)
-    return _imported().MlflowClient(tracking_uri=uri)
+    mlflow = _imported()
+    process_env.set_mlflow_timeout(_SYNC_TIMEOUT_S if patient else _TRAINING_TIMEOUT_S)
+    with log_level("mlflow.store.db.utils", logging.WARNING):  # two lines per new database
+        return mlflow.MlflowClient(tracking_uri=uri)
 
 
-def _imported() -> Any:
+def _imported() -> ModuleType:
     """The mlflow package, quiet and offline. The only place that imports it first: it reads some of these then."""
-    for key, value in (
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
-        ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1"),
-    ):
-        os.environ.setdefault(key, value)
+    process_env.set_defaults(process_env.MLFLOW)
     import mlflow
 
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # two lines per new database
     return mlflow
 
 

@@ -6,7 +6,6 @@ older or newer page ignores what it does not know and shows its own order.
 """
 
 import json
-from typing import Any
 
 VIEW = "fedimb"
 
@@ -36,7 +35,7 @@ _COLUMNS = (
 )
 
 
-def _chart(section: str, metric: str) -> dict[str, Any]:
+def _chart(section: str, metric: str) -> dict[str, object]:
     return {
         "uuid": f"fedimb-{metric}",
         "type": "LINE",
@@ -60,7 +59,7 @@ def _chart(section: str, metric: str) -> dict[str, Any]:
     }
 
 
-def _section(name: str) -> dict[str, Any]:
+def _section(name: str) -> dict[str, object]:
     return {
         "uuid": f"fedimb-{name}",
         "name": name,

@@ -90,7 +90,7 @@ class _Plan:
         longest = max(len(order) for order in epochs)
         return _Plan(work, epochs, min(size, 1 << (longest - 1).bit_length()))
 
-    def signature(self) -> tuple[Any, ...]:
+    def signature(self) -> tuple[object, ...]:
         """What clients of one stack must have in common."""
         spec = self.work.spec
         parts = [(type(part), repr(sorted(_settings(part).items()))) for part in (spec.loss, *spec.terms)]

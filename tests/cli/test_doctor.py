@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import fedimb
+from fedimb import process_env
 from fedimb.cli import main
 from fedimb.deploy import checks
 
@@ -98,7 +98,7 @@ def test_threads(monkeypatch):
 
 
 def test_switches_set_otherwise_are_named(monkeypatch):
-    for name, value in fedimb._QUIET.items():
+    for name, value in process_env.QUIET.items():
         monkeypatch.setenv(name, value)
     assert checks.switches().level == "ok"
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")

@@ -12,7 +12,7 @@ import pytest
 from source_imports import Arrow, arrows, module_of, sources
 
 FLOORS = (
-    ("errors", "seeds", "by_reference", "records", "text", "_moved"),
+    ("errors", "seeds", "by_reference", "records", "text", "plain", "process_env", "process_state", "_moved"),
     ("registry", "schema", "evaluation"),
     ("contracts", "data", "models"),
     ("training", "encoders", "selection", "aggregators", "privacy"),

@@ -4,6 +4,7 @@ import importlib
 import io
 import warnings
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class Grey:
     burned_in: bool
 
 
-def reader() -> Any:
+def reader() -> ModuleType:
     """The module pydicom. Raises ConfigError naming the remedy where it is not installed."""
     try:
         return importlib.import_module("pydicom")
@@ -101,7 +102,7 @@ def _check_kind(header: Any) -> None:
         raise DataError(f"has {frames} frames: give one image per file")
 
 
-def _shown(pydicom: Any, header: Any, stored: NDArray[Any]) -> Pixels:
+def _shown(pydicom: ModuleType, header: Any, stored: NDArray[Any]) -> Pixels:
     values = np.asarray(pydicom.pixels.apply_modality_lut(stored, header), dtype=np.float64)
     if header.get("VOILUTSequence"):
         table = header.VOILUTSequence[0]
@@ -115,7 +116,7 @@ def _shown(pydicom: Any, header: Any, stored: NDArray[Any]) -> Pixels:
     return np.rint(np.clip(part, 0, 1) * 255).astype(np.uint8)
 
 
-def _stretched(values: Values, stored: NDArray[Any], padding: Any) -> Values:
+def _stretched(values: Values, stored: NDArray[np.generic], padding: object) -> Values:
     # Padding lies far outside the image's values and would leave them a few grey levels.
     inside = values if padding is None else values[stored != padding]
     if inside.size == 0 or inside.max() == inside.min():

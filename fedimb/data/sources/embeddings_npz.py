@@ -1,7 +1,6 @@
 """Embeddings of a frozen encoder in one .npz, with the site and patient of each row where known."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,8 +87,8 @@ def _names(arrays: NpzFile, key: str, given: list[str] | None) -> list[str] | No
 
 
 def _unit_rows(
-    x: NDArray[Any], good: NDArray[np.bool_], path: str, problems: Problems
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    x: NDArray[np.generic], good: NDArray[np.bool_], path: str, problems: Problems
+) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     # In float64: the square of a large float32 is infinite.
     length = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     long = length[:, 0] > 0
@@ -101,7 +100,7 @@ def _unit_rows(
 
 def _sites(
     arrays: NpzFile, good: NDArray[np.bool_], names: list[str] | None, problems: Problems
-) -> tuple[NDArray[Any] | None, NDArray[np.bool_]]:
+) -> tuple[NDArray[np.generic] | None, NDArray[np.bool_]]:
     if "sites" not in arrays.keys:
         if names is not None:
             raise DataError(f"{arrays.path} has site_names and no sites; add sites, one per row")

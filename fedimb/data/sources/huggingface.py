@@ -1,10 +1,10 @@
 """Hugging Face data sets: a folder written by ``save_to_disk``, or a name on the hub."""
 
-import importlib
 import os
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from fedimb.data.sources.npz_file import as_ids
 from fedimb.data.sources.pictures import check_format, decode
 from fedimb.data.sources.table_target import in_order
 from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.process_env import import_offline
 from fedimb.registry import register
 
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
@@ -149,7 +150,7 @@ class HuggingFace:
         names = getattr(of_one(data.features.get(self.label)), "names", None)
         return None if names is None else list(names)
 
-    def _take(self, row: dict[str, Any], names: list[str] | None, split: str, rows: "_Rows") -> None:
+    def _take(self, row: dict[str, object], names: list[str] | None, split: str, rows: "_Rows") -> None:
         label = row[self.label]
         if rows.several:
             labels = several_labels(label, names)
@@ -180,7 +181,7 @@ class HuggingFace:
 class _Rows:
     table: bool
     several: bool
-    x: list[NDArray[Any]] = field(default_factory=list)
+    x: list[NDArray[np.generic]] = field(default_factory=list)
     labels: list[tuple[str, ...]] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
@@ -220,9 +221,9 @@ class _Rows:
         return complete(as_targets(self.labels, known), known)
 
 
-def _package() -> Any:
+def _package() -> ModuleType:
     try:
-        return importlib.import_module("datasets")  # takes seconds: only when the data are read
+        return import_offline("datasets")  # takes seconds: only when the data are read
     except ImportError as error:
         raise ConfigError("source 'huggingface' needs the datasets package: pip install datasets") from error
 
@@ -238,7 +239,7 @@ def _bytes(value: Any) -> bytes:
         raise DataError(f"its file {value.get('path')} cannot be read") from error
 
 
-def _number(name: str, value: Any) -> float:
+def _number(name: str, value: object) -> float:
     if value is None:
         return float("nan")
     if isinstance(value, (bool, int, float)) and abs(value) <= np.finfo(np.float32).max:

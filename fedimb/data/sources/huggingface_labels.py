@@ -7,12 +7,12 @@ from fedimb.data.sources.table_target import canonical
 from fedimb.errors import DataError
 
 
-def is_list(feature: Any) -> bool:
+def is_list(feature: object) -> bool:
     """Whether a column's feature is of lists: Sequence(...), List(...), or a list around one feature."""
     return isinstance(feature, list) or hasattr(feature, "feature")
 
 
-def of_one(feature: Any) -> Any:
+def of_one(feature: object) -> object:
     """The feature of one label, within a list or not."""
     if isinstance(feature, list):
         return feature[0]
@@ -30,7 +30,7 @@ def one_label(label: Any, names: list[str] | None) -> str:
     return names[label]
 
 
-def several_labels(label: Any, names: list[str] | None) -> tuple[str, ...]:
+def several_labels(label: object, names: list[str] | None) -> tuple[str, ...]:
     """The class names of a row's list of labels, which may be empty. DataError says what is wrong with it."""
     if not isinstance(label, list):
         raise DataError("the labels are missing; a row without any has an empty list")

@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from fedimb.data.sources.progress import shown
 from fedimb.errors import DataError
+from fedimb.plain import Settings
 
 LARGEST = 1 << 30  # bytes: one image beyond this is a mistake or a zip bomb
 _LITTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
@@ -49,7 +50,7 @@ def open_files(path: Path, inside: str = "") -> Files:
     return Zip(path, inside)
 
 
-def fingerprint(kind: str, files: Files, names: Iterable[str], settings: dict[str, Any]) -> str:
+def fingerprint(kind: str, files: Files, names: Iterable[str], settings: Settings) -> str:
     """``kind`` and a hash over ``settings`` and the name and stamp of each file."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name in shown(list(names), f"{files.title}: looking at files"):

@@ -1,7 +1,7 @@
 """One .npz of images or tables: MedMNIST's layout, or plain ``x`` and ``y``."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +49,8 @@ class Npz:
             DataError: not an .npz, arrays missing or of the wrong shape or type, bad rows.
         """
         problems = Problems(self.on_bad)
-        xs: list[NDArray[Any]] = []
-        ys: list[NDArray[Any]] = []
+        xs: list[NDArray[np.generic]] = []
+        ys: list[NDArray[np.generic]] = []
         tests: list[NDArray[np.bool_]] = []
         with NpzFile(self.path) as arrays:
             for x_key, y_key, test in self._parts(arrays):
@@ -97,7 +97,7 @@ class Npz:
         return [(f"{part}_images", f"{part}_labels", part == "test") for part in there]
 
 
-def _channels_first(x: NDArray[Any], shown: str) -> NDArray[Any]:
+def _channels_first(x: NDArray[np.generic], shown: str) -> NDArray[np.generic]:
     if x.ndim == 2:
         return x
     if x.ndim == 3:

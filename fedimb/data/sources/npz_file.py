@@ -46,12 +46,12 @@ class NpzFile:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._file.close()
 
-    def __getitem__(self, key: str) -> NDArray[Any]:
+    def __getitem__(self, key: str) -> NDArray[np.generic]:
         """One array. DataError when it is not there, damaged, or holds Python objects."""
         if key not in self.keys:
             raise DataError(f"{self.path} has no array '{key}'.{nearest(key, self.keys)}")
         try:
-            array: NDArray[Any] = self._file[key]
+            array: NDArray[np.generic] = self._file[key]
         except _DAMAGE as error:
             if "Object arrays" in str(error):
                 raise DataError(
@@ -61,7 +61,7 @@ class NpzFile:
         return array
 
 
-def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """x as uint8 or float32, and [n] bool: rows without NaN or infinity. The others are noted.
 
     Raises:
@@ -84,7 +84,7 @@ def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[Any],
 
 def labels(
     arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """Labels and [n] bool: rows of ``good`` whose labels can be used. The others are noted.
 
     Labels are [n], int64 class ids or text, or, where a row may have several, [n, C] uint8 of 0 and 1.
@@ -119,7 +119,7 @@ def labels(
 def _several(
     arrays: NpzFile,
     key: str,
-    raw: NDArray[Any],
+    raw: NDArray[np.generic],
     good: NDArray[np.bool_],
     class_names: list[str] | None,
     problems: Problems,
@@ -164,7 +164,7 @@ def class_ids(
     return y, None, class_names
 
 
-def as_ids(found: NDArray[Any], names: list[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def as_ids(found: NDArray[np.generic], names: list[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Checked labels or sites (ids or text) to int64 ids and the names: those given, else those found.
 
     Text is sorted; ids without names are named by their numbers, 0 to the largest.

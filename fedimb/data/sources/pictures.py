@@ -1,12 +1,16 @@
 """Bytes of an image file to uint8 [channels, height, width] in [0, 255]."""
 
 import io
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Pixels = NDArray[np.uint8]
 CHANNELS = {"RGB": 3, "L": 1}
@@ -56,7 +60,7 @@ def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     return _pixels(_resized(pillow().fromarray(pixels[0]), size))
 
 
-def pillow() -> Any:
+def pillow() -> ModuleType:
     """PIL.Image. Raises ConfigError when Pillow is not installed."""
     try:
         from PIL import Image
@@ -78,7 +82,7 @@ def _converted(image: Any, mode: str) -> Any:
     return image.convert(mode)
 
 
-def _resized(image: Any, size: tuple[int, int] | None) -> Any:
+def _resized(image: "Image", size: tuple[int, int] | None) -> "Image":
     if size is None or (image.height, image.width) == tuple(size):
         return image
     sampling = pillow().Resampling
@@ -87,6 +91,6 @@ def _resized(image: Any, size: tuple[int, int] | None) -> Any:
     return image.resize((size[1], size[0]), sampling.BOX if whole else sampling.BILINEAR)
 
 
-def _pixels(image: Any) -> Pixels:
+def _pixels(image: object) -> Pixels:
     array = np.asarray(image, dtype=np.uint8)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -6,13 +6,13 @@ key twice: one that was unregistered cannot come back (its database keeps keys u
 """
 
 import json
-from typing import Any
 
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.sites import joined
 from fedimb.deploy.coordinator.superlink import CONNECTION, flwr
 from fedimb.deploy.joining import JoinFile
 from fedimb.errors import ConfigError, RunFailed
+from fedimb.plain import JsonObject
 
 _GONE = "unregistered"
 
@@ -52,7 +52,7 @@ def registered(deployment: Deployment) -> dict[str, dict[str, str]]:
     return found
 
 
-def nodes(deployment: Deployment) -> dict[str, dict[str, Any]]:
+def nodes(deployment: Deployment) -> dict[str, JsonObject]:
     """What the running SuperLink says of each node, by node id: ``status`` registered, online or offline, times in UTC.
 
     Nodes that were unregistered are left out.

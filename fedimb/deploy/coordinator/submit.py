@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -204,7 +203,7 @@ class _Lines:
 
 
 def _ended(folder: RunFolder) -> RunResult:
-    status: dict[str, Any] = folder.read_json("status.json")
+    status: dict[str, object] = folder.read_json("status.json")
     if status["status"] == "finished":
         return RunResult.read(folder.path)
     text = f"{status.get('reason') or status['status']}\n  go on with: fedimb deploy run --resume {folder.path}"

@@ -15,11 +15,12 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
 
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.process_env import DROPPED, SWITCHES
 from fedimb.errors import RunFailed
+from fedimb.plain import JsonObject
+from fedimb.process_env import QUIET
 
 LOOPBACK = "127.0.0.1"
 CONNECTION = "fedimb"
@@ -44,7 +45,7 @@ def flower_env(deployment: Deployment) -> dict[str, str]:
     direct = ",".join(filter(None, [LOOPBACK, "localhost", kept.get("NO_PROXY") or kept.get("no_proxy", "")]))
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     own = {"FLWR_HOME": str(home), "NO_PROXY": direct, "no_proxy": direct, "PATH": path}
-    return kept | SWITCHES | own
+    return QUIET | kept | SWITCHES | own
 
 
 def superlink_command(deployment: Deployment) -> tuple[list[str], dict[str, str]]:
@@ -106,7 +107,7 @@ def healthy(deployment: Deployment) -> bool:
     return False
 
 
-def flwr(deployment: Deployment, *words: str) -> dict[str, Any]:
+def flwr(deployment: Deployment, *words: str) -> JsonObject:
     """What the ``flwr`` command answers about this deployment's SuperLink, from its JSON.
 
     Raises:
@@ -117,7 +118,7 @@ def flwr(deployment: Deployment, *words: str) -> dict[str, Any]:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=env, cwd=folder)
     said = done.stdout + done.stderr
     with contextlib.suppress(ValueError):  # other text may stand before the JSON
-        answer: dict[str, Any] = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
+        answer: JsonObject = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
         if done.returncode == 0 and answer.get("success", True):
             return answer
         said = str(answer.get("error-message", said))

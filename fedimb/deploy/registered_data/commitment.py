@@ -16,13 +16,13 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedimb.deploy.files import refuse_readable
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data import merkle
 from fedimb.deploy.registered_data.source_records import Reading
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 SCHEMA = "fedimb-inclusion-1"
 
@@ -90,7 +90,7 @@ class Commitment:
             merkle.leaf_hash(self.salt(i) + reading.record(i) + reading.label(i)) for i in range(len(reading.data.y))
         ]
 
-    def prove(self, reading: Reading, index: int, facts: dict[str, Any], opened: bool) -> dict[str, Any]:
+    def prove(self, reading: Reading, index: int, facts: JsonObject, opened: bool) -> JsonObject:
         """The inclusion proof of the record at ``index``, for JSON.
 
         Args:
@@ -114,7 +114,7 @@ class Commitment:
         return proof
 
 
-def verify_proof(proof: dict[str, Any], root: str | None = None) -> dict[str, Any] | None:
+def verify_proof(proof: JsonObject, root: str | None = None) -> JsonObject | None:
     """Check a proof of `Commitment.prove`; needs nothing of the site.
 
     Args:
@@ -148,7 +148,7 @@ def verify_proof(proof: dict[str, Any], root: str | None = None) -> dict[str, An
         raise DataError(f"this is no inclusion proof of fedimb ({type(error).__name__}: {error})") from error
 
 
-def read_proof(path: Path) -> dict[str, Any]:
+def read_proof(path: Path) -> JsonObject:
     """A proof's file. DataError when it is missing or no JSON object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

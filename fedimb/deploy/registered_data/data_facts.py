@@ -2,15 +2,15 @@
 
 import hashlib
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
 from fedimb.data.labels import class_counts
 from fedimb.deploy.registered_data.source_records import Reading
+from fedimb.plain import JsonObject
 
 
-def schema(reading: Reading, source: str) -> dict[str, Any]:
+def schema(reading: Reading, source: str) -> dict[str, object]:
     """What must be the same at every site: kind of rows, their shape and columns, the classes in order."""
     data = reading.data
     return {
@@ -24,7 +24,7 @@ def schema(reading: Reading, source: str) -> dict[str, Any]:
     }
 
 
-def counts(reading: Reading) -> dict[str, Any]:
+def counts(reading: Reading) -> JsonObject:
     """Rows and patients, in all and per class; without patient ids every row stands for one patient."""
     data = reading.data
     names = data.class_names
@@ -41,7 +41,7 @@ def counts(reading: Reading) -> dict[str, Any]:
     }
 
 
-def quality(reading: Reading) -> dict[str, Any]:
+def quality(reading: Reading) -> dict[str, object]:
     """Rows that could not be read and were left out, rows beyond the first of equal values and label, missing values.
 
     ``missing``: column -> rows without a value; of a category, the rows that are in none of its columns.

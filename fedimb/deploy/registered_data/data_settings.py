@@ -3,7 +3,6 @@ path."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fedimb import registry
 from fedimb.data.check import _bare, _group, guess
@@ -11,6 +10,7 @@ from fedimb.data.config import DataConfig
 from fedimb.data.paths import find
 from fedimb.deploy.registered_data.source_records import absolute
 from fedimb.errors import ConfigError
+from fedimb.plain import Settings
 
 
 def source_settings(
@@ -21,7 +21,7 @@ def source_settings(
     like: str | None = None,
     patient_column: str | None = None,
     classes: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """``{name: <source>, on_bad: ..., **args}`` with absolute paths.
 
     Args:
@@ -64,7 +64,7 @@ def source_settings(
     return absolute(found)
 
 
-def path_of(source: dict[str, Any]) -> Path:
+def path_of(source: Settings) -> Path:
     """The file or folder a registered source reads, the first of several."""
     value = next(source[key] for key in ("path", "files", "folder") if key in source)
     if isinstance(value, dict):

@@ -18,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from fedimb.deploy.registered_data.commitment import Commitment
 from fedimb.deploy.registered_data.source_records import Reading, matching, read
 from fedimb.deploy.registered_data.withdrawn import Entry, left_out, withdrawn
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 
 _SHOWN = 5
 log = logging.getLogger("fedimb")
@@ -41,7 +41,7 @@ class DataVersion:
 
     home: NodeHome
     folder: Path
-    about: dict[str, Any]
+    about: JsonObject
 
     @staticmethod
     def load(home: NodeHome, folder: Path) -> "DataVersion":
@@ -73,11 +73,11 @@ class DataVersion:
         return str(self.about["version"])
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> JsonObject:
         """``version``, ``merkle_root``, ``left_out``, ``recordable`` (classes), and what `data_facts` counts."""
         return {"name": self.name, "version": self.version, **self.about["facts"]}
 
-    def prove(self, text: str, opened: bool = False) -> dict[str, Any]:
+    def prove(self, text: str, opened: bool = False) -> dict[str, object]:
         """The inclusion proof of one record, see `Commitment.prove`; the data are verified before.
 
         Args:
@@ -165,9 +165,9 @@ class DataVersion:
                 "it is not opened any more (see fedimb node data list)"
             )
 
-    def _files(self) -> list[dict[str, Any]]:
+    def _files(self) -> list[JsonObject]:
         try:
-            found: list[dict[str, Any]] = json.loads((self.folder / "files.json").read_text(encoding="utf-8"))
+            found: list[dict[str, object]] = json.loads((self.folder / "files.json").read_text(encoding="utf-8"))
             return found
         except (OSError, ValueError):
             return []  # then every record is read
@@ -219,7 +219,7 @@ def _beyond(records: Sequence[tuple[str, str]], count: Counter[str], others: set
     return found
 
 
-def watched(reading: Reading, source: dict[str, Any]) -> list[Path]:
+def watched(reading: Reading, source: dict[str, object]) -> list[Path]:
     """Files to look at, and the folders in which a new one would be a new record."""
     folders = {file.parent for file in reading.files} if source["name"] in ("image_folder", "huggingface") else set()
     return [*reading.files, *sorted(folders)]

@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from fedimb.deploy.registered_data.data_version import DataVersion, watched, wri
 from fedimb.deploy.registered_data.source_records import Reading, read
 from fedimb.deploy.registered_data.withdrawn import left_out, withdrawn
 from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.plain import Settings
 
 __all__ = ["DataVersion", "data_sets", "find", "make_version", "named", "register_data"]
 
@@ -76,7 +76,7 @@ def make_version(
     home: NodeHome,
     name: str,
     tags: Sequence[str],
-    source: dict[str, Any],
+    source: Settings,
     reading: Reading,
     recordable: Sequence[str],
     reason: str,
@@ -188,7 +188,7 @@ def _check_words(name: str, tags: Sequence[str]) -> None:
         )
 
 
-def _declared(source: dict[str, Any], classes: Sequence[str]) -> list[str]:
+def _declared(source: dict[str, object], classes: Sequence[str]) -> list[str]:
     """The classes that ``label_values`` of a table says the site can record: the source refused it otherwise."""
     return list(classes) if source.get("label_values") else []
 
@@ -197,5 +197,5 @@ def _listed(versions: Sequence[DataVersion]) -> str:
     return ", ".join(f"'{one.name}' with {', '.join(one.tags)}" for one in versions)
 
 
-def _sha(content: Any) -> str:
+def _sha(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

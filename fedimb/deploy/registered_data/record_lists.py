@@ -115,14 +115,14 @@ def _huggingface(source: Any) -> tuple[Iterable[Listed], list[Path]]:
     return rows, [file for file in _below(find(source.path)) if not file.name.startswith("cache-")]
 
 
-def _unknown(source: Any) -> tuple[Iterable[Listed], list[Path]]:
+def _unknown(source: object) -> tuple[Iterable[Listed], list[Path]]:
     """A source of somebody else's: its files by the settings that name them, its rows by number."""
-    given: list[Any] = [getattr(source, name, None) for name in PATHS]
+    given: list[object] = [getattr(source, name, None) for name in PATHS]
     flat = [item for value in given for item in (value.values() if isinstance(value, dict) else _several(value))]
     return [], [file for item in flat if isinstance(item, str) for file in _below(find(item))]
 
 
-def _several(value: Any) -> list[Any]:
+def _several(value: object) -> list[object]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 

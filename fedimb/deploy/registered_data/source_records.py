@@ -19,6 +19,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.paths import find
 from fedimb.deploy.registered_data.record_lists import PATHS, Listed, listed
 from fedimb.errors import ConfigError, DataError
+from fedimb.plain import Settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Reading:
         return replace(self, data=replace(data, **cut), rows=rows)
 
 
-def absolute(source: dict[str, Any]) -> dict[str, Any]:
+def absolute(source: dict[str, object]) -> dict[str, object]:
     """The source's settings with every file's path absolute: a node works in another folder.
 
     Raises:
@@ -93,7 +94,7 @@ def absolute(source: dict[str, Any]) -> dict[str, Any]:
     return {key: made(value) if key in PATHS else value for key, value in source.items()}
 
 
-def read(config: dict[str, Any]) -> Reading:
+def read(config: Settings) -> Reading:
     """Read ``{name: <source>, on_bad: ..., **args}`` completely; the files themselves, whatever a cache holds.
 
     Raises:

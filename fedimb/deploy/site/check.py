@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedimb import __version__
 from fedimb.deploy.checks import Check, packages
@@ -14,6 +14,7 @@ from fedimb.deploy.site.data_checks import data_checks, refuse_unfit
 from fedimb.deploy.site.limits import GB, disk
 from fedimb.deploy.site.reach import TIMEOUT_S, reach
 from fedimb.errors import ConfigError, FedimbError
+from fedimb.plain import JsonObject
 
 if TYPE_CHECKING:
     from fedimb.deploy.study_plan.plan import StudyPlan  # loads torch: only where there is a plan
@@ -41,7 +42,7 @@ def fit(checks: Iterable[Check]) -> bool:
     return all(check.level != "fail" for check in checks)
 
 
-def facts(home: NodeHome, checks: Iterable[Check]) -> dict[str, Any]:
+def facts(home: NodeHome, checks: Iterable[Check]) -> JsonObject:
     """What was found, for JSON."""
     found = list(checks)
     return {

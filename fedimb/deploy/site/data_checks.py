@@ -7,6 +7,7 @@ from fedimb.deploy.checks import Check
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data.datasets import DataVersion, data_sets, find
 from fedimb.errors import DataError, FedimbError
+from fedimb.plain import JsonObject
 
 if TYPE_CHECKING:
     from fedimb.deploy.study_plan.plan import StudyPlan  # loads torch: only where there is a plan
@@ -107,7 +108,7 @@ def against(name: str, version: DataVersion, plan: "StudyPlan") -> Iterator[Chec
     yield from _meaning(name, version.about["source"], plan.config.get("data", {}).get("source", {}))
 
 
-def _meaning(name: str, own: dict[str, Any], asked: dict[str, Any]) -> Iterator[Check]:
+def _meaning(name: str, own: JsonObject, asked: JsonObject) -> Iterator[Check]:
     """Where the site reads its labels or values otherwise than the plan's own source of the same kind."""
     if own.get("name") != asked.get("name"):
         return

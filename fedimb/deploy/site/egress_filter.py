@@ -157,7 +157,7 @@ class _Door:
         return {**about, **self.facts, "outcome": "sent", "records": records}
 
 
-def described(key: str, value: ArrayRecord | MetricRecord | ConfigRecord) -> dict[str, Any]:
+def described(key: str, value: ArrayRecord | MetricRecord | ConfigRecord) -> dict[str, object]:
     """What the audit log says of one record: key, kind, shapes, payload bytes and ``sha256``.
 
     The hash is that of `fedimb.records.pack` of the record alone, so whoever has the record can compute it.

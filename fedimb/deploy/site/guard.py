@@ -18,13 +18,17 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.bundle_hash import ForeignBundle, bundle_sha, check_bundle
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import INCIDENT, keep_incident, masked
 from fedimb.errors import FedimbError
+
+if TYPE_CHECKING:
+    from flwr.app import Context, Error, Message
+    from flwr.clientapp.typing import ClientAppCallable
 
 CLIENT_APP = "flwr-clientapp"
 SUPEREXEC = "flower-superexec"
@@ -54,7 +58,7 @@ def write_shims(home: NodeHome) -> Path:
     return folder
 
 
-def append_audit(home: NodeHome, kind: str, facts: dict[str, Any]) -> None:
+def append_audit(home: NodeHome, kind: str, facts: dict[str, object]) -> None:
     """One line in the site's audit log."""
     AuditLog(home.file("audit.jsonl")).append(kind, facts)
 
@@ -73,8 +77,8 @@ class Guard:
         self,
         home: NodeHome,
         task: str,
-        audit: Callable[[NodeHome, str, dict[str, Any]], None] = append_audit,
-        app: Callable[[], Any] | None = None,
+        audit: Callable[[NodeHome, str, dict[str, object]], None] = append_audit,
+        app: "Callable[[], ClientAppCallable] | None" = None,
     ) -> None:
         self.home, self.task = home, task
         self._audit, self._app = audit, app or _installed_app
@@ -97,7 +101,7 @@ class Guard:
 
     def _write_refusal(self, bundle: bytes) -> None:
         _LOG.error("refused a bundle before unpacking it: %s", self._refused)
-        facts = {
+        facts: dict[str, object] = {
             "task": self.task,
             "reason": self._refused,
             "run": str(_run()),
@@ -110,18 +114,18 @@ class Guard:
         except (OSError, FedimbError):
             _LOG.exception("the audit line could not be written; the bundle is refused all the same")
 
-    def load(self, *_: Any, **__: Any) -> Callable[..., Any]:
+    def load(self, *_: object, **__: object) -> Callable[..., "ClientAppCallable"]:
         """In the place of Flower's loader: whatever bundle it is asked for, the installed app, recorded as it runs."""
 
-        def installed(*_: Any) -> Callable[..., Any]:
+        def installed(*_: object) -> "ClientAppCallable":
             if self._refused is not None:
                 raise ForeignBundle(self._refused)
             limit_gpu(self.home.config.limits.gpu_share)
             app = self._app()
 
-            def answer(message: Any, context: Any) -> Any:
+            def answer(message: "Message", context: "Context") -> "Message":
                 self._note(message, "started")
-                reply = app(message=message, context=context)
+                reply = app(message, context)
                 self._note(message, "refused or failed" if reply.has_error() else "answered")
                 return reply
 
@@ -129,7 +133,7 @@ class Guard:
 
         return installed
 
-    def error(self, code: int, reason: str | None = None) -> Any:
+    def error(self, code: int, reason: str | None = None) -> "Error":
         """In the place of Flower's Error, whose text would quote an exception raised at this site."""
         from flwr.app import Error
 
@@ -139,7 +143,7 @@ class Guard:
         incident = keep_incident(self.home, "loading the client", str(_run()), cause)
         return Error(INCIDENT, masked(self.home.site, "loading the client", incident))
 
-    def _note(self, message: Any, outcome: str) -> None:
+    def _note(self, message: "Message", outcome: str) -> None:
         facts = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "run": str(message.metadata.run_id),
@@ -164,7 +168,7 @@ def _run() -> int | None:
     return found
 
 
-def _round_of(message: Any) -> int | None:
+def _round_of(message: "Message") -> int | None:
     from fedimb.contracts.platform import STEP
 
     step = message.content.config_records.get(STEP) if message.has_content() else None
@@ -182,7 +186,7 @@ def limit_gpu(share: float | None) -> None:
         torch.cuda.set_per_process_memory_fraction(share)
 
 
-def _installed_app() -> Any:
+def _installed_app() -> "ClientAppCallable":
     from fedimb.deploy.site.app import app
 
     return app

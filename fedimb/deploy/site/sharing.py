@@ -6,7 +6,6 @@ record has any, and by the registered patients otherwise.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord
@@ -26,7 +25,7 @@ class Patients:
     per_class: tuple[int, ...]
 
 
-def refusal(sharing: SharingConfig, record: Record, value: Any, patients: Patients | None) -> str | None:
+def refusal(sharing: SharingConfig, record: Record, value: object, patients: Patients | None) -> str | None:
     """Why the site does not let a record leave, in words that tell nothing of its values; None: it may.
 
     Args:
@@ -52,7 +51,7 @@ def refusal(sharing: SharingConfig, record: Record, value: Any, patients: Patien
     return None
 
 
-def _of_fewer(least: int, record: Record, value: Any, patients: Patients | None) -> bool:
+def _of_fewer(least: int, record: Record, value: object, patients: Patients | None) -> bool:
     if record.sensitivity == "operational" or record.about == "masked":
         return False
     if record.sensitivity == "individual" or patients is None or patients.total < least:

@@ -15,6 +15,7 @@ from typing import Any
 from fedimb.deploy.home import NodeHome
 from fedimb.engine.processes import start_time
 from fedimb.errors import ConfigError
+from fedimb.plain import JsonObject
 
 STATES = ("running", "waiting", "absent", "failed", "stopped")
 STATUS, METRICS = "status.json", "node.prom"
@@ -64,7 +65,7 @@ class Status:
     node: int | None = None
     connected: str | None = None
     restarts: int = 0
-    message: dict[str, Any] | None = None
+    message: JsonObject | None = None
     inbox: int = 0
     certificate: str | None = None
     disk: dict[str, int | None] = field(default_factory=dict)
@@ -105,7 +106,7 @@ def read(home: NodeHome) -> Status:
     return Status(**{name: value for name, value in found.items() if name in known})
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> JsonObject | None:
     """A file that holds one JSON object; None where it does not."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

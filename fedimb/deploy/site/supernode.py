@@ -22,6 +22,7 @@ from fedimb.deploy.site.limits import apply, thread_variables
 from fedimb.deploy.site.status import read_json
 from fedimb.engine.processes import start_time
 from fedimb.errors import ConfigError
+from fedimb.process_env import QUIET
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SUPERVISOR = "FEDIMB_SUPERVISOR"
@@ -71,7 +72,8 @@ def environment(home: NodeHome, given: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in given.items() if name not in DROPPED and not name.startswith("FLWR_")}
     own = {NODE_HOME: str(home.root), "FLWR_HOME": str(home.folder("flwr")), "PATH": guarded_path(home, given)}
     own["FEDIMB_CACHE_DIR"] = str(home.folder("cache", "made"))  # generators and samples too: a withdrawal empties it
-    return kept | SWITCHES | proxy_variables(home.config, given) | thread_variables(home.config.limits) | own
+    given_here = proxy_variables(home.config, given) | thread_variables(home.config.limits)
+    return QUIET | kept | SWITCHES | given_here | own
 
 
 def guarded_path(home: NodeHome, given: Mapping[str, str]) -> str:

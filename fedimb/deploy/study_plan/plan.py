@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from fedimb.deploy.home import SITE
 from fedimb.deploy.study_plan.outbound_records import Leaving, Sizes, leaving, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
+from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
 from fedimb.schema import RunConfig, Strict
 
@@ -58,7 +59,7 @@ class StudyPlan(Strict):
     created: Moment
     expires: Moment
     release: Release
-    config: dict[str, Any]
+    config: Settings
     config_sha: Sha
     vary: dict[str, Range]
     tags: list[Line] = Field(min_length=1)

@@ -1,7 +1,6 @@
 """Which settings of a study plan may differ from run to run, and in what range."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from pydantic import Field
 
@@ -21,7 +20,7 @@ class Range(Strict):
     high: int | float | None = None
     among: list[Scalar] = Field(default_factory=list)
 
-    def allows(self, value: Any) -> bool:
+    def allows(self, value: object) -> bool:
         """Whether a setting may have this value."""
         if self.among:
             return any(type(one) is type(value) and one == value for one in self.among)

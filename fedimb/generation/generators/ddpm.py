@@ -20,7 +20,7 @@ from fedimb.registry import register
 
 _T = 1000
 _SCHEDULE = {"num_train_timesteps": _T, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "epsilon"}
-_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+_SAMPLERS: dict[str, tuple[str, dict[str, object]]] = {
     "ddim": ("DDIMScheduler", {"clip_sample": True, "timestep_spacing": "leading"}),
     "dpm": ("DPMSolverMultistepScheduler", {"timestep_spacing": "leading"}),
 }

@@ -148,6 +148,6 @@ def _archive(file: Path, shape: tuple[int, ...]) -> tuple[Examples, bool]:
     return Examples(_floats(arrays["x"]), y, d), "d" in arrays
 
 
-def _floats(x: NDArray[Any]) -> Tensor:
+def _floats(x: NDArray[np.generic]) -> Tensor:
     floats = torch.from_numpy(x.astype(np.float32))
     return floats / 255 if x.dtype == np.uint8 else floats

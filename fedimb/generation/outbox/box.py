@@ -23,6 +23,7 @@ from fedimb.annotation.private import private_folder, write_private
 from fedimb.errors import DataError
 from fedimb.generation.outbox.contents import as_json, counted, mark, named, now, packed, unpacked
 from fedimb.generation.outbox.sheet import check_shape, contact_sheet
+from fedimb.plain import JsonObject
 from fedimb.privacy.audit.base import Audit, Batch
 
 BATCH, ABOUT, STATE = "batch.safetensors", "about.json", "state.json"
@@ -86,7 +87,7 @@ class Outbox:
         found = [file.parent.name for file in self.folder.glob(f"*/{STATE}")]
         return sorted(found, key=lambda id: (self.about(id)["made"], id))
 
-    def about(self, id: str) -> dict[str, Any]:
+    def about(self, id: str) -> JsonObject:
         """``about.json``: hashes, counts, verdicts, and under ``about`` what `put` was told."""
         return self._read(id, ABOUT)
 
@@ -150,7 +151,7 @@ class Outbox:
             raise DataError(f"batch {id} has no released class to use; see fedimb outbox show {id}")
         name = str(Path(run).absolute()) if Path(run).is_dir() else str(run)
 
-        def note(state: dict[str, Any]) -> None:
+        def note(state: JsonObject) -> None:
             if name not in state["used_by"]:
                 state["used_by"].append(name)
 
@@ -170,7 +171,7 @@ class Outbox:
         if not reason.strip():
             raise DataError("a recall needs a reason: those whose runs are marked will read it")
 
-        def note(state: dict[str, Any]) -> None:
+        def note(state: JsonObject) -> None:
             state["recalled"] = state["recalled"] or {"reason": reason, "at": now()}
 
         told = self._change(id, note)["recalled"]
@@ -184,7 +185,7 @@ class Outbox:
     def _decide(self, id: str, classes: Iterable[int], to: str, more: Mapping[str, str]) -> None:
         chosen = sorted(set(classes))
 
-        def decide(state: dict[str, Any]) -> None:
+        def decide(state: JsonObject) -> None:
             for label in chosen:
                 one = state["classes"].get(str(label))
                 if one is None:
@@ -204,7 +205,7 @@ class Outbox:
         if (reason := self.recalled(id)) is not None:
             raise DataError(f"batch {id} was recalled ({reason}); use another one")
 
-    def _change(self, id: str, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def _change(self, id: str, change: Callable[[JsonObject], None]) -> JsonObject:
         import fcntl
 
         self._state(id)
@@ -215,15 +216,15 @@ class Outbox:
             write_private(self.folder / id / STATE, as_json(state))
         return state
 
-    def _state(self, id: str) -> dict[str, Any]:
+    def _state(self, id: str) -> JsonObject:
         return self._read(id, STATE)
 
-    def _read(self, id: str, name: str) -> dict[str, Any]:
+    def _read(self, id: str, name: str) -> JsonObject:
         path = self.folder / id / name
         if not path.parent.is_dir():
             raise DataError(f"{self.folder} holds no batch {id}; see fedimb outbox list")
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content: JsonObject = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is missing or damaged ({error}); restore it from a copy") from error
         return content

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedimb.annotation.private import write_private
 from fedimb.errors import DataError
+from fedimb.plain import JsonObject
 from fedimb.privacy.audit.base import Batch
 
 RECALLED = "recalled.json"
@@ -55,7 +56,7 @@ def marked(run: Path) -> dict[str, dict[str, str]]:
     return marks
 
 
-def counted(batch: Batch) -> dict[str, Any]:
+def counted(batch: Batch) -> JsonObject:
     """Samples and SHA-256 per class."""
     parts = {str(label): np.ascontiguousarray(batch.of(label).x, np.float32) for label in np.unique(batch.y).tolist()}
     hashes = {label: hashlib.sha256(x.tobytes()).hexdigest() for label, x in parts.items()}
@@ -71,5 +72,5 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def as_json(content: Mapping[str, Any]) -> bytes:
+def as_json(content: Mapping[str, object]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()

@@ -53,7 +53,7 @@ def contact_sheet(samples: Batch, real: Batch, title: str) -> bytes:
     return (html + body(samples.x[order], real.x[position[order]], distance[order])).encode()
 
 
-def _pictures(samples: NDArray[Any], real: NDArray[Any], distance: NDArray[np.float64]) -> str:
+def _pictures(samples: NDArray[np.generic], real: NDArray[np.generic], distance: NDArray[np.float64]) -> str:
     def image(x: NDArray[Any], what: str) -> str:
         return f'<img alt="{what}" title="{what}" src="data:image/png;base64,{base64.b64encode(png(x, 1.0)).decode()}">'
 
@@ -64,7 +64,7 @@ def _pictures(samples: NDArray[Any], real: NDArray[Any], distance: NDArray[np.fl
     )
 
 
-def _table(samples: NDArray[Any], real: NDArray[Any], distance: NDArray[np.float64]) -> str:
+def _table(samples: NDArray[np.generic], real: NDArray[np.generic], distance: NDArray[np.float64]) -> str:
     def row(kind: str, far: str, values: NDArray[Any]) -> str:
         return f'<tr class="{kind}"><td>{kind}<td>{far}' + "".join(f"<td>{float(value):.5g}" for value in values)
 

@@ -43,7 +43,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
-    def cut(self, rows: NDArray[Any]) -> "Batch":
+    def cut(self, rows: NDArray[np.generic]) -> "Batch":
         """The records at these positions, or where a mask is true."""
         return Batch(
             self.x[rows],
@@ -73,13 +73,13 @@ class Batch:
 class Attack(Protocol):
     """Asks the generator how well it knows records: [n] scores, higher = more likely trained on (its negative loss)."""
 
-    def __call__(self, x: NDArray[Any], y: Ids, d: Ids) -> NDArray[Any]: ...
+    def __call__(self, x: NDArray[np.generic], y: Ids, d: Ids) -> NDArray[np.generic]: ...
 
 
 class Features(Protocol):
     """Maps records [n, *shape] to [n, F]: a second space in which distances are looked at."""
 
-    def __call__(self, x: NDArray[Any]) -> NDArray[Any]: ...
+    def __call__(self, x: NDArray[np.generic]) -> NDArray[np.generic]: ...
 
 
 @dataclass(frozen=True)

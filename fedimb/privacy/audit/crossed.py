@@ -7,7 +7,6 @@ half the records is not shown to be safe on all of them.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from fedimb.errors import DataError
 from fedimb.privacy.audit.base import Attack, Audit, Batch, Features, GateSettings, Ids, State, Verdict
 from fedimb.privacy.audit.gate import audit
 
-Sampler = Callable[[Ids], NDArray[Any]]
+Sampler = Callable[[Ids], NDArray[np.generic]]
 """Class ids [m] -> samples [m, *shape]."""
 
 Train = Callable[[Batch], tuple[Sampler, Attack | None]]

@@ -32,13 +32,13 @@ class Scale:
         floor = 0.1 * float(np.median(std[varies])) if varies.any() else 1.0
         return Scale(rows.mean(0), np.where(varies, np.maximum(std, floor), 1.0))
 
-    def __call__(self, x: NDArray[Any]) -> Floats:
+    def __call__(self, x: NDArray[np.generic]) -> Floats:
         """Records [n, *shape] -> [n, F] float64."""
         scaled: Floats = (flat(x) - self.mean) / self.std
         return scaled
 
 
-def flat(x: NDArray[Any]) -> Floats:
+def flat(x: NDArray[np.generic]) -> Floats:
     """[n, *shape] -> [n, F] float64; also without a record."""
     return np.asarray(x, np.float64).reshape(len(x), int(np.prod(x.shape[1:])))
 
@@ -73,7 +73,7 @@ def nearest(points: Floats, records: Floats, units: tuple[Ids, Ids] | None = Non
     return found, where
 
 
-def rounding(samples: NDArray[Any], real: NDArray[Any]) -> Floats:
+def rounding(samples: NDArray[np.generic], real: NDArray[np.generic]) -> Floats:
     """[F]: how far a sample's value may be off for rounding alone.
 
     Half a step where the values lie on a grid (pictures of 256 levels, years of age), otherwise some units in the last

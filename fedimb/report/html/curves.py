@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from fedimb.report.html.legend import Entry
 from fedimb.report.html.numbers import HEADLINE, Mean, Row, heading
 from fedimb.report.html.pictures import FAINT, INK, figure, svg, tidy
 from fedimb.study.results import COLUMNS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_POINTS = 21
 CURVES = ("minority_recall", "macro_recall")
@@ -95,7 +98,7 @@ def cost_svg(rows: Sequence[Row], key: Sequence[Entry], cost: str, name: str) ->
     return svg(axes.figure, name, f"minority recall against {_WORDS[cost]}: {alt}")
 
 
-def _axes(across: str, up: str) -> Any:
+def _axes(across: str, up: str) -> "Axes":
     axes = figure(*_SIZE).add_subplot()
     tidy(axes)
     axes.set_ylim(-0.03, 1.03)
@@ -115,18 +118,18 @@ def cost_of(row: Row, cost: str) -> float:
     return row.mean(cost).value
 
 
-def _number(axes: Any, found: list[tuple[Row, float, Mean]]) -> None:
+def _number(axes: "Axes", found: list[tuple[Row, float, Mean]]) -> None:
     """Rows' numbers beside their points; those at about the same place step aside in turn."""
     wide = 0.05 * max(spent for _, spent, _ in found)
     spots: list[tuple[float, float]] = []
     for row, spent, mean in sorted(found, key=lambda one: (one[2].value, one[0].number)):
         near = sum(abs(y - mean.value) < 0.06 and abs(x - spent) <= wide for x, y in spots)
-        place = {"xytext": (7 + 13 * near, -4), "textcoords": "offset points"}
-        axes.annotate(str(row.number), (spent, mean.value), fontsize=9.5, color=INK, **place)
+        at, place = (spent, mean.value), (7 + 13 * near, -4)
+        axes.annotate(str(row.number), at, place, textcoords="offset points", fontsize=9.5, color=INK)
         spots.append((spent, mean.value))
 
 
-def _scale(axes: Any, spent: list[float]) -> None:
+def _scale(axes: "Axes", spent: list[float]) -> None:
     positive = [value for value in spent if value > 0]
     if positive and max(positive) > 20 * min(positive):
         axes.set_xscale("symlog", linthresh=min(positive))

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.report.html import classes, comparison, curves, heat, tables
@@ -17,6 +17,9 @@ from fedimb.report.html.recall import DRAWN, recall_svg
 from fedimb.report.html.repeat import hashes
 from fedimb.study.results import Setting, StudyResults
 from fedimb.study.statistics import Statistics, statistics
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _LARGE = 60
 """Rows in all settings; beyond it there is a curve of minority recall only, so that a page stays below 1 MB."""
@@ -168,7 +171,7 @@ def _environment() -> Any:
     return environment
 
 
-def _breaking(label: str) -> Any:
+def _breaking(label: str) -> "Markup":
     """A row label that may be broken at its joints, ``+`` and ``_``, and nowhere else while there is room."""
     from markupsafe import Markup, escape
 

@@ -7,9 +7,13 @@ word, six decimals and a block of metadata with addresses; none of that may go i
 import html
 import io
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedimb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, FAINT, GRID, CONTROL = "#222222", "#b4b4b4", "#e4e4e4", "#444444"
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -24,7 +28,7 @@ _LINES = re.compile(r'( d="M )([-0-9. L]*)( z)?(")')
 _DECIMALS = re.compile(r"-?\d+\.\d\d+")
 
 
-def figure(width: float, height: float) -> Any:
+def figure(width: float, height: float) -> "Figure":
     """An empty figure of inches by inches, without pyplot.
 
     Raises:
@@ -41,7 +45,7 @@ def figure(width: float, height: float) -> Any:
     return made
 
 
-def tidy(axes: Any) -> None:
+def tidy(axes: "Axes") -> None:
     """Only what helps reading: no box, faint grid lines, small dark letters."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from fedimb.report.html.legend import Entry, foremost
 from fedimb.report.html.pictures import figure, svg, tidy
 from fedimb.rundir.partition_picture import RARE
 from fedimb.text import shorten
+
+if TYPE_CHECKING:
+    pass
 
 DRAWN = 3
 """Rows beside the control: intervals of more cannot be told apart; the table below has all."""

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedimb.errors import ConfigError
+from fedimb.plain import Settings
 from fedimb.report.html.classes import partition_of
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
@@ -51,7 +51,7 @@ def study_of_run(path: str | Path) -> StudyResults:
     )
 
 
-def command(config: Mapping[str, Any]) -> str:
+def command(config: Settings) -> str:
     """``fedimb run`` with the words that give this configuration again, checked by composing them.
 
     Args:
@@ -76,7 +76,7 @@ def command(config: Mapping[str, Any]) -> str:
     return " ".join(["fedimb run", *quoted])
 
 
-def _name(part: Mapping[str, Any]) -> str:
+def _name(part: Settings) -> str:
     """How a group's choice is written: ``mlp``, or ``[none,la_post]`` where several are chosen."""
     part = part.get("source", part)
     if "name" in part:
@@ -84,7 +84,7 @@ def _name(part: Mapping[str, Any]) -> str:
     return next(iter(part)) if len(part) == 1 else f"[{','.join(part)}]"
 
 
-def _different(default: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _different(default: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> list[str]:
     words = []
     for key, value in wanted.items():
         before = default.get(key)
@@ -95,7 +95,7 @@ def _different(default: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
     return words
 
 
-def _words(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _words(config: Settings) -> tuple[str, ...]:
     """What makes the problem: data, partition, clients, model and rounds."""
     words = [f"{group}={_name(config[group])}" for group in ("data", "partition", "model")]
     words += [f"rounds={config['rounds']}", f"data.imbalance_factor={config['data']['imbalance_factor']}"]

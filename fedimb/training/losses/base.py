@@ -5,7 +5,6 @@ differs from client to client (a prior's shift, say) is then a buffer [K, 1, C] 
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ class RowLoss(nn.Module, ABC):
         0.75
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if "rows" in vars(cls) and "loss_and_grad" not in vars(cls):  # an inherited slope would be another loss's
             cls.loss_and_grad = RowLoss.loss_and_grad  # type: ignore[method-assign]

@@ -1,0 +1,100 @@
+"""What a run changes in the process it runs in, and gives back: a notebook goes on as it was."""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+from fedimb import process_env
+
+
+@contextlib.contextmanager
+def given_back() -> Iterator[None]:
+    """After the block (or an error in it) the process has its own threads, environment and random numbers again.
+
+    Given back: torch's threads; the variables of `fedimb.process_env`, which are set inside; the global generators of
+    Python, NumPy and torch; what handles uncaught errors, which Ray replaces; the working folder, where it was put on
+    `sys.path` to find a user's model class. What a library does to itself when it is imported stays.
+    """
+    with process_env.defaults(), _random_numbers(), _threads(), _path(), _uncaught():
+        yield
+
+
+@contextlib.contextmanager
+def log_level(name: str, level: int) -> Iterator[None]:
+    """A logger at another level for a while."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def handlers() -> Iterator[None]:
+    """After the block signals and crashes are handled as before: Ray handles them its own way while it runs."""
+    signals, crashes = {one: signal.getsignal(one) for one in signal.valid_signals()}, faulthandler.is_enabled()
+    try:
+        yield
+    finally:
+        if faulthandler.is_enabled() and not crashes:
+            faulthandler.disable()
+        if threading.current_thread() is threading.main_thread():  # no other may set any
+            for one, handler in signals.items():
+                if handler is not None and signal.getsignal(one) is not handler:
+                    signal.signal(one, handler)
+
+
+@contextlib.contextmanager
+def _random_numbers() -> Iterator[None]:
+    import numpy as np
+    import torch
+
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if gpus is not None:
+            torch.cuda.set_rng_state_all(gpus)
+
+
+@contextlib.contextmanager
+def _uncaught() -> Iterator[None]:
+    hook = sys.excepthook
+    try:
+        yield
+    finally:
+        sys.excepthook = hook
+
+
+@contextlib.contextmanager
+def _threads() -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _path() -> Iterator[None]:
+    here = os.getcwd()
+    known = here in sys.path
+    try:
+        yield
+    finally:
+        if not known and here in sys.path:
+            sys.path.remove(here)
