@@ -45,7 +45,7 @@ def compare_command(args: argparse.Namespace) -> int:
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.errors import ConfigError
     from fedimb.study.compare import compare, study_folder
-    from fedimb.study.plan import allowed, read_study
+    from fedimb.study.design import allowed, read_study
 
     source = Path(args.study).expanduser()
     given = command_line("compare", [args.study, *args.words])

@@ -12,7 +12,7 @@ from fedimb.report.plots import comparison_figure
 from fedimb.report.study_tables import run_rows, study_table
 from fedimb.study.cells import plan
 from fedimb.study.compare import compare, study_folder
-from fedimb.study.plan import Row, Study
+from fedimb.study.design import Row, Study
 from fedimb.study.results import StudyResults
 
 ROWS = {

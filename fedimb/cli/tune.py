@@ -38,7 +38,7 @@ def tune_command(args: argparse.Namespace) -> int:
     _, tasks = plan(study, None, more)
     folder = study_folder(tasks)
     if args.dry_run:
-        from fedimb.study.plan import points_of
+        from fedimb.study.design import points_of
 
         for label, row in study.all_rows.items():
             print(f"{label}: " + "; ".join(" ".join(point) for point in points_of(study, row)))
@@ -58,7 +58,7 @@ def tune_command(args: argparse.Namespace) -> int:
 
 def _study(args: argparse.Namespace) -> tuple[Any, list[str]]:
     from fedimb.errors import ConfigError
-    from fedimb.study.plan import read_study, study_of
+    from fedimb.study.design import read_study, study_of
     from fedimb.study.sweep import expand, name_of, top_level
 
     if "=" not in args.words[0]:

@@ -49,7 +49,7 @@ class FedSSGSettings(Settings):
             composite (of each client's own).
         generator: {name: ..., ...} of the kind generator; {}: flow for images, table_flow for rows.
         training: how the generator is trained: steps, batch, lr, ... of fedimb.generation.training.Training.
-        plan: who is to get which samples; the settings of fedimb.generation.plan.Plan.
+        plan: who is to get which samples; the settings of fedimb.generation.sharing_plan.Plan.
         pool: shared: clients draw from one pool; own: no sample goes to two of them.
         surplus: samples made per sample wanted, at least 1: gates drop some.
         visits: share of its synthetic rows that a client visits per epoch, [0, 1].

@@ -17,7 +17,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(eq=False)
-class State:
+class TrainingState:
     """What a training carries from step to step.
 
     Attributes:
@@ -33,7 +33,7 @@ class State:
     losses: list[float] = field(default_factory=list)
 
 
-def digest(training: Mapping[str, object], seed: int, examples: Examples, start: Mapping[str, Tensor]) -> str:
+def training_digest(training: Mapping[str, object], seed: int, examples: Examples, start: Mapping[str, Tensor]) -> str:
     """What a training must have in common with one that goes on from it: settings, seed, data, initial state."""
     # How often it is written does not change what comes out.
     settings = {key: value for key, value in training.items() if key != "checkpoint_every"}
@@ -43,7 +43,7 @@ def digest(training: Mapping[str, object], seed: int, examples: Examples, start:
     return whole.hexdigest()
 
 
-def save(path: Path, key: str, state: State) -> None:
+def save_training(path: Path, key: str, state: TrainingState) -> None:
     """Write the file whole or not at all."""
     arrays: Arrays = {"rng": state.rng.get_state().numpy()}
     for name, parameter in state.parameters.items():
@@ -54,7 +54,7 @@ def save(path: Path, key: str, state: State) -> None:
     save_arrays(path, arrays, {"key": key, "step": state.step, "losses": state.losses})
 
 
-def restore(path: Path, key: str, state: State) -> None:
+def restore_training(path: Path, key: str, state: TrainingState) -> None:
     """Put a fresh state where the file stands.
 
     Raises:

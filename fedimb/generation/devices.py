@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.data.store import Store
-from fedimb.generation.style import LEAST_ROWS, Style, describe, recolour
+from fedimb.generation.style import LEAST_ROWS, Style, describe_style, recolour
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -25,7 +25,7 @@ def device_ids(store: Store, rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.asarray(store.sites[rows], dtype=np.int64))
 
 
-def described(x: Tensor, d: Tensor, devices: int) -> Arrays:
+def describe_devices(x: Tensor, d: Tensor, devices: int) -> Arrays:
     """Mean and spread per channel of each device with at least 32 images, and how many: zeros for the others.
 
     Args:
@@ -39,13 +39,13 @@ def described(x: Tensor, d: Tensor, devices: int) -> Arrays:
     for device in range(devices):
         own = x[d == device]
         if len(own) >= LEAST_ROWS:
-            style = describe(own)
+            style = describe_style(own)
             mean[device], std[device], rows[device] = style.mean.numpy(), style.std.numpy(), style.rows
     return {"mean": mean, "std": std, "rows": rows}
 
 
-def averaged(said: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[int, Style]:
-    """What clients `described`, by device, weighted by images; devices nobody could describe are left out."""
+def average_styles(said: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[int, Style]:
+    """What clients `describe_devices`, by device, weighted by images; devices nobody could describe are left out."""
     styles: dict[int, Style] = {}
     for device in range(len(said[0]["rows"]) if said else 0):
         weights = np.array([one["rows"][device] for one in said], np.float64)
@@ -58,7 +58,7 @@ def averaged(said: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[int, Sty
     return styles
 
 
-def restyled(x: Tensor, d: Tensor, foreign: Tensor, styles: Mapping[int, Style], source: Style) -> Tensor:
+def restyle(x: Tensor, d: Tensor, foreign: Tensor, styles: Mapping[int, Style], source: Style) -> Tensor:
     """Images whose device the generator never saw (``foreign`` [n] bool) in the colour of that device, others as is."""
     out = x.clone()
     for device, style in styles.items():

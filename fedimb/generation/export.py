@@ -20,7 +20,7 @@ from fedimb.generation.base import Generator
 from fedimb.generation.examples import Examples
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.outbox.box import RELEASED, WAITING, Outbox
-from fedimb.generation.transport import cut
+from fedimb.generation.transport import select_samples
 from fedimb.plain import JsonObject
 from fedimb.privacy.audit.base import Audit, Batch, GateSettings
 from fedimb.privacy.audit.crossed import cross_audit
@@ -38,7 +38,9 @@ class HoldoutSplit:
     kept: Batch
 
 
-def parted(x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, share: float, seed: int) -> HoldoutSplit:
+def split_holdout(
+    x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, share: float, seed: int
+) -> HoldoutSplit:
     """Keep back about ``share`` of each class, whole patients, never a class's last row."""
     labels, rows = y.numpy(), np.arange(len(y))
     learned, kept = split_fraction(rows, labels, share, np.random.default_rng(seed), units)
@@ -61,12 +63,12 @@ def as_batch(samples: Examples) -> Batch:
     return Batch(samples.x.numpy(), samples.y.numpy(), samples.d.numpy())
 
 
-def whole(rows: HoldoutSplit) -> HoldoutSplit:
+def without_holdout(rows: HoldoutSplit) -> HoldoutSplit:
     """All rows to learn from, none kept back: for a cross-audit, which makes halves of its own."""
     return HoldoutSplit(rows.learned.joined(rows.kept), rows.kept.cut(np.zeros(0, np.int64)))
 
 
-class Asking:
+class MembershipAttack:
     """A membership attack by the generator's own losses: a record it was trained on is denoised better.
 
     Mean over fixed noise levels of the loss, with noise from one seed, so that records are asked alike.
@@ -87,7 +89,7 @@ class Asking:
 
 
 @dataclass(frozen=True, eq=False)
-class Exported:
+class ExportResult:
     """What may leave.
 
     Attributes:
@@ -104,52 +106,54 @@ class Exported:
 
 
 @dataclass(frozen=True, eq=False)
-class Judging:
+class SampleAuditor:
     """What samples are judged by.
 
     Attributes:
         rows: the site's own.
         generator: to attack; None where there is none to ask.
         holders: [C] sites that hold each class.
-        recipe: makes a generator of each half of the rows, where the audit is crossed; None: it is not.
+        config: makes a generator of each half of the rows, where the audit is crossed; None: it is not.
     """
 
     rows: HoldoutSplit
     generator: Generator | None
     holders: NDArray[np.int64]
-    recipe: GeneratorConfig | None = None
+    config: GeneratorConfig | None = None
 
     def audit(self, samples: Examples, gate: GateSettings, seed: int) -> Audit:
         """Verdicts by class."""
         rng = np.random.default_rng(seed)
-        if self.recipe is not None:
+        if self.config is not None:
             return cross_audit(self.rows.learned, self._trained, samples.y.numpy(), gate, rng, self.holders)[0]
-        attack = Asking(self.generator, seed) if self.generator is not None and self.generator.trainable else None
+        attack = (
+            MembershipAttack(self.generator, seed) if self.generator is not None and self.generator.trainable else None
+        )
         return audit(as_batch(samples), self.rows.learned, self.rows.kept, gate, rng, attack, self.holders)
 
-    def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.generic]], Asking]:
-        assert self.recipe is not None
-        workshop = GeneratorCache(self.recipe, as_examples(half))
+    def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.generic]], MembershipAttack]:
+        assert self.config is not None
+        cache = GeneratorCache(self.config, as_examples(half))
         devices = np.zeros_like(half.y) if half.d is None else half.d
 
         def sampler(labels: NDArray[np.int64]) -> NDArray[Any]:
-            d = np.random.default_rng(self.recipe.seed).choice(devices, len(labels))  # type: ignore[union-attr]
-            made = workshop.samples(torch.from_numpy(labels), torch.from_numpy(d), self.recipe.seed)  # type: ignore[union-attr]
+            d = np.random.default_rng(self.config.seed).choice(devices, len(labels))  # type: ignore[union-attr]
+            made = cache.samples(torch.from_numpy(labels), torch.from_numpy(d), self.config.seed)  # type: ignore[union-attr]
             return made.numpy()
 
-        return sampler, Asking(workshop.generator, self.recipe.seed)
+        return sampler, MembershipAttack(cache.generator, self.config.seed)
 
 
-def exported(
+def apply_export_gate(
     samples: Examples,
-    judged: Judging,
+    judged: SampleAuditor,
     gate: GateSettings,
     mode: Mode,
     outbox: Path | None,
     about: JsonObject,
     n_classes: int,
     seed: int,
-) -> tuple[Exported, Audit | None]:
+) -> tuple[ExportResult, Audit | None]:
     """Judge samples, and cut them to what may leave now.
 
     Args:
@@ -166,23 +170,23 @@ def exported(
     present = np.unique(samples.y.numpy())
     verdicts[present] = 1
     if mode == "off" or not len(present):
-        return Exported(samples, verdicts, False), None
+        return ExportResult(samples, verdicts, False), None
     found = judged.audit(samples, gate, seed)
     if mode == "report":
-        return Exported(samples, verdicts, False), found
+        return ExportResult(samples, verdicts, False), found
     verdicts[present] = np.isin(present, found.passed).astype(np.int32)
-    passed = cut(samples, torch.from_numpy(np.isin(samples.y.numpy(), found.passed)))
+    passed = select_samples(samples, torch.from_numpy(np.isin(samples.y.numpy(), found.passed)))
     if outbox is None or not len(passed.y):
-        return Exported(passed, verdicts, False), found
+        return ExportResult(passed, verdicts, False), found
     box = Outbox(outbox)
     batch = box.put(as_batch(samples), found, about, judged.rows.learned)
     states = box.state(batch)
     for label, state in states.items():
         verdicts[label] = int(state == RELEASED)
     released = as_examples(box.released(batch))
-    return Exported(released, verdicts, WAITING in states.values(), batch), found
+    return ExportResult(released, verdicts, WAITING in states.values(), batch), found
 
 
-def forced(gate: GateSettings, classes: list[int]) -> GateSettings:
+def with_forced_classes(gate: GateSettings, classes: list[int]) -> GateSettings:
     """The gate, with classes that were trained on below the floor: they never leave."""
     return replace(gate, forced=tuple(sorted({*gate.forced, *classes})))

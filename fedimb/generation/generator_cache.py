@@ -86,14 +86,14 @@ class GeneratorCache:
     """One generator and its samples.
 
     Args:
-        recipe: what to make.
+        config: what to make.
         examples: what it learns from.
         working: shows how far it is.
     """
 
-    def __init__(self, recipe: GeneratorConfig, examples: Examples, working: Working = quiet) -> None:
-        self.recipe, self.examples, self.working = recipe, examples, working
-        about = json.dumps([VERSION, asdict(recipe)], sort_keys=True, default=str)
+    def __init__(self, config: GeneratorConfig, examples: Examples, working: Working = quiet) -> None:
+        self.config, self.examples, self.working = config, examples, working
+        about = json.dumps([VERSION, asdict(config)], sort_keys=True, default=str)
         sha = hashlib.sha256(about.encode())
         for part in (examples.x, examples.y, examples.d):
             sha.update(part.contiguous().numpy().tobytes())
@@ -107,7 +107,7 @@ class GeneratorCache:
     @cached_property
     def generator(self) -> Generator:
         """The trained generator. Raises what `fedimb.generation.training.train_generator` raises."""
-        made = self.recipe.build()
+        made = self.config.build()
         if not made.trainable:
             return made
         kept = self._file(".safetensors")
@@ -115,12 +115,12 @@ class GeneratorCache:
             if kept.exists():
                 made.load_state_dict(load_file(kept))
                 return made.eval()
-            steps = self.recipe.training.steps
+            steps = self.config.training.steps
             train_generator(
                 made,
                 self.examples,
-                self.recipe.training,
-                self.recipe.seed,
+                self.config.training,
+                self.config.seed,
                 checkpoint=self._file(".training"),
                 progress=self.working("generator", steps),
             )

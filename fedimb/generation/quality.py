@@ -23,7 +23,7 @@ _CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Gated:
+class GateResult:
     """What a gate let through.
 
     Attributes:
@@ -122,7 +122,7 @@ def copy_gate(
     return nearest(made, real) > copy_threshold(real, real_y, n_classes, share)[made_y]
 
 
-def gate(
+def quality_gate(
     probabilities: Tensor,
     made: Tensor,
     made_y: Tensor,
@@ -132,7 +132,7 @@ def gate(
     least: float = 0.5,
     rare_share: float = 0.7,
     copy_share: float = 0.05,
-) -> Gated:
+) -> GateResult:
     """Both gates, with what was dropped and why.
 
     Args:
@@ -156,7 +156,7 @@ def gate(
         reason: torch.bincount(made_y[cause], minlength=n_classes)
         for reason, cause in zip(REASONS, causes, strict=True)
     }
-    return Gated(said & new, dropped)
+    return GateResult(said & new, dropped)
 
 
 @dataclass(frozen=True)

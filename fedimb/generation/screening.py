@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fedimb.data.public import PublicRows
 from fedimb.generation.examples import Examples
-from fedimb.generation.quality import gate
-from fedimb.generation.transport import cut
+from fedimb.generation.quality import quality_gate
+from fedimb.generation.transport import select_samples
 from fedimb.models.base import Classifier
 from fedimb.records import Arrays
 from fedimb.training.forward import Outputs
@@ -34,14 +34,14 @@ class OwnRows(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Screened:
+class ScreeningResult:
     """What passed, and what was dropped and why, for JSON."""
 
     kept: Examples
     report: dict[str, object]
 
 
-def screened(server: OwnRows, weights: Arrays, samples: Examples, rare: tuple[int, ...]) -> Screened:
+def screen_samples(server: OwnRows, weights: Arrays, samples: Examples, rare: tuple[int, ...]) -> ScreeningResult:
     """Drop samples that the server's classifier doubts, or that lie next to one of its rows in feature space.
 
     Args:
@@ -53,5 +53,5 @@ def screened(server: OwnRows, weights: Arrays, samples: Examples, rare: tuple[in
     model, rows = server.model(weights), server.public()
     made_features, made_logits = server.outputs(model, samples.x)
     real_features, _ = server.outputs(model, rows.x)
-    passed = gate(made_logits.softmax(1), made_features, samples.y, real_features, rows.y, rare)
-    return Screened(cut(samples, passed.keep), passed.report())
+    passed = quality_gate(made_logits.softmax(1), made_features, samples.y, real_features, rows.y, rare)
+    return ScreeningResult(select_samples(samples, passed.keep), passed.report())

@@ -9,7 +9,7 @@ from fedimb.errors import ConfigError, nearest
 Settings = TypeVar("Settings")
 
 
-def section(name: str, kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+def settings_from(name: str, kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     """``kind(**given)``.
 
     Raises:

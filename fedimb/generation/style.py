@@ -34,7 +34,7 @@ class Style:
     rows: int
 
 
-def describe(x: Tensor, least: int = LEAST_ROWS) -> Style:
+def describe_style(x: Tensor, least: int = LEAST_ROWS) -> Style:
     """The style of images x [n, c, h, w] of one device.
 
     Raises:
@@ -98,7 +98,7 @@ def amplitude(x: Tensor, beta: float = 0.01, least: int = LEAST_ROWS) -> Tensor:
 
     Raises:
         ConfigError: beta outside [0, .5).
-        DataError: see `describe`.
+        DataError: see `describe_style`.
     """
     _check_images(x)
     if len(x) < least:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError, DataError, RunDiverged, nearest
 from fedimb.generation.base import Generator, Progress
-from fedimb.generation.checkpoint import State, digest, restore, save
+from fedimb.generation.batches import BALANCES, draw_batch, drop_conditions
+from fedimb.generation.checkpoint import TrainingState, restore_training, save_training, training_digest
 from fedimb.generation.examples import REFUSE, WARN, Examples, check_examples, small_classes
-from fedimb.generation.labels import BALANCES, draw_batch, drop
 
 log = logging.getLogger("fedimb")
 _LAST = 100  # steps whose mean loss is reported
@@ -110,10 +110,10 @@ def train_generator(
     named = {name: p for name, p in generator.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(groups(generator, training.weight_decay), lr=training.lr)
     rng = torch.Generator().manual_seed(seed)
-    state = State(named, {name: p.detach().clone() for name, p in named.items()}, optimiser, rng)
-    key = digest(asdict(training), seed, examples, generator.state_dict()) if checkpoint is not None else ""
+    state = TrainingState(named, {name: p.detach().clone() for name, p in named.items()}, optimiser, rng)
+    key = training_digest(asdict(training), seed, examples, generator.state_dict()) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.exists():
-        restore(checkpoint, key, state)
+        restore_training(checkpoint, key, state)
         if progress is not None:
             progress(state.step)
     generator.train()
@@ -122,7 +122,7 @@ def train_generator(
         state.losses = state.losses[-_LAST:]
         state.step += 1
         if checkpoint is not None and state.step % training.checkpoint_every == 0:
-            save(checkpoint, key, state)
+            save_training(checkpoint, key, state)
         if progress is not None:
             progress(1)
     generator.eval()
@@ -134,10 +134,10 @@ def train_generator(
     return float(np.mean(state.losses))
 
 
-def _step(generator: Generator, examples: Examples, training: Training, state: State) -> float:
+def _step(generator: Generator, examples: Examples, training: Training, state: TrainingState) -> float:
     rows = draw_batch(examples.y, training.batch, training.balance, state.rng)
-    y = drop(examples.y[rows], generator.n_classes, training.drop, state.rng)
-    d = drop(examples.d[rows], generator.n_domains, training.drop, state.rng)
+    y = drop_conditions(examples.y[rows], generator.n_classes, training.drop, state.rng)
+    d = drop_conditions(examples.d[rows], generator.n_domains, training.drop, state.rng)
     loss = generator.losses(examples.x[rows], y, d, state.rng).mean()
     value = loss.item()
     if not math.isfinite(value):

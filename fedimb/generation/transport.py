@@ -30,12 +30,12 @@ def from_record(record: ArrayRecord) -> Examples:
     return Examples(x, torch.from_numpy(np.array(found["y"])), torch.from_numpy(np.array(found["d"])))
 
 
-def cut(samples: Examples, rows: Tensor) -> Examples:
+def select_samples(samples: Examples, rows: Tensor) -> Examples:
     """Some of the samples, by position or by a mask."""
     return Examples(samples.x[rows], samples.y[rows], samples.d[rows])
 
 
-def joined(parts: list[Examples]) -> Examples:
+def concatenate_samples(parts: list[Examples]) -> Examples:
     """Several batches as one, in order; at least one."""
     return Examples(
         torch.cat([part.x for part in parts]),

@@ -9,7 +9,7 @@ from fedimb.config.load import config_sha, to_json
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
-from fedimb.study.plan import Study, Words
+from fedimb.study.design import Study, Words
 from fedimb.study.references import REFERENCES, without_partition
 from fedimb.study.work import Task
 

@@ -17,7 +17,7 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RowResult, RunResult
 from fedimb.schema import RunConfig
 from fedimb.study.cells import Cell
-from fedimb.study.plan import Costs
+from fedimb.study.design import Costs
 from fedimb.study.results import Result, Setting, Status
 from fedimb.study.work import Done, judged
 

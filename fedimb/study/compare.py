@@ -11,8 +11,8 @@ from fedimb.records import write_atomic
 from fedimb.rundir.environment import environment
 from fedimb.study.cells import Cell, plan
 from fedimb.study.collect import read_cells, setting_of
+from fedimb.study.design import Study, study_of
 from fedimb.study.execute import Workers, execute, failures
-from fedimb.study.plan import Study, study_of
 from fedimb.study.results import StudyResults, write_csv
 from fedimb.study.tuning import Tuned, tune, write_trials
 from fedimb.study.work import Done, Task, folder_of

@@ -10,8 +10,8 @@ from fedimb import process_env
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 from fedimb.study.collect import read_run
+from fedimb.study.design import Costs
 from fedimb.study.execute import Workers, results_of
-from fedimb.study.plan import Costs
 from fedimb.study.results import Result, write_csv
 from fedimb.study.work import folder_of
 

@@ -13,7 +13,7 @@ from fedimb.config.load import flatten, from_json
 from fedimb.errors import FedimbError
 from fedimb.study.collect import read_run, setting_of
 from fedimb.study.compare import RECORD, read_compared
-from fedimb.study.plan import Costs
+from fedimb.study.design import Costs
 from fedimb.study.results import Result, StudyResults
 
 _PROBLEM = ("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior.")

@@ -14,7 +14,7 @@ import numpy as np
 from fedimb.errors import ConfigError
 from fedimb.study.cells import Cell, first_config, plan
 from fedimb.study.collect import read_cells
-from fedimb.study.plan import TUNING_SEEDS_FROM, Study, Words, allowed, points_of
+from fedimb.study.design import TUNING_SEEDS_FROM, Study, Words, allowed, points_of
 from fedimb.study.results import LOWER_IS_BETTER
 from fedimb.study.work import Done, Task
 

@@ -21,7 +21,15 @@ import numpy as np
 
 from fedimb.annotation.private import private_folder, write_private
 from fedimb.errors import DataError
-from fedimb.generation.outbox.contents import as_json, counted, mark, named, now, packed, unpacked
+from fedimb.generation.outbox.contents import (
+    as_json,
+    class_hashes,
+    class_title,
+    mark_recalled,
+    now,
+    pack_batch,
+    unpack_batch,
+)
 from fedimb.generation.outbox.sheet import check_shape, contact_sheet
 from fedimb.plain import JsonObject
 from fedimb.privacy.audit.base import Audit, Batch
@@ -61,7 +69,7 @@ class Outbox:
             states = ", ".join(f"{label}: {verdict.state}" for label, verdict in sorted(audit.verdicts.items()))
             raise DataError(f"no class of this batch passed the export gate ({states}); nothing is put into the outbox")
         check_shape(kept.x.shape[1:])
-        data = packed(kept)
+        data = pack_batch(kept)
         digest = hashlib.sha256(data).hexdigest()
         id = digest[:16]
         if (self.folder / id / STATE).exists():
@@ -71,11 +79,11 @@ class Outbox:
         private_folder(self.folder)
         private_folder(where)
         labels = np.unique(kept.y).tolist()
-        facts = {"format": _FORMAT, "sha256": digest, "made": now(), **counted(kept), "audit": audit.facts()}
+        facts = {"format": _FORMAT, "sha256": digest, "made": now(), **class_hashes(kept), "audit": audit.facts()}
         write_private(where / BATCH, data)
         write_private(where / ABOUT, as_json({**facts, "about": dict(about)}))
         for label in labels:
-            title = f"batch {id}, class {named(about, label)}"
+            title = f"batch {id}, class {class_title(about, label)}"
             write_private(self.sheet(id, label), contact_sheet(kept.of(label), real, title))
         # Last: a batch without a state is not in the outbox, and is put again from the start.
         state = {str(label): {"state": WAITING} for label in labels}
@@ -137,7 +145,7 @@ class Outbox:
             raise DataError(f"{path} is missing ({error.strerror}); restore it from a copy") from error
         if hashlib.sha256(data).hexdigest() != self.about(id)["sha256"]:
             raise DataError(f"{path} is not the file that passed the gate (its hash differs); restore it from a copy")
-        batch, free = unpacked(data), [label for label, state in self.state(id).items() if state == RELEASED]
+        batch, free = unpack_batch(data), [label for label, state in self.state(id).items() if state == RELEASED]
         return batch.cut(np.isin(batch.y, free))
 
     def used_by(self, id: str, run: str | Path) -> None:
@@ -179,7 +187,7 @@ class Outbox:
             self.sheet(id, label).unlink(missing_ok=True)
         for run in self.users(id):
             if Path(run).is_dir():
-                mark(Path(run), id, told)
+                mark_recalled(Path(run), id, told)
         return self.users(id)
 
     def _decide(self, id: str, classes: Iterable[int], to: str, more: Mapping[str, str]) -> None:

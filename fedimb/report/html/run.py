@@ -10,7 +10,7 @@ from fedimb.report.html.classes import partition_of
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.study.collect import read_run, setting_of
-from fedimb.study.plan import Costs
+from fedimb.study.design import Costs
 from fedimb.study.results import StudyResults
 
 _GROUPS = (

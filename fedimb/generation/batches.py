@@ -24,6 +24,6 @@ def draw_batch(y: Tensor, n: int, balance: str, generator: torch.Generator) -> T
     return order[starts[classes] + within]
 
 
-def drop(ids: Tensor, null: int, rate: float, generator: torch.Generator) -> Tensor:
+def drop_conditions(ids: Tensor, null: int, rate: float, generator: torch.Generator) -> Tensor:
     """``ids`` int64 [n] with each replaced by ``null`` with probability ``rate``, for classifier-free guidance."""
     return torch.where(torch.rand(len(ids), generator=generator) < rate, null, ids)

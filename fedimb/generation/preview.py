@@ -10,7 +10,7 @@ from fedimb.generation.examples import Examples
 EDGE, PER_CLASS, GAP = 32, 16, 2
 
 
-def sheet(samples: Examples, class_names: tuple[str, ...]) -> bytes:
+def preview_png(samples: Examples, class_names: tuple[str, ...]) -> bytes:
     """PNG: up to 16 samples of each class, one line per class in their order; images [h, w] or [c, h, w] in 0..1."""
     from PIL import Image
 

@@ -4,7 +4,7 @@ Stage C of FedSSG (arXiv 2604.26324), all of it a reconstruction: the paper's al
 
     class deficit   a_ky = max(0, tau max_y' n_ky' - n_ky) * min(w_max, (F_max / F_y)^exponent)
     device split    q_k(d): rho_dev over the devices client k lacks, the rest over those it has, evenly in both
-    target          m_kyd = a_ky q_k(d), scaled down to sum_yd m_kyd <= rho_syn n_k, made whole (`whole`)
+    target          m_kyd = a_ky q_k(d), scaled down to sum_yd m_kyd <= rho_syn n_k, made whole (`round_to_total`)
 
 F_y is the share of class y over all clients. Ours besides: every ``balance`` gives a client the same number of
 samples, so that the arms of an ablation differ in what is made and not in how much; ``possible``; and the rounding.
@@ -67,7 +67,7 @@ class Plan:
                 raise ConfigError(f"plan: {name}={value}: give a number from {low:g} to {high:g}")
 
 
-def targets(counts: Counts, plan: Plan, possible: NDArray[np.bool_] | None = None) -> Counts:
+def sample_targets(counts: Counts, plan: Plan, possible: NDArray[np.bool_] | None = None) -> Counts:
     """Samples wanted per client, class and device: [K, C, D] int64.
 
     A client without rows gets none. A class nobody holds counts as the rarest (favour w_max): where it can be made,
@@ -113,10 +113,10 @@ def _client(k: int, rows: Counts, favour: NDArray[np.float64], makeable: NDArray
     wish = (able if plan.balance == "device" else deficit).reshape(-1, 1) * per_cell
     if amount == 0 or wish.sum() == 0:
         return np.zeros_like(rows)
-    return whole(wish / wish.sum() * amount, amount, start=k)
+    return round_to_total(wish / wish.sum() * amount, amount, start=k)
 
 
-def whole(exact: NDArray[np.float64], total: int, start: int = 0) -> Counts:
+def round_to_total(exact: NDArray[np.float64], total: int, start: int = 0) -> Counts:
     """Whole numbers [C, D] that sum to ``total`` and differ from ``exact`` by less than one each.
 
     Largest remainder, one unit after the other, where what the class and the device still lack in all counts as well:
@@ -168,7 +168,7 @@ def assign(
     dealt in proportion to what was wanted.
 
     Args:
-        wanted: [K, C, D], see `targets`.
+        wanted: [K, C, D], see `sample_targets`.
         y, d: [n] class and device of each sample in the pool.
         rng: every draw comes from it.
     """
@@ -236,7 +236,7 @@ def cells(sizes: Counts) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.repeat(label, times)), torch.from_numpy(np.repeat(device, times))
 
 
-def divided(sizes: Counts, counts: Counts) -> Counts:
+def divide_among_clients(sizes: Counts, counts: Counts) -> Counts:
     """What each client is to make of a pool [C, D]: [K, C, D], in proportion to its rows of the class.
 
     Samples of a device are asked of clients that have the class on that device; where nobody has, of nobody.
