@@ -49,7 +49,7 @@ from fedimb.generation.settings import settings_from
 from fedimb.generation.sharing_plan import cells
 from fedimb.generation.training import Training, train_generator
 from fedimb.generation.transport import from_record, to_record
-from fedimb.privacy.audit.base import Audit, GateSettings
+from fedimb.privacy.audit.types import Audit, GateSettings
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.seeds import Stream, seed_int

@@ -72,6 +72,8 @@ MOVED = {
     "generation.plan": "generation.sharing_plan",
     "generation.sheet": "generation.preview",
     "generation.workshop": "generation.generator_cache",
+    "privacy.audit.base": "privacy.audit.types",
+    "privacy.audit.checks": "privacy.audit.class_tests",
     "privacy.door": "privacy.egress_filter",
     "privacy.outbox": "generation.outbox",
     "privacy.outbox.box": "generation.outbox.box",

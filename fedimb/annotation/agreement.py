@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fedimb.annotation.returned import ADJUDICATION, Given
+from fedimb.annotation.returned import ADJUDICATION, ReaderAnswer
 from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
 
 
@@ -44,7 +44,9 @@ class Outcome:
     kappa: float = math.nan
 
 
-def settle(ids: Sequence[str], given: Sequence[Given], readers: Literal[1, 2], vocabulary: Vocabulary) -> Outcome:
+def settle(
+    ids: Sequence[str], given: Sequence[ReaderAnswer], readers: Literal[1, 2], vocabulary: Vocabulary
+) -> Outcome:
     """The answers of one cycle's items.
 
     With one reader all files are that reader's. With two an item is settled when both agree, "cannot judge" included,
@@ -55,7 +57,7 @@ def settle(ids: Sequence[str], given: Sequence[Given], readers: Literal[1, 2], v
         given: checked answers (`fedimb.annotation.returned`); empty ones count as none.
     """
     outcome = Outcome()
-    answers: dict[str, dict[str, Given]] = {}
+    answers: dict[str, dict[str, ReaderAnswer]] = {}
     for one in given:
         if one.label is None:
             continue
@@ -111,6 +113,6 @@ def kappa(pairs: Sequence[tuple[int, int]]) -> float:
     return float(cohen_kappa_score(first, second))
 
 
-def _label(given: Given) -> int:
+def _label(given: ReaderAnswer) -> int:
     assert given.label is not None
     return given.label

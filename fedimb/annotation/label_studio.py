@@ -19,7 +19,7 @@ ITEM, ANSWER = "item", "label"
 _LOCAL = "/data/local-files/?d=images/"
 
 
-def tasks(
+def tasks_json(
     ids: Sequence[str], shown: Mapping[str, str], pictures: bool, predicted: Mapping[str, str] | None = None
 ) -> bytes:
     """The file Label Studio imports.
@@ -46,7 +46,7 @@ def tasks(
     return (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def interface(vocabulary: Vocabulary, pictures: bool) -> bytes:
+def interface_xml(vocabulary: Vocabulary, pictures: bool) -> bytes:
     """The labelling interface: one choice of the classes and "cannot judge"."""
     shows = '<Image name="shown" value="$image"/>' if pictures else '<Text name="shown" value="$text"/>'
     choices = [f"    <Choice value={quoteattr(name)}/>" for name in (*vocabulary.class_names, CANNOT_WORDS)]

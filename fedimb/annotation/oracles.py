@@ -28,7 +28,7 @@ from fedimb.seeds import Stream, seed_int
 SITE_DIR = "FEDIMB_SITE_DIR"
 
 
-class Asking(Protocol):
+class OracleContext(Protocol):
     """What an oracle needs of the client that asks it: a `fedimb.clientapp.context.ClientContext`."""
 
     client: int
@@ -51,7 +51,7 @@ class SiteRows(Protocol):
         ...
 
 
-def open_oracle(settings: Mapping[str, object], context: Asking) -> Oracle:
+def open_oracle(settings: Mapping[str, object], context: OracleContext) -> Oracle:
     """The oracle of the client that answers a message.
 
     Args:
@@ -86,7 +86,7 @@ def _named(settings: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     return name, args
 
 
-def _simulated(args: dict[str, object], context: Asking) -> Oracle:
+def _simulated(args: dict[str, object], context: OracleContext) -> Oracle:
     _no_arguments(args)
     data = context.data
     # The store that client code sees has no labels: this one is opened for the oracle alone.
@@ -98,7 +98,7 @@ def _no_arguments(args: dict[str, object]) -> None:
         raise ConfigError(f"oracle 'simulated' takes no setting '{next(iter(args))}'; remove it")
 
 
-def _worklist(args: dict[str, object], context: Asking) -> Oracle:
+def _worklist(args: dict[str, object], context: OracleContext) -> Oracle:
     settings, config = WorklistSettings.of(args), context.config
     run = f"s{config.seed}-{config_sha(config)[:8]}"  # as a run folder's name ends: the same run finds its worklists
     folder = site_folder(settings, context.client) / "worklists" / run
@@ -117,7 +117,7 @@ def _check_worklist(args: dict[str, object], site: SiteRows) -> None:
     check_store(site.store, WorklistSettings.of(args))
 
 
-_OPEN: dict[str, Callable[[dict[str, object], Asking], Oracle]] = {
+_OPEN: dict[str, Callable[[dict[str, object], OracleContext], Oracle]] = {
     "simulated": _simulated,
     "worklist": _worklist,
 }

@@ -65,8 +65,8 @@ def write_cycle(
     write_private(building / TASKS, csv_bytes([header, *rows], settings.separator))
     ids = [item.id for item in items]
     texts = {} if pictures else {i: _sentence(columns, shown) for i, shown in zip(ids, cells, strict=True)}
-    write_private(building / "label-studio.json", label_studio.tasks(ids, texts, pictures, told))
-    write_private(building / "label-studio-interface.xml", label_studio.interface(vocabulary, pictures))
+    write_private(building / "label-studio.json", label_studio.tasks_json(ids, texts, pictures, told))
+    write_private(building / "label-studio-interface.xml", label_studio.interface_xml(vocabulary, pictures))
     write_private(building / "README.txt", _readme(folder, settings, vocabulary, pictures).encode())
     os.rename(building, folder)
 

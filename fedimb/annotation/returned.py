@@ -17,7 +17,7 @@ _IGNORED = (".", "~$")  # what spreadsheets and systems leave beside a file that
 
 
 @dataclass(frozen=True)
-class Given:
+class ReaderAnswer:
     """One answer.
 
     Attributes:
@@ -35,14 +35,14 @@ class Given:
 
 def read_folder(
     folder: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabulary
-) -> tuple[list[Given], list[str]]:
+) -> tuple[list[ReaderAnswer], list[str]]:
     """(answers, problems) of every file in ``returned/``; both empty where the folder is empty or missing.
 
     Args:
         folder: ``.../cycle-03/returned``.
         items: of all cycles, so that an answer to another cycle's item is told as that.
     """
-    given: list[Given] = []
+    given: list[ReaderAnswer] = []
     problems: list[str] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith(_IGNORED):
@@ -56,7 +56,9 @@ def read_folder(
     return given, problems
 
 
-def read_file(path: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabulary) -> tuple[list[Given], list[str]]:
+def read_file(
+    path: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabulary
+) -> tuple[list[ReaderAnswer], list[str]]:
     """(answers, problems) of one file.
 
     Raises:
@@ -89,7 +91,7 @@ def read_file(path: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabul
             problems.append(f"{place}{f' ({word})' if is_id(word) else ''}: {error}")
             continue
         named = path.stem if path.stem.casefold() == ADJUDICATION else reader or path.stem
-        given.append(Given(place, named.casefold(), word, label))
+        given.append(ReaderAnswer(place, named.casefold(), word, label))
     return given, problems
 
 

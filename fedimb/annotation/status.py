@@ -10,7 +10,7 @@ from fedimb.annotation.pages import RETURNED
 from fedimb.annotation.returned import read_file
 from fedimb.annotation.settings import WorklistSettings
 from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
-from fedimb.annotation.worklist import FACTS, cycle_folder, imported_file, look, read_json, ready
+from fedimb.annotation.worklist import FACTS, cycle_folder, imported_file, is_ready, read_json, read_outcome
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import JsonObject
 
@@ -42,14 +42,14 @@ class CycleStatus:
     problems: list[str] = field(default_factory=list)
 
 
-def worklists(root: Path) -> list[Path]:
+def find_worklists(root: Path) -> list[Path]:
     """Folders of runs' worklists below ``root``, itself included. DataError when ``root`` is no folder."""
     if not root.is_dir():
         raise DataError(f"{root} is no folder; give the one that oracle.folder names, or a worklist's own")
     return sorted(path.parent for path in root.rglob(MAP))
 
 
-def cycles(folder: Path) -> list[CycleStatus]:
+def cycle_statuses(folder: Path) -> list[CycleStatus]:
     """Every cycle of a run's worklists. DataError for damaged files."""
     facts, settings, vocabulary = _opened(folder)
     return [
@@ -58,7 +58,7 @@ def cycles(folder: Path) -> list[CycleStatus]:
     ]
 
 
-def check(path: Path, cycle: Path | None = None) -> tuple[list[str], int, int]:
+def check_file(path: Path, cycle: Path | None = None) -> tuple[list[str], int, int]:
     """(mistakes, answers, items) of one returned file.
 
     Args:
@@ -118,12 +118,12 @@ def _status(
         missing, undecided = len(facts["missing"]), len(facts["undecided"])
         state, kappa = "imported", math.nan if facts["kappa"] is None else float(facts["kappa"])
     else:
-        outcome = look(folder, cycle, settings, vocabulary)
+        outcome = read_outcome(folder, cycle, settings, vocabulary)
         settled, problems, kappa = outcome.settled, outcome.problems, outcome.kappa
         missing, undecided = len(outcome.missing), len(outcome.differences)
         if problems:
             state = "mistakes"
-        elif count == 0 or ready(outcome, settings):
+        elif count == 0 or is_ready(outcome, settings):
             state = "ready"
         elif undecided and not missing:
             state = "to adjudicate"

@@ -106,7 +106,7 @@ class WorklistOracle(Oracle):
             return _answers({}, own)
         if not self._imported(cycle).exists():
             outcome = self._outcome(cycle)
-            if not ready(outcome, self._settings):
+            if not is_ready(outcome, self._settings):
                 return None
             facts = {
                 "settled": outcome.settled,
@@ -122,7 +122,7 @@ class WorklistOracle(Oracle):
 
     def _outcome(self, cycle: int) -> Outcome:
         """Read what came back; leave a note of mistakes and a list of differences for people."""
-        outcome = look(self.folder, cycle, self._settings, self._vocabulary)
+        outcome = read_outcome(self.folder, cycle, self._settings, self._vocabulary)
         note = self.folder / f"problems-{cycle:02d}.txt"
         if outcome.problems:
             write_private(note, ("\n".join(outcome.problems) + "\n").encode())
@@ -185,7 +185,7 @@ def imported_file(folder: Path, cycle: int) -> Path:
     return folder / f"imported-{cycle:02d}.json"
 
 
-def look(folder: Path, cycle: int, settings: WorklistSettings, vocabulary: Vocabulary) -> Outcome:
+def read_outcome(folder: Path, cycle: int, settings: WorklistSettings, vocabulary: Vocabulary) -> Outcome:
     """What came back so far in one cycle; changes nothing."""
     items = read_map(folder)
     given, problems = read_folder(cycle_folder(folder, cycle) / pages.RETURNED, items, cycle, vocabulary)
@@ -194,7 +194,7 @@ def look(folder: Path, cycle: int, settings: WorklistSettings, vocabulary: Vocab
     return outcome
 
 
-def ready(outcome: Outcome, settings: WorklistSettings) -> bool:
+def is_ready(outcome: Outcome, settings: WorklistSettings) -> bool:
     """Whether answers may be taken over: no mistake, and all of them, or with ``accept`` at least one."""
     if outcome.problems:
         return False

@@ -89,6 +89,7 @@ def _sweep(words: list[str], workers: int) -> dict[str, object]:
 
 def _actors(temp_dir: str | None) -> list[int]:
     """Ids of the Ray actors below the head of ``temp_dir``: Ray names their processes after the class."""
+
     from fedimb.engine.processes import marked
 
     return [pid for pid in marked(temp_dir) if _command(pid).startswith("ray::Worker")] if temp_dir else []

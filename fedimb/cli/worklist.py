@@ -27,10 +27,12 @@ def register(verbs: "Verbs") -> None:
     status = actions.add_parser("status", help="how far the readers are")
     status.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with worklists (sites)")
     status.set_defaults(handler=show_status)
-    check = actions.add_parser("check", help="mistakes in a returned file")
-    check.add_argument("file", metavar="FILE", help="CSV or Label Studio export")
-    check.add_argument("--worklist", metavar="DIR", help="the folder cycle-03 it answers (else where the file lies)")
-    check.set_defaults(handler=check_file)
+    check_file = actions.add_parser("check", help="mistakes in a returned file")
+    check_file.add_argument("file", metavar="FILE", help="CSV or Label Studio export")
+    check_file.add_argument(
+        "--worklist", metavar="DIR", help="the folder cycle-03 it answers (else where the file lies)"
+    )
+    check_file.set_defaults(handler=check_file)
 
 
 def show_status(args: argparse.Namespace) -> int:
@@ -39,15 +41,15 @@ def show_status(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fedimb.annotation.oracles import SITE_DIR
-    from fedimb.annotation.status import cycles, worklists
+    from fedimb.annotation.status import cycle_statuses, find_worklists
 
     root = Path(args.folder or os.environ.get(SITE_DIR) or "sites").expanduser()
-    found = worklists(root)
+    found = find_worklists(root)
     if not found:
         print(f"no worklists below {root}")
     for position, folder in enumerate(found):
         print(f"{chr(10) if position else ''}{folder}:")
-        print("\n".join(f"  {line}" for line in table(cycles(folder))))
+        print("\n".join(f"  {line}" for line in table(cycle_statuses(folder))))
     return 0
 
 
@@ -72,9 +74,9 @@ def check_file(args: argparse.Namespace) -> int:
     """``fedimb worklist check``."""
     from pathlib import Path
 
-    from fedimb.annotation.status import check
+    from fedimb.annotation.status import check_file
 
-    problems, answered, items = check(Path(args.file), Path(args.worklist) if args.worklist else None)
+    problems, answered, items = check_file(Path(args.file), Path(args.worklist) if args.worklist else None)
     for problem in problems:
         print(problem)
     if problems:

@@ -1,4 +1,4 @@
-"""A generator's training half-way: weights, their average, AdamW's moments and the random state, in one file."""
+"""Checkpoint of a generator's training: weights, their average, AdamW's moments and the random state, in one file."""
 
 import hashlib
 from collections.abc import Mapping
@@ -18,11 +18,15 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(eq=False)
 class TrainingState:
-    """What a training carries from step to step.
+    """What training carries from step to step.
 
     Attributes:
-        parameters: the generator's, by name. average: their running average, same names.
-        rng: every draw of the training. losses: of the last steps.
+        parameters: the generator's parameters by name.
+        average: their running average, same names.
+        optimiser: AdamW over the parameters.
+        rng: source of all randomness of the training.
+        step: steps done.
+        losses: losses of the last steps.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -34,8 +38,8 @@ class TrainingState:
 
 
 def training_digest(training: Mapping[str, object], seed: int, examples: Examples, start: Mapping[str, Tensor]) -> str:
-    """What a training must have in common with one that goes on from it: settings, seed, data, initial state."""
-    # How often it is written does not change what comes out.
+    """Hash of what must be the same to continue a training: settings, seed, data, initial state."""
+    # How often a checkpoint is written does not change the result.
     settings = {key: value for key, value in training.items() if key != "checkpoint_every"}
     whole = hashlib.sha256(f"{sorted(settings.items())} {seed} {list(start)}".encode())
     for tensor in (examples.x, examples.y, examples.d, *start.values()):
@@ -44,7 +48,7 @@ def training_digest(training: Mapping[str, object], seed: int, examples: Example
 
 
 def save_training(path: Path, key: str, state: TrainingState) -> None:
-    """Write the file whole or not at all."""
+    """Write the checkpoint atomically."""
     arrays: Arrays = {"rng": state.rng.get_state().numpy()}
     for name, parameter in state.parameters.items():
         arrays[f"now/{name}"] = _numpy(parameter)
@@ -55,11 +59,11 @@ def save_training(path: Path, key: str, state: TrainingState) -> None:
 
 
 def restore_training(path: Path, key: str, state: TrainingState) -> None:
-    """Put a fresh state where the file stands.
+    """Load the checkpoint into a fresh state.
 
     Raises:
         FedimbError: the file cannot be read.
-        ConfigError: it is of another training.
+        ConfigError: it belongs to another training.
     """
     arrays, info = load_arrays(path)
     if info.get("key") != key:

@@ -1,6 +1,6 @@
-"""What happens to samples at a site before they leave: the export gate, and where a person decides, the outbox.
+"""What happens to samples at a site before they leave: the export gate and, if a person decides, the outbox.
 
-Each class's rows are parted by patient: the generator learns from one part, the other is what the gate compares with
+Each class's rows are split by patient: the generator learns from one part, the gate compares with the other
 (`fedimb.privacy.audit`).
 """
 
@@ -22,17 +22,22 @@ from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.outbox.box import RELEASED, WAITING, Outbox
 from fedimb.generation.transport import select_samples
 from fedimb.plain import JsonObject
-from fedimb.privacy.audit.base import Audit, Batch, GateSettings
 from fedimb.privacy.audit.crossed import cross_audit
 from fedimb.privacy.audit.gate import audit
+from fedimb.privacy.audit.types import Audit, Batch, GateSettings
 
 LEVELS = (0.2, 0.4, 0.6)
-"""Noise levels at which the membership attack asks the generator; between, it neither copies nor guesses."""
+"""Noise levels of the membership attack; at these the generator neither copies its input nor guesses."""
 
 
 @dataclass(frozen=True, eq=False)
 class HoldoutSplit:
-    """A site's rows in two parts: what the generator learns from, and what the gate compares with."""
+    """A site's rows in two parts.
+
+    Attributes:
+        learned: the generator learns from these.
+        kept: held out; the gate compares with these.
+    """
 
     learned: Batch
     kept: Batch
@@ -41,7 +46,7 @@ class HoldoutSplit:
 def split_holdout(
     x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, share: float, seed: int
 ) -> HoldoutSplit:
-    """Keep back about ``share`` of each class, whole patients, never a class's last row."""
+    """Hold out about ``share`` of each class, by whole patients, never a class's last row."""
     labels, rows = y.numpy(), np.arange(len(y))
     learned, kept = split_fraction(rows, labels, share, np.random.default_rng(seed), units)
 
@@ -59,19 +64,19 @@ def as_examples(batch: Batch) -> Examples:
 
 
 def as_batch(samples: Examples) -> Batch:
-    """Samples as the gate reads them."""
+    """Samples in the format of the gate."""
     return Batch(samples.x.numpy(), samples.y.numpy(), samples.d.numpy())
 
 
 def without_holdout(rows: HoldoutSplit) -> HoldoutSplit:
-    """All rows to learn from, none kept back: for a cross-audit, which makes halves of its own."""
+    """Move all rows to the learning part: for a cross-audit, which makes its own halves."""
     return HoldoutSplit(rows.learned.joined(rows.kept), rows.kept.cut(np.zeros(0, np.int64)))
 
 
 class MembershipAttack:
-    """A membership attack by the generator's own losses: a record it was trained on is denoised better.
+    """A membership attack by the generator's own losses: it denoises a record it was trained on better.
 
-    Mean over fixed noise levels of the loss, with noise from one seed, so that records are asked alike.
+    The score is the negative mean loss over fixed noise levels, with noise from one seed for every batch of records.
     """
 
     def __init__(self, generator: Generator, seed: int) -> None:
@@ -90,13 +95,13 @@ class MembershipAttack:
 
 @dataclass(frozen=True, eq=False)
 class ExportResult:
-    """What may leave.
+    """What may leave the site.
 
     Attributes:
-        samples: of the classes that may leave now.
-        verdicts: [C] int32: 1 may leave, 0 may not, -1 there were no samples.
+        samples: those of the classes that may leave now.
+        verdicts: [C] int32: 1 may leave, 0 may not, -1 no samples.
         waiting: whether a person must still decide about some class.
-        batch: its id in the outbox; None where it did not pass through one.
+        batch: the id in the outbox; None if it did not go through one.
     """
 
     samples: Examples
@@ -107,13 +112,13 @@ class ExportResult:
 
 @dataclass(frozen=True, eq=False)
 class SampleAuditor:
-    """What samples are judged by.
+    """Audits samples against a site's rows.
 
     Attributes:
-        rows: the site's own.
-        generator: to attack; None where there is none to ask.
-        holders: [C] sites that hold each class.
-        config: makes a generator of each half of the rows, where the audit is crossed; None: it is not.
+        rows: the site's own rows.
+        generator: the generator to attack; None if there is none.
+        holders: [C] number of sites that hold each class.
+        config: of the generators that a cross-audit trains on each half of the rows; None: no cross-audit.
     """
 
     rows: HoldoutSplit
@@ -154,17 +159,17 @@ def apply_export_gate(
     n_classes: int,
     seed: int,
 ) -> tuple[ExportResult, Audit | None]:
-    """Judge samples, and cut them to what may leave now.
+    """Audit samples and select those that may leave now.
 
     Args:
-        samples: what a generator made.
-        judged: see there.
+        samples: the generator's samples.
+        judged: the auditor.
         gate: when a class may leave.
-        mode: ``enforce``; ``report``: judge, and let everything leave; ``off``: everything leaves unjudged.
-        outbox: where a person releases what passed; None: what passed leaves.
-        about: put beside the batch in the outbox.
+        mode: ``enforce``; ``report``: audit, but let everything leave; ``off``: everything leaves without an audit.
+        outbox: folder in which a person releases what passed; None: what passed leaves.
+        about: stored with the batch in the outbox.
         n_classes: C.
-        seed: of bootstrap and attack.
+        seed: of the bootstrap and the attack.
     """
     verdicts = np.full(n_classes, -1, np.int32)
     present = np.unique(samples.y.numpy())
@@ -188,5 +193,5 @@ def apply_export_gate(
 
 
 def with_forced_classes(gate: GateSettings, classes: list[int]) -> GateSettings:
-    """The gate, with classes that were trained on below the floor: they never leave."""
+    """Add classes whose training was forced below the minimum size to the gate settings: they never leave."""
     return replace(gate, forced=tuple(sorted({*gate.forced, *classes})))

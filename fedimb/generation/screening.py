@@ -1,6 +1,6 @@
-"""Samples held against what the server knows: its pretrained classifier, and its own real rows.
+"""Checks samples against what the server has: its pretrained classifier and its own real rows.
 
-Which samples count is FedSSG's reconstructed gate (`fedimb.generation.quality`); nothing of any client is looked at.
+The rule is FedSSG's reconstructed gate (`fedimb.generation.quality`); no client data is used.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fedimb.training.forward import Outputs
 
 
 class OwnRows(Protocol):
-    """A server's own rows and the model on them: a `fedimb.serverapp.server.Server`."""
+    """The server's own rows and the model: implemented by `fedimb.serverapp.server.Server`."""
 
     def model(self, weights: Arrays) -> Classifier:
         """The configured model with these weights."""
@@ -35,7 +35,7 @@ class OwnRows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ScreeningResult:
-    """What passed, and what was dropped and why, for JSON."""
+    """The samples that passed, and a JSON report of what was dropped and why."""
 
     kept: Examples
     report: dict[str, object]
@@ -48,7 +48,7 @@ def screen_samples(server: OwnRows, weights: Arrays, samples: Examples, rare: tu
         server: its rows and the model.
         weights: of the classifier pretrained on these rows.
         samples: the pool.
-        rare: classes for which the best 70 % pass besides.
+        rare: classes of which the best 70 % also pass.
     """
     model, rows = server.model(weights), server.public()
     made_features, made_logits = server.outputs(model, samples.x)

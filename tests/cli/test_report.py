@@ -66,7 +66,7 @@ def test_nothing_there_at_all(home, capsys):
     assert "empty holds no run folders" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("to", "words"), [(".", "is a folder"), ("no/where.html", "make it first")])
+@pytest.mark.parametrize(("to", "words"), [(".", "is a folder"), ("no/where.html", "create it first")])
 def test_places_that_cannot_be_written(copy, capsys, to, words):
     copy()
     assert main(["report", "default", "--to", to]) == 2

@@ -20,7 +20,7 @@ from fedimb.errors import ConfigError
 from fedimb.generation.settings import settings_from
 from fedimb.generation.sharing_plan import Plan
 from fedimb.generation.training import Training
-from fedimb.privacy.audit.base import GateSettings
+from fedimb.privacy.audit.types import GateSettings
 from fedimb.registry.arguments import argument_docs, docs_of, settings_class, typed
 from fedimb.strategies.active import Active
 from fedimb.strategies.base import Method

@@ -8,7 +8,7 @@ from fedimb.generation.export import MembershipAttack, SampleAuditor, apply_expo
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.training import Training
 from fedimb.generation.transport import concatenate_samples, from_record, to_record
-from fedimb.privacy.audit.base import GateSettings
+from fedimb.privacy.audit.types import GateSettings
 
 
 def rows_of(n, seed=0):

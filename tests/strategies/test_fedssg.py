@@ -55,6 +55,7 @@ def test_the_prior_may_count_real_rows_alone(tmp_path):
 
 
 def test_a_generator_is_trained_once_for_all_rows_of_a_study(tmp_path, monkeypatch):
+    from fedimb.generation import generator_cache
 
     first = launch_in(tmp_path, *PUBLIC, "seed=5")
 
@@ -96,6 +97,7 @@ def test_the_servers_own_rows_fill_the_plan_in_place_of_samples(tmp_path):
 
 
 def test_a_plan_of_nothing_trains_no_generator(tmp_path, monkeypatch):
+    from fedimb.generation import generator_cache
 
     monkeypatch.setattr(generator_cache, "train_generator", None)
     result = launch_in(tmp_path, *PUBLIC, "strategy.fedssg.plan.balance=none", "seed=6")

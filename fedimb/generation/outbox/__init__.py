@@ -3,4 +3,4 @@
 from fedimb.generation.outbox.box import Outbox
 from fedimb.generation.outbox.contents import recalled_batches
 
-__all__ = ["Outbox", "marked"]
+__all__ = ["Outbox", "recalled_batches"]

@@ -1,4 +1,4 @@
-"""What an outbox's files hold: the packed samples, their hashes, and the marks of recalled batches."""
+"""The contents of an outbox's files: packed samples, their hashes, and the marks of recalled batches."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ import numpy as np
 from fedimb.annotation.private import write_private
 from fedimb.errors import DataError
 from fedimb.plain import JsonObject
-from fedimb.privacy.audit.base import Batch
+from fedimb.privacy.audit.types import Batch
 
 RECALLED = "recalled.json"
 
 
 def pack_batch(batch: Batch) -> bytes:
-    """A batch as safetensors, x float32: the same samples give the same bytes."""
+    """Pack a batch as safetensors, x as float32: the same samples give the same bytes."""
     from safetensors.numpy import save
 
     arrays: dict[str, np.ndarray] = {

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.evaluation.ratios import percentiles
-from fedimb.privacy.audit.base import Floats, Ids
-from fedimb.privacy.audit.distances import squared
+from fedimb.privacy.audit.distances import squared_distances
+from fedimb.privacy.audit.types import Floats, Ids
 
 NATURAL = 0.01
 """Share of real records that lie below the threshold of near copies: data hold near doubles of their own."""
@@ -44,7 +44,7 @@ class Neighbours:
     def of(samples: Floats, train: Floats, holdout: Floats, rng: np.random.Generator) -> "Neighbours":
         """Sort; of more than 512 records only the nearest are kept. Equally near ones come in an order drawn."""
         shuffled = rng.permutation(len(train) + len(holdout))
-        distance = squared(samples, np.concatenate([train, holdout])[shuffled])
+        distance = squared_distances(samples, np.concatenate([train, holdout])[shuffled])
         kept = min(_NEIGHBOURS, distance.shape[1])
         near = np.argpartition(distance, kept - 1, axis=1)[:, :kept]
         by_distance = np.take_along_axis(distance, near, 1).argsort(1, kind="stable")
@@ -57,7 +57,7 @@ class Neighbours:
         return Neighbours(order, self.train, self.holdout)
 
 
-def dealt(train: int, holdout: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def random_deals(train: int, holdout: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """[1999, train + holdout]: 1 where a record is in train, had the records been dealt at random."""
     deals = np.zeros((PERMUTATIONS, train + holdout), dtype=np.float32)
     chosen = rng.random(deals.shape, dtype=np.float32).argpartition(train - 1, axis=1)[:, :train]
@@ -103,7 +103,7 @@ def _share(found: Neighbours, size: int, replace: bool, rng: np.random.Generator
     return float((found.order[np.arange(len(here)), first] < found.train)[reached].mean())
 
 
-def exceeding(below: int, samples: int, rank: int, controls: int) -> float:
+def exceedance_probability(below: int, samples: int, rank: int, controls: int) -> float:
     """Chance that at least ``below`` of ``samples`` new values lie below the ``rank``-th smallest of ``controls``.
 
     Exact when all are exchangeable and no two equal: the count is beta-binomial(samples, rank, controls + 1 - rank).
@@ -131,4 +131,4 @@ def near_copies(samples: Floats, controls: Floats) -> tuple[NDArray[np.bool_], f
     rank = max(1, int(NATURAL * len(controls)))
     threshold = np.partition(controls, rank - 1)[rank - 1]
     near: NDArray[np.bool_] = samples < threshold
-    return near, exceeding(int(near.sum()), len(samples), rank, len(controls))
+    return near, exceedance_probability(int(near.sum()), len(samples), rank, len(controls))

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import DataError
-from fedimb.privacy.audit.base import Attack, Audit, Batch, Features, GateSettings, Ids, State, Verdict
 from fedimb.privacy.audit.gate import audit
+from fedimb.privacy.audit.types import Attack, Audit, Batch, Features, GateSettings, Ids, State, Verdict
 
 Sampler = Callable[[Ids], NDArray[np.generic]]
 """Class ids [m] -> samples [m, *shape]."""
@@ -24,7 +24,7 @@ Train = Callable[[Batch], tuple[Sampler, Attack | None]]
 _WORST: tuple[State, ...] = ("fail", "refused", "undecidable", "pass")
 
 
-def halves(records: Batch, rng: np.random.Generator) -> tuple[Ids, Ids]:
+def split_in_halves(records: Batch, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """Positions of two halves, each class split evenly; all records of a patient on one side."""
     units = np.arange(len(records)) if records.units is None else records.units
     side = np.zeros(len(records), dtype=np.int64)
@@ -66,7 +66,7 @@ def cross_audit(
     """
     if records.count() < 2:
         raise DataError("a cross-audit needs two patients (records) to tell apart; give more records")
-    first, second = (records.cut(rows) for rows in halves(records, rng))
+    first, second = (records.cut(rows) for rows in split_in_halves(records, rng))
     each = replace(settings, min_count=-(-settings.min_count // 2))
     folds = []
     for own, other in ((first, second), (second, first)):

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import DataError
-from fedimb.privacy.audit.base import Attack, Audit, Batch, Features, Floats, GateSettings, Ids, State, Verdict
-from fedimb.privacy.audit.checks import BLIND, Near, Space, exact_copies, members_known, smote_made
+from fedimb.privacy.audit.class_tests import BLIND, ClassDistances, Space, exact_copies, membership_attack, smote_test
 from fedimb.privacy.audit.distances import Scale
-from fedimb.privacy.audit.power import planted, power
+from fedimb.privacy.audit.power import plant_copies, power
+from fedimb.privacy.audit.types import Attack, Audit, Batch, Features, Floats, GateSettings, Ids, State, Verdict
 
 __all__ = ["Attack", "Audit", "Batch", "Features", "GateSettings", "Verdict", "audit"]
 
@@ -94,15 +94,15 @@ class _ClassJudge:
             leaks.extend(found[1])
 
         take(exact_copies(samples, self.spaces[0], self.train, other, self.alpha))
-        take(smote_made(samples, own, other, self.alpha, self.rng))
+        take(smote_test(samples, own, other, self.alpha, self.rng))
         if figures["smote_control"] > BLIND:
             doubts.append(
                 f"{figures['smote_control']:.0%} of the real records lie between two others: SMOTE could not be told"
             )
-        near: list[Near] = []
+        near: list[ClassDistances] = []
         if len(other):
             places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
-            near = [Near.of(space, samples.x, *places, self.rng) for space in self.spaces]
+            near = [ClassDistances.of(space, samples.x, *places, self.rng) for space in self.spaces]
             for one in near:
                 take(one.judge(self.settings, self.alpha))
                 figures.update(one.interval(self.settings, self.rng))
@@ -110,7 +110,7 @@ class _ClassJudge:
                 scores = self._scores(own, other)
                 if np.isfinite(scores).all():
                     members, others = scores[: len(own)], scores[len(own) :]
-                    take(members_known(members, others, self.settings, self.alpha, self.rng))
+                    take(membership_attack(members, others, self.settings, self.alpha, self.rng))
                 else:
                     doubts.append(
                         "the membership attack gave scores that are not finite: look at the generator's losses"
@@ -156,11 +156,11 @@ class _ClassJudge:
             )
         return scores
 
-    def _power(self, near: list[Near], own: Batch, label: int) -> float:
+    def _power(self, near: list[ClassDistances], own: Batch, label: int) -> float:
         count = max(1, round(self.settings.copied * len(near[0].close)))
         places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
-        moved = planted(own, self.spaces[0], self.scale, places[1], count, self.settings, self.rng)
-        pool = [Near.of(space, moved, *places, self.rng) for space in self.spaces]
+        moved = plant_copies(own, self.spaces[0], self.scale, places[1], count, self.settings, self.rng)
+        pool = [ClassDistances.of(space, moved, *places, self.rng) for space in self.spaces]
         return power(near, pool, self.settings, self.alpha, self.rng)
 
 

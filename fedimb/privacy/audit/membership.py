@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.evaluation.ratios import percentiles
-from fedimb.privacy.audit.base import Floats
-from fedimb.privacy.audit.copies import exceeding
+from fedimb.privacy.audit.copies import exceedance_probability
+from fedimb.privacy.audit.types import Floats
 
 FPR = 0.01
 
 
 @dataclass(frozen=True)
-class Known:
+class AttackFigure:
     """A figure of the attack.
 
     Attributes:
@@ -45,9 +45,9 @@ def tpr(members: Floats, others: Floats) -> float:
     return float(_both(members[None], others[None])[1][0])
 
 
-def attacked(
+def attack_figures(
     members: NDArray, others: NDArray, alpha: float, draws: int, rng: np.random.Generator
-) -> tuple[Known, Known]:
+) -> tuple[AttackFigure, AttackFigure]:
     """(AUC, TPR at 1 % FPR) of scores [n] and [m], both at least 1 and finite.
 
     Args:
@@ -63,10 +63,10 @@ def attacked(
     points = (auc(own, other), tpr(own, other))
     chances = (
         float(mannwhitneyu(own, other, alternative="greater").pvalue),
-        exceeding(round(points[1] * len(own)), len(own), _rank(len(other)), len(other)),
+        exceedance_probability(round(points[1] * len(own)), len(own), _rank(len(other)), len(other)),
     )
     area, rate = (
-        Known(
+        AttackFigure(
             point,
             *percentiles(point, again[:, column], 0.95),
             float(np.quantile(again[:, column], alpha)),

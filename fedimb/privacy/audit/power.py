@@ -5,14 +5,14 @@ A class whose samples pass tests that could not have failed has not been shown t
 
 import numpy as np
 
-from fedimb.privacy.audit.base import Batch, GateSettings, Ids
-from fedimb.privacy.audit.checks import Near, Space
-from fedimb.privacy.audit.distances import Scale, nearest
+from fedimb.privacy.audit.class_tests import ClassDistances, Space
+from fedimb.privacy.audit.distances import Scale, nearest_records
+from fedimb.privacy.audit.types import Batch, GateSettings, Ids
 
 _POOL = 64
 
 
-def planted(
+def plant_copies(
     train: Batch,
     space: Space,
     scale: Scale,
@@ -29,7 +29,7 @@ def planted(
         holdout: the class's positions in ``space.holdout``.
         copies: how many are needed at once.
     """
-    apart = float(np.median(nearest(space.holdout[holdout], space.train)[0]))
+    apart = float(np.median(nearest_records(space.holdout[holdout], space.train)[0]))
     rows = np.resize(rng.permutation(len(train)), max(len(train), copies, _POOL))
     noise = rng.normal(size=(len(rows), len(scale.std)))
     noise *= settings.near * apart / np.linalg.norm(noise, axis=1, keepdims=True)
@@ -37,7 +37,13 @@ def planted(
     return moved
 
 
-def power(near: list[Near], pool: list[Near], settings: GateSettings, alpha: float, rng: np.random.Generator) -> float:
+def power(
+    near: list[ClassDistances],
+    pool: list[ClassDistances],
+    settings: GateSettings,
+    alpha: float,
+    rng: np.random.Generator,
+) -> float:
     """Share of plantings after which a distance test finds something.
 
     The samples nearest to training records make room: were there copies among them already, planting more would show

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.privacy.audit.base import Floats, Ids
-from fedimb.privacy.audit.distances import squared
+from fedimb.privacy.audit.distances import squared_distances
+from fedimb.privacy.audit.types import Floats, Ids
 
 _CELLS = 250_000  # 2 MB: several such arrays stay in the cache
 _NEAREST = 32  # ends tried on one side of a sample; on the other side every record
@@ -36,7 +36,7 @@ class Triples:
     distance: Floats
 
 
-def triples(points: Floats, records: Floats, same: bool = False, most: int | None = None) -> Triples:
+def find_triples(points: Floats, records: Floats, same: bool = False, most: int | None = None) -> Triples:
     """Which points lie strictly between two records, not further than rounding from their segment.
 
     Args:
@@ -55,7 +55,7 @@ def triples(points: Floats, records: Floats, same: bool = False, most: int | Non
     own = np.diag(gram)
     length = np.maximum(own[:, None] + own - 2 * gram, 0.0)
     slack = 4.0 * features  # squared distance: twice a sample that is off by half a step in every column
-    away, product = squared(points, records), points @ records.T
+    away, product = squared_distances(points, records), points @ records.T
     if same:
         np.fill_diagonal(away, 0.0)  # seen as a copy, so never an end
     ends = min(_NEAREST, count)
@@ -85,9 +85,9 @@ def triples(points: Floats, records: Floats, same: bool = False, most: int | Non
     return Triples(*(np.concatenate([part[i] for part in parts]) for i in range(4)))
 
 
-def between(points: Floats, records: Floats, same: bool = False) -> NDArray[np.bool_]:
-    """DistinSMOTE, the records being known: [m] whether a point lies between two records; arguments as in `triples`."""
-    found = triples(points, records, same, most=_CHECKED)
+def lies_between(points: Floats, records: Floats, same: bool = False) -> NDArray[np.bool_]:
+    """DistinSMOTE with known records: [m] bool, whether a point lies between two records; see `find_triples`."""
+    found = find_triples(points, records, same, most=_CHECKED)
     way, step = records[found.right] - records[found.left], points[found.middle] - records[found.left]
     along = (step * way).sum(1) / (way * way).sum(1)
     close = np.abs(step - along[:, None] * way).max(1, initial=0.0) <= 1.5
@@ -96,7 +96,7 @@ def between(points: Floats, records: Floats, same: bool = False) -> NDArray[np.b
     return inside
 
 
-def reconstructed(samples: Floats, rng: np.random.Generator) -> Floats:
+def reconstruct(samples: Floats, rng: np.random.Generator) -> Floats:
     """ReconSMOTE: [r, F] points that lines through samples have in common, found from the samples alone.
 
     At least three samples on a segment show its line, so it needs about as many samples as 3 k per record.
@@ -109,7 +109,7 @@ def reconstructed(samples: Floats, rng: np.random.Generator) -> Floats:
         samples = samples[rng.permutation(len(samples))[:_MOST]]
     if len(samples) < 3 or features < 2:
         return np.zeros((0, features))
-    start, way, reach = _lines(samples, triples(samples, samples, same=True))
+    start, way, reach = _lines(samples, find_triples(samples, samples, same=True))
     if len(start) < 2:
         return np.zeros((0, features))
     cosine = way @ way.T
@@ -120,7 +120,7 @@ def reconstructed(samples: Floats, rng: np.random.Generator) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (first - cosine * second) / bend
         u = (cosine * first - second) / bend
-    gap = squared(start, start) + t**2 + u**2 - 2 * t * first + 2 * u * second - 2 * t * u * cosine
+    gap = squared_distances(start, start) + t**2 + u**2 - 2 * t * first + 2 * u * second - 2 * t * u * cosine
     # A line known by points a reach apart is as uncertain as they are between them, and more so beyond.
     doubt = 4 * features * (1 + np.abs(t) / reach[:, None] + np.abs(u) / reach[None, :]) ** 2
     meet = (bend > 1e-6) & (gap <= doubt) & (np.abs(t) <= 20 * reach[:, None]) & (np.abs(u) <= 20 * reach[None, :])
@@ -130,11 +130,11 @@ def reconstructed(samples: Floats, rng: np.random.Generator) -> Floats:
     return found
 
 
-def matched(claimed: Floats, records: Floats, within: float) -> NDArray[np.bool_]:
+def match_records(claimed: Floats, records: Floats, within: float) -> NDArray[np.bool_]:
     """[n]: whether a claimed point lies within a distance of each record."""
     hit = np.zeros(len(records), dtype=bool)
     for start in range(0, len(claimed), 4096):
-        hit |= (squared(records, claimed[start : start + 4096]) <= within**2).any(1)
+        hit |= (squared_distances(records, claimed[start : start + 4096]) <= within**2).any(1)
     return hit
 
 
@@ -160,7 +160,7 @@ def _lines(points: Floats, found: Triples) -> tuple[Floats, Floats, Floats]:
     apart = (
         ((points[start] - points[end]) ** 2).sum(1)
         if len(ids) * points.shape[1] <= 40_000_000
-        else squared(points, points)[start, end]
+        else squared_distances(points, points)[start, end]
     )
     order = np.lexsort((-apart, line))
     outermost = order[np.unique(line[order], return_index=True)[1]]
