@@ -1,4 +1,4 @@
-"""What readers sent back, row by row and checked: every answer with its place, every mistake with its remedy."""
+"""Reads and checks returned files: every answer with its place, every mistake with its remedy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from fedimb.annotation.vocabulary import Vocabulary
 from fedimb.errors import DataError, nearest
 
 ADJUDICATION = "adjudication"
-"""Name of the file, and of the reader, that decides where two readers differ."""
+"""Name of the file, and of the reader, that decides when two readers differ."""
 _TABLES, _EXPORTS = (".csv", ".tsv", ".txt"), (".json",)
-_IGNORED = (".", "~$")  # what spreadsheets and systems leave beside a file that is open
+_IGNORED = (".", "~$")  # temporary files of spreadsheets and operating systems
 
 
 @dataclass(frozen=True)
 class ReaderAnswer:
-    """One answer.
+    """One answer of one reader.
 
     Attributes:
         place: ``anna.csv line 7``.
         reader: who gave it.
-        id: of the item.
-        label: a class id, `vocabulary.CANNOT_JUDGE`, or None where the cell is empty.
+        id: id of the item.
+        label: a class id, `vocabulary.CANNOT_JUDGE`, or None for an empty cell.
     """
 
     place: str
@@ -36,11 +36,11 @@ class ReaderAnswer:
 def read_folder(
     folder: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabulary
 ) -> tuple[list[ReaderAnswer], list[str]]:
-    """(answers, problems) of every file in ``returned/``; both empty where the folder is empty or missing.
+    """(answers, problems) of all files in ``returned/``; both empty if the folder is empty or missing.
 
     Args:
         folder: ``.../cycle-03/returned``.
-        items: of all cycles, so that an answer to another cycle's item is told as that.
+        items: items of all cycles, so that an answer to another cycle's item is recognised.
     """
     given: list[ReaderAnswer] = []
     problems: list[str] = []
@@ -62,7 +62,7 @@ def read_file(
     """(answers, problems) of one file.
 
     Raises:
-        DataError: it cannot be read as a whole: not CSV or JSON, or a column is missing.
+        DataError: the file cannot be read at all: not CSV or JSON, or a column is missing.
     """
     kind = path.suffix.lower()
     if kind in _EXPORTS:

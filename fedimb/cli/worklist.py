@@ -27,12 +27,10 @@ def register(verbs: "Verbs") -> None:
     status = actions.add_parser("status", help="how far the readers are")
     status.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with worklists (sites)")
     status.set_defaults(handler=show_status)
-    check_file = actions.add_parser("check", help="mistakes in a returned file")
-    check_file.add_argument("file", metavar="FILE", help="CSV or Label Studio export")
-    check_file.add_argument(
-        "--worklist", metavar="DIR", help="the folder cycle-03 it answers (else where the file lies)"
-    )
-    check_file.set_defaults(handler=check_file)
+    check = actions.add_parser("check", help="mistakes in a returned file")
+    check.add_argument("file", metavar="FILE", help="CSV or Label Studio export")
+    check.add_argument("--worklist", metavar="DIR", help="the folder cycle-03 it answers (else where the file lies)")
+    check.set_defaults(handler=check_file)
 
 
 def show_status(args: argparse.Namespace) -> int:
@@ -74,9 +72,9 @@ def check_file(args: argparse.Namespace) -> int:
     """``fedimb worklist check``."""
     from pathlib import Path
 
-    from fedimb.annotation.status import check_file
+    from fedimb.annotation import status
 
-    problems, answered, items = check_file(Path(args.file), Path(args.worklist) if args.worklist else None)
+    problems, answered, items = status.check_file(Path(args.file), Path(args.worklist) if args.worklist else None)
     for problem in problems:
         print(problem)
     if problems:

@@ -171,9 +171,7 @@ class Generator(nn.Module):
         check_trained(self.scaled, type(self).__name__)
         y, d = self._conditions(y, d, null=False)
         if absent := sorted({int(c) for c in y[self.class_seen[y] == 0]}):
-            raise DataError(
-                f"no sample of class {absent}: the generator was trained on no rows of it; leave it out of the plan"
-            )
+            raise DataError(f"no sample of class {absent}: the generator was trained on none; leave it out of the plan")
         made = torch.empty((len(y), *self.shape))
         with torch.no_grad():
             for start in range(0, len(y), self.sample_batch):

@@ -60,7 +60,7 @@ def test_a_wrong_name_gets_the_nearest(copy, capsys):
 
 def test_nothing_there_at_all(home, capsys):
     assert main(["report", "x"]) == 1
-    assert "none below runs: `fedimb run` makes one" in capsys.readouterr().err
+    assert "none below runs: `fedimb run` creates one" in capsys.readouterr().err
     (home / "empty").mkdir()
     assert main(["report", "empty"]) == 1
     assert "empty holds no run folders" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The tests of one class: figures, and a reason for each that found something. The methods name their sources."""
+"""The tests of one class: figures, and a reason for each test that found something."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from fedimb.privacy.audit.distances import flatten, nearest_records, rounding_to
 from fedimb.privacy.audit.types import Batch, Floats, GateSettings, Ids
 
 BLIND = 0.2
-"""Share of real records that lie between two others from which on SMOTE samples cannot be told from them."""
+"""If a larger share of real records lies between two others, SMOTE samples cannot be told from them."""
 
 TestResult = tuple[dict[str, float], list[str]]
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Where distances are measured: the records themselves, or features of them; standardised.
+    """A space in which distances are measured: the records themselves, or features of them; standardised.
 
     Attributes:
         name: prefix of its figures; empty for the records themselves.
-        to: [n, *shape] -> [n, F].
-        train, holdout: all real records there, every class.
-        units: patients of train and of holdout, each record's own where none are named.
+        to: maps records [n, *shape] into the space, [n, F].
+        train, holdout: all real records in the space, of every class.
+        units: patient ids of train and of holdout; one per record if none are named.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Space:
     units: tuple[Ids, Ids]
 
     def closeness(self, points: Floats, patients: Ids | None = None) -> Floats:
-        """[n]: see `copies.closeness`. ``patients``: of the points; records of the same one are not asked."""
+        """[n]: see `copies.closeness`. ``patients``: of the points; a patient's own records are skipped."""
         both = ((self.train, self.units[0]), (self.holdout, self.units[1]))
         apart = (
             nearest_records(points, records, None if patients is None else (patients, own))[0] for records, own in both
@@ -45,7 +45,7 @@ class Space:
 
 @dataclass(frozen=True, eq=False)
 class ClassDistances:
-    """Distances of one class's samples in one space, and all that decides whether they are too small."""
+    """Distances of one class's samples in one space, and the tests of whether they are too small."""
 
     space: Space
     neighbours: copies.Neighbours
@@ -55,7 +55,7 @@ class ClassDistances:
 
     @staticmethod
     def of(space: Space, samples: NDArray[Any], train: Ids, holdout: Ids, rng: np.random.Generator) -> "ClassDistances":
-        """Args: samples [m, *shape] of a class, and its positions, at least one, in the space's train and holdout."""
+        """From a class's samples [m, *shape] and its positions (at least one) in the space's train and holdout."""
         points, others = space.to(samples), space.holdout[holdout]
         real = np.concatenate([space.train[train], others])
         patients = np.concatenate([space.units[0][train], space.units[1][holdout]])
@@ -75,7 +75,7 @@ class ClassDistances:
         return ClassDistances(self.space, neighbours, close, self.controls, self.deals)
 
     def judge(self, settings: GateSettings, alpha: float) -> TestResult:
-        """Both tests; no interval."""
+        """Run both tests, without intervals."""
         where = f" ({self.space.name})" if self.space.name else ""
         p, excess = copies.nearest_p(self.neighbours, self.deals), copies.nearest_excess(self.neighbours)
         near, near_p = copies.near_copies(self.close, self.controls)
@@ -89,7 +89,7 @@ class ClassDistances:
         return self._named(figures), reasons
 
     def interval(self, settings: GateSettings, rng: np.random.Generator) -> dict[str, float]:
-        """The nearest-record ratio with its interval."""
+        """The nearest-record ratio and its interval."""
         values = copies.nearest_ratio(self.neighbours, settings.bootstrap, rng)
         return self._named(dict(zip(("nearest_ratio", "nearest_ratio_low", "nearest_ratio_high"), values, strict=True)))
 
@@ -98,12 +98,12 @@ class ClassDistances:
 
 
 def exact_copies(samples: Batch, space: Space, train: Batch, holdout: Batch, alpha: float) -> TestResult:
-    """Samples equal to a training record of any class but for rounding; one is one too many.
+    """Samples that equal a training record of any class up to rounding; a single one fails the test.
 
     Args:
         samples, holdout: of one class; train: of every class.
 
-    Where holdout records, too, equal training records (few coarse columns), their rate is what counts instead.
+    If holdout records also equal training records (few coarse columns), the test compares the two rates instead.
     """
     from scipy.stats import fisher_exact
 
@@ -122,7 +122,7 @@ def exact_copies(samples: Batch, space: Space, train: Batch, holdout: Batch, alp
 
 
 def smote_test(samples: Batch, train: Batch, holdout: Batch, alpha: float, rng: np.random.Generator) -> TestResult:
-    """DistinSMOTE and ReconSMOTE on one class; ``smote_control``: the share of real records that would be taken so."""
+    """DistinSMOTE and ReconSMOTE on one class; ``smote_control``: the share of real records flagged the same way."""
     from scipy.stats import fisher_exact
 
     unit = rounding_tolerance(samples.x, np.concatenate([train.x, holdout.x]))
@@ -155,7 +155,7 @@ def smote_test(samples: Batch, train: Batch, holdout: Batch, alpha: float, rng: 
 def membership_attack(
     members: Floats, others: Floats, settings: GateSettings, alpha: float, rng: np.random.Generator
 ) -> TestResult:
-    """The membership attack; fails where a bound exceeds its null by half of what ``copied`` members known add."""
+    """The membership attack; fails if a bound exceeds its null by half of what knowing ``copied`` members would add."""
     area, rate = membership.attack_figures(members, others, alpha, settings.bootstrap, rng)
     figures = {
         "mia_auc": area.value,

@@ -1,4 +1,4 @@
-"""Distances between records in blocks, the scale they are measured on, how finely values are rounded."""
+"""Distances between records (in blocks), their scale, and the rounding of values."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +23,9 @@ class Scale:
     def of(real: NDArray[Any]) -> "Scale":
         """Fit to records [n, *shape].
 
-        A column is divided by no less than a tenth of the median deviation of those that vary: a pixel lit in one
-        record of a thousand must not decide who is whose neighbour. A column that never varies stays in its units.
+        A column is divided by at least a tenth of the median standard deviation of the columns that vary: a pixel lit
+            in
+        one record of a thousand must not decide which records are neighbours. A constant column is not scaled.
         """
         rows = flatten(real)
         std = rows.std(0)
@@ -39,7 +40,7 @@ class Scale:
 
 
 def flatten(x: NDArray[np.generic]) -> Floats:
-    """[n, *shape] -> [n, F] float64; also without a record."""
+    """[n, *shape] -> [n, F] float64; also for n = 0."""
     return np.asarray(x, np.float64).reshape(len(x), int(np.prod(x.shape[1:])))
 
 
@@ -53,10 +54,10 @@ def nearest_records(points: Floats, records: Floats, units: tuple[Ids, Ids] | No
     """(distance [n], position [n]) of the record nearest to each point.
 
     Args:
-        units: patients of the points [n] and of the records [m]; no record of a point's own patient is asked.
+        units: patients of the points [n] and of the records [m]; records of a point's own patient are skipped.
 
     Returns:
-        Infinity and -1 where no record is left.
+        Infinity and -1 if no record is left.
     """
     found, where = np.full(len(points), np.inf), np.full(len(points), -1, np.int64)
     if len(records) == 0:
@@ -74,14 +75,14 @@ def nearest_records(points: Floats, records: Floats, units: tuple[Ids, Ids] | No
 
 
 def rounding_tolerance(samples: NDArray[np.generic], real: NDArray[np.generic]) -> Floats:
-    """[F]: how far a sample's value may be off for rounding alone.
+    """[F]: how far rounding alone may change a sample's value.
 
-    Half a step where the values lie on a grid (pictures of 256 levels, years of age), otherwise some units in the last
-    place of float32. A picture's pixels are judged together, a table's columns each for itself.
+    Half a step if the values lie on a grid (pictures of 256 levels, years of age), otherwise a few units in the last
+    place of float32. All pixels of pictures are judged together, the columns of a table separately.
 
     Args:
-        samples: [m, *shape] what was rounded.
-        real: [n, *shape], to tell a grid from chance where samples are few.
+        samples: [m, *shape], the rounded values.
+        real: [n, *shape], to tell a grid from chance if there are few samples.
     """
     tables = samples.ndim == 2
     own, other = flatten(samples), flatten(real)
@@ -95,7 +96,7 @@ def rounding_tolerance(samples: NDArray[np.generic], real: NDArray[np.generic]) 
 
 
 def _step(values: Floats, other: Floats) -> float:
-    """Step of the grid all values lie on; 0 when they lie on none."""
+    """Step of the grid on which all values lie; 0 if there is none."""
     levels = np.unique(values)
     if len(levels) < _FEW:
         levels = np.unique(np.concatenate([values, other]))

@@ -1,6 +1,6 @@
-"""Would the gate have noticed? Near copies of training records are planted among the samples, and it is asked again.
+"""Power analysis: would the gate have noticed near copies of training records, planted among the samples?
 
-A class whose samples pass tests that could not have failed has not been shown to be safe.
+Passing tests that could not have failed does not show that a class is safe.
 """
 
 import numpy as np
@@ -21,11 +21,12 @@ def plant_copies(
     settings: GateSettings,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Near copies [p, *shape] of a class's training records, each record about as often as any other.
+    """Make near copies [p, *shape] of a class's training records, each record about equally often.
 
     Args:
-        train: of the class.
-        space: of the records themselves, ``scale`` its standardisation.
+        train: training records of the class.
+        space: space of the records themselves.
+        scale: standardisation of that space.
         holdout: the class's positions in ``space.holdout``.
         copies: how many are needed at once.
     """
@@ -44,13 +45,13 @@ def power(
     alpha: float,
     rng: np.random.Generator,
 ) -> float:
-    """Share of plantings after which a distance test finds something.
+    """Share of repetitions in which a distance test detects the planted copies.
 
-    The samples nearest to training records make room: were there copies among them already, planting more would show
-    how well twice as many are found.
+    They replace the samples nearest to training records: if those already were copies, adding more would measure how
+    well twice as many are detected.
 
     Args:
-        near: the samples as they are, one entry per space.
+        near: the actual samples, one entry per space.
         pool: near copies to plant, in the same spaces.
     """
     samples, copies = len(near[0].close), len(pool[0].close)

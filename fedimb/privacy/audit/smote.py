@@ -1,10 +1,10 @@
-"""Is a batch made by SMOTE? Its samples lie on segments between records, and give both ends away.
+"""Was a batch made by SMOTE? Such samples lie on segments between records, and reveal both ends.
 
 Ganev et al., "SMOTE and Mirrors: Exposing Privacy Leakage from Synthetic Minority Oversampling", ICLR 2026, arXiv
 2510.15083: *DistinSMOTE* (of three points on a line the middle one is synthetic) and *ReconSMOTE* (lines through
-synthetic points meet at real records). The paper's attackers know no record. The gate does: its DistinSMOTE asks which
-samples lie between two training records, so a single sample per segment is enough, and its ReconSMOTE counts how many
-training records are among the points found from the samples alone. Holdout records are asked about too, as controls.
+synthetic points meet at real records). The paper's attackers know no records. The gate does: its DistinSMOTE checks
+which samples lie between two training records, so a single sample per segment is enough, and its ReconSMOTE counts how
+many training records are among the points reconstructed from the samples alone. Holdout records serve as controls.
 
 "On a line" means: no further from it than rounding moves a value (`distances.rounding`), column by column. Where
 columns are few and coarse, real records lie on such lines too; the controls show it. Not seen: samples with noise added
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedimb.privacy.audit.distances import squared_distances
 from fedimb.privacy.audit.types import Floats, Ids
 
-_CELLS = 250_000  # 2 MB: several such arrays stay in the cache
+_CELLS = 250_000  # 2 MB: several such arrays fit in the CPU cache
 _NEAREST = 32  # ends tried on one side of a sample; on the other side every record
 _CHECKED = 8  # candidate segments per sample that are checked column by column
 _MOST = 1500  # samples that ReconSMOTE looks at
@@ -28,7 +28,7 @@ _TRIPLES = 2_000_000
 
 @dataclass(frozen=True, eq=False)
 class Triples:
-    """Three points on a line: ``middle`` indexes the points asked about, ``left`` and ``right`` the records."""
+    """Three points on a line: ``middle`` indexes the points, ``left`` and ``right`` the records."""
 
     middle: Ids
     left: Ids
@@ -42,15 +42,15 @@ def find_triples(points: Floats, records: Floats, same: bool = False, most: int 
     Args:
         points: [m, F] in units of the rounding (x / `distances.rounding`).
         records: [n, F] likewise.
-        same: points are the records themselves, in their order: none is an end of its own segment.
-        most: so many per point at most, those nearest to their segment; None: all, until two million are found.
+        same: points are the records themselves, in the same order: none is an end of its own segment.
+        most: maximum number per point, those nearest to their segment; None: all, until two million are found.
     """
     features, count = points.shape[1], len(records)
     none = np.zeros(0, np.int64)
     if len(points) == 0 or count < 2:
         return Triples(none, none, none, np.zeros(0))
     centre = records.mean(0)
-    points, records = points - centre, records - centre  # the products below cancel the less
+    points, records = points - centre, records - centre  # reduces cancellation in the products below
     gram = records @ records.T
     own = np.diag(gram)
     length = np.maximum(own[:, None] + own - 2 * gram, 0.0)
@@ -97,12 +97,12 @@ def lies_between(points: Floats, records: Floats, same: bool = False) -> NDArray
 
 
 def reconstruct(samples: Floats, rng: np.random.Generator) -> Floats:
-    """ReconSMOTE: [r, F] points that lines through samples have in common, found from the samples alone.
+    """ReconSMOTE: [r, F] intersections of lines through samples, found from the samples alone.
 
-    At least three samples on a segment show its line, so it needs about as many samples as 3 k per record.
+    A line shows only with at least three samples on its segment, so this needs about 3 k samples per record.
 
     Args:
-        samples: [m, F] in units of the rounding; of more than 1,500 as many are drawn.
+        samples: [m, F] in units of the rounding; at most 1,500, else drawn at random.
     """
     features = samples.shape[1]
     if len(samples) > _MOST:
@@ -131,7 +131,7 @@ def reconstruct(samples: Floats, rng: np.random.Generator) -> Floats:
 
 
 def match_records(claimed: Floats, records: Floats, within: float) -> NDArray[np.bool_]:
-    """[n]: whether a claimed point lies within a distance of each record."""
+    """[n] bool: whether a claimed point lies within a distance of each record."""
     hit = np.zeros(len(records), dtype=bool)
     for start in range(0, len(claimed), 4096):
         hit |= (squared_distances(records, claimed[start : start + 4096]) <= within**2).any(1)
