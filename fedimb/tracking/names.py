@@ -1,4 +1,4 @@
-"""Names MLflow accepts, from names that hold whatever a class was called."""
+"""Turns arbitrary names, such as class names, into names MLflow accepts."""
 
 import hashlib
 import posixpath
@@ -9,10 +9,10 @@ _REFUSED = re.compile(r"[^\w.\- :/]")
 
 
 def safe_name(name: str) -> str:
-    """The name itself when MLflow takes it as a metric or parameter, else a close one that is still unique.
+    """The name itself if MLflow accepts it for a metric or parameter, else a similar one that is still unique.
 
-    MLflow refuses a whole batch for one name with a bracket, an empty part or more than 250 characters; a
-    short hash of the original keeps two changed names apart.
+    MLflow refuses a whole batch because of one name with a bracket, an empty part or more than 250 characters; a short
+    hash of the original distinguishes changed names.
     """
     close = posixpath.normpath(_REFUSED.sub("_", name)).replace("..", "_").strip("/")
     if close == name and close not in ("", ".") and len(name) <= _LENGTH:
