@@ -30,17 +30,26 @@ from fedimb.contracts.fedssg import (
 from fedimb.errors import ConfigError
 from fedimb.generation.base import Generator
 from fedimb.generation.coverage import coverage, noised
-from fedimb.generation.devices import described, device_ids, n_devices
+from fedimb.generation.devices import describe_devices, device_ids, n_devices
 from fedimb.generation.examples import REFUSE, Examples, small_classes
-from fedimb.generation.export import Exported, HoldoutSplit, Judging, as_examples, exported, forced, parted, whole
+from fedimb.generation.export import (
+    ExportResult,
+    HoldoutSplit,
+    SampleAuditor,
+    apply_export_gate,
+    as_examples,
+    split_holdout,
+    with_forced_classes,
+    without_holdout,
+)
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.local import local_rows
 from fedimb.generation.outbox.box import Outbox
-from fedimb.generation.plan import cells
-from fedimb.generation.settings import section
+from fedimb.generation.settings import settings_from
+from fedimb.generation.sharing_plan import cells
 from fedimb.generation.training import Training, train_generator
 from fedimb.generation.transport import from_record, to_record
-from fedimb.privacy.audit.base import Audit, GateSettings
+from fedimb.privacy.audit.types import Audit, GateSettings
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.seeds import Stream, seed_int
@@ -58,8 +67,8 @@ class FedSSGClient(Client):
 
     def __init__(self, settings: FedSSGSettings | None = None, **fields: object) -> None:
         self.settings = FedSSGSettings.of(settings, fields)
-        self.training = section("training", Training, self.settings.training)
-        self.audit = section("audit", GateSettings, self.settings.audit)
+        self.training = settings_from("training", Training, self.settings.training)
+        self.audit = settings_from("audit", GateSettings, self.settings.audit)
 
     def check(self, site: Site) -> None:
         """Refuse several labels per row; a generator that does not suit the rows.
@@ -105,21 +114,21 @@ class FedSSGClient(Client):
             counts = noised(counts, self.settings.epsilon, context.rng(Stream.PRIOR_NOISE))
         reply = RecordDict({COVERAGE_COUNTS: array_record({"counts": counts.astype(np.int32)})})
         if self.settings.style and x.ndim == 4:
-            reply[STYLE] = array_record(described(x, d, n_devices(store)))
+            reply[STYLE] = array_record(describe_devices(x, d, n_devices(store)))
         return reply
 
     def _parted(self, x: Tensor, y: Tensor, d: Tensor, context: ClientContext) -> HoldoutSplit:
         """The same parts for every message of a run."""
         patients = context.data.store.patients
         units = None if patients is None else np.asarray(patients)[context.data.rows(context.data.known_view)]
-        return parted(
+        return split_holdout(
             x, y, d, units, self.settings.holdout, seed_int(context.config.seed, Stream.METHOD, 4, context.client)
         )
 
     def _recipe(self, shape: tuple[int, ...], names: tuple[str, ...], devices: int, seed: int) -> GeneratorConfig:
         return GeneratorConfig(self.settings.generator, self.training, len(names), devices, shape, tuple(names), seed)
 
-    def _own_recipe(self, context: ClientContext) -> GeneratorConfig:
+    def _own_generator_config(self, context: ClientContext) -> GeneratorConfig:
         store, seed = context.data.store, seed_int(context.config.seed, Stream.METHOD, 5, context.client)
         return self._recipe(store.input_shape, store.class_names, n_devices(store), seed)
 
@@ -140,7 +149,7 @@ class FedSSGClient(Client):
         )
 
     def _received(self, content: RecordDict, context: ClientContext) -> Generator:
-        made = self._own_recipe(context).build()
+        made = self._own_generator_config(context).build()
         state = arrays_of(content, GENERATOR)
         made.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
         return made
@@ -149,7 +158,7 @@ class FedSSGClient(Client):
         asked = arrays_of(content, WANTED)
         wanted = asked["wanted"].copy()
         if self.settings.cross:
-            rows = whole(rows)
+            rows = without_holdout(rows)
         held = np.bincount(rows.learned.y, minlength=len(wanted))
         small = small_classes(held, REFUSE)
         wanted[[c for c in range(len(wanted)) if held[c] == 0 or (c in small and not self.settings.force)]] = 0
@@ -157,10 +166,12 @@ class FedSSGClient(Client):
         examples, generator = as_examples(rows.learned), None
         samples = Examples(examples.x[:0], y, d)
         if len(y):
-            workshop = GeneratorCache(self._own_recipe(context), examples)
-            generator = workshop.generator
-            samples = Examples(workshop.samples(y, d, seed_int(context.config.seed, Stream.METHOD, 2)), y, d)
-        judged = Judging(rows, generator, asked["holders"], self._own_recipe(context) if self.settings.cross else None)
+            cache = GeneratorCache(self._own_generator_config(context), examples)
+            generator = cache.generator
+            samples = Examples(cache.samples(y, d, seed_int(context.config.seed, Stream.METHOD, 2)), y, d)
+        judged = SampleAuditor(
+            rows, generator, asked["holders"], self._own_generator_config(context) if self.settings.cross else None
+        )
         outcome, found = self._exported(samples, judged, small, context)
         reply = _verdicts(outcome, found, context)
         if len(outcome.samples.y) and not outcome.waiting:
@@ -173,19 +184,19 @@ class FedSSGClient(Client):
         own = torch.from_numpy(held > 0)[samples.y]
         samples = Examples(samples.x[own], samples.y[own], samples.d[own])
         small = small_classes(held, REFUSE) if self.settings.force else []
-        judged = Judging(rows, self._received(content, context), arrays_of(content, WANTED)["holders"])
+        judged = SampleAuditor(rows, self._received(content, context), arrays_of(content, WANTED)["holders"])
         return _verdicts(*self._exported(samples, judged, small, context), context)
 
     def _exported(
-        self, samples: Examples, judged: Judging, small: list[int], context: ClientContext
-    ) -> tuple[Exported, Audit | None]:
+        self, samples: Examples, judged: SampleAuditor, small: list[int], context: ClientContext
+    ) -> tuple[ExportResult, Audit | None]:
         run, names = f"s{context.config.seed}-{config_sha(context.config)[:8]}", context.data.store.class_names
         own = os.environ.get(SITE_DIR)
         outbox = (Path(own) if own else Path(self.settings.folder) / f"client-{context.client:03d}") / "outbox"
-        outcome, found = exported(
+        outcome, found = apply_export_gate(
             samples,
             judged,
-            forced(self.audit, small if self.settings.force else []),
+            with_forced_classes(self.audit, small if self.settings.force else []),
             self.settings.gate,
             outbox if self.settings.release == "manual" else None,
             {"class_names": list(names), "run": run},
@@ -212,7 +223,7 @@ class FedSSGClient(Client):
         return RecordDict({TAKEN: array_record({"taken": taken})})
 
 
-def _verdicts(outcome: Exported, found: Audit | None, context: ClientContext) -> RecordDict:
+def _verdicts(outcome: ExportResult, found: Audit | None, context: ClientContext) -> RecordDict:
     """What the gate said: a mark per class, and its figures."""
     marks = {"verdicts": outcome.verdicts, "waiting": np.array([outcome.waiting], np.int32)}
     figures = found.metrics(context.data.store.class_names) if found is not None else {}

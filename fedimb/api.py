@@ -80,8 +80,8 @@ def compare(study: str | Path, overrides: str = "", *, workers: int | None = Non
     with given_back():
         from fedimb.study import compare as comparison
         from fedimb.study.cells import plan
+        from fedimb.study.design import read_study
         from fedimb.study.execute import workers_of
-        from fedimb.study.plan import read_study
 
         read = read_study(Path(study).expanduser())
         folder = comparison.study_folder(plan(read, None, words)[1])

@@ -8,7 +8,7 @@ numbers; so nothing a run shows confirms or refutes the paper.
 
     1. w_0       the classifier pretrained on the server's own rows D_0 (``data.public``), where it has some
     2. coverage  clients report rows n_kyd per class y and device d, with Laplace noise if asked
-    3. plan      samples m_kyd per client (`fedimb.generation.plan`)
+    3. plan      samples m_kyd per client (`fedimb.generation.sharing_plan`)
     4. samples   by ``source``: a generator trained at the server on D_0; one averaged over clients
                  (`fedimb.generation.averaging`); or one at each client, of which only audited samples leave
     5. gates     samples the pretrained classifier doubts or that lie next to a real row are dropped; what was learned
@@ -32,15 +32,15 @@ from flwr.serverapp.strategy import Strategy
 from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, TAKE, TAKEN, WANTED, FedSSGSettings
 from fedimb.errors import ConfigError
 from fedimb.generation.coverage import coverage
-from fedimb.generation.devices import averaged
+from fedimb.generation.devices import average_styles
 from fedimb.generation.examples import Examples
-from fedimb.generation.plan import Plan, assign, cells, plan_report, pool_sizes, targets
-from fedimb.generation.screening import screened
-from fedimb.generation.settings import section
-from fedimb.generation.sheet import sheet
+from fedimb.generation.preview import preview_png
+from fedimb.generation.screening import screen_samples
+from fedimb.generation.settings import settings_from
+from fedimb.generation.sharing_plan import Plan, assign, cells, plan_report, pool_sizes, sample_targets
 from fedimb.generation.style import Style
 from fedimb.generation.training import Training, floor_check
-from fedimb.generation.transport import cut, to_record
+from fedimb.generation.transport import select_samples, to_record
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.seeds import Stream, numpy_rng
@@ -69,8 +69,8 @@ class FedSSG(Method):
         super().__init__(inner)
         self.settings = FedSSGSettings.of(settings, fields)
         self.own = self.settings.pool == "own"
-        self.plan = section("plan", Plan, self.settings.plan)
-        self.training = section("training", Training, self.settings.training)
+        self.plan = settings_from("plan", Plan, self.settings.plan)
+        self.training = settings_from("training", Training, self.settings.training)
         self.figures: dict[str, float] = {}  # what export gates measured
 
     def check_server(self, server: Server) -> None:
@@ -97,8 +97,8 @@ class FedSSG(Method):
         replies = yield Query(COVERAGE)
         clients = [reply.client for reply in replies]
         counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
-        styles = averaged([arrays_of(reply.content, STYLE) for reply in replies if STYLE in reply.content])
-        wanted = targets(counts, self.plan, self._possible(server, counts, styles))
+        styles = average_styles([arrays_of(reply.content, STYLE) for reply in replies if STYLE in reply.content])
+        wanted = sample_targets(counts, self.plan, self._possible(server, counts, styles))
         report: dict[str, Any] = {name: getattr(self.settings, name) for name in ("source", "made", "pool")}
         if self.settings.made in ("generator", "public"):
             given = yield from self._samples(run, server, clients, counts, wanted, styles, report)
@@ -156,10 +156,10 @@ class FedSSG(Method):
         report["figures"] = pools.figures
         self.figures = pools.figures
         if self.settings.screen and server.has_public() and run.initial:
-            screen = screened(server, run.initial, samples, rarest(counts))
+            screen = screen_samples(server, run.initial, samples, rarest(counts))
             samples, report["screen"] = screen.kept, screen.report
         if self.settings.source == "server_public" and samples.x.ndim > 2:
-            run.artifact("fedssg_samples.png", sheet(samples, run.class_names))
+            run.artifact("fedssg_samples.png", preview_png(samples, run.class_names))
         return _dealt(samples, wanted, rng, self.own)
 
     def _note(
@@ -185,7 +185,10 @@ class FedSSG(Method):
 
 
 def _dealt(pool: Examples, wanted: Counts, rng: np.random.Generator, own: bool) -> list[Examples]:
-    return [cut(pool, torch.from_numpy(rows)) for rows in assign(wanted, pool.y.numpy(), pool.d.numpy(), rng, own)]
+    return [
+        select_samples(pool, torch.from_numpy(rows))
+        for rows in assign(wanted, pool.y.numpy(), pool.d.numpy(), rng, own)
+    ]
 
 
 def rarest(counts: Counts) -> tuple[int, ...]:

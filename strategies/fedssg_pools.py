@@ -14,13 +14,13 @@ from fedimb.errors import RunFailed
 from fedimb.generation.averaging import average
 from fedimb.generation.base import Generator as Made
 from fedimb.generation.coverage import coverage
-from fedimb.generation.devices import restyled
+from fedimb.generation.devices import restyle
 from fedimb.generation.examples import Examples
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
-from fedimb.generation.plan import cells, divided
-from fedimb.generation.style import Style, describe
+from fedimb.generation.sharing_plan import cells, divide_among_clients
+from fedimb.generation.style import Style, describe_style
 from fedimb.generation.training import Training, floor_check
-from fedimb.generation.transport import cut, from_record, joined, to_record
+from fedimb.generation.transport import concatenate_samples, from_record, select_samples, to_record
 from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.seeds import Stream, seed_int
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
@@ -67,7 +67,7 @@ class Pools:
     ) -> None:
         self.run, self.server, self.force = run, server, force
         self.figures: dict[str, float] = {}
-        self.recipe = GeneratorConfig(
+        self.generator_config = GeneratorConfig(
             generator,
             training,
             run.n_classes,
@@ -87,15 +87,15 @@ class Pools:
             rows = self.server.public()
             held = np.bincount(rows.y, minlength=self.run.n_classes)
             floor_check(held, self.run.class_names, force=self.force)
-            workshop = GeneratorCache(self.recipe, Examples(rows.x, rows.y, rows.d), self.run.working)
+            cache = GeneratorCache(self.generator_config, Examples(rows.x, rows.y, rows.d), self.run.working)
             y, d = cells(sizes)
             if not len(y):
                 return RecordDict({"samples": to_record(Examples(rows.x[:0], y, d))})
             seen = torch.from_numpy(coverage(rows.y.numpy(), rows.d.numpy(), *sizes.shape) > 0)[y, d]
             asked = torch.where(seen, d, sizes.shape[1])  # unsaid: a class never seen on a device comes out as another
-            x = workshop.samples(y, asked, self._seed())
+            x = cache.samples(y, asked, self._seed())
             if styles:
-                x = restyled(x, d, ~seen, styles, describe(rows.x, least=1))
+                x = restyle(x, d, ~seen, styles, describe_style(rows.x, least=1))
             return RecordDict({"samples": to_record(Examples(x, y, d))})
 
         kept = yield ServerWork("samples", work)
@@ -104,7 +104,7 @@ class Pools:
     def averaged(self, counts: Counts, sizes: Counts, rounds: int, local_steps: int, report: dict[str, Any]) -> Program:
         """A generator averaged over the clients; each holds its samples against its own records and may veto."""
         floor_check(counts.sum(axis=(0, 2)), self.run.class_names, force=self.force)
-        made = self.recipe.build()
+        made = self.generator_config.build()
         made.set_common_scale()
         generator = AuxiliaryModel(
             TEACH,
@@ -135,13 +135,13 @@ class Pools:
         verdicts = np.stack([arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies])
         allowed = (verdicts != 0).all(axis=0)  # -1: a client without the class has nothing to say
         report["vetoed"] = [self.run.class_names[c] for c in np.flatnonzero(~allowed)]
-        return cut(samples, torch.from_numpy(allowed)[samples.y])
+        return select_samples(samples, torch.from_numpy(allowed)[samples.y])
 
     def of_clients(self, clients: list[int], counts: Counts, sizes: Counts, report: dict[str, Any]) -> Program:
         """Every holder of a class makes its share of the pool; what its export gate refuses does not arrive."""
         each = {
             client: RecordDict({WANTED: array_record({"wanted": share, "holders": holders(counts)})})
-            for client, share in zip(clients, divided(sizes, counts), strict=True)
+            for client, share in zip(clients, divide_among_clients(sizes, counts), strict=True)
         }
         replies = yield from self._decided(Query(MAKE, each=each))
         verdicts = {reply.client: arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies}
@@ -152,7 +152,7 @@ class Pools:
                 "strategy=fedssg: no class of any client passed its export gate (see audit.json in each site's "
                 "outbox); more rows per class, another source, or strategy.fedssg.gate=report in a simulation"
             )
-        return joined(parts)
+        return concatenate_samples(parts)
 
     def _decided(self, query: Query) -> Generator[Step, Any, list[Reply]]:
         """Ask until no person has to decide any more; meanwhile the run ends and waits."""

@@ -11,7 +11,7 @@ from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.data.views import ClientData
 from fedimb.privacy.gaussian import sigma_of
-from fedimb.privacy.secure_sum import masked, to_fixed
+from fedimb.privacy.secure_sum import mask_values, to_fixed
 from fedimb.records import array_record
 from fedimb.seeds import Stream
 
@@ -30,7 +30,7 @@ def answer(name: str, content: RecordDict, context: ClientContext) -> RecordDict
     else:
         own = context.data.counts(view).astype(np.int64)
 
-    return _reply(masked(own, context.client, clients, partial(context.secrets.mask, context, clients)))
+    return _reply(mask_values(own, context.client, clients, partial(context.secrets.mask, context, clients)))
 
 
 def _reply(counts: np.ndarray) -> RecordDict:

@@ -20,7 +20,7 @@ from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.models.base import Classifier, Resident
-from fedimb.privacy.updates import check_model, cohort_of, protected, share
+from fedimb.privacy.updates import check_model, clip_and_noise, cohort_size, noise_share
 from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream
@@ -193,9 +193,9 @@ class LocalTraining:
         received = arrays_of(context.content, names.ARRAYS)
         sigma = 0.0
         if privacy.noise > 0:
-            sigma = share(privacy, cohort_of(self.config, dict(context.content.config_records[names.STEP])))
+            sigma = noise_share(privacy, cohort_size(self.config, dict(context.content.config_records[names.STEP])))
         draw = partial(context.secrets.normal, context, Stream.UPDATE_NOISE)
-        sent, norm = protected(received, trained, privacy.clip, sigma, draw)
+        sent, norm = clip_and_noise(received, trained, privacy.clip, sigma, draw)
         return sent, {"train_loss": math.nan, "examples": math.nan} if sigma else {"update_norm": norm}
 
     def _weight(self, prepared: Prepared, result: LocalResult) -> float:

@@ -10,7 +10,7 @@ from fedimb import registry
 from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.evaluation.confusion import confusion_of
-from fedimb.privacy.secure_sum import masked
+from fedimb.privacy.secure_sum import mask_values
 from fedimb.records import array_record
 from fedimb.training.calibrations.base import Outputs
 
@@ -25,7 +25,7 @@ def answer(query: str, content: RecordDict, context: ClientContext) -> RecordDic
     asked: dict[str, Any] = dict(content.config_records["view"])
     clients = [int(client) for client in asked["clients"]]
     plain = np.concatenate([matrix.ravel() for matrix in matrices.values()])
-    sent = masked(plain, context.client, clients, partial(context.secrets.mask, context, clients))
+    sent = mask_values(plain, context.client, clients, partial(context.secrets.mask, context, clients))
     parts = np.split(sent, len(matrices))
     hidden = {name: part.reshape(matrices[name].shape) for name, part in zip(matrices, parts, strict=True)}
     return RecordDict({names.SCORES: array_record(hidden)})

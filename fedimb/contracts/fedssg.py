@@ -49,7 +49,7 @@ class FedSSGSettings(Settings):
             composite (of each client's own).
         generator: {name: ..., ...} of the kind generator; {}: flow for images, table_flow for rows.
         training: how the generator is trained: steps, batch, lr, ... of fedimb.generation.training.Training.
-        plan: who is to get which samples; the settings of fedimb.generation.plan.Plan.
+        plan: who is to get which samples; the settings of fedimb.generation.sharing_plan.Plan.
         pool: shared: clients draw from one pool; own: no sample goes to two of them.
         surplus: samples made per sample wanted, at least 1: gates drop some.
         visits: share of its synthetic rows that a client visits per epoch, [0, 1].
@@ -61,7 +61,7 @@ class FedSSGSettings(Settings):
         style: clients describe the colours of devices with at least 32 images, for classes the server lacks there.
         force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
         gate: export gate of what was learned from clients' rows: enforce, report, off.
-        audit: when a class may leave; the settings of fedimb.privacy.audit.base.GateSettings.
+        audit: when a class may leave; the settings of fedimb.privacy.audit.types.GateSettings.
         holdout: share of a client's rows that no generator learns from, for the gate to compare with, (0, 1).
         cross: client_generators: learn from all rows, and judge two further generators, each of one half, instead.
         release: auto, or manual: what passed the gate waits in the site's outbox until a person releases it.

@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import Strategy
 from fedimb.contracts import platform as names
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import RunDiverged, RunFailed, RunWaiting
-from fedimb.privacy.ledger import entered
+from fedimb.privacy.ledger import add_round
 from fedimb.records import array_record
 from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
@@ -236,7 +236,7 @@ class Loop:
             metrics["train/loss"] = aggregated["train_loss"]
         metrics["data/replies"] = float(len(usable))
         metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
-        metrics |= entered(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
+        metrics |= add_round(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
         metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
         if cohort.virtual_s:
             metrics["time/simulated_wait_s"] = cohort.virtual_s

@@ -13,7 +13,7 @@ from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.launch import resume
 from fedimb.study.collect import read_run
-from fedimb.study.plan import Costs
+from fedimb.study.design import Costs
 
 CYCLES = ("engine=inline", "partition=iid", "rounds=6", "clients.count=4", "calibration=[none,la_post]")
 ACTIVE = ("strategy=active", "strategy.active.cycles=3", "strategy.active.budget=6", "strategy.active.local_epochs=3")
