@@ -107,7 +107,9 @@ def test_an_engine_elsewhere_does_not_have_the_class() -> None:
     raw = compose(["model={_target_: my_module.MyNet, width: 3}"])
     for engine in ("inline", "ray"):
         assert validate(raw | {"engine": {"name": engine}}).engine["name"] == engine
-    with pytest.raises(ConfigError, match=r"'my_module\.MyNet' is a class of this machine alone: use engine=inline"):
+    with pytest.raises(
+        ConfigError, match=r"'my_module\.MyNet' is a class that exists on this machine only: use engine=inline"
+    ):
         validate(raw | {"engine": {"name": "superlink"}})
 
 

@@ -122,7 +122,10 @@ def test_the_whole_pool_can_be_labelled_and_more_is_not_asked_for(tmp_path, capl
         (["strategy.active.oracle={name: simulatd}"], "Did you mean 'simulated'"),
         (["strategy.active.which=both"], "global"),
         (["strategy.active.query_view=other"], "mismatched"),
-        (["strategy.active.query_view=mismatched", "strategy.active.oracle={name: worklist}"], "only a simulation can"),
+        (
+            ["strategy.active.query_view=mismatched", "strategy.active.oracle={name: worklist}"],
+            "is possible only in a simulation",
+        ),
         (["prior.provenance=dp_sum"], "in the clear"),
     ],
 )
