@@ -103,7 +103,7 @@ class Pools:
         return from_record(kept.array_records["samples"])
 
     def averaged(self, counts: Counts, sizes: Counts, rounds: int, local_steps: int, report: dict[str, Any]) -> Program:
-        """Samples of a generator averaged over the clients; each compares them with its records and may veto a class."""
+        """Samples of a generator averaged over the clients; each may veto a class that looks like its own records."""
         floor_check(counts.sum(axis=(0, 2)), self.run.class_names, force=self.force)
         made = self.generator_config.build()
         made.set_common_scale()

@@ -1,4 +1,4 @@
-"""Numbers of a whole run, read off the lines it logged: the headline, and what it took."""
+"""Figures of a whole run, from its logged metrics: summary metrics and costs."""
 
 import math
 
@@ -14,14 +14,14 @@ from fedimb.rundir.folder import RunFolder
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
     """(mean of the last k evaluated rounds, final round) of a row's ``test/`` scores, per-class recall excluded.
 
-    A score undefined (NaN) in any of the k rounds stays NaN: no silent zero and no silent omission. Where the server
-    replaced the weights, rounds before that are of another model and do not count.
+    A score that is undefined (NaN) in any of the k rounds stays NaN: neither a silent zero nor a silent omission. If
+    the server replaced the weights, earlier rounds belong to another model and do not count.
     """
     own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
     scored = [metrics for metrics in own if "test/macro_recall" in metrics]
     scored = scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
     if not scored:
-        raise FedimbError(f"{folder.path} holds no evaluated round of '{row}'")
+        raise FedimbError(f"{folder.path} has no evaluated round of '{row}': set evaluation.every to at most rounds")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]
 
     def value(line: JsonObject, key: str) -> float:
@@ -33,7 +33,7 @@ def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float],
 
 
 def cost(folder: RunFolder, row: str, federation: Federation) -> dict[str, float]:
-    """What the whole run took (see `RunResult`). Calibrations share it: ``row`` is any one of them."""
+    """The costs of a whole run (see `RunResult`). They are the same for all calibrations: ``row`` is any of them."""
     lines = [line["metrics"] for line in folder.metrics() if line["row"] == row]
     logged = [value for line in lines if (value := line.get("data/labelled")) is not None]
     held = int(federation.train_sizes.sum() + federation.validation.sizes.sum())

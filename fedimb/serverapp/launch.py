@@ -19,7 +19,7 @@ from fedimb.engine.grid import Job
 from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
-from fedimb.process_state import given_back, log_level
+from fedimb.process_state import log_level, restored
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.manifest import return_freed_memory, write_start
 from fedimb.rundir.result import RunResult
@@ -50,7 +50,7 @@ def _leaves_no_trace(start: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(start)
     def started(*args: P.args, **options: P.kwargs) -> R:
         # Of Flower's log two lines per round say less than one progress bar.
-        with given_back(), log_level("flwr", logging.WARNING):
+        with restored(), log_level("flwr", logging.WARNING):
             return start(*args, **options)
 
     return started

@@ -110,7 +110,7 @@ def test_the_whole_pool_can_be_labelled_and_more_is_not_asked_for(tmp_path, capl
         result = launch_in(tmp_path, *CYCLES, *ACTIVE, "strategy.active.budget=9", "strategy.active.first=500")
     assert table(result)["pool_by_client"] == {str(k): 0 for k in range(4)}
     np.testing.assert_array_equal(result.prior_counts, result.train_counts)
-    assert "below the 10 classes" in caplog.text
+    assert "less than the 10 classes" in caplog.text
 
 
 @pytest.mark.parametrize(
