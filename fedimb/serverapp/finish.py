@@ -1,4 +1,4 @@
-"""What the end of a run leaves in its folder: result.json, the confusion matrices, the model."""
+"""Writes the results of a finished run to its folder: result.json, the confusion matrices, the model."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from fedimb.serverapp.loop import Loop
 
 
 def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
-    """The client figures of a `RowResult`, of a matrix [C, C] or [C, 2, 2] and what clients hold [K, C]."""
+    """The client figures of a `RowResult`, from a matrix [C, C] or [C, 2, 2] and the clients' class counts [K, C]."""
     expected = client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
     defined = expected[~np.isnan(expected)]
     return {

@@ -82,7 +82,7 @@ def test_it_may_come_from_a_yaml_file_and_from_the_stored_configuration(tmp_path
         ({"_target_": "my_module.MyNet", "width": 3, "n_classes": 2}, "'n_classes' is passed by fedimb itself"),
         ({"_target_": "MyNet"}, "expected either a name or a class, as in {_target_: my_module.MyNet}"),
         ({"_target_": 3}, "expected either a name or a class, as in {_target_: my_module.MyNet}"),
-        ({"_target_": "my_module.MyNet", "name": "mlp"}, "expected a name or a class as in {_target_:"),
+        ({"_target_": "my_module.MyNet", "name": "mlp"}, "expected either a name or a class, as in {_target_:"),
         ({"width": 3}, "expected a mapping with a name"),
     ],
 )

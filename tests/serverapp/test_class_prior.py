@@ -95,7 +95,7 @@ def test_a_missing_client_leaves_the_sum_hidden_and_a_resume_asks_all_again(tmp_
         return original(name, content, context)
 
     monkeypatch.setattr(client_prior, "answer_query", broken)
-    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*mend that client and resume"):
+    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*fix that client and resume"):
         launch_in(tmp_path, *words)
     monkeypatch.setattr(client_prior, "answer_query", original)
     (folder,) = (tmp_path / "runs" / "default").iterdir()
@@ -106,7 +106,7 @@ def test_a_missing_client_leaves_the_sum_hidden_and_a_resume_asks_all_again(tmp_
     ("words", "counts", "why"),
     [
         ("prior.provenance=secure_sum", [[3, 1], [0, 0]], "hides nothing with one client"),
-        ("prior.provenance=dp_sum prior.clip=2", COUNTS, r"the source names none; set prior\.clip=null"),
+        ("prior.provenance=dp_sum prior.clip=2", COUNTS, r"the source has no patient ids; set prior\.clip=null"),
         ("prior.provenance=estimated model.head=cosine", COUNTS, r"MLP's ignores them \(head: cosine\)"),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_client_that_drops_out_leaves_the_sum_hidden(tmp_path, monkeypatch):
         return original(query, content, context)
 
     monkeypatch.setattr(client_scores, "answer_query", broken)
-    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*mend that client and resume"):
+    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*fix that client and resume"):
         launch_in(tmp_path, *NONE, "evaluation.secure=true")
     monkeypatch.setattr(client_scores, "answer_query", original)
     (folder,) = (tmp_path / "runs" / "default").iterdir()
