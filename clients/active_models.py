@@ -11,7 +11,7 @@ from fedimb.config.parts import build_model
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, arrays_of, to_numpy
 from fedimb.seeds import Stream
-from fedimb.selection.queries.distillation import Distillation
+from fedimb.selection.queries.base import Distillation
 from fedimb.training.forward import forward_batched
 from fedimb.training.local import train_locally
 from fedimb.training.losses.base import AdjustedCrossEntropy

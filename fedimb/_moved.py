@@ -15,6 +15,12 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
+    "tracking.names": "tracking.projection",
+    "selection.queries.distillation": "selection.queries.base",
+    "data.sources.progress": "data.sources.files",
+    "training.losses.arguments": "training.losses.base",
+    "training.losses.targets": "training.losses.base",
+    "models.norms": "models.blocks",
     "app": "clientapp.app",
     "cli.checks": "deploy.checks",
     "cli.panel": "report.panel",
@@ -88,7 +94,7 @@ MOVED = {
     "run.exchange": "serverapp.exchange",
     "run.folder": "rundir.folder",
     "run.further": "serverapp.auxiliary_model",
-    "run.headline": "rundir.summary",
+    "run.headline": "serverapp.finish",
     "run.launch": "serverapp.launch",
     "run.local_training": "clientapp.local_training",
     "run.loop": "serverapp.loop",

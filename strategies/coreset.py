@@ -79,11 +79,12 @@ class Coreset(Method):
     def program(self, run: RunContext) -> Program:
         """Warm up, choose, train; if SCOPE is the inner method, choose after SCOPE has chosen."""
         self.check(run.rounds)
-        if self.settings.warmup:
-            yield Rounds(self.settings.warmup)
-        run.rounds -= self.settings.warmup
+        warmup = self.settings.warmup
+        if warmup:
+            yield Rounds(warmup)
+        run.rounds -= warmup
         yield from self._chosen(run)
-        run.rounds += self.settings.warmup  # for the next labelling cycle, if there is one
+        run.rounds += warmup  # for the next labelling cycle, if there is one
 
     def _chosen(self, run: RunContext) -> Program:
         if self.settings.match == "none":

@@ -12,12 +12,14 @@ import logging
 import random
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -35,13 +37,19 @@ _MISSING = object()
 
 
 def digest(value: object, apart: Mapping[int, object] | None = None, kinds: tuple[type, ...] = ()) -> bytes:
-    """16 bytes that change when anything within ``value`` does.
+    """Bytes that change when anything within ``value`` does.
 
     Args:
         value: anything.
         apart: objects by id that count as themselves, whatever changes in them.
         kinds: types whose objects do.
     """
+    if type(value) in _SCALARS:  # most attributes are settings
+        return f"{type(value).__name__} {value!r}".encode("utf-8", "surrogatepass")
+    if isinstance(value, FunctionType) and not (
+        value.__closure__ or value.__defaults__ or value.__kwdefaults__ or value.__dict__
+    ):
+        return f"{value.__module__} {value.__qualname__} {value.__code__.co_firstlineno}".encode()
     walk = _Walk(apart or {}, kinds)
     walk.add(value)
     return walk.hash.digest()
@@ -52,27 +60,51 @@ def attributes(owner: object) -> dict[str, Any]:
 
     Left out: what a `functools.cached_property` computed, which is computed again.
     """
-    found = dict(_instance(owner))
-    for cls in type(owner).__mro__[:-1]:
-        for name, value in vars(cls).items():
-            if isinstance(value, _SHARED_BY_CLASS) and not name.startswith(("__", "_abc_")) and name not in found:
-                found[name] = value
+    return _instance(owner) | {
+        name: value for name in _layout(type(owner)).shared if (value := getattr(owner, name, _MISSING)) is not _MISSING
+    }
+
+
+def _instance(owner: object) -> dict[str, Any]:
+    layout = _layout(type(owner))
+    found = {name: value for name, value in getattr(owner, "__dict__", {}).items() if name not in layout.computed}
+    for name in layout.slots:
+        if (value := getattr(owner, name, _MISSING)) is not _MISSING:
+            found[name] = value
     return found
 
 
-def _instance(owner: object) -> Iterable[tuple[str, Any]]:
-    kind = type(owner)
-    for name, value in getattr(owner, "__dict__", {}).items():
-        if not isinstance(getattr(kind, name, None) if isinstance(name, str) else None, functools.cached_property):
-            yield name, value
-    for cls in kind.__mro__:
-        slots = vars(cls).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            mangled = f"_{cls.__name__.lstrip('_')}{name}" if name[:2] == "__" and name[-2:] != "__" else name
+@dataclass(frozen=True)
+class _Layout:
+    """What a class says of its objects: names of slots, of cached properties, and of containers all of them share."""
+
+    slots: tuple[str, ...]
+    computed: frozenset[str]
+    shared: tuple[str, ...]
+    in_python: bool
+
+
+_LAYOUTS: WeakKeyDictionary[type, _Layout] = WeakKeyDictionary()
+
+
+def _layout(kind: type) -> _Layout:
+    if (known := _LAYOUTS.get(kind)) is not None:
+        return known
+    slots, computed, shared = [], set(), []
+    for cls in kind.__mro__[:-1]:
+        own = vars(cls).get("__slots__", ())
+        for name in (own,) if isinstance(own, str) else own:
             if name not in ("__dict__", "__weakref__"):
-                value = getattr(owner, mangled, _MISSING)
-                if value is not _MISSING:
-                    yield mangled, value
+                private = name[:2] == "__" and name[-2:] != "__"
+                slots.append(f"_{cls.__name__.lstrip('_')}{name}" if private else name)
+        for name, value in vars(cls).items():
+            if isinstance(value, functools.cached_property):
+                computed.add(name)
+            elif isinstance(value, _SHARED_BY_CLASS) and not name.startswith(("__", "_abc_")):
+                shared.append(name)
+    in_python = all(cls.__flags__ & _HEAP_TYPE for cls in kind.__mro__[:-1])
+    _LAYOUTS[kind] = layout = _Layout(tuple(slots), frozenset(computed), tuple(shared), in_python)
+    return layout
 
 
 class _Walk:
@@ -80,7 +112,7 @@ class _Walk:
 
     def __init__(self, apart: Mapping[int, object], kinds: tuple[type, ...]) -> None:
         self.hash = blake2b(digest_size=16)
-        self._apart, self._kinds = apart, kinds
+        self._apart, self._kinds = apart, _BY_IDENTITY + kinds
         self._met: dict[int, int] = {}
         self._alive: list[object] = []
 
@@ -106,7 +138,7 @@ class _Walk:
             return []
         self._met[id(value)] = len(self._met)
         self._alive.append(value)
-        if id(value) in self._apart or isinstance(value, _BY_IDENTITY + self._kinds):
+        if id(value) in self._apart or isinstance(value, self._kinds):
             self._note("itself", id(value))
             return []
         if isinstance(value, type):
@@ -202,10 +234,8 @@ class _Walk:
 
     def _object(self, value: Any) -> list[Any]:
         """Any other object: its attributes; of one made in C, what it would be copied by, else itself."""
-        inside = [part for item in _instance(value) for part in item]
-        if all(cls.__flags__ & _HEAP_TYPE for cls in type(value).__mro__[:-1]) and (
-            inside or hasattr(value, "__dict__")
-        ):
+        inside = [part for item in _instance(value).items() for part in item]
+        if _layout(type(value)).in_python and (inside or hasattr(value, "__dict__")):
             return inside
         try:
             copied = value.__reduce_ex__(2)

@@ -24,4 +24,4 @@ STOCK_STATE: dict[type, tuple[str, ...]] = {
 
 def stock_attributes(kind: type) -> list[str]:
     """The declared attributes of a class and of the Flower classes it derives from."""
-    return [name for cls, names in STOCK_STATE.items() if issubclass(kind, cls) for name in names]
+    return [name for cls in kind.__mro__ for name in STOCK_STATE.get(cls, ())]

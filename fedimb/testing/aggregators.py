@@ -1,5 +1,6 @@
 """The contract of an aggregator: what it does with the replies of a round, however many and in whatever order."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -91,7 +92,8 @@ def _answer(order: Message, arrays: Mapping[str, Any], weight: float, reads: Ite
     arrays = {k: np.asarray(v, np.float32) for k, v in arrays.items()}
     buffers = {"count": np.array(client), "mean": np.full(2, float(client))}
     content = RecordDict({names.ARRAYS: array_record(arrays), names.BUFFERS: array_record(buffers)})
-    content[names.METRICS] = MetricRecord({WEIGHT: weight, "train_loss": 1.0, "start_loss": 0.5 + 0.1 * client})
+    metrics = {WEIGHT: weight, "train_loss": 1.0, "start_loss": 0.5 + 0.1 * client, "steps": 2.0 + client % 3}
+    content[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
     for key in reads:
         rng = np.random.default_rng([client, 1])
         content[key] = array_record({k: rng.normal(size=v.shape).astype(np.float32) for k, v in arrays.items()})
@@ -101,9 +103,8 @@ def _answer(order: Message, arrays: Mapping[str, Any], weight: float, reads: Ite
 def _play(model: Aggregator, make: Reply, clients: Iterable[int] = CLIENTS, server_round: int = 1) -> dict[str, float]:
     """One round: ``make(order, client)`` is each client's reply. Returns the round's metrics."""
     instructions = model.configure(server_round, {client + 1: client for client in clients})
-    outcome = gather(
-        [(client, make(order, client)) for client, order in instructions], model.reduce, dict(instructions)
-    )
+    replies = [(client, make(order, client)) for client, order in instructions]
+    outcome = gather(replies, model.reduce, dict(instructions))
     return model.aggregate(server_round, outcome, instructions)
 
 
@@ -181,9 +182,8 @@ def _check_order(contract: Contract, fresh: Fresh, linear: bool) -> None:
         for turned, model in enumerate(models):
             instructions = model.configure(1, {client + 1: client for client in CLIENTS})
             reply = _trained(model)
-            outcome = gather(
-                [(client, reply(order, client)) for client, order in instructions], model.reduce, dict(instructions)
-            )
+            replies = [(client, reply(order, client)) for client, order in instructions]
+            outcome = gather(replies, model.reduce, dict(instructions))
             outcome.replies = outcome.replies[::-1] if turned else outcome.replies
             model.aggregate(1, outcome, instructions)
         contract.equal(models[1].parameters, models[0].parameters, "the same weights")
@@ -218,10 +218,10 @@ def _check_state(contract: Contract, fresh: Fresh) -> None:
         model, other = fresh(), fresh()
         for server_round in (1, 2):
             _play(model, _trained(model), server_round=server_round)
-        arrays, info = model.state()
+        state = copy.deepcopy(model.state_dict())
         other.parameters, other.buffers = dict(model.parameters), dict(model.buffers)
-        other.load_state({k: v.copy() for k, v in arrays.items()}, info)
+        other.load_state_dict(state)
         for one in (model, other):
             _play(one, _trained(one), server_round=3)
         contract.equal(other.parameters, model.parameters, "the weights of the third round")
-        contract.equal(dict(other.state()[0]), dict(model.state()[0]), "the state after the third round")
+        contract.equal(other.state_dict(), model.state_dict(), "the state after the third round")

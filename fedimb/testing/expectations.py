@@ -114,7 +114,7 @@ def same(one: Any, two: Any) -> bool:
         one, two = np.asarray(one), np.asarray(two)
         nan = one.dtype.kind in "fc"
         return one.dtype == two.dtype and one.shape == two.shape and bool(np.array_equal(one, two, equal_nan=nan))
-    return bool(one == two)
+    return bool(one == two) or (one != one and two != two)  # NaN
 
 
 def _yaml(kind: str, name: str) -> dict[str, Any]:

@@ -4,6 +4,9 @@ Everything happens under the folder's lock, so a training run and `fedimb track 
 Nothing is caught here; `fedimb.tracking.mlflow` guards the training run.
 """
 
+import hashlib
+import posixpath
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,7 +18,6 @@ from fedimb.plain import JsonObject
 from fedimb.tracking import store
 from fedimb.tracking.folder import Point, artifacts_digest, first_time, parse, read_rows, read_status
 from fedimb.tracking.lock import locked
-from fedimb.tracking.names import safe_name
 from fedimb.tracking.state import EVERY_STEP, IDENTITY_FILE, MetricsReader, State, identity, load, save
 
 if TYPE_CHECKING:
@@ -251,3 +253,20 @@ def _text(value: Any) -> str:
 
 def _chunks(items: list[T], size: int) -> Iterable[list[T]]:
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+_LENGTH = 250
+_REFUSED = re.compile(r"[^\w.\- :/]")
+
+
+def safe_name(name: str) -> str:
+    """The name itself when MLflow takes it as a metric or parameter, else a close one that is still unique.
+
+    MLflow refuses a whole batch for one name with a bracket, an empty part or more than 250 characters; a
+    short hash of the original keeps two changed names apart.
+    """
+    close = posixpath.normpath(_REFUSED.sub("_", name)).replace("..", "_").strip("/")
+    if close == name and close not in ("", ".") and len(name) <= _LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{close[: _LENGTH - 9]}_{digest}"

@@ -426,6 +426,15 @@ def test_a_list_of_rounds_survives_sigkill(warm, tmp_path):
     assert (tmp_path / "seen.txt").read_text().splitlines() == ["[1.0]", "[1.0, 2.0]", "[1.0, 2.0, 3.0]"]
 
 
+def test_the_pages_aggregator_survives_a_kill(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "add-a-strategy.md").read_text()
+    (code,) = (block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "class Restless" in block)
+    space: dict[str, Any] = {}
+    exec(compile(code, "add-a-strategy.md", "exec"), space)
+    whole = weights_sha(run(tmp_path / "whole", space["Restless"]))
+    assert weights_sha(run_cut(tmp_path / "cut", space["Restless"], monkeypatch)) == whole
+
+
 class Odds:
     """What a digest must see, or must not."""
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.data.paths import find
+from fedimb.data.sources.files import shown
 from fedimb.data.sources.pictures import CHANNELS, decode
-from fedimb.data.sources.progress import shown
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.generation.base import Generator, Progress
 from fedimb.generation.examples import Examples, check_conditions, check_examples, image_shape
