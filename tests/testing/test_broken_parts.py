@@ -47,7 +47,7 @@ def fails(check, *args, says, **settings):
     with pytest.raises(ContractError, match=says) as caught:
         check(*args, **settings)
     assert "expected" in str(caught.value)
-    assert "came" in str(caught.value)
+    assert "found" in str(caught.value)
 
 
 def test_a_loss_that_is_not_finite_for_extreme_logits():
