@@ -15,18 +15,13 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
-    "tracking.names": "tracking.projection",
-    "selection.queries.distillation": "selection.queries.base",
-    "data.sources.progress": "data.sources.files",
-    "training.losses.arguments": "training.losses.base",
-    "training.losses.targets": "training.losses.base",
-    "models.norms": "models.blocks",
     "app": "clientapp.app",
     "cli.checks": "deploy.checks",
     "cli.panel": "report.panel",
     "config.arguments": "registry.arguments",
     "config.schema": "schema",
     "config.target": "registry.targets",
+    "data.sources.progress": "data.sources.files",
     "deploy.approvals": "deploy.site.approvals",
     "deploy.check": "deploy.site.check",
     "deploy.commitment": "deploy.registered_data.commitment",
@@ -76,6 +71,7 @@ MOVED = {
     "engine.settings": "config.engine_settings",
     "generation.checks": "generation.examples",
     "generation.workshop": "generation.generator_cache",
+    "models.norms": "models.blocks",
     "privacy.door": "privacy.egress_filter",
     "privacy.outbox": "generation.outbox",
     "privacy.outbox.box": "generation.outbox.box",
@@ -114,10 +110,14 @@ MOVED = {
     "run.steps": "serverapp.steps",
     "run.view": "serverapp.context",
     "selection.local_priors": "selection.queries.local_priors",
+    "selection.queries.distillation": "selection.queries.base",
     "server": "serverapp.app",
     "study.statistics_text": "report.statistics_text",
     "study.tables": "report.study_tables",
+    "tracking.names": "tracking.projection",
     "training.arguments": "registry.arguments",
+    "training.losses.arguments": "training.losses.base",
+    "training.losses.targets": "training.losses.base",
 }
 """Old module -> new module, both within fedimb."""
 

@@ -266,7 +266,14 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Cal
     factory, wanted = get(kind, name).factory, parameters(kind, name).keys() & set(given)
     settings = settings_class(factory)
     own = checked if settings is None else {"settings": settings(**checked)}
-    return lambda **values: factory(**own, **{k: v for k, v in values.items() if k in wanted})
+
+    def make(**values: Any) -> Any:
+        try:
+            return factory(**own, **{k: v for k, v in values.items() if k in wanted})
+        except ValueError as error:  # how a part refuses a value that its signature cannot rule out
+            raise ConfigError(f"{kind} '{name}': {error}") from error
+
+    return make
 
 
 def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:

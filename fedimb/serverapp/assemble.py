@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
 from fedimb.clientapp.context import Site
-from fedimb.config.parts import augmentation_makers, build_model
+from fedimb.config.parts import build_model, part_maker, spec_of_rows
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.models.base import buffers_of, load_into, parameters_of
@@ -79,8 +79,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_task(config, federation.task)
     check_scores(config, federation.task)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
-    for make in augmentation_makers(config, federation.input_shape):
-        make()
+    _build_all(config, federation)
     rounds = config.rounds
     methods: list[Any] = list(chain(build_method(config, federation.n_clients)[0])[:-1])
     for method in methods:
@@ -92,6 +91,15 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)
     if needs_counts(config):
         check_prior(config, federation)
+
+
+def _build_all(config: RunConfig, federation: Federation) -> None:
+    """Build what clients build for every message and the server at every score: a part refuses its own settings."""
+    spec_of_rows(config, federation.counts.sum(axis=0), 1, federation.input_shape)
+    for term in config.aggregator.get("terms") or []:
+        part_maker("term", term)()
+    for name, args in config.calibration.items():
+        registry.build("calibration", name, **args)
 
 
 def program(
