@@ -1,4 +1,4 @@
-"""What the end of a run leaves in its folder: result.json with headline scores and cost, matrices, the model."""
+"""Writes the results of a finished run: result.json with summary metrics and cost, confusion matrices, the model."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from fedimb.serverapp.loop import Loop
 
 
 def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
-    """The client figures of a `RowResult`, of a matrix [C, C] or [C, 2, 2] and what clients hold [K, C]."""
+    """The client figures of a `RowResult`, from a matrix [C, C] or [C, 2, 2] and the clients' class counts [K, C]."""
     expected = client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
     defined = expected[~np.isnan(expected)]
     return {
@@ -103,14 +103,14 @@ def write_result(
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
     """(mean of the last k evaluated rounds, final round) of a row's ``test/`` scores, per-class recall excluded.
 
-    A score undefined (NaN) in any of the k rounds stays NaN: no silent zero and no silent omission. Where the server
-    replaced the weights, rounds before that are of another model and do not count.
+    A score that is undefined (NaN) in any of the k rounds stays NaN: neither a silent zero nor a silent omission. If
+    the server replaced the weights, earlier rounds belong to another model and do not count.
     """
     own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
     scored = [metrics for metrics in own if "test/macro_recall" in metrics]
     scored = scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
     if not scored:
-        raise FedimbError(f"{folder.path} holds no evaluated round of '{row}'")
+        raise FedimbError(f"{folder.path} has no evaluated round of '{row}'")
     keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]
 
     def value(line: JsonObject, key: str) -> float:
@@ -122,7 +122,7 @@ def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float],
 
 
 def cost(folder: RunFolder, row: str, federation: Federation) -> dict[str, float]:
-    """What the whole run took (see `RunResult`). Calibrations share it: ``row`` is any one of them."""
+    """The costs of a whole run (see `RunResult`). They are the same for all calibrations: ``row`` is any of them."""
     lines = [line["metrics"] for line in folder.metrics() if line["row"] == row]
     logged = [value for line in lines if (value := line.get("data/labelled")) is not None]
     held = int(federation.train_sizes.sum() + federation.validation.sizes.sum())

@@ -1,9 +1,9 @@
-"""A deep digest of what an object holds, by attribute: equal exactly while nothing in it has changed.
+"""A deep digest of an object, by attribute, which stays equal exactly as long as nothing in the object changes.
 
 It looks into ``__dict__`` and slots, containers, nested objects, closures, arrays, tensors and random generators, and
-follows cycles. It does not look into modules and classes, so what lives in globals is not seen; loggers, locks, open
-files and other objects without readable state count by identity. Buffers are summed with CRC-32: one change in four
-thousand million would be missed.
+follows cycles. It does not look into modules and classes, so globals are not covered; loggers, locks, open
+files and other objects without readable state count by identity. Buffers are checked with CRC-32: one change in four
+billion would be missed.
 """
 
 import functools
@@ -32,17 +32,17 @@ _BY_IDENTITY = (ModuleType, logging.Logger, logging.Handler, io.TextIOBase, io.B
 _SHARED_BY_CLASS = (
     list, dict, set, deque, bytearray, np.ndarray, torch.Tensor, random.Random, np.random.Generator, torch.Generator,
 )  # fmt: skip
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, so all it holds is in its attributes
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, so all its state is in its attributes
 _MISSING = object()
 
 
 def digest(value: object, apart: Mapping[int, object] | None = None, kinds: tuple[type, ...] = ()) -> bytes:
-    """Bytes that change when anything within ``value`` does.
+    """Bytes that change when anything inside ``value`` does.
 
     Args:
         value: anything.
-        apart: objects by id that count as themselves, whatever changes in them.
-        kinds: types whose objects do.
+        apart: objects by id that count by identity, whatever changes in them.
+        kinds: types whose objects also count by identity.
     """
     if type(value) in _SCALARS:  # most attributes are settings
         return f"{type(value).__name__} {value!r}".encode("utf-8", "surrogatepass")
@@ -56,9 +56,9 @@ def digest(value: object, apart: Mapping[int, object] | None = None, kinds: tupl
 
 
 def attributes(owner: object) -> dict[str, Any]:
-    """What an object holds by name: its ``__dict__``, its slots, and containers that its classes share.
+    """An object's state by name: its ``__dict__``, its slots, and mutable containers of its classes.
 
-    Left out: what a `functools.cached_property` computed, which is computed again.
+    Values computed by a `functools.cached_property` are left out, as they are computed again.
     """
     return _instance(owner) | {
         name: value for name in _layout(type(owner)).shared if (value := getattr(owner, name, _MISSING)) is not _MISSING
@@ -76,7 +76,7 @@ def _instance(owner: object) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a class says of its objects: names of slots, of cached properties, and of containers all of them share."""
+    """Facts about a class's objects: names of slots, of cached properties, and of containers that they share."""
 
     slots: tuple[str, ...]
     computed: frozenset[str]
@@ -108,7 +108,7 @@ def _layout(kind: type) -> _Layout:
 
 
 class _Walk:
-    """One digest on its way. ``alive`` holds everything met, so that no id is used twice."""
+    """One digest in progress. ``alive`` keeps everything visited alive, so that no id is reused."""
 
     def __init__(self, apart: Mapping[int, object], kinds: tuple[type, ...]) -> None:
         self.hash = blake2b(digest_size=16)
@@ -125,7 +125,7 @@ class _Walk:
         self.hash.update(repr(words).encode("utf-8", "surrogatepass"))
 
     def _one(self, value: Any) -> list[Any]:
-        """Take in one object, apart from what lies within it, which is returned."""
+        """Add one object to the digest, without its contents, which are returned."""
         kind = type(value)
         if kind in _SCALARS:
             self._note(kind.__name__, value)
@@ -151,7 +151,7 @@ class _Walk:
         return inside
 
     def _known(self, value: Any) -> list[Any] | None:
-        """What lies in an object whose kind is known, after taking in its own part; None for any other."""
+        """The contents of an object of a known kind, after adding the object itself; None for any other."""
         match value:
             case np.ndarray():
                 return [*self._buffer(value), *_values(value)]
@@ -221,25 +221,25 @@ class _Walk:
         return [value.grad] if value.is_leaf and value.grad is not None else []
 
     def _function(self, value: FunctionType) -> list[Any]:
-        """Its code by place, what it was made with, and what it closes over."""
+        """Its code by location, its defaults, and the variables it closes over."""
         code = value.__code__
         self._note(code.co_filename, code.co_firstlineno, code.co_qualname)
         cells = []
         for cell in value.__closure__ or ():
             try:
                 cells.append(cell.cell_contents)
-            except ValueError:  # not filled yet
+            except ValueError:  # the cell is still empty
                 cells.append(None)
         return [value.__defaults__, value.__kwdefaults__, *cells, *_values(value)]
 
     def _object(self, value: Any) -> list[Any]:
-        """Any other object: its attributes; of one made in C, what it would be copied by, else itself."""
+        """Any other object: its attributes; for one implemented in C, the state copied by pickle, else its id."""
         inside = [part for item in _instance(value).items() for part in item]
         if _layout(type(value)).in_python and (inside or hasattr(value, "__dict__")):
             return inside
         try:
             copied = value.__reduce_ex__(2)
-        except Exception:  # whatever a foreign class raises: its state cannot be read
+        except Exception:  # a foreign class may raise anything: its state cannot be read
             self._note("itself", id(value))
             return inside
         if isinstance(copied, str):
@@ -248,5 +248,5 @@ class _Walk:
 
 
 def _values(value: object) -> list[Any]:
-    """The attributes of an object that is a container or a function besides."""
+    """The attributes of an object that is also a container or a function."""
     return [part for item in getattr(value, "__dict__", {}).items() for part in item]

@@ -191,7 +191,7 @@ def answer(home: NodeHome, message: Message, context: Context) -> Message:
     if _is_join(message):
         return Message(_joined(run), reply_to=message)
     with site_folder(home):
-        reply = runtime(run, message).answer(message, run.client)
+        reply = runtime(run, message).handle(message, run.client)
     # The run ends here and asks the same again when it is resumed; what the client did meanwhile is kept.
     if not reply.has_error() and waits(reply.content) and (line := waiting_line(home, run.short)):
         raise Shareable(WAITING, f"waiting: {line}")
