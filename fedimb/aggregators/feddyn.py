@@ -13,7 +13,9 @@ from fedimb.registry import register
 
 @register("aggregator", "feddyn")
 class FedDyn(ServerOptimizer):
-    """Acar et al., ICLR 2021: h <- h - (alpha / N) sum d_k, then w <- mean w_k - h / alpha.
+    """FedDyn: a dynamic regulariser in the clients' loss, corrected at the server.
+
+    Acar et al., ICLR 2021: h <- h - (alpha / N) sum d_k, then w <- mean w_k - h / alpha.
 
     h is the mean of what the clients keep, each counted once. The paper averages w_k so too
     (``aggregation_weight=uniform``); by rows it is as in later implementations.

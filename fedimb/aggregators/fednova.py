@@ -13,7 +13,9 @@ from fedimb.registry import register
 
 @register("aggregator", "fednova")
 class FedNova(ServerOptimizer):
-    """Wang et al., NeurIPS 2020: w <- w + (sum p_k a_k) sum p_k d_k / a_k, so that more steps are not more weight.
+    """FedNova: updates normalised by the clients' numbers of steps.
+
+    Wang et al., NeurIPS 2020: w <- w + (sum p_k a_k) sum p_k d_k / a_k, so that more steps are not more weight.
 
     p_k is the client's share of the weights; a_k its number of steps, or with momentum the sum of what each gradient
     has moved by the end. With equal steps it is FedAvg.

@@ -41,15 +41,15 @@ def show_status(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fedimb.annotation.oracles import SITE_DIR
-    from fedimb.annotation.status import cycles, worklists
+    from fedimb.annotation.status import cycle_statuses, find_worklists
 
     root = Path(args.folder or os.environ.get(SITE_DIR) or "sites").expanduser()
-    found = worklists(root)
+    found = find_worklists(root)
     if not found:
         print(f"no worklists below {root}")
     for position, folder in enumerate(found):
         print(f"{chr(10) if position else ''}{folder}:")
-        print("\n".join(f"  {line}" for line in table(cycles(folder))))
+        print("\n".join(f"  {line}" for line in table(cycle_statuses(folder))))
     return 0
 
 
@@ -74,9 +74,9 @@ def check_file(args: argparse.Namespace) -> int:
     """``fedimb worklist check``."""
     from pathlib import Path
 
-    from fedimb.annotation.status import check
+    from fedimb.annotation import status
 
-    problems, answered, items = check(Path(args.file), Path(args.worklist) if args.worklist else None)
+    problems, answered, items = status.check_file(Path(args.file), Path(args.worklist) if args.worklist else None)
     for problem in problems:
         print(problem)
     if problems:

@@ -43,7 +43,7 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     for row in (*ROWS, "balanced_softmax"):
         assert f"\n{row} " in text
     assert "macro" in text
-    assert "labels are asked for: " in text
+    assert "labels were requested for " in text
     assert "\nrandom+la_post " in text
     assert "\nfairfal+la_post " in text
     clients = sum(int(40 * 20 ** (-rank / 9) + 1e-9) for rank in range(10))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedimb.cli.main import main
-from fedimb.generation.outbox import Outbox, marked
-from fedimb.privacy.audit.base import Audit, Batch, Verdict
+from fedimb.generation.outbox import Outbox, recalled_batches
+from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
 AUDIT = Audit(
     {
@@ -95,7 +95,7 @@ def test_recall_names_the_runs_and_marks_those_within_reach(waiting, home, capsy
     assert "recalled; 2 runs used it" in out
     assert f"{home / 'run'}: marked" in out
     assert "far-1: not within reach" in out
-    assert id in marked(home / "run")
+    assert id in recalled_batches(home / "run")
     main(["outbox", "list"])
     assert "consent withdrawn" in capsys.readouterr().out
     main(["outbox", "show", id])

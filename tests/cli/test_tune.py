@@ -45,10 +45,10 @@ def test_two_knobs_are_crossed(home, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["local.lr=0.1"], "nothing to choose: give several values, as local.lr=0.1,0.2"),
+        (["local.lr=0.1"], "nothing to tune: give several values, e.g. local.lr=0.1,0.2"),
         (["local.lr=0.1,0.1"], "gives a value twice"),
         (["missing.yaml"], "missing.yaml does not exist"),
-        (["plain.yaml"], "plain.yaml has no tune: section; nothing to choose"),
+        (["plain.yaml"], "plain.yaml has no tune: section, so there is nothing to tune"),
         (["local.lr=0.1,0.2", "loss=focall"], "no loss 'focall'. Did you mean 'focal'?"),
         (["local.lr=0.1,0.2", "--score", "macro_recal"], "Did you mean 'macro_recall'?"),
         (["local.lr=0.1,0.2", "--seeds", "0"], "greater than or equal to 1"),

@@ -63,7 +63,7 @@ def test_status_lists_mistakes_and_changes_nothing(asked, capsys):
     assert main(["worklist", "status"]) == 0
     out = capsys.readouterr().out
     assert line(out, "1")[-1] == "mistakes"
-    assert "anna.csv line 2 (w-00001): 'bening?[31m' is no class" in out
+    assert "anna.csv line 2 (w-00001): 'bening?[31m' is not a class" in out
     assert sorted(p.name for p in folder.rglob("*")) == before
 
 
@@ -102,7 +102,7 @@ def test_status_of_several_sites_none_and_a_folder_that_is_not_there(asked, home
     assert main(["worklist", "status", "empty"]) == 0
     assert "no worklists below empty" in capsys.readouterr().out
     assert main(["worklist", "status", "nowhere"]) == 2
-    assert "nowhere is no folder" in capsys.readouterr().err
+    assert "nowhere is not a folder" in capsys.readouterr().err
 
 
 def test_check_prints_every_mistake_with_its_line(asked, capsys):
@@ -132,7 +132,7 @@ def test_check_of_a_file_elsewhere_needs_to_know_its_worklist(asked, home, capsy
     assert main(["worklist", "check", str(path), "--worklist", str(folder / "cycle-01")]) == 0
     assert "1 of 4" in capsys.readouterr().out
     assert main(["worklist", "check", str(home / "none.csv")]) == 2
-    assert "is no file" in capsys.readouterr().err
+    assert "is not a file" in capsys.readouterr().err
     returned(folder, "", "empty.csv")
     assert main(["worklist", "check", str(folder / "cycle-01" / "returned" / "empty.csv")]) == 2
     assert "empty.csv line 1: the file is empty" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import getpass
 from dataclasses import dataclass
 from typing import Literal
 
-from fedimb.annotation.status import cycles, worklists
+from fedimb.annotation.status import cycle_statuses, find_worklists
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.site.approvals import decide_plan, load_plan, log_decision, plan_state, received_plans
 from fedimb.errors import ConfigError, DataError, nearest
@@ -60,9 +60,9 @@ def _plans(home: NodeHome) -> list[InboxItem]:
 def _labels(home: NodeHome) -> list[InboxItem]:
     root = home.file(WORKLISTS)
     listed = []
-    for folder in worklists(root) if root.is_dir() else []:
+    for folder in find_worklists(root) if root.is_dir() else []:
         try:
-            found = cycles(folder)
+            found = cycle_statuses(folder)
         except DataError as error:
             listed.append(InboxItem("labels", f"labels-{folder.name}", str(error), "damaged"))
             continue

@@ -196,7 +196,7 @@ def handle_message(home: NodeHome, message: Message, context: Context) -> Messag
     if _is_join(message):
         return Message(_joined(run), reply_to=message)
     with site_folder(home):
-        reply = runtime(run, message).answer(message, run.client)
+        reply = runtime(run, message).handle(message, run.client)
     # The run ends here and sends the same message again when it is resumed; the client's work is kept.
     if not reply.has_error() and needs_person(reply.content) and (line := waiting_line(home, run.short_name)):
         raise Shareable(WAITING, f"waiting: {line}")

@@ -37,7 +37,7 @@ from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.files import write_private
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import NOT_APPROVED, Shareable
-from fedimb.privacy.secrets import Asked
+from fedimb.privacy.secrets import MessageInfo
 from fedimb.seeds import Stream
 
 FEWEST = 2
@@ -94,7 +94,7 @@ class NodeSecrets:
         self._keys = {int(site): str(key) for site, key in keys.items()}
         self._agreed: list[int] | None = None
 
-    def mask(self, asked: Asked, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
+    def mask(self, asked: MessageInfo, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
         """See `fedimb.privacy.secrets.Secrets.mask`.
 
         Raises:
@@ -108,7 +108,7 @@ class NodeSecrets:
         pair = f"{self._run}|{low}|{high}|".encode()
         return np.frombuffer(self._stream(shared, b"fedimb mask 1|" + pair, 8 * count), np.dtype("<u8")).copy()
 
-    def normal(self, asked: Asked, stream: Stream, count: int) -> np.ndarray:
+    def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """See `fedimb.privacy.secrets.Secrets.normal`; Box and Muller's transformation of 53 random bits each."""
         half = -(-count // 2)
         purpose = f"fedimb noise 1|{self._run}|{stream.name}|".encode()

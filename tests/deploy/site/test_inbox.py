@@ -16,7 +16,7 @@ from fedimb.deploy.site.approvals import receive_plan
 from fedimb.deploy.site.inbox import decide_item, inbox_items, waiting_line
 from fedimb.errors import ConfigError
 from fedimb.generation.outbox import Outbox
-from fedimb.privacy.audit.base import Audit, Batch, Verdict
+from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from fedimb.deploy.incidents import Shareable
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, keys_digest, public_key, request_digest
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.privacy.secrets import SIMULATED
-from fedimb.privacy.secure_sum import masked, unmasked_sum
+from fedimb.privacy.secure_sum import mask_values, unmasked_sum
 from fedimb.records import array_record
 from fedimb.seeds import Stream
 
@@ -49,7 +49,7 @@ def secrets(homes, client, message):
 def sent(homes, values, clients, message):
     asked = {c: secrets(homes, c, message) for c in clients}
     return np.stack([
-        masked(values[c], c, clients, lambda low, high, n, c=c: asked[c].mask(ASKED, clients, low, high, n))
+        mask_values(values[c], c, clients, lambda low, high, n, c=c: asked[c].mask(ASKED, clients, low, high, n))
         for c in clients
     ])  # fmt: skip
 

@@ -78,7 +78,7 @@ def test_runs_that_used_them(home, table, decision):
 
 def test_samples_made_from_them_are_recalled_and_gone(home, table):
     from fedimb.generation.outbox import Outbox
-    from fedimb.privacy.audit.base import Audit, Batch, Verdict
+    from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
     other = register_data(home, str(table), "others", ["o"], settings=["target=label", "categorical=[kind, who]"])
     pin_run(home, "abc123", add(home, table), names=["s0-1a2b"])

@@ -6,8 +6,8 @@ import pytest
 from leaky import SMALL, batch, copying, gaussian, smote, verdict
 
 from fedimb.errors import DataError
-from fedimb.privacy.audit.base import Audit, Batch, Verdict
 from fedimb.privacy.audit.gate import GateSettings, audit
+from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
 
 def together(*batches):

@@ -3,7 +3,7 @@
 import pytest
 
 from fedimb.errors import ConfigError
-from fedimb.study.plan import TUNING_SEEDS_FROM, Row, allowed, grid_points, points_of, read_study, study_of
+from fedimb.study.design import TUNING_SEEDS_FROM, Row, allowed, grid_points, points_of, read_study, study_of
 from fedimb.study.references import REFERENCES, without_partition
 
 
