@@ -105,7 +105,7 @@ def test_unsound_files_are_refused_before_anything_starts(deployment: Deployment
         deployment.file("server.pem").write_bytes(pki.server_certificate(ca, ["localhost"], days=0)[1])
     deployment = Deployment.open(deployment.root)
     says = {
-        "missing": r"no .*server\.pem",
+        "missing": r"server\.pem does not exist",
         "readable": "0644",
         "foreign": "not signed by ca.crt.*deploy renew",
         "renamed": "is not valid for fl.example.org.*deploy renew",

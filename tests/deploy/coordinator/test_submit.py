@@ -92,7 +92,7 @@ def test_a_new_run_holds_plan_configuration_and_sites(deployment, plan):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"deployment": "other"}, "is for deployment 'other', this one is 'heart'"),
+        ({"deployment": "other"}, "is for deployment 'other', but this is 'heart'"),
         ({"expires": "2026-01-02T00:00:00Z"}, "expired on 2026-01-02"),
     ],
 )

@@ -69,7 +69,7 @@ def test_a_deployment_is_never_made_over_another(tmp_path: Path) -> None:
         (("Herz", "a.example", 1, 2), "name"),
         (("heart", "kein name", 1, 2), "not a host name"),
         (("heart", "a.example", 70000, 2), "port"),
-        (("heart", "a.example", 9092, 9092), "one each"),
+        (("heart", "a.example", 9092, 9092), "different ports"),
         (("heart", "2001:db8::1", 1, 2), "IPv4"),
     ],
 )

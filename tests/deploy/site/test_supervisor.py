@@ -166,7 +166,7 @@ def test_a_silent_coordinator_is_explained(home: NodeHome) -> None:
 def test_two_supervisors_of_one_node_are_refused(home: NodeHome) -> None:
     with running(watching(home, LIVES)):
         until(lambda: state(home) == "running")
-        with pytest.raises(ConfigError, match="already watched"):
+        with pytest.raises(ConfigError, match="already has a running supervisor"):
             watching(home, LIVES).run()
 
 

@@ -50,7 +50,7 @@ def test_a_patient_leaves(home, table):
     assert table.read_bytes() == content  # the hospital's file is the hospital's
     after.verify(full=True)
     for use in (before.open_store, lambda: before.verify(full=False), lambda: before.prove("2")):
-        with pytest.raises(DataError, match="withdrawn since"):
+        with pytest.raises(DataError, match="have been withdrawn"):
             use()
     assert not home.file("cache", "stores", before.version).exists()
     for path in home.file("data").rglob("*"):
@@ -127,7 +127,7 @@ def test_half_a_withdrawal_is_finished_by_the_same_command(home, table, monkeypa
             patch.setattr(module, step, killed)
             with pytest.raises(KeyboardInterrupt):
                 withdraw(home, "heads", ["p1"], "continue")
-        with pytest.raises(DataError, match="withdrawn since"):
+        with pytest.raises(DataError, match="have been withdrawn"):
             pinned_version(home, "abc123").verify(full=False)
     done = withdraw(home, "heads", ["p1"], "continue")
     assert (done.already, done.runs) == (1, ("abc123",))
