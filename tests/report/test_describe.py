@@ -104,7 +104,7 @@ def test_columns_and_rows_left_out_are_told():
         ),
         io.StringIO(),
     )
-    assert "2 columns scaled by the clients' sums; 1 value missing" in text
+    assert "2 columns scaled with statistics summed over the clients; 1 value missing" in text
     assert "4 patients" in text
     assert "official test set: 1 rows" in text
     assert ["Zug", "3", "2", "1", "2", "."] in [line.split() for line in text.splitlines()]
