@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
+    "aggregators.local_terms": "aggregators.local_objectives",
     "app": "clientapp.app",
     "cli.checks": "deploy.checks",
     "cli.panel": "report.panel",
@@ -111,6 +112,14 @@ MOVED = {
     "study.statistics_text": "report.statistics_text",
     "study.tables": "report.study_tables",
     "training.arguments": "registry.arguments",
+    "training.terms": "training.objectives",
+    "training.terms.base": "training.objectives.base",
+    "training.terms.compensation": "training.objectives.compensation",
+    "training.terms.control_variate": "training.objectives.control_variate",
+    "training.terms.distil": "training.objectives.distil",
+    "training.terms.moon": "training.objectives.moon",
+    "training.terms.proximal": "training.objectives.proximal",
+    "training.terms.taught": "training.objectives.taught",
 }
 """Old module -> new one, both below fedimb."""
 
@@ -126,6 +135,7 @@ RENAMED = {
     "Workshop": "GeneratorCache",
     "Order": "Instruction",
     "Answer": "ClientReply",
+    "LocalTerm": "LocalObjective",
 }
 """Classes that have another name where their module now lies."""
 
@@ -159,7 +169,10 @@ class _Run(_Moved):
 
 class _Loader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return (_Run if spec.name == "fedimb.run" else _Moved)(spec.name)
+        module = (_Run if spec.name == "fedimb.run" else _Moved)(spec.name)
+        if spec.submodule_search_locations is not None:
+            module.__path__ = []  # not the new package's: its files would be imported again under the old name
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         if (new := MOVED.get(module.__name__.partition(".")[2])) is not None:

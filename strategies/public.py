@@ -8,7 +8,8 @@ clients' class Gaussians (Luo et al., NeurIPS 2021; `fedimb.generation.ccvr`).
 
 Ours: that post-hoc corrections are given the counts of what the head was trained on (D_0 for ``only`` and ``head``,
 even counts for ``ccvr``; with ``client`` and ``share`` D_0's are added to the clients'); that the server's update of
-``client`` is plain local training, without the aggregator's local terms, and leaves buffers (BatchNorm) to the clients.
+``client`` is plain local training, without the aggregator's local objectives, and leaves buffers (BatchNorm) to the
+clients.
 """
 
 import math

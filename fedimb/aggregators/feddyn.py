@@ -1,4 +1,4 @@
-"""FedDyn at the server; its local objective is `fedimb.training.terms.dynamic_regularizer`."""
+"""FedDyn at the server; its local objective is `fedimb.training.objectives.dynamic_regularizer`."""
 
 from collections.abc import Mapping
 from typing import Any

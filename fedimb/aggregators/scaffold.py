@@ -76,7 +76,7 @@ class Scaffold(FedAvg):
             if VARIATE.key not in reply.content:
                 raise RunFailed(
                     f"round {server_round}: aggregator scaffold got a reply without '{VARIATE.key}'; give the clients "
-                    "the term control_variate (aggregator.terms=[control_variate])"
+                    "the local objective control_variate (aggregator.objectives=[control_variate])"
                 )
             change = {k: view(a) for k, a in reply.content.array_records[VARIATE.key].items()}
             if {k: v.shape for k, v in change.items()} != shapes:

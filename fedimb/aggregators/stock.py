@@ -27,7 +27,7 @@ def fedavg() -> Strategy:
 
 @register("aggregator", "fedprox", linear=True)
 def fedprox(proximal_mu: float) -> Strategy:
-    """Li et al., MLSys 2020; the proximal term itself is the local term ``proximal``."""
+    """Li et al., MLSys 2020; the proximal term itself is the local objective ``proximal``."""
     return flower.FedProx(**_EVERYONE, proximal_mu=proximal_mu)
 
 

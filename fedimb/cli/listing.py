@@ -20,8 +20,8 @@ The parts a run is made of, fedimb's own and those of installed packages:
 
 prior    class counts a part needs: 'local' stay at the site, 'global' are summed over all sites
 leaves   what the sites send because of it (x.* is declared in the method's contract, checked at the exit door)
-flags    multilabel: serves data with several labels per row too; losses, calibrations, methods, terms and augmentations
-         without it are refused there"""
+flags    multilabel: serves data with several labels per row too; losses, calibrations, methods, objectives and
+         augmentations without it are refused there"""
 
 PLURALS = {
     "strategies": "strategy",
@@ -29,7 +29,7 @@ PLURALS = {
     "losses": "loss",
     "samplers": "sampler",
     "calibrations": "calibration",
-    "terms": "term",
+    "objectives": "objective",
     "augmentations": "augmentation",
     "models": "model",
     "sources": "source",
@@ -39,7 +39,8 @@ PLURALS = {
     "queries": "query",
     "generators": "generator",
 }
-_SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
+OLD_PLURALS = {"terms": "objectives", "term": "objectives"}  # they go with the next release
+_SENDING = ("strategy", "aggregator", "loss", "calibration", "objective")
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around")
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
@@ -68,7 +69,7 @@ def list_parts(args: argparse.Namespace) -> int:
 
         print(render(matrix()))
         return 0
-    kind = PLURALS.get(args.kind, args.kind)
+    kind = PLURALS.get(OLD_PLURALS.get(args.kind, args.kind), args.kind)
     if kind is not None and kind not in PLURALS.values():
         raise ConfigError(f"no kind '{args.kind}'.{nearest(args.kind, [*PLURALS, 'combinations'])}")
     if args.name is not None:
@@ -198,9 +199,9 @@ def leaves(entry: "Entry") -> str:
     if entry.flags.get("needs_prior"):
         sent += [record.key for record in PLATFORM.queries[CLASS_COUNTS] if not record.optional]
     sent += [record.key for record in entry.flags.get("sends", ())]
-    if entry.kind == "aggregator":  # the local terms that work with no other aggregator
-        terms = [registry.flags("term", name) for name in registry.names("term")]
-        own = [flags for flags in terms if flags.get("needs_aggregator") == entry.name]
+    if entry.kind == "aggregator":  # the local objectives that work with no other aggregator
+        objectives = [registry.flags("objective", name) for name in registry.names("objective")]
+        own = [flags for flags in objectives if flags.get("needs_aggregator") == entry.name]
         sent += [record.key for flags in own for record in flags.get("sends", ())]
     if entry.name in registry.names("contract"):
         contract = registry.build("contract", entry.name)

@@ -70,7 +70,7 @@ class LocalTraining:
         self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
         self._make_sampler = part_maker("sampler", config.sampler)
         self._make_augmentations = augmentation_makers(config, input_shape)
-        self._make_terms = [part_maker("term", term) for term in config.aggregator.get("terms") or []]
+        self._make_objectives = [part_maker("objective", one) for one in config.aggregator.get("objectives") or []]
         self._make_halves = [
             (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
             for contract, (name, args) in zip(contracts[1:], config.strategy.items(), strict=True)
@@ -99,7 +99,7 @@ class LocalTraining:
                 rounds=self.config.rounds,
             ),
             sampler=self._make_sampler(),
-            terms=tuple(make() for make in self._make_terms),
+            objectives=tuple(make() for make in self._make_objectives),
             augmentations=tuple(make() for make in self._make_augmentations),
         )
 
@@ -127,8 +127,8 @@ class LocalTraining:
         if self._start_loss:
             with torch.no_grad():
                 metrics["start_loss"] = float(spec.loss(context.forward(spec.view)[1], y)) if len(y) else 0.0
-        for term in spec.terms:
-            term.receive(context.content, context.state)
+        for objective in spec.objectives:
+            objective.receive(context.content, context.state)
         if spec.extra is not None:
             made_x, made_y = (part.to(self._device) for part in spec.extra)
             x, y, primary = torch.cat([x, made_x]), torch.cat([y, made_y]), torch.cat([primary, made_y])
@@ -162,8 +162,8 @@ class LocalTraining:
         """The reply, from the resident model as trained."""
         started = time.perf_counter()
         context, reply = prepared.context, prepared.reply
-        for term in prepared.spec.terms:
-            term.keep(context.state)
+        for objective in prepared.spec.objectives:
+            objective.keep(context.state)
         trained, about = self._protected(context)
         reply[names.ARRAYS] = array_record(trained, copy=False)
         if buffers := self._resident.buffers():

@@ -1,4 +1,4 @@
-"""What the two halves of SCAFFOLD agree on: the aggregator `scaffold` and the local term `control_variate`."""
+"""What the two halves of SCAFFOLD agree on: the aggregator `scaffold` and the local objective `control_variate`."""
 
 from fedimb.contracts.base import Record
 

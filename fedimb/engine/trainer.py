@@ -44,7 +44,8 @@ def resolve_trainer(config: RunConfig, n_classes: int, input_shape: tuple[int, .
 
 def _reason(config: RunConfig, model: Classifier) -> str | None:
     """Why these parts cannot be stacked, or None."""
-    parts = [("loss", config.loss["name"])] + [("term", t["name"]) for t in config.aggregator.get("terms") or []]
+    parts = [("loss", config.loss["name"])]
+    parts += [("objective", one["name"]) for one in config.aggregator.get("objectives") or []]
     for kind, name in parts:
         if not registry.flags(kind, name).get("stackable", False):
             return f"the {kind} '{name}' is not stackable"

@@ -35,7 +35,7 @@ from fedimb.tracking.mlflow import Tracker
 
 def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
     """The configured aggregator, fresh. ``n_clients``: those that hold data."""
-    own = {k: v for k, v in config.aggregator.items() if k not in ("name", "terms")}
+    own = {k: v for k, v in config.aggregator.items() if k not in ("name", "objectives")}
     strategy: Strategy = registry.build("aggregator", config.aggregator["name"], {"n_clients": n_clients}, **own)
     return strategy
 

@@ -126,7 +126,7 @@ def _yaml(kind: str, name: str) -> dict[str, Any]:
     return {}
 
 
-_NOT_ITS_OWN = ("name", "terms", *PLACEMENT)  # terms: of an aggregator, what its clients add, parts of their own
+_NOT_ITS_OWN = ("name", "objectives", *PLACEMENT)  # objectives: parts that the aggregator's clients add
 
 
 def _elsewhere(value: Any) -> bool:

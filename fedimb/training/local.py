@@ -24,7 +24,7 @@ class LocalResult:
         steps: optimiser steps really run.
         loss: mean batch loss over those steps (NaN when there was none).
         examples: rows in the view trained on.
-        records: extra records of the local terms.
+        records: extra records of the local objectives.
     """
 
     steps: int
@@ -75,7 +75,7 @@ def train_locally(
     """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
 
     Where rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 the one class per row that
-    samplers, augmentations and `LocalTerm.on_rows` are given; losses and `LocalTerm.loss` get targets.
+    samplers, augmentations and `LocalObjective.on_rows` are given; losses and `LocalObjective.loss` get targets.
 
     With an epoch's last batch of one row joined to the one before (BatchNorm models only) an epoch has one step less;
     the number of epochs is kept, so fewer steps are run, and ``LocalResult.steps`` says how many.
@@ -94,9 +94,9 @@ def train_locally(
     trained = parameters + [p for p in spec.loss.parameters() if p.requires_grad]
     optimizer = build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
     classes = y if primary is None else primary
-    for term in spec.terms:
-        term.on_rows(classes)
-        term.setup(model, parameters)
+    for objective in spec.objectives:
+        objective.on_rows(classes)
+        objective.setup(model, parameters)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
     total, steps, planned = torch.zeros(()), 0, spec.steps
@@ -110,20 +110,20 @@ def train_locally(
             labels, inputs = y[rows], x[rows]
             for augment in spec.augmentations:
                 inputs = augment(inputs, classes[rows], x, classes, generator)
-            for term in spec.terms:
-                term.on_batch(inputs)
+            for objective in spec.objectives:
+                objective.on_batch(inputs)
             features = model.features(inputs)
             logits = model.head(features)
             loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)
-            objective = loss
-            for term in spec.terms:
-                extra = term.loss(model, features, logits, labels)
+            regularized = loss
+            for objective in spec.objectives:
+                extra = objective.loss(model, features, logits, labels)
                 if extra is not None:
-                    objective = objective + extra
-            # A parameter the objective does not touch (a branch, a class nobody holds) has gradient 0.
-            gradients = list(torch.autograd.grad(objective, trained, allow_unused=True, materialize_grads=True))
-            for term in spec.terms:
-                term.on_gradients(parameters, gradients[: len(parameters)])
+                    regularized = regularized + extra
+            # A parameter the loss does not touch (a branch, a class nobody holds) has gradient 0.
+            gradients = list(torch.autograd.grad(regularized, trained, allow_unused=True, materialize_grads=True))
+            for objective in spec.objectives:
+                objective.on_gradients(parameters, gradients[: len(parameters)])
             optimizer.step(gradients)
             total += loss.detach()
             steps += 1
@@ -132,7 +132,7 @@ def train_locally(
         raise
 
     records: dict[str, dict[str, np.ndarray]] = {}
-    for term in spec.terms:
-        records.update(term.after(model, steps))
+    for objective in spec.objectives:
+        records.update(objective.after(model, steps))
     mean = float(total) / steps if steps else float("nan")
     return LocalResult(steps=steps, loss=mean, examples=len(y), records=records)

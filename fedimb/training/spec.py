@@ -1,12 +1,13 @@
 """TrainSpec: local training as data. A client half returns one and never loops itself."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
 class Sampler(Protocol):
@@ -51,7 +52,7 @@ class TrainSpec:
             [n, C] float32; one that sets ``needs_features = True`` is called
             with ``features=`` too. Its own parameters, if any, are trained locally and stay local.
         sampler: order of visit.
-        terms: local terms, applied in order.
+        objectives: local objectives, applied in order.
         augmentations: applied to each batch, in order.
         extra: rows trained on beside the view's and after them, (x [m, *shape] float32, y [m] int64): what a method
             adds that nobody measured. Never evaluated on; the sampler sees the labels of both.
@@ -66,10 +67,19 @@ class TrainSpec:
     weight_decay: float
     loss: nn.Module
     sampler: Sampler
-    terms: tuple[LocalTerm, ...] = ()
+    objectives: tuple[LocalObjective, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
     extra: tuple[Tensor, Tensor] | None = None
 
     def change(self, **changes: Any) -> "TrainSpec":
-        """A copy with some fields changed: what a method's client half usually returns."""
+        """A copy with some fields changed: what a method's client side usually returns."""
+        if "terms" in changes:
+            warnings.warn("TrainSpec.terms is called objectives now: use that", DeprecationWarning, stacklevel=2)
+            changes["objectives"] = changes.pop("terms")
         return replace(self, **changes)
+
+    @property
+    def terms(self) -> tuple[LocalObjective, ...]:
+        """``objectives`` under its old name, which goes with the next release."""
+        warnings.warn("TrainSpec.terms is called objectives now: use that", DeprecationWarning, stacklevel=2)
+        return self.objectives

@@ -52,8 +52,9 @@ def why_not(spec: TrainSpec) -> str | None:
     """Why this training cannot be stacked, or None; the model has its own reasons (`why_no_stack`)."""
     if not isinstance(spec.loss, RowLoss) or len([*spec.loss.parameters(), *spec.loss.children()]):
         return f"the loss {type(spec.loss).__name__} is no RowLoss, or has parameters or modules of its own"
-    if not all(term.stackable for term in spec.terms):
-        return f"the term {next(type(t).__name__ for t in spec.terms if not t.stackable)} is not stackable"
+    if not all(objective.stackable for objective in spec.objectives):
+        name = next(type(objective).__name__ for objective in spec.objectives if not objective.stackable)
+        return f"the local objective {name} is not stackable"
     if spec.augmentations:
         return "augmentations change one client's batch at a time"
     return None
@@ -93,7 +94,7 @@ class _Plan:
     def signature(self) -> tuple[object, ...]:
         """What clients of one stack must have in common."""
         spec = self.work.spec
-        parts = [(type(part), repr(sorted(_settings(part).items()))) for part in (spec.loss, *spec.terms)]
+        parts = [(type(part), repr(sorted(_settings(part).items()))) for part in (spec.loss, *spec.objectives)]
         return (self.width, spec.batch_size, spec.optimizer, spec.lr, spec.momentum, spec.weight_decay, *parts)
 
 
@@ -166,8 +167,8 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
     labels = y[index]
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     weights = [p.detach().expand(len(works), *p.shape).clone() for p in model.parameters() if p.requires_grad]
-    for term in spec.terms:
-        term.setup(model, weights)
+    for objective in spec.objectives:
+        objective.setup(model, weights)
     optimizer = build_optimizer(spec.optimizer, weights, spec.lr, spec.momentum, spec.weight_decay)
     step_of, losses = StackedStep(model, x, width), x.new_zeros(len(works), width)
     for steps, active in _segments([work.spec.steps for work in works]):
@@ -177,8 +178,8 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
         gradient = step_of.of(dict(zip(names, leaves, strict=True)), loss)
         for step in steps:
             rows, gradients = gradient(index[step, :active], labels[step, :active], weight[step, :active])
-            for term in spec.terms:
-                term.on_gradients(leaves, gradients)
+            for objective in spec.objectives:
+                objective.on_gradients(leaves, gradients)
             optimizer.step(gradients)
             losses[:active] += rows
     totals = losses.sum(1).tolist()

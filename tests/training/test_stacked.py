@@ -28,7 +28,7 @@ def loss_of(name: str, counts: np.ndarray):
     return registry.build("loss", name, given)
 
 
-def works(sizes=SIZES, shape=(6,), loss=None, sampler="shuffle", terms=(), **settings):
+def works(sizes=SIZES, shape=(6,), loss=None, sampler="shuffle", objectives=(), **settings):
     made = []
     for k, n in enumerate(sizes):
         rng = torch.Generator().manual_seed(100 + k)
@@ -38,7 +38,7 @@ def works(sizes=SIZES, shape=(6,), loss=None, sampler="shuffle", terms=(), **set
                 "view": "train", "steps": 2 * -(-n // 16), "batch_size": 16, "optimizer": "sgd", "lr": 0.2,
                 "momentum": 0.0, "weight_decay": 0.0, "sampler": registry.build("sampler", sampler),
                 "loss": (loss or BalancedSoftmax)(counts),
-                "terms": tuple(registry.build("term", name, **args) for name, args in terms),
+                "objectives": tuple(registry.build("objective", name, **args) for name, args in objectives),
             }
             | settings
         )  # fmt: skip
@@ -91,7 +91,7 @@ def test_every_sampler_draws_what_it_draws_in_the_loop(sampler):
     [
         {"momentum": 0.9, "weight_decay": 0.01},
         {"optimizer": "adam", "lr": 0.01},
-        {"terms": [("proximal", {"mu": 0.5})]},
+        {"objectives": [("proximal", {"mu": 0.5})]},
         {"batch_size": 7},
         {"steps": 3},
     ],
@@ -210,7 +210,7 @@ def test_what_cannot_be_stacked_is_told():
     spec = works(sizes=(5,))[0].spec
     assert why_not(spec) is None
     assert why_no_stack(mlp()) is None
-    assert "Moon" in why_not(spec.change(terms=(registry.build("term", "moon", mu=1.0),)))
+    assert "Moon" in why_not(spec.change(objectives=(registry.build("objective", "moon", mu=1.0),)))
     assert "augment" in why_not(spec.change(augmentations=(lambda *a: a[0],)))
     assert "RowLoss" in why_not(spec.change(loss=torch.nn.CrossEntropyLoss()))
     norm = registry.build("model", "cnn4conv", {"n_classes": 4, "input_shape": (1, 8, 8)}, width=4, norm="batch")

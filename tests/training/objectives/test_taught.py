@@ -7,9 +7,9 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
+from fedimb.training.objectives.taught import PartOfCrossEntropy, Taught
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.taught import PartOfCrossEntropy, Taught
 
 
 def test_a_fresh_model_learns_a_tenth_from_labels_and_the_rest_from_the_teacher():

@@ -16,20 +16,20 @@ from fedimb.contracts.optimizer import SINCE
 from fedimb.errors import FedimbError
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm, trained_model
+from fedimb.training.objectives.base import LocalObjective, trained_model
 
 _STATE = "term.dynamic_regularizer"
 
 
 @register(
-    "term",
+    "objective",
     "dynamic_regularizer",
     stackable=False,
     keeps_update=True,
     needs_aggregator="feddyn",
     tasks=("multiclass", "multilabel"),
 )
-class DynamicRegularizer(LocalTerm):
+class DynamicRegularizer(LocalObjective):
     """Adds alpha (w - w^t) - h_k to every gradient; h_k stays at the client (0 before its first round).
 
     h_k is kept only where the trained weights are finite: the server leaves other replies out, and its h must stay the
@@ -64,7 +64,9 @@ class DynamicRegularizer(LocalTerm):
         """
         config: dict[str, Any] = dict(content.config_records.get("config") or {})
         if SINCE not in config:
-            raise FedimbError("the term 'dynamic_regularizer' needs FedDyn at the server: use aggregator=feddyn")
+            raise FedimbError(
+                "the local objective 'dynamic_regularizer' needs FedDyn at the server: use aggregator=feddyn"
+            )
         self._key = f"{_STATE}/{trained_model(content).rpartition('/')[0]}/{config[SINCE]}"
         if self._key in state:
             self._mine = to_numpy(state.array_records[self._key])

@@ -17,13 +17,13 @@ from torch.nn.functional import cosine_similarity, softplus
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, to_numpy
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm, trained_model
+from fedimb.training.objectives.base import LocalObjective, trained_model
 
 _STATE = "term.moon"
 
 
-@register("term", "moon", stackable=False, tasks=("multiclass", "multilabel"))
-class Moon(LocalTerm):
+@register("objective", "moon", stackable=False, tasks=("multiclass", "multilabel"))
+class Moon(LocalObjective):
     """Adds mu times the batch mean of -log(e^{s_g/T} / (e^{s_g/T} + e^{s_p/T})) = softplus((s_p - s_g)/T), where s_g
     and s_p are the cosine similarities of a row's features to those of the received and of the previous local model
     (both in evaluation mode).

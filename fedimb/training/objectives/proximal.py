@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
-@register("term", "proximal", stackable=True, tasks=("multiclass", "multilabel"))
-class Proximal(LocalTerm):
+@register("objective", "proximal", stackable=True, tasks=("multiclass", "multilabel"))
+class Proximal(LocalObjective):
     """Args:
     mu: strength, >= 0 and finite.
 

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
-@register("term", "distil", stackable=False)
-class Distil(LocalTerm):
+@register("objective", "distil", stackable=False)
+class Distil(LocalObjective):
     """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)), the batch mean over logits z of the model trained and t of
     the model received (in evaluation mode); T^2 keeps the gradient's size the same for every T.
 

@@ -1,4 +1,4 @@
-"""LocalTerm: what an aggregator or method adds to a client's local objective, without a loop of its own."""
+"""LocalObjective: what an aggregator or method adds to a client's local objective, without a loop of its own."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def trained_model(content: RecordDict) -> str:
     return f"{step.get('model', 'global')}/{step.get('resets', 0)}"
 
 
-class LocalTerm:
+class LocalObjective:
     """Override what is needed; the local loop calls each in the order the terms are configured.
 
     ``stackable`` says whether one term may serve many clients' stacked parameters [K, *shape] at once, all of which

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
 def mixture(generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
@@ -32,7 +32,7 @@ def class_weights(counts: Tensor, floor: float = 1.0) -> Tensor:
     return (inverse / inverse.mean()).float()
 
 
-class Compensation(LocalTerm):
+class Compensation(LocalObjective):
     """Adds weight T^2 mean_i (sum_c w_c p_ic) KL(p_i || q_i) over mixed rows i, p the received model's softmax at
     temperature T (in evaluation mode), q that of the model trained.
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from fedimb.training.losses.base import RowLoss
 from fedimb.training.losses.ce import CrossEntropy
-from fedimb.training.terms.distil import Distil
+from fedimb.training.objectives.distil import Distil
 
 
 class Taught(Distil):

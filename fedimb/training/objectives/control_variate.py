@@ -22,20 +22,20 @@ from fedimb.contracts.variate import SINCE, VARIATE
 from fedimb.errors import FedimbError
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm, trained_model
+from fedimb.training.objectives.base import LocalObjective, trained_model
 
 _STATE = "term.control_variate"
 
 
 @register(
-    "term",
+    "objective",
     "control_variate",
     stackable=False,
     sends=(VARIATE,),
     needs_aggregator="scaffold",
     tasks=("multiclass", "multilabel"),
 )
-class ControlVariate(LocalTerm):
+class ControlVariate(LocalObjective):
     """Adds c - c_k to every gradient, sends the change of c_k, and keeps c_k at the client (0 before its first round).
 
     c_k is kept only where it and the trained weights are finite: the server leaves other replies out, and c must stay
@@ -59,7 +59,8 @@ class ControlVariate(LocalTerm):
         """
         if VARIATE.key not in content:
             raise FedimbError(
-                "the term 'control_variate' got no variate from the server: use aggregator=scaffold, or leave it out"
+                "the local objective 'control_variate' got no variate from the server: use aggregator=scaffold, or "
+                "leave it out"
             )
         config: dict[str, Any] = dict(content.config_records["config"])
         self._key = f"{_STATE}/{trained_model(content).rpartition('/')[0]}/{config[SINCE]}"
