@@ -7,14 +7,14 @@ from pathlib import Path
 from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.config import DataConfig
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def read(
+def read_source(
     file: str, settings: Sequence[str] = (), source: str | None = None
 ) -> tuple[str, SourceData, dict[str, object] | None]:
     """(name of the source, all it holds, the data group or None for a bare file).
@@ -30,18 +30,18 @@ def read(
         ConfigError: an unreadable data group, a wrong setting, or no telling which source reads the file.
         DataError: no such file, or the source cannot be read.
     """
-    path = find(file)
+    path = find_data(file)
     if path.suffix not in (".yaml", ".yml") or path.is_dir():
-        chosen = source or guess(path)
-        return chosen, load(_bare(path, chosen, settings)), None
+        chosen = source or guess_source(path)
+        return chosen, load_source(_bare(path, chosen, settings)), None
     if settings or source:
         raise ConfigError(f"{path} says all there is to say of its source: write settings there")
     group = _group(path)
     config = DataConfig.parse(group)
-    return config.source["name"], load(config.source | {"on_bad": config.on_bad}), group
+    return config.source["name"], load_source(config.source | {"on_bad": config.on_bad}), group
 
 
-def load(source: Settings) -> SourceData:
+def load_source(source: Settings) -> SourceData:
     """Read the source ``{name: ..., on_bad: ..., **args}`` completely, without the cache."""
     args = dict(source)
     name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")
@@ -51,7 +51,7 @@ def load(source: Settings) -> SourceData:
     return data
 
 
-def guess(path: Path) -> str:
+def guess_source(path: Path) -> str:
     """The source that reads such a file; ConfigError names the choices where there is none."""
     if path.is_dir() or path.suffix.lower() == ".zip":
         return "image_folder"
@@ -120,7 +120,7 @@ def _group(path: Path) -> dict[str, object]:
     return inner if isinstance(inner, dict) else group
 
 
-def cut(group: dict[str, object]) -> str:
+def describe_cut(group: dict[str, object]) -> str:
     """Test set, long tail and minority as a run with seed 0 would have them, in two lines.
 
     Raises:

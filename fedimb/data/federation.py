@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.exposure import exposure
-from fedimb.data.federation_file import digest, read, write
+from fedimb.data.federation_file import digest, read_federation, write_federation
 from fedimb.data.longtail import redraw
 from fedimb.data.rows import RowLists
 from fedimb.data.scaling import Scaling
@@ -172,7 +172,7 @@ class Federation:
             "counts": self.counts.tolist(),
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
         }
-        write(Path(folder), facts, self.train, self.validation, self.test, self.public)
+        write_federation(Path(folder), facts, self.train, self.validation, self.test, self.public)
 
     @staticmethod
     def load(folder: str | Path) -> "Federation":
@@ -181,7 +181,7 @@ class Federation:
         Raises:
             DataError: missing, damaged, or changed since it was saved.
         """
-        facts, train, validation, test, public = read(Path(folder))
+        facts, train, validation, test, public = read_federation(Path(folder))
         federation = Federation(
             source=facts["source"],
             store_path=Path(facts["store_path"]),

@@ -38,7 +38,7 @@ def digest(
     return sha.hexdigest()
 
 
-def write(
+def write_federation(
     folder: Path, facts: dict[str, object], train: RowLists, validation: RowLists, test: Rows, public: Rows
 ) -> None:
     """Write both files, each by temporary file and rename; the JSON, which vouches for the other, last."""
@@ -56,7 +56,7 @@ def write(
     os.replace(temporary, folder / "partition.json")
 
 
-def read(folder: Path) -> tuple[JsonObject, RowLists, RowLists, Rows, Rows]:
+def read_federation(folder: Path) -> tuple[JsonObject, RowLists, RowLists, Rows, Rows]:
     """(facts, train, validation, test, public). DataError where a file is missing, damaged or edited by hand."""
     try:
         facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))

@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.quotas import deal, largest_remainder
-from fedimb.data.units import group, rows_by_client
+from fedimb.data.quotas import deal_units, largest_remainder
+from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
@@ -112,7 +112,7 @@ def place_minority(
     owner = np.empty(len(y), dtype=np.int64)
     for k, part in enumerate(lists):
         owner[part] = k
-    units = group(y[rows], None if patients is None else patients[rows])
+    units = group_units(y[rows], None if patients is None else patients[rows])
     home = owner[rows[np.unique(units.of_row, return_index=True)[1]]]
     drawn = np.sort(rng.permutation(clients)[:n_holders])
     allowed = {"spread": np.arange(clients), "concentrated": drawn}.get(rule, np.delete(np.arange(clients), drawn))
@@ -126,7 +126,7 @@ def place_minority(
             shares = kept / kept.sum() if kept.any() else shares
             members = members[np.isin(home[members], drawn)]
         weight = units.weight[members]
-        new[members] = holders[deal(weight, largest_remainder(shares, int(weight.sum())))]
+        new[members] = holders[deal_units(weight, largest_remainder(shares, int(weight.sum())))]
     owner[rows] = new[units.of_row]
     if patients is not None:
         owner = _whole(owner, patients, rows)

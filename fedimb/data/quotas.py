@@ -46,7 +46,7 @@ def log_dirichlet_shares(alpha: float, size: int, rng: np.random.Generator) -> N
     return log_gamma - log_gamma.max()
 
 
-def deal(weights: NDArray[np.int64], quotas: NDArray[np.int64]) -> NDArray[np.int64]:
+def deal_units(weights: NDArray[np.int64], quotas: NDArray[np.int64]) -> NDArray[np.int64]:
     """Give units, in their order, to clients: [U] int64 client per unit.
 
     A unit goes to the client in whose stretch of the running quotas its middle lies. With weights of 1 every

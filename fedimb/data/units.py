@@ -21,7 +21,7 @@ class Units:
     label: NDArray[np.int64]
 
 
-def group(y: NDArray[np.int64], patients: NDArray[np.int64] | None) -> Units:
+def group_units(y: NDArray[np.int64], patients: NDArray[np.int64] | None) -> Units:
     """Units of rows with labels ``y`` [n]; ``patients`` [n] or None."""
     if patients is None:
         return Units(np.arange(len(y)), np.ones(len(y), dtype=np.int64), np.asarray(y))

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedimb.data.sources.files import fingerprint, regular
+from fedimb.data.sources.files import fingerprint, regular_file
 from fedimb.encoders.base import Encoder
 from fedimb.encoders.checks import class_names_expected, images_expected
 from fedimb.errors import DataError, nearest
@@ -111,7 +111,7 @@ def write(path: Path, model: CNN4Conv, facts: JsonObject, class_means: Tensor, t
 
 def _read(path: str) -> tuple[JsonObject, dict[str, Tensor]]:
     try:
-        with safe_open(regular(path), framework="pt") as file:
+        with safe_open(regular_file(path), framework="pt") as file:
             facts: JsonObject = json.loads((file.metadata() or {})["disjoint_cnn"])
             names = file.keys()  # not a dict
             tensors = {name: file.get_tensor(name) for name in names}

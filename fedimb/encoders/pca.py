@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, values
+from fedimb.data.sources.npz_file import NpzFile, read_values
 from fedimb.encoders.base import Encoder
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
@@ -78,7 +78,7 @@ def _components(path: str, dims: int, scale: float, shape: tuple[int, ...]) -> t
 
     problems = Problems()
     with NpzFile(path) as arrays:
-        x, _ = values(arrays, "x", problems)
+        x, _ = read_values(arrays, "x", problems)
     problems.settle(len(x))
     if tuple(x.shape[1:]) != shape:
         raise DataError(f"{path} x has rows of {list(x.shape[1:])}, the data {list(shape)}; give rows like the data's")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.encoders.checks import class_names_expected, finite_rows, unit_rows
 from fedimb.errors import ConfigError, DataError
 
@@ -27,7 +27,7 @@ def model_folder(encoder: str, path: str, needed: str) -> Path:
         DataError: not there, no folder, or without ``needed``. Nothing is ever fetched.
     """
     try:
-        folder = find(path)
+        folder = find_data(path)
     except DataError as error:
         raise DataError(
             f"encoder '{encoder}' expects the model's folder at '{path}': {error}. Nothing is downloaded: copy the "

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, values
+from fedimb.data.sources.npz_file import NpzFile, read_values
 from fedimb.encoders.base import Encoder
 from fedimb.encoders.checks import class_names_expected
 from fedimb.errors import DataError, nearest
@@ -36,7 +36,7 @@ class Precomputed(Encoder):
     def __init__(self, path: str, *, n_rows: int, labels: NDArray[np.int64]) -> None:
         problems = Problems()
         with NpzFile(path) as arrays:
-            x, _ = values(arrays, "x", problems)
+            x, _ = read_values(arrays, "x", problems)
             problems.settle(len(x))
             if x.ndim != 2 or x.dtype != np.float32:
                 raise DataError(f"{path} x is {x.dtype} {list(x.shape)}; give float embeddings [rows, d]")

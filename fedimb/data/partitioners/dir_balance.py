@@ -8,8 +8,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.quotas import deal, largest_remainder, log_dirichlet_shares
-from fedimb.data.units import Units, group, rows_by_client
+from fedimb.data.quotas import deal_units, largest_remainder, log_dirichlet_shares
+from fedimb.data.units import Units, group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 
@@ -42,7 +42,7 @@ class DirBalance:
 
     def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
-        units = group(y, self.patients)
+        units = group_units(y, self.patients)
         classes, label = np.unique(units.label, return_inverse=True)
         totals = np.bincount(label, weights=units.weight).astype(np.int64)
         shares = _doubly_normalised(self.alpha, n_clients, len(classes), rng)
@@ -51,7 +51,7 @@ class DirBalance:
         client = np.empty(len(label), dtype=np.int64)
         for c in range(len(classes)):
             members = rng.permutation(np.flatnonzero(label == c))
-            client[members] = deal(units.weight[members], quotas[:, c])
+            client[members] = deal_units(units.weight[members], quotas[:, c])
         _even_out(client, units, n_clients)
         return rows_by_client(units.of_row, client, n_clients)
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.quotas import deal, dirichlet_shares, largest_remainder
-from fedimb.data.units import group, rows_by_client
+from fedimb.data.quotas import deal_units, dirichlet_shares, largest_remainder
+from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 
@@ -55,13 +55,13 @@ class Dirichlet:
 
     def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
-        units = group(y, self.patients)
+        units = group_units(y, self.patients)
         client = np.empty(len(units.weight), dtype=np.int64)
         for c in np.unique(units.label):
             members = rng.permutation(np.flatnonzero(units.label == c))
             weight = units.weight[members]
             shares = dirichlet_shares(self.alpha, n_clients, rng)
-            client[members] = deal(weight, self.quotas(shares, int(weight.sum())))
+            client[members] = deal_units(weight, self.quotas(shares, int(weight.sum())))
         return rows_by_client(units.of_row, client, n_clients)
 
 

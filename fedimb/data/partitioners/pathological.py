@@ -8,8 +8,8 @@ lets one shard straddle classes; here a client holds as many classes as asked fo
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.quotas import deal, largest_remainder
-from fedimb.data.units import group, rows_by_client
+from fedimb.data.quotas import deal_units, largest_remainder
+from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 
@@ -43,7 +43,7 @@ class Pathological:
 
     def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
-        units = group(y, self.patients)
+        units = group_units(y, self.patients)
         classes, label = np.unique(units.label, return_inverse=True)
         holds = assign(np.bincount(label), n_clients, self.classes_per_client, rng)
         client = np.empty(len(label), dtype=np.int64)
@@ -52,7 +52,7 @@ class Pathological:
             holders = rng.permutation(np.flatnonzero(holds[:, c]))
             weight = units.weight[members]
             even = largest_remainder(np.full(len(holders), 1 / len(holders)), int(weight.sum()))
-            client[members] = holders[deal(weight, even)]
+            client[members] = holders[deal_units(weight, even)]
         return rows_by_client(units.of_row, client, n_clients)
 
 

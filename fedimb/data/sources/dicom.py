@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
-from fedimb.data.sources.dicom_grey import read_grey, reader
+from fedimb.data.sources.dicom_grey import load_pydicom, read_grey
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, read_rows
-from fedimb.data.sources.pictures import Pixels, check_format, pillow, resize
+from fedimb.data.sources.pictures import Pixels, check_format, load_pillow, resize
 from fedimb.data.sources.table_file import Layout
 from fedimb.errors import DataError
 from fedimb.registry import register
@@ -67,7 +67,7 @@ class Dicom:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each file."""
         rows, classes = self._rows(Problems("skip"))
         settings = {
-            "csv": hashlib.sha256(whole.regular(self.labels).read_bytes()).hexdigest(),
+            "csv": hashlib.sha256(whole.regular_file(self.labels).read_bytes()).hexdigest(),
             "classes": classes,
             "size": self.size,
             "columns": [self.file_column, self.label_column, self.site_column, self.split_column],
@@ -79,9 +79,9 @@ class Dicom:
 
     def load(self) -> SourceData:
         """Decode every image."""
-        reader()
+        load_pydicom()
         if self.size is not None:
-            pillow()
+            load_pillow()
         problems = Problems(self.on_bad)
         rows, classes = self._rows(problems)
         burned_in: list[str] = []
@@ -94,7 +94,7 @@ class Dicom:
 
     @cached_property
     def _files(self) -> listing.Files:
-        return listing.open_files(find(self.path))
+        return listing.open_files(find_data(self.path))
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
         columns = Columns(

@@ -26,7 +26,7 @@ class Grey:
     burned_in: bool
 
 
-def reader() -> ModuleType:
+def load_pydicom() -> ModuleType:
     """The module pydicom. Raises ConfigError naming the remedy where it is not installed."""
     try:
         return importlib.import_module("pydicom")
@@ -45,7 +45,7 @@ def read_grey(data: bytes) -> Grey:
         DataError: no DICOM, no or unreadable pixels, colour, several frames. Its text holds no header value that
             could name a person.
     """
-    pydicom = reader()
+    pydicom = load_pydicom()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom quotes values it finds odd: a name could reach the log
         try:
@@ -72,7 +72,7 @@ def read_grey(data: bytes) -> Grey:
         return Grey(shown[None], _patient(header), str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES")
 
 
-def window(values: Values, centre: float, width: float, function: str) -> Values:
+def apply_window(values: Values, centre: float, width: float, function: str) -> Values:
     """Values to [0, 1] by one window of DICOM PS3.3 C.11.2.1.2 (LINEAR) or C.11.2.1.3 (SIGMOID, LINEAR_EXACT).
 
     Raises:
@@ -110,7 +110,7 @@ def _shown(pydicom: ModuleType, header: Any, stored: NDArray[Any]) -> Pixels:
         part = looked_up / (2.0 ** int(table.LUTDescriptor[2]) - 1)
     elif header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
         function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-        part = window(values, _first(header.WindowCenter), _first(header.WindowWidth), function)
+        part = apply_window(values, _first(header.WindowCenter), _first(header.WindowWidth), function)
     else:
         part = _stretched(values, stored, header.get("PixelPaddingValue"))
     return np.rint(np.clip(part, 0, 1) * 255).astype(np.uint8)

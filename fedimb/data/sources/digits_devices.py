@@ -61,7 +61,7 @@ class DigitsDevices:
         images = np.repeat(plain.x / 16.0, 3, axis=1)
         for device, name in enumerate(DEVICES[: self.devices]):
             rows = site == device
-            images[rows] += self.strength * (seen(images[rows], name) - images[rows])
+            images[rows] += self.strength * (apply_device(images[rows], name) - images[rows])
         x = np.rint(images * 255).astype(np.uint8)
         return SourceData(
             x,
@@ -73,7 +73,7 @@ class DigitsDevices:
         )
 
 
-def seen(images: Images, device: str) -> Images:
+def apply_device(images: Images, device: str) -> Images:
     """Images [n, 3, h, w] float64 of 0 to 1 as ``device`` of `DEVICES` would have taken them; same shape and range."""
     if device == "cast":
         return images * np.reshape(_GAIN, (1, 3, 1, 1)) + np.reshape(_OFFSET, (1, 3, 1, 1))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, as_ids, class_ids, labels, per_row, values
+from fedimb.data.sources.npz_file import NpzFile, as_ids, class_ids, per_row, read_labels, read_values
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -47,11 +47,11 @@ class EmbeddingsNpz:
         """
         problems = Problems(self.on_bad)
         with NpzFile(self.path) as arrays:
-            x, good = values(arrays, "x", problems)
+            x, good = read_values(arrays, "x", problems)
             if x.ndim != 2 or x.dtype != np.float32:
                 raise DataError(f"{self.path} x is {x.dtype} {list(x.shape)}; give float32 [n, d]")
             class_names = _names(arrays, "class_names", self.class_names)
-            y, good = labels(arrays, "y", good, class_names, problems)
+            y, good = read_labels(arrays, "y", good, class_names, problems)
             if self.l2_normalise:
                 x, good = _unit_rows(x, good, self.path, problems)
             site_names = _names(arrays, "site_names", self.site_names)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.errors import DataError
 
 _SMALL = 1 << 26  # 64 MiB: hashed in a tenth of a second; above it, size and time of change stand for the content
@@ -22,7 +22,7 @@ def fingerprint(kind: str, paths: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        file = regular(path)
+        file = regular_file(path)
         try:
             state = file.stat()
             small = state.st_size <= _SMALL
@@ -33,9 +33,9 @@ def fingerprint(kind: str, paths: Iterable[str]) -> str:
     return f"{kind}-{digest.hexdigest()}"
 
 
-def regular(path: str) -> Path:
-    """The file ``path`` stands for (`fedimb.data.paths.find`). DataError when it is missing or a folder."""
-    file = find(path)
+def regular_file(path: str) -> Path:
+    """The file ``path`` stands for (`fedimb.data.paths.find_data`). DataError when it is missing or a folder."""
+    file = find_data(path)
     if not file.is_file():
         raise DataError(f"{path} is a folder; give a file")
     return file

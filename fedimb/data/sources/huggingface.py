@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.labels import as_targets, complete
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.huggingface_labels import is_list, of_one, one_label, several_labels
@@ -99,7 +99,7 @@ class HuggingFace:
         # A hub name is name or owner/name.
         local = Path(self.path).is_absolute() or self.path.startswith((".", "~")) or self.path.count("/") > 1
         try:
-            return find(self.path)
+            return find_data(self.path)
         except DataError as error:
             if local:
                 raise

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
@@ -64,7 +64,7 @@ class ImageCsv:
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each image."""
         rows, classes = self._rows(Problems("skip"))
-        csv = hashlib.sha256(whole.regular(self.path).read_bytes()).hexdigest()
+        csv = hashlib.sha256(whole.regular_file(self.path).read_bytes()).hexdigest()
         settings = {"csv": csv, "classes": classes, "size": self.size, "mode": self.mode}
         columns = [self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column]
         if self.label_separator is not None:
@@ -80,7 +80,7 @@ class ImageCsv:
 
     @cached_property
     def _files(self) -> listing.Files:
-        return listing.open_files(find(self.root) if self.root else whole.regular(self.path).parent)
+        return listing.open_files(find_data(self.root) if self.root else whole.regular_file(self.path).parent)
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
         columns = Columns(

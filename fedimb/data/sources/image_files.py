@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from fedimb.data.sources.progress import shown
+from fedimb.data.sources.progress import with_progress
 from fedimb.errors import DataError
 from fedimb.plain import Settings
 
@@ -53,7 +53,7 @@ def open_files(path: Path, inside: str = "") -> Files:
 def fingerprint(kind: str, files: Files, names: Iterable[str], settings: Settings) -> str:
     """``kind`` and a hash over ``settings`` and the name and stamp of each file."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name in shown(list(names), f"{files.title}: looking at files"):
+    for name in with_progress(list(names), f"{files.title}: looking at files"):
         digest.update(f"{name}\0{files.stamp(name)}\n".encode(errors="surrogateescape"))
     return f"{kind}-{digest.hexdigest()}"
 

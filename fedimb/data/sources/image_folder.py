@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import image_files as listing
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
@@ -73,7 +73,7 @@ class ImageFolder:
 
     @cached_property
     def _files(self) -> listing.Files:
-        return listing.open_files(find(self.path), self.inside)
+        return listing.open_files(find_data(self.path), self.inside)
 
     @cached_property
     def _walked(self) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.labels import as_targets, primary_class
 from fedimb.data.problems import Problems
 from fedimb.data.sources.pictures import Pixels
-from fedimb.data.sources.progress import shown
+from fedimb.data.sources.progress import with_progress
 from fedimb.errors import ConfigError, DataError
 
 
@@ -84,7 +84,7 @@ def assemble(
     _check_classes(title, rows, classes)
     x = np.empty((0, 0, 0, 0), dtype=np.uint8)
     good: list[ImageRow] = []
-    for row in shown(rows, f"{title}: decoding images"):
+    for row in with_progress(rows, f"{title}: decoding images"):
         pixels = problems.guard(row.place, partial(_named, read, row))
         if pixels is None:
             continue

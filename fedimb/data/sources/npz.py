@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, class_ids, labels, values
+from fedimb.data.sources.npz_file import NpzFile, class_ids, read_labels, read_values
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -54,8 +54,8 @@ class Npz:
         tests: list[NDArray[np.bool_]] = []
         with NpzFile(self.path) as arrays:
             for x_key, y_key, test in self._parts(arrays):
-                x, good = values(arrays, x_key, problems)
-                y, good = labels(arrays, y_key, good, self.class_names, problems)
+                x, good = read_values(arrays, x_key, problems)
+                y, good = read_labels(arrays, y_key, good, self.class_names, problems)
                 x = _channels_first(x, f"{self.path} {x_key}")
                 if ys and y.shape[1:] != ys[0].shape[1:]:
                     first, other = (

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedimb.data.labels import check_row, complete, none_class
 from fedimb.data.problems import Problems
-from fedimb.data.sources.files import regular
+from fedimb.data.sources.files import regular_file
 from fedimb.data.sources.table_target import in_order
 from fedimb.errors import DataError, nearest
 
@@ -32,7 +32,7 @@ class NpzFile:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            opened = np.load(regular(path), allow_pickle=False)
+            opened = np.load(regular_file(path), allow_pickle=False)
         except _DAMAGE as error:
             raise DataError(f"{path} is not an .npz file; write it with numpy.savez") from error
         if not isinstance(opened, np.lib.npyio.NpzFile):
@@ -61,7 +61,7 @@ class NpzFile:
         return array
 
 
-def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+def read_values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """x as uint8 or float32, and [n] bool: rows without NaN or infinity. The others are noted.
 
     Raises:
@@ -82,7 +82,7 @@ def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.ge
     return x, good
 
 
-def labels(
+def read_labels(
     arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """Labels and [n] bool: rows of ``good`` whose labels can be used. The others are noted.

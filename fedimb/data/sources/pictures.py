@@ -35,7 +35,7 @@ def decode(data: bytes, mode: str, size: tuple[int, int] | None) -> Pixels:
     Raises:
         DataError: not an image, truncated, of another mode, with transparency, or of several frames.
     """
-    image_module = pillow()
+    image_module = load_pillow()
     try:
         with image_module.open(io.BytesIO(data)) as image:
             if getattr(image, "n_frames", 1) > 1:
@@ -57,10 +57,10 @@ def decode(data: bytes, mode: str, size: tuple[int, int] | None) -> Pixels:
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Grey [1, h, w] to [1, *size], as `decode` does it."""
-    return _pixels(_resized(pillow().fromarray(pixels[0]), size))
+    return _pixels(_resized(load_pillow().fromarray(pixels[0]), size))
 
 
-def pillow() -> ModuleType:
+def load_pillow() -> ModuleType:
     """PIL.Image. Raises ConfigError when Pillow is not installed."""
     try:
         from PIL import Image
@@ -85,7 +85,7 @@ def _converted(image: Any, mode: str) -> Any:
 def _resized(image: "Image", size: tuple[int, int] | None) -> "Image":
     if size is None or (image.height, image.width) == tuple(size):
         return image
-    sampling = pillow().Resampling
+    sampling = load_pillow().Resampling
     # Whole factors: the mean of each block. Else a triangle as wide as an output pixel, so shrinking does not alias.
     whole = image.height % size[0] == 0 and image.width % size[1] == 0
     return image.resize((size[1], size[0]), sampling.BOX if whole else sampling.BILINEAR)

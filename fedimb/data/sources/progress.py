@@ -9,7 +9,7 @@ _FIRST_S, _EVERY_S = 2.0, 10.0
 T = TypeVar("T")
 
 
-def shown(items: Sequence[T], title: str) -> Iterator[T]:
+def with_progress(items: Sequence[T], title: str) -> Iterator[T]:
     """``items`` one by one; what takes over two seconds says ``title: done/all`` now and then."""
     began = time.monotonic()
     due = began + _FIRST_S

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from fedimb.data.sources.files import regular
+from fedimb.data.sources.files import regular_file
 from fedimb.errors import DataError, nearest
 
 Record = tuple[str, list[str]]
@@ -71,7 +71,7 @@ def number(text: str) -> float | None:
 
 
 def _records(path: str, layout: Layout) -> Iterator[Record]:
-    file = regular(path)
+    file = regular_file(path)
     encoding = "utf-8-sig" if layout.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else layout.encoding
     number_of_row = 0
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.image_files import Files, Folder
 from fedimb.data.sources.npz_file import NpzFile
@@ -59,14 +59,14 @@ def _table(source: Any) -> tuple[Iterable[Listed], list[Path]]:
             own = fields[at] if at is not None and at < len(fields) else None
             # The same number in two files is two people, as the source has it.
             rows.append(Listed(place, f"{site}/{own}" if own is not None and site and len(paths) > 1 else own))
-    return rows, [find(path) for _, path in paths]
+    return rows, [find_data(path) for _, path in paths]
 
 
 def _images(source: Any, *tables: str) -> tuple[Iterable[Listed], list[Path]]:
     listed, _ = source._rows(Problems("skip"))
     files = source._files
     held = [files.path / row.name for row in listed] if isinstance(files, Folder) else [files.path]
-    return [Listed(row.place, row.patient) for row in listed], [*map(find, tables), *held]
+    return [Listed(row.place, row.patient) for row in listed], [*map(find_data, tables), *held]
 
 
 def _dicom(source: Any) -> tuple[Iterable[Listed], list[Path]]:
@@ -79,9 +79,9 @@ def _dicom(source: Any) -> tuple[Iterable[Listed], list[Path]]:
 
 def _patient_id(files: Files, name: str) -> str | None:
     """PatientID of a DICOM file; None where it cannot be read: such a row was refused or left out by the source."""
-    from fedimb.data.sources.dicom_grey import reader
+    from fedimb.data.sources.dicom_grey import load_pydicom
 
-    pydicom = reader()
+    pydicom = load_pydicom()
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # damaged headers raise many kinds
         warnings.simplefilter("ignore")  # pydicom quotes values it finds odd
         header = pydicom.dcmread(io.BytesIO(files.read(name)), stop_before_pixels=True, specific_tags=["PatientID"])
@@ -94,7 +94,7 @@ def _npz(source: Any) -> tuple[Iterable[Listed], list[Path]]:
         rows = [
             Listed(f"{source.path} {key}[{i}]") for key, _, _ in source._parts(arrays) for i in range(len(arrays[key]))
         ]
-    return rows, [find(source.path)]
+    return rows, [find_data(source.path)]
 
 
 def _embeddings(source: Any) -> tuple[Iterable[Listed], list[Path]]:
@@ -104,7 +104,7 @@ def _embeddings(source: Any) -> tuple[Iterable[Listed], list[Path]]:
             Listed(f"{source.path} x[{i}]", None if patients is None else str(patients[i].item()))
             for i in range(len(arrays["x"]))
         ]
-    return rows, [find(source.path)]
+    return rows, [find_data(source.path)]
 
 
 def _huggingface(source: Any) -> tuple[Iterable[Listed], list[Path]]:
@@ -112,14 +112,14 @@ def _huggingface(source: Any) -> tuple[Iterable[Listed], list[Path]]:
     for split, data in source._splits():
         own = data[source.patient] if source.patient else [None] * len(data)
         rows += [Listed(f"{source.path} {split}[{i}]", None if one is None else str(one)) for i, one in enumerate(own)]
-    return rows, [file for file in _below(find(source.path)) if not file.name.startswith("cache-")]
+    return rows, [file for file in _below(find_data(source.path)) if not file.name.startswith("cache-")]
 
 
 def _unknown(source: object) -> tuple[Iterable[Listed], list[Path]]:
     """A source of somebody else's: its files by the settings that name them, its rows by number."""
     given: list[object] = [getattr(source, name, None) for name in PATHS]
     flat = [item for value in given for item in (value.values() if isinstance(value, dict) else _several(value))]
-    return [], [file for item in flat if isinstance(item, str) for file in _below(find(item))]
+    return [], [file for item in flat if isinstance(item, str) for file in _below(find_data(item))]
 
 
 def _several(value: object) -> list[object]:

@@ -10,7 +10,7 @@ import pytest
 from tiny_images import packed
 
 from fedimb.data.sources.dicom import Dicom
-from fedimb.data.sources.dicom_grey import read_grey, window
+from fedimb.data.sources.dicom_grey import apply_window, read_grey
 from fedimb.data.store import open_source
 from fedimb.errors import ConfigError, DataError
 from fedimb.testing import check_source
@@ -88,14 +88,14 @@ def scans(tmp_path, monkeypatch):
     ],
 )
 def test_windows_of_the_standard(function, centre, width, values, expected):
-    got = window(np.array(values, dtype=np.float64), centre, width, function)
+    got = apply_window(np.array(values, dtype=np.float64), centre, width, function)
     assert np.allclose(got, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(("function", "width"), [("LINEAR", 0.5), ("LINEAR_EXACT", 0), ("SIGMOID", -1), ("CUBIC", 9)])
 def test_windows_that_are_none(function, width):
     with pytest.raises(DataError, match=r"is not defined for|is none of"):
-        window(np.zeros(1), 0, width, function)
+        apply_window(np.zeros(1), 0, width, function)
 
 
 def test_without_pydicom_the_remedy_is_named(scans, monkeypatch):
