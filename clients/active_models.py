@@ -17,7 +17,7 @@ from fedimb.training.local import train_locally
 from fedimb.training.losses.base import AdjustedCrossEntropy
 from fedimb.training.losses.ce import CrossEntropy
 from fedimb.training.objectives.compensation import Compensation
-from fedimb.training.objectives.taught import PartOfCrossEntropy, Taught
+from fedimb.training.objectives.taught import ScaledCrossEntropy, TeacherDistillation
 from fedimb.training.spec import TrainSpec
 
 UPDATED = "updated"
@@ -52,8 +52,8 @@ def distilled_model(cycle: int, context: ClientContext, how: Distillation) -> Cl
     spec = spec.change(
         steps=_steps(len(y), context),
         lr=spec.lr * how.lr_factor,
-        loss=PartOfCrossEntropy(1 - how.share),
-        objectives=(Taught(context.model, how.share, temperature),),
+        loss=ScaledCrossEntropy(1 - how.share),
+        objectives=(TeacherDistillation(context.model, how.share, temperature),),
     )
     said = log_softmax(forward_batched(context.model, x)[1] / temperature, dim=1)
     generator = context.generator(Stream.TRAIN, x.device)

@@ -1,4 +1,4 @@
-"""FedAvg under the name of the local objective its clients add, so that settings and tables can tell them apart.
+"""FedAvg under the name of the local objective that its clients use, so that settings and tables can name it.
 
 The arguments are the local objective's: the aggregator's YAML passes them on under ``objectives``. The server only
 averages.

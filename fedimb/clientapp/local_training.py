@@ -26,7 +26,14 @@ from fedimb.schema import RunConfig
 from fedimb.seeds import Stream
 from fedimb.training.local import LocalResult, train_locally
 from fedimb.training.spec import TrainSpec
-from fedimb.training.stacked import Trained, Work, budget_of, train_stacked, why_no_stack, why_not
+from fedimb.training.stacked import (
+    Trained,
+    Work,
+    budget_of,
+    train_stacked,
+    why_model_not_stackable,
+    why_spec_not_stackable,
+)
 
 
 @dataclass
@@ -62,7 +69,7 @@ class LocalTraining:
         self.config, self._resident, self._n_classes = config, resident, n_classes
         self.model = cast(Classifier, resident.model)
         self._device = next(self.model.parameters()).device
-        self._stacks = why_no_stack(self.model) is None
+        self._stacks = why_model_not_stackable(self.model) is None
         check_model(config.privacy, self.model)
         self._weighting = resolved_weight(config, list(contracts))
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
@@ -149,7 +156,7 @@ class LocalTraining:
 
         Each is charged its share of the seconds, by steps.
         """
-        chosen = [i for i, one in enumerate(prepared) if self._stacks and why_not(one.spec) is None]
+        chosen = [i for i, one in enumerate(prepared) if self._stacks and why_spec_not_stackable(one.spec) is None]
         started = time.perf_counter()
         trained = train_stacked(self.model, [prepared[i].work for i in chosen], budget_of(self._device))
         taken = time.perf_counter() - started

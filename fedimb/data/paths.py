@@ -1,4 +1,4 @@
-"""Where data lie: a path of the configuration to a file or folder that exists."""
+"""Where data are stored: resolves a path of the configuration to an existing file or folder."""
 
 import os
 import warnings
@@ -11,10 +11,11 @@ VARIABLE = "FEDIMB_DATA_DIR"
 
 
 def find_data(path: str | Path) -> Path:
-    """The absolute path of a file or folder; a relative one is looked up here, then in ``$FEDIMB_DATA_DIR``.
+    """The absolute path of a file or folder; a relative path is looked up in the current folder, then in
+    ``$FEDIMB_DATA_DIR``.
 
     Raises:
-        DataError: empty, or in neither place; both are named.
+        DataError: the path is empty, or found in neither place; the message names both.
     """
     if not str(path).strip():
         raise DataError("the path of the data is empty: give a file or folder")

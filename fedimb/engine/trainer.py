@@ -6,7 +6,7 @@ from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.stacking import dense_layers
 from fedimb.schema import RunConfig
-from fedimb.training.stacked import why_no_stack
+from fedimb.training.stacked import why_model_not_stackable
 
 LARGEST = 30_000
 """Parameters above which ``auto`` keeps the loop: the arithmetic then outweighs what stacking saves."""
@@ -51,4 +51,4 @@ def _reason(config: RunConfig, model: Classifier) -> str | None:
             return f"the {kind} '{name}' is not stackable"
     if config.local.augmentation:
         return "local.augmentation changes one client's batch at a time"
-    return why_no_stack(model)
+    return why_model_not_stackable(model)

@@ -1,4 +1,4 @@
-"""What plain convolutional networks are made of."""
+"""Building blocks of plain convolutional networks."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from fedimb.models.norms import Norm, build_norm
 
 
 def check_width(model: str, width: int) -> None:
-    """Raises ConfigError unless there is a filter."""
+    """Raises ConfigError unless ``width`` is at least 1."""
     if width < 1:
         raise ConfigError(f"model '{model}': width={width}: give at least 1")
 

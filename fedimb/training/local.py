@@ -1,6 +1,6 @@
-"""The one local loop: index batches on resident tensors, nothing else.
+"""The local training loop: index batches on tensors in memory.
 
-No DataLoader, no optimiser bookkeeping per parameter: on small models these cost more than the arithmetic.
+It uses no DataLoader and no per-parameter optimiser bookkeeping: on small models these cost more than the arithmetic.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from fedimb.training.spec import Sampler, TrainSpec
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What local training did.
+    """Result of local training.
 
     Attributes:
-        steps: optimiser steps really run.
-        loss: mean batch loss over those steps (NaN when there was none).
+        steps: optimiser steps actually run.
+        loss: mean batch loss over those steps (NaN if there were none).
         examples: rows in the view trained on.
         records: extra records of the local objectives.
     """
@@ -34,7 +34,7 @@ class LocalResult:
 
 
 def draw_epoch(sampler: Sampler, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """One epoch's positions, int64. FedimbError if the sampler chose no row: training would never end."""
+    """One epoch's positions, int64. FedimbError if the sampler chose no row, since training would never end."""
     order = sampler.epoch(labels, generator)
     if len(order) == 0:
         raise FedimbError(f"sampler {type(sampler).__name__} chose none of {len(labels)} rows; it must choose one")
@@ -44,10 +44,10 @@ def draw_epoch(sampler: Sampler, labels: Tensor, generator: torch.Generator) -> 
 def _batches(
     sampler: Sampler, labels: Tensor, size: int, join_single: bool, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, int]]:
-    """Index batches without end, epoch after epoch, each with the number of planned steps it uses up.
+    """Endless index batches, epoch after epoch, each with the number of planned steps that it consumes.
 
-    ``join_single``: a last batch of one row joins the one before and uses up both steps, because BatchNorm cannot
-    train on one row; the only row of an epoch uses up its step untrained.
+    ``join_single``: a last batch of one row is joined to the previous one and consumes both steps, because BatchNorm
+    cannot train on one row; if an epoch has only one row, its step is skipped.
     """
     while True:
         order = draw_epoch(sampler, labels, generator)
@@ -74,11 +74,11 @@ def train_locally(
 ) -> LocalResult:
     """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
 
-    Where rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 the one class per row that
-    samplers, augmentations and `LocalObjective.on_rows` are given; losses and `LocalObjective.loss` get targets.
+    If rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 is the class per row for
+    samplers, augmentations and `LocalObjective.on_rows`; losses and `LocalObjective.loss` get targets.
 
-    With an epoch's last batch of one row joined to the one before (BatchNorm models only) an epoch has one step less;
-    the number of epochs is kept, so fewer steps are run, and ``LocalResult.steps`` says how many.
+    If an epoch's last batch of one row is joined to the previous one (BatchNorm models only), the epoch has one step
+    less; the number of epochs stays the same, so fewer steps are run, see ``LocalResult.steps``.
 
     Raises:
         ConfigError: batches of one row and a model with BatchNorm.
@@ -120,7 +120,7 @@ def train_locally(
                 extra = objective.loss(model, features, logits, labels)
                 if extra is not None:
                     regularized = regularized + extra
-            # A parameter the loss does not touch (a branch, a class nobody holds) has gradient 0.
+            # A parameter without influence on the loss (a branch, a class without rows) has gradient 0.
             gradients = list(torch.autograd.grad(regularized, trained, allow_unused=True, materialize_grads=True))
             for objective in spec.objectives:
                 objective.on_gradients(parameters, gradients[: len(parameters)])

@@ -54,7 +54,7 @@ def test_wrong_settings_name_the_remedy(toy, tmp_path, words, says):
 
 
 def test_a_source_without_a_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="source 'digits' reads no file"):
+    with pytest.raises(ConfigError, match="source 'digits' does not read a file"):
         read_source(str(tmp_path), [], "digits")
 
 
@@ -73,7 +73,7 @@ def test_what_reads_a_file_is_told_by_the_file(tmp_path):
         "tabular_csv",
     ]
     (tmp_path / "bad.npz").write_text("no archive")
-    with pytest.raises(DataError, match=r"bad\.npz is no \.npz file"):
+    with pytest.raises(DataError, match=r"bad\.npz is not an \.npz file"):
         guess_source(tmp_path / "bad.npz")
     with pytest.raises(ConfigError, match=r"cannot tell how to read .*a\.parquet.*--source NAME Valid: .*digits"):
         guess_source(tmp_path / "a.parquet")
@@ -98,7 +98,7 @@ def test_a_data_group_is_read_and_cut(tmp_path, digits):
         read_source(str(file))
 
 
-@pytest.mark.parametrize(("text", "says"), [("a: [", "cannot be read as YAML"), ("- digits", "holds no mapping")])
+@pytest.mark.parametrize(("text", "says"), [("a: [", "cannot be read as YAML"), ("- digits", "is not a mapping")])
 def test_an_unreadable_group_is_refused_in_one_line(tmp_path, text, says):
     (tmp_path / "mine.yml").write_text(text)
     with pytest.raises(ConfigError, match=says) as refused:

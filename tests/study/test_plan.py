@@ -65,8 +65,8 @@ def test_the_reference_rows_are_those_every_comparison_owes():
         ("tune: {grid: {local.lr: [1]}, score: macro_recal}", "Did you mean 'macro_recall'?"),
         ("margin: 0", "margin: Input should be greater than 0"),
         ("name: a/b", "name: String should match"),
-        ("- a\n- b", "is no study: it holds no mapping"),
-        ("", "is no study: it holds no mapping"),
+        ("- a\n- b", "is no study: it is not a mapping"),
+        ("", "is no study: it is not a mapping"),
         ("rows: {a: [calibration=[none]]}", "cannot be read: while parsing a flow sequence"),
     ],
 )

@@ -1,7 +1,7 @@
 """Label skew: each class is spread over the clients by its own Dirichlet draw (Hsu, Qi and Brown 2019).
 
-flwr-datasets' DirichletPartitioner is not used: it draws again until every client has some rows (at small alpha it
-gives up after ten tries), floors, turns NaN where its gamma draws underflow, and needs a Hugging Face Dataset.
+flwr-datasets' DirichletPartitioner is not used: it redraws until every client has some rows (at small alpha it gives up
+after ten tries), rounds down, gives NaN if its gamma draws underflow, and needs a Hugging Face Dataset.
 """
 
 import math
@@ -18,16 +18,16 @@ from fedimb.registry import register
 
 @register("partition", "dirichlet")
 class Dirichlet:
-    """Per class: shares ~ Dirichlet(alpha), made integer by largest remainder, shuffled rows dealt.
+    """Per class: shares ~ Dirichlet(alpha), rounded by largest remainder; shuffled rows are assigned.
 
-    Every row is used exactly once and a client may stay empty: no rejection until each has some (it hangs at
-    small alpha).
+    Every row is used exactly once and a client may stay empty: there is no redrawing until every client has rows, which
+    would hang at small alpha.
 
     Args:
         alpha: >= 1e-6; small is skewed, 100 is near uniform.
-        rounding: ``largest_remainder``; or ``floor``, as many published scripts: shares are rounded down and the
-            last client gets what remains of every class, so it holds rare classes that nobody drew for it. For
-            showing the difference, not for results.
+        rounding: ``largest_remainder``; or ``floor``, as in many published scripts: shares are rounded down and the
+            last client gets the remainder of every class, so it holds rare classes that were not drawn for it. For
+            comparison, not for results.
         patients: [n] int64 passed by fedimb where the source names patients; a patient counts for the class
             most of their rows have and stays on one client.
 
@@ -66,8 +66,8 @@ class Dirichlet:
 
 
 def floor_cut(shares: NDArray[np.float64], total: int) -> NDArray[np.int64]:
-    """[K] int64 quotas rounded down, the last client taking the rest; arguments as `largest_remainder`."""
-    # 1e-9: 0.29 * 100 is 28.999999999999996; a whole share must not lose a row on the way.
+    """[K] int64 quotas rounded down, the last client gets the rest; arguments as for `largest_remainder`."""
+    # 1e-9: 0.29 * 100 is 28.999999999999996; a whole share must not lose a row.
     quotas = np.floor(shares * total + 1e-9).astype(np.int64)
     quotas[-1] = total - quotas[:-1].sum()
     return quotas

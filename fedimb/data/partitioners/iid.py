@@ -1,4 +1,4 @@
-"""Every client an equal share of the rows, drawn at random: the easy case, for reference."""
+"""Every client gets an equal share of the rows, drawn at random: the easy case, for reference."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from fedimb.registry import register
 
 @register("partition", "iid")
 class Iid:
-    """Shuffle, then equal quotas (sizes differ by one row at most; with patients, by about one patient).
+    """Shuffles, then assigns equal quotas (sizes differ by at most one row; with patients, by about one patient).
 
     Args:
         patients: [n] int64 passed by fedimb where the source names patients; a patient stays on one client.

@@ -1,4 +1,4 @@
-"""DICOM images listed in a CSV: grey as a viewer shows them, patients kept together and unnamed."""
+"""DICOM images listed in a CSV: grey as in a viewer, with patients kept together and anonymous."""
 
 import hashlib
 import logging
@@ -26,17 +26,18 @@ log = logging.getLogger("fedimb")
 class Dicom:
     """x [n, 1, h, w] uint8, scale 1/255, see `fedimb.data.sources.dicom_grey`; rows in the order of the CSV.
 
-    A patient is the PatientID, as a number given in this process: the id itself is neither stored nor printed.
+    Patients are PatientIDs, replaced by numbers in this process: the id itself is neither stored nor printed.
     Needs ``pip install 'fedimb[dicom]'``.
 
     Args:
         path: folder or .zip of the files, looked up in the current folder and in ``$FEDIMB_DATA_DIR``.
-        labels: CSV with the columns file (relative to ``path``), label and perhaps site and split, looked up likewise.
+        labels: CSV with the columns file (relative to ``path``), label and optionally site and split; looked up in the
+            same way.
         classes, size, label_separator, delimiter, encoding: as for `fedimb.data.sources.image_csv`.
-        file_column, label_column, site_column, split_column: of the CSV, likewise.
-        by_patient: rows of one PatientID are never parted, and a file without one is a bad row. False: every image
-            stands alone, which is right only where no patient has two.
-        allow_burned_in: take images with BurnedInAnnotation YES, which may show a name; counted in a warning.
+        file_column, label_column, site_column, split_column: as for `fedimb.data.sources.image_csv`.
+        by_patient: rows of one PatientID are never split up, and a file without one is a bad row. False: every image is
+            independent, which is right only if no patient has two.
+        allow_burned_in: accept images with BurnedInAnnotation YES, which may show a name; a warning gives their number.
         on_bad: see `fedimb.data.problems`.
 
     Raises:
@@ -113,12 +114,12 @@ class Dicom:
         image = read_grey(self._files.read(row.name))
         if image.burned_in and not self.allow_burned_in:
             raise DataError(
-                "has burned-in annotation, which may show a name: leave it out, or look at it and set "
+                "has burned-in annotation, which may show a name: leave it out, or check it and set "
                 "allow_burned_in=true"
             )
         if self.by_patient:
             if image.patient is None:
-                raise DataError("has no PatientID; where no patient has two images, set by_patient=false")
+                raise DataError("has no PatientID; if no patient has two images, set by_patient=false")
             row.patient = image.patient
         pixels = image.pixels if self.size is None else resize(image.pixels, self.size)
         if image.burned_in:

@@ -1,4 +1,4 @@
-"""Is a source's file still the one its cache was built from?"""
+"""Fingerprints of a source's files: whether the cache still belongs to them."""
 
 import hashlib
 from collections.abc import Iterable
@@ -7,18 +7,18 @@ from pathlib import Path
 from fedimb.data.paths import find_data
 from fedimb.errors import DataError
 
-_SMALL = 1 << 26  # 64 MiB: hashed in a tenth of a second; above it, size and time of change stand for the content
+_SMALL = 1 << 26  # 64 MiB: hashed in a tenth of a second; above it, size and modification time replace the content
 
 
 def fingerprint(kind: str, paths: Iterable[str]) -> str:
-    """Changes when a file does: sha256 over the files' contents, in order; of one above 64 MiB its size and mtime.
+    """Changes when a file does: sha256 over the files' contents, in order; for a file above 64 MiB its size and mtime.
 
     Args:
-        kind: name and version of the reader: a reader that reads otherwise must not meet old caches.
-        paths: files as the configuration gives them.
+        kind: name and version of the reader: a reader that works differently must not use old caches.
+        paths: files as given in the configuration.
 
     Raises:
-        DataError: a file is missing, a folder, or cannot be read.
+        DataError: a file is missing, is a folder, or cannot be read.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -34,7 +34,7 @@ def fingerprint(kind: str, paths: Iterable[str]) -> str:
 
 
 def regular_file(path: str) -> Path:
-    """The file ``path`` stands for (`fedimb.data.paths.find_data`). DataError when it is missing or a folder."""
+    """The file that ``path`` refers to (`fedimb.data.paths.find_data`). DataError if it is missing or a folder."""
     file = find_data(path)
     if not file.is_file():
         raise DataError(f"{path} is a folder; give a file")

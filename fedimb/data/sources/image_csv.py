@@ -1,4 +1,4 @@
-"""Images listed in a CSV: path, label and, where they are known, site, patient and split."""
+"""Images listed in a CSV: path, label and optionally site, patient and split."""
 
 import hashlib
 from dataclasses import dataclass
@@ -24,16 +24,17 @@ class ImageCsv:
 
     Args:
         path: the CSV, looked up in the current folder and in ``$FEDIMB_DATA_DIR``; its first row names the columns.
-        root: folder or .zip the images are relative to; null: the CSV's folder.
-        classes: class names in the order of their ids; null: the labels found, numbers by size. A label is a class's
-            name or, where no class is called by a number, its id.
-        size: [height, width] to bring every image to (the aspect ratio is not kept); null: all must have one size.
+        root: folder or .zip to which the image paths are relative; null: the CSV's folder.
+        classes: class names in the order of their ids; null: the labels in the CSV, numbers sorted by value. A label is
+            a class's name or, if no class name is a number, its id.
+        size: [height, width] to resize every image to (the aspect ratio is not kept); null: all must have the same
+            size.
         mode: RGB or L (grey).
-        path_column, label_column: columns that must be there.
-        site_column, patient_column, split_column: used where the CSV has them; null: not used. A split is train,
-            validation (trained on as well) or test (the official test set).
-        label_separator: what parts the labels of an image that may have several, as ``|`` in ``mass|nodule``; null:
-            each has one.
+        path_column, label_column: required columns.
+        site_column, patient_column, split_column: used if the CSV has them; null: not used. A split is train,
+            validation (also used for training) or test (the official test set).
+        label_separator: separator between the labels of an image that may have several, such as ``|`` in
+            ``mass|nodule``; null: one label per image.
         delimiter, encoding: of the CSV, see `fedimb.data.sources.table_file.Layout`.
         on_bad: see `fedimb.data.problems`.
 

@@ -29,8 +29,8 @@ def check_format(kind: str, size: tuple[int, int] | None, mode: str = "L") -> No
 def decode(data: bytes, mode: str, size: tuple[int, int] | None) -> Pixels:
     """One image file as ``mode`` RGB or L, turned upright by its Exif entry, of ``size`` [height, width] if given.
 
-    Grey becomes three equal channels, colour becomes its luma (ITU-R 601-2). What would change values unseen is
-    refused: 16-bit grey would be clipped, transparency shows colours nobody sees, CMYK depends on a profile.
+    Grey becomes three equal channels, colour becomes its luma (ITU-R 601-2). Anything that would silently change values
+    is refused: 16-bit grey would be clipped, transparency hides colours, CMYK depends on a profile.
 
     Raises:
         DataError: not an image, truncated, of another mode, with transparency, or of several frames.
@@ -51,7 +51,7 @@ def decode(data: bytes, mode: str, size: tuple[int, int] | None) -> Pixels:
     except Exception as error:  # each format's reader raises its own kinds on damaged bytes
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if isinstance(error, image_module.UnidentifiedImageError):
-            reason = "not an image Pillow knows"
+            reason = "not an image format that Pillow knows"
         raise DataError(f"cannot be decoded ({reason})") from error
 
 
@@ -86,7 +86,8 @@ def _resized(image: "Image", size: tuple[int, int] | None) -> "Image":
     if size is None or (image.height, image.width) == tuple(size):
         return image
     sampling = load_pillow().Resampling
-    # Whole factors: the mean of each block. Else a triangle as wide as an output pixel, so shrinking does not alias.
+    # For integer factors the mean of each block, else a triangle filter as wide as an output pixel, so shrinking does
+    # not alias.
     whole = image.height % size[0] == 0 and image.width % size[1] == 0
     return image.resize((size[1], size[0]), sampling.BOX if whole else sampling.BILINEAR)
 

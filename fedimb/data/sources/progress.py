@@ -1,4 +1,4 @@
-"""Lines on stderr for whoever waits while files are read."""
+"""Progress lines on stderr while files are read."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def with_progress(items: Sequence[T], title: str) -> Iterator[T]:
-    """``items`` one by one; what takes over two seconds says ``title: done/all`` now and then."""
+    """``items`` one by one; after two seconds it prints ``title: done/all`` at intervals."""
     began = time.monotonic()
     due = began + _FIRST_S
     for done, item in enumerate(items):

@@ -1,4 +1,4 @@
-"""How the local model of a rule learns, where the rule wants one that was distilled."""
+"""How a rule's local model is trained if the rule needs a distilled one."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ class Distillation:
 
     The objective is (1 - ``share``) cross-entropy + ``share`` T^2 KL(teacher || model); the learning rate is the run's
     times ``lr_factor``. It ends after ``epochs``, or once the objective over all labelled rows has not fallen for
-    ``patience`` epochs. Numbers of IFAL (IJCAI 2025); that the patience looks at this objective is ours.
+    ``patience`` epochs. Values from IFAL (IJCAI 2025); the paper does not say which value the patience refers to.
     """
 
     epochs: int = 500

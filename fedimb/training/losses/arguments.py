@@ -1,4 +1,4 @@
-"""The check every loss makes of its own numbers."""
+"""The range check of the losses' arguments."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Labels as 0/1 targets: what losses that score every class on its own read, of one label per row or of several."""
+"""Labels as 0/1 targets, for losses that score every class separately, with one or several labels per row."""
 
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -7,7 +7,7 @@ BOTH = ("multiclass", "multilabel")
 
 
 def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """Targets [..., C] of 0 and 1 beside logits [..., C], in their dtype.
+    """Targets [..., C] of 0 and 1 for logits [..., C], in the logits' dtype.
 
     Args:
         labels: [..., C] targets, one per class, or [...] int64 class ids.

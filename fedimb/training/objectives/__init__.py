@@ -1,3 +1,3 @@
-"""Local objectives: what an aggregator adds to the local objective or sends along (`fedimb.training.objectives.base`).
+"""Local objectives: terms and regularisers that an aggregator or method adds to the clients' local training.
 
 One file each; registered as kind `objective`."""

@@ -1,8 +1,8 @@
-"""Distillation from the received model: a client that forgets what others know is held to it.
+"""Distillation from the received model, so that a client does not forget what others know.
 
 Li and Hoiem, "Learning without Forgetting", TPAMI 2018; Shuai et al., "BalanceFL", IPSN 2022 (knowledge inheritance);
-Guo et al., "FedVLS", AAAI 2025 (vacant-class distillation). The teacher is a copy of the weights the client
-received, so nothing further is sent.
+Guo et al., "FedVLS", AAAI 2025 (vacant-class distillation). The teacher is a copy of the weights that the client
+received, so nothing else is sent.
 """
 
 import copy
@@ -24,8 +24,8 @@ class Distil(LocalObjective):
     Args:
         weight: lambda, >= 0 and finite.
         temperature: T, > 0 and finite.
-        absent_only: softmax over the classes of which this client trains on no row, as BalanceFL and FedVLS do. The
-            term is then 0 for a client that lacks fewer than two classes: one class alone always has probability 1.
+        absent_only: softmax over the classes without training rows at this client, as BalanceFL and FedVLS do. The
+            term is then 0 for a client that lacks fewer than two classes: a single class always has probability 1.
 
     Raises:
         ValueError: any other weight or temperature.
@@ -41,7 +41,7 @@ class Distil(LocalObjective):
         self._present = self._target = torch.zeros(0)
 
     def on_rows(self, labels: Tensor) -> None:
-        """Remember which classes are held."""
+        """Store the classes that the client holds."""
         self._present = labels.unique()
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
@@ -55,7 +55,7 @@ class Distil(LocalObjective):
             self._target = self._teacher(inputs)
 
     def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:
-        """The weighted divergence, or None where there is nothing to distil."""
+        """The weighted divergence, or None if there is nothing to distil."""
         if self._teacher is None:
             return None
         target = self._target
