@@ -99,7 +99,7 @@ def test_a_cache_that_cannot_be_written_costs_only_the_keeping(tmp_path, monkeyp
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FEDIMB_CACHE_DIR", str(tmp_path / "file"))
     assert torch.equal(load_or_compute("k", 1, lambda: torch.ones(1, 2)), torch.ones(1, 2))
-    assert "embeddings are not kept" in caplog.text
+    assert "embeddings are not cached" in caplog.text
 
 
 def _make(turn, queue):
