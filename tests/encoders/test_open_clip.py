@@ -72,5 +72,5 @@ def test_without_open_clip_the_remedy_is_said(folder):
 
 
 def test_a_folder_of_another_kind(tmp_path):
-    with pytest.raises(DataError, match=r"holds no open_clip_config\.json"):
+    with pytest.raises(DataError, match=r"has no open_clip_config\.json"):
         OpenClip(str(tmp_path), input_shape=COLOUR)
