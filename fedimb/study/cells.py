@@ -57,7 +57,7 @@ def first_config(study: Study, setting: str, words: Words, more: Sequence[str] =
     """
     base = [*study.base, *study.setting_words[setting], *more]
     if fixed := [word for word in (*base, *words) if word.lstrip("+").startswith("seed=")]:
-        raise ConfigError(f"'{fixed[0]}': a study sets its own seeds; use seeds: in its file")
+        raise ConfigError(f"'{fixed[0]}': a study sets its own seeds; set seeds: in its file")
     pooled = {"clients.count=1", "partition=iid"} <= set(words)
     if pooled:
         base = list(without_partition(base))

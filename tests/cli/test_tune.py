@@ -27,7 +27,7 @@ def test_it_prints_the_choice_and_writes_every_trial(home, capsys):
     assert float(chosen["lower_quartile"]) == max(float(t["lower_quartile"]) for t in found)
     line = out.splitlines()[0]
     assert line.startswith(f"tuned: {chosen['words']}  lower quartile {float(chosen['lower_quartile']):.3f}")
-    assert ("is still the last value tried" in line) == bool(chosen["edge"])
+    assert ("is still at the end of the values tried" in line) == bool(chosen["edge"])
     assert "tuning.csv" in out.splitlines()[1]
     configs = [json.loads(path.read_text()) for path in (home / "runs").glob("*.tuning/*/config.json")]
     assert {config["seed"] for config in configs} == {1000, 1001}

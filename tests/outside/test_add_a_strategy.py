@@ -113,7 +113,7 @@ def test_listed_with_its_first_sentence(installed, fedimb):
     done = fedimb(installed, "list", "strategies")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == ["toy"]]
-    assert "count rows" in line
+    assert "Count rows" in line
 
 
 def test_wrong_setting_is_answered_with_the_nearest(installed, fedimb, small, tmp_path):

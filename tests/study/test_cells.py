@@ -136,7 +136,7 @@ def test_a_wrong_word_names_row_and_setting():
 )
 def test_a_seed_among_the_words_would_be_ignored_and_is_refused(where):
     tree = {"rows": {}} | where
-    with pytest.raises(ConfigError, match="'seed=3': the seeds of a study are its own; set seeds:"):
+    with pytest.raises(ConfigError, match="'seed=3': a study sets its own seeds; set seeds:"):
         plan(study(**tree))
     with pytest.raises(ConfigError, match="set seeds:"):
         plan(study(), more=["seed=3"])
