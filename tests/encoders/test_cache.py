@@ -155,7 +155,7 @@ def test_the_models_own_features_are_not_embedded_here(store):
     assert encoder.uses_model
     with pytest.raises(ConfigError, match="global model's features"):
         embed(encoder, store, np.arange(2))
-    with pytest.raises(RuntimeError, match="pass the model's features"):
+    with pytest.raises(RuntimeError, match="use the model's features"):
         encoder.encode(torch.zeros(1, 2))
 
 

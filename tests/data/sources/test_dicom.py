@@ -196,7 +196,7 @@ def bad(name):
         ("colour", "is RGB: MONOCHROME1 or MONOCHROME2 is needed"),
         ("frames", "has 15 frames: give one image per file"),
         ("burned in", "has burned-in annotation, which may show a name"),
-        ("no patient", "has no PatientID; where no patient has two images, set by_patient=false"),
+        ("no patient", "has no PatientID; if no patient has two images, set by_patient=false"),
         ("empty patient", "has no PatientID;"),
         ("no window", "window width 0 is not defined for LINEAR"),
     ],
