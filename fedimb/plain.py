@@ -7,3 +7,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 Settings: TypeAlias = dict[str, Any]
 """Part of a configuration by name, as in YAML or on the command line: plain values, lists and nested parts."""
+
+StateDict: TypeAlias = dict[str, Any]
+"""What a method or aggregator keeps, by attribute name, as in torch.optim; what may be in it is stated in
+`fedimb.serverapp.state_dict`."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
 
 
@@ -136,11 +137,11 @@ def _aggregator(value: Any) -> Any:
     return {"objectives" if key == "terms" else key: item for key, item in value.items()}
 
 
-Part = Annotated[dict[str, Any], BeforeValidator(_named)]
-Aggregator = Annotated[dict[str, Any], BeforeValidator(_aggregator)]
-Model = Annotated[dict[str, Any], BeforeValidator(_modelled)]
-Parts = Annotated[dict[str, dict[str, Any]], BeforeValidator(_chosen)]  # in order: outermost first
-Data = Annotated[dict[str, Any], BeforeValidator(_sourced)]
+Part = Annotated[Settings, BeforeValidator(_named)]
+Aggregator = Annotated[Settings, BeforeValidator(_aggregator)]
+Model = Annotated[Settings, BeforeValidator(_modelled)]
+Parts = Annotated[dict[str, Settings], BeforeValidator(_chosen)]  # in order: outermost first
+Data = Annotated[Settings, BeforeValidator(_sourced)]
 
 
 class RunConfig(Strict):

@@ -13,7 +13,7 @@ and the counting are not from the paper.
 import json
 import logging
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,7 +160,7 @@ class Active(Method):
             rare = list(run.minority)
             self.memory["tail_found"] = float(total[rare].sum() / max(1, run.train_counts[rare].sum()))
 
-    def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
+    def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
         """Labels so far, in total and by class; the share of the rare classes' rows found; which models were used."""
         if "labelled" not in self.memory:
             return {}

@@ -20,6 +20,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fedimb.plain import StateDict
 from fedimb.serverapp.steps import Reply, Rounds, Step
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Method(Strategy):
         self.inner = inner
         self.memory: dict[str, np.ndarray | float] = {}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """What must survive if the process is killed, by attribute name: ``memory``, and what a subclass adds to it, as
         in ``return super().state_dict() | {"seen": self.seen}``.
 
@@ -55,7 +56,7 @@ class Method(Strategy):
         """
         return {"memory": self.memory}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Put every item of a `state_dict` back into the attribute of its name; override if that is not enough."""
         for name, value in state.items():
             setattr(self, name, value)

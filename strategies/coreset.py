@@ -8,7 +8,7 @@ their budgets and their inputs are not from these papers.
 """
 
 import json
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ class Coreset(Method):
         title = f"Coreset by {self.rule}: rows kept"
         run.artifact("panels/coreset.json", kept_panel(title, kept.sum(0), held.sum(0), run.class_names))
 
-    def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
+    def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
         """The share of rows trained on, and the local steps spent on the choice, with every round after it."""
         if "held" not in self.memory:
             return {}

@@ -21,7 +21,7 @@ caching and a prior that counts real + visits x synthetic rows are not from the 
 """
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ from fedimb.registry import register
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
-from fedimb.serverapp.steps import Query, ServerWork, Step
+from fedimb.serverapp.steps import Query, Reply, ServerWork, Step
 from fedimb.strategies.base import Method, Program
 from fedimb.strategies.fedssg_pools import Pools
 
@@ -181,7 +181,7 @@ class FedSSG(Method):
         report |= plan_report(counts, wanted, self.plan, run.class_names, devices) | {"taken": taken.tolist()}
         run.artifact("fedssg.json", (json.dumps(report, indent=1) + "\n").encode())
 
-    def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
+    def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
         """Number of synthetic rows at the clients, in total and by class."""
         if "taken" not in self.memory:
             return {}

@@ -15,6 +15,7 @@ recounting the prior over the coreset. Details and the evidence for each are in 
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class Scope(Method):
         panel = kept_panel("SCOPE: rows kept", kept.sum(0), held.sum(0), run.class_names)
         run.artifact("panels/scope.json", panel)
 
-    def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
+    def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
         """The share of rows trained on, with every round after the choice."""
         if "held" not in self.memory:
             return {}

@@ -1,13 +1,13 @@
 """FedDyn at the server; its local objective is `fedimb.training.objectives.dynamic_regularizer`."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from fedimb.aggregators.server_optimizer import CLIENT, Clients, ServerOptimizer
 from fedimb.contracts.platform import WEIGHT
 from fedimb.errors import ConfigError
+from fedimb.plain import StateDict
 from fedimb.registry import register
 
 
@@ -40,7 +40,7 @@ class FedDyn(ServerOptimizer):
         previous: Mapping[str, np.ndarray],
         mean: Mapping[str, np.ndarray],
         clients: Clients,
-        state: dict[str, Any],
+        state: StateDict,
     ) -> Mapping[str, np.ndarray]:
         """Update h by the mean update, and the weights by h."""
         part = self.alpha * len(clients[CLIENT]) / self.n_clients

@@ -1,7 +1,6 @@
 """FedExP at the server: the more the clients' updates differ, the larger the server's step along their mean."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -9,6 +8,7 @@ from fedimb.aggregators.server_optimizer import Clients, ServerOptimizer, square
 from fedimb.contracts.optimizer import SQUARED_NORM
 from fedimb.contracts.platform import WEIGHT
 from fedimb.errors import ConfigError
+from fedimb.plain import StateDict
 from fedimb.registry import register
 
 
@@ -37,7 +37,7 @@ class FedExP(ServerOptimizer):
         previous: Mapping[str, np.ndarray],
         mean: Mapping[str, np.ndarray],
         clients: Clients,
-        state: dict[str, Any],
+        state: StateDict,
     ) -> Mapping[str, np.ndarray]:
         """The mean update times the step size."""
         spread = np.average(clients[SQUARED_NORM], weights=clients[WEIGHT])

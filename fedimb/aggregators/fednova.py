@@ -8,6 +8,7 @@ import numpy as np
 from fedimb.aggregators.server_optimizer import Clients, ServerOptimizer
 from fedimb.contracts.platform import WEIGHT
 from fedimb.errors import ConfigError
+from fedimb.plain import StateDict
 from fedimb.registry import register
 
 
@@ -48,7 +49,7 @@ class FedNova(ServerOptimizer):
         previous: Mapping[str, np.ndarray],
         mean: Mapping[str, np.ndarray],
         clients: Clients,
-        state: dict[str, Any],
+        state: StateDict,
     ) -> Mapping[str, np.ndarray]:
         """The mean of normalised updates, times the mean length."""
         share, length = clients[WEIGHT] / clients[WEIGHT].sum(), self.length(clients["steps"])

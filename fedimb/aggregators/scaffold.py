@@ -5,7 +5,6 @@ global step size 1: c <- c + (|S| / N) mean_{k in S} (c_k^+ - c_k) = c + (1/N) s
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -15,6 +14,7 @@ from flwr.serverapp.strategy import FedAvg
 from fedimb.by_reference import view
 from fedimb.contracts.variate import SINCE, VARIATE
 from fedimb.errors import RunFailed
+from fedimb.plain import StateDict
 from fedimb.records import array_record
 from fedimb.registry import register
 
@@ -45,7 +45,7 @@ class Scaffold(FedAvg):
         self.variate: dict[str, np.ndarray] = {}
         self.since = 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """c, and the round in which it started."""
         return {"variate": self.variate, "since": self.since}
 

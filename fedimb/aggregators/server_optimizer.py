@@ -28,6 +28,7 @@ from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT, CLIENTS, MEANS, SINCE, SQUARED_NORM
 from fedimb.errors import FedimbError
+from fedimb.plain import StateDict
 from fedimb.records import array_record, to_numpy
 
 Arrays = dict[str, np.ndarray]
@@ -85,7 +86,7 @@ class ServerOptimizer(FedAvg):
 
     def __init__(self) -> None:
         super().__init__(fraction_train=1.0, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
-        self.state: dict[str, Any] = {}
+        self.state: StateDict = {}
         self.since = 0
         self._previous: Arrays | None = None  # weights sent in the current round
 
@@ -94,7 +95,7 @@ class ServerOptimizer(FedAvg):
         previous: Mapping[str, np.ndarray],
         mean: Mapping[str, np.ndarray],
         clients: Clients,
-        state: dict[str, Any],
+        state: StateDict,
     ) -> Mapping[str, np.ndarray]:
         """One step: the new weights.
 
@@ -119,11 +120,11 @@ class ServerOptimizer(FedAvg):
     def before_aggregation(self, server_round: int, replies: Sequence[ClientReply]) -> None:
         """Hook that receives the records ``x.*`` of the usable replies, sorted by client id, before aggregation."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """What a checkpoint must hold, by attribute name; references, as in torch.optim."""
         return {"state": self.state, "since": self.since}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`, onto an optimiser built with the same settings."""
         self.state, self.since = dict(state["state"]), int(state["since"])
 

@@ -7,6 +7,7 @@ from fedimb import registry
 from fedimb.config.combinations import Combination, refusal
 from fedimb.config.engine_settings import check_engine
 from fedimb.errors import ConfigError, nearest
+from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
 from fedimb.schema import RunConfig
 
@@ -30,7 +31,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
 }
 
 
-def validate(raw: dict[str, Any]) -> RunConfig:
+def validate(raw: Settings) -> RunConfig:
     """Check structure, ranges, every part's arguments and the combination, without building anything.
 
     Args:
@@ -53,7 +54,7 @@ def validate(raw: dict[str, Any]) -> RunConfig:
         )
     check_engine(config.engine)
     parts: list[registry.Entry] = []
-    checked: dict[str, Any] = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
+    checked: Settings = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
     checked["partition"] = _partition(config.partition, config.clients.count, parts)
     for kind in ("model", "loss", "sampler"):
         checked[kind] = _part(kind, getattr(config, kind), parts)
@@ -100,7 +101,7 @@ def _combination(config: RunConfig, parts: tuple[registry.Entry, ...], task: str
     return Combination(parts, prior.provenance, prior.weighting, task, privacy.clip, privacy.noise, weight)
 
 
-def _shaped(raw: dict[str, Any]) -> RunConfig:
+def _shaped(raw: Settings) -> RunConfig:
     import pydantic
 
     _finite(raw)
@@ -110,7 +111,7 @@ def _shaped(raw: dict[str, Any]) -> RunConfig:
         raise ConfigError(_explain(error.errors()[0], raw)) from None
 
 
-def _explain(problem: Any, raw: dict[str, Any]) -> str:
+def _explain(problem: Any, raw: Settings) -> str:
     """One of pydantic's errors in terms of the configuration: setting, value, what was expected."""
     path = [str(step) for step in problem["loc"]]
     key, value, kind = ".".join(path), problem["input"], problem["type"]
@@ -128,7 +129,7 @@ def _explain(problem: Any, raw: dict[str, Any]) -> str:
     return f"{key}={_shown(value)}: expected {_expected(kind, context, problem['msg'])}"
 
 
-def _expected(kind: str, context: dict[str, Any], message: str) -> str:
+def _expected(kind: str, context: Settings, message: str) -> str:
     bounds = {
         "greater_than_equal": "at least {ge}",
         "greater_than": "more than {gt}",
@@ -146,7 +147,7 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
     return bounds[kind].format(**context) if kind in bounds else message
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -160,7 +161,7 @@ def _fields(path: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _finite(node: Any, key: str = "") -> None:
+def _finite(node: object, key: str = "") -> None:
     if isinstance(node, float) and not math.isfinite(node):
         raise ConfigError(f"{key}={node}: expected a finite number")
     items: Any = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
@@ -168,12 +169,12 @@ def _finite(node: Any, key: str = "") -> None:
         _finite(value, f"{key}.{inner}" if key else str(inner))
 
 
-def _part(kind: str, config: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
+def _part(kind: str, config: Settings, parts: list[registry.Entry]) -> Settings:
     args = {key: value for key, value in config.items() if key != "name"}
     return {"name": config["name"], **_arguments(kind, config["name"], args, parts)}
 
 
-def _partition(config: dict[str, Any], clients: int, parts: list[registry.Entry]) -> dict[str, Any]:
+def _partition(config: Settings, clients: int, parts: list[registry.Entry]) -> Settings:
     """A partitioner and the settings that then place the minority classes."""
     from fedimb.data.placement import KEYS, Placement
 
@@ -182,16 +183,16 @@ def _partition(config: dict[str, Any], clients: int, parts: list[registry.Entry]
     return _part("partition", rest, parts) | {key: config[key] for key in KEYS if key in config}
 
 
-def _arguments(kind: str, name: str, args: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
+def _arguments(kind: str, name: str, args: Settings, parts: list[registry.Entry]) -> Settings:
     from pydantic_core import to_jsonable_python
 
     entry = registry.get(kind, name)
-    plain: dict[str, Any] = to_jsonable_python(registry.check_args(kind, name, args, given=GIVEN[kind]))
+    plain: Settings = to_jsonable_python(registry.check_args(kind, name, args, given=GIVEN[kind]))
     parts.append(entry.set_to(plain))
     return plain
 
 
-def _aggregator(config: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
+def _aggregator(config: Settings, parts: list[registry.Entry]) -> Settings:
     """An aggregator and the local objectives its clients need."""
     checked = _part("aggregator", {k: v for k, v in config.items() if k != "objectives"}, parts)
     if "objectives" not in config:
@@ -199,7 +200,7 @@ def _aggregator(config: dict[str, Any], parts: list[registry.Entry]) -> dict[str
     return checked | {"objectives": _list("objective", "aggregator.objectives", config["objectives"], parts)}
 
 
-def _list(kind: str, key: str, given: Any, parts: list[registry.Entry]) -> list[dict[str, Any]]:
+def _list(kind: str, key: str, given: object, parts: list[registry.Entry]) -> list[Settings]:
     """Parts that are applied in order: names, or mappings with a name."""
     named = [{"name": one} if isinstance(one, str) else one for one in given] if isinstance(given, list) else [None]
     if not all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in named):
@@ -207,7 +208,7 @@ def _list(kind: str, key: str, given: Any, parts: list[registry.Entry]) -> list[
     return [_part(kind, one, parts) for one in named if one is not None]
 
 
-def _strategy(name: str, args: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
+def _strategy(name: str, args: Settings, parts: list[registry.Entry]) -> Settings:
     """Both sides of a method: the server side names every argument, the client side those it uses."""
     checked = _arguments("strategy", name, args, parts)
     registry.check_args("client", name, registry.accepted("client", name, checked), given=GIVEN["client"])

@@ -12,7 +12,7 @@ import pkgutil
 import sys
 import warnings
 from collections import ChainMap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -64,7 +64,7 @@ class Entry:
         written = getattr(self.factory, "__qualname__", None)
         return f"{self.factory.__module__}.{written}" if written else f"{self.module}: {self.kind} '{self.name}'"
 
-    def set_to(self, args: dict[str, Any]) -> "Entry":
+    def set_to(self, args: Mapping[str, object]) -> "Entry":
         """The entry with the flags that hold for these settings (from its flag ``when``)."""
         when = self.flags.get("when", {})
         more = [flags for (setting, value), flags in when.items() if args.get(setting) == value]
@@ -86,7 +86,7 @@ def _warn(text: str, level: int) -> None:
     warnings.warn(text, DeprecationWarning, stacklevel=level)
 
 
-def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
+def register(kind: str, name: str, **flags: object) -> Callable[[Any], Any]:
     """Decorator: make a class or function buildable as ``build(kind, name, ...)``.
 
     Flags are what other parts may need to know before the part is built (``adjusts_logits``, ``needs_prior``,
@@ -222,7 +222,7 @@ def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
     return parameters_of(get(kind, name).factory)
 
 
-def accepted(kind: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
+def accepted(kind: str, name: str, args: Mapping[str, object]) -> dict[str, Any]:
     """The ``args`` that the factory names (all, if it takes any), e.g. the settings that a client side uses."""
     params = parameters(kind, name)
     if any(p.kind is p.VAR_KEYWORD for p in params.values()):
@@ -230,7 +230,7 @@ def accepted(kind: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in args.items() if key in params}
 
 
-def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...] = ()) -> dict[str, Any]:
+def check_args(kind: str, name: str, args: Mapping[str, object], given: tuple[str, ...] = ()) -> dict[str, Any]:
     """Validate YAML arguments against the factory's signature and annotations; returns them coerced.
 
     Numbers are strict (no ``"3"``, no ``true`` for an integer); an integer widens to a float, a list becomes
@@ -272,7 +272,7 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
     return checked
 
 
-def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Callable[..., Any]:
+def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: object) -> Callable[..., Any]:
     """A part checked once and built often: ``maker("loss", "focal", ("prior",), gamma=2)(prior=counts)``.
 
     Only arguments that a factory names are passed on: a loss that needs no prior need not mention it. A factory that
@@ -291,7 +291,7 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Cal
     settings = settings_class(factory)
     own = checked if settings is None else {"settings": settings(**checked)}
 
-    def make(**values: Any) -> Any:
+    def make(**values: object) -> Any:
         try:
             return factory(**own, **{k: v for k, v in values.items() if k in wanted})
         except ValueError as error:  # how a part refuses a value that its signature cannot rule out
@@ -300,7 +300,7 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Cal
     return make
 
 
-def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:
+def build(kind: str, name: str, given: Mapping[str, object] | None = None, **args: object) -> Any:
     """Build a part by name. ``given`` holds what fedimb passes itself and the user cannot set (see `maker`).
 
     Example:

@@ -22,6 +22,7 @@ from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.grid import SimulationGrid
 from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutcome, LaneSum, Reduction
 from fedimb.errors import RunDiverged, RunFailed
+from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.serverapp.state_dict import load_state, state_of
 
@@ -173,11 +174,11 @@ class Aggregator:
             raise RunFailed(f"Replace: use the names of the model's parameters; '{other[0]}' is only in one of the two")
         self.parameters = {name: np.asarray(weights[name], own.dtype) for name, own in self.parameters.items()}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """State of the innermost strategy (moments, momenta); the checkpoint saves methods separately."""
         return state_of(chain(self.strategy)[-1])
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Inverse of `state_dict`, onto a freshly built strategy."""
         load_state(chain(self.strategy)[-1], state)
 

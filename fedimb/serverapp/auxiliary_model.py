@@ -8,11 +8,11 @@ are counted separately: learning curves are drawn over those of the global model
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
 
+from fedimb.plain import StateDict
 from fedimb.records import Arrays, arrays_of
 from fedimb.serverapp.steps import Reply
 
@@ -43,11 +43,11 @@ class AuxiliaryModel:
         self._form = {name: (value.shape, value.dtype) for name, value in parameters.items()}
         self.buffers: Arrays = {}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """State to keep from round to round in addition to the weights; empty unless a subclass overrides it."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """Put every item of a `state_dict` back into the attribute of its name."""
         for name, value in state.items():
             setattr(self, name, value)

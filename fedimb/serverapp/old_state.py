@@ -3,12 +3,13 @@
 from typing import Any
 
 from fedimb.errors import RunFailed
+from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record
 from fedimb.serverapp.state_dict import own_state, owner_name
 from fedimb.serverapp.stock_state import stock_attributes
 
 
-def state_of_snapshot(owner: object, kinds: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
+def state_of_snapshot(owner: object, kinds: dict[str, Any], arrays: Arrays) -> StateDict:
     """What 0.1 saved for an object, in the form that `fedimb.serverapp.state_dict.load_state` takes.
 
     Args:

@@ -20,6 +20,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb.by_reference import view
 from fedimb.errors import RunFailed
+from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record
 from fedimb.serverapp.stock_state import stock_attributes
 
@@ -61,7 +62,7 @@ def owner_name(owner: object) -> str:
     return f"{'method' if hasattr(owner, 'program') else 'aggregator'} {type(owner).__name__}"
 
 
-def own_state(owner: object) -> dict[str, Any] | None:
+def own_state(owner: object) -> StateDict | None:
     """The result of ``owner.state_dict()``; None if its class has none.
 
     Raises:
@@ -80,7 +81,7 @@ def own_state(owner: object) -> dict[str, Any] | None:
     return dict(state)
 
 
-def state_of(owner: object) -> dict[str, Any]:
+def state_of(owner: object) -> StateDict:
     """All state to save of a method, aggregator or auxiliary model: its state dict, and Flower's attributes."""
     flower: dict[str, Any] = {}
     for name in stock_attributes(type(owner)):
@@ -90,7 +91,7 @@ def state_of(owner: object) -> dict[str, Any]:
     return {"flower": flower, "own": own_state(owner)}
 
 
-def load_state(owner: object, state: dict[str, Any]) -> None:
+def load_state(owner: object, state: StateDict) -> None:
     """Inverse of `state_of`, onto a freshly built object of the same class."""
     for name, value in state["flower"].items():
         if isinstance(held := getattr(owner, name, None), Strategy):
@@ -119,7 +120,7 @@ def encode(owner: object) -> tuple[Any, Arrays]:
     return {"flower": flower, "own": own}, encoder.arrays
 
 
-def decode(spec: Any, arrays: Arrays) -> dict[str, Any]:
+def decode(spec: Any, arrays: Arrays) -> StateDict:
     """Inverse of `encode`, for `load_state`; arrays are new and writable."""
     return {"flower": _value(spec["flower"], arrays), "own": _value(spec["own"], arrays)}
 

@@ -124,7 +124,7 @@ class _Walk:
     def _note(self, *words: object) -> None:
         self.hash.update(repr(words).encode("utf-8", "surrogatepass"))
 
-    def _one(self, value: Any) -> list[Any]:
+    def _one(self, value: object) -> list[object]:
         """Add one object to the digest, without its contents, which are returned."""
         kind = type(value)
         if kind in _SCALARS:
@@ -150,7 +150,7 @@ class _Walk:
         self._note(kind.__module__, kind.__qualname__, len(inside))
         return inside
 
-    def _known(self, value: Any) -> list[Any] | None:
+    def _known(self, value: object) -> list[object] | None:
         """The contents of an object of a known kind, after adding the object itself; None for any other."""
         match value:
             case np.ndarray():
@@ -202,7 +202,7 @@ class _Walk:
                 return ["ended"] if frame is None else [frame.f_lasti, dict(frame.f_locals)]
         return None
 
-    def _buffer(self, value: np.ndarray) -> list[Any]:
+    def _buffer(self, value: np.ndarray) -> list[object]:
         self._note(value.dtype.str, value.shape)
         if value.dtype.hasobject:
             return list(value.flat)
@@ -210,7 +210,7 @@ class _Walk:
         self._note(zlib.crc32(flat.view(np.uint8).data) if flat.nbytes else 0)
         return []
 
-    def _tensor(self, value: torch.Tensor) -> list[Any]:
+    def _tensor(self, value: torch.Tensor) -> list[object]:
         self._note(str(value.dtype), tuple(value.shape), str(value.device), value.requires_grad)
         if value.device.type == "meta":
             return []
@@ -220,7 +220,7 @@ class _Walk:
         self._note(zlib.crc32(flat.view(torch.uint8).numpy().data) if len(flat) else 0)
         return [value.grad] if value.is_leaf and value.grad is not None else []
 
-    def _function(self, value: FunctionType) -> list[Any]:
+    def _function(self, value: FunctionType) -> list[object]:
         """Its code by location, its defaults, and the variables it closes over."""
         code = value.__code__
         self._note(code.co_filename, code.co_firstlineno, code.co_qualname)
@@ -232,7 +232,7 @@ class _Walk:
                 cells.append(None)
         return [value.__defaults__, value.__kwdefaults__, *cells, *_values(value)]
 
-    def _object(self, value: Any) -> list[Any]:
+    def _object(self, value: object) -> list[object]:
         """Any other object: its attributes; for one implemented in C, the state copied by pickle, else its id."""
         inside = [part for item in _instance(value).items() for part in item]
         if _layout(type(value)).in_python and (inside or hasattr(value, "__dict__")):
@@ -247,6 +247,6 @@ class _Walk:
         return [*copied[:3], *(list(part) for part in copied[3:5] if part is not None), *inside]
 
 
-def _values(value: object) -> list[Any]:
+def _values(value: object) -> list[object]:
     """The attributes of an object that is also a container or a function."""
     return [part for item in getattr(value, "__dict__", {}).items() for part in item]

@@ -21,7 +21,7 @@ CLIENTS = range(8)
 Reply = Callable[[Message, int], Message]
 
 
-def check_aggregator(name: str, *, single_as_is: bool | None = None, **settings: Any) -> None:
+def check_aggregator(name: str, *, single_as_is: bool | None = None, **settings: object) -> None:
     """Check that an aggregator keeps dtypes and shapes, ignores empty replies, and survives a kill unchanged.
 
     Args:

@@ -17,7 +17,7 @@ from fedimb.testing.expectations import Contract, check_yaml, same
 _COLUMNS = ("sites", "patients", "official_test", "targets", "scaled")
 
 
-def check_source(source: str | Mapping[str, Any], **settings: Any) -> None:
+def check_source(source: str | Mapping[str, Any], **settings: object) -> None:
     """Check that a source reads the same, well-described rows every time, and that its store gives them back.
 
     Args:
@@ -63,7 +63,7 @@ def _check_store(contract: Contract, data: SourceData, fingerprint: str, folder:
         contract.equal(store.fingerprint, fingerprint, "fingerprint")
 
 
-def _equal(found: Any, expected: Any) -> bool:
+def _equal(found: object, expected: object) -> bool:
     return found is None if expected is None else same(np.asarray(found), np.asarray(expected))
 
 
@@ -121,7 +121,7 @@ PARTITIONS: dict[str, tuple[list[int], int]] = {
 """Labels, and the number of clients they are divided among."""
 
 
-def check_partitioner(name: str, **settings: Any) -> None:
+def check_partitioner(name: str, **settings: object) -> None:
     """Check that a partitioner assigns every row once, keeps patients together, and depends on the seed alone.
 
     Args:
@@ -153,7 +153,7 @@ def check_partitioner(name: str, **settings: Any) -> None:
 
 def deal(
     name: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     y: NDArray[np.int64],
     n: int,
     seed: int,
@@ -173,7 +173,7 @@ def deal(
 
 
 def check_deal(
-    contract: Contract, name: str, settings: Mapping[str, Any], y: NDArray[np.int64], n: int, seed: int
+    contract: Contract, name: str, settings: Mapping[str, object], y: NDArray[np.int64], n: int, seed: int
 ) -> None:
     """Every row once, sorted, and the same for the same seed, whatever the labels."""
     with contract.rule("every row once, in sorted int64 lists that a seed repeats"), contract.own_randomness():
@@ -188,7 +188,7 @@ def check_deal(
 def check_patients(
     contract: Contract,
     name: str,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     y: NDArray[np.int64],
     n: int,
     seed: int,

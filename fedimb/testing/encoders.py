@@ -29,7 +29,7 @@ def encoder_store(folder: Path, shape: tuple[int, ...] = (3, 32, 32)) -> Store:
     return Store.build(SourceData(x, y, NAMES, 1 / 255), folder, "made-here")
 
 
-def check_encoder(name: str, *, shape: tuple[int, ...] = (3, 32, 32), **settings: Any) -> None:
+def check_encoder(name: str, *, shape: tuple[int, ...] = (3, 32, 32), **settings: object) -> None:
     """Check that an encoder gives finite rows in the requested order for any batch, and matching class vectors or none.
 
     For an encoder that uses the federation's own model only its declarations are checked: it needs a run.
@@ -69,12 +69,12 @@ def check_encoder(name: str, *, shape: tuple[int, ...] = (3, 32, 32), **settings
                     embed(encoder, store, np.array(wrong))
 
 
-def _fresh(config: Mapping[str, Any], store: Store) -> Encoder:
+def _fresh(config: Mapping[str, object], store: Store) -> Encoder:
     embedding._opened.cache_clear()
     return open_encoder(dict(config), store)
 
 
-def _check_rows(contract: Contract, config: Mapping[str, Any], store: Store) -> None:
+def _check_rows(contract: Contract, config: Mapping[str, object], store: Store) -> None:
     with contract.rule("finite float32 rows in the requested order"):
         encoder = _fresh(config, store)
         every = embed(encoder, store, np.arange(ROWS))
@@ -89,7 +89,7 @@ def _check_rows(contract: Contract, config: Mapping[str, Any], store: Store) -> 
         contract.equal(tuple(none.shape), (0, every.shape[1]), "of no rows, shape")
 
 
-def _check_batches(contract: Contract, config: Mapping[str, Any], store: Store) -> None:
+def _check_batches(contract: Contract, config: Mapping[str, object], store: Store) -> None:
     with contract.rule("a row's vector does not depend on the batch"):
         encoder = _fresh(config, store)
         whole = unit_rows(embed(encoder, store, np.arange(ROWS), batch=ROWS))
@@ -110,7 +110,7 @@ def _check_batches(contract: Contract, config: Mapping[str, Any], store: Store) 
         encoder.class_vectors(NAMES)
 
 
-def _check_class_vectors(contract: Contract, config: Mapping[str, Any], store: Store) -> None:
+def _check_class_vectors(contract: Contract, config: Mapping[str, object], store: Store) -> None:
     with contract.rule("class vectors match the embeddings, or there are none"):
         encoder = _fresh(config, store)
         vectors = encoder.class_vectors(NAMES)

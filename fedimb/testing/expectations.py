@@ -102,7 +102,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 300 else text[:297] + "..."
 
 
-def same(one: Any, two: Any) -> bool:
+def same(one: object, two: object) -> bool:
     """Whether two values are equal bit for bit: arrays and tensors also in dtype and shape, NaN equal to NaN."""
     if isinstance(one, Mapping) and isinstance(two, Mapping):
         return list(one) == list(two) and all(same(one[key], two[key]) for key in one)
@@ -129,7 +129,7 @@ def _yaml(kind: str, name: str) -> dict[str, Any]:
 _NOT_ARGUMENTS = ("name", "objectives", *PLACEMENT)  # objectives: local objectives of an aggregator, separate parts
 
 
-def _elsewhere(value: Any) -> bool:
+def _elsewhere(value: object) -> bool:
     """Whether a setting refers to another setting of the run."""
     return "${" in str(value)
 
@@ -142,7 +142,7 @@ def yaml_settings(kind: str, name: str) -> dict[str, Any]:
     return {key: value for key, value in _yaml(kind, name).items() if not _elsewhere(value)}
 
 
-def build(kind: str, name: str, settings: Mapping[str, Any], **given: Any) -> Any:
+def build(kind: str, name: str, settings: Mapping[str, object], **given: Any) -> Any:
     """A part as its YAML configures it, with ``settings`` replacing those in the YAML.
 
     Args:

@@ -30,7 +30,7 @@ def examples(
     return Examples(x, y, torch.arange(len(y)) % n_domains)
 
 
-def check_generator(name: str, *, shape: tuple[int, ...] = (1, 5, 7), **settings: Any) -> None:
+def check_generator(name: str, *, shape: tuple[int, ...] = (1, 5, 7), **settings: object) -> None:
     """Check that a trainable generator learns, samples what is requested in the range seen, and is reproducible.
 
     If it is not trained (files, a pretrained model) only its settings are checked.
@@ -66,7 +66,7 @@ class _Stopped(Exception):
 class _Generators:
     """New and briefly trained generators of one kind, and the rules they must keep."""
 
-    def __init__(self, contract: Contract, name: str, shape: tuple[int, ...], settings: Mapping[str, Any]) -> None:
+    def __init__(self, contract: Contract, name: str, shape: tuple[int, ...], settings: Mapping[str, object]) -> None:
         self.contract, self.name, self.shape, self.settings = contract, name, shape, settings
 
     def fresh(self, n_classes: int = 3, n_domains: int = 2, seed: int = 0, **changes: Any) -> Generator:

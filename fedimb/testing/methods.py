@@ -18,7 +18,7 @@ from fedimb.testing.expectations import Contract, check_yaml
 from fedimb.testing.runs import compare, configured, run, run_killed, small_tables, weights
 
 
-def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, **settings: Any) -> None:
+def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, **settings: object) -> None:
     """Check that a method runs in a small federation and that interruptions and edge cases do not change its result.
 
     The run is killed after every step and resumed to the same weights, with every item of the server's, the
@@ -59,7 +59,7 @@ def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, 
                     contract.equal(weights(run(other, place / "ray", engine)), weights(whole), "the same model file")
 
 
-def _check_sides(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_sides(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     check_yaml(contract, "strategy", name)
     with contract.rule("server side, client side and contract have the same name and agree on settings"):
         declared = registry.build("contract", name)

@@ -87,7 +87,7 @@ def write_table(folder: Path, absent: bool, sites: int) -> Path:
 def configured(
     folder: Path,
     words: Sequence[str],
-    parts: Mapping[str, tuple[str, Mapping[str, Any]]],
+    parts: Mapping[str, tuple[str, Mapping[str, object]]],
     absent: bool = False,
     clients: int = 3,
 ) -> RunConfig:

@@ -65,7 +65,7 @@ def question(
     return QueryInput(budget, n_classes, labels, generator=torch.Generator().manual_seed(draw), **said)
 
 
-def check_query(name: str, **settings: Any) -> None:
+def check_query(name: str, **settings: object) -> None:
     """Check that a query rule gives the requested number of distinct positions, reproducibly, from what it declares.
 
     Args:
@@ -113,7 +113,7 @@ def _identical(asked: QueryInput, fill: float) -> QueryInput:
 
 
 def _check_positions(
-    contract: Contract, name: str, settings: Mapping[str, Any], case: tuple[list[int], list[int], int], which: Which
+    contract: Contract, name: str, settings: Mapping[str, object], case: tuple[list[int], list[int], int], which: Which
 ) -> None:
     with (
         contract.rule("distinct positions, as many as requested, the same for the same seed"),
@@ -131,7 +131,7 @@ def _check_positions(
             contract.expect(fits, f"a note '{key}' that is a float or [{asked.n_classes}]", value)
 
 
-def _check_hidden(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_hidden(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     with contract.rule("only an oracle sees hidden labels, and declares it"):
         case = CLIENTS["tail"]
         hidden = question(*case).hidden
@@ -149,7 +149,7 @@ def _check_hidden(contract: Contract, name: str, settings: Mapping[str, Any]) ->
             contract.equal(without, one, "the same rows without hidden labels")
 
 
-def _check_models(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_models(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     case, found = CLIENTS["tail"], []
     for which in MODELS:
         with contract.rule(f"with the {which} model it reads only the models it declares"):
@@ -163,7 +163,7 @@ def _check_models(contract: Contract, name: str, settings: Mapping[str, Any]) ->
         contract.equal(not torch.equal(*found), adaptive, "other rows if and only if adaptive")
 
 
-def _check_finite(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_finite(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     rule = build("query", name, settings)
     for model in rule.reads("global"):
         for view in ("pool", "labelled"):
@@ -202,7 +202,7 @@ def candidates(counts: list[int], seed: int = 0, identical: bool = False) -> Can
     return Candidates(labels, classes, generator, embeddings, features, logits, history.softmax(2), centres, total)
 
 
-def check_coreset(name: str, **settings: Any) -> None:
+def check_coreset(name: str, **settings: object) -> None:
     """Check that a coreset rule keeps exactly the requested rows, in total or per class, from what it declares to need.
 
     A rule with the flag ``keeps_all`` is checked only with all rows.
@@ -234,7 +234,12 @@ def check_coreset(name: str, **settings: Any) -> None:
 
 
 def _kept(
-    name: str, settings: Mapping[str, Any], given: Candidates, keep: int, per_class: Tensor | None = None, seed: int = 1
+    name: str,
+    settings: Mapping[str, object],
+    given: Candidates,
+    keep: int,
+    per_class: Tensor | None = None,
+    seed: int = 1,
 ) -> Tensor:
     seeded = replace(given, generator=torch.Generator().manual_seed(seed))
     kept: Tensor = build("coreset", name, settings).select(seeded, keep, per_class)
@@ -249,7 +254,7 @@ def _expect_kept(contract: Contract, chosen: Tensor, n: int, keep: int) -> None:
 
 
 def _check_budgets(
-    contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int], identical: bool
+    contract: Contract, name: str, settings: Mapping[str, object], counts: list[int], identical: bool
 ) -> None:
     given, n = candidates(counts, identical=identical), sum(counts)
     with contract.rule("exactly as many rows as requested"):
@@ -264,7 +269,7 @@ def _check_budgets(
 
 
 def check_any_client(
-    contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int], share: float, seed: int
+    contract: Contract, name: str, settings: Mapping[str, object], counts: list[int], share: float, seed: int
 ) -> None:
     """Check that it keeps as many rows as requested for a client with any class counts."""
     given, keep = candidates(counts, seed), round(share * sum(counts))
@@ -272,7 +277,7 @@ def check_any_client(
         _expect_kept(contract, _kept(name, settings, given, keep), sum(counts), keep)
 
 
-def _check_coreset_repeats(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_coreset_repeats(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     with contract.rule("the same seed gives the same rows, and inputs are unchanged"), contract.own_randomness():
         given = candidates(COUNTS["tail"])
         before = [value.clone() for value in vars(given).values() if isinstance(value, Tensor)]
@@ -281,7 +286,7 @@ def _check_coreset_repeats(contract: Contract, name: str, settings: Mapping[str,
         contract.equal([value for value in vars(given).values() if isinstance(value, Tensor)], before, "inputs")
 
 
-def _check_coreset_needs(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_coreset_needs(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     given, needs = candidates(COUNTS["tail"]), build("coreset", name, settings).needs
     optional = {f.name for f in fields(Candidates) if f.default is None}
     with contract.rule("it reads only what its 'needs' names"):
@@ -303,7 +308,7 @@ def _check_coreset_needs(contract: Contract, name: str, settings: Mapping[str, A
                     _kept(name, settings, replace(given, **{field: broken}), 20)
 
 
-def _check_coreset_refusals(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_coreset_refusals(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     given = candidates(COUNTS["tail"])
     with contract.rule("invalid budgets and columns are refused"):
         with contract.refuses(DataError, "cannot keep 48 of 47"):

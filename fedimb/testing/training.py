@@ -24,7 +24,7 @@ WIDTH = 5
 INPUT_SHAPES = ((12,), (8, 8), (1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32))
 
 
-def check_loss(name: str, **settings: Any) -> None:
+def check_loss(name: str, **settings: object) -> None:
     """Check that a loss and its gradients are finite for any counts, that it is deterministic, and that its flags are
     true.
 
@@ -59,11 +59,11 @@ def check_loss(name: str, **settings: Any) -> None:
             _check_analytic_gradient(Contract("loss", name, f"logits {list(shape)}"), name, settings, shape)
 
 
-def _loss(name: str, settings: Mapping[str, Any], counts: list[int]) -> Any:
+def _loss(name: str, settings: Mapping[str, object], counts: list[int]) -> Any:
     return build("loss", name, settings, n_classes=len(counts), prior=np.array(counts))
 
 
-def _late(name: str, settings: Mapping[str, Any], counts: list[int], local: list[int]) -> Any:
+def _late(name: str, settings: Mapping[str, object], counts: list[int], local: list[int]) -> Any:
     """The loss in the last of nine rounds, at a client with its own counts."""
     given = {"prior": np.array(counts), "local_counts": np.array(local), "round": 9, "rounds": 9}
     return build("loss", name, settings, n_classes=len(counts), **given)
@@ -90,7 +90,7 @@ def _check_loss_flags(contract: Contract, name: str) -> None:
 
 
 def _check_gradients(
-    contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int], scale: float
+    contract: Contract, name: str, settings: Mapping[str, object], counts: list[int], scale: float
 ) -> None:
     with contract.rule("a finite float32 scalar with finite gradients"):
         labels, loss = labels_of(counts), _loss(name, settings, counts)
@@ -105,7 +105,7 @@ def _check_gradients(
             contract.finite(gradient, "gradients")
 
 
-def _check_extreme_rows(contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int]) -> None:
+def _check_extreme_rows(contract: Contract, name: str, settings: Mapping[str, object], counts: list[int]) -> None:
     loss = _late(name, settings, counts, counts[::-1])
     if getattr(loss, "needs_features", False):
         return  # reads features, not only logits
@@ -118,7 +118,7 @@ def _check_extreme_rows(contract: Contract, name: str, settings: Mapping[str, An
                 contract.finite(torch.autograd.grad(value, logits)[0], f"a gradient at logits {z} and label {label}")
 
 
-def _check_repeats(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_repeats(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     counts = COUNTS["tail"]
     labels, logits, features = labels_of(counts), normal(47, 4), normal(47, WIDTH)
     with (
@@ -137,7 +137,7 @@ def _check_repeats(contract: Contract, name: str, settings: Mapping[str, Any]) -
 
 
 def _check_analytic_gradient(
-    contract: Contract, name: str, settings: Mapping[str, Any], shape: tuple[int, ...]
+    contract: Contract, name: str, settings: Mapping[str, object], shape: tuple[int, ...]
 ) -> None:
     with contract.rule("loss_and_grad, the analytic gradient, equals autograd's"):
         loss = _late(name, settings, [40, 6, 1], [9, 0, 2])
@@ -154,7 +154,7 @@ def _check_analytic_gradient(
         contract.equal([losses.requires_grad, gradient.requires_grad], [False, False], "results without a graph")
 
 
-def check_sampler(name: str, **settings: Any) -> None:
+def check_sampler(name: str, **settings: object) -> None:
     """Check that a sampler gives valid positions, reproducibly, and reaches every class within some epochs.
 
     Args:
@@ -188,7 +188,7 @@ def check_sampler(name: str, **settings: Any) -> None:
         contract.equal(set(labels[seen].tolist()), {0, 1, 2})
 
 
-def check_calibration(name: str, **settings: Any) -> None:
+def check_calibration(name: str, **settings: object) -> None:
     """Check that a calibration returns finite logits, does not change its inputs, and declares if it needs class
     counts.
 
@@ -220,7 +220,7 @@ def check_calibration(name: str, **settings: Any) -> None:
 
 
 def _check_adjusted(
-    contract: Contract, name: str, settings: Mapping[str, Any], counts: np.ndarray, rows: int, with_bias: bool
+    contract: Contract, name: str, settings: Mapping[str, object], counts: np.ndarray, rows: int, with_bias: bool
 ) -> None:
     with contract.rule("finite, reproducible float32 logits, inputs unchanged"), contract.own_randomness():
         classes = len(counts)
@@ -236,7 +236,7 @@ def _check_adjusted(
         contract.equal([features, logits, weight], before, "inputs as they were")
 
 
-def check_model(name: str, **settings: Any) -> None:
+def check_model(name: str, **settings: object) -> None:
     """Check that a model has features and a linear head, is drawn from the seed, loads its weights, and trains.
 
     Args:
@@ -261,7 +261,7 @@ def check_model(name: str, **settings: Any) -> None:
 
 
 def _model(
-    contract: Contract, name: str, settings: Mapping[str, Any], n_classes: int = 3, seed: int = 0
+    contract: Contract, name: str, settings: Mapping[str, object], n_classes: int = 3, seed: int = 0
 ) -> tuple[Any, tuple[int, ...]]:
     """The model for the first input shape it takes; it must refuse other shapes with a FedimbError."""
     with contract.rule("it takes one of the usual input shapes, and refuses others with a FedimbError"):
@@ -276,7 +276,7 @@ def _model(
     raise AssertionError  # never reached: the rule above raises
 
 
-def _check_head(contract: Contract, name: str, settings: Mapping[str, Any], n_classes: int) -> None:
+def _check_head(contract: Contract, name: str, settings: Mapping[str, object], n_classes: int) -> None:
     with contract.rule("features and a linear head that reads them"):
         model, shape = _model(contract, name, settings, n_classes)
         contract.expect(isinstance(model, Classifier), "a fedimb.models.base.Classifier", type(model))
@@ -293,7 +293,7 @@ def _check_head(contract: Contract, name: str, settings: Mapping[str, Any], n_cl
             contract.expect(close, "logits that are head(features)", logits)
 
 
-def _check_weights(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_weights(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     (one, shape), (again, _) = (_model(contract, name, settings) for _ in "ab")
     with contract.rule("its weights are drawn from torch's seed"):
         contract.equal(parameters_of(again), parameters_of(one), "the same weights for the same seed")
@@ -306,7 +306,7 @@ def _check_weights(contract: Contract, name: str, settings: Mapping[str, Any]) -
         contract.equal(other.eval()(x), one.eval()(x), "the same logits")
 
 
-def _check_trains(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_trains(contract: Contract, name: str, settings: Mapping[str, object]) -> None:
     model, shape = _model(contract, name, settings)
     x, y = normal(6, *shape), torch.tensor([0, 1, 2, 0, 1, 0])
     with contract.rule("every trainable parameter has a finite gradient"):
