@@ -109,6 +109,11 @@ def spec_of_rows(
 
 def contracts_of(config: RunConfig) -> list[Contract]:
     """The platform's contract, including what the aggregator's terms send, then one per method, outermost first."""
+    for name in config.strategy:
+        if name not in registry.names("contract"):
+            raise ConfigError(
+                f"strategy '{name}' has no contract: register one under the same name (docs/add-a-strategy.md, sections 1 and 5)"
+            )
     platform, *methods = (registry.build("contract", name) for name in ("platform", *config.strategy))
     terms = [registry.flags("term", term["name"]) for term in config.aggregator.get("terms") or []]
     sent = tuple(record for flags in terms for record in flags.get("sends", ()))
