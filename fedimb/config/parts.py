@@ -112,7 +112,7 @@ def contracts_of(config: RunConfig) -> list[Contract]:
     for name in config.strategy:
         if name not in registry.names("contract"):
             raise ConfigError(
-                f"strategy '{name}' has no contract: register one under the same name (docs/add-a-strategy.md, sections 1 and 5)"
+                f"strategy '{name}' has no contract: register one under its name (docs/add-a-strategy.md, section 5)"
             )
     platform, *methods = (registry.build("contract", name) for name in ("platform", *config.strategy))
     terms = [registry.flags("term", term["name"]) for term in config.aggregator.get("terms") or []]

@@ -1,7 +1,5 @@
 """What a run builds from its configuration."""
 
-from dataclasses import replace
-
 import pytest
 
 from fedimb.config.compose import compose
@@ -11,6 +9,6 @@ from fedimb.errors import ConfigError
 
 
 def test_a_method_without_a_contract_is_refused_with_the_remedy():
-    config = replace(validate(compose([])), strategy={"ghost": {}})
+    config = validate(compose([])).model_copy(update={"strategy": {"ghost": {}}})
     with pytest.raises(ConfigError, match=r"'ghost' has no contract: register one .*docs/add-a-strategy.md"):
         contracts_of(config)
