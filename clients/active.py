@@ -20,7 +20,7 @@ from fedimb.models.base import Classifier
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.selection.prototypes import class_prototypes, prototype_sums, pseudo_labels
-from fedimb.selection.queries.base import Asked, Model, QueryRule, Seen
+from fedimb.selection.queries.base import Model, ModelOutputs, QueryInput, QueryRule
 from fedimb.selection.queries.local_priors import (
     adaptive_model,
     balanced_positions,
@@ -135,12 +135,12 @@ class ActiveClient(Client):
         }
         return RecordDict({CHOICE: array_record(choice)})
 
-    def _outputs(self, context: ClientContext) -> tuple[Seen, Seen, Tensor]:
+    def _outputs(self, context: ClientContext) -> tuple[ModelOutputs, ModelOutputs, Tensor]:
         """(pool, labelled) under the received model, and the labels."""
         features, logits = (values.cpu() for values in context.forward(self.settings.query_view))
         pool, labelled = self._positions(context)
         labels = context.data.tensors("labelled")[1].cpu()
-        return Seen(features[pool], logits[pool]), Seen(features[labelled], logits[labelled]), labels
+        return ModelOutputs(features[pool], logits[pool]), ModelOutputs(features[labelled], logits[labelled]), labels
 
     def _positions(self, context: ClientContext) -> tuple[Tensor, Tensor]:
         train = context.data.rows("train")
@@ -161,13 +161,13 @@ class ActiveClient(Client):
         classes, generator = len(context.data.store.class_names), context.generator()
         pool, labelled, labels = self._outputs(context)
         gamma = asked.get("gamma")
-        seen: dict[str, dict[Model, Seen]] = {"pool": {"global": pool}, "labelled": {"global": labelled}}
+        seen: dict[str, dict[Model, ModelOutputs]] = {"pool": {"global": pool}, "labelled": {"global": labelled}}
         which, distance = "global" if self.settings.which == "adaptive" else self.settings.which, math.nan
         if len(labels) and (self.settings.which == "adaptive" or "local" in self.rule.reads(which)):
             x = context.data.tensors(self.settings.query_view)[0]
             for name, model in self._own_models(asked["cycle"], context).items():
                 for view, rows in zip(seen, self._positions(context), strict=True):
-                    seen[view][name] = Seen(*(v.cpu() for v in forward_batched(model, x[rows.to(x.device)])))
+                    seen[view][name] = ModelOutputs(*(v.cpu() for v in forward_batched(model, x[rows.to(x.device)])))
             shown = balanced_positions(labels, generator)
             priors = [mean_softmax(seen["labelled"][m].logits[shown]) for m in ("global", "local")]
             distance = model_distance(*priors)
@@ -177,7 +177,7 @@ class ActiveClient(Client):
             which = "global"
             seen = {view: {"global": models["global"], "local": models["global"]} for view, models in seen.items()}
         vectors = torch.from_numpy(arrays_of(content, PROTOTYPES)["vectors"]) if PROTOTYPES in content else None
-        question = Asked(
+        question = QueryInput(
             budget=asked["rows"], n_classes=classes, labels=labels, pool=seen["pool"], labelled=seen["labelled"],
             generator=generator, which=which, gamma=gamma, prototypes=vectors,
             hidden=torch.from_numpy(open_oracle(self.settings.oracle, context).peek(context.data.rows("pool")))

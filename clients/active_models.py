@@ -16,9 +16,9 @@ from fedimb.training.forward import forward_batched
 from fedimb.training.local import train_locally
 from fedimb.training.losses.base import AdjustedCrossEntropy
 from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.objectives.compensation import Compensation
+from fedimb.training.objectives.taught import ScaledCrossEntropy, TeacherDistillation
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.compensation import Compensation
-from fedimb.training.terms.taught import PartOfCrossEntropy, Taught
 
 UPDATED = "updated"
 
@@ -34,7 +34,7 @@ def local_model(cycle: int, context: ClientContext, epochs: int, stop: float) ->
     """A model trained on the labelled rows only: at most ``epochs``, or until the share ``stop`` is correct."""
     x, y = context.data.tensors("labelled")
     model = fresh_model(cycle, context)
-    spec = context.spec().change(steps=_steps(len(y), context), terms=(), loss=CrossEntropy())
+    spec = context.spec().change(steps=_steps(len(y), context), objectives=(), loss=CrossEntropy())
     generator = context.generator(Stream.TRAIN, x.device)
     for epoch in range(epochs):
         late = epoch >= 0.74 * epochs  # the paper's milestone: epoch 37 of 50
@@ -52,8 +52,8 @@ def distilled_model(cycle: int, context: ClientContext, how: Distillation) -> Cl
     spec = spec.change(
         steps=_steps(len(y), context),
         lr=spec.lr * how.lr_factor,
-        loss=PartOfCrossEntropy(1 - how.share),
-        terms=(Taught(context.model, how.share, temperature),),
+        loss=ScaledCrossEntropy(1 - how.share),
+        objectives=(TeacherDistillation(context.model, how.share, temperature),),
     )
     said = log_softmax(forward_batched(context.model, x)[1] / temperature, dim=1)
     generator = context.generator(Stream.TRAIN, x.device)
@@ -104,5 +104,5 @@ def compensated(spec: TrainSpec, context: ClientContext, floor: float, distils: 
     if not distils:
         return spec
     rows = context.data.tensors("pool")[0]
-    term = Compensation(rows, counts, context.generator(Stream.METHOD, rows.device), floor=floor)
-    return spec.change(terms=(*spec.terms, term))
+    compensation = Compensation(rows, counts, context.generator(Stream.METHOD, rows.device), floor=floor)
+    return spec.change(objectives=(*spec.objectives, compensation))

@@ -108,7 +108,7 @@ class CoresetClient(Client):
         """Probabilities [epochs, n, C] after each epoch of training the received model on all own labelled rows."""
         x, y = context.data.tensors(context.data.known_view)
         per_epoch = math.ceil(len(y) / context.config.local.batch_size)
-        spec = context.spec().change(steps=per_epoch, terms=())
+        spec = context.spec().change(steps=per_epoch, objectives=())
         generator = context.generator(device=x.device)
         found = []
         for _ in range(self.settings.epochs):

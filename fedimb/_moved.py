@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
+    "aggregators.local_terms": "aggregators.local_objectives",
     "app": "clientapp.app",
     "cli.checks": "deploy.checks",
     "cli.panel": "report.panel",
@@ -124,6 +125,14 @@ MOVED = {
     "training.arguments": "registry.arguments",
     "training.losses.arguments": "training.losses.base",
     "training.losses.targets": "training.losses.base",
+    "training.terms": "training.objectives",
+    "training.terms.base": "training.objectives.base",
+    "training.terms.compensation": "training.objectives.compensation",
+    "training.terms.control_variate": "training.objectives.control_variate",
+    "training.terms.distil": "training.objectives.distil",
+    "training.terms.moon": "training.objectives.moon",
+    "training.terms.proximal": "training.objectives.proximal",
+    "training.terms.taught": "training.objectives.taught",
 }
 """Old module -> new module, both within fedimb."""
 
@@ -139,6 +148,7 @@ RENAMED = {
     "Workshop": "GeneratorCache",
     "Order": "Instruction",
     "Answer": "ClientReply",
+    "LocalTerm": "LocalObjective",
 }
 """Classes that were renamed when their module moved."""
 
@@ -172,7 +182,10 @@ class _Run(_Moved):
 
 class _Loader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return (_Run if spec.name == "fedimb.run" else _Moved)(spec.name)
+        module = (_Run if spec.name == "fedimb.run" else _Moved)(spec.name)
+        if spec.submodule_search_locations is not None:
+            module.__path__ = []  # not the new package's: its files would be imported again under the old name
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
         if (new := MOVED.get(module.__name__.partition(".")[2])) is not None:

@@ -126,7 +126,18 @@ def _chosen(value: Any) -> Any:
     return {name: args or {} for name, args in value.items()}
 
 
+def _aggregator(value: Any) -> Any:
+    """``objectives`` was called ``terms`` in fedimb 0.1: old run folders, study plans and YAML files still say so."""
+    value = _named(value)
+    if "terms" not in value:
+        return value
+    if "objectives" in value:
+        raise PydanticCustomError("renamed", "objectives alone ('terms' is its old name)")
+    return {"objectives" if key == "terms" else key: item for key, item in value.items()}
+
+
 Part = Annotated[dict[str, Any], BeforeValidator(_named)]
+Aggregator = Annotated[dict[str, Any], BeforeValidator(_aggregator)]
 Model = Annotated[dict[str, Any], BeforeValidator(_modelled)]
 Parts = Annotated[dict[str, dict[str, Any]], BeforeValidator(_chosen)]  # in order: outermost first
 Data = Annotated[dict[str, Any], BeforeValidator(_sourced)]
@@ -139,7 +150,7 @@ class RunConfig(Strict):
     partition: Part
     model: Model
     strategy: Parts
-    aggregator: Part
+    aggregator: Aggregator
     loss: Part
     sampler: Part
     calibration: Parts

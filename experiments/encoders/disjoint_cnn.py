@@ -26,7 +26,7 @@ from fedimb.data.prepare import prepare
 from fedimb.data.store import Store, open_source
 from fedimb.data.views import to_tensors
 from fedimb.encoders.checks import unit_rows
-from fedimb.encoders.disjoint_cnn import DisjointCnn, digests, write
+from fedimb.encoders.disjoint_cnn import DisjointCnn, digests, write_encoder
 from fedimb.encoders.embed import embed
 from fedimb.models.cnn4conv import CNN4Conv
 from fedimb.seeds import Stream, numpy_rng, seed_int, torch_generator
@@ -122,7 +122,7 @@ def main() -> None:
         "n_max": N_MAX,
     }
     path = (args.output / "disjoint_cnn.safetensors").absolute()
-    write(path, model, facts, means, seen)
+    write_encoder(path, model, facts, means, seen)
 
     encoder = DisjointCnn(str(path), input_shape=store.input_shape)
     assert store.official_test is not None

@@ -1,3 +1,3 @@
-"""How updates merge: Flower's stock strategies by name, with the flags the loop needs.
+"""Aggregation of updates: Flower's stock strategies by name, with the flags that the loop needs.
 
 Registered as kind `aggregator`."""

@@ -1,4 +1,4 @@
-"""FedDyn at the server; its local objective is `fedimb.training.terms.dynamic_regularizer`."""
+"""FedDyn at the server; its local objective is `fedimb.training.objectives.dynamic_regularizer`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,8 +17,8 @@ class FedDyn(ServerOptimizer):
 
     Acar et al., ICLR 2021: h <- h - (alpha / N) sum d_k, then w <- mean w_k - h / alpha.
 
-    h is the mean of what the clients keep, each counted once. The paper averages w_k so too
-    (``aggregation_weight=uniform``); by rows it is as in later implementations.
+    h is the unweighted mean of the states that clients keep. The paper averages w_k in the same way
+    (``aggregation_weight=uniform``); later implementations weight w_k by rows.
 
     Args:
         n_clients: N, all clients that hold data (given by fedimb).
@@ -32,7 +32,7 @@ class FedDyn(ServerOptimizer):
         self.n_clients, self.alpha = n_clients, alpha
 
     def weights(self, client: Mapping[str, float]) -> dict[str, float]:
-        """The model's mean, and the plain one that h needs."""
+        """The weight in the model's mean, and in the unweighted mean that h needs."""
         return {"mean": client[WEIGHT], "uniform": 1.0}
 
     def aggregate(
@@ -42,7 +42,7 @@ class FedDyn(ServerOptimizer):
         clients: Clients,
         state: dict[str, Any],
     ) -> Mapping[str, np.ndarray]:
-        """Move h by the mean update, and the weights by h."""
+        """Update h by the mean update, and the weights by h."""
         part = self.alpha * len(clients[CLIENT]) / self.n_clients
         before = state.get("h", {})
         state["h"] = {k: before.get(k, 0.0) - part * update for k, update in clients.means["uniform"].items()}

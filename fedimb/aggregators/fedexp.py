@@ -1,4 +1,4 @@
-"""FedExP at the server: the more the clients' updates differ, the further the server goes along their mean."""
+"""FedExP at the server: the more the clients' updates differ, the larger the server's step along their mean."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +18,10 @@ class FedExP(ServerOptimizer):
 
     Jhunjhunwala, Wang & Joshi, ICLR 2023: server step size max(1, mean ||d_k||^2 / (2 (||mean d_k||^2 + epsilon))).
 
-    The paper weighs clients alike (``aggregation_weight=uniform``); with other weights both means are weighted.
+    The paper weights clients equally (``aggregation_weight=uniform``); with other weights both means are weighted.
 
     Args:
-        epsilon: added to the squared norm of the mean update, > 0; the larger, the smaller the steps.
+        epsilon: added to the squared norm of the mean update, > 0; a larger value gives smaller steps.
     """
 
     scalars = (SQUARED_NORM,)
@@ -39,7 +39,7 @@ class FedExP(ServerOptimizer):
         clients: Clients,
         state: dict[str, Any],
     ) -> Mapping[str, np.ndarray]:
-        """The mean update, lengthened."""
+        """The mean update times the step size."""
         spread = np.average(clients[SQUARED_NORM], weights=clients[WEIGHT])
         eta = max(1.0, float(spread) / (2 * (squared_norm(mean) + self.epsilon)))
         return {name: previous[name] + eta * update for name, update in mean.items()}

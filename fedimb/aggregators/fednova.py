@@ -1,4 +1,4 @@
-"""FedNova at the server: updates are divided by the length of the way the client's steps go, then averaged."""
+"""FedNova at the server: updates are normalised by the effective number of local steps, then averaged."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +13,15 @@ from fedimb.registry import register
 
 @register("aggregator", "fednova")
 class FedNova(ServerOptimizer):
-    """FedNova: updates normalised by the clients' numbers of steps.
+    """Wang et al., NeurIPS 2020: w <- w + (sum p_k a_k) sum p_k d_k / a_k, so that more local steps do not mean more
+    weight.
 
-    Wang et al., NeurIPS 2020: w <- w + (sum p_k a_k) sum p_k d_k / a_k, so that more steps are not more weight.
-
-    p_k is the client's share of the weights; a_k its number of steps, or with momentum the sum of what each gradient
-    has moved by the end. With equal steps it is FedAvg.
+    p_k is the client's share of the weights; a_k its number of steps, or with momentum the sum of all gradients'
+    coefficients. With equal steps it is FedAvg.
 
     Args:
         momentum: of the clients' SGD, in [0, 1).
-        optimizer: of the clients; with ``adam`` the length is not known, so it is refused (ConfigError).
+        optimizer: of the clients; ``adam`` is refused (ConfigError), because a_k is not known for it.
     """
 
     scalars = ("steps",)
@@ -41,7 +40,7 @@ class FedNova(ServerOptimizer):
         return (steps - self.momentum * (1 - self.momentum**steps) / rest) / rest
 
     def weights(self, client: Mapping[str, float]) -> dict[str, float]:
-        """p_k / a_k, but for the common factor; a client without a step has no update."""
+        """p_k / a_k, up to the common factor; 0 for a client without a step."""
         return {"mean": client[WEIGHT] / self.length(client["steps"]) if client["steps"] else 0.0}
 
     def aggregate(

@@ -32,9 +32,9 @@ class Scaffold(FedAvg):
         n_clients: N, all clients that hold data (given by fedimb).
 
     Attributes:
-        reads: the records the adapter passes on to `aggregate_train`.
+        reads: the records that the adapter passes to `aggregate_train`.
         variate: c by parameter name, float64; sent in the parameter's own dtype.
-        since: the round in which c began at 0; clients start anew when it changes.
+        since: the round in which c started at 0; clients reset their c_k when it changes.
     """
 
     reads = (VARIATE.key,)
@@ -46,7 +46,7 @@ class Scaffold(FedAvg):
         self.since = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """c, and since when."""
+        """c, and the round in which it started."""
         return {"variate": self.variate, "since": self.since}
 
     def configure_train(
@@ -69,7 +69,7 @@ class Scaffold(FedAvg):
         """FedAvg of the weights; c moves by the sum of the changes over N.
 
         Raises:
-            RunFailed: a reply without variate, or one that is not of this model.
+            RunFailed: a reply without a variate, or with one for another model.
         """
         replies = [reply for reply in replies if not reply.has_error()]
         shapes = {k: v.shape for k, v in self.variate.items()}
@@ -78,13 +78,15 @@ class Scaffold(FedAvg):
             if VARIATE.key not in reply.content:
                 raise RunFailed(
                     f"round {server_round}: aggregator scaffold got a reply without '{VARIATE.key}'; give the clients "
-                    "the term control_variate (aggregator.terms=[control_variate])"
+                    "the local objective control_variate (aggregator.objectives=[control_variate])"
                 )
             change = {k: view(a) for k, a in reply.content.array_records[VARIATE.key].items()}
             if {k: v.shape for k, v in change.items()} != shapes:
-                raise RunFailed(f"round {server_round}: a reply's '{VARIATE.key}' is not of this model's parameters")
+                raise RunFailed(
+                    f"round {server_round}: a reply's '{VARIATE.key}' does not match this model's parameters"
+                )
             changes.append(change)
-            del reply.content[VARIATE.key]  # Flower's FedAvg wants one ArrayRecord per reply
+            del reply.content[VARIATE.key]  # Flower's FedAvg expects one ArrayRecord per reply
         result = super().aggregate_train(server_round, replies)
         for name in self.variate:
             total = sum((change[name].astype(np.float64) for change in changes), np.zeros(shapes[name]))

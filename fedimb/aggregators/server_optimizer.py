@@ -10,8 +10,8 @@ class ServerSGD(ServerOptimizer):
         return {name: previous[name] + self.lr * update for name, update in mean.items()}
 ```
 
-Clients are summed where they are trained, one after another, so the server holds one sum per mean however many clients
-a round has. It is a Flower `Strategy` too, and works in a plain ServerApp with clients that answer ``train``.
+Clients are summed one by one where they are trained, so the server holds one sum per mean for any number of clients. It
+is also a Flower `Strategy` and works in a plain ServerApp with clients that handle ``train``.
 """
 
 import copy
@@ -34,7 +34,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class ClientReply(Protocol):
-    """One client's reply as a hook sees it: the client's id, and the records ``x.*`` that it sent."""
+    """One client's reply, as passed to a hook: the client's id, and the records ``x.*`` that it sent."""
 
     @property
     def client(self) -> int:
@@ -43,7 +43,7 @@ class ClientReply(Protocol):
 
     @property
     def content(self) -> RecordDict:
-        """Its records ``x.*``."""
+        """The records ``x.*`` that the client sent."""
         ...
 
 
@@ -54,7 +54,7 @@ class Clients(dict[str, np.ndarray]):
 
     Args:
         columns: by name, each [K].
-        means: the further means that `ServerOptimizer.weights` names, as updates by parameter name, float64.
+        means: the additional means that `ServerOptimizer.weights` names, as updates by parameter name, float64.
     """
 
     def __init__(self, columns: Mapping[str, np.ndarray], means: Mapping[str, Arrays] | None = None) -> None:
@@ -63,16 +63,16 @@ class Clients(dict[str, np.ndarray]):
 
 
 class ServerOptimizer(FedAvg):
-    """Base class of optimisers at the server. Override `aggregate`; the rest where the method needs it.
+    """Base class of server optimisers. Override `aggregate`, and other methods as needed.
 
     Attributes:
-        scalars: metrics of the clients' replies that the method reads, as ``steps``; or ``squared_norm``, that of the
-            update, which is computed from the weights a client sent. Others are not summed and cost nothing.
-        state: what lasts from round to round: the method fills it in `aggregate`. Numbers, strings, arrays, tensors,
-            and lists and dicts of these, as in torch.optim.
-        since: the round in which the optimiser began; clients get it with every train message.
-        flags: what the registry is told of the class: it is linear, and which scalars it reads.
-        transient: attributes that every round sets anew, so that no checkpoint holds them.
+        scalars: metrics of the clients' replies that the method reads, such as ``steps``; or ``squared_norm`` of the
+            update, which is computed from the weights that a client sent. Other metrics are not collected.
+        state: persistent state: the method fills it in `aggregate`. Numbers, strings, arrays, tensors, and lists and
+            dicts of these, as in torch.optim.
+        since: the round in which the optimiser started; clients receive it with every train message.
+        flags: flags for the registry: the optimiser is linear, and the scalars it reads.
+        transient: attributes that are set in every round and need not be in a checkpoint.
     """
 
     scalars: ClassVar[tuple[str, ...]] = ()
@@ -87,7 +87,7 @@ class ServerOptimizer(FedAvg):
         super().__init__(fraction_train=1.0, min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
         self.state: dict[str, Any] = {}
         self.since = 0
-        self._previous: Arrays | None = None  # weights sent in the round that is under way
+        self._previous: Arrays | None = None  # weights sent in the current round
 
     def aggregate(
         self,
@@ -107,9 +107,9 @@ class ServerOptimizer(FedAvg):
         raise NotImplementedError(f"{type(self).__name__} must override aggregate(previous, mean, clients, state)")
 
     def weights(self, client: Mapping[str, float]) -> dict[str, float]:
-        """One client's weight in ``mean``, and in further means by names of the method's own.
+        """One client's weight in ``mean``, and in additional means under names that the method chooses.
 
-        Called where clients are summed, which may be another process: it may use settings, not `state`.
+        Called where clients are summed, possibly in another process: it may use settings, but not `state`.
 
         Args:
             client: its ``num-examples`` (1 under ``aggregation_weight=uniform``) and `scalars`.
@@ -117,7 +117,7 @@ class ServerOptimizer(FedAvg):
         return {"mean": client[names.WEIGHT]}
 
     def before_aggregation(self, server_round: int, replies: Sequence[ClientReply]) -> None:
-        """See the records ``x.*`` of the usable replies, sorted by client id, before they are aggregated."""
+        """Hook that receives the records ``x.*`` of the usable replies, sorted by client id, before aggregation."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold, by attribute name; references, as in torch.optim."""
@@ -128,7 +128,7 @@ class ServerOptimizer(FedAvg):
         self.state, self.since = dict(state["state"]), int(state["since"])
 
     def without_state(self) -> "ServerOptimizer":
-        """A copy that knows the settings alone: what travels to where clients are summed."""
+        """A copy with the settings only, which is sent to the processes that sum clients."""
         bare = copy.copy(self)
         bare.state, bare._previous = {}, None
         return bare
@@ -145,7 +145,7 @@ class ServerOptimizer(FedAvg):
             if not isinstance(value, int | float) or not math.isfinite(value):
                 raise FedimbError(
                     f"the reply's metric '{name}' is {'missing' if name not in metrics else value}, and aggregator "
-                    f"{type(self).__name__} reads it; let the client send a finite number"
+                    f"{type(self).__name__} reads it; the client must send a finite number"
                 )
             found[name] = float(value)
         return found
@@ -153,7 +153,7 @@ class ServerOptimizer(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """FedAvg's messages; the weights sent are kept until the replies come."""
+        """FedAvg's messages; the sent weights are kept until the replies arrive."""
         self.since = self.since or server_round
         config[SINCE] = self.since
         self._previous = {name: view(array) for name, array in arrays.items()}
@@ -162,7 +162,7 @@ class ServerOptimizer(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Turn replies, or the one that lanes have merged, into `aggregate`'s arguments.
+        """Convert replies, or one reply merged by lanes, into the arguments of `aggregate`.
 
         Raises:
             FedimbError: a reply lacks a scalar that the method reads.
@@ -189,7 +189,7 @@ class ServerOptimizer(FedAvg):
         return array_record({k: np.asarray(v, previous[k].dtype) for k, v in new.items()}), metrics
 
     def _merged(self, previous: Arrays, replies: Sequence[Message]) -> RecordDict:
-        """Single replies as lanes would have merged them; in a plain ServerApp a client's id is its node's."""
+        """Single replies, merged as lanes would; in a plain ServerApp a client's id is that of its node."""
         received = array_record(previous)
         columns: dict[str, list[float]] = {CLIENT: []}
         totals: dict[str, float] = {}
@@ -208,10 +208,10 @@ class ServerOptimizer(FedAvg):
                 before = sums.get(mean, {})
                 weighed = {k: np.multiply(view(a), weight, dtype=np.float64) for k, a in trained.items()}
                 sums[mean] = {k: before.get(k, 0.0) + value for k, value in weighed.items()}
-        return merged(previous, totals, sums, columns)
+        return merge_replies(previous, totals, sums, columns)
 
 
-def merged(
+def merge_replies(
     previous: Mapping[str, np.ndarray],
     totals: Mapping[str, float],
     sums: Mapping[str, Arrays],
@@ -220,15 +220,15 @@ def merged(
     """A merged reply: means of the clients' weights in float64, and their scalars.
 
     Args:
-        previous: what a mean is taken to be whose total weight is 0.
-        totals, sums: by mean, the sum of the clients' weights and of the arrays they weigh.
+        previous: the value of a mean whose total weight is 0.
+        totals, sums: by mean, the sum of the clients' weights and of the weighted arrays.
         columns: scalars by name, one per client.
     """
     content = RecordDict()
     for name, total in totals.items():
         values = {k: v / total for k, v in sums[name].items()} if total else dict(previous)
         content[names.ARRAYS if name == "mean" else f"{MEANS}.{name}"] = array_record(values)
-    # Flower's node ids need all 64 bits, so ids take whichever integers hold them.
+    # Flower's node ids need all 64 bits, so the dtype of ids is left to NumPy.
     kinds = {name: None if name == CLIENT else np.float64 for name in columns}
     content[CLIENTS] = array_record({name: np.array(values, kinds[name]) for name, values in columns.items()})
     return content
@@ -242,5 +242,7 @@ def squared_norm(arrays: Mapping[str, np.ndarray]) -> float:
 def _squared_norm(received: ArrayRecord, trained: ArrayRecord) -> float:
     before, after = ({k: view(a) for k, a in record.items()} for record in (received, trained))
     if {k: v.shape for k, v in before.items()} != {k: v.shape for k, v in after.items()}:
-        raise FedimbError("the reply holds other weights than the model's: are all on one version and configuration?")
+        raise FedimbError(
+            "the reply's weights do not match the model: do all parties use the same version and configuration?"
+        )
     return squared_norm({k: np.subtract(after[k], before[k], dtype=np.float64) for k in before})

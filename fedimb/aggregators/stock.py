@@ -1,4 +1,4 @@
-"""The stock strategies of Flower 1.41 by name. fedimb samples the cohort, so they are told to take everyone.
+"""The stock strategies of Flower 1.41 by name. fedimb samples the cohort, so they are configured to use all clients.
 
 Flags: ``linear`` (the result depends on the replies only through their weighted mean, so lanes may sum),
 ``needs_start_loss`` (the client reports the loss of the model it received).
@@ -30,7 +30,7 @@ def fedavg() -> Strategy:
 
 @register("aggregator", "fedprox", linear=True)
 def fedprox(proximal_mu: float) -> Strategy:
-    """Li et al., MLSys 2020; the proximal term itself is the local term ``proximal``."""
+    """Li et al., MLSys 2020; the proximal term itself is the local objective ``proximal``."""
     return flower.FedProx(**_EVERYONE, proximal_mu=proximal_mu)
 
 
@@ -81,10 +81,7 @@ def fedmedian() -> Strategy:
 
 @register("aggregator", "fedtrimmedavg", linear=False)
 def fedtrimmedavg(beta: float = 0.2) -> Strategy:
-    """The coordinate-wise trimmed mean of the clients' weights, robust to outliers.
-
-    Yin et al., ICML 2018: coordinate-wise trimmed mean; ``beta`` in [0, 0.5) is cut at each end.
-    """
+    """Yin et al., ICML 2018: coordinate-wise trimmed mean; ``beta`` in [0, 0.5) is trimmed at each end."""
     return flower.FedTrimmedAvg(**_EVERYONE, beta=beta)
 
 
@@ -99,10 +96,7 @@ def krum(num_malicious_nodes: int = 0) -> Strategy:
 
 @register("aggregator", "multikrum", linear=False)
 def multikrum(num_malicious_nodes: int = 0, num_nodes_to_select: int = 5) -> Strategy:
-    """Multi-Krum: the mean of the updates that are closest to their neighbours.
-
-    Blanchard et al., NeurIPS 2017: mean of the ``num_nodes_to_select`` best-placed updates.
-    """
+    """Blanchard et al., NeurIPS 2017: mean of the ``num_nodes_to_select`` best-scored updates."""
     return flower.MultiKrum(
         **_EVERYONE, num_malicious_nodes=num_malicious_nodes, num_nodes_to_select=num_nodes_to_select
     )

@@ -82,11 +82,11 @@ def check_command(args: argparse.Namespace) -> int:
         ConfigError: a setting is wrong, or the source for the file cannot be guessed.
         DataError: the data cannot be read or split.
     """
-    from fedimb.data.check import cut, read
+    from fedimb.data.check import describe_cut, read_source
     from fedimb.report.describe import describe_source
 
-    name, data, group = read(args.file, args.settings, args.source)
+    name, data, group = read_source(args.file, args.settings, args.source)
     print(f"source: {name}\n{describe_source(data)}", flush=True)
     if group is not None:
-        print(f"\n{cut(group)}")
+        print(f"\n{describe_cut(group)}")
     return 0

@@ -47,7 +47,7 @@ PLURALS = {
     "losses": "loss",
     "samplers": "sampler",
     "calibrations": "calibration",
-    "terms": "term",
+    "objectives": "objective",
     "augmentations": "augmentation",
     "models": "model",
     "sources": "source",
@@ -57,7 +57,8 @@ PLURALS = {
     "queries": "query",
     "generators": "generator",
 }
-_SENDING = ("strategy", "aggregator", "loss", "calibration", "term")
+OLD_PLURALS = {"terms": "objectives", "term": "objectives"}  # they go with the next release
+_SENDING = ("strategy", "aggregator", "loss", "calibration", "objective")
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
 _SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by")
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
@@ -86,7 +87,7 @@ def list_parts(args: argparse.Namespace) -> int:
 
         print(render(matrix()))
         return 0
-    kind = PLURALS.get(args.kind, args.kind)
+    kind = PLURALS.get(OLD_PLURALS.get(args.kind, args.kind), args.kind)
     if kind is not None and kind not in PLURALS.values():
         raise ConfigError(f"no kind '{args.kind}'.{nearest(args.kind, [*PLURALS, 'combinations'])}")
     if args.name is not None:
@@ -216,9 +217,9 @@ def leaves(entry: "Entry") -> str:
     if entry.flags.get("needs_prior"):
         sent += [record.key for record in PLATFORM.queries[CLASS_COUNTS] if not record.optional]
     sent += [record.key for record in entry.flags.get("sends", ())]
-    if entry.kind == "aggregator":  # the local terms that work with no other aggregator
-        terms = [registry.flags("term", name) for name in registry.names("term")]
-        own = [flags for flags in terms if flags.get("needs_aggregator") == entry.name]
+    if entry.kind == "aggregator":  # the local objectives that work with no other aggregator
+        objectives = [registry.flags("objective", name) for name in registry.names("objective")]
+        own = [flags for flags in objectives if flags.get("needs_aggregator") == entry.name]
         sent += [record.key for flags in own for record in flags.get("sends", ())]
     if entry.name in registry.names("contract"):
         contract = registry.build("contract", entry.name)

@@ -26,7 +26,14 @@ from fedimb.schema import RunConfig
 from fedimb.seeds import Stream
 from fedimb.training.local import LocalResult, train_locally
 from fedimb.training.spec import TrainSpec
-from fedimb.training.stacked import Trained, Work, budget_of, train_stacked, why_no_stack, why_not
+from fedimb.training.stacked import (
+    Trained,
+    Work,
+    budget_of,
+    train_stacked,
+    why_model_not_stackable,
+    why_spec_not_stackable,
+)
 
 
 @dataclass
@@ -62,7 +69,7 @@ class LocalTraining:
         self.config, self._resident, self._n_classes = config, resident, n_classes
         self.model = cast(Classifier, resident.model)
         self._device = next(self.model.parameters()).device
-        self._stacks = why_no_stack(self.model) is None
+        self._stacks = why_model_not_stackable(self.model) is None
         check_model(config.privacy, self.model)
         self._weighting = resolved_weight(config, list(contracts))
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
@@ -70,7 +77,7 @@ class LocalTraining:
         self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
         self._make_sampler = part_maker("sampler", config.sampler)
         self._make_augmentations = augmentation_makers(config, input_shape)
-        self._make_terms = [part_maker("term", term) for term in config.aggregator.get("terms") or []]
+        self._make_objectives = [part_maker("objective", one) for one in config.aggregator.get("objectives") or []]
         self._make_methods = [
             (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
             for contract, (name, args) in zip(contracts[1:], config.strategy.items(), strict=True)
@@ -99,7 +106,7 @@ class LocalTraining:
                 rounds=self.config.rounds,
             ),
             sampler=self._make_sampler(),
-            terms=tuple(make() for make in self._make_terms),
+            objectives=tuple(make() for make in self._make_objectives),
             augmentations=tuple(make() for make in self._make_augmentations),
         )
 
@@ -127,8 +134,8 @@ class LocalTraining:
         if self._start_loss:
             with torch.no_grad():
                 metrics["start_loss"] = float(spec.loss(context.forward(spec.view)[1], y)) if len(y) else 0.0
-        for term in spec.terms:
-            term.receive(context.content, context.state)
+        for objective in spec.objectives:
+            objective.receive(context.content, context.state)
         if spec.extra is not None:
             made_x, made_y = (part.to(self._device) for part in spec.extra)
             x, y, primary = torch.cat([x, made_x]), torch.cat([y, made_y]), torch.cat([primary, made_y])
@@ -149,7 +156,7 @@ class LocalTraining:
 
         The elapsed seconds are divided among them by their number of steps.
         """
-        chosen = [i for i, one in enumerate(prepared) if self._stacks and why_not(one.spec) is None]
+        chosen = [i for i, one in enumerate(prepared) if self._stacks and why_spec_not_stackable(one.spec) is None]
         started = time.perf_counter()
         trained = train_stacked(self.model, [prepared[i].work for i in chosen], budget_of(self._device))
         taken = time.perf_counter() - started
@@ -162,8 +169,8 @@ class LocalTraining:
         """The reply, from the resident model as trained."""
         started = time.perf_counter()
         context, reply = prepared.context, prepared.reply
-        for term in prepared.spec.terms:
-            term.keep(context.state)
+        for objective in prepared.spec.objectives:
+            objective.keep(context.state)
         trained, about = self._protected(context)
         reply[names.ARRAYS] = array_record(trained, copy=False)
         if buffers := self._resident.buffers():

@@ -12,7 +12,7 @@ from fedimb import registry
 from fedimb.registry import Entry
 
 TASKS = ("multiclass", "multilabel")
-_SEES_LABELS = ("loss", "calibration", "strategy", "term", "augmentation")
+_SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation")
 _TASK_MEANS = {"multiclass": "one class per row", "multilabel": "several labels per row"}
 METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 
@@ -143,10 +143,10 @@ def _choice_without_effect(c: Combination) -> str | None:
 
 
 def _term_of_another_aggregator(c: Combination) -> str | None:
-    for term in c.having("needs_aggregator", "term"):
-        wanted = term.flags["needs_aggregator"]
+    for objective in c.having("needs_aggregator", "objective"):
+        wanted = objective.flags["needs_aggregator"]
         if any(p.kind == "aggregator" and p.name != wanted for p in c.parts):
-            return f"term '{term.name}' needs what only aggregator '{wanted}' sends; use aggregator={wanted}"
+            return f"objective '{objective.name}' needs what only aggregator '{wanted}' sends; use aggregator={wanted}"
     return None
 
 
@@ -217,15 +217,15 @@ def _noise_needs_the_mean(c: Combination) -> str | None:
 def _clip_and_what_a_term_sends(c: Combination) -> str | None:
     if c.clip is None:
         return None
-    if keeping := c.having("keeps_update", "term"):
+    if keeping := c.having("keeps_update", "objective"):
         return (
-            f"term '{keeping[0].name}' keeps the client's update as the server received it, but "
+            f"objective '{keeping[0].name}' keeps the client's update as the server received it, but "
             "privacy.clip makes the two differ; use another aggregator, or privacy.clip=null"
         )
-    if not (terms := c.having("sends", "term")):
+    if not (sending := c.having("sends", "objective")):
         return None
     return (
-        f"term '{terms[0].name}' sends {terms[0].flags['sends'][0].key}, computed from the update before "
+        f"objective '{sending[0].name}' sends {sending[0].flags['sends'][0].key}, computed from the update before "
         "privacy.clip; use another aggregator, or privacy.clip=null"
     )
 

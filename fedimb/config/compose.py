@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedimb.config.catalogue import MODULE, Catalogue, Fingerprint
-from fedimb.config.overrides import NAMED, set_value
+from fedimb.config.overrides import NAMED, current_key, rename_keys, set_value
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
@@ -33,7 +33,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
     with _lock:
         catalogue = Catalogue(config_dirs)
         groups, values = _sort_words(overrides, catalogue)
-        config = deepcopy(_base(catalogue, groups))
+        config = rename_keys(deepcopy(_base(catalogue, groups)))
     for key, value in values:
         if _own_model(key, value):
             config["model"] = {}  # it replaces the chosen model entirely
@@ -62,7 +62,7 @@ def _sort_words(words: Sequence[str], catalogue: Catalogue) -> tuple[list[str], 
         if not _own_model(key, override.value()) and (options := catalogue.options(key)):
             groups.append(_group_choice(word, key, override.value(), options))
         else:
-            values.append((key, override.value()))
+            values.append((current_key(key), override.value()))
     return groups, values
 
 

@@ -58,17 +58,19 @@ def config_sha(config: RunConfig) -> str:
     2 and 2.0 count as the same value.
     """
     tree = {key: value for key, value in config.model_dump().items() if key not in NO_INFLUENCE}
-    _without_later_defaults(tree)
+    _as_first_hashed(tree)
     text = json.dumps(_integral(_canonical(tree)), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_later_defaults(tree: Settings) -> None:
-    """Remove settings of later versions that are left at their defaults, so that old hashes stay valid."""
+def _as_first_hashed(tree: Settings) -> None:
+    """Remove later settings that this configuration does not use and restore first names: old hashes stay valid."""
     if tree["privacy"]["clip"] is None and not tree["privacy"]["noise"]:
         del tree["privacy"]
     if not tree["evaluation"]["secure"]:
         del tree["evaluation"]["secure"]
+    if "objectives" in tree["aggregator"]:  # hashed under its first name
+        tree["aggregator"]["terms"] = tree["aggregator"].pop("objectives")
 
 
 def _integral(node: object) -> object:

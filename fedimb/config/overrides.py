@@ -5,6 +5,7 @@ wrong key can name the nearest right one and a sweep need not compose its groups
 """
 
 import difflib
+import warnings
 from typing import Any
 
 from fedimb import registry
@@ -16,6 +17,27 @@ from fedimb.plain import Settings
 OPEN = ("partition", "model", "aggregator", "loss", "sampler")
 OPEN_INSIDE = (("data", "source"), ("data", "test"))
 NAMED = ("strategy", "calibration")  # name -> arguments, several may be chosen
+RENAMED = {"aggregator.terms": "aggregator.objectives"}  # old key -> new one; the old goes with the next release
+
+
+def current_key(key: str) -> str:
+    """The key under its present name, with a DeprecationWarning where it was given under an old one."""
+    for old, new in RENAMED.items():
+        if key == old or key.startswith(f"{old}."):
+            warnings.warn(f"the setting {old} is called {new} now: use that", DeprecationWarning, stacklevel=3)
+            return new + key.removeprefix(old)
+    return key
+
+
+def rename_keys(config: Settings) -> Settings:
+    """The same configuration with the present names of settings, for YAML files that still have the old ones."""
+    for old in RENAMED:
+        group, _, key = old.partition(".")
+        node = config.get(group)
+        if isinstance(node, dict) and key in node:
+            new = current_key(old).rpartition(".")[2]
+            config[group] = {new if inner == key else inner: value for inner, value in node.items()}
+    return config
 
 
 def set_value(config: dict[str, object], key: str, value: object) -> None:

@@ -17,7 +17,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "model": ("n_classes", "input_shape"),
     "loss": ("n_classes", "prior", "local_counts", "round", "rounds"),
     "sampler": (),
-    "term": (),
+    "objective": (),
     "augmentation": ("input_shape",),
     "calibration": ("prior", "minority"),
     "aggregator": ("n_clients",),
@@ -74,7 +74,7 @@ def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     named = [("source", config.data["source"]["name"]), ("partition", config.partition["name"])]
     named += [(kind, getattr(config, kind)["name"]) for kind in ("model", "loss", "sampler", "aggregator")]
     named += [("augmentation", part["name"]) for part in config.local.augmentation]
-    named += [("term", part["name"]) for part in config.aggregator.get("terms") or []]
+    named += [("objective", part["name"]) for part in config.aggregator.get("objectives") or []]
     named += [("strategy", name) for name in config.strategy]
     named += [("calibration", name) for name in config.calibration]
     return tuple(registry.get(kind, name) for kind, name in named)
@@ -192,11 +192,11 @@ def _arguments(kind: str, name: str, args: dict[str, Any], parts: list[registry.
 
 
 def _aggregator(config: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
-    """An aggregator and the local terms its clients need."""
-    checked = _part("aggregator", {k: v for k, v in config.items() if k != "terms"}, parts)
-    if "terms" not in config:
+    """An aggregator and the local objectives its clients need."""
+    checked = _part("aggregator", {k: v for k, v in config.items() if k != "objectives"}, parts)
+    if "objectives" not in config:
         return checked
-    return checked | {"terms": _list("term", "aggregator.terms", config["terms"], parts)}
+    return checked | {"objectives": _list("objective", "aggregator.objectives", config["objectives"], parts)}
 
 
 def _list(kind: str, key: str, given: Any, parts: list[registry.Entry]) -> list[dict[str, Any]]:

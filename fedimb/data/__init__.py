@@ -1,3 +1,3 @@
 """Sources -> long tail -> partition -> views.
 
-Arrays go in once, index lists come out; a client's data is a list of rows of one memory-mapped store."""
+A source is decoded once into a memory-mapped store; each client's data is a list of row indices into it."""

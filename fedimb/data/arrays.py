@@ -1,4 +1,4 @@
-"""What a source hands over: one checked set of arrays in memory."""
+"""What a source returns: one checked set of arrays in memory."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,30 +8,30 @@ from numpy.typing import NDArray
 
 from fedimb.errors import DataError
 
-_CHUNK = 1 << 22  # values looked at per step of the NaN scan: 16 MiB of float32
+_CHUNK = 1 << 22  # values checked per step of the NaN scan: 16 MiB of float32
 TASKS = ("multiclass", "multilabel")
 
 
 @dataclass(frozen=True, eq=False)
 class SourceData:
-    """Arrays of one source, checked when made. A model is fed ``x * scale`` as float32.
+    """The arrays of one source, checked on creation. The model gets ``x * scale`` as float32.
 
     Args:
         x: [n, *shape] uint8 or float32, finite.
         y: [n] int64 class ids, 0 <= y < len(class_names).
-        class_names: one distinct name per class id. A class without rows is legal here.
+        class_names: one distinct name per class id. A class may have no rows.
         scale: > 0; digits are uint8 0..16 with scale 1/16.
-        sites: [n] int64 ids into ``site_names``, or None where the source names no sites.
+        sites: [n] int64 ids into ``site_names``, or None if the source has no sites.
         site_names: one name per site id.
-        patients: [n] int64, any ids; rows of one patient are never parted. None: every row stands alone.
-        official_test: [n] bool, True for rows of the source's own test set; None where it has none.
-        task: "multiclass", or "multilabel" where ``targets`` are given.
-        skipped: bad rows left out (`fedimb.data.problems`), one line each: place and reason.
+        patients: [n] int64, any ids; rows of one patient are never split up. None: every row is independent.
+        official_test: [n] bool, True for rows of the source's own test set; None if it has none.
+        task: "multiclass", or "multilabel" if ``targets`` are given.
+        skipped: bad rows that were skipped (`fedimb.data.problems`), one line each: place and reason.
         scaled: [F] bool for tables x [n, F]: columns to centre and scale by the training rows' own mean and
             deviation, once the clients are cut (`fedimb.data.scaling`). They may hold NaN: missing, imputed with that
             mean. None: x is used as it is.
-        targets: [n, C] uint8 of 0 and 1, at least one 1 per row, where rows have several labels; ``y`` is then one of
-            the row's labels, its primary class (`fedimb.data.labels`, which makes both). None: y says it all.
+        targets: [n, C] uint8 of 0 and 1, at least one 1 per row, if rows have several labels; ``y`` is then one of the
+            row's labels, its primary class (`fedimb.data.labels`, which makes both). None: ``y`` alone is the label.
 
     Raises:
         DataError: with the row and the remedy.
@@ -66,7 +66,7 @@ class SourceData:
         if (self.task == "multilabel") != (self.targets is not None):
             raise DataError(
                 f"task '{self.task}' {'without' if self.targets is None else 'with'} targets [n, C]: "
-                "multilabel data have them, multiclass data have not"
+                "multilabel data need them, multiclass data must not have them"
             )
         if self.targets is not None:
             _check_targets(self.targets, self.y, len(self.class_names))
@@ -105,7 +105,7 @@ def _check_ids(what: str, ids: NDArray[np.int64], where: str, count: int) -> Non
     if len(wrong):
         raise DataError(
             f"row {wrong[0]}: {what} {ids[wrong[0]]} is outside the {where} (0 to {count - 1}); "
-            f"{len(wrong)} such rows: mend them or extend the list"
+            f"{len(wrong)} such rows: fix them or extend the list"
         )
 
 
@@ -121,7 +121,7 @@ def _check_targets(targets: NDArray[np.uint8], y: NDArray[np.int64], n_classes: 
     foreign = np.flatnonzero(targets[np.arange(len(y)), y] == 0)
     if len(foreign):
         row = foreign[0]
-        raise DataError(f"row {row}: y is class {y[row]}, which is none of the row's labels; see fedimb.data.labels")
+        raise DataError(f"row {row}: y is class {y[row]}, which is not one of the row's labels; see fedimb.data.labels")
 
 
 def _check_finite(x: NDArray[np.generic], may_miss: NDArray[np.bool_] | None) -> None:

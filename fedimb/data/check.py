@@ -1,4 +1,4 @@
-"""Reading a source completely, as a data group or a bare file, to see what it holds before anything is trained."""
+"""Read a source completely, from a data group or a bare file, to see what it holds before training."""
 
 import csv
 from collections.abc import Sequence
@@ -7,52 +7,52 @@ from pathlib import Path
 from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.config import DataConfig
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
 _PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
-def read(
+def read_source(
     file: str, settings: Sequence[str] = (), source: str | None = None
 ) -> tuple[str, SourceData, dict[str, object] | None]:
     """(name of the source, all it holds, the data group or None for a bare file).
 
-    The files themselves are read, whatever the cache holds of them.
+    Reads the files themselves, not the cache.
 
     Args:
         file: a data group (.yaml, as configs/data/digits.yaml), or a folder, .zip, .csv or .npz.
         settings: ``key=value`` arguments of the source; only for a bare file.
-        source: name of the source to read a bare file with; None: guessed from it.
+        source: name of the source that reads a bare file; None: guessed from the file.
 
     Raises:
-        ConfigError: an unreadable data group, a wrong setting, or no telling which source reads the file.
+        ConfigError: an unreadable data group, a wrong setting, or a file of a type that no source is known to read.
         DataError: no such file, or the source cannot be read.
     """
-    path = find(file)
+    path = find_data(file)
     if path.suffix not in (".yaml", ".yml") or path.is_dir():
-        chosen = source or guess(path)
-        return chosen, load(_bare(path, chosen, settings)), None
+        chosen = source or guess_source(path)
+        return chosen, load_source(_bare(path, chosen, settings)), None
     if settings or source:
-        raise ConfigError(f"{path} says all there is to say of its source: write settings there")
+        raise ConfigError(f"{path} already configures its source: write settings there")
     group = _group(path)
     config = DataConfig.parse(group)
-    return config.source["name"], load(config.source | {"on_bad": config.on_bad}), group
+    return config.source["name"], load_source(config.source | {"on_bad": config.on_bad}), group
 
 
-def load(source: Settings) -> SourceData:
+def load_source(source: Settings) -> SourceData:
     """Read the source ``{name: ..., on_bad: ..., **args}`` completely, without the cache."""
     args = dict(source)
     name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")
     data = registry.build("source", name, given={"on_bad": on_bad}, **args).load()
     if not isinstance(data, SourceData):
-        raise DataError(f"source '{name}' loads a {type(data).__name__}, not SourceData; mend the source")
+        raise DataError(f"source '{name}' loads a {type(data).__name__}, not SourceData; fix the source")
     return data
 
 
-def guess(path: Path) -> str:
-    """The source that reads such a file; ConfigError names the choices where there is none."""
+def guess_source(path: Path) -> str:
+    """The source that reads such a file; ConfigError lists the choices if there is none."""
     if path.is_dir() or path.suffix.lower() == ".zip":
         return "image_folder"
     if path.suffix.lower() == ".npz":
@@ -72,7 +72,7 @@ def _npz(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no .npz file ({error}); write it again with numpy.savez") from None
+        raise DataError(f"{path} is not an .npz file ({error}); write it again with numpy.savez") from None
     return "npz" if any(name.startswith("train_images") for name in names) else "embeddings_npz"
 
 
@@ -103,7 +103,7 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
     takes = registry.parameters("source", name)
     place = next((key for key in ("path", "paths", "files", "folder") if key in takes), None)
     if place is None:
-        raise ConfigError(f"source '{name}' reads no file: write a data YAML and check that")
+        raise ConfigError(f"source '{name}' does not read a file: write a data YAML and check that")
     return {"name": name, place: str(path) if place in ("path", "folder") else [str(path)], **args}
 
 
@@ -115,13 +115,13 @@ def _group(path: Path) -> dict[str, object]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(group, dict):
-        raise ConfigError(f"{path} holds no mapping: write it as configs/data/digits.yaml")
-    inner = group.get("data")  # one that chooses a model too, as configs/data/cifar10.yaml
+        raise ConfigError(f"{path} is not a mapping: write it like configs/data/digits.yaml")
+    inner = group.get("data")  # a group that also chooses a model, like configs/data/cifar10.yaml
     return inner if isinstance(inner, dict) else group
 
 
-def cut(group: dict[str, object]) -> str:
-    """Test set, long tail and minority as a run with seed 0 would have them, in two lines.
+def describe_cut(group: dict[str, object]) -> str:
+    """Two lines on the test set, the long tail and the minority that a run with seed 0 would have.
 
     Raises:
         DataError: the source's rows cannot be cut as the data group says.

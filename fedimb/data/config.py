@@ -29,7 +29,8 @@ class DataConfig:
     def parse(raw: Settings) -> "DataConfig":
         """Check keys, types and ranges; ConfigError names the dotted key and the remedy.
 
-        What needs the data (n_max against the rows there are, class ids of `minority`) is checked with them.
+        What depends on the data (n_max against the available rows, class ids of `minority`) is checked when they are
+        read.
         """
         known = [f.name for f in fields(DataConfig)]
         for key in raw:

@@ -1,4 +1,4 @@
-"""Who holds a class: whether a round's clients can have learnt it at all."""
+"""Which clients hold a class, and so whether a round's clients can have learned it at all."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ def exposure(counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """Per class, from ``counts`` [K, C]. A class without rows: holders 0, the rest NaN.
 
     Returns:
-        ``holders`` [C] int64: clients with at least one row, s_c.
-        ``n_eff`` [C] float64: n_c^2 / sum_k n_kc^2, the clients it is as if equally spread over, 1..K.
-        ``top1_mass`` [C] float64: the largest holder's part of the class.
+        ``holders`` [C] int64: number of clients with at least one row, s_c.
+        ``n_eff`` [C] float64: n_c^2 / sum_k n_kc^2, the effective number of clients: as if spread equally over that
+        many, 1..K. ``top1_mass`` [C] float64: the largest holder's share of the class.
 
     Example:
         >>> import numpy as np

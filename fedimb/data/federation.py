@@ -1,4 +1,5 @@
-"""Who holds what: `prepare` cuts a source into a test set and clients; a `Federation` is index lists only."""
+"""Which client holds which rows: `prepare` splits a source into a test set and clients; a `Federation` holds only
+indices."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.exposure import exposure
-from fedimb.data.federation_file import digest, read, write
+from fedimb.data.federation_file import digest, read_federation, write_federation
 from fedimb.data.longtail import redraw
 from fedimb.data.rows import RowLists
 from fedimb.data.scaling import Scaling
@@ -24,10 +25,10 @@ Rows = NDArray[np.int64]
 
 
 class Federation:
-    """The clients of one run. Small enough to load in every worker process.
+    """The clients of one run, as row indices: small enough to load in every worker process.
 
     Attributes:
-        source: the source's configuration, to rebuild the store on a machine that lacks it.
+        source: the source's configuration, to rebuild the store on a machine that does not have it.
         store_path: folder of the store.
         train, validation: per client, sorted int64 rows of the store.
         test: sorted int64 rows of the server's test set.
@@ -36,9 +37,9 @@ class Federation:
         class_names: one per class id.
         minority: class ids, sorted.
         fingerprint: of the source.
-        scaling: of a table's columns by all clients' training rows; None where the source asks for none.
-        public: sorted int64 rows that the server itself holds, with their labels; empty unless ``data.public`` is set.
-        pairs: public key (hex) of each client by id, where they agree on masks among themselves: at hospitals.
+        scaling: of a table's columns, from all clients' training rows; None if the source needs none.
+        public: sorted int64 labelled rows that the server itself holds; empty unless ``data.public`` is set.
+        pairs: public key (hex) of each client by id, if clients agree on masks with each other (at hospitals).
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """
 
@@ -85,27 +86,28 @@ class Federation:
 
     @property
     def input_scale(self) -> float:
-        """What a row's numbers are multiplied by before a model sees them."""
+        """Factor applied to a row's values before the model sees them."""
         return self.store.scale
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """Names of the source's sites (devices); empty where it names none."""
+        """Names of the source's sites (devices); empty if it has none."""
         return tuple(self.store.site_names or ())
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """Name of each client by id where each is a site: at a deployment; empty in a simulation."""
+        """Name of each client by id in a deployment, where each client is a site; empty in a simulation."""
         return ()
 
     @property
     def task(self) -> str:
-        """``multiclass``, or ``multilabel`` where rows have several labels."""
+        """``multiclass``, or ``multilabel`` if rows have several labels."""
         return self.store.task
 
     @property
     def imbalance_factor(self) -> float:
-        """Realised: most over fewest training rows that have a class; inf where a class has none."""
+        """Realised imbalance factor: largest over smallest number of training rows per class; inf if a class has
+        none."""
         total = self.counts.sum(axis=0)
         return float(total.max() / total.min()) if total.min() else float("inf")
 
@@ -115,17 +117,17 @@ class Federation:
 
     @cached_property
     def store(self) -> Store:
-        """The store, mapped on first use, rebuilt from `source` where this machine does not have it.
+        """The store, mapped on first use, rebuilt from `source` if this machine does not have it.
 
         Raises:
-            DataError: damaged, neither it nor its source is here, or the source has changed since the federation was
-                prepared.
+            DataError: it is damaged, both it and its source are missing, or the source has changed since the federation
+                was prepared.
         """
         store = open_store(self.store_path) if self.store_path.exists() else self._rebuilt()
         if store.fingerprint != self.fingerprint:
             raise DataError(
                 f"{store.path} holds {store.fingerprint}, the clients were cut from {self.fingerprint}; "
-                f"restore the source's files or prepare the run anew"
+                f"restore the source's files or prepare the run again"
             )
         return store
 
@@ -151,7 +153,7 @@ class Federation:
 
     @cached_property
     def _redrawn(self) -> Rows:
-        """By row of the store, which row a client's view ``mismatched`` shows in its place."""
+        """For each row of the store, the row that a client's view ``mismatched`` shows instead."""
         held = np.sort(np.concatenate([*self.train, *self.validation]))
         rng = numpy_rng(int(self.sha[:8], 16), Stream.TAIL, 2)
         shown = np.full(len(self.store), -1, np.int64)
@@ -159,7 +161,7 @@ class Federation:
         return shown
 
     def save(self, folder: str | Path) -> None:
-        """Write partition.npz (index lists) and partition.json (for people, and the hash) into ``folder``."""
+        """Write partition.npz (index lists) and partition.json (a readable summary and the hash) into ``folder``."""
         facts = {
             "sha": self.sha,
             "source": self.source,
@@ -172,7 +174,7 @@ class Federation:
             "counts": self.counts.tolist(),
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
         }
-        write(Path(folder), facts, self.train, self.validation, self.test, self.public)
+        write_federation(Path(folder), facts, self.train, self.validation, self.test, self.public)
 
     @staticmethod
     def load(folder: str | Path) -> "Federation":
@@ -181,7 +183,7 @@ class Federation:
         Raises:
             DataError: missing, damaged, or changed since it was saved.
         """
-        facts, train, validation, test, public = read(Path(folder))
+        facts, train, validation, test, public = read_federation(Path(folder))
         federation = Federation(
             source=facts["source"],
             store_path=Path(facts["store_path"]),
@@ -200,4 +202,4 @@ class Federation:
         return federation
 
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("store", "_redrawn")}  # quickly made again
+        return {k: v for k, v in self.__dict__.items() if k not in ("store", "_redrawn")}  # cheap to rebuild

@@ -1,4 +1,4 @@
-"""partition.npz and partition.json: how a federation lies in the run folder, and the hashes that guard it."""
+"""partition.npz and partition.json: how a federation is stored in the run folder, and the hashes that protect it."""
 
 import hashlib
 import json
@@ -31,17 +31,17 @@ def digest(
     Every list is preceded by its length, so moving a row between neighbouring clients changes it.
     """
     sha = hashlib.sha256(json.dumps([FORMAT, len(train), list(class_names), fingerprint]).encode())
-    own = (public,) if len(public) else ()  # a server without rows leaves the hash as it was before there were any
+    own = (public,) if len(public) else ()  # without server rows the hash is that of earlier versions
     for rows in (*train, *validation, test, *own):
         sha.update(len(rows).to_bytes(8, "little"))
         sha.update(np.ascontiguousarray(rows, dtype="<i8").tobytes())
     return sha.hexdigest()
 
 
-def write(
+def write_federation(
     folder: Path, facts: dict[str, object], train: RowLists, validation: RowLists, test: Rows, public: Rows
 ) -> None:
-    """Write both files, each by temporary file and rename; the JSON, which vouches for the other, last."""
+    """Write both files, each through a temporary file and a rename; the JSON last, as it holds the other's hash."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"test": test, "public": public}
     for name, lists in (("train", train), ("validation", validation)):
@@ -56,8 +56,8 @@ def write(
     os.replace(temporary, folder / "partition.json")
 
 
-def read(folder: Path) -> tuple[JsonObject, RowLists, RowLists, Rows, Rows]:
-    """(facts, train, validation, test, public). DataError where a file is missing, damaged or edited by hand."""
+def read_federation(folder: Path) -> tuple[JsonObject, RowLists, RowLists, Rows, Rows]:
+    """(facts, train, validation, test, public). DataError if a file is missing, damaged or edited by hand."""
     try:
         facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:

@@ -20,12 +20,12 @@ def fold_of_rows(
 
     Without patients, the folds' sizes differ by at most one row within each class at each site, within each
     class, and in all. With patients, a patient goes to the fold that has least of what it brings.
-    Source: repeated stratified k-fold cross-validation; the dealing is ours.
+    This is repeated stratified k-fold cross-validation.
 
     Args:
         y: [n] labels.
         folds: >= 2.
-        repeat: >= 0; another repeat deals anew.
+        repeat: >= 0; another repeat shuffles again.
         patients, sites: [n] ids, or None.
 
     Raises:
@@ -49,7 +49,7 @@ def fold_of_rows(
 
 
 def _deal(stratum: NDArray[np.int64], folds: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    # One deck, stratum after stratum: any run of neighbours in it (a stratum, a class, all) is shared out evenly.
+    # Dealt in turn, stratum after stratum: any consecutive rows (a stratum, a class, all) are spread evenly over folds.
     shuffled = rng.permutation(len(stratum))
     deck = shuffled[np.argsort(stratum[shuffled], kind="stable")]
     fold = np.empty(len(stratum), dtype=np.int64)

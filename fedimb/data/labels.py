@@ -1,4 +1,4 @@
-"""Several labels per row: 0/1 targets, the class that means none of them, and the one class a row is dealt by."""
+"""Several labels per row: 0/1 targets, the class that means "no label", and the primary class of each row."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,17 @@ _NONE_WORDS = ("none", "no finding", "normal")
 
 
 def none_class(class_names: Sequence[str]) -> int | None:
-    """The id of the class that means "no label": called none, No Finding or normal, in any case; None without one.
+    """The id of the class that means "no label": called none, No Finding or normal, in upper or lower case; None if
+    there is none.
 
-    Of several the first counts.
+    If there are several, the first.
     """
     plain = [" ".join(str(name).replace("_", " ").split()).casefold() for name in class_names]
     return next((c for c, name in enumerate(plain) if name in _NONE_WORDS), None)
 
 
 def check_row(labels: Sequence[str]) -> None:
-    """Raise DataError unless the labels of one row can stand together: each once, and "no finding" alone."""
+    """Raise DataError unless the labels of one row go together: each once, and "no finding" only by itself."""
     for name in labels:
         if name == "":
             raise DataError("one of the labels is empty")
@@ -30,7 +31,7 @@ def check_row(labels: Sequence[str]) -> None:
     at = none_class(labels)
     if at is not None and len(labels) > 1:
         other = next(name for name in labels if name != labels[at])
-        raise DataError(f"label '{labels[at]}' stands beside '{other}': a row has that one alone, or others")
+        raise DataError(f"label '{labels[at]}' stands beside '{other}': a row has it alone, or only others")
 
 
 def as_targets(labels: Sequence[Sequence[str]], class_names: Sequence[str]) -> NDArray[np.uint8]:
@@ -45,8 +46,8 @@ def as_targets(labels: Sequence[Sequence[str]], class_names: Sequence[str]) -> N
 def primary_class(targets: NDArray[np.uint8]) -> NDArray[np.int64]:
     """[n] int64: each row's rarest positive class, counted over all rows, ties to the lower id.
 
-    The class a row counts as where a row can only count once: test split, long tail, partition, samplers. The
-    rarest, so that a rare class is spread as asked although nearly all its rows have a common one too.
+    It stands for the row wherever a row can count only once: test split, long tail, partition, samplers. The rarest is
+    used so that a rare class is spread as configured although nearly all its rows have a common class too.
 
     Args:
         targets: [n, C] 0/1, at least one 1 in every row.
@@ -61,9 +62,9 @@ def complete(
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], tuple[str, ...]]:
     """(y [n], targets [n, C'], class names C') in which every row has a label.
 
-    A row without one is of the class that means so (`none_class`), or else of a class "none" added as the last.
-    ``class_names`` may name one class more than ``targets`` has columns, if that last one means none: it is then
-    there whether or not a row needs it, as sites that must agree on a class list want it.
+    A row without a label gets the class that means "no label" (`none_class`), or else a class "none" that is appended.
+    ``class_names`` may have one name more than ``targets`` has columns, if that last class means "no label": it then
+    exists whether or not a row needs it, so that sites can agree on one class list.
 
     Args:
         targets: [n, C] uint8, 0/1.
@@ -77,7 +78,8 @@ def complete(
         targets = np.column_stack([targets, np.zeros(len(targets), np.uint8)])
     elif len(names) != width:
         raise DataError(
-            f"class_names has {len(names)} names for {width} columns of labels; give one each, and perhaps 'none' after"
+            f"class_names has {len(names)} names for {width} columns of labels; "
+            "give one per column, optionally followed by 'none'"
         )
     bare = ~targets.any(axis=1)
     if none is None and bare.any():

@@ -16,7 +16,7 @@ def _exponential(n_max: int, imbalance_factor: float, rank: int, n_classes: int)
 
 
 def _step(n_max: int, imbalance_factor: float, rank: int, n_classes: int) -> int:
-    """The first half of the ranks (larger half when odd) n_max, the rest n_max / IF (Buda et al. 2018)."""
+    """n_max for the first half of the ranks (rounded up), n_max / IF for the rest (Buda et al. 2018)."""
     return n_max if rank < (n_classes + 1) // 2 else _whole(n_max / imbalance_factor)
 
 
@@ -45,16 +45,16 @@ def target_counts(
     """Rows of each class to keep, [C] int64.
 
     Args:
-        available: [C] rows there are.
-        shape: ``exponential``, ``step`` or ``natural`` (keep all; the next three are not read).
+        available: [C] available rows.
+        shape: ``exponential``, ``step`` or ``natural`` (keep all; the next three are ignored).
         imbalance_factor: IF >= 1; 1 is balanced.
-        n_max: rows at rank 0; None takes the largest that every class can serve at its rank.
+        n_max: rows at rank 0; None: the largest value for which every class has enough rows at its rank.
         ranks: [C], see `class_ranks`.
         class_names: for messages.
 
     Raises:
         ConfigError: unknown shape, IF < 1, n_max < 1.
-        DataError: too few rows of a class for its rank (says the n_max that works), or it would have none.
+        DataError: a class has too few rows for its rank (the message gives the n_max that works), or would have none.
 
     Example:
         >>> import numpy as np
@@ -113,10 +113,11 @@ def keep_rows(
 def redraw(
     held: NDArray[np.int64], rest: NDArray[np.int64], y: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """For each of the ``held`` rows another row of its class, drawn without repetition from ``rest``; int64, as long.
+    """For each of the ``held`` rows another row of its class, drawn without repetition from ``rest``; int64, same
+    length.
 
-    As released code does that cuts its long tail twice, once to train and once to query: a row is scored by one
-    picture and labelled by another (defect B1 of FairFAL's). Only for finding out what that changes.
+    Reproduces a defect of FairFAL's released code, which draws its long tail twice, once to train and once to query: a
+    row is scored by one image and labelled by another (defect B1). Only for measuring its effect.
     """
     shown, ours, theirs = np.empty_like(held), y[held], y[rest]
     for c in np.unique(ours):
@@ -126,14 +127,14 @@ def redraw(
 
 
 def minority_classes(counts: Counts, rule: object) -> tuple[int, ...]:
-    """The classes `minority_recall` is about, sorted class ids; fixed before any method acts.
+    """The classes that `minority_recall` covers, as sorted class ids; fixed before any method runs.
 
     Args:
         counts: [C] original training rows.
         rule: ``rarest_30pct``: the max(1, floor(.3 C + .5)) classes with fewest rows, ties by class id.
-            ``cumulative_75_95``: from the most frequent on, those that come when 95 % of the rows are already
-            counted: the mass *before* adding the class.
-            A list of class ids: those.
+            ``cumulative_75_95``: in order of decreasing frequency, the classes that start after 95 % of the rows (mass
+                *before* adding the class).
+            A list of class ids: exactly those.
 
     Raises:
         ConfigError: unknown rule, or ids that are not distinct class ids.

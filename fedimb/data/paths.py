@@ -1,18 +1,21 @@
-"""Where data lie: a path of the configuration to a file or folder that exists."""
+"""Where data are stored: resolves a path of the configuration to an existing file or folder."""
 
 import os
+import warnings
 from pathlib import Path
+from typing import Any
 
 from fedimb.errors import DataError
 
 VARIABLE = "FEDIMB_DATA_DIR"
 
 
-def find(path: str | Path) -> Path:
-    """The absolute path of a file or folder; a relative one is looked up here, then in ``$FEDIMB_DATA_DIR``.
+def find_data(path: str | Path) -> Path:
+    """The absolute path of a file or folder; a relative path is looked up in the current folder, then in
+    ``$FEDIMB_DATA_DIR``.
 
     Raises:
-        DataError: empty, or in neither place; both are named.
+        DataError: the path is empty, or found in neither place; the message names both.
     """
     if not str(path).strip():
         raise DataError("the path of the data is empty: give a file or folder")
@@ -31,3 +34,10 @@ def find(path: str | Path) -> Path:
         f"no '{given}' in the current folder ({here}) nor {there}: "
         f"give its path, or set {VARIABLE} to the folder that holds it"
     )
+
+
+def __getattr__(name: str) -> Any:
+    if name != "find":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("fedimb.data.paths.find is called find_data now: use that", DeprecationWarning, stacklevel=2)
+    return find_data

@@ -1,6 +1,6 @@
-"""Who holds the minority: a knob beside any partitioner, since who holds a class matters as much as how many there are.
+"""Which clients hold the minority classes: a setting on top of any partitioner.
 
-Only rows of minority classes change hands. Idea: the exposure axis of Client-LT; the three rules are ours.
+Who holds a class matters as much as its size. Only rows of minority classes move. After the exposure axis of Client-LT.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.quotas import deal, largest_remainder
-from fedimb.data.units import group, rows_by_client
+from fedimb.data.quotas import deal_units, largest_remainder
+from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
@@ -21,13 +21,13 @@ RULES: tuple[str, ...] = get_args(Rule)
 
 @dataclass(frozen=True)
 class Placement:
-    """What a `partition` group says of the minority.
+    """Where a `partition` group places the minority.
 
     Attributes:
-        rule: ``spread``: equal quotas of each minority class over all clients; ``concentrated``: all of them at
-            some clients, equal quotas there; ``absent``: none of them at some clients; None: as partitioned.
+        rule: ``spread``: equal quotas of each minority class over all clients; ``concentrated``: all of them at some
+            clients, with equal quotas; ``absent``: none of them at some clients; None: leave the partition as it is.
         clients: how many clients hold (concentrated) or lack (absent) the minority: a whole number, or a fraction
-            of all. Not read by ``spread`` and None.
+            of all. Ignored by ``spread`` and None.
     """
 
     rule: str | None = None
@@ -35,7 +35,7 @@ class Placement:
 
     @staticmethod
     def split(partition: Settings) -> tuple["Placement", Settings]:
-        """The keys ``minority_placement`` and ``minority_clients`` of a `partition` group, and the group without.
+        """The keys ``minority_placement`` and ``minority_clients`` of a `partition` group, and the group without them.
 
         Raises:
             ConfigError: unknown rule, or neither a count nor a fraction.
@@ -58,7 +58,7 @@ class Placement:
         """How many of ``n_clients`` hold (concentrated) or lack (absent) the minority; a fraction is rounded half up.
 
         Raises:
-            ConfigError: more clients than there are, or nobody would hold the minority.
+            ConfigError: more clients than exist, or no client would hold the minority.
         """
         if self.rule in (None, "spread"):
             return n_clients
@@ -87,19 +87,19 @@ def place_minority(
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None = None,
 ) -> list[Rows]:
-    """Hand the rows of minority classes round by ``rule``; all other rows stay where they are.
+    """Redistribute the rows of minority classes by ``rule``; all other rows stay where they are.
 
-    With patients whoever has a minority row moves whole, other rows included, and counts for the minority class most
-    of their minority rows have. Client sizes change.
+    Patients move as a whole: a patient with a minority row takes all other rows along, and counts for the minority
+    class that most of their minority rows have. Client sizes change.
 
     Args:
-        lists: [K] int64 positions into ``y``, each exactly once: any partitioner's.
+        lists: [K] int64 positions into ``y``, each exactly once: the output of any partitioner.
         y: [n] labels.
         minority: class ids.
         rule: see `Placement`; under ``absent`` only rows of the clients that must lack them move, to the others in
             proportion to what these have of the class (equally where they have none).
-        n_holders: 1..K clients that hold (concentrated) or lack (absent, at most K - 1) the minority; the same
-            clients for every minority class, drawn.
+        n_holders: 1..K clients that hold (concentrated) or lack (absent, at most K - 1) the minority; drawn, the same
+            clients for every minority class.
         patients: [n] int64, or None.
 
     Returns:
@@ -112,7 +112,7 @@ def place_minority(
     owner = np.empty(len(y), dtype=np.int64)
     for k, part in enumerate(lists):
         owner[part] = k
-    units = group(y[rows], None if patients is None else patients[rows])
+    units = group_units(y[rows], None if patients is None else patients[rows])
     home = owner[rows[np.unique(units.of_row, return_index=True)[1]]]
     drawn = np.sort(rng.permutation(clients)[:n_holders])
     allowed = {"spread": np.arange(clients), "concentrated": drawn}.get(rule, np.delete(np.arange(clients), drawn))
@@ -126,7 +126,7 @@ def place_minority(
             shares = kept / kept.sum() if kept.any() else shares
             members = members[np.isin(home[members], drawn)]
         weight = units.weight[members]
-        new[members] = holders[deal(weight, largest_remainder(shares, int(weight.sum())))]
+        new[members] = holders[deal_units(weight, largest_remainder(shares, int(weight.sum())))]
     owner[rows] = new[units.of_row]
     if patients is not None:
         owner = _whole(owner, patients, rows)

@@ -19,14 +19,16 @@ from fedimb.data.store import open_source
 from fedimb.errors import ConfigError, DataError
 from fedimb.seeds import Stream, numpy_rng
 
-PARTITION_GIVEN = ("patients", "sites", "site_names")  # columns a partitioner may ask for, cut to the rows it deals
+PARTITION_GIVEN = ("patients", "sites", "site_names")  # columns of its rows that a partitioner may request
 log = logging.getLogger(__name__)
 
 
 def prepare(data: dict[str, object], partition: dict[str, object], clients: int, seed: int) -> Federation:
-    """Source -> test split -> the server's rows -> long tail -> partition -> validation split, from a seed stream each.
+    """Source -> test split -> the server's rows -> long tail -> partition -> validation split, each with its own seed
+    stream.
 
-    With several labels per row all go by the primary class (`fedimb.data.labels`); counts and minority by every label.
+    If rows have several labels, every step uses the primary class (`fedimb.data.labels`); counts and minority use all
+    labels.
 
     Args:
         data: the `data` group, as configs/data/digits.yaml.
@@ -36,7 +38,7 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
 
     Raises:
         ConfigError: unknown key or value out of range.
-        DataError: the data cannot be cut as asked.
+        DataError: the data cannot be split as configured.
     """
     config = DataConfig.parse(data)
     placement, _ = Placement.split(partition)
@@ -102,17 +104,17 @@ def _take(column: NDArray[Any] | None, rows: Rows) -> NDArray[Any] | None:
 
 
 def _check_partition(lists: list[Rows], n: int, clients: int, name: str, patients: NDArray[np.int64] | None) -> None:
-    """Nothing lost, nothing twice, no patient parted: whoever wrote the partitioner."""
+    """Check any partitioner's result: no row lost or repeated, no patient split up."""
     if len(lists) != clients:
-        raise DataError(f"partition '{name}' made {len(lists)} clients of {clients}; mend the partitioner")
+        raise DataError(f"partition '{name}' made {len(lists)} clients instead of {clients}; fix the partitioner")
     times = np.bincount(np.concatenate(lists).astype(np.int64), minlength=n)
     if len(times) != n or (times != 1).any():
         raise DataError(
             f"partition '{name}' uses {int((times > 1).sum())} rows twice and leaves out "
-            f"{int((times == 0).sum())} of {n}; mend the partitioner"
+            f"{int((times == 0).sum())} of {n}; fix the partitioner"
         )
     if patients is not None:
         owners = np.concatenate([np.full(len(rows), k) for k, rows in enumerate(lists)])
         pairs = np.unique(np.stack([patients[np.concatenate(lists)], owners], axis=1), axis=0)
         if len(pairs) > len(np.unique(patients)):
-            raise DataError(f"partition '{name}' parts a patient over clients; use one that takes patients")
+            raise DataError(f"partition '{name}' splits a patient over clients; use a partition that takes patients")

@@ -1,4 +1,4 @@
-"""What is wrong with single rows of a source: collected with file, row and reason, then refused or left out."""
+"""Bad rows of a source: collected with file, row and reason, then refused or skipped."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,7 +13,7 @@ T = TypeVar("T")
 class Problems:
     """Bad rows of one source.
 
-    ``on_bad="refuse"`` reads on to count them all and then raises; ``skip`` leaves them out, counted and listed.
+    ``on_bad="refuse"`` reads to the end to count them all and then raises; ``skip`` leaves them out and lists them.
 
     Args:
         on_bad: ``refuse`` or ``skip``.
@@ -32,8 +32,8 @@ class Problems:
         """Note one bad row.
 
         Args:
-            place: where a person finds it, as in ``labels.csv row 17`` (the header is row 1) or an image's path.
-            reason: what is wrong and what would be right, one line.
+            place: where to find it, such as ``labels.csv row 17`` (the header is row 1) or an image's path.
+            reason: what is wrong and what would be right, in one line.
         """
         self.lines.append(f"{place}: {reason}")
 
@@ -46,7 +46,7 @@ class Problems:
             return None
 
     def settle(self, rows_left: int) -> tuple[str, ...]:
-        """After the last row: what was left out (empty when nothing was bad).
+        """Call after the last row: returns the skipped rows (empty if none was bad).
 
         Raises:
             DataError: on_bad is refuse and a row is bad, or no row is left.
@@ -56,7 +56,7 @@ class Problems:
         count = f"{len(self.lines)} bad row{'s' * (len(self.lines) > 1)}"
         shown = "; ".join(self.lines[:_SHOWN]) + (" ..." if len(self.lines) > _SHOWN else "")
         if self.on_bad == "refuse":
-            raise DataError(f"{count}: {shown} (mend them, or leave them out with data.on_bad=skip)")
+            raise DataError(f"{count}: {shown} (fix them, or leave them out with data.on_bad=skip)")
         if rows_left == 0:
-            raise DataError(f"{count} and no good one: {shown}")
+            raise DataError(f"{count} and no good row: {shown}")
         return tuple(self.lines)

@@ -1,4 +1,4 @@
-"""Rows that the server itself holds, with their labels: a public or consented set beside the federation (D_0)."""
+"""Labelled rows that the server itself holds: a public or consented data set next to the federation (D_0)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,8 +24,8 @@ class PublicRows:
     Attributes:
         x: [n, *shape] float32, scaled.
         y: [n] int64 class ids.
-        d: [n] int64 site (device) ids; all 0 where the source names none.
-        domains: names by site id; empty where the source names none.
+        d: [n] int64 site (device) ids; all 0 if the source has none.
+        domains: names by site id; empty if the source has none.
     """
 
     x: "torch.Tensor"
@@ -38,13 +38,13 @@ def public_rows(federation: "Federation") -> PublicRows:
     """The server's rows of a federation.
 
     Raises:
-        ConfigError: there are none, or rows have several labels.
+        ConfigError: the server holds no rows, or rows have several labels.
     """
     from fedimb.data.views import to_tensors
 
     store, rows = federation.store, federation.public
     if not len(rows):
-        raise ConfigError("the server holds no rows of its own: set data.public to its rows per class, 30 say")
+        raise ConfigError("the server holds no rows of its own: set data.public to its rows per class, such as 30")
     if store.task != "multiclass":
         raise ConfigError("data.public is for rows with one class each; these have several labels")
     import torch
@@ -62,22 +62,23 @@ def split_public(
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None = None,
 ) -> tuple[Rows, Rows]:
-    """Cut the server's own labelled rows: as many of each class, whole patients; the clients never see them.
+    """Split off the server's own labelled rows: equally many of each class, whole patients; clients never see them.
 
     Args:
-        rows: [m] int64 rows of the store that are no test rows.
-        y: [n] labels of the whole store; ``patients`` [n] likewise.
+        rows: [m] int64 rows of the store that are not test rows.
+        y: [n] labels of the whole store; ``patients`` [n] too.
 
     Returns:
-        (public, rest), sorted int64, disjoint. Cut by patient, what a patient has beyond ``per_class`` is in neither.
+        (public, rest), sorted int64, disjoint. When splitting by patient, rows of a patient beyond ``per_class`` are in
+        neither.
 
     Raises:
-        DataError: a class would have fewer than ``per_class`` rows there, or none left to train on.
+        DataError: the server would have fewer than ``per_class`` rows of a class, or none would be left to train on.
     """
     rule = {"name": "balanced", "per_class": per_class}
     own = None if patients is None else np.asarray(patients[rows])
     try:
         public, rest = split_test(np.asarray(y[rows]), class_names, rule, rng, own)
     except DataError as error:
-        raise DataError(f"data.public={per_class} cuts the server's rows like a test set: {error}") from error
+        raise DataError(f"data.public={per_class} takes the server's rows like a test set: {error}") from error
     return rows[public], rows[rest]

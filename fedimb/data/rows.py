@@ -1,4 +1,4 @@
-"""Lists of rows, one per client, in two arrays: a hundred thousand clients cost no hundred thousand objects."""
+"""Lists of rows, one per client, in two arrays: no Python object per client, so 100,000 clients are cheap."""
 
 from collections.abc import Sequence
 from typing import overload
@@ -13,8 +13,8 @@ class RowLists(Sequence[Rows]):
     """Reads like a list of int64 arrays; each item is a view.
 
     Args:
-        rows: all lists one after another, [n] int64.
-        offsets: where each begins and the last ends, [K + 1] int64, from 0 to n.
+        rows: all lists concatenated, [n] int64.
+        offsets: where each list starts, and where the last ends, [K + 1] int64, from 0 to n.
     """
 
     def __init__(self, rows: Rows, offsets: Rows) -> None:
@@ -22,7 +22,7 @@ class RowLists(Sequence[Rows]):
 
     @staticmethod
     def of(lists: Sequence[Rows]) -> "RowLists":
-        """From separate arrays; one that is a RowLists already is returned as it is."""
+        """From separate arrays; a RowLists is returned unchanged."""
         if isinstance(lists, RowLists):
             return lists
         rows = np.concatenate([np.empty(0, np.int64), *lists]).astype(np.int64, copy=False)
@@ -43,5 +43,5 @@ class RowLists(Sequence[Rows]):
     def __getitem__(self, index: int | slice) -> Rows | list[Rows]:
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
-        k = range(len(self))[index]  # negative ones and IndexError as a list has them
+        k = range(len(self))[index]  # negative indices and IndexError as for a list
         return self.rows[self.offsets[k] : self.offsets[k + 1]]

@@ -1,4 +1,4 @@
-"""Centre, scale and impute the columns of a table by statistics that clients can sum: no row leaves its site."""
+"""Centre, scale and impute the columns of a table from statistics that clients can sum: no row leaves its site."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """``(x - mean) / deviation`` per column, missing values becoming 0: the mean.
+    """``(x - mean) / deviation`` per column; missing values become 0, the mean.
 
     Attributes:
-        mean: [F] float32; 0 for a column left alone.
-        deviation: [F] float32 > 0; 1 for a column left alone, and for one that does not vary.
+        mean: [F] float32; 0 for a column that is not scaled.
+        deviation: [F] float32 > 0; 1 for a column that is not scaled, and for a constant one.
     """
 
     mean: NDArray[np.float32]
@@ -34,13 +34,13 @@ class Scaling:
 
 
 def prepared(rows: NDArray[np.generic], scale: float, scaling: Scaling | None) -> NDArray[np.float32]:
-    """Rows [n, *shape] as a source holds them -> what a model reads, float32: times ``scale``, then ``scaling``."""
+    """Rows [n, *shape] of a source -> model inputs, float32: times ``scale``, then ``scaling``."""
     x = np.asarray(rows, dtype=np.float32) if scale == 1 else np.multiply(rows, np.float32(scale), dtype=np.float32)
     return x if scaling is None else scaling(x)
 
 
 def column_sums(x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What one client would send: [3, F] number of values present, their sum, their sum of squares."""
+    """What one client would send: [3, F] number of present values, their sum and their sum of squares."""
     values = np.asarray(x, dtype=np.float64)
     present = ~np.isnan(values)
     values = np.where(present, values, 0.0)
@@ -53,7 +53,7 @@ def federated_scaling(clients: list[NDArray[np.float32]], scaled: NDArray[np.boo
 
     Args:
         clients: each [n_k, F], added in this order.
-        scaled: [F], the columns to change. One nobody has a value of becomes 0 everywhere.
+        scaled: [F], the columns to change. A column without any value becomes 0 everywhere.
     """
     return scaling_of(np.sum([column_sums(x) for x in clients], axis=0), scaled)
 
@@ -63,7 +63,7 @@ def scaling_of(sums: NDArray[np.float64], scaled: NDArray[np.bool_]) -> Scaling:
     count, total, squares = sums
     mean = np.where(scaled & (count > 0), total / np.maximum(count, 1), 0.0)
     variance = np.maximum(squares / np.maximum(count, 1) - mean**2, 0.0)
-    # Cancellation leaves about 1e-16 of the squares where a column is constant: that is no spread.
+    # Cancellation leaves about 1e-16 of the squares where a column is constant: that is not variance.
     varies = scaled & (count > 0) & (variance > 1e-12 * np.maximum(mean**2, 1e-12))
     deviation = np.where(varies, np.sqrt(variance), 1.0)
     return Scaling(mean.astype(np.float32), deviation.astype(np.float32))

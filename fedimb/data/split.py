@@ -1,6 +1,6 @@
-"""Rows put aside before anything else: the test set, and later each client's validation rows.
+"""Held-out rows: first the test set, later each client's validation rows.
 
-Cut by patient where the source names patients: a patient is never on both sides.
+If the source has patients, the split is by patient: a patient is never on both sides.
 """
 
 import numpy as np
@@ -31,23 +31,23 @@ def split_test(
     official: NDArray[np.bool_] | None = None,
     sites: NDArray[np.int64] | None = None,
 ) -> tuple[Rows, Rows]:
-    """Cut the test set by one rule:
+    """Split off the test set by one rule:
 
     - ``none``: no test set; the run is scored by the clients' validation rows.
     - ``official``: the source's own.
-    - ``balanced`` (``per_class``): as many rows of each class.
-    - ``stratified`` (``fraction``): that part of each class.
-    - ``by_site`` (``fraction``): that part of each class at each site, rounded half up, never a site's last row.
-    - ``fold`` (``folds``, ``fold``, ``repeat``): one of the disjoint folds that together are all rows
+    - ``balanced`` (``per_class``): equally many rows of each class.
+    - ``stratified`` (``fraction``): that fraction of each class.
+    - ``by_site`` (``fraction``): that fraction of each class at each site, rounded half up, never a site's last row.
+    - ``fold`` (``folds``, ``fold``, ``repeat``): one of the disjoint folds that together cover all rows
       (`fedimb.data.folds`); drawn by ``repeat`` alone, so runs of any seed share them.
 
     Returns:
-        (test, rest), sorted int64, disjoint. Together all rows, except that a balanced cut by patient
-        leaves out what its test patients have beyond ``per_class``: it may serve neither side.
+        (test, rest), sorted int64, disjoint. Together all rows, except that a balanced split by patient leaves out the
+        rows that its test patients have beyond ``per_class``, which may not be on either side.
 
     Raises:
         ConfigError: unknown rule or argument, or a value out of range.
-        DataError: too few rows of a class, no official split, an official split that parts a patient, or
+        DataError: too few rows of a class, no official split, an official split that divides a patient's rows, or
             ``by_site`` without sites or with a patient at two of them.
     """
     check_test_rule(rule)
@@ -93,10 +93,10 @@ def split_fraction(
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None = None,
 ) -> tuple[Rows, Rows]:
-    """Hold out about ``fraction`` of each class of ``rows``, rounded half up, never a class's last row.
+    """Hold out about ``fraction`` of each class of ``rows``, rounded half up, but never a class's last row.
 
     Args:
-        rows: [m] int64 rows of the store, one client's.
+        rows: [m] int64 rows of the store, of one client.
         y: [n] labels of the whole store; ``patients`` [n] likewise.
         fraction: in [0, 1).
 
@@ -121,7 +121,7 @@ def check_test_rule(rule: Settings) -> None:
             raise ConfigError(f"data.test ({name}) has no argument '{key}'.{nearest(key, TEST_RULES[name])}")
     for key in TEST_RULES[name]:
         value = rule.get(key)
-        if key in _LEAST and not (type(value) is int and value >= _LEAST[key]):  # type: True is no count
+        if key in _LEAST and not (type(value) is int and value >= _LEAST[key]):  # not isinstance: True is not a count
             raise ConfigError(f"data.test.{key}={value!r}: give a whole number of at least {_LEAST[key]}")
         if key == "fraction" and not (isinstance(value, float) and 0 < value < 1):
             raise ConfigError(f"data.test.fraction={value!r}: give a number between 0 and 1")
@@ -133,7 +133,7 @@ def check_test_rule(rule: Settings) -> None:
 
 def _official(official: NDArray[np.bool_] | None, patients: NDArray[np.int64] | None) -> tuple[Rows, Rows]:
     if official is None or official.all() or not official.any():
-        raise DataError("the source has no official test set, or nothing else; use {name: stratified, fraction: 0.2}")
+        raise DataError("the source has no official test set, or only that; use {name: stratified, fraction: 0.2}")
     if patients is not None:
         both = np.intersect1d(patients[official], patients[~official])
         if len(both):
@@ -153,11 +153,11 @@ def _by_site(
     sites: NDArray[np.int64] | None,
 ) -> tuple[Rows, Rows]:
     if sites is None:
-        raise DataError("data.test=by_site needs a source that names sites; use {name: stratified, fraction: 0.2}")
+        raise DataError("data.test=by_site needs a source with sites; use {name: stratified, fraction: 0.2}")
     if patients is not None:
         pairs = np.unique(np.stack([patients, sites], axis=1), axis=0)
         if len(pairs) > len(np.unique(patients)):
-            raise DataError("a patient has rows at two sites, so data.test=by_site would part it; use stratified")
+            raise DataError("a patient has rows at two sites, so data.test=by_site would split it up; use stratified")
     parts = [split_fraction(np.flatnonzero(sites == s), y, fraction, rng, patients) for s in np.unique(sites)]
     rest, test = (np.sort(np.concatenate(side)) for side in zip(*parts, strict=True))
     _refuse_without(y, class_names, test, f"a test set of {fraction} of each site")
@@ -173,7 +173,7 @@ def _fold(
 ) -> tuple[Rows, Rows]:
     inside = fold_of_rows(y, rule["folds"], rule["repeat"], patients, sites) == rule["fold"]
     test, rest = np.flatnonzero(inside), np.flatnonzero(~inside)
-    # A class with fewer rows than folds is absent from some test sets; pooled over the folds it is whole.
+    # A class with fewer rows than folds is absent from some test sets; pooled over the folds it is complete.
     _refuse_without(y, class_names, rest, f"training beside fold {rule['fold']} of {rule['folds']}")
     return test, rest
 
@@ -203,10 +203,10 @@ def _choose(
     patients: NDArray[np.int64] | None,
     reach: bool,
 ) -> NDArray[np.bool_]:
-    """[n] bool, True where put aside: ``targets[c]`` rows of class c, always leaving a row of each class.
+    """[n] bool, True for held-out rows: ``targets[c]`` rows of class c, always leaving a row of each class.
 
-    Whole patients, greedily, the class with fewest rows first (it has least choice). ``reach``: at least the
-    target; otherwise as near to it as whole patients allow, and something rather than nothing.
+    Takes whole patients, greedily, starting with the smallest class (it has the least choice). With ``reach`` at least
+    the target is taken; otherwise as close to it as whole patients allow, and at least one patient.
     """
     side = np.zeros(len(y), dtype=bool)
     left = np.bincount(y, minlength=len(targets))

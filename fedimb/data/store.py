@@ -1,6 +1,6 @@
 """A source decoded once into a folder of .npy files that every worker memory-maps.
 
-Ten thousand clients then cost index lists, not copies of the data.
+Ten thousand clients then need index lists, not copies of the data.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from fedimb.errors import ConfigError, DataError
 
 __all__ = ["SourceData", "Store", "open_source", "open_store"]
 
-FORMAT = 2  # raised when the folder's layout changes: old caches are then left alone, not misread
+FORMAT = 2  # raised when the folder's layout changes: old caches are then ignored, not misread
 _COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_, "targets": np.uint8}
 log = logging.getLogger("fedimb")
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An opened store. Arrays are read-only maps of the files; see `SourceData` for their meaning."""
+    """An opened store. Its arrays are read-only memory maps of the files; see `SourceData` for their meaning."""
 
     path: Path
     x: NDArray[np.generic]
@@ -60,7 +60,7 @@ class Store:
         return tuple(self.x.shape[1:])
 
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[C] int64: those of ``rows`` that have each class; with several labels per row a row counts for each."""
+        """[C] int64: how many of ``rows`` have each class; a row with several labels counts for each."""
         return class_counts(self.y, self.targets, self.n_classes, rows)
 
     @staticmethod
@@ -68,7 +68,7 @@ class Store:
         """Map the store in folder ``path``.
 
         Raises:
-            DataError: missing folder or file, wrong format, or files that do not fit each other.
+            DataError: missing folder or file, wrong format, or files that do not match each other.
         """
         path = Path(path)
         try:
@@ -113,9 +113,10 @@ class Store:
 
     @staticmethod
     def build(source: SourceData, path: str | Path, fingerprint: str) -> "Store":
-        """Write ``source`` to folder ``path`` and open it. A store already there is kept.
+        """Write ``source`` to folder ``path`` and open it. An existing store is kept.
 
-        Written to a temporary sibling and renamed: of several builders one wins, none sees half a store.
+        The store is written to a temporary sibling and renamed: if several processes build it, one wins and none sees
+        an incomplete store.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,18 +151,18 @@ class Store:
 
 
 def cache_dir(kind: str = "stores") -> Path:
-    """Where what can be made again is kept: ``$FEDIMB_CACHE_DIR/<kind>`` or ``~/.cache/fedimb/<kind>``."""
+    """Folder of what can be rebuilt at any time: ``$FEDIMB_CACHE_DIR/<kind>`` or ``~/.cache/fedimb/<kind>``."""
     root = os.environ.get("FEDIMB_CACHE_DIR")
     return (Path(root) if root else Path.home() / ".cache" / "fedimb") / kind
 
 
 def open_source(config: dict[str, object]) -> Store:
-    """Open the store of ``{name: <source>, **args}``, building it when the cache has none.
+    """Open the store of ``{name: <source>, **args}``, building it if it is not in the cache.
 
     A source is a class or function registered as kind ``source`` whose object has ``fingerprint() -> str``
-    (cheap; changes when the data do) and ``load() -> SourceData``. One whose rows can be bad takes ``on_bad``,
-    which `prepare` adds to ``config`` (default refuse).
-    Rows left out are counted in a warning and listed in the store's meta.json.
+    (cheap; changes when the data do) and ``load() -> SourceData``. A source that can have bad rows takes ``on_bad``,
+    which `prepare` adds to ``config`` (default refuse). Skipped rows are counted in a warning and listed in the store's
+    meta.json.
 
     Raises:
         ConfigError: unknown source or argument.

@@ -1,4 +1,4 @@
-"""Units that are never cut: a patient with all their rows, or one row where the source names no patients."""
+"""Units that are never split: a patient with all their rows, or a single row if the source has no patients."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class Units:
     Attributes:
         of_row: [n] int64, the unit of each row.
         weight: [U] int64, rows per unit.
-        label: [U] int64, the class most of the unit's rows have; ties to the lower class id.
+        label: [U] int64, the most frequent class of the unit's rows; ties to the lower class id.
     """
 
     of_row: NDArray[np.int64]
@@ -21,8 +21,8 @@ class Units:
     label: NDArray[np.int64]
 
 
-def group(y: NDArray[np.int64], patients: NDArray[np.int64] | None) -> Units:
-    """Units of rows with labels ``y`` [n]; ``patients`` [n] or None."""
+def group_units(y: NDArray[np.int64], patients: NDArray[np.int64] | None) -> Units:
+    """Group into units the rows with labels ``y`` [n]; ``patients`` [n] or None."""
     if patients is None:
         return Units(np.arange(len(y)), np.ones(len(y), dtype=np.int64), np.asarray(y))
     _, of_row = np.unique(patients, return_inverse=True)

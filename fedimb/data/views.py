@@ -1,7 +1,7 @@
-"""A client's data by view: named index lists over one store, and their resident tensors.
+"""A client's data by view: named index lists into one store, and their tensors in memory.
 
 Training and querying read the same rows in the same order: ``tensors(v)`` position i is row ``rows(v)[i]``.
-Where labels are yet to be asked for, `ClientData.hide_labels` takes away all that were not given to it.
+If labels still have to be queried, `ClientData.hide_labels` hides all that were not given to the client.
 """
 
 from collections.abc import Callable
@@ -25,20 +25,20 @@ MISMATCHED = "mismatched"
 QueryView = Literal["train", "mismatched"]
 VIEWS = ("train", "validation", "trained_on", MISMATCHED, *SETTABLE)
 UNKNOWN = -1
-"""What stands in y for a label that was not given."""
+"""The value in y for a label that was not given."""
 
 
 class UnlabelledStore(Store):
-    """A store whose every label is `UNKNOWN`: what client code sees where labels are hidden."""
+    """A store in which every label is `UNKNOWN`: what client code sees if labels are hidden."""
 
     def class_counts(self, rows: Rows) -> NDArray[np.int64]:
-        """Refused: a view's `ClientData.counts` counts the labels that were given."""
+        """Raises: use `ClientData.counts`, which counts the labels that were given."""
         raise DataError("this store's labels are hidden; count a view's with ClientData.counts")
 
 
 @lru_cache(maxsize=8)
 def without_labels(store: Store) -> UnlabelledStore:
-    """The same rows, sites and patients without a label; one object per store."""
+    """The same rows, sites and patients without labels; one object per store."""
     kept = {field.name: getattr(store, field.name) for field in fields(store)}
     return UnlabelledStore(**kept | {"y": np.broadcast_to(np.int64(UNKNOWN), len(store)), "targets": None})
 
@@ -46,7 +46,7 @@ def without_labels(store: Store) -> UnlabelledStore:
 def to_tensors(store: Store, rows: Rows, scaling: Scaling | None = None) -> "tuple[torch.Tensor, torch.Tensor]":
     """(x, y) of ``rows``: float32 [m, *shape] scaled, int64 [m]; the tensors own their memory.
 
-    With several labels per row y is their targets, float32 [m, C] of 0 and 1.
+    If rows have several labels, y holds the targets, float32 [m, C] of 0 and 1.
     """
     import torch
 
@@ -60,14 +60,15 @@ class ClientData:
     """One client's views.
 
     ``train`` and ``validation`` never change. A method may set ``labelled``, ``pool`` and ``coreset``, each
-    within ``train``. ``trained_on``: ``train`` cut to ``labelled`` and ``coreset`` where set. ``mismatched``: in
-    ``train``'s order, for each row another of its class, not this client's own (`fedimb.data.longtail.redraw`).
+    within ``train``. ``trained_on``: ``train`` restricted to ``labelled`` and ``coreset`` if they are set.
+    ``mismatched``: in the order of ``train``, for each row another row of its class that this client does not hold
+    (`fedimb.data.longtail.redraw`).
 
     Args:
         store: the opened store.
         train, validation: int64 rows of the store, as in `Federation`.
-        scaling: of a table's columns, the same for every client; None: the rows as they are.
-        mismatched: rows to those shown in their place; None, as at a real site: there is no such view.
+        scaling: of a table's columns, the same for every client; None: the rows are not scaled.
+        mismatched: maps rows to those shown instead; None (at a real site): the view does not exist.
     """
 
     def __init__(
@@ -79,16 +80,16 @@ class ClientData:
         mismatched: Callable[[Rows], Rows] | None = None,
     ) -> None:
         self.store, self.scaling, self._mismatched = store, scaling, mismatched
-        self.device = "cpu"  # where `tensors` and `primary` lie, once and for all
+        self.device = "cpu"  # of `tensors` and `primary`, set once
         self._rows = {"train": np.sort(train), "validation": np.sort(validation)}
         self._tensors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._given: Rows | None = None  # labels of all own rows, once labels are hidden
+        self._given: Rows | None = None  # labels of all the client's rows, once labels are hidden
 
     def hide_labels(self) -> None:
-        """From now on know no label of a training row but those of `set_labels`; called again, keep those.
+        """From now on hide every label of a training row except those of `set_labels`; calling it again keeps those.
 
-        Views then hold y `UNKNOWN` for the others, ``trained_on`` and `counts` leave them out, `primary` refuses them,
-        and ``store`` has no labels. Validation rows keep theirs. There is no way back.
+        Views then have y `UNKNOWN` for hidden labels, ``trained_on`` and `counts` leave these rows out, `primary`
+        refuses them, and ``store`` has no labels. Validation rows keep their labels. This cannot be undone.
 
         Raises:
             DataError: rows with several labels.
@@ -96,7 +97,7 @@ class ClientData:
         if self._given is not None:
             return
         if self.task != "multiclass":
-            raise DataError("labels of rows with several of them cannot be hidden; use data with one class per row")
+            raise DataError("labels cannot be hidden if rows have several; use data with one class per row")
         given = np.full(len(self._own), UNKNOWN, np.int64)
         validation = self._rows["validation"]
         given[np.searchsorted(self._own, validation)] = self.store.y[validation]
@@ -107,7 +108,7 @@ class ClientData:
         """Hide all labels but these: int64 training rows and their class ids, which replace those given before.
 
         Raises:
-            DataError: a row that is repeated or not a training row, a label that is no class id.
+            DataError: a row that is repeated or not a training row, a label that is not a class id.
         """
         self.hide_labels()
         rows, labels = np.asarray(rows, dtype=np.int64), np.asarray(labels, dtype=np.int64)
@@ -135,7 +136,7 @@ class ClientData:
     def known_view(self) -> Literal["train", "labelled"]:
         """The view of all training rows whose class is known: ``labelled`` where labels are hidden, else ``train``.
 
-        What goes by the class of a row (a coreset, a count per device) looks at these rows and no others.
+        Whatever depends on a row's class (a coreset, a count per device) uses only these rows.
         """
         return "train" if self._given is None else "labelled"
 
@@ -151,7 +152,7 @@ class ClientData:
         return self._given[np.searchsorted(self._own, rows)]
 
     def _relabel(self) -> None:
-        """Bring kept tensors up to date without making their inputs again."""
+        """Update the labels of cached tensors without rebuilding their inputs."""
         import torch
 
         self._tensors.pop("trained_on", None)  # its rows change too
@@ -189,7 +190,7 @@ class ClientData:
             raise DataError(f"{what}: {why}; give distinct rows of the client's view 'train'")
 
     def has(self, view: str) -> bool:
-        """Whether ``rows(view)`` would answer."""
+        """Whether ``rows(view)`` is available."""
         return view in self._rows or view == "trained_on"
 
     def rows(self, view: str) -> Rows:
@@ -202,7 +203,7 @@ class ClientData:
             return rows if self._given is None else rows[self._labels(rows) != UNKNOWN]
         if view == MISMATCHED:
             if self._mismatched is None:
-                raise DataError("view 'mismatched' shows rows of other clients, which only a simulation has")
+                raise DataError("view 'mismatched' shows rows of other clients, which are known only in a simulation")
             return self._mismatched(self._rows["train"])
         if view not in self._rows:
             known = view in VIEWS
@@ -214,9 +215,9 @@ class ClientData:
         return self._rows[view]
 
     def counts(self, view: str) -> NDArray[np.int64]:
-        """[C] int64 rows that have each class; with several labels per row they sum to more than the rows.
+        """[C] int64 rows of each class; if rows have several labels, the sum exceeds the number of rows.
 
-        Where labels are hidden, of the rows whose label was given.
+        If labels are hidden, only rows whose label was given count.
         """
         if self._given is not None:
             known = self._labels(self.rows(view))
@@ -224,9 +225,10 @@ class ClientData:
         return self.store.class_counts(self.rows(view))
 
     def tensors(self, view: str) -> "tuple[torch.Tensor, torch.Tensor]":
-        """(x float32 [m, *shape] scaled, y int64 [m]), kept until the view changes. Do not write to them.
+        """(x float32 [m, *shape] scaled, y int64 [m]), cached until the view changes. Do not write to them.
 
-        With several labels per row (`task` multilabel) y is float32 [m, C] of 0 and 1; `primary` is one class per row.
+        If rows have several labels (`task` multilabel), y is float32 [m, C] of 0 and 1; `primary` gives one class per
+        row.
         """
         if view == "trained_on" and self._given is None and not {"labelled", "coreset"} & self._rows.keys():
             view = "train"  # the same rows: one copy in memory
@@ -241,12 +243,13 @@ class ClientData:
         return self._tensors[view]
 
     def primary(self, view: str) -> "torch.Tensor":
-        """[m] int64, one class per row: its label, or of several the rarest in the source (`fedimb.data.labels`).
+        """[m] int64, one class per row: its label, or if there are several the one rarest in the source
+        (`fedimb.data.labels`).
 
-        For what deals rows class by class, as samplers do. With one label per row it is y itself.
+        For code that handles rows class by class, such as samplers. With one label per row it is y itself.
         """
         if self._given is not None and (self._labels(self.rows(view)) == UNKNOWN).any():
-            raise DataError(f"view '{view}' holds rows without a label, so they have no class; use view 'labelled'")
+            raise DataError(f"view '{view}' has rows without a label, and so without a class; use view 'labelled'")
         if self.task == "multiclass":
             return self.tensors(view)[1]
         import torch

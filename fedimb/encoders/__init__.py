@@ -1,1 +1,1 @@
-"""Frozen encoders: inputs -> embeddings, one file each, and the class vectors some of them bring. Kind `encoder`."""
+"""Frozen encoders: inputs -> embeddings and, for some, class vectors. One file each; kind `encoder`."""

@@ -1,7 +1,7 @@
-"""Embeddings kept on disk: one .npy per encoder, store and set of rows, memory-mapped by every worker.
+"""Embeddings cached on disk: one .npy per encoder, store and set of rows, memory-mapped by every worker.
 
-A file appears whole or not at all (written beside, then renamed), so several processes may make the same one: all
-write the same bytes and the last wins. A damaged file is made again. The folder may be deleted at any time.
+Files are written atomically (to a temporary file, then renamed), so several processes may create the same one: all
+write the same bytes and the last wins. A damaged file is created again. The folder may be deleted at any time.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from torch import Tensor
 from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store, cache_dir
 
-FORMAT = 1  # raised when what a file holds changes
+FORMAT = 1  # increased when the file format changes
 log = logging.getLogger("fedimb")
 
 
-def key_of(encoder: str, store: Store, rows: NDArray[np.int64], scaling: Scaling | None = None) -> str:
+def cache_key(encoder: str, store: Store, rows: NDArray[np.int64], scaling: Scaling | None = None) -> str:
     """32 hex digits that change with anything that could change an embedding.
 
     Args:
@@ -32,7 +32,7 @@ def key_of(encoder: str, store: Store, rows: NDArray[np.int64], scaling: Scaling
         rows: [m] int64 rows of the store, in order.
         scaling: of a table's columns, as in `fedimb.data.views.to_tensors`.
     """
-    # The store's folder is named by its source's arguments; its fingerprint alone may stand for the file only.
+    # The store's folder name depends on its source's arguments; the fingerprint alone may cover only the file.
     data = [store.fingerprint, store.path.name, list(store.x.shape), str(store.x.dtype), store.scale]
     facts = [FORMAT, encoder, *data, scaling.facts() if scaling else None, torch.__version__]
     digest = hashlib.sha256(json.dumps(facts).encode())
@@ -40,11 +40,11 @@ def key_of(encoder: str, store: Store, rows: NDArray[np.int64], scaling: Scaling
     return digest.hexdigest()[:32]
 
 
-def cached(key: str, n: int, make: Callable[[], Tensor]) -> Tensor:
-    """The [n, d] float32 tensor kept under ``key``, or ``make()``, which is then kept.
+def load_or_compute(key: str, n: int, make: Callable[[], Tensor]) -> Tensor:
+    """The [n, d] float32 tensor cached under ``key``, or ``make()``, which is then cached.
 
-    The tensor is a private map of the file: writing to it changes neither the file nor another reader. Where the
-    cache's folder cannot be written, what was made is returned and a warning says so.
+    The tensor is a private map of the file: writing to it changes neither the file nor another reader. If the cache
+    folder cannot be written, the new tensor is returned with a warning.
     """
     path = cache_dir("embeddings") / f"{key}.npy"
     found = _read(path, n)
@@ -54,7 +54,7 @@ def cached(key: str, n: int, make: Callable[[], Tensor]) -> Tensor:
     try:
         _write(path, made)
     except OSError as error:
-        log.warning("embeddings are not kept: %s cannot be written (%s)", path.parent, error.strerror or error)
+        log.warning("embeddings are not cached: %s cannot be written (%s)", path.parent, error.strerror or error)
         return made
     written = _read(path, n)
     return made if written is None else written
@@ -63,7 +63,7 @@ def cached(key: str, n: int, make: Callable[[], Tensor]) -> Tensor:
 def _read(path: Path, n: int) -> Tensor | None:
     try:
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # not there, or cut short
+    except (OSError, ValueError, EOFError):  # missing or truncated
         return None
     if array.ndim != 2 or len(array) != n or array.dtype != np.float32:
         return None

@@ -1,4 +1,4 @@
-"""What encoders ask of their input, in one wording; and unit length."""
+"""Input checks of encoders, and normalisation to unit length."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ def images_expected(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, in
     """(height, width) or (channels, height, width) -> (channels, height, width).
 
     Raises:
-        ConfigError: the data are no images.
+        ConfigError: the data are not images.
     """
     if len(input_shape) == 2:
         return 1, input_shape[0], input_shape[1]
@@ -26,9 +26,11 @@ def images_expected(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, in
 
 
 def class_names_expected(encoder: str, class_names: Sequence[str]) -> None:
-    """Raises ConfigError unless there is one distinct, non-blank name per class: their text is what is encoded."""
+    """Raises ConfigError unless there is one distinct, non-blank name per class, since their text is encoded."""
     if not class_names:
-        raise ConfigError(f"encoder '{encoder}' makes class vectors from names and the data name no classes: name them")
+        raise ConfigError(
+            f"encoder '{encoder}' makes class vectors from names, but the data have no class names: add them"
+        )
     if blank := [c for c, name in enumerate(class_names) if not name.strip()]:
         raise ConfigError(f"encoder '{encoder}': class {blank[0]} has an empty name; give every class a name to read")
     if twice := [name for name, times in Counter(class_names).items() if times > 1]:
@@ -36,10 +38,11 @@ def class_names_expected(encoder: str, class_names: Sequence[str]) -> None:
 
 
 def finite_rows(what: str, embeddings: Tensor) -> Tensor:
-    """``embeddings`` [n, d] float32 as they are.
+    """Return ``embeddings`` [n, d] float32 unchanged.
 
     Raises:
-        DataError: not [n, d] float32 with d of at least 1, or a NaN or infinite value (the first row is named).
+        DataError: not [n, d] float32 with d of at least 1, or a NaN or infinite value (the message names the first
+            row).
     """
     if embeddings.ndim != 2 or embeddings.shape[1] == 0 or embeddings.dtype != torch.float32:
         raise DataError(f"{what} gave {embeddings.dtype} {list(embeddings.shape)}; expected float32 [n, d]")
@@ -48,13 +51,13 @@ def finite_rows(what: str, embeddings: Tensor) -> Tensor:
         row = int(bad.nonzero()[0])
         raise DataError(
             f"{what}: row {row} of {len(embeddings)} has a NaN or infinite embedding ({int(bad.sum())} such rows); "
-            f"mend the row or the encoder's file"
+            f"fix the row or the encoder's file"
         )
     return embeddings
 
 
 def unit_rows(embeddings: Tensor) -> Tensor:
-    """[n, d] float32 -> rows of length one; a row of zeros has no direction and stays: similar to nothing.
+    """[n, d] float32 -> rows of length one; a row of zeros has no direction and stays zero: similar to nothing.
 
     Raises:
         DataError: see `finite_rows`.
@@ -62,4 +65,4 @@ def unit_rows(embeddings: Tensor) -> Tensor:
     largest = finite_rows("unit_rows", embeddings).abs().amax(dim=1, keepdim=True)
     largest[largest == 0] = 1.0
     scaled = embeddings / largest  # the square of a large float32 is infinite
-    return scaled.div_(scaled.norm(dim=1, keepdim=True).clamp_(min=1e-3))  # at least 1, but for a row of zeros
+    return scaled.div_(scaled.norm(dim=1, keepdim=True).clamp_(min=1e-3))  # at least 1, except for a row of zeros

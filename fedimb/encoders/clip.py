@@ -1,7 +1,7 @@
-"""CLIP and its kin (SigLIP, MetaCLIP) from a local folder, through Hugging Face transformers.
+"""CLIP and similar models (SigLIP, MetaCLIP) from a local folder, with Hugging Face transformers.
 
-Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021. The folder is what
-``save_pretrained`` or a download of the model's repository gives; nothing is fetched here.
+Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021. The folder is the
+output of ``save_pretrained`` or a download of the model's repository; nothing is fetched here.
 """
 
 import json
@@ -36,11 +36,11 @@ class Clip(Encoder):
 
     Args:
         path: the model's folder (config.json, weights, tokenizer); see `fedimb.data.paths`.
-        prompts: texts with {class}, an underscore of a name read as a space; several are averaged.
+        prompts: texts with {class}, where underscores in names become spaces; several prompts are averaged.
         input_shape: of one row (given by fedimb).
 
     Raises:
-        ConfigError: transformers is not installed, the data are no images, a prompt without {class}.
+        ConfigError: transformers is not installed, the data are not images, or a prompt without {class}.
         DataError: no such folder, or transformers cannot load it.
     """
 
@@ -65,7 +65,7 @@ class Clip(Encoder):
         return _vectors(self._model.get_image_features(pixel_values=pixels))
 
     def class_vectors(self, class_names: tuple[str, ...]) -> Tensor:
-        """[C, d] float32 of unit length; see `fedimb.encoders.pictures.text_vectors` for what is raised."""
+        """[C, d] float32 of unit length; see `fedimb.encoders.pictures.text_vectors` for the exceptions."""
         return text_vectors("clip", class_names, self.prompts, self._texts)
 
     def fingerprint(self) -> str:
@@ -73,17 +73,17 @@ class Clip(Encoder):
 
     @torch.no_grad()
     def _texts(self, texts: list[str]) -> Tensor:
-        # max_length: SigLIP was trained so, and CLIP reads no further than its end-of-text token.
+        # max_length: SigLIP was trained this way, and CLIP ignores everything after its end-of-text token.
         length = self._model.config.text_config.max_position_embeddings
         tokens = self._tokenizer(texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
         return _vectors(self._model.get_text_features(**tokens))
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
-    """(model in evaluation mode, tokenizer), without a look at the network or a draw from the global generator."""
+    """(model in evaluation mode, tokenizer), without network access or draws from the global generator."""
     try:
         transformers: Any = import_offline("transformers")
-    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+    except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not match torch
         raise ConfigError(
             f"encoder 'clip' needs the Python package 'transformers' ({error}): pip install transformers"
         ) from error
@@ -92,25 +92,25 @@ def _load(folder: Path) -> tuple[Any, Any]:
             model, report = transformers.AutoModel.from_pretrained(
                 str(folder), local_files_only=True, output_loading_info=True
             )
-        if missing := sorted(report["missing_keys"]):  # transformers would go on with random ones
+        if missing := sorted(report["missing_keys"]):  # transformers would continue with random ones
             raise ValueError(f"its weights lack {len(missing)} tensors, first {missing[0]}")
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"encoder 'clip': {folder} cannot be loaded ({reason}); copy it whole") from error
+        raise DataError(f"encoder 'clip': {folder} cannot be loaded ({reason}); copy the complete folder") from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise DataError(f"encoder 'clip': {folder} is a {type(model).__name__}, which does not read images and text")
     return model.float().eval(), tokenizer
 
 
 def _vectors(answer: Any) -> Tensor:
-    """transformers 4 answers with the tensor, 5 with an object that holds it."""
+    """transformers 4 returns the tensor, 5 an object that contains it."""
     tensor: Tensor = answer if isinstance(answer, Tensor) else answer.pooler_output
     return tensor.float()
 
 
 def _colours(folder: Path) -> tuple[list[float], list[float]]:
-    """(mean, std) per channel by the folder's preprocessor_config.json, else CLIP's."""
+    """(mean, std) per channel from the folder's preprocessor_config.json, else CLIP's."""
     file = folder / "preprocessor_config.json"
     facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return list(facts.get("image_mean", CLIP_MEAN)), list(facts.get("image_std", CLIP_STD))

@@ -1,8 +1,8 @@
-"""A cnn trained on images of the same task that no client has: how good selection could be with a good encoder.
+"""A CNN trained on images of the same task that no client has: shows how good selection could be with a good encoder.
 
-Its training images come from what a long tail leaves over, so the figures are an upper reference and carry the
-provenance ``oracle-auxiliary``: no real federation has such images. experiments/encoders/disjoint_cnn.py makes the
-file; digests of the training images are in it, and a row that was among them is refused.
+Its training images are those that a long tail leaves out, so results are an upper reference with the provenance
+``oracle-auxiliary``: no real federation has such images. experiments/encoders/disjoint_cnn.py creates the file; it
+contains digests of the training images, and a row that is among them is refused.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fedimb.data.sources.files import fingerprint, regular
+from fedimb.data.sources.files import fingerprint, regular_file
 from fedimb.encoders.base import Encoder
 from fedimb.encoders.checks import class_names_expected, images_expected
 from fedimb.errors import DataError, nearest
@@ -24,20 +24,20 @@ from fedimb.models.cnn4conv import CNN4Conv
 from fedimb.plain import JsonObject
 from fedimb.registry import register
 
-_OWN = ("class_means", "trained_on")  # tensors beside the weights
+_OWN = ("class_means", "trained_on")  # tensors in addition to the weights
 
 
 @register("encoder", "disjoint_cnn")
 class DisjointCnn(Encoder):
-    """Penultimate features of a trained cnn4conv; class vectors are its class means over its own training images.
+    """Penultimate features of a trained cnn4conv; class vectors are the class means over its training images.
 
     Args:
-        path: the file `write` makes; see `fedimb.data.paths`.
+        path: a file written by `write_encoder`; see `fedimb.data.paths`.
         input_shape: of one row (given by fedimb).
 
     Raises:
-        ConfigError: the data are no images.
-        DataError: no such file, not one of `write`, or made for images of another shape.
+        ConfigError: the data are not images.
+        DataError: no such file, not written by `write_encoder`, or for images of another shape.
     """
 
     provenance = "oracle-auxiliary"
@@ -61,28 +61,29 @@ class DisjointCnn(Encoder):
         """Images [n, *input_shape] float32 in 0..1 -> features [n, d] float32.
 
         Raises:
-            DataError: an image the encoder was trained on.
+            DataError: an image that the encoder was trained on.
         """
         seen = np.isin(digests(x), self._trained_on)
         if seen.any():
             raise DataError(
-                f"{int(seen.sum())} of {len(x)} images are among those {self.path} was trained on: it is not disjoint "
-                f"from this data. Draw the tail from the rows it reserved, or train it for this seed (docs/encoders.md)"
+                f"{int(seen.sum())} of {len(x)} images are among the training images of {self.path}: it is not "
+                "disjoint from this data. Draw the tail from the rows it reserved, or train it for this seed "
+                "(docs/encoders.md)"
             )
         features: Tensor = self._model.features(x)
         return features
 
     def class_vectors(self, class_names: tuple[str, ...]) -> Tensor:
-        """[C, d] float32, the the class means' directions, in the order of ``class_names``.
+        """[C, d] float32, the directions of the class means, in the order of ``class_names``.
 
         Raises:
             ConfigError: names empty or repeated.
-            DataError: a class it was not trained on.
+            DataError: a class that it was not trained on.
         """
         class_names_expected("disjoint_cnn", class_names)
         for name in class_names:
             if name not in self._names:
-                raise DataError(f"{self.path} knows no class '{name}'.{nearest(name, self._names)}")
+                raise DataError(f"{self.path} has no class '{name}'.{nearest(name, self._names)}")
         return self._means[[self._names.index(name) for name in class_names]]
 
     def fingerprint(self) -> str:
@@ -96,11 +97,14 @@ def digests(x: Tensor) -> NDArray[np.int64]:
     return np.frombuffer(b"".join(each), dtype="<i8").astype(np.int64)
 
 
-def write(path: Path, model: CNN4Conv, facts: JsonObject, class_means: Tensor, trained_on: NDArray[np.int64]) -> None:
-    """Write the file this encoder reads.
+def write_encoder(
+    path: Path, model: CNN4Conv, facts: JsonObject, class_means: Tensor, trained_on: NDArray[np.int64]
+) -> None:
+    """Write the file that this encoder reads.
 
     Args:
-        facts: ``class_names``, ``input_shape``, ``width`` and ``norm`` of the model, and whatever describes its making.
+        facts: ``class_names``, ``input_shape``, ``width`` and ``norm`` of the model, and any description of its
+            training.
         class_means: [C, d] float32.
         trained_on: `digests` of every training image.
     """
@@ -111,7 +115,7 @@ def write(path: Path, model: CNN4Conv, facts: JsonObject, class_means: Tensor, t
 
 def _read(path: str) -> tuple[JsonObject, dict[str, Tensor]]:
     try:
-        with safe_open(regular(path), framework="pt") as file:
+        with safe_open(regular_file(path), framework="pt") as file:
             facts: JsonObject = json.loads((file.metadata() or {})["disjoint_cnn"])
             names = file.keys()  # not a dict
             tensors = {name: file.get_tensor(name) for name in names}
@@ -119,6 +123,6 @@ def _read(path: str) -> tuple[JsonObject, dict[str, Tensor]]:
             raise KeyError(missing[0])
     except (SafetensorError, KeyError, OSError) as error:
         raise DataError(
-            f"{path} is no file of experiments/encoders/disjoint_cnn.py ({error}): make one with that script"
+            f"{path} is not a file of experiments/encoders/disjoint_cnn.py ({error}): create one with that script"
         ) from error
     return facts, tensors

@@ -1,4 +1,4 @@
-"""From a configuration to the embeddings of a client's rows: the one way the rest of fedimb uses encoders.
+"""From a configuration to the embeddings of a client's rows: how the rest of fedimb uses encoders.
 
 encoder = open_encoder({"name": "random_conv"}, store)
 embeddings = unit_rows(embed(encoder, store, rows))
@@ -18,12 +18,12 @@ from fedimb.data.scaling import Scaling
 from fedimb.data.store import Store
 from fedimb.data.views import to_tensors
 from fedimb.encoders.base import Encoder
-from fedimb.encoders.cache import cached, key_of
+from fedimb.encoders.cache import cache_key, load_or_compute
 from fedimb.encoders.checks import finite_rows
 from fedimb.errors import ConfigError, DataError
 
 GIVEN = ("input_shape", "n_rows", "labels")
-"""What fedimb passes to an encoder's constructor; the user cannot set them (`registry.check_args`)."""
+"""Arguments that fedimb passes to an encoder's constructor; the user cannot set them (`registry.check_args`)."""
 
 BATCH = 64
 
@@ -33,7 +33,7 @@ def open_encoder(config: Mapping[str, object], store: Store) -> Encoder:
 
     Raises:
         ConfigError: unknown encoder or argument, or data it cannot read.
-        DataError: a file or folder it needs is missing or does not fit.
+        DataError: a required file or folder is missing or does not match.
     """
     if not isinstance(config.get("name"), str):
         raise ConfigError("encoder needs a name, for example encoder: {name: global_features}")
@@ -53,11 +53,11 @@ def embed(
 ) -> Tensor:
     """Embeddings [m, d] float32 of a store's rows, in the order of ``rows``; finite, of any length (`unit_rows`).
 
-    One pass in batches, kept on disk where the encoder is ``cached``; the second call reads a file.
+    Computed in batches, and stored on disk if the encoder is ``cached``; a second call then reads the file.
 
     Args:
         rows: [m] int64, of the store.
-        scaling: of a table's columns, as the client's views have it (`ClientData.scaling`).
+        scaling: of a table's columns, as in the client's views (`ClientData.scaling`).
         batch: rows per pass, at least 1.
 
     Raises:
@@ -65,7 +65,7 @@ def embed(
         DataError: rows outside the store, or an embedding that is not finite.
     """
     if encoder.uses_model:
-        raise ConfigError("this encoder's embeddings are the global model's features: compute those, not embed()")
+        raise ConfigError("this encoder's embeddings are the global model's features: use those instead of embed()")
     rows = np.asarray(rows, dtype=np.int64)
     if rows.ndim != 1 or ((rows < 0) | (rows >= len(store))).any():
         raise DataError(f"embed: rows must be a list of numbers from 0 to {len(store) - 1}, the store's rows")
@@ -82,10 +82,10 @@ def embed(
             x, _ = to_tensors(store, rows[start : start + batch], scaling)
             part = encoder.encode(x)
             if len(part) != len(x):
-                raise DataError(f"{what} gave {len(part)} embeddings for {len(x)} rows; mend its encode()")
+                raise DataError(f"{what} gave {len(part)} embeddings for {len(x)} rows; fix its encode()")
             parts.append(part)
         return finite_rows(what, torch.cat(parts))
 
     if not encoder.cached:
         return make()
-    return cached(key_of(encoder.fingerprint(), store, rows, scaling), len(rows), make)
+    return load_or_compute(cache_key(encoder.fingerprint(), store, rows, scaling), len(rows), make)

@@ -1,7 +1,7 @@
 """The federation's own model as encoder: penultimate features of the current global model.
 
-Needs no file and suits any data, tables included; class vectors are class means over the clients
-(`fedimb.selection.prototypes`). On digits the best of the encoders that need nothing (docs/encoders.md).
+Needs no file and works with any data, including tables; class vectors are class means over the clients
+(`fedimb.selection.prototypes`). On digits the best of the encoders without files (docs/encoders.md).
 """
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from fedimb.registry import register
 class GlobalFeatures(Encoder):
     """Penultimate features of the current global model.
 
-    The platform passes them in; they change with the model, so nothing is kept on disk.
+    The platform computes them; they change with the model, so nothing is cached on disk.
     """
 
     uses_model = True
@@ -22,7 +22,7 @@ class GlobalFeatures(Encoder):
 
     def encode(self, x: Tensor) -> Tensor:
         """Never called: see `Encoder.uses_model`."""
-        raise RuntimeError("encoder 'global_features' has no embeddings of its own: pass the model's features")
+        raise RuntimeError("encoder 'global_features' does not compute embeddings: use the model's features")
 
     def fingerprint(self) -> str:
         return "global_features-1"

@@ -1,4 +1,4 @@
-"""Rows as they are: tables, and embeddings made elsewhere and read by the source embeddings_npz."""
+"""Unchanged rows: for tables, and for embeddings that the source embeddings_npz reads."""
 
 from torch import Tensor
 
@@ -8,7 +8,8 @@ from fedimb.registry import register
 
 @register("encoder", "identity")
 class Identity(Encoder):
-    """A row's values in one vector, as the model reads them: a table's columns centred and scaled over all clients."""
+    """The values of a row in one vector, as the model gets them: table columns are centred and scaled over all
+    clients."""
 
     cached = False
 

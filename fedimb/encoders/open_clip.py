@@ -1,7 +1,7 @@
 """Models of open_clip (MobileCLIP, BiomedCLIP, ...) from a local folder.
 
-MobileCLIP-S2 (Vasu et al., CVPR 2024) is what SCOPE uses. open_clip brings torchvision, which replaces torch on a
-machine without a GPU, so fedimb never installs it: install it yourself where you want it. Nothing is fetched here.
+SCOPE uses MobileCLIP-S2 (Vasu et al., CVPR 2024). open_clip depends on torchvision, which replaces torch on a machine
+without a GPU, so fedimb never installs it: install it yourself if you need it. Nothing is fetched here.
 """
 
 from typing import Any
@@ -31,13 +31,13 @@ class OpenClip(Encoder):
     """Image and class-name vectors of MobileCLIP, BiomedCLIP and others, from a local folder.
 
     Args:
-        path: folder with open_clip_config.json and the weights, as a download of an ``-OpenCLIP`` repository gives;
+        path: folder with open_clip_config.json and the weights, such as a download of an ``-OpenCLIP`` repository;
             see `fedimb.data.paths`.
-        prompts: texts with {class}, an underscore of a name read as a space; several are averaged.
+        prompts: texts with {class}, where underscores in names become spaces; several prompts are averaged.
         input_shape: of one row (given by fedimb).
 
     Raises:
-        ConfigError: open_clip is not installed, the data are no images, a prompt without {class}.
+        ConfigError: open_clip is not installed, the data are not images, or a prompt without {class}.
         DataError: no such folder, or open_clip cannot load it.
     """
 
@@ -50,21 +50,23 @@ class OpenClip(Encoder):
         folder = model_folder("open_clip", path, "open_clip_config.json")
         try:
             open_clip: Any = import_offline("open_clip")
-        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not fit torch
+        except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision that does not match torch
             raise ConfigError(
                 f"encoder 'open_clip' needs the Python package 'open_clip' ({error}): pip install open_clip_torch, "
-                f"with a torchvision that fits your torch"
+                f"with a torchvision that matches your torch"
             ) from error
         try:
             with torch.random.fork_rng(devices=[]):
-                # Without require_pretrained a folder that lacks its weights gives a model of random ones.
+                # Without require_pretrained a folder without weights gives a randomly initialised model.
                 self._model = open_clip.create_model(
                     f"local-dir:{folder}", precision="fp32", device="cpu", require_pretrained=True
                 ).eval()
             self._tokenizer: Any = open_clip.get_tokenizer(f"local-dir:{folder}")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"encoder 'open_clip': {folder} cannot be loaded ({reason}); copy it whole") from error
+            raise DataError(
+                f"encoder 'open_clip': {folder} cannot be loaded ({reason}); copy the complete folder"
+            ) from error
         self.prompts = prompts
         wanted = open_clip.get_model_preprocess_cfg(self._model)
         side = wanted["size"]
@@ -79,7 +81,7 @@ class OpenClip(Encoder):
         return vectors.float()
 
     def class_vectors(self, class_names: tuple[str, ...]) -> Tensor:
-        """[C, d] float32 of unit length; see `fedimb.encoders.pictures.text_vectors` for what is raised."""
+        """[C, d] float32 of unit length; see `fedimb.encoders.pictures.text_vectors` for the exceptions."""
         return text_vectors("open_clip", class_names, self.prompts, self._texts)
 
     def fingerprint(self) -> str:

@@ -1,8 +1,8 @@
 """A linear projection to few dimensions, the same at every client: random, or principal components of public rows.
 
-Components fitted on one client's rows are that client's own, so embeddings of two clients could not be compared, and
-shared they would tell about its rows. Hence two choices: random Gaussian directions, which keep distances and angles up
-to about 1 / sqrt(dims) (Johnson and Lindenstrauss, 1984), or components of a file of rows that nobody needs to protect.
+Components fitted on one client's rows would make embeddings of two clients incomparable, and sharing them would reveal
+something about the rows. So there are two choices: random Gaussian directions, which preserve distances and angles up
+to about 1 / sqrt(dims) (Johnson and Lindenstrauss, 1984), or components of a file of public rows.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, values
+from fedimb.data.sources.npz_file import NpzFile, read_values
 from fedimb.encoders.base import Encoder
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
@@ -22,14 +22,14 @@ from fedimb.seeds import Stream, torch_generator
 
 @register("encoder", "pca")
 class Pca(Encoder):
-    """Rows projected to few dimensions: less a mean (zero where random), times a matrix.
+    """Rows projected to few dimensions: minus a mean (zero for random directions), times a matrix.
 
     Args:
         dims: d, dimensions of an embedding.
         path: null: random directions. A .npz with ``x`` [m, *shape] of public rows: their principal components
             (m and the values of a row must be at least dims).
-        scale: factor of that file's values that makes them what the model reads, as 0.00392157 for grey levels.
-        seed: of the random directions. Every client must draw the same ones.
+        scale: factor from that file's values to the model's inputs, such as 0.00392157 for grey levels.
+        seed: of the random directions, which must be the same at every client.
         input_shape: of one row (given by fedimb).
 
     Raises:
@@ -37,7 +37,7 @@ class Pca(Encoder):
         DataError: no such file, or rows of another shape or too few.
     """
 
-    cached = False  # one product of matrices: as fast as reading a file
+    cached = False  # one matrix product: as fast as reading a file
 
     def __init__(
         self,
@@ -49,7 +49,9 @@ class Pca(Encoder):
         input_shape: tuple[int, ...],
     ) -> None:
         if dims < 1 or seed < 0:
-            raise ConfigError(f"encoder 'pca': dims={dims}, seed={seed}: give dims from 1 on and a seed from 0 on")
+            raise ConfigError(
+                f"encoder 'pca': dims={dims}, seed={seed}: give dims of at least 1 and a seed of at least 0"
+            )
         if not (math.isfinite(scale) and scale > 0):
             raise ConfigError(f"encoder 'pca': scale={scale}: give a finite number above 0")
         width = math.prod(input_shape)
@@ -78,7 +80,7 @@ def _components(path: str, dims: int, scale: float, shape: tuple[int, ...]) -> t
 
     problems = Problems()
     with NpzFile(path) as arrays:
-        x, _ = values(arrays, "x", problems)
+        x, _ = read_values(arrays, "x", problems)
     problems.settle(len(x))
     if tuple(x.shape[1:]) != shape:
         raise DataError(f"{path} x has rows of {list(x.shape[1:])}, the data {list(shape)}; give rows like the data's")

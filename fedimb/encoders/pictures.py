@@ -1,4 +1,4 @@
-"""What pretrained image-and-text encoders have in common: pictures brought to their size, prompts, class vectors."""
+"""Shared code of pretrained image-and-text encoders: image preprocessing, prompts, class vectors."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.encoders.checks import class_names_expected, finite_rows, unit_rows
 from fedimb.errors import ConfigError, DataError
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the images CLIP was trained on (Radford et al., ICML 2021; their published code)."""
+"""Of the images that CLIP was trained on (Radford et al., ICML 2021; from their published code)."""
 
 PROMPT = "a photo of a {class}."
 
@@ -21,25 +21,27 @@ def model_folder(encoder: str, path: str, needed: str) -> Path:
     """The folder of a pretrained model, looked up like data (`fedimb.data.paths`).
 
     Args:
-        needed: the file that shows it is one.
+        needed: a file that such a folder contains.
 
     Raises:
-        DataError: not there, no folder, or without ``needed``. Nothing is ever fetched.
+        DataError: it is missing, not a folder, or without ``needed``. Nothing is ever fetched.
     """
     try:
-        folder = find(path)
+        folder = find_data(path)
     except DataError as error:
         raise DataError(
             f"encoder '{encoder}' expects the model's folder at '{path}': {error}. Nothing is downloaded: copy the "
             f"folder (with {needed}) there"
         ) from None
     if not (folder / needed).is_file():
-        raise DataError(f"encoder '{encoder}': {folder} holds no {needed}, so it is no model's folder; copy it whole")
+        raise DataError(
+            f"encoder '{encoder}': {folder} has no {needed}, so it is not a model's folder; copy the complete folder"
+        )
     return folder
 
 
 def model_files(folder: Path) -> list[str]:
-    """Every file of the folder, sorted: what the encoder's fingerprint is made of."""
+    """Every file of the folder, sorted, for the encoder's fingerprint."""
     return sorted(str(file) for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
 
 
@@ -50,9 +52,9 @@ def check_channels(encoder: str, channels: int) -> None:
 
 
 def pictures(x: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images [n, h, w] or [n, 1 or 3, h, w] float32 in 0..1 -> [n, 3, *size] as a pretrained model reads them.
+    """Images [n, h, w] or [n, 1 or 3, h, w] float32 in 0..1 -> [n, 3, *size] as input of a pretrained model.
 
-    Bicubic with antialiasing to the whole size (the aspect ratio is not kept, nothing is cropped away).
+    Bicubic with antialiasing to the full size (the aspect ratio is not kept, nothing is cropped).
     """
     images = x.unsqueeze(1) if x.ndim == 3 else x
     if images.shape[2:] != size:
@@ -62,15 +64,17 @@ def pictures(x: Tensor, size: tuple[int, int], mean: Sequence[float], std: Seque
 
 
 def check_prompts(encoder: str, prompts: Sequence[str]) -> None:
-    """Raises ConfigError unless there is a prompt and each has the place for the class name."""
+    """Raises ConfigError unless there is at least one prompt and each contains the placeholder for the class name."""
     if not prompts or any("{class}" not in prompt for prompt in prompts):
-        raise ConfigError(f"encoder '{encoder}': prompts={list(prompts)}: give texts with {{class}}, as '{PROMPT}'")
+        raise ConfigError(
+            f"encoder '{encoder}': prompts={list(prompts)}: give texts with {{class}}, such as '{PROMPT}'"
+        )
 
 
 def text_vectors(
     encoder: str, class_names: Sequence[str], prompts: Sequence[str], encode_texts: Callable[[list[str]], Tensor]
 ) -> Tensor:
-    """[C, d] float32 of unit length: every prompt's vector at unit length, their mean, at unit length again.
+    """[C, d] float32 of unit length: the normalised mean of every prompt's normalised vector.
 
     Args:
         encode_texts: texts -> [number of texts, d] float32.

@@ -1,4 +1,4 @@
-"""Embeddings made elsewhere by any encoder: one per row of the data's store, in its order."""
+"""Embeddings computed elsewhere by any encoder: one per row of the data's store, in the same order."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, values
+from fedimb.data.sources.npz_file import NpzFile, read_values
 from fedimb.encoders.base import Encoder
 from fedimb.encoders.checks import class_names_expected
 from fedimb.errors import DataError, nearest
@@ -18,8 +18,8 @@ from fedimb.registry import register
 class Precomputed(Encoder):
     """Embeddings from a file, looked up by row.
 
-    The .npz holds ``x`` [n, d] float, row i of the data's store (as the source reads them: image folders sorted by
-    path), and, where known, ``y`` [n] class ids, which must then be the data's own and so prove the order.
+    The .npz holds ``x`` [n, d] float, row i of the data's store (as read by the source: image folders sorted by path),
+    and optionally ``y`` [n] class ids, which must equal those of the data and so verify the order.
 
     Args:
         path: the file; see `fedimb.data.paths`.
@@ -36,7 +36,7 @@ class Precomputed(Encoder):
     def __init__(self, path: str, *, n_rows: int, labels: NDArray[np.int64]) -> None:
         problems = Problems()
         with NpzFile(path) as arrays:
-            x, _ = values(arrays, "x", problems)
+            x, _ = read_values(arrays, "x", problems)
             problems.settle(len(x))
             if x.ndim != 2 or x.dtype != np.float32:
                 raise DataError(f"{path} x is {x.dtype} {list(x.shape)}; give float embeddings [rows, d]")
@@ -60,14 +60,14 @@ class Precomputed(Encoder):
 class PrecomputedText(Precomputed):
     """Embeddings and class vectors from a file.
 
-    As `Precomputed`, and the file also holds ``class_vectors`` [C, d] float and ``class_names`` [C] text, as of a text
-    encoder.
+    As `Precomputed`, and the file also holds ``class_vectors`` [C, d] float and ``class_names`` [C] text, such as those
+    of a text encoder.
 
     Args:
         path, n_rows, labels: see `Precomputed`.
 
     Raises:
-        DataError: see `Precomputed`; no class vectors, or not one per name, as long as an embedding and finite.
+        DataError: see `Precomputed`; no class vectors, or not one per name, finite and as long as an embedding.
     """
 
     def __init__(self, path: str, *, n_rows: int, labels: NDArray[np.int64]) -> None:
@@ -101,5 +101,5 @@ def _same_labels(path: str, found: NDArray[np.generic], labels: NDArray[np.int64
     if len(wrong):
         raise DataError(
             f"{path} y {list(found.shape)} differs from the data's labels ({len(wrong)} rows, first {wrong[0]}): "
-            f"the embeddings are of other rows or in another order; embed the data again"
+            f"the embeddings belong to other rows or another order; embed the data again"
         )

@@ -1,7 +1,7 @@
 """Fixed random convolutions: a baseline for images that needs no file and no training.
 
-Random filters, rectification and pooling keep much of an image's structure (Jarrett et al., "What is the best
-multi-stage architecture for object recognition?", ICCV 2009; Saxe et al., ICML 2011). The sizes are ours.
+Random filters, rectification and pooling preserve much of an image's structure (Jarrett et al., "What is the best
+multi-stage architecture for object recognition?", ICCV 2009; Saxe et al., ICML 2011).
 """
 
 import torch
@@ -22,18 +22,18 @@ _EPS = 1e-5
 class RandomConv(Encoder):
     """Fixed random convolutions of images.
 
-    Two layers of 3 x 3 convolution, ReLU and 2 x 2 mean pooling; both layers' means over a grid, at unit length.
+    Two layers of 3 x 3 convolution, ReLU and 2 x 2 mean pooling; then the means of both layers over a grid, normalised.
 
     Each image is centred and scaled by its own mean and deviation first, so brightness does not count.
 
     Args:
         width: filters of the first layer; the second has twice as many.
         grid: means are taken over grid x grid cells: d = 3 x width x grid x grid.
-        seed: of the filters. Every client must draw the same ones, so it is not the client's.
+        seed: of the filters, which must be the same at every client.
         input_shape: (height, width) or (channels, height, width) (given by fedimb).
 
     Raises:
-        ConfigError: the data are no images, or a size below 1.
+        ConfigError: the data are not images, or a size below 1.
     """
 
     def __init__(self, width: int = 16, grid: int = 4, seed: int = 0, *, input_shape: tuple[int, ...]) -> None:
@@ -62,7 +62,7 @@ class RandomConv(Encoder):
 
 
 def _filters(fan_in: int, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(weights, biases) of He's variance; the biases give an image of one colour a direction too."""
+    """(weights, biases) of He's variance; the biases give a single-colour image a direction too."""
     weight = torch.randn(count, fan_in, 3, 3, generator=generator) * (2 / (9 * fan_in)) ** 0.5
     bias = 0.1 * torch.randn(count, generator=generator)
     return weight.contiguous(memory_format=torch.channels_last), bias

@@ -6,7 +6,7 @@ from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.stacking import dense_layers
 from fedimb.schema import RunConfig
-from fedimb.training.stacked import why_no_stack
+from fedimb.training.stacked import why_model_not_stackable
 
 LARGEST = 30_000
 """Parameters above which ``auto`` keeps the loop: above it the arithmetic outweighs what stacking saves."""
@@ -45,10 +45,11 @@ def resolve_trainer(config: RunConfig, n_classes: int, input_shape: tuple[int, .
 
 def _reason(config: RunConfig, model: Classifier) -> str | None:
     """Why these parts cannot be stacked, or None."""
-    parts = [("loss", config.loss["name"])] + [("term", t["name"]) for t in config.aggregator.get("terms") or []]
+    parts = [("loss", config.loss["name"])]
+    parts += [("objective", one["name"]) for one in config.aggregator.get("objectives") or []]
     for kind, name in parts:
         if not registry.flags(kind, name).get("stackable", False):
             return f"the {kind} '{name}' is not stackable"
     if config.local.augmentation:
         return "local.augmentation changes one client's batch at a time"
-    return why_no_stack(model)
+    return why_model_not_stackable(model)

@@ -1,3 +1,3 @@
 """Confusion matrices -> metrics, intervals, significance.
 
-Integer matrices sum exactly over clients; every reported number derives from the sum."""
+Integer matrices sum exactly over clients; every reported number is computed from the sum."""

@@ -1,8 +1,8 @@
-"""Integer confusion matrices: what a client sends, and the only thing every score is computed from.
+"""Integer confusion matrices: what a client sends, and the only input of all scores.
 
-Rows are true classes, columns predicted ones; where rows have several labels, one table [2, 2] per class
-(`fedimb.evaluation.multilabel`). Matrices of disjoint samples add, so the sum over clients is
-the matrix of the pooled data exactly; averages of per-client macro scores have no such meaning.
+Rows are true classes, columns predicted ones; if rows have several labels, there is one table [2, 2] per class
+(`fedimb.evaluation.multilabel`). Matrices of disjoint samples can be added, so the sum over clients is exactly the
+matrix of the pooled data; averages of per-client macro scores have no such meaning.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ def _class_ids(values: ArrayLike, what: str, n_classes: int) -> NDArray[np.int64
     ids = np.asarray(values)
     if ids.ndim != 1:
         raise ValueError(f"{what} must be one class id per sample, shape [n]; got shape {ids.shape}")
-    if ids.size == 0:  # an empty list is float64 to NumPy, and an empty client is no error
+    if ids.size == 0:  # NumPy makes an empty list float64, and an empty client is not an error
         return np.zeros(0, np.int64)
     if ids.dtype.kind not in "iu":
         raise ValueError(f"{what} must be integer class ids; got {ids.dtype} (logits? take the argmax first)")
@@ -33,18 +33,18 @@ def _class_ids(values: ArrayLike, what: str, n_classes: int) -> NDArray[np.int64
 
 
 def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -> NDArray[np.int64]:
-    """Count (true class, predicted class) pairs. One bincount.
+    """Count (true class, predicted class) pairs, with one bincount.
 
     Args:
         labels: true class ids, integers, shape [n]; n may be 0.
         predictions: predicted class ids, integers, shape [n].
-        n_classes: C, at least 1; classes without a sample keep their row and column.
+        n_classes: C, at least 1; classes without samples keep their row and column.
 
     Returns:
         int64 [C, C], rows = true class, columns = predicted class.
 
     Raises:
-        ValueError: a class id outside 0..C-1 (named, with its position), unequal lengths, not integers.
+        ValueError: a class id outside 0..C-1 (the message gives its position), unequal lengths, not integers.
 
     Example:
         >>> confusion_matrix([0, 0, 0, 1], [0, 0, 1, 1], n_classes=3).tolist()
@@ -61,15 +61,15 @@ def confusion_matrix(labels: ArrayLike, predictions: ArrayLike, n_classes: int) 
 
 
 def confusion_of(labels: "Tensor", logits: "Tensor") -> NDArray[np.int64]:
-    """What was predicted of rows, counted: the one place that turns a model's logits into predictions.
+    """Confusion matrix of a model's logits: the only place that turns logits into predictions.
 
     Args:
         labels: [n] int64 class ids, or [n, C] targets of 0 and 1.
         logits: [n, C] float32.
 
     Returns:
-        int64 [C, C] with the largest logit as prediction; or [C, 2, 2], a class predicted where its probability is
-        above .5, that is where its logit is above 0.
+        int64 [C, C] with the largest logit as prediction; or [C, 2, 2], where a class is predicted if its probability
+        is above .5, that is if its logit is above 0.
     """
     if labels.ndim == 2:
         return label_confusion(labels.cpu().numpy(), (logits > 0).cpu().numpy())
@@ -77,7 +77,7 @@ def confusion_of(labels: "Tensor", logits: "Tensor") -> NDArray[np.int64]:
 
 
 def hits_and_support(matrix: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(rows of each class that were found, rows that have it), int64 [C] each, of [C, C] or [C, 2, 2]."""
+    """(correctly predicted rows of each class, rows of the class), int64 [C] each, from [C, C] or [C, 2, 2]."""
     counts = np.asarray(matrix)
     if counts.ndim == 3:
         return counts[:, 1, 1].copy(), counts[:, 1].sum(axis=1)
@@ -95,7 +95,7 @@ def check_matrix(matrix: ArrayLike) -> NDArray[np.generic]:
         raise ValueError(f"a confusion matrix has shape [C, C]; got {counts.shape}")
     if counts.dtype.kind not in "iuf" or not np.isfinite(counts).all() or (counts < 0).any():
         raise ValueError("a confusion matrix holds finite counts of at least 0")
-    # Unsigned counts wrap in differences such as s^2 - sum p^2.
+    # Unsigned counts would wrap around in differences such as s^2 - sum p^2.
     return counts.astype(np.int64) if counts.dtype.kind in "iu" else counts
 
 
@@ -103,7 +103,7 @@ def sum_matrices(matrices: Iterable[ArrayLike]) -> NDArray[np.int64]:
     """Sum integer confusion matrices: over clients, lanes or batches.
 
     Args:
-        matrices: at least one integer [C, C], all of one C.
+        matrices: at least one integer [C, C], all with the same C.
 
     Returns:
         int64 [C, C]; exact and independent of order.

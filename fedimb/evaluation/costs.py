@@ -1,8 +1,9 @@
-"""What mistakes cost, and what a confusion matrix promises where classes are as frequent as elsewhere.
+"""Costs of mistakes, and what a confusion matrix implies under a different class prevalence.
 
-Every figure here is a mean over test rows, so it can be re-weighted from the test set's class shares (development) to
-any other (deployment, the training prior, one client's rows): sum_i pi_i (what a row of class i gets). It holds if the
-rows of a class look alike in both places. A class that counts there and has no test row makes the figure NaN.
+Every value here is a mean over test rows, so it can be re-weighted from the test set's class shares (development) to
+any other (deployment, the training prior, one client's rows): sum_i pi_i (value of a row of class i). This is valid if
+the rows of a class have the same distribution in both places. If a class has weight there but no test row, the value is
+NaN.
 """
 
 import math
@@ -23,7 +24,7 @@ def named_costs(name: str, n_classes: int, minority: Sequence[int]) -> Floats:
     """A cost matrix by name.
 
     ``uniform``: every mistake costs 1, so that weighted accuracy is accuracy. ``minority:<w>``: missing a minority
-    class costs w, any other mistake 1; as ``minority:10``.
+    class costs w, any other mistake 1; for example ``minority:10``.
 
     Args:
         name: one of these.
@@ -50,22 +51,22 @@ def named_costs(name: str, n_classes: int, minority: Sequence[int]) -> Floats:
     except ValueError:
         times = math.nan
     if not (math.isfinite(times) and times > 0):
-        raise ConfigError(f"cost matrix '{name}': give how many times a missed minority class costs, as minority:10")
+        raise ConfigError(f"cost matrix '{name}': give the cost of a missed minority class, such as minority:10")
     costs[minority_ids(minority, n_classes)] *= times
     return costs
 
 
 def check_costs(costs: ArrayLike, n_classes: int) -> Floats:
-    """The cost matrix as float64 [C, C], as given.
+    """The checked cost matrix as float64 [C, C].
 
     Args:
-        costs: cost of a row of true class i predicted as j, in any unit; the diagonal need not be 0 (a right decision
-            can cost too, or bring a benefit: a negative number).
+        costs: cost of a row of true class i predicted as j, in any unit; the diagonal need not be 0 (a correct decision
+            can also have a cost, or a benefit: a negative number).
         n_classes: C.
 
     Raises:
-        ValueError: not [C, C] or not finite; a mistake that costs less than the right decision (Elkan 2001 calls such
-            costs unreasonable), or a class of which no mistake costs more.
+        ValueError: not [C, C] or not finite; a mistake that costs less than the correct decision (Elkan 2001 calls such
+            costs unreasonable), or a class for which no mistake costs more.
     """
     table = np.asarray(costs, np.float64)
     if table.shape != (n_classes, n_classes):
@@ -77,7 +78,7 @@ def check_costs(costs: ArrayLike, n_classes: int) -> Floats:
     if (extra < 0).any():
         i, j = np.argwhere(extra < 0)[0]
         raise ValueError(
-            f"class {i} predicted as {j} costs {table[i, j]:g}, less than the right decision ({table[i, i]:g}): "
+            f"class {i} predicted as {j} costs {table[i, j]:g}, less than the correct decision ({table[i, i]:g}): "
             "rows are true classes, columns predicted ones; transposed?"
         )
     if (free := np.flatnonzero(extra.max(1) == 0)).size:
@@ -89,13 +90,13 @@ def _counts(matrix: ArrayLike) -> Floats:
     counts = check_matrix(matrix)
     if counts.ndim != 2:
         raise ValueError(
-            f"this takes one confusion matrix [C, C]; got {counts.shape} (rows of several labels have none)"
+            f"this needs one confusion matrix [C, C]; got {counts.shape} (rows with several labels have none)"
         )
     return counts.astype(np.float64)
 
 
 def _shares(prevalence: ArrayLike, n_classes: int) -> Floats:
-    """[..., C] shares or counts -> shares that add up to 1; NaN where there is nothing to share."""
+    """[..., C] shares or counts -> shares that add up to 1; NaN if all are 0."""
     shares = np.asarray(prevalence, np.float64)
     if shares.ndim == 0 or shares.shape[-1] != n_classes:
         raise ValueError(f"give the prevalence of each of {n_classes} classes; got shape {shares.shape}")
@@ -114,23 +115,24 @@ def _one_share(prevalence: ArrayLike | None, counts: Floats) -> Floats:
 
 
 def _expected(per_class: Floats, shares: Floats) -> Floats:
-    """sum_c shares[..., c] per_class[c], NaN where a class with a share is undefined."""
+    """sum_c shares[..., c] per_class[c], NaN if a class with a share is undefined."""
     undefined = np.isnan(per_class)
     total: Floats = shares @ np.where(undefined, 0.0, per_class)
     return np.where((shares[..., undefined] > 0).any(-1), np.nan, total)
 
 
 def prior_accuracy(matrix: ArrayLike, prevalence: ArrayLike) -> float:
-    """Accuracy to expect where classes have this prevalence: sum_c pi_c recall_c.
+    """Expected accuracy under this class prevalence: sum_c pi_c recall_c.
 
-    With the training counts it is what a deployment with the training prior sees; with equal shares it is macro recall.
+    With the training counts it is the accuracy of a deployment with the training prior; with equal shares it is macro
+    recall.
 
     Args:
         matrix: counts [C, C], rows = true class.
-        prevalence: shares or counts [C], not all 0; only their proportions count.
+        prevalence: shares or counts [C], not all 0; only their proportions matter.
 
     Returns:
-        0 to 1; NaN where a class with a share has no test row.
+        0 to 1; NaN if a class with a share has no test row.
 
     Raises:
         ValueError: not a confusion matrix, or not a prevalence.
@@ -140,10 +142,10 @@ def prior_accuracy(matrix: ArrayLike, prevalence: ArrayLike) -> float:
 
 
 def client_accuracies(matrix: ArrayLike, held: ArrayLike) -> Floats:
-    """The accuracy to expect of one model at each client, by the classes it holds: sum_c pi_kc recall_c.
+    """Expected accuracy of one model at each client, given the classes the client holds: sum_c pi_kc recall_c.
 
-    Exact only if clients differ by label mix alone; where their rows of one class differ too (scanners, hospitals), it
-    says nothing about that, and scores from the clients' own rows do (``client/*``).
+    Exact only if clients differ only in label mix; if their rows of one class differ too (scanners, hospitals), use the
+    scores from the clients' own rows (``client/*``).
 
     Args:
         matrix: the model's confusion matrix on the server's test set [C, C], rows = true class.
@@ -165,9 +167,9 @@ def client_accuracies(matrix: ArrayLike, held: ArrayLike) -> Floats:
 
 
 def total_cost(matrix: ArrayLike, costs: ArrayLike, prevalence: ArrayLike | None = None, rows: float = 1000) -> float:
-    """Cost to expect of ``rows`` cases, in the cost matrix's unit, right decisions included.
+    """Expected cost of ``rows`` cases, in the cost matrix's unit, including correct decisions.
 
-    rows sum_i pi_i sum_j M_ij N_ij / n_i: TCC of Lombardo et al. (arXiv 2510.22016), for many classes and another
+    rows sum_i pi_i sum_j M_ij N_ij / n_i: TCC of Lombardo et al. (arXiv 2510.22016), for many classes and a different
     prevalence.
 
     Args:
@@ -177,7 +179,7 @@ def total_cost(matrix: ArrayLike, costs: ArrayLike, prevalence: ArrayLike | None
         rows: number of cases, above 0.
 
     Returns:
-        the cost; NaN without test rows, or where a class with a share has none.
+        the cost; NaN without test rows, or if a class with a share has none.
 
     Raises:
         ValueError: see `check_costs`; not a confusion matrix, not a prevalence, or rows not above 0.
@@ -191,11 +193,11 @@ def total_cost(matrix: ArrayLike, costs: ArrayLike, prevalence: ArrayLike | None
 
 
 def weighted_accuracy(matrix: ArrayLike, costs: ArrayLike, prevalence: ArrayLike | None = None) -> float:
-    """1 - cost of the mistakes / cost of the worst mistakes possible.
+    """1 - cost of the mistakes / cost of the worst possible mistakes.
 
     1 - sum_ij M_ij N_ij / sum_i n_i max_j M_ij, M shifted to a zero diagonal. For two classes it is WA of Lombardo et
     al. (arXiv 2510.22016), (w TP + (1 - w) TN) / (w P + (1 - w) N) with w = C_FN / (C_FN + C_FP), so that the highest
-    WA is the lowest cost; for more classes the same algebra, ours. Uniform costs give accuracy.
+    WA means the lowest cost; the formula is extended to more classes. Uniform costs give accuracy.
 
     Args:
         matrix: counts [C, C], rows = true class.
@@ -203,7 +205,7 @@ def weighted_accuracy(matrix: ArrayLike, costs: ArrayLike, prevalence: ArrayLike
         prevalence: shares or counts [C] of the classes where the model is used; None: the test set's own.
 
     Returns:
-        1 without a mistake, 0 if every row is the worst one; NaN without test rows, or where a class with a share has
+        1 without a mistake, 0 if every row is the worst one; NaN without test rows, or if a class with a share has
         none.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Recall by domain: over the test rows of each site or device that the data name. What one mean hides. Ours.
+"""Recall by domain: over the test rows of each site or device in the data.
 
-A class mean over all test rows can rise while one device's rows are found less and less; the worst domain's recall is
-what the field of domain generalisation reports for that (worst-group score).
+A class mean over all test rows can rise while the recall on one device falls; for that reason domain generalisation
+reports the worst domain's recall (worst-group score).
 """
 
 import math
@@ -28,14 +28,13 @@ def domain_recalls(
 
     Args:
         matrices: domain id -> confusion matrix [C, C] (or [C, 2, 2]) of its test rows.
-        names: of the domains, by id.
+        names: names of the domains, by id.
         minority: class ids.
 
     Returns:
         ``test/domain/<id>_<name>/macro_recall``, ``.../minority_recall``, ``test/worst_domain_macro_recall``,
-        ``test/worst_domain_minority_recall``. NaN where a domain has no row of these classes; the lowest is taken
-        over the others. Only the lowest of more than 32 domains; empty with fewer than two, of which one is all there
-        is.
+        ``test/worst_domain_minority_recall``. NaN if a domain has no row of these classes; the lowest is taken over the
+        others. With more than 32 domains only the lowest; empty with fewer than two domains.
     """
     if len(matrices) < 2:
         return {}
@@ -53,8 +52,8 @@ class Domains:
     """The domains of a test set.
 
     Args:
-        ids: domain of each test row [n] integers, or None where the data name none.
-        names: of the domains, by id.
+        ids: domain of each test row [n] integers, or None if the data have none.
+        names: names of the domains, by id.
     """
 
     def __init__(self, ids: NDArray[np.integer] | None, names: Sequence[str]) -> None:
@@ -62,10 +61,10 @@ class Domains:
         self._rows = {} if ids is None else {int(d): np.flatnonzero(np.asarray(ids) == d) for d in np.unique(ids)}
 
     def recalls(self, y: "Tensor", logits: "Tensor", minority: Sequence[int]) -> dict[str, float]:
-        """`domain_recalls` of what was predicted.
+        """`domain_recalls` of a model's logits.
 
         Args:
-            y: int64 [n], or float [n, C] of 0 and 1 where rows have several labels.
+            y: int64 [n], or float [n, C] of 0 and 1 if rows have several labels.
             logits: float [n, C], calibrated.
             minority: class ids.
         """

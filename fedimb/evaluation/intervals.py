@@ -1,7 +1,7 @@
-"""How sure a number is: over the test samples of one run (Wilson, bootstrap), and over seeds (t, BCa).
+"""Confidence intervals: over the test samples of one run (Wilson, bootstrap), and over seeds (t, BCa).
 
-The two answer different questions. Wilson and the bootstrap of a matrix hold the trained model fixed and ask what
-another test set would say; t and BCa ask what another seed (partition, initialisation, batch order) would say.
+The two answer different questions. Wilson and the bootstrap of a matrix hold the trained model fixed and vary the test
+set; t and BCa vary the seed (partition, initialisation, batch order).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,27 +13,26 @@ from fedimb.evaluation.confusion import check_matrix
 from fedimb.evaluation.metrics import score_arrays
 from fedimb.evaluation.ratios import Floats, percentiles
 
-_CHUNK_CELLS = 4_000_000  # 32 MB of int64 counts at a time: 2,000 resamples of 100 classes would be 160 MB
+_CHUNK_CELLS = 4_000_000  # 32 MB of int64 counts per chunk: 2,000 resamples of 100 classes would be 160 MB
 
 
 def _check_level(level: float) -> None:
     if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, as .95; got {level}")
+        raise ValueError(f"level must be between 0 and 1, such as .95; got {level}")
 
 
 def wilson(successes: ArrayLike, totals: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
     """Wilson's score interval (1927, no continuity correction) for a share, here a class's recall.
 
-    Unlike mean +- 1.96 sd it stays inside [0, 1] and is not of width 0 when all or none of a rare class are
-    found.
+    Unlike mean +- 1.96 sd it stays inside [0, 1], and its width is not 0 if all or none of a rare class are found.
 
     Args:
         successes: counts, any shape (for recall: the diagonal).
-        totals: counts of trials, broadcastable to it (for recall: the row sums).
+        totals: counts of trials, broadcastable to ``successes`` (for recall: the row sums).
         level: confidence level.
 
     Returns:
-        (low, high), float64 of the broadcast shape; NaN where the total is 0.
+        (low, high), float64 of the broadcast shape; NaN if the total is 0.
 
     Raises:
         ValueError: a success count below 0 or above its total, or a level outside (0, 1).
@@ -54,17 +53,17 @@ def wilson(successes: ArrayLike, totals: ArrayLike, level: float = 0.95) -> tupl
     share = hits / n
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
-    # The bounds are exactly 0 and 1 at the ends; rounding must not say -1e-17.
+    # The bounds are exactly 0 and 1 at the ends; rounding must not give -1e-17.
     low = np.where(hits == 0, np.minimum(0.0, n), np.maximum(centre - half, 0.0))
     high = np.where(hits == trials, np.minimum(1.0, n), np.minimum(centre + half, 1.0))
     return low, high
 
 
 def resample(matrix: ArrayLike, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Confusion matrices of test sets drawn again with replacement within each class.
+    """Confusion matrices of test sets resampled with replacement within each class.
 
-    Drawing n_c samples of class c with replacement is one multinomial(n_c, row / n_c) per row, so no sample
-    is needed, only the matrix. Class sizes stay as they are: a stratified bootstrap.
+    Drawing n_c samples of class c with replacement is one multinomial(n_c, row / n_c) per row, so only the matrix is
+    needed, not the samples. Class sizes do not change: a stratified bootstrap.
 
     Args:
         matrix: integer counts [C, C].
@@ -84,7 +83,7 @@ def resample(matrix: ArrayLike, resamples: int, rng: np.random.Generator) -> NDA
         raise ValueError(f"resamples must be at least 1; got {resamples}")
     sizes = counts.sum(1)
     shares = counts / np.maximum(sizes, 1)[:, None]
-    # A class without samples draws 0 of anything, but NumPy still wants its shares to be a distribution.
+    # A class without samples draws 0, but NumPy still requires its shares to be a distribution.
     shares[sizes == 0, 0] = 1.0
     return rng.multinomial(sizes, shares, size=(resamples, len(sizes))).astype(np.int64, copy=False)
 
@@ -103,20 +102,18 @@ def bootstrap(
 ) -> tuple[float, float]:
     """Percentile interval of any score by the stratified bootstrap (Efron 1979; see `resample`).
 
-    Percentiles are not bias-corrected: for the lowest of many recalls the interval lies somewhat low. A
-    score at its bound (every sample of every class found) gets an interval of width 0; Wilson's is the one
-    to read there.
+    Percentiles are not bias-corrected: for the lowest of many recalls the interval is somewhat low. A score at its
+    bound (every sample of every class found) gets an interval of width 0; use Wilson's interval there.
 
     Args:
         matrix: integer counts [C, C].
-        metric: takes one int64 [C, C], returns a number; NaN for undefined.
-        resamples: how many; 2,000 or more for figures that are published.
-        rng: the generator drawn from.
+        metric: function of one int64 [C, C] that returns a number; NaN if undefined.
+        resamples: number of resamples; 2,000 or more for published results.
+        rng: generator for the draws.
         level: confidence level.
 
     Returns:
-        (low, high); NaN, NaN when the score of ``matrix`` itself is NaN. Resamples on which it is NaN are
-        left out.
+        (low, high); NaN, NaN if the score of ``matrix`` itself is NaN. Resamples with a NaN score are left out.
 
     Raises:
         ValueError: see `resample`; a level outside (0, 1).
@@ -134,7 +131,7 @@ def bootstrap_scores(
     rng: np.random.Generator,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """`bootstrap` of every name in `metrics.SCORES` from one set of resamples, a stack at a time.
+    """`bootstrap` of every name in `metrics.SCORES` from one set of resamples, computed in stacks.
 
     Returns:
         {score name: (low, high)}.
@@ -160,9 +157,8 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
         level: confidence level.
 
     Returns:
-        (mean, low, high). The bounds are NaN with fewer than 2 seeds; all three are NaN with none, or when a
-        value is NaN: leaving out the seeds that failed is for the caller to decide and to say. Not clipped
-        to [0, 1].
+        (mean, low, high). The bounds are NaN with fewer than 2 seeds; all three are NaN without seeds, or if a value is
+        NaN: the caller must decide whether to leave out failed seeds, and report it. Not clipped to [0, 1].
 
     Raises:
         ValueError: a level outside (0, 1), or values that are not one-dimensional.
@@ -191,19 +187,19 @@ def bca_interval(
 ) -> tuple[float, float, float]:
     """Mean over seeds with the bias-corrected and accelerated bootstrap interval (Efron 1987; SciPy's).
 
-    It follows skewed seeds, where a t interval is symmetric, but is too narrow with few of them. Measured at 95 %: it
-    covers the mean of 6, 12, 40 normal seeds in 85, 90, 94 % of cases (t: 95 %), of lognormal seeds in 77, 83, 90 %
-    (t: 83, 84, 90 %). So t is the one to publish; this one shows on which side a skewed mean is uncertain.
+    It adapts to skewed distributions over seeds, where a t interval is symmetric, but is too narrow with few seeds.
+    Measured at 95 %: it covers the mean of 6, 12, 40 normal seeds in 85, 90, 94 % of cases (t: 95 %), of lognormal
+    seeds in 77, 83, 90 % (t: 83, 84, 90 %). So publish t; this one shows on which side a skewed mean is uncertain.
 
     Args:
         values: one number per seed, shape [n].
         level: confidence level.
-        resamples: how many times the seeds are drawn again.
-        rng: the generator drawn from.
+        resamples: number of resamples of the seeds.
+        rng: generator for the draws.
 
     Returns:
-        (mean, low, high). The bounds are the mean itself where all seeds agree, NaN with fewer than 3 seeds; all
-        three are NaN with none, or when a value is not finite.
+        (mean, low, high). The bounds equal the mean if all seeds agree, and are NaN with fewer than 3 seeds; all three
+        are NaN without seeds, or if a value is not finite.
 
     Raises:
         ValueError: a level outside (0, 1), resamples below 1, or values that are not one-dimensional.
@@ -223,7 +219,7 @@ def bca_interval(
         return mean, float("nan"), float("nan")
     if (spread := float(np.ptp(numbers))) <= 1e-12 * float(np.abs(numbers).max()):
         return mean, mean, mean
-    # BCa moves with shift and scale; drawn around 0 with width 1, no rounding decides what lies below the mean.
+    # BCa is equivariant to shift and scale; around 0 with width 1 rounding cannot decide what is below the mean.
     scaled = ((numbers - mean) / spread,)
     bounds = resampled(
         scaled, np.mean, n_resamples=resamples, confidence_level=level, method="BCa", random_state=rng

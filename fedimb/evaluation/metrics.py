@@ -1,10 +1,10 @@
-"""Scores from a confusion matrix, all of them, so that every number reported has one source.
+"""All scores from a confusion matrix, so that every reported number has one source.
 
-What is undefined is NaN, never a silent 0, and `defined_classes` says over how many classes a mean was
-taken. A class without true samples has no recall; it is left out of every mean even when it was predicted
-(its false positives already lower the recall of the classes they were taken from). This is scikit-learn's
-``recall_score`` and ``f1_score`` with ``labels=`` the classes present, and its ``balanced_accuracy_score``;
-it is not ``recall_score(average="macro")`` by default, which counts an absent but predicted class as 0.
+Undefined values are NaN, never a silent 0, and `defined_classes` is the number of classes in a mean. A class without
+true samples has no recall; it is left out of every mean even if it was predicted (its false positives already lower the
+recall of the true classes). This is scikit-learn's ``recall_score`` and ``f1_score`` with ``labels=`` the classes
+present, and its ``balanced_accuracy_score``; it is not ``recall_score(average="macro")`` by default, which counts an
+absent but predicted class as 0.
 """
 
 import re
@@ -32,7 +32,7 @@ _LONGEST_NAME = 100  # MLflow refuses keys over 250 characters; prefixes need ro
 
 
 def per_class_recall(matrix: ArrayLike) -> Floats:
-    """Share of each class's samples that were found: diagonal / row sum.
+    """Share of each class's samples that were predicted correctly: diagonal / row sum.
 
     Args:
         matrix: counts [..., C, C], rows = true class.
@@ -60,21 +60,21 @@ def _mcc(counts: NDArray[np.generic]) -> Floats:
     true, predicted = counts.sum(-1), counts.sum(-2)
     total, correct = true.sum(-1), np.trace(counts, axis1=-2, axis2=-1)
     top = correct * total - (predicted * true).sum(-1)
-    # Rooted apart: the product of two squares of counts would overflow int64 beyond some 50,000 samples.
+    # Separate roots: the product of two squared counts would overflow int64 beyond about 50,000 samples.
     spread_true = _root(total * total - (true * true).sum(-1))
     spread_predicted = _root(total * total - (predicted * predicted).sum(-1))
     return ratio(top, spread_true * spread_predicted)
 
 
 def score_arrays(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, Floats]:
-    """`scores` for a stack of matrices at once, as the bootstrap needs it.
+    """`scores` for a stack of matrices at once, for the bootstrap.
 
     Args:
         matrix: counts [..., C, C].
         minority: class ids of the minority classes; may be empty.
 
     Returns:
-        each name of `SCORES` with float64 [...].
+        float64 [...] for each name of `SCORES`.
 
     Raises:
         ValueError: not a confusion matrix, or a minority class id outside 0..C-1 or given twice.
@@ -86,7 +86,7 @@ def score_arrays(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, Floats
     some = defined.any(-1)
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
     support, called = counts.sum(-1), counts.sum(-2)
-    with np.errstate(divide="ignore"):  # log 0 = -inf is what makes one unfound class a G-mean of 0
+    with np.errstate(divide="ignore"):  # log 0 = -inf makes the G-mean 0 if one class is never found
         logs = np.log(np.where(defined, recall, 1.0))
     f1 = np.where(defined, ratio(2 * hits, support + called), np.nan)
     return {
@@ -114,16 +114,16 @@ def scores(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, float]:
     mcc                          Matthews correlation for many classes (Gorodkin 2004, doi:10.1016/
                                  j.compbiolchem.2004.09.006); NaN where the formula is 0/0, that is a single
                                  true class or a single predicted class. scikit-learn returns 0 there.
-    defined_classes              classes with at least one true sample: what the means above are over
+    defined_classes              classes with at least one true sample: the classes in the means above
     ============================ ===========================================================================
 
     Args:
-        matrix: counts [C, C], rows = true class, columns = predicted class; or [C, 2, 2] of several labels per row.
+        matrix: counts [C, C], rows = true class, columns = predicted class; or [C, 2, 2] if rows have several labels.
         minority: class ids of the minority classes; may be empty.
 
     Returns:
-        the names of `SCORES`, in that order, as Python floats; NaN where undefined. Of several labels per row those
-        of `LABEL_SCORES` (`fedimb.evaluation.multilabel`).
+        the names of `SCORES`, in that order, as Python floats; NaN if undefined. If rows have several labels, those of
+        `LABEL_SCORES` (`fedimb.evaluation.multilabel`).
 
     Raises:
         ValueError: see `score_arrays`.
@@ -137,16 +137,15 @@ def scores(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, float]:
     if counts.ndim == 3 and counts.shape[1:] == (2, 2):
         return {name: float(value) for name, value in label_score_arrays(counts, minority).items()}
     if check_matrix(counts).ndim != 2:
-        raise ValueError(f"scores takes one matrix [C, C]; got {counts.shape} (score_arrays takes stacks)")
+        raise ValueError(f"scores needs one matrix [C, C]; got {counts.shape} (score_arrays takes stacks)")
     return {name: float(value) for name, value in score_arrays(counts, minority).items()}
 
 
 def numbered(prefix: str, names: Sequence[str]) -> list[str]:
-    """``<prefix>/<id>_<name>`` for each name: legal MLflow keys that sort by id.
+    """``<prefix>/<id>_<name>`` for each name: valid MLflow keys that sort by id.
 
-    Ids are padded with zeros (at least two digits), so class 10 comes after class 9. In names, everything
-    but letters, digits, ``_ - .`` and space becomes ``_``: a slash would nest the key, a colon is refused on
-    Windows.
+    Ids are padded with zeros (at least two digits), so class 10 comes after class 9. In names, everything except
+    letters, digits, ``_ - .`` and space becomes ``_``: a slash would nest the key, and Windows does not allow a colon.
     """
     width = max(2, len(str(len(names) - 1)))
     keys = []
@@ -162,7 +161,7 @@ def recall_keys(class_names: Sequence[str]) -> list[str]:
 
 
 def metric_names(class_names: Sequence[str], prefix: str = "test", task: str = "multiclass") -> list[str]:
-    """The keys `named_scores` returns, in its order."""
+    """The keys that `named_scores` returns, in the same order."""
     names = LABEL_SCORES if task == "multilabel" else SCORES
     return [f"{prefix}/{name}" for name in (*names, *recall_keys(class_names))]
 
@@ -170,17 +169,17 @@ def metric_names(class_names: Sequence[str], prefix: str = "test", task: str = "
 def named_scores(
     matrix: ArrayLike, minority: Sequence[int], class_names: Sequence[str], prefix: str = "test"
 ) -> dict[str, float]:
-    """`scores` and every class's recall under the names they are logged by.
+    """`scores` and every class's recall under the names used for logging.
 
     Args:
-        matrix: counts [C, C], or [C, 2, 2] where rows have several labels.
+        matrix: counts [C, C], or [C, 2, 2] if rows have several labels.
         minority: class ids of the minority classes.
         class_names: C names, by class id.
         prefix: ``test`` for the server's test set, ``client`` for the clients' summed matrices.
 
     Returns:
-        ``test/macro_recall``, ..., ``test/recall/00_<name>``, ...; NaN where undefined. What a matrix cannot tell is
-        absent.
+        ``test/macro_recall``, ..., ``test/recall/00_<name>``, ...; NaN if undefined. Scores that the matrix does not
+        determine are absent.
 
     Raises:
         ValueError: as `scores`, or the number of names is not C.

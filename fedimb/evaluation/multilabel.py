@@ -1,8 +1,8 @@
-"""Several labels per row: one table of two by two per class, and the scores and intervals that derive from them.
+"""Several labels per row: one 2 x 2 table per class, and the scores and intervals computed from these tables.
 
-A table counts rows by what is true of the class (0, 1) and what was predicted (0, 1). Tables of disjoint rows add, so
-the sum over clients is exactly that of the pooled rows. Scores that need to know which class was taken for which
-(accuracy, the Matthews coefficient of many classes) do not exist here: they are absent, never 0.
+A table counts rows by truth (0, 1) and prediction (0, 1) of the class. Tables of disjoint rows can be added, so the sum
+over clients is exactly that of the pooled rows. Scores that need to know which class was confused with which (accuracy,
+the multiclass Matthews coefficient) are absent, never 0.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,11 @@ _CHUNK_CELLS = 4_000_000  # as in `intervals`: 32 MB of int64 at a time
 
 
 def label_confusion(targets: ArrayLike, predictions: ArrayLike) -> NDArray[np.int64]:
-    """Count (true, predicted) for each class on its own.
+    """Count (true, predicted) for each class separately.
 
     Args:
         targets: 0 and 1 (or bool), shape [n, C]; n may be 0.
-        predictions: likewise.
+        predictions: same format.
 
     Returns:
         int64 [C, 2, 2]: class, true 0 or 1, predicted 0 or 1; each class's four counts sum to n.
@@ -76,16 +76,16 @@ def label_score_arrays(tables: ArrayLike, minority: Sequence[int]) -> dict[str, 
     """Every score of `LABEL_SCORES`, for one or a stack of tables. With a class's true positives TP and so on:
 
     ============================ ===========================================================================
-    macro_recall                 mean of TP / (TP + FN) over the classes with a positive row, the defined ones
+    macro_recall                 mean of TP / (TP + FN) over the classes with a positive row (the defined classes)
     minority_recall              the same over the minority classes, the headline; NaN if none is defined
     min_class_recall             lowest recall of a defined class
     g_mean                       mean over defined classes of sqrt(recall * specificity): each class is a problem of
                                  its own here, and one that is never found costs its share and no more
     macro_f1                     mean over defined classes of 2 TP / (2 TP + FP + FN)
     macro_precision              mean of TP / (TP + FP) over the classes predicted at least once
-    macro_specificity            mean of TN / (TN + FP) over the classes that not every row has
+    macro_specificity            mean of TN / (TN + FP) over the classes with a negative row
     defined_classes              classes with a positive row
-    predicted_classes            classes predicted at least once: what macro_precision is over
+    predicted_classes            classes predicted at least once: the classes in macro_precision
     ============================ ===========================================================================
 
     Args:
@@ -93,7 +93,7 @@ def label_score_arrays(tables: ArrayLike, minority: Sequence[int]) -> dict[str, 
         minority: class ids; may be empty.
 
     Returns:
-        float64 [...] each; NaN where undefined.
+        float64 [...] each; NaN if undefined.
 
     Raises:
         ValueError: see `check_tables`; a minority class id that does not exist or is given twice.
@@ -104,7 +104,7 @@ def label_score_arrays(tables: ArrayLike, minority: Sequence[int]) -> dict[str, 
     false, rejected = counts[..., 0, 1], counts[..., 0, 0]
     recall, specificity = ratio(hits, hits + missed), ratio(rejected, rejected + false)
     defined = ~np.isnan(recall)
-    # A class that every row has cannot be refused wrongly: its recall says all there is.
+    # A class that every row has cannot be a false positive: its recall is sufficient.
     balanced = np.sqrt(recall * np.where(np.isnan(specificity), recall, specificity))
     lowest = np.where(defined, recall, np.inf).min(-1)
     return {
@@ -131,19 +131,19 @@ def bootstrap_labels(
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals of `LABEL_SCORES` by a stratified bootstrap of whole rows (Efron 1979).
 
-    It needs the rows: tables of two by two no longer tell which labels stood together, and classes drawn each for
-    itself would make means over classes look surer than they are.
+    It needs the rows: 2 x 2 tables do not contain which labels occur together, and resampling each class separately
+    would make the intervals of class means too narrow.
 
     Args:
         targets, predictions: as for `label_confusion`, n >= 1.
-        strata: [n] integers, rows drawn among each other: their primary class, so that a rare class keeps its rows.
+        strata: [n] integers, the strata for resampling: the primary class, so that a rare class keeps its rows.
         minority: class ids.
         resamples: B, at least 1.
         rng: the generator drawn from.
         level: confidence level.
 
     Returns:
-        {score: (low, high)}; NaN, NaN where the score itself is undefined. Resamples on which it is are left out.
+        {score: (low, high)}; NaN, NaN if the score itself is undefined. Resamples with an undefined score are left out.
 
     Raises:
         ValueError: see `label_confusion` and `label_score_arrays`; resamples below 1, a level outside (0, 1).
@@ -151,7 +151,7 @@ def bootstrap_labels(
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"give at least 1 resample and a level between 0 and 1; got {resamples} and {level}")
     point = label_score_arrays(label_confusion(targets, predictions), minority)
-    # Rows alike in all of this are drawn as one: of 20,000 rows a few hundred kinds are left.
+    # Rows that agree in all of this are drawn together: 20,000 rows have only a few hundred distinct kinds.
     kinds, held = np.unique(
         np.column_stack([strata, targets, predictions]).astype(np.int64), axis=0, return_counts=True
     )

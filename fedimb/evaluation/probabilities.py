@@ -1,11 +1,11 @@
 """Scores of predicted probabilities: calibration error, ranking, log-loss, Brier score.
 
-A confusion matrix knows only which class came first; these ask whether a probability means what it says, and whether
-the rows of a class rank before the others whatever the threshold. NumPy alone: scikit-learn has the ranking scores
-too, but its import takes seconds, at the end of every run. The tests hold both against it.
+A confusion matrix only contains the top prediction; these scores measure whether probabilities are calibrated, and
+whether the rows of a class rank before the others at any threshold. NumPy only: scikit-learn has the ranking scores
+too, but importing it takes seconds at the end of every run. The tests compare with scikit-learn.
 
-What is undefined is NaN, and means are over the classes that are defined. Probabilities that are not finite, as of a
-model that diverged, make every score NaN.
+Undefined values are NaN, and means are over the defined classes. Probabilities that are not finite (a model that
+diverged) make every score NaN.
 """
 
 from typing import NamedTuple
@@ -18,11 +18,11 @@ from fedimb.evaluation.ratios import Floats, mean_defined
 PROBABILITY_SCORES = ("ece", "classwise_ece", "log_loss", "brier", "auroc", "auprc")
 
 BINS = 15
-_SUM_TOLERANCE = 1e-3  # a row of float16 probabilities of many classes adds up to 1 within this
+_SUM_TOLERANCE = 1e-3  # a row of float16 probabilities of many classes adds up to 1 within this tolerance
 
 
 class ProbabilityScores(NamedTuple):
-    """What `probability_scores` finds.
+    """Result of `probability_scores`.
 
     Attributes:
         means: one number for each name of `PROBABILITY_SCORES`.
@@ -67,18 +67,18 @@ def _binned_gaps(confidence: Floats, hit: NDArray[np.bool_], bins: int) -> Float
         return np.full(columns, np.nan)
     inner = np.linspace(0, 1, bins + 1)[1:-1]
     cell = np.searchsorted(inner, confidence, side="right") + bins * np.arange(columns)
-    # |B| / n |hits / |B| - sum / |B|| is |hits - sum| / n: an empty bin needs no exception.
+    # |B| / n |hits / |B| - sum / |B|| = |hits - sum| / n: an empty bin needs no special case.
     gaps = np.bincount(cell.ravel(), (hit - confidence).ravel(), minlength=bins * columns)
     found: Floats = np.abs(gaps).reshape(columns, bins).sum(1) / rows
     return found
 
 
 def top_label_ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS) -> float:
-    """Expected calibration error of the class predicted (Guo et al. 2017, arXiv 1706.04599).
+    """Expected calibration error of the predicted class (Guo et al. 2017, arXiv 1706.04599).
 
     ECE = sum_b |B_b| / n |accuracy(B_b) - mean confidence(B_b)| over equal-width bins of the largest probability: what
     torchmetrics' ``MulticlassCalibrationError`` computes by default (15 bins, L1; bins closed below, a tie goes to
-    the lower class id). There a confidence of exactly 1 has a bin of its own, here it is in the last one.
+    the lower class id). There a confidence of exactly 1 has a separate bin, here it is in the last one.
 
     Args:
         probabilities: [n, C], rows adding up to 1.
@@ -86,14 +86,15 @@ def top_label_ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS)
         bins: how many.
 
     Returns:
-        0 (calibrated) to 1. NaN without rows; and with targets [n, C], as a row of several labels has no top label.
+        0 (calibrated) to 1. NaN without rows, and with targets [n, C], because a row with several labels has no top
+        label.
 
     Raises:
-        ValueError: other shapes, class ids outside 0..C-1, or values that are no probabilities; bins below 1.
+        ValueError: other shapes, class ids outside 0..C-1, or values that are not probabilities; bins below 1.
 
     Example:
         >>> sure = [[0.9, 0.1]] * 10
-        >>> round(top_label_ece(sure, [0] * 6 + [1] * 4), 2)  # says 90 %, is right in 60 %
+        >>> round(top_label_ece(sure, [0] * 6 + [1] * 4), 2)  # confidence 90 %, accuracy 60 %
         0.3
     """
     shares, targets, several = _check(probabilities, labels)
@@ -109,8 +110,8 @@ def classwise_ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS)
 
     Class c has sum_b |B_bc| / n |share of c in B_bc - mean probability of c in B_bc|, and the class-wise ECE is the
     mean over all C classes (Kull et al. 2019, arXiv 1910.12656; Nixon et al. 2019, arXiv 1904.01685, call it static
-    calibration error). Top-label ECE hardly sees a class that is hardly ever predicted. A rare class has mostly
-    probabilities near 0, so its own figure is small: compare it between methods, not between classes.
+    calibration error). Top-label ECE hardly reflects a class that is rarely predicted. A rare class mostly has
+    probabilities near 0, so its own value is small: compare it between methods, not between classes.
 
     Args:
         probabilities: [n, C].
@@ -118,7 +119,7 @@ def classwise_ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS)
         bins: how many.
 
     Returns:
-        float64 [C]. A class without rows is defined: every probability given to it is too much. NaN without any row.
+        float64 [C]. A class without rows is defined: all its probability is excess. NaN without any row.
 
     Raises:
         ValueError: see `top_label_ece`.
@@ -130,10 +131,10 @@ def classwise_ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = BINS)
 def ranking_scores(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
     """Area under the ROC curve and average precision of each class against the rest.
 
-    AUROC is the chance that a row of the class has a higher probability of it than another row, ties counting half: .5
-    for guessing, whatever the prevalence. AUPRC is sum_i (recall_i - recall_(i-1)) precision_i over the distinct
+    AUROC is the chance that a row of the class has a higher probability for it than another row, with ties counting
+    half: .5 for guessing, at any prevalence. AUPRC is sum_i (recall_i - recall_(i-1)) precision_i over the distinct
     scores (scikit-learn's ``average_precision_score``, no interpolation); guessing gives the *prevalence* of the class
-    in these rows, so it compares only on the same test set.
+    in these rows, so values are comparable only on the same test set.
 
     Args:
         probabilities: [n, C].
@@ -153,7 +154,7 @@ def ranking_scores(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats,
     positives = targets.sum(0)
     for c in np.flatnonzero((positives > 0) & (positives < rows)):
         order = np.argsort(-shares[:, c], kind="stable")
-        # One point of the curve per distinct score: rows that tie are on one side of a threshold together.
+        # One point of the curve per distinct score: tied rows are on the same side of a threshold.
         points = np.append(np.flatnonzero(np.diff(shares[order, c])), rows - 1)
         found = np.cumsum(targets[order, c])[points].astype(np.float64)
         called = points + 1.0
@@ -165,10 +166,10 @@ def ranking_scores(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats,
 
 
 def log_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of -log p(true class), natural logarithm; log C is what equal probabilities get.
+    """Mean of -log p(true class), natural logarithm; equal probabilities give log C.
 
-    With targets [n, C], the mean over rows and labels of the binary log-loss. Probabilities are kept 2.2e-16 off 0
-    (and, with targets, off 1), as in scikit-learn: one sure and wrong row costs 36, not infinity.
+    With targets [n, C], the mean over rows and labels of the binary log-loss. Probabilities are clipped at 2.2e-16 from
+    0 (and, with targets, from 1), as in scikit-learn: a row that is certain and wrong costs 36, not infinity.
 
     Args, Raises:
         see `classwise_ece`.
@@ -187,7 +188,7 @@ def log_loss(probabilities: ArrayLike, labels: ArrayLike) -> float:
 
 
 def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean squared distance of the probabilities from what is true (Brier 1950).
+    """Mean squared distance between the probabilities and the truth (Brier 1950).
 
     With one label per row summed over classes, 0 to 2 (scikit-learn's ``brier_score_loss`` of many classes; of two
     classes it halves this). With targets [n, C] the mean over labels too, 0 to 1.
@@ -196,7 +197,7 @@ def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
         see `classwise_ece`.
 
     Returns:
-        0 (sure and right) upwards; NaN without rows.
+        at least 0 (certain and correct); NaN without rows.
     """
     shares, targets, several = _check(probabilities, labels)
     if shares.shape[0] == 0 or not np.isfinite(shares).all():
@@ -209,12 +210,12 @@ def probability_scores(probabilities: ArrayLike, labels: ArrayLike) -> Probabili
     """Every score of this file at once.
 
     Args:
-        probabilities: [n, C]: a softmax's rows, or where rows have several labels a sigmoid's.
+        probabilities: [n, C]: rows of a softmax, or of a sigmoid if rows have several labels.
         labels: class ids [n] integers, or targets [n, C] of 0 and 1.
 
     Returns:
         see `ProbabilityScores`; ``auroc`` and ``auprc`` among the means are over the defined classes, and
-        ``classwise_ece`` over all. ``ece`` is NaN where rows have several labels.
+        ``classwise_ece`` over all. ``ece`` is NaN if rows have several labels.
 
     Raises:
         ValueError: see `top_label_ece`.

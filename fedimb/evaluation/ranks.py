@@ -1,7 +1,7 @@
-"""Many rows over many settings: mean ranks, Friedman's test, Nemenyi's critical difference.
+"""Many methods over many settings: mean ranks, Friedman's test, Nemenyi's critical difference.
 
-Source: Friedman (1937), Nemenyi (1963), as Demšar (JMLR 7, 2006) uses them to compare classifiers. What is counted are
-settings, never seeds: seeds of one setting are not independent problems, so a setting enters once, by its mean.
+Friedman (1937) and Nemenyi (1963), as used by Demšar (JMLR 7, 2006) to compare classifiers. The samples are settings,
+never seeds: seeds of one setting are not independent problems, so a setting counts once, by its mean.
 """
 
 import math
@@ -19,15 +19,15 @@ LEAST_METHODS = 3
 
 @dataclass(frozen=True)
 class Ranks:
-    """How methods rank over settings. Where there are too few of either, ``note`` says so and numbers are NaN.
+    """Ranks of methods over settings. With too few of either, ``note`` gives the reason and numbers are NaN.
 
     Attributes:
         methods: names, in the order given; the fields below follow it.
-        settings: how many settings (N).
-        mean_ranks: [k] float64, 1 the best; equal scores share their ranks.
-        chi2, p: Friedman's test that all methods rank alike (chi-square approximation, corrected for ties).
-        critical_difference: mean ranks that differ by less are not told apart at ``alpha`` (Nemenyi).
-        pairwise: [k, k] float64, Nemenyi's p of every two methods, 1 on the diagonal.
+        settings: number of settings (N).
+        mean_ranks: [k] float64, 1 is best; equal scores share their ranks.
+        chi2, p: Friedman's test that all methods rank equally (chi-square approximation, corrected for ties).
+        critical_difference: mean ranks that differ by less are not significantly different at ``alpha`` (Nemenyi).
+        pairwise: [k, k] float64, Nemenyi's p for every pair of methods, 1 on the diagonal.
         groups: largest sets of methods within one critical difference of each other, best first; may overlap.
         alpha: level of the critical difference.
         note: why there are no numbers, or ``""``.
@@ -50,7 +50,7 @@ def friedman(scores: ArrayLike, methods: Sequence[str], alpha: float = 0.05, low
 
     Args:
         scores: [settings, methods], one score each (the mean over seeds); NaN for a method without one, which ranks
-            last in that setting, so that to fail is never better than to lose.
+            last in that setting, so that failing is never better than losing.
         methods: names, shape [methods].
         alpha: level of the critical difference.
         lower_is_better: rank 1 is the lowest score.
@@ -63,11 +63,11 @@ def friedman(scores: ArrayLike, methods: Sequence[str], alpha: float = 0.05, low
     if table.ndim != 2 or table.shape[1] != len(names) or len(set(names)) != len(names):
         raise ValueError(f"friedman needs scores [settings, methods] and as many different names; got {table.shape}")
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie between 0 and 1, as .05; got {alpha}")
+        raise ValueError(f"alpha must be between 0 and 1, such as .05; got {alpha}")
     count, k = table.shape
     if count < LEAST_SETTINGS or k < LEAST_METHODS:
         note = (
-            f"ranks need at least {LEAST_SETTINGS} settings and {LEAST_METHODS} rows; here are {count} and {k}: "
+            f"ranks need at least {LEAST_SETTINGS} settings and {LEAST_METHODS} rows; got {count} and {k}: "
             "read the comparisons within each setting"
         )
         empty, square = np.full(k, math.nan), np.full((k, k), math.nan)
@@ -82,12 +82,13 @@ def friedman(scores: ArrayLike, methods: Sequence[str], alpha: float = 0.05, low
 
 
 def rank_rows(table: Floats) -> Floats:
-    """Ranks from the lowest (1) within each row of [settings, methods]; equal to 12 digits shares, NaN comes last."""
+    """Ranks from the lowest (1) within each row of [settings, methods]; values equal to 12 digits share a rank, NaN
+    comes last."""
     from scipy.stats import rankdata
 
     finite = np.isfinite(table)
     largest = np.abs(np.where(finite, table, 0.0)).max(1, keepdims=True)
-    # Equal means summed in another order differ in the 16th digit.
+    # Equal means that are summed in a different order differ in the 16th digit.
     digits = np.round(table / np.where(largest > 0, largest, 1.0), 12)
     return np.asarray(rankdata(np.where(finite, digits, np.inf), axis=1))
 
@@ -122,7 +123,7 @@ def _nemenyi(ranks: Floats) -> Floats:
 
 
 def _groups(names: tuple[str, ...], mean_ranks: Floats, critical: float) -> tuple[tuple[str, ...], ...]:
-    """Runs of methods in rank order that span less than the critical difference, those inside another left out."""
+    """Maximal runs of methods in rank order that span less than the critical difference."""
     order: NDArray[np.intp] = np.argsort(mean_ranks, kind="stable")
     found: list[tuple[str, ...]] = []
     reached = 0

@@ -1,8 +1,8 @@
-"""Whether two rows of a comparison differ, judged on the same seeds: effect, interval, tests, and what they cannot say.
+"""Whether two rows of a comparison differ, over the same seeds: effect, interval and tests.
 
-Source: Hodges and Lehmann (1963) for the effect, Wilcoxon (1945) and Pratt (1959) for the test, Holm (1979) over
-several comparisons, Schuirmann (1987) for equivalence; tests are SciPy's. A large p-value never means that two rows
-are equal: that is what the equivalence test with its stated margin is for.
+Hodges and Lehmann (1963) for the effect, Wilcoxon (1945) and Pratt (1959) for the test, Holm (1979) over several
+comparisons, Schuirmann (1987) for equivalence; tests use SciPy. A large p-value never means that two rows are equal:
+for that use the equivalence test with a stated margin.
 """
 
 import math
@@ -14,25 +14,25 @@ from numpy.typing import ArrayLike
 
 from fedimb.evaluation.ratios import Floats
 
-_DIGITS = 12  # equal means summed in another order differ in the 16th
-_EXACT_PAIRS = 50  # beyond, the normal approximation is as good
+_DIGITS = 12  # equal means that are summed in a different order differ in the 16th digit
+_EXACT_PAIRS = 50  # above this, the normal approximation is as good
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Row A against row B over the same seeds; `a - b` throughout. NaN where undefined.
+    """Row A against row B over the same seeds; always `a - b`. NaN if undefined.
 
     Attributes:
-        n: pairs with a number on both sides. Effects and p-values are over these.
-        missing: pairs without (a run diverged or failed). While there are any, no result may be claimed.
-        effect: Hodges-Lehmann estimate, the median of the means of every two differences (each with itself too).
-        low, high: its distribution-free interval at ``level``; NaN where so few pairs cannot reach the level.
+        n: pairs with a number on both sides. Effects and p-values use these.
+        missing: pairs without (a run diverged or failed). If there are any, no result may be claimed.
+        effect: Hodges-Lehmann estimate, the median of the means of all pairs of differences (each also with itself).
+        low, high: its distribution-free interval at ``level``; NaN if n is too small to reach the level.
         mean_difference: the mean of the differences.
         p: two-sided Wilcoxon signed-rank test.
-        smallest_p: the smallest p that n pairs can reach at all.
-        wins, losses, ties: pairs in which A is better, worse, equal. A run without a number loses to one with, and
-            ties with another one without, so the three add up to n + missing.
-        margin: differences smaller than this count as none, or NaN where no margin was given.
+        smallest_p: the smallest p that n pairs can reach.
+        wins, losses, ties: pairs in which A is better, worse, equal. A run without a number loses to a run with one,
+            and ties with another run without, so the three add up to n + missing.
+        margin: smaller differences count as equal; NaN if no margin was given.
         tost_p: paired t test of equivalence within the margin (two one-sided tests; the larger p).
         level: confidence level of the interval.
     """
@@ -62,14 +62,14 @@ def paired(
 ) -> Paired:
     """Compare two rows seed by seed.
 
-    Wilcoxon: differences of zero take part in the ranking but not in the sum (Pratt), so that many equal seeds
-    weaken the evidence; equal differences share their ranks. p is exact up to 50 pairs, ties and zeros included
-    (every choice of signs is counted), beyond that the normal approximation with continuity correction.
+    Wilcoxon: zero differences are ranked but not summed (Pratt), so that many equal seeds weaken the evidence; equal
+    differences share their ranks. p is exact up to 50 pairs, including ties and zeros (all sign combinations are
+    counted), and above that uses the normal approximation with continuity correction.
 
     Args:
         a: scores of row A, one per seed, shape [n]; NaN or infinite for a run without a number.
         b: scores of row B for the same seeds in the same order, shape [n].
-        margin: half-width of what counts as equal, in the score's unit; None: equivalence is not tested.
+        margin: half-width of the equivalence range, in the score's unit; None: equivalence is not tested.
         level: confidence level of the effect's interval.
         lower_is_better: a lower score wins (costs, calibration errors); the effect stays ``a - b``.
 
@@ -80,9 +80,9 @@ def paired(
     if first.ndim != 1 or first.shape != second.shape:
         raise ValueError(f"paired needs one score per seed for both rows; got shapes {first.shape} and {second.shape}")
     if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, as .95; got {level}")
+        raise ValueError(f"level must be between 0 and 1, such as .95; got {level}")
     if margin is not None and not 0 < margin < math.inf:
-        raise ValueError(f"margin must be above 0, in the unit of the score, as .02; got {margin}")
+        raise ValueError(f"margin must be above 0, in the unit of the score, such as .02; got {margin}")
     ran_a, ran_b = np.isfinite(first), np.isfinite(second)
     both = ran_a & ran_b
     d = differences(first[both], second[both])
@@ -109,7 +109,7 @@ def paired(
 
 
 def differences(a: Floats, b: Floats) -> Floats:
-    """a - b of finite float64 [n]; what differs by rounding alone is equal, and so are differences that do."""
+    """a - b of finite float64 [n]; values, and differences, that differ only by rounding count as equal."""
     largest = max(float(np.abs(a).max(initial=0.0)), float(np.abs(b).max(initial=0.0)))
     return np.round(a - b, _DIGITS - math.ceil(math.log10(largest))) if largest > 0 else a - b
 
@@ -117,15 +117,15 @@ def differences(a: Floats, b: Floats) -> Floats:
 def hodges_lehmann(d: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
     """The centre of paired differences and its interval, by inverting the signed-rank test (Hollander and Wolfe 3.2).
 
-    Exact at ``level`` or somewhat above for differences that are symmetric about their centre (so they are when two
-    rows differ by a shift), whatever the tails; with ties above it.
+    Coverage is ``level`` or slightly more for differences that are symmetric about their centre (as when two rows
+    differ by a shift), for any tails; with ties it is higher.
 
     Args:
         d: differences, shape [n], finite.
         level: confidence level.
 
     Returns:
-        (effect, low, high). The bounds are NaN where n pairs cannot reach the level (below 6 for 95 %), all are NaN
+        (effect, low, high). The bounds are NaN if n pairs cannot reach the level (below 6 for 95 %); all are NaN
         without pairs.
     """
     values = np.asarray(d, np.float64)
@@ -140,7 +140,8 @@ def hodges_lehmann(d: ArrayLike, level: float = 0.95) -> tuple[float, float, flo
 
 
 def _sum_chances(ranks: Iterable[int]) -> Floats:
-    """Chance of every sum 0, 1, ... when each rank is in or out with one half. SciPy's own is private, and untied."""
+    """Probability of every sum 0, 1, ... if each rank is included with probability 1/2. SciPy's is private and has no
+    ties."""
     chances = np.ones(1)
     for rank in ranks:
         chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
@@ -155,7 +156,7 @@ def _wilcoxon(d: Floats) -> float:
     tied = np.unique(np.abs(d)).size < d.size or not d.all()
     if not tied or d.size > _EXACT_PAIRS:
         return float(wilcoxon(d, zero_method="pratt", correction=True, method="auto").pvalue)
-    # SciPy tries signs one by one (.3 s for 12 pairs) and approximates from 14 on. Doubled: shared ranks are halves.
+    # SciPy enumerates signs (.3 s for 12 pairs) and approximates from 14 on. Ranks are doubled: shared ranks are x.5.
     doubled = np.rint(2 * rankdata(np.abs(d))).astype(int)
     chances = _sum_chances(doubled[d != 0].tolist())
     found = int(doubled[d > 0].sum())
@@ -167,7 +168,7 @@ def _tost(d: Floats, margin: float) -> float:
 
     if d.size < 2:
         return math.nan
-    if np.ptp(d) == 0:  # the t statistic divides by 0: what never varies lies inside the margin or does not
+    if np.ptp(d) == 0:  # the t statistic would divide by 0: a constant difference is inside the margin or not
         return 0.0 if abs(d[0]) < margin else 1.0
     below = ttest_1samp(d, -margin, alternative="greater").pvalue
     above = ttest_1samp(d, margin, alternative="less").pvalue
@@ -175,16 +176,17 @@ def _tost(d: Floats, margin: float) -> float:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p that n pairs can reach: all n differences of one sign, 2 / 2^n. NaN for none."""
+    """The smallest two-sided p that n pairs can reach: all n differences with the same sign, 2 / 2^n. NaN without
+    pairs."""
     return 2.0 ** (1 - n) if n > 0 else math.nan
 
 
 def holm(pvalues: Mapping[str, float]) -> dict[str, float]:
-    """Holm's (1979) adjusted p-values: at or below alpha, the comparison holds with all others made beside it.
+    """Holm's (1979) adjusted p-values: at or below alpha, the comparison is significant among all comparisons made.
 
     Args:
-        pvalues: p by comparison; NaN for one that was planned but could not be made: it stays NaN and is counted,
-            so that a failed row makes no other row significant.
+        pvalues: p by comparison; NaN for a planned comparison that could not be made: it stays NaN and counts, so that
+            a failed row does not make another row significant.
 
     Returns:
         adjusted p by comparison, in the order given; never below p, at most 1.
@@ -197,7 +199,7 @@ def holm(pvalues: Mapping[str, float]) -> dict[str, float]:
         {'focal': 0.03, 'ldam': 0.04, 'la_post': 0.04}
     """
     if wrong := [name for name, p in pvalues.items() if not (math.isnan(p) or 0 <= p <= 1)]:
-        raise ValueError(f"p-value of '{wrong[0]}' is {pvalues[wrong[0]]}; it must lie in [0, 1]")
+        raise ValueError(f"p-value of '{wrong[0]}' is {pvalues[wrong[0]]}; it must be in [0, 1]")
     adjusted = dict.fromkeys(pvalues, math.nan)
     highest = 0.0
     for at, name in enumerate(sorted((n for n, p in pvalues.items() if not math.isnan(p)), key=lambda n: pvalues[n])):
@@ -207,7 +209,7 @@ def holm(pvalues: Mapping[str, float]) -> dict[str, float]:
 
 
 def seeds_needed(comparisons: int, alpha: float = 0.05) -> int:
-    """The fewest paired seeds with which Wilcoxon and Holm over so many comparisons can reach alpha.
+    """The smallest number of paired seeds with which Wilcoxon and Holm over that many comparisons can reach alpha.
 
     Raises:
         ValueError: comparisons below 1, alpha outside (0, 1).
@@ -221,7 +223,7 @@ def seeds_needed(comparisons: int, alpha: float = 0.05) -> int:
 
 
 def power_note(n: int, comparisons: int, alpha: float = 0.05) -> str | None:
-    """A sentence where n paired seeds are too few for any p to reach alpha, or None where they can.
+    """A sentence if n paired seeds are too few for any p to reach alpha, otherwise None.
 
     Raises:
         ValueError: see `seeds_needed`.
@@ -229,7 +231,7 @@ def power_note(n: int, comparisons: int, alpha: float = 0.05) -> str | None:
     if n >= (needed := seeds_needed(comparisons, alpha)):
         return None
     if n < 1:
-        return f"no pair of seeds: nothing can be tested; at least {needed} seeds are needed"
+        return f"no pair of seeds: no test is possible; at least {needed} seeds are needed"
     pairs = "1 seed: the smallest p that 1 pair" if n == 1 else f"{n} seeds: the smallest p that {n} pairs"
     over = f"with Holm over {comparisons} comparisons" if comparisons > 1 else f"for {_figure(alpha)}"
     return (

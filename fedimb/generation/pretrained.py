@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.errors import ConfigError, DataError
 from fedimb.process_env import import_offline
 
@@ -49,7 +49,7 @@ def open_stable_diffusion(generator: str, path: str) -> StableDiffusion:
     """
     diffusers, transformers = package(generator, "diffusers"), package(generator, "transformers")
     try:
-        folder = find(path)
+        folder = find_data(path)
     except DataError as error:
         raise DataError(
             f"generator '{generator}' expects a Stable Diffusion folder at '{path}': {error}. Nothing is downloaded: "

@@ -1,3 +1,3 @@
-"""Small model zoo. Every model has `features(x)` and a linear `head`.
+"""Small models. Every model has `features(x)` and a linear `head`.
 
 One file each; registered as kind `model`."""

@@ -1,4 +1,4 @@
-"""What every classifier offers: ``features`` and a linear ``head``, so calibration and selection can see both."""
+"""Base class of classifiers: ``features`` and a linear ``head``, both of which calibration and selection can use."""
 
 from collections.abc import Mapping
 
@@ -23,10 +23,10 @@ class Classifier(nn.Module):
 
 
 class Resident:
-    """A model whose tensors were looked up once: reading and writing weights is a copy, not a walk through modules.
+    """A model whose tensors are looked up once, so that reading and writing weights does not traverse its modules.
 
     Args:
-        model: its parameters and buffers may change in value and in ``requires_grad``, not be replaced.
+        model: its parameters and buffers may change in value and ``requires_grad``, but must not be replaced.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -36,11 +36,11 @@ class Resident:
         self._persistent = set(model.state_dict()) if self._buffers else set()
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Trainable parameters by name, copied to numpy: what an aggregator may see."""
+        """Trainable parameters by name, copied to numpy: what an aggregator gets."""
         return {n: p.detach().cpu().numpy().copy() for n, p in self._parameters.items() if p.requires_grad}
 
     def buffers(self) -> dict[str, np.ndarray]:
-        """Persistent buffers, copied to numpy. They and frozen parameters are not trained; only they travel."""
+        """Persistent buffers, copied to numpy. Buffers are not trained but are sent; frozen parameters are neither."""
         return {n: b.detach().cpu().numpy().copy() for n, b in self._buffers.items() if n in self._persistent}
 
     @torch.no_grad()
@@ -49,14 +49,14 @@ class Resident:
 
         Raises:
             KeyError: a name the model does not have.
-            RuntimeError: a shape that does not fit; never broadcast, as torch's own copy would.
+            RuntimeError: a shape that does not match; unlike torch's own copy it never broadcasts.
         """
         targets = self._parameters | self._buffers
         for name, value in tensors.items():
             if value.shape != targets[name].shape:
                 have, want = tuple(value.shape), tuple(targets[name].shape)
                 raise RuntimeError(
-                    f"'{name}' has shape {have}, the model's has {want}: these weights are another model's"
+                    f"'{name}' has shape {have}, the model's has {want}: these weights belong to another model"
                 )
             targets[name].copy_(value)
 

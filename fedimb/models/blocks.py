@@ -1,4 +1,4 @@
-"""What plain convolutional networks are made of: normalisation layers by name, and blocks of them."""
+"""Building blocks of plain convolutional networks."""
 
 from typing import Literal
 
@@ -38,7 +38,7 @@ def build_norm(kind: Norm, channels: int, dims: int = 2) -> nn.Module:
 
 
 def check_width(model: str, width: int) -> None:
-    """Raises ConfigError unless there is a filter."""
+    """Raises ConfigError unless ``width`` is at least 1."""
     if width < 1:
         raise ConfigError(f"model '{model}': width={width}: give at least 1")
 

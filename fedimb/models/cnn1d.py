@@ -11,9 +11,10 @@ from fedimb.registry import register
 
 @register("model", "cnn1d")
 class CNN1d(Classifier):
-    """Three blocks of convolution, norm and ReLU, then the mean over time; any length, nothing is pooled before.
+    """Three blocks of convolution, norm and ReLU, then the mean over time; for signals of any length, without earlier
+    pooling.
 
-    As published but for odd kernels (7, 5, 3, not 8, 5, 3: no lopsided padding), the width and the norm.
+    As published except for odd kernels (7, 5, 3 instead of 8, 5, 3, for symmetric padding), the width and the norm.
 
     Args:
         n_classes: outputs (given by fedimb).
@@ -23,7 +24,7 @@ class CNN1d(Classifier):
         head: ``linear`` or ``cosine``.
 
     Raises:
-        ConfigError: the data are no signals; no filter.
+        ConfigError: the data are not signals; no filter.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from fedimb.registry import register
 class CNN4Conv(Classifier):
     """Four blocks of 3 x 3 convolution, norm, ReLU and 2 x 2 max pooling; the head's bias starts at zero.
 
-    Pooling is left out where a side would vanish, so 8 x 8 images work too. Features: 256 for 32 x 32, 64 for
+    Pooling is skipped if a side would vanish, so 8 x 8 images work too. Features: 256 for 32 x 32, 64 for
     28 x 28 (64 filters).
 
     Args:
@@ -24,7 +24,7 @@ class CNN4Conv(Classifier):
         head: ``linear`` or ``cosine``.
 
     Raises:
-        ConfigError: the data are no images; no filter.
+        ConfigError: the data are not images; no filter.
     """
 
     def __init__(

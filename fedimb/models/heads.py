@@ -1,4 +1,4 @@
-"""The classifier every model ends in: linear, or cosine."""
+"""The last layer of every model: linear or cosine."""
 
 from typing import Literal
 
@@ -11,18 +11,19 @@ Head = Literal["linear", "cosine"]
 
 
 class CosineHead(nn.Linear):
-    """Logits = scale x cosine of class row and feature; no bias. The length of a class row has no say.
+    """Logits = scale x cosine of class row and feature; no bias. The length of a class row has no influence.
 
-    Under a long tail the rows of frequent classes grow long and win by that alone. Source: Gidaris and Komodakis,
-    "Dynamic Few-Shot Visual Learning without Forgetting", CVPR 2018 (there the scale is learned, here fixed).
+    With a long tail the rows of frequent classes become long, and these classes win for that reason alone. See Gidaris
+    and Komodakis, "Dynamic Few-Shot Visual Learning without Forgetting", CVPR 2018 (there the scale is learned, here it
+    is fixed).
 
-    Gradients on the features are scale / |feature| times a linear head's: give a smaller learning rate. At 0.03
+    Gradients of the features are scale / |feature| times those of a linear head: use a smaller learning rate. At 0.03
     cnn4conv (width 32, 8 x 8 digits) stays at chance for 250 steps of SGD, where a linear head learns.
 
     Args:
         in_features: feature width d.
         out_features: number of classes C.
-        scale: largest possible logit; with 16 and 10 orthogonal class rows softmax comes within 1e-6 of certainty.
+        scale: largest possible logit; with 16 and 10 orthogonal class rows softmax reaches 1 within 1e-6.
     """
 
     def __init__(self, in_features: int, out_features: int, scale: float = 16.0) -> None:
@@ -30,7 +31,7 @@ class CosineHead(nn.Linear):
         self.scale = scale
 
     def reset_parameters(self) -> None:
-        """Rows N(0, 1): a row's step turns it by lr * scale / |row|^2, too far for the short rows of nn.Linear."""
+        """Rows N(0, 1): a step rotates a row by lr * scale / |row|^2, too much for the short rows of nn.Linear."""
         nn.init.normal_(self.weight)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ class CosineHead(nn.Linear):
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows [..., d] of length 1. 1e-6 rather than torch's 1e-12, which would give a vanished row gradients of 1e12."""
+    """Rows [..., d] of length 1. 1e-6 rather than torch's 1e-12, which would give a zero row gradients of 1e12."""
     return F.normalize(rows, dim=-1, eps=1e-6)
 
 

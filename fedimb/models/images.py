@@ -1,4 +1,4 @@
-"""What image models ask of their input."""
+"""Input checks of image models."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ def image_shape(model: str, input_shape: tuple[int, ...]) -> tuple[int, int, int
     """(height, width) or (channels, height, width) -> (channels, height, width).
 
     Raises:
-        ConfigError: the data are no images.
+        ConfigError: the data are not images.
     """
     if len(input_shape) == 2:
         return 1, input_shape[0], input_shape[1]
@@ -31,5 +31,5 @@ def as_images(x: Tensor) -> Tensor:
     images = x.unsqueeze(1) if x.ndim == 3 else x
     try:
         return images.contiguous(memory_format=torch.channels_last)
-    except RuntimeError:  # inside torch.func.vmap no layout can be asked for
+    except RuntimeError:  # inside torch.func.vmap the memory layout cannot be set
         return images

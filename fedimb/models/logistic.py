@@ -11,7 +11,7 @@ from fedimb.registry import register
 
 @register("model", "logistic", stackable=True)
 class Logistic(Classifier):
-    """No hidden layer: convex, so every difference between two runs is the federation's, not a minimum's.
+    """No hidden layer. The loss is convex, so differences between runs come from the federation, not from local minima.
 
     Args:
         n_classes: outputs (given by fedimb).

@@ -1,4 +1,4 @@
-"""Multi-layer perceptron with ReLU: the yardstick's 64-48-10 by default."""
+"""Multi-layer perceptron with ReLU, 64-48-10 by default."""
 
 import itertools
 import math
@@ -15,7 +15,7 @@ class MLP(Classifier):
     """Flatten, then linear layers with ReLU between; the last hidden layer is ``features``.
 
     Args:
-        hidden: widths of the hidden layers; empty makes it logistic regression.
+        hidden: widths of the hidden layers; empty for logistic regression.
         n_classes: outputs (given by fedimb).
         input_shape: shape of one input, without the batch axis (given by fedimb).
         head: ``linear`` or ``cosine``.

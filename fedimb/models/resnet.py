@@ -1,4 +1,4 @@
-"""Residual networks with a real GroupNorm in every place of a BatchNorm.
+"""Residual networks with GroupNorm in place of BatchNorm.
 
 He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR 2016: the CIFAR family (three stages,
 depth 6n + 2) and ResNet-18 (four stages), basic blocks, 1 x 1 projections where the shape changes.
@@ -19,9 +19,9 @@ SMALL = 64
 
 
 def _conv(fan_in: int, fan_out: int, kernel: int, stride: int, norm: Norm) -> nn.Conv2d:
-    """A padded convolution with He's normal weights; a norm after it makes its bias idle, so it has none then."""
+    """A padded convolution with He's normal weights; if a norm follows, it has no bias, which would have no effect."""
     made = skip_init(nn.Conv2d, fan_in, fan_out, kernel, stride=stride, padding=kernel // 2, bias=norm == "none")
-    assert isinstance(made, nn.Conv2d)  # torch declares skip_init to return any module
+    assert isinstance(made, nn.Conv2d)  # skip_init is annotated as returning any module
     nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
     if made.bias is not None:
         nn.init.zeros_(made.bias)
@@ -29,7 +29,7 @@ def _conv(fan_in: int, fan_out: int, kernel: int, stride: int, norm: Norm) -> nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut: [n, fan_in, h, w] -> [n, fan_out, h / stride, w / stride]."""
+    """Two 3 x 3 convolutions and a shortcut: [n, fan_in, h, w] -> [n, fan_out, h / stride, w / stride]."""
 
     def __init__(self, fan_in: int, fan_out: int, stride: int, norm: Norm) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(Classifier):
-    """Stem, stages of basic blocks, each twice as wide and half the size of the one before, global average, head.
+    """Stem, stages of basic blocks (each twice as wide and half the size of the previous one), global average, head.
 
     The stem is one 3 x 3 convolution for images up to 64 x 64 and ImageNet's (7 x 7 with stride 2, then 3 x 3 max
     pooling with stride 2) for larger ones.
@@ -107,7 +107,7 @@ def resnet8(
         head: ``linear`` or ``cosine``.
 
     Raises:
-        ConfigError: the data are no images; no channel.
+        ConfigError: the data are not images; no channel.
     """
     return ResNet("resnet8", (1, 1, 1), n_classes, input_shape, width, norm, head)
 

@@ -1,7 +1,7 @@
-"""Many dense nets of one shape at once: weights stacked [K, *shape], inputs [K, b, *input_shape].
+"""Many dense models of one shape at once: weights stacked [K, *shape], inputs [K, b, *input_shape].
 
-A model takes part by a method ``dense() -> names of its linear layers``, first to last, ReLU between them and nothing
-else; every other model goes through torch.func.vmap.
+A model opts in with a method ``dense() -> names of its linear layers``, first to last, with only ReLU between them;
+every other model uses torch.func.vmap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from fedimb.models.base import Classifier
 
 
 def dense_layers(model: Classifier) -> list[str] | None:
-    """Names of the linear layers the model consists of, or None: also where a subclass changed what they compute."""
+    """Names of the linear layers of the model, or None: also if a subclass changed the computation."""
     owners = {name: next((c for c in type(model).__mro__ if name in vars(c)), None) for name in ("dense", "features")}
     dense, features = owners["dense"], owners["features"]
     if dense is None or features is None or not issubclass(dense, features):
@@ -25,10 +25,10 @@ def dense_layers(model: Classifier) -> list[str] | None:
 
 
 class DenseStack:
-    """K dense nets, forward and backward by hand: on a small step autograd costs more than the arithmetic.
+    """K dense models with manual forward and backward passes: in a small step autograd costs more than the arithmetic.
 
-    The products are those of nn.Linear and its backward, so results agree with theirs within rounding; a net's do not
-    depend on which others are computed with it. Buffers are made once, for one K and b.
+    The products are those of nn.Linear and its backward pass, so results agree up to rounding; a model's result does
+    not depend on the others in the stack. Buffers are allocated once, for one K and b.
 
     Args:
         layers: names of the linear layers, first to last.
@@ -48,7 +48,7 @@ class DenseStack:
 
     @property
     def features(self) -> Tensor:
-        """Input of the last layer in the last `logits` [K, b, d]; overwritten by the next."""
+        """Input of the last layer in the last call of `logits` [K, b, d]; overwritten by the next call."""
         return self._inputs[-1]
 
     def logits(self, x: Tensor) -> Tensor:
@@ -61,8 +61,9 @@ class DenseStack:
                 out.relu_()
         return self._outputs[-1]
 
-    def backward(self, slope: Tensor) -> dict[str, Tensor]:
-        """Gradient in the last `logits` [K, b, C] -> in the weights, by name; overwritten by the next call."""
+    def backward(self, gradient: Tensor) -> dict[str, Tensor]:
+        """Gradient of the last `logits` [K, b, C] -> gradients of the weights, by name; overwritten by the next
+        call."""
         if not self._gradients:
             for layer, weight in zip(self._layers, self._weights, strict=True):
                 self._gradients[f"{layer}.weight"] = torch.empty_like(weight)
@@ -70,9 +71,9 @@ class DenseStack:
             self._slopes = [torch.empty_like(out) for out in self._outputs[:-1]]
         for i in reversed(range(len(self._layers))):
             layer = self._layers[i]
-            torch.bmm(slope.transpose(1, 2), self._inputs[i], out=self._gradients[f"{layer}.weight"])
-            torch.sum(slope, 1, out=self._gradients[f"{layer}.bias"])
+            torch.bmm(gradient.transpose(1, 2), self._inputs[i], out=self._gradients[f"{layer}.weight"])
+            torch.sum(gradient, 1, out=self._gradients[f"{layer}.bias"])
             if i:
-                below = torch.bmm(slope, self._weights[i], out=self._slopes[i - 1])
-                slope = below.mul_(self._outputs[i - 1] > 0)
+                below = torch.bmm(gradient, self._weights[i], out=self._slopes[i - 1])
+                gradient = below.mul_(self._outputs[i - 1] > 0)
         return self._gradients

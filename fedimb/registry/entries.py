@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ KINDS = {
     "model": "fedimb.models",
     "loss": "fedimb.training.losses",
     "sampler": "fedimb.training.samplers",
-    "term": "fedimb.training.terms",
+    "objective": "fedimb.training.objectives",
     "augmentation": "fedimb.training.augmentations",
     "calibration": "fedimb.training.calibrations",
     "aggregator": "fedimb.aggregators",
@@ -39,6 +40,9 @@ KINDS = {
     "contract": "fedimb.contracts",
 }
 
+
+OLD_KINDS = {"term": "objective"}
+"""Kinds under another name than before: the old one, also of the entry-point group, goes with the next release."""
 
 TARGETS = {"model": "fedimb.models.base:Classifier"}
 """Kinds whose name may be a dotted path to a user's own class, and the class it must derive from."""
@@ -70,6 +74,18 @@ class Entry:
 _entries: dict[tuple[str, str], Entry] = {}
 
 
+def current_kind(kind: str) -> str:
+    """The kind under its present name, with a DeprecationWarning where it was given under an old one."""
+    if kind not in OLD_KINDS:
+        return kind
+    _warn(f"the kind '{kind}' is called '{OLD_KINDS[kind]}' now: use that", 4)
+    return OLD_KINDS[kind]
+
+
+def _warn(text: str, level: int) -> None:
+    warnings.warn(text, DeprecationWarning, stacklevel=level)
+
+
 def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
     """Decorator: make a class or function buildable as ``build(kind, name, ...)``.
 
@@ -90,6 +106,7 @@ def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
         ...     build("sampler", "reversed", step=3).step
         3
     """
+    kind = current_kind(kind)
     if kind not in KINDS:
         raise ConfigError(f"cannot register '{name}': no kind '{kind}'.{nearest(kind, KINDS)}")
     module = sys._getframe(1).f_globals["__name__"]
@@ -127,7 +144,12 @@ def _installed(kind: str) -> dict[str, Any]:
 @cache
 def _points(kind: str, path: tuple[str, ...]) -> dict[str, Any]:
     # Cached per sys.path: reading the metadata of everything installed takes tens of milliseconds.
-    return {point.name: point for point in entry_points(group=f"fedimb.{kind}")}
+    points = {point.name: point for point in entry_points(group=f"fedimb.{kind}")}
+    for old in (old for old, new in OLD_KINDS.items() if new == kind):
+        for point in entry_points(group=f"fedimb.{old}"):
+            _warn(f"the entry point '{point.name}' is in the group fedimb.{old}: the group is fedimb.{kind} now", 3)
+            points.setdefault(point.name, point)
+    return points
 
 
 @cache
@@ -162,6 +184,7 @@ def get(kind: str, name: str) -> Entry:
     Raises ConfigError with the nearest valid name."""
     from fedimb.registry.targets import is_path, load_target
 
+    kind = current_kind(kind)
     if kind not in KINDS:
         raise ConfigError(f"no kind '{kind}'.{nearest(kind, KINDS)}")
     if kind in TARGETS and is_path(name):
@@ -182,6 +205,7 @@ def get(kind: str, name: str) -> Entry:
 
 def names(kind: str) -> list[str]:
     """All registered names of a kind, sorted."""
+    kind = current_kind(kind)
     _scan(kind)
     return sorted(name for k, name in _entries if k == kind)
 

@@ -1,1 +1,1 @@
-"""Choosing rows: scores, prototypes, quotas, coverage. Pure functions on tensors, without clients or messages."""
+"""Row selection: scores, prototypes, quotas, coverage. Pure functions on tensors, without clients or messages."""

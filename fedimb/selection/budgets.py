@@ -1,4 +1,4 @@
-"""How many rows of each class (or bin) are kept: whole numbers from wishes, within what there is. Ours."""
+"""How many rows of each class (or bin) to keep: from desired proportions to available whole numbers."""
 
 import numpy as np
 import torch
@@ -10,20 +10,20 @@ from fedimb.errors import DataError
 def apportion(have: Tensor, wanted: Tensor, keep: int) -> Tensor:
     """Whole numbers that sum to ``keep``: min(have_c, t * wanted_c) for the one level t that fits, rounded.
 
-    Everything that is there keeps a row while ``keep`` allows, the most wanted first. Rounded by largest remainder,
+    Every class that has rows keeps one while ``keep`` allows, in order of ``wanted``. Rounded by largest remainder,
     ties to the lower index.
 
     Args:
-        have: [C] int64, the most of each.
-        wanted: [C] float64 >= 0, in any scale: ``have`` itself keeps shares, ones fill evenly. Where 0, rows above the
-            first are taken only when all else is taken, in proportion to ``have``.
+        have: [C] int64, available rows.
+        wanted: [C] float64 >= 0, in any scale: ``have`` itself keeps class shares, ones fill evenly. If 0, rows above
+            the first are taken only when everything else is taken, in proportion to ``have``.
         keep: 0..have.sum().
 
     Returns:
         [C] int64, each at most ``have``.
 
     Raises:
-        DataError: ``keep`` out of range, or a wish that is negative or not finite.
+        DataError: ``keep`` out of range, or a wanted value that is negative or not finite.
     """
     most, wish = have.numpy().astype(np.float64), wanted.double().numpy()
     if not 0 <= keep <= most.sum():
@@ -37,7 +37,7 @@ def apportion(have: Tensor, wanted: Tensor, keep: int) -> Tensor:
         least, wish = np.where(wish > 0, most, least), np.where(wish > 0, 0.0, most)
     open_ = (wish > 0) & (most > 0)
     low, high = 0.0, float((most[open_] / wish[open_]).max(initial=0.0))
-    for _ in range(200):  # what is kept grows with the level: bisection to float64 precision
+    for _ in range(200):  # the number kept grows with the level: bisection to float64 precision
         middle = (low + high) / 2
         low, high = (middle, high) if np.clip(middle * wish, least, most).sum() < keep else (low, middle)
     exact = np.clip(high * wish, least, most)
@@ -48,13 +48,14 @@ def apportion(have: Tensor, wanted: Tensor, keep: int) -> Tensor:
 
 
 def capped(have: Tensor, global_counts: Tensor, keep: int) -> Tensor:
-    """Undersampling of the head: classes whose global size N_c exceeds a cap t are cut to the share t / N_c.
+    """Undersampling of the head: classes whose global size N_c exceeds a cap t keep a fraction t / N_c.
 
-    Classes below the cap stay whole. The cap is the one that leaves ``keep`` rows at this client.
+    Classes below the cap keep all rows. The cap is chosen so that this client keeps ``keep`` rows.
 
     Args:
         have: [C] int64 rows at the client.
-        global_counts: [C] float64 rows in the federation; below ``have`` (a class left out of the profile): ``have``.
+        global_counts: [C] float64 rows in the federation; values below ``have`` (a class that is not in the profile)
+            count as ``have``.
         keep: 0..have.sum().
 
     Returns:

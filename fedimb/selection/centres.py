@@ -1,7 +1,7 @@
-"""Class centres in feature space: a client's, and the server's over all clients.
+"""Class centres in feature space: those of a client, and those of the server over all clients.
 
-FedCS (CVPR 2025), as its released code has it: a client's centre is its class mean, the server's the element-wise
-median over the clients that hold the class, each client with one vote.
+FedCS (CVPR 2025), following its released code: a client's centre is its class mean; the server's is the element-wise
+median over the clients that hold the class, one vote per client.
 """
 
 import warnings
@@ -18,7 +18,7 @@ def class_means(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """[n, d] float, [n] int64 -> [C, d] float32 means, NaN for a class without rows.
 
     Raises:
-        DataError: shapes do not fit, a label is out of range, or a value is not finite.
+        DataError: shapes do not match, a label is out of range, or a value is not finite.
     """
     labels_fit(labels, len(features), n_classes, "class centres")
     sums = torch.zeros(n_classes, features.shape[1], dtype=torch.float64)
@@ -28,13 +28,13 @@ def class_means(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
 
 
 def median_of_centres(centres: Tensor) -> Tensor:
-    """Element-wise median over clients, NaN standing for a client without the class.
+    """Element-wise median over clients; NaN marks a client without the class.
 
     Args:
         centres: [K, C, d] float, K >= 1.
 
     Returns:
-        [C, d] float32; of an even number of clients the mean of the middle two; NaN where no client has the class.
+        [C, d] float32; for an even number of clients the mean of the middle two; NaN if no client has the class.
 
     Raises:
         DataError: not three dimensions, or no client.
@@ -42,5 +42,5 @@ def median_of_centres(centres: Tensor) -> Tensor:
     if centres.ndim != 3 or len(centres) == 0:
         raise DataError(f"need the centres of at least one client, [K, C, d]; got {tuple(centres.shape)}")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy warns of a class nobody has
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy warns about a class that no client has
         return torch.from_numpy(np.nanmedian(centres.double().numpy(), axis=0)).float()

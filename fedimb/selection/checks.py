@@ -1,4 +1,4 @@
-"""Checks every score and rule makes of the tensors it is given: one rule, one wording."""
+"""Checks of input tensors, shared by all scores and rules."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ def finite_rows(values: Tensor, what: str) -> Tensor:
     """``values`` [n, ...] unchanged.
 
     Args:
-        what: what the rows hold, for the message, as in ``embeddings``.
+        what: what the rows are, for the message, such as ``embeddings``.
 
     Raises:
-        DataError: a value is NaN or infinite; names the first such row.
+        DataError: a value is NaN or infinite; the message names the first such row.
     """
     if torch.isfinite(values.sum()):  # one pass without a mask of the same size; a sum may still overflow
         return values
@@ -28,7 +28,7 @@ def finite_rows(values: Tensor, what: str) -> Tensor:
 
 
 def labels_fit(labels: Tensor, rows: int, n_classes: int, what: str) -> Tensor:
-    """``labels`` unchanged, when they are ``rows`` integers in 0..n_classes-1.
+    """Return ``labels`` unchanged if they are ``rows`` integers in 0..n_classes-1.
 
     Raises:
         DataError: otherwise.

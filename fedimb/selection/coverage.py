@@ -1,8 +1,8 @@
-"""Choosing rows that cover the others: k-centre, k-means and herding on points [n, d].
+"""Select rows that cover the others: k-centre, k-means and herding on points [n, d].
 
 k-centre: the greedy 2-approximation of Gonzalez 1985, as in Sener and Savarese, "Active Learning for Convolutional
-Neural Networks: A Core-Set Approach", ICLR 2018. Herding: Welling, ICML 2009; chosen is the row that brings the mean of
-the chosen nearest to the mean of all (an argmin: DeepCore's implementation takes the argmax).
+Neural Networks: A Core-Set Approach", ICLR 2018. Herding: Welling, ICML 2009; each step takes the row that brings the
+mean of the chosen rows closest to the overall mean (an argmin; DeepCore's implementation takes the argmax).
 """
 
 import warnings
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 Distances = Callable[[Tensor], Tensor]
-"""Positions [b] int64 -> squared distances [n, b] float of every point to those."""
+"""Positions [b] int64 -> squared distances [n, b] float of every point to these."""
 
 _BLOCK = 64  # candidates whose distances are computed at once: one matrix product costs as much as a few of vectors
 _CELLS = 4_000_000
@@ -21,7 +21,7 @@ _CELLS = 4_000_000
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:
     """[n, d] and [m, d] -> [n, m] of their dtype, never below 0.
 
-    By |a|^2 - 2 ab + |b|^2: rounding is relative to the lengths, so centre points that lie far from 0 first.
+    Uses |a|^2 - 2 ab + |b|^2: rounding errors are relative to the lengths, so centre points that are far from 0 first.
     """
     squares = (points * points).sum(1, keepdim=True) + (others * others).sum(1)
     return torch.addmm(squares, points, others.T, alpha=-2).clamp_(min=0)
@@ -41,18 +41,20 @@ def k_center_greedy(
     first: int | None = None,
     distances: Distances | None = None,
 ) -> Tensor:
-    """Again and again the point farthest from all chosen so far and from the anchors.
+    """Repeatedly choose the point farthest from the anchors and all points chosen so far.
 
-    The same points in the same order as one by one, but faster: the distances of the ``_BLOCK`` points now farthest
-    are computed in one product and used while the farthest is among them. Time O(n d count), memory O(n _BLOCK).
+    Gives the same points in the same order as the plain loop, but faster: the distances of the ``_BLOCK`` currently
+    farthest points are computed in one product and used while the farthest point is among them. Time O(n d count),
+    memory O(n _BLOCK).
 
     Args:
         points: [n, d] float.
         count: how many, 0..n.
-        anchors: [a, d] points that count as chosen already, or None.
-        first: position chosen first. None: with anchors the farthest from them, else the point nearest to the mean.
-        distances: squared distances between points that are not held as vectors; ``points`` is then read only for its
-            length, so ``first`` is needed and anchors cannot be given.
+        anchors: [a, d] points that count as already chosen, or None.
+        first: position chosen first. None: with anchors the point farthest from them, else the point nearest to the
+            mean.
+        distances: squared distances between points that are not given as vectors; ``points`` is then used only for its
+            length, ``first`` is required and anchors are not allowed.
 
     Returns:
         [count] int64 distinct positions in the order chosen; ties to the lower position.
@@ -62,9 +64,9 @@ def k_center_greedy(
     """
     n = len(points)
     if not 0 <= count <= n or (first is not None and not 0 <= first < n):
-        raise ValueError(f"k-centre: cannot choose {count} of {n} points beginning with {first}")
+        raise ValueError(f"k-centre: cannot choose {count} of {n} points starting with {first}")
     if distances is not None and (first is None or anchors is not None):
-        raise ValueError("k-centre: with `distances`, give `first` and no anchors: points are not held as vectors")
+        raise ValueError("k-centre: with `distances`, give `first` and no anchors: points are not given as vectors")
     if count == 0:
         return torch.zeros(0, dtype=torch.int64)
     nearest = torch.full((n,), torch.inf)
@@ -85,7 +87,7 @@ def _greedy(nearest: Tensor, position: int, count: int, measure: Distances) -> T
     block = hits = 1
     for i in range(count):
         if position not in columns:
-            # Where the farthest point is rarely among those computed ahead, compute fewer ahead.
+            # If the farthest point is rarely among those computed ahead, compute fewer ahead.
             block = min(_BLOCK, 2 * block) if 4 * hits >= block else max(1, block // 2)
             ahead = torch.cat([torch.tensor([position]), nearest.topk(min(block, len(nearest))).indices]).unique()
             columns = dict(zip(ahead.tolist(), measure(ahead).T.contiguous(), strict=True))
@@ -103,7 +105,7 @@ def k_means(points: Tensor, count: int, generator: torch.Generator, iterations: 
 
     Args:
         points: [n, d] float, n >= 1.
-        count: clusters, at least 1; more than n are n. Identical points can leave clusters empty.
+        count: number of clusters, at least 1; at most n are used. Identical points can leave clusters empty.
         generator: seeds the start.
 
     Returns:
@@ -115,7 +117,7 @@ def k_means(points: Tensor, count: int, generator: torch.Generator, iterations: 
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     model = KMeans(min(count, len(points)), n_init=1, max_iter=iterations, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: said above
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: see above
         clusters = model.fit_predict(points.numpy())
     return torch.from_numpy(model.cluster_centers_).to(points.dtype), torch.from_numpy(clusters).long()
 

@@ -1,9 +1,9 @@
-"""Last-layer gradients as embeddings, kept in two factors.
+"""Last-layer gradients as embeddings, stored as two factors.
 
 BADGE (Ash et al., ICLR 2020, section 3): g(x) = concat_c (1{c = y~} - p_c) phi(x), the gradient of the cross-entropy
 with respect to the head's weights (up to its sign), with y~ the model's own prediction. It is an outer product, so
 <g_i, g_j> = <r_i, r_j> <phi_i, phi_j> with the residual r = onehot(y~) - p: every distance follows from [n, C] and [n,
-D], and the [n, C x D] matrix is never made.
+D], and the [n, C x D] matrix is never built.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,18 @@ from torch import Tensor
 
 from fedimb.selection.uncertainty import probabilities
 
-_CELLS = 2_000_000  # distances at a time, 16 MB of float64
-_NOISE = 1e-13  # of |a|^2 + |b|^2: below it a squared distance is rounding
+_CELLS = 2_000_000  # distances per block, 16 MB of float64
+_NOISE = 1e-13  # relative to |a|^2 + |b|^2: a squared distance below it is a rounding error
 
 
 @dataclass(frozen=True)
 class Factored:
-    """Rows whose inner product is the product of their factors' inner products. One factor: ordinary vectors.
+    """Rows whose inner product is the product of their factors' inner products. With a single factor these are ordinary
+    vectors.
 
     Attributes:
-        factors: [n, *] float64 each. float64, because |a|^2 + |b|^2 - 2ab cancels: in float32 near rows would have
-            distances of noise, and the order of choice would change with the machine.
+        factors: [n, *] float64 each. float64, because |a|^2 + |b|^2 - 2ab cancels: in float32 distances of close rows
+            would be noise, and the order of choice would depend on the machine.
         squared_norms: [n] float64.
     """
 
@@ -32,7 +33,8 @@ class Factored:
 
     @staticmethod
     def of(*factors: Tensor) -> "Factored":
-        """Rows from their factors, each [n, *]; ValueError unless there is one, all of one length."""
+        """Rows from their factors, each [n, *]; ValueError unless there is at least one and all have the same
+        length."""
         if not factors or len({len(factor) for factor in factors}) > 1:
             raise ValueError(f"factored rows need factors of one length; got {[len(f) for f in factors]}")
         wide = tuple(factor.double() for factor in factors)
@@ -50,7 +52,8 @@ class Factored:
         return Factored(tuple(factor[positions] for factor in self.factors), self.squared_norms[positions])
 
     def squared_distances(self, others: "Factored") -> Tensor:
-        """To each of ``others``: [n, len(others)] float64, at least 0; exactly 0 for what only rounding separates."""
+        """To each of ``others``: [n, len(others)] float64, at least 0; exactly 0 for rows that differ only by
+        rounding."""
         inner = self.factors[0] @ others.factors[0].T
         for mine, theirs in zip(self.factors[1:], others.factors[1:], strict=True):
             inner *= mine @ theirs.T
@@ -59,7 +62,7 @@ class Factored:
         return squared.masked_fill_(squared <= both.mul_(_NOISE), 0.0)
 
     def nearest(self, others: "Factored") -> Tensor:
-        """Squared distance to the nearest of ``others``: [n] float64; infinite when there are none."""
+        """Squared distance to the nearest of ``others``: [n] float64; infinite if there are none."""
         found = torch.full((len(self),), torch.inf, dtype=torch.float64)
         width = 512
         height = _CELLS // width
@@ -73,12 +76,12 @@ class Factored:
 
 
 def gradient_embeddings(features: Tensor, logits: Tensor, labels: Tensor | None = None) -> Factored:
-    """BADGE's embeddings, in factors.
+    """BADGE's embeddings, as factors.
 
     Args:
         features: [n, D] phi.
-        logits: [n, C] of the model whose residual is taken (FairFAL may take features and logits of two models).
-        labels: [n] int64 where they are known; None: the model's own predictions.
+        logits: [n, C] of the model whose residual is used (FairFAL may use features and logits of different models).
+        labels: [n] int64 if known; None: the model's own predictions.
 
     Returns:
         Rows with factors (residual [n, C], features [n, D]).

@@ -1,8 +1,8 @@
-"""k-medoids: k of the points such that the sum of distances from every point to the nearest of them is small.
+"""k-medoids: k points chosen so that the sum of all points' distances to the nearest of them is small.
 
 FasterPAM (Schubert and Rousseeuw, "Fast and eager k-medoids clustering", Information Systems 2021): from k random
-medoids, for each point in turn the best medoid to give up for it, taken at once where the sum falls; O(n^2) a pass. The
-result is a local optimum: no single swap lowers the sum, unless the passes ran out.
+medoids, each point in turn replaces the best medoid if that lowers the sum; O(n^2) per pass. The
+result is a local optimum: no single swap lowers the sum, unless the passes were used up.
 """
 
 import numpy as np
@@ -19,8 +19,8 @@ def k_medoids(distances: Tensor, count: int, generator: torch.Generator, passes:
     Args:
         distances: [n, n] float, symmetric, 0 on the diagonal, any scale.
         count: medoids, 0..n.
-        generator: draws where to begin.
-        passes: most times every point is tried; fewer are used when a pass swaps nothing.
+        generator: draws the starting medoids.
+        passes: maximum number of passes over all points; it stops when a pass swaps nothing.
 
     Returns:
         [count] int64 distinct positions, ascending.
@@ -44,7 +44,7 @@ def k_medoids(distances: Tensor, count: int, generator: torch.Generator, passes:
 
 
 class _Clustering:
-    """Medoids, and for every point its nearest and second nearest of them (second at infinity with one medoid)."""
+    """Medoids, and for every point the nearest and second nearest medoid (second at infinity with one medoid)."""
 
     def __init__(self, distances: Floats, medoids: NDArray[np.int64]) -> None:
         self.distances, self.medoids = distances, medoids
@@ -65,17 +65,17 @@ class _Clustering:
         self.far[rows] = to[line, self.second[rows]]
 
     def _losses(self) -> None:
-        """By how much the sum grows when a medoid is removed and nothing added: [k]."""
+        """Increase of the sum when a medoid is removed without replacement: [k]."""
         self.loss = np.bincount(self.first, weights=self.far - self.near, minlength=len(self.medoids))
 
     def try_swap(self, candidate: int) -> bool:
-        """Exchange the best medoid for the candidate if that lowers the sum; whether it did."""
+        """Replace the best medoid by the candidate if that lowers the sum; returns whether it did."""
         if self.near[candidate] == 0:  # a medoid, or a copy of one
             return False
         to = self.distances[candidate]
         closer = to < self.near
         gain = float((to - self.near)[closer].sum())
-        # Without its medoid a point falls to its second, or to the candidate where that is nearer.
+        # Without its medoid a point moves to its second, or to the candidate if that is nearer.
         relief = np.where(closer, self.near - self.far, np.minimum(to - self.far, 0.0))
         if len(self.medoids) == 1:
             change = np.array([float(to.sum() - self.near.sum()) - gain])

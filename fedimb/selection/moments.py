@@ -1,8 +1,8 @@
-"""Per-class count, mean and variance of some scores: what a client may say about its rows, and how a server adds it up.
+"""Per-class count, mean and variance of scores: what a client may reveal about its rows, and how a server pools it.
 
 SCOPE's profile (arXiv 2603.12976): a client sends 1 + 2 M numbers per class for M scores, the server pools them by the
-law of total variance, exact because variances are population variances (divisor n). Ours: leaving out small cells
-(with one row the mean *is* that row's score) and Gaussian noise.
+law of total variance, which is exact because variances are population variances (divisor n). Additions: small cells are
+left out (with one row the mean *is* that row's score), and Gaussian noise.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,14 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Moments:
-    """What is known of M scores of each of C classes. Zeros, never NaN, where a class has no rows or no scores.
+    """Statistics of M scores for each of C classes. Zeros, never NaN, for a class without rows or scores.
 
     Attributes:
-        counts: [C] float64 rows, those without scores included.
+        counts: [C] float64 rows, including those without scores.
         mean: [C, M] float64.
         variance: [C, M] float64, population variance (ddof 0).
-        suppressed: [k] int64 classes that `suppress` left out. Stays at the client: it tells who holds a class.
+        suppressed: [k] int64 classes that `suppress` left out. Stays at the client, because it reveals who holds a
+            class.
     """
 
     counts: Floats
@@ -45,7 +46,8 @@ def class_moments(scores: Tensor, labels: Tensor, n_classes: int) -> Moments:
         labels: [n] int64 in 0..n_classes-1.
 
     Raises:
-        DataError: shapes do not fit, a label is out of range, or a score is infinite, or NaN for a part of a class.
+        DataError: shapes do not match, a label is out of range, or a score is infinite, or NaN for only some rows of a
+            class.
     """
     if scores.ndim != 2:
         raise DataError(f"scores must have shape [n, M]; got {tuple(scores.shape)}")
@@ -55,7 +57,7 @@ def class_moments(scores: Tensor, labels: Tensor, n_classes: int) -> Moments:
     undefined = np.isnan(values)
     missing = _sums(undefined, classes, n_classes)
     if np.isinf(values).any() or not ((missing == 0) | (missing == counts[:, None])).all():
-        raise DataError("scores are infinite, or NaN for some rows of a class and not for others: look at those rows")
+        raise DataError("scores are infinite, or NaN for some rows of a class and not for others: check those rows")
     values = np.where(undefined, 0.0, values)
     rows = np.maximum(counts, 1)[:, None]
     mean = _sums(values, classes, n_classes) / rows
@@ -69,7 +71,7 @@ def _sums(values: NDArray[np.generic], classes: NDArray[np.int64], n_classes: in
 
 
 def suppress(moments: Moments, min_count: int) -> Moments:
-    """Moments without the classes of fewer than ``min_count`` rows: their count and moments are 0, as if absent.
+    """Moments without classes of fewer than ``min_count`` rows: their count and moments are 0, as if absent.
 
     The classes that had rows are listed in ``suppressed``.
 
@@ -90,27 +92,27 @@ def suppress(moments: Moments, min_count: int) -> Moments:
 def add_noise(moments: Moments, sigma: float, generator: torch.Generator) -> Moments:
     """Moments derived from sums with Gaussian noise.
 
-    What is noised: for every class, held or not, the count, the sum of each score and the sum of its squares, each
-    with its own draw of standard deviation sigma. Counts, means and variances are then derived from those sums, and
-    brought back to what is possible (counts >= 0, means in [-1, 1], variances in [0, 1]); a class whose noisy count is
-    below 1 is 0. With scores in [-1, 1] one row more or less changes one class's 1 + 2 M sums by at most
-    sqrt(1 + 2 M) in L2 norm: the sensitivity for `fedimb.privacy.gaussian.sigma_of`. Apply it before `suppress`:
-    a threshold on true counts tells them.
+    Noise is added, for every class, held or not, to the count, the sum of each score and the sum of its squares, each
+    with its own draw of standard deviation sigma. Counts, means and variances are then computed from those sums and
+    clipped to valid values (counts >= 0, means in [-1, 1], variances in [0, 1]); a class whose noisy count is below 1
+    becomes 0. With scores in [-1, 1] adding or removing one row changes one class's 1 + 2 M sums by at most sqrt(1 + 2
+    M) in L2 norm: the sensitivity for `fedimb.privacy.gaussian.sigma_of`. Apply it before `suppress`: a threshold on
+    true counts would reveal them.
 
     Args:
-        sigma: standard deviation, in rows; 0 returns the moments as they are.
+        sigma: standard deviation, in rows; 0 returns the moments unchanged.
         generator: every draw comes from it.
 
     Raises:
         ConfigError: sigma is negative or not finite.
-        DataError: a mean outside [-1, 1]: the bound would not hold.
+        DataError: a mean outside [-1, 1]: the sensitivity bound would not hold.
     """
     if not (np.isfinite(sigma) and sigma >= 0):
         raise ConfigError(f"sigma={sigma}: give a finite standard deviation of at least 0")
     if sigma == 0:
         return moments
     if np.abs(moments.mean).max(initial=0) > 1 + 1e-9:
-        raise DataError("noise is scaled for scores in [-1, 1], and a class mean lies outside: scale the scores first")
+        raise DataError("noise is scaled for scores in [-1, 1], but a class mean is outside: scale the scores first")
 
     def noisy(values: Floats) -> Floats:
         drawn = torch.randn(values.shape, generator=generator, dtype=torch.float64).numpy()
@@ -130,14 +132,14 @@ def add_noise(moments: Moments, sigma: float, generator: torch.Generator) -> Mom
 def pool(parts: Sequence[Moments]) -> Moments:
     """Moments of all clients' rows together, by the law of total variance, in float64.
 
-    Equal to the moments of the concatenated scores but for rounding. ``suppressed`` is empty: the server is not told.
+    Equal to the moments of the concatenated scores up to rounding. ``suppressed`` is empty: the server does not know
+    it.
 
     Raises:
-        DataError: no parts, differing shapes, or numbers that are not moments (not finite, negative counts or
-            variances).
+        DataError: no parts, differing shapes, or invalid moments (not finite, negative counts or variances).
     """
     if len({(part.counts.shape, part.mean.shape, part.variance.shape) for part in parts}) != 1:
-        raise DataError("cannot pool moments: need at least one client, all with one class list and the same scores")
+        raise DataError("cannot pool moments: need at least one client, all with the same class list and scores")
     counts = np.stack([part.counts for part in parts]).astype(np.float64)
     mean = np.stack([part.mean for part in parts]).astype(np.float64)
     variance = np.stack([part.variance for part in parts]).astype(np.float64)

@@ -1,12 +1,12 @@
-"""SCOPE's three numbers per row: how typical of its class, how novel, how near another class.
+"""SCOPE's three numbers per row: how typical of its class, how novel, how close to another class.
 
-SCOPE (Hossen et al., arXiv 2603.12976), known to us through secondary notes that agree on these formulas. Embeddings v
+SCOPE (Hossen et al., arXiv 2603.12976), known only from secondary notes, which agree on these formulas. Embeddings v
 and class vectors t of unit length, c the row's class:
 
     RS = <v, t_c>          DS = || v - RS t_c ||          Sneg = max over j != c of <v, t_j>
 
-DS^2 + RS^2 = 1, so DS holds nothing that RS does not; it is here because the paper's score uses it. Ours: what happens
-where a class has no vector.
+DS^2 + RS^2 = 1, so DS adds no information to RS; it is computed because the paper's score uses it. The treatment of a
+class without a vector is an addition.
 """
 
 import torch
@@ -18,32 +18,32 @@ from fedimb.selection.checks import finite_rows, labels_fit
 METRICS = ("rs", "ds", "sneg")
 """The columns of `project`, in order."""
 
-_BLOCK = 8192  # rows at a time: float64 copies of 8192 x 512 are 32 MB
+_BLOCK = 8192  # rows per block: float64 copies of 8192 x 512 are 32 MB
 _UNIT = 1e-3
 
 
 def project(embeddings: Tensor, labels: Tensor, class_vectors: Tensor) -> Tensor:
     """RS, DS and Sneg of every row.
 
-    Lengths are brought from float32 to float64 unit length first, so that DS^2 + RS^2 = 1 holds to rounding.
+    Vectors are first normalised again in float64, so that DS^2 + RS^2 = 1 holds up to rounding.
 
     Args:
         embeddings: [n, d] float, unit length.
         labels: [n] int64 in 0..C-1.
-        class_vectors: [C, d] float, unit length; a row of NaN where a class has no vector. Such a class is never
-            another row's confusable class, and its own rows have no scores. The class list must be the federation's:
-            Sneg looks at classes the client lacks, too.
+        class_vectors: [C, d] float, unit length; a row of NaN if a class has no vector. Such a class is never another
+            row's nearest other class, and its own rows have no scores. The class list must be the federation's: Sneg
+            also uses classes that the client lacks.
 
     Returns:
-        [n, 3] float64, columns as in `METRICS`. NaN: all three for rows of a class without a vector; Sneg where no
-        other class has one.
+        [n, 3] float64, columns as in `METRICS`. NaN: all three for rows of a class without a vector; Sneg if no other
+        class has one.
 
     Raises:
-        DataError: shapes do not fit, a value is not finite, or a length is not 1 (within 1e-3).
+        DataError: shapes do not match, a value is not finite, or a length is not 1 (within 1e-3).
     """
     if embeddings.ndim != 2 or class_vectors.ndim != 2 or embeddings.shape[1] != class_vectors.shape[1]:
         raise DataError(
-            f"embeddings {tuple(embeddings.shape)} and class vectors {tuple(class_vectors.shape)} do not fit: "
+            f"embeddings {tuple(embeddings.shape)} and class vectors {tuple(class_vectors.shape)} do not match: "
             "need [n, d] and [C, d] from one encoder"
         )
     labels_fit(labels, len(embeddings), len(class_vectors), "projections")

@@ -1,8 +1,8 @@
-"""Class prototypes and the pseudo-labels they give: a row belongs to the class whose mean direction is nearest.
+"""Class prototypes and the resulting pseudo-labels: a row belongs to the class whose mean direction is nearest.
 
-FairFAL (Zong & Huang, arXiv 2603.10341), its second step: z = phi / |phi|, mu_c = the mean of z over the labelled rows
-of class c, made unit again, y^ = argmax_c <z, mu_c>. The features are always the global model's. In the paper
-prototypes are a client's own; `shared_prototypes`, which pools the sums of many clients, is ours: it gives a client a
+The second step of FairFAL (Zong & Huang, arXiv 2603.10341): z = phi / |phi|, mu_c = the mean of z over the labelled
+rows of class c, normalised again, y^ = argmax_c <z, mu_c>. The features are always the global model's. In the paper
+prototypes are a client's own; `shared_prototypes`, an addition, pools the sums of many clients: it gives a client a
 prototype of a class it has not labelled.
 """
 
@@ -25,7 +25,7 @@ def prototype_sums(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
         n_classes: C.
 
     Returns:
-        [C, d] float64, 0 where a class has no row.
+        [C, d] float64, 0 for a class without rows.
     """
     total = torch.zeros(n_classes, features.shape[1], dtype=torch.float64)
     return total.index_add_(0, labels, unit(features))
@@ -34,12 +34,12 @@ def prototype_sums(features: Tensor, labels: Tensor, n_classes: int) -> Tensor:
 def shared_prototypes(sums: Tensor) -> Tensor:
     """Unit prototypes of class sums: [..., C, d] of any number of clients -> [C, d] float32.
 
-    The mean's direction is the sum's, so no counts are needed. NaN where a class has no row, or where its rows cancel:
-    then it has no direction.
+    The mean's direction is the sum's, so no counts are needed. NaN for a class without rows, or whose rows cancel out
+    and so have no direction.
     """
     total = sums.double().reshape(-1, *sums.shape[-2:]).sum(0)
     length = total.norm(dim=1, keepdim=True)
-    # Rows that cancel leave rounding of about 1e-16 per row, not 0.
+    # Rows that cancel out leave rounding errors of about 1e-16 per row, not 0.
     return torch.where(length > 1e-9, total / length, torch.nan).float()
 
 
@@ -49,11 +49,11 @@ def class_prototypes(features: Tensor, labels: Tensor, n_classes: int) -> Tensor
 
 
 def pseudo_labels(features: Tensor, prototypes: Tensor) -> Tensor:
-    """The class of the nearest prototype by cosine, among classes that have one; of equals the lower class id.
+    """The class of the nearest prototype by cosine, among classes that have one; ties to the lower class id.
 
     Args:
         features: [n, d].
-        prototypes: [C, d], unit rows, NaN where a class has none.
+        prototypes: [C, d], unit rows, NaN for a class without a prototype.
 
     Returns:
         [n] int64; -1 everywhere when no class has a prototype.
@@ -62,5 +62,5 @@ def pseudo_labels(features: Tensor, prototypes: Tensor) -> Tensor:
     if not have.any():
         return torch.full((len(features),), -1, dtype=torch.int64)
     classes = have.nonzero().flatten()
-    # The row's own length changes no argmax.
+    # The row's own length does not change the argmax.
     return classes[(features.double() @ prototypes[have].double().T).argmax(1)]

@@ -1,9 +1,9 @@
-"""How many rows of each pseudo-class a batch asks for: equal shares, and what to do with what does not fit.
+"""How many rows of each pseudo-class a batch contains: equal shares, and what to do with the remainder.
 
-FairFAL (Zong & Huang, arXiv 2603.10341), as its released code has it: b // C for every one of the C classes, the b mod
-C left over one each to the largest buckets, a quota above its bucket capped there and the surplus handed out
-round-robin in order of bucket size. With b < C that rule asks only for the largest buckets, the opposite of its aim;
-the policies ``random`` and ``rarest_labelled_first`` for the left over are ours.
+FairFAL (Zong & Huang, arXiv 2603.10341), following its released code: b // C for each of the C classes, the remaining b
+mod C one each to the largest buckets; a quota is capped by its bucket and the surplus is distributed round-robin in
+order of bucket size. With b < C that rule only uses the largest buckets, the opposite of its aim; the policies
+``random`` and ``rarest_labelled_first`` for the remainder are additions.
 """
 
 from typing import Literal, get_args
@@ -27,8 +27,8 @@ def class_quota(
     Args:
         sizes: [C] int64 rows in each bucket.
         budget: b, at least 0.
-        leftover: who gets one of the b mod C first: the largest buckets, classes in random order, or those with fewest
-            labelled rows (ties: the lower class id). A bucket without room comes last under every policy.
+        leftover: who gets the b mod C remaining rows: the largest buckets, classes in random order, or those with the
+            fewest labelled rows (ties to the lower class id). A full bucket comes last under every policy.
         labelled: [C] rows labelled so far, for ``rarest_labelled_first``.
         generator: for ``random``.
 
@@ -36,7 +36,7 @@ def class_quota(
         [C] int64, none above its bucket, summing to min(b, sum of sizes).
 
     Raises:
-        ValueError: no class, a negative budget, an unknown policy, or one without what it needs.
+        ValueError: no class, a negative budget, an unknown policy, or one whose input is missing.
     """
     if len(sizes) == 0 or budget < 0:
         raise ValueError(f"class_quota needs at least one class and a budget of at least 0; got {len(sizes)}, {budget}")
@@ -50,7 +50,7 @@ def class_quota(
     surplus = min(budget, int(sizes.sum())) - int(quota.sum())
     while surplus > 0:
         room = by_size[quota[by_size] < sizes[by_size]][:surplus]
-        # As many whole turns at once as the fullest bucket allows: b may be thousands.
+        # As many full turns at once as the fullest bucket allows: b may be thousands.
         turns = max(1, min(surplus // len(room), int((sizes - quota)[room].min())))
         quota[room] += turns
         surplus -= turns * len(room)

@@ -1,9 +1,10 @@
-"""SCOPE: drop rows that look wrong, then rows that say nothing new, the latter only in classes there is plenty of.
+"""SCOPE: drop anomalous rows, then redundant rows, the latter only in frequent classes.
 
-SCOPE (Hossen et al., arXiv 2603.12976), known to us through secondary notes; scores and gate are in `profile`. From the
+SCOPE (Hossen et al., arXiv 2603.12976), known only from secondary notes; scores and gate are in `profile`. From the
 notes: stage 1 drops the p_l of a client's rows with the largest AS, stage 2 the p_f with the largest R in each class
-that passes the gate. Ours: class counts taken after stage 1, the guards, ties, the ablation ``no_diversity`` and the
-controls ``random``, ``score_only``, ``undersample``. ``p_f=.9`` does not drop 90 % of the rows: report what was kept.
+that passes the gate. Additions: class counts are taken after stage 1, the guards, ties, the ablation ``no_diversity``
+and the controls ``random``, ``score_only``, ``undersample``. ``p_f=.9`` does not drop 90 % of the rows: report the
+number that was kept.
 """
 
 from collections.abc import Mapping
@@ -24,13 +25,13 @@ from fedimb.selection.profile import RS, Profile, anomaly, global_profile, pruna
 
 @dataclass(frozen=True)
 class Pruned:
-    """What `prune` did. Positions ascending int64; kept, anomalous and redundant hold every row once.
+    """Result of `prune`. Positions are ascending int64; kept, anomalous and redundant together contain every row once.
 
     Attributes:
         kept: rows to train on.
         anomalous: dropped by stage 1.
-        redundant: dropped by stage 2 (by ``undersample``: all that was dropped).
-        classes: [k] int64 classes stage 2 was free to prune.
+        redundant: dropped by stage 2 (by ``undersample``: all dropped rows).
+        classes: [k] int64 classes that stage 2 was allowed to prune.
     """
 
     kept: Tensor
@@ -57,33 +58,34 @@ def prune(
 ) -> Pruned:
     """Both stages for one client.
 
-    Choices: ``scope`` by R. ``random``: stage 1, gate and counts per class as scope, the rows of stage 2 at random.
-    ``score_only``: R in every class, no gate. ``undersample``: as many rows as scope keeps, but frequent classes by
-    global counts cut at random to a cap (`budgets.capped`), no score. For a control without any score and scope's
-    counts per class, give those to the coreset rule `random` as ``per_class``.
+    Choices: ``scope`` by R. ``random``: stage 1, gate and counts per class as in ``scope``, but the rows of stage 2 at
+    random.
+    ``score_only``: R in every class, no gate. ``undersample``: as many rows as scope keeps, but globally frequent
+    classes are sampled down to a cap (`budgets.capped`), without scores. For a control without scores but with the
+    counts per class of ``scope``, pass these to the coreset rule `random` as ``per_class``.
 
-    Guards (ours): a class present keeps a row, a client ``min_rows`` rows (BatchNorm needs 2) if it has them; a row so
-    spared is not made up for by another. Classes without scores, or outside the profile, are not pruned by stage 2.
-    Of equal scores the earlier position is dropped first.
+    Guards: a present class keeps at least one row, a client at least ``min_rows`` rows (BatchNorm needs 2) if it has
+    them; a row kept for this reason is not replaced by dropping another. Classes without scores, or outside the
+    profile, are not pruned by stage 2. In ties the earlier position is dropped first.
 
     Args:
         scores: [n, 3] float, `projections.project`.
         labels: [n] int64.
-        p_f: share dropped of each prunable class by stage 2, [0, 1].
-        p_l: share dropped of all rows by stage 1, [0, 1].
+        p_f: share of each prunable class that stage 2 drops, [0, 1].
+        p_l: share of all rows that stage 1 drops, [0, 1].
         beta: see `prunable`.
         gamma, eps: of the client's own profile, for ``no_global_profile``.
         generator: needed by ``random`` and ``undersample``.
 
     Raises:
-        ConfigError: a value out of range, an unknown choice, gate or variant, or no generator where one is needed.
-        DataError: scores, labels and profile do not fit.
+        ConfigError: a value out of range, an unknown choice, gate or variant, or a missing generator.
+        DataError: scores, labels and profile do not match.
     """
     words = {"gate": (gate, Gate), "choice": (choice, Choice), "variant": (variant, Variant)}
     _check(p_f, p_l, beta, words, generator is not None)
     n_classes = len(profile.counts)
     labels_fit(labels, len(scores), n_classes, "scope")
-    own = class_moments(scores, labels, n_classes)  # refuses scores that are NaN for a part of a class
+    own = class_moments(scores, labels, n_classes)  # refuses scores that are NaN for only part of a class
     if variant == "no_global_profile" and len(labels):
         profile = global_profile(own, gamma, eps)
     z = z_scores(scores, labels, profile)
@@ -115,11 +117,11 @@ def _check(p_f: float, p_l: float, beta: float, words: Mapping[str, tuple[str, o
         if word not in get_args(valid):
             raise ConfigError(f"scope: no {key} '{word}'.{nearest(word, get_args(valid))}")
     if not seeded and words["choice"][0] in ("random", "undersample"):
-        raise ConfigError(f"scope: choice={words['choice'][0]} draws rows: give a generator")
+        raise ConfigError(f"scope: choice={words['choice'][0]} draws rows at random: give a generator")
 
 
 def _stage_one(score: Tensor, labels: Tensor, share: float, min_rows: int, n_classes: int) -> Tensor:
-    """[n] bool of rows dropped over the whole client, sparing the best row of a class that would be emptied."""
+    """[n] bool, rows dropped over the whole client, except the best row of a class that would become empty."""
     dropped = torch.zeros(len(labels), dtype=torch.bool)
     count = min(int(_floor(share, torch.tensor(len(labels)))), max(0, len(labels) - min_rows))
     order = torch.argsort(score, descending=True, stable=True)[:count]

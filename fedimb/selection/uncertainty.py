@@ -1,7 +1,7 @@
-"""How unsure a model is of each row, from its logits. Every score here grows with doubt: ask the highest first.
+"""A model's uncertainty about each row, from its logits. Every score grows with uncertainty: query the highest first.
 
 Textbook definitions (Settles, "Active Learning Literature Survey", 2009, section 3.1). The entropy is divided by ln C,
-as FairFAL does, which lies in [0, 1] and changes no order.
+as in FairFAL, so that it is in [0, 1]; this does not change the order.
 """
 
 import math
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def probabilities(logits: Tensor) -> Tensor:
-    """Softmax in float64: [n, C] -> [n, C]. In float32 every row surer than 1 - 6e-8 would score the same.
+    """Softmax in float64: [n, C] -> [n, C]. In float32 every row with a confidence above 1 - 6e-8 would score the same.
 
     Raises:
         ValueError: not [n, C] with at least two classes.
@@ -46,11 +46,11 @@ def margin(logits: Tensor) -> Tensor:
 
 
 def highest(scores: Tensor, count: int) -> Tensor:
-    """Positions of the ``count`` highest scores, highest first; of equals the lower position comes first.
+    """Positions of the ``count`` highest scores, highest first; in ties the lower position comes first.
 
     Args:
         scores: [n], no NaN.
-        count: how many; more than n gives all n.
+        count: number of positions; more than n gives all n.
 
     Returns:
         int64 [min(count, n)].

@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from fedimb.aggregators.server_optimizer import ServerOptimizer, merged
+from fedimb.aggregators.server_optimizer import ServerOptimizer, merge_replies
 from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.grid import SimulationGrid
@@ -140,7 +140,7 @@ class Aggregator:
             columns: dict[str, list[float]] = {CLIENT: [a.client for a in usable]}
             columns |= {key: [a.metrics[key] for a in usable] for key in (WEIGHT, *aggregator.scalars)}
             totals = {name: mean.weight for name, mean in total.means.items()}
-            content.update(merged(self.parameters, totals, sums, columns))
+            content.update(merge_replies(self.parameters, totals, sums, columns))
         else:
             sums_of_all = self._in_order(total.arrays, "a client")
             mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in sums_of_all.items()}

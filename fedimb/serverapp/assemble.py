@@ -35,7 +35,7 @@ from fedimb.tracking.mlflow import Tracker
 
 def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
     """Build the configured aggregator. ``n_clients``: number of clients with data."""
-    own = {k: v for k, v in config.aggregator.items() if k not in ("name", "terms")}
+    own = {k: v for k, v in config.aggregator.items() if k not in ("name", "objectives")}
     strategy: Strategy = registry.build("aggregator", config.aggregator["name"], {"n_clients": n_clients}, **own)
     return strategy
 
@@ -96,8 +96,8 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
 def _build_all(config: RunConfig, federation: Federation) -> None:
     """Build what clients build for every message and the server at every score: a part refuses its own settings."""
     spec_of_rows(config, federation.counts.sum(axis=0), 1, federation.input_shape)
-    for term in config.aggregator.get("terms") or []:
-        part_maker("term", term)()
+    for objective in config.aggregator.get("objectives") or []:
+        part_maker("objective", objective)()
     for name, args in config.calibration.items():
         registry.build("calibration", name, **args)
 

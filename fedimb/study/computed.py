@@ -29,7 +29,7 @@ from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, torch_generator
 from fedimb.training.forward import forward_batched
 from fedimb.training.local import LocalResult, train_locally
-from fedimb.training.stacked import Work, train_stacked, why_no_stack, why_not
+from fedimb.training.stacked import Work, train_stacked, why_model_not_stackable, why_spec_not_stackable
 
 
 def compute(kind: str, config: RunConfig) -> dict[str, object]:
@@ -105,7 +105,7 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
 
 def _trained(model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
     """Train every client from the model's current weights; each result leaves that client's model in place."""
-    if why_no_stack(model) is None and all(why_not(work.spec) is None for work in works):
+    if why_model_not_stackable(model) is None and all(why_spec_not_stackable(work.spec) is None for work in works):
         for result, weights in train_stacked(model, works):
             weights_into(model, weights)
             yield result

@@ -38,7 +38,7 @@ def check_aggregator(name: str, *, single_as_is: bool | None = None, **settings:
     with small_tables() as place:
         with contract.rule("a run accepts its settings"):
             config = configured(place, (), {"aggregator": (name, settings)})
-        own = {key: value for key, value in config.aggregator.items() if key not in ("name", "terms")}
+        own = {key: value for key, value in config.aggregator.items() if key not in ("name", "objectives")}
 
         def fresh(linear: bool | None = None) -> Aggregator:
             strategy = registry.build("aggregator", name, {"n_clients": len(CLIENTS)}, **own)

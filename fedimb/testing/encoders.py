@@ -55,12 +55,12 @@ def check_encoder(name: str, *, shape: tuple[int, ...] = (3, 32, 32), **settings
     with tempfile.TemporaryDirectory(prefix="fedimb-check-") as folder:
         store = encoder_store(Path(folder) / "store", shape)
         _check_rows(contract, config, store)
-        cached = embedding.cached
-        embedding.cached = lambda key, n, make: make()
+        cached = embedding.load_or_compute
+        embedding.load_or_compute = lambda key, n, make: make()
         try:
             _check_batches(contract, config, store)
         finally:
-            embedding.cached = cached
+            embedding.load_or_compute = cached
         _check_class_vectors(contract, config, store)
         with contract.rule("rows outside the store are refused"):
             encoder = _fresh(config, store)

@@ -126,7 +126,7 @@ def _yaml(kind: str, name: str) -> dict[str, Any]:
     return {}
 
 
-_NOT_ARGUMENTS = ("name", "terms", *PLACEMENT)  # terms: the local terms of an aggregator, separate parts
+_NOT_ARGUMENTS = ("name", "objectives", *PLACEMENT)  # objectives: local objectives of an aggregator, separate parts
 
 
 def _elsewhere(value: Any) -> bool:

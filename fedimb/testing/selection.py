@@ -10,7 +10,7 @@ from torch import Tensor
 from fedimb import registry
 from fedimb.errors import DataError
 from fedimb.selection.coresets.base import Candidates
-from fedimb.selection.queries.base import Asked, Seen, Which
+from fedimb.selection.queries.base import ModelOutputs, QueryInput, Which
 from fedimb.testing.expectations import COUNTS, Contract, build, check_yaml
 
 CLIENTS: dict[str, tuple[list[int], list[int], int]] = {
@@ -34,25 +34,25 @@ MODELS: tuple[Which, ...] = ("global", "local")
 _BY_ROW = ("embeddings", "features", "logits", "history")
 
 
-def rows_seen(labels: Tensor, n_classes: int, width: int, seed: int, sure: float = 2.0) -> Seen:
+def rows_seen(labels: Tensor, n_classes: int, width: int, seed: int, sure: float = 2.0) -> ModelOutputs:
     """Rows around one centre per class, and the logits of a moderately accurate model."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(n_classes, width, generator=torch.Generator().manual_seed(99))
     features = centres[labels] + 0.5 * torch.randn(len(labels), width, generator=generator)
     logits = sure * features @ centres.T / width + torch.randn(len(labels), n_classes, generator=generator)
-    return Seen(features, logits)
+    return ModelOutputs(features, logits)
 
 
 def question(
     counts: list[int], labelled: list[int], budget: int, seed: int = 0, width: int = 8, draw: int = 0, **given: Any
-) -> Asked:
+) -> QueryInput:
     """The input of a query rule at one client.
 
     Args:
         counts, labelled: rows of each class in the pool and among the labelled rows.
         budget: number of rows to choose.
         seed, draw: seeds of the rows, and of the generator that the rule draws from.
-        given: other fields of `Asked`.
+        given: other fields of `QueryInput`.
     """
     rows, known_rows = torch.tensor(counts), torch.tensor(labelled)
     n_classes = len(rows)
@@ -62,7 +62,7 @@ def question(
     pool = {w: rows_seen(hidden, n_classes, width, 10 * seed + i) for i, w in enumerate(MODELS)}
     known = {w: rows_seen(labels, n_classes, width, 10 * seed + 5 + i) for i, w in enumerate(MODELS)}
     said: dict[str, Any] = {"hidden": hidden, "gamma": 0.6, "pool": pool, "labelled": known} | given
-    return Asked(budget, n_classes, labels, generator=torch.Generator().manual_seed(draw), **said)
+    return QueryInput(budget, n_classes, labels, generator=torch.Generator().manual_seed(draw), **said)
 
 
 def check_query(name: str, **settings: Any) -> None:
@@ -92,7 +92,7 @@ def check_query(name: str, **settings: Any) -> None:
     _check_finite(contract, name, settings)
 
 
-def _expect_positions(contract: Contract, positions: Tensor, asked: Asked) -> None:
+def _expect_positions(contract: Contract, positions: Tensor, asked: QueryInput) -> None:
     count = min(asked.budget, asked.size)
     contract.expect(positions.dtype == torch.int64 and positions.shape == (count,), f"int64 [{count}]", positions)
     contract.expect(len(set(positions.tolist())) == count, "distinct positions", positions)
@@ -100,14 +100,14 @@ def _expect_positions(contract: Contract, positions: Tensor, asked: Asked) -> No
     contract.expect(inside, f"positions from 0 to {asked.size - 1}", positions)
 
 
-def _tensors(asked: Asked) -> list[Tensor]:
+def _tensors(asked: QueryInput) -> list[Tensor]:
     parts = [t for view in (asked.pool, asked.labelled) for one in view.values() for t in (one.features, one.logits)]
     return [asked.labels, *([] if asked.hidden is None else [asked.hidden]), *parts]
 
 
-def _identical(asked: Asked, fill: float) -> Asked:
-    def identical(rows: int) -> dict[Any, Seen]:
-        return {w: Seen(torch.full((rows, 8), fill), torch.full((rows, asked.n_classes), fill)) for w in MODELS}
+def _identical(asked: QueryInput, fill: float) -> QueryInput:
+    def identical(rows: int) -> dict[Any, ModelOutputs]:
+        return {w: ModelOutputs(torch.full((rows, 8), fill), torch.full((rows, asked.n_classes), fill)) for w in MODELS}
 
     return replace(asked, pool=identical(asked.size), labelled=identical(len(asked.labels)))
 

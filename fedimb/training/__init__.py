@@ -1,3 +1,3 @@
-"""Local training is data: TrainSpec in, one loop, records out.
+"""Local training as data: a TrainSpec goes into one loop, and records come out.
 
-Losses, samplers, local terms and post-hoc calibration live in sub-folders."""
+Losses, samplers, local objectives and post-hoc calibration live in sub-folders."""

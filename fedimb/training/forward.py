@@ -1,7 +1,7 @@
 """Forward passes without gradients: one model, the rows of one client or of many.
 
-What a row gets does not depend on whose rows it is computed with, so that an engine may batch clients as it likes:
-every client's rows are cut into blocks of their own, and of a fixed size where products are batched.
+A row's result does not depend on the rows it is computed with, so an engine may batch clients in any way: every
+client's rows are split into separate blocks, of a fixed size if products are batched.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from fedimb.models.base import Classifier
 from fedimb.models.stacking import DenseStack, dense_layers
 
 BLOCK = 64
-"""Rows at a time of images (a convolution on CPU is several times faster so than on 1,000 at once), and of a dense
+"""Rows per block, for images (a convolution on CPU is several times faster than on 1,000 at once) and for a dense
 model's batched products."""
 _ROWS = 1024
 _WEIGHTS = 4 * 1024**2  # bytes of weights repeated for one batched product
@@ -23,13 +23,13 @@ Outputs = tuple[Tensor, Tensor]
 
 
 def forward_batched(model: Classifier, x: Tensor) -> Outputs:
-    """Inputs [n, *shape] float32 -> (features [n, d], logits [n, C]); the model is put in evaluation mode."""
+    """Inputs [n, *shape] float32 -> (features [n, d], logits [n, C]); the model is switched to evaluation mode."""
     return forward_many(model, [x])[0]
 
 
 @torch.no_grad()
 def forward_many(model: Classifier, inputs: Sequence[Tensor]) -> list[Outputs]:
-    """As `forward_batched` for every client's inputs, with the same result for each as if alone, bit by bit."""
+    """`forward_batched` for every client's inputs; each result is bit-identical to that of a separate call."""
     model.eval()
     if (layers := dense_layers(model)) is not None and any(len(x) for x in inputs):
         return _dense(model, layers, inputs)

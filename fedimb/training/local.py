@@ -1,6 +1,6 @@
-"""The one local loop: index batches on resident tensors, nothing else.
+"""The local training loop: index batches on tensors in memory.
 
-No DataLoader, no optimiser bookkeeping per parameter: on small models these cost more than the arithmetic.
+It uses no DataLoader and no per-parameter optimiser bookkeeping: on small models these cost more than the arithmetic.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from fedimb.training.spec import Sampler, TrainSpec
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What local training did.
+    """Result of local training.
 
     Attributes:
-        steps: optimiser steps really run.
-        loss: mean batch loss over those steps (NaN when there was none).
+        steps: optimiser steps actually run.
+        loss: mean batch loss over those steps (NaN if there were none).
         examples: rows in the view trained on.
-        records: extra records of the local terms.
+        records: extra records of the local objectives.
     """
 
     steps: int
@@ -34,7 +34,7 @@ class LocalResult:
 
 
 def draw_epoch(sampler: Sampler, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """One epoch's positions, int64. FedimbError if the sampler chose no row: training would never end."""
+    """One epoch's positions, int64. FedimbError if the sampler chose no row, since training would never end."""
     order = sampler.epoch(labels, generator)
     if len(order) == 0:
         raise FedimbError(f"sampler {type(sampler).__name__} chose none of {len(labels)} rows; it must choose one")
@@ -44,10 +44,10 @@ def draw_epoch(sampler: Sampler, labels: Tensor, generator: torch.Generator) -> 
 def _batches(
     sampler: Sampler, labels: Tensor, size: int, join_single: bool, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, int]]:
-    """Index batches without end, epoch after epoch, each with the number of planned steps it uses up.
+    """Endless index batches, epoch after epoch, each with the number of planned steps that it consumes.
 
-    ``join_single``: a last batch of one row joins the one before and uses up both steps, because BatchNorm cannot
-    train on one row; the only row of an epoch uses up its step untrained.
+    ``join_single``: a last batch of one row is joined to the previous one and consumes both steps, because BatchNorm
+    cannot train on one row; if an epoch has only one row, its step is skipped.
     """
     while True:
         order = draw_epoch(sampler, labels, generator)
@@ -74,11 +74,11 @@ def train_locally(
 ) -> LocalResult:
     """Run ``spec.steps`` optimiser steps on rows x [n, *shape] float32, labels y [n] int64; the model changes in place.
 
-    Where rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 the one class per row that
-    samplers, augmentations and `LocalTerm.on_rows` are given; losses and `LocalTerm.loss` get targets.
+    If rows have several labels, y is targets [n, C] float32 and ``primary`` [n] int64 is the class per row for
+    samplers, augmentations and `LocalObjective.on_rows`; losses and `LocalObjective.loss` get targets.
 
-    With an epoch's last batch of one row joined to the one before (BatchNorm models only) an epoch has one step less;
-    the number of epochs is kept, so fewer steps are run, and ``LocalResult.steps`` says how many.
+    If an epoch's last batch of one row is joined to the previous one (BatchNorm models only), the epoch has one step
+    less; the number of epochs stays the same, so fewer steps are run, see ``LocalResult.steps``.
 
     Raises:
         ConfigError: batches of one row and a model with BatchNorm.
@@ -94,9 +94,9 @@ def train_locally(
     trained = parameters + [p for p in spec.loss.parameters() if p.requires_grad]
     optimizer = build_optimizer(spec.optimizer, trained, spec.lr, spec.momentum, spec.weight_decay)
     classes = y if primary is None else primary
-    for term in spec.terms:
-        term.on_rows(classes)
-        term.setup(model, parameters)
+    for objective in spec.objectives:
+        objective.on_rows(classes)
+        objective.setup(model, parameters)
     needs_features = bool(getattr(spec.loss, "needs_features", False))
 
     total, steps, planned = torch.zeros(()), 0, spec.steps
@@ -110,20 +110,20 @@ def train_locally(
             labels, inputs = y[rows], x[rows]
             for augment in spec.augmentations:
                 inputs = augment(inputs, classes[rows], x, classes, generator)
-            for term in spec.terms:
-                term.on_batch(inputs)
+            for objective in spec.objectives:
+                objective.on_batch(inputs)
             features = model.features(inputs)
             logits = model.head(features)
             loss = spec.loss(logits, labels, features=features) if needs_features else spec.loss(logits, labels)
-            objective = loss
-            for term in spec.terms:
-                extra = term.loss(model, features, logits, labels)
+            regularized = loss
+            for objective in spec.objectives:
+                extra = objective.loss(model, features, logits, labels)
                 if extra is not None:
-                    objective = objective + extra
-            # A parameter the objective does not touch (a branch, a class nobody holds) has gradient 0.
-            gradients = list(torch.autograd.grad(objective, trained, allow_unused=True, materialize_grads=True))
-            for term in spec.terms:
-                term.on_gradients(parameters, gradients[: len(parameters)])
+                    regularized = regularized + extra
+            # A parameter without influence on the loss (a branch, a class without rows) has gradient 0.
+            gradients = list(torch.autograd.grad(regularized, trained, allow_unused=True, materialize_grads=True))
+            for objective in spec.objectives:
+                objective.on_gradients(parameters, gradients[: len(parameters)])
             optimizer.step(gradients)
             total += loss.detach()
             steps += 1
@@ -132,7 +132,7 @@ def train_locally(
         raise
 
     records: dict[str, dict[str, np.ndarray]] = {}
-    for term in spec.terms:
-        records.update(term.after(model, steps))
+    for objective in spec.objectives:
+        records.update(objective.after(model, steps))
     mean = float(total) / steps if steps else float("nan")
     return LocalResult(steps=steps, loss=mean, examples=len(y), records=records)

@@ -1,4 +1,5 @@
-"""Optimisers of the local loop: SGD by hand on whole parameter lists (no per-parameter Python), Adam from torch."""
+"""Optimisers of the local loop: our own SGD on whole parameter lists (no Python loop over parameters), Adam from
+torch."""
 
 from typing import Any
 
@@ -17,7 +18,7 @@ class SGD:
         self._velocity: list[Tensor] | None = None
 
     def narrow(self, parameters: list[Tensor]) -> None:
-        """Go on with the first clients alone of parameters stacked [K, *shape]."""
+        """Continue with only the first clients of the parameters stacked [K, *shape]."""
         self.parameters = parameters
         if self._velocity is not None:
             self._velocity = [v[: len(p)] for v, p in zip(self._velocity, parameters, strict=True)]
@@ -38,7 +39,7 @@ class SGD:
 
 
 class Adam:
-    """torch.optim.Adam behind the same two-method surface."""
+    """torch.optim.Adam with the same interface as `SGD`."""
 
     def __init__(self, parameters: list[Tensor], lr: float, weight_decay: float) -> None:
         self.parameters = parameters
@@ -46,7 +47,7 @@ class Adam:
         self._adam = torch.optim.Adam(parameters, **self._settings)
 
     def narrow(self, parameters: list[Tensor]) -> None:
-        """Go on with the first clients alone of parameters stacked [K, *shape]."""
+        """Continue with only the first clients of the parameters stacked [K, *shape]."""
         moments = [self._adam.state[p] for p in self.parameters]
         self.parameters, self._adam = parameters, torch.optim.Adam(parameters, **self._settings)
         for parameter, state in zip(parameters, moments, strict=True):

@@ -8,8 +8,8 @@ from torch import Tensor
 def class_prior(counts: np.ndarray) -> np.ndarray:
     """Counts [C] (any real dtype) -> probabilities [C] float64 summing to 1.
 
-    A class nobody holds gets the share of the rarest class somebody holds before normalising: with a prior of 0,
-    post-hoc adjustment would predict that class always.
+    Before normalising, a class without rows gets the share of the rarest class with rows: with a prior of 0, post-hoc
+    adjustment would always predict that class.
 
     Raises:
         ValueError: a negative or non-finite count, or no row at all.
@@ -29,8 +29,8 @@ def class_prior(counts: np.ndarray) -> np.ndarray:
 def prior_of_head(weight: np.ndarray) -> np.ndarray:
     """Head rows [C, d] -> probabilities [C] float64: the softmax of the rows' L2 norms.
 
-    A head trained on frequent classes grows longer rows for them. Norms near 1 give a prior flatter than the data's: it
-    ranks the classes rather than counting them. Source: Xiao et al., "Fed-GraB", NeurIPS 2023 (direct prior analyzer).
+    The direct prior analyzer of Xiao et al., "Fed-GraB", NeurIPS 2023: frequent classes get longer head rows. Norms
+    near 1 give a prior flatter than the data's: it ranks the classes rather than counting them.
     """
     norms = np.linalg.norm(np.asarray(weight, dtype=np.float64), axis=1)
     shares = np.exp(norms - norms.max())

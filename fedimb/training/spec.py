@@ -1,27 +1,28 @@
-"""TrainSpec: local training as data. A client half returns one and never loops itself."""
+"""TrainSpec: local training as data. A method's client side returns one and has no training loop of its own."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
 class Sampler(Protocol):
-    """Order of visit within one epoch."""
+    """Order of the rows within one epoch."""
 
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels [n] int64 -> positions int64; may be shorter or longer than n and repeat rows.
 
-        Of several labels per row each row's primary one is given (`fedimb.data.labels`).
+        If rows have several labels, their primary classes are passed (`fedimb.data.labels`).
         """
         ...
 
 
 class Augmentation(Protocol):
-    """Changes the inputs of a training batch; views, queries and evaluation see the rows as they are."""
+    """Changes the inputs of a training batch; views, queries and evaluation use the original rows."""
 
     def __call__(
         self, x: Tensor, labels: Tensor, rows: Tensor, labels_of_rows: Tensor, generator: torch.Generator
@@ -29,8 +30,8 @@ class Augmentation(Protocol):
         """Batch x [b, *shape] with its labels [b] -> new inputs of the same shape and dtype.
 
         Args:
-            labels: of several per row the primary one; an augmentation for such data is registered with
-                ``tasks=("multiclass", "multilabel")`` and must leave every label true.
+            labels: the primary class if rows have several; an augmentation for such data is registered with
+                ``tasks=("multiclass", "multilabel")`` and must keep every label valid.
             rows, labels_of_rows: all of the client's rows in the view, for augmentations that mix samples.
             generator: every draw comes from it.
         """
@@ -47,14 +48,14 @@ class TrainSpec:
         batch_size: rows per step; the last batch of an epoch may be shorter.
         optimizer: ``sgd`` or ``adam``.
         lr, momentum, weight_decay: its settings (weight decay is L2 on the gradient).
-        loss: module called as ``loss(logits, labels)`` -> scalar, labels [n] int64 or, several per row, targets
-            [n, C] float32; one that sets ``needs_features = True`` is called
-            with ``features=`` too. Its own parameters, if any, are trained locally and stay local.
-        sampler: order of visit.
-        terms: local terms, applied in order.
+        loss: module called as ``loss(logits, labels)`` -> scalar, labels [n] int64 or, if rows have several, targets
+            [n, C] float32; a loss with ``needs_features = True`` also gets ``features=``. Its parameters, if any, are
+            trained locally and stay local.
+        sampler: order of the rows.
+        objectives: local objectives, applied in order.
         augmentations: applied to each batch, in order.
-        extra: rows trained on beside the view's and after them, (x [m, *shape] float32, y [m] int64): what a method
-            adds that nobody measured. Never evaluated on; the sampler sees the labels of both.
+        extra: additional training rows, appended to those of the view, (x [m, *shape] float32, y [m] int64): for
+            example synthetic rows of a method. Never used for evaluation; the sampler gets the labels of both.
     """
 
     view: str
@@ -66,10 +67,19 @@ class TrainSpec:
     weight_decay: float
     loss: nn.Module
     sampler: Sampler
-    terms: tuple[LocalTerm, ...] = ()
+    objectives: tuple[LocalObjective, ...] = ()
     augmentations: tuple[Augmentation, ...] = ()
     extra: tuple[Tensor, Tensor] | None = None
 
     def change(self, **changes: Any) -> "TrainSpec":
-        """A copy with some fields changed: what a method's client half usually returns."""
+        """A copy with some fields changed: what a method's client side usually returns."""
+        if "terms" in changes:
+            warnings.warn("TrainSpec.terms is called objectives now: use that", DeprecationWarning, stacklevel=2)
+            changes["objectives"] = changes.pop("terms")
         return replace(self, **changes)
+
+    @property
+    def terms(self) -> tuple[LocalObjective, ...]:
+        """``objectives`` under its old name, which goes with the next release."""
+        warnings.warn("TrainSpec.terms is called objectives now: use that", DeprecationWarning, stacklevel=2)
+        return self.objectives

@@ -1,13 +1,13 @@
-"""Local training of many clients at once: one matrix product for all of them where the loop makes one each.
+"""Local training of many clients at once: one matrix product for all of them instead of one each.
 
-On a small model a step costs more Python than arithmetic. Here K clients' weights are stacked [K, *shape] and their
-batches [K, b, *shape]; a step of all of them costs little more than a step of one. Clients are sorted by their number
-of steps, so that those still training are the first ones; batches shorter than b are filled up with rows of weight 0.
+On a small model a step spends more time in Python than in arithmetic. Here K clients' weights are stacked [K, *shape]
+and their batches [K, b, *shape]; a step of all of them costs little more than a step of one. Clients are sorted by
+their number of steps, so that those still training come first; batches shorter than b are padded with rows of weight 0.
 
-Results: every client is computed as if alone. The width b follows from its own rows and batch size, and a batched
-product's slices do not depend on each other, so who is stacked with whom changes no bit (tested); against the loop,
-batches of full width agree bit by bit in the products and within rounding in the losses' means. Equal to the loop
-within 1e-5 per round. Fedjax and pfl-research stack by padding and masking too.
+Every client's result is independent of the others. The width b follows from its own rows and batch size, and the slices
+of a batched product do not depend on each other, so the composition of a stack does not change any bit (tested).
+Compared with the loop, batches of full width agree bit by bit in the products and up to rounding in the mean losses;
+results equal the loop's within 1e-5 per round. Fedjax and pfl-research also stack by padding and masking.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ BUDGET = 256 * 1024**2
 
 
 def budget_of(device: torch.device) -> int:
-    """Bytes a stack may take there: of a GPU half of what is free, on a CPU what stays near the caches."""
+    """Bytes that a stack may use on this device: half of a GPU's free memory; on a CPU what fits the caches."""
     return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else BUDGET
 
 
@@ -48,18 +48,19 @@ Trained = tuple[LocalResult, list[Tensor]]
 """What `train_locally` returns, and the client's weights in the order of the model's trainable parameters."""
 
 
-def why_not(spec: TrainSpec) -> str | None:
-    """Why this training cannot be stacked, or None; the model has its own reasons (`why_no_stack`)."""
+def why_spec_not_stackable(spec: TrainSpec) -> str | None:
+    """Why this training cannot be stacked, or None; for the model see `why_model_not_stackable`."""
     if not isinstance(spec.loss, RowLoss) or len([*spec.loss.parameters(), *spec.loss.children()]):
-        return f"the loss {type(spec.loss).__name__} is no RowLoss, or has parameters or modules of its own"
-    if not all(term.stackable for term in spec.terms):
-        return f"the term {next(type(t).__name__ for t in spec.terms if not t.stackable)} is not stackable"
+        return f"the loss {type(spec.loss).__name__} is not a RowLoss, or has parameters or modules of its own"
+    if not all(objective.stackable for objective in spec.objectives):
+        name = next(type(objective).__name__ for objective in spec.objectives if not objective.stackable)
+        return f"the local objective {name} is not stackable"
     if spec.augmentations:
         return "augmentations change one client's batch at a time"
     return None
 
 
-def why_no_stack(model: nn.Module) -> str | None:
+def why_model_not_stackable(model: nn.Module) -> str | None:
     """Why this model cannot be stacked, or None."""
     if buffers_of(model):
         return "the model has buffers (BatchNorm): use model.norm=group"
@@ -70,9 +71,9 @@ def why_no_stack(model: nn.Module) -> str | None:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A client's batches: the rows of each epoch, and the width its batches are filled up to.
+    """A client's batches: the rows of each epoch, and the width to which its batches are padded.
 
-    The width is of the client's own making, so that its result depends on nobody else.
+    The width depends only on this client, so that its result does not depend on others.
     """
 
     work: Work
@@ -91,19 +92,20 @@ class _Plan:
         return _Plan(work, epochs, min(size, 1 << (longest - 1).bit_length()))
 
     def signature(self) -> tuple[object, ...]:
-        """What clients of one stack must have in common."""
+        """What all clients of one stack must have in common."""
         spec = self.work.spec
-        parts = [(type(part), repr(sorted(_settings(part).items()))) for part in (spec.loss, *spec.terms)]
+        parts = [(type(part), repr(sorted(_settings(part).items()))) for part in (spec.loss, *spec.objectives)]
         return (self.width, spec.batch_size, spec.optimizer, spec.lr, spec.momentum, spec.weight_decay, *parts)
 
 
 def train_stacked(model: Classifier, works: Sequence[Work], budget: int = BUDGET) -> list[Trained]:
-    """Train every client from the model's present weights, which stay as they are.
+    """Train every client from the model's current weights, which do not change.
 
     Args:
-        model: see `why_no_stack`; dense ones by hand, the others through torch.func.vmap (`stacked_step`).
+        model: see `why_model_not_stackable`; dense models have a manual backward pass, others use torch.func.vmap
+            (`stacked_step`).
         works: in any order; the results come in the same order.
-        budget: bytes a stack may take. Memory that runs out halves the stack, not the result.
+        budget: bytes that a stack may use. If memory runs out, the stack is halved; the result stays the same.
 
     Raises:
         FedimbError: a sampler chose no row.
@@ -131,7 +133,8 @@ def _settings(part: Any) -> dict[str, Any]:
 
 
 def _parts(plans: Sequence[_Plan], start: Sequence[Tensor], budget: int) -> Iterator[slice]:
-    """Cut plans, sorted by steps, into stacks that fit the budget: weights, gradients and momentum, rows, schedule."""
+    """Split plans, sorted by steps, into stacks that fit the budget: weights, gradients and momentum, rows,
+    schedule."""
     weights = 4 * sum(p.nbytes for p in start)
     first, used = 0, 0
     for i, plan in enumerate(plans):
@@ -166,19 +169,19 @@ def _train_stack(model: Classifier, plans: Sequence[_Plan]) -> list[Trained]:
     labels = y[index]
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     weights = [p.detach().expand(len(works), *p.shape).clone() for p in model.parameters() if p.requires_grad]
-    for term in spec.terms:
-        term.setup(model, weights)
+    for objective in spec.objectives:
+        objective.setup(model, weights)
     optimizer = build_optimizer(spec.optimizer, weights, spec.lr, spec.momentum, spec.weight_decay)
     step_of, losses = StackedStep(model, x, width), x.new_zeros(len(works), width)
     for steps, active in _segments([work.spec.steps for work in works]):
-        leaves = [p[:active].detach() for p in weights]  # the same memory
+        leaves = [p[:active].detach() for p in weights]  # shares memory
         optimizer.narrow(leaves)
         loss = stacked_loss([cast(RowLoss, work.spec.loss) for work in works[:active]])
         gradient = step_of.of(dict(zip(names, leaves, strict=True)), loss)
         for step in steps:
             rows, gradients = gradient(index[step, :active], labels[step, :active], weight[step, :active])
-            for term in spec.terms:
-                term.on_gradients(leaves, gradients)
+            for objective in spec.objectives:
+                objective.on_gradients(leaves, gradients)
             optimizer.step(gradients)
             losses[:active] += rows
     totals = losses.sum(1).tolist()

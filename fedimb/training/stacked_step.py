@@ -1,6 +1,6 @@
-"""One step of K clients at once: their losses and the gradients in their stacked weights.
+"""One step of K clients at once: their losses and the gradients of their stacked weights.
 
-By hand for dense nets, through torch.func.vmap and autograd for the others.
+Computed manually for dense models, with torch.func.vmap and autograd for others.
 """
 
 import copy
@@ -16,7 +16,7 @@ from fedimb.training.losses.base import RowLoss
 Gradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 """(rows of a step, labels, weights in the mean, each [K, b]) -> weighted losses [K, b], gradients [K, *shape].
 
-What is returned may be overwritten by the next call.
+The returned tensors may be overwritten by the next call.
 """
 
 
@@ -24,7 +24,7 @@ class StackedStep:
     """The steps of one stack of clients.
 
     Args:
-        model: see `why_no_stack`; put in training mode.
+        model: see `why_model_not_stackable`; switched to training mode.
         x: rows of all clients [n, *shape] float32.
         width: b.
     """
@@ -39,7 +39,7 @@ class StackedStep:
         """The function that computes a step's gradients, for the first K clients.
 
         Args:
-            weights: trained weights by name [K, *shape], in the order the gradients shall have; read at every call.
+            weights: trained weights by name [K, *shape], in the order of the gradients; read at every call.
             loss: of all K clients, see `stacked_loss`.
         """
         clients = len(next(iter(weights.values())))

@@ -18,9 +18,9 @@ from fedimb.records import array_record, to_numpy
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.serverapp.launch import resume
 from fedimb.training.local import train_locally
+from fedimb.training.objectives.control_variate import ControlVariate
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.control_variate import ControlVariate
 
 LR, STEPS = 0.3, 10
 
@@ -56,15 +56,15 @@ class Sites:
         answer = np.linalg.lstsq(design, np.concatenate([t.numpy() for t in self.targets]), rcond=None)[0]
         return answer[:3].T, answer[3]
 
-    def round(self, model, server_round, cohort, lr=LR, terms=None):
-        with_terms = isinstance(model.strategy, Scaffold) if terms is None else terms
+    def round(self, model, server_round, cohort, lr=LR, objectives=None):
+        with_variate = isinstance(model.strategy, Scaffold) if objectives is None else objectives
         instructions = model.configure(server_round, {k + 1: k for k in cohort})
         replies = []
         for k, order in instructions:
             net = MLP(n_classes=2, input_shape=(3,), hidden=[])
             received = to_numpy(order.content.array_records["arrays"])
             load_into(net, {name: torch.from_numpy(value) for name, value in received.items()})
-            own = (ControlVariate(),) if with_terms else ()
+            own = (ControlVariate(),) if with_variate else ()
             for term in own:
                 term.receive(order.content, self.states[k])
             spec = TrainSpec("train", STEPS, 8, "sgd", lr, 0.0, 0.0, SquaredError(self.targets[k]), Shuffle(), own)
@@ -172,12 +172,12 @@ def test_a_reply_that_diverged_moves_neither_variate():
 
 
 def test_either_half_alone_says_what_is_missing():
-    with pytest.raises(RunFailed, match=r"aggregator\.terms=\[control_variate\]"):
-        Sites().round(server("scaffold"), 1, [0, 1], terms=False)
+    with pytest.raises(RunFailed, match=r"aggregator\.objectives=\[control_variate\]"):
+        Sites().round(server("scaffold"), 1, [0, 1], objectives=False)
     with pytest.raises(FedimbError, match="use aggregator=scaffold"):
-        Sites().round(server("fedavg"), 1, [0, 1], terms=True)
-    with pytest.raises(ConfigError, match="refused combination: term 'control_variate'"):
-        config("aggregator.terms=[control_variate]")
+        Sites().round(server("fedavg"), 1, [0, 1], objectives=True)
+    with pytest.raises(ConfigError, match="refused combination: objective 'control_variate'"):
+        config("aggregator.objectives=[control_variate]")
 
 
 def test_the_door_knows_the_variate_only_where_a_term_sends_it():

@@ -230,8 +230,8 @@ def test_the_registry_knows_of_each_that_it_is_linear_and_what_it_reads():
     [
         ("aggregator=fedexp privacy.clip=1.0 privacy.noise=1.0", "'fedexp' reads the squared_norm of each client"),
         ("aggregator=fednova privacy.clip=1.0 privacy.noise=1.0", "'fednova' reads the steps of each client"),
-        ("aggregator=feddyn privacy.clip=1.0", "term 'dynamic_regularizer' keeps the client's update"),
-        ("aggregator.terms=[{name:dynamic_regularizer,alpha:0.1}]", "use aggregator=feddyn"),
+        ("aggregator=feddyn privacy.clip=1.0", "objective 'dynamic_regularizer' keeps the client's update"),
+        ("aggregator.objectives=[{name:dynamic_regularizer,alpha:0.1}]", "use aggregator=feddyn"),
     ],
 )
 def test_what_does_not_go_together_is_refused(words, why):

@@ -100,9 +100,9 @@ def test_what_leaves_a_site_comes_from_the_declarations():
         record = Record("x.mine", "metrics", "rows", "aggregate")
         contract = Contract("mine", train=(record,), queries={"mine_ask": (record, record)})
         registry.register("contract", "mine")(contract)
-        registry.register("term", "mine_term", sends=(record,), needs_aggregator="mine_aggregator")(lambda: None)
+        registry.register("objective", "mine_term", sends=(record,), needs_aggregator="mine_aggregator")(lambda: None)
         assert leaves(Entry("strategy", "mine", object)) == "weights, x.mine"
-        assert leaves(registry.get("term", "mine_term")) == "weights, x.mine"
+        assert leaves(registry.get("objective", "mine_term")) == "weights, x.mine"
         assert leaves(Entry("aggregator", "mine_aggregator", object)) == "weights, x.mine"
         assert leaves(Entry("aggregator", "another", object)) == "weights"
     assert leaves(Entry("loss", "x", object, {"needs_prior": True})) == "weights, x.counts"

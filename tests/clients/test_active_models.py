@@ -18,9 +18,9 @@ from fedimb.data.views import ClientData
 from fedimb.errors import ConfigError
 from fedimb.selection.queries.base import Distillation
 from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.objectives.compensation import Compensation
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.compensation import Compensation
 
 CYCLES = ("engine=inline", "partition=iid", "rounds=4", "clients.count=3", "strategy=active")
 ACTIVE = ("strategy.active.cycles=2", "strategy.active.budget=6", "strategy.active.local_epochs=3")
@@ -128,7 +128,7 @@ def test_kcfu_trains_by_own_counts_from_the_start_and_is_helped_from_the_second_
         changed = original(spec, context, floor, distils)
         counts = torch.from_numpy(context.data.counts("labelled")).double().clamp_min(floor)
         assert torch.allclose(changed.loss.shift, counts.log().float())
-        terms = [term for term in changed.terms if isinstance(term, Compensation)]
+        terms = [term for term in changed.objectives if isinstance(term, Compensation)]
         assert [len(term.rows) for term in terms] == [len(context.data.rows("pool"))] * distils
         assert changed.steps == spec.steps
         rounds.setdefault(context.round, set()).add(bool(terms))

@@ -44,7 +44,7 @@ def _register_toys() -> None:
     @registry.register("aggregator", "toymedian", linear=False)
     def toymedian() -> None: ...
 
-    @registry.register("term", "toypull")
+    @registry.register("objective", "toypull")
     def toypull(mu: float) -> None: ...
 
     @registry.register("calibration", "toy_post", adjusts_logits=True, needs_prior=True)

@@ -103,7 +103,17 @@ def test_values_and_lists_of_parts(toys: list[Path]) -> None:
 
 def test_interpolation_follows_the_value_set() -> None:
     config = compose(["aggregator=fedprox", "aggregator.proximal_mu=0.3"])
-    assert config["aggregator"]["terms"] == [{"name": "proximal", "mu": 0.3}]
+    assert config["aggregator"]["objectives"] == [{"name": "proximal", "mu": 0.3}]
+
+
+def test_a_renamed_setting_works_and_names_the_new_one(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match=r"aggregator\.terms is called aggregator\.objectives now"):
+        config = compose(["aggregator=fedprox", "aggregator.terms=[moon]"])
+    assert config["aggregator"] == {"name": "fedprox", "proximal_mu": 0.01, "objectives": ["moon"]}
+    (tmp_path / "aggregator").mkdir()
+    (tmp_path / "aggregator" / "old.yaml").write_text("name: old\nterms: [moon]\n")
+    with pytest.warns(DeprecationWarning, match=r"aggregator\.terms is called aggregator\.objectives now"):
+        assert compose(["aggregator=old"], [tmp_path])["aggregator"] == {"name": "old", "objectives": ["moon"]}
 
 
 @pytest.mark.parametrize("word", ["loss.gamma=2", "+loss.gamma=2"])

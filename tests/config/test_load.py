@@ -28,6 +28,17 @@ def test_text_and_back_keeps_everything_and_the_order_of_methods(toys: list[Path
     assert list(again.calibration) == ["toy_post", "none"]
 
 
+def test_a_configuration_of_0_1_with_terms_is_read_and_keeps_its_hash() -> None:
+    config = validate(compose(["aggregator=fedprox"]))
+    old = json.loads(to_json(config))
+    old["aggregator"]["terms"] = old["aggregator"].pop("objectives")
+    assert from_json(json.dumps(old)) == config
+    assert config_sha(config) == "2dc9cbd68f31c6f0ccfd7c4f0dbe480a77ef49e4cd04d591fd93ea84b824e8ff"  # of 0.1.0
+    old["aggregator"]["objectives"] = []
+    with pytest.raises(ConfigError, match=r"^aggregator=.*: expected objectives alone \('terms' is its old name\)$"):
+        validate(old)
+
+
 def test_text_is_canonical() -> None:
     tree = json.loads(to_json(DEFAULT))
     assert list(tree) == sorted(tree)

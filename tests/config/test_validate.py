@@ -25,7 +25,7 @@ REFUSED = [
     (["clients.dropout=1"], "clients.dropout=1: expected less than 1.0"),
     (["clients.deadline_s=soon"], "clients.deadline_s='soon': expected a number"),
     (["local.lr=nan"], "local.lr=nan: expected a finite number"),
-    (["aggregator.terms=[{name: toypull, mu: nan}]"], "aggregator.terms.0.mu=nan: expected a finite number"),
+    (["aggregator.objectives=[{name: toypull, mu: nan}]"], "aggregator.objectives.0.mu=nan: expected a finite number"),
     (["local.lr=true"], "local.lr=True: expected a number"),
     (["clients=3"], "clients=3: expected a mapping of settings; set them one by one: key.setting=value"),
     (
@@ -51,9 +51,9 @@ REFUSED = [
         ["strategy=toy_a", "strategy.toy_a.warmup=x"],
         "strategy 'toy_a': warmup='x': input should be a valid integer",
     ),
-    (["aggregator.terms=3"], "aggregator.terms=3: expected a list of names, or of mappings with a name"),
-    (["aggregator.terms=[{name: toypul}]"], "no term 'toypul'. Did you mean 'toypull'?"),
-    (["aggregator.terms=[{name: toypull}]"], "term 'toypull' needs mu: give mu=..."),
+    (["aggregator.objectives=3"], "aggregator.objectives=3: expected a list of names, or of mappings with a name"),
+    (["aggregator.objectives=[{name: toypul}]"], "no objective 'toypul'. Did you mean 'toypull'?"),
+    (["aggregator.objectives=[{name: toypull}]"], "objective 'toypull' needs mu: give mu=..."),
     (["data.source.rows=3"], "source 'digits' has no argument 'rows'. It takes none."),
     (
         ["strategy=toy_flat"],
@@ -96,7 +96,7 @@ def test_a_wrong_configuration_is_one_line(words: list[str], line: str, toys: li
 def test_arguments_take_the_types_of_the_signature(toys: list[Path]) -> None:
     config = validate(compose([*TOY_RUN, "loss.gamma=2", "strategy=[toy_a,toy_b]"], toys))
     assert type(config.loss["gamma"]) is float
-    assert config.aggregator == {"name": "toymean", "terms": [{"name": "toypull", "mu": 0.4}]}
+    assert config.aggregator == {"name": "toymean", "objectives": [{"name": "toypull", "mu": 0.4}]}
     assert list(config.strategy) == ["toy_a", "toy_b"]
     assert config.model["encoder"] is None
 

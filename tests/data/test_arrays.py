@@ -43,7 +43,10 @@ def bad_row(value):
         ({"task": "multilabel", "targets": BOTH[:, :1]}, "targets is uint8 \\[4, 1\\]"),
         ({"task": "multilabel", "targets": BOTH * 2}, "row 0: target 2 of class 0 is neither 0 nor 1"),
         ({"task": "multilabel", "targets": BOTH * [[1, 0]]}, "targets is int64"),
-        ({"task": "multilabel", "targets": BOTH * np.array([[1, 0]], np.uint8)}, "row 1: y is class 1, which is none"),
+        (
+            {"task": "multilabel", "targets": BOTH * np.array([[1, 0]], np.uint8)},
+            "row 1: y is class 1, which is not one",
+        ),
         ({"sites": np.array([0, 0, 1, 5]), "site_names": ("p", "q")}, "row 3: site 5"),
         ({"site_names": ("p",)}, "without sites"),
         ({"patients": np.array([1, 2])}, "patients"),

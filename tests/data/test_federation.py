@@ -162,9 +162,9 @@ def test_a_partitioner_is_given_the_columns_it_names_and_checked(cohort):
     data = {"source": {"name": "synthetic_table", "rows": 300}, "test": COHORT["test"]}
     with pytest.raises(DataError, match="'toy_broken' uses 239 rows twice and leaves out 1 of 240"):
         prepare(data, {"name": "toy_broken"}, 2, 0)
-    with pytest.raises(DataError, match="made 3 clients of 2"):
+    with pytest.raises(DataError, match="made 3 clients instead of 2"):
         prepare(data, {"name": "toy_broken", "times": 3}, 2, 0)
-    with pytest.raises(DataError, match="'toy_sites' parts a patient"):
+    with pytest.raises(DataError, match="'toy_sites' splits a patient"):
         prepare(COHORT, {"name": "toy_sites"}, 3, 0)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.errors import DataError
 
 
@@ -20,31 +20,31 @@ def places(tmp_path, monkeypatch):
 def test_the_current_folder_comes_first(places):
     here, there = places
     (there / "a.csv").touch()
-    assert find("a.csv") == there / "a.csv"
+    assert find_data("a.csv") == there / "a.csv"
     (here / "a.csv").touch()
-    assert find("a.csv") == here / "a.csv"
+    assert find_data("a.csv") == here / "a.csv"
 
 
 def test_an_absolute_path_is_taken_as_it_is(places, monkeypatch):
     here, there = places
-    assert find(there) == there
+    assert find_data(there) == there
     monkeypatch.setenv("HOME", str(there))
-    assert find("~") == there
+    assert find_data("~") == there
     with pytest.raises(DataError, match=r"no file or folder .*here/none: check"):
-        find(here / "none")
+        find_data(here / "none")
 
 
 def test_both_places_are_named(places, monkeypatch):
     here, there = places
     with pytest.raises(DataError) as caught:
-        find("none.zip")
+        find_data("none.zip")
     assert f"no 'none.zip' in the current folder ({here}) nor in $FEDIMB_DATA_DIR ({there}): " in str(caught.value)
     monkeypatch.delenv("FEDIMB_DATA_DIR")
     with pytest.raises(DataError, match=r"\$FEDIMB_DATA_DIR is not set"):
-        find("none.zip")
+        find_data("none.zip")
 
 
 @pytest.mark.parametrize(("path", "reason"), [(" ", "is empty"), ("a" * 300, "no 'aaa"), ("a\0b", "no 'a")])
 def test_what_cannot_be_a_path_is_refused(places, path, reason):
     with pytest.raises(DataError, match=reason):
-        find(path)
+        find_data(path)

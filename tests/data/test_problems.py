@@ -33,7 +33,7 @@ def test_skip_lists_what_it_left_out():
 def test_skipping_everything_is_refused():
     problems = Problems("skip")
     problems.guard("a.png", failing)
-    with pytest.raises(DataError, match=r"1 bad row and no good one: a\.png"):
+    with pytest.raises(DataError, match=r"1 bad row and no good row: a\.png"):
         problems.settle(0)
 
 

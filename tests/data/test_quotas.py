@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimb.data.quotas import deal, dirichlet_shares, largest_remainder
+from fedimb.data.quotas import deal_units, dirichlet_shares, largest_remainder
 
 
 @given(
@@ -51,7 +51,7 @@ def test_shares_have_the_dirichlets_mean_and_variance(alpha):
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12))
 def test_single_rows_are_dealt_by_exact_quota(quotas):
-    clients = deal(np.ones(sum(quotas), dtype=np.int64), np.array(quotas))
+    clients = deal_units(np.ones(sum(quotas), dtype=np.int64), np.array(quotas))
     assert np.bincount(clients, minlength=len(quotas)).tolist() == quotas
 
 
@@ -59,5 +59,5 @@ def test_single_rows_are_dealt_by_exact_quota(quotas):
 def test_heavier_units_land_within_half_a_unit_of_the_quota_line(weights, n):
     weights = np.array(weights)
     quotas = largest_remainder(np.full(n, 1 / n), int(weights.sum()))
-    dealt = np.bincount(deal(weights, quotas), weights=weights, minlength=n)
+    dealt = np.bincount(deal_units(weights, quotas), weights=weights, minlength=n)
     assert (np.abs(np.cumsum(dealt) - np.cumsum(quotas)) <= weights.max() / 2).all()

@@ -93,5 +93,5 @@ def test_mismatched_rows_stand_in_the_order_of_train_and_hide_their_labels_too(s
 
 
 def test_a_real_site_has_no_mismatched_view(client):
-    with pytest.raises(DataError, match="only a simulation has"):
+    with pytest.raises(DataError, match="only in a simulation"):
         client.rows("mismatched")

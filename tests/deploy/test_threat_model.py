@@ -34,8 +34,8 @@ def declared():
         found |= {(query, record.key) for query, records in contract.queries.items() for record in records}
     found |= {
         ("train", record.key)
-        for term in registry.names("term")
-        for record in registry.flags("term", term).get("sends", ())
+        for term in registry.names("objective")
+        for record in registry.flags("objective", term).get("sends", ())
     }
     return {(message, key) for message, key in found if message == EVERY or key != "x.state"}
 

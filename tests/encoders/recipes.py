@@ -9,7 +9,7 @@ import torch
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
-from fedimb.encoders.disjoint_cnn import write
+from fedimb.encoders.disjoint_cnn import write_encoder
 from fedimb.models.cnn4conv import CNN4Conv
 
 NAMES = ("cat", "dog", "old_car")
@@ -48,7 +48,7 @@ def cnn_file(folder, trained_on=(), width=4, shape=COLOUR):
         model = CNN4Conv(len(NAMES), shape, width)
         means = torch.randn(len(NAMES), model.head.in_features)
     facts = {"class_names": list(NAMES), "input_shape": list(shape), "width": width, "norm": "group"}
-    write(folder / "cnn.safetensors", model, facts, means, np.array(trained_on, dtype=np.int64))
+    write_encoder(folder / "cnn.safetensors", model, facts, means, np.array(trained_on, dtype=np.int64))
     return str(folder / "cnn.safetensors")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedimb.data.scaling import Scaling
-from fedimb.encoders.cache import cached, key_of
+from fedimb.encoders.cache import cache_key, load_or_compute
 from fedimb.encoders.embed import embed, open_encoder
 from fedimb.encoders.identity import Identity
 from fedimb.encoders.random_conv import RandomConv
@@ -44,11 +44,11 @@ def test_the_second_call_reads_a_file_and_gives_the_same_bits(folder, store):
 
 
 def test_writing_to_a_result_changes_neither_file_nor_another_reader(folder):
-    first = cached("k", 2, lambda: torch.ones(2, 3))
-    second = cached("k", 2, lambda: torch.zeros(2, 3))
+    first = load_or_compute("k", 2, lambda: torch.ones(2, 3))
+    second = load_or_compute("k", 2, lambda: torch.zeros(2, 3))
     first += 5
     assert torch.equal(second, torch.ones(2, 3))
-    assert torch.equal(cached("k", 2, lambda: torch.zeros(2, 3)), torch.ones(2, 3))
+    assert torch.equal(load_or_compute("k", 2, lambda: torch.zeros(2, 3)), torch.ones(2, 3))
 
 
 def test_the_key_changes_with_whatever_could_change_an_embedding(make_store):
@@ -56,25 +56,25 @@ def test_the_key_changes_with_whatever_could_change_an_embedding(make_store):
     scaling = Scaling(np.zeros(2, np.float32), np.ones(2, np.float32))
     store = make_store()
     keys = [
-        key_of("a", store, rows),
-        key_of("b", store, rows),
-        key_of("a", store, rows[::-1]),
-        key_of("a", store, rows[:3]),
-        key_of("a", store, rows, scaling),
-        key_of("a", make_store("other arguments"), rows),
-        key_of("a", make_store("x/store", fingerprint="other file"), rows),
-        key_of("a", make_store("y/store", scale=1.0), rows),
-        key_of("a", make_store("z/store", n=10), rows),
+        cache_key("a", store, rows),
+        cache_key("b", store, rows),
+        cache_key("a", store, rows[::-1]),
+        cache_key("a", store, rows[:3]),
+        cache_key("a", store, rows, scaling),
+        cache_key("a", make_store("other arguments"), rows),
+        cache_key("a", make_store("x/store", fingerprint="other file"), rows),
+        cache_key("a", make_store("y/store", scale=1.0), rows),
+        cache_key("a", make_store("z/store", n=10), rows),
     ]
     assert len(set(keys)) == len(keys)
-    assert key_of("a", store, rows.astype(np.int32)) == keys[0]
-    assert key_of("a", store, np.arange(8)[::2] // 2) == keys[0]
+    assert cache_key("a", store, rows.astype(np.int32)) == keys[0]
+    assert cache_key("a", store, np.arange(8)[::2] // 2) == keys[0]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", "cut", "short", "integers"])
 def test_a_damaged_file_is_made_again(folder, damage):
     good = torch.arange(6.0).view(2, 3)
-    cached("k", 2, lambda: good)
+    load_or_compute("k", 2, lambda: good)
     path = folder / "k.npy"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-1])
@@ -84,27 +84,27 @@ def test_a_damaged_file_is_made_again(folder, damage):
         np.save(path, np.zeros((2, 3), np.int32))
     else:
         path.write_bytes(damage)
-    assert torch.equal(cached("k", 2, lambda: good), good)
+    assert torch.equal(load_or_compute("k", 2, lambda: good), good)
     assert np.array_equal(np.load(path), good.numpy())
     assert [file.name for file in folder.iterdir()] == ["k.npy"]
 
 
 def test_a_failure_leaves_nothing(folder):
     with pytest.raises(ZeroDivisionError):
-        cached("k", 1, lambda: 1 / 0)
+        load_or_compute("k", 1, lambda: 1 / 0)
     assert not folder.exists() or not list(folder.iterdir())
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_keeping(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FEDIMB_CACHE_DIR", str(tmp_path / "file"))
-    assert torch.equal(cached("k", 1, lambda: torch.ones(1, 2)), torch.ones(1, 2))
-    assert "embeddings are not kept" in caplog.text
+    assert torch.equal(load_or_compute("k", 1, lambda: torch.ones(1, 2)), torch.ones(1, 2))
+    assert "embeddings are not cached" in caplog.text
 
 
 def _make(turn, queue):
     torch.set_num_threads(1)
-    values = [cached(f"k{i}", 40, lambda: torch.full((40, 50), 2.0)) for i in range(10)]
+    values = [load_or_compute(f"k{i}", 40, lambda: torch.full((40, 50), 2.0)) for i in range(10)]
     queue.put(all(bool((v == 2).all()) for v in values))
 
 
@@ -155,7 +155,7 @@ def test_the_models_own_features_are_not_embedded_here(store):
     assert encoder.uses_model
     with pytest.raises(ConfigError, match="global model's features"):
         embed(encoder, store, np.arange(2))
-    with pytest.raises(RuntimeError, match="pass the model's features"):
+    with pytest.raises(RuntimeError, match="use the model's features"):
         encoder.encode(torch.zeros(1, 2))
 
 

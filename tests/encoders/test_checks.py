@@ -31,7 +31,7 @@ def test_images_are_two_or_three_axes():
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [((), "name no classes"), (("a", "\t"), "class 1 has an empty name"), (("a", "b", "a"), "'a' names two classes")],
+    [((), "no class names"), (("a", "\t"), "class 1 has an empty name"), (("a", "b", "a"), "'a' names two classes")],
 )
 def test_class_names_that_cannot_be_read(names, words):
     with pytest.raises(ConfigError, match=words):

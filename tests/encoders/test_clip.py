@@ -79,7 +79,7 @@ def test_a_folder_that_is_not_whole_is_refused_at_once(tmp_path, no_network):
     Clip(str(tmp_path / "clip"), input_shape=COLOUR)
     whole, started = time.monotonic() - started, time.monotonic()
     (tmp_path / "clip" / "model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"cannot be loaded.*copy it whole"):
+    with pytest.raises(DataError, match=r"cannot be loaded.*copy the complete folder"):
         Clip(str(tmp_path / "clip"), input_shape=COLOUR)
     assert (time.monotonic() - started) / whole < 5  # no search for it elsewhere
 

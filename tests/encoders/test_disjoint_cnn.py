@@ -30,7 +30,7 @@ def test_it_gives_the_trained_models_features(tmp_path):
 def test_class_vectors_go_by_name(tmp_path):
     encoder = DisjointCnn(cnn_file(tmp_path), input_shape=COLOUR)
     assert torch.equal(encoder.class_vectors(("dog",)), encoder.class_vectors(NAMES)[1:2])
-    with pytest.raises(DataError, match=r"knows no class 'catt'.*Did you mean 'cat'"):
+    with pytest.raises(DataError, match=r"has no class 'catt'.*Did you mean 'cat'"):
         encoder.class_vectors(("catt",))
 
 
@@ -38,7 +38,7 @@ def test_an_image_it_was_trained_on_is_refused(tmp_path, store):
     seen = digests(to_tensors(store, np.array([2, 5]))[0])
     encoder = open_encoder({"name": "disjoint_cnn", "path": cnn_file(tmp_path, trained_on=seen)}, store)
     assert len(embed(encoder, store, np.array([0, 1, 3]))) == 3
-    with pytest.raises(DataError, match=r"2 of 9 images are among those .* was trained on"):
+    with pytest.raises(DataError, match=r"2 of 9 images are among the training images of .*cnn"):
         embed(encoder, store, np.arange(9))
 
 
@@ -58,7 +58,7 @@ def test_files_of_something_else(tmp_path):
     save_file({"w": torch.zeros(1)}, tmp_path / "bare")
     save_file({"w": torch.zeros(1)}, tmp_path / "part", metadata={"disjoint_cnn": "{}"})
     for name in ("text", "bare", "part"):
-        with pytest.raises(DataError, match=rf"{name} is no file of experiments/encoders/disjoint_cnn.py"):
+        with pytest.raises(DataError, match=rf"{name} is not a file of experiments/encoders/disjoint_cnn.py"):
             DisjointCnn(str(tmp_path / name), input_shape=COLOUR)
 
 

@@ -67,10 +67,10 @@ def test_a_model_that_cannot_be_loaded(folder, stand_in):
 
 @pytest.mark.skipif(importlib.util.find_spec("open_clip") is not None, reason="open_clip is installed")
 def test_without_open_clip_the_remedy_is_said(folder):
-    with pytest.raises(ConfigError, match="pip install open_clip_torch, with a torchvision that fits"):
+    with pytest.raises(ConfigError, match="pip install open_clip_torch, with a torchvision that matches"):
         OpenClip(str(folder), input_shape=COLOUR)
 
 
 def test_a_folder_of_another_kind(tmp_path):
-    with pytest.raises(DataError, match=r"holds no open_clip_config\.json"):
+    with pytest.raises(DataError, match=r"has no open_clip_config\.json"):
         OpenClip(str(tmp_path), input_shape=COLOUR)

@@ -58,7 +58,7 @@ def test_a_models_folder_is_named_when_it_is_not_there(tmp_path, monkeypatch):
         model_folder("e", "m", "config.json")
     (tmp_path / "m").mkdir()
     monkeypatch.setenv("FEDIMB_DATA_DIR", str(tmp_path))
-    with pytest.raises(DataError, match=rf"{tmp_path}/m holds no config.json"):
+    with pytest.raises(DataError, match=rf"{tmp_path}/m has no config.json"):
         model_folder("e", "m", "config.json")
     (tmp_path / "m" / "config.json").write_text("{}")
     assert model_folder("e", "m", "config.json") == tmp_path / "m"

@@ -30,7 +30,7 @@ def test_auto_follows_from_configuration_and_data_alone():
     ("overrides", "message"),
     [
         (["engine.trainer=stakced"], "give loop, stacked or auto.*'stacked'"),
-        (["engine.trainer=stacked", "aggregator=scaffold"], "the term 'control_variate' is not stackable"),
+        (["engine.trainer=stacked", "aggregator=scaffold"], "the objective 'control_variate' is not stackable"),
         (["engine.trainer=stacked", "model=cnn4conv", "model.norm=batch"], "BatchNorm.*use engine.trainer=loop"),
         (["engine.trainer=stacked", "local.augmentation=[{name: noise, std: 0.1}]"], "local.augmentation"),
     ],

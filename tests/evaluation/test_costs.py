@@ -190,7 +190,7 @@ def test_named_costs():
         ([[0, 1, 1], [1, 0, 1]], r"must be \[2, 2\]"),
         ([[0, 1], [NAN, 0]], "class 1 predicted as 0 is nan"),
         ([[0, float("inf")], [1, 0]], "class 0 predicted as 1 is inf"),
-        ([[0, 1], [1, 2]], r"class 1 predicted as 0 costs 1, less than the right decision \(2\)"),
+        ([[0, 1], [1, 2]], r"class 1 predicted as 0 costs 1, less than the correct decision \(2\)"),
         ([[0, 1], [0, 0]], "no mistake about class 1 costs anything"),
         ([[0, 1], [3, 3]], "no mistake about class 1 costs anything"),
     ],

@@ -23,6 +23,8 @@ def test_every_old_path_leads_to_a_module_that_exists(old: str) -> None:
         ("run.launch", "launch", "serverapp.launch"),
         ("config.schema", "RunConfig", "schema"),
         ("run.parts", "build_model", "config.parts"),
+        ("training.terms.base", "LocalTerm", "training.objectives.base"),
+        ("privacy.outbox.box", "Outbox", "generation.outbox.box"),
         ("generation.workshop", "Recipe", "generation.generator_cache"),
     ],
 )

@@ -93,6 +93,27 @@ def test_unknown_names_and_kinds() -> None:
         registry.register("los", "x")
 
 
+def test_a_renamed_kind_is_found_under_its_old_name_and_the_warning_names_the_new() -> None:
+    with pytest.warns(DeprecationWarning, match=r"^the kind 'term' is called 'objective' now"):
+        registry.register("term", "toy_old")(Toy)
+    assert registry.get("objective", "toy_old").kind == "objective"
+    with pytest.warns(DeprecationWarning, match=r"^the kind 'term' is called 'objective' now"):
+        assert registry.get("term", "moon") is registry.get("objective", "moon")
+    with pytest.warns(DeprecationWarning, match=r"^the kind 'term' is called 'objective' now"):
+        assert "moon" in registry.names("term")
+
+
+def test_an_entry_point_in_the_group_of_the_old_kind_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy_package.py").write_text("class Pull:\n    flags = {'stackable': True}\n")
+    info = tmp_path / "toy_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[fedimb.term]\ntoy_pull = toy_package:Pull\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(DeprecationWarning, match=r"'toy_pull' is in the group fedimb\.term: .* fedimb\.objective now"):
+        assert registry.get("objective", "toy_pull").flags == {"stackable": True}
+
+
 def test_two_parts_cannot_share_a_name() -> None:
     def other() -> None: ...
 
@@ -150,5 +171,5 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_value_that_a_part_refuses_is_one_line_with_its_name():
-    with pytest.raises(ConfigError, match=r"^term 'proximal': proximal mu must be >= 0 and finite; got -1\.0$"):
-        registry.build("term", "proximal", mu=-1.0)
+    with pytest.raises(ConfigError, match=r"^objective 'proximal': proximal mu must be >= 0 and finite; got -1\.0$"):
+        registry.build("objective", "proximal", mu=-1.0)

@@ -98,7 +98,7 @@ def test_what_is_not_moments_is_refused():
     good = class_moments(*data(9, 3, 0), 3)
     with pytest.raises(DataError, match="at least one client"):
         pool([])
-    with pytest.raises(DataError, match="one class list"):
+    with pytest.raises(DataError, match="the same class list"):
         pool([good, class_moments(*data(9, 3, 0), 4)])
     bad = Moments(good.counts, good.mean, -good.variance - 1, good.suppressed)
     with pytest.raises(DataError, match="variance of part 1"):

@@ -85,7 +85,7 @@ def test_a_killed_run_resumes_to_the_same_epsilon_and_weights(tmp_path, monkeypa
             "privacy.noise=1.0 privacy.clip=1.0 aggregation_weight=uniform aggregator=krum",
             "aggregator 'krum' works on the update of each client",
         ),
-        ("privacy.clip=1.0 aggregator=scaffold", "term 'control_variate' sends x.variate"),
+        ("privacy.clip=1.0 aggregator=scaffold", "objective 'control_variate' sends x.variate"),
     ],
 )
 def test_what_would_break_the_promise_is_refused(words, why):

@@ -135,7 +135,10 @@ def changed(base, augmentation=(), provenance="clear_sum", **parts):
             "asymmetric_focal or bce or weighted_bce",
         ),
         ({"calibration": {"none": {}, "la_post": {}}}, "calibration 'la_post' is for multiclass data"),
-        ({"aggregator": {"name": "distil", "terms": [{"name": "distil"}]}}, "term 'distil' is for multiclass data"),
+        (
+            {"aggregator": {"name": "distil", "objectives": [{"name": "distil"}]}},
+            "objective 'distil' is for multiclass data",
+        ),
         ({"augmentation": ["flip", "class_composite"]}, "use flip or noise or pad_crop"),
         ({"loss": {"name": "weighted_bce"}, "provenance": "dp_sum"}, "its noise is calibrated for one label per row"),
         ({"loss": {"name": "weighted_bce"}, "provenance": "estimated"}, "set prior.provenance=secure_sum"),
@@ -154,9 +157,9 @@ def test_what_serves_both_is_accepted(base):
     check_task(changed(base, augmentation=["flip", "pad_crop", "noise"], provenance="estimated"), "multilabel")
     for term in ("proximal", "moon", "control_variate"):
         aggregator = "scaffold" if term == "control_variate" else "fedavg"
-        one = changed(base, aggregator={"name": aggregator, "terms": [{"name": term}]})
+        one = changed(base, aggregator={"name": aggregator, "objectives": [{"name": term}]})
         check_task(one, "multilabel")
-        assert ("term", term) in {(part.kind, part.name) for part in parts_of(one)}
+        assert ("objective", term) in {(part.kind, part.name) for part in parts_of(one)}
 
 
 def test_a_part_without_the_flag_serves_one_label_per_row_and_two_that_share_no_task_never_meet():

@@ -115,7 +115,7 @@ def test_the_worst_client_alone_is_the_one_whose_own_model_serves_it_worst(local
 def test_stacked_and_looped_training_agree(monkeypatch, words):
     settings = small("rounds=2", *words)
     stacked = compute("local", settings)["rows"]["local_mean"]
-    monkeypatch.setattr(computed, "why_no_stack", lambda model: "not here")
+    monkeypatch.setattr(computed, "why_model_not_stackable", lambda model: "not here")
     looped = compute("local", settings)["rows"]["local_mean"]
     assert looped["scores"]["macro_recall"] == pytest.approx(stacked["scores"]["macro_recall"], abs=5e-3)
     assert looped["steps"] == stacked["steps"]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from fedimb.selection.queries.base import Seen
+from fedimb.selection.queries.base import ModelOutputs
 
 
 def islands(sizes, width=8, spread=0.01, seed=0):
@@ -17,8 +17,8 @@ def islands(sizes, width=8, spread=0.01, seed=0):
 def at(asked, features, logits=None, labelled=None):
     """The question with these pool (and labelled) features under both models."""
     logits = torch.zeros(len(features), asked.n_classes) if logits is None else logits
-    fields = {"pool": {w: Seen(features, logits) for w in ("global", "local")}}
+    fields = {"pool": {w: ModelOutputs(features, logits) for w in ("global", "local")}}
     if labelled is not None:
-        shown = Seen(labelled, torch.zeros(len(labelled), asked.n_classes))
+        shown = ModelOutputs(labelled, torch.zeros(len(labelled), asked.n_classes))
         fields["labelled"] = dict.fromkeys(("global", "local"), shown)
     return replace(asked, **fields)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from fedimb.models.mlp import MLP
 from fedimb.training.forward import forward_batched
 from fedimb.training.local import train_locally
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -67,7 +67,7 @@ def test_no_steps_train_nothing():
     assert torch.equal(before, weights(model))
 
 
-class Noting(LocalTerm):
+class Noting(LocalObjective):
     def __init__(self, name, log, extra=None):
         self.name, self.log, self.extra = name, log, extra
 
@@ -90,7 +90,7 @@ class Noting(LocalTerm):
 def test_terms_are_called_in_order_and_send_their_records():
     x, y = rows(4)
     log = []
-    result = train_locally(fresh(), x, y, spec(steps=1, terms=(Noting("a", log), Noting("b", log))), generator())
+    result = train_locally(fresh(), x, y, spec(steps=1, objectives=(Noting("a", log), Noting("b", log))), generator())
     per_step = "loss (4, 5) (4, 3) (4,)"
     assert log == [
         "a setup 4",
@@ -109,10 +109,10 @@ def test_a_terms_loss_is_minimised_and_left_out_of_the_reported_loss():
     x, y = rows(12)
     decay = Noting("l2", [], lambda model: 0.05 * sum((p**2).sum() for p in model.parameters()))
     ours, theirs = fresh(), fresh()
-    train_locally(ours, x, y, spec(terms=(decay,)), generator())
+    train_locally(ours, x, y, spec(objectives=(decay,)), generator())
     train_locally(theirs, x, y, spec(weight_decay=0.1), generator())
     assert torch.allclose(weights(ours), weights(theirs), atol=1e-6)
-    start = train_locally(fresh(), x, y, spec(steps=1, batch_size=12, terms=(decay,)), generator()).loss
+    start = train_locally(fresh(), x, y, spec(steps=1, batch_size=12, objectives=(decay,)), generator()).loss
     assert start == pytest.approx(float(cross_entropy(fresh()(x), y).detach()), abs=1e-6)
 
 

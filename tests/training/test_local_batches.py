@@ -11,19 +11,19 @@ from torch import nn
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.models.mlp import MLP
 from fedimb.training.local import has_batch_norm, train_locally
+from fedimb.training.objectives.base import LocalObjective
 from fedimb.training.samplers.shuffle import Shuffle
-from fedimb.training.terms.base import LocalTerm
 
 
 def test_the_last_batch_of_an_epoch_may_be_short():
     sizes = []
 
-    class Sizes(LocalTerm):
+    class Sizes(LocalObjective):
         def loss(self, model, features, logits, labels):
             sizes.append(len(labels))
 
     x, y = rows(9)
-    assert train_locally(fresh(), x, y, spec(steps=7, terms=(Sizes(),)), generator()).steps == 7
+    assert train_locally(fresh(), x, y, spec(steps=7, objectives=(Sizes(),)), generator()).steps == 7
     assert sizes == [4, 4, 1, 4, 4, 1, 4]
 
 
@@ -42,12 +42,12 @@ def test_one_row_trains_unless_the_model_has_batch_norm():
 def batches_seen(n, steps, batch_size, sampler=None, kind=Normed):
     sizes = []
 
-    class Sizes(LocalTerm):
+    class Sizes(LocalObjective):
         def loss(self, model, features, logits, labels):
             sizes.append(len(labels))
 
     x, y = rows(n)
-    local = spec(steps=steps, batch_size=batch_size, terms=(Sizes(),), sampler=sampler or Shuffle())
+    local = spec(steps=steps, batch_size=batch_size, objectives=(Sizes(),), sampler=sampler or Shuffle())
     result = train_locally(fresh(kind), x, y, local, generator())
     assert result.steps == len(sizes)
     return sizes

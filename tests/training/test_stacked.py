@@ -13,7 +13,7 @@ from fedimb.training.local import train_locally
 from fedimb.training.losses.balanced_softmax import BalancedSoftmax
 from fedimb.training.losses.fedlc import FedLC
 from fedimb.training.spec import TrainSpec
-from fedimb.training.stacked import Work, train_stacked, why_no_stack, why_not
+from fedimb.training.stacked import Work, train_stacked, why_model_not_stackable, why_spec_not_stackable
 
 SIZES = (40, 3, 17, 1, 16, 33)
 
@@ -28,7 +28,7 @@ def loss_of(name: str, counts: np.ndarray):
     return registry.build("loss", name, given)
 
 
-def works(sizes=SIZES, shape=(6,), loss=None, sampler="shuffle", terms=(), **settings):
+def works(sizes=SIZES, shape=(6,), loss=None, sampler="shuffle", objectives=(), **settings):
     made = []
     for k, n in enumerate(sizes):
         rng = torch.Generator().manual_seed(100 + k)
@@ -38,7 +38,7 @@ def works(sizes=SIZES, shape=(6,), loss=None, sampler="shuffle", terms=(), **set
                 "view": "train", "steps": 2 * -(-n // 16), "batch_size": 16, "optimizer": "sgd", "lr": 0.2,
                 "momentum": 0.0, "weight_decay": 0.0, "sampler": registry.build("sampler", sampler),
                 "loss": (loss or BalancedSoftmax)(counts),
-                "terms": tuple(registry.build("term", name, **args) for name, args in terms),
+                "objectives": tuple(registry.build("objective", name, **args) for name, args in objectives),
             }
             | settings
         )  # fmt: skip
@@ -91,7 +91,7 @@ def test_every_sampler_draws_what_it_draws_in_the_loop(sampler):
     [
         {"momentum": 0.9, "weight_decay": 0.01},
         {"optimizer": "adam", "lr": 0.01},
-        {"terms": [("proximal", {"mu": 0.5})]},
+        {"objectives": [("proximal", {"mu": 0.5})]},
         {"batch_size": 7},
         {"steps": 3},
     ],
@@ -208,14 +208,14 @@ def _with(sampler):
 
 def test_what_cannot_be_stacked_is_told():
     spec = works(sizes=(5,))[0].spec
-    assert why_not(spec) is None
-    assert why_no_stack(mlp()) is None
-    assert "Moon" in why_not(spec.change(terms=(registry.build("term", "moon", mu=1.0),)))
-    assert "augment" in why_not(spec.change(augmentations=(lambda *a: a[0],)))
-    assert "RowLoss" in why_not(spec.change(loss=torch.nn.CrossEntropyLoss()))
+    assert why_spec_not_stackable(spec) is None
+    assert why_model_not_stackable(mlp()) is None
+    assert "Moon" in why_spec_not_stackable(spec.change(objectives=(registry.build("objective", "moon", mu=1.0),)))
+    assert "augment" in why_spec_not_stackable(spec.change(augmentations=(lambda *a: a[0],)))
+    assert "RowLoss" in why_spec_not_stackable(spec.change(loss=torch.nn.CrossEntropyLoss()))
     norm = registry.build("model", "cnn4conv", {"n_classes": 4, "input_shape": (1, 8, 8)}, width=4, norm="batch")
-    assert "BatchNorm" in why_no_stack(norm)
-    assert "dropout" in why_no_stack(torch.nn.Sequential(torch.nn.Dropout()))
+    assert "BatchNorm" in why_model_not_stackable(norm)
+    assert "dropout" in why_model_not_stackable(torch.nn.Sequential(torch.nn.Dropout()))
 
 
 def test_losses_with_other_settings_are_not_mixed():

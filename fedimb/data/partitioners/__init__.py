@@ -1,3 +1,3 @@
-"""Partitioners: who holds which rows. Pure functions of labels and a generator to index lists.
+"""Partitioners: which client holds which rows. Pure functions from labels and a generator to index lists.
 
 One file each; registered as kind `partition`."""

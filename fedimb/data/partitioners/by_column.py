@@ -1,6 +1,6 @@
-"""Clients as they are: one per site of the source's site column, or one per patient.
+"""Natural clients: one per site of the source's site column, or one per patient.
 
-flwr-datasets' NaturalIdPartitioner does the same to a Hugging Face Dataset only, in order of first appearance.
+flwr-datasets' NaturalIdPartitioner does the same, but only for a Hugging Face Dataset and in order of first appearance.
 """
 
 from typing import Literal
@@ -15,10 +15,10 @@ from fedimb.registry import register
 
 @register("partition", "by_column")
 class ByColumn:
-    """Client k holds the rows of the k-th site (by site id) or patient (by patient id). Draws nothing.
+    """Client k holds the rows of the k-th site (by site id) or patient (by patient id). Nothing is random.
 
-    A site may be left without training rows by the test split or the long tail: its client is then empty.
-    ``clients.count`` must be the number of sites (or of patients with training rows); the error says it.
+    If the test split or the long tail leaves a site without training rows, its client is empty. ``clients.count`` must
+    be the number of sites (or of patients with training rows); the error message gives it.
 
     Args:
         column: ``site`` or ``patient``.
@@ -51,7 +51,7 @@ class ByColumn:
         ids = self.sites if self.column == "site" else self.patients
         if ids is None:
             raise DataError(
-                f"partition 'by_column' needs a {self.column} column and the source names none; give the source one "
+                f"partition 'by_column' needs a {self.column} column and the source has none; give the source one "
                 f"or choose another partition"
             )
         if self.column == "patient":
@@ -76,7 +76,7 @@ class ByColumn:
         if len(at_two):
             raise DataError(
                 f"patients have rows at more than one site ({len(np.unique(at_two[:, 0]))} of them, first patient "
-                f"{at_two[0, 0]}); number patients apart per site, or keep each patient's rows at one site"
+                f"{at_two[0, 0]}); give each site its own patient ids, or keep each patient's rows at one site"
             )
 
 

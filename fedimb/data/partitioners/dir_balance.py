@@ -8,8 +8,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.quotas import deal, largest_remainder, log_dirichlet_shares
-from fedimb.data.units import Units, group, rows_by_client
+from fedimb.data.quotas import deal_units, largest_remainder, log_dirichlet_shares
+from fedimb.data.units import Units, group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 
@@ -18,20 +18,21 @@ _PASSES = 5
 
 @register("partition", "dir_balance")
 class DirBalance:
-    """Equal sizes, other class mixes: every client's mix ~ Dirichlet(alpha), sizes differ by one row at most.
+    """Equal client sizes, different class mixes: every client's mix ~ Dirichlet(alpha); sizes differ by at most one
+    row.
 
     P [K, C] with rows ~ Dirichlet(alpha); five passes of row then column normalisation; per class
-    largest-remainder quotas of P[:, c]; then clients with too many rows hand some to those with too few.
-    Differs from a Dirichlet per class (`dirichlet`) in whose draw it is: here each client's.
+    largest-remainder quotas of P[:, c]; then clients with too many rows give some to those with too few. Unlike
+    `dirichlet`, which draws once per class, this draws once per client. The paper does not say which rows move:
 
-    The paper's text leaves open which rows move. Ours: the class with most rows first, so rare classes stay where
-    they were drawn; P in logs, so alpha 1e-3 gives no NaN; draws from fedimb's own stream (the released code
-    fixes its seed, which makes every run use one partition).
+    here the largest class first, so rare classes stay where they were drawn. P is computed in logs, so alpha 1e-3 gives
+    no NaN, and draws come from fedimb's own stream (the released code fixes its seed, so every run has the same
+    partition).
 
     Args:
         alpha: >= 1e-6; small is skewed, 100 is near uniform.
         patients: [n] int64 passed by fedimb where the source names patients; a patient counts for the class
-            most of their rows have and stays on one client. Sizes then differ by the heaviest patient at most.
+            most of their rows have and stays on one client. Sizes then differ by at most the largest patient.
     """
 
     def __init__(self, alpha: float = 0.1, patients: NDArray[np.int64] | None = None) -> None:
@@ -42,7 +43,7 @@ class DirBalance:
 
     def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
-        units = group(y, self.patients)
+        units = group_units(y, self.patients)
         classes, label = np.unique(units.label, return_inverse=True)
         totals = np.bincount(label, weights=units.weight).astype(np.int64)
         shares = _doubly_normalised(self.alpha, n_clients, len(classes), rng)
@@ -51,7 +52,7 @@ class DirBalance:
         client = np.empty(len(label), dtype=np.int64)
         for c in range(len(classes)):
             members = rng.permutation(np.flatnonzero(label == c))
-            client[members] = deal(units.weight[members], quotas[:, c])
+            client[members] = deal_units(units.weight[members], quotas[:, c])
         _even_out(client, units, n_clients)
         return rows_by_client(units.of_row, client, n_clients)
 
@@ -67,15 +68,15 @@ def _doubly_normalised(alpha: float, clients: int, classes: int, rng: np.random.
 
 
 def _log_sum(logs: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-    most = logs.max(axis=axis, keepdims=True)  # exp of anything else may underflow to 0 in every cell
+    most = logs.max(axis=axis, keepdims=True)  # without it, exp may underflow to 0 in every cell
     return most + np.log(np.exp(logs - most).sum(axis=axis, keepdims=True))
 
 
 def equal_sizes(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Move rows until clients are equal: ``counts`` [K, C] int64 with row sums that differ by one at most.
 
-    Column sums stay. Class by class, most rows first: clients above their size give what they have of it, clients
-    below take in proportion to what they lack. The odd rows stay with the largest clients.
+    Column sums are kept. Class by class, largest first: clients above the target size give what they have of it,
+    clients below take in proportion to what they lack. Remainder rows stay with the largest clients.
     """
     counts = counts.copy()
     k, sizes = len(counts), counts.sum(axis=1)
@@ -93,7 +94,8 @@ def equal_sizes(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _even_out(client: NDArray[np.int64], units: Units, n_clients: int) -> None:
-    """Whole patients miss their quotas: move the fittest unit from largest to smallest client while it evens.
+    """With whole patients quotas are missed: move the best-fitting unit from the largest to the smallest client while
+    this helps.
 
     Changes ``client`` [U] in place. A unit lighter than the gap makes the sum of squared sizes smaller, so this
     ends; at the end no unit of the largest client is lighter than the gap to the smallest.

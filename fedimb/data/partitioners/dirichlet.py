@@ -1,7 +1,7 @@
 """Label skew: each class is spread over the clients by its own Dirichlet draw (Hsu, Qi and Brown 2019).
 
-flwr-datasets' DirichletPartitioner is not used: it draws again until every client has some rows (at small alpha it
-gives up after ten tries), floors, turns NaN where its gamma draws underflow, and needs a Hugging Face Dataset.
+flwr-datasets' DirichletPartitioner is not used: it redraws until every client has some rows (at small alpha it gives up
+after ten tries), rounds down, gives NaN if its gamma draws underflow, and needs a Hugging Face Dataset.
 """
 
 import math
@@ -10,24 +10,24 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.quotas import deal, dirichlet_shares, largest_remainder
-from fedimb.data.units import group, rows_by_client
+from fedimb.data.quotas import deal_units, dirichlet_shares, largest_remainder
+from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 
 
 @register("partition", "dirichlet")
 class Dirichlet:
-    """Per class: shares ~ Dirichlet(alpha), made integer by largest remainder, shuffled rows dealt.
+    """Per class: shares ~ Dirichlet(alpha), rounded by largest remainder; shuffled rows are assigned.
 
-    Every row is used exactly once and a client may stay empty: no rejection until each has some (it hangs at
-    small alpha).
+    Every row is used exactly once and a client may stay empty: there is no redrawing until every client has rows, which
+    would hang at small alpha.
 
     Args:
         alpha: >= 1e-6; small is skewed, 100 is near uniform.
-        rounding: ``largest_remainder``; or ``floor``, as many published scripts: shares are rounded down and the
-            last client gets what remains of every class, so it holds rare classes that nobody drew for it. For
-            showing the difference, not for results.
+        rounding: ``largest_remainder``; or ``floor``, as in many published scripts: shares are rounded down and the
+            last client gets the remainder of every class, so it holds rare classes that were not drawn for it. For
+            comparison, not for results.
         patients: [n] int64 passed by fedimb where the source names patients; a patient counts for the class
             most of their rows have and stays on one client.
 
@@ -55,19 +55,19 @@ class Dirichlet:
 
     def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
-        units = group(y, self.patients)
+        units = group_units(y, self.patients)
         client = np.empty(len(units.weight), dtype=np.int64)
         for c in np.unique(units.label):
             members = rng.permutation(np.flatnonzero(units.label == c))
             weight = units.weight[members]
             shares = dirichlet_shares(self.alpha, n_clients, rng)
-            client[members] = deal(weight, self.quotas(shares, int(weight.sum())))
+            client[members] = deal_units(weight, self.quotas(shares, int(weight.sum())))
         return rows_by_client(units.of_row, client, n_clients)
 
 
 def floor_cut(shares: NDArray[np.float64], total: int) -> NDArray[np.int64]:
-    """[K] int64 quotas rounded down, the last client taking the rest; arguments as `largest_remainder`."""
-    # 1e-9: 0.29 * 100 is 28.999999999999996; a whole share must not lose a row on the way.
+    """[K] int64 quotas rounded down, the last client gets the rest; arguments as for `largest_remainder`."""
+    # 1e-9: 0.29 * 100 is 28.999999999999996; a whole share must not lose a row.
     quotas = np.floor(shares * total + 1e-9).astype(np.int64)
     quotas[-1] = total - quotas[:-1].sum()
     return quotas

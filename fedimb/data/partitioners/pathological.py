@@ -1,15 +1,15 @@
 """A few classes per client, each class cut into equal shards among its holders (after McMahan et al. 2017).
 
-flwr-datasets' PathologicalPartitioner is not used: it leaves out every row of a class that no client drew, refuses a
-class with fewer rows than holders (every long tail), and needs a Hugging Face Dataset. McMahan's own sort-and-cut
-lets one shard straddle classes; here a client holds as many classes as asked for.
+flwr-datasets' PathologicalPartitioner is not used: it drops every row of a class that no client drew, refuses a class
+with fewer rows than holders (every long tail), and needs a Hugging Face Dataset. In McMahan's own sort-and-split a
+shard may contain two classes; here a client holds exactly the configured number of classes.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.quotas import deal, largest_remainder
-from fedimb.data.units import group, rows_by_client
+from fedimb.data.quotas import deal_units, largest_remainder
+from fedimb.data.units import group_units, rows_by_client
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 
@@ -18,12 +18,12 @@ from fedimb.registry import register
 class Pathological:
     """Every client holds ``classes_per_client`` classes; every row is used once.
 
-    All classes have the same number of holders, within one, but never more than they have rows. Where clients x
-    classes_per_client is less than the classes there are, the classes left over are given out one by one: some clients
-    then hold one class more. With very few rows some hold fewer.
+    The numbers of holders of two classes differ by at most one, and a class never has more holders than rows. If
+    clients x classes_per_client is less than the number of classes, the remaining classes are assigned one by one and
+    some clients hold one class more. With very few rows some hold fewer.
 
     Args:
-        classes_per_client: >= 1; with at least as many as there are classes, everyone holds all.
+        classes_per_client: >= 1; if it is at least the number of classes, every client holds all.
         patients: [n] int64 passed by fedimb where the source names patients; a patient counts for the class
             most of their rows have and stays on one client (their other classes come along).
 
@@ -43,7 +43,7 @@ class Pathological:
 
     def __call__(self, y: NDArray[np.int64], n_clients: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """``n_clients`` sorted int64 lists of positions into ``y`` [n]; a list may be empty."""
-        units = group(y, self.patients)
+        units = group_units(y, self.patients)
         classes, label = np.unique(units.label, return_inverse=True)
         holds = assign(np.bincount(label), n_clients, self.classes_per_client, rng)
         client = np.empty(len(label), dtype=np.int64)
@@ -52,18 +52,18 @@ class Pathological:
             holders = rng.permutation(np.flatnonzero(holds[:, c]))
             weight = units.weight[members]
             even = largest_remainder(np.full(len(holders), 1 / len(holders)), int(weight.sum()))
-            client[members] = holders[deal(weight, even)]
+            client[members] = holders[deal_units(weight, even)]
         return rows_by_client(units.of_row, client, n_clients)
 
 
 def assign(available: NDArray[np.int64], clients: int, per_client: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Who holds which class: [K, C] bool, every class held.
+    """Which client holds which class: [K, C] bool; every class is held.
 
-    Holders per class are levelled first, then each client takes the classes with most holders still to find: this
-    always fills both (Gale and Ryser 1957), where drawing at random runs into corners.
+    The number of holders per class is evened out first; then each client takes the classes that still need most
+    holders. This always works out (Gale and Ryser 1957), while drawing at random can get stuck.
 
     Args:
-        available: [C] >= 1, units of each class: the most holders it can have.
+        available: [C] >= 1, units of each class, the maximum number of its holders.
     """
     n_classes = len(available)
     slots = _levelled(np.minimum(available, clients), max(clients * min(per_client, n_classes), n_classes))
@@ -77,7 +77,8 @@ def assign(available: NDArray[np.int64], clients: int, per_client: int, rng: np.
 
 
 def _levelled(most: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """[C] int64, each at most ``most[c]``, as equal as that allows, summing to ``total`` or else to all there is."""
+    """[C] int64, each at most ``most[c]``, as equal as that allows, summing to ``total`` or to all that is
+    available."""
     level = np.zeros_like(most)
     left = min(total, int(most.sum()))
     while left:

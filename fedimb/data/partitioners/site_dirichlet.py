@@ -1,7 +1,8 @@
-"""Several clients per site: each site's rows are dealt to its own clients with label skew.
+"""Several clients per site: each site's rows are assigned to its own clients with label skew.
 
-How FedSSG's reconstruction splits acquisition systems (Fed-ISIC2019's centres, FLamby, NeurIPS 2022) into more clients:
-device and class imbalance at once. The deal within a site is `dirichlet`'s (Hsu, Qi and Brown 2019).
+This is how FedSSG's reconstruction splits acquisition systems (Fed-ISIC2019's centres, FLamby, NeurIPS 2022) into more
+clients, for device and class imbalance at once. Within a site rows are assigned as by `dirichlet` (Hsu, Qi and Brown
+2019).
 """
 
 import numpy as np
@@ -45,13 +46,13 @@ class SiteDirichlet:
         """
         if self.sites is None:
             raise DataError(
-                "partition 'site_dirichlet' needs a site column and the source names none; give the source one or "
+                "partition 'site_dirichlet' needs a site column and the source has none; give the source one or "
                 "choose partition=dirichlet"
             )
         there = len(self.site_names) or int(self.sites.max()) + 1
         if n_clients % there:
             raise ConfigError(
-                f"clients.count={n_clients}: partition 'site_dirichlet' makes the same number of clients of each of "
+                f"clients.count={n_clients}: partition 'site_dirichlet' makes the same number of clients for each of "
                 f"{there} sites; set clients.count to a multiple of {there}"
             )
         at_site = ByColumn(sites=self.sites, site_names=self.site_names, patients=self.patients)(y, there, rng)

@@ -1,4 +1,4 @@
-"""DICOM images listed in a CSV: grey as a viewer shows them, patients kept together and unnamed."""
+"""DICOM images listed in a CSV: grey as in a viewer, with patients kept together and anonymous."""
 
 import hashlib
 import logging
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
-from fedimb.data.sources.dicom_grey import read_grey, reader
+from fedimb.data.sources.dicom_grey import load_pydicom, read_grey
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, read_rows
-from fedimb.data.sources.pictures import Pixels, check_format, pillow, resize
+from fedimb.data.sources.pictures import Pixels, check_format, load_pillow, resize
 from fedimb.data.sources.table_file import Layout
 from fedimb.errors import DataError
 from fedimb.registry import register
@@ -28,17 +28,18 @@ class Dicom:
 
     x [n, 1, h, w] uint8, scale 1/255, see `fedimb.data.sources.dicom_grey`; rows in the order of the CSV.
 
-    A patient is the PatientID, as a number given in this process: the id itself is neither stored nor printed.
+    Patients are PatientIDs, replaced by numbers in this process: the id itself is neither stored nor printed.
     Needs ``pip install 'fedimb[dicom]'``.
 
     Args:
         path: folder or .zip of the files, looked up in the current folder and in ``$FEDIMB_DATA_DIR``.
-        labels: CSV with the columns file (relative to ``path``), label and perhaps site and split, looked up likewise.
+        labels: CSV with the columns file (relative to ``path``), label and optionally site and split; looked up in the
+            same way.
         classes, size, label_separator, delimiter, encoding: as for `fedimb.data.sources.image_csv`.
-        file_column, label_column, site_column, split_column: of the CSV, likewise.
-        by_patient: rows of one PatientID are never parted, and a file without one is a bad row. False: every image
-            stands alone, which is right only where no patient has two.
-        allow_burned_in: take images with BurnedInAnnotation YES, which may show a name; counted in a warning.
+        file_column, label_column, site_column, split_column: as for `fedimb.data.sources.image_csv`.
+        by_patient: rows of one PatientID are never split up, and a file without one is a bad row. False: every image is
+            independent, which is right only if no patient has two.
+        allow_burned_in: accept images with BurnedInAnnotation YES, which may show a name; a warning gives their number.
         on_bad: see `fedimb.data.problems`.
 
     Raises:
@@ -69,7 +70,7 @@ class Dicom:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each file."""
         rows, classes = self._rows(Problems("skip"))
         settings = {
-            "csv": hashlib.sha256(whole.regular(self.labels).read_bytes()).hexdigest(),
+            "csv": hashlib.sha256(whole.regular_file(self.labels).read_bytes()).hexdigest(),
             "classes": classes,
             "size": self.size,
             "columns": [self.file_column, self.label_column, self.site_column, self.split_column],
@@ -81,9 +82,9 @@ class Dicom:
 
     def load(self) -> SourceData:
         """Decode every image."""
-        reader()
+        load_pydicom()
         if self.size is not None:
-            pillow()
+            load_pillow()
         problems = Problems(self.on_bad)
         rows, classes = self._rows(problems)
         burned_in: list[str] = []
@@ -96,7 +97,7 @@ class Dicom:
 
     @cached_property
     def _files(self) -> listing.Files:
-        return listing.open_files(find(self.path))
+        return listing.open_files(find_data(self.path))
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
         columns = Columns(
@@ -115,12 +116,12 @@ class Dicom:
         image = read_grey(self._files.read(row.name))
         if image.burned_in and not self.allow_burned_in:
             raise DataError(
-                "has burned-in annotation, which may show a name: leave it out, or look at it and set "
+                "has burned-in annotation, which may show a name: leave it out, or check it and set "
                 "allow_burned_in=true"
             )
         if self.by_patient:
             if image.patient is None:
-                raise DataError("has no PatientID; where no patient has two images, set by_patient=false")
+                raise DataError("has no PatientID; if no patient has two images, set by_patient=false")
             row.patient = image.patient
         pixels = image.pixels if self.size is None else resize(image.pixels, self.size)
         if image.burned_in:

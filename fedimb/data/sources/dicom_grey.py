@@ -1,4 +1,4 @@
-"""One DICOM file to 8-bit grey as a viewer shows it, and the few header entries a source needs."""
+"""One DICOM file to 8-bit grey as in a viewer, and the few header entries that a source needs."""
 
 import importlib
 import io
@@ -26,8 +26,8 @@ class Grey:
     burned_in: bool
 
 
-def reader() -> ModuleType:
-    """The module pydicom. Raises ConfigError naming the remedy where it is not installed."""
+def load_pydicom() -> ModuleType:
+    """The module pydicom. Raises ConfigError with the remedy if it is not installed."""
     try:
         return importlib.import_module("pydicom")
     except ImportError as error:
@@ -38,20 +38,20 @@ def read_grey(data: bytes) -> Grey:
     """Pixels uint8 [1, h, w] of one file.
 
     Stored values -> modality LUT or rescale slope and intercept -> VOI LUT or the first window (LINEAR, LINEAR_EXACT
-    or SIGMOID; without one, minimum to maximum, padding apart) -> 0..255, MONOCHROME1 inverted.
-    Source: DICOM PS3.3, C.11.1.1.2, C.11.2.1.2 and C.11.2.1.3.
+    or SIGMOID; without one, minimum to maximum, padding excluded) -> 0..255, MONOCHROME1 inverted. See DICOM PS3.3,
+    C.11.1.1.2, C.11.2.1.2 and C.11.2.1.3.
 
     Raises:
-        DataError: no DICOM, no or unreadable pixels, colour, several frames. Its text holds no header value that
+        DataError: not DICOM, no or unreadable pixels, colour, several frames. The message contains no header value that
             could name a person.
     """
-    pydicom = reader()
+    pydicom = load_pydicom()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom quotes values it finds odd: a name could reach the log
         try:
             header = pydicom.dcmread(io.BytesIO(data))
         except Exception as error:  # damaged headers raise many kinds, and their text may quote the header
-            raise DataError(f"is no DICOM file, or a damaged one ({type(error).__name__})") from None
+            raise DataError(f"is not a DICOM file, or a damaged one ({type(error).__name__})") from None
         _check_kind(header)
         try:
             stored = header.pixel_array
@@ -65,21 +65,21 @@ def read_grey(data: bytes) -> Grey:
             shown = _shown(pydicom, header, stored)
         except DataError:
             raise
-        except Exception as error:  # values that are no numbers, tables shorter than they say
+        except Exception as error:  # values that are not numbers, tables that are too short
             raise DataError(f"window, rescale values or tables cannot be used ({type(error).__name__})") from error
         if header.PhotometricInterpretation == "MONOCHROME1":
             shown = 255 - shown
         return Grey(shown[None], _patient(header), str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES")
 
 
-def window(values: Values, centre: float, width: float, function: str) -> Values:
+def apply_window(values: Values, centre: float, width: float, function: str) -> Values:
     """Values to [0, 1] by one window of DICOM PS3.3 C.11.2.1.2 (LINEAR) or C.11.2.1.3 (SIGMOID, LINEAR_EXACT).
 
     Raises:
-        DataError: unknown function, or a width it is not defined for (LINEAR: below 1; others: 0 or below).
+        DataError: unknown function, or a width for which it is not defined (LINEAR: below 1; others: 0 or below).
     """
     if function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise DataError(f"window function '{function}' is none of LINEAR, LINEAR_EXACT, SIGMOID")
+        raise DataError(f"window function '{function}' is not one of LINEAR, LINEAR_EXACT, SIGMOID")
     if not (width >= 1 if function == "LINEAR" else width > 0):
         raise DataError(f"window width {width:g} is not defined for {function}")
     if function == "SIGMOID":
@@ -93,7 +93,7 @@ def window(values: Values, centre: float, width: float, function: str) -> Values
 
 def _check_kind(header: Any) -> None:
     if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise DataError("has no pixels: it is no image")
+        raise DataError("has no pixels: it is not an image")
     kind = header.get("PhotometricInterpretation")
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise DataError(f"is {kind}: MONOCHROME1 or MONOCHROME2 is needed")
@@ -110,14 +110,14 @@ def _shown(pydicom: ModuleType, header: Any, stored: NDArray[Any]) -> Pixels:
         part = looked_up / (2.0 ** int(table.LUTDescriptor[2]) - 1)
     elif header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
         function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-        part = window(values, _first(header.WindowCenter), _first(header.WindowWidth), function)
+        part = apply_window(values, _first(header.WindowCenter), _first(header.WindowWidth), function)
     else:
         part = _stretched(values, stored, header.get("PixelPaddingValue"))
     return np.rint(np.clip(part, 0, 1) * 255).astype(np.uint8)
 
 
 def _stretched(values: Values, stored: NDArray[np.generic], padding: object) -> Values:
-    # Padding lies far outside the image's values and would leave them a few grey levels.
+    # Padding is far outside the image's values and would leave only a few grey levels for them.
     inside = values if padding is None else values[stored != padding]
     if inside.size == 0 or inside.max() == inside.min():
         return np.zeros_like(values)

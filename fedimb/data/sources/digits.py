@@ -10,8 +10,8 @@ from fedimb.data.arrays import SourceData
 from fedimb.errors import DataError
 from fedimb.registry import register
 
-# Of the uint8 images followed by the little-endian int64 labels. The same on every machine, so a partition's
-# hash is too.
+# Of the uint8 images followed by the little-endian int64 labels. It is the same on every machine, and so is the hash
+# of a partition.
 SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
 
 
@@ -27,7 +27,7 @@ class Digits:
         return f"digits-{SHA256}"
 
     def load(self) -> SourceData:
-        """Read the bundled file. Raises DataError when it is not the one every other machine has."""
+        """Read the bundled file. Raises DataError if it differs from the known one."""
         table = _table()
         x = table[:, :-1].astype(np.uint8).reshape(-1, 8, 8)
         y = table[:, -1].astype(np.int64)
@@ -40,7 +40,7 @@ def _table() -> np.ndarray:
     """[1797, 65] float64, 64 pixels and the label.
 
     Read from scikit-learn's folder without importing it: the import takes seconds, the file a tenth of one.
-    Where the file has moved, scikit-learn is asked.
+    If the file has moved, scikit-learn loads it.
     """
     spec = find_spec("sklearn")
     for folder in (spec.submodule_search_locations or []) if spec else []:

@@ -1,7 +1,7 @@
-"""scikit-learn's digits as three artificial devices would have taken them: the small bench for device shift.
+"""scikit-learn's digits as if taken by artificial devices: a small benchmark for device shift.
 
-Fixed transforms, as FedSSG's reconstruction proposes for a toy (colour cast, blur, vignette; arXiv 2604.26324 names no
-data of this kind). Which device took a row is drawn once, whatever the run's seed, and is the row's site.
+Fixed transforms (colour cast, blur, vignette), as a toy version of FedSSG's devices (arXiv 2604.26324 names no data of
+this kind). The device of a row is drawn once, independently of the run's seed, and is the row's site.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from fedimb.seeds import Stream, numpy_rng
 
 DEVICES = ("cast", "blur", "vignette", "neutral")
 _GAIN, _OFFSET = (0.75, 0.45, 0.2), (0.25, 0.1, 0.5)  # red, green, blue at strength 1: a violet ground
-_EDGE = 0.9  # share of its light that a corner loses at strength 1
+_EDGE = 0.9  # fraction of its light that a corner loses at strength 1
 _FORMAT = 1  # raised when a transform changes
 
 Images = NDArray[np.float64]
@@ -26,16 +26,16 @@ Images = NDArray[np.float64]
 @register("source", "digits_devices")
 @dataclass(frozen=True)
 class DigitsDevices:
-    """x [1797, 3, 8, 8] uint8, scale 1/255; sites are devices, each with about a row in ``devices``.
+    """x [1797, 3, 8, 8] uint8, scale 1/255; sites are devices, each with about one row in ``devices``.
 
     ``cast``: per channel v -> v * gain + offset. ``blur``: each pixel the mean of its 3 x 3 neighbourhood, weights
     [1 2 1] both ways, borders repeated. ``vignette``: light falls with the square of the distance from the middle.
     ``neutral``: the digit as it is.
 
     Args:
-        devices: how many of `DEVICES`, from the first, 1 to 4.
-        strength: 0: all devices are neutral, 1: as described; between, a linear mix of both.
-        seed: of the devices, apart from the run's seed: every run of a sweep sees the same images.
+        devices: number of `DEVICES` to use, counted from the first, 1 to 4.
+        strength: 0: all devices are neutral, 1: as described; values in between mix both linearly.
+        seed: of the devices, independent of the run's seed: every run of a sweep sees the same images.
     """
 
     devices: int = 3
@@ -61,7 +61,7 @@ class DigitsDevices:
         images = np.repeat(plain.x / 16.0, 3, axis=1)
         for device, name in enumerate(DEVICES[: self.devices]):
             rows = site == device
-            images[rows] += self.strength * (seen(images[rows], name) - images[rows])
+            images[rows] += self.strength * (apply_device(images[rows], name) - images[rows])
         x = np.rint(images * 255).astype(np.uint8)
         return SourceData(
             x,
@@ -73,8 +73,8 @@ class DigitsDevices:
         )
 
 
-def seen(images: Images, device: str) -> Images:
-    """Images [n, 3, h, w] float64 of 0 to 1 as ``device`` of `DEVICES` would have taken them; same shape and range."""
+def apply_device(images: Images, device: str) -> Images:
+    """Images [n, 3, h, w] float64 of 0 to 1 as if taken by ``device`` of `DEVICES`; same shape and range."""
     if device == "cast":
         return images * np.reshape(_GAIN, (1, 3, 1, 1)) + np.reshape(_OFFSET, (1, 3, 1, 1))
     if device == "blur":

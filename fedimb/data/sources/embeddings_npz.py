@@ -1,4 +1,4 @@
-"""Embeddings of a frozen encoder in one .npz, with the site and patient of each row where known."""
+"""Embeddings of a frozen encoder in one .npz, optionally with the site and patient of each row."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, as_ids, class_ids, labels, per_row, values
+from fedimb.data.sources.npz_file import NpzFile, as_ids, class_ids, per_row, read_labels, read_values
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -16,16 +16,16 @@ from fedimb.registry import register
 @register("source", "embeddings_npz")
 @dataclass(frozen=True)
 class EmbeddingsNpz:
-    """x [n, d] float32, used as it is.
+    """x [n, d] float32, used unchanged.
 
-    The file holds ``x`` [n, d] float, ``y`` [n] class ids or names, or [n, C] of 0 and 1
-    where rows have several labels, and, each where known, ``class_names`` [C] text,
-    ``sites`` [n] ids or names, ``site_names`` [S] text, ``patients`` [n] integers or text, ``test`` [n] bool.
+    The file holds ``x`` [n, d] float, ``y`` [n] class ids or names, or [n, C] of 0 and 1 if rows have several labels,
+    and optionally ``class_names`` [C] text, ``sites`` [n] ids or names, ``site_names`` [S] text, ``patients`` [n]
+    integers or text, ``test`` [n] bool.
 
     Args:
         path: the file; see `fedimb.data.paths`.
         l2_normalise: divide every row by its length.
-        class_names, site_names: instead of the file's.
+        class_names, site_names: replace those of the file.
         on_bad: `fedimb.data.problems`.
     """
 
@@ -47,11 +47,11 @@ class EmbeddingsNpz:
         """
         problems = Problems(self.on_bad)
         with NpzFile(self.path) as arrays:
-            x, good = values(arrays, "x", problems)
+            x, good = read_values(arrays, "x", problems)
             if x.ndim != 2 or x.dtype != np.float32:
                 raise DataError(f"{self.path} x is {x.dtype} {list(x.shape)}; give float32 [n, d]")
             class_names = _names(arrays, "class_names", self.class_names)
-            y, good = labels(arrays, "y", good, class_names, problems)
+            y, good = read_labels(arrays, "y", good, class_names, problems)
             if self.l2_normalise:
                 x, good = _unit_rows(x, good, self.path, problems)
             site_names = _names(arrays, "site_names", self.site_names)
@@ -103,7 +103,7 @@ def _sites(
 ) -> tuple[NDArray[np.generic] | None, NDArray[np.bool_]]:
     if "sites" not in arrays.keys:
         if names is not None:
-            raise DataError(f"{arrays.path} has site_names and no sites; add sites, one per row")
+            raise DataError(f"{arrays.path} has site_names but no sites; add sites, one per row")
         return None, good
     sites = per_row(arrays, "sites", len(good))
     if sites.dtype.kind == "U":
@@ -114,7 +114,7 @@ def _sites(
         raise DataError(f"{arrays.path} sites is {sites.dtype}; give site ids as integers, or names as text")
     for row in np.flatnonzero(good & wrong):
         problems.add(f"{arrays.path} sites[{row}]", f"site {sites[row].item()!r} is not known; see site_names")
-    # Hospital numbers without names are names: numbers nobody has make no sites.
+    # Site ids without names serve as names: ids without rows do not become sites.
     return (sites.astype(str) if names is None else sites), good & ~wrong
 
 

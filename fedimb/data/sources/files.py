@@ -1,4 +1,4 @@
-"""A source's files: whether they are still what its cache was built from, and how far reading them is."""
+"""Fingerprints of a source's files: whether the cache still belongs to them."""
 
 import hashlib
 import sys
@@ -7,25 +7,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.errors import DataError
 
-_SMALL = 1 << 26  # 64 MiB: hashed in a tenth of a second; above it, size and time of change stand for the content
+_SMALL = 1 << 26  # 64 MiB: hashed in a tenth of a second; above it, size and modification time replace the content
 
 
 def fingerprint(kind: str, paths: Iterable[str]) -> str:
-    """Changes when a file does: sha256 over the files' contents, in order; of one above 64 MiB its size and mtime.
+    """Changes when a file does: sha256 over the files' contents, in order; for a file above 64 MiB its size and mtime.
 
     Args:
-        kind: name and version of the reader: a reader that reads otherwise must not meet old caches.
-        paths: files as the configuration gives them.
+        kind: name and version of the reader: a reader that works differently must not use old caches.
+        paths: files as given in the configuration.
 
     Raises:
-        DataError: a file is missing, a folder, or cannot be read.
+        DataError: a file is missing, is a folder, or cannot be read.
     """
     digest = hashlib.sha256()
     for path in paths:
-        file = regular(path)
+        file = regular_file(path)
         try:
             state = file.stat()
             small = state.st_size <= _SMALL
@@ -36,9 +36,9 @@ def fingerprint(kind: str, paths: Iterable[str]) -> str:
     return f"{kind}-{digest.hexdigest()}"
 
 
-def regular(path: str) -> Path:
-    """The file ``path`` stands for (`fedimb.data.paths.find`). DataError when it is missing or a folder."""
-    file = find(path)
+def regular_file(path: str) -> Path:
+    """The file that ``path`` refers to (`fedimb.data.paths.find_data`). DataError if it is missing or a folder."""
+    file = find_data(path)
     if not file.is_file():
         raise DataError(f"{path} is a folder; give a file")
     return file
@@ -48,8 +48,8 @@ _FIRST_S, _EVERY_S = 2.0, 10.0
 T = TypeVar("T")
 
 
-def shown(items: Sequence[T], title: str) -> Iterator[T]:
-    """``items`` one by one; what takes over two seconds says ``title: done/all`` now and then."""
+def with_progress(items: Sequence[T], title: str) -> Iterator[T]:
+    """``items`` one by one; after two seconds it prints ``title: done/all`` at intervals."""
     began = time.monotonic()
     due = began + _FIRST_S
     for done, item in enumerate(items):

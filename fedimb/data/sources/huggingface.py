@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.labels import as_targets, complete
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.huggingface_labels import is_list, of_one, one_label, several_labels
@@ -33,21 +33,21 @@ class HuggingFace:
 
     x [n, channels, height, width] uint8 (scale 1/255) of an image column, or [n, F] float32 of number columns.
 
-    Number columns are scaled and imputed as a table's are (`fedimb.data.scaling`); null is missing.
+    Number columns are scaled and imputed like a table's (`fedimb.data.scaling`); null means missing.
 
     Args:
         path: a folder written by ``save_to_disk`` (see `fedimb.data.paths`), or else a name on the hub.
         image: column of images; null with ``features``.
         features: columns of numbers; null with ``image``.
-        label: column of labels. Names come from its ClassLabel, else they are the labels found, sorted. A column of
-            lists, as Sequence(ClassLabel), gives rows several labels; an empty list is "none"
+        label: column of labels. Names come from its ClassLabel, else they are the sorted labels in the data. A column
+            of lists, such as Sequence(ClassLabel), gives rows several labels; an empty list is "none"
             (`fedimb.data.labels.complete`).
         site, patient: columns, or null.
         train_split, test_split: names of the splits. Without a test split there is no official test set.
         subset: name of the hub data set's configuration, or null.
-        revision: commit or tag on the hub, or null. Give one: without it a change of the data goes unseen.
+        revision: commit or tag on the hub, or null. Give one: without it a change of the data is not noticed.
         mode: RGB or L, of images.
-        size: [height, width] to resize images to; null: they must agree.
+        size: [height, width] to resize images to; null: all must have the same size.
         on_bad: `fedimb.data.problems`.
     """
 
@@ -71,7 +71,7 @@ class HuggingFace:
         check_format("huggingface", self.size, self.mode)
 
     def fingerprint(self) -> str:
-        """Of a folder's files; of a hub data set its name and revision."""
+        """From a folder's files, or from the name and revision of a hub data set."""
         folder = self._folder()
         if folder is None:
             return f"huggingface-1-{self.path}-{self.subset}-{self.revision}"
@@ -97,17 +97,17 @@ class HuggingFace:
         return rows.assemble(names, problems.settle(len(rows.x)), self)
 
     def _folder(self) -> Path | None:
-        """The folder ``path`` stands for; None: a name on the hub."""
+        """The folder that ``path`` refers to; None if it is a name on the hub."""
         # A hub name is name or owner/name.
         local = Path(self.path).is_absolute() or self.path.startswith((".", "~")) or self.path.count("/") > 1
         try:
-            return find(self.path)
+            return find_data(self.path)
         except DataError as error:
             if local:
                 raise
             for name in _OFFLINE:
                 if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE"):
-                    raise DataError(f"{error}; it is not fetched from the hub either, as {name} is set") from error
+                    raise DataError(f"{error}; nor is it fetched from the hub, because {name} is set") from error
             return None
 
     def _splits(self) -> list[tuple[str, Any]]:
@@ -120,31 +120,31 @@ class HuggingFace:
                 found = datasets.load_dataset(self.path, self.subset, revision=self.revision)
         except Exception as error:  # each file format and the network raise their own kinds
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            what = f"{self.path} is no data set written by save_to_disk" if folder else f"hub data set '{self.path}'"
+            what = f"{self.path} is not a data set written by save_to_disk" if folder else f"hub data set '{self.path}'"
             raise DataError(f"{what}: {reason}") from error
         if not isinstance(found, datasets.DatasetDict):
             found = {self.train_split: found}
         if self.train_split not in found:
             raise DataError(f"{self.path} has no split '{self.train_split}'.{nearest(self.train_split, found)}")
-        # A data set without a test split is cut by another rule of data.test.
+        # A data set without a test split is split by another rule of data.test.
         wanted = [self.train_split, *([self.test_split] if self.test_split in found else [])]
         return [(split, found[split]) for split in wanted if split is not None]
 
     def _plain(self, data: Any, split: str) -> Any:
-        """The columns asked for, images as bytes: one that cannot be decoded is then one bad row."""
+        """The requested columns, images as bytes: an image that cannot be decoded is then only one bad row."""
         named = {"image": self.image, "label": self.label, "site": self.site, "patient": self.patient}
         wanted = [(setting, name) for setting, name in named.items() if name]
         wanted += [("features", name) for name in self.features or ()]
         for setting, name in wanted:
             if name not in data.column_names:
                 near = nearest(name, data.column_names)
-                raise DataError(f"{self.path} split '{split}': {setting} names '{name}', which is no column.{near}")
+                raise DataError(f"{self.path} split '{split}': {setting} names '{name}', which is not a column.{near}")
         data = data.select_columns(list(dict.fromkeys(name for _, name in wanted)))
         if self.image is None:
             return data
         if not isinstance(data.features[self.image], _package().Image):
             raise DataError(
-                f"{self.path}: column '{self.image}' holds no images; cast it to datasets.Image, or use features"
+                f"{self.path}: column '{self.image}' does not hold images; cast it to datasets.Image, or use features"
             )
         return data.cast_column(self.image, _package().Image(decode=False))
 
@@ -157,7 +157,7 @@ class HuggingFace:
         if rows.several:
             labels = several_labels(label, names)
         elif isinstance(label, (list, dict)):
-            raise DataError("the label is no class; give one class per row, or a list of classes")
+            raise DataError("the label is not a class; give one class per row, or a list of classes")
         else:
             labels = (one_label(label, names),)
         texts = {what: row[name] for what, name in (("site", self.site), ("patient", self.patient)) if name}
@@ -225,7 +225,7 @@ class _Rows:
 
 def _package() -> ModuleType:
     try:
-        return import_offline("datasets")  # takes seconds: only when the data are read
+        return import_offline("datasets")  # takes seconds, so only when the data are read
     except ImportError as error:
         raise ConfigError("source 'huggingface' needs the datasets package: pip install datasets") from error
 
@@ -246,4 +246,4 @@ def _number(name: str, value: object) -> float:
         return float("nan")
     if isinstance(value, (bool, int, float)) and abs(value) <= np.finfo(np.float32).max:
         return float(value)
-    raise DataError(f"column '{name}': {value!r} is not a finite number; a missing one is null")
+    raise DataError(f"column '{name}': {value!r} is not a finite number; write null for a missing value")

@@ -8,25 +8,26 @@ from fedimb.errors import DataError
 
 
 def is_list(feature: object) -> bool:
-    """Whether a column's feature is of lists: Sequence(...), List(...), or a list around one feature."""
+    """Whether a column's feature is a list: Sequence(...), List(...), or a Python list of one feature."""
     return isinstance(feature, list) or hasattr(feature, "feature")
 
 
 def of_one(feature: object) -> object:
-    """The feature of one label, within a list or not."""
+    """The feature of one label, inside a list or not."""
     if isinstance(feature, list):
         return feature[0]
     return getattr(feature, "feature", feature)
 
 
 def one_label(label: Any, names: list[str] | None) -> str:
-    """The class name of a label: an id into ``names``, or anything where there are none. DataError: it is neither."""
+    """The class name of a label: an id into ``names``, or any value if ``names`` is None. DataError if it is
+    neither."""
     if label is None or label == "":
         raise DataError("the label is missing")
     if names is None:
         return canonical(label)
     if isinstance(label, int) and not 0 <= label < len(names):
-        raise DataError(f"label {label} is none of the {len(names)} classes (-1 is a hidden label)")
+        raise DataError(f"label {label} is not one of the {len(names)} classes (-1 is a hidden label)")
     return names[label]
 
 
@@ -35,7 +36,7 @@ def several_labels(label: object, names: list[str] | None) -> tuple[str, ...]:
     if not isinstance(label, list):
         raise DataError("the labels are missing; a row without any has an empty list")
     if any(isinstance(one, (list, dict)) for one in label):
-        raise DataError("a label is no class; give a list of classes")
+        raise DataError("a label is not a class; give a list of classes")
     labels = tuple(one_label(one, names) for one in label)
     check_row(labels)
     return labels

@@ -1,4 +1,4 @@
-"""Images listed in a CSV: path, label and, where they are known, site, patient and split."""
+"""Images listed in a CSV: path, label and optionally site, patient and split."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
@@ -26,16 +26,17 @@ class ImageCsv:
 
     Args:
         path: the CSV, looked up in the current folder and in ``$FEDIMB_DATA_DIR``; its first row names the columns.
-        root: folder or .zip the images are relative to; null: the CSV's folder.
-        classes: class names in the order of their ids; null: the labels found, numbers by size. A label is a class's
-            name or, where no class is called by a number, its id.
-        size: [height, width] to bring every image to (the aspect ratio is not kept); null: all must have one size.
+        root: folder or .zip to which the image paths are relative; null: the CSV's folder.
+        classes: class names in the order of their ids; null: the labels in the CSV, numbers sorted by value. A label is
+            a class's name or, if no class name is a number, its id.
+        size: [height, width] to resize every image to (the aspect ratio is not kept); null: all must have the same
+            size.
         mode: RGB or L (grey).
-        path_column, label_column: columns that must be there.
-        site_column, patient_column, split_column: used where the CSV has them; null: not used. A split is train,
-            validation (trained on as well) or test (the official test set).
-        label_separator: what parts the labels of an image that may have several, as ``|`` in ``mass|nodule``; null:
-            each has one.
+        path_column, label_column: required columns.
+        site_column, patient_column, split_column: used if the CSV has them; null: not used. A split is train,
+            validation (also used for training) or test (the official test set).
+        label_separator: separator between the labels of an image that may have several, such as ``|`` in
+            ``mass|nodule``; null: one label per image.
         delimiter, encoding: of the CSV, see `fedimb.data.sources.table_file.Layout`.
         on_bad: see `fedimb.data.problems`.
 
@@ -66,7 +67,7 @@ class ImageCsv:
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each image."""
         rows, classes = self._rows(Problems("skip"))
-        csv = hashlib.sha256(whole.regular(self.path).read_bytes()).hexdigest()
+        csv = hashlib.sha256(whole.regular_file(self.path).read_bytes()).hexdigest()
         settings = {"csv": csv, "classes": classes, "size": self.size, "mode": self.mode}
         columns = [self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column]
         if self.label_separator is not None:
@@ -82,7 +83,7 @@ class ImageCsv:
 
     @cached_property
     def _files(self) -> listing.Files:
-        return listing.open_files(find(self.root) if self.root else whole.regular(self.path).parent)
+        return listing.open_files(find_data(self.root) if self.root else whole.regular_file(self.path).parent)
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
         columns = Columns(

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from fedimb.data.sources.files import shown
+from fedimb.data.sources.files import with_progress
 from fedimb.errors import DataError
 from fedimb.plain import Settings
 
@@ -25,10 +25,10 @@ class Files(Protocol):
     title: str
 
     def walk(self) -> tuple[list[str], list[str]]:
-        """(files, folders), each sorted; hidden ones and what file managers leave behind are left out."""
+        """(files, folders), each sorted; without hidden files and those that file managers create."""
 
     def read(self, name: str) -> bytes:
-        """The whole file. Raises DataError, which the caller puts a name before: missing, empty or unreadable."""
+        """The whole file. Raises DataError if it is missing, empty or unreadable; the caller prefixes the name."""
 
     def stamp(self, name: str) -> str:
         """Changes when the file does: size and time in a folder, size and checksum in a zip; "" when missing."""
@@ -38,7 +38,7 @@ def open_files(path: Path, inside: str = "") -> Files:
     """The files of folder or zip ``path``, or of folder ``inside`` below it.
 
     Raises:
-        DataError: neither a folder nor a zip, or no such folder below it. A damaged zip is refused when read.
+        DataError: neither a folder nor a zip, or no such folder below it. A damaged zip is refused when it is read.
     """
     inside = clean_name(inside.rstrip("/")) if inside else ""
     if path.is_dir():
@@ -46,20 +46,20 @@ def open_files(path: Path, inside: str = "") -> Files:
             raise DataError(f"no folder '{inside}' in {path}")
         return Folder(path / inside)
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no folder and no zip file, or a damaged one: give a folder or a .zip")
+        raise DataError(f"{path} is neither a folder nor a readable zip file: give a folder or a .zip")
     return Zip(path, inside)
 
 
 def fingerprint(kind: str, files: Files, names: Iterable[str], settings: Settings) -> str:
     """``kind`` and a hash over ``settings`` and the name and stamp of each file."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name in shown(list(names), f"{files.title}: looking at files"):
+    for name in with_progress(list(names), f"{files.title}: looking at files"):
         digest.update(f"{name}\0{files.stamp(name)}\n".encode(errors="surrogateescape"))
     return f"{kind}-{digest.hexdigest()}"
 
 
 def clean_name(name: str) -> str:
-    """A relative name without ``.`` and ``..``. Raises DataError: empty, absolute, or leading outside."""
+    """A relative name without ``.`` and ``..``. Raises DataError if it is empty, absolute, or leads outside."""
     if not name:
         raise DataError("the path is empty")
     if name.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", name):
@@ -68,7 +68,7 @@ def clean_name(name: str) -> str:
     if ".." in re.split(r"[/\\]", plain):
         raise DataError(f"'{name}' leads outside the folder of the images")
     if plain == "." or "\0" in plain:
-        raise DataError(f"{name!r} names no file")
+        raise DataError(f"{name!r} does not name a file")
     return plain
 
 
@@ -79,7 +79,7 @@ class Folder:
         self.path, self.title = path, path.name
 
     def walk(self) -> tuple[list[str], list[str]]:
-        """See `Files`. Raises DataError where a link leads to a folder already read: its files would count twice."""
+        """See `Files`. Raises DataError if a link leads to a folder already read: its files would count twice."""
         files: list[str] = []
         folders: list[str] = []
         seen: dict[str, str] = {}
@@ -90,7 +90,7 @@ class Folder:
         for here, below, names in os.walk(self.path, followlinks=True, onerror=unreadable):
             real, place = os.path.realpath(here), os.path.relpath(here, self.path).replace(os.sep, "/")
             if real in seen:
-                raise DataError(f"{self.path}: '{place}' and '{seen[real]}' are one folder; remove the link")
+                raise DataError(f"{self.path}: '{place}' and '{seen[real]}' are the same folder; remove the link")
             seen[real] = place
             below[:] = [name for name in below if not _litter(name)]
             start = "" if place == "." else f"{place}/"
@@ -120,11 +120,11 @@ class Folder:
 
 
 class Zip:
-    """Files of a zip. Its checksums stay the same wherever the zip is copied.
+    """Files of a zip. Its checksums do not change when the zip is copied.
 
     Raises:
-        DataError: when first read: damaged, encrypted, or an entry named twice, absolute or with ``..`` (whoever
-            unpacked it would write outside the folder).
+        DataError: on the first read, if it is damaged or encrypted, or an entry is duplicate, absolute or contains
+            ``..`` (unpacking it would write outside the folder).
     """
 
     def __init__(self, path: Path, inside: str = "") -> None:
@@ -152,7 +152,7 @@ class Zip:
                 continue
             name = name.removeprefix(self._start)
             if name in entries:
-                raise DataError(f"{self.path}: entry '{name}' is there twice; pack it again")
+                raise DataError(f"{self.path}: entry '{name}' occurs twice; pack it again")
             entries[name] = entry
         return entries
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import image_files as listing
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
@@ -26,15 +26,17 @@ class ImageFolder:
     x [n, 3 or 1, h, w] uint8, scale 1/255; rows sorted by path, classes by folder name.
 
     Layouts: ``class/**/image`` or ``train/class/**/image`` and ``test/class/**/image`` (then the official test set).
-    Hidden files, and other files beside the class folders, are passed over; inside them every file must be an image.
+    Hidden files, and other files next to the class folders, are ignored; inside class folders every file must be an
+    image.
 
     Args:
         path: directory or .zip, looked up in the current folder and in ``$FEDIMB_DATA_DIR``.
         classes: class names in the order of their ids; None: the folders, sorted.
-        size: [height, width] to bring every image to (the aspect ratio is not kept); None: all must have one size.
+        size: [height, width] to resize every image to (the aspect ratio is not kept); None: all must have the same
+            size.
         mode: RGB or L (grey).
-        inside: folder below ``path`` to begin in, as when a zip holds one top folder.
-        train_folder, test_folder: names of the two sets; null: there are none, every top folder is a class.
+        inside: folder below ``path`` to start in, for example if a zip has a single top folder.
+        train_folder, test_folder: folder names of the two sets; null: there are no sets, every top folder is a class.
         patient, site: regular expressions searched in the path below ``path`` (such as train/cat/p01_3.png), with a
             group of that name, as in ``(?P<patient>p\\d+)_``.
         on_bad: see `fedimb.data.problems`.
@@ -61,7 +63,7 @@ class ImageFolder:
             self._pattern(name)
 
     def fingerprint(self) -> str:
-        """Of the settings and each file's size and time (folder) or checksum (zip)."""
+        """From the settings and each file's size and time (folder) or checksum (zip)."""
         settings = [self.classes, self.size, self.mode, self.inside, self.train_folder, self.test_folder]
         facts = {"settings": settings, "units": [self.patient, self.site]}
         return listing.fingerprint("image_folder-1", self._files, self._walked[0], facts)
@@ -75,14 +77,14 @@ class ImageFolder:
 
     @cached_property
     def _files(self) -> listing.Files:
-        return listing.open_files(find(self.path), self.inside)
+        return listing.open_files(find_data(self.path), self.inside)
 
     @cached_property
     def _walked(self) -> tuple[list[str], list[str]]:
         return self._files.walk()
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], set[str]]:
-        """Rows, and the names of the class folders, those without images included."""
+        """Rows, and the names of all class folders, including those without images."""
         files, folders = self._walked
         sets = self._sets({name for name in folders if "/" not in name})
         depth = 1 if sets else 0
@@ -107,7 +109,7 @@ class ImageFolder:
         return rows, {parts[depth] for name in folders if len(parts := name.split("/")) == depth + 1}
 
     def _sets(self, top: set[str]) -> dict[str, bool | None]:
-        """Top folder -> is it the test set (None: there is only one set); empty where top folders are classes."""
+        """Top folder -> whether it is the test set (None: there is only one set); empty if top folders are classes."""
         wanted = {name for name in (self.train_folder, self.test_folder) if name}
         if not wanted & top:
             return {}
@@ -123,7 +125,7 @@ class ImageFolder:
             if pattern := self._pattern(unit):
                 match = pattern.search(row.name)
                 if not match or not match.group(unit):
-                    raise DataError(f"no {unit} in this path by the expression {pattern.pattern}")
+                    raise DataError(f"the expression {pattern.pattern} finds no {unit} in this path")
                 setattr(row, unit, match.group(unit))
         return row
 
@@ -134,7 +136,7 @@ class ImageFolder:
         try:
             pattern = re.compile(text)
         except re.error as error:
-            raise ConfigError(f"source 'image_folder': {unit}={text!r} is no regular expression: {error}") from None
+            raise ConfigError(f"source 'image_folder': {unit}={text!r} is not a regular expression: {error}") from None
         if unit not in pattern.groupindex:
             raise ConfigError(f"source 'image_folder': {unit}={text!r} has no group (?P<{unit}>...)")
         return pattern

@@ -1,4 +1,4 @@
-"""From a list of labelled image files to one `SourceData`: the checks and the loop all image sources share."""
+"""From a list of labelled image files to one `SourceData`: the checks and the loop shared by all image sources."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.labels import as_targets, primary_class
 from fedimb.data.problems import Problems
-from fedimb.data.sources.files import shown
+from fedimb.data.sources.files import with_progress
 from fedimb.data.sources.pictures import Pixels
 from fedimb.errors import ConfigError, DataError
 
@@ -21,12 +21,12 @@ class ImageRow:
     """One image.
 
     Attributes:
-        place: where a person finds it, for messages.
+        place: where to find it, for messages.
         name: relative to the root of the files.
-        label: class name; of several labels all names in one text.
-        labels: class names where rows may have several; empty where each has one.
-        site, patient: None where the source has none. ``patient`` stays in memory: stores hold numbers.
-        test: of the official test set; None where the source has none.
+        label: class name; if there are several labels, all names in one string.
+        labels: class names if rows may have several; empty if each has one.
+        site, patient: None if the source has none. ``patient`` stays in memory: stores hold numbers.
+        test: whether it is in the official test set; None if the source has none.
     """
 
     place: str
@@ -39,7 +39,7 @@ class ImageRow:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """All its classes, one or more."""
+        """All classes of the image, one or more."""
         return self.labels or (self.label,)
 
 
@@ -50,10 +50,10 @@ def check_classes(kind: str, classes: tuple[str, ...] | None) -> None:
 
 
 def check_separator(kind: str, separator: str | None, delimiter: str) -> None:
-    """Raise ConfigError unless ``separator`` is None or can part the labels within one field."""
+    """Raise ConfigError unless ``separator`` is None or can separate the labels within one field."""
     if separator is not None and (separator.strip() == "" or separator == delimiter):
         raise ConfigError(
-            f"source '{kind}': label_separator={separator!r}: give another character than blank and delimiter, as '|'"
+            f"source '{kind}': label_separator={separator!r}: use another character than blank and delimiter, as '|'"
         )
 
 
@@ -68,23 +68,23 @@ def assemble(
 
     Args:
         title: of the source, for messages.
-        classes: class names in the order of their ids; each must have an image.
-        read: a row's uint8 [c, h, w]; may set ``row.patient``; raises DataError for a bad image, as in
-            "has 3 frames".
+        classes: class names in the order of their ids; each must have at least one image.
+        read: a row's uint8 [c, h, w]; may set ``row.patient``; raises DataError for a bad image, such as "has 3
+            frames".
         problems: gets one line per image that cannot be used.
 
     Raises:
-        DataError: no image, a class without one, images of several sizes or beyond the memory, or bad rows.
+        DataError: no image, a class without one, images of several sizes or too large for the memory, or bad rows.
     """
     rows = _parted(rows, problems)
-    # Before decoding: what the list itself has wrong need not wait for minutes of images.
+    # Before decoding, so that errors in the list are reported without minutes of decoding.
     problems.settle(len(rows))
     if not rows:
         raise DataError(f"{title}: no images; check the path")
     _check_classes(title, rows, classes)
     x = np.empty((0, 0, 0, 0), dtype=np.uint8)
     good: list[ImageRow] = []
-    for row in shown(rows, f"{title}: decoding images"):
+    for row in with_progress(rows, f"{title}: decoding images"):
         pixels = problems.guard(row.place, partial(_named, read, row))
         if pixels is None:
             continue
@@ -94,12 +94,12 @@ def assemble(
             first, other = ("{} x {}".format(*shape[-2:]) for shape in (x.shape, pixels.shape))
             raise DataError(
                 f"{title}: images of several sizes (height x width): {good[0].place} is {first}, {row.place} is "
-                f"{other}; give size=[height, width] to bring all to one"
+                f"{other}; give size=[height, width] to resize all"
             )
         x[len(good)] = pixels
         good.append(row)
     x = x[: len(good)]
-    if len(kept := _parted(good, problems)) < len(good):  # patients that only the files themselves name
+    if len(kept := _parted(good, problems)) < len(good):  # patients known only from the files themselves
         x = x[np.isin([row.place for row in good], [row.place for row in kept])]
         good = kept
     skipped = problems.settle(len(good))
@@ -125,7 +125,7 @@ def assemble(
 
 
 def _named(read: Callable[[ImageRow], Pixels], row: ImageRow) -> Pixels:
-    """The image; what is wrong with it names the file where the row's place does not."""
+    """The image; an error names the file if the row's place does not."""
     try:
         return read(row)
     except DataError as error:
@@ -133,12 +133,12 @@ def _named(read: Callable[[ImageRow], Pixels], row: ImageRow) -> Pixels:
 
 
 def _parted(rows: list[ImageRow], problems: Problems) -> list[ImageRow]:
-    """Without the test rows of patients who are also trained on."""
+    """Remove test rows of patients who also have training rows."""
     trained = {row.patient: row.place for row in reversed(rows) if row.patient is not None and row.test is False}
     kept = []
     for row in rows:
         if row.test and row.patient in trained:
-            problems.add(row.place, f"a test image of a patient who is also trained on ({trained[row.patient]})")
+            problems.add(row.place, f"a test image of a patient who also has training rows ({trained[row.patient]})")
         else:
             kept.append(row)
     return kept
@@ -152,7 +152,7 @@ def _check_classes(title: str, rows: list[ImageRow], classes: Sequence[str]) -> 
 
 def _room(title: str, n: int, shape: tuple[int, ...]) -> Pixels:
     needed = n * int(np.prod(shape))
-    # Linux hands out more memory than there is and then ends the process without a word.
+    # Linux allocates more memory than it has and then kills the process without an error message.
     if hasattr(os, "sysconf") and needed > (here := os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")):
         raise DataError(
             f"{title}: {n:,} images of {list(shape)} need {needed / 2**30:,.1f} GiB, this machine has "
@@ -162,7 +162,7 @@ def _room(title: str, n: int, shape: tuple[int, ...]) -> Pixels:
 
 
 def _ids(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
-    """(sorted names, id of each), or no names and None where the source has none."""
+    """(sorted names, id of each), or no names and None if the source has none."""
     known = sorted({name for name in names if name is not None})
     if not known:
         return (), None

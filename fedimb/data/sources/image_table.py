@@ -1,4 +1,4 @@
-"""A CSV of labelled image files to rows: every line that cannot be used is named."""
+"""From a CSV of labelled image files to rows; every unusable line is reported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ _SPLIT = {"train": False, "training": False, "val": False, "validation": False, 
 
 @dataclass(frozen=True)
 class Columns:
-    """Column names. ``site``, ``patient`` and ``split`` of these very names are used where the CSV has them;
-    under another name they must be there; None: not used.
+    """Column names. ``site``, ``patient`` and ``split`` are optional under these default names; under any other name
+    the column is required; None: not used.
 
     Args:
-        file_setting: the setting that names ``file``, for messages.
-        label_separator: what parts the several labels of a row, as in ``mass|nodule``; None: a row has one.
+        file_setting: the setting that gives ``file``, for messages.
+        label_separator: separator between several labels of a row, as in ``mass|nodule``; None: one label per row.
     """
 
     file: str
@@ -34,7 +34,7 @@ class Columns:
     label_separator: str | None = None
 
     def positions(self, names: tuple[str, ...], path: str) -> dict[str, int]:
-        """Role -> index into a row's fields. Raises DataError: a column is not there."""
+        """Role -> index into a row's fields. Raises DataError if a column is missing."""
         at = {
             "file": column(self.file, names, self.file_setting, path),
             "label": column(self.label, names, "label_column", path),
@@ -51,12 +51,12 @@ def read_rows(
 ) -> tuple[list[ImageRow], tuple[str, ...]]:
     """(rows in the order of the CSV, class names).
 
-    A label is a class's name or, where no class is called by a number, its id. Without ``classes`` they are the labels
-    found, numbers by size. With ``columns.label_separator`` a row has one label or more. Of a file listed twice the
-    first line counts; none does where the labels differ.
+    A label is a class's name or, if no class name is a number, its id. Without ``classes`` the classes are the labels
+    in the CSV, numbers sorted by value. With ``columns.label_separator`` a row has one or more labels. If a file is
+    listed twice, the first line counts, or none if the labels differ.
 
     Raises:
-        DataError: the CSV as a whole cannot be read, or a label names several classes.
+        DataError: the CSV as a whole cannot be read, or a label consists of several classes.
     """
     names, records = read_table(path, layout)
     at = columns.positions(names, path)
@@ -89,7 +89,7 @@ def _row(
         if value == "":
             raise DataError(f"the {role} of '{name}' is empty")
     if "split" in said and said["split"].lower() not in _SPLIT:
-        raise DataError(f"split '{said['split']}' is none of train, validation, test")
+        raise DataError(f"split '{said['split']}' is not one of train, validation, test")
     test = _SPLIT[said["split"].lower()] if "split" in said else None
     row = ImageRow(place, name, "", said.get("site"), said.get("patient"), test)
     if separator is None:
@@ -125,7 +125,7 @@ def _once(rows: list[ImageRow], problems: Problems) -> list[ImageRow]:
         if other is not None:
             problems.add(row.place, f"'{row.name}' is '{row.label}' here and '{other.label}' in {other.place}")
         elif row is not same[0]:
-            problems.add(row.place, f"'{row.name}' is listed before, in {same[0].place}")
+            problems.add(row.place, f"'{row.name}' is already listed in {same[0].place}")
         else:
             kept.append(row)
     return kept

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.npz_file import NpzFile, class_ids, labels, values
+from fedimb.data.sources.npz_file import NpzFile, class_ids, read_labels, read_values
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -22,16 +22,15 @@ class Npz:
     x uint8 (scale 1/255) or float32 (scale 1), [n, channels, height, width] or [n, features].
 
     MedMNIST (Yang et al., Scientific Data 10:41, 2023): ``train_images`` [n, 28, 28] or [n, 28, 28, 3] uint8 and
-    ``train_labels`` [n, 1], with ``val_*`` and ``test_*`` where there are any; ``test_*`` is the official test set.
-    Labels [n, C] of 0 and 1, C > 1, are several per row (ChestMNIST); a row of zeros is of a class of its own
-    (`fedimb.data.labels.complete`).
-    Plain: ``x`` and ``y``. Images may have their channels (1 or 3) last or first.
+    ``train_labels`` [n, 1], and optionally ``val_*`` and ``test_*``; ``test_*`` is the official test set.
+    Labels [n, C] of 0 and 1, C > 1, mean several labels per row (ChestMNIST); a row of zeros gets a separate class
+    (`fedimb.data.labels.complete`). Plain: ``x`` and ``y``. Images may have their channels (1 or 3) last or first.
 
     Args:
         path: the file; see `fedimb.data.paths`.
-        validation: val rows join the training rows, or are dropped.
-        class_names: in order of the class ids; None: the ids up to the largest, in any part. Of labels [n, C] the
-            columns' names, and after them perhaps "none".
+        validation: whether val rows are added to the training rows or dropped.
+        class_names: in order of the class ids; None: the ids up to the largest of all parts. For labels [n, C] the
+            columns' names, optionally followed by "none".
         on_bad: `fedimb.data.problems`.
     """
 
@@ -56,15 +55,15 @@ class Npz:
         tests: list[NDArray[np.bool_]] = []
         with NpzFile(self.path) as arrays:
             for x_key, y_key, test in self._parts(arrays):
-                x, good = values(arrays, x_key, problems)
-                y, good = labels(arrays, y_key, good, self.class_names, problems)
+                x, good = read_values(arrays, x_key, problems)
+                y, good = read_labels(arrays, y_key, good, self.class_names, problems)
                 x = _channels_first(x, f"{self.path} {x_key}")
                 if ys and y.shape[1:] != ys[0].shape[1:]:
                     first, other = (
                         "one class id" if one.ndim == 1 else f"{one.shape[1]} columns" for one in (ys[0], y)
                     )
                     raise DataError(
-                        f"{self.path} {y_key} has {other} per row and the parts before {first}; give one layout"
+                        f"{self.path} {y_key} has {other} per row but earlier parts have {first}; use one layout"
                     )
                 if xs and (
                     x.shape[1:] != xs[0].shape[1:] or x.dtype != xs[0].dtype or y.dtype.kind != ys[0].dtype.kind

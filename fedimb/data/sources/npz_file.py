@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedimb.data.labels import check_row, complete, none_class
 from fedimb.data.problems import Problems
-from fedimb.data.sources.files import regular
+from fedimb.data.sources.files import regular_file
 from fedimb.data.sources.table_target import in_order
 from fedimb.errors import DataError, nearest
 
@@ -23,16 +23,16 @@ class NpzFile:
     """An opened .npz: ``with NpzFile(path) as arrays``.
 
     Args:
-        path: as the configuration gives it, and as messages show it.
+        path: as given in the configuration and shown in messages.
 
     Raises:
-        DataError: missing, or not an .npz.
+        DataError: it is missing or not an .npz.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            opened = np.load(regular(path), allow_pickle=False)
+            opened = np.load(regular_file(path), allow_pickle=False)
         except _DAMAGE as error:
             raise DataError(f"{path} is not an .npz file; write it with numpy.savez") from error
         if not isinstance(opened, np.lib.npyio.NpzFile):
@@ -47,7 +47,7 @@ class NpzFile:
         self._file.close()
 
     def __getitem__(self, key: str) -> NDArray[np.generic]:
-        """One array. DataError when it is not there, damaged, or holds Python objects."""
+        """One array. DataError if it is missing, damaged, or holds Python objects."""
         if key not in self.keys:
             raise DataError(f"{self.path} has no array '{key}'.{nearest(key, self.keys)}")
         try:
@@ -61,11 +61,11 @@ class NpzFile:
         return array
 
 
-def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """x as uint8 or float32, and [n] bool: rows without NaN or infinity. The others are noted.
+def read_values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """x as uint8 or float32, and [n] bool: rows without NaN or infinity. The other rows are added to ``problems``.
 
     Raises:
-        DataError: another type, or not one row per first index.
+        DataError: another type, or an array without rows.
     """
     x = arrays[key]
     if x.ndim < 2 or len(x) == 0:
@@ -82,18 +82,18 @@ def values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.ge
     return x, good
 
 
-def labels(
+def read_labels(
     arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Labels and [n] bool: rows of ``good`` whose labels can be used. The others are noted.
+    """Labels and [n] bool: rows of ``good`` with usable labels. The other rows are added to ``problems``.
 
-    Labels are [n], int64 class ids or text, or, where a row may have several, [n, C] uint8 of 0 and 1.
+    Labels are [n], int64 class ids or text, or, if a row may have several, [n, C] uint8 of 0 and 1.
 
     Args:
-        class_names: the class list; None: any whole number from 0 on, or any text.
+        class_names: the class list; None: any whole number from 0, or any text.
 
     Raises:
-        DataError: of a type that is neither numbers nor text, or columns that do not fit the class list.
+        DataError: a type that is neither numbers nor text, or columns that do not match the class list.
     """
     n, raw = len(good), arrays[key]
     if raw.ndim == 2 and len(raw) == n and raw.shape[1] > 1:
@@ -108,7 +108,7 @@ def labels(
         ids = np.where(np.isfinite(number) & (np.abs(number) < _MOST_IDS), number, -1).astype(np.int64)
         most = _MOST_IDS if class_names is None else len(class_names)
         wrong = (ids != number) | (ids < 0) | (ids >= most)
-        reason = f"is no class id: give whole numbers from 0{f' to {most - 1}' if class_names else ' on'}"
+        reason = f"is not a class id: give whole numbers from 0{f' to {most - 1}' if class_names else ''}"
     else:
         raise DataError(f"{arrays.path} {key} is {raw.dtype}; give class ids as integers, or names as text")
     for row in np.flatnonzero(good & wrong):
@@ -128,7 +128,7 @@ def _several(
     if raw.dtype.kind not in "iubf":
         raise DataError(f"{arrays.path} {key} is {raw.dtype} {list(raw.shape)}; give 0 and 1, one column per class")
     names = class_names if class_names is not None else [str(c) for c in range(raw.shape[1])]
-    complete(np.zeros((0, raw.shape[1]), np.uint8), names)  # refuses names that do not fit the columns
+    complete(np.zeros((0, raw.shape[1]), np.uint8), names)  # refuses names that do not match the columns
     binary = (raw == 0) | (raw == 1)  # NaN is neither
     targets = np.where(binary, raw, 0).astype(np.uint8)
     usable = good & binary.all(axis=1)
@@ -145,7 +145,7 @@ def _several(
 
 
 def per_row(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
-    """An array [n]; [n, 1] loses its second axis. DataError on another shape."""
+    """An array [n]; [n, 1] is flattened. DataError for any other shape."""
     array = arrays[key]
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -157,7 +157,7 @@ def per_row(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
 def class_ids(
     found: NDArray[Any], names: list[str] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None, tuple[str, ...]]:
-    """Checked labels as `SourceData` wants them: (y, targets or None, class names)."""
+    """Checked labels in the form of `SourceData`: (y, targets or None, class names)."""
     if found.ndim == 2:
         return complete(found, names if names is not None else [str(c) for c in range(found.shape[1])])
     y, class_names = as_ids(found, names)
@@ -165,7 +165,7 @@ def class_ids(
 
 
 def as_ids(found: NDArray[np.generic], names: list[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Checked labels or sites (ids or text) to int64 ids and the names: those given, else those found.
+    """Checked labels or sites (ids or text) to int64 ids and names: the given ones, else those in the data.
 
     Text is sorted; ids without names are named by their numbers, 0 to the largest.
     """

@@ -29,13 +29,13 @@ def check_format(kind: str, size: tuple[int, int] | None, mode: str = "L") -> No
 def decode(data: bytes, mode: str, size: tuple[int, int] | None) -> Pixels:
     """One image file as ``mode`` RGB or L, turned upright by its Exif entry, of ``size`` [height, width] if given.
 
-    Grey becomes three equal channels, colour becomes its luma (ITU-R 601-2). What would change values unseen is
-    refused: 16-bit grey would be clipped, transparency shows colours nobody sees, CMYK depends on a profile.
+    Grey becomes three equal channels, colour becomes its luma (ITU-R 601-2). Anything that would silently change values
+    is refused: 16-bit grey would be clipped, transparency hides colours, CMYK depends on a profile.
 
     Raises:
         DataError: not an image, truncated, of another mode, with transparency, or of several frames.
     """
-    image_module = pillow()
+    image_module = load_pillow()
     try:
         with image_module.open(io.BytesIO(data)) as image:
             if getattr(image, "n_frames", 1) > 1:
@@ -51,16 +51,16 @@ def decode(data: bytes, mode: str, size: tuple[int, int] | None) -> Pixels:
     except Exception as error:  # each format's reader raises its own kinds on damaged bytes
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if isinstance(error, image_module.UnidentifiedImageError):
-            reason = "not an image Pillow knows"
+            reason = "not an image format that Pillow knows"
         raise DataError(f"cannot be decoded ({reason})") from error
 
 
 def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Grey [1, h, w] to [1, *size], as `decode` does it."""
-    return _pixels(_resized(pillow().fromarray(pixels[0]), size))
+    return _pixels(_resized(load_pillow().fromarray(pixels[0]), size))
 
 
-def pillow() -> ModuleType:
+def load_pillow() -> ModuleType:
     """PIL.Image. Raises ConfigError when Pillow is not installed."""
     try:
         from PIL import Image
@@ -85,8 +85,9 @@ def _converted(image: Any, mode: str) -> Any:
 def _resized(image: "Image", size: tuple[int, int] | None) -> "Image":
     if size is None or (image.height, image.width) == tuple(size):
         return image
-    sampling = pillow().Resampling
-    # Whole factors: the mean of each block. Else a triangle as wide as an output pixel, so shrinking does not alias.
+    sampling = load_pillow().Resampling
+    # For integer factors the mean of each block, else a triangle filter as wide as an output pixel, so shrinking does
+    # not alias.
     whole = image.height % size[0] == 0 and image.width % size[1] == 0
     return image.resize((size[1], size[0]), sampling.BOX if whole else sampling.BILINEAR)
 

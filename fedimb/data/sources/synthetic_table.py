@@ -1,4 +1,4 @@
-"""A Gaussian-mixture table of any size: for engines, scale tests and whoever has no data yet."""
+"""A Gaussian-mixture table of any size: for engines, scale tests and users without data."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,9 @@ _CHUNK = 1 << 16  # rows drawn at a time: the only memory beside x itself
 @register("source", "synthetic_table")
 @dataclass(frozen=True)
 class SyntheticTable:
-    """x [rows, features] float32: unit-variance noise about one mean per class; classes equal within one row.
+    """x [rows, features] float32: unit-variance noise around one mean per class; class sizes differ by at most one row.
 
-    Means lie in random directions at length separation/sqrt(2): near-orthogonal for many features, so two
+    Means have random directions and length separation/sqrt(2): nearly orthogonal for many features, so two
     classes are ``separation`` noise standard deviations apart.
 
     Args:
@@ -25,7 +25,7 @@ class SyntheticTable:
         features: >= 1.
         classes: >= 1.
         separation: >= 0; 0 makes classes indistinguishable.
-        seed: of the table itself, apart from the run's seed: every run of a sweep sees the same table.
+        seed: of the table itself, independent of the run's seed: every run of a sweep sees the same table.
     """
 
     rows: int = 10_000

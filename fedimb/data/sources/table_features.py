@@ -1,4 +1,4 @@
-"""A table's feature columns to float32: numbers, missing values, one-hot categories, indicators of missing."""
+"""A table's feature columns to float32: numbers, missing values, one-hot categories, missing-value indicators."""
 
 from array import array
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from fedimb.data.sources.table_target import Value, canonical, in_order
 from fedimb.errors import DataError
 
 MISSING = ("", "?", "NA")
-_MOST = 1000  # categories gathered for one column: more is an identifier taken for a category
+_MOST = 1000  # categories collected for one column: more means that an identifier was taken for a category
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -27,16 +27,16 @@ class Features:
 
 
 class FeatureColumns:
-    """Rows of text in, one float32 table out. Memory: 4 bytes per cell.
+    """Converts rows of text into one float32 table. Memory: 4 bytes per cell.
 
     Args:
-        names: feature columns in order; the table has them in this order, a category's columns side by side,
-            the indicators last.
-        categorical: column -> categories in order, or None to gather those found, sorted.
-        missing: column -> values that stand for missing beside '', '?' and 'NA': a number matches every
-            spelling of it (0 and 0.0), text matches the field letter by letter.
-        indicators: True: a 0/1 column per column with a value missing in any row; or the columns to have one
-            whatever their rows, which keeps the table's width the same wherever it is read.
+        names: feature columns in order; the table keeps this order, with a category's columns side by side and the
+            indicators last.
+        categorical: column -> categories in order, or None to collect those in the data, sorted.
+        missing: column -> values that mean "missing", in addition to '', '?' and 'NA': a number matches every spelling
+            of it (0 and 0.0), text must match the field exactly.
+        indicators: True: a 0/1 column for each column with a missing value in any row; or the columns that always get
+            one, so that the table has the same width at every site.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class FeatureColumns:
         self._cells = array("f")
 
     def add(self, fields: Sequence[str]) -> None:
-        """Take one row, a field per name. DataError names the column that is wrong; nothing of it is kept then."""
+        """Add one row, one field per name. DataError names the wrong column; the row is then not added."""
         self._cells.extend(self._plain(fields) or list(map(self._cell, self.names, fields)))
 
     def _plain(self, fields: Sequence[str]) -> list[float] | None:
-        """A row of numbers and nothing else, in one step: tables have millions of cells. None: go cell by cell."""
+        """A row of plain numbers, converted in one step for speed. None: the row must be converted cell by cell."""
         if self._special or "_" in "".join(fields):
             return None
         try:
@@ -95,17 +95,17 @@ class FeatureColumns:
         return float(codes[known])
 
     def _found(self, name: str, codes: NDArray[np.float32]) -> list[str]:
-        there = set(codes[~np.isnan(codes)].tolist())  # a row that was left out may have brought a category of its own
+        there = set(codes[~np.isnan(codes)].tolist())  # a skipped row may have added a category
         categories = in_order(category for category, code in self._codes[name].items() if code in there)
         if len(categories) > _MOST:
             raise DataError(
-                f"column '{name}' has {len(categories)} categories, each to be a column (at most {_MOST}); "
+                f"column '{name}' has {len(categories)} categories, each of which becomes a column (at most {_MOST}); "
                 f"drop it, or leave it out of categorical if it holds numbers"
             )
         return categories
 
     def table(self) -> Features:
-        """What was taken so far, as one table."""
+        """The rows added so far, as one table."""
         cells = np.frombuffer(self._cells, dtype=np.float32).reshape(-1, len(self.names))
         absent = np.isnan(cells)
         blocks: list[NDArray[np.float32]] = []

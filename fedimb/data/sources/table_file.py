@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from fedimb.data.sources.files import regular
+from fedimb.data.sources.files import regular_file
 from fedimb.errors import DataError, nearest
 
 Record = tuple[str, list[str]]
@@ -14,13 +14,13 @@ _DELIMITERS = {",": "','", ";": "';'", "\t": "'\\t'", "|": "'|'"}
 
 @dataclass(frozen=True)
 class Layout:
-    """How the files of one table are written.
+    """The file format of one table.
 
     Args:
-        header: the first row names the columns.
-        columns: names in order; needed without a header, checked against it otherwise.
+        header: whether the first row names the columns.
+        columns: names in order; required without a header, otherwise checked against it.
         delimiter: one character.
-        encoding: as Python names it; a byte order mark is passed over in UTF-8.
+        encoding: a Python encoding name; in UTF-8 a byte order mark is ignored.
     """
 
     header: bool = True
@@ -30,13 +30,13 @@ class Layout:
 
 
 def read_table(path: str, layout: Layout) -> tuple[tuple[str, ...], Iterator[Record]]:
-    """Column names, and an iterator over (place, fields): place is ``path row 17``, the file's first row being 1.
+    """Column names, and an iterator over (place, fields): place is ``path row 17``, counted from 1.
 
-    Rows may have any number of fields here: a ragged one is the caller's to name. Blank rows are passed over.
+    Rows may have any number of fields: the caller checks it. Blank rows are skipped.
 
     Raises:
-        DataError: no such file, no rows, a header that is none, names missing or given twice; while iterating,
-            bytes that are no text in ``layout.encoding``, or quotes that do not close.
+        DataError: no such file, no rows, an invalid header, missing or duplicate names; while iterating, bytes that are
+            not text in ``layout.encoding``, or unclosed quotes.
     """
     records = _records(path, layout)
     first = next(records, None)
@@ -46,22 +46,22 @@ def read_table(path: str, layout: Layout) -> tuple[tuple[str, ...], Iterator[Rec
     names = _names(*first, layout)
     data = next(records, None) if layout.header else first
     if data is None:
-        raise DataError(f"{path} has a header and no rows; give rows or leave the file out")
+        raise DataError(f"{path} has a header but no rows; add rows or leave the file out")
     return names, chain([data], records)
 
 
 def column(name: str, names: tuple[str, ...], setting: str, path: str) -> int:
-    """Position of a column. DataError names the setting that asked for it and the nearest column."""
+    """Position of a column. DataError names the setting that refers to it and the nearest column."""
     if name not in names:
         raise DataError(
-            f"{setting} names '{name}', which is no column of {path}.{nearest(name, names)}"
+            f"{setting} names '{name}', which is not a column of {path}.{nearest(name, names)}"
             " (a file without a header row needs header=false and columns=[...])"
         )
     return names.index(name)
 
 
 def number(text: str) -> float | None:
-    """The number written in ``text``, or None: 1_000 and other spellings only Python reads are not numbers."""
+    """The number in ``text``, or None: 1_000 and other Python-only spellings are not numbers."""
     if "_" in text:
         return None
     try:
@@ -71,7 +71,7 @@ def number(text: str) -> float | None:
 
 
 def _records(path: str, layout: Layout) -> Iterator[Record]:
-    file = regular(path)
+    file = regular_file(path)
     encoding = "utf-8-sig" if layout.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else layout.encoding
     number_of_row = 0
     try:
@@ -83,7 +83,7 @@ def _records(path: str, layout: Layout) -> Iterator[Record]:
     except UnicodeError as error:
         raise DataError(f"{path} is not text in {layout.encoding} ({error}); give its encoding=...") from error
     except csv.Error as error:
-        raise DataError(f"{path} row {number_of_row + 1}: {error}; mend the quotes, or check delimiter=...") from error
+        raise DataError(f"{path} row {number_of_row + 1}: {error}; fix the quotes, or check delimiter=...") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
 
@@ -93,7 +93,7 @@ def _check_delimiter(place: str, fields: list[str], layout: Layout) -> None:
         return
     for sign, shown in _DELIMITERS.items():
         if sign in fields[0]:
-            raise DataError(f"{place} is one field and holds {shown}: give delimiter={shown}")
+            raise DataError(f"{place} is a single field with {shown} in it: give delimiter={shown}")
 
 
 def _names(place: str, first: list[str], layout: Layout) -> tuple[str, ...]:
@@ -105,12 +105,12 @@ def _names(place: str, first: list[str], layout: Layout) -> tuple[str, ...]:
     if all(number(field) is not None for field in first):
         raise DataError(f"{place} holds numbers, not column names; set header=false and give columns=[...]")
     if "" in first:
-        raise DataError(f"{place}: column {first.index('') + 1} has no name; name it (and drop it if it is of no use)")
+        raise DataError(f"{place}: column {first.index('') + 1} has no name; name it (and drop it if it is not needed)")
     if twice := next((name for i, name in enumerate(first) if name in first[:i]), None):
-        raise DataError(f"{place}: column '{twice}' is there twice; rename one")
+        raise DataError(f"{place}: column '{twice}' occurs twice; rename one")
     if given is not None and tuple(first) != given:
         wrong = next(
             (i for i, (a, b) in enumerate(zip(first, given, strict=False)) if a != b), min(len(first), len(given))
         )
-        raise DataError(f"{place}: the header and columns=[...] differ from column {wrong + 1} on; leave columns out")
+        raise DataError(f"{place}: the header and columns=[...] differ from column {wrong + 1} on; remove columns")
     return tuple(first)

@@ -1,4 +1,4 @@
-"""Rows of a table taken one by one: label, site, patient, split, features; a bad one leaves nothing behind."""
+"""Rows of a table added one by one: label, site, patient, split, features; a bad row adds nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _SPLIT = {"train": False, "training": False, "val": False, "validation": False, 
 
 @dataclass(frozen=True)
 class Positions:
-    """Where a file holds what: indexes into a row's fields. ``target`` of several columns: class name -> index."""
+    """Indices into the fields of a file's rows. ``target`` of several columns: class name -> index."""
 
     width: int
     target: int | dict[str, int]
@@ -28,9 +28,9 @@ class Rows:
     """The good rows so far, column by column.
 
     Args:
-        label: the label's rule, of a target of one column.
-        features: takes the feature columns.
-        recordable: site -> canonical labels it can record, for the sites that say so.
+        label: the rule for the label, for a target of one column.
+        features: collects the feature columns.
+        recordable: site -> canonical labels it can record, for sites that declare them.
         known_sites: the only sites a row may name; None: any.
     """
 
@@ -49,10 +49,10 @@ class Rows:
         return len(self.classes)
 
     def take(self, at: Positions, file_site: str | None, fields: Sequence[str]) -> None:
-        """One row. ``file_site``: the site whose file this is, None where rows name theirs or there are none.
+        """Add one row. ``file_site``: the site of this file; None if rows name their site or there are no sites.
 
         Raises:
-            DataError: the first thing wrong with it.
+            DataError: the first problem of the row.
         """
         if len(fields) != at.width:
             raise DataError(f"{len(fields)} fields where the table has {at.width} columns")
@@ -76,7 +76,7 @@ class Rows:
         self.classes.append(names)
         self.labels.append(label)
         self.sites.append(site or "")
-        # Hospitals number their patients apart: the same number in two files is two people.
+        # Hospitals number patients independently: the same number in two files means two people.
         self.patients.append(self._patient_ids.setdefault((file_site, patient), len(self._patient_ids)))
         self.test.append(test)
 
@@ -89,7 +89,7 @@ class Rows:
 
 
 def _flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
-    """The classes whose column says 1."""
+    """The classes whose column is 1."""
     for name, i in columns.items():
         if fields[i] in MISSING:
             raise DataError(f"target '{name}' is missing")
@@ -102,5 +102,5 @@ def _flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
 
 def _is_test(text: str) -> bool:
     if text.lower() not in _SPLIT:
-        raise DataError(f"split '{text}' is none of train, validation, test")
+        raise DataError(f"split '{text}' is not one of train, validation, test")
     return _SPLIT[text.lower()]

@@ -1,4 +1,4 @@
-"""A table's label column to class names, and whether a site's labels can say all of them."""
+"""A table's label column to class names, and whether a site's labels cover all of them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +19,7 @@ def canonical(value: Value) -> str:
 
 
 def in_order(values: Iterable[str]) -> list[str]:
-    """Sorted: by number where all are numbers, else as text."""
+    """Sorted: as numbers if all are numbers, else as text."""
     distinct = set(values)
     numbers = {value: number(value) for value in distinct}
     if None in numbers.values():
@@ -30,12 +30,12 @@ def in_order(values: Iterable[str]) -> list[str]:
 class Target:
     """Label text to class name, by exactly one rule.
 
-    - ``thresholds`` [t1 < t2 ...]: the label is a number and its class the number of thresholds at or below it, so
+    - ``thresholds`` [t1 < t2 ...]: the label is a number, and its class is the number of thresholds at or below it, so
       ``classes: [mild, severe], thresholds: [3]`` makes 3 and above severe.
     - ``target_map`` {label: class}: ``{0: healthy, 1: ill, 2: ill}``. Without ``classes``, in the labels' order.
-    - neither: the label is the class's name. Without ``classes`` the names are those found, in order.
+    - neither: the label is the class's name. Without ``classes`` the names are those in the data, in order.
 
-    Numbers are equal however they are spelled: label ``1.0`` is the map's ``1``.
+    Numbers are compared by value: label ``1.0`` matches ``1`` in the map.
 
     Raises:
         ConfigError: rules that contradict each other.
@@ -52,7 +52,7 @@ class Target:
         self.thresholds = thresholds
         self.map = {canonical(label): name for label, name in target_map.items()} if target_map is not None else None
         if target_map is not None and len(self.map or {}) < max(1, len(target_map)):
-            raise ConfigError("source 'tabular_csv': target_map is empty or names a label twice; name each label once")
+            raise ConfigError("source 'tabular_csv': target_map is empty or has a label twice; give each label once")
         if classes is None and self.map is not None:
             classes = list(dict.fromkeys(self.map[label] for label in in_order(self.map)))
         self.classes = None if classes is None else list(classes)
@@ -66,7 +66,7 @@ class Target:
         if self.thresholds is not None:
             if classes is None or len(classes) != len(self.thresholds) + 1:
                 raise ConfigError(
-                    f"source 'tabular_csv': {len(self.thresholds)} thresholds part {len(self.thresholds) + 1} classes; "
+                    f"source 'tabular_csv': {len(self.thresholds)} thresholds make {len(self.thresholds) + 1} classes; "
                     f"classes={classes}: give as many names, lowest first"
                 )
             if any(not low < high for low, high in zip(self.thresholds, self.thresholds[1:], strict=False)):
@@ -79,14 +79,14 @@ class Target:
                     raise ConfigError(f"source 'tabular_csv': target_map names class '{name}'.{nearest(name, classes)}")
             for name in classes:
                 if name not in self.map.values():
-                    raise ConfigError(f"source 'tabular_csv': no label of target_map is class '{name}'; add one")
+                    raise ConfigError(f"source 'tabular_csv': no label of target_map has class '{name}'; add one")
 
     def __call__(self, label: str) -> str:
-        """The class name of a label as it stands in the file. DataError says what is wrong with it."""
+        """The class name of a label as written in the file. DataError if there is none."""
         if self.thresholds is not None:
             value = number(label)
             if value is None or value != value:
-                raise DataError(f"label '{label}' is no number and the classes are cut by thresholds")
+                raise DataError(f"label '{label}' is not a number, but the classes are defined by thresholds")
             return (self.classes or [])[sum(value >= threshold for threshold in self.thresholds)]
         known = canonical(label)
         if self.map is not None:
@@ -98,14 +98,16 @@ class Target:
                 raise DataError(f"label '{label}' is not in the class list ({_listed(self.classes)})")
             return self._names[known]
         if number(label) is not None and not known.lstrip("-").isdigit():
-            raise DataError(f"label '{label}' is not a whole number; name the classes, or cut it with thresholds=[...]")
+            raise DataError(
+                f"label '{label}' is not a whole number; name the classes, or define them with thresholds=[...]"
+            )
         return known
 
     def names(self, found: Iterable[str]) -> list[str]:
-        """The class list, gathered from the names ``found`` where none is given.
+        """The class list, collected from the names ``found`` if none is given.
 
         Raises:
-            DataError: gathered labels are numbers in some rows and text in others.
+            DataError: the collected labels are numbers in some rows and text in others.
         """
         if self.classes is not None:
             return self.classes
@@ -121,11 +123,11 @@ class Target:
 
 
 def refuse_mute_site(site: str, reached: Iterable[str], labels: Iterable[str], classes: Sequence[str]) -> None:
-    """Raise DataError when the labels of ``site`` cannot say every class: its rows would count as another class.
+    """Raise DataError if the labels of ``site`` cannot express every class: its rows would count as another class.
 
     Args:
-        reached: the classes those labels are of.
-        labels: what the site records.
+        reached: the classes that those labels map to.
+        labels: the labels that the site records.
         classes: the class list.
     """
     reached = set(reached)

@@ -24,30 +24,28 @@ log = logging.getLogger(__name__)
 @register("source", "tabular_csv")
 @dataclass
 class TabularCsv:
-    """A table from a CSV file; text columns are encoded, number columns scaled.
-
-    x [n, F] float32. Columns of numbers are scaled and imputed by training sums over the clients
+    """x [n, F] float32. Number columns are scaled and imputed from training sums over the clients
     (`fedimb.data.scaling`); one-hot and missing-indicator columns stay 0 and 1.
 
     Args:
-        files: a path, a list of paths (their rows follow each other), or site name -> path: one site per file.
+        files: a path, a list of paths (their rows are concatenated), or site name -> path: one site per file.
             Relative paths: `fedimb.data.paths`. Columns are matched by name.
-        target: the label's column; or several columns of 0 and 1, the classes a row may have together. A row of zeros
-            is then of a class of its own (`fedimb.data.labels.complete`).
-        classes, target_map, thresholds: the rule of a label in one column, see `Target`.
+        target: the label's column; or several columns of 0 and 1, one per class, if rows have several labels. A row of
+            zeros then gets a separate class (`fedimb.data.labels.complete`).
+        classes, target_map, thresholds: the rule for a label in one column, see `Target`.
         header, columns, delimiter, encoding: see `Layout`.
-        drop: columns left out.
-        categorical: columns made one-hot, as a list, or column -> categories (null: those found, sorted). A
+        drop: columns to leave out.
+        categorical: columns to encode as one-hot: a list, or column -> categories (null: those in the data, sorted). A
             missing category is 0 in all of them.
-        missing_values: column -> values that stand for missing beside '', '?' and 'NA'; see `FeatureColumns`.
+        missing_values: column -> values that mean "missing", in addition to '', '?' and 'NA'; see `FeatureColumns`.
         indicators: true, false, or the columns that get a 0/1 "missing" column.
         patient: column of patient ids. With one file per site the same id at two sites is two patients.
         site_column: column of site names, instead of one file per site.
-        site_names: the sites in order, for ``site_column``; null: those found, sorted.
-        split_column: column of train, validation or test: the official split. Validation rows train.
+        site_names: the sites in order, for ``site_column``; null: those in the data, sorted.
+        split_column: column of train, validation or test: the official split. Validation rows are used for training.
         require_all_classes: refuse a site that has no row of some class.
-        label_values: site -> every label it can record: the site is judged by these instead of its rows, and
-            refused when they cannot express the class list.
+        label_values: site -> every label it can record: the site is checked by these instead of its rows, and refused
+            if they cannot express the class list.
         on_bad: `fedimb.data.problems`.
 
     Attributes:
@@ -90,7 +88,7 @@ class TabularCsv:
         if not self.header and self.columns is None:
             raise ConfigError("source 'tabular_csv': header=false needs columns=[...]")
         if isinstance(self.files, dict) and self.site_column is not None:
-            raise ConfigError("source 'tabular_csv': files names the sites already; remove site_column")
+            raise ConfigError("source 'tabular_csv': files already names the sites; remove site_column")
         if self.site_names is not None and self.site_column is None:
             raise ConfigError("source 'tabular_csv': site_names goes with site_column; remove it")
         if isinstance(self.target, list):
@@ -118,7 +116,7 @@ class TabularCsv:
         """Read all rows.
 
         Raises:
-            DataError: a file or column that is not there, files of different columns, bad rows, a site whose
+            DataError: a missing file or column, files with different columns, bad rows, a site whose
                 labels cannot express the class list.
         """
         problems = Problems(self.on_bad)
@@ -134,7 +132,7 @@ class TabularCsv:
                 first, rows = names, self._rows(names, path)
             elif odd := sorted(set(names) ^ set(first)):
                 has, lacks = (path, start) if odd[0] in names else (start, path)
-                raise DataError(f"{has} has column '{odd[0]}' and {lacks} has not; give files of the same columns")
+                raise DataError(f"{has} has column '{odd[0]}' and {lacks} does not; give files with the same columns")
             at = self._positions(names, [names.index(name) for name in rows.features.names], path)
             for place, fields in records:
                 problems.guard(place, partial(rows.take, at, site, fields))
@@ -163,7 +161,7 @@ class TabularCsv:
             for name in getattr(self, setting):
                 if name not in kept:
                     raise DataError(
-                        f"{setting} names '{name}', which is no feature column: it is dropped or has another use"
+                        f"{setting} names '{name}', which is not a feature column: it is dropped or used otherwise"
                     )
         return Rows(
             label=self._label,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedimb import registry
-from fedimb.data.check import _bare, _group, guess
+from fedimb.data.check import _bare, _group, guess_source
 from fedimb.data.config import DataConfig
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.deploy.registered_data.source_records import absolute_paths
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
@@ -36,18 +36,18 @@ def source_settings(
         ConfigError: settings contradict each other, are unknown, or do not apply to the source.
         DataError: the file does not exist.
     """
-    file = find(path)
+    file = find_data(path)
     if like is not None:
         if settings or source:
             raise ConfigError("--like already says how to read the data: leave out --source and key=value settings")
-        config = DataConfig.parse(_group(find(like)))
+        config = DataConfig.parse(_group(find_data(like)))
         found = config.source | {"on_bad": config.on_bad}
         place = next((key for key in ("path", "files") if key in found), None)
         if place is None:
             raise ConfigError(f"{like}: source '{found['name']}' does not read a file; use a data group that does")
         found[place] = str(file) if place == "path" else [str(file)]
     else:
-        found = _bare(file, source or guess(file), settings)
+        found = _bare(file, source or guess_source(file), settings)
     takes = registry.parameters("source", found["name"])
     for what, value, names in (
         ("--patient-column", patient_column, ("patient", "patient_column")),

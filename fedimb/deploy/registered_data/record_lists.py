@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.image_files import Files, Folder
 from fedimb.data.sources.npz_file import NpzFile
@@ -59,14 +59,14 @@ def _table(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
             own = fields[at] if at is not None and at < len(fields) else None
             # The same id in two files means two people, as in the source.
             rows.append(RecordPlace(place, f"{site}/{own}" if own is not None and site and len(paths) > 1 else own))
-    return rows, [find(path) for _, path in paths]
+    return rows, [find_data(path) for _, path in paths]
 
 
 def _images(source: Any, *tables: str) -> tuple[Iterable[RecordPlace], list[Path]]:
     listed, _ = source._rows(Problems("skip"))
     files = source._files
     held = [files.path / row.name for row in listed] if isinstance(files, Folder) else [files.path]
-    return [RecordPlace(row.place, row.patient) for row in listed], [*map(find, tables), *held]
+    return [RecordPlace(row.place, row.patient) for row in listed], [*map(find_data, tables), *held]
 
 
 def _dicom(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
@@ -79,9 +79,9 @@ def _dicom(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
 
 def _patient_id(files: Files, name: str) -> str | None:
     """PatientID of a DICOM file; None if it cannot be read (the source refuses or skips such a row)."""
-    from fedimb.data.sources.dicom_grey import reader
+    from fedimb.data.sources.dicom_grey import load_pydicom
 
-    pydicom = reader()
+    pydicom = load_pydicom()
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # damaged headers raise many kinds
         warnings.simplefilter("ignore")  # pydicom's warnings quote values
         header = pydicom.dcmread(io.BytesIO(files.read(name)), stop_before_pixels=True, specific_tags=["PatientID"])
@@ -96,7 +96,7 @@ def _npz(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
             for key, _, _ in source._parts(arrays)
             for i in range(len(arrays[key]))
         ]
-    return rows, [find(source.path)]
+    return rows, [find_data(source.path)]
 
 
 def _embeddings(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
@@ -106,7 +106,7 @@ def _embeddings(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
             RecordPlace(f"{source.path} x[{i}]", None if patients is None else str(patients[i].item()))
             for i in range(len(arrays["x"]))
         ]
-    return rows, [find(source.path)]
+    return rows, [find_data(source.path)]
 
 
 def _huggingface(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
@@ -116,14 +116,14 @@ def _huggingface(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
         rows += [
             RecordPlace(f"{source.path} {split}[{i}]", None if one is None else str(one)) for i, one in enumerate(own)
         ]
-    return rows, [file for file in _below(find(source.path)) if not file.name.startswith("cache-")]
+    return rows, [file for file in _below(find_data(source.path)) if not file.name.startswith("cache-")]
 
 
 def _unknown(source: object) -> tuple[Iterable[RecordPlace], list[Path]]:
     """A third-party source: files from the settings that name them, rows by number."""
     given: list[object] = [getattr(source, name, None) for name in PATHS]
     flat = [item for value in given for item in (value.values() if isinstance(value, dict) else _several(value))]
-    return [], [file for item in flat if isinstance(item, str) for file in _below(find(item))]
+    return [], [file for item in flat if isinstance(item, str) for file in _below(find_data(item))]
 
 
 def _several(value: object) -> list[object]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.data.arrays import SourceData
-from fedimb.data.paths import find
+from fedimb.data.paths import find_data
 from fedimb.deploy.registered_data.record_lists import PATHS, RecordPlace, list_records
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
@@ -89,7 +89,7 @@ def absolute_paths(source: dict[str, object]) -> dict[str, object]:
             return {key: made(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [made(item) for item in value]
-        return str(find(value)) if isinstance(value, str) else value
+        return str(find_data(value)) if isinstance(value, str) else value
 
     return {key: made(value) if key in PATHS else value for key, value in source.items()}
 

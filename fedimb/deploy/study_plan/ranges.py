@@ -8,7 +8,7 @@ from fedimb.config.load import NO_INFLUENCE, flatten
 from fedimb.errors import ConfigError, nearest
 from fedimb.schema import RunConfig, Strict
 
-_FIXED = ("model", "data.source", "prior.provenance", "aggregator.terms", "evaluation.secure", "privacy")
+_FIXED = ("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy")
 """Settings that may never vary: they change what leaves a site, or how it is protected."""
 Scalar = int | float | bool | str
 

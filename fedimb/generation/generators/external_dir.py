@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedimb.data.paths import find
-from fedimb.data.sources.files import shown
+from fedimb.data.paths import find_data
+from fedimb.data.sources.files import with_progress
 from fedimb.data.sources.pictures import CHANNELS, decode
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.generation.base import Generator, Progress
@@ -49,7 +49,7 @@ class ExternalDir(Generator):
         class_names: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__(n_classes, n_domains, shape)
-        place = find(path)
+        place = find_data(path)
         self._names = class_names or tuple(str(c) for c in range(n_classes))
         self._held, known = self._folder(place) if place.is_dir() else _archive(place, self.shape)
         self._place = place
@@ -119,7 +119,7 @@ class ExternalDir(Generator):
         if not files:
             raise DataError(f"{place} holds no images: expected {place}/<class>/*.png, or give an .npz")
         pixels = np.empty((len(files), channels, height, width), np.uint8)
-        for row, (file, _) in enumerate(shown(files, f"images of {place.name}")):
+        for row, (file, _) in enumerate(with_progress(files, f"images of {place.name}")):
             try:
                 image = decode(file.read_bytes(), mode, None)
             except DataError as error:

@@ -1,4 +1,4 @@
-"""What a coreset rule may look at, and what it answers."""
+"""The input of a coreset rule, and its base class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from fedimb.selection.budgets import apportion
 from fedimb.selection.checks import finite_rows, labels_fit
 
 Picker = Callable[[Tensor, int], Tensor]
-"""(positions of a class, how many of them) -> positions chosen."""
+"""(positions of a class, number to choose) -> chosen positions."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Candidates:
     Attributes:
         labels: [n] int64.
         n_classes: C.
-        generator: for whatever is drawn.
+        generator: for all random draws.
         embeddings: [n, d] float32 of unit length, by the frozen encoder, or None.
         features: [n, d] float32, penultimate features under the model, or None.
         logits: [n, C] float32 under the model, or None.
         history: [e, n, C] float32 probabilities after each epoch of local warm-up training, in order, or None.
-        centres: [C, d] float32 class centres of the whole federation in feature space, NaN where nobody has the class;
+        centres: [C, d] float32 class centres of the whole federation in feature space, NaN if no client has the class;
             or None.
         global_counts: [C] float64 rows of each class in the whole federation, or None.
     """
@@ -62,9 +62,9 @@ class Candidates:
 
 
 class CoresetRule:
-    """Base class. A rule gives `choose`, and `decide` where it has a view of its own on how many of each class.
+    """Base class. A rule implements `choose`, and `decide` if it decides how many rows of each class to keep.
 
-    ``needs`` names the fields of `Candidates` the rule reads, of those that may be None; it may depend on arguments.
+    ``needs`` names the optional fields of `Candidates` that the rule reads; it may depend on arguments.
     """
 
     needs: frozenset[str] = frozenset()
@@ -74,22 +74,22 @@ class CoresetRule:
         raise NotImplementedError(f"{type(self).__name__} must implement choose()")
 
     def decide(self, candidates: Candidates, keep: int) -> Tensor:
-        """The rule's own choice when no numbers per class are given, 0 < keep < n: over all rows alike."""
+        """The rule's choice if no numbers per class are given, 0 < keep < n. By default over all rows together."""
         return self.choose(candidates, torch.arange(len(candidates.labels)), keep)
 
     def select(self, candidates: Candidates, keep: int, per_class: Tensor | None = None) -> Tensor:
         """Choose rows to keep.
 
         Args:
-            keep: how many in all, 0..n.
-            per_class: [C] int64 how many of each class, summing to ``keep``, none above what the client has; None: the
+            keep: how many in total, 0..n.
+            per_class: [C] int64 how many of each class, summing to ``keep``, none above the client's rows; None: the
                 rule decides.
 
         Returns:
-            positions, ascending int64, distinct, exactly ``keep`` of them (and exactly ``per_class`` where given).
+            positions, ascending int64, distinct, exactly ``keep`` of them (and exactly ``per_class`` if given).
 
         Raises:
-            DataError: a budget that cannot be met, a field the rule needs that is missing, of another length, or not
+            DataError: a budget that cannot be met, or a needed field that is missing, has the wrong length or is not
                 finite.
         """
         n = len(candidates.labels)
@@ -111,17 +111,17 @@ class CoresetRule:
 
 
 class ClasswiseRule(CoresetRule):
-    """A rule defined within a class: without numbers per class, every class keeps its share."""
+    """A rule that works within a class: without numbers per class, every class keeps its share."""
 
     def decide(self, candidates: Candidates, keep: int) -> Tensor:
-        """Class by class, in proportion to the rows, a row each while ``keep`` allows."""
+        """In proportion to the rows of each class, at least one row each while ``keep`` allows."""
         have = candidates.counts()
         wanted = apportion(have, have, keep)
         return by_class(candidates, wanted, lambda rows, count: self._within(candidates, rows, count))
 
 
 class ScoreRule(CoresetRule):
-    """A rule that keeps the rows with the highest score; of equal scores the earlier position."""
+    """A rule that keeps the rows with the highest score; ties to the earlier position."""
 
     def score(self, candidates: Candidates, rows: Tensor) -> Tensor:
         """[len(rows)] float."""
@@ -133,7 +133,7 @@ class ScoreRule(CoresetRule):
 
 
 def by_class(candidates: Candidates, per_class: Tensor, pick: Picker) -> Tensor:
-    """Apply a choice inside every class that keeps rows; ascending."""
+    """Apply ``pick`` inside every class that keeps rows; ascending positions."""
     chosen = [
         pick(candidates.rows_of(label), int(count)) for label, count in enumerate(per_class.tolist()) if count > 0
     ]
@@ -150,11 +150,11 @@ def _check_budget(candidates: Candidates, keep: int, per_class: Tensor) -> None:
 
 
 def _check_field(field: str, value: Tensor, rows: int) -> None:
-    if field == "centres":  # NaN marks a class nobody has
+    if field == "centres":  # NaN marks a class that no client has
         if bool(torch.isinf(value).any()):
             raise DataError("centres hold infinite values: a client's features diverged")
         return
     by_row = value.transpose(0, 1) if field == "history" and value.ndim == 3 else value
     if len(by_row) != rows or (field == "history" and value.shape[0] == 0):
-        raise DataError(f"{field} of shape {tuple(value.shape)} does not fit {rows} rows")
+        raise DataError(f"{field} of shape {tuple(value.shape)} does not match {rows} rows")
     finite_rows(by_row, field)

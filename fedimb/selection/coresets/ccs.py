@@ -1,8 +1,8 @@
-"""Coverage-centric selection: cut the hardest rows, then take evenly from all levels of difficulty.
+"""Coverage-centric selection: drop the hardest rows, then sample evenly from all levels of difficulty.
 
 Zheng et al., "Coverage-centric Coreset Selection for High Pruning Rates", ICLR 2023. Difficulty is the area under the
 margin (Pleiss et al., NeurIPS 2020): the mean over epochs of the label's score minus the best other; here of
-probabilities, since those are what the warm-up keeps. Low is hard.
+probabilities, because the warm-up stores those. Low is hard.
 """
 
 import torch
@@ -16,7 +16,7 @@ from fedimb.selection.coresets.base import Candidates, CoresetRule
 
 
 def area_under_margin(history: Tensor, labels: Tensor) -> Tensor:
-    """[e, n, C] probabilities, [n] int64 -> [n] float32 in [-1, 1]; with one class alone the probability itself."""
+    """[e, n, C] probabilities, [n] int64 -> [n] float32 in [-1, 1]; with a single class the probability itself."""
     own = labels.expand(history.shape[:2])[..., None]
     others = history.scatter(2, own, -torch.inf).amax(2)
     return (history.gather(2, own)[..., 0] - torch.where(torch.isinf(others), 0.0, others)).mean(0)
@@ -24,10 +24,10 @@ def area_under_margin(history: Tensor, labels: Tensor) -> Tensor:
 
 @register("coreset", "ccs")
 class CoverageCentric(CoresetRule):
-    """Cuts, cuts the range that is left into bins of equal width, fills bins evenly and at random within a bin.
+    """Drops the hardest rows, splits the remaining range into bins of equal width, and draws evenly from the bins.
 
     Args:
-        beta: share of the rows cut as too hard, less where the budget needs them.
+        beta: share of the rows dropped as too hard; fewer if the budget needs them.
         bins: number of bins; 50 in the paper.
 
     Raises:
@@ -52,7 +52,7 @@ class CoverageCentric(CoresetRule):
         level = (margin - low) / (high - low) if high > low else torch.zeros_like(margin)
         level = (level * self.bins).long().clamp(max=self.bins - 1)
         have = torch.bincount(level, minlength=self.bins)
-        # With fewer rows wanted than bins filled, which bins go without is drawn.
+        # If there are fewer rows to keep than filled bins, the bins are drawn.
         even = 1 + 1e-9 * torch.rand(self.bins, generator=candidates.generator, dtype=torch.float64)
         wanted = apportion(have, even, count)
         mixed = torch.randperm(len(rows), generator=candidates.generator)

@@ -23,7 +23,7 @@ class EL2N(ScoreRule):
     """Keeps the highest EL2N.
 
     Args:
-        epochs: how many of the warm-up's first epochs are averaged; null: all.
+        epochs: number of the warm-up's first epochs to average; null: all.
 
     Raises:
         ConfigError: fewer than one epoch.

@@ -1,10 +1,10 @@
 """FedCore: in each class, the k-medoids of the rows' last-layer gradients.
 
-FedCore (ICC 2024), as its released code has it: FasterPAM with Euclidean distances on last-layer gradients, per class.
-There each medoid weighs its cluster's size and slow clients choose anew each round; here rows are chosen once, for
-comparison at one kept fraction, and weigh the same. The gradient is (p - onehot) outer (f, 1), never built:
-<g_i, g_j> = <r_i, r_j> (<f_i, f_j> + 1). Ours: classes of more than ``most_rows`` rows are cut at random into equal
-parts that share the quota, so that memory and time stay at O(most_rows^2) a part.
+FedCore (ICC 2024), following its released code: FasterPAM with Euclidean distances on last-layer gradients, per class.
+There each medoid is weighted by its cluster's size and slow clients choose again each round; here rows are chosen once,
+for comparison at one kept fraction, and have equal weight. The gradient is (p - onehot) outer (f, 1), which is never
+built: <g_i, g_j> = <r_i, r_j> (<f_i, f_j> + 1). In addition, classes of more than ``most_rows`` rows are split at
+random into equal parts that share the quota, so that memory and time stay at O(most_rows^2) per part.
 """
 
 import torch
@@ -31,8 +31,8 @@ class FedCore(ClasswiseRule):
     """Medoids of each class.
 
     Args:
-        most_rows: most rows compared with one another at once; 2,048 take 34 MB a matrix.
-        passes: most passes of FasterPAM.
+        most_rows: maximum number of rows compared with each other at once; 2,048 take 34 MB per matrix.
+        passes: maximum number of passes of FasterPAM.
 
     Raises:
         ConfigError: either below 1.

@@ -1,10 +1,10 @@
-"""FedCS: drop the rows that tell their class from the others most or least clearly, frequent classes first.
+"""FedCS: drop the rows that separate their class from the others most or least clearly, frequent classes first.
 
-FedCS (CVPR 2025), as its released code has it: DC_i = min over j != c of || z_i - g_j || - || z_i - g_c || with the
+FedCS (CVPR 2025), following its released code: DC_i = min over j != c of || z_i - g_j || - || z_i - g_c || with the
 federation's class centres g (`centres.median_of_centres`); of each class with (n_max - n_c) / n_max <= beta the p_f
-rows with the largest |DC| are dropped, then the p_l of all that is left. The released code never gates out class 0; we
-do not copy that. Inferred: n are the client's own counts. Ours: exact budgets. p_l is given, p_f is what leaves
-``keep`` rows, and where the free classes cannot give that many, the last stage takes the rest.
+rows with the largest |DC| are dropped, then a fraction p_l of the remaining rows. The released code never gates out
+class 0; this is not copied. That n are the client's own counts is inferred. Budgets are exact here: p_l is given, p_f
+follows from ``keep``, and if the prunable classes have too few rows, the last stage drops the rest.
 """
 
 import torch
@@ -18,7 +18,7 @@ from fedimb.selection.coverage import squared_distances
 
 
 def distance_contrast(features: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
-    """DC [n] float64 of features [n, d]; 0 where the row's class has no centre, or no other class has one."""
+    """DC [n] float64 of features [n, d]; 0 if the row's class has no centre, or no other class has one."""
     known = ~torch.isnan(centres).any(1)
     shift = centres[known].double().mean(0) if bool(known.any()) else torch.zeros(centres.shape[1], dtype=torch.float64)
     anchors = torch.where(known[:, None], centres.double() - shift, 0.0)
@@ -31,11 +31,12 @@ def distance_contrast(features: Tensor, labels: Tensor, centres: Tensor) -> Tens
 
 @register("coreset", "fedcs")
 class FedCS(ScoreRule):
-    """Keeps the smallest |DC|, class by class where numbers are given, else by the two stages above.
+    """Keeps the smallest |DC|, per class if numbers are given, else by the two stages above.
 
     Args:
-        beta: how much smaller than the client's largest class a class may be, relatively, and still be pruned first.
-        p_l: share of what the first stage leaves that the second drops, over all classes.
+        beta: how much smaller than the client's largest class, relatively, a class may be to be pruned in the first
+            stage.
+        p_l: share of the rows left by the first stage that the second drops, over all classes.
 
     Raises:
         ConfigError: beta outside [0, 1], p_l outside [0, 1).
@@ -53,7 +54,7 @@ class FedCS(ScoreRule):
         return -distance_contrast(features, labels, candidates.given("centres")).abs()
 
     def decide(self, candidates: Candidates, keep: int) -> Tensor:
-        """Both stages. A class held keeps a row while ``keep`` allows."""
+        """Both stages. Every class of the client keeps a row while ``keep`` allows."""
         have = candidates.counts()
         free = (have > 0) & ((have.max() - have) <= self.beta * have.max())
         room = torch.where(free, have - 1, 0)
@@ -68,5 +69,5 @@ class FedCS(ScoreRule):
 
 
 def round_up(value: float) -> int:
-    """The least whole number not below ``value``, but for rounding: 9 / (1 - .1) is 10."""
+    """Ceiling of ``value``, tolerant of rounding errors: 9 / (1 - .1) gives 10."""
     return -int(-(value - 1e-9) // 1)

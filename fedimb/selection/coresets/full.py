@@ -1,4 +1,4 @@
-"""Every row: the reference that no coreset rule may lose sight of."""
+"""Every row: the reference for all coreset rules."""
 
 from torch import Tensor
 
@@ -9,8 +9,8 @@ from fedimb.selection.coresets.base import Candidates, CoresetRule
 
 @register("coreset", "full", keeps_all=True)
 class Full(CoresetRule):
-    """Keeps all rows, and refuses a smaller budget rather than choosing by some rule of its own."""
+    """Keeps all rows, and refuses a smaller budget rather than choosing by some other rule."""
 
     def choose(self, candidates: Candidates, rows: Tensor, count: int) -> Tensor:
-        """Raises ConfigError: there is nothing to choose by."""
+        """Raises ConfigError: this rule cannot choose."""
         raise ConfigError(f"coreset 'full' keeps all rows and was asked for {count} of {len(rows)}: use 'random'")

@@ -1,8 +1,8 @@
 """GraNd of the last layer: the length of a row's gradient with respect to the head's weights and bias.
 
 Paul, Ganguli and Dziugaite, "Deep Learning on a Data Diet", NeurIPS 2021. The gradient of the cross-entropy is
-(p - onehot) outer (f, 1), so its length is || p - onehot || sqrt(|| f ||^2 + 1). Ours: the mean over epochs of one
-warm-up instead of over ten runs, with the features of its end, since those of earlier epochs are not kept.
+(p - onehot) outer (f, 1), so its length is || p - onehot || sqrt(|| f ||^2 + 1). Unlike the paper: the mean is over the
+epochs of one warm-up instead of over ten runs, with the final features, since those of earlier epochs are not stored.
 """
 
 from typing import Literal

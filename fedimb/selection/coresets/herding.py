@@ -1,4 +1,4 @@
-"""Herding: in each class, the rows whose mean stays nearest to the class mean in feature space.
+"""Herding: in each class, the rows whose mean stays closest to the class mean in feature space.
 
 Welling, "Herding Dynamical Weights to Learn", ICML 2009; used as in iCaRL (CVPR 2017). See `coverage.herd`.
 """

@@ -1,4 +1,4 @@
-"""Maximum mean discrepancy: in each class, the rows whose distribution is nearest to the class's own.
+"""Maximum mean discrepancy: in each class, the rows whose distribution is closest to that of the whole class.
 
 Greedy minimisation of MMD^2(S + {x}, D_c) with a Gaussian kernel on unit embeddings, bandwidth by the median heuristic
 (Gretton et al., JMLR 2012); as used for replay memories. With a_x the sum of k(s, x) over the t - 1 rows chosen and m_x
@@ -13,12 +13,13 @@ from fedimb.registry import register
 from fedimb.selection.coresets.base import Candidates, ClasswiseRule
 from fedimb.selection.coverage import squared_distances
 
-_SAMPLE = 1000  # rows the median is taken over
+_SAMPLE = 1000  # rows used for the median
 _BLOCK = 1024
 
 
 def median_bandwidth(points: Tensor, generator: torch.Generator) -> float:
-    """Squared bandwidth: the median squared distance between different rows, of at most 1,000 drawn; 1 if that is 0."""
+    """Squared bandwidth: the median squared distance between different rows, of at most 1,000 drawn rows; 1 if that is
+    0."""
     if len(points) > _SAMPLE:
         points = points[torch.randperm(len(points), generator=generator)[:_SAMPLE]]
     between = squared_distances(points, points)[tuple(torch.triu_indices(len(points), len(points), 1))]
@@ -51,7 +52,7 @@ def mmd_greedy(points: Tensor, count: int, bandwidth: float) -> Tensor:
 
 @register("coreset", "mmd_greedy")
 class MMDGreedy(ClasswiseRule):
-    """Greedy MMD within each class, the bandwidth each class's own."""
+    """Greedy MMD within each class, with a bandwidth per class."""
 
     needs = frozenset({"embeddings"})
 

@@ -1,10 +1,11 @@
-"""Prototype-driven curation: whole the unusual rows, a spread-out sample of the usual ones, none of the outliers.
+"""Prototype-driven curation: all unusual rows, a spread-out sample of the usual ones, no outliers.
 
 CheXficient (arXiv 2602.22843) and its code: k-means prototypes, 20 iterations, on unit embeddings; within a cluster, by
 mean mu and deviation sd of the distances to the prototype: core up to mu + sd, periphery up to mu + 2 sd, tail up to
-mu + 3 sd, kept whole, and outliers beyond, dropped. Core and periphery share the budget in proportion to the root of
-their sizes, by farthest-point sampling. Ours: once instead of batch by batch (no moving averages), and exact budgets:
-a tail larger than the budget is sampled too, and outliers, nearest first, are taken when all else is.
+mu + 3 sd, kept completely; beyond that are outliers, which are dropped. Core and periphery share the budget in
+proportion to the root of their sizes, by farthest-point sampling. Unlike the paper, rows are chosen once instead of
+batch by batch (no moving averages), and budgets are exact: a tail larger than the budget is sampled too, and outliers,
+nearest first, are taken when nothing else is left.
 """
 
 import torch
@@ -20,9 +21,9 @@ CORE, PERIPHERY, TAIL, OUTLIER = range(4)
 
 
 def zones(points: Tensor, centres: Tensor, clusters: Tensor) -> tuple[Tensor, Tensor]:
-    """Zone (`CORE` .. `OUTLIER`) and distance beyond the cluster's mean in deviations, both [n].
+    """Zone (`CORE` .. `OUTLIER`) and distance beyond the cluster's mean in standard deviations, both [n].
 
-    Where a cluster's distances do not differ (below 1e-6), all its rows are core.
+    If a cluster's distances do not differ (below 1e-6), all its rows are core.
     """
     distance = (points - centres[clusters]).double().norm(dim=1)
     size = torch.bincount(clusters, minlength=len(centres)).clamp(min=1)
@@ -35,7 +36,7 @@ def zones(points: Tensor, centres: Tensor, clusters: Tensor) -> tuple[Tensor, Te
 
 @register("coreset", "prototype_curator")
 class PrototypeCurator(CoresetRule):
-    """Tail, then core and periphery by quota, then outliers; within each class where numbers per class are given.
+    """Tail, then core and periphery by quota, then outliers; within each class if numbers per class are given.
 
     Args:
         prototypes: number of clusters, at most one per two rows.

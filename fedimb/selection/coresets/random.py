@@ -1,4 +1,4 @@
-"""Rows at random, each as likely as any other: rare classes shrink with the rest, by chance to nothing."""
+"""A uniform random sample: rare classes shrink with the rest, possibly to nothing."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from fedimb.selection.coresets.base import Candidates, CoresetRule
 
 @register("coreset", "random")
 class Random(CoresetRule):
-    """A uniform sample without replacement; with numbers per class given, one within each class."""
+    """A uniform sample without replacement; within each class if numbers per class are given."""
 
     def choose(self, candidates: Candidates, rows: Tensor, count: int) -> Tensor:
         """The first ``count`` of a permutation."""

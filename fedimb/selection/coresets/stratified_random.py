@@ -1,4 +1,4 @@
-"""Rows at random within each class, classes in proportion: the sample that changes no class share."""
+"""A random sample within each class that keeps the class proportions."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from fedimb.selection.coresets.base import Candidates, ClasswiseRule
 
 @register("coreset", "stratified_random")
 class StratifiedRandom(ClasswiseRule):
-    """Shares rounded by largest remainder, a row of every class held while the budget allows."""
+    """Shares are rounded by largest remainder; every class of the client keeps a row while the budget allows."""
 
     def choose(self, candidates: Candidates, rows: Tensor, count: int) -> Tensor:
         """The first ``count`` of a permutation."""

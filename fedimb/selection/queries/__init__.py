@@ -1,1 +1,1 @@
-"""Rules that choose which unlabelled rows to have labelled, one file each. Registered as kind `query`."""
+"""Rules that choose which unlabelled rows to label next, one file each. Registered as kind `query`."""

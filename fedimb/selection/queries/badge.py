@@ -1,25 +1,25 @@
-"""Rows that are both unsure and unlike each other: k-means++ seeding on gradient embeddings.
+"""Rows that are both uncertain and diverse: k-means++ seeding on gradient embeddings.
 
 BADGE: Ash et al., "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds", ICLR 2020, algorithm 1; the
-first row is the one with the longest embedding, as in its released code. Labelled rows play no part.
+first row is the one with the longest embedding, as in its released code. Labelled rows are not used.
 """
 
 from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.selection.gradient_embeddings import gradient_embeddings
-from fedimb.selection.queries.base import Asked, QueryRule
+from fedimb.selection.queries.base import QueryInput, QueryRule
 from fedimb.selection.queries.centres import seed_k_means
 
 
 @register("query", "badge")
 class Badge(QueryRule):
-    """D^2 sampling on the embeddings of the model asked."""
+    """D^2 sampling on the embeddings of the chosen model."""
 
     adaptive = True
 
-    def choose(self, asked: Asked) -> Tensor:
+    def choose(self, query: QueryInput) -> Tensor:
         """See `QueryRule`."""
-        seen = asked.pool[asked.which]
+        seen = query.pool[query.which]
         rows = gradient_embeddings(seen.features, seen.logits)
-        return seed_k_means(rows, asked.budget, asked.generator, first=int(rows.squared_norms.argmax()))
+        return seed_k_means(rows, query.budget, query.generator, first=int(rows.squared_norms.argmax()))

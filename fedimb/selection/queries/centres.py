@@ -1,11 +1,11 @@
-"""Picking rows that lie apart: the greedy k-centre and the seeding of k-means++.
+"""Choose rows that are far apart: greedy k-centre and k-means++ seeding.
 
 k-centre: Gonzalez 1985, for active learning Sener & Savarese, "Active Learning for Convolutional Neural Networks: A
 Core-Set Approach", ICLR 2018, algorithm 1: always the row farthest from all centres. Seeding: Arthur & Vassilvitskii
 2007: the next row is drawn in proportion to its squared distance to the nearest centre.
 
-Both give exactly what the plain loop gives, without passing over all rows for every pick: distances only shrink, so an
-old distance is an upper bound. Rows are brought up to date for many centres at once, as one matrix product.
+Both give exactly the result of the plain loop, without passing over all rows for every pick: distances only shrink, so
+an old distance is an upper bound. Rows are updated for many centres at once, as one matrix product.
 """
 
 import torch
@@ -13,24 +13,24 @@ from torch import Tensor
 
 from fedimb.selection.gradient_embeddings import Factored
 
-_ACTIVE = 1024  # rows that are kept up to date between two passes over all; small enough for a processor's cache
+_ACTIVE = 1024  # rows that are kept up to date between two full passes; small enough for the processor's cache
 _PENDING = 128  # draws between two passes
 _FEW = 16  # picks from one pass: too few, so keep more rows up to date
-_REJECTED = 16  # draws in a row that old distances misled: time to bring them up to date
+_REJECTED = 16  # consecutive draws rejected because of old distances: time to update them
 
 
 def k_center(rows: Factored, count: int, anchors: Factored | None = None, first: int = 0) -> Tensor:
-    """Greedy k-centre: again and again the row farthest from all anchors and all rows chosen.
+    """Greedy k-centre: repeatedly choose the row farthest from all anchors and all chosen rows.
 
     Args:
         rows: n rows to choose from.
-        count: how many; more than n gives all n.
-        anchors: centres that are there already.
-        first: chosen first where there are no anchors.
+        count: number of rows; more than n gives all n.
+        anchors: existing centres.
+        first: chosen first if there are no anchors.
 
     Returns:
-        int64 [min(count, n)], distinct, in the order chosen. Of equally far rows the lower position; once every row
-        left coincides with a centre, the lowest positions.
+        int64 [min(count, n)], distinct, in the order chosen. Ties go to the lower position; once every remaining row
+        coincides with a centre, the lowest positions are taken.
     """
     count = min(count, len(rows))
     if count == 0:
@@ -55,7 +55,7 @@ def k_center(rows: Factored, count: int, anchors: Factored | None = None, first:
 
 
 def _nearer(rows: Factored, near: Tensor | None, chosen: list[int]) -> Tensor:
-    """Distances with these centres added; -1 at the centres, which never come again, not even among equals."""
+    """Distances with these centres added; -1 at the centres, which are never chosen again, not even in ties."""
     at = torch.tensor(chosen)
     added = rows.nearest(rows.rows(at))
     added[at] = -1.0
@@ -65,7 +65,7 @@ def _nearer(rows: Factored, near: Tensor | None, chosen: list[int]) -> Tensor:
 def _farthest(rows: Factored, near: Tensor, count: int, width: int) -> list[int]:
     """At least one and up to ``count`` next picks, keeping only the ``width`` farthest rows up to date.
 
-    It stops where a row outside, whose old distance is an upper bound, could be as far as the farthest inside.
+    It stops when a row outside, whose old distance is an upper bound, could be as far as the farthest inside.
     """
     picks = [int(near.argmax())]
     if len(rows) > width:
@@ -87,17 +87,17 @@ def _farthest(rows: Factored, near: Tensor, count: int, width: int) -> list[int]
 def seed_k_means(rows: Factored, count: int, generator: torch.Generator, first: int) -> Tensor:
     """Rows drawn one by one, each in proportion to its squared distance to the nearest one drawn before.
 
-    A draw by old distances is kept with probability new / old, which leaves exactly the wanted distribution.
+    A draw by old distances is accepted with probability new / old, which gives exactly the target distribution.
 
     Args:
         rows: n rows.
-        count: how many; more than n gives all n.
+        count: number of rows; more than n gives all n.
         generator: for the draws.
         first: drawn first.
 
     Returns:
-        int64 [min(count, n)], distinct, in the order drawn. Once every row left coincides with one drawn, the others
-        are equally likely.
+        int64 [min(count, n)], distinct, in the order drawn. Once every remaining row coincides with a drawn one, the
+        others are equally likely.
     """
     count = min(count, len(rows))
     if count == 0:
@@ -123,7 +123,7 @@ def _draws(rows: Factored, near: Tensor, mass: Tensor, count: int, generator: to
     rejected = 0
     while not drawn or (len(drawn) < count and rejected < _REJECTED):
         where, keep = torch.rand(2, generator=generator, dtype=torch.float64)
-        # Rounding may put the sum's very end beyond the last row; a row of weight 0 is never kept.
+        # Rounding may put the end of the sum beyond the last row; a row of weight 0 is never accepted.
         at = min(int(torch.searchsorted(mass, where * mass[-1], right=True)), len(rows) - 1)
         new = near[at]
         if drawn:

@@ -1,13 +1,13 @@
-"""k-means, and one row for each cluster: what the rules that cluster share.
+"""k-means, and one row per cluster: shared by the rules that cluster.
 
-Lloyd's algorithm from randomly chosen rows, as two matrix products per pass and with no threads of its own, so a seed
-repeats its answer exactly however many workers run (a library's k-means adds in the order its threads finish).
+Lloyd's algorithm from randomly chosen rows, as two matrix products per pass and without extra threads, so a seed gives
+exactly the same result for any number of workers (a library's k-means may add in the order its threads finish).
 """
 
 import torch
 from torch import Tensor
 
-_CELLS = 8_000_000  # scores at a time, 32 MB of float32
+_CELLS = 8_000_000  # scores per block, 32 MB of float32
 
 
 def k_means(rows: Tensor, k: int, generator: torch.Generator, passes: int = 10) -> tuple[Tensor, Tensor]:
@@ -16,8 +16,8 @@ def k_means(rows: Tensor, k: int, generator: torch.Generator, passes: int = 10) 
     Args:
         rows: [n, d] float32, n >= 1.
         k: clusters; more than n gives n.
-        generator: the rows the centres start from.
-        passes: at most; fewer when no row moves.
+        generator: draws the rows that are the initial centres.
+        passes: maximum number; it stops when no row moves.
 
     Returns:
         Each row's cluster [n] int64, and the centres [k, d] float32. A cluster that loses all rows keeps its centre, so
@@ -37,21 +37,21 @@ def k_means(rows: Tensor, k: int, generator: torch.Generator, passes: int = 10) 
 
 
 def nearest_centre(rows: Tensor, centres: Tensor) -> Tensor:
-    """The nearest centre of each row: [n, d], [k, d] -> [n] int64; of equals the first."""
+    """The nearest centre of each row: [n, d], [k, d] -> [n] int64; ties to the first."""
     half = (centres * centres).sum(1) / 2
     blocks = rows.split(max(1, _CELLS // len(centres)))
     return torch.cat([torch.addmm(half, block, centres.T, alpha=-1).argmin(1) for block in blocks])
 
 
 def best_of_each(cluster: Tensor, scores: Tensor) -> Tensor:
-    """The row with the highest score in every cluster that has one, best first; of equals the lower position.
+    """The row with the highest score in every non-empty cluster, best first; ties to the lower position.
 
     Args:
         cluster: [n] int64.
         scores: [n].
 
     Returns:
-        int64 [clusters that are not empty].
+        int64 [number of non-empty clusters].
     """
     order = scores.argsort(descending=True, stable=True)
     order = order[cluster[order].argsort(stable=True)]
@@ -63,12 +63,12 @@ def best_of_each(cluster: Tensor, scores: Tensor) -> Tensor:
 
 
 def topped_up(chosen: Tensor, scores: Tensor, count: int) -> Tensor:
-    """``count`` positions: those chosen, then the highest scores among the others.
+    """``count`` positions: the chosen ones, then the highest scores among the others.
 
     Args:
         chosen: int64, distinct.
         scores: [n], n >= count.
-        count: how many in all.
+        count: total number.
     """
     others = scores.argsort(descending=True, stable=True)
     return torch.cat([chosen, others[~torch.isin(others, chosen)]])[:count]

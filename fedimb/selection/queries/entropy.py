@@ -3,16 +3,16 @@
 from torch import Tensor
 
 from fedimb.registry import register
-from fedimb.selection.queries.base import Asked, QueryRule
+from fedimb.selection.queries.base import QueryInput, QueryRule
 from fedimb.selection.uncertainty import highest, normalised_entropy
 
 
 @register("query", "entropy")
 class Entropy(QueryRule):
-    """Largest entropy under the model asked; of equals the lower position."""
+    """Largest entropy under the chosen model; ties to the lower position."""
 
     adaptive = True
 
-    def choose(self, asked: Asked) -> Tensor:
+    def choose(self, query: QueryInput) -> Tensor:
         """See `QueryRule`."""
-        return highest(normalised_entropy(asked.pool[asked.which].logits), asked.budget)
+        return highest(normalised_entropy(query.pool[query.which].logits), query.budget)

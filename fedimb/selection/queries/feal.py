@@ -1,14 +1,14 @@
-"""Rows of doubtful data that the global model has little evidence for, not two from one crowd.
+"""Uncertain rows for which the global model has little evidence, at most one per dense region.
 
 FEAL: Chen et al., "Think Twice Before Selection: Federated Evidential Active Learning for Medical Image Analysis with
 Domain Shifts", CVPR 2024. Evidence alpha = relu(logit) + 1 parametrises a Dirichlet. Score = its differential entropy
 under the global model, times the data uncertainty of both models, each the expected entropy of the class under its
-Dirichlet. Then greedily in order of score with neighbour relaxation: a row is passed over only if it has at least
-``neighbours`` rows more similar than ``cosine`` in the local model's features and one of its nearest is chosen already.
+Dirichlet. Then greedily in order of score with neighbour relaxation: a row is skipped only if it has at least
+``neighbours`` rows more similar than ``cosine`` in the local model's features and one of its nearest is already chosen.
 
-Ours: the entropy is normalised by its least and largest value in the pool (our sources only say normalised); rows
-passed over come back, best first, when the pool runs out. The paper trains an evidential head; after another loss the
-formula still applies, and means less.
+Details not in the paper: the entropy is normalised by its minimum and maximum in the pool, and skipped rows are used,
+best first, when the pool runs out. The paper trains an evidential head; with another loss the formula still applies,
+but means less.
 """
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor
 from fedimb.registry import register
 from fedimb.registry.arguments import in_range
 from fedimb.selection.prototypes import unit
-from fedimb.selection.queries.base import Asked, QueryRule
+from fedimb.selection.queries.base import QueryInput, QueryRule
 
-_CELLS = 8_000_000  # similarities at a time, 32 MB of float32
+_CELLS = 8_000_000  # similarities per block, 32 MB of float32
 
 
 def evidence(logits: Tensor) -> Tensor:
@@ -42,9 +42,11 @@ def data_uncertainty(alpha: Tensor) -> Tensor:
 
 @register("query", "feal")
 class Feal(QueryRule):
-    """Args:
-    neighbours: how many must be near for a row to be in a crowd, and how many nearest are looked at.
-    cosine: above which a row is near.
+    """Uncertain rows with little evidence under the global model, at most one per dense region.
+
+    Args:
+        neighbours: number of similar rows that make a region dense, and number of nearest rows that are checked.
+        cosine: similarity above which a row counts as near.
 
     Raises:
         ConfigError: neighbours below 1, or a cosine outside [-1, 1].
@@ -56,15 +58,15 @@ class Feal(QueryRule):
         self.neighbours = int(in_range("query 'feal'", "neighbours", neighbours, 1))
         self.cosine = in_range("query 'feal'", "cosine", cosine, -1, 1)
 
-    def choose(self, asked: Asked) -> Tensor:
+    def choose(self, query: QueryInput) -> Tensor:
         """See `QueryRule`."""
-        seen, own = (evidence(asked.pool[model].logits) for model in ("global", "local"))
+        seen, own = (evidence(query.pool[model].logits) for model in ("global", "local"))
         doubt = dirichlet_entropy(seen)
         width = doubt.max() - doubt.min()
-        # All alike: the factor says nothing, and 0 would hide the other one.
+        # All equal: the factor carries no information, and 0 would hide the other one.
         doubt = (doubt - doubt.min()) / width if width > 0 else torch.ones_like(doubt)
         order = (doubt * (data_uncertainty(seen) + data_uncertainty(own))).argsort(descending=True, stable=True)
-        return self._relaxed(order, unit(asked.pool["local"].features).float(), asked.budget)
+        return self._relaxed(order, unit(query.pool["local"].features).float(), query.budget)
 
     def _relaxed(self, order: Tensor, features: Tensor, count: int) -> Tensor:
         taken = torch.zeros(len(order), dtype=torch.bool)

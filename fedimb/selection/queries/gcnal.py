@@ -1,16 +1,16 @@
-"""Rows that a graph network holds to be least like the labelled ones: CoreGCN.
+"""Rows that a graph network considers least similar to the labelled ones: CoreGCN.
 
 Caramalau, Bhattarai & Kim, "Sequential Graph Convolutional Network for Active Learning", CVPR 2021. A graph of the
-labelled rows and a random part of the pool, edges by the cosine of their features; three graph layers learn which rows
-are labelled (binary cross-entropy, the unlabelled side times lambda); then greedy k-centre on the hidden features, the
-labelled rows as centres that are there. Numbers as in the federated comparisons' code: hidden 128, dropout .3, Adam
-1e-3 with weight decay 5e-4, 200 steps, lambda 1.2, 10,000 rows.
+labelled rows and a random subset of the pool, with edges weighted by the cosine of their features; three graph layers
+learn which rows are labelled (binary cross-entropy, the unlabelled side times lambda); then greedy k-centre on the
+hidden features, with the labelled rows as existing centres. Values as in the code of the federated comparisons: hidden
+128, dropout .3, Adam 1e-3 with weight decay 5e-4, 200 steps, lambda 1.2, 10,000 rows.
 
-The affinity A = D^-1 (Z Z' - I) + I is applied as Z (Z' h) and never made: the same numbers in n x d memory. Ours:
-where features can be negative the cosine is shifted to (1 + cos) / 2, for else a row's edges may sum to 0. And each
-step is taken on ``batch`` rows drawn anew, with the edges among them, as Chen, Ma & Xiao, "FastGCN", ICLR 2018, do:
-a row's neighbourhood is a mean over rows, which a sample estimates. The paper steps on the whole graph: ``batch``
-null. The hidden features are of the whole graph either way.
+The affinity A = D^-1 (Z Z' - I) + I is applied as Z (Z' h) and never built: the same numbers in n x d memory. Unlike
+the paper: if features can be negative, the cosine is shifted to (1 + cos) / 2, since otherwise a row's edges may sum to
+0. And each step uses ``batch`` newly drawn rows, with the edges between them, as in Chen, Ma & Xiao, "FastGCN", ICLR
+2018: a row's neighbourhood is a mean over rows, which a sample estimates. The paper uses the whole graph in every step:
+``batch`` null. The hidden features are computed on the whole graph in both cases.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ from fedimb.registry import register
 from fedimb.registry.arguments import in_range
 from fedimb.selection.gradient_embeddings import Factored
 from fedimb.selection.prototypes import unit
-from fedimb.selection.queries.base import Asked, QueryRule
+from fedimb.selection.queries.base import QueryInput, QueryRule
 from fedimb.selection.queries.centres import k_center
 from fedimb.training.optim import Adam
 
 
 class CosineGraph:
-    """Every row tied to every other by the cosine of their features [n, d], rows normalised, and to itself."""
+    """A graph with an edge between any two rows, weighted by the cosine of their features [n, d], and self-loops."""
 
     def __init__(self, features: Tensor) -> None:
         z = unit(features)
         if bool((z < 0).any()):
             z = torch.cat([z, torch.ones(len(z), 1, dtype=z.dtype)], 1) / 2**0.5
-        # |z|^2, which is 0 or 1/2 and not 1 for a row of zeros, is what the row owes to itself.
+        # |z|^2 is the row's weight on itself: 0 or 1/2, not 1, for a row of zeros.
         self.own = (z * z).sum(1, keepdim=True).float()
         self.z = z.float()
         self._scale_edges(z.sum(0))
@@ -44,7 +44,7 @@ class CosineGraph:
         self.scale = torch.where(edges > 1e-6, 1 / edges, 0.0)
 
     def part(self, rows: Tensor) -> "CosineGraph":
-        """The graph of these rows alone, int64 positions: edges among them, again summing to 1 for each row."""
+        """The subgraph of these rows, int64 positions: the edges between them, again summing to 1 for each row."""
         part = CosineGraph.__new__(CosineGraph)
         part.z, part.own = self.z[rows], self.own[rows]
         part._scale_edges(part.z.sum(0))
@@ -74,14 +74,14 @@ def hidden_features(
         features: [n, d].
         labelled: [n] bool.
         generator: initial weights, the rows of a step, and dropout.
-        batch: rows each step is taken on, labelled ones in their share and one at least; None: all.
+        batch: rows per step, with labelled rows in proportion but at least one; None: all.
 
     Returns:
         [n, width] float32, of the whole graph.
     """
     with torch.enable_grad():
         graph = CosineGraph(features)
-        spread_input = graph.spread(unit(features).float())  # does not change: its product with the graph is made once
+        spread_input = graph.spread(unit(features).float())  # constant: its product with the graph is computed once
         sizes = [(features.shape[1], width), (width, width), (width, 1)]
         weights = [
             ((2 * torch.rand(size, generator=generator) - 1) / size[1] ** 0.5).requires_grad_() for size in sizes
@@ -112,7 +112,7 @@ def hidden_features(
 
 
 def step_rows(labelled: Tensor, batch: int, generator: torch.Generator) -> Tensor:
-    """``batch`` of the rows [n] bool, distinct int64 positions: each side in its share, one row of a side at least."""
+    """``batch`` of the rows [n] bool, distinct int64 positions: both sides in proportion, at least one row of each."""
     sides = [labelled.nonzero().flatten(), (~labelled).nonzero().flatten()]
     n, held = len(labelled), len(sides[0])
     known = min(max(round(batch * held / n), min(1, held)), batch - min(1, n - held))
@@ -126,11 +126,13 @@ def step_rows(labelled: Tensor, batch: int, generator: torch.Generator) -> Tenso
 
 @register("query", "gcnal")
 class Gcnal(QueryRule):
-    """Args:
-    subset: rows of the pool in the graph, at least the budget; a larger pool is thinned at random.
-    hidden: width of the graph layers.
-    steps: of training.
-    batch: rows of the graph each step is taken on; null: all, as in the paper.
+    """Rows that a graph network considers least similar to the labelled ones (CoreGCN).
+
+    Args:
+        subset: rows of the pool in the graph, at least the budget; a larger pool is sampled at random.
+        hidden: width of the graph layers.
+        steps: training steps.
+        batch: rows of the graph per step; null: all, as in the paper.
 
     Raises:
         ConfigError: any of them below 1, or a batch below 2.
@@ -144,14 +146,14 @@ class Gcnal(QueryRule):
         self.subset, self.hidden, self.steps = checked.values()
         self.batch = None if batch is None else int(in_range("query 'gcnal'", "batch", batch, 2))
 
-    def choose(self, asked: Asked) -> Tensor:
+    def choose(self, query: QueryInput) -> Tensor:
         """See `QueryRule`."""
-        size = min(asked.size, max(self.subset, asked.budget))
-        part = torch.randperm(asked.size, generator=asked.generator)[:size].sort().values
-        features = torch.cat([asked.pool[asked.which].features[part], asked.labelled[asked.which].features])
+        size = min(query.size, max(self.subset, query.budget))
+        part = torch.randperm(query.size, generator=query.generator)[:size].sort().values
+        features = torch.cat([query.pool[query.which].features[part], query.labelled[query.which].features])
         labelled = torch.arange(len(features)) >= size
         hidden = hidden_features(
-            features, labelled, asked.generator, width=self.hidden, steps=self.steps, batch=self.batch
+            features, labelled, query.generator, width=self.hidden, steps=self.steps, batch=self.batch
         )
-        first = int(torch.randint(size, (1,), generator=asked.generator))
-        return part[k_center(Factored.of(hidden[:size]), asked.budget, Factored.of(hidden[size:]), first)]
+        first = int(torch.randint(size, (1,), generator=query.generator))
+        return part[k_center(Factored.of(hidden[:size]), query.budget, Factored.of(hidden[size:]), first)]

@@ -1,9 +1,9 @@
-"""Rows on which a client's own model and the federation's disagree, seen through the client's label counts.
+"""Rows on which a client's own model and the federation's disagree, weighted by the client's label counts.
 
-KAFAL: Cao et al., "Knowledge-Aware Federated Active Learning with Non-IID Data", ICCV 2023; its sampling half (KSAS):
+KAFAL: Cao et al., "Knowledge-Aware Federated Active Learning with Non-IID Data", ICCV 2023; its sampling part (KSAS):
 the symmetric Kullback-Leibler divergence between both softmaxes after adding log(labelled count of the class) to both
-logits, which tilts them to the classes the client knows. Its training half (KCFU) is ``strategy.active.kcfu``. The own
-model is the client's weights after its last round (``updated``); where the caller has none, the local-only one.
+logits, which favours the classes that the client knows. Its training part (KCFU) is ``strategy.active.kcfu``. The
+client's own model has its weights after its last round (``updated``); if there are none, the local-only model is used.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedimb.registry import register
 from fedimb.registry.arguments import in_range
-from fedimb.selection.queries.base import Asked, QueryRule
+from fedimb.selection.queries.base import QueryInput, QueryRule
 from fedimb.selection.uncertainty import highest
 
 
@@ -23,9 +23,11 @@ def symmetric_divergence(one: Tensor, two: Tensor) -> Tensor:
 
 @register("query", "kafal")
 class Kafal(QueryRule):
-    """Args:
-    floor: count of a class without labels, above 0. The log of 0 that the paper's formula asks for makes the
-        divergence undefined; 1 (ours) counts an absent class like one seen once.
+    """Largest divergence between the client's own and the global model, weighted by label counts.
+
+    Args:
+        floor: count of a class without labels, above 0. With the paper's log of 0 the divergence would be undefined; 1
+            counts an absent class like one seen once.
 
     Raises:
         ConfigError: a floor not above 0.
@@ -37,8 +39,8 @@ class Kafal(QueryRule):
     def __init__(self, floor: float = 1.0) -> None:
         self.floor = in_range("query 'kafal'", "floor", floor, 1e-12)
 
-    def choose(self, asked: Asked) -> Tensor:
+    def choose(self, query: QueryInput) -> Tensor:
         """See `QueryRule`."""
-        counts = torch.bincount(asked.labels, minlength=asked.n_classes).double().clamp_min(self.floor).log()
-        own = asked.pool["updated" if "updated" in asked.pool else "local"].logits
-        return highest(symmetric_divergence(own + counts, asked.pool["global"].logits + counts), asked.budget)
+        counts = torch.bincount(query.labels, minlength=query.n_classes).double().clamp_min(self.floor).log()
+        own = query.pool["updated" if "updated" in query.pool else "local"].logits
+        return highest(symmetric_divergence(own + counts, query.pool["global"].logits + counts), query.budget)

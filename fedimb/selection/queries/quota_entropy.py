@@ -1,12 +1,12 @@
-"""FairFAL's class quota with the highest entropy inside each pseudo-class: without its second stage. Ours.
+"""FairFAL's class quota with the highest entropy inside each pseudo-class: FairFAL without its second stage.
 
-The paper's ablation has this row (its choice of model plus prototypes, before the two-stage choice).
+The paper's ablation contains this variant (choice of model plus prototypes, without the two-stage choice).
 """
 
 from torch import Tensor
 
 from fedimb.registry import register
-from fedimb.selection.queries.base import Asked
+from fedimb.selection.queries.base import QueryInput
 from fedimb.selection.queries.prototype_quota import PrototypeQuota, check_leftover
 from fedimb.selection.quota import Leftover
 from fedimb.selection.uncertainty import highest, normalised_entropy
@@ -14,8 +14,10 @@ from fedimb.selection.uncertainty import highest, normalised_entropy
 
 @register("query", "quota_entropy")
 class QuotaEntropy(PrototypeQuota):
-    """Args:
-    leftover: see `fedimb.selection.quota.class_quota`.
+    """FairFAL's class quota; the highest entropy inside each pseudo-class.
+
+    Args:
+        leftover: see `fedimb.selection.quota.class_quota`.
 
     Raises:
         ConfigError: no such policy.
@@ -26,6 +28,6 @@ class QuotaEntropy(PrototypeQuota):
     def __init__(self, leftover: Leftover = "largest") -> None:
         self.leftover = check_leftover("quota_entropy", leftover)
 
-    def pick(self, asked: Asked, label: int, rows: Tensor, count: int) -> Tensor:
+    def pick(self, query: QueryInput, label: int, rows: Tensor, count: int) -> Tensor:
         """See `PrototypeQuota`."""
-        return rows[highest(normalised_entropy(asked.pool[asked.which].logits[rows]), count)]
+        return rows[highest(normalised_entropy(query.pool[query.which].logits[rows]), count)]

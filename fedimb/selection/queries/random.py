@@ -1,16 +1,16 @@
-"""Rows drawn at random: what every other rule must beat."""
+"""Rows drawn at random: the baseline for every other rule."""
 
 import torch
 from torch import Tensor
 
 from fedimb.registry import register
-from fedimb.selection.queries.base import Asked, QueryRule
+from fedimb.selection.queries.base import QueryInput, QueryRule
 
 
 @register("query", "random")
 class Random(QueryRule):
-    """Uniformly, without replacement. Reads no model."""
+    """Random rows, uniformly without replacement. Reads no model."""
 
-    def choose(self, asked: Asked) -> Tensor:
+    def choose(self, query: QueryInput) -> Tensor:
         """See `QueryRule`."""
-        return torch.randperm(asked.size, generator=asked.generator)[: asked.budget]
+        return torch.randperm(query.size, generator=query.generator)[: query.budget]

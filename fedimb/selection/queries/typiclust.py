@@ -1,13 +1,13 @@
-"""Typical rows of clusters that hold no labelled row yet: for small budgets.
+"""Typical rows of clusters without a labelled row: for small budgets.
 
 TypiClust: Hacohen, Dekel & Weinshall, "Active Learning on a Budget: Opposite Strategies Suit High and Low Budgets",
-ICML 2022. The pool and the labelled rows are clustered together into min(labelled + b, ``clusters``); clusters with
-fewest labelled rows come first, of those the largest; each gives its most typical row, and round again. Typicality = 1
-/ the mean distance to the nearest ``neighbours`` rows of the cluster. Clusters of fewer than ``smallest`` rows come
-last.
+ICML 2022. The pool and the labelled rows are clustered together into min(labelled + b, ``clusters``); clusters with the
+fewest labelled rows come first, of these the largest; each gives its most typical row, then the next in turn.
+Typicality = 1 / the mean distance to the nearest ``neighbours`` rows of the cluster. Clusters of fewer than
+``smallest`` rows come last.
 
-Ours: the paper's features are self-supervised, here they are the model's, of unit length; typicality is computed once,
-with the labelled rows of the cluster, not again after each pick; the passes of k-means are limited.
+Unlike the paper: its features are self-supervised, here they are the model's, of unit length; typicality is computed
+once, including the labelled rows of the cluster, not after each pick; the number of k-means passes is limited.
 """
 
 import torch
@@ -16,10 +16,10 @@ from torch import Tensor
 from fedimb.registry import register
 from fedimb.registry.arguments import in_range
 from fedimb.selection.prototypes import unit
-from fedimb.selection.queries.base import Asked, QueryRule
+from fedimb.selection.queries.base import QueryInput, QueryRule
 from fedimb.selection.queries.clusters import k_means
 
-_CELLS = 2_000_000  # distances at a time
+_CELLS = 2_000_000  # distances per block
 
 
 def typicality(rows: Tensor, neighbours: int) -> Tensor:
@@ -38,11 +38,13 @@ def typicality(rows: Tensor, neighbours: int) -> Tensor:
 
 @register("query", "typiclust")
 class TypiClust(QueryRule):
-    """Args:
-    clusters: at most.
-    neighbours: rows whose mean distance is taken.
-    smallest: rows a cluster must have not to come last.
-    passes: of Lloyd's algorithm, at most.
+    """Typical rows of clusters without a labelled row, for small budgets.
+
+    Args:
+        clusters: maximum number of clusters.
+        neighbours: number of nearest rows whose mean distance is used.
+        smallest: clusters with fewer rows come last.
+        passes: maximum number of passes of Lloyd's algorithm.
 
     Raises:
         ConfigError: any of them below 1.
@@ -55,11 +57,11 @@ class TypiClust(QueryRule):
         checked = {key: int(in_range("query 'typiclust'", key, value, 1)) for key, value in given.items()}
         self.clusters, self.neighbours, self.smallest, self.passes = checked.values()
 
-    def choose(self, asked: Asked) -> Tensor:
+    def choose(self, query: QueryInput) -> Tensor:
         """See `QueryRule`."""
-        n, m = asked.size, len(asked.labels)
-        rows = unit(torch.cat([asked.pool[asked.which].features, asked.labelled[asked.which].features])).float()
-        cluster, _ = k_means(rows, min(m + asked.budget, self.clusters), asked.generator, self.passes)
+        n, m = query.size, len(query.labels)
+        rows = unit(torch.cat([query.pool[query.which].features, query.labelled[query.which].features])).float()
+        cluster, _ = k_means(rows, min(m + query.budget, self.clusters), query.generator, self.passes)
         k = int(cluster.max()) + 1
         sizes, covered = cluster.bincount(minlength=k), cluster[n:].bincount(minlength=k)
         turn = torch.empty(n, dtype=torch.int64)  # 0 for the most typical of its cluster's pool rows, and so on
@@ -75,4 +77,4 @@ class TypiClust(QueryRule):
         place[order] = torch.arange(k)
         own = cluster[:n]
         late = (sizes[own] < self.smallest).long()
-        return ((late * n + turn) * k + place[own]).argsort(stable=True)[: asked.budget]
+        return ((late * n + turn) * k + place[own]).argsort(stable=True)[: query.budget]

@@ -1,3 +1,3 @@
-"""Augmentations: what training changes about a batch's inputs, never about what is evaluated or queried.
+"""Augmentations: changes to the inputs of training batches, never to what is evaluated or queried.
 
 One file each; registered as kind `augmentation`."""

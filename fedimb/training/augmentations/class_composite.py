@@ -1,7 +1,7 @@
 """Several images of one class in one: class-based composite images (arXiv 2511.03891).
 
-There the test set was made of composites too, which takes the labels one is to predict; here only training
-batches are composed, and evaluation sees plain images.
+In the paper the test set consists of composites too, which requires the labels to be predicted; here only training
+batches are composed, and evaluation uses plain images.
 """
 
 import torch
@@ -17,17 +17,17 @@ from fedimb.training.augmentations.images import require_images
 class ClassComposite:
     """An image becomes k of the client's images of its class, one above the other, area-resized to its size.
 
-    The images are distinct as long as the class has k; a smaller class shows each of its images before any twice.
-    They are taken as stored, so put it first: it undoes what an augmentation before it did. The paper letterboxes
-    them into a canvas k times as high; here the shape must stay, so each is k times as flat.
+    The images are distinct if the class has at least k; a smaller class uses each of its images before it repeats one.
+    They are taken as stored, so put this augmentation first: it discards what earlier ones did. The paper letterboxes
+    them into a canvas k times as high; here the shape must stay, so each image is squeezed to 1/k of its height.
 
     Args:
         k: images per composite.
-        p: probability that an image is composed. Ours: the paper's 1 would never show the net a plain image.
+        p: probability that an image is composed. The paper's value of 1 would never show the model a plain image.
         input_shape: of one input (given by fedimb).
 
     Raises:
-        ConfigError: k below 1 or p out of range; the data are no images.
+        ConfigError: k below 1 or p out of range; the data are not images.
     """
 
     def __init__(self, k: int = 3, p: float = 0.5, *, input_shape: tuple[int, ...]) -> None:
@@ -50,7 +50,7 @@ class ClassComposite:
 
 
 def same_class(labels: Tensor, labels_of_rows: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """k positions of rows of each label's class, in random order, distinct where the class has k rows.
+    """k positions of rows of each label's class, in random order, distinct if the class has k rows.
 
     Floyd's sampling for all labels at once, k steps: after step j a uniform subset of the first n - k + j + 1 rows.
 

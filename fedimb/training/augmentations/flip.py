@@ -1,4 +1,4 @@
-"""Left and right swapped, by chance."""
+"""Random horizontal flips."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ class Flip:
         input_shape: of one input (given by fedimb).
 
     Raises:
-        ConfigError: p out of range; the data are no images.
+        ConfigError: p out of range; the data are not images.
     """
 
     def __init__(self, p: float = 0.5, *, input_shape: tuple[int, ...]) -> None:

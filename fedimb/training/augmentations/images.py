@@ -1,4 +1,4 @@
-"""What image augmentations ask of the data."""
+"""The input check of image augmentations."""
 
 from fedimb.errors import ConfigError
 

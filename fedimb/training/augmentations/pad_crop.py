@@ -1,4 +1,4 @@
-"""Images shifted by a few pixels: zeros around, then a random crop of the old size (He et al., CVPR 2016, 4.2)."""
+"""Images shifted by a few pixels: zero padding, then a random crop of the original size (He et al., CVPR 2016, 4.2)."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class PadCrop:
         input_shape: of one input (given by fedimb).
 
     Raises:
-        ConfigError: a negative pad; the data are no images.
+        ConfigError: a negative pad; the data are not images.
     """
 
     def __init__(self, pad: int = 4, *, input_shape: tuple[int, ...]) -> None:

@@ -1,3 +1,3 @@
-"""Post-hoc calibration: a finished model's logits, adjusted after training without touching the model.
+"""Post-hoc calibration: adjusts the logits of a trained model without changing the model.
 
 One file each; registered as kind `calibration`."""

@@ -1,4 +1,4 @@
-"""Post-hoc calibration: a pure function of one forward pass, so that many are scored on one checkpoint."""
+"""Post-hoc calibration: a pure function of one forward pass, so that several can be scored on one checkpoint."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Outputs:
         logits: [n, C] float32.
         weight: head weight [C, d] float32.
         bias: head bias [C] float32, or None.
-        counts: class counts [C] the prior is made of, or None when the run has none.
+        counts: class counts [C] from which the prior is computed, or None if the run has none.
     """
 
     features: Tensor
@@ -26,7 +26,7 @@ class Outputs:
 
 
 class Calibration:
-    """Base class: `adjust` returns the logits the prediction is the argmax of."""
+    """Base class: `adjust` returns the logits whose argmax is the prediction."""
 
     def adjust(self, outputs: Outputs) -> Tensor:
         """Outputs -> logits [n, C] float32."""

@@ -1,4 +1,4 @@
-"""Post-hoc logit adjustment: the free baseline every method must beat.
+"""Post-hoc logit adjustment: the baseline without training cost that every method must beat.
 
 Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, eq. 9: argmax_y f_y(x) - tau log pi_y.
 """
@@ -12,8 +12,10 @@ from fedimb.training.prior import log_prior
 
 @register("calibration", "la_post", adjusts_logits=True, needs_prior=True, changes_head=False)
 class PostHocLogitAdjustment(Calibration):
-    """Args:
-    tau: strength; 1 is the value consistent for the balanced error.
+    """Subtracts tau times the log class prior from the logits.
+
+    Args:
+        tau: strength; 1 is consistent for the balanced error.
 
     Example:
         >>> import numpy as np, torch
@@ -27,7 +29,7 @@ class PostHocLogitAdjustment(Calibration):
         self.tau = tau
 
     def adjust(self, outputs: Outputs) -> Tensor:
-        """Outputs -> logits [n, C]. Raises ValueError when the run gathered no class counts."""
+        """Outputs -> logits [n, C]. Raises ValueError if the run collected no class counts."""
         if outputs.counts is None:
             raise ValueError("la_post needs class counts: set prior.provenance to clear_sum")
         return outputs.logits - self.tau * log_prior(outputs.counts)

@@ -1,7 +1,7 @@
-"""tau-normalisation: classifier rows rescaled by their norm, since head classes grow longer rows.
+"""tau-normalisation: classifier rows are rescaled by their norm, because frequent classes get longer rows.
 
 Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020, eq. 4:
-w_i / ||w_i||^tau, and no bias, as there.
+w_i / ||w_i||^tau, without bias as in the paper.
 """
 
 from torch import Tensor
@@ -12,8 +12,10 @@ from fedimb.training.calibrations.base import Calibration, Outputs
 
 @register("calibration", "tau", adjusts_logits=False, needs_prior=False, changes_head=True)
 class TauNormalisation(Calibration):
-    """Args:
-    tau: 0 leaves the weights as they are (less the bias), 1 gives unit rows.
+    """Rescales classifier rows by their norm and removes the bias.
+
+    Args:
+        tau: 0 keeps the weights (without the bias), 1 gives unit rows.
 
     Example:
         >>> import torch

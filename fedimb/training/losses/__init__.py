@@ -1,3 +1,3 @@
-"""Losses: modules called as `loss(logits, labels)`; may own parameters and see the prior.
+"""Losses: modules called as `loss(logits, labels)`; they may have parameters and use the prior.
 
 One file each; registered as kind `loss`."""

@@ -1,12 +1,12 @@
-"""Asymmetric loss (ASL): one-vs-rest sigmoids in which easy negatives are weighed down harder than positives.
+"""Asymmetric loss (ASL): one-vs-rest sigmoids in which easy negatives are down-weighted more than positives.
 
 Ridnik et al., "Asymmetric Loss for Multi-Label Classification", ICCV 2021, sections 2.2 to 2.4: for rows with several
-labels, and with one on one-hot targets; not the softmax variant their code adds for single labels. With
+labels, or with one-hot targets; not the softmax variant that their code adds for single labels. With
 p_c = sigmoid(z_c), p'_c = max(p_c - margin, 0) and Y the row's labels, its loss is
 -sum over y in Y of (1 - p_y)^gamma_pos log(p_y) - sum over c not in Y of (p'_c)^gamma_neg log(1 - p'_c).
-Negatives below the margin are dropped. margin 0 and equal gammas are the binary focal losses of the C one-vs-rest
-problems, summed (Lin et al. 2017, eq. 4); gammas 0 as well, their binary cross-entropies. Of one label per row the
-prediction is the largest logit; neither softmax nor sigmoid of logits trained so is a calibrated probability.
+Negatives below the margin are dropped. margin 0 and equal gammas give the binary focal losses of the C one-vs-rest
+problems, summed (Lin et al. 2017, eq. 4); with gammas 0 as well, their binary cross-entropies. With one label per row
+the prediction is the largest logit; neither softmax nor sigmoid of the resulting logits is a calibrated probability.
 """
 
 import math
@@ -21,10 +21,12 @@ from fedimb.training.losses.base import BOTH, RowLoss, in_range
 
 @register("loss", "asymmetric_focal", adjusts_logits=False, needs_prior=False, stackable=True, tasks=BOTH)
 class AsymmetricFocal(RowLoss):
-    """Args:
-    gamma_pos: focusing exponent of the label's term, at least 0.
-    gamma_neg: focusing exponent of the other classes' terms, at least 0; the paper's 0 and 4 are the defaults.
-    margin: probability below which a negative is dropped, 0 <= margin < 1; the paper's is .05.
+    """Asymmetric loss: one-vs-rest sigmoids in which easy negatives are down-weighted more than positives.
+
+    Args:
+        gamma_pos: focusing exponent of the label's term, at least 0.
+        gamma_neg: focusing exponent of the other classes' terms, at least 0; the paper's 0 and 4 are the defaults.
+        margin: probability below which a negative is dropped, 0 <= margin < 1; the paper's is .05.
 
     Raises:
         ConfigError: an argument outside its range.
@@ -48,7 +50,7 @@ class AsymmetricFocal(RowLoss):
         return positive[..., 0] + negative.sum(-1)
 
     def _negatives(self, logits: Tensor, log_p: Tensor, log_rest: Tensor) -> Tensor:
-        """-(p')^gamma_neg log(1 - p') of every logit, by logarithms so that no slope is 0 x infinity."""
+        """-(p')^gamma_neg log(1 - p') of every logit, computed with logarithms so that no gradient is 0 x infinity."""
         if self.margin == 0:
             return -log_rest * (self.gamma_neg * log_p).exp()
         above = logits.sigmoid() - self.margin

@@ -14,8 +14,10 @@ from fedimb.training.prior import log_prior
 
 @register("loss", "balanced_softmax", adjusts_logits=True, needs_prior=True, stackable=True)
 class BalancedSoftmax(AdjustedCrossEntropy):
-    """Args:
-    prior: class counts [C] the shift is computed from (given by fedimb; view, weighting and provenance as configured).
+    """Cross-entropy of the logits shifted by the log class prior.
+
+    Args:
+        prior: class counts [C] for the shift (given by fedimb; view, weighting and provenance as configured).
 
     Example:
         >>> import numpy as np, torch

@@ -1,7 +1,7 @@
-"""What the losses have in common: each is the mean over rows of a row's own loss.
+"""Base classes of the losses: each loss is the mean over rows of a per-row loss.
 
-Written for any leading shape, so that one call serves a batch [n, C] or the batches of K clients [K, n, C]: what
-differs from client to client (a prior's shift, say) is then a buffer [K, 1, C] where one client has [C].
+They accept any leading shape, so that one call handles a batch [n, C] or the batches of K clients [K, n, C]: what
+differs between clients (such as a prior's shift) is then a buffer [K, 1, C] instead of [C].
 """
 
 import math
@@ -29,7 +29,7 @@ class RowLoss(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        if "rows" in vars(cls) and "loss_and_grad" not in vars(cls):  # an inherited slope would be another loss's
+        if "rows" in vars(cls) and "loss_and_grad" not in vars(cls):  # an inherited one belongs to another loss
             cls.loss_and_grad = RowLoss.loss_and_grad  # type: ignore[method-assign]
 
     @abstractmethod
@@ -41,12 +41,12 @@ class RowLoss(nn.Module, ABC):
         return self.rows(logits, labels).mean()
 
     def loss_and_grad(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Weighted losses of the rows, and the gradient of their sum in the logits, for a backward pass by hand.
+        """Weighted losses of the rows, and the gradient of their sum in the logits, for a manual backward pass.
 
         Args:
             logits: [..., C] float32.
             labels: [...] int64.
-            weights: [...] float32, of each row.
+            weights: [...] float32, one per row.
 
         Returns:
             losses [...] and gradient [..., C], without a graph.
@@ -62,7 +62,7 @@ class AdjustedCrossEntropy(RowLoss):
     """Cross-entropy of logits * factor + shift.
 
     Args:
-        shift, factor: by class [C] float32, or None. Kept as buffers, not with the model.
+        shift, factor: per class [C] float32, or None. Stored as buffers, not with the model.
     """
 
     shift: Tensor | None
@@ -87,9 +87,10 @@ class AdjustedCrossEntropy(RowLoss):
         return cross_entropy(self._adjusted(logits), labels)
 
     def loss_and_grad(self, logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """See `RowLoss.loss_and_grad`; (softmax - one-hot) * factor, a third of what a graph costs on a small batch."""
+        """See `RowLoss.loss_and_grad`; (softmax - one-hot) * factor, a third of the cost of an autograd graph on a
+        small batch."""
         label, weight = labels[..., None], weights[..., None]
-        # Along the rows, where a CPU's vectors are wide: over a handful of classes eight times faster.
+        # Along the rows, where the CPU's vector units are used fully: eight times faster for a few classes.
         log_p = self._adjusted(logits.detach()).transpose(-1, -2).log_softmax(-2).transpose(-1, -2)
         losses = (log_p.gather(-1, label) * -weight)[..., 0]
         gradient = log_p.exp_().scatter_add_(-1, label, log_p.new_tensor(-1.0).expand(label.shape)).mul_(weight)
@@ -102,7 +103,7 @@ def row_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def of_labels(values: Tensor, labels: Tensor) -> Tensor:
-    """A value per class, [C] or [K, 1, C], taken at the labels [...] -> [...]."""
+    """Values per class, [C] or [K, 1, C], indexed by the labels [...] -> [...]."""
     if values.dim() == 1:
         return values[labels]
     return values.expand(*labels.shape, values.shape[-1]).gather(-1, labels[..., None])[..., 0]

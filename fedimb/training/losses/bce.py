@@ -1,7 +1,7 @@
-"""Binary cross-entropy: every class against the rest, the baseline where a row may have several labels.
+"""Binary cross-entropy: every class against the rest, the baseline if rows may have several labels.
 
-With p_c = sigmoid(z_c) and targets t_c, a row's loss is -sum over c of t_c log p_c + (1 - t_c) log(1 - p_c): the sum,
-so that a class weighs the same however many there are. One label per row is a one-hot target.
+With p_c = sigmoid(z_c) and targets t_c, a row's loss is -sum over c of t_c log p_c + (1 - t_c) log(1 - p_c): a sum, so
+that a class has the same weight for any number of classes. One label per row is a one-hot target.
 """
 
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Cross-entropy: the baseline every other loss is read against."""
+"""Cross-entropy: the baseline for all other losses."""
 
 from fedimb.registry import register
 from fedimb.training.losses.base import AdjustedCrossEntropy

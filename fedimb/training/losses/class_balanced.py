@@ -1,8 +1,8 @@
-"""Class-balanced loss: each row weighs inversely to the effective number of samples of its class.
+"""Class-balanced loss: each row is weighted inversely to the effective number of samples of its class.
 
 Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019: w_c = (1 - beta) / (1 - beta^n_c),
 rescaled to sum to the number of classes, times the softmax cross-entropy (section 4.1) or the focal loss (section
-4.3, here with the softmax probability of the label). beta 0 is no weighting, beta -> 1 is 1 / n_c.
+4.3, here with the softmax probability of the label). beta 0 means no weighting, beta -> 1 is 1 / n_c.
 """
 
 import numpy as np
@@ -16,10 +16,12 @@ from fedimb.training.losses.focal import focal_rows
 
 @register("loss", "class_balanced", adjusts_logits=False, needs_prior=True, stackable=True)
 class ClassBalanced(RowLoss):
-    """Args:
-    prior: class counts [C] (given by fedimb). A class nobody holds weighs as the rarest class somebody holds.
-    beta: 0 <= beta < 1; the paper tries .9, .99, .999 and .9999.
-    gamma: focusing exponent of the focal loss, at least 0; 0: cross-entropy.
+    """Cross-entropy or focal loss weighted inversely to the effective number of samples of a class.
+
+    Args:
+        prior: class counts [C] (given by fedimb). A class without rows gets the weight of the rarest class with rows.
+        beta: 0 <= beta < 1; the paper tries .9, .99, .999 and .9999.
+        gamma: focusing exponent of the focal loss, at least 0; 0: cross-entropy.
 
     Raises:
         ConfigError: beta or gamma outside its range.

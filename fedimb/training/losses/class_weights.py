@@ -1,4 +1,4 @@
-"""Class weights from counts, and the loss of weighted rows: shared by the losses that re-weight."""
+"""Class weights from counts, and the loss of weighted rows: shared by the re-weighting losses."""
 
 from typing import Literal
 
@@ -13,9 +13,9 @@ Over = Literal["classes", "rows"]
 
 
 def filled_counts(counts: np.ndarray) -> np.ndarray:
-    """Counts [C] -> counts [C] float64 in which a class nobody holds has those of the rarest class somebody holds.
+    """Counts [C] -> counts [C] float64 in which a class without rows has the count of the rarest class with rows.
 
-    The rule of `class_prior`. Raises ValueError where that does.
+    The rule of `class_prior`. Raises ValueError in the same cases.
     """
     class_prior(counts)
     counts = np.asarray(counts, dtype=np.float64)
@@ -28,9 +28,9 @@ def mean_one(weights: np.ndarray, counts: np.ndarray, over: Over = "classes") ->
 
     Args:
         weights: one per class, positive.
-        counts: rows of each class; a class without rows takes no part in the mean.
-        over: ``classes``: mean over the classes that have rows; ``rows``: mean over the counted rows, so that the
-            size of the loss, and with it the fitting learning rate, stays that of cross-entropy.
+        counts: rows of each class; a class without rows is excluded from the mean.
+        over: ``classes``: mean over the classes that have rows; ``rows``: mean over the counted rows, so that the scale
+            of the loss, and with it a suitable learning rate, stays that of cross-entropy.
 
     Raises:
         ValueError: another ``over``.
@@ -57,15 +57,15 @@ def effective_number_weights(counts: np.ndarray, beta: float) -> Tensor:
     filled = filled_counts(counts)
     if beta == 0:
         return torch.ones(len(filled))
-    # 1 - beta^n without the cancellation that beta near 1 brings
+    # 1 - beta^n without cancellation for beta near 1
     return mean_one((1 - beta) / -np.expm1(filled * np.log(beta)), counts)
 
 
 def weighted_rows(rows: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """w_y times each row's loss: rows [...], labels [...], weights [C] or [K, 1, C] -> [...].
 
-    The mean is then taken over rows, not as `cross_entropy(weight=...)` does, which divides by the batch's own weights:
-    there a batch of rare rows alone counts no more than a batch of common ones, and a batch of one row is not
-    weighted at all.
+    The mean is then taken over rows, unlike `cross_entropy(weight=...)`, which divides by the sum of the batch's
+    weights: with that, a batch of only rare rows counts no more than a batch of common ones, and a batch of one row is
+    not weighted at all.
     """
     return of_labels(weights, labels) * rows

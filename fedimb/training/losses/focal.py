@@ -1,9 +1,9 @@
-"""Focal loss: rows that are already right count less.
+"""Focal loss: rows that are already correct count less.
 
 Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 4: FL(p_t) = -(1 - p_t)^gamma log(p_t), here with
-p_t the softmax probability of the label (the paper's p is a sigmoid per class). It weighs rows by how hard they are,
-not classes by how rare they are, and so corrects no imbalance by itself; the paper adds a class weight for that
-(eq. 5): see `class_balanced`.
+p_t the softmax probability of the label (the paper's p is a sigmoid per class). It weights rows by difficulty, not
+classes by rarity, and so does not correct imbalance on its own; for that the paper adds a class weight (eq. 5): see
+`class_balanced`.
 """
 
 import torch
@@ -16,8 +16,8 @@ from fedimb.training.losses.base import RowLoss, in_range
 def focal_rows(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
     """Focal loss of each row: logits [..., C] float32, labels [...] int64 -> [...] float32. gamma 0 is cross-entropy.
 
-    log(1 - p_t) comes from the other classes' logits: 1 - exp(log p_t) would be 0 for a row that is right beyond
-    doubt, where the slope of its power is infinite for gamma < 1.
+    log(1 - p_t) comes from the other classes' logits: 1 - exp(log p_t) would be 0 for a row with certain and correct
+    prediction, where the gradient of its power is infinite for gamma < 1.
     """
     total = logits.logsumexp(-1)
     label = labels[..., None]
@@ -30,8 +30,10 @@ def focal_rows(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
 
 @register("loss", "focal", adjusts_logits=False, needs_prior=False, stackable=True)
 class Focal(RowLoss):
-    """Args:
-    gamma: focusing exponent, at least 0 (0: cross-entropy; the paper's best: 2).
+    """Focal loss: rows that are already correct count less.
+
+    Args:
+        gamma: focusing exponent, at least 0 (0: cross-entropy; the paper's best: 2).
 
     Raises:
         ConfigError: gamma negative or not finite.

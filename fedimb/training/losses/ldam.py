@@ -4,9 +4,9 @@ Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin L
 l(y, z) = -log( exp(s (z_y - D_y)) / (exp(s (z_y - D_y)) + sum over c != y of exp(s z_c)) ), D_c = C n_c^(-1/4), C such
 that the largest margin is ``max_margin``; re-weighting (DRW) as in their algorithm 1, here counted in global rounds.
 
-The margins mean something only for logits of a fixed size: z is the cosine of unit features and unit classifier rows,
-as a model with ``head: cosine`` computes it. That head multiplies its cosines by a scale of its own, which is divided
-out first (``head_scale``). A linear head outgrows the margins, and scale / head_scale multiplies its gradients.
+The margins are meaningful only for logits of a fixed scale: z is the cosine of unit features and unit classifier rows,
+as in a model with ``head: cosine``. That head multiplies its cosines by a scale, which is divided out first
+(``head_scale``). A linear head outgrows the margins, and scale / head_scale multiplies its gradients.
 """
 
 import math
@@ -24,22 +24,25 @@ from fedimb.training.losses.class_weights import effective_number_weights, fille
 def reweighted(round: int, rounds: int, drw_start: float) -> bool:
     """Whether a round (1-based, of ``rounds``) comes after the first ``drw_start * rounds`` rounds, rounded up.
 
-    The tolerance keeps 0.55 * 100 = 55.00000000000001 from taking round 56 away.
+    Because of the tolerance, 0.55 * 100 = 55.00000000000001 still includes round 56.
     """
     return round > math.ceil(drw_start * rounds - 1e-9)
 
 
 @register("loss", "ldam", adjusts_logits=True, needs_prior=True, stackable=True)
 class LDAM(RowLoss):
-    """Args:
-    prior: class counts [C] (given by fedimb). A class nobody holds has the margin and weight of the rarest held.
-    max_margin: margin of the rarest class, at least 0.
-    scale: factor s on the cosines, more than 0.
-    head_scale: what the model's head multiplies its cosines by, more than 0; 16 is that of ``head: cosine``, 1 takes
-        the logits as they are.
-    drw_start: share of the rounds, 0 to 1, trained without class weights; 1: never weighted, 0: always.
-    beta: of the weights (1 - beta) / (1 - beta^n_c), 0 <= beta < 1; their mean is 1 over the classes that have rows.
-    round, rounds: this round, 1-based, and their number (given by fedimb).
+    """Larger margins for rarer classes, and class weights only in the last rounds.
+
+    Args:
+        prior: class counts [C] (given by fedimb). A class without rows has the margin and weight of the rarest class
+            with rows.
+        max_margin: margin of the rarest class, at least 0.
+        scale: factor s on the cosines, more than 0.
+        head_scale: the scale of the model's head, more than 0; 16 for ``head: cosine``; 1 uses the logits unchanged.
+        drw_start: share of the rounds, 0 to 1, trained without class weights; 1: never weighted, 0: always weighted.
+        beta: of the weights (1 - beta) / (1 - beta^n_c), 0 <= beta < 1; their mean is 1 over the classes that have
+            rows.
+        round, rounds: this round, 1-based, and their number (given by fedimb).
 
     Raises:
         ConfigError: an argument outside its range.

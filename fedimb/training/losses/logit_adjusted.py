@@ -14,9 +14,11 @@ from fedimb.training.prior import log_prior
 
 @register("loss", "logit_adjusted", adjusts_logits=True, needs_prior=True, stackable=True)
 class LogitAdjusted(AdjustedCrossEntropy):
-    """Args:
-    prior: class counts [C] the shift is computed from (given by fedimb).
-    tau: strength, at least 0.
+    """Cross-entropy of z + tau log pi, the logits adjusted by the class prior.
+
+    Args:
+        prior: class counts [C] for the shift (given by fedimb).
+        tau: strength, at least 0.
 
     Raises:
         ConfigError: tau negative or not finite.

@@ -2,9 +2,9 @@
 
 As `bce`, with w_c times the positive term: -sum over c of w_c t_c log p_c + (1 - t_c) log(1 - p_c) and
 w_c = min(cap, (n_max / n_c)^power), where n_max is the count of the most frequent class. The classical weight
-(n - n_c) / n_c (King & Zeng 2001 for one class) needs the number of rows n, which class counts of rows with several
-labels do not tell; relative to the most frequent class is ours. Uncapped, a class of three rows in ten thousand would
-weigh a thousand times.
+(n - n_c) / n_c (King & Zeng 2001 for one class) needs the number of rows n, which cannot be derived from class counts
+if rows have several labels; so weights are relative to the most frequent class. Without a cap, a class with three rows
+in ten thousand would have a weight of more than a thousand.
 """
 
 import numpy as np
@@ -19,10 +19,12 @@ from fedimb.training.losses.class_weights import filled_counts
 
 @register("loss", "weighted_bce", adjusts_logits=False, needs_prior=True, stackable=True, tasks=BOTH)
 class WeightedBinaryCrossEntropy(RowLoss):
-    """Args:
-    prior: class counts [C] (given by fedimb). A class nobody holds weighs as the rarest class somebody holds.
-    power: 1 weighs inversely to the counts, 0 is `bce`.
-    cap: the largest weight, at least 1.
+    """Binary cross-entropy in which finding a rare class counts more.
+
+    Args:
+        prior: class counts [C] (given by fedimb). A class without rows gets the weight of the rarest class with rows.
+        power: 1 weights inversely to the counts, 0 is `bce`.
+        cap: the largest weight, at least 1.
 
     Raises:
         ConfigError: an argument outside its range.

@@ -1,7 +1,7 @@
-"""Weighted cross-entropy: each row weighs inversely to the size of its class.
+"""Weighted cross-entropy: each row is weighted inversely to the size of its class.
 
 l = -w_y log p_y with w_c proportional to 1 / n_c (the classical cost-sensitive baseline; King & Zeng, "Logistic
-Regression in Rare Events Data", 2001). With tiny n_c it has a high variance from seed to seed.
+Regression in Rare Events Data", 2001). With very small n_c its variance between seeds is high.
 """
 
 import numpy as np
@@ -14,10 +14,12 @@ from fedimb.training.losses.class_weights import Over, filled_counts, mean_one, 
 
 @register("loss", "weighted_ce", adjusts_logits=False, needs_prior=True, stackable=True)
 class WeightedCrossEntropy(RowLoss):
-    """Args:
-    prior: class counts [C] (given by fedimb). A class nobody holds weighs as the rarest class somebody holds.
-    mean_over: what the weights have mean 1 over: ``classes`` (those with rows; no weight exceeds their number) or
-        ``rows`` (of the counts: over all of them the loss is then the mean of the classes' mean cross-entropies).
+    """Cross-entropy with rows weighted inversely to the size of their class.
+
+    Args:
+        prior: class counts [C] (given by fedimb). A class without rows gets the weight of the rarest class with rows.
+        mean_over: over what the weights have mean 1: ``classes`` (those with rows; no weight exceeds their number) or
+            ``rows`` (of the counts: over all of them the loss is then the mean of the classes' mean cross-entropies).
 
     Raises:
         ValueError: unusable counts, or another ``mean_over``.

@@ -1,7 +1,7 @@
-"""Every class the client holds equally likely.
+"""Every class that the client holds is equally likely.
 
 Class-balanced sampling of Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition",
-ICLR 2020, eq. 1 with q = 0. Balanced are the classes *present*: a class the client lacks cannot be drawn.
+ICLR 2020, eq. 1 with q = 0. Only the classes *present* are balanced: a class that the client lacks cannot be drawn.
 """
 
 import torch

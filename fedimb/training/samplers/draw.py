@@ -1,4 +1,4 @@
-"""Drawing rows class by class, with replacement: what the balanced samplers share."""
+"""Draw rows by class, with replacement: shared by the balanced samplers."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def draw_by_class(labels: Tensor, weight: Callable[[Tensor], Tensor], generator: torch.Generator) -> Tensor:
-    """As many rows as there are, with replacement: first a class, then one of its rows uniformly.
+    """Draw n rows with replacement: first a class, then one of its rows uniformly.
 
     Args:
         labels: [n] int64.

@@ -1,7 +1,8 @@
-"""Real and synthetic rows in one epoch: real rows as their own sampler says, a synthetic one with probability lambda.
+"""Real and synthetic rows in one epoch: real rows by the configured sampler, each synthetic row with probability
+lambda.
 
-FedSSG's lambda_syn (arXiv 2604.26324, reconstructed). Not registered: how many rows are synthetic is the client's
-to know, so its code builds it around the configured sampler.
+FedSSG's lambda_syn (arXiv 2604.26324, reconstructed). Not registered: only the client knows how many rows are
+synthetic, so its code wraps the configured sampler.
 """
 
 import torch
@@ -11,14 +12,14 @@ from fedimb.errors import ConfigError
 from fedimb.training.spec import Sampler
 
 
-def visits(inner: Sampler, labels: Tensor, n_real: int, share: float, generator: torch.Generator) -> Tensor:
+def mixed_epoch(inner: Sampler, labels: Tensor, n_real: int, share: float, generator: torch.Generator) -> Tensor:
     """One epoch's order of visit: positions [m] int64 among ``n_real`` real rows followed by the synthetic ones.
 
-    Real rows come in the inner sampler's order, each synthetic row at most once, at a random place between them. With
-    no synthetic row the order and the generator's course are the inner sampler's.
+    Real rows come in the inner sampler's order, each synthetic row at most once, at a random place between them.
+    Without synthetic rows the order and the generator's state are those of the inner sampler.
 
     Args:
-        inner: sampler of the real rows; it is not shown the synthetic ones.
+        inner: sampler of the real rows; it does not get the synthetic ones.
         labels: [n] int64, the first ``n_real`` of real rows.
         share: probability of a visit to each synthetic row, [0, 1].
         generator: every draw comes from it.
@@ -45,10 +46,10 @@ def visits(inner: Sampler, labels: Tensor, n_real: int, share: float, generator:
 
 
 class Mixed:
-    """`visits` as a sampler.
+    """`mixed_epoch` as a sampler.
 
     Args:
-        inner, n_real, share: see `visits`.
+        inner, n_real, share: see `mixed_epoch`.
     """
 
     def __init__(self, inner: Sampler, n_real: int, share: float = 0.5) -> None:
@@ -56,4 +57,4 @@ class Mixed:
 
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels [n] int64 of real rows, then synthetic ones -> positions [m] int64."""
-        return visits(self.inner, labels, self.n_real, self.share, generator)
+        return mixed_epoch(self.inner, labels, self.n_real, self.share, generator)

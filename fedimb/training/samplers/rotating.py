@@ -1,7 +1,7 @@
-"""Rotating batches: every epoch shows as many rows of each class, the frequent classes a part at a time.
+"""Rotating batches: every epoch has equally many rows of each class, with frequent classes split over epochs.
 
-BRIQA's rule, as far as its abstract tells: the majority is cut into K = ceil(n_maj / n_min) chunks and epoch e uses
-chunk e mod K beside all of the minority, so every batch holds every class and K epochs show everything.
+BRIQA's rule, as far as its abstract describes it: the majority is split into K = ceil(n_maj / n_min) chunks, and epoch
+e uses chunk e mod K and the whole minority, so every batch contains every class and K epochs cover everything.
 """
 
 import torch
@@ -15,13 +15,14 @@ from fedimb.registry import register
 class Rotating:
     """Each class has a window of w rows that moves on by w every epoch and wraps around; rarer classes repeat rows.
 
-    Classes are interleaved, so a batch of at least as many rows as there are classes holds each of them. The rows
-    of a class are cut anew, at random, whenever training starts: a client need not remember its chunk from round
-    to round, and over rounds every row is seen equally often on average.
+    Classes are interleaved, so a batch with at least as many rows as classes contains each class. The rows of a class
+    are shuffled again whenever training starts: a client need not remember its chunk from round to round, and over
+    rounds every row is used equally often on average.
 
     Args:
-        rows_per_class: w. null: the rarest class's rows, as in the paper. On a long tail that may be 1, and an
-            epoch then one small batch; the number of steps stays, so give about batch size / classes instead.
+        rows_per_class: w. null: the number of rows of the rarest class, as in the paper. With a long tail that may be
+            1, and an epoch is then one small batch; the number of steps does not change, so use about batch size /
+            classes instead.
 
     Raises:
         ConfigError: fewer than one row.

@@ -1,6 +1,6 @@
-"""Between the data's frequencies and balance: a class is drawn in proportion to the root of its rows.
+"""Between the data's frequencies and balance: a class is drawn in proportion to the square root of its number of rows.
 
-Square-root sampling (Mahajan et al., ECCV 2018): a row weighs 1 / sqrt(n_c), so its class weighs sqrt(n_c);
+Square-root sampling (Mahajan et al., ECCV 2018): a row has weight 1 / sqrt(n_c), so its class has sqrt(n_c);
 Kang et al., ICLR 2020, eq. 1 with q = 1/2.
 """
 

@@ -8,7 +8,7 @@ from fedimb.registry import register
 
 @register("sampler", "uniform")
 class Uniform:
-    """Instance-balanced sampling: in an epoch a row may come twice or not at all."""
+    """Instance-balanced sampling: in an epoch a row may occur several times or not at all."""
 
     def epoch(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels [n] int64 -> positions [n] int64."""

@@ -59,7 +59,7 @@ ROWS = [
     (
         "csv: file twice",
         listed(HEAD + GOOD + "./cat/0.png,cat\n"),
-        "row 6: 'cat/0.png' is listed before, in im/list.csv row 2",
+        "row 6: 'cat/0.png' is already listed in im/list.csv row 2",
         1,
         4,
     ),
@@ -73,7 +73,7 @@ ROWS = [
     (
         "csv: unknown split",
         listed("path,label,split\n" + "".join(f"{row},train\n" for row in GOOD.split()) + "cat/9.png,cat,holdout\n"),
-        "row 6: split 'holdout' is none of train, validation, test",
+        "row 6: split 'holdout' is not one of train, validation, test",
         1,
         4,
     ),
@@ -90,12 +90,18 @@ ROWS = [
             "path,label,split,patient\ncat/0.png,cat,train,7\ndog/0.png,dog,train,8\ncat/1.png,cat,test,7\n"
             "dog/1.png,dog,test,9\n"
         ),
-        "row 4: a test image of a patient who is also trained on (im/list.csv row 2)",
+        "row 4: a test image of a patient who also has training rows (im/list.csv row 2)",
         1,
         3,
     ),
     ("zero bytes", foldered(cat__2_png=b""), "im/cat/2.png: is empty (0 bytes)", 1, 4),
-    ("text named .png", foldered(cat__2_png=b"hello"), "im/cat/2.png: cannot be decoded (not an image Pillow", 1, 4),
+    (
+        "text named .png",
+        foldered(cat__2_png=b"hello"),
+        "im/cat/2.png: cannot be decoded (not an image format that Pillow",
+        1,
+        4,
+    ),
     ("truncated", foldered(cat__2_png=CUT), "im/cat/2.png: cannot be decoded (image file is truncated", 1, 4),
     ("transparent", foldered(cat__2_png=GLASS), "im/cat/2.png: has transparent pixels", 1, 4),
     ("CMYK", foldered(cat__2_png=image(kind="JPEG", mode="CMYK")), "im/cat/2.png: is of mode CMYK: save it as", 1, 4),
@@ -113,7 +119,7 @@ ROWS = [
     (
         "no patient in the path",
         foldered({"patient": r"(?P<patient>\d+)\.png"}, cat__x_png=image()),
-        "im/cat/x.png: no patient in this path by the expression",
+        "im/cat/x.png: the expression",
         1,
         4,
     ),

@@ -37,7 +37,7 @@ ROWS = [
         {"site_column": "hospital", "site_names": ["north", "south"]},
         "site 'nroth' is not in site_names. Did you mean 'north'?",
     ),
-    ("70,a,p3,north,tset,no", {"split_column": "split"}, "split 'tset' is none of train, validation, test"),
+    ("70,a,p3,north,tset,no", {"split_column": "split"}, "split 'tset' is not one of train, validation, test"),
 ]
 
 
@@ -69,14 +69,18 @@ def test_a_bad_row_is_named_or_left_out(table, row, args, says):
 # (content, arguments, what is said)
 FILES = [
     (b"", {}, "t.csv is empty; give a file with rows"),
-    (HEAD, {}, "t.csv has a header and no rows"),
+    (HEAD, {}, "t.csv has a header but no rows"),
     (
         HEAD + "70,\xe9,p,n,train,no\n",
         {"encoding": "ascii"},
         "t.csv is not text in ascii",
     ),
     ((HEAD + "70,\xe9,p,n,train,no\n").encode("latin-1"), {}, "t.csv is not text in utf-8"),
-    (HEAD.replace(",", ";") + "1;a;p;n;train;no\n", {}, "t.csv row 1 is one field and holds ';': give delimiter=';'"),
+    (
+        HEAD.replace(",", ";") + "1;a;p;n;train;no\n",
+        {},
+        "t.csv row 1 is a single field with ';' in it: give delimiter=';'",
+    ),
     ("1,2,no\n3,4,yes\n", {}, "(a file without a header row needs header=false and columns=[...])"),
     ("1,2,0\n3,4,1\n", {}, "t.csv row 1 holds numbers, not column names; set header=false"),
     (
@@ -84,7 +88,7 @@ FILES = [
         {"header": False, "columns": ["a", "label"]},
         "t.csv row 1 holds the column names; set header=true",
     ),
-    ("a,a,label\n1,2,no\n", {}, "t.csv row 1: column 'a' is there twice; rename one"),
+    ("a,a,label\n1,2,no\n", {}, "t.csv row 1: column 'a' occurs twice; rename one"),
     (",a,label\n1,2,no\n", {}, "t.csv row 1: column 1 has no name"),
     (
         "a,b,label\n1,2,no\n",
@@ -95,26 +99,34 @@ FILES = [
     (
         "a,label\n1,no\n",
         {"target": "lable"},
-        "target names 'lable', which is no column of t.csv. Did you mean 'label'?",
+        "target names 'lable', which is not a column of t.csv. Did you mean 'label'?",
     ),
-    ("a,label\n1,no\n", {"drop": ["b"]}, "drop names 'b', which is no column of t.csv"),
-    ("a,label\n1,no\n", {"categorical": ["b"]}, "categorical names 'b', which is no column of t.csv"),
-    ("a,label\n1,no\n", {"missing_values": {"b": [0]}}, "missing_values names 'b', which is no column of t.csv"),
-    ("a,label\n1,no\n", {"missing_values": {"label": [0]}}, "missing_values names 'label', which is no feature column"),
-    ("a,label\n1,no\n", {"indicators": ["b"]}, "indicators names 'b', which is no column of t.csv"),
-    ("a,label\n1,no\n", {"patient": "b"}, "patient names 'b', which is no column of t.csv"),
+    ("a,label\n1,no\n", {"drop": ["b"]}, "drop names 'b', which is not a column of t.csv"),
+    ("a,label\n1,no\n", {"categorical": ["b"]}, "categorical names 'b', which is not a column of t.csv"),
+    ("a,label\n1,no\n", {"missing_values": {"b": [0]}}, "missing_values names 'b', which is not a column of t.csv"),
+    (
+        "a,label\n1,no\n",
+        {"missing_values": {"label": [0]}},
+        "missing_values names 'label', which is not a feature column",
+    ),
+    ("a,label\n1,no\n", {"indicators": ["b"]}, "indicators names 'b', which is not a column of t.csv"),
+    ("a,label\n1,no\n", {"patient": "b"}, "patient names 'b', which is not a column of t.csv"),
     ("a,label\n1,no\n", {"drop": ["a"]}, "t.csv has no feature columns beside a, label; drop fewer"),
     ("a,label\n?,no\n", {"categorical": ["a"], "indicators": False}, "the table has no feature columns"),
     ("a,label\n1,0\n2,yes\n", {}, "labels are numbers in some rows ('0') and text in others ('yes')"),
     (
         "a,label\n1,0.5\n",
         {},
-        "t.csv row 2: label '0.5' is not a whole number; name the classes, or cut it with thresholds",
+        "t.csv row 2: label '0.5' is not a whole number; name the classes, or define them with thresholds",
     ),
-    ("a,label\n1,x\n", {"classes": ["no", "yes"], "thresholds": [3]}, "label 'x' is no number and the classes are cut"),
+    (
+        "a,label\n1,x\n",
+        {"classes": ["no", "yes"], "thresholds": [3]},
+        "label 'x' is not a number, but the classes are defined",
+    ),
     ("a,label\n1,no\n", {"classes": ["no", "yes"], "require_all_classes": True}, "cannot express class 'yes'"),
     ("a,label\n1,no\n", {"label_values": {"north": ["no"]}}, "label_values names site 'north'"),
-    ("a,label\nx,no\ny,no\n", {"on_bad": "skip"}, "2 bad rows and no good one: t.csv row 2: column 'a': 'x'"),
+    ("a,label\nx,no\ny,no\n", {"on_bad": "skip"}, "2 bad rows and no good row: t.csv row 2: column 'a': 'x'"),
     ("a,label\n" + "\n".join(f"c{i},no" for i in range(1001)), {"categorical": ["a"]}, "has 1001 categories"),
 ]
 
@@ -134,7 +146,9 @@ def test_a_missing_file_a_folder_and_files_of_different_columns_are_refused(tabl
     with pytest.raises(DataError, match=r"folder is a folder; give a file"):
         table(HEAD + GOOD, files="folder")
     (tmp_path / "u.csv").write_text("b,label\n1,no\n")
-    with pytest.raises(DataError, match=r"^t\.csv has column 'a' and u\.csv has not; give files of the same columns"):
+    with pytest.raises(
+        DataError, match=r"^t\.csv has column 'a' and u\.csv does not; give files with the same columns"
+    ):
         table("a,label\n1,no\n", files={"north": "t.csv", "south": "u.csv"})
 
 
@@ -154,14 +168,14 @@ ARGUMENTS = [
     ({"encoding": "utf-9"}, "encoding='utf-9' is not known"),
     ({"header": False}, "header=false needs columns"),
     ({"columns": ["a", "a"]}, "give each name once"),
-    ({"files": {"a": "a.csv"}, "site_column": "b"}, "files names the sites already"),
+    ({"files": {"a": "a.csv"}, "site_column": "b"}, "files already names the sites"),
     ({"site_names": ["a"]}, "site_names goes with site_column"),
     ({"target_map": {"0": "a"}, "thresholds": [1]}, "two rules for one label"),
-    ({"target_map": {"1": "a", "1.0": "b"}}, "names a label twice"),
+    ({"target_map": {"1": "a", "1.0": "b"}}, "has a label twice"),
     ({"target_map": {}}, "target_map is empty"),
     ({"classes": ["a", "b"], "target_map": {"0": "a", "1": "c"}}, "target_map names class 'c'"),
-    ({"classes": ["a", "b"], "target_map": {"0": "a"}}, "no label of target_map is class 'b'"),
-    ({"classes": ["a", "b"], "thresholds": [1, 2]}, "2 thresholds part 3 classes"),
+    ({"classes": ["a", "b"], "target_map": {"0": "a"}}, "no label of target_map has class 'b'"),
+    ({"classes": ["a", "b"], "thresholds": [1, 2]}, "2 thresholds make 3 classes"),
     ({"classes": ["a", "b", "c"], "thresholds": [2, 2]}, "give them in rising order"),
     ({"classes": ["1", "1.0"]}, "give distinct names"),
     ({"on_bad": "ignore"}, "refuse or skip"),

@@ -10,7 +10,7 @@ import pytest
 from tiny_images import packed
 
 from fedimb.data.sources.dicom import Dicom
-from fedimb.data.sources.dicom_grey import read_grey, window
+from fedimb.data.sources.dicom_grey import apply_window, read_grey
 from fedimb.data.store import open_source
 from fedimb.errors import ConfigError, DataError
 from fedimb.testing import check_source
@@ -88,14 +88,14 @@ def scans(tmp_path, monkeypatch):
     ],
 )
 def test_windows_of_the_standard(function, centre, width, values, expected):
-    got = window(np.array(values, dtype=np.float64), centre, width, function)
+    got = apply_window(np.array(values, dtype=np.float64), centre, width, function)
     assert np.allclose(got, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize(("function", "width"), [("LINEAR", 0.5), ("LINEAR_EXACT", 0), ("SIGMOID", -1), ("CUBIC", 9)])
 def test_windows_that_are_none(function, width):
-    with pytest.raises(DataError, match=r"is not defined for|is none of"):
-        window(np.zeros(1), 0, width, function)
+    with pytest.raises(DataError, match=r"is not defined for|is not one of"):
+        apply_window(np.zeros(1), 0, width, function)
 
 
 def test_without_pydicom_the_remedy_is_named(scans, monkeypatch):
@@ -189,14 +189,14 @@ def bad(name):
 @pytest.mark.parametrize(
     ("kind", "line"),
     [
-        ("no DICOM", "is no DICOM file, or a damaged one (InvalidDicomError)"),
+        ("no DICOM", "is not a DICOM file, or a damaged one (InvalidDicomError)"),
         ("zero bytes", "is empty (0 bytes)"),
         ("truncated", "pixels cannot be decoded (The number of bytes of pixel data is less than expected"),
-        ("no pixels", "has no pixels: it is no image"),
+        ("no pixels", "has no pixels: it is not an image"),
         ("colour", "is RGB: MONOCHROME1 or MONOCHROME2 is needed"),
         ("frames", "has 15 frames: give one image per file"),
         ("burned in", "has burned-in annotation, which may show a name"),
-        ("no patient", "has no PatientID; where no patient has two images, set by_patient=false"),
+        ("no patient", "has no PatientID; if no patient has two images, set by_patient=false"),
         ("empty patient", "has no PatientID;"),
         ("no window", "window width 0 is not defined for LINEAR"),
     ],
@@ -249,7 +249,9 @@ def test_a_patient_on_both_sides_is_found_in_the_files(scans):
         "d.dcm": ("x,test", dicom(PatientID="D")),
     }
     config = scans(files, columns="file,label,split")
-    with pytest.raises(DataError, match=r"row 4: a test image of a patient who is also trained on \(labels\.csv row 2"):
+    with pytest.raises(
+        DataError, match=r"row 4: a test image of a patient who also has training rows \(labels\.csv row 2"
+    ):
         Dicom(**config).load()
     data = Dicom(**config, on_bad="skip").load()
     assert data.y.tolist() == [0, 1, 0]

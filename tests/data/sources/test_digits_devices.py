@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import correlate1d
 
 from fedimb.data.sources.digits import Digits
-from fedimb.data.sources.digits_devices import DEVICES, DigitsDevices, seen
+from fedimb.data.sources.digits_devices import DEVICES, DigitsDevices, apply_device
 from fedimb.errors import ConfigError
 
 PLAIN = Digits().load()
@@ -43,7 +43,7 @@ def test_each_row_is_as_its_device_sees_it():
 @pytest.mark.parametrize("device", DEVICES)
 def test_no_device_leaves_the_range(device):
     extremes = np.stack([np.zeros((3, 8, 8)), np.ones((3, 8, 8))])
-    made = seen(extremes, device)
+    made = apply_device(extremes, device)
     assert made.min() >= 0
     assert made.max() <= 1
 

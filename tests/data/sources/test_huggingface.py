@@ -107,13 +107,13 @@ def test_a_wrong_column_split_or_folder_is_refused(saved, tmp_path):
     import datasets
 
     path = saved({"train": {"image": [1, 2], "label": [0, -1]}}, label=datasets.ClassLabel(names=["a", "b"]))
-    with pytest.raises(DataError, match=r"label names 'lable', which is no column\. Did you mean 'label'"):
+    with pytest.raises(DataError, match=r"label names 'lable', which is not a column\. Did you mean 'label'"):
         HuggingFace(path, image=None, features=["image"], label="lable").load()
     with pytest.raises(DataError, match="column 'image' holds no images"):
         HuggingFace(path).load()
     with pytest.raises(DataError, match=r"no split 'training'\. Did you mean 'train'"):
         HuggingFace(path, train_split="training").load()
-    with pytest.raises(DataError, match=r"train\[1\]: label -1 is none of the 2 classes"):
+    with pytest.raises(DataError, match=r"train\[1\]: label -1 is not one of the 2 classes"):
         HuggingFace(path, image=None, features=["image"]).load()
     other = {"a": [1, 2], "label": [0, 1]}
     path = saved({"train": other, "test": other}, label=datasets.ClassLabel(names=["a", "b"]))
@@ -123,7 +123,7 @@ def test_a_wrong_column_split_or_folder_is_refused(saved, tmp_path):
     with pytest.raises(DataError, match="split 'test' has other class names"):
         HuggingFace(str(tmp_path / "other"), image=None, features=["a"]).load()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty is no data set written by save_to_disk"):
+    with pytest.raises(DataError, match="empty is not a data set written by save_to_disk"):
         HuggingFace(str(tmp_path / "empty")).load()
 
 

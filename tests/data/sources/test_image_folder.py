@@ -101,14 +101,14 @@ def test_the_store_lists_what_was_skipped(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, "fedimb"):
         store = open_source({"name": "image_folder", "path": "im", "on_bad": "skip"})
     assert len(store) == 4
-    assert store.skipped == ("im/cat/2.png: cannot be decoded (not an image Pillow knows)",)
+    assert store.skipped == ("im/cat/2.png: cannot be decoded (not an image format that Pillow knows)",)
     assert "left out 1 bad rows" in caplog.text
 
 
 def test_whoever_waits_is_told(monkeypatch, capsys):
     now = iter([0.0, 0.0, 2.5, 3.0, 13.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
-    assert list(progress.shown("abcd", "im: decoding")) == list("abcd")
+    assert list(progress.with_progress("abcd", "im: decoding")) == list("abcd")
     assert capsys.readouterr().err == "im: decoding 1/4 (0/s)\nim: decoding 3/4 (0/s)\n"
 
 

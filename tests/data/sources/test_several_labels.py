@@ -81,7 +81,7 @@ def test_the_separator_is_part_of_the_fingerprint(listed):
         ("dog/1.png,nodule|No Finding", "row 5: label 'No Finding' stands beside 'nodule'"),
         ("dog/1.png,mass|gland", "row 5: label 'gland' is not in classes"),
         ("dog/1.png,", "row 5: the label of 'dog/1.png' is empty"),
-        ("cat/0.png,nodule|mass", "row 5: 'cat/0.png' is listed before"),
+        ("cat/0.png,nodule|mass", "row 5: 'cat/0.png' is already listed"),
     ],
 )
 def test_a_bad_row_of_a_list_is_named_or_left_out(listed, row, says):
@@ -140,7 +140,7 @@ def test_a_bad_row_of_a_table_is_named_or_left_out(table, row, says):
 def test_rules_that_columns_of_labels_have_no_use_for_are_refused(table, args):
     with pytest.raises(ConfigError, match="column"):
         table(TABLE, **args)
-    with pytest.raises(DataError, match="target names 'node', which is no column"):
+    with pytest.raises(DataError, match="target names 'node', which is not a column"):
         table(TABLE, target=["mass", "node"]).load()
 
 
@@ -164,10 +164,10 @@ def test_lists_of_a_hugging_face_column():
     for bad, says in (
         (None, "the labels are missing"),
         ([0, None], "the label is missing"),
-        ([3], "label 3 is none of the 3 classes"),
+        ([3], "label 3 is not one of the 3 classes"),
         ([0, 0], "named twice"),
         ([0, 2], "'none' stands beside 'mass'"),
-        ([[0]], "a label is no class"),
+        ([[0]], "a label is not a class"),
     ):
         with pytest.raises(DataError, match=says):
             several_labels(bad, names)

@@ -116,7 +116,7 @@ def test_label_rules(folder):
     assert [canonical(v) for v in (1, 1.0, "1.0", "-0", "1e3", "a", "inf", 0.5)] == [
         *("1", "1", "1", "0", "1000", "a", "inf", "0.5")
     ]
-    with pytest.raises(DataError, match="label 'nan' is no number"):
+    with pytest.raises(DataError, match="label 'nan' is not a number"):
         Target(["a", "b"], thresholds=[1])("nan")
 
 

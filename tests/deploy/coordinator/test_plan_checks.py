@@ -21,8 +21,8 @@ FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=2", "rounds=4")
     ("words", "says"),
     [
         (["data.test={name: stratified, fraction: 0.2}"], "name: stratified} does not work in a deployment"),
-        (["data.validation=0"], "set data.validation=0.2"),
-        (["prior.provenance=secure_sum", "loss=balanced_softmax", *FAIRFAL], "'fairfal' sends in the clear"),
+        (["data.validation=0"], "set e.g. data.validation=0.2"),
+        (["prior.provenance=secure_sum", "loss=balanced_softmax", *FAIRFAL], "'fairfal' sends them in the clear"),
         ([*FAIRFAL, "rounds=5"], "cycles=2 does not divide rounds=5"),
         (["strategy=fedssg"], "'fedssg' as configured needs rows at the server"),
         (["strategy=[plain,fedssg]"], "'fedssg' as configured needs rows at the server"),

@@ -41,9 +41,9 @@ def test_the_four_hospitals(home, hospital, rows, disease):
 @pytest.mark.skipif(not os.environ.get(VARIABLE), reason="needs FEDIMB_DATA_DIR")
 def test_a_site_alone_reads_what_the_simulation_reads(home):
     """Else a deployed run could not equal the simulated one."""
-    from fedimb.data.check import read
+    from fedimb.data.check import read_source
 
-    _, simulated, _ = read(str(CONFIGS / "heart_four.yaml"))
+    _, simulated, _ = read_source(str(CONFIGS / "heart_four.yaml"))
     assert simulated.site_names[1] == "hungary"
     rows = simulated.sites == 1
     path = "heart-disease/processed.hungarian.data"

@@ -79,7 +79,7 @@ def test_another_request_has_other_masks_and_the_same_one_the_same(homes):
     [
         ([0], "at least 2 sites"),
         ([0, 1, 2, 3], "asked to sum over 4 of 3"),
-        ([0, 1], "has already summed over other sites"),
+        ([0, 1], "already summed over other sites"),
     ],
 )
 def test_a_set_of_sites_that_could_be_subtracted_is_refused(homes, clients, why):

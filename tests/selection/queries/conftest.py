@@ -7,5 +7,5 @@ from fedimb.testing.selection import question
 
 @pytest.fixture(scope="session")
 def client():
-    """Make a question: ``client(counts=[...], labelled=[...], budget=..., **fields of Asked)``."""
+    """Make a question: ``client(counts=[...], labelled=[...], budget=..., **fields of QueryInput)``."""
     return question

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedimb.selection.queries.base import QueryRule, Seen
+from fedimb.selection.queries.base import ModelOutputs, QueryRule
 from fedimb.selection.queries.entropy import Entropy
 from fedimb.selection.queries.random import Random
 
@@ -38,7 +38,7 @@ def test_what_does_not_fit_together_is_refused(client):
         Entropy().select(replace(asked, which="local", pool={"global": asked.pool["global"]}))
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1; got \[0, 2\]"):
         Random().select(replace(asked, labels=torch.tensor([0, 2])))
-    short = {"global": Seen(asked.labelled["global"].features[:1], asked.labelled["global"].logits)}
+    short = {"global": ModelOutputs(asked.labelled["global"].features[:1], asked.labelled["global"].logits)}
     with pytest.raises(ValueError, match=r"labelled rows, global model: features \(1, 8\), logits \(2, 2\) for 2 rows"):
         Entropy().select(replace(asked, labelled=short))
     with pytest.raises(ValueError, match="C=3"):

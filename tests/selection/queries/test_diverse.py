@@ -12,7 +12,7 @@ from scipy.stats import wasserstein_distance
 
 from fedimb.errors import ConfigError
 from fedimb.selection.queries.badge import Badge
-from fedimb.selection.queries.base import Seen
+from fedimb.selection.queries.base import ModelOutputs
 from fedimb.selection.queries.coreset import Coreset
 from fedimb.selection.queries.gcnal import Gcnal
 from fedimb.selection.queries.ifal import Ifal, inconsistency, otsu_threshold, sorted_distance
@@ -50,16 +50,18 @@ def test_logo_takes_the_least_sure_row_of_every_cluster(client):
     features, group = islands([12, 9, 6, 3])
     logits = torch.randn(30, 3, generator=torch.Generator().manual_seed(1))
     asked = client([30, 0, 0], [1, 1, 1], 4)
-    sure = Seen(features, torch.zeros(30, 3))  # the local model: only where rows lie matters
+    sure = ModelOutputs(features, torch.zeros(30, 3))  # the local model: only where rows lie matters
     entropy = normalised_entropy(logits)
     wanted = {int((group == g).nonzero().flatten()[entropy[group == g].argmax()]) for g in range(4)}
-    pool = {"global": Seen(torch.zeros(30, 8), logits), "local": sure}
+    pool = {"global": ModelOutputs(torch.zeros(30, 8), logits), "local": sure}
     # k-means starts from rows drawn at random; from some starts it finds all four groups, and then this holds
     found = [
         set(LoGo().select(replace(client([30, 0, 0], [1, 1, 1], 4, draw=d), pool=pool)).tolist()) for d in range(30)
     ]
     assert wanted in found
-    collapsed = replace(asked, pool={"global": pool["global"], "local": Seen(torch.ones(30, 8), torch.zeros(30, 3))})
+    collapsed = replace(
+        asked, pool={"global": pool["global"], "local": ModelOutputs(torch.ones(30, 8), torch.zeros(30, 3))}
+    )
     assert LoGo().select(collapsed).tolist() == entropy.argsort(descending=True)[:4].tolist()
 
 

@@ -8,7 +8,7 @@ import torch
 from fedimb.errors import ConfigError
 from fedimb.selection.gradient_embeddings import gradient_embeddings
 from fedimb.selection.prototypes import class_prototypes, pseudo_labels
-from fedimb.selection.queries.base import Seen
+from fedimb.selection.queries.base import ModelOutputs
 from fedimb.selection.queries.centres import k_center
 from fedimb.selection.queries.entropy import Entropy
 from fedimb.selection.queries.fairfal import FairFAL
@@ -153,12 +153,12 @@ def test_bad_arguments(client):
     for rule in (FairFAL, QuotaRandom, QuotaEntropy, OracleBalanced):
         with pytest.raises(ConfigError, match=r"leftover='larges'\. Did you mean 'largest'"):
             rule(leftover="larges")
-    with pytest.raises(ValueError, match=r"shared prototypes \(4, 3\) do not fit the features: give \(4, 8\)"):
+    with pytest.raises(ValueError, match=r"shared prototypes \(4, 3\) do not match the features: give \(4, 8\)"):
         FairFAL().select(client(*TAIL, prototypes=torch.zeros(4, 3)))
 
 
 def test_pseudo_classes_come_from_the_global_model_whatever_is_asked(client):
     asked = client(*TAIL, which="local")
-    other = Seen(asked.pool["local"].features.flip(0), asked.pool["local"].logits)
+    other = ModelOutputs(asked.pool["local"].features.flip(0), asked.pool["local"].logits)
     moved = replace(asked, pool={"global": asked.pool["global"], "local": other})
     assert torch.equal(FairFAL().select(asked), FairFAL().select(moved))

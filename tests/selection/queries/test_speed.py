@@ -18,7 +18,7 @@ from beside import measured
 
 from fedimb import registry
 from fedimb.models.cnn4conv import CNN4Conv
-from fedimb.selection.queries.base import Asked, Seen
+from fedimb.selection.queries.base import ModelOutputs, QueryInput
 from fedimb.training.forward import forward_batched
 
 RULES = registry.names("query")
@@ -35,11 +35,11 @@ def question(n, budget):
         labels = torch.multinomial(shares, count, replacement=True, generator=generator)
         features = (0.5 * centres[labels] + torch.randn(count, WIDTH, generator=generator)).relu()
         logits = 0.02 * features @ centres.T + torch.randn(count, CLASSES, generator=generator)
-        other = Seen(features + 0.1, logits + torch.randn(count, CLASSES, generator=generator))
-        return labels, {"global": Seen(features, logits), "local": other}
+        other = ModelOutputs(features + 0.1, logits + torch.randn(count, CLASSES, generator=generator))
+        return labels, {"global": ModelOutputs(features, logits), "local": other}
 
     (hidden, pool), (labels, labelled) = rows(n), rows(budget)
-    return Asked(budget, CLASSES, labels, pool, labelled, generator, hidden=hidden)
+    return QueryInput(budget, CLASSES, labels, pool, labelled, generator, hidden=hidden)
 
 
 def measure(name, n, budget):
@@ -108,10 +108,10 @@ def test_the_whole_query_with_two_passes_over_ten_thousand_images():
     seen = {name: forward_batched(model, x) for name, model in models.items()}
     passes = time.perf_counter() - start
     pool, labelled = (
-        {name: Seen(features[rows], logits[rows]) for name, (features, logits) in seen.items()}
+        {name: ModelOutputs(features[rows], logits[rows]) for name, (features, logits) in seen.items()}
         for rows in (slice(10_000), slice(10_000, None))
     )
-    asked = Asked(1000, CLASSES, labels, pool, labelled, generator, gamma=0.5)
+    asked = QueryInput(1000, CLASSES, labels, pool, labelled, generator, gamma=0.5)
     assert len(registry.build("query", "fairfal").select(asked)) == 1000
     whole = time.perf_counter() - start
     torch.set_num_threads(threads)

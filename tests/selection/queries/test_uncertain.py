@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from fedimb.errors import ConfigError
-from fedimb.selection.queries.base import Seen
+from fedimb.selection.queries.base import ModelOutputs
 from fedimb.selection.queries.entropy import Entropy
 from fedimb.selection.queries.feal import Feal, data_uncertainty, dirichlet_entropy, evidence
 from fedimb.selection.queries.kafal import Kafal, symmetric_divergence
@@ -25,7 +25,7 @@ P = torch.tensor([[0.50, 0.49, 0.01], [0.45, 0.30, 0.25], [0.44, 0.42, 0.14], [0
 )
 def test_each_rule_has_its_own_doubt(rule, order, client):
     asked = client([4, 0, 0], [1, 1, 1], 4)
-    asked = replace(asked, pool={"global": Seen(torch.zeros(4, 8), P.log())})
+    asked = replace(asked, pool={"global": ModelOutputs(torch.zeros(4, 8), P.log())})
     assert rule().select(asked).tolist() == order
 
 
@@ -55,11 +55,11 @@ def test_kafal_tilts_both_models_to_the_labels_held(counts, client):
 
 def test_kafal_takes_updated_weights_where_given_and_needs_a_floor(client):
     asked = client([2, 0, 0], [1, 1, 1], 1)
-    agree, zeros = Seen(torch.zeros(2, 8), torch.zeros(2, 3)), torch.zeros(3)
+    agree, zeros = ModelOutputs(torch.zeros(2, 8), torch.zeros(2, 3)), torch.zeros(3)
     first, second = torch.stack([torch.tensor([2.0, 0, 0]), zeros]), torch.stack([zeros, torch.tensor([2.0, 0, 0])])
-    pool = {"global": agree, "local": Seen(agree.features, first)}
+    pool = {"global": agree, "local": ModelOutputs(agree.features, first)}
     assert Kafal().select(replace(asked, pool=pool)).tolist() == [0]
-    pool["updated"] = Seen(agree.features, second)
+    pool["updated"] = ModelOutputs(agree.features, second)
     labelled = {**asked.labelled, "updated": asked.labelled["global"]}
     assert Kafal().select(replace(asked, pool=pool, labelled=labelled)).tolist() == [1]
     with pytest.raises(ConfigError, match="floor=0"):
@@ -78,7 +78,7 @@ def feal_client(client, features, **fields):
     n = len(features)
     asked = client([n, 0], [1, 1], n, **fields)
     logits = torch.stack([torch.arange(n), torch.zeros(n)], 1).float()  # evidence grows: row 0 is the most doubtful
-    return replace(asked, pool={w: Seen(features, logits) for w in ("global", "local")})
+    return replace(asked, pool={w: ModelOutputs(features, logits) for w in ("global", "local")})
 
 
 def test_feal_passes_over_a_crowd_and_comes_back_to_it(client):

@@ -12,7 +12,7 @@ from torch import nn
 from fedimb.aggregators.feddyn import FedDyn
 from fedimb.aggregators.server_optimizer import Clients
 from fedimb.errors import FedimbError
-from fedimb.training.terms.dynamic_regularizer import DynamicRegularizer
+from fedimb.training.objectives.dynamic_regularizer import DynamicRegularizer
 
 FILE = json.loads((Path(__file__).parents[2] / "aggregators" / "reference" / "feddyn.json").read_text())
 GIVEN, RIGHT, NEAR = FILE["inputs"], FILE["outputs"], {"rtol": 0, "atol": FILE["tolerance"]}

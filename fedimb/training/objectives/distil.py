@@ -1,8 +1,8 @@
-"""Distillation from the received model: a client that forgets what others know is held to it.
+"""Distillation from the received model, so that a client does not forget what others know.
 
 Li and Hoiem, "Learning without Forgetting", TPAMI 2018; Shuai et al., "BalanceFL", IPSN 2022 (knowledge inheritance);
-Guo et al., "FedVLS", AAAI 2025 (vacant-class distillation). The teacher is a copy of the weights the client
-received, so nothing further is sent.
+Guo et al., "FedVLS", AAAI 2025 (vacant-class distillation). The teacher is a copy of the weights that the client
+received, so nothing else is sent.
 """
 
 import copy
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
-@register("term", "distil", stackable=False)
-class Distil(LocalTerm):
+@register("objective", "distil", stackable=False)
+class Distil(LocalObjective):
     """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)), the batch mean over logits z of the model trained and t of
     the model received (in evaluation mode); T^2 keeps the gradient's size the same for every T.
 
     Args:
         weight: lambda, >= 0 and finite.
         temperature: T, > 0 and finite.
-        absent_only: softmax over the classes of which this client trains on no row, as BalanceFL and FedVLS do. The
-            term is then 0 for a client that lacks fewer than two classes: one class alone always has probability 1.
+        absent_only: softmax over the classes without training rows at this client, as BalanceFL and FedVLS do. The
+            term is then 0 for a client that lacks fewer than two classes: a single class always has probability 1.
 
     Raises:
         ValueError: any other weight or temperature.
@@ -41,7 +41,7 @@ class Distil(LocalTerm):
         self._present = self._target = torch.zeros(0)
 
     def on_rows(self, labels: Tensor) -> None:
-        """Remember which classes are held."""
+        """Store the classes that the client holds."""
         self._present = labels.unique()
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
@@ -55,7 +55,7 @@ class Distil(LocalTerm):
             self._target = self._teacher(inputs)
 
     def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:
-        """The weighted divergence, or None where there is nothing to distil."""
+        """The weighted divergence, or None if there is nothing to distil."""
         if self._teacher is None:
             return None
         target = self._target

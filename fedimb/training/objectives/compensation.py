@@ -1,14 +1,14 @@
-"""What a client forgets of the classes it lacks, given back from the received model on rows nobody has labelled.
+"""Distillation from the received model on unlabelled rows, against forgetting the classes that a client lacks.
 
-KAFAL: Cao et al., "Knowledge-Aware Federated Active Learning with Non-IID Data", ICCV 2023; its training half (KCFU):
-beside balanced softmax over the client's own label counts, distillation from the received model on unlabelled rows
-mixed in pairs (mixup, Beta(2, 2)), each class weighing in inverse proportion to its labels at the client.
+KAFAL: Cao et al., "Knowledge-Aware Federated Active Learning with Non-IID Data", ICCV 2023; its training part (KCFU):
+in addition to balanced softmax over the client's own label counts, distillation from the received model on unlabelled
+rows mixed in pairs (mixup, Beta(2, 2)), with classes weighted inversely to their labels at the client.
 
-Ours, where the source leaves it open: one draw of the mixture per batch, as many mixed rows as the batch has; weights
-scaled to a mean of 1; a class without labels counts as ``floor``; and a row weighs what the teacher takes it for.
-Weights on the classes' own terms of the divergence would put its minimum at w_c p_c instead of p_c, and a teacher that
-is itself the last round's student then drifts to the rare classes, round by round. The teacher is a copy of the
-weights the client received, so nothing further is sent.
+Choices that the paper leaves open: one mixing coefficient per batch and as many mixed rows as the batch has; weights
+scaled to a mean of 1; a class without labels counts as ``floor``; and a row's weight follows the teacher's prediction.
+With weights on the classes' terms of the divergence its minimum would be at w_c p_c instead of p_c, and a teacher that
+is the last round's student would drift to the rare classes, round by round. The teacher is a copy of the weights that
+the client received, so nothing else is sent.
 """
 
 import copy
@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
 def mixture(generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
-    """A draw from Beta(2, 2), a scalar tensor float32: the middle one of three uniform draws."""
+    """A draw from Beta(2, 2), a scalar tensor float32: the median of three uniform draws."""
     return torch.rand(3, generator=generator, device=device).median()
 
 
@@ -32,16 +32,16 @@ def class_weights(counts: Tensor, floor: float = 1.0) -> Tensor:
     return (inverse / inverse.mean()).float()
 
 
-class Compensation(LocalTerm):
+class Compensation(LocalObjective):
     """Adds weight T^2 mean_i (sum_c w_c p_ic) KL(p_i || q_i) over mixed rows i, p the received model's softmax at
     temperature T (in evaluation mode), q that of the model trained.
 
-    It is built by a method's client half, which has the unlabelled rows, and not by its name in a configuration.
+    It is built by a method's client side, which has the unlabelled rows, and not by name from a configuration.
 
     Args:
-        rows: unlabelled rows [m, *shape] float32; with none the term is 0.
+        rows: unlabelled rows [m, *shape] float32; without rows the term is 0.
         counts: labels of each class at the client, [C].
-        generator: of the draws, on the device of the rows.
+        generator: for all random draws, on the device of the rows.
         weight: lambda, >= 0 and finite.
         temperature: T, > 0 and finite.
         floor: count of a class without labels, > 0.
@@ -78,7 +78,7 @@ class Compensation(LocalTerm):
 
     @torch.no_grad()
     def on_batch(self, inputs: Tensor) -> None:
-        """Mix as many unlabelled rows as the batch has, and ask the received model what they are."""
+        """Mix as many unlabelled rows as the batch has, and compute the received model's predictions for them."""
         if self._teacher is None:
             return
         drawn = torch.randint(
@@ -90,7 +90,7 @@ class Compensation(LocalTerm):
         self._target = log_softmax(self._teacher(self._mixed) / self.temperature, dim=1)
 
     def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:
-        """The weighted divergence, or None where there is nothing to distil."""
+        """The weighted divergence, or None if there is nothing to distil."""
         if self._teacher is None:
             return None
         ours = log_softmax(model(self._mixed) / self.temperature, dim=1)

@@ -1,7 +1,7 @@
 """FedProx's proximal term.
 
 Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, eq. 2:
-h_k(w; w^t) = F_k(w) + mu/2 ||w - w^t||^2. Applied as its gradient mu (w - w^t), which costs no graph.
+h_k(w; w^t) = F_k(w) + mu/2 ||w - w^t||^2. Applied as its gradient mu (w - w^t), without an autograd graph.
 """
 
 import math
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm
+from fedimb.training.objectives.base import LocalObjective
 
 
-@register("term", "proximal", stackable=True, tasks=("multiclass", "multilabel"))
-class Proximal(LocalTerm):
-    """Args:
-    mu: strength, >= 0 and finite.
+@register("objective", "proximal", stackable=True, tasks=("multiclass", "multilabel"))
+class Proximal(LocalObjective):
+    """FedProx's proximal term.
+
+    Args:
+        mu: strength, >= 0 and finite.
 
     Raises:
         ValueError: any other mu.
@@ -31,7 +33,7 @@ class Proximal(LocalTerm):
         self._start: list[Tensor] = []
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
-        """Remember the received weights w^t."""
+        """Store the received weights w^t."""
         self._start = [p.detach().clone() for p in parameters]
 
     @torch.no_grad()

@@ -7,9 +7,9 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
+from fedimb.training.objectives.taught import ScaledCrossEntropy, TeacherDistillation
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.taught import PartOfCrossEntropy, Taught
 
 
 def test_a_fresh_model_learns_a_tenth_from_labels_and_the_rest_from_the_teacher():
@@ -18,7 +18,16 @@ def test_a_fresh_model_learns_a_tenth_from_labels_and_the_rest_from_the_teacher(
     theirs, said = copy.deepcopy(ours), copy.deepcopy(teacher)
     x, y = torch.randn(8, 4), torch.tensor([0, 1, 1, 0, 3, 0, 0, 1])
     spec = TrainSpec(
-        "train", 6, 8, "sgd", 0.3, 0.0, 0.0, PartOfCrossEntropy(0.1), Shuffle(), (Taught(teacher, 0.9, 4.0),)
+        "train",
+        6,
+        8,
+        "sgd",
+        0.3,
+        0.0,
+        0.0,
+        ScaledCrossEntropy(0.1),
+        Shuffle(),
+        (TeacherDistillation(teacher, 0.9, 4.0),),
     )
     train_locally(ours, x, y, spec, torch.Generator().manual_seed(0))
     target = softmax(said(x).detach() / 4, dim=1)

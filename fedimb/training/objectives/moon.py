@@ -1,6 +1,6 @@
 """MOON's model-contrastive term.
 
-Li, He and Song, "Model-Contrastive Federated Learning", CVPR 2021, eq. 3: features are drawn towards those of the
+Li, He and Song, "Model-Contrastive Federated Learning", CVPR 2021, eq. 3: features are pulled towards those of the
 received model and away from those of the client's own previous model. The paper contrasts the output of a projection
 head; here it is `Classifier.features`, so that the model is the same as every other method's.
 """
@@ -17,19 +17,19 @@ from torch.nn.functional import cosine_similarity, softplus
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, to_numpy
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm, trained_model
+from fedimb.training.objectives.base import LocalObjective, trained_model
 
 _STATE = "term.moon"
 
 
-@register("term", "moon", stackable=False, tasks=("multiclass", "multilabel"))
-class Moon(LocalTerm):
+@register("objective", "moon", stackable=False, tasks=("multiclass", "multilabel"))
+class Moon(LocalObjective):
     """Adds mu times the batch mean of -log(e^{s_g/T} / (e^{s_g/T} + e^{s_p/T})) = softplus((s_p - s_g)/T), where s_g
     and s_p are the cosine similarities of a row's features to those of the received and of the previous local model
     (both in evaluation mode).
 
-    The previous local model stays at the client, in its state. In a client's first round with a model there is none:
-    the positive is then the only candidate, its softmax is 1 and the term 0.
+    The previous local model stays at the client, in its state. In a client's first round with a model it does not
+    exist: the positive is then the only candidate, its softmax is 1 and the term is 0.
 
     Args:
         mu: strength, >= 0 and finite.
@@ -52,14 +52,14 @@ class Moon(LocalTerm):
         self._seen: tuple[Tensor, Tensor] | None = None
 
     def receive(self, content: RecordDict, state: RecordDict) -> None:
-        """Find the previous local model of the weights trained now."""
+        """Look up the previous local model for the weights of this message."""
         self._key = f"{_STATE}/{trained_model(content)}"
         if self._key in state:
             kept = to_numpy(state.array_records[self._key])
             self._weights = {name: torch.from_numpy(value) for name, value in kept.items()}
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
-        """Copies of the received and of the previous model, where there is one."""
+        """Copy the received model and the previous model, if there is one."""
         if self._weights is None or not self.mu or not isinstance(model, Classifier):
             return
         received, previous = (copy.deepcopy(model).eval().requires_grad_(False) for _ in range(2))
@@ -68,7 +68,7 @@ class Moon(LocalTerm):
 
     @torch.no_grad()
     def on_batch(self, inputs: Tensor) -> None:
-        """Both models' features [b, d]."""
+        """Compute both models' features [b, d]."""
         if self._models is not None:
             received, previous = self._models
             self._seen = received.features(inputs), previous.features(inputs)
@@ -83,12 +83,12 @@ class Moon(LocalTerm):
     def after(self, model: nn.Module, steps: int) -> dict[str, dict[str, np.ndarray]]:
         """Nothing is sent; the trained weights are kept."""
         trained = parameters_of(model) | buffers_of(model)
-        if all(np.isfinite(value).all() for value in trained.values()):  # else features would be NaN for ever
+        if all(np.isfinite(value).all() for value in trained.values()):  # otherwise features would stay NaN
             self._trained = trained
         return {}
 
     def keep(self, state: RecordDict) -> None:
-        """Keep the trained model, in the place of earlier ones of the same name."""
+        """Keep the trained model and remove earlier ones of the same name."""
         if self._trained is None:
             return
         name = self._key.rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""Distillation from a given teacher: a new model that learns from labels and from what another one says of the rows.
+"""Distillation from a given teacher: a new model learns from labels and from another model's predictions.
 
 Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network", 2015; used for IFAL's local model (IJCAI 2025).
 """
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 
 from fedimb.training.losses.base import RowLoss
 from fedimb.training.losses.ce import CrossEntropy
-from fedimb.training.terms.distil import Distil
+from fedimb.training.objectives.distil import Distil
 
 
-class Taught(Distil):
+class TeacherDistillation(Distil):
     """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)) with the logits t of ``teacher``, in evaluation mode.
 
     Args:
-        teacher: as good as frozen: it is asked without gradients, and left in evaluation mode.
+        teacher: used without gradients, and left in evaluation mode.
         weight, temperature: see `Distil`.
     """
 
@@ -23,12 +23,16 @@ class Taught(Distil):
         self._given = teacher
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
-        """The teacher is the one given, not the model as it is now."""
+        """Use the given teacher instead of a copy of the model."""
         self._teacher = self._given.eval() if self.weight else None
 
 
-class PartOfCrossEntropy(RowLoss):
-    """``share`` of the cross-entropy, for objectives of several parts. Args: share: in (0, 1]."""
+class ScaledCrossEntropy(RowLoss):
+    """``share`` times the cross-entropy, for objectives with several terms.
+
+    Args:
+        share: in (0, 1].
+    """
 
     def __init__(self, share: float) -> None:
         super().__init__()

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
 from fedimb.training.losses.base import AdjustedCrossEntropy
+from fedimb.training.objectives.compensation import Compensation, class_weights, mixture
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.compensation import Compensation, class_weights, mixture
 
 COUNTS = torch.tensor([6, 2, 0, 0])
 

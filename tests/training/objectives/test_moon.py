@@ -8,9 +8,9 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
 from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.objectives.moon import Moon
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.moon import Moon
 
 
 def drawn(seed=0):

@@ -1,4 +1,5 @@
-"""FedDyn at a client: the local objective is tilted by what earlier rounds taught, and held to the received weights.
+"""FedDyn at a client: the local objective gets a linear term from earlier rounds and a penalty towards the received
+weights.
 
 Acar et al., "Federated Learning Based on Dynamic Regularization", ICLR 2021, algorithm 1:
 f_k(w) - <h_k, w> + alpha/2 ||w - w^t||^2, and after the local steps h_k <- h_k - alpha (w_k - w^t).
@@ -16,28 +17,29 @@ from fedimb.contracts.optimizer import SINCE
 from fedimb.errors import FedimbError
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm, trained_model
+from fedimb.training.objectives.base import LocalObjective, trained_model
 
 _STATE = "term.dynamic_regularizer"
 
 
 @register(
-    "term",
+    "objective",
     "dynamic_regularizer",
     stackable=False,
     keeps_update=True,
     needs_aggregator="feddyn",
     tasks=("multiclass", "multilabel"),
 )
-class DynamicRegularizer(LocalTerm):
+class DynamicRegularizer(LocalObjective):
     """Adds alpha (w - w^t) - h_k to every gradient; h_k stays at the client (0 before its first round).
 
-    h_k is kept only where the trained weights are finite: the server leaves other replies out, and its h must stay the
-    mean of what the clients hold. Nothing is sent for it.
+    h_k is kept only if the trained weights are finite: the server leaves other replies out, and its h must stay the
+    mean of the clients' h_k. Nothing is sent for it.
 
     Args:
         alpha: strength, > 0 and finite; the aggregator's.
-        max_norm: largest L2 norm of a step's gradient with what is added (a large alpha diverges without), > 0.
+        max_norm: largest L2 norm of a step's gradient including the added terms (without it a large alpha diverges), >
+            0.
 
     Raises:
         ValueError: any other alpha or max_norm.
@@ -60,17 +62,19 @@ class DynamicRegularizer(LocalTerm):
         """Read h_k from the state.
 
         Raises:
-            FedimbError: the server is not a FedDyn.
+            FedimbError: the server does not use FedDyn.
         """
         config: dict[str, Any] = dict(content.config_records.get("config") or {})
         if SINCE not in config:
-            raise FedimbError("the term 'dynamic_regularizer' needs FedDyn at the server: use aggregator=feddyn")
+            raise FedimbError(
+                "the local objective 'dynamic_regularizer' needs FedDyn at the server: use aggregator=feddyn"
+            )
         self._key = f"{_STATE}/{trained_model(content).rpartition('/')[0]}/{config[SINCE]}"
         if self._key in state:
             self._mine = to_numpy(state.array_records[self._key])
 
     def setup(self, model: nn.Module, parameters: list[Tensor]) -> None:
-        """Remember the received weights w^t, and h_k in the order of the parameters."""
+        """Store the received weights w^t, and h_k in the order of the parameters."""
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._start = [p.detach().clone() for p in parameters]
         kept = [self._mine.get(name) for name in self._names]
@@ -81,7 +85,7 @@ class DynamicRegularizer(LocalTerm):
 
     @torch.no_grad()
     def on_gradients(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """gradients += alpha (w - w^t) - h_k, then cut to ``max_norm``."""
+        """gradients += alpha (w - w^t) - h_k, then clipped to ``max_norm``."""
         torch._foreach_add_(gradients, torch._foreach_sub(parameters, self._start), alpha=self.alpha)
         torch._foreach_sub_(gradients, self._h)
         norm = torch.stack(torch._foreach_norm(gradients)).norm()
@@ -89,7 +93,7 @@ class DynamicRegularizer(LocalTerm):
             torch._foreach_mul_(gradients, float(self.max_norm / norm))
 
     def after(self, model: nn.Module, steps: int) -> dict[str, dict[str, np.ndarray]]:
-        """h_k - alpha (w_k - w^t), kept; no record."""
+        """Compute h_k - alpha (w_k - w^t) for `keep`; nothing is sent."""
         trained = [p.detach() for p in model.parameters() if p.requires_grad]
         new = torch._foreach_sub(self._h, torch._foreach_sub(trained, self._start), alpha=self.alpha)
         if all(bool(value.isfinite().all()) for value in [*new, *trained]):
@@ -97,7 +101,7 @@ class DynamicRegularizer(LocalTerm):
         return {}
 
     def keep(self, state: RecordDict) -> None:
-        """Keep the new h_k in the place of the old."""
+        """Replace the old h_k by the new one."""
         if self._kept is None:
             return
         name = self._key.rpartition("/")[0]

@@ -1,4 +1,4 @@
-"""LocalTerm: what an aggregator or method adds to a client's local objective, without a loop of its own."""
+"""LocalObjective: what an aggregator or method adds to a client's loss or gradients in the local training loop."""
 
 from typing import Any
 
@@ -10,26 +10,28 @@ from fedimb.contracts.platform import STEP
 
 
 def trained_model(content: RecordDict) -> str:
-    """Which weights a train message is about: the model's name, and how many `Reset` steps came before.
+    """Identifies the weights of a train message: the model's name, and the number of `Reset` steps so far.
 
-    What a term keeps at the client belongs to these weights alone; after a reset it is about others.
+    The state that a local objective keeps at the client belongs to these weights only; after a reset the weights are
+    different ones.
     """
     step: dict[str, Any] = dict(content.config_records[STEP]) if STEP in content else {}
     return f"{step.get('model', 'global')}/{step.get('resets', 0)}"
 
 
-class LocalTerm:
-    """Override what is needed; the local loop calls each in the order the terms are configured.
+class LocalObjective:
+    """Base class of local objectives.
 
-    ``stackable`` says whether one term may serve many clients' stacked parameters [K, *shape] at once, all of which
-    start from the same weights: it uses only the parameters in `setup`, and `on_gradients`, treats every element for
-    itself, and accepts in `on_gradients` the first clients alone, as those with fewer steps are done earlier.
+    Override what is needed; the local loop calls them in the configured order. ``stackable``: whether one instance can
+    handle the stacked parameters [K, *shape] of many clients at once, all of which start from the same weights. It may
+    then use only the parameters in `setup`, and `on_gradients`, must treat every element independently, and must accept
+    in `on_gradients` only the first clients, since those with fewer steps finish earlier.
     """
 
     stackable = False
 
     def receive(self, content: RecordDict, state: RecordDict) -> None:
-        """Called first: what the server sent with the round, and what this client kept from earlier rounds."""
+        """Called first, with the server's message of this round and this client's state from earlier rounds."""
 
     def on_rows(self, labels: Tensor) -> None:
         """Called once, before `setup`: labels [n] int64 of all rows this client trains on in this round."""
@@ -38,12 +40,12 @@ class LocalTerm:
         """Called once, after the global weights are loaded and before the first step.
 
         Args:
-            model: the resident model.
+            model: the model in memory.
             parameters: its trainable parameters; the tensors are updated in place while training.
         """
 
     def on_batch(self, inputs: Tensor) -> None:
-        """Called before each step's forward pass with inputs [b, *shape] as the model will see them."""
+        """Called before each step's forward pass with inputs [b, *shape] as passed to the model."""
 
     def loss(self, model: nn.Module, features: Tensor, logits: Tensor, labels: Tensor) -> Tensor | None:
         """A scalar added to the batch loss, or None. features [n, d], logits [n, C], labels [n]."""
@@ -53,11 +55,11 @@ class LocalTerm:
         """Change the gradients in place before the optimiser's step."""
 
     def after(self, model: nn.Module, steps: int) -> dict[str, dict[str, np.ndarray]]:
-        """Records to send with the reply: ``{"x.name": {"key": array}}``; called only if a step was run.
+        """Records to send with the reply: ``{"x.name": {"key": array}}``; called only if at least one step was run.
 
-        The term declares them when it is registered: ``@register("term", "mine", sends=(Record("x.name", ...),))``.
+        The records are declared on registration: ``@register("objective", "mine", sends=(Record("x.name", ...),))``.
         """
         return {}
 
     def keep(self, state: RecordDict) -> None:
-        """Called last: write into ``state`` what must survive to this client's next round."""
+        """Called last: write into ``state`` what this client needs in its next round."""

@@ -1,4 +1,4 @@
-"""SCAFFOLD at a client: each step is corrected by how the client's mean gradient differs from everybody's.
+"""SCAFFOLD at a client: each step is corrected by the difference between the global and the client's mean gradient.
 
 Karimireddy et al., "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning", ICML 2020, algorithm 1:
 y <- y - lr (g(y) - c_k + c), and after the local steps c_k becomes c_k^+. Its option II is
@@ -6,9 +6,9 @@ c_k^+ = c_k - c + (x - y_K) / (K lr). After K steps of plain SGD from x, x - y_K
 
     c_k^+ = c_k - c + (1/K) sum_i g_i - c_k + c = (1/K) sum_i g_i:
 
-the mean of the raw gradients along the way, which is what is computed here. It does not divide by the learning rate
-and is the mean gradient with momentum, weight decay and Adam too, where option II would mix them in; weight decay,
-the same for every client, needs no correction.
+the mean of the raw gradients of all steps, which is what is computed here. It does not divide by the learning rate, and
+it is the mean gradient also with momentum, weight decay and Adam, which option II would include; weight decay is the
+same for every client and needs no correction.
 """
 
 from typing import Any
@@ -22,24 +22,24 @@ from fedimb.contracts.variate import SINCE, VARIATE
 from fedimb.errors import FedimbError
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.registry import register
-from fedimb.training.terms.base import LocalTerm, trained_model
+from fedimb.training.objectives.base import LocalObjective, trained_model
 
 _STATE = "term.control_variate"
 
 
 @register(
-    "term",
+    "objective",
     "control_variate",
     stackable=False,
     sends=(VARIATE,),
     needs_aggregator="scaffold",
     tasks=("multiclass", "multilabel"),
 )
-class ControlVariate(LocalTerm):
+class ControlVariate(LocalObjective):
     """Adds c - c_k to every gradient, sends the change of c_k, and keeps c_k at the client (0 before its first round).
 
-    c_k is kept only where it and the trained weights are finite: the server leaves other replies out, and c must stay
-    the mean of what the clients hold. Terms configured before this one count as part of the gradient.
+    c_k is kept only if it and the trained weights are finite: the server leaves other replies out, and c must stay the
+    mean of the clients' c_k. Local objectives configured before this one count as part of the gradient.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,8 @@ class ControlVariate(LocalTerm):
         """
         if VARIATE.key not in content:
             raise FedimbError(
-                "the term 'control_variate' got no variate from the server: use aggregator=scaffold, or leave it out"
+                "the local objective 'control_variate' got no variate from the server: use aggregator=scaffold, or "
+                "leave it out"
             )
         config: dict[str, Any] = dict(content.config_records["config"])
         self._key = f"{_STATE}/{trained_model(content).rpartition('/')[0]}/{config[SINCE]}"
@@ -76,7 +77,7 @@ class ControlVariate(LocalTerm):
 
     @torch.no_grad()
     def on_gradients(self, parameters: list[Tensor], gradients: list[Tensor]) -> None:
-        """gradients += c - c_k, once they are counted."""
+        """gradients += c - c_k, after they are added to the sum."""
         torch._foreach_add_(self._sum, gradients)
         torch._foreach_add_(gradients, self._correction)
 
@@ -89,7 +90,7 @@ class ControlVariate(LocalTerm):
         return {VARIATE.key: {name: value - self._mine.get(name, 0) for name, value in new.items()}}
 
     def keep(self, state: RecordDict) -> None:
-        """Keep c_k^+ in the place of c_k."""
+        """Replace c_k by c_k^+."""
         if self._kept is None:
             return
         name = self._key.rpartition("/")[0]

@@ -1,6 +1,7 @@
-"""FedAvg under the name of the local term its clients add, so that settings and tables can tell them apart.
+"""FedAvg under the name of the local objective that its clients use, so that settings and tables can name it.
 
-The arguments are the term's: the aggregator's YAML hands them on in ``terms``; the server does nothing but FedAvg.
+The arguments are the local objective's: the aggregator's YAML passes them on under ``objectives``. The server only
+averages.
 """
 
 from flwr.serverapp.strategy import Strategy
@@ -11,11 +12,11 @@ from fedimb.registry import register
 
 @register("aggregator", "moon", linear=True)
 def moon(mu: float = 1.0, temperature: float = 0.5) -> Strategy:
-    """Li et al., CVPR 2021; see `fedimb.training.terms.moon`."""
+    """Li et al., CVPR 2021; see `fedimb.training.objectives.moon`."""
     return fedavg()
 
 
 @register("aggregator", "distil", linear=True)
 def distil(weight: float = 1.0, temperature: float = 2.0, absent_only: bool = False) -> Strategy:
-    """Distillation from the received model; see `fedimb.training.terms.distil`."""
+    """Distillation from the received model; see `fedimb.training.objectives.distil`."""
     return fedavg()

@@ -5,9 +5,9 @@ from torch.nn.functional import cross_entropy
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
 from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.objectives.proximal import Proximal
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.proximal import Proximal
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.3, 2.0])

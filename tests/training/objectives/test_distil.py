@@ -7,9 +7,9 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
 from fedimb.training.losses.ce import CrossEntropy
+from fedimb.training.objectives.distil import Distil
 from fedimb.training.samplers.shuffle import Shuffle
 from fedimb.training.spec import TrainSpec
-from fedimb.training.terms.distil import Distil
 
 
 def drawn(seed=0):
