@@ -48,7 +48,7 @@ def test_both_halves_take_one_frozen_dataclass_of_the_contract_file(name: str) -
     settings = class_of("strategy", name)
     assert class_of("client", name) is settings
     if settings is None:
-        assert defaults(name) == {}, "arguments in a half's signature would be a second truth"
+        assert defaults(name) == {}, "settings belong in a dataclass in the contract file: docs/add-a-strategy.md, 4"
         return
     assert issubclass(settings, Settings)
     assert settings.method == name

@@ -166,7 +166,7 @@ def test_an_undeclared_record_does_not_leave(tmp_path, monkeypatch):
         return reply
 
     monkeypatch.setattr(LocalTraining, "reply", leaky)
-    with pytest.raises(RunFailed, match=r"egress filter:  record 'x\.patients' is not declared"):
+    with pytest.raises(RunFailed, match=r"egress filter: record 'x\.patients' is not declared"):
         launch_in(tmp_path, "engine=inline")
 
 
