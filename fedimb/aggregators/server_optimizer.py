@@ -166,7 +166,7 @@ class ServerOptimizer(FedAvg):
         """Convert replies, or one reply merged by lanes, into the arguments of `aggregate`.
 
         Raises:
-            FedimbError: a reply lacks a scalar that the method reads.
+            FedimbError: a reply lacks a scalar that the method reads, or `aggregate` returns other names.
         """
         replies = sorted((r for r in replies if not r.has_error()), key=lambda r: r.metadata.src_node_id)
         previous, self._previous = self._previous, None
@@ -186,7 +186,13 @@ class ServerOptimizer(FedAvg):
         }
         mean = {k: view(a) - previous[k] for k, a in content.array_records[names.ARRAYS].items()}
         clients = Clients(to_numpy(content.array_records[CLIENTS]), means)
-        new = self.aggregate(previous, mean, clients, self.state)
+        new: Any = self.aggregate(previous, mean, clients, self.state)
+        if not isinstance(new, Mapping) or new.keys() != previous.keys():
+            came = ", ".join(map(str, new)) if isinstance(new, Mapping) else type(new).__name__
+            raise FedimbError(
+                f"aggregator {type(self).__name__}: aggregate() must return a new value for every name in previous "
+                f"({', '.join(previous)}), and returned {came}"
+            )
         return array_record({k: np.asarray(v, previous[k].dtype) for k, v in new.items()}), metrics
 
     def _merged(self, previous: Arrays, replies: Sequence[Message]) -> RecordDict:
@@ -224,7 +230,12 @@ def merge_replies(
         previous: the value of a mean whose total weight is 0.
         totals, sums: by mean, the sum of the clients' weights and of the weighted arrays.
         columns: scalars by name, one per client.
+
+    Raises:
+        FedimbError: no weights for the mean.
     """
+    if "mean" not in totals:
+        raise FedimbError(f"weights() must name 'mean' for every client; it names {', '.join(totals) or 'nothing'}")
     content = RecordDict()
     for name, total in totals.items():
         values = {k: v / total for k, v in sums[name].items()} if total else dict(previous)

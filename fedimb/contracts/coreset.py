@@ -46,6 +46,7 @@ class CoresetSettings(Settings):
         super().__post_init__()
         self.require("keep", 1e-9, 1)
         self.require("epochs", 1)
+        self.require("warmup", 0)
 
 
 CORESET = Contract(

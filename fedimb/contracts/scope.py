@@ -73,6 +73,10 @@ class ScopeSettings(Settings):
         super().__post_init__()
         for name in ("p_f", "p_l", "beta"):
             self.require(name, 0, 1)
+        self.require("eps", 1e-300)
+        self.require("min_count", 1)
+        for name in ("gamma", "warmup", "sigma", "min_rows"):
+            self.require(name, 0)
 
 
 SCOPE = Contract(

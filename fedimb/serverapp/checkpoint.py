@@ -23,7 +23,7 @@ from fedimb.serverapp.context import Progress
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.old_state import state_of_snapshot
 from fedimb.serverapp.state_dict import decode, encode, load_state, wrapped
-from fedimb.serverapp.state_watch import StateWatch
+from fedimb.serverapp.state_watch import StateWatch, beside
 from fedimb.serverapp.steps import Step, step_name
 
 Evaluate = Callable[[Arrays, Arrays, np.ndarray | None, LaneOutcome | None], dict[str, dict[str, float]]]
@@ -69,7 +69,7 @@ class FolderCheckpointer:
         owners = _owners(loop)
         for owner in owners:
             encode(owner)
-        self._watch.start_step(owners, step_name(step))
+        self._watch.start_step(owners, step_name(step), lambda: beside(step, loop.context))
 
     def _result_file(self, index: int) -> Path:
         return self.folder.path / "steps" / f"{index:04d}.safetensors"

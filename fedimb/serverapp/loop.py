@@ -101,7 +101,7 @@ class Loop:
                 raise RunFailed(f"no model '{name}': the method must add it to run.models before Rounds or Query")
             self.models[name] = self.context.models[name](self.progress.resets)
             if name in self.saved:
-                self.saved.pop(name)(self.models[name])
+                self.saved[name](self.models[name])
         return self.models[name]
 
     def run(self) -> None:
@@ -121,11 +121,14 @@ class Loop:
                 return
             if index < self.progress.done_steps:
                 result = self._replay(index, step)
+                if index == self.progress.done_steps - 1 and not self._within_step():
+                    self._put_back()  # what the program did to aggregators while it was replayed is undone
             else:
                 self._started = time.monotonic()
                 self.checkpointer.event(step=index, event="start", name=step_name(step))
-                if self.memory is not None and (self.progress.round_in_step or self.progress.waiting):
-                    self.memory()  # the checkpoint was written during this step
+                if self.memory is not None and self._within_step():
+                    self.memory()  # the checkpoint was written within this step
+                    self._put_back()
                 self.memory = None
                 if isinstance(step, Rounds | Replace) or (isinstance(step, Query) and step.model is not None):
                     self.model(step.model or "global")
@@ -139,12 +142,23 @@ class Loop:
                 self.checkpointer.event(step=index, event="done", name=step_name(step))
             index += 1
 
+    def _within_step(self) -> bool:
+        """Whether the checkpoint was written within a step, not at its end."""
+        return bool(self.progress.round_in_step) or self.progress.waiting
+
+    def _put_back(self) -> None:
+        """Models that replayed steps have named are again as the checkpoint has them."""
+        for name in [name for name in self.saved if name in self.models]:
+            self.saved.pop(name)(self.models[name])
+
     def _clock(self) -> None:
         now = time.monotonic()
         self.progress.elapsed_s += now - self._started
         self._started = now
 
     def _replay(self, index: int, step: Step) -> object:
+        if isinstance(step, Reset):
+            self.models.pop(step.model, None)
         if isinstance(step, Rounds | Replace):
             self.model(step.model)  # so that the next checkpoint includes it again
             self._estimate()
@@ -192,6 +206,7 @@ class Loop:
             case Reset():
                 self.progress.resets += 1
                 self.models.pop(step.model, None)
+                self.saved.pop(step.model, None)
                 return None
             case Replace():
                 return self._replace(step)

@@ -56,13 +56,19 @@ def digest(value: object, apart: Mapping[int, object] | None = None, kinds: tupl
 
 
 def attributes(owner: object) -> dict[str, Any]:
-    """An object's state by name: its ``__dict__``, its slots, and mutable containers of its classes.
+    """What an object holds by name: its ``__dict__``, its slots, and values that its classes share.
 
     Values computed by a `functools.cached_property` are left out, as they are computed again.
     """
     return _instance(owner) | {
         name: value for name in _layout(type(owner)).shared if (value := getattr(owner, name, _MISSING)) is not _MISSING
     }
+
+
+def computed(owner: object) -> dict[str, Any]:
+    """What an object's `functools.cached_property` have computed so far, by name."""
+    held = getattr(owner, "__dict__", {})
+    return {name: held[name] for name in _layout(type(owner)).computed if name in held}
 
 
 def _instance(owner: object) -> dict[str, Any]:
@@ -76,7 +82,7 @@ def _instance(owner: object) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Facts about a class's objects: names of slots, of cached properties, and of containers that they share."""
+    """What a class says of its objects: names of slots, of cached properties, and of values all of them share."""
 
     slots: tuple[str, ...]
     computed: frozenset[str]
@@ -100,7 +106,7 @@ def _layout(kind: type) -> _Layout:
         for name, value in vars(cls).items():
             if isinstance(value, functools.cached_property):
                 computed.add(name)
-            elif isinstance(value, _SHARED_BY_CLASS) and not name.startswith(("__", "_abc_")):
+            elif isinstance(value, _SCALARS + _SHARED_BY_CLASS) and not name.startswith(("__", "_abc_")):
                 shared.append(name)
     in_python = all(cls.__flags__ & _HEAP_TYPE for cls in kind.__mro__[:-1])
     _LAYOUTS[kind] = layout = _Layout(tuple(slots), frozenset(computed), tuple(shared), in_python)

@@ -1,10 +1,14 @@
 """Finds what changed in a method, an aggregator or an auxiliary model during a step and is not in its state dict.
 
-A resumed run would silently lose it. So all attributes are digested when a step starts and again before each
-checkpoint. What the program itself sets between two steps does not count, because a resumed program runs again.
+A resumed run would go on without it, in silence. So everything is digested when a step begins and again before each
+checkpoint, and so are the run's settings and what the function of a `ServerWork` closes over; what the program itself
+sets between two steps is not meant, for a resumed program runs again.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
+from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 
@@ -13,11 +17,13 @@ from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.state_dict import PAGE, can_be_kept, own_state, owner_name, remedy
-from fedimb.serverapp.state_digest import attributes, digest
+from fedimb.serverapp.state_digest import attributes, computed, digest
+from fedimb.serverapp.steps import ServerWork, Step
 from fedimb.serverapp.stock_state import stock_attributes
 
-_WEIGHTS = ("parameters", "buffers")  # of an auxiliary model: saved separately
-_RUN = (RunContext, Server)  # rebuilt with the run
+_WEIGHTS = ("parameters", "buffers")  # of an auxiliary model: saved as such
+_RUN = (RunContext, Server)  # built again with the run
+_BY_THE_LOOP = ("estimate", "models", "server", "working", "artifact", "ledger", "prior_from_counts")
 
 
 class StateWatch:
@@ -26,11 +32,20 @@ class StateWatch:
     def __init__(self) -> None:
         self._step = ""
         self._before: dict[int, _Snapshot] = {}
+        self._beside: Callable[[], dict[str, Any]] = dict
+        self._digests: dict[str, bytes] = {}
 
-    def start_step(self, owners: Sequence[object], step: str) -> None:
-        """Record the state before a step, which errors call ``step``."""
-        self._step = step
+    def start_step(self, owners: Sequence[object], step: str, beside: Callable[[], dict[str, Any]] = dict) -> None:
+        """Look at everything as it is before a step.
+
+        Args:
+            owners: methods, aggregators and auxiliary models.
+            step: what errors call it.
+            beside: what else must not change, read anew at every look: see `beside`.
+        """
+        self._step, self._beside = step, beside
         self._before = {id(owner): _Snapshot(owner, owners) for owner in owners}
+        self._digests = _digests(beside(), owners)
 
     def check(self, owners: Sequence[object]) -> None:
         """Compare the state with that at the start of the step.
@@ -44,6 +59,17 @@ class StateWatch:
                 for name in sorted(before.digests.keys() | now.digests.keys()):
                     if before.digests.get(name) != now.digests.get(name) and name not in now.saved_as_is:
                         self._covered(owner, name, before, now)
+                for name in sorted(before.computed.keys() & now.computed.keys()):
+                    if before.computed[name] != now.computed[name]:
+                        self._covered(owner, name, before, now)
+                before.computed = {**now.computed, **before.computed}  # those new are as they were computed
+        beside = _digests(self._beside(), owners)
+        for name in sorted(self._digests.keys() | beside.keys()):
+            if self._digests.get(name) != beside.get(name):
+                raise RunFailed(
+                    f"method: {name} changed in {self._step}, so a resumed run would lose it: set it in the program, "
+                    f"between two steps, from what ServerWork returns or state_dict() holds; {PAGE}"
+                )
 
     def _covered(self, owner: object, name: str, before: "_Snapshot", now: "_Snapshot") -> None:
         changed = f"{owner_name(owner)}: {name!r} changed in {self._step}"
@@ -66,11 +92,12 @@ class _Snapshot:
     """The state of one object at one time.
 
     Attributes:
-        owner: the object, kept alive so that its id stays unique.
-        attributes: attributes by name.
-        digests: digests of the attributes that the state dict does not hold unchanged.
-        saved_as_is: names of the attributes that it does hold unchanged.
-        state: digests of the state dict's items that are derived from attributes, by name.
+        owner: kept, so that its id stays its own.
+        attributes: by name.
+        digests: of the attributes that the state dict does not hold as they are.
+        by_itself: names of those it does.
+        computed: digests of what cached properties have computed so far, as in ``digests``.
+        state: digests of its items that are made from attributes, by name.
     """
 
     def __init__(self, owner: object, owners: Sequence[object]) -> None:
@@ -85,4 +112,30 @@ class _Snapshot:
         apart = {id(other): other for other in owners}
         left = self.attributes.keys() - skipped - self.saved_as_is
         self.digests = {name: digest(self.attributes[name], apart, _RUN) for name in left}
-        self.state = {name: digest(value, apart, _RUN) for name, value in state.items() if name in left}
+        made = {name: value for name, value in computed(owner).items() if name not in skipped}
+        made = {name: value for name, value in made.items() if state.get(name, state) is not value}
+        self.computed = {name: digest(value, apart, _RUN) for name, value in made.items()}
+        self.attributes |= made
+        self.state = {name: digest(state[name], apart, _RUN) for name in state.keys() & {*left, *made}}
+
+
+def beside(step: Step, run: RunContext) -> dict[str, Any]:
+    """What no state dict holds and a step must leave as it is, by what errors call it.
+
+    That is what a method may set of its run (of ``counts``, only where they do not follow the weights), and what the
+    function of a `ServerWork` closes over: a resumed run does not call it again.
+    """
+    skipped = {*_BY_THE_LOOP, *(("counts",) if run.estimate is not None else ())}
+    found = {f"run.{name}": value for name, value in vars(run).items() if name not in skipped}
+    if isinstance(step, ServerWork):
+        if not isinstance(step.fn, FunctionType):
+            return found | {"what its function holds": step.fn}
+        for name, cell in zip(step.fn.__code__.co_freevars, step.fn.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # not filled yet
+                found[f"'{name}' of its function"] = cell.cell_contents
+    return found
+
+
+def _digests(values: Mapping[str, Any], owners: Sequence[object]) -> dict[str, bytes]:
+    apart = {id(other): other for other in owners}
+    return {name: digest(value, apart, _RUN) for name, value in values.items()}

@@ -22,7 +22,7 @@ from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract, Record
 from fedimb.engine.lanes import cut_lanes, gather, merge_lanes
 from fedimb.engine.ray import RayEngine
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.records import array_record
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.aggregator import Aggregator
@@ -379,3 +379,19 @@ def test_killed_before_or_after_a_reset_it_ends_with_the_same_bits(warm, tmp_pat
         assert not kill or killing.resume(warm, run, cwd) == 0
         weights.append((run / "artifacts" / "model" / "model.safetensors").read_bytes())
     assert weights[0] == weights[1] == weights[2]
+
+
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize(
+    ("page", "why"),
+    [
+        ({"aggregate": lambda self, previous, mean, clients, state: {"x": mean["w"]}}, r"\(w, b\), and returned x$"),
+        ({"aggregate": lambda self, previous, mean, clients, state: None}, "and returned NoneType$"),
+        ({"weights": lambda self, client: {"other": 1.0}}, "name 'mean' for every client; it names other$"),
+    ],
+)
+def test_a_page_that_returns_something_else_is_told_what_is_wanted(page, why, linear):
+    plain = {"aggregate": lambda self, previous, mean, clients, state: previous}
+    model = aggregator(type("Mine", (ServerOptimizer,), plain | page)(), np.zeros(6), linear)
+    with pytest.raises(FedimbError, match=why):
+        play(model, 1, {0: np.ones(6), 1: np.ones(6)})

@@ -120,6 +120,9 @@ def test_values_come_as_from_a_configuration_and_are_the_settings_own() -> None:
         ({"warmup": True}, "strategy.scope: warmup=True: input should be a valid integer"),
         ({"p_f": 2}, "strategy.scope: p_f=2.0: give a finite number of at least 0 and at most 1"),
         ({"beta": float("nan")}, "strategy.scope: beta=nan: give a finite number of at least 0 and at most 1"),
+        ({"gamma": float("inf")}, "strategy.scope: gamma=inf: give a finite number of at least 0"),
+        ({"sigma": -1}, "strategy.scope: sigma=-1.0: give a finite number of at least 0"),
+        ({"min_count": 0}, "strategy.scope: min_count=0: give a finite number of at least 1"),
         ({"gate": "x"}, "strategy.scope: gate='x': input should be 'relative' or 'literal'"),
         ({"encoder": {}}, "strategy.scope.encoder={}: give a name: {name: ..., ...}"),
         (

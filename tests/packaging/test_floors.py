@@ -162,6 +162,9 @@ LOOP = {"fedimb.serverapp.loop": "", "fedimb.engine.grid": ""}
         "from ..serverapp import loop",
         "def late():\n    from fedimb.serverapp.loop import Loop",
         "import importlib\nimportlib.import_module('fedimb.serverapp.loop')",
+        "import importlib\nimportlib.import_module(name='fedimb.serverapp.loop')",
+        "import importlib\nimportlib.import_module('..serverapp.loop', __package__)",
+        "if x:\n    __import__('fedimb.serverapp.loop')",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fedimb.serverapp.loop import Loop",
     ],
 )

@@ -31,6 +31,7 @@ from fedimb.serverapp.launch import resume
 from fedimb.serverapp.state_dict import decode, encode, load_state
 from fedimb.serverapp.state_digest import attributes, digest
 from fedimb.serverapp.state_watch import StateWatch
+from fedimb.serverapp.steps import Rounds, ServerWork
 from fedimb.strategies.base import Method
 
 EVERYONE = {"fraction_train": 1.0, "min_train_nodes": 1, "min_evaluate_nodes": 1, "min_available_nodes": 1}
@@ -439,6 +440,7 @@ class Odds:
     """What a digest must see, or must not."""
 
     shared: list[int] = []  # noqa: RUF012  the mistake itself
+    count = 0
     __slots__ = ("__dict__", "__private", "slot")
 
     def __init__(self) -> None:
@@ -457,6 +459,10 @@ class Odds:
     def derived(self) -> int:
         return 5
 
+    @functools.cached_property
+    def kept(self) -> list[int]:
+        return [1]
+
     def change_private(self) -> None:
         self.__private[2].append(1)
 
@@ -471,6 +477,8 @@ CHANGES: dict[str, Callable[[Odds], object]] = {
     "partial": lambda o: o.partial.args[0].append(2),
     "weights": lambda o: o.weights.weight.data.add_(1),
     "shared": lambda o: o.shared.append(1),
+    "count": lambda o: setattr(type(o), "count", o.count + 1),
+    "kept": lambda o: o.kept.append(2),
     "new": lambda o: setattr(o, "new", 1),
 }
 
@@ -478,7 +486,8 @@ CHANGES: dict[str, Callable[[Odds], object]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_seen_wherever_it_is(name):
     odds, watch = Odds(), StateWatch()
-    watch.start_step([odds], "Rounds(1)")
+    watch.begin([odds], "Rounds(1)")
+    assert odds.kept
     watch.check([odds])
     CHANGES[name](odds)
     with pytest.raises(RunFailed, match=f"Odds: '{name}' changed in Rounds"):
@@ -494,3 +503,60 @@ def test_what_looking_at_an_object_leaves_behind_is_no_change():
     odds.deep = {"a": [deque([Total()])]}  # another object, the same value
     watch.check([odds])
     assert "derived" not in attributes(odds)
+
+
+class OfTheRun(Method):
+    def program(self, run):
+        self.run, run.counts = run, np.ones(run.n_classes)
+        yield Rounds(run.rounds)
+
+    def on_train_replies(self, server_round, replies):
+        self.run.counts = self.run.counts + 1
+        return {}
+
+
+class OfTheWork(Method):
+    def program(self, run):
+        found = {}
+        yield ServerWork("search", lambda: found.update(scale=2.0))
+        yield Rounds(run.rounds)
+
+
+@pytest.mark.parametrize(
+    ("cls", "says"),
+    [
+        (OfTheRun, r"run\.counts changed in Rounds\(3\), so a resumed run would lose it"),
+        (OfTheWork, r"'found' of its function changed in ServerWork\(search\), so a resumed run would lose it"),
+    ],
+)
+def test_what_a_step_changes_beside_the_methods_is_refused(cls, says, tmp_path):
+    assert re.search(says, refusal(tmp_path, cls))
+
+
+class Decays(FedAvg):
+    def __init__(self) -> None:
+        super().__init__(**EVERYONE)
+        self.scale = 1.0
+
+    def state_dict(self):
+        return {"scale": self.scale}
+
+    def aggregate_train(self, server_round, replies):
+        self.scale *= 1.01
+        arrays, metrics = super().aggregate_train(server_round, replies)
+        return array_record({k: v * np.float32(self.scale) for k, v in to_numpy(arrays).items()}), metrics
+
+
+@pytest.mark.parametrize("cut", [2, 3])
+def test_what_a_program_does_to_an_aggregator_between_steps_counts_once(cut, tmp_path, monkeypatch):
+    class Halves(Method):
+        def __init__(self, inner) -> None:
+            super().__init__(Decays())
+
+        def program(self, run):
+            yield Rounds(1)
+            self.inner.scale /= 2
+            yield Rounds(run.rounds - 1)
+
+    whole = weights_sha(run(tmp_path / "whole", Halves))
+    assert weights_sha(run_cut(tmp_path / "cut", Halves, monkeypatch, cut)) == whole

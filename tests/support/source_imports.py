@@ -38,10 +38,13 @@ def imported(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
                 base = ".".join([*parts, base] if base else parts)
             yield node.lineno, base
             yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = ast.unparse(node.func).split(".")[-1]
-            if called in ("import_module", "__import__"):
-                yield node.lineno, str(node.args[0].value)
+        elif isinstance(node, ast.Call) and _names_itself(node):
+            for given in (*node.args[:1], *(word.value for word in node.keywords if word.arg == "name")):
+                if isinstance(given, ast.Constant):
+                    name = str(given.value)
+                    level = len(name) - len(name.lstrip("."))
+                    parts = package.split(".")
+                    yield node.lineno, ".".join([*parts[: len(parts) - level + 1], name[level:]]) if level else name
 
 
 def module_of(file: Path) -> str:
