@@ -94,7 +94,7 @@ def test_recall_names_the_runs_and_marks_those_within_reach(waiting, home, capsy
     out = capsys.readouterr().out
     assert "recalled; 2 runs used it" in out
     assert f"{home / 'run'}: marked" in out
-    assert "far-1: not within reach" in out
+    assert "far-1: not reachable" in out
     assert id in recalled_batches(home / "run")
     main(["outbox", "list"])
     assert "consent withdrawn" in capsys.readouterr().out

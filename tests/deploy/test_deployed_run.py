@@ -68,5 +68,5 @@ def test_a_run_outside_the_plan_is_refused_before_anything_is_sent(study: Study)
     with pytest.raises(ConfigError, match="write key=value"):
         study.new("seed")
     study.deployment.file("sites", "linz.join.json").unlink()
-    with pytest.raises(ConfigError, match=r"clients.count is 2 and 1 sites have joined \(st-anna\)"):
+    with pytest.raises(ConfigError, match=r"clients.count is 2, but 1 sites have joined \(st-anna\)"):
         study.new()

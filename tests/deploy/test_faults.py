@@ -184,7 +184,7 @@ def test_a_slow_node_misses_the_deadline(up: Coordinator) -> None:
     study, folder = up.study, up.study.new("clients.deadline_s=40", "rounds=2")
     study.tamper("va", "sleep", [1], seconds=50)
     study.execute(folder)
-    assert events(folder)[0] == "va: no answer within 40 s (clients.deadline_s); left out of this step"
+    assert events(folder)[0] == "va: no reply within 40 s (clients.deadline_s); left out of this step"
     assert usable(folder)[0] == 2
 
 

@@ -102,7 +102,7 @@ def read_status(home: NodeHome) -> Status:
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON ({error}): restart the node, which rewrites it") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        raise ConfigError(f"{path} was written by another release of fedimb: start the node again")
+        raise ConfigError(f"{path} was written by another release of fedimb: restart the node")
     known = {one.name for one in fields(Status)}
     return Status(**{name: value for name, value in found.items() if name in known})
 

@@ -44,7 +44,7 @@ def screen(*contents, kind="train"):
     [
         ({"w": np.zeros((3, 2), np.float32)}, "linz sent 'w' as float32 [3, 2], not float32 [2, 3]; left out"),
         ({"w": np.zeros((2, 3), np.float64)}, "linz sent 'w' as float64 [2, 3], not float32 [2, 3]; left out"),
-        ({"head": np.zeros(2, np.float32)}, "linz sent other arrays than it was sent (head); left out"),
+        ({"head": np.zeros(2, np.float32)}, "linz sent different arrays than it was sent (head); left out"),
     ],
 )
 def test_another_shape_type_or_array(other, text):

@@ -161,7 +161,7 @@ def test_a_deadline_leaves_the_late_one_out_and_the_next_message_finds_it(homes,
     made, started = grid(flower, tmp_path, timeouts), time.monotonic()
     found = errors(made.run_lanes(lanes(), False, [1] * 3))
     assert (time.monotonic() - started) / timeouts.away_s < 0.1  # the deadline ended it, not the patience with the away
-    text = "st-anna: no answer within 0.05 s (clients.deadline_s); left out of this step"
+    text = "st-anna: no reply within 0.05 s (clients.deadline_s); left out of this step"
     assert found == {0: None, 1: text, 2: None}
     assert told(tmp_path) == [text]
     flower.script["st-anna"].clear()

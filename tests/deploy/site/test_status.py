@@ -87,7 +87,7 @@ def test_a_status_that_is_none_says_what_to_do(home: NodeHome) -> None:
     assert last_written(home) == -math.inf
     for text in ("{", "[]", '{"schema": 99}'):
         home.file("status.json").write_text(text)
-        with pytest.raises(ConfigError, match="start the node again"):
+        with pytest.raises(ConfigError, match="restart the node"):
             read_status(home)
 
 

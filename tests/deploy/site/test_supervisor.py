@@ -189,7 +189,7 @@ def test_the_command_ends_where_a_person_must_act(home: NodeHome, capsys: pytest
     home.file("node.yaml").write_text("site: st-anna\n")
     assert main(["node", "run", "--home", str(home.root)]) == 2  # systemd need not try again
     said = capsys.readouterr().err
-    assert "names no coordinator" in said
+    assert "does not name a coordinator" in said
     assert "nothing is registered" in said  # looked at before, and no reason not to start
     assert "nothing is registered" in " ".join(read_status(home).warnings)
     assert read_status(home).state == "failed"
@@ -230,7 +230,7 @@ def test_a_process_that_died_unseen_is_waited_for(home: NodeHome) -> None:
     home.file(*RECORD).write_text(json.dumps({"999999999": "1"}))
     supervisor = watching(home, LIVES)
     supervisor._status.time = format_iso(DAY)
-    supervisors.statuses.write(home, supervisor._status)
+    supervisors.statuses.write_status(home, supervisor._status)
     with running(supervisor):
         until(lambda: state(home) == "failed")
         assert "was killed" in read_status(home).reason
