@@ -1,3 +1,3 @@
-"""CLIENT half of every method, same file names as the server halves. Imported as `fedimb.clients`.
+"""The client side of every method; file names as in `fedimb.strategies`. Imported as `fedimb.clients`.
 
 Registered as kind `client`."""

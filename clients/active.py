@@ -1,4 +1,4 @@
-"""Active learning at a site: which rows to have labelled, what has been labelled, and the pool that is left."""
+"""Active learning at a site: which rows to label next, which are labelled, and which are left in the pool."""
 
 import math
 from typing import Any, ClassVar
@@ -41,7 +41,7 @@ class ActiveClient(Client):
     """Active learning at a site.
 
     Args:
-        settings: see `ActiveSettings`; or its fields by name.
+        settings: an `ActiveSettings`; or give its fields by name.
     """
 
     name: ClassVar[str] = "active"
@@ -53,19 +53,19 @@ class ActiveClient(Client):
         self.forwards = {f"{self.name}_{what}": (self.settings.query_view,) for what in _OVER_ALL_ROWS}
 
     def check(self, site: Site) -> None:
-        """Refuse several labels per row; whatever the oracle lacks."""
+        """Refuse several labels per row, or an oracle that cannot work here."""
         if site.task != "multiclass":
             raise ConfigError("active learning asks for one class per row; these rows have several labels")
         view, oracle = self.settings.query_view, self.settings.oracle
         if view != "train" and oracle.get("name") != "simulated":
             raise ConfigError(
                 f"strategy.{self.name}.query_view={view} shows rows of other clients in place of a client's own, which "
-                f"only a simulation can; set query_view=train or oracle={{name: simulated}}"
+                f"is possible only in a simulation; set query_view=train or oracle={{name: simulated}}"
             )
         check_oracle(oracle, site)
 
     def labels(self, context: ClientContext) -> None:
-        """Hide all labels but those asked for; views ``labelled`` and ``pool``."""
+        """Hide all labels but those queried so far; set the views ``labelled`` and ``pool``."""
         data, state = context.data, context.state
         rows, labels, unjudged = np.zeros((3, 0), np.int64)
         if "labels" in state:
@@ -76,20 +76,21 @@ class ActiveClient(Client):
         data.set_view("pool", np.setdiff1d(data.rows("train"), np.union1d(rows, unjudged)))
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
-        """Epochs over what is labelled: every rule has as many labels, and so as many steps.
+        """Train for the configured epochs over the labelled rows: every rule has the same number of labels and of
+        steps.
 
-        Where a method inside chose some of these rows, it has said how many steps they get.
+        If an inner method chose some of these rows, it has set the number of steps.
         """
         if not context.data.has("coreset"):
             spec = spec.change(steps=context.steps_over("trained_on"))
         if not self.settings.kcfu:
             return spec
-        # In the first round there is nobody to learn from: the received weights are untrained.
+        # In the first round there is nothing to distil from: the received weights are untrained.
         first = (context.round - 1) % self._rounds(context) == 0 if self.settings.restart else context.round == 1
         return compensated(spec, context, getattr(self.rule, "floor", 1.0), distils=not first)
 
     def after_training(self, result: LocalResult, context: ClientContext) -> RecordDict:
-        """Nothing more is sent; a rule that looks at a client's own last weights finds them at the next query."""
+        """Send no extra records; keep the client's trained weights for a rule that reads them at the next query."""
         if "updated" in self.rule.optional and context.round % self._rounds(context) == 0 and result.steps:
             keep_updated(context)
         return RecordDict()
@@ -98,7 +99,7 @@ class ActiveClient(Client):
         return context.config.rounds // self.settings.cycles
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
-        """One of the contract's five."""
+        """Answer one of the five queries of the contract."""
         asked: dict[str, Any] = dict(content.config_records[CYCLE])
         match name.rpartition("_")[2]:
             case "start":
@@ -172,7 +173,7 @@ class ActiveClient(Client):
             distance = model_distance(*priors)
             if self.settings.which == "adaptive" and gamma is not None:
                 which = adaptive_model(distance, float(gamma), getattr(self.rule, "delta", 0.75))
-        elif "local" in self.rule.reads(which):  # without a label there is no local model: ask the global one
+        elif "local" in self.rule.reads(which):  # without labels there is no local model: use the global one
             which = "global"
             seen = {view: {"global": models["global"], "local": models["global"]} for view, models in seen.items()}
         vectors = torch.from_numpy(arrays_of(content, PROTOTYPES)["vectors"]) if PROTOTYPES in content else None
@@ -192,7 +193,7 @@ class ActiveClient(Client):
         return self._have_labelled(picked, asked, context, which == "local", distance, predictions)
 
     def _own_models(self, cycle: int, context: ClientContext) -> dict[Model, Classifier]:
-        """The local model, and the client's weights after its last round where the rule looks at them."""
+        """The local model, and the client's weights after its last round if the rule reads them."""
         models: dict[Model, Classifier] = {}
         if "updated" in self.rule.optional:
             model = updated_model(cycle, context, (cycle - 1) * self._rounds(context))

@@ -1,4 +1,4 @@
-"""The models a site asks beside the global one, and KAFAL's way of training: active learning's client half in parts."""
+"""The models a site uses besides the global one, and KAFAL's local training, for the client side of active learning."""
 
 import math
 
@@ -11,7 +11,7 @@ from fedimb.config.parts import build_model
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, arrays_of, to_numpy
 from fedimb.seeds import Stream
-from fedimb.selection.queries.distillation import Distillation
+from fedimb.selection.queries.base import Distillation
 from fedimb.training.forward import forward_batched
 from fedimb.training.local import train_locally
 from fedimb.training.losses.base import AdjustedCrossEntropy
@@ -24,14 +24,14 @@ UPDATED = "updated"
 
 
 def fresh_model(cycle: int, context: ClientContext) -> Classifier:
-    """Untrained, from a start that all clients share in a cycle."""
+    """An untrained model with initial weights that all clients share within a cycle."""
     store = context.data.store
     model = build_model(context.config, len(store.class_names), store.input_shape, 1000 + cycle)
     return model.to(next(context.model.parameters()).device)
 
 
 def local_model(cycle: int, context: ClientContext, epochs: int, stop: float) -> Classifier:
-    """Trained on the labelled rows alone: at most ``epochs``, until the share ``stop`` of them is learnt."""
+    """A model trained on the labelled rows only: at most ``epochs``, or until the share ``stop`` is correct."""
     x, y = context.data.tensors("labelled")
     model = fresh_model(cycle, context)
     spec = context.spec().change(steps=_steps(len(y), context), objectives=(), loss=CrossEntropy())
@@ -45,7 +45,7 @@ def local_model(cycle: int, context: ClientContext, epochs: int, stop: float) ->
 
 
 def distilled_model(cycle: int, context: ClientContext, how: Distillation) -> Classifier:
-    """Trained on the labelled rows and on what the received model says of them."""
+    """A model trained on the labelled rows and on the received model's outputs for them."""
     x, y = context.data.tensors("labelled")
     model, temperature = fresh_model(cycle, context), how.temperature
     spec = context.spec()
@@ -74,7 +74,7 @@ def _steps(rows: int, context: ClientContext) -> int:
 
 
 def keep_updated(context: ClientContext) -> None:
-    """Keep the weights just trained, before they are merged; not those of a training that diverged."""
+    """Keep the weights just trained, before they are merged, unless training diverged."""
     trained = parameters_of(context.model) | buffers_of(context.model)
     if all(np.isfinite(value).all() for value in trained.values()):
         context.state[UPDATED] = array_record(trained)
@@ -82,7 +82,7 @@ def keep_updated(context: ClientContext) -> None:
 
 
 def updated_model(cycle: int, context: ClientContext, wanted_round: int) -> Classifier | None:
-    """The client's own weights after that round; None where it did not train in it."""
+    """The client's own weights after that round; None if it did not train in it."""
     if UPDATED not in context.state or int(arrays_of(context.state, f"{UPDATED}_round")["round"][0]) != wanted_round:
         return None
     model = fresh_model(cycle, context)
@@ -94,11 +94,10 @@ def updated_model(cycle: int, context: ClientContext, wanted_round: int) -> Clas
 
 
 def compensated(spec: TrainSpec, context: ClientContext, floor: float, distils: bool) -> TrainSpec:
-    """KAFAL's training half: balanced softmax over the client's own label counts and, where ``distils``, compensation.
+    """KAFAL's local training: balanced softmax over the client's own label counts and, if ``distils``, compensation.
 
-    The counts are of the labelled rows it trains on, which a coreset inside may have cut.
-
-    What it does not go with: `fedimb.strategies.active.KCFU`.
+    The counts are of the labelled rows it trains on, which an inner coreset may have reduced.
+    What it cannot be combined with: `fedimb.strategies.active.KCFU`.
     """
     counts = torch.from_numpy(context.data.counts("trained_on"))
     spec = spec.change(loss=AdjustedCrossEntropy(counts.double().clamp_min(floor).log().float()))

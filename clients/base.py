@@ -1,4 +1,4 @@
-"""The client half of a method: what to train on, what to answer, what to send along. Never how to loop."""
+"""The client side of a method: what to train on, how to answer queries, what to add to replies. It never loops."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -17,39 +17,41 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """Base class; override what the method needs.
+    """Base class of a method's client side; override what the method needs.
 
-    One object lives for one message, so nothing may be kept in attributes: what must survive is written to
+    An object lives for one message, so nothing may be kept in attributes: what must survive is written to
     ``context.state`` (a RecordDict), which is stored on disk with the version of the message that changed it.
 
-    ``forwards`` names, for queries that carry the model, the views whose rows the answer passes through it
-    (``context.forward``), as ``{"scope_profile": ("train",)}``: where many small models' clients are served at once,
-    their rows then go through it together, with the same result.
+    Attributes:
+        forwards: for queries that carry the model, the views whose rows the reply passes through it
+            (``context.forward``), e.g. ``{"scope_profile": ("train",)}``: if many clients with small models are served
+            at once, their rows then go through the model together, with the same result.
     """
 
     forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def check(self, site: "Site") -> None:
-        """Called once before a run starts, where its data are: refuse what cannot work there.
+        """Called once before a run starts, where the data are: refuse what cannot work with them.
 
         Raises:
             ConfigError, DataError: why, and what to set instead.
         """
 
     def labels(self, context: "ClientContext") -> None:
-        """Called first for every message, of all methods before any `views`: hide labels, make known those given.
+        """Called first for every message, for all methods before any `views`: hide labels, and reveal those given.
 
-        What is labelled is then settled when other methods say which of these rows they chose.
+        So it is settled what is labelled before other methods set which of these rows they chose.
         """
 
     def views(self, context: "ClientContext") -> None:
-        """Called before every message is answered: set the views that ``context.state`` tells of.
+        """Called before every message is handled: set the views recorded in ``context.state``.
 
-        Local training is on ``trained_on``: all training rows, cut to ``labelled`` and ``coreset`` where these are set.
+        Local training is on ``trained_on``: all training rows, reduced to ``labelled`` and ``coreset`` if these are
+        set.
         """
 
     def train_spec(self, spec: TrainSpec, context: "ClientContext") -> TrainSpec:
-        """Change how this round's local training goes, as by ``spec.change(lr=...)``."""
+        """Change this round's local training, e.g. by ``spec.change(lr=...)``."""
         return spec
 
     def after_training(self, result: LocalResult, context: "ClientContext") -> RecordDict:
@@ -58,11 +60,13 @@ class Client:
 
     def query(self, name: str, content: RecordDict, context: "ClientContext") -> RecordDict:
         """Answer one of the queries this method's contract declares."""
-        raise NotImplementedError(f"{type(self).__name__} declares query '{name}' and does not answer it")
+        raise NotImplementedError(
+            f"{type(self).__name__} declares query '{name}' but does not answer it: override query()"
+        )
 
 
 def coreset_record(kept: Tensor, context: "ClientContext") -> ArrayRecord:
-    """A choice as a method keeps it in its state.
+    """A choice of rows as a method keeps it in its state.
 
     Args:
         kept: positions among the rows of `ClientData.known_view`, int64.
@@ -74,9 +78,9 @@ def coreset_record(kept: Tensor, context: "ClientContext") -> ArrayRecord:
 
 
 def set_coreset(chosen: Arrays, context: "ClientContext") -> None:
-    """Set the view ``coreset`` to what `coreset_record` kept, unless other rows are labelled now than it chose among.
+    """Set the view ``coreset`` to what `coreset_record` kept, unless the labelled rows have changed since the choice.
 
-    Until the method chooses anew, in the labelling cycle that has begun, all that is labelled is trained on.
+    In that case a new labelling cycle has begun: until the method chooses again, all labelled rows are trained on.
     """
     data = context.data
     if not data.labels_hidden or np.array_equal(chosen["among"], data.rows("labelled")):

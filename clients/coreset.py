@@ -1,4 +1,4 @@
-"""Coreset baselines at a site: gather what the rule looks at, choose, remember."""
+"""Coreset baselines at a site: compute what the rule reads, choose rows, keep the choice."""
 
 import math
 
@@ -27,7 +27,7 @@ class CoresetClient(Client):
     """A coreset baseline at a site.
 
     Args:
-        settings: see `CoresetSettings`; or its fields by name.
+        settings: a `CoresetSettings`; or give its fields by name.
     """
 
     def __init__(self, settings: CoresetSettings | None = None, **fields: object) -> None:
@@ -38,23 +38,25 @@ class CoresetClient(Client):
     def check(self, site: Site) -> None:
         """Refuse several labels per row, and an encoder that cannot work here."""
         if site.task != "multiclass":
-            raise ConfigError("strategy=coreset keeps rows by their one class; rows with several labels have none")
+            raise ConfigError(
+                "strategy=coreset chooses rows by class, but these have several labels; use another strategy"
+            )
         if "embeddings" in self.rule.needs:
             open_encoder(self.settings.encoder, site.store)
 
     def views(self, context: ClientContext) -> None:
-        """The coreset, once it is chosen, for as long as no further row is labelled."""
+        """Set the coreset, once it is chosen and until more rows are labelled."""
         if "chosen" in context.state:
             set_coreset(arrays_of(context.state, "chosen"), context)
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
-        """As many steps as on all rows, or as the coreset's epochs make."""
+        """Train for as many steps as on all rows (``steps: equal``), or for epochs over the coreset (``native``)."""
         if self.settings.steps == "equal" or not context.data.has("coreset"):
             return spec
         return spec.change(steps=context.steps_over("trained_on"))
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
-        """Class means, or the choice."""
+        """Answer with class means, or choose rows."""
         view = context.data.known_view
         labels = context.data.tensors(view)[1].cpu()
         classes = len(context.data.store.class_names)
@@ -68,7 +70,7 @@ class CoresetClient(Client):
             per_class = torch.from_numpy(inner)
         keep = math.ceil(self.settings.keep * len(labels)) if per_class is None else int(per_class.sum())
         kept, steps = torch.arange(0), 0
-        if len(labels):  # a client none of whose rows is labelled yet has nothing to choose from
+        if len(labels):  # a client without labelled rows has nothing to choose from yet
             candidates, steps = self._candidates(content, labels, classes, context)
             kept = self.rule.select(candidates, keep, per_class)
         context.state["chosen"] = coreset_record(kept, context)
@@ -82,7 +84,7 @@ class CoresetClient(Client):
     def _candidates(
         self, content: RecordDict, labels: Tensor, classes: int, context: ClientContext
     ) -> tuple[Candidates, int]:
-        """What the rule reads of this client, and the local steps it took to make."""
+        """What the rule reads at this client, and the local steps spent on computing it."""
         needs, found, steps = self.rule.needs, dict[str, Tensor](), 0
         view = context.data.known_view
         if needs & {"features", "logits"}:

@@ -1,4 +1,4 @@
-"""FairFAL at a site: the client of active learning with the rule ``fairfal`` and the adaptive choice of the model."""
+"""FairFAL at a site: active learning's client with the rule ``fairfal`` and the adaptive choice of the model."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ class FairFALClient(ActiveClient):
     """FairFAL at a site.
 
     Args:
-        settings: see `FairFALSettings`; or its fields by name.
+        settings: a `FairFALSettings`; or give its fields by name.
     """
 
     name: ClassVar[str] = "fairfal"

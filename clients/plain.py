@@ -1,4 +1,4 @@
-"""The client of the method that adds nothing: ordinary local training."""
+"""The client side of the method that adds nothing: ordinary local training."""
 
 from fedimb.clients.base import Client
 from fedimb.registry import register

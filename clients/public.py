@@ -1,4 +1,4 @@
-"""The controls with the server's own rows, at a site: train on rows received, or describe each class's features."""
+"""The controls with the server's own rows, at a site: train on received rows, or report each class's features."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -22,7 +22,7 @@ class PublicClient(Client):
     """A control with the server's own rows, at a site.
 
     Args:
-        settings: see `PublicSettings`; or its fields by name.
+        settings: a `PublicSettings`; or give its fields by name.
     """
 
     forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({GAUSSIANS_OF: ("trained_on",)})
@@ -33,10 +33,12 @@ class PublicClient(Client):
     def check(self, site: Site) -> None:
         """Refuse several labels per row."""
         if site.task != "multiclass":
-            raise ConfigError("strategy=public goes by each row's one class; rows with several labels have none")
+            raise ConfigError(
+                "strategy=public needs one class per row, but these have several labels; use another strategy"
+            )
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
-        """Train on the server's rows too, once they have come."""
+        """Train on the server's rows too, once they are received."""
         if "rows" not in context.state:
             return spec
         rows = arrays_of(context.state, "rows")
@@ -48,7 +50,7 @@ class PublicClient(Client):
         return spec.change(steps=local.epochs * -(-together // local.batch_size))
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
-        """Keep the rows, or report class Gaussians."""
+        """Keep the received rows, or report class Gaussians."""
         if name == SHARE:
             context.state["rows"] = array_record(arrays_of(content, ROWS))
             return RecordDict()

@@ -1,4 +1,4 @@
-"""SCOPE at a site: place the rows, report moments per class, prune by the consensus, remember the coreset."""
+"""SCOPE at a site: score the rows, report moments per class, prune by the consensus, keep the coreset."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -35,7 +35,7 @@ from fedimb.selection.prototypes import prototype_sums
 from fedimb.selection.scope import prune
 from fedimb.training.spec import TrainSpec
 
-_OF_PRUNING = ("p_f", "p_l", "beta", "gamma", "eps", "gate", "variant", "choice", "min_rows")
+_PRUNE_SETTINGS = ("p_f", "p_l", "beta", "gamma", "eps", "gate", "variant", "choice", "min_rows")
 """The settings that `fedimb.selection.scope.prune` takes."""
 
 
@@ -44,7 +44,7 @@ class ScopeClient(Client):
     """SCOPE at a site.
 
     Args:
-        settings: see `ScopeSettings`; or its fields by name.
+        settings: a `ScopeSettings`; or give its fields by name.
     """
 
     forwards: Mapping[str, tuple[str, ...]] = MappingProxyType({SUMS: ("train",), PROFILES: ("train",)})
@@ -56,28 +56,32 @@ class ScopeClient(Client):
         """Refuse what cannot work here before anything is run.
 
         Raises:
-            ConfigError: one class only, or several labels per row; whatever the encoder lacks.
+            ConfigError: one class only, several labels per row, or an encoder that cannot work here.
         """
         if site.task != "multiclass":
-            raise ConfigError("strategy=scope places each row by its one class; rows with several labels have none")
+            raise ConfigError(
+                "strategy=scope scores rows by class, but these have several labels; use another strategy"
+            )
         if len(site.class_names) < 2:
-            raise ConfigError("strategy=scope needs two classes: with one, nothing can be confused with it")
+            raise ConfigError(
+                "strategy=scope needs at least two classes: with one class there is nothing to confuse it with"
+            )
         encoder = open_encoder(self.settings.encoder, site.store)
         encoder.class_vectors(site.class_names)
 
     def views(self, context: ClientContext) -> None:
-        """The coreset, once it is chosen, for as long as no further row is labelled."""
+        """Set the coreset, once it is chosen and until more rows are labelled."""
         if "coreset" in context.state:
             set_coreset(arrays_of(context.state, "coreset"), context)
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
-        """As many steps as without pruning, or as the coreset's epochs make."""
+        """Train for as many steps as without pruning (``steps: equal``) or for epochs over the coreset (``native``)."""
         if self.settings.steps == "equal" or not context.data.has("coreset"):
             return spec
         return spec.change(steps=context.steps_over("trained_on"))
 
     def query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
-        """One of the three exchanges."""
+        """Answer one of the three queries of the contract."""
         labels = context.data.tensors(context.data.known_view)[1].cpu()
         if name == SUMS:
             return self._sums(labels, context)
@@ -127,7 +131,7 @@ class ScopeClient(Client):
     def _prune(self, content: RecordDict, labels: Tensor, context: ClientContext) -> RecordDict:
         scores = torch.from_numpy(arrays_of(context.state, "scores")["scores"])
         consensus = {name: value.astype(np.float64) for name, value in arrays_of(content, CONSENSUS).items()}
-        pruning: dict[str, Any] = {name: getattr(self.settings, name) for name in _OF_PRUNING}
+        pruning: dict[str, Any] = {name: getattr(self.settings, name) for name in _PRUNE_SETTINGS}
         found = prune(scores, labels, Profile(**consensus), generator=context.generator(), **pruning)
         context.state["coreset"] = coreset_record(found.kept, context)
         del context.state["scores"]

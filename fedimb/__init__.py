@@ -1,4 +1,4 @@
-"""fedimb: federated learning where the class that matters is the rare one.
+"""fedimb: federated learning on imbalanced data, where the class that matters is the rare one.
 
 ``import fedimb`` loads nothing heavy. ``fedimb.run("aggregator=fedavg loss=ce seed=3")`` composes a
 configuration, runs it and returns metrics, confusion matrix and model (`fedimb.api.run`).
@@ -15,10 +15,10 @@ __all__ = ["Compared", "RowResult", "RunResult", "TrainedModel", "compare", "loa
 __version__ = "0.1.0"
 _moved.install()
 
-if not TYPE_CHECKING:  # a checker that saw it would take any misspelt name for an object
+if not TYPE_CHECKING:  # a type checker that saw it would accept any misspelt name
 
     def __getattr__(name: str) -> object:
-        """Lazy public names: ``fedimb.run`` and its friends cost their imports on first use only."""
+        """Lazy public names: ``fedimb.run`` and the others are imported on first use."""
         import importlib
 
         if name in __all__:

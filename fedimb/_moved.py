@@ -1,6 +1,7 @@
-"""Where modules of fedimb 0.1 lie now: for one release the old import path still works, and names the new one.
+"""New locations of the modules of fedimb 0.1: for one release the old import paths still work, and warn with the new
+one.
 
-A finder at the end of `sys.meta_path` is asked only for modules that nothing else finds; nothing is imported before an
+A finder at the end of `sys.meta_path` handles only modules that no other finder finds; nothing is imported before an
 old path is. Names that changed with their module are translated too.
 """
 
@@ -21,6 +22,7 @@ MOVED = {
     "config.arguments": "registry.arguments",
     "config.schema": "schema",
     "config.target": "registry.targets",
+    "data.sources.progress": "data.sources.files",
     "deploy.approvals": "deploy.site.approvals",
     "deploy.check": "deploy.site.check",
     "deploy.commitment": "deploy.registered_data.commitment",
@@ -69,7 +71,13 @@ MOVED = {
     "deploy.withdrawn": "deploy.registered_data.withdrawn",
     "engine.settings": "config.engine_settings",
     "generation.checks": "generation.examples",
+    "generation.labels": "generation.batches",
+    "generation.plan": "generation.sharing_plan",
+    "generation.sheet": "generation.preview",
     "generation.workshop": "generation.generator_cache",
+    "models.norms": "models.blocks",
+    "privacy.audit.base": "privacy.audit.types",
+    "privacy.audit.checks": "privacy.audit.class_tests",
     "privacy.door": "privacy.egress_filter",
     "privacy.outbox": "generation.outbox",
     "privacy.outbox.box": "generation.outbox.box",
@@ -88,7 +96,7 @@ MOVED = {
     "run.exchange": "serverapp.exchange",
     "run.folder": "rundir.folder",
     "run.further": "serverapp.auxiliary_model",
-    "run.headline": "rundir.summary",
+    "run.headline": "serverapp.finish",
     "run.launch": "serverapp.launch",
     "run.local_training": "clientapp.local_training",
     "run.loop": "serverapp.loop",
@@ -108,10 +116,15 @@ MOVED = {
     "run.steps": "serverapp.steps",
     "run.view": "serverapp.context",
     "selection.local_priors": "selection.queries.local_priors",
+    "selection.queries.distillation": "selection.queries.base",
     "server": "serverapp.app",
+    "study.plan": "study.design",
     "study.statistics_text": "report.statistics_text",
     "study.tables": "report.study_tables",
+    "tracking.names": "tracking.projection",
     "training.arguments": "registry.arguments",
+    "training.losses.arguments": "training.losses.base",
+    "training.losses.targets": "training.losses.base",
     "training.terms": "training.objectives",
     "training.terms.base": "training.objectives.base",
     "training.terms.compensation": "training.objectives.compensation",
@@ -121,7 +134,7 @@ MOVED = {
     "training.terms.proximal": "training.objectives.proximal",
     "training.terms.taught": "training.objectives.taught",
 }
-"""Old module -> new one, both below fedimb."""
+"""Old module -> new module, both within fedimb."""
 
 RENAMED = {
     "RunView": "RunContext",
@@ -137,11 +150,11 @@ RENAMED = {
     "Answer": "ClientReply",
     "LocalTerm": "LocalObjective",
 }
-"""Classes that have another name where their module now lies."""
+"""Classes that were renamed when their module moved."""
 
 
 class _Moved(ModuleType):
-    """An old path: everything asked of it is asked of the module's new place."""
+    """An old path: attributes are looked up in the module's new location."""
 
     def __getattr__(self, name: str) -> Any:
         new = importlib.import_module(f"fedimb.{MOVED[self.__name__.partition('.')[2]]}")
@@ -151,7 +164,7 @@ class _Moved(ModuleType):
 
 
 class _Run(_Moved):
-    """``fedimb.run``: a package in 0.1, and the function that it hides once an old path below it is imported."""
+    """``fedimb.run``: a function, and in 0.1 a package, which hides the function once an old path in it is imported."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -164,7 +177,7 @@ class _Run(_Moved):
         )
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        return sys.modules["fedimb"].__getattr__("run")(*args, **options)  # its own name is taken by this module
+        return sys.modules["fedimb"].__getattr__("run")(*args, **options)  # this module has taken its name
 
 
 class _Loader(Loader):
@@ -176,17 +189,17 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         if (new := MOVED.get(module.__name__.partition(".")[2])) is not None:
-            text = f"{module.__name__} is fedimb.{new} now; the old path goes with the next release"
+            text = f"{module.__name__} has moved to fedimb.{new}; the old path will be removed in the next release"
             warnings.warn(text, DeprecationWarning, stacklevel=2)
 
 
 class MovedFinder(MetaPathFinder):
-    """Finds the old paths, after everything else was asked."""
+    """Finds the old paths, after all other finders."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """A spec for an old path below fedimb, else None."""
+        """A spec for an old path within fedimb, else None."""
         top, _, inner = fullname.partition(".")
         if top != "fedimb" or not (inner == "run" or inner in MOVED):
             return None
@@ -195,6 +208,6 @@ class MovedFinder(MetaPathFinder):
 
 
 def install() -> None:
-    """Have old paths found, once."""
+    """Install the finder, once."""
     if not any(isinstance(finder, MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(MovedFinder())

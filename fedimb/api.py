@@ -1,7 +1,7 @@
 """fedimb from Python: run, resume or compare, and read the result.
 
-The three give the process back as they found it, also where they raise: torch's threads, logging levels, environment
-variables, random numbers (`fedimb.process_state`).
+These functions leave the process as they found it, also if they raise: torch's threads, logging levels, environment
+variables, random number generators (`fedimb.process_state`).
 """
 
 import shlex
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedimb.process_state import given_back
+from fedimb.process_state import restored
 
 if TYPE_CHECKING:
     from fedimb.rundir.model_file import TrainedModel
@@ -28,13 +28,13 @@ def run(overrides: str = "", *, config_dirs: Sequence[str | Path] = ()) -> "RunR
         (0.3, (10, 10))
 
     Args:
-        overrides: the command line's ``key=value`` words in one string.
-        config_dirs: folders with configuration groups of your own.
+        overrides: the command line's ``key=value`` arguments in one string.
+        config_dirs: folders with your own configuration groups.
 
     Raises:
         ConfigError, DataError: before any work. RunFailed, RunWaiting: the run folder can be resumed.
     """
-    with given_back():  # before Flower is imported: it reads then whether it may send telemetry
+    with restored():  # before Flower is imported, as it decides then whether it may send telemetry
         from fedimb.config.compose import compose
         from fedimb.config.validate import validate
         from fedimb.serverapp.launch import launch
@@ -43,22 +43,22 @@ def run(overrides: str = "", *, config_dirs: Sequence[str | Path] = ()) -> "RunR
 
 
 def resume(path: str | Path) -> "RunResult":
-    """Go on with a run that was killed, failed or waits, as ``fedimb run --resume`` does.
+    """Continue a run that was killed, failed or is waiting, as ``fedimb run --resume`` does.
 
     Args:
         path: its run folder.
 
     Raises:
-        FedimbError: not a run folder, another process works on it, or the run fails again.
+        FedimbError: not a run folder, in use by another process, or the run fails again.
     """
-    with given_back():
+    with restored():
         from fedimb.serverapp import launch
 
         return launch.resume(Path(path))
 
 
 def compare(study: str | Path, overrides: str = "", *, workers: int | None = None) -> "Compared":
-    """Run what is missing of a study and collect its results, as ``fedimb compare`` does before it prints them.
+    """Run the missing runs of a study and collect its results, as ``fedimb compare`` does before printing them.
 
     Example:
         >>> words = "seeds: 1\\nreferences: false\\nrows: {fedavg: [], balanced: [loss=balanced_softmax]}\\n"
@@ -68,20 +68,20 @@ def compare(study: str | Path, overrides: str = "", *, workers: int | None = Non
         [0]
 
     Args:
-        study: its YAML file.
-        overrides: settings for every run, after the study's own, in one string.
+        study: the study's YAML file.
+        overrides: settings for every run, applied after the study's own, in one string.
         workers: runs at a time; None: one per core; 0: all in this process.
 
     Raises:
-        ConfigError: a study that cannot be run or compared on equal terms, before any work; `Compared.failures` names
-            the runs that did not finish.
+        ConfigError: the study cannot be run or compared on equal terms; raised before any work. `Compared.failures`
+            names the runs that did not finish.
     """
     words = shlex.split(overrides)
-    with given_back():
+    with restored():
         from fedimb.study import compare as comparison
         from fedimb.study.cells import plan
+        from fedimb.study.design import read_study
         from fedimb.study.execute import workers_of
-        from fedimb.study.plan import read_study
 
         read = read_study(Path(study).expanduser())
         folder = comparison.study_folder(plan(read, None, words)[1])
@@ -98,7 +98,7 @@ def load_model(path: str | Path) -> "TrainedModel":
         ('0', '1', '2')
 
     Raises:
-        FedimbError: no model there.
+        FedimbError: there is no model at that path.
     """
     from fedimb.rundir import model_file
 
@@ -108,7 +108,7 @@ def load_model(path: str | Path) -> "TrainedModel":
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        """The classes of the results, which cost torch's import."""
+        """The classes of the results, imported on first use because they import torch."""
         import importlib
 
         places = {"Compared": "study.compare", "TrainedModel": "rundir.model_file"}

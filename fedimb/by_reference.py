@@ -1,7 +1,7 @@
-"""Arrays that travel by reference inside a process, and become bytes only where Flower's network code asks for them.
+"""Arrays that are passed by reference within a process, and become bytes only when Flower's network code needs them.
 
 Flower's `Array` holds the bytes of an .npy file: every hop writes and parses one, which for a small model costs more
-than training it. `ReferenceArray` is such an Array whose ``data`` is written when it is first read.
+than training it. `ReferenceArray` is an Array whose ``data`` is created when it is first read.
 """
 
 import io
@@ -19,8 +19,8 @@ class ReferenceArray(Array):
     """A Flower Array around a read-only numpy array.
 
     Args:
-        value: C-contiguous array of numbers. It is not copied: nobody may write to its memory afterwards, and through
-            this object nobody can (the view kept is read-only).
+        value: C-contiguous array of numbers. It is not copied: its memory must not be written to afterwards (the view
+            kept here is read-only).
     """
 
     # Array is a dataclass with the four fields dtype, shape, stype and data; `data` is a property here.
@@ -31,7 +31,7 @@ class ReferenceArray(Array):
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
-        """The .npy bytes, byte for byte those of ``Array(value)``; written once and kept."""
+        """The .npy bytes, identical to those of ``Array(value)``; created once and kept."""
         if "bytes" not in self.__dict__:
             self.__dict__["bytes"] = npy_header(self.held.dtype, self.held.shape) + self.held.tobytes()
         return cast(bytes, self.__dict__["bytes"])
@@ -42,15 +42,15 @@ class ReferenceArray(Array):
         return cast(np.ndarray, self.__dict__["held"])
 
     def numpy(self) -> np.ndarray:
-        """A fresh, writable copy, as Flower's own."""
+        """A new, writable copy, as in Flower's Array."""
         return self.held.copy()
 
     def deflate(self) -> bytes:
-        """As Flower's network code sends it: a plain Array (the class name is part of the bytes)."""
+        """The bytes that Flower's network code sends: those of a plain Array (the class name is part of them)."""
         return Array(self.dtype, self.shape, self.stype, self.data).deflate()
 
     def __eq__(self, other: object) -> bool:
-        """Equal to any Array of the same bytes."""
+        """Equal to any Array with the same bytes."""
         if not isinstance(other, Array):
             return NotImplemented
         mine, theirs = (self.dtype, self.shape, self.stype), (other.dtype, tuple(other.shape), other.stype)
@@ -59,12 +59,12 @@ class ReferenceArray(Array):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Between processes the values travel alone; with pickle protocol 5 out of band, without a copy."""
+        """Pickle only the values; with pickle protocol 5 and out-of-band buffers, without a copy."""
         return ReferenceArray, (self.held,)
 
 
 def reference(value: np.ndarray, copy: bool) -> Array:
-    """A numpy array as an Array: by reference if it holds numbers, else (text, dates) as bytes.
+    """Wrap a numpy array as an Array: by reference if it holds numbers, else (text, dates) as bytes.
 
     Args:
         copy: whether the caller may write to ``value`` later.
@@ -98,7 +98,7 @@ def nbytes(array: Array) -> int:
 
 
 def view(array: Array) -> np.ndarray:
-    """An Array's values without a copy, read-only; ``array.numpy()`` copies, and mostly parses a header, each time."""
+    """An Array's values without a copy, read-only; ``array.numpy()`` copies each time, and usually parses a header."""
     if isinstance(array, ReferenceArray):
         return array.held
     try:

@@ -1,11 +1,11 @@
-"""Errors a user sees: each says what was wrong, where, and what to do. The command line prints them as one line."""
+"""Errors a user sees: each says where, what is wrong, and what to do. The command line prints them as one line."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class FedimbError(Exception):
-    """Base of every error fedimb raises on purpose. ``exit_code`` is what the command line exits with."""
+    """Base class of every error that fedimb raises on purpose. ``exit_code`` is the exit code of the command line."""
 
     exit_code = 1
 
@@ -17,29 +17,29 @@ class ConfigError(FedimbError):
 
 
 class DataError(FedimbError):
-    """The data cannot be used as asked: says the file or class and the remedy."""
+    """The data cannot be used as configured; the message names the file or class and the remedy."""
 
     exit_code = 2
 
 
 class RunFailed(FedimbError):
-    """A run stopped part-way; the run folder can be resumed after the cause is mended."""
+    """A run stopped early; it can be resumed from its run folder after the cause is fixed."""
 
     exit_code = 1
 
 
 class RunDiverged(RunFailed):
-    """A run's weights are no longer finite: training went astray, and would again with the same configuration."""
+    """A run's weights are no longer finite: training diverged, and would again with the same configuration."""
 
 
 class RunWaiting(FedimbError):
-    """A step waits for a person (`Wait`): not a failure. The run is resumed later."""
+    """The run is waiting for a person (step `Wait`): not a failure. Resume it later."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def nearest(wrong: str, valid: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` or, when nothing is near, the valid names; empty when there are none.
+    """``" Did you mean 'x'?"`` or, if nothing is close, the valid names; empty if there are none.
 
     Args:
         wrong: what the user wrote.

@@ -3,7 +3,7 @@
 from typing import Any, TypeAlias
 
 JsonObject: TypeAlias = dict[str, Any]
-"""A parsed JSON object. What an entry holds is known to the code that takes it out and checks it, not to its type."""
+"""A parsed JSON object. The type of an entry is known only to the code that reads and checks it."""
 
 Settings: TypeAlias = dict[str, Any]
-"""A part of the configuration by name, as YAML and the command line give it: plain values, lists and further parts."""
+"""Part of a configuration by name, as in YAML or on the command line: plain values, lists and nested parts."""

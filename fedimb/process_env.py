@@ -1,7 +1,7 @@
-"""What the libraries under fedimb find in the environment: no telemetry, no downloads, nobody else's cluster.
+"""Environment variables for the libraries that fedimb uses: no telemetry, no downloads, no joining of other clusters.
 
-Importing fedimb sets none of it. Whoever starts work does: the command line and worker processes for good, a run from
-Python for as long as it takes. What a user has set stays as it is.
+Importing fedimb sets none of them. They are set when work starts: by the command line and worker processes for the
+whole process, by a run from Python while it lasts. Variables that the user has set stay as they are.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ FLOWER = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
-"""What every Flower process must find; flwr reads the first when it is imported."""
+"""Required by every Flower process; flwr reads the first one when it is imported."""
 
 HUGGING_FACE = {"HF_HUB_OFFLINE": "1"}
 """Read when huggingface_hub is imported, which datasets, diffusers, transformers and open_clip do."""
@@ -27,7 +27,7 @@ QUIET = {
     "RAY_ADDRESS": "local",
     **HUGGING_FACE,
 }
-"""What keeps Flower, Ray, MLflow and Hugging Face from phoning home, fetching files or joining another's cluster."""
+"""Keep Flower, Ray, MLflow and Hugging Face from sending telemetry, downloading files or joining another cluster."""
 
 MLFLOW = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -35,32 +35,32 @@ MLFLOW = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-"""MLflow quiet, and done with a dead server in seconds."""
+"""Make MLflow quiet, and give up on an unreachable server within seconds."""
 
 MLFLOW_DOWNLOADS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-"""One bar a run says nothing."""
+"""A progress bar per run is only noise."""
 
 MLFLOW_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 RAY = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-"""Workers without a GPU of their own see the machine's GPUs as the driver does, and Ray says nothing about it."""
+"""Workers without a GPU still see the machine's GPUs, as the driver does, and Ray does not warn about it."""
 
 _RAY_SETS = ("PYTHONBREAKPOINT", "RAY_CLIENT_MODE")
-"""By itself, as it starts; the first sends `breakpoint()` to Ray's debugger."""
+"""Set by Ray itself as it starts; the first sends `breakpoint()` to Ray's debugger."""
 
-_timeout: str | None = None  # as set here last: any other is a user's
+_timeout: str | None = None  # the value set here last: any other value is the user's
 
 _SET_HERE = (*QUIET, *MLFLOW, *MLFLOW_DOWNLOADS, MLFLOW_TIMEOUT, *RAY, *_RAY_SETS)
 
 
 def set_defaults(variables: Mapping[str, str] = QUIET) -> None:
-    """Set those that are not set; for a process that is fedimb's own, before it imports what reads them."""
+    """Set the variables that are not set yet; for fedimb's own processes, before the libraries are imported."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 
 def set_mlflow_timeout(seconds: int) -> None:
-    """How long MLflow waits for a server from here on, unless the user has said so."""
+    """Set how long MLflow waits for a server from now on, unless the user has set it."""
     global _timeout
     if os.environ.get(MLFLOW_TIMEOUT) in (None, _timeout):
         os.environ[MLFLOW_TIMEOUT] = _timeout = str(seconds)
@@ -68,7 +68,7 @@ def set_mlflow_timeout(seconds: int) -> None:
 
 @contextlib.contextmanager
 def defaults(variables: Mapping[str, str] = QUIET) -> Iterator[None]:
-    """`set_defaults` for a while; afterwards every variable that fedimb or Ray may have set is as it was before."""
+    """`set_defaults` inside the block; afterwards restore every variable that fedimb or Ray may have set."""
     before = {name: os.environ.get(name) for name in _SET_HERE}
     set_defaults(variables)
     try:
@@ -82,10 +82,10 @@ def defaults(variables: Mapping[str, str] = QUIET) -> Iterator[None]:
 
 
 def import_offline(name: str) -> ModuleType:
-    """A package that may import huggingface_hub, which from then on fetches nothing unless the user has said so.
+    """Import a package that may import huggingface_hub, which then downloads nothing unless the user has allowed it.
 
     Raises:
-        ImportError: it is not installed, or does not import.
+        ImportError: it is not installed, or its import fails.
     """
     with defaults(HUGGING_FACE):
         return importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""What a run changes in the process it runs in, and gives back: a notebook goes on as it was."""
+"""Restore what a run changes in its process, so that a notebook continues as before."""
 
 import contextlib
 import faulthandler
@@ -14,12 +14,12 @@ from fedimb import process_env
 
 
 @contextlib.contextmanager
-def given_back() -> Iterator[None]:
-    """After the block (or an error in it) the process has its own threads, environment and random numbers again.
+def restored() -> Iterator[None]:
+    """Restore the process's threads, environment and random numbers after the block, also after an error in it.
 
-    Given back: torch's threads; the variables of `fedimb.process_env`, which are set inside; the global generators of
-    Python, NumPy and torch; what handles uncaught errors, which Ray replaces; the working folder, where it was put on
-    `sys.path` to find a user's model class. What a library does to itself when it is imported stays.
+    Restored are torch's threads; the variables of `fedimb.process_env`, which are set inside; the global generators of
+    Python, NumPy and torch; the hooks for uncaught errors, which Ray replaces; and `sys.path`, if the working folder
+    was added to it to find a user's model class. What a library changes when it is imported stays changed.
     """
     with process_env.defaults(), _random_numbers(), _threads(), _path(), _uncaught():
         yield
@@ -27,7 +27,7 @@ def given_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_level(name: str, level: int) -> Iterator[None]:
-    """A logger at another level for a while."""
+    """Set a logger to another level inside the block."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(level)
@@ -39,14 +39,14 @@ def log_level(name: str, level: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def handlers() -> Iterator[None]:
-    """After the block signals and crashes are handled as before: Ray handles them its own way while it runs."""
+    """Restore signal and crash handlers after the block: Ray replaces them while it runs."""
     signals, crashes = {one: signal.getsignal(one) for one in signal.valid_signals()}, faulthandler.is_enabled()
     try:
         yield
     finally:
         if faulthandler.is_enabled() and not crashes:
             faulthandler.disable()
-        if threading.current_thread() is threading.main_thread():  # no other may set any
+        if threading.current_thread() is threading.main_thread():  # no other thread may set signal handlers
             for one, handler in signals.items():
                 if handler is not None and signal.getsignal(one) is not handler:
                     signal.signal(one, handler)

@@ -1,7 +1,7 @@
-"""Flower records as files and as numbers: pack, unpack, payload size.
+"""Flower records as files and numpy arrays: pack, unpack, payload size.
 
-One file format everywhere (query results, client state, checkpoints): safetensors, arrays under
-``record/key`` and everything else as JSON in its header. No pickle, so reading a file runs no code.
+There is one file format (for query results, client state and checkpoints): safetensors, with arrays under
+``record/key`` and everything else as JSON in the header. No pickle, so reading a file executes no code.
 """
 
 import base64
@@ -29,7 +29,7 @@ def array_record(arrays: Mapping[str, np.ndarray], copy: bool = True) -> ArrayRe
     """Named numpy arrays as a Flower ArrayRecord, without serialising them (see `fedimb.by_reference`).
 
     Args:
-        copy: False: the arrays are handed over, nobody writes to them later.
+        copy: False: the caller gives the arrays away and never writes to them again.
     """
     record = ArrayRecord()
     for key, value in arrays.items():
@@ -43,12 +43,12 @@ def to_numpy(record: ArrayRecord) -> Arrays:
 
 
 def arrays_of(content: RecordDict, key: str) -> Arrays:
-    """An array record of a message or a state as numpy arrays (`to_numpy`). KeyError without it."""
+    """An array record of a message or a state as numpy arrays (`to_numpy`). Raises KeyError if it is missing."""
     return to_numpy(cast(ArrayRecord, content[key]))
 
 
 def payload_bytes(content: RecordDict) -> int:
-    """Bytes a message's content carries: array buffers, 8 per number, UTF-8 strings and blobs (headers excluded).
+    """Payload bytes of a message's content: array buffers, 8 per number, UTF-8 strings and blobs (without headers).
 
     Example:
         >>> weights = array_record({"w": np.zeros((10, 64), np.float32)})
@@ -73,7 +73,7 @@ def _scalar_bytes(value: object) -> int:
     return len(value) if isinstance(value, bytes) else 8
 
 
-# What safetensors stores as it is; the rest of what Flower carries (text, complex128, dates) travels as .npy bytes.
+# Types that safetensors stores directly; other types that Flower carries (text, complex128, dates) become .npy bytes.
 _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _PLAIN = _INTEGERS | {"bool", "float16", "float32", "float64"}
 
@@ -98,7 +98,7 @@ def pack(content: RecordDict) -> bytes:
                     value = _npy(value)
                     encoded.append(key)
                 stored[key] = f"{name}/{key}"
-                while stored[key] in arrays:  # 'a' + 'b/c' and 'a/b' + 'c' are one path
+                while stored[key] in arrays:  # 'a' + 'b/c' and 'a/b' + 'c' give the same path
                     stored[key] += "'"
                 arrays[stored[key]] = _contiguous(value)
             header[name] = {"kind": "arrays", "keys": stored, "npy": encoded}
@@ -109,13 +109,13 @@ def pack(content: RecordDict) -> bytes:
 
 
 def unpack(data: bytes) -> RecordDict:
-    """Inverse of `pack`. Raises FedimbError when the bytes are damaged or something else."""
+    """Inverse of `pack`. Raises FedimbError if the bytes are damaged or are not packed records."""
     try:
         return _unpack(data)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FedimbError(
             f"these {len(data)} bytes are not packed records ({type(error).__name__}: {error}); "
-            "the file is damaged or not fedimb's"
+            "the file is damaged or was not written by fedimb"
         ) from error
 
 
@@ -141,7 +141,7 @@ def _npy(value: np.ndarray) -> np.ndarray:
 
 
 def _contiguous(value: np.ndarray) -> np.ndarray:
-    # Not np.ascontiguousarray: it makes a 0-d array (BatchNorm's num_batches_tracked) one of shape (1,).
+    # Not np.ascontiguousarray: it turns a 0-d array (BatchNorm's num_batches_tracked) into one of shape (1,).
     return np.asarray(value, order="C")
 
 
@@ -164,13 +164,13 @@ def _decode(value: Any) -> Any:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, object]) -> None:
-    """Write arrays and JSON-able ``info`` to one file that appears whole or not at all (temporary file + rename)."""
+    """Write arrays and ``info`` (as JSON) to one file, atomically (temporary file, then rename)."""
     data = _save({k: _contiguous(v) for k, v in arrays.items()}, metadata={"info": json.dumps(info)})
     write_atomic(path, data)
 
 
 def load_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
-    """Inverse of `save_arrays`. Raises FedimbError when the file is missing or damaged."""
+    """Inverse of `save_arrays`. Raises FedimbError if the file is missing or damaged."""
     try:
         data = path.read_bytes()
         return _load(data), json.loads(_metadata(data)["info"])
@@ -179,7 +179,7 @@ def load_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file that is seen whole or not at all, also after a power cut (fsync before rename)."""
+    """Write a file atomically, even across a power cut (fsync before rename)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -188,7 +188,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:  # a full disk or Ctrl-C must not leave half a file behind
+    except BaseException:  # a full disk or Ctrl-C must not leave a partial file behind
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise

@@ -1,8 +1,8 @@
-"""The shape of a configuration: types and ranges of every setting of the platform (pydantic, strict, frozen).
+"""The schema of a configuration: types and ranges of all settings of the platform (pydantic, strict, frozen).
 
-Arguments of parts (a loss's gamma) are plain mappings here: their types live in the part's own signature, and
-`fedimb.config.validate` checks them there. Numbers are strict: ``"3"`` and ``true`` are no integers, while
-``3`` may stand for a float.
+Arguments of parts (e.g. a loss's gamma) are plain mappings here: their types are in the part's signature, against which
+`fedimb.config.validate` checks them. Numbers are strict: ``"3"`` and ``true`` are not integers, but ``3`` is accepted
+as a float.
 """
 
 from typing import Annotated, Any, Literal
@@ -14,13 +14,13 @@ from fedimb.registry.targets import is_path
 
 
 class Strict(BaseModel):
-    """Unknown keys refused, no coercion but int to float, no NaN or infinity, read-only."""
+    """Base model: unknown keys are refused, only int is coerced (to float), no NaN or infinity, read-only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class ClientsConfig(Strict):
-    """The simulated clients and their troubles. Fractions and probabilities in [0, 1], times in seconds."""
+    """The simulated clients and their failures. Fractions and probabilities in [0, 1], times in seconds."""
 
     count: int = Field(ge=1)
     participation: float = Field(gt=0, le=1)
@@ -45,9 +45,9 @@ class LocalConfig(Strict):
 
 
 class PriorConfig(Strict):
-    """Whose class counts losses and calibrations see, how weighted, and how the server came by them.
+    """Which class counts losses and calibrations use, how they are weighted, and how the server gets them.
 
-    ``epsilon``, ``delta`` and ``clip`` (rows per patient; null: each row is protected) are those of ``dp_sum``.
+    ``epsilon``, ``delta`` and ``clip`` (rows per patient; null: each row is protected) are settings of ``dp_sum``.
     """
 
     view: Literal["train", "real"]
@@ -59,8 +59,10 @@ class PriorConfig(Strict):
 
 
 class PrivacyConfig(Strict):
-    """Each client's update: ``clip`` is the most its L2 norm may be, ``noise`` x ``clip`` the deviation of the noise on
-    the sum over the cohort, ``delta`` that of the epsilon stated. Defaults: configurations of before it had none.
+    """Clipping and noise of each client's update. The defaults serve older configurations without this section.
+
+    ``clip`` is the largest L2 norm of an update, ``noise`` x ``clip`` the standard deviation of the noise on the sum
+    over the cohort, ``delta`` the delta at which epsilon is reported.
     """
 
     clip: Annotated[float, Field(gt=0)] | None = None
@@ -69,8 +71,9 @@ class PrivacyConfig(Strict):
 
 
 class EvaluationConfig(Strict):
-    """``every`` and ``last_k`` in rounds, ``bootstrap`` in resamples (0: no intervals); ``secure``: clients send no
-    confusion matrix of their own, and where the server has no test rows these are summed under masks.
+    """When and how models are scored. ``every`` and ``last_k`` in rounds, ``bootstrap`` in resamples (0: no intervals).
+
+    ``secure``: clients send no confusion matrices in the clear; if the server has no test rows, they are summed masked.
     """
 
     every: int = Field(ge=1)
@@ -96,7 +99,7 @@ def _modelled(value: Any) -> Any:
         return _named(value)
     path = value["_target_"]
     if "name" in value or not isinstance(path, str) or not is_path(path):
-        raise PydanticCustomError("modelled", "a name or a class as in {_target_: my_module.MyNet}, one of the two")
+        raise PydanticCustomError("modelled", "either a name or a class, as in {_target_: my_module.MyNet}")
     return {"name": path, **{key: item for key, item in value.items() if key != "_target_"}}
 
 
@@ -141,7 +144,7 @@ Data = Annotated[dict[str, Any], BeforeValidator(_sourced)]
 
 
 class RunConfig(Strict):
-    """One run. Complete: every setting is present; defaults live in ``configs/config.yaml`` alone."""
+    """The configuration of one run. Every setting is present; defaults are in ``configs/config.yaml`` only."""
 
     data: Data
     partition: Part

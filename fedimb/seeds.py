@@ -1,7 +1,7 @@
-"""Every random draw of a run comes from here: one stream per (run seed, purpose, round, client).
+"""Seeds of every random draw of a run: one stream per (run seed, purpose, round, client).
 
-Streams are NumPy SeedSequence spawn keys, so neighbouring seeds are independent (``seed + round + client`` is
-not: it collides). Purposes are fixed integers: changing one changes every result, so numbers are only added.
+Streams are NumPy SeedSequence spawn keys, so neighbouring seeds are independent (``seed + round + client`` would
+collide). Purposes are fixed integers: changing one changes every result, so numbers are only ever added.
 """
 
 from enum import IntEnum
@@ -40,7 +40,7 @@ class Stream(IntEnum):
 def seed_int(run_seed: int, stream: Stream, round: int = 0, client: int = 0) -> int:
     """One 63-bit seed for (run_seed, stream, round, client); all arguments >= 0.
 
-    63 bits because torch.Generator takes a signed 64-bit integer.
+    63 bits, because torch.Generator takes a signed 64-bit integer.
     """
     sequence = np.random.SeedSequence(entropy=run_seed, spawn_key=(int(stream), round, client))
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

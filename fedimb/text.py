@@ -1,4 +1,4 @@
-"""Aligned plain text for any terminal or log file: column widths, and characters the stream can write."""
+"""Aligned plain text for any terminal or log file: column widths, and only characters that the stream can encode."""
 
 import math
 import sys
@@ -6,11 +6,11 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
-WIDTH = 99  # below 100 columns, so that a row is a line on any terminal people read tables on
+WIDTH = 99  # below 100 columns, so that a row fits on one line of most terminals
 
 
 def writable(text: str, stream: TextIO | None) -> bool:
-    """Whether the stream (default: standard output) can write these characters."""
+    """Whether the stream (default: standard output) can encode these characters."""
     encoding = getattr(stream or sys.stdout, "encoding", None) or "ascii"
     try:
         text.encode(encoding)
@@ -20,7 +20,7 @@ def writable(text: str, stream: TextIO | None) -> bool:
 
 
 def plain(name: object, stream: TextIO | None) -> str:
-    """A label or class name on one line, characters the stream cannot write replaced by ``?``."""
+    """A label or class name on one line, with characters the stream cannot encode replaced by ``?``."""
     one_line = " ".join(str(name).split())
     return "".join(c if c.isprintable() and writable(c, stream) else "?" for c in one_line)
 
@@ -31,18 +31,18 @@ def width(text: str) -> int:
 
 
 def pad(text: str, columns: int, right: bool = False) -> str:
-    """The text filled with spaces to this many terminal columns."""
+    """The text padded with spaces to this many terminal columns."""
     space = " " * max(0, columns - width(text))
     return space + text if right else text + space
 
 
 def score(value: float) -> str:
-    """A share to three places; ``n/a`` where it is undefined."""
+    """A share with three decimals; ``n/a`` if it is undefined."""
     return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
 def shorten(text: str, columns: int) -> str:
-    """The text cut to this many columns, ``..`` showing where."""
+    """The text cut to this many columns, with ``..`` where it was cut."""
     if width(text) <= columns:
         return text
     while width(text) > columns - 2:
@@ -51,7 +51,7 @@ def shorten(text: str, columns: int) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]], left: int = 1, gap: str = "  ") -> list[str]:
-    """Lines with columns as wide as their widest cell, the first ``left`` flush left, the rest right."""
+    """Lines with columns as wide as their widest cell; the first ``left`` are left-aligned, the rest right-aligned."""
     widths = [max(width(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,3 +1,3 @@
-"""SERVER half of every method, one file each. Imported as `fedimb.strategies`, never as `strategies`.
+"""The server side of every method, one file each. Imported as `fedimb.strategies`, never as `strategies`.
 
 Registered as kind `strategy`."""

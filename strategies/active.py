@@ -1,13 +1,13 @@
-"""Federated active learning: label a few rows per cycle, chosen by a rule, and train on what is labelled.
+"""Federated active learning: label a few rows per cycle, chosen by a rule, and train on the labelled rows.
 
 Cycle 1 labels rows at random. Each later cycle asks every client's rule (`fedimb.selection.queries`) for the next
-``budget`` rows, gets them labelled (`fedimb.annotation`: revealed in simulation, or by people through a worklist, for
-which the run ends with exit 75 and is resumed), and trains again: from fresh weights, or on. The rounds are cut into
-cycles of equal length. What the federation knows of class frequencies are the labels given so far: the prior is counted
-anew in every cycle; the pool's counts are nobody's.
+``budget`` rows, gets them labelled (`fedimb.annotation`: revealed in simulation, or by people through a worklist, in
+which case the run exits with 75 and is resumed later), and trains again, from fresh weights or continuing. The rounds
+are divided into cycles of equal length. The federation knows class frequencies only from the labels given so far: the
+prior is recounted in every cycle, and nobody counts the pool.
 
-Source: the cycle of FairFAL (arXiv 2603.10341) and the papers it compares with; that every rule runs in it, the oracle
-and the counting are ours.
+The cycle is that of FairFAL (arXiv 2603.10341) and the papers it compares with; here every rule runs in it. The oracle
+and the counting are not from the paper.
 """
 
 import json
@@ -33,7 +33,7 @@ from fedimb.strategies.base import Method, Program
 
 log = logging.getLogger("fedimb")
 KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
-"""Flags of a method whose clients train as KAFAL's: balanced softmax over their own label counts."""
+"""Flags of a method whose clients train as in KAFAL: balanced softmax over their own label counts."""
 
 
 @register(
@@ -48,11 +48,11 @@ KCFU = {("kcfu", True): {"own_loss": "kcfu=true", "adjusts_logits": True}}
     when=KCFU,
 )
 class Active(Method):
-    """Federated active learning: label a few rows per cycle, chosen by a rule, and train on what is labelled.
+    """Federated active learning: label a few rows per cycle, chosen by a rule, and train on the labelled rows.
 
     Args:
         inner: the aggregator or method trained in each cycle.
-        settings: see `ActiveSettings`; or its fields by name, as in ``Active(FedAvg(), cycles=2)``.
+        settings: an `ActiveSettings`; or give its fields by name: ``Active(FedAvg(), cycles=2)``.
 
     Raises:
         ConfigError: a value out of range, or a rule that does not exist.
@@ -68,7 +68,7 @@ class Active(Method):
         self.balance = self.settings.which == "adaptive" or getattr(self.rule, "embedding_model", "paper") == "code"
 
     def check(self, rounds: int) -> None:
-        """Refuse rounds that the cycles do not divide."""
+        """Refuse a number of rounds that the cycles do not divide."""
         if rounds % (cycles := self.settings.cycles):
             near = cycles * max(1, round(rounds / cycles))
             raise ConfigError(
@@ -77,27 +77,27 @@ class Active(Method):
             )
 
     def inner_rounds(self, rounds: int) -> int:
-        """Those of one cycle."""
+        """The rounds of one cycle."""
         return rounds // self.settings.cycles
 
     def shortest(self) -> int:
-        """A few rounds in every cycle: the last one trains on all that is labelled."""
+        """A few rounds in every cycle, because the last cycle trains on all labelled rows."""
         return self.settings.cycles * super().shortest()
 
     def program(self, run: RunContext) -> Program:
-        """Cycle after cycle: choose, have labelled, count, train."""
+        """In each cycle: choose rows, get them labelled, count, train."""
         self.check(run.rounds)
         cycles, budget, first = self.settings.cycles, self.settings.budget, self.settings.first
         run.rounds //= cycles
         if budget < run.n_classes:
-            log.warning("a budget of %d rows per client is below the %d classes", budget, run.n_classes)
+            log.warning("a budget of %d rows per client is less than the %d classes", budget, run.n_classes)
         for cycle in range(1, cycles + 1):
             content: dict[str, Any] = {"cycle": cycle, "rows": (first or budget) if cycle == 1 else budget}
             if cycle == 1:
                 replies = yield self._ask("start", content)
             else:
                 replies = yield from self._choose(run, content)
-            self._heard(cycle, replies)
+            self._read_replies(cycle, replies)
             replies = yield self._ask("collect", content)
             while missing := [r.client for r in replies if not arrays_of(r.content, LABELLED)["ready"][0]]:
                 shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
@@ -128,7 +128,7 @@ class Active(Method):
         replies = yield self._ask("choose", content, more, model="global")
         return list(replies)
 
-    def _heard(self, cycle: int, replies: list[Reply]) -> None:
+    def _read_replies(self, cycle: int, replies: list[Reply]) -> None:
         found = [arrays_of(r.content, CHOICE) for r in replies]
         distances = [float(one["distance"][0]) for one in found]
         self.memory["local_share"] = float(np.mean([one["local"][0] for one in found]))
@@ -136,7 +136,7 @@ class Active(Method):
         self.memory["asked"] = np.array([int(one["asked"][0]) for one in found])
 
     def _count(self, run: RunContext, cycle: int, replies: list[Reply]) -> None:
-        """What is labelled now: the prior, what the log says, and the method's table."""
+        """Count what is labelled now, for the prior, the log and the method's table."""
         found = [arrays_of(r.content, LABELLED) for r in replies]
         labelled = np.stack([one["labelled"] for one in found])
         if run.method_sets_prior:
@@ -161,7 +161,7 @@ class Active(Method):
             self.memory["tail_found"] = float(total[rare].sum() / max(1, run.train_counts[rare].sum()))
 
     def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
-        """Labels so far, in all and by class; the share of the rare classes' rows found; which models were asked."""
+        """Labels so far, in total and by class; the share of the rare classes' rows found; which models were used."""
         if "labelled" not in self.memory:
             return {}
         labelled = np.asarray(self.memory["labelled"])

@@ -1,4 +1,4 @@
-"""The server half of a method: a Flower `Strategy` that wraps an inner one and adds a program of named steps.
+"""The server side of a method: a Flower `Strategy` that wraps an inner one and adds a program of named steps.
 
 ```python
 class Mine(Method):
@@ -8,7 +8,7 @@ class Mine(Method):
         yield from self.inner_program(run)
 ```
 
-In fedimb the one loop executes the program. Being a Strategy it also works alone: `start` runs it in a plain
+fedimb's loop executes the program. As a Flower Strategy, a method also works on its own: `start` runs it in a plain
 ServerApp over any Grid, with clients that answer ``train`` (and this method's queries).
 """
 
@@ -30,15 +30,14 @@ Program = Generator[Step, Any, None]
 
 
 class Method(Strategy):
-    """Base class of every method's server half. All five Flower hooks go to the inner strategy unless overridden.
+    """Base class of every method's server side. All five Flower hooks go to the inner strategy unless overridden.
 
     Args:
-        inner: the strategy this one wraps: an aggregator or another method (given by fedimb).
+        inner: the strategy this one wraps: an aggregator or another method (passed by fedimb).
 
     Attributes:
-        memory: a dict for what the method keeps; saved with every step and checkpoint.
-        transient: names of attributes that every round sets anew before it reads them, so that nothing is lost when
-            they are not saved.
+        memory: a dict for what the method must remember; saved with every step and checkpoint.
+        transient: names of attributes that need not be saved, because every round sets them before it reads them.
     """
 
     transient: ClassVar[tuple[str, ...]] = ()
@@ -48,34 +47,35 @@ class Method(Strategy):
         self.memory: dict[str, np.ndarray | float] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a kill, by attribute name: ``memory``, and what a subclass adds to it.
+        """What must survive if the process is killed, by attribute name: ``memory``, and what a subclass adds to it, as
+        in ``return super().state_dict() | {"seen": self.seen}``.
 
-        ``return super().state_dict() | {"seen": self.seen}``. What may be in it: `fedimb.serverapp.state_dict`. An
-        attribute that changes during a step and is not in it ends the run at the first checkpoint.
+        What it may contain: see `fedimb.serverapp.state_dict`. An attribute that changes during a step and is missing
+        here ends the run at the first checkpoint.
         """
         return {"memory": self.memory}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put every item of a `state_dict` back into the attribute of its name; override where that is not enough."""
+        """Put every item of a `state_dict` back into the attribute of its name; override if that is not enough."""
         for name, value in state.items():
             setattr(self, name, value)
 
     def check(self, rounds: int) -> None:
-        """Called once before a run starts: refuse settings that do not go with its number of rounds (ConfigError)."""
+        """Called once before a run starts: refuse settings that do not fit the number of rounds (ConfigError)."""
 
     def check_server(self, server: "Server") -> None:
         """Called once before a run starts, at the server: refuse what its own rows do not allow (ConfigError)."""
 
     def inner_rounds(self, rounds: int) -> int:
-        """How many of its rounds the inner method trains in one go: what its `check` is given."""
+        """How many of these rounds the inner method trains at a stretch; passed to its `check`."""
         return rounds
 
     def shortest(self) -> int:
-        """The fewest rounds whose last one is like those of a whole run: what an estimate runs."""
+        """The fewest rounds whose last one is like those of a full run; a time estimate runs this many."""
         return self.inner.shortest() if isinstance(self.inner, Method) else 2
 
     def program(self, run: "RunContext") -> Program:
-        """The steps, outermost method first. Default: the inner method's, or all training rounds."""
+        """The steps of the run. Default: those of the inner method, or all training rounds."""
         yield from self.inner_program(run)
 
     def inner_program(self, run: "RunContext") -> Program:
@@ -86,13 +86,13 @@ class Method(Strategy):
             yield Rounds(run.rounds)
 
     def before_aggregation(self, server_round: int, replies: Sequence[Reply]) -> None:
-        """See the records of `on_train_replies` before the aggregator takes in the round's updates."""
+        """Receive the records described in `on_train_replies`, before the aggregator gets the round's updates."""
 
     def on_train_replies(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
-        """See, after aggregation, the records ``x.*`` of the usable train replies, sorted by client id.
+        """Receive, after aggregation, the records ``x.*`` of the usable train replies, sorted by client id.
 
         Returns:
-            metrics to log with the round; names as in the design (``data/labelled``).
+            metrics to log with the round, e.g. ``{"data/labelled": 40.0}``.
         """
         return {}
 
@@ -134,7 +134,7 @@ class Method(Strategy):
     ) -> Result:
         """Run the method in a plain ServerApp, as any Flower strategy: same arguments, same Result.
 
-        Nothing is stored and nothing can be resumed here: that is what ``fedimb run`` is for.
+        Nothing is stored, and the run cannot be resumed: use ``fedimb run`` for that.
         """
         from fedimb.serverapp.plain_server import start
 

@@ -1,10 +1,10 @@
-"""Coresets by a rule each client applies to its own rows: what SCOPE has to be compared with.
+"""Coresets by a rule that each client applies to its own rows: baselines for SCOPE.
 
-One choice before training (after ``warmup`` federated rounds, for rules that want a model that has seen something),
-then any aggregator, loss and calibration on what was kept. As the outer one of two, ``strategy=[coreset,scope]`` with
-``match: inner``, it keeps at each client as many rows of each class as SCOPE kept there: a rule compared at exactly
-SCOPE's budget. The rules and their sources are in `fedimb.selection.coresets`; that they run inside a federation,
-their budgets and what they are given are ours.
+One choice before training (after ``warmup`` federated rounds, for rules that need a partly trained model), then any
+aggregator, loss and calibration on the rows kept. As the outer method in ``strategy=[coreset,scope]`` with
+``match: inner``, it keeps as many rows of each class at each client as SCOPE kept there, which compares a rule at
+exactly SCOPE's budget. The rules and their papers are in `fedimb.selection.coresets`; running them inside a federation,
+their budgets and their inputs are not from these papers.
 """
 
 import json
@@ -39,11 +39,11 @@ from fedimb.strategies.base import Method, Program
     chooses_around=("scope",),
 )
 class Coreset(Method):
-    """Coresets by a rule each client applies to its own rows: what SCOPE has to be compared with.
+    """Coresets by a rule that each client applies to its own rows: baselines for SCOPE.
 
     Args:
         inner: the aggregator or method trained on the coresets.
-        settings: see `CoresetSettings`; or its fields by name, as in ``Coreset(FedAvg(), keep=0.3)``.
+        settings: a `CoresetSettings`; or give its fields by name: ``Coreset(FedAvg(), keep=0.3)``.
 
     Raises:
         ConfigError: a value out of range, or a rule or encoder that does not exist.
@@ -53,7 +53,7 @@ class Coreset(Method):
         super().__init__(inner)
         self.settings = CoresetSettings.of(settings, fields)
         self.rule, args = self.settings.part("rule")
-        self._needs = registry.build("coreset", self.rule, **args).needs  # some need what their arguments say
+        self._needs = registry.build("coreset", self.rule, **args).needs  # for some rules it depends on their arguments
         inside = self.settings.match == "inner"
         if self.rule == "full" and (self.settings.keep < 1 or inside):
             raise ConfigError("strategy.coreset.rule=full keeps every row: set strategy.coreset.keep=1 and match=none")
@@ -61,29 +61,30 @@ class Coreset(Method):
             raise ConfigError("strategy.coreset.match=inner matches SCOPE's counts: use strategy=[coreset,scope]")
 
     def check(self, rounds: int) -> None:
-        """Refuse a warm-up that leaves no round to train in."""
+        """Refuse a warm-up that leaves no rounds for training."""
         if self.settings.warmup >= rounds:
             raise ConfigError(
-                f"strategy.coreset.warmup={self.settings.warmup} leaves no round of {rounds} to train in: lower it, "
-                "or run more rounds"
+                f"strategy.coreset.warmup={self.settings.warmup} uses up all rounds={rounds}: lower it, or "
+                "run more rounds"
             )
 
     def inner_rounds(self, rounds: int) -> int:
-        """Those after the warm-up."""
+        """The rounds after the warm-up."""
         return rounds - self.settings.warmup
 
     def shortest(self) -> int:
-        """The warm-up and what comes after it."""
+        """The warm-up and the shortest inner run."""
         return self.settings.warmup + super().shortest()
 
     def program(self, run: RunContext) -> Program:
-        """Warm up, choose, train; around SCOPE, choose once SCOPE has."""
+        """Warm up, choose, train; if SCOPE is the inner method, choose after SCOPE has chosen."""
         self.check(run.rounds)
-        if self.settings.warmup:
-            yield Rounds(self.settings.warmup)
-        run.rounds -= self.settings.warmup
+        warmup = self.settings.warmup
+        if warmup:
+            yield Rounds(warmup)
+        run.rounds -= warmup
         yield from self._chosen(run)
-        run.rounds += self.settings.warmup  # for the next labelling cycle, where there is one
+        run.rounds += warmup  # for the next labelling cycle, if there is one
 
     def _chosen(self, run: RunContext) -> Program:
         if self.settings.match == "none":
@@ -98,7 +99,8 @@ class Coreset(Method):
                 return
             result = yield step
             if isinstance(step, Query) and step.name == PRUNE:
-                # SCOPE counts its prior from these replies; ours are the same counts, so it stays right.
+                # SCOPE computes its prior from these replies; the coreset has the same counts, so the prior stays
+                # right.
                 yield from self._choose(run)
 
     def _choose(self, run: RunContext) -> Program:
@@ -138,7 +140,7 @@ class Coreset(Method):
         run.artifact("panels/coreset.json", kept_panel(title, kept.sum(0), held.sum(0), run.class_names))
 
     def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
-        """The share of rows trained on, and what choosing them cost in local steps, with every round after it."""
+        """The share of rows trained on, and the local steps spent on the choice, with every round after it."""
         if "held" not in self.memory:
             return {}
         share = float(self.memory["kept"] / self.memory["held"])

@@ -1,23 +1,23 @@
 """FedSSG: synthetic samples of rare classes and missing devices, made once and shared across clients.
 
 "FedSSG: Federated Learning with Synthetic Sample Generation under class and domain imbalance" (arXiv 2604.26324, ICPR
-2026). Known of it: synthetic samples from a class-conditional diffusion model are distributed across clients so that
+2026). Known about it: synthetic samples from a class-conditional diffusion model are distributed across clients so that
 under-represented pathologies and imaging devices are covered; a global pretraining initialisation; little work at the
-clients. **Everything else here is a reconstruction**: who trains the generator on what, the plan, the gates, all
-numbers; so nothing a run shows confirms or refutes the paper.
+clients. **Everything else here is a reconstruction**: who trains the generator on what, the plan, the gates and all
+numbers. So results here neither confirm nor refute the paper.
 
-    1. w_0       the classifier pretrained on the server's own rows D_0 (``data.public``), where it has some
+    1. w_0       the classifier pretrained on the server's own rows D_0 (``data.public``), if it has some
     2. coverage  clients report rows n_kyd per class y and device d, with Laplace noise if asked
-    3. plan      samples m_kyd per client (`fedimb.generation.plan`)
+    3. plan      samples m_kyd per client (`fedimb.generation.sharing_plan`)
     4. samples   by ``source``: a generator trained at the server on D_0; one averaged over clients
                  (`fedimb.generation.averaging`); or one at each client, of which only audited samples leave
     5. gates     samples the pretrained classifier doubts or that lie next to a real row are dropped; what was learned
                  from clients' rows passes an export gate there (`fedimb.privacy.audit`), which may refuse classes
     6. training  on real rows and, of the synthetic ones, a share ``visits`` per epoch; as many steps as without
 
-``made`` other than ``generator`` are controls: as many rows as planned, made by each client from its own and never
-shared; or, ``public``, rows of D_0 themselves. Ours: the sources' protocol, gates at clients, caching, that the prior
-counts real + visits x synthetic.
+``made`` other than ``generator`` are controls: as many rows as planned, made by each client from its own rows and
+never shared; or, with ``public``, rows of D_0 themselves. The protocol of the sources, the gates at clients, the
+caching and a prior that counts real + visits x synthetic rows are not from the paper.
 """
 
 import json
@@ -32,15 +32,15 @@ from flwr.serverapp.strategy import Strategy
 from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, TAKE, TAKEN, WANTED, FedSSGSettings
 from fedimb.errors import ConfigError
 from fedimb.generation.coverage import coverage
-from fedimb.generation.devices import averaged
+from fedimb.generation.devices import average_styles
 from fedimb.generation.examples import Examples
-from fedimb.generation.plan import Plan, assign, cells, plan_report, pool_sizes, targets
-from fedimb.generation.screening import screened
-from fedimb.generation.settings import section
-from fedimb.generation.sheet import sheet
+from fedimb.generation.preview import preview_png
+from fedimb.generation.screening import screen_samples
+from fedimb.generation.settings import settings_from
+from fedimb.generation.sharing_plan import Plan, assign, cells, plan_report, pool_sizes, sample_targets
 from fedimb.generation.style import Style
 from fedimb.generation.training import Training, floor_check
-from fedimb.generation.transport import cut, to_record
+from fedimb.generation.transport import select_samples, to_record
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
 from fedimb.seeds import Stream, numpy_rng
@@ -59,7 +59,7 @@ class FedSSG(Method):
 
     Args:
         inner: the aggregator or method trained on real and synthetic rows.
-        settings: see `FedSSGSettings`; or its fields by name, as in ``FedSSG(FedAvg(), visits=1.0)``.
+        settings: a `FedSSGSettings`; or give its fields by name: ``FedSSG(FedAvg(), visits=1.0)``.
 
     Raises:
         ConfigError: a value out of range or an unknown key.
@@ -69,12 +69,12 @@ class FedSSG(Method):
         super().__init__(inner)
         self.settings = FedSSGSettings.of(settings, fields)
         self.own = self.settings.pool == "own"
-        self.plan = section("plan", Plan, self.settings.plan)
-        self.training = section("training", Training, self.settings.training)
+        self.plan = settings_from("plan", Plan, self.settings.plan)
+        self.training = settings_from("training", Training, self.settings.training)
         self.figures: dict[str, float] = {}  # what export gates measured
 
     def check_server(self, server: Server) -> None:
-        """Refuse a server without rows, or with too few to train a generator on, where it is to train one."""
+        """Refuse a server that should train a generator but has no rows, or too few."""
         if self.settings.made == "public":
             server.public()
         if self.settings.made == "generator" and self.settings.source == "server_public":
@@ -83,22 +83,24 @@ class FedSSG(Method):
         if self.settings.made == "generator" and self.settings.source == "fed_diffusion" and server.clips():
             raise ConfigError(
                 "strategy.fedssg.source=fed_diffusion sends a generator's weights, which privacy.clip and noise "
-                "do not change: take source=server_public, or privacy.clip=null privacy.noise=0"
+                "do not cover: use source=server_public, or privacy.clip=null privacy.noise=0"
             )
 
     def program(self, run: RunContext) -> Program:
-        """Pretrain, hear what clients lack, make it, hand it out, train."""
+        """Pretrain, ask clients for their counts, make what they lack, distribute it, train."""
         server = run.server
         if server is None:
-            raise ConfigError("strategy=fedssg makes samples at the server: run it by fedimb, not in a plain ServerApp")
+            raise ConfigError(
+                "strategy=fedssg makes samples at the server: run it with fedimb, not in a plain ServerApp"
+            )
         if self.settings.pretrain and server.has_public():
             kept = yield ServerWork("pretrain", lambda: self._pretrained(server))
             run.initial = arrays_of(kept, "weights")
         replies = yield Query(COVERAGE)
         clients = [reply.client for reply in replies]
         counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
-        styles = averaged([arrays_of(reply.content, STYLE) for reply in replies if STYLE in reply.content])
-        wanted = targets(counts, self.plan, self._possible(server, counts, styles))
+        styles = average_styles([arrays_of(reply.content, STYLE) for reply in replies if STYLE in reply.content])
+        wanted = sample_targets(counts, self.plan, self._possible(server, counts, styles))
         report: dict[str, Any] = {name: getattr(self.settings, name) for name in ("source", "made", "pool")}
         if self.settings.made in ("generator", "public"):
             given = yield from self._samples(run, server, clients, counts, wanted, styles, report)
@@ -112,8 +114,10 @@ class FedSSG(Method):
         yield from self.inner_program(run)
 
     def _possible(self, server: Server, counts: Counts, styles: Mapping[int, Style]) -> np.ndarray:
-        """[C, D] bool: what can be made. A class never seen on a device does not come out as that class (measured, see
-        docs/generators.md), but it can be made without one and take the colour of a device that clients described.
+        """[C, D] bool: which samples can be made.
+
+        A class never seen on a device does not come out as that class (measured, see docs/generators.md), but it can
+        be made without a device and take the colours of a device that clients described.
         """
         if self.settings.made != "generator":
             return np.ones(counts.shape[1:], bool)
@@ -138,13 +142,15 @@ class FedSSG(Method):
         styles: Mapping[int, Style],
         report: dict[str, Any],
     ) -> Generator[Step, Any, list[Examples]]:
-        """What each client is to receive: from the pool of the configured source, screened, or from D_0."""
+        """The samples for each client: from the pool of the configured source, screened, or from D_0."""
         rng = numpy_rng(run.seed, Stream.METHOD, 3)
         if self.settings.made == "public":
             rows = server.public()
-            return _dealt(Examples(rows.x, rows.y, rows.d), wanted, rng, self.own)
+            return _distribute(Examples(rows.x, rows.y, rows.d), wanted, rng, self.own)
         if not wanted.any():
-            return _dealt(Examples(torch.zeros((0, *server.input_shape())), *cells(wanted[0])), wanted, rng, self.own)
+            return _distribute(
+                Examples(torch.zeros((0, *server.input_shape())), *cells(wanted[0])), wanted, rng, self.own
+            )
         pools = Pools(run, server, self.settings.generator, self.training, self.settings.force)
         sizes = np.ceil(self.settings.surplus * pool_sizes(wanted, self.own)).astype(np.int64)
         if self.settings.source == "client_generators":
@@ -156,16 +162,16 @@ class FedSSG(Method):
         report["figures"] = pools.figures
         self.figures = pools.figures
         if self.settings.screen and server.has_public() and run.initial:
-            screen = screened(server, run.initial, samples, rarest(counts))
+            screen = screen_samples(server, run.initial, samples, rarest_classes(counts))
             samples, report["screen"] = screen.kept, screen.report
         if self.settings.source == "server_public" and samples.x.ndim > 2:
-            run.artifact("fedssg_samples.png", sheet(samples, run.class_names))
-        return _dealt(samples, wanted, rng, self.own)
+            run.artifact("fedssg_samples.png", preview_png(samples, run.class_names))
+        return _distribute(samples, wanted, rng, self.own)
 
     def _note(
         self, run: RunContext, server: Server, counts: Counts, wanted: Counts, taken: Counts, report: dict[str, Any]
     ) -> None:
-        """Count the prior anew, and say with the run what was planned, made, dropped and taken."""
+        """Recompute the prior, and report what was planned, made, dropped and used."""
         if run.method_sets_prior and run.prior_view == "train":
             real = counts.sum(axis=2) if self.settings.epsilon is None else None
             extra = self.settings.visits * taken
@@ -176,7 +182,7 @@ class FedSSG(Method):
         run.artifact("fedssg.json", (json.dumps(report, indent=1) + "\n").encode())
 
     def on_train_replies(self, server_round: int, replies: Any) -> dict[str, float]:
-        """Synthetic rows at the clients, in all and by class."""
+        """Number of synthetic rows at the clients, in total and by class."""
         if "taken" not in self.memory:
             return {}
         taken = np.asarray(self.memory["taken"])
@@ -184,11 +190,14 @@ class FedSSG(Method):
         return {"data/synthetic": float(taken.sum()), **found, **(self.figures if server_round == 1 else {})}
 
 
-def _dealt(pool: Examples, wanted: Counts, rng: np.random.Generator, own: bool) -> list[Examples]:
-    return [cut(pool, torch.from_numpy(rows)) for rows in assign(wanted, pool.y.numpy(), pool.d.numpy(), rng, own)]
+def _distribute(pool: Examples, wanted: Counts, rng: np.random.Generator, own: bool) -> list[Examples]:
+    return [
+        select_samples(pool, torch.from_numpy(rows))
+        for rows in assign(wanted, pool.y.numpy(), pool.d.numpy(), rng, own)
+    ]
 
 
-def rarest(counts: Counts) -> tuple[int, ...]:
-    """The 30 % of classes with fewest rows by the clients' own reports: what the method may know of rarity."""
+def rarest_classes(counts: Counts) -> tuple[int, ...]:
+    """The 30 % of classes with the fewest rows in the clients' reports, which is all the method knows about rarity."""
     total = counts.sum(axis=(0, 2))
     return tuple(int(c) for c in np.argsort(total, kind="stable")[: max(1, int(0.3 * len(total) + 0.5))])

@@ -1,4 +1,4 @@
-"""Where FedSSG's samples come from: one sub-program per source (see `fedimb.strategies.fedssg`). All of it is ours."""
+"""Where FedSSG's samples come from: one sub-program per source (see `fedimb.strategies.fedssg`)."""
 
 import copy
 from collections.abc import Generator, Mapping, Sequence
@@ -14,13 +14,13 @@ from fedimb.errors import RunFailed
 from fedimb.generation.averaging import average
 from fedimb.generation.base import Generator as Made
 from fedimb.generation.coverage import coverage
-from fedimb.generation.devices import restyled
+from fedimb.generation.devices import restyle
 from fedimb.generation.examples import Examples
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
-from fedimb.generation.plan import cells, divided
-from fedimb.generation.style import Style, describe
+from fedimb.generation.sharing_plan import cells, divide_among_clients
+from fedimb.generation.style import Style, describe_style
 from fedimb.generation.training import Training, floor_check
-from fedimb.generation.transport import cut, from_record, joined, to_record
+from fedimb.generation.transport import concatenate_samples, from_record, select_samples, to_record
 from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.seeds import Stream, seed_int
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
@@ -33,7 +33,7 @@ Program = Generator[Step, Any, Examples]
 
 
 def _mean(made: Made, replies: Sequence[Reply]) -> Arrays:
-    """The clients' generators, averaged so that a rare class keeps its row (`fedimb.generation.averaging`)."""
+    """Average the clients' generators so that a rare class keeps its embedding row (`fedimb.generation.averaging`)."""
     taught = [arrays_of(reply.content, TAUGHT) for reply in replies]
     return average(
         [arrays_of(reply.content, GENERATOR) for reply in replies],
@@ -45,21 +45,21 @@ def _mean(made: Made, replies: Sequence[Reply]) -> Arrays:
 
 
 def holders(counts: Counts) -> Counts:
-    """[C] clients that hold each class, of counts [K, C, D]."""
+    """[C] number of clients that hold each class, from counts [K, C, D]."""
     return (counts.sum(axis=2) > 0).sum(axis=0).astype(np.int64)
 
 
 class Pools:
-    """The pools of one run.
+    """Makes the pools of synthetic samples of one run.
 
     Args:
-        run, server: as the method sees them.
+        run, server: as passed to the method.
         generator: ``{name: ..., ...}`` of the kind `generator`, or empty.
-        training: of the generator.
-        force: whether classes below the floor are trained on all the same.
+        training: training settings of the generator.
+        force: whether to train on classes with fewer rows than the minimum.
 
     Attributes:
-        figures: what export gates measured, by the name it is logged as.
+        figures: measurements of the export gates, by the name they are logged under.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Pools:
     ) -> None:
         self.run, self.server, self.force = run, server, force
         self.figures: dict[str, float] = {}
-        self.recipe = GeneratorConfig(
+        self.generator_config = GeneratorConfig(
             generator,
             training,
             run.n_classes,
@@ -78,33 +78,34 @@ class Pools:
         )
 
     def public(self, sizes: Counts, styles: Mapping[int, Style]) -> Program:
-        """A generator trained at the server on its own rows; ``sizes`` [C, D] samples.
+        """Samples of a generator trained at the server on its own rows; ``sizes`` [C, D].
 
-        Those of a device it has not seen the class on are made without a device, and take the colour of ``styles``.
+        For a device on which the server has not seen the class, samples are made without a device and take the colours
+        in ``styles``.
         """
 
         def work() -> RecordDict:
             rows = self.server.public()
             held = np.bincount(rows.y, minlength=self.run.n_classes)
             floor_check(held, self.run.class_names, force=self.force)
-            workshop = GeneratorCache(self.recipe, Examples(rows.x, rows.y, rows.d), self.run.working)
+            cache = GeneratorCache(self.generator_config, Examples(rows.x, rows.y, rows.d), self.run.working)
             y, d = cells(sizes)
             if not len(y):
                 return RecordDict({"samples": to_record(Examples(rows.x[:0], y, d))})
             seen = torch.from_numpy(coverage(rows.y.numpy(), rows.d.numpy(), *sizes.shape) > 0)[y, d]
             asked = torch.where(seen, d, sizes.shape[1])  # unsaid: a class never seen on a device comes out as another
-            x = workshop.samples(y, asked, self._seed())
+            x = cache.samples(y, asked, self._seed())
             if styles:
-                x = restyled(x, d, ~seen, styles, describe(rows.x, least=1))
+                x = restyle(x, d, ~seen, styles, describe_style(rows.x, least=1))
             return RecordDict({"samples": to_record(Examples(x, y, d))})
 
         kept = yield ServerWork("samples", work)
         return from_record(kept.array_records["samples"])
 
     def averaged(self, counts: Counts, sizes: Counts, rounds: int, local_steps: int, report: dict[str, Any]) -> Program:
-        """A generator averaged over the clients; each holds its samples against its own records and may veto."""
+        """Samples of a generator averaged over the clients; each may veto a class that looks like its own records."""
         floor_check(counts.sum(axis=(0, 2)), self.run.class_names, force=self.force)
-        made = self.recipe.build()
+        made = self.generator_config.build()
         made.set_common_scale()
         generator = AuxiliaryModel(
             TEACH,
@@ -113,14 +114,14 @@ class Pools:
             partial(_mean, made),
             lambda number: RecordDict({ABOUT: ConfigRecord({"round": number, "rounds": rounds, "steps": local_steps})}),
         )
-        earlier = sum(name.startswith("generator") for name in self.run.models)  # one for each labelling cycle before
+        earlier = sum(name.startswith("generator") for name in self.run.models)  # one for each earlier labelling cycle
         name = f"generator-{earlier + 1}" if earlier else "generator"
         self.run.models[name] = lambda draw: generator
         yield Rounds(rounds, model=name)
 
         def work() -> RecordDict:
             state = {name: torch.from_numpy(np.array(value)) for name, value in generator.parameters.items()}
-            trained = copy.deepcopy(made)  # a step's work changes nothing that outlives it but its result
+            trained = copy.deepcopy(made)  # a step's work must change nothing but its result
             trained.load_state_dict(state)
             y, d = cells(sizes * (counts.sum(axis=(0, 2)) > 0)[:, None])
             drawn = torch.Generator().manual_seed(self._seed())
@@ -133,15 +134,15 @@ class Pools:
         content[WANTED] = array_record({"holders": holders(counts)})
         replies = yield from self._decided(Query(VETO, content))
         verdicts = np.stack([arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies])
-        allowed = (verdicts != 0).all(axis=0)  # -1: a client without the class has nothing to say
+        allowed = (verdicts != 0).all(axis=0)  # -1: a client without the class has no verdict
         report["vetoed"] = [self.run.class_names[c] for c in np.flatnonzero(~allowed)]
-        return cut(samples, torch.from_numpy(allowed)[samples.y])
+        return select_samples(samples, torch.from_numpy(allowed)[samples.y])
 
     def of_clients(self, clients: list[int], counts: Counts, sizes: Counts, report: dict[str, Any]) -> Program:
-        """Every holder of a class makes its share of the pool; what its export gate refuses does not arrive."""
+        """Samples made by every client that holds a class; what its export gate refuses is not sent."""
         each = {
             client: RecordDict({WANTED: array_record({"wanted": share, "holders": holders(counts)})})
-            for client, share in zip(clients, divided(sizes, counts), strict=True)
+            for client, share in zip(clients, divide_among_clients(sizes, counts), strict=True)
         }
         replies = yield from self._decided(Query(MAKE, each=each))
         verdicts = {reply.client: arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies}
@@ -150,23 +151,23 @@ class Pools:
         if not parts:
             raise RunFailed(
                 "strategy=fedssg: no class of any client passed its export gate (see audit.json in each site's "
-                "outbox); more rows per class, another source, or strategy.fedssg.gate=report in a simulation"
+                "outbox); use more rows per class, another source, or, in a simulation, strategy.fedssg.gate=report"
             )
-        return joined(parts)
+        return concatenate_samples(parts)
 
     def _decided(self, query: Query) -> Generator[Step, Any, list[Reply]]:
-        """Ask until no person has to decide any more; meanwhile the run ends and waits."""
+        """Repeat the query until no person has to decide anything; meanwhile the run stops and waits."""
         while True:
             replies: list[Reply] = yield query
             waiting = [r.client for r in replies if arrays_of(r.content, VERDICTS)["waiting"][0]]
             if not waiting:
-                self._hear(replies)
+                self._read_figures(replies)
                 return replies
             shown = ", ".join(map(str, waiting[:8])) + (", ..." if len(waiting) > 8 else "")
             yield Wait(f"release of samples at {len(waiting)} clients ({shown}); see fedimb outbox list")
 
-    def _hear(self, replies: list[Reply]) -> None:
-        """Figures of the gates: the highest of all clients, for one that leaks is enough; ``passed``: the lowest."""
+    def _read_figures(self, replies: list[Reply]) -> None:
+        """Keep the gates' figures: the highest over all clients, as one leak is enough; for ``passed`` the lowest."""
         for reply in replies:
             for name, value in reply.content.metric_records[FIGURES].items():
                 worse = min if name.startswith("privacy/passed") else max

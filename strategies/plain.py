@@ -1,4 +1,4 @@
-"""The method that adds nothing: the aggregator alone."""
+"""The method that adds nothing: only the aggregator."""
 
 from flwr.serverapp.strategy import Strategy
 

@@ -1,15 +1,14 @@
 """What the server's own labelled rows (D_0) are worth without generating anything: FedSSG's controls.
 
-A gain of generated samples has to be shown over these, which use the same rows: trained on alone (``only``: no
+Generated samples have to do better than these, which use the same rows: trained on alone (``only``: no
 federation), as FedAvg's start (``init``: FedSSG's "global pretraining initialisation", arXiv 2604.26324), as one more
 client (``client``), given to every client (``share``: Zhao et al., "Federated Learning with Non-IID Data", 2018), or to
 retrain the head afterwards (``head``). ``ccvr`` retrains the head with no such rows, on virtual features from the
 clients' class Gaussians (Luo et al., NeurIPS 2021; `fedimb.generation.ccvr`).
 
-Ours: that post-hoc corrections are given the counts of what the head was trained on (D_0 for ``only`` and ``head``,
-even counts for ``ccvr``; with ``client`` and ``share`` D_0's are added to the clients'); that the server's update of
-``client`` is plain local training, without the aggregator's local objectives, and leaves buffers (BatchNorm) to the
-clients.
+Post-hoc corrections get the counts of what the head was trained on (D_0 for ``only`` and ``head``, even counts for
+``ccvr``; with ``client`` and ``share`` D_0's counts are added to the clients'). The server's update of ``client`` is
+plain local training, without the aggregator's local terms, and leaves buffers (BatchNorm) to the clients.
 """
 
 import math
@@ -44,23 +43,23 @@ class Public(Method):
     """What the server's own labelled rows are worth without generating anything: FedSSG's controls.
 
     Args:
-        inner: the aggregator or method trained.
-        settings: see `PublicSettings`; or its fields by name, as in ``Public(FedAvg(), use="share")``.
+        inner: the aggregator or method to train.
+        settings: a `PublicSettings`; or give its fields by name: ``Public(FedAvg(), use="share")``.
 
     Raises:
-        ConfigError: a value out of range, or a use that does not go with what is inside.
+        ConfigError: a value out of range, or a use that does not fit the inner method.
     """
 
-    transient = ("_sent",)  # from configure_train to aggregate_train of one round
+    transient = ("_sent",)  # passed from configure_train to aggregate_train within one round
 
     def __init__(self, inner: Strategy, settings: PublicSettings | None = None, **fields: object) -> None:
         super().__init__(inner)
         self.settings = PublicSettings.of(settings, fields)
         if self.settings.use == "only" and isinstance(inner, Method):
-            raise ConfigError("strategy.public.use=only trains no client, so no other method has a part: leave it out")
+            raise ConfigError("strategy.public.use=only trains no client, so another method has no effect: remove it")
         if self.settings.use == "client" and getattr(chain(inner)[-1], "reads", None):
             raise ConfigError(
-                "strategy.public.use=client: this aggregator reads records that only clients send; use fedavg, say"
+                "strategy.public.use=client: this aggregator reads records that only clients send; use e.g. fedavg"
             )
         self._server: Server | None = None
         self._sent: Message | None = None
@@ -68,7 +67,9 @@ class Public(Method):
     def program(self, run: RunContext) -> Program:
         """Before, around or after the inner program, as ``use`` says."""
         if run.server is None:
-            raise ConfigError("strategy=public needs a server that trains: run it by fedimb, not in a plain ServerApp")
+            raise ConfigError(
+                "strategy=public needs a server that trains: run it with fedimb, not in a plain ServerApp"
+            )
         self._server = server = run.server
         if self.settings.use == "ccvr":
             yield from self._calibrated(run, server)
@@ -123,7 +124,7 @@ class Public(Method):
         return self._with_head(run, self._trained(server), features, classes)
 
     def _with_head(self, run: RunContext, weights: Arrays, features: torch.Tensor, y: torch.Tensor) -> RecordDict:
-        """All weights, those of the head retrained."""
+        """All weights, with the head retrained."""
         epochs, lr = self.settings.head_epochs, self.settings.head_lr
         weight = torch.from_numpy(weights["head.weight"])
         bias = torch.from_numpy(weights["head.bias"])
@@ -133,7 +134,7 @@ class Public(Method):
         return RecordDict({"weights": array_record(weights | head)})
 
     def _trained(self, server: Server) -> Arrays:
-        """The global model's parameters as last aggregated; as they started where no round had a reply."""
+        """The global model's parameters as last aggregated, or its initial ones if no round had a reply."""
         start = parameters_of(server.model())
         return {name: np.asarray(self.memory.get(_KEPT + name, value), value.dtype) for name, value in start.items()}
 
@@ -148,7 +149,7 @@ class Public(Method):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Flower's hook: with one more reply, the server's own, where ``use`` is ``client``."""
+        """Flower's hook: adds the server's own reply if ``use`` is ``client``."""
         shown = list(replies)
         if self.settings.use == "client" and shown:
             shown.append(self._own(server_round, shown[0]))
@@ -165,7 +166,7 @@ class Public(Method):
         rows = server.public()
         model = server.model(start)
         trained = server.train(model, rows.x, rows.y, self.settings.local_epochs, purpose=server_round)
-        # What is measured at clients stays theirs: NaN is left out of the means.
+        # What is measured at clients is not measured here: NaN is left out of the means.
         metrics: dict[str, float] = dict.fromkeys(like.content.metric_records[names.METRICS], math.nan)
         metrics[WEIGHT] = float(len(rows.y)) if self.settings.weight is None else self.settings.weight
         content = RecordDict({names.ARRAYS: array_record({name: trained[name] for name in start})})
@@ -174,7 +175,7 @@ class Public(Method):
 
 
 def _trained_on(run: RunContext, counts: np.ndarray) -> None:
-    """What post-hoc corrections take as the class counts, where anything asks for them and they are not estimated."""
+    """Set the class counts of post-hoc corrections, if anything needs them and they are not estimated."""
     if run.counts is not None and run.estimate is None:
         run.counts = counts
 
@@ -183,10 +184,11 @@ def _refuse_buffers(server: Server) -> None:
     model = server.model()
     if buffers := buffers_of(model):
         raise ConfigError(
-            f"strategy.public: the head is retrained on features at the server, which does not see the model's buffers "
+            f"strategy.public: the head is retrained on features at the server, which lacks the model's buffers "
             f"({next(iter(buffers))}): use a model without BatchNorm (norm=group)"
         )
     if missing := [name for name in ("head.weight", "head.bias") if name not in parameters_of(model)]:
         raise ConfigError(
-            f"strategy.public: the model has no {missing[0]} that is trained; its head cannot be retrained"
+            f"strategy.public: the model has no trainable {missing[0]}, so its head cannot be retrained; "
+            "use another model"
         )

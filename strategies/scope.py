@@ -1,17 +1,17 @@
-"""SCOPE: choose once, before training, which rows each client trains on, with the whole federation in view.
+"""SCOPE: choose once, before training, which rows each client trains on, given statistics of the whole federation.
 
 Semantic Coreset using Orthogonal Projection Embeddings (Hossen, Tallent, Guo, Jannesari, arXiv 2603.12976, 2026). A
-frozen encoder places every row relative to its class's vector t_c: RS = <v, t_c> (typical), DS = |v - RS t_c| (novel),
-Sneg = max_{j != c} <v, t_j> (confusable). Each client reports count, mean and variance of the three per class; the
-server pools them exactly (law of total variance) and adds a rarity weight W_c ~ (1 / (F_c + eps))^gamma; each client
-then drops the p_l of its rows with the largest AS = z_sneg - z_rs, and, in classes it has plenty of (gate beta on
-T_c = f_c / W_c), the p_f with the largest R = z_rs - z_sneg - z_ds, z-scores being by global class statistics. Then
-training with any aggregator, loss and calibration.
+frozen encoder describes every row relative to its class's vector t_c: RS = <v, t_c> (typical), DS = |v - RS t_c|
+(novel), Sneg = max_{j != c} <v, t_j> (confusable). Each client reports count, mean and variance of the three per class;
+the server pools them exactly (law of total variance) and adds a rarity weight W_c ~ (1 / (F_c + eps))^gamma; each
+client then drops the p_l of its rows with the largest AS = z_sneg - z_rs, and, in classes it has plenty of (gate beta
+on T_c = f_c / W_c), the p_f with the largest R = z_rs - z_sneg - z_ds, where z-scores use global class statistics.
+Training follows with any aggregator, loss and calibration.
 
-Known from secondary notes: the scores, the pooling, both stages, p_l = .1, beta = .5. Inferred: the relative gate.
-Ours: gamma = 1 and eps = 1e-6; class vectors as means of all clients' embeddings where the encoder reads no text; the
-federated warm-up that gives `global_features` something to see; suppression of small cells, noise, and guards; that
-the prior is counted anew over the coreset. Details and the evidence of each are in `fedimb.selection.scope`.
+Known from secondary notes: the scores, the pooling, both stages, p_l = .1, beta = .5. Inferred: the relative gate. Not
+from the paper: gamma = 1 and eps = 1e-6; class vectors as means of all clients' embeddings if the encoder does not read
+text; the federated warm-up that trains `global_features` first; suppression of small cells, noise, and guards;
+recounting the prior over the coreset. Details and the evidence for each are in `fedimb.selection.scope`.
 """
 
 import json
@@ -47,20 +47,20 @@ from fedimb.serverapp.panels import kept_panel
 from fedimb.serverapp.steps import Query, Reply, Rounds
 from fedimb.strategies.base import Method, Program
 
-_TOLD = ("p_f", "p_l", "beta", "gate", "variant", "choice", "min_count", "sigma")
-"""The settings that scope.json repeats beside what was kept."""
+_REPORTED_SETTINGS = ("p_f", "p_l", "beta", "gate", "variant", "choice", "min_count", "sigma")
+"""The settings that scope.json repeats next to what was kept."""
 
 
 @register("strategy", "scope", prior_view="coreset", reveals_counts=True, reads_labels=True, chooses_rows=True)
 class Scope(Method):
-    """SCOPE: choose once, before training, which rows each client trains on, with the whole federation in view.
+    """SCOPE: choose once, before training, which rows each client trains on, given statistics of the whole federation.
 
     Args:
         inner: the aggregator or method trained on the coresets.
-        settings: see `ScopeSettings`; or its fields by name, as in ``Scope(FedAvg(), warmup=3)``.
+        settings: a `ScopeSettings`; or give its fields by name: ``Scope(FedAvg(), warmup=3)``.
 
     Raises:
-        ConfigError: a value out of range, or a warm-up that does not go with the encoder.
+        ConfigError: a value out of range, or a warm-up that does not fit the encoder.
     """
 
     def __init__(self, inner: Strategy, settings: ScopeSettings | None = None, **fields: object) -> None:
@@ -73,26 +73,26 @@ class Scope(Method):
         warmup = self.settings.warmup
         if self._uses_model != (warmup > 0):
             raise ConfigError(
-                "strategy.scope: the federation's own features are only worth something after some rounds: give "
-                "strategy.scope.warmup=5, say, or another encoder"
+                "strategy.scope: the federation's own features are useful only after some rounds: set "
+                "e.g. strategy.scope.warmup=5, or use another encoder"
                 if self._uses_model
-                else f"strategy.scope.warmup={warmup} is for encoder global_features alone: set it to 0"
+                else f"strategy.scope.warmup={warmup} is only for encoder global_features: set it to 0"
             )
 
     def check(self, rounds: int) -> None:
-        """Refuse a warm-up that leaves no round to train in."""
+        """Refuse a warm-up that leaves no rounds for training."""
         if self.settings.warmup >= rounds:
             raise ConfigError(
-                f"strategy.scope.warmup={self.settings.warmup} leaves no round of {rounds} to train in: lower it, "
-                "or run more rounds"
+                f"strategy.scope.warmup={self.settings.warmup} uses up all rounds={rounds}: lower it, or "
+                "run more rounds"
             )
 
     def inner_rounds(self, rounds: int) -> int:
-        """Those after the warm-up."""
+        """The rounds after the warm-up."""
         return rounds - self.settings.warmup
 
     def shortest(self) -> int:
-        """The warm-up and what comes after it."""
+        """The warm-up and the shortest inner run."""
         return self.settings.warmup + super().shortest()
 
     def program(self, run: RunContext) -> Program:
@@ -113,10 +113,10 @@ class Scope(Method):
         self._note(run, kept)
         run.rounds -= self.settings.warmup
         yield from self.inner_program(run)
-        run.rounds += self.settings.warmup  # for the next labelling cycle, where there is one
+        run.rounds += self.settings.warmup  # for the next labelling cycle, if there is one
 
     def _note(self, run: RunContext, replies: list[Reply]) -> None:
-        """Count the prior anew, and say with the run what every client kept."""
+        """Recompute the prior, and report what every client kept."""
         found = {reply.client: arrays_of(reply.content, KEPT) for reply in replies}
         kept = np.stack([found[client]["kept"] for client in sorted(found)])
         held = kept + sum(np.stack([found[c][part] for c in sorted(found)]) for part in ("anomalous", "redundant"))
@@ -124,7 +124,7 @@ class Scope(Method):
             run.counts = run.prior_from_counts(kept)
         self.memory["kept"], self.memory["held"] = float(kept.sum()), float(held.sum())
         table = {
-            "settings": {name: getattr(self.settings, name) for name in _TOLD},
+            "settings": {name: getattr(self.settings, name) for name in _REPORTED_SETTINGS},
             "kept_fraction": float(kept.sum() / held.sum()),
             "by_client": {
                 str(c): float(k.sum() / h.sum()) if h.any() else None

@@ -20,7 +20,7 @@ import torch
 import fedimb
 from fedimb import process_env
 from fedimb.errors import ConfigError, RunDiverged
-from fedimb.process_state import given_back, handlers, log_level
+from fedimb.process_state import handlers, log_level, restored
 
 SMALL = "data.n_max=60 clients.count=3 rounds=2 local.epochs=1 evaluation.bootstrap=0 engine=inline"
 
@@ -127,7 +127,7 @@ def test_everything_is_given_back_after_an_error(own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(tmp_path)])
     before = state()
-    with contextlib.suppress(ZeroDivisionError), given_back(), handlers(), log_level("flwr", logging.ERROR):
+    with contextlib.suppress(ZeroDivisionError), restored(), handlers(), log_level("flwr", logging.ERROR):
         assert os.environ["FLWR_TELEMETRY_ENABLED"] == os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
         assert os.environ["RAY_ADDRESS"] == "local"
         process_env.set_defaults(process_env.MLFLOW)

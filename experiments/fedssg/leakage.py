@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from fedimb.privacy.audit.distances import flat, nearest
+from fedimb.privacy.audit.distances import flatten, nearest_records
 from fedimb.privacy.audit.gate import Attack, Batch, GateSettings, audit
 
 HERE = Path(__file__).absolute().parent
@@ -49,8 +49,8 @@ def truth(label: int, rng: np.random.Generator) -> Draw:
 
 def noisy(records: Rows, rows: NDArray[np.int64], rng: np.random.Generator) -> Rows:
     """Copies of these records, off by a tenth of the usual distance between neighbours."""
-    known = flat(records)
-    apart = float(np.median(nearest(known, known, (np.arange(len(known)),) * 2)[0]))
+    known = flatten(records)
+    apart = float(np.median(nearest_records(known, known, (np.arange(len(known)),) * 2)[0]))
     noise = rng.normal(size=records[rows].shape)
     noise *= 0.1 * apart / np.linalg.norm(noise.reshape(len(rows), -1), axis=1).reshape(-1, 1, 1, 1)
     copies: Rows = records[rows] + noise
@@ -71,7 +71,7 @@ def five(train: Rows, draw: Draw, rng: np.random.Generator) -> Rows:
 
 
 def fitted(train: Rows, draw: Draw, rng: np.random.Generator) -> Rows:
-    rows = flat(train)
+    rows = flatten(train)
     covariance = np.cov(rows.T)
     half = (covariance + np.diag(np.diag(covariance))) / 2 + 1e-3 * np.eye(64)
     return (rows.mean(0) + rng.normal(size=(SAMPLES, 64)) @ np.linalg.cholesky(half).T).reshape(SAMPLES, 1, 8, 8)
@@ -79,7 +79,7 @@ def fitted(train: Rows, draw: Draw, rng: np.random.Generator) -> Rows:
 
 def smote(train: Rows, draw: Draw, rng: np.random.Generator) -> Rows:
     start = rng.integers(len(train), size=SAMPLES)
-    apart = np.linalg.norm(flat(train)[:, None] - flat(train), axis=2)
+    apart = np.linalg.norm(flatten(train)[:, None] - flatten(train), axis=2)
     near = apart.argsort(1)[:, 1:6]
     end = near[start, rng.integers(near.shape[1], size=SAMPLES)]
     made: Rows = train[start] + rng.random((SAMPLES, 1, 1, 1)) * (train[end] - train[start])
@@ -106,7 +106,7 @@ def one_seed(seed: int, arm: str) -> list[dict[str, object]]:
     )
 
     def attack(x: NDArray[np.float32], y: NDArray[np.int64], d: NDArray[np.int64]) -> Rows:
-        return -nearest(flat(x), flat(samples.of(int(y[0])).x))[0]
+        return -nearest_records(flatten(x), flatten(samples.of(int(y[0])).x))[0]
 
     return judged(arm, seed, samples, train, holdout, attack, rng)
 

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from fedimb import registry
 from fedimb.generation.examples import Examples
-from fedimb.generation.export import Asking, as_batch, as_examples
+from fedimb.generation.export import MembershipAttack, as_batch, as_examples
 from fedimb.generation.training import Training, train_generator
 from fedimb.privacy.audit.gate import Batch
 
@@ -46,7 +46,7 @@ def one_seed(seed: int, arm: str, steps: int) -> list[dict[str, object]]:
     y = torch.arange(10).repeat_interleave(SAMPLES)
     d = torch.zeros_like(y)
     made = generator.sample(y, d, torch.Generator().manual_seed(seed))
-    return judged(arm, seed, as_batch(Examples(made, y, d)), train, holdout, Asking(generator, seed), rng)
+    return judged(arm, seed, as_batch(Examples(made, y, d)), train, holdout, MembershipAttack(generator, seed), rng)
 
 
 def main() -> None:

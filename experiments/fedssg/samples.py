@@ -40,13 +40,13 @@ from fedimb.data.public import public_rows
 from fedimb.data.store import open_source
 from fedimb.data.views import to_tensors
 from fedimb.generation.examples import Examples
-from fedimb.generation.export import Asking
+from fedimb.generation.export import MembershipAttack
 from fedimb.generation.fidelity import precision_recall
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.quality import agreement, copy_gate, nearest
 from fedimb.generation.training import Training
 from fedimb.seeds import Stream, seed_int
-from fedimb.study.plan import read_study
+from fedimb.study.design import read_study
 
 HERE = Path(__file__).absolute().parent
 PER_CLASS, TEACHERS = 60, 100
@@ -86,15 +86,15 @@ def measured(config, public: int, steps: int, generator_words: dict) -> dict[str
     fresh, teachers = real_rows(federation, data["source"] | {"on_bad": data["on_bad"]}, public, config.seed)
     devices, classes = max(1, len(rows.domains)), federation.n_classes
     seed, shape, names = seed_int(config.seed, Stream.METHOD, 1), federation.input_shape, federation.class_names
-    recipe = GeneratorConfig(generator_words, Training(steps=steps), classes, devices, shape, names, seed)
-    shop = GeneratorCache(recipe, known)
+    config = GeneratorConfig(generator_words, Training(steps=steps), classes, devices, shape, names, seed)
+    cache = GeneratorCache(config, known)
     start = time.process_time()
-    generator = shop.generator
+    generator = cache.generator
     spent = time.process_time() - start
     y = torch.arange(classes).repeat_interleave(PER_CLASS)
-    made = Examples(shop.samples(y, torch.arange(len(y)) % devices, seed), y, torch.arange(len(y)) % devices)
+    made = Examples(cache.samples(y, torch.arange(len(y)) % devices, seed), y, torch.arange(len(y)) % devices)
     flat, d_0, other = (part.x.flatten(1) for part in (made, known, fresh))
-    independent, asked = learner(teachers), Asking(generator, config.seed)
+    independent, asked = learner(teachers), MembershipAttack(generator, config.seed)
     scores = [asked(p.x.numpy(), p.y.numpy(), p.d.numpy()) for p in (known, fresh)]
     nearer, auc, fit = [], [], []
     for label in range(classes):

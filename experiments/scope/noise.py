@@ -31,7 +31,7 @@ from fedimb.selection.profile import global_profile
 from fedimb.selection.projections import project
 from fedimb.selection.prototypes import prototype_sums, shared_prototypes
 from fedimb.selection.scope import Variant, prune
-from fedimb.study.plan import read_study
+from fedimb.study.design import read_study
 
 HERE = Path(__file__).absolute().parent
 FLIPPED = 0.2

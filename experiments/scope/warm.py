@@ -22,8 +22,8 @@ from fedimb.data.views import to_tensors
 from fedimb.encoders.checks import unit_rows
 from fedimb.rundir.model_file import load_model
 from fedimb.selection.prototypes import class_prototypes
+from fedimb.study.design import read_study
 from fedimb.study.experiments import arguments, parser_of, run_whole
-from fedimb.study.plan import read_study
 
 WARMUP = 5
 SEEDS = 12

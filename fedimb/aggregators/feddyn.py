@@ -13,7 +13,9 @@ from fedimb.registry import register
 
 @register("aggregator", "feddyn")
 class FedDyn(ServerOptimizer):
-    """Acar et al., ICLR 2021: h <- h - (alpha / N) sum d_k, then w <- mean w_k - h / alpha.
+    """FedDyn: a dynamic regulariser in the clients' loss, corrected at the server.
+
+    Acar et al., ICLR 2021: h <- h - (alpha / N) sum d_k, then w <- mean w_k - h / alpha.
 
     h is the unweighted mean of the states that clients keep. The paper averages w_k in the same way
     (``aggregation_weight=uniform``); later implementations weight w_k by rows.

@@ -14,7 +14,9 @@ from fedimb.registry import register
 
 @register("aggregator", "fedexp")
 class FedExP(ServerOptimizer):
-    """Jhunjhunwala, Wang & Joshi, ICLR 2023: server step size max(1, mean ||d_k||^2 / (2 (||mean d_k||^2 + epsilon))).
+    """FedExP: FedAvg with a server step size that adapts to how far the clients' updates disagree.
+
+    Jhunjhunwala, Wang & Joshi, ICLR 2023: server step size max(1, mean ||d_k||^2 / (2 (||mean d_k||^2 + epsilon))).
 
     The paper weights clients equally (``aggregation_weight=uniform``); with other weights both means are weighted.
 

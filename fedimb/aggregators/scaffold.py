@@ -21,7 +21,9 @@ from fedimb.registry import register
 
 @register("aggregator", "scaffold", linear=False)
 class Scaffold(FedAvg):
-    """Sends c with every train message and updates it from the ``x.variate`` of the replies.
+    """SCAFFOLD: control variates correct the drift of the clients.
+
+    Sends c with every train message and updates it from the ``x.variate`` of the replies.
 
     c is the unweighted mean, as in the paper, so SCAFFOLD minimises the unweighted mean of the clients' losses,
     however the weights are averaged: compare it with others under ``aggregation_weight=uniform``.

@@ -21,7 +21,10 @@ _EVERYONE: dict[str, Any] = {
 
 @register("aggregator", "fedavg", linear=True)
 def fedavg() -> Strategy:
-    """McMahan et al., AISTATS 2017, algorithm 1."""
+    """FedAvg: the mean of the clients' weights, by their rows.
+
+    McMahan et al., AISTATS 2017, algorithm 1.
+    """
     return flower.FedAvg(**_EVERYONE)
 
 
@@ -33,31 +36,46 @@ def fedprox(proximal_mu: float) -> Strategy:
 
 @register("aggregator", "fedavgm", linear=True)
 def fedavgm(server_learning_rate: float = 1.0, server_momentum: float = 0.9) -> Strategy:
-    """Hsu et al. 2019 (arXiv 1909.06335): server momentum."""
+    """FedAvgM: FedAvg with momentum at the server.
+
+    Hsu et al. 2019 (arXiv 1909.06335): server momentum.
+    """
     return flower.FedAvgM(**_EVERYONE, server_learning_rate=server_learning_rate, server_momentum=server_momentum)
 
 
 @register("aggregator", "fedadam", linear=True)
 def fedadam(eta: float = 0.01, beta_1: float = 0.9, beta_2: float = 0.99, tau: float = 1e-3) -> Strategy:
-    """Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate."""
+    """FedAdam: Adam at the server, on the clients' mean update.
+
+    Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate.
+    """
     return flower.FedAdam(**_EVERYONE, eta=eta, beta_1=beta_1, beta_2=beta_2, tau=tau)
 
 
 @register("aggregator", "fedadagrad", linear=True)
 def fedadagrad(eta: float = 0.01, tau: float = 1e-3) -> Strategy:
-    """Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate."""
+    """FedAdagrad: Adagrad at the server, on the clients' mean update.
+
+    Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate.
+    """
     return flower.FedAdagrad(**_EVERYONE, eta=eta, tau=tau)
 
 
 @register("aggregator", "fedyogi", linear=True)
 def fedyogi(eta: float = 0.01, beta_1: float = 0.9, beta_2: float = 0.99, tau: float = 1e-3) -> Strategy:
-    """Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate."""
+    """FedYogi: Yogi at the server, on the clients' mean update.
+
+    Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate.
+    """
     return flower.FedYogi(**_EVERYONE, eta=eta, beta_1=beta_1, beta_2=beta_2, tau=tau)
 
 
 @register("aggregator", "fedmedian", linear=False)
 def fedmedian() -> Strategy:
-    """Yin et al., ICML 2018: coordinate-wise median."""
+    """The coordinate-wise median of the clients' weights, robust to outliers.
+
+    Yin et al., ICML 2018: coordinate-wise median.
+    """
     return flower.FedMedian(**_EVERYONE)
 
 
@@ -69,7 +87,10 @@ def fedtrimmedavg(beta: float = 0.2) -> Strategy:
 
 @register("aggregator", "krum", linear=False)
 def krum(num_malicious_nodes: int = 0) -> Strategy:
-    """Blanchard et al., NeurIPS 2017."""
+    """Krum: the one update that is closest to its neighbours, robust to malicious clients.
+
+    Blanchard et al., NeurIPS 2017.
+    """
     return flower.Krum(**_EVERYONE, num_malicious_nodes=num_malicious_nodes)
 
 
@@ -83,11 +104,17 @@ def multikrum(num_malicious_nodes: int = 0, num_nodes_to_select: int = 5) -> Str
 
 @register("aggregator", "bulyan", linear=False)
 def bulyan(num_malicious_nodes: int = 0) -> Strategy:
-    """El Mhamdi et al., ICML 2018; needs at least 4 f + 3 replies, else the round leaves the model unchanged."""
+    """Bulyan: Krum, then a trimmed mean; robust to malicious clients.
+
+    El Mhamdi et al., ICML 2018; needs at least 4 f + 3 replies, else the round leaves the model unchanged.
+    """
     return flower.Bulyan(**_EVERYONE, num_malicious_nodes=num_malicious_nodes)
 
 
 @register("aggregator", "qfedavg", linear=False, needs_start_loss=True)
 def qfedavg(client_learning_rate: float, q: float = 0.1) -> Strategy:
-    """Li et al., ICLR 2020, algorithm 2. Its F_k(w^t) is the loss of the *received* model (``start_loss``)."""
+    """q-FedAvg: clients with a higher loss weigh more, for a fairer model.
+
+    Li et al., ICLR 2020, algorithm 2. Its F_k(w^t) is the loss of the *received* model (``start_loss``).
+    """
     return flower.QFedAvg(client_learning_rate=client_learning_rate, q=q, train_loss_key="start_loss", **_EVERYONE)

@@ -1,4 +1,4 @@
-"""Where labels come from while a run goes on: revealed in simulation, or given by people who work through a list.
+"""Where labels come from during a run: revealed in a simulation, or given by people who work through a worklist.
 
-``base`` is the interface, ``oracles`` opens one by name, ``hidden`` keeps a simulation's labels from everything else.
+``base`` is the interface, ``oracles`` opens an oracle by name, ``hidden`` hides a simulation's labels from other code.
 """

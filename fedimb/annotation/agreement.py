@@ -1,6 +1,6 @@
 """From readers' answers to one answer per item: duplicates, two readers, adjudication, kappa.
 
-Source: Cohen's kappa (Educational and Psychological Measurement 20, 1960), by scikit-learn; the rules are ours.
+Cohen's kappa (Educational and Psychological Measurement 20, 1960) is computed by scikit-learn.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fedimb.annotation.returned import ADJUDICATION, Given
+from fedimb.annotation.returned import ADJUDICATION, ReaderAnswer
 from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
 
 
@@ -23,16 +23,16 @@ class Difference:
 
 @dataclass
 class Outcome:
-    """What the answers of one cycle amount to.
+    """The combined answers of one cycle.
 
     Attributes:
         settled: class id or `CANNOT_JUDGE` by item: what would be imported.
-        missing: items without the answer, or one of the two answers, they need.
-        differences: items two readers differ on and nobody decided.
+        missing: items that still lack an answer (or one of two).
+        differences: items on which two readers differ and nobody has decided.
         problems: mistakes, with place and remedy; nothing is imported while there are any.
-        readers: names of the readers, sorted; adjudication is none.
-        both: items both readers gave a class.
-        kappa: Cohen's over those; NaN with one reader, without such items, or when both know one and the same class.
+        readers: names of the readers, sorted, without adjudication.
+        both: number of items to which both readers gave a class.
+        kappa: Cohen's kappa over those; NaN with one reader, without such items, or if both use one and the same class.
     """
 
     settled: dict[str, int] = field(default_factory=dict)
@@ -44,18 +44,20 @@ class Outcome:
     kappa: float = math.nan
 
 
-def settle(ids: Sequence[str], given: Sequence[Given], readers: Literal[1, 2], vocabulary: Vocabulary) -> Outcome:
-    """The answers of one cycle's items.
+def settle(
+    ids: Sequence[str], given: Sequence[ReaderAnswer], readers: Literal[1, 2], vocabulary: Vocabulary
+) -> Outcome:
+    """Combine the answers to one cycle's items.
 
-    With one reader all files are that reader's. With two an item is settled when both agree, "cannot judge" included,
-    or when the adjudication says what holds.
+    With one reader, all files belong to that reader. With two, an item is settled when both agree, including on "cannot
+    judge", or when the adjudication decides.
 
     Args:
         ids: the cycle's items.
-        given: checked answers (`fedimb.annotation.returned`); empty ones count as none.
+        given: checked answers (`fedimb.annotation.returned`); empty ones are ignored.
     """
     outcome = Outcome()
-    answers: dict[str, dict[str, Given]] = {}
+    answers: dict[str, dict[str, ReaderAnswer]] = {}
     for one in given:
         if one.label is None:
             continue
@@ -77,7 +79,7 @@ def settle(ids: Sequence[str], given: Sequence[Given], readers: Literal[1, 2], v
         return outcome
     if len(answers) > 2:
         outcome.problems.append(
-            f"answers of {len(answers)} readers ({', '.join(outcome.readers)}), asked were 2; leave two files in "
+            f"answers of {len(answers)} readers ({', '.join(outcome.readers)}), but 2 are expected; leave two files in "
             f"returned/, and decide differences in {ADJUDICATION}.csv"
         )
         return outcome
@@ -102,7 +104,7 @@ def settle(ids: Sequence[str], given: Sequence[Given], readers: Literal[1, 2], v
 
 
 def kappa(pairs: Sequence[tuple[int, int]]) -> float:
-    """Cohen's kappa of (first, second) class ids; NaN without pairs, or when chance alone agrees always."""
+    """Cohen's kappa of (first, second) class ids; NaN without pairs, or if agreement by chance is certain."""
     if not pairs or len({label for pair in pairs for label in pair}) == 1:
         return math.nan
     from sklearn.metrics import cohen_kappa_score
@@ -111,6 +113,6 @@ def kappa(pairs: Sequence[tuple[int, int]]) -> float:
     return float(cohen_kappa_score(first, second))
 
 
-def _label(given: Given) -> int:
+def _label(given: ReaderAnswer) -> int:
     assert given.label is not None
     return given.label

@@ -1,7 +1,7 @@
-"""The annotation oracle: what active learning asks for labels.
+"""The annotation oracle: provides labels for active learning.
 
-One object lives for one message. What was asked is kept where a restart finds it: in the client's state (simulated) or
-in a folder of the site (worklist).
+An oracle object lives for one message. Its questions are stored where a restart finds them: in the client's state
+(simulated) or in a folder of the site (worklist).
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What came back of one cycle's question. Rows asked for that stand in neither list got no answer.
+    """The answers to one cycle's question. Rows in neither list got no answer.
 
     Attributes:
         rows: [n] int64 rows of the store, sorted.
         labels: [n] int64, their class ids.
-        unjudged: [m] int64 rows, sorted, of which the reader said that they cannot be judged: not to be asked again.
+        unjudged: [m] int64 rows, sorted, that the reader could not judge; they are not asked again.
 
     Raises:
-        DataError: lists that do not fit each other, a row twice.
+        DataError: lists of different length, or a row that occurs twice.
     """
 
     rows: Rows
@@ -40,21 +40,21 @@ class Answers:
 
 
 class Oracle:
-    """Base class of what gives labels. Subclasses implement `ask` and `collect`."""
+    """Base class of label providers. Subclasses implement `ask` and `collect`."""
 
     def ask(self, rows: Rows, cycle: int, predictions: Rows | None = None) -> None:
-        """Want labels for these rows; asking the same again changes nothing.
+        """Request labels for these rows; repeating a request changes nothing.
 
         Args:
-            rows: [n] int64 distinct training rows of this client, those wanted most first.
-            cycle: from 1.
-            predictions: [n] int64, what the model takes them for. Shown to nobody unless the oracle is told to: a
-                prediction anchors the reader.
+            rows: [n] int64 distinct training rows of this client, most wanted first.
+            cycle: number of the cycle, from 1.
+            predictions: [n] int64, the model's predictions. Not shown unless the oracle is set to: a prediction
+                anchors the reader.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement ask()")
 
     def collect(self, cycle: int) -> Answers | None:
-        """The answers to what was asked in ``cycle``; None: not there yet. Asked again, it answers the same again.
+        """The answers to the question of ``cycle``; None if they are not there yet. Repeated calls return the same.
 
         Raises:
             DataError: nothing was asked in that cycle.
@@ -62,12 +62,12 @@ class Oracle:
         raise NotImplementedError(f"{type(self).__name__} must implement collect()")
 
     def peek(self, rows: Rows) -> Rows:
-        """True labels [n] int64 of rows without asking for them: for rules that show how far any rule could get.
+        """True labels [n] int64 of rows without requesting them: for rules that show an upper bound.
 
         Raises:
             ConfigError: this oracle does not know them.
         """
         raise ConfigError(
-            f"{type(self).__name__} knows no true label before a person gave it; a query rule that looks at labels "
-            "runs in simulation alone: set oracle.name=simulated or another query"
+            f"{type(self).__name__} does not know a label before a person gives it; a query rule that reads labels "
+            "works only in a simulation: set oracle.name=simulated or another query"
         )

@@ -1,9 +1,9 @@
-"""A simulation's true labels of rows nobody has labelled yet, and who was told how many.
+"""The true labels of a simulation's unlabelled rows, and how many of them were revealed.
 
-What is guaranteed: once `ClientData.hide_labels` was called, no view, no count and not the store that client code is
-given holds a label it was not told; this object is the one holder, and it counts. It is a guard against mistakes, not
-against code that opens the store's files by itself: in a simulation the labels are on the disk. At a site whose rows
-have no labels there is nothing to hide.
+Once `ClientData.hide_labels` was called, no view, no count and not even the store given to client code contains a label
+that was not revealed; only this object has them, and it counts. This guards against mistakes, not against code that
+opens the store's files itself: in a simulation the labels are on disk. At a site with unlabelled rows there is nothing
+to hide.
 """
 
 from typing import NoReturn
@@ -25,7 +25,7 @@ class HiddenLabels:
         rows: int64 rows of the store, distinct.
 
     Attributes:
-        accesses: labels handed out so far, repeated ones counted again.
+        accesses: labels revealed so far, repeated ones counted again.
     """
 
     def __init__(self, store: Store, rows: Rows) -> None:
@@ -38,7 +38,7 @@ class HiddenLabels:
         rows = np.asarray(rows, dtype=np.int64)
         foreign = rows[~np.isin(rows, self._rows)]
         if len(foreign):
-            raise DataError(f"row {foreign[0]} is no training row of this client; ask for rows of its view 'pool'")
+            raise DataError(f"row {foreign[0]} is not a training row of this client; ask for rows of its view 'pool'")
         self.accesses += len(rows)
         return self._labels[np.searchsorted(self._rows, rows)]
 

@@ -1,4 +1,4 @@
-"""Which row an item of a worklist is: kept at the site, in a file of its own that readers never get."""
+"""Maps the items of a worklist to rows: kept at the site, in a separate file that readers never get."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,11 +22,11 @@ class Item:
     """One row on a worklist.
 
     Attributes:
-        id: ``w-00042``: says nothing about the row, and no spreadsheet takes it for a number or a date.
-        cycle: in which it was asked for.
-        row: of the store.
-        patient: the store's id of the patient, or None.
-        accession: the site's own number of the study, or empty.
+        id: ``w-00042``: reveals nothing about the row, and no spreadsheet reads it as a number or a date.
+        cycle: the cycle in which it was requested.
+        row: row of the store.
+        patient: the store's patient id, or None.
+        accession: the site's own accession number of the examination, or empty.
     """
 
     id: str
@@ -49,13 +49,13 @@ def new_items(
     patients: NDArray[np.int64] | None = None,
     accessions: Mapping[int, str] | None = None,
 ) -> list[Item]:
-    """Items for rows, shuffled: a source is often sorted by class, and a list in its order would tell.
+    """Create items for rows, shuffled: a source is often sorted by class, and a list in that order would reveal it.
 
     Args:
         rows: [n] int64.
-        taken: ids in use already; numbering goes on.
-        patients: of all rows of the store, or None.
-        accessions: by row.
+        taken: number of ids in use; numbering continues from there.
+        patients: patient ids of all rows of the store, or None.
+        accessions: accession numbers by row.
     """
     shuffled = [int(row) for row in rng.permutation(rows)]
     return [
@@ -73,7 +73,7 @@ def new_items(
 def first_per_patient(
     rows: NDArray[np.int64], patients: NDArray[np.int64] | None, most: int | None
 ) -> NDArray[np.int64]:
-    """``rows`` in their order without those that ``most`` earlier ones share their patient with."""
+    """Keep at most ``most`` rows per patient, the first ones; the order stays."""
     if patients is None or most is None:
         return rows
     seen: dict[int, int] = {}
@@ -96,10 +96,10 @@ def write_map(folder: Path, items: Sequence[Item]) -> None:
 
 
 def read_map(folder: Path) -> list[Item]:
-    """What `write_map` wrote; empty where there is none yet.
+    """Read the map that `write_map` wrote; empty if there is none yet.
 
     Raises:
-        DataError: damaged: says the line.
+        DataError: the map is damaged; names the line.
     """
     path = folder / MAP
     if not path.exists():
@@ -118,7 +118,9 @@ def read_map(folder: Path) -> list[Item]:
         except ValueError:
             problems.append(f"{MAP} line {line.number}: cycle, row and patient are not numbers")
     if len({item.id for item in items}) != len(items):
-        problems.append(f"{MAP} line 1: an id stands there twice")
+        problems.append(f"{MAP} line 1: an id occurs twice")
     if problems:
-        raise DataError(f"{path} is damaged ({problems[0]}); restore it from a copy: without it no label finds its row")
+        raise DataError(
+            f"{path} is damaged ({problems[0]}); restore it from a copy: without it labels cannot be matched to rows"
+        )
     return items

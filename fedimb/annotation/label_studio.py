@@ -1,4 +1,4 @@
-"""Label Studio: the tasks and the labelling interface it imports, and the exports it writes.
+"""Label Studio: writes the tasks and the labelling interface it imports, and reads its exports.
 
 Formats: labelstud.io/guide/task_format and /guide/export: "JSON" (whole annotations) and "JSON-MIN" (flat).
 """
@@ -19,16 +19,16 @@ ITEM, ANSWER = "item", "label"
 _LOCAL = "/data/local-files/?d=images/"
 
 
-def tasks(
+def tasks_json(
     ids: Sequence[str], shown: Mapping[str, str], pictures: bool, predicted: Mapping[str, str] | None = None
 ) -> bytes:
-    """The file Label Studio imports.
+    """The tasks file that Label Studio imports.
 
     Args:
         ids: items, in the order of reading.
         shown: text by item where there are no pictures.
         pictures: whether ``images/<id>.png`` are shown.
-        predicted: class names by item; None: readers are not told.
+        predicted: class names by item; None: not shown to readers.
     """
     found = []
     for item in ids:
@@ -46,8 +46,8 @@ def tasks(
     return (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def interface(vocabulary: Vocabulary, pictures: bool) -> bytes:
-    """The labelling interface: one choice of the classes and "cannot judge"."""
+def interface_xml(vocabulary: Vocabulary, pictures: bool) -> bytes:
+    """The labelling interface: a single choice of a class or "cannot judge"."""
     shows = '<Image name="shown" value="$image"/>' if pictures else '<Text name="shown" value="$text"/>'
     choices = [f"    <Choice value={quoteattr(name)}/>" for name in (*vocabulary.class_names, CANNOT_WORDS)]
     lines = [
@@ -63,7 +63,7 @@ def interface(vocabulary: Vocabulary, pictures: bool) -> bytes:
 
 @dataclass(frozen=True)
 class Annotation:
-    """One answer in an export: the place, who gave it (empty: not said), the item and the text."""
+    """One answer in an export: its place, the reader (empty if unknown), the item and the text."""
 
     place: str
     reader: str
@@ -104,7 +104,7 @@ def read_export(path: Path) -> tuple[list[Annotation], list[str]]:
 
 
 def _answers(task: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """(reader, what was chosen) of each annotation of a task."""
+    """(reader, choices) of each annotation of a task."""
     if "data" not in task:
         yield _who(task.get("annotator")), _texts(task.get(ANSWER))
         return
@@ -132,7 +132,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def _who(value: object) -> str:
-    """``completed_by`` is a number, a person's record, or missing."""
+    """The reader from ``completed_by``, which is a number, a record of a person, or missing."""
     if isinstance(value, dict):
         value = value.get("email") or value.get("id")
     return "" if value is None else str(value)

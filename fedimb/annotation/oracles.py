@@ -1,4 +1,4 @@
-"""From ``oracle: {name: ..., ...}`` to an oracle.
+"""Opens an oracle from its settings ``oracle: {name: ..., ...}``.
 
 ```yaml
 oracle: {name: simulated}
@@ -28,8 +28,8 @@ from fedimb.seeds import Stream, seed_int
 SITE_DIR = "FEDIMB_SITE_DIR"
 
 
-class Asking(Protocol):
-    """What an oracle needs of the client that asks it: a `fedimb.clientapp.context.ClientContext`."""
+class OracleContext(Protocol):
+    """What an oracle needs from the client: implemented by `fedimb.clientapp.context.ClientContext`."""
 
     client: int
     config: RunConfig
@@ -38,7 +38,7 @@ class Asking(Protocol):
 
 
 class SiteRows(Protocol):
-    """What can be told of a client's rows before a run: a `fedimb.clientapp.context.Site`."""
+    """What is known about a client's rows before a run: implemented by `fedimb.clientapp.context.Site`."""
 
     @property
     def task(self) -> str:
@@ -47,16 +47,16 @@ class SiteRows(Protocol):
 
     @property
     def store(self) -> Store:
-        """The rows, of this machine."""
+        """The rows on this machine."""
         ...
 
 
-def open_oracle(settings: Mapping[str, object], context: Asking) -> Oracle:
-    """The oracle of the client that answers a message.
+def open_oracle(settings: Mapping[str, object], context: OracleContext) -> Oracle:
+    """Open the oracle of the client that handles a message.
 
     Args:
         settings: ``name`` and the oracle's own arguments.
-        context: of the message; what a simulated oracle was asked is kept in its state.
+        context: context of the message; a simulated oracle stores its questions in the context's state.
 
     Raises:
         ConfigError: unknown oracle or argument, or data it cannot show.
@@ -66,11 +66,11 @@ def open_oracle(settings: Mapping[str, object], context: Asking) -> Oracle:
 
 
 def check_oracle(settings: Mapping[str, object], site: SiteRows) -> None:
-    """Refuse before a run starts what `open_oracle` would refuse in its middle.
+    """Refuse before a run starts what `open_oracle` would refuse during the run.
 
     Raises:
         ConfigError: as `open_oracle`; several labels per row.
-        DataError: rows that a worklist cannot show, or a library it needs that is missing.
+        DataError: rows that a worklist cannot show, or a missing library.
     """
     name, args = _named(settings)
     if site.task != "multiclass":
@@ -86,10 +86,10 @@ def _named(settings: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     return name, args
 
 
-def _simulated(args: dict[str, object], context: Asking) -> Oracle:
+def _simulated(args: dict[str, object], context: OracleContext) -> Oracle:
     _no_arguments(args)
     data = context.data
-    # The store that client code sees has no labels: this one is opened for the oracle alone.
+    # The store that client code sees has no labels; this one is opened only for the oracle.
     return SimulatedOracle(HiddenLabels(open_store(data.store.path), data.rows("train")), context.state)
 
 
@@ -98,16 +98,16 @@ def _no_arguments(args: dict[str, object]) -> None:
         raise ConfigError(f"oracle 'simulated' takes no setting '{next(iter(args))}'; remove it")
 
 
-def _worklist(args: dict[str, object], context: Asking) -> Oracle:
+def _worklist(args: dict[str, object], context: OracleContext) -> Oracle:
     settings, config = WorklistSettings.of(args), context.config
-    run = f"s{config.seed}-{config_sha(config)[:8]}"  # as a run folder's name ends: the same run finds its worklists
+    run = f"s{config.seed}-{config_sha(config)[:8]}"  # as a run folder ends: a resumed run finds its lists
     folder = site_folder(settings, context.client) / "worklists" / run
     seed = seed_int(config.seed, Stream.QUERY, client=context.client)
     return WorklistOracle(folder, context.data.store, settings, seed)
 
 
 def site_folder(settings: WorklistSettings, client: int) -> Path:
-    """Where a site keeps its worklists: ``FEDIMB_SITE_DIR`` at a real one, a folder per client in a simulation."""
+    """Where a site keeps its worklists: ``FEDIMB_SITE_DIR`` at a real site, a folder per client in a simulation."""
     if own := os.environ.get(SITE_DIR):
         return Path(own)
     return Path(settings.folder) / f"client-{client:03d}"
@@ -117,7 +117,7 @@ def _check_worklist(args: dict[str, object], site: SiteRows) -> None:
     check_store(site.store, WorklistSettings.of(args))
 
 
-_OPEN: dict[str, Callable[[dict[str, object], Asking], Oracle]] = {
+_OPEN: dict[str, Callable[[dict[str, object], OracleContext], Oracle]] = {
     "simulated": _simulated,
     "worklist": _worklist,
 }

@@ -1,4 +1,4 @@
-"""The files of one cycle that readers are given: CSV, Label Studio tasks, pictures, five lines on what to do."""
+"""The files of one cycle for readers: CSV, Label Studio tasks, pictures, and five lines of instructions."""
 
 import os
 import shutil
@@ -34,11 +34,11 @@ def write_cycle(
     vocabulary: Vocabulary,
     predictions: Mapping[int, int] | None,
 ) -> None:
-    """Write ``cycle-03/``, seen whole or not at all; one that is there is left alone: a reader may be at it.
+    """Write ``cycle-03/`` atomically; an existing folder is not touched, since a reader may be working in it.
 
     Args:
-        folder: to be made.
-        predictions: class id by row; None: readers are not told.
+        folder: folder to create.
+        predictions: class id by row; None: not shown to readers.
 
     Raises:
         DataError: rows that cannot be shown, or Pillow is missing.
@@ -65,27 +65,27 @@ def write_cycle(
     write_private(building / TASKS, csv_bytes([header, *rows], settings.separator))
     ids = [item.id for item in items]
     texts = {} if pictures else {i: _sentence(columns, shown) for i, shown in zip(ids, cells, strict=True)}
-    write_private(building / "label-studio.json", label_studio.tasks(ids, texts, pictures, told))
-    write_private(building / "label-studio-interface.xml", label_studio.interface(vocabulary, pictures))
+    write_private(building / "label-studio.json", label_studio.tasks_json(ids, texts, pictures, told))
+    write_private(building / "label-studio-interface.xml", label_studio.interface_xml(vocabulary, pictures))
     write_private(building / "README.txt", _readme(folder, settings, vocabulary, pictures).encode())
     os.rename(building, folder)
 
 
 def write_adjudication(folder: Path, differences: Sequence[Difference], separator: str, vocabulary: Vocabulary) -> None:
-    """Write ``adjudication.csv``: what two readers differ on, without their names."""
+    """Write ``adjudication.csv``: the items on which two readers differ, without their names."""
     rows = [[d.id, *(safe_cell(vocabulary.show(label)) for label in d.labels), "", ""] for d in differences]
     header = ["id", "reading 1", "reading 2", "label", "comment"]
     write_private(folder / "adjudication.csv", csv_bytes([header, *rows], separator))
 
 
 def delete_pictures(folder: Path) -> None:
-    """Delete ``images/``; nothing happens where it is gone."""
+    """Delete ``images/`` if it exists."""
     if (folder / IMAGES).exists():
         shutil.rmtree(folder / IMAGES)
 
 
 def _table(items: Sequence[Item], store: Store, separator: str) -> tuple[list[str], list[list[str]]]:
-    """(column names, cells): the picture's file, or the row's values as the source has them; a missing one is empty."""
+    """(column names, cells): the picture's file, or the row's values as in the source; a missing value is empty."""
     if len(store.input_shape) > 1:
         return ["image"], [[f"{IMAGES}/{item.id}.png"] for item in items]
     columns = [f"x{i}" for i in range(1, store.input_shape[0] + 1)]
@@ -107,9 +107,9 @@ def _readme(folder: Path, settings: WorklistSettings, vocabulary: Vocabulary, pi
     return (
         f"1. Look at each {what} and decide what it shows.{alone}\n"
         f"2. Write it in the column 'label' of tasks.csv: {vocabulary.legend()}. Names or codes; both are read.\n"
-        "3. Leave the column 'id' as it is; remarks go into 'comment'. A line left empty is one not done yet.\n"
+        "3. Leave the column 'id' as it is; remarks go into 'comment'. A line left empty counts as not done yet.\n"
         f"4. Save as CSV under your own name in {RETURNED}/, as {RETURNED}/anna.csv. (With Label Studio: import "
         f"label-studio.json and label-studio-interface.xml, export JSON to {RETURNED}/anna.json.)\n"
-        f"5. Say that you are done: who runs fedimb here checks the file (fedimb worklist check "
-        f"{folder.name}/{RETURNED}/anna.csv) and resumes the run.\n"
+        f"5. Tell the person who runs fedimb that you are done: they check the file (fedimb worklist check "
+        f"{folder.name}/{RETURNED}/anna.csv) and resume the run.\n"
     )

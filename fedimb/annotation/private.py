@@ -1,4 +1,4 @@
-"""Files of a site that nobody but its owner reads: mode 0600 from their first byte on, seen whole or not at all."""
+"""A site's private files: mode 0600 from the first byte on, written atomically."""
 
 import contextlib
 import os
@@ -8,17 +8,17 @@ FILE, FOLDER = 0o600, 0o700
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder, 0700, where it is missing; parents that are missing are made too, for all to enter."""
+    """Create a folder with mode 0700 if it is missing; missing parents are created with the default mode."""
     path.mkdir(mode=FOLDER, parents=True, exist_ok=True)
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Write a file with mode 0600 by temporary file, fsync and rename; its folder exists."""
+    """Write a file with mode 0600 atomically (temporary file, fsync, rename); its folder must exist."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
-        # O_EXCL: never into a file, or through a link, that somebody else put there.
+        # O_EXCL: never write into a file, or through a link, that somebody else created.
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE), "wb") as file:
             file.write(data)
             file.flush()

@@ -1,4 +1,4 @@
-"""What readers sent back, row by row and checked: every answer with its place, every mistake with its remedy."""
+"""Reads and checks returned files: every answer with its place, every mistake with its remedy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from fedimb.annotation.vocabulary import Vocabulary
 from fedimb.errors import DataError, nearest
 
 ADJUDICATION = "adjudication"
-"""Name of the file, and of the reader, that decides where two readers differ."""
+"""Name of the file, and of the reader, that decides when two readers differ."""
 _TABLES, _EXPORTS = (".csv", ".tsv", ".txt"), (".json",)
-_IGNORED = (".", "~$")  # what spreadsheets and systems leave beside a file that is open
+_IGNORED = (".", "~$")  # temporary files of spreadsheets and operating systems
 
 
 @dataclass(frozen=True)
-class Given:
-    """One answer.
+class ReaderAnswer:
+    """One answer of one reader.
 
     Attributes:
         place: ``anna.csv line 7``.
         reader: who gave it.
-        id: of the item.
-        label: a class id, `vocabulary.CANNOT_JUDGE`, or None where the cell is empty.
+        id: id of the item.
+        label: a class id, `vocabulary.CANNOT_JUDGE`, or None for an empty cell.
     """
 
     place: str
@@ -35,14 +35,14 @@ class Given:
 
 def read_folder(
     folder: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabulary
-) -> tuple[list[Given], list[str]]:
-    """(answers, problems) of every file in ``returned/``; both empty where the folder is empty or missing.
+) -> tuple[list[ReaderAnswer], list[str]]:
+    """(answers, problems) of all files in ``returned/``; both empty if the folder is empty or missing.
 
     Args:
         folder: ``.../cycle-03/returned``.
-        items: of all cycles, so that an answer to another cycle's item is told as that.
+        items: items of all cycles, so that an answer to another cycle's item is recognised.
     """
-    given: list[Given] = []
+    given: list[ReaderAnswer] = []
     problems: list[str] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith(_IGNORED):
@@ -56,11 +56,13 @@ def read_folder(
     return given, problems
 
 
-def read_file(path: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabulary) -> tuple[list[Given], list[str]]:
+def read_file(
+    path: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabulary
+) -> tuple[list[ReaderAnswer], list[str]]:
     """(answers, problems) of one file.
 
     Raises:
-        DataError: it cannot be read as a whole: not CSV or JSON, or a column is missing.
+        DataError: the file cannot be read at all: not CSV or JSON, or a column is missing.
     """
     kind = path.suffix.lower()
     if kind in _EXPORTS:
@@ -89,7 +91,7 @@ def read_file(path: Path, items: Sequence[Item], cycle: int, vocabulary: Vocabul
             problems.append(f"{place}{f' ({word})' if is_id(word) else ''}: {error}")
             continue
         named = path.stem if path.stem.casefold() == ADJUDICATION else reader or path.stem
-        given.append(Given(place, named.casefold(), word, label))
+        given.append(ReaderAnswer(place, named.casefold(), word, label))
     return given, problems
 
 

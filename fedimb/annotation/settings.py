@@ -1,4 +1,4 @@
-"""What a worklist may be told, checked when a run is prepared."""
+"""Settings of a worklist, checked when a run is prepared."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -9,15 +9,15 @@ from fedimb.plain import Settings
 
 @dataclass(frozen=True)
 class WorklistSettings:
-    """``oracle: {name: worklist, ...}``.
+    """Settings of the worklist oracle, ``oracle: {name: worklist, ...}``.
 
     Attributes:
-        folder: the clients' site folders lie here, ``<folder>/client-003``. A site that sets ``FEDIMB_SITE_DIR`` has
-            its worklists there instead, whatever a run says.
+        folder: parent of the clients' site folders, ``<folder>/client-003``. A site that sets ``FEDIMB_SITE_DIR``
+            has its worklists there instead, whatever the run's setting.
         readers: 1, or 2 for independent readings, kappa and an adjudication list.
-        per_patient: at most so many rows of one patient per cycle, those wanted most; None: no limit.
-        partial: ``wait``: the run goes on once every item is answered; ``accept``: with what came back by then.
-        show_prediction: tell readers what the model takes an item for. It anchors them, so it is off.
+        per_patient: maximum number of rows per patient and cycle, the highest-ranked ones; None: no limit.
+        partial: ``wait``: the run continues once every item has an answer; ``accept``: with the answers so far.
+        show_prediction: show readers the model's prediction. Off by default, because it anchors them.
         separator: between the cells of CSV files: ``,``, or ``;`` with decimal commas.
 
     Raises:
@@ -48,7 +48,7 @@ class WorklistSettings:
 
     @staticmethod
     def of(args: Settings) -> "WorklistSettings":
-        """From the configuration's mapping. ConfigError for a setting there is not."""
+        """From the configuration's mapping. ConfigError for an unknown setting."""
         known = [field.name for field in fields(WorklistSettings)]
         for name in args:
             if name not in known:

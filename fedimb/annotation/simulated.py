@@ -1,4 +1,4 @@
-"""Labels revealed as if a person had given them, at once and without a mistake."""
+"""The simulated oracle: reveals true labels at once and without mistakes."""
 
 import numpy as np
 from flwr.app import RecordDict
@@ -16,8 +16,8 @@ class SimulatedOracle(Oracle):
 
     Args:
         hidden: the labels.
-        state: the client's state; record ``oracle`` in it keeps what was asked and the counts ``revealed`` and
-            ``peeked``, so that a resumed run has them as they were.
+        state: the client's state; its record ``oracle`` holds the last question and the counts ``revealed`` and
+            ``peeked``, so that a resumed run continues with them.
     """
 
     def __init__(self, hidden: HiddenLabels, state: RecordDict) -> None:
@@ -28,7 +28,7 @@ class SimulatedOracle(Oracle):
         self._keep(rows=np.array(rows, dtype=np.int64), cycle=np.array([cycle], dtype=np.int64))
 
     def collect(self, cycle: int) -> Answers | None:
-        """The true label of every row asked for."""
+        """The true label of every row in the last question."""
         asked = self._kept()
         if int(asked["cycle"][0]) != cycle:
             raise DataError(f"no rows were asked for in cycle {cycle} (last: {asked['cycle'][0]}); ask first")
@@ -39,7 +39,7 @@ class SimulatedOracle(Oracle):
         return Answers(rows, labels, rows[:0])
 
     def peek(self, rows: Rows) -> Rows:
-        """True labels without asking: counted apart."""
+        """True labels without asking, counted separately."""
         before = self._hidden.accesses
         labels = self._hidden.reveal(rows)
         self._keep(peeked=self._kept()["peeked"] + self._hidden.accesses - before)

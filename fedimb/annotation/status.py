@@ -1,4 +1,4 @@
-"""How far worklists are, and what is wrong with a returned file: what ``fedimb worklist`` prints."""
+"""The progress of worklists, and the mistakes in a returned file: what ``fedimb worklist`` prints."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from fedimb.annotation.pages import RETURNED
 from fedimb.annotation.returned import read_file
 from fedimb.annotation.settings import WorklistSettings
 from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
-from fedimb.annotation.worklist import FACTS, cycle_folder, imported_file, look, read_json, ready
+from fedimb.annotation.worklist import FACTS, cycle_folder, imported_file, is_ready, read_json, read_outcome
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import JsonObject
 
 
 @dataclass(frozen=True)
 class CycleStatus:
-    """One cycle of one worklist.
+    """Progress of one cycle of a worklist.
 
     Attributes:
         folder: ``.../cycle-03``.
         state: ``imported``, ``mistakes``, ``to adjudicate``, ``ready`` (the run can be resumed), ``partly`` or
             ``waiting``.
         items, labelled, unjudged, missing, undecided: numbers of items.
-        left_out: rows asked for that are on no list, by ``per_patient``.
-        kappa: of two readers; NaN where there is none.
-        problems: mistakes in what came back.
+        left_out: requested rows that ``per_patient`` left out.
+        kappa: Cohen's kappa of two readers; NaN if undefined.
+        problems: mistakes in the returned files.
     """
 
     folder: Path
@@ -42,35 +42,35 @@ class CycleStatus:
     problems: list[str] = field(default_factory=list)
 
 
-def worklists(root: Path) -> list[Path]:
-    """Folders of runs' worklists below ``root``, itself included. DataError when ``root`` is no folder."""
+def find_worklists(root: Path) -> list[Path]:
+    """Worklist folders below ``root``, including itself. DataError if ``root`` is not a folder."""
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; give the one that oracle.folder names, or a worklist's own")
+        raise DataError(f"{root} is not a folder; give the folder in oracle.folder, or a worklist's folder")
     return sorted(path.parent for path in root.rglob(MAP))
 
 
-def cycles(folder: Path) -> list[CycleStatus]:
-    """Every cycle of a run's worklists. DataError for damaged files."""
-    facts, settings, vocabulary = _opened(folder)
+def cycle_statuses(folder: Path) -> list[CycleStatus]:
+    """All cycles of a run's worklist. DataError for damaged files."""
+    facts, settings, vocabulary = _read_facts(folder)
     return [
         _status(folder, int(cycle), about, settings, vocabulary)
         for cycle, about in sorted(facts["asked"].items(), key=lambda pair: int(pair[0]))
     ]
 
 
-def check(path: Path, cycle: Path | None = None) -> tuple[list[str], int, int]:
+def check_file(path: Path, cycle: Path | None = None) -> tuple[list[str], int, int]:
     """(mistakes, answers, items) of one returned file.
 
     Args:
-        cycle: the worklist's folder ``cycle-03``; None: the file lies in its ``returned/``.
+        cycle: the worklist's folder ``cycle-03``; None: the file is in its ``returned/``.
 
     Raises:
-        ConfigError: it is not known which worklist the file answers.
-        DataError: the file cannot be read as a whole.
+        ConfigError: the worklist of the file is not known.
+        DataError: the file cannot be read at all.
     """
     path = path.expanduser()
     if not path.is_file():
-        raise DataError(f"{path} is no file; check the name")
+        raise DataError(f"{path} is not a file; check the name")
     folder = (cycle.expanduser() if cycle is not None else path.absolute().parent.parent).absolute()
     number = folder.name.removeprefix("cycle-")
     if (
@@ -79,10 +79,10 @@ def check(path: Path, cycle: Path | None = None) -> tuple[list[str], int, int]:
         or (cycle is None and path.absolute().parent.name != RETURNED)
     ):
         raise ConfigError(
-            f"{path}: which worklist is it the answer to? Put it into that worklist's cycle-../{RETURNED}/, or name "
+            f"{path}: which worklist does it belong to? Put it into that worklist's cycle-../{RETURNED}/, or give "
             "the worklist: --worklist .../cycle-03"
         )
-    _, _, vocabulary = _opened(folder.parent)
+    _, _, vocabulary = _read_facts(folder.parent)
     items = read_map(folder.parent)
     given, problems = read_file(path, items, int(number), vocabulary)
     answered = {one.id for one in given if one.label is not None}
@@ -98,7 +98,7 @@ def _conflicts(given: Any, vocabulary: Vocabulary) -> list[str]:
     return found
 
 
-def _opened(folder: Path) -> tuple[JsonObject, WorklistSettings, Vocabulary]:
+def _read_facts(folder: Path) -> tuple[JsonObject, WorklistSettings, Vocabulary]:
     facts = read_json(folder / FACTS)
     try:
         settings = WorklistSettings(readers=facts["readers"], partial=facts["partial"])
@@ -118,12 +118,12 @@ def _status(
         missing, undecided = len(facts["missing"]), len(facts["undecided"])
         state, kappa = "imported", math.nan if facts["kappa"] is None else float(facts["kappa"])
     else:
-        outcome = look(folder, cycle, settings, vocabulary)
+        outcome = read_outcome(folder, cycle, settings, vocabulary)
         settled, problems, kappa = outcome.settled, outcome.problems, outcome.kappa
         missing, undecided = len(outcome.missing), len(outcome.differences)
         if problems:
             state = "mistakes"
-        elif count == 0 or ready(outcome, settings):
+        elif count == 0 or is_ready(outcome, settings):
             state = "ready"
         elif undecided and not missing:
             state = "to adjudicate"

@@ -1,6 +1,6 @@
 """CSV as spreadsheets write and read it: separators, byte order marks, line ends, and cells that must not be formulas.
 
-Source: the CSV injection rules of OWASP for what is written; for what is read, what Excel and LibreOffice save.
+Writing follows OWASP's rules against CSV injection; reading accepts what Excel and LibreOffice save.
 """
 
 import csv
@@ -16,7 +16,7 @@ _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 
 def safe_cell(text: str) -> str:
-    """A text no spreadsheet takes for a formula: one that looks like it gets an apostrophe in front."""
+    """Text that no spreadsheet takes for a formula: text that looks like one gets a leading apostrophe."""
     return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) or text.startswith("'") else text
 
 
@@ -26,13 +26,13 @@ def without_apostrophe(text: str) -> str:
 
 
 def shown_cell(text: str) -> str:
-    """What somebody else wrote, for a message: on one line, no control characters, at most 40 characters."""
+    """Foreign text for a message: on one line, without control characters, at most 40 characters."""
     one_line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return one_line if len(one_line) <= 40 else f"{one_line[:40]}..."
 
 
 def csv_bytes(rows: Iterable[Sequence[str]], separator: str = ",") -> bytes:
-    """Rows as UTF-8 with a byte order mark and CRLF, which Excel and LibreOffice both read right. Cells as given."""
+    """Rows as UTF-8 with a byte order mark and CRLF, which both Excel and LibreOffice read correctly."""
     text = io.StringIO(newline="")
     csv.writer(text, delimiter=separator, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode("utf-8-sig")
@@ -40,7 +40,7 @@ def csv_bytes(rows: Iterable[Sequence[str]], separator: str = ",") -> bytes:
 
 @dataclass(frozen=True)
 class Line:
-    """One record of a table: where it begins in the file (1: the first line) and its cells by column, stripped."""
+    """One record of a table: its first line in the file (from 1) and its stripped cells by column."""
 
     number: int
     cells: dict[str, str]
@@ -49,11 +49,11 @@ class Line:
 def read_table(path: Path, wanted: Sequence[Sequence[str]]) -> tuple[list[Line], list[str]]:
     """(records, problems) of a CSV file. Empty records are left out.
 
-    Read are ``,``, ``;`` and tab; UTF-8 with and without byte order mark, UTF-16 with one, Windows' Western code page;
-    CRLF, LF and CR; quoted cells; a first line ``sep=;``. Column names are compared without regard to case.
+    Accepts the separators ``,``, ``;`` and tab; UTF-8 with and without byte order mark, UTF-16 with one, Windows'
+    Western code page; CRLF, LF and CR; quoted cells; a first line ``sep=;``. Column names are case-insensitive.
 
     Args:
-        wanted: the columns the file must have, each a list of names of which one is enough.
+        wanted: the required columns, each as a list of accepted names.
 
     Raises:
         DataError: not a CSV file, or a column is missing.
@@ -88,7 +88,7 @@ def read_table(path: Path, wanted: Sequence[Sequence[str]]) -> tuple[list[Line],
             f"{path.name} line {start + reader.line_num}: not readable as CSV ({error}); save it as CSV again"
         ) from error
     if header is None:
-        raise DataError(f"{path.name} line 1: the file is empty; save the filled-in tasks.csv under its name")
+        raise DataError(f"{path.name} line 1: the file is empty; save the filled-in tasks.csv under this name")
     return lines, problems
 
 
@@ -98,7 +98,7 @@ def _decoded(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check the name and its permissions") from error
     if data.startswith(_WORKBOOKS):
-        raise DataError(f"{path.name} line 1: a spreadsheet's own format; in the spreadsheet choose save as, CSV")
+        raise DataError(f"{path.name} line 1: this is a spreadsheet file; choose save as, CSV in the spreadsheet")
     try:
         text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError:
@@ -112,7 +112,7 @@ def _decoded(path: Path) -> str:
 
 
 def _fitting(text: str, separator: str, wanted: Sequence[Sequence[str]]) -> int:
-    """How many of the wanted columns the first line has when cut at ``separator``."""
+    """How many of the wanted columns the first line has when split at ``separator``."""
     first = next((line for line in text.split("\n") if line.strip()), "")
     names = {cell.strip().casefold() for cells in csv.reader([first], delimiter=separator) for cell in cells}
     return sum(not names.isdisjoint(some) for some in wanted)
@@ -127,4 +127,4 @@ def _check_header(path: Path, number: int, header: list[str], wanted: Sequence[S
                 "as it is"
             )
         if any(header.count(name) > 1 for name in some):
-            raise DataError(f"{path.name} line {number}: column '{some[0]}' stands there twice; keep one")
+            raise DataError(f"{path.name} line {number}: column '{some[0]}' occurs twice; keep one")

@@ -1,4 +1,4 @@
-"""Rows of an image store as small PNG files a person can look at. Source: ours; Pillow writes the files."""
+"""Rows of an image store as small PNG files for people to look at."""
 
 import io
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ SMALLEST, LARGEST = 256, 1024  # pixels of the longer side
 
 
 def check_pictures(shape: tuple[int, ...]) -> None:
-    """Refuse rows that are no pictures [1 or 3, H, W], and a machine without Pillow.
+    """Refuse rows that are not pictures [1 or 3, H, W], and a machine without Pillow.
 
     Raises:
         DataError: why, and the remedy.
@@ -30,8 +30,8 @@ def check_pictures(shape: tuple[int, ...]) -> None:
 def pixels(x: NDArray[Any], scale: float) -> NDArray[np.uint8]:
     """[H, W] or [H, W, 3] uint8 of a row [1 or 3, H, W].
 
-    Values that lie in 0..1 once scaled are shown as they are, so that pictures can be compared with one another; others
-    are stretched from their smallest to their largest.
+    Values in 0..1 after scaling are shown as they are, so that pictures can be compared; others are stretched from
+    their minimum to their maximum.
     """
     values = np.asarray(x, dtype=np.float64) * scale
     low, high = float(values.min()), float(values.max())
@@ -42,7 +42,7 @@ def pixels(x: NDArray[Any], scale: float) -> NDArray[np.uint8]:
 
 
 def png(x: NDArray[np.generic], scale: float) -> bytes:
-    """A PNG of a row, its longer side between 256 and 1024 pixels; small ones in whole multiples, unsmoothed."""
+    """A PNG of a row, its longer side 256 to 1024 pixels; small pictures are enlarged by whole factors, unsmoothed."""
     from PIL import Image
 
     picture = Image.fromarray(pixels(x, scale))

@@ -1,4 +1,4 @@
-"""The words a reader may answer with: a class's name, its code, or that it cannot be judged."""
+"""The answers a reader can give: a class's name, its code, or "cannot judge"."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,21 +7,21 @@ from fedimb.annotation.tables import shown_cell, without_apostrophe
 from fedimb.errors import ConfigError, nearest
 
 CANNOT_JUDGE = -2
-"""Stands for the answer that no class can be given."""
+"""The answer "cannot judge"."""
 CANNOT_WORDS = "cannot judge"
 
 
 class Vocabulary:
-    """Reads and shows answers.
+    """Parses and formats answers.
 
-    A class can be named by a code, ``c-03``, because spreadsheets turn some names into something else: ``1-2`` into a
-    date, ``+ve`` into a broken formula.
+    A class also has a code, ``c-03``, because spreadsheets change some names: ``1-2`` into a date, ``+ve`` into a
+    broken formula.
 
     Args:
-        class_names: by class id.
+        class_names: names by class id.
 
     Raises:
-        ConfigError: a class is called "cannot judge", or two names differ in case and spaces alone.
+        ConfigError: a class is named "cannot judge", or two names differ only in case and spaces.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
@@ -43,10 +43,10 @@ class Vocabulary:
         return CANNOT_WORDS if label == CANNOT_JUDGE else self.class_names[label]
 
     def read(self, text: str) -> int | None:
-        """A class id, `CANNOT_JUDGE`, or None for an empty cell.
+        """Parse an answer: a class id, `CANNOT_JUDGE`, or None for an empty cell.
 
         Raises:
-            ValueError: no such answer; says the nearest one.
+            ValueError: not a valid answer; names the nearest one.
         """
         bare = text.strip()
         if not bare:
@@ -60,13 +60,13 @@ class Vocabulary:
                 f"'{shown}' is what a spreadsheet makes of a formula; write the class's code instead ({self.legend()})"
             )
         raise ValueError(
-            f"'{shown}' is no class.{nearest(bare, [*self.class_names, CANNOT_WORDS])} "
-            "A name that the spreadsheet changes can be given by its code, as "
+            f"'{shown}' is not a class.{nearest(bare, [*self.class_names, CANNOT_WORDS])} "
+            "If the spreadsheet changes a name, write the class's code instead, e.g. "
             f"{self.codes[0]} for '{self.class_names[0]}'"
         )
 
     def legend(self) -> str:
-        """All answers, as ``benign (c-00), malignant (c-01), cannot judge``."""
+        """All answers, e.g. ``benign (c-00), malignant (c-01), cannot judge``."""
         names = [f"{name} ({code})" for name, code in zip(self.class_names, self.codes, strict=True)]
         return ", ".join([*names, CANNOT_WORDS])
 

@@ -1,16 +1,16 @@
-"""The oracle that asks people: items go into a folder, the run ends, and goes on when their answers are there.
+"""The oracle that asks people: it writes items to a folder, the run stops, and continues when the answers are there.
 
 ```
 <site folder>/worklists/<run id>/
-  site-only-map.csv      which row, patient and accession an item is: never given away (0600)
-  worklist.json          classes and settings it was made with (0600)
-  cycle-03/              given to readers: tasks.csv, label-studio.json, images/w-00042.png, README.txt
-  cycle-03/returned/     what they send back: anna.csv, anna.json, adjudication.csv
-  problems-03.txt        mistakes in it, with file and line
-  imported-03.json       the answers taken over; the pictures are deleted then
+  site-only-map.csv      row, patient and accession number of each item: never passed on (0600)
+  worklist.json          classes and settings of the worklist (0600)
+  cycle-03/              for readers: tasks.csv, label-studio.json, images/w-00042.png, README.txt
+  cycle-03/returned/     their answers: anna.csv, anna.json, adjudication.csv
+  problems-03.txt        mistakes in the answers, with file and line
+  imported-03.json       the imported answers; the pictures are then deleted
 ```
 
-Nothing that a reader wrote is changed or deleted. Whatever is interrupted can be done again.
+Readers' files are never changed or deleted. Every interrupted step can be repeated.
 """
 
 import json
@@ -42,13 +42,13 @@ class WorklistOracle(Oracle):
 
     Args:
         folder: ``<site folder>/worklists/<run id>``.
-        store: of the client, for what readers are shown; no label of it is read.
-        settings: see there.
-        seed: the items are shuffled with it.
-        accessions: the site's own study numbers by row, for the map.
+        store: the client's store, shown to readers; its labels are not read.
+        settings: settings of the worklist.
+        seed: seed for shuffling the items.
+        accessions: the site's accession numbers by row, for the map.
 
     Raises:
-        ConfigError, DataError: classes a reader could not tell apart; rows that cannot be shown; a map without the
+        ConfigError, DataError: classes that look the same to a reader; rows that cannot be shown; data without the
             patients that ``per_patient`` needs.
     """
 
@@ -66,10 +66,11 @@ class WorklistOracle(Oracle):
         self._accessions = accessions
 
     def ask(self, rows: Rows, cycle: int, predictions: Rows | None = None) -> None:
-        """Write the cycle's folder. Of a patient with more rows than ``per_patient`` the later ones are left out.
+        """Write the cycle's folder. Rows of a patient beyond ``per_patient`` are left out.
 
         Raises:
-            DataError: the cycle was asked with other rows: the folder is of another run, or the run has changed.
+            DataError: other rows were requested for this cycle before: the folder belongs to another run, or the run
+                has changed.
         """
         rows = np.asarray(rows, dtype=np.int64)
         kept = first_per_patient(rows, self._store.patients, self._settings.per_patient)
@@ -78,15 +79,15 @@ class WorklistOracle(Oracle):
         if own or str(cycle) in self._facts()["asked"]:
             if sorted(item.row for item in own) != sorted(kept.tolist()):
                 raise DataError(
-                    f"{self.folder}, cycle {cycle}: other rows were asked for before; this worklist is of another "
-                    "run: set another oracle.folder, or move that folder away once nobody reads from it"
+                    f"{self.folder}, cycle {cycle}: other rows were asked for before; this worklist belongs to another "
+                    "run: set another oracle.folder, or move that folder away once nobody works in it"
                 )
         else:
             rng = np.random.default_rng([self._seed, cycle])
             own = new_items(kept, cycle, len(items), rng, self._store.patients, self._accessions)
             items = [*items, *own]
         private_folder(self.folder)
-        write_map(self.folder, items)  # before the pages, so that no id is ever without its row
+        write_map(self.folder, items)  # before the pages, so that every id has its row
         told = None
         if self._settings.show_prediction and predictions is not None:
             told = dict(zip(rows.tolist(), np.asarray(predictions).tolist(), strict=True))
@@ -95,18 +96,18 @@ class WorklistOracle(Oracle):
         self._note(cycle, len(rows) - len(kept))
 
     def collect(self, cycle: int) -> Answers | None:
-        """The answers, once the policy ``partial`` lets them in and they hold no mistake."""
+        """The answers, once they are complete (or ``partial`` allows it) and without mistakes."""
         if str(cycle) not in self._facts()["asked"]:
             raise DataError(
-                f"{self.folder.absolute()}: no rows were asked for in cycle {cycle}; resume from where "
-                "the run was started, or give oracle.folder from / on"
+                f"{self.folder.absolute()}: no rows were asked for in cycle {cycle}; resume in the folder "
+                "where the run was started, or give oracle.folder as an absolute path"
             )
         own = {item.id: item for item in read_map(self.folder) if item.cycle == cycle}
         if not own:
             return _answers({}, own)
         if not self._imported(cycle).exists():
             outcome = self._outcome(cycle)
-            if not ready(outcome, self._settings):
+            if not is_ready(outcome, self._settings):
                 return None
             facts = {
                 "settled": outcome.settled,
@@ -121,13 +122,13 @@ class WorklistOracle(Oracle):
         return _answers(settled, own)
 
     def _outcome(self, cycle: int) -> Outcome:
-        """Read what came back; leave a note of mistakes and a list of differences for people."""
-        outcome = look(self.folder, cycle, self._settings, self._vocabulary)
+        """Read the answers; write a note of mistakes and a list of differences for people."""
+        outcome = read_outcome(self.folder, cycle, self._settings, self._vocabulary)
         note = self.folder / f"problems-{cycle:02d}.txt"
         if outcome.problems:
             write_private(note, ("\n".join(outcome.problems) + "\n").encode())
             log.warning(
-                "worklist %s, cycle %d: %d mistakes in what came back, listed in %s; first: %s",
+                "worklist %s, cycle %d: %d mistakes in the answers, listed in %s; first: %s",
                 self.folder, cycle, len(outcome.problems), note, outcome.problems[0],
             )  # fmt: skip
         else:
@@ -148,7 +149,7 @@ class WorklistOracle(Oracle):
         return read_json(path) if path.exists() else {"asked": {}}
 
     def _note(self, cycle: int, left_out: int) -> None:
-        """Remember that the cycle was asked, with what a command needs to check what comes back."""
+        """Record that the cycle was requested, with what a command needs to check the answers."""
         asked = {**self._facts()["asked"], str(cycle): {"left_out": left_out}}
         facts = {
             "format": 1,
@@ -161,7 +162,7 @@ class WorklistOracle(Oracle):
 
 
 def check_store(store: Store, settings: WorklistSettings) -> None:
-    """Refuse what a worklist could not do with these rows.
+    """Refuse settings that a worklist cannot fulfil with these rows.
 
     Raises:
         ConfigError, DataError: why, and the remedy.
@@ -170,23 +171,23 @@ def check_store(store: Store, settings: WorklistSettings) -> None:
     Vocabulary(store.class_names)
     if settings.per_patient is not None and store.patients is None:
         raise DataError(
-            f"oracle 'worklist': per_patient={settings.per_patient}, but these data name no patients; name the patient "
-            "column of the source or leave per_patient out"
+            f"oracle 'worklist': per_patient={settings.per_patient}, but these data name no patients; set the patient "
+            "column of the source, or leave per_patient out"
         )
 
 
 def cycle_folder(folder: Path, cycle: int) -> Path:
-    """What readers of a cycle are given."""
+    """The folder for the readers of a cycle."""
     return folder / f"cycle-{cycle:02d}"
 
 
 def imported_file(folder: Path, cycle: int) -> Path:
-    """The answers taken over."""
+    """The file of imported answers."""
     return folder / f"imported-{cycle:02d}.json"
 
 
-def look(folder: Path, cycle: int, settings: WorklistSettings, vocabulary: Vocabulary) -> Outcome:
-    """What came back so far in one cycle; changes nothing."""
+def read_outcome(folder: Path, cycle: int, settings: WorklistSettings, vocabulary: Vocabulary) -> Outcome:
+    """The answers of one cycle so far; changes nothing."""
     items = read_map(folder)
     given, problems = read_folder(cycle_folder(folder, cycle) / pages.RETURNED, items, cycle, vocabulary)
     outcome = settle([i.id for i in items if i.cycle == cycle], given, settings.readers, vocabulary)
@@ -194,8 +195,8 @@ def look(folder: Path, cycle: int, settings: WorklistSettings, vocabulary: Vocab
     return outcome
 
 
-def ready(outcome: Outcome, settings: WorklistSettings) -> bool:
-    """Whether answers may be taken over: no mistake, and all of them, or with ``accept`` at least one."""
+def is_ready(outcome: Outcome, settings: WorklistSettings) -> bool:
+    """Whether answers may be imported: no mistakes, and all are there, or with ``accept`` at least one."""
     if outcome.problems:
         return False
     if settings.partial == "accept":
@@ -204,7 +205,7 @@ def ready(outcome: Outcome, settings: WorklistSettings) -> bool:
 
 
 def read_json(path: Path) -> JsonObject:
-    """A worklist's own JSON file. DataError when it is damaged."""
+    """Read a worklist's JSON file. DataError if it is damaged."""
     try:
         content: JsonObject = json.loads(path.read_text(encoding="utf-8"))
         return content

@@ -1,4 +1,4 @@
-"""``fedimb bench``: what the platform costs, as ratios against the same work done without it and by stock Flower.
+"""``fedimb bench``: the cost of the platform, as ratios to the same work in plain torch and in stock Flower.
 
-Every measurement is a process of its own; nothing runs beside it.
+Every measurement is a separate process, and nothing else runs at the same time.
 """

@@ -1,7 +1,7 @@
-"""The same work without the platform: federated averaging as a careful engineer would write it by hand in torch.
+"""The same work without the platform: federated averaging written by hand in torch.
 
-Same clients, cohorts, initial weights and batch order as the platform, hence the same final weights (within 1e-5,
-tested); everything else is left out: no Flower, no records, no run folder, no checks. One resident model, weights
+It has the same clients, cohorts, initial weights and batch order as the platform, hence the same final weights (within
+1e-5, tested); everything else is left out: no Flower, no records, no run folder, no checks. One resident model, weights
 copied in place, index batches on resident tensors, SGD by hand, the weighted mean summed in float64.
 """
 
@@ -36,12 +36,12 @@ _LOOK_S = 5.0
 
 @dataclass
 class BareResult:
-    """What a bare run did.
+    """The result of a bare run.
 
     Attributes:
-        ends: epoch seconds at which each round ended.
-        rows: rows trained on in each round, epochs counted.
-        macro_recall: of the final weights on the test set, over the classes it holds.
+        ends: epoch seconds at the end of each round.
+        rows: rows trained on in each round, times epochs.
+        macro_recall: macro recall of the final weights on the test set, over its classes.
         weights: final weights by parameter name.
     """
 
@@ -52,7 +52,7 @@ class BareResult:
 
 
 def refuse(config: RunConfig) -> None:
-    """Raise ConfigError unless the configuration is plain federated averaging, which is all that is done here."""
+    """Raise ConfigError unless the configuration is plain federated averaging, the only method done here."""
     plain = {
         "strategy": list(config.strategy) in (["plain"], [NOOP]),
         "aggregator": config.aggregator["name"] == "fedavg",
@@ -63,7 +63,7 @@ def refuse(config: RunConfig) -> None:
         "data.validation": config.data.get("validation", 0.0) == 0,
     }
     if wrong := [name for name, fits in plain.items() if not fits]:
-        raise ConfigError(f"the bare program does plain FedAvg with SGD and cross-entropy alone: {wrong[0]} is other")
+        raise ConfigError(f"the bare program does only plain FedAvg with SGD and cross-entropy: change {wrong[0]}")
 
 
 class BareClients:
@@ -78,7 +78,7 @@ class BareClients:
         refuse(config)
         self.model = build_model(config, federation.n_classes, federation.input_shape)
         if buffers_of(self.model):
-            raise ConfigError("the bare program knows no BatchNorm: use model.norm=group")
+            raise ConfigError("the bare program does not support BatchNorm: use model.norm=group")
         self.model.train()
         self.parameters: list[Tensor] = list(self.model.parameters())
         self.seed, self.local = config.seed, config.local
@@ -87,7 +87,7 @@ class BareClients:
         self.data = {k: federation.client(k).tensors("train") for k in range(len(sizes)) if sizes[k]}
 
     def train(self, client: int, server_round: int, weights: Sequence[Tensor]) -> int:
-        """Train the model from ``weights``; it holds the client's afterwards. Returns the client's rows."""
+        """Train the model from ``weights``; afterwards it has the client's weights. Returns the client's rows."""
         with torch.no_grad():
             torch._foreach_copy_(self.parameters, list(weights))
         x, y = self.data[client]
@@ -118,7 +118,7 @@ class BareClients:
 
     @torch.no_grad()
     def train_all(self, cohort: Sequence[int], server_round: int, weights: Sequence[Tensor], sums: list[Tensor]) -> int:
-        """Train clients one after another and add rows x weights to ``sums`` (float64); returns all their rows."""
+        """Train clients one after another and add rows x weights to ``sums`` (float64); returns the total of rows."""
         total = 0
         for client in cohort:
             with torch.enable_grad():
@@ -130,12 +130,12 @@ class BareClients:
 
 
 class BareWorkers:
-    """So many forked processes over one set of clients; a context manager.
+    """A pool of forked processes that share the clients; a context manager.
 
     Args:
-        clients: inherited by the processes with their rows, which are not copied.
+        clients: inherited by the processes together with their rows, which are not copied.
         weights: the global weights, one tensor per parameter; moved to shared memory and updated in place.
-        count: processes; 0: none, and `round` is not to be called.
+        count: number of processes; 0: none, then `round` must not be called.
     """
 
     def __init__(self, clients: BareClients, weights: Sequence[Tensor], count: int) -> None:
@@ -151,12 +151,12 @@ class BareWorkers:
             weight.share_memory_()
         for _ in range(count):
             sums = [torch.zeros_like(w, dtype=torch.float64).share_memory_() for w in weights]
-            here, there = context.Pipe()
-            process = context.Process(target=self._work, args=(there, sums), daemon=True)
+            own_end, worker_end = context.Pipe()
+            process = context.Process(target=self._work, args=(worker_end, sums), daemon=True)
             process.start()
-            there.close()  # the worker's end: when it dies, reading here fails instead of waiting for ever
+            worker_end.close()  # so that reading fails if the worker dies, instead of waiting forever
             self._sums.append(sums)
-            self._pipes.append(here)
+            self._pipes.append(own_end)
             self._processes.append(process)
 
     def _work(self, pipe: Connection, sums: list[Tensor]) -> None:
@@ -164,11 +164,11 @@ class BareWorkers:
         parent = os.getppid()
         while True:
             while not pipe.poll(_LOOK_S):
-                if os.getppid() != parent:  # killed: nobody is left to send the end
+                if os.getppid() != parent:  # the parent was killed and cannot send the end
                     return
-            if (order := pipe.recv()) is None:
+            if (work := pipe.recv()) is None:
                 return
-            server_round, cohort = order
+            server_round, cohort = work
             for summed in sums:
                 summed.zero_()
             total = 0
@@ -183,7 +183,7 @@ class BareWorkers:
         return turn
 
     def round(self, cohort: Sequence[int], server_round: int) -> None:
-        """Train a cohort and make ``weights`` its weighted mean. Raises RunFailed when a worker has ended."""
+        """Train a cohort and set ``weights`` to its weighted mean. Raises RunFailed if a worker has died."""
         ordered = sorted(cohort, key=lambda k: -len(self._clients.data[k][1]))
         self._next.value = 0
         try:
@@ -191,7 +191,7 @@ class BareWorkers:
                 pipe.send((server_round, ordered))
             total = sum(pipe.recv() for pipe in self._pipes)
         except (EOFError, OSError) as error:
-            raise RunFailed(f"a process of the bare program ended in round {server_round}; is memory short?") from error
+            raise RunFailed(f"a process of the bare program died in round {server_round}; is memory short?") from error
         for i, weight in enumerate(self._weights):
             summed = self._sums[0][i]
             for sums in self._sums[1:]:
@@ -214,12 +214,12 @@ def run_bare(config: RunConfig, workers: int = 1) -> BareResult:
     """The whole run, from the source to the final score.
 
     Args:
-        workers: 1: in this process, one thread. More: so many forked processes, one thread each, fed with the
-            clients that have most rows first.
+        workers: 1: in this process, one thread. More: that many forked processes with one thread each; clients with the
+            most rows are trained first.
 
     Raises:
         ConfigError: see `refuse`.
-        RunFailed: a worker ended.
+        RunFailed: a worker died.
     """
     torch.set_num_threads(1)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
@@ -249,7 +249,7 @@ def run_bare(config: RunConfig, workers: int = 1) -> BareResult:
 
 @torch.no_grad()
 def macro_recall(clients: BareClients, weights: Sequence[Tensor], federation: Federation) -> float:
-    """Mean over the classes of the test set of the share of their rows that is found."""
+    """Mean recall over the classes of the test set."""
     torch._foreach_copy_(clients.parameters, list(weights))
     clients.model.eval()
     x, y = to_tensors(federation.store, federation.test, federation.scaling)

@@ -1,4 +1,4 @@
-"""What a bench is held to: a number made of measurements, and the limit it must keep."""
+"""The limits of the benchmark: a number computed from measurements, and the limit it must keep."""
 
 import math
 from collections.abc import Callable
@@ -9,15 +9,15 @@ from fedimb.bench.measurement import Figures
 
 @dataclass(frozen=True)
 class Bar:
-    """One line of the verdict.
+    """One number with its limit: a line of the verdict.
 
     Attributes:
         case: the case it belongs to.
-        what: the number in words.
-        value: computes it; NaN where an engine it needs was not measured.
-        limit: ``>= 8`` or ``<= 1.1`` as (at least, limit); None: shown only.
-        aim: better than the limit and not required; None: no such.
-        unit: ``x`` of a ratio, ``MB``, ``s`` or empty.
+        what: description of the number.
+        value: computes it; NaN if an engine it needs was not measured.
+        limit: ``>= 8`` or ``<= 1.1`` as (at least, limit); None: no limit.
+        aim: a target beyond the limit, not required; None: no target.
+        unit: ``x`` (ratio), ``MB``, ``s`` or empty.
     """
 
     case: str
@@ -38,7 +38,7 @@ class Bar:
         return "pass" if (value >= limit if least else value <= limit) else "miss"
 
     def shown(self, figures: Figures) -> tuple[str, str, str, str]:
-        """What, the value, the limit with the aim, the verdict."""
+        """Description, value, limit with target, verdict."""
         value = self.value(figures)
         number = "-" if math.isnan(value) else f"{_figure(value)} {self.unit}".strip()
         limit = "" if self.limit is None else f"{'>=' if self.limit[0] else '<='} {self.limit[1]:g}"
@@ -63,7 +63,7 @@ def at_most(limit: float) -> tuple[bool, float]:
 
 
 def ratio(case: str, over: str, under: str, name: str, limit: tuple[bool, float], aim: float | None = None) -> Bar:
-    """Median of ``name`` (``round_s`` or ``whole_s``) on one engine over that on another."""
+    """Median of ``name`` (``round_s`` or ``whole_s``) on one engine, divided by that on another."""
 
     def value(figures: Figures) -> float:
         return _divided(figures.median(case, over, name), figures.median(case, under, name))
@@ -73,7 +73,7 @@ def ratio(case: str, over: str, under: str, name: str, limit: tuple[bool, float]
 
 
 def grown(case: str, more: str, less: str, engine: str, limit: tuple[bool, float]) -> Bar:
-    """Time per round of one size of a case over that of a smaller one."""
+    """Time per round of one size of a case, divided by that of a smaller one."""
 
     def value(figures: Figures) -> float:
         return _divided(figures.median(more, engine, "round_s"), figures.median(less, engine, "round_s"))
@@ -82,7 +82,7 @@ def grown(case: str, more: str, less: str, engine: str, limit: tuple[bool, float
 
 
 def added(case: str, what: str, more: str, less: str, engine: str, name: str, limit: tuple[bool, float] | None) -> Bar:
-    """Megabytes that one size of a case takes beyond a smaller one."""
+    """Additional megabytes of one size of a case compared with a smaller one."""
 
     def value(figures: Figures) -> float:
         return figures.median(more, engine, name) - figures.median(less, engine, name)
@@ -91,12 +91,12 @@ def added(case: str, what: str, more: str, less: str, engine: str, name: str, li
 
 
 def single(case: str, what: str, engine: str, name: str, limit: tuple[bool, float], unit: str) -> Bar:
-    """A number as it was measured."""
+    """A measured number as it is."""
     return Bar(case, f"{case}: {what}", lambda figures: figures.median(case, engine, name), limit, unit=unit)
 
 
 def agree(case: str, width: float) -> Bar:
-    """Largest difference of the final macro recall between engines: what is compared must be the same work."""
+    """Largest difference of the final macro recall between engines, which must do the same work."""
     what = f"{case}: final macro recall, most - least over engines"
     return Bar(case, what, lambda figures: figures.spread([case], "macro_recall"), at_most(width), unit="")
 

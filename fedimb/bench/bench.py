@@ -1,4 +1,4 @@
-"""The whole bench: warm up, measure the engines in turn, say what is held and what is missed."""
+"""The benchmark: fills the caches, measures the engines in turn, and reports which limits are met."""
 
 import sys
 import time
@@ -17,13 +17,13 @@ class Bench:
     """Measurements of some cases, written to ``to`` as they come in.
 
     Args:
-        cases: what is measured, in order.
-        engines: of each case's engines, those wanted.
-        rounds: of every run; None: each case's own.
+        cases: cases to measure, in order.
+        engines: engines to measure, among each case's engines.
+        rounds: rounds per run; None: each case's own.
         repeats: measurements per case and engine.
         workers: processes of ray, bare-w and stock.
-        to: folder for bench.csv and bench.txt; made.
-        command: what was typed, for the text.
+        to: folder for bench.csv and bench.txt; created if missing.
+        command: the command as typed, for the report.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Bench:
         self.failed: list[str] = []
 
     def run(self) -> None:
-        """Measure everything. What fails is noted and the rest goes on; Ctrl-C ends it, keeping what was measured."""
+        """Measure everything. A failure is recorded and the rest continues; Ctrl-C stops and keeps the measurements."""
         self.to.mkdir(parents=True, exist_ok=True)
         for case in self.cases:
             if reason := case.lacking():
@@ -72,7 +72,7 @@ class Bench:
     def _attempt(
         self, label: str, mode: str, words: tuple[str, ...], engine: str, repeat: int, rounds: int
     ) -> Measurement | None:
-        """One measurement; repeat 0 fills the caches, which every engine then finds filled."""
+        """Do one measurement; repeat 0 only fills the caches, so that every engine finds them filled."""
         if not repeat:
             _say(f"{label}: preparing data ... ", end="")
         try:
@@ -87,12 +87,12 @@ class Bench:
         return one
 
     def bars(self) -> list[Bar]:
-        """Those of the cases that were measured."""
+        """The limits of the cases that were measured."""
         measured = {case.name for case in self.cases if case.lacking() is None}
         return [bar for case in self.cases if case.name in measured for bar in case.bars]
 
     def report(self) -> str:
-        """The text, also written to bench.txt."""
+        """The report as text, also written to bench.txt."""
         remarks = [*(f"left out: {one}" for one in self.left_out), *(f"failed: {one}" for one in self.failed)]
         report = text(self.figures, self.bars(), self.command, self.workers, remarks)
         (self.to / "bench.txt").write_text(report)

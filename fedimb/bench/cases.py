@@ -1,4 +1,4 @@
-"""What is measured: the work, the engines that do it, and the bars they are held to."""
+"""The cases of the benchmark: the work, the engines that do it, and their limits."""
 
 import os
 from dataclasses import dataclass, field
@@ -20,17 +20,17 @@ ONE_BARE = ("inline", "ray", "bare", "stock")
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of work.
+    """One case: a kind of work to measure.
 
     Attributes:
-        name, about: for people.
+        name, about: name and description.
         words: settings, as on the command line; the same for every engine.
-        engines: those that do it.
-        rounds: unless the user says otherwise.
-        bars: what is asked of it.
-        variants: further settings by name; each is measured by itself, as ``<case>-<name>``.
-        mode: what `fedimb.bench.one` is to do.
-        needs: a file looked up in the current folder, then in ``FEDIMB_DATA_DIR``; None: no file.
+        engines: engines that can do it.
+        rounds: default number of rounds.
+        bars: its limits.
+        variants: further settings by name; each is measured separately, as ``<case>-<name>``.
+        mode: mode of `fedimb.bench.one`.
+        needs: a required file, looked up in the current folder, then in ``FEDIMB_DATA_DIR``; None: no file.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Case:
 
 _TABLE = ("data=synthetic_table", "model=mlp", "local.epochs=1", "local.batch_size=32", "local.lr=0.05")
 _EVEN = ("partition=iid", "data.imbalance_factor=1")
-_SKEWED = ("data.source.rows=590000", "partition.alpha=0.5")  # 150,158 rows remain of the long tail
+_SKEWED = ("data.source.rows=590000", "partition.alpha=0.5")  # the long tail leaves 150,158 rows
 _WIDE = ("data.source.rows=2500", "data.source.features=784", "data.source.classes=10", "model.hidden=[200,200]")
 _MOST_LEAST = ("scale-100000", "scale-100", "inline")
 
 
 def _size(clients: int) -> tuple[str, ...]:
-    """So many clients of 20 training rows each, 50 of them per round; 100 rows for the test, whatever the number."""
+    """Settings for so many clients with 20 training rows each, 50 clients per round, and always 100 test rows."""
     rows = (f"data.source.rows={20 * clients + 100}", "data.test={name: balanced, per_class: 20}")
     return (*rows, f"clients.count={clients}", f"clients.participation={50 / clients:g}")
 

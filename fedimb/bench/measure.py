@@ -1,4 +1,4 @@
-"""Start one measurement, wait for it, read what it left: the run folder tells when rounds ended."""
+"""Starts one measurement, waits for it and reads its results; the run folder tells when rounds ended."""
 
 import json
 import math
@@ -18,11 +18,11 @@ from fedimb.process_env import QUIET
 from fedimb.rundir.folder import RunFolder
 
 _LONGEST_S = 3600.0
-_PATIENCE_S = 30.0  # an interrupted run puts its engine away first
+_PATIENCE_S = 30.0  # an interrupted run first shuts down its engine
 
 
 def common_words(rounds: int, output: Path) -> list[str]:
-    """What every measured run is given: only the last round is scored and saved, nothing is tracked."""
+    """Settings of every measured run: only the last round is scored and saved, nothing is tracked."""
     return [
         f"rounds={rounds}",
         f"evaluation.every={rounds}",
@@ -34,7 +34,7 @@ def common_words(rounds: int, output: Path) -> list[str]:
 
 
 def engine_words(engine: str, workers: int) -> list[str]:
-    """The engine's choice; the bare program reads the same configuration and has none of its own."""
+    """Settings that choose the engine; the bare program reads the same configuration and ignores the engine."""
     return {
         "ray": ["engine=ray", f"engine.workers={workers}"],
         "stock": ["engine=flower", f"engine.workers={workers}"],
@@ -47,11 +47,11 @@ def measure(
     """Measure one case on one engine, once.
 
     Args:
-        case: label, for the result alone.
+        case: label, only used in the result.
         mode: see `fedimb.bench.one`.
 
     Raises:
-        RunFailed: the process failed; the end of what it printed is part of the message.
+        RunFailed: the process failed; the message has the end of its output.
     """
     with tempfile.TemporaryDirectory(prefix="fedimb-bench-", ignore_cleanup_errors=True) as temp:
         folder = Path(temp)
@@ -70,10 +70,10 @@ def measure(
 
 
 def _wait(request: JsonObject, folder: Path) -> tuple[float, float]:
-    """Run the process; returns when it started (epoch seconds) and how long it took."""
+    """Run the process; returns its start (epoch seconds) and its duration in seconds."""
     path = [str(write_package(folder / "packages")), os.environ.get("PYTHONPATH", "")]
     environment = QUIET | os.environ | {"PYTHONPATH": os.pathsep.join(p for p in path if p), "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process compiles torch anew, for many seconds
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise every process compiles torch again, for many seconds
     call = [sys.executable, "-m", "fedimb.bench.one", json.dumps(request)]
     with open(folder / "log", "wb") as log:
         started, clock = time.time(), time.perf_counter()
@@ -94,9 +94,9 @@ def _wait(request: JsonObject, folder: Path) -> tuple[float, float]:
 
 
 def _end(process: "subprocess.Popen[bytes]", marker: str) -> None:
-    """Let an interrupted process put its engine away, then end it and what it started.
+    """Let an interrupted process shut down its engine, then end it and everything it started.
 
-    An engine interrupted while it starts does not know yet all that it has started: those are noted before.
+    An engine interrupted during its start may not know all of its processes yet, so they are recorded first.
     """
     started = processes.record(processes.marked(marker))
     try:
@@ -118,7 +118,7 @@ def _bare(found: JsonObject, started: float) -> JsonObject:
 
 
 def _platform(found: JsonObject, runs: Path, started: float) -> JsonObject:
-    """The figures of a run folder; of a sweep's two, those of the first."""
+    """The figures of a run folder (in a sweep: of the first run)."""
     folders = [Path(f) for f in found.get("folders", ())] or list((runs / "default").iterdir())
     folder = RunFolder.open(folders[0])
     config = folder.read_json("config.json")
@@ -146,7 +146,7 @@ def _ends(folder: RunFolder) -> list[float]:
 
 
 def _rows_per_round(path: Path) -> float:
-    """Rows trained on per round, first and last left out; NaN where no step was made or no round is left."""
+    """Rows trained on per round, without the first and the last; NaN if no step was made or no round is left."""
     from fedimb.config.load import from_json
     from fedimb.data.federation import Federation
     from fedimb.serverapp.client_sampler import ClientSampler

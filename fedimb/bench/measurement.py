@@ -9,22 +9,23 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one process did. Seconds, and megabytes of 10^6 bytes; what does not apply is NaN.
+    """The figures of one measured process, in seconds and megabytes (10^6 bytes); NaN if not applicable.
 
     Attributes:
         case, engine, repeat: which measurement; repeats count from 1.
         start_s: from the start of the process to the end of the first round.
-        rounds_s: times between the ends of consecutive rounds, but for the first, which is part of ``start_s``, and
-            the last, which alone is followed by scoring.
-        rows_per_round: mean rows trained on in those rounds, epochs counted; NaN where no row is trained on.
+        rounds_s: times between the ends of consecutive rounds, without the first, which is part of ``start_s``, and the
+            last, which includes scoring.
+        rows_per_round: mean number of rows trained on in those rounds, times epochs; NaN if none is.
         whole_s: from the start of the process to its exit.
-        peak_mb: most memory the process itself held; ``others_mb``: the largest process below it.
+        peak_mb: peak memory of the process itself.
+        others_mb: peak memory of its largest child process.
         macro_recall: of the final round.
         trainer: loop | stacked | empty.
-        before_mb, after_mb: memory of its own that the process held before the first and after the last round, and
-        mapped_mb: pages of mapped files (libraries, data) beside it after the last (case ``scale``).
-        gap_s: end of a sweep's first run to the end of its second's first round; ``same_workers``: 1.0 when both had
-            the same worker processes, else 0.0 (case ``sweep``).
+        before_mb, after_mb: private memory before the first and after the last round (case ``scale``).
+        mapped_mb: pages of mapped files (libraries, data) after the last round (case ``scale``).
+        gap_s: from the end of a sweep's first run to the end of the second run's first round (case ``sweep``).
+        same_workers: 1.0 if both runs had the same worker processes, else 0.0 (case ``sweep``).
     """
 
     case: str
@@ -46,7 +47,7 @@ class Measurement:
 
     @property
     def round_s(self) -> float:
-        """Median round."""
+        """Median time per round."""
         return statistics.median(self.rounds_s) if self.rounds_s else math.nan
 
     @property
@@ -67,12 +68,12 @@ def between(ends: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass
 class Figures:
-    """Measurements of a bench so far."""
+    """The measurements so far."""
 
     measured: list[Measurement] = field(default_factory=list)
 
     def median(self, case: str, engine: str, name: str) -> float:
-        """Median over repeats of a number of `Measurement`; NaN where there is none."""
+        """Median over repeats of a field of `Measurement`; NaN if there is none."""
         values = [getattr(m, name) for m in self.measured if (m.case, m.engine) == (case, engine)]
         return statistics.median(values) if values and not any(map(math.isnan, values)) else math.nan
 
@@ -81,7 +82,7 @@ class Figures:
         return list(dict.fromkeys((m.case, m.engine) for m in self.measured))
 
     def trainer(self, case: str, engine: str) -> str:
-        """How clients were trained there."""
+        """How clients were trained in that case and engine."""
         return next(m.trainer for m in self.measured if (m.case, m.engine) == (case, engine))
 
     def spread(self, cases: Iterable[str], name: str) -> float:

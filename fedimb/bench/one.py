@@ -1,7 +1,7 @@
-"""One measurement, in a process of its own: ``python -m fedimb.bench.one '<request as JSON>'``.
+"""One measurement, in a separate process: ``python -m fedimb.bench.one '<request as JSON>'``.
 
-The request names what to do (``mode``), the settings (``words``) and the file its findings go to (``out``). Times are
-taken by who started it; from here come the memory held and what only this process can see.
+The request names what to do (``mode``), the settings (``words``) and the file for the findings (``out``). Times are
+measured by the parent process; this process reports its memory and what only it can see.
 """
 
 import json
@@ -13,7 +13,7 @@ from fedimb.plain import JsonObject
 
 
 def main(request: JsonObject) -> int:
-    """Do what is asked and write the findings. Returns the exit code."""
+    """Do the request and write the findings. Returns the exit code."""
     modes = {"run": _run, "bare": _bare, "scale": _scale, "sweep": _sweep}
     found = modes[request["mode"]](request["words"], int(request["workers"]))
     Path(request["out"]).write_text(json.dumps(found | _peaks()))
@@ -21,7 +21,7 @@ def main(request: JsonObject) -> int:
 
 
 def _run(words: list[str], workers: int) -> dict[str, object]:
-    """The real command, as typed."""
+    """Run the real command."""
     import runpy
 
     sys.argv = ["fedimb", "run", *words]
@@ -43,7 +43,7 @@ def _bare(words: list[str], workers: int) -> JsonObject:
 
 
 def _scale(words: list[str], workers: int) -> dict[str, object]:
-    """A run whose memory is looked at before the first round and after every round."""
+    """A run whose memory is measured before the first round and after every round."""
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.serverapp.launch import launch
@@ -65,7 +65,7 @@ def _scale(words: list[str], workers: int) -> dict[str, object]:
 
 
 def _sweep(words: list[str], workers: int) -> dict[str, object]:
-    """Two runs of one worker, the second with another loss; the actors' process ids are looked up after each."""
+    """Two runs of one worker, the second with another loss; records the actors' process ids after each."""
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.errors import RunFailed
@@ -88,7 +88,8 @@ def _sweep(words: list[str], workers: int) -> dict[str, object]:
 
 
 def _actors(temp_dir: str | None) -> list[int]:
-    """Ids of the Ray actors below the head of ``temp_dir``: Ray names their processes after the class."""
+    """Process ids of the Ray actors of the head in ``temp_dir``: Ray names their processes after the class."""
+
     from fedimb.engine.processes import marked
 
     return [pid for pid in marked(temp_dir) if _command(pid).startswith("ray::Worker")] if temp_dir else []
@@ -104,7 +105,7 @@ def _command(pid: int) -> str:
 def held_mb() -> tuple[float, float]:
     """Resident memory of this process now, megabytes: its own, and pages of files it maps; NaN without /proc.
 
-    A mapped page of the data is the system's cache: shared, and given back when anyone needs the room.
+    Mapped pages of data are shared system cache, freed when memory is needed.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()

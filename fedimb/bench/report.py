@@ -1,4 +1,4 @@
-"""What a bench leaves: a CSV of every measurement, and a text of machine, command, times and verdicts."""
+"""Writes the results of a benchmark: a CSV of all measurements, and a text with machine, times and verdicts."""
 
 import csv
 import math
@@ -27,11 +27,11 @@ COLUMNS = (
     ("gap_s", 3),
     ("same_workers", 0),
 )
-"""Numbers of a measurement in the CSV, and decimals; NaN stays empty."""
+"""Fields of a measurement in the CSV, and their decimals; NaN becomes an empty cell."""
 
 
 def write_csv(measured: Sequence[Measurement], path: Path) -> None:
-    """One line per measurement; ``rounds_s`` holds every round but the first and the last, separated by spaces."""
+    """Write one line per measurement; ``rounds_s`` has all rounds but the first and the last, separated by spaces."""
     commit = commit_of(Path(__file__).parents[1])
     with open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -64,7 +64,7 @@ def cores() -> int:
 
 
 def machine(command: str) -> str:
-    """What it was measured on, as lines of text."""
+    """The machine and the software, as lines of text."""
     packages = ", ".join(f"{name} {_version(name)}" for name in ("fedimb", "torch", "flwr", "ray", "numpy"))
     load = " ".join(f"{value:.2f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
     lines = {
@@ -97,7 +97,7 @@ def _version(package: str) -> str:
 
 
 def table(figures: Figures, bars: Sequence[Bar]) -> str:
-    """Medians of every case and engine, then the bars with pass or miss."""
+    """Medians of every case and engine, then the limits with pass or miss."""
     head = ["case", "engine", "trainer", "start s", "round ms", "rows/s", "whole s", "MB", "below MB", "macro recall"]
     rows = []
     for case, engine in figures.pairs():
@@ -125,17 +125,17 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> s
 
 
 NOTES = """\
-Medians over repeats; one process per measurement, nothing beside it, the engines of a case in turn. Data and pictures
-were in the cache before (one short unmeasured run per case).
+Medians over repeats; one process per measurement, nothing else running, the engines of a case in turn. Data and
+pictures were cached before (one short unmeasured run per case).
 start     from the start of the process to the end of the first round (imports, engine, data, first steps)
-round     between the ends of consecutive rounds; median; the first and the last, which is scored, are left out
+round     median time between the ends of consecutive rounds, without the first and the last (which includes scoring)
 whole     from the start of the process to its exit
-MB        most memory the process itself held; below MB: the largest process it started
+MB        peak memory of the process itself; below MB: of the largest process it started
 bare      the same clients, cohorts, batches and weights, by hand in torch on one thread; bare-w: in W processes
 stock     engine=flower: Flower's own simulation with one CPU per client"""
 
 
 def text(figures: Figures, bars: Sequence[Bar], command: str, workers: int, remarks: Sequence[str]) -> str:
-    """Everything: machine, table, verdicts, how to read them, what was left out and why."""
+    """The whole report: machine, table, verdicts, explanations, what was left out and why."""
     about = f"{machine(command)}\nworkers   {workers} (ray, bare-w and stock)"
     return "\n\n".join([about, table(figures, bars), "\n".join([NOTES, *remarks])]) + "\n"

@@ -1,4 +1,4 @@
-"""The command line: short verbs, key=value overrides. Nothing heavy is imported before a command needs it."""
+"""The command line: short verbs and key=value settings. Heavy modules are imported only when a command needs them."""
 
 from fedimb.cli.main import main
 

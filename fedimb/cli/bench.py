@@ -1,4 +1,4 @@
-"""``fedimb bench``: what the platform costs beside the bare work and beside stock Flower, as ratios from one run."""
+"""``fedimb bench``: what the platform costs compared with plain torch and with stock Flower."""
 
 import argparse
 import shlex
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-Measure what the platform costs, against the same work by hand in torch (bare) and against Flower's own simulation
-(stock), and print times, ratios, and whether each ratio keeps its limit. Every measurement is a process of its own
-and nothing runs beside it: leave the machine alone meanwhile. Writes bench.csv and bench.txt.
+Benchmark the platform against the same work written by hand in torch (bare) and against Flower's own simulation
+(stock). Prints times, ratios, and whether each ratio is within its limit. Every measurement is a separate process;
+do not use the machine for anything else meanwhile. Writes bench.csv and bench.txt.
 
-  fedimb bench                                  everything, three times: about an hour on two cores
+  fedimb bench                                  all cases, three times: about an hour on two cores
   fedimb bench table noop --repeat 1            two cases, once
   fedimb bench table --engines inline,stock     two engines of a case
-  fedimb bench --list                           cases, engines and limits
-  fedimb bench --to experiments/engine          publish: machine, command and numbers"""
+  fedimb bench --list                           list cases, engines and limits
+  fedimb bench --to experiments/engine          write the results to another folder"""
 
 _TO = "runs/bench"
 
@@ -29,23 +29,29 @@ _TO = "runs/bench"
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     bench = verbs.add_parser("bench", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    bench.add_argument("cases", nargs="*", metavar="CASE", help="default: all (see --list)")
-    bench.add_argument("--engines", metavar="A,B", help="inline, ray, bare, bare-w, stock; default: all a case has")
+    bench.add_argument("cases", nargs="*", metavar="CASE", help="cases to measure (default: all; see --list)")
     bench.add_argument(
-        "--rounds", type=int, metavar="N", help="rounds of every run, 3 or more (default: the case's own)"
+        "--engines", metavar="A,B", help="some of inline, ray, bare, bare-w, stock (default: all of a case)"
     )
-    bench.add_argument("--repeat", type=int, default=3, metavar="N", help="measurements of each (3)")
-    bench.add_argument("--workers", type=int, metavar="W", help="processes of ray, bare-w and stock (one per core)")
-    bench.add_argument("--to", type=Path, default=Path(_TO), metavar="DIR", help=f"where bench.* are written ({_TO})")
+    bench.add_argument("--rounds", type=int, metavar="N", help="rounds per run, 3 or more (default: the case's own)")
+    bench.add_argument(
+        "--repeat", type=int, default=3, metavar="N", help="measurements per case and engine (default 3)"
+    )
+    bench.add_argument(
+        "--workers", type=int, metavar="W", help="processes of ray, bare-w and stock (default: one per core)"
+    )
+    bench.add_argument(
+        "--to", type=Path, default=Path(_TO), metavar="DIR", help=f"folder for bench.csv and bench.txt (default {_TO})"
+    )
     bench.add_argument("--list", action="store_true", help="print cases, engines and limits, and stop")
     bench.set_defaults(handler=bench_command)
 
 
 def bench_command(args: argparse.Namespace) -> int:
-    """``fedimb bench``. Returns 0 when everything was measured, whatever the verdicts; 1 when a measurement failed.
+    """``fedimb bench``. Returns 0 if everything was measured, whatever the verdicts; 1 if a measurement failed.
 
     Raises:
-        ConfigError: unknown case or engine, a number out of range, or nothing that could be measured here.
+        ConfigError: unknown case or engine, a number out of range, or nothing can be measured here.
     """
     from fedimb.bench.cases import CASES, ENGINES
 
@@ -59,11 +65,9 @@ def bench_command(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name} {value}: give at least {least}")
     reasons = [f"{case.name}: {reason}" for case in cases if (reason := case.lacking())]
     if len(reasons) == len(cases):
-        raise ConfigError(f"nothing to measure: {'; '.join(reasons)}; set FEDIMB_DATA_DIR to the folder that has it")
+        raise ConfigError(f"nothing to measure: {'; '.join(reasons)}; set FEDIMB_DATA_DIR to the folder with the data")
     if not any(set(case.engines) & set(engines) for case in cases):
-        raise ConfigError(
-            f"nothing to measure: none of these cases has engine {', '.join(engines)} (--list says which)"
-        )
+        raise ConfigError(f"nothing to measure: none of these cases has engine {', '.join(engines)}; see --list")
     from fedimb.bench.bench import Bench
     from fedimb.bench.report import cores
 
@@ -72,7 +76,7 @@ def bench_command(args: argparse.Namespace) -> int:
     try:
         bench.run()
     except KeyboardInterrupt:
-        print("\ninterrupted: what was measured so far", file=sys.stderr)
+        print("\ninterrupted; results so far:", file=sys.stderr)
         print(bench.report())
         return 130
     print(bench.report())
@@ -87,7 +91,7 @@ def _known(names: Sequence[str], valid: Sequence[str], kind: str) -> list[str]:
 
 
 def listing(chosen: Sequence[str]) -> str:
-    """Cases with their engines and limits, then what the engines are."""
+    """Cases with their engines and limits, then a description of the engines."""
     from fedimb.bench.cases import CASES, ENGINES
 
     lines = []

@@ -1,4 +1,4 @@
-"""``fedimb compare``: a study from its YAML file to its tables, statistics and page."""
+"""``fedimb compare``: runs a study from its YAML file and writes its tables, statistics and report."""
 
 import argparse
 from pathlib import Path
@@ -8,15 +8,16 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-Compare strategies as a study's YAML file says: settings x rows x seeds, beside the rows that cost nothing (majority,
-local-only, pooled, FedAvg, FedAvg with its logits shifted afterwards). Rows make the same local steps, try the same
-number of configurations, and are tested on the same seeds. What is finished is not repeated.
+Run a study and compare its rows. A study is a YAML file with settings (problems), rows (strategies) and seeds; every
+row is run in every setting with every seed, next to reference rows: always predicting the majority class, training at
+each client alone, training on all data in one place, FedAvg, and FedAvg with logit adjustment after training. All rows
+make the same number of local steps and try the same number of configurations. Finished runs are not repeated.
 
   fedimb compare experiments/baselines/study.yaml
-  fedimb compare study.yaml rounds=10 --workers 2   words for every run, after the study's own
-  fedimb compare study.yaml --dry-run               rows, settings, and how many runs
-  fedimb compare runs/baselines                     runs there are already: their tables again
-  fedimb compare mlflow:baselines                   the same of an MLflow experiment
+  fedimb compare study.yaml rounds=10 --workers 2   settings for every run, after the study's own
+  fedimb compare study.yaml --dry-run              list rows, settings and the number of runs
+  fedimb compare runs/baselines                     print the tables of finished runs again
+  fedimb compare mlflow:baselines                   the same for an MLflow experiment
 
 A study file:
 
@@ -35,24 +36,24 @@ def register(verbs: "Verbs") -> None:
     compare = verbs.add_parser("compare", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     compare.add_argument("study", metavar="STUDY", help="YAML file, folder of runs, or mlflow:EXPERIMENT")
     compare.add_argument("words", nargs="*", metavar="key=value", help="settings for every run")
-    compare.add_argument("--uri", help="MLflow's store, with mlflow:EXPERIMENT (that of runs/)")
+    compare.add_argument("--uri", help="MLflow store for mlflow:EXPERIMENT (default: the one in runs/)")
     add_options(compare)
     compare.set_defaults(handler=compare_command)
 
 
 def compare_command(args: argparse.Namespace) -> int:
-    """``fedimb compare``. Returns 0, or 1 when a run failed (the others are done nevertheless)."""
+    """``fedimb compare``. Returns 0, or 1 if a run failed (the other runs are still done)."""
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.errors import ConfigError
     from fedimb.study.compare import compare, study_folder
-    from fedimb.study.plan import allowed, read_study
+    from fedimb.study.design import allowed, read_study
 
     source = Path(args.study).expanduser()
     given = command_line("compare", [args.study, *args.words])
     if args.study.startswith("mlflow:") or source.is_dir():
         if args.words:
-            raise ConfigError("settings go with a study's YAML file; runs that are there already keep theirs")
-        return _there_already(args, source, given)
+            raise ConfigError("settings can only be given with a study's YAML file; existing runs keep theirs")
+        return _existing_runs(args, source, given)
     study = read_study(source)
     from fedimb.study.cells import plan
 
@@ -65,14 +66,14 @@ def compare_command(args: argparse.Namespace) -> int:
         print("\n".join(f"  setting  {name}" for name in study.setting_words))
         print("\n".join(f"  row      {label}" for label in study.labels))
         trials = 0 if study.tune is None else allowed(study) * study.tune.seeds
-        tuned = f", and before them about {trials * len(tasks) // len(study.seed_list)} to tune" if trials else ""
+        tuned = f", after about {trials * len(tasks) // len(study.seed_list)} tuning runs" if trials else ""
         print(f"{len(cells)} results from {len(tasks)} runs{tuned}, to {folder}")
         return 0
     done = compare(study, args.words, workers(args, folder), given)
     return conclude(done.results, done.folder, done.failures, not args.no_report, study.margin)
 
 
-def _there_already(args: argparse.Namespace, source: Path, command: str) -> int:
+def _existing_runs(args: argparse.Namespace, source: Path, command: str) -> int:
     from fedimb.cli.study import conclude
     from fedimb.study.compare import margin_of
     from fedimb.study.folders import collect

@@ -1,4 +1,4 @@
-"""``fedimb data``: look before training. ``describe`` what a run's clients would hold, ``check`` a source of yours."""
+"""``fedimb data``: ``describe`` what a run's clients would hold, and ``check`` your own data, before training."""
 
 import argparse
 from pathlib import Path
@@ -8,41 +8,43 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _DESCRIBE = """\
-Cut the data as `fedimb run` with the same settings would, and print who holds what: rows per client and class,
-exposure of each class, sizes of validation and test, and a warning for each class that nobody can learn.
+Split the data as `fedimb run` would with the same settings, and print who holds what: rows per client and class, how
+many clients hold each class, sizes of validation and test sets, and a warning for each class that cannot be learned.
 
   fedimb data describe                                                 the default: digits, 10 clients
-  fedimb data describe partition.alpha=0.1 seed=3 --plot who.png       and draw it
-  fedimb data describe partition.minority_placement=concentrated       all minority rows at a fifth of the clients"""
+  fedimb data describe partition.alpha=0.1 seed=3 --plot who.png       and draw a picture of it
+  fedimb data describe partition.minority_placement=concentrated       minority classes at a fifth of the clients"""
 
 _CHECK = """\
-Read a source completely and print what it holds, or what is wrong and where. Nothing is trained.
+Read your data completely and print what they hold, or what is wrong and where. Nothing is trained.
 
-  fedimb data check configs/data/mine.yaml          a data group; its cuts (test set, long tail) are tried too
+  fedimb data check configs/data/mine.yaml          a data group; its test split and long tail are tried too
   fedimb data check images/                         a folder (or .zip) with one folder per class
-  fedimb data check bloodmnist.npz                  a file; settings of the source may follow
-  fedimb data check table.csv label=diagnosis       ... as key=value words
-  fedimb data check labels.csv --source image_csv   another source than the guessed one"""
+  fedimb data check bloodmnist.npz                  a file; settings of its source may follow
+  fedimb data check table.csv label=diagnosis       ... as key=value
+  fedimb data check labels.csv --source image_csv   choose the source instead of guessing it"""
 
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
-    data = verbs.add_parser("data", help="describe what clients would hold, or check a source of yours")
+    data = verbs.add_parser("data", help="show what each client would hold, or check your own data")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
     raw = argparse.RawDescriptionHelpFormatter
-    describe = actions.add_parser("describe", help="who holds what", description=_DESCRIBE, formatter_class=raw)
+    describe = actions.add_parser(
+        "describe", help="show which client holds which classes", description=_DESCRIBE, formatter_class=raw
+    )
     describe.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as for fedimb run")
     describe.add_argument(
-        "--config-dir", action="append", default=[], metavar="DIR", help="folder with groups of yours"
+        "--config-dir", action="append", default=[], metavar="DIR", help="folder with your own configuration groups"
     )
-    describe.add_argument("--plot", metavar="FILE", help="draw clients x classes into this .png or .svg")
+    describe.add_argument("--plot", metavar="FILE", help="draw rows per client and class into this .png or .svg")
     describe.set_defaults(handler=describe_command)
-    check = actions.add_parser("check", help="read a source completely", description=_CHECK, formatter_class=raw)
-    check.add_argument("file", metavar="FILE", help="data YAML, folder, .zip, .csv or .npz")
-    check.add_argument(
-        "settings", nargs="*", metavar="key=value", help="settings of the source, unless a YAML has them"
+    check = actions.add_parser(
+        "check", help="read your data completely, and report what is wrong", description=_CHECK, formatter_class=raw
     )
-    check.add_argument("--source", metavar="NAME", help="read FILE as this source")
+    check.add_argument("file", metavar="FILE", help="data YAML, folder, .zip, .csv or .npz")
+    check.add_argument("settings", nargs="*", metavar="key=value", help="settings of the source (not with a YAML file)")
+    check.add_argument("--source", metavar="NAME", help="read FILE with this source (see `fedimb list sources`)")
     check.set_defaults(handler=check_command)
 
 
@@ -60,7 +62,7 @@ def describe_command(args: argparse.Namespace) -> int:
     if args.plot:
         from fedimb.errors import ConfigError
 
-        if Path(args.plot).suffix not in (".png", ".svg"):  # said before the work, not after
+        if Path(args.plot).suffix not in (".png", ".svg"):  # checked before the work
             raise ConfigError(f"--plot {args.plot}: give a name ending in .png or .svg")
     config = validate(compose(args.overrides, [Path(folder) for folder in args.config_dir]))
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
@@ -77,8 +79,8 @@ def check_command(args: argparse.Namespace) -> int:
     """``fedimb data check``.
 
     Raises:
-        ConfigError: a setting is wrong, or it cannot be told how to read the file.
-        DataError: the source cannot be read or cut.
+        ConfigError: a setting is wrong, or the source for the file cannot be guessed.
+        DataError: the data cannot be read or split.
     """
     from fedimb.data.check import describe_cut, read_source
     from fedimb.report.describe import describe_source

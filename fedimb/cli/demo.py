@@ -1,4 +1,4 @@
-"""``fedimb demo``: its words; what it runs is in `fedimb.cli.demo_tables`."""
+"""``fedimb demo``: its arguments; the work is in `fedimb.cli.demo_tables`."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -9,9 +9,14 @@ if TYPE_CHECKING:
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
-    about = "Compare strategies on long-tailed digits, then what a few labels buy, then what the server's samples buy."
+    about = (
+        "Run three small comparisons on long-tailed digits and print a table of each: strategies; active learning with "
+        "a few labels; and synthetic samples from a server that holds some rows."
+    )
     demo = verbs.add_parser("demo", description=about)
-    demo.add_argument("overrides", nargs="*", metavar="key=value", help="settings applied to every row, e.g. rounds=10")
+    demo.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings for every run of the first table, e.g. rounds=10"
+    )
     demo.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds per row (default 3)")
     demo.set_defaults(handler=demo_command)
 

@@ -1,4 +1,4 @@
-"""The main job, small: free baselines and four strategies on long-tailed digits, three tables."""
+"""The demo: baselines and strategies on long-tailed digits, in three tables."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from fedimb.report.plots import comparison_figure
 from fedimb.report.study_tables import run_rows, study_table
 from fedimb.study.cells import plan
 from fedimb.study.compare import compare, study_folder
-from fedimb.study.plan import Row, Study
+from fedimb.study.design import Row, Study
 from fedimb.study.results import StudyResults
 
 ROWS = {
@@ -36,7 +36,7 @@ LABELS = (
     "evaluation.every=25",
     "evaluation.last_k=1",
 )
-"""The second table: four clients that have ten rows each labelled per cycle, five times."""
+"""The second table: four clients, each with ten rows labelled per cycle, for five cycles."""
 LABEL_ROWS = {
     "random": ("strategy=active",),
     "random+la_post": ("strategy=active", "calibration=la_post"),
@@ -52,8 +52,8 @@ SERVER = (
     "evaluation.every=5",
     "evaluation.last_k=1",
 )
-"""The third table: six clients with three devices, and a server that holds labelled rows of its own. They are worth
-much by themselves, so no row of the first table may be compared with these."""
+"""The third table: six clients with three devices, and a server with its own labelled rows. These rows alone are worth
+a lot, so its results cannot be compared with those of the first table."""
 SERVER_ROWS = {
     "fedssg": ("strategy=fedssg", "strategy.fedssg.training.steps=300"),
     "public_only": ("strategy=public", "strategy.public.use=only"),
@@ -62,7 +62,7 @@ SERVER_ROWS = {
 
 
 def study_of(seeds: int, name: str) -> Study:
-    """The demo as a study.
+    """The first part of the demo as a study.
 
     Raises:
         ConfigError: no seed.
@@ -74,21 +74,21 @@ def study_of(seeds: int, name: str) -> Study:
 
 
 def label_study(seeds: int, name: str) -> Study:
-    """Its second half: what a small budget of labels is worth."""
+    """The second part: what a small budget of labels is worth."""
     rows = {label: Row(words=words) for label, words in LABEL_ROWS.items()}
     about = "fedimb demo: active learning"
     return Study(name=name, about=about, base=LABELS, rows=rows, references=["fedavg"], seeds=seeds)
 
 
 def server_study(seeds: int, name: str) -> Study:
-    """Its third part: synthetic samples, beside plainer uses of the rows that they are learned from."""
+    """The third part: synthetic samples, compared with simpler uses of the rows they are learned from."""
     rows = {label: Row(words=words) for label, words in SERVER_ROWS.items()}
     about = "fedimb demo: synthetic samples"
     return Study(name=name, about=about, base=SERVER, rows=rows, references=["fedavg", "la_post"], seeds=seeds)
 
 
 def demo(overrides: Sequence[str], seeds: int) -> int:
-    """Run the demo and print its tables. Returns the exit code: 1 when a run failed (the table says which).
+    """Run the demo and print its tables. Returns the exit code: 1 if a run failed (the table shows which).
 
     Args:
         overrides: settings of the first table's rows.
@@ -110,10 +110,10 @@ def demo(overrides: Sequence[str], seeds: int) -> int:
     print(f"\nscores: mean of the last scored rounds on the test set; +-: 95 % t interval over {seeds} seeds")
     output = [word for word in overrides if word.startswith(("output_dir=", "tracking"))]
     asked = compare(labels, output, default_workers(folder), "fedimb demo")
-    print(f"\nlabels are asked for: {_found(asked.results)}")
+    print(f"\nactive learning: labels were requested for {_found(asked.results)}")
     print(study_table(asked.results))
     made = compare(server, output, default_workers(folder), "fedimb demo")
-    print(f"\nsynthetic samples: {_held(server)}; fedavg and la_post use only the latter")
+    print(f"\nsynthetic samples: {_held(server)}; fedavg and la_post use only the clients' rows")
     print(study_table(made.results))
     print(f"\npicture: {comparison_figure(rows, folder / 'comparison.png')}")
     print(f"numbers: {folder / 'rows.csv'}")
@@ -124,15 +124,15 @@ def demo(overrides: Sequence[str], seeds: int) -> int:
 
 
 def _found(results: StudyResults) -> str:
-    """How many labels the rows used."""
+    """How many labels the rows of the table used."""
     used = {label: [r.score("labels") for r in results.of("default", label)] for label in ("fedavg", "random")}
     whole, few = (sum(values) / len(values) for values in used.values())
     return f"{few:.0f} of {whole:.0f} rows, 10 per client and cycle (fedavg: all of them)"
 
 
 def _held(study: Study) -> str:
-    """How many rows the server has, and the clients, in the first seed."""
+    """How many rows the server and the clients have, with the first seed."""
     config = from_json(plan(study)[1][0].config)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     clients = sum(len(rows) for rows in federation.train)
-    return f"the server has {len(federation.public)} labelled rows of its own (public), the clients {clients}"
+    return f"the server has {len(federation.public)} labelled (public) rows, the clients have {clients}"

@@ -1,4 +1,4 @@
-"""``fedimb deploy``: the coordinator's side of hospital nodes; plans and runs are in `fedimb.cli.deploy_runs`."""
+"""``fedimb deploy``: the coordinator's commands. Study plans and runs are in `fedimb.cli.deploy_runs`."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -12,42 +12,42 @@ if TYPE_CHECKING:
     from fedimb.deploy.coordinator.deployment import Deployment
 
 _ABOUT = """\
-The coordinator's side of hospital nodes: certificates, sites, study plans, the servers, runs (docs/coordinator.md)."""
+Coordinate hospital nodes: certificates, sites, study plans, servers, runs (docs/coordinator.md)."""
 
 
 class Init(Action):
-    """Make a deployment's folder: certificate authority, server certificate with its names, settings, nginx's
-    configuration, a systemd unit, and a README with the steps for real machines.
+    """Create a deployment's folder: certificate authority, server certificate, settings, nginx configuration, a systemd
+    unit, and a README with the steps for real machines.
 
       fedimb deploy init heart-study --host fl.example.org
       fedimb deploy init heart-study --host 10.1.2.3 --port 443 --to /srv/heart-study
 
-    Read the fingerprint it prints to every site, by telephone: with it they know the authority is yours.
+    Read the fingerprint that it prints out to every site, by telephone, so that they know the authority is yours.
     """
 
     name = "init"
-    line = "make a deployment's folder: certificates, settings, units, README"
+    line = "create a deployment's folder: certificates, settings, systemd unit, README"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
         parser.add_argument("name", metavar="NAME", help="a-z, 0-9 and '-', as in heart-study")
-        parser.add_argument("--host", required=True, metavar="H", help="name or IP address under which sites reach it")
+        parser.add_argument("--host", required=True, metavar="H", help="name or IP address that sites connect to")
         parser.add_argument(
-            "--port", type=int, default=9443, metavar="P", help="the one port sites need (default 9443)"
+            "--port", type=int, default=9443, metavar="P", help="the only port that sites need (default: 9443)"
         )
         parser.add_argument(
             "--superlink-port",
             type=int,
             default=9092,
             metavar="P",
-            help="Flower's SuperLink, on 127.0.0.1 (default 9092)",
+            help="port of Flower's SuperLink on 127.0.0.1 (default: 9092)",
         )
         parser.add_argument("--to", metavar="DIR", help="the new folder (default: ./NAME)")
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Make it, and print the fingerprint and what to do next."""
+        """Create it, and print the fingerprint and what to do next."""
         import shlex
         from pathlib import Path
 
@@ -59,8 +59,8 @@ class Init(Action):
         config, place = deployment.config, shlex.quote(str(root))
         digest = format_fingerprint(fingerprint(deployment.file("ca.crt").read_bytes()))
         print(
-            f"{root} is the folder of {config.name}. Keep ca.key in it secret.\n\n"
-            f"Fingerprint of ca.crt, to be read out to each site by telephone:\n  {digest}\n\n"
+            f"{root} is the folder of deployment {config.name}. Keep ca.key in it secret.\n\n"
+            f"Fingerprint of ca.crt, to read out to each site by telephone:\n  {digest}\n\n"
             f"Next, here (README.md has every step):\n"
             f"  fedimb deploy up --deployment {place}\n"
             f"At each site, with your ca.crt:\n"
@@ -72,52 +72,52 @@ class Init(Action):
 
 
 class Up(Action):
-    """Run the coordinator's two servers until Ctrl-C: Flower's SuperLink on 127.0.0.1, and nginx before it. It lets
-    sites reach the calls a node makes and answers 403 to everything else. Sites added meanwhile are let in at once;
-    those added before are registered now. Starting and looking at runs is done on this machine, or through ssh to it.
+    """Run the coordinator's two servers until Ctrl-C: Flower's SuperLink on 127.0.0.1, and nginx in front of it. nginx
+    forwards the calls a node makes and answers 403 to everything else. Sites that are added while it runs can connect
+    at once; sites added before are registered at the start. Start and watch runs on this machine, or over ssh.
 
       fedimb deploy up
       ssh -L 9092:127.0.0.1:9092 coordinator.example.org    the SuperLink's port, for an administrator elsewhere
 
-    As a service: the unit file in the folder (README.md says how).
+    To run it as a service, use the unit file in the folder (see README.md there).
     """
 
     name = "up"
-    line = "run the servers (SuperLink on loopback, nginx before it) until Ctrl-C"
+    line = "run the servers (SuperLink on loopback, nginx in front of it) until Ctrl-C"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
         add_deployment(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
-        """Run both; returns 0 after Ctrl-C or SIGTERM, raises RunFailed when one of them ends by itself."""
+        """Run both. Returns 0 after Ctrl-C or SIGTERM; raises RunFailed if one of them stops on its own."""
         import signal
         import threading
 
-        from fedimb.deploy.coordinator.creation import warnings
+        from fedimb.deploy.coordinator.creation import expiry_warnings
         from fedimb.deploy.coordinator.servers import Servers
         from fedimb.errors import RunFailed
 
         deployment, stop = open_deployment(args), threading.Event()
-        for line in warnings(deployment):
+        for line in expiry_warnings(deployment):
             print(f"warning: {line}", flush=True)
         before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
         config = deployment.config
         print(f"{config.name}: starting; about 10 s", flush=True)
         try:
             with Servers(deployment) as servers:
-                for line in servers.joined:
+                for line in servers.site_lines:
                     print(line, flush=True)
                 print(f"sites     https://{config.host}:{config.port}  (only the calls a node makes)")
                 print(f"SuperLink https://127.0.0.1:{config.superlink_port}  (this machine only)")
-                print(f"added     {', '.join(deployment.sites()) or 'no site yet'}")
-                print(f"logs      {deployment.file('logs')}; Ctrl-C ends both", flush=True)
+                print(f"added     {', '.join(deployment.sites()) or 'no sites yet'}")
+                print(f"logs      {deployment.file('logs')}; Ctrl-C stops both", flush=True)
                 while not stop.wait(1.0):
                     if trouble := servers.ended():
                         raise RunFailed(trouble)
-                print("ending both", flush=True)
+                print("stopping both", flush=True)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -125,71 +125,72 @@ class Up(Action):
 
 
 class Status(Action):
-    """How the deployment is: are the servers up, which sites are there, what is about to expire.
-    Exit code 0: up and nothing to do; 1: down, or something needs a person.
+    """Show the state of the deployment: servers, sites, and what is about to expire.
+    Exit code 0: up and nothing to do; 1: down, or something needs attention.
 
       fedimb deploy status
     """
 
     name = "status"
-    line = "servers, sites, certificates: how the deployment is"
+    line = "state of servers, sites and certificates"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
         add_deployment(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
-        """Print it; 0 or 1."""
-        from fedimb.deploy.coordinator.creation import warnings
-        from fedimb.deploy.coordinator.registration import nodes, registered
-        from fedimb.deploy.coordinator.sites import joined
+        """Print the state. Returns 0 or 1."""
+        from fedimb.deploy.coordinator.creation import expiry_warnings
+        from fedimb.deploy.coordinator.registration import list_nodes, registered_sites
+        from fedimb.deploy.coordinator.sites import joined_sites
         from fedimb.deploy.coordinator.superlink import healthy
         from fedimb.deploy.pki import expires, fingerprint, format_fingerprint
 
         deployment = open_deployment(args)
         config, up = deployment.config, healthy(deployment)
-        at = nodes(deployment) if up else {}
-        told = registered(deployment)
+        known = list_nodes(deployment) if up else {}
+        registered = registered_sites(deployment)
         print(f"{config.name}: {'up' if up else 'down (fedimb deploy up)'}, sites reach {config.host}:{config.port}")
         print(f"fingerprint of ca.crt: {format_fingerprint(fingerprint(deployment.file('ca.crt').read_bytes()))}")
         for name in ("ca.crt", "server.pem"):
-            print(f"{name} holds until {expires(deployment.file(name).read_bytes()):%Y-%m-%dT%H:%MZ}")
-        for site, join in joined(deployment).items():
-            node = at.get(told.get(site, {}).get("node_id", ""), {})
+            print(f"{name} is valid until {expires(deployment.file(name).read_bytes()):%Y-%m-%dT%H:%MZ}")
+        for site, join in joined_sites(deployment).items():
+            node = known.get(registered.get(site, {}).get("node_id", ""), {})
             state = node.get("status", "not registered" if up else "unknown while down")
             since = {"online": node.get("online-at"), "offline": node.get("offline-at")}.get(state)
             when = f" since {since.replace(' ', 'T')}" if since else ""
             print(f"  {site:<24} {state}{when}  {join.contact}".rstrip())
         if not deployment.sites():
-            print("  no site yet: fedimb deploy add-site SITE.join.json")
-        troubles = warnings(deployment)
+            print("  no sites yet: add one with fedimb deploy add-site SITE.join.json")
+        troubles = expiry_warnings(deployment)
         for line in troubles:
             print(f"warning: {line}")
         return 0 if up and not troubles else 1
 
 
 class AddSite(Action):
-    """Take a site in, with the join file it sent. No other site's file changes, and the servers may be running.
+    """Add a site, with the join file it sent. No other site's file changes, and the servers may be running.
 
       fedimb deploy add-site st-anna.join.json
 
-    Compare the key's fingerprint it prints with what the site's engineer reads out: only then is the key the site's.
+    Compare the key's fingerprint that it prints with what the site's engineer reads out: only this proves whose key it
+    is.
     """
 
     name = "add-site"
-    line = "take a site in, with the join file it sent"
+    line = "add a site, with the join file it sent"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
         parser.add_argument("join", metavar="SITE.join.json", help="what fedimb node init wrote at the site")
         add_deployment(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Add it, register it where the SuperLink runs, print what to compare."""
+        """Add the site, register it if the SuperLink is running, and print what to compare."""
         from pathlib import Path
 
         from fedimb import __version__
@@ -199,33 +200,34 @@ class AddSite(Action):
         deployment, join = open_deployment(args), read_join(Path(args.join).expanduser())
         add_site(deployment, join)
         print(f"{join.site} takes part. Contact: {join.contact or '(none given)'}")
-        print(f"Its key, to be compared by telephone: {join.key_fingerprint}")
+        print(f"Fingerprint of its key, to compare by telephone: {join.key_fingerprint}")
         if join.fedimb != __version__:
             print(
-                f"Note: it has fedimb {join.fedimb}, here is {__version__}; fedimb node check there says if it matters."
+                f"Note: it has fedimb {join.fedimb}, here is {__version__}; fedimb node check at the site shows "
+                "whether it matters."
             )
         bring_up_to_date(deployment)
 
 
 class RemoveSite(Action):
-    """Leave a site out from now on: its key no longer counts. Runs it took part in keep their records, and no other
-    site's file changes. Flower takes a key once: to come back, the site makes a new one (fedimb node rotate).
+    """Remove a site: its key is no longer valid. Runs it took part in keep their records, and no other site's file
+    changes. Flower accepts a key only once: to come back, the site makes a new one (fedimb node rotate).
 
       fedimb deploy remove-site st-anna
     """
 
     name = "remove-site"
-    line = "leave a site out from now on"
+    line = "remove a site"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("site", metavar="SITE", help="its name")
+        """Add the action's arguments."""
+        parser.add_argument("site", metavar="SITE", help="the site's name")
         add_deployment(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Remove it, and have a running SuperLink forget it."""
+        """Remove the site, also from a running SuperLink."""
         from fedimb.deploy.coordinator.sites import remove_site
 
         deployment = open_deployment(args)
@@ -235,72 +237,75 @@ class RemoveSite(Action):
 
 
 class Rotate(Action):
-    """Replace a site's key by the one in its new join file (fedimb node rotate wrote it at the site). Do it between
-    runs: the site is away from now until its node was restarted with the new key. No other site's file changes.
+    """Replace a site's key with the one in its new join file, which fedimb node rotate wrote at the site. Do this
+    between runs: the site is away until its node is restarted with the new key. No other site's file changes.
 
       fedimb deploy rotate st-anna st-anna.join.json
     """
 
     name = "rotate"
-    line = "replace a site's key by the one in its new join file"
+    line = "replace a site's key with the one in its new join file"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("site", metavar="SITE", help="its name")
+        """Add the action's arguments."""
+        parser.add_argument("site", metavar="SITE", help="the site's name")
         parser.add_argument("join", metavar="SITE.join.json", help="the new join file")
         add_deployment(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Replace it, at a running SuperLink too."""
+        """Replace the key, also in a running SuperLink."""
         from pathlib import Path
 
-        from fedimb.deploy.coordinator.sites import rotate
+        from fedimb.deploy.coordinator.sites import rotate_key
         from fedimb.deploy.joining import read_join
         from fedimb.errors import ConfigError
 
         deployment, join = open_deployment(args), read_join(Path(args.join).expanduser())
         if join.site != args.site:
-            raise ConfigError(f"{args.join} is of site '{join.site}', not of '{args.site}': which one is meant?")
-        rotate(deployment, join)
-        print(f"{join.site} has a new key, to be compared by telephone: {join.key_fingerprint}")
+            raise ConfigError(
+                f"{args.join} is of site '{join.site}', not '{args.site}': give the file of the site you mean"
+            )
+        rotate_key(deployment, join)
+        print(f"{join.site} has a new key; fingerprint to compare by telephone: {join.key_fingerprint}")
         bring_up_to_date(deployment)
 
 
 class Renew(Action):
-    """A new server certificate from the same authority, for the host in deploy.yaml. Sites notice nothing. Needed once
-    a year (announced 30 days before), and after the host was changed. Restart fedimb deploy up afterwards.
+    """Make a new server certificate from the same authority, for the host in deploy.yaml. Sites have nothing to do.
+    This is needed once a year (there is a warning 30 days before) and after a change of the host. Afterwards, restart
+    fedimb deploy up.
 
       fedimb deploy renew
     """
 
     name = "renew"
-    line = "a new server certificate from the same authority; sites notice nothing"
+    line = "make a new server certificate from the same authority; sites have nothing to do"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
         add_deployment(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Write server.key and server.pem anew."""
-        from fedimb.deploy.coordinator.creation import renew
+        """Rewrite server.key and server.pem."""
+        from fedimb.deploy.coordinator.creation import renew_certificate
         from fedimb.deploy.pki import expires
 
         deployment = open_deployment(args)
-        renew(deployment)
+        renew_certificate(deployment)
         end = expires(deployment.file("server.pem").read_bytes())
-        print(f"server.pem holds until {end:%Y-%m-%dT%H:%MZ}. Restart fedimb deploy up (or the service) to show it.")
+        print(f"server.pem is valid until {end:%Y-%m-%dT%H:%MZ}. Restart fedimb deploy up (or the service) to use it.")
 
 
 class Bundle(Action):
-    """Write everything a node needs into one tar, for a hospital whose machines reach no package index.
+    """Write everything a node needs into one tar, for a hospital whose machines cannot reach a package index.
 
-    The tar holds fedimb's wheel and the exact versions of all it needs, as installed here, with checksums, a table of
-    licences, and install.sh, which needs neither root nor a network. The hospital's machine needs the same Python (3.x)
-    and the same kind of machine as this one; its C library must not be older.
+    The tar contains fedimb's wheel and all its dependencies in the versions installed here, with checksums, a table of
+    licences, and install.sh, which needs neither root nor a network. The hospital needs the same Python (3.x) and the
+    same kind of machine as this one; its C library must not be older.
 
       fedimb deploy bundle --to /media/usb
       fedimb deploy bundle --extra dicom          with what DICOM images need
@@ -308,19 +313,19 @@ class Bundle(Action):
     """
 
     name = "bundle"
-    line = "write a tar of wheels for nodes without a package index"
+    line = "write a tar of wheels for installing nodes offline"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Options of the action."""
-        parser.add_argument("--to", default=".", metavar="DIR", help="folder it is written into (the working folder)")
+        """Add the action's arguments."""
+        parser.add_argument("--to", default=".", metavar="DIR", help="output folder (default: the working folder)")
         parser.add_argument(
-            "--extra", action="append", default=[], metavar="NAME", help="an extra of fedimb; repeatable"
+            "--extra", action="append", default=[], metavar="NAME", help="extra of fedimb to include; repeatable"
         )
-        parser.add_argument("--without", action="append", default=[], metavar="PACKAGE", help="leave out; repeatable")
         parser.add_argument(
-            "--wheel", metavar="FILE", help="fedimb's own wheel (default: made from where it is installed)"
+            "--without", action="append", default=[], metavar="PACKAGE", help="package to leave out; repeatable"
         )
+        parser.add_argument("--wheel", metavar="FILE", help="fedimb's own wheel (default: built from the installation)")
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
@@ -336,12 +341,12 @@ class Bundle(Action):
 
 
 def bring_up_to_date(deployment: "Deployment") -> None:
-    """Tell a running SuperLink what changed, and print what came of it; without one, say when it will be told."""
+    """Update a running SuperLink and print the changes. If none is running, say when they take effect."""
     from fedimb.deploy.coordinator.registration import reconcile
     from fedimb.deploy.coordinator.superlink import healthy
 
     if not healthy(deployment):
-        print("The servers are down: this takes effect with the next fedimb deploy up.")
+        print("The servers are down: this takes effect at the next fedimb deploy up.")
         return
     for line in reconcile(deployment):
         print(line)

@@ -1,4 +1,4 @@
-"""``fedimb deploy plan``, ``run`` and ``demo``: what the sites are asked to agree to, and runs over them."""
+"""``fedimb deploy plan``, ``run`` and ``demo``: write study plans and run them at the sites."""
 
 import argparse
 
@@ -7,15 +7,15 @@ from fedimb.cli.verbs import Action
 
 
 class Plan(Action):
-    """Write a study plan: one page that says what sites are asked to agree to, with everything that leaves them.
+    """Write a study plan: one page with what sites are asked to agree to, including everything that leaves them.
 
       fedimb deploy plan strategy=fairfal data=heart_severe rounds=20 "data.test={name: none}" data.validation=0.2 \
           --purpose "Severe disease in four hospitals" --contact "Dr. Jürgen Müller, +49 30 1234" \
           --expires 2026-12-31 --tags heart --vary rounds=1..50 --vary seed
 
-    --vary KEY: any value; KEY=1..50: a range; KEY=a,b,c: one of these. Everything else is fixed: another value is
-    another plan, which every site must approve anew. Sizes, classes and minority are read off the configured data;
-    without any at the coordinator give --classes and --input-shape.
+    --vary KEY: any value; KEY=1..50: a range; KEY=a,b,c: one of these. Everything else is fixed: a change makes another
+    plan, which every site must approve again. Sizes, classes and minority are read from the configured data; if the
+    coordinator has no data, give --classes, --minority and --input-shape.
     """
 
     name = "plan"
@@ -23,34 +23,36 @@ class Plan(Action):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
 
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as fedimb run takes them")
-        parser.add_argument("--purpose", required=True, metavar="TEXT", help="what for, in a sentence")
+        parser.add_argument("--purpose", required=True, metavar="TEXT", help="what the study is for, in one sentence")
         parser.add_argument("--contact", required=True, action="append", metavar="TEXT", help="whom to ask; repeatable")
         parser.add_argument("--expires", required=True, metavar="DAY", help="last day, as in 2026-12-31 (UTC)")
-        parser.add_argument("--tags", required=True, metavar="A,B", help="of the data set a site shall use")
-        parser.add_argument("--vary", action="append", default=[], metavar="KEY[=RANGE]", help="may be repeated")
-        parser.add_argument("--classes", metavar="A,B", help="class names in order (default: those of the data)")
-        parser.add_argument("--minority", metavar="A,B", help="the classes the study is about (default: of the data)")
-        parser.add_argument("--input-shape", metavar="N,N", help="of one row, as in 13 or 3,28,28")
+        parser.add_argument("--tags", required=True, metavar="A,B", help="tags of the registered data set to use")
+        parser.add_argument(
+            "--vary", action="append", default=[], metavar="KEY[=RANGE]", help="setting that may vary; repeatable"
+        )
+        parser.add_argument("--classes", metavar="A,B", help="class names in order (default: from the data)")
+        parser.add_argument("--minority", metavar="A,B", help="the classes the study is about (default: from the data)")
+        parser.add_argument("--input-shape", metavar="N,N", help="shape of one row, as in 13 or 3,28,28")
         add_deployment(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Compose, write plan.json, plan.md and plan.html, print what to do next."""
+        """Write plan.json, plan.md and plan.html, and print what to do next."""
         from fedimb.config.compose import compose
         from fedimb.config.validate import validate
         from fedimb.deploy.audit_log import utc_now
-        from fedimb.deploy.coordinator.drafting import data_facts, last_moment, parse_vary, write_plan
+        from fedimb.deploy.coordinator.drafting import describe_data, end_of_day, parse_vary, write_plan
         from fedimb.deploy.coordinator.plan_checks import check_parts
         from fedimb.deploy.study_plan.plan import make_plan
 
         deployment = open_deployment(args)
         config = validate(compose(args.overrides))
-        classes, minority, shape = data_facts(config, args.classes, args.minority, args.input_shape)
+        classes, minority, shape = describe_data(config, args.classes, args.minority, args.input_shape)
         vary = parse_vary(args.vary)
-        expires = last_moment(args.expires)
+        expires = end_of_day(args.expires)
         name, now = deployment.config.name, utc_now()
         plan = make_plan(
             name, config, args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape
@@ -58,22 +60,21 @@ class Plan(Action):
         check_parts(plan, config)
         folder = write_plan(deployment, plan)
         print(
-            f"{folder / 'plan.html'} is the page for data-protection officers, plan.json what sites approve.\n"
+            f"{folder / 'plan.html'} is the page for data-protection officers; sites approve plan.json.\n"
             f"plan      {plan.sha}\n"
-            f"leaves    {len(plan.leaves)} kinds of records, each in the page\n"
-            f"Next: a site sees it when a run under it asks (fedimb node inbox), or give plan.json to it beforehand."
+            f"leaves    {len(plan.leaves)} kinds of records, all listed on the page\n"
+            f"Next: sites get it with the first run under it (fedimb node inbox), or send them plan.json beforehand."
         )
 
 
 class Run(Action):
-    """Run a study plan at the sites. The servers must be up (fedimb deploy up); sites that have not decided are waited
-    for.
+    """Run a study plan at the sites. The servers must be up (fedimb deploy up).
 
-      fedimb deploy run 4f9a1c2e                     the plan whose hash begins so, as it stands
-      fedimb deploy run 4f9a1c2e seed=1 rounds=20    with settings that the plan lets vary
-      fedimb deploy run --resume runs/default/...    go on after a crash, or when a person has decided
+      fedimb deploy run 4f9a1c2e                     the plan whose hash starts like this
+      fedimb deploy run 4f9a1c2e seed=1 rounds=20    with settings that the plan allows to vary
+      fedimb deploy run --resume runs/default/...    continue after a crash or a person's decision
 
-    A run that waits for a person ends with exit code 75 and says for whom; nothing stays running meanwhile.
+    If a site must decide first, the run ends with exit code 75 and names the site; nothing stays running meanwhile.
     """
 
     name = "run"
@@ -81,14 +82,24 @@ class Run(Action):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
 
         parser.add_argument("plan", nargs="?", metavar="PLAN", help="beginning of a plan's hash, or a plan.json")
-        parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings the plan lets vary")
-        parser.add_argument("--resume", metavar="RUN", help="go on with this run folder")
-        parser.add_argument("--join", type=float, default=300.0, metavar="S", help="wait so long for sites (300 s)")
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that the plan allows to vary")
+        parser.add_argument("--resume", metavar="RUN", help="resume this run folder")
         parser.add_argument(
-            "--away", type=float, default=1800.0, metavar="S", help="and for one that goes away (1800 s)"
+            "--join",
+            type=float,
+            default=300.0,
+            metavar="S",
+            help="seconds to wait for sites at the start (default: 300)",
+        )
+        parser.add_argument(
+            "--away",
+            type=float,
+            default=1800.0,
+            metavar="S",
+            help="seconds to wait for a site that goes away (default: 1800)",
         )
         add_deployment(parser)
 
@@ -99,7 +110,7 @@ class Run(Action):
 
         from fedimb.config.load import from_json, row_label
         from fedimb.deploy.coordinator.serve import is_deployed
-        from fedimb.deploy.coordinator.submit import execute, find_plan, new_run
+        from fedimb.deploy.coordinator.submit import create_run, execute, find_plan
         from fedimb.errors import ConfigError
         from fedimb.report.panel import panels
         from fedimb.rundir.folder import RunFolder
@@ -111,9 +122,9 @@ class Run(Action):
             if not is_deployed(folder.path):
                 raise ConfigError(f"{folder.path} is a simulation's run: resume it with fedimb run --resume")
         elif args.plan:
-            folder = new_run(deployment, find_plan(deployment, args.plan), args.overrides, args.join, args.away)
+            folder = create_run(deployment, find_plan(deployment, args.plan), args.overrides, args.join, args.away)
         else:
-            raise ConfigError("name a plan (fedimb deploy run PLAN) or a run to go on with (--resume RUN)")
+            raise ConfigError("give a plan (fedimb deploy run PLAN) or a run to resume (--resume RUN)")
         config = from_json((folder.path / "config.json").read_text())
         with ProgressBar(config.rounds) as progress:
             progress.title(row_label(config, next(iter(config.calibration))))
@@ -122,26 +133,26 @@ class Run(Action):
 
 
 class Demo(Action):
-    """A coordinator and four hospital nodes on this machine: keys, TLS, registered data, a plan, approvals, a run.
+    """Run a coordinator and four hospital nodes on this machine: keys, TLS, registered data, a plan, approvals, a run.
 
       FEDIMB_DATA_DIR=... fedimb deploy demo         with the UCI heart-disease data of four hospitals
 
-    Nothing is different from real machines but the addresses; each command is printed as it would be typed there. Takes
-    two to three minutes on two cores; ends the processes it started.
+    Only the addresses differ from real machines; each command is printed as you would type it there. Takes two to three
+    minutes on two cores, and stops the processes it started.
     """
 
     name = "demo"
-    line = "coordinator and four hospitals on this machine, start to finish"
+    line = "a complete deployment on this machine: coordinator and four hospitals"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("--to", default="deploy-demo", metavar="DIR", help="the new folder (deploy-demo)")
+        """Add the action's arguments."""
+        parser.add_argument("--to", default="deploy-demo", metavar="DIR", help="the new folder (default: deploy-demo)")
         parser.add_argument("--data", metavar="DIR", help="folder with heart-disease/ (default: $FEDIMB_DATA_DIR)")
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Do it, and say where things are."""
+        """Run the demo, and print where everything is."""
         from pathlib import Path
 
         from fedimb.deploy.demo import Demo, check_data
@@ -149,13 +160,13 @@ class Demo(Action):
 
         root = Path(args.to).expanduser().absolute()
         if root.exists():
-            raise ConfigError(f"{root} is there already: remove it, or name another folder with --to")
+            raise ConfigError(f"{root} already exists: remove it, or give another folder with --to")
         demo = Demo(root, check_data(args.data))
         folder = demo.run()
         print(
             f"\nrun folder   {folder}\n"
             f"plan         {folder / 'plan.json'}; its page: {root / 'coordinator' / 'plans'}\n"
             f"audit logs   {root}/<site>/audit.jsonl\n"
-            f"pace         the run of three rounds took {demo.times['run']:.0f} s from submission to finish\n"
+            f"pace         the run of three rounds took {demo.times['run']:.0f} s\n"
             "On real machines: the commands above, each at its own site; docs/coordinator.md and docs/hospital.md."
         )

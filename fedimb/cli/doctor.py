@@ -1,4 +1,4 @@
-"""``fedimb doctor``: is this installation and this machine fit to run, and if not, what to do."""
+"""``fedimb doctor``: checks whether this installation and machine can run fedimb, and what to do if not."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-Check the installation and the machine; starts nothing. Exit code 0 unless a line says fail.
+Check the installation and the machine, without starting anything. Each line says ok, warn or fail, with a remedy.
+The exit code is 1 if a line says fail.
 
   fedimb doctor
   fedimb doctor --output-dir results     look at the MLflow store of another folder"""

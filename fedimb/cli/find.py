@@ -1,4 +1,4 @@
-"""Which run folder a word means: a path, a folder's name, the hash at its end, a run id, or the start of one."""
+"""Finds the run folder for a path, a folder's name, the hash at its end, a run id, or the start of one of these."""
 
 import json
 from collections.abc import Iterator
@@ -11,23 +11,23 @@ _SHORTEST_ID = 6  # characters; fewer would match by accident
 
 
 def run_folders(output_dir: str | Path = OUTPUT_DIR, study: str | None = None) -> list[Path]:
-    """The run folders ``<output_dir>/<study>/<run>``, by study, then by name; hidden ones are leftovers."""
+    """The run folders ``<output_dir>/<study>/<run>``, by study, then by name; hidden folders are skipped."""
     found = Path(output_dir).expanduser().glob("*/*/config.json")
     folders = [file.parent for file in found if not file.parent.name.startswith(".")]
     return sorted(f for f in folders if study is None or f.parent.name == study)
 
 
 def find_run(word: str, output_dir: str | Path = OUTPUT_DIR) -> Path:
-    """The one run folder that ``word`` names.
+    """Find the one run folder that ``word`` names.
 
     Args:
-        word: a path; or, of a run below ``output_dir``, its name with or without the study, the hash its name ends
+        word: a path; or, for a run below ``output_dir``, its name with or without the study, the hash its name ends
             with, its fedimb or MLflow run id, or the beginning of one of these.
-        output_dir: where runs are looked for when ``word`` is no path.
+        output_dir: where to look for runs if ``word`` is not a path.
 
     Raises:
-        ConfigError: several runs fit; names them.
-        FedimbError: none does; names the nearest.
+        ConfigError: several runs match; names them.
+        FedimbError: no run matches; names the nearest.
     """
     if (Path(word).expanduser() / "config.json").is_file():
         return Path(word).expanduser()
@@ -38,7 +38,7 @@ def find_run(word: str, output_dir: str | Path = OUTPUT_DIR) -> Path:
                 return _only(found, word)
     names = [folder.name for folder in folders]
     raise FedimbError(
-        f"{word} is not a run folder: it has no config.json, and no run below {output_dir} is called so."
+        f"{word} is not a run folder: it has no config.json, and no run below {output_dir} has that name."
         f"{nearest(word, names)}"
     )
 
@@ -47,7 +47,7 @@ def _only(found: list[Path], word: str) -> Path:
     if len(found) == 1:
         return found[0]
     shown = ", ".join(_path(folder) for folder in found[:6]) + (", ..." if len(found) > 6 else "")
-    raise ConfigError(f"'{word}' fits {len(found)} runs: {shown}; write more of the one that is meant")
+    raise ConfigError(f"'{word}' matches {len(found)} runs: {shown}; give more of the name")
 
 
 def _path(folder: Path) -> str:
@@ -63,7 +63,7 @@ def _beginning(folder: Path, word: str) -> bool:
 
 
 def _hash(folder: Path, word: str) -> bool:
-    """Names end in -<8 hex digits of the configuration's hash>, or that and -2, -3, ..."""
+    """Names end in -<8 hex digits of the configuration's hash>, possibly followed by -2, -3, ..."""
     return len(word) >= 4 and any(part.startswith(word) for part in folder.name.split("-")[-2:])
 
 
@@ -75,7 +75,7 @@ def _identities(folder: Path) -> Iterator[str]:
     for file in ("rows.json", "tracking.json"):
         try:
             stored = json.loads((folder / file).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not written yet, or torn: such a run has no id to be found by
+        except (OSError, ValueError):  # not written yet, or damaged: the run has no id
             continue
         if file == "rows.json":
             yield from (str(row.get("tags", {}).get("fedimb.run_id", "")) for row in stored)

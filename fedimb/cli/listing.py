@@ -1,4 +1,4 @@
-"""``fedimb list``: what there is to choose from, and what of each part would leave a site."""
+"""``fedimb list``: the parts to choose from, their settings, and what each makes a site send."""
 
 import argparse
 import inspect
@@ -11,17 +11,35 @@ if TYPE_CHECKING:
     from fedimb.registry import Entry
 
 _ABOUT = """\
-The parts a run is made of, fedimb's own and those of installed packages:
+List the parts of a run, fedimb's own and those of installed packages:
 
-  fedimb list                   every kind
-  fedimb list losses            one kind; of strategies, with all their settings
-  fedimb list strategies scope  one part: its settings, what they are without being set, what they mean
-  fedimb list combinations      which parts do not go together, and why
+  fedimb list                   all kinds
+  fedimb list losses            one kind (strategies: with all their settings)
+  fedimb list strategies scope  one part, with its settings, their defaults and meaning
+  fedimb list combinations      which parts cannot be combined, and why
 
-prior    class counts a part needs: 'local' stay at the site, 'global' are summed over all sites
-leaves   what the sites send because of it (x.* is declared in the method's contract, checked at the exit door)
-flags    multilabel: serves data with several labels per row too; losses, calibrations, methods, objectives and
-         augmentations without it are refused there"""
+The columns:
+
+  prior          class counts the part needs: local counts stay at the site, global counts are summed over all sites
+  leaves a site  what a site sends when the part is used: the model's weights, and the records x.* that the method
+                 declares and a filter at each site checks
+  flags          further facts that decide what can be combined:
+    multilabel        works on data with several labels per row (losses, calibrations, ... without it do not)
+    stackable         several clients can be trained at once in one process (engine.trainer=stacked)
+    linear            needs only the weighted mean of the clients' weights; the others do not work with privacy.noise
+    adjusts logits    corrects for class imbalance; two such corrections are refused
+    changes head      rescales the classifier's last layer after training
+    cycles            repeats query and training in cycles; only one strategy of a run may
+    prior view ...    which rows the class counts cover: labelled, coreset, ...
+    sets prior        provides the class counts itself
+    reveals counts    sends class counts in the clear, so a private prior.provenance is refused
+    chooses rows      decides which rows a client trains on
+    reads labels      needs the label of every row
+    asks for labels   labels rows during the run (active learning)
+    needs start loss  each client also reports its loss before training
+    client scalars    each client also reports the named number
+    needs aggregator  works only with that aggregator
+    keeps update      keeps a copy of the update at the client, so privacy.clip is refused"""
 
 PLURALS = {
     "strategies": "strategy",
@@ -42,7 +60,7 @@ PLURALS = {
 OLD_PLURALS = {"terms": "objectives", "term": "objectives"}  # they go with the next release
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "objective")
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
-_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around")
+_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by")
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 
@@ -54,7 +72,7 @@ def register(verbs: "Verbs") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     listing.add_argument("kind", nargs="?", metavar="KIND", help=f"{', '.join(PLURALS)}; or combinations")
-    listing.add_argument("name", nargs="?", metavar="NAME", help="one part of the kind, with its settings")
+    listing.add_argument("name", nargs="?", metavar="NAME", help="a part of that kind: show its settings")
     listing.set_defaults(handler=list_parts)
 
 
@@ -87,7 +105,7 @@ def list_parts(args: argparse.Namespace) -> int:
 
 
 def table(entries: "list[Entry]") -> list[str]:
-    """Lines below 100 columns, indented by two: name, sentence, and the columns that say something for this kind."""
+    """Lines below 100 columns, indented by two: name, description, and the columns that apply to this kind."""
     from fedimb.text import WIDTH
 
     columns: dict[str, Callable[[Entry], str]] = {"prior": prior_of, "leaves a site": leaves, "flags": flags_of}
@@ -106,7 +124,7 @@ def table(entries: "list[Entry]") -> list[str]:
 
 
 def settings_table(entry: "Entry") -> list[str]:
-    """Lines below 100 columns: a blank one, a title, and each setting with its default and what it means."""
+    """Lines below 100 columns: a blank line, a title, and each setting with its default and meaning."""
     import inspect
 
     from fedimb.config.validate import GIVEN
@@ -131,7 +149,7 @@ def settings_table(entry: "Entry") -> list[str]:
 
 
 def default_of(parameter: inspect.Parameter) -> str:
-    """A setting's default as YAML writes it; ``required`` where it has none."""
+    """A setting's default in YAML; ``required`` if it has none."""
     import yaml
 
     if parameter.default is parameter.empty:
@@ -158,11 +176,11 @@ def _lines(row: list[str], widths: list[int]) -> list[str]:
 
 
 def sentence(entry: "Entry") -> str:
-    """First sentence of the part's docstring, or of its module's when that only explains arguments."""
+    """First sentence of the part's docstring, or of its module's if the former only explains arguments."""
     import inspect
 
     own = inspect.getdoc(entry.factory) or ""
-    generated = f"{getattr(entry.factory, '__name__', entry.name)}("  # what a dataclass without a docstring has
+    generated = f"{getattr(entry.factory, '__name__', entry.name)}("  # the generated docstring of a dataclass
     if not own or own.startswith(("Args:", generated)):
         own = inspect.getdoc(inspect.getmodule(entry.factory)) or ""
     paragraph = " ".join(own.partition("\n\n")[0].partition("\nArgs:")[0].split())
@@ -181,7 +199,7 @@ def _first_sentence(text: str) -> str:
 
 
 def prior_of(entry: "Entry") -> str:
-    """Class counts a part needs: none, those of the site it works at, or summed over all sites."""
+    """Class counts a part needs: none, its own site's, or summed over all sites."""
     if entry.flags.get("needs_prior"):
         return "global counts"
     return "local counts" if entry.flags.get("uses_local_counts") else "none"
@@ -190,7 +208,7 @@ def prior_of(entry: "Entry") -> str:
 def leaves(entry: "Entry") -> str:
     """What a site sends because of this part.
 
-    The model's weights always, class counts where a prior is gathered, and what the contract of its name declares.
+    Always the model's weights, class counts if a prior is gathered, and the records its contract declares.
     """
     from fedimb import registry
     from fedimb.contracts.platform import CLASS_COUNTS, PLATFORM

@@ -11,33 +11,33 @@ from fedimb.errors import FedimbError
 VERBS = {
     "run": ("fedimb.cli.run", "run one configuration"),
     "demo": ("fedimb.cli.demo", "compare strategies on long-tailed digits, then what a few labels buy"),
-    "show": ("fedimb.cli.show", "print a run: headline scores and recall per class"),
-    "track": ("fedimb.cli.show:register_track", "MLflow: send a run folder (again)"),
-    "list": ("fedimb.cli.listing", "list strategies, aggregators, losses, ... or the allowed combinations"),
-    "data": ("fedimb.cli.data", "describe what clients would hold, or check a source of yours"),
+    "show": ("fedimb.cli.show", "print a run's scores, and recall per class"),
+    "track": ("fedimb.cli.show:register_track", "send a run to MLflow, e.g. after an outage"),
+    "list": ("fedimb.cli.listing", "list strategies, aggregators, losses, ..., or which of them can be combined"),
+    "data": ("fedimb.cli.data", "show what each client would hold, or check your own data"),
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
-    "report": ("fedimb.cli.report", "write one HTML file about a run or a study"),
-    "new": ("fedimb.cli.new", "write a part of your own: a loss, a query rule, a method, ... as a package that runs"),
-    "sweep": ("fedimb.cli.sweep", "run every combination of some values, and compare them"),
-    "tune": ("fedimb.cli.tune", "choose settings on seeds that no comparison uses"),
-    "compare": ("fedimb.cli.compare", "compare strategies as a study's YAML file says"),
-    "worklist": ("fedimb.cli.worklist", "what people were asked to label, and mistakes in what they sent back"),
-    "node": ("fedimb.cli.node", "a hospital's node: key, data, approvals, and the process that takes part"),
-    "deploy": ("fedimb.cli.deploy", "the coordinator's side of hospital nodes: certificates, sites, plans, runs"),
-    "outbox": ("fedimb.cli.outbox", "synthetic samples that wait for a person's word before they leave a site"),
-    "ui": ("fedimb.cli.ui", "open MLflow's charts"),
+    "report": ("fedimb.cli.report", "write an HTML report on a run or a study"),
+    "new": ("fedimb.cli.new", "create a package with your own loss, query rule, strategy, ..."),
+    "sweep": ("fedimb.cli.sweep", "run every combination of given values, and compare them"),
+    "tune": ("fedimb.cli.tune", "tune settings on seeds that comparisons do not use"),
+    "compare": ("fedimb.cli.compare", "run a study (a YAML file) that compares strategies"),
+    "worklist": ("fedimb.cli.worklist", "active learning with people: progress of labelling, check of returned files"),
+    "node": ("fedimb.cli.node", "at a hospital: key, data, approvals, and the process that takes part in runs"),
+    "deploy": ("fedimb.cli.deploy", "at the coordinator of hospitals: certificates, sites, study plans, runs"),
+    "outbox": ("fedimb.cli.outbox", "review synthetic samples before they leave a site"),
+    "ui": ("fedimb.cli.ui", "open the charts in MLflow"),
     "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),
-    "bench": ("fedimb.cli.bench", "measure what the platform costs, against the bare work and stock Flower"),
+    "bench": ("fedimb.cli.bench", "benchmark against plain PyTorch and Flower's own simulation"),
 }
-"""Every verb: the module with its ``register(subparsers)`` (or the function named), and its line in the help."""
+"""Every verb: the module with its ``register(subparsers)`` (or the named function), and its line in the help."""
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser, complete for the verb ``chosen`` only: importing every verb's file would slow each command down."""
     parser = argparse.ArgumentParser(
         prog="fedimb",
-        description="Federated learning for the hard case: the class that matters is rare, no site has enough of it.",
+        description="Federated learning for long-tailed data, where the classes that matter are rare at every site.",
     )
     parser.add_argument("--version", action="version", version=f"fedimb {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -51,7 +51,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def _parse(words: list[str]) -> argparse.Namespace:
-    """Parsed words; settings may stand before and after options (argparse gives up after the first option)."""
+    """Parse the arguments; settings may come before and after options (argparse alone stops after the first option)."""
     parser = _parser(next((word for word in words if not word.startswith("-")), None))
     args, rest = parser.parse_known_args(words)
     taken = next((name for name in ("overrides", "words") if isinstance(getattr(args, name, None), list)), None)
@@ -63,8 +63,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``fedimb``. Returns the exit code: 0, 1 failed, 2 bad input, 75 waiting, 130 Ctrl-C."""
-    process_env.set_defaults()  # before anything is imported that reads it
+    """Entry point of ``fedimb``. Exit codes: 0, 1 failed, 2 bad input, 75 waiting for a person, 130 Ctrl-C."""
+    process_env.set_defaults()  # before importing anything that reads the environment
     words = sys.argv[1:] if argv is None else list(argv)
     args = _parse(words)
     import logging

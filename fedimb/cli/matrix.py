@@ -1,4 +1,4 @@
-"""The matrix of combinations for a terminal: grids cut to its width, one reason per rule instead of one per pair."""
+"""Prints which parts can be combined: grids that fit the terminal, and one reason per rule instead of one per pair."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ from fedimb.text import WIDTH
 
 
 def render(cells: Sequence[Cell]) -> str:
-    """One grid per pair of kinds in which something is refused, then the reasons; lines below 100 columns.
+    """One grid per pair of kinds with a refused combination, then the reasons; lines below 100 columns.
 
-    The kind with more parts goes down, the other across; a grid too wide is continued below itself.
+    The kind with more parts is in the rows, the other in the columns; a grid that is too wide continues below.
     """
     reasons = list(dict.fromkeys(_general(cell) for cell in cells if cell.reason))
     blocks: dict[tuple[str, str], list[Cell]] = {}
@@ -22,14 +22,16 @@ def render(cells: Sequence[Cell]) -> str:
     for number, reason in enumerate(reasons, start=1):
         lines += _wrapped(f"[{number}] ", reason)
     allowed = sum(cell.reason is None for cell in cells)
-    return "\n".join([*lines, f"{allowed} of {len(cells)} pairs are allowed; kinds without a grid all go together."])
+    return "\n".join(
+        [*lines, f"{allowed} of {len(cells)} pairs are allowed (ok). Kinds without a grid can all be combined."]
+    )
 
 
 def _general(cell: Cell) -> str:
-    """The reason without the names, so that one line serves every pair a rule refuses."""
+    """The reason without names, so that one line covers every pair a rule refuses."""
     reason = cell.reason or ""
     (kind, first), (_, second) = cell.first, cell.second
-    if kind == cell.second[0]:  # two methods, one around the other
+    if kind == cell.second[0]:  # two methods, one wrapping the other
         for side, name in (("outer", first), ("inner", second)):
             reason = reason.replace(f"{kind} '{name}'", f"the {side} {kind}")
         return reason.replace(f"use {kind}=[{second},{first}]", "use them in the other order")
@@ -51,7 +53,7 @@ def _grid(block: list[Cell], reasons: list[str]) -> list[str]:
     }
     down, across = (list(dict.fromkeys(pair[side] for pair in marks)) for side in (0, 1))
     first, second = block[0].first[0], block[0].second[0]
-    if first == second:  # of two strategies the order counts
+    if first == second:  # the order of two strategies matters
         across = down
         first, second = f"outer {first}", f"inner {second}"
     elif len(across) > len(down):

@@ -1,4 +1,4 @@
-"""``fedimb new KIND NAME``: a part of your own as a small installable package that runs and passes its test."""
+"""``fedimb new KIND NAME``: writes a new part as a small installable package that runs and passes its test."""
 
 import argparse
 import ast
@@ -35,14 +35,14 @@ class Kind:
     """What ``fedimb new`` writes for one kind of part.
 
     Attributes:
-        word: as typed; also the ending of the package's name and the name of the module in it.
-        line: what the help says of it.
+        word: as typed; also the suffix of the package's name and the name of its module.
+        line: its line in the help.
         run: the command that uses it; ``$name`` is filled in.
         page: the page of docs that explains it.
-        what: in prose, where it is not ``word``.
-        ending: of the class's name.
-        registered: the registry's kind, where it is not ``word``.
-        group: folder of its YAML, where it is not the registry's kind.
+        what: its name in prose, if not ``word``.
+        ending: suffix of the class's name.
+        registered: the registry's kind, if not ``word``.
+        group: folder of its YAML, if not the registry's kind.
         files: path in the package -> template.
     """
 
@@ -58,18 +58,18 @@ class Kind:
 
     @property
     def kind(self) -> str:
-        """What the registry calls it."""
+        """Its kind in the registry."""
         return self.registered or self.word
 
     @property
     def plural(self) -> str:
-        """What `fedimb list` calls it."""
+        """Its name in `fedimb list`."""
         from fedimb.cli.listing import PLURALS
 
         return next(plural for plural, kind in PLURALS.items() if kind == self.kind)
 
     def words(self, name: str) -> dict[str, str]:
-        """What is filled into the templates for a part of this name."""
+        """The values filled into the templates for a part of this name."""
         from string import Template
 
         package = f"{name}_{'method' if self.word == 'strategy' else self.word}"
@@ -112,16 +112,23 @@ KINDS = {
         ),
         Kind(
             "optimizer",
-            "a server optimiser: a step from the old weights towards the clients' mean, on arrays",
+            "a server optimiser: how the server moves the weights towards the clients' mean",
             "fedimb run aggregator=$name",
             "add-a-strategy.md",
             what="server optimiser",
             registered="aggregator",
         ),
-        Kind("source", "a data source", "fedimb run data=$name", "add-a-source.md", ending="Source", group="data"),
+        Kind(
+            "source",
+            "a data source: reads your data",
+            "fedimb run data=$name",
+            "add-a-source.md",
+            ending="Source",
+            group="data",
+        ),
         Kind(
             "sampler",
-            "a sampler: the order in which a client visits its rows",
+            "a sampler: which rows a client visits, in which order",
             "fedimb run sampler=$name",
             "add-a-sampler.md",
             ending="Sampler",
@@ -136,7 +143,7 @@ KINDS = {
         ),
         Kind(
             "strategy",
-            "a method: server half, client half, and the records they exchange",
+            "a method: its server side, its client side, and the records they exchange",
             "fedimb run strategy=$name",
             "add-a-strategy.md",
             files=tuple(_STRATEGY.items()),
@@ -145,18 +152,18 @@ KINDS = {
 }
 
 _ABOUT = f"""\
-Write a part of your own as a small package: its code, its settings, its test. It works as it is; change it piece by
-piece. KIND is one of:
+Create a small package with a new part: code, settings and a test. It is a working example; change it step by step.
+KIND is one of:
 
 {chr(10).join(f"  {kind.word:<11} {kind.line}" for kind in KINDS.values())}
 
-  fedimb new loss gentle                       writes ./gentle-loss/
-  fedimb new loss gentle --dir ~/losses/g      writes there
+  fedimb new loss gentle                       write the package to ./gentle-loss/
+  fedimb new loss gentle --dir ~/losses/g      write it to another folder
   pip install --no-build-isolation -e gentle-loss
   fedimb run loss=gentle
   cd gentle-loss && python -m pytest
 
-What the other kinds of parts that `fedimb list` names must offer: docs/entry-points.md."""
+For the interfaces of all other kinds in `fedimb list` see docs/entry-points.md."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _READ_AS_VALUES = {"null", "true", "false", "yes", "no", "on", "off", "inf", "nan"}  # by YAML or the command line
@@ -167,7 +174,7 @@ def register(verbs: "Verbs") -> None:
     new = verbs.add_parser("new", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     new.add_argument("kind", metavar="KIND", help=", ".join(KINDS))
     new.add_argument("name", metavar="NAME", help="lower-case letters, digits and _, as in loss=NAME")
-    new.add_argument("--dir", metavar="DIR", help="folder to write, new or empty (default: NAME-KIND)")
+    new.add_argument("--dir", metavar="DIR", help="folder to write, new or empty (default: ./NAME-KIND)")
     new.set_defaults(handler=new_part)
 
 
@@ -187,7 +194,7 @@ def new_part(args: argparse.Namespace) -> int:
 
 
 def kind_of(word: str) -> Kind:
-    """The kind a user names. Raises ConfigError where there is no template for it."""
+    """The kind a user names. Raises ConfigError if there is no template for it."""
     from fedimb import registry
     from fedimb.errors import ConfigError, nearest
 
@@ -195,14 +202,14 @@ def kind_of(word: str) -> Kind:
         return KINDS[word]
     if word in registry.KINDS:
         raise ConfigError(
-            f"fedimb new has no template for '{word}': docs/entry-points.md says what one must offer. "
+            f"fedimb new has no template for '{word}': see docs/entry-points.md for its interface. "
             f"Templates: {', '.join(KINDS)}"
         )
     raise ConfigError(f"no kind '{word}'.{nearest(word, KINDS)}")
 
 
 def check_name(kind: Kind, name: str) -> None:
-    """Raises ConfigError unless ``name`` can be a part's, a module's and a YAML file's, and is free."""
+    """Raise ConfigError unless ``name`` is free and valid for a part, a module and a YAML file."""
     from importlib.metadata import entry_points
     from importlib.util import find_spec
 
@@ -212,10 +219,10 @@ def check_name(kind: Kind, name: str) -> None:
 
     if not _NAME.fullmatch(name) or keyword.iskeyword(name) or name in _READ_AS_VALUES:
         raise ConfigError(
-            f"'{name}' cannot name a {kind.word}: begin with a letter, then a-z, 0-9 and _, no word of Python or YAML"
+            f"'{name}' cannot name a {kind.word}: use a-z, 0-9 and _ from a letter on, and no keyword of Python or YAML"
         )
     words = kind.words(name)
-    # Every part of fedimb has a YAML or a module of its name: none need be imported to know whether one is taken.
+    # Every part of fedimb has a YAML file or a module of its name, so nothing has to be imported to see what is taken.
     folders = [registry.KINDS[each] for each in (kind.kind, *(["contract"] if kind.word == "strategy" else []))]
     if (
         name in Catalogue().options(words["group"])
@@ -228,9 +235,7 @@ def check_name(kind: Kind, name: str) -> None:
     for path, text in pages(kind, name).items():
         nodes = ast.walk(ast.parse(text)) if path.endswith(".py") else ()
         if any(words["Class"] == alias.name for n in nodes if isinstance(n, ast.ImportFrom) for alias in n.names):
-            raise ConfigError(
-                f"'{name}': its class '{words['Class']}' would hide one that it uses; choose another name"
-            )
+            raise ConfigError(f"'{name}': its class '{words['Class']}' would hide a class it uses; choose another name")
 
 
 def pages(kind: Kind, name: str) -> dict[str, str]:

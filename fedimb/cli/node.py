@@ -1,4 +1,4 @@
-"""``fedimb node``: a hospital's node, at the hospital; what people there decide is in `fedimb.cli.node_decisions`."""
+"""``fedimb node``: commands run at a hospital. Inbox, approvals and audit are in `fedimb.cli.node_decisions`."""
 
 import argparse
 import time
@@ -11,37 +11,39 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-A hospital's node: its key, its data, what it agrees to, and the process that takes part. Run at the hospital; each
-action works on the node's folder: --home DIR, else $FEDIMB_NODE_HOME, else the working folder (docs/hospital.md)."""
+Run a hospital's node: its key, its data, its approvals, and the process that takes part in runs. Run these commands at
+the hospital. The node's folder is --home DIR, else $FEDIMB_NODE_HOME, else the working folder (docs/hospital.md)."""
 
 
 class Init(Action):
-    """Make this site's node: its key, which is born here and never leaves, its settings, and the join file for the
-    coordinator. Before: get ca.crt from the coordinator, and its fingerprint from them by telephone.
+    """Create this site's node: its key, which is generated here and never leaves, its settings, and the join file for
+    the coordinator. Before you start, get ca.crt from the coordinator, and ask them for its fingerprint by telephone.
 
       fedimb node init st-anna --host fl.example.org --port 9443 --ca ca.crt --fingerprint "3f2a 91..." \
           --contact "Dr. Jürgen Müller, +49 30 1234"
 
-    Afterwards: send SITE.join.json (it holds no secret), and read the key's fingerprint out to the coordinator.
+    Afterwards, send SITE.join.json (it contains no secret) and read the key's fingerprint out to the coordinator.
     """
 
     name = "init"
-    line = "make this site's node: key, settings, join file"
+    line = "create this site's node: key, settings, join file"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("site", metavar="SITE", help="its name: a-z, 0-9 and '-', as in st-anna")
+        """Add the action's arguments."""
+        parser.add_argument("site", metavar="SITE", help="the site's name: a-z, 0-9 and '-', as in st-anna")
         parser.add_argument("--host", required=True, metavar="H", help="the coordinator's name or IP address")
         parser.add_argument("--port", type=int, required=True, metavar="P", help="the coordinator's port")
         parser.add_argument("--ca", required=True, metavar="FILE", help="the coordinator's ca.crt")
-        parser.add_argument("--fingerprint", required=True, metavar="HEX", help="of ca.crt, as it was read out to you")
+        parser.add_argument(
+            "--fingerprint", required=True, metavar="HEX", help="fingerprint of ca.crt, as it was read out to you"
+        )
         parser.add_argument("--contact", default="", metavar="TEXT", help="whom the coordinator may call")
         parser.add_argument("--to", metavar="DIR", help="the new folder (default: ./SITE)")
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Make it, and print what to send and what to do next."""
+        """Create the node, and print what to send and what to do next."""
         import shlex
         from pathlib import Path
 
@@ -51,10 +53,10 @@ class Init(Action):
         ca, place = Path(args.ca).expanduser(), shlex.quote(str(root))
         join = init_node(root, args.site, (args.host, args.port), ca, args.fingerprint, args.contact)
         print(
-            f"{root} is {join.site}'s node. Its key is in it and stays there.\n\n"
+            f"{root} is the folder of {join.site}'s node. It contains the key, which stays there.\n\n"
             f"Send to the coordinator:  {root / (join.site + '.join.json')}\n"
             f"Read out to them:         {join.key_fingerprint}\n\n"
-            f"Next: decide in {root / 'node.yaml'} what may leave and what the node may use; then\n"
+            f"Next: set in {root / 'node.yaml'} what may leave the site and what resources the node may use; then\n"
             f"  fedimb node data add PATH --name NAME --tags TAG --home {place}\n"
             f"  fedimb node check --home {place}\n"
             f"  fedimb node run --home {place}"
@@ -62,111 +64,125 @@ class Init(Action):
 
 
 class Data(Action):
-    """Registered data: what this site offers to studies, by tag. The files stay where they are and are never edited.
+    """Register data that this site offers to studies, by tag. The files stay where they are and are never edited.
 
       fedimb node data add /data/heart.csv --name heart --tags heart-disease --patient-column pid target=diagnosis
       fedimb node data add /data/heart.csv --name heart --tags heart-disease --like heart.yaml
       fedimb node data list
-      fedimb node data verify heart                     is every record as it was registered?
-      fedimb node data prove heart 17 --to proof.json   that row 17 is among them
+      fedimb node data verify heart                     check that every record is as it was registered
+      fedimb node data prove heart 17 --to proof.json   prove that row 17 is included
       fedimb node data verify-proof proof.json --root 1c8f...
       fedimb node data withdraw heart --ids ids.txt --then stop
 
-    docs/registered-data.md says what a version proves, and what a withdrawal does and does not.
+    docs/registered-data.md explains what a version proves, and what a withdrawal does and does not do.
     """
 
     name = "data"
-    line = "register data for studies, verify, prove, withdraw patients"
+    line = "register data for studies; verify them, prove records, withdraw patients"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
         home = argparse.ArgumentParser(add_help=False)
-        home.add_argument("--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else here)")
+        home.add_argument(
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
+        )
         actions = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
         add = actions.add_parser("add", help="read a data set completely and register it", parents=[home])
         add.add_argument("path", metavar="PATH", help="table, .npz, folder or .zip")
-        add.add_argument("words", nargs="*", metavar="key=value", help="settings of the source (fedimb data check)")
-        add.add_argument("--name", required=True, help="what the site calls it; again for a new version of it")
-        add.add_argument("--tags", required=True, action="append", metavar="A,B,...", help="what plans ask for")
-        add.add_argument("--source", metavar="NAME", help="how to read it (default: by the file's kind)")
-        add.add_argument("--like", metavar="FILE", help="read it as this data group (YAML of the coordinator) says")
         add.add_argument(
-            "--patient-column", metavar="COLUMN", help="column of patients' ids: kept whole, withdrawn by it"
+            "words", nargs="*", metavar="key=value", help="settings of the source, as for fedimb data check"
         )
-        add.add_argument("--classes", metavar="A,B,...", help="the classes, in the study's order")
+        add.add_argument("--name", required=True, help="name of the data set; an existing name gets a new version")
         add.add_argument(
-            "--can-record", metavar="A,...", help="classes without a row here that this site would record if it saw one"
+            "--tags", required=True, action="append", metavar="A,B,...", help="tags by which plans select the data set"
+        )
+        add.add_argument("--source", metavar="NAME", help="source that reads it (default: guessed from the file)")
+        add.add_argument("--like", metavar="FILE", help="read it like this data group (the coordinator's YAML)")
+        add.add_argument(
+            "--patient-column",
+            metavar="COLUMN",
+            help="column with patients' ids: patients are never split, and are withdrawn by id",
+        )
+        add.add_argument("--classes", metavar="A,B,...", help="class names, in the study's order")
+        add.add_argument(
+            "--can-record",
+            metavar="A,...",
+            help="classes without any rows that this site would record if it saw a case",
         )
 
-        actions.add_parser("list", help="what is registered, and which runs use it", parents=[home])
-        verify = actions.add_parser("verify", help="read every record again", parents=[home])
+        actions.add_parser("list", help="list registered data sets and the runs that use them", parents=[home])
+        verify = actions.add_parser("verify", help="read all records again and compare", parents=[home])
         verify.add_argument("name", nargs="?", metavar="NAME", help="default: all")
 
-        prove = actions.add_parser("prove", help="that a record is in the registered version", parents=[home])
+        prove = actions.add_parser("prove", help="prove that a record is in the registered version", parents=[home])
         prove.add_argument("name", metavar="NAME")
-        prove.add_argument("record", metavar="RECORD", help="row number, or file as in 'a.csv row 17' or cat/p1.png")
+        prove.add_argument("record", metavar="RECORD", help="row number, or place as in 'a.csv row 17' or cat/p1.png")
         prove.add_argument(
             "--open",
             action="store_true",
-            help="with the record itself (label and patient's id too): for who may see it",
+            help="include the record itself, with label and patient's id: only for people who may see it",
         )
-        prove.add_argument("--to", metavar="FILE", help="where to (default: the terminal)")
+        prove.add_argument("--to", metavar="FILE", help="output file (default: the terminal)")
 
-        check = actions.add_parser("verify-proof", help="check a proof; needs no node")
+        check = actions.add_parser("verify-proof", help="check a proof; works without a node")
         check.add_argument("file", metavar="FILE")
-        check.add_argument("--root", metavar="HEX", help="the Merkle root the site gave before")
+        check.add_argument("--root", metavar="HEX", help="the Merkle root that the site published")
 
-        withdraw = actions.add_parser("withdraw", help="leave patients out from now on", parents=[home])
+        withdraw = actions.add_parser("withdraw", help="remove patients from now on", parents=[home])
         withdraw.add_argument("name", metavar="NAME")
         withdraw.add_argument(
-            "--ids", required=True, metavar="FILE", help="patients' ids, one per line; without a patient column, rows"
+            "--ids",
+            required=True,
+            metavar="FILE",
+            help="file with patients' ids, one per line; without a patient column, rows",
         )
         withdraw.add_argument(
             "--then",
             choices=("stop", "continue", "retrain"),
             default="stop",
-            help="runs that used them: stop here (default), continue without them, or only a new run from round 0",
+            help="runs that used them: stop (default), continue without them, or retrain: only a new run from round 0",
         )
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
-        """The chosen action."""
+        """Run the chosen action."""
         from fedimb.cli import registered
 
         return int(getattr(registered, f"{args.what.replace('-', '_')}_data")(args) or 0)
 
 
 class Check(Action):
-    """Can this node take part? Look at data, versions, key, disk, proxy, the coordinator and the clock; nothing is
-    started.
+    """Check whether this node can take part: data, versions, key, disk, proxy, coordinator and clock. Starts nothing.
 
-      fedimb node check                       all but what needs a study plan
-      fedimb node check --plan plan.json      ... and whether the data fit the study: do this before approving it
-      fedimb node check --json                the same for a monitoring system
+      fedimb node check                       all checks that need no study plan
+      fedimb node check --plan plan.json      also whether the data fit the study: do this before approving
+      fedimb node check --json                output for a monitoring system
 
-    Every record is read again, so that with many pictures it takes a while. Exit code 0, or 2 when a line says fail:
-    such a node does not train.
+    All records are read again, which takes a while with many images. Exit code 0, or 2 if a line says fail: such a node
+    does not train.
     """
 
     name = "check"
-    line = "can this node take part: data, versions, key, disk, network, clock"
+    line = "check whether this node can take part: data, versions, key, disk, network, clock"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("--plan", metavar="FILE", help="plan.json, as the coordinator sent it")
+        """Add the action's arguments."""
+        parser.add_argument("--plan", metavar="FILE", help="plan.json from the coordinator")
         parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-        parser.add_argument("--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else here)")
+        parser.add_argument(
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
+        )
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
-        """Print what was found."""
+        """Print the results."""
         import json
 
         from fedimb.deploy.home import NodeHome
-        from fedimb.deploy.site.check import facts, fit, node_checks, open_plan
+        from fedimb.deploy.site.check import all_pass, node_checks, open_plan, report
 
         home = NodeHome.open(args.home)
         found = []
@@ -176,36 +192,40 @@ class Check(Action):
                 remedy = f": {check.remedy}" if check.remedy else ""
                 print(f"{check.level:<4}  {check.name:<16}  {' '.join(check.found.split())}{remedy}", flush=True)
         if args.json:
-            print(json.dumps(facts(home, found), ensure_ascii=False, indent=1))
-        return 0 if fit(found) else 2
+            print(json.dumps(report(home, found), ensure_ascii=False, indent=1))
+        return 0 if all_pass(found) else 2
 
 
 class Run(Action):
     """Run this site's node, in the foreground, until it is asked to stop (Ctrl-C, SIGTERM).
 
-    Starts Flower's SuperNode with a guard before it that lets nothing run but the fedimb installed here, watches over
-    it, starts it again when it dies (after 65 seconds: the coordinator takes up to 60 to notice), ends and starts it at
-    the hours and days of node.yaml. How it is: fedimb node status. Its log: logs/supernode.log in the node's folder.
+    Starts Flower's SuperNode behind a guard that runs only the fedimb installed here, restarts it if it dies (after 65
+    seconds: the coordinator takes up to 60 to notice), and stops and starts it at the hours and days in node.yaml. For
+    its state, see fedimb node status; its log is logs/supernode.log in the node's folder.
 
       fedimb node run --home ~/st-anna
 
-    As a service: fedimb-node.service in the node's folder, which fedimb node init wrote.
+    To run it as a service, use fedimb-node.service in the node's folder, which fedimb node init wrote.
 
-    Exit code 0 when asked to stop, 2 when a person must act first (the line says what), 1 with --once when it failed.
+    Exit code 0: it was asked to stop. 2: a person must act first (the message says what). 1: with --once, it failed.
     """
 
     name = "run"
-    line = "take part: run the node until asked to stop"
+    line = "run the node until asked to stop"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Options of the action."""
+        """Add the action's arguments."""
         parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder ($FEDIMB_NODE_HOME, else the working folder)"
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
         )
-        parser.add_argument("--once", action="store_true", help="start the process once, end with it")
+        parser.add_argument("--once", action="store_true", help="start the process once, and exit when it ends")
         parser.add_argument(
-            "--restart-after", type=float, default=65.0, metavar="S", help="seconds from a death to the next start (65)"
+            "--restart-after",
+            type=float,
+            default=65.0,
+            metavar="S",
+            help="seconds before restarting a process that died (default: 65)",
         )
 
     @staticmethod
@@ -214,7 +234,7 @@ class Run(Action):
         import logging
 
         from fedimb.deploy.home import NodeHome
-        from fedimb.deploy.site.node_process import Patience
+        from fedimb.deploy.site.node_process import Timings
         from fedimb.deploy.site.observe import preflight
         from fedimb.deploy.site.supervisor import Supervisor
 
@@ -223,38 +243,38 @@ class Run(Action):
         lines = logging.Formatter(f"%(asctime)sZ {home.site}: %(message)s", "%Y-%m-%dT%H:%M:%S")
         lines.converter = time.gmtime
         handler.setFormatter(lines)
-        told = logging.getLogger("fedimb.node")
-        told.addHandler(handler)
-        told.propagate = False
+        logger = logging.getLogger("fedimb.node")
+        logger.addHandler(handler)
+        logger.propagate = False
         try:
             notices = preflight(home)
             for notice in notices:
-                told.warning("%s", notice)
-            return Supervisor(home, Patience(restart_s=args.restart_after), notices=notices).run(once=args.once)
+                logger.warning("%s", notice)
+            return Supervisor(home, Timings(restart_s=args.restart_after), notices=notices).run(once=args.once)
         finally:
-            told.removeHandler(handler)
-            told.propagate = True
+            logger.removeHandler(handler)
+            logger.propagate = True
 
 
 class Status(Action):
-    """How this site's node is: what it does, since when, and what will need somebody.
+    """Show the state of this site's node: what it is doing, since when, and what will need attention.
 
-    Exit code 0: it takes part, or is absent by plan. 1: somebody should look (it waits for a person or for the
-    coordinator, a certificate or the disk ends soon). 2: it does not take part. The same facts stand in the node's
-    folder as status.json and, for node_exporter's textfile collector, as node.prom.
+    Exit code 0: it takes part, or is absent by plan. 1: it needs attention (it is waiting for a person or for the
+    coordinator, a certificate expires soon, or the disk is nearly full). 2: it does not take part. The node's folder
+    has the same facts in status.json and, for node_exporter's textfile collector, in node.prom.
     """
 
     name = "status"
-    line = "how the node is; exit code 0 well, 1 look, 2 not taking part"
+    line = "state of the node; exit code 0 healthy, 1 needs attention, 2 not taking part"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Options of the action."""
+        """Add the action's arguments."""
         parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder ($FEDIMB_NODE_HOME, else the working folder)"
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
         )
         parser.add_argument(
-            "--json", action="store_true", help="print status.json, with the judgement, and nothing else"
+            "--json", action="store_true", help="print status.json with exit code and judgement, and nothing else"
         )
 
     @staticmethod
@@ -265,10 +285,10 @@ class Status(Action):
         from dataclasses import asdict
 
         from fedimb.deploy.home import NodeHome
-        from fedimb.deploy.site.status import judged, read
+        from fedimb.deploy.site.status import judge, read_status
 
-        found = read(NodeHome.open(args.home))
-        code, line = judged(found, time.time())
+        found = read_status(NodeHome.open(args.home))
+        code, line = judge(found, time.time())
         if args.json:
             print(json.dumps(asdict(found) | {"judgement": line, "exit_code": code}, indent=1, ensure_ascii=False))
             return code
@@ -283,18 +303,18 @@ class Status(Action):
             ("last round", str(last.get("round") if last.get("round") is not None else "none yet")),
             ("restarts", str(found.restarts)),
             ("waiting for you", str(found.inbox)),
-            ("certificate ends", found.certificate or "unknown"),
+            ("certificate expires", found.certificate or "unknown"),
             ("disk", f"{(size.get('used') or 0) / 1e9:.2f}{held} GB used, {(size.get('free') or 0) / 1e9:.1f} GB free"),
             ("version", f"fedimb {found.fedimb}, Flower {found.flower}"),
-            *(("look at", warning) for warning in found.warnings),
+            *(("warning", warning) for warning in found.warnings),
         ]
         print("\n".join(aligned(rows, left=2)))
         return code
 
 
 class Rotate(Action):
-    """Make a new key for this node, and a new join file. The old key is gone: the node that runs now goes on with it
-    until it is restarted, and is let in again once the coordinator ran fedimb deploy rotate with the new join file.
+    """Make a new key and a new join file for this node. The old key is deleted: a running node keeps using it until
+    it is restarted. It can connect again after the coordinator has run fedimb deploy rotate with the new join file.
 
       fedimb node rotate
     """
@@ -304,9 +324,11 @@ class Rotate(Action):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else here)")
-        parser.add_argument("--contact", metavar="TEXT", help="whom the coordinator may call (default: as before)")
+        """Add the action's arguments."""
+        parser.add_argument(
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
+        )
+        parser.add_argument("--contact", metavar="TEXT", help="whom the coordinator may call (default: unchanged)")
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
@@ -320,7 +342,7 @@ class Rotate(Action):
         contact = args.contact if args.contact is not None else read_join(before).contact if before.is_file() else ""
         join = new_identity(home.root, home.site, contact)
         print(f"Send to the coordinator:  {before}\nRead out to them:         {join.key_fingerprint}")
-        print("When they ran fedimb deploy rotate with it, restart fedimb node run.")
+        print("After they have run fedimb deploy rotate with it, restart fedimb node run.")
 
 
 def register(verbs: "Verbs") -> None:

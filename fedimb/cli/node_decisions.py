@@ -1,4 +1,4 @@
-"""What people of a site decide and look up: ``fedimb node inbox``, ``approve``, ``reject``, ``audit``."""
+"""Decisions of people at a site, and their log: ``fedimb node inbox``, ``approve``, ``reject``, ``audit``."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -10,29 +10,31 @@ if TYPE_CHECKING:
 
 
 class Inbox(Action):
-    """Everything that waits for a person at this site: study plans, labels, releases. Nothing runs meanwhile.
+    """List everything that waits for a person at this site: study plans, labels, releases. Nothing runs meanwhile.
 
-    fedimb node inbox             what waits
-    fedimb node inbox --all       plans decided on as well
-    fedimb node inbox plan-1a2b   read a plan (the same as page in plans/: plan.html)
+    fedimb node inbox             what is waiting
+    fedimb node inbox --all       also plans that were decided on
+    fedimb node inbox plan-1a2b   read a plan (also a page: plan.html in plans/)
     """
 
     name = "inbox"
-    line = "what waits for a person: plans, labels, releases"
+    line = "list what waits for a person: plans, labels, releases"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("item", nargs="?", metavar="ITEM", help="a plan to print")
-        parser.add_argument("--all", action="store_true", help="plans decided on as well")
-        parser.add_argument("--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else here)")
+        """Add the action's arguments."""
+        parser.add_argument("item", nargs="?", metavar="ITEM", help="plan to print")
+        parser.add_argument("--all", action="store_true", help="also list plans that were decided on")
+        parser.add_argument(
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
+        )
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
         """Print the list, or a plan."""
         from fedimb.deploy.home import NodeHome
-        from fedimb.deploy.site.approvals import load, received
-        from fedimb.deploy.site.inbox import items
+        from fedimb.deploy.site.approvals import load_plan, received_plans
+        from fedimb.deploy.site.inbox import inbox_items
         from fedimb.deploy.study_plan.page import as_markdown
         from fedimb.errors import ConfigError
         from fedimb.text import aligned
@@ -40,49 +42,51 @@ class Inbox(Action):
         home = NodeHome.open(args.home)
         if args.item:
             wanted = args.item.removeprefix("plan-")
-            found = [sha for sha in received(home) if sha.startswith(wanted)]
+            found = [sha for sha in received_plans(home) if sha.startswith(wanted)]
             if len(found) != 1:
-                raise ConfigError(f"{len(found)} plans are called '{args.item}'; see fedimb node inbox --all")
-            print(as_markdown(load(home, found[0])), end="")
+                raise ConfigError(f"{len(found)} plans match '{args.item}'; see fedimb node inbox --all")
+            print(as_markdown(load_plan(home, found[0])), end="")
             print(f"\nAs a page: {home.file('plans', found[0], 'plan.html')}")
             return
-        found_items = items(home, args.all)
+        found_items = inbox_items(home, args.all)
         if not found_items:
-            print(f"nothing waits at {home.site}")
+            print(f"nothing is waiting at {home.site}")
             return
         print("\n".join(aligned([["item", "state", "what"], *([i.id, i.state, i.text] for i in found_items)], left=3)))
         print("\nfedimb node approve ITEM | reject ITEM --reason TEXT; read a plan first: fedimb node inbox PLAN")
 
 
 class Approve(Action):
-    """Approve a study plan, or let synthetic samples go. Read it first: fedimb node inbox ITEM, fedimb outbox show ID.
+    """Approve a study plan, or release synthetic samples. Look first: fedimb node inbox ITEM, fedimb outbox show ID.
 
       fedimb node approve plan-1a2b3c4d --by "Dr. Anna Weiß"
 
-    Who decided and when stands in the audit log. A plan can be rejected later: nothing under it runs from then on.
+    The audit log records who decided and when. A plan can be rejected later; nothing runs under it from then on.
     """
 
     name = "approve"
-    line = "approve a plan or a release"
+    line = "approve a study plan or a release of samples"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("item", metavar="ITEM", help="as fedimb node inbox lists it, or its beginning")
-        parser.add_argument("--by", metavar="NAME", help="who decides (default: the account at work)")
-        parser.add_argument("--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else here)")
+        """Add the action's arguments."""
+        parser.add_argument("item", metavar="ITEM", help="id from fedimb node inbox, or its beginning")
+        parser.add_argument("--by", metavar="NAME", help="who decides (default: the current user account)")
+        parser.add_argument(
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
+        )
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Decide, and say what it means."""
+        """Decide, and print what it means."""
         from fedimb.deploy.home import NodeHome
-        from fedimb.deploy.site.inbox import answer
+        from fedimb.deploy.site.inbox import decide_item
 
-        print(answer(NodeHome.open(args.home), args.item, "approved", args.by))
+        print(decide_item(NodeHome.open(args.home), args.item, "approved", args.by))
 
 
 class Reject(Action):
-    """Reject a study plan or a release, or withdraw the approval of a plan: nothing under it runs here from then on.
+    """Reject a study plan or a release, or withdraw the approval of a plan: nothing runs under it here from then on.
 
       fedimb node reject plan-1a2b3c4d --reason "purpose not covered by consent"
 
@@ -90,33 +94,35 @@ class Reject(Action):
     """
 
     name = "reject"
-    line = "reject a plan or a release, or withdraw an approval"
+    line = "reject a study plan or a release, or withdraw an approval"
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
-        parser.add_argument("item", metavar="ITEM", help="as fedimb node inbox lists it, or its beginning")
+        """Add the action's arguments."""
+        parser.add_argument("item", metavar="ITEM", help="id from fedimb node inbox, or its beginning")
         parser.add_argument("--reason", required=True, metavar="TEXT", help="why; it stays at the site")
-        parser.add_argument("--by", metavar="NAME", help="who decides (default: the account at work)")
-        parser.add_argument("--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else here)")
+        parser.add_argument("--by", metavar="NAME", help="who decides (default: the current user account)")
+        parser.add_argument(
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
+        )
 
     @staticmethod
     def run(args: argparse.Namespace) -> None:
-        """Decide, and say what it means."""
+        """Decide, and print what it means."""
         from fedimb.deploy.home import NodeHome
-        from fedimb.deploy.site.inbox import answer
+        from fedimb.deploy.site.inbox import decide_item
 
-        print(answer(NodeHome.open(args.home), args.item, "rejected", args.by, args.reason))
+        print(decide_item(NodeHome.open(args.home), args.item, "rejected", args.by, args.reason))
 
 
 class Audit(Action):
-    """The audit log: every message that left, before it left, and every decision.
+    """Verify or export the audit log: every message that left (logged before it left) and every decision.
 
-      fedimb node audit verify                          was a line edited, deleted, moved, or the end cut?
-      fedimb node audit verify --heads st-anna.jsonl    also against what the coordinator was told with each message
+      fedimb node audit verify                          finds lines that were edited, deleted, moved or cut off
+      fedimb node audit verify --heads st-anna.jsonl    also compares with what the coordinator received
       fedimb node audit export --from 2026-01 --to 2026-03 --as csv --out quarter.csv
 
-    Exit code of verify: 0 as written, 2 not; the first bad line is named.
+    Exit code of verify: 0 if all lines are as written, else 2, with the first bad line.
     """
 
     name = "audit"
@@ -124,17 +130,21 @@ class Audit(Action):
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's words."""
+        """Add the action's arguments."""
         home = argparse.ArgumentParser(add_help=False)
-        home.add_argument("--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else here)")
+        home.add_argument(
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
+        )
         actions = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-        verify = actions.add_parser("verify", help="is every line as it was written?", parents=[home])
-        verify.add_argument("--heads", metavar="FILE", help="lines {line, sha} that the coordinator kept of this site")
-        export = actions.add_parser("export", help="a period as CSV or JSON", parents=[home])
-        export.add_argument("--from", dest="first", default="", metavar="DAY", help="as in 2026-03 or 2026-03-01 (UTC)")
-        export.add_argument("--to", dest="last", default="", metavar="DAY", help="the last day, included")
+        verify = actions.add_parser("verify", help="check that every line is as it was written", parents=[home])
+        verify.add_argument("--heads", metavar="FILE", help="lines {line, sha} that the coordinator kept for this site")
+        export = actions.add_parser("export", help="export a period as CSV or JSON", parents=[home])
+        export.add_argument(
+            "--from", dest="first", default="", metavar="DAY", help="first day, as in 2026-03 or 2026-03-01 (UTC)"
+        )
+        export.add_argument("--to", dest="last", default="", metavar="DAY", help="last day, inclusive")
         export.add_argument("--as", dest="form", choices=("csv", "json"), default="csv")
-        export.add_argument("--out", metavar="FILE", help="where to (default: the terminal)")
+        export.add_argument("--out", metavar="FILE", help="output file (default: the terminal)")
 
     @staticmethod
     def run(args: argparse.Namespace) -> int:
@@ -159,7 +169,8 @@ def _verify(log: "AuditLog", heads: str | None) -> int:
     print(f"{log.path}: {log.head().line} lines, all as written")
     if not heads:
         print(
-            "A log made up anew as a whole would look the same: compare with what the coordinator kept (--heads FILE)."
+            "A log that was forged as a whole would also pass: compare it with what the coordinator kept (--heads "
+            "FILE)."
         )
     return 0
 
@@ -173,7 +184,7 @@ def _export(log: "AuditLog", args: argparse.Namespace) -> int:
     data = log.export(args.form, _day(args.first), _day(args.last))
     if args.out:
         write_private(Path(args.out).expanduser().absolute(), data)
-        print(f"wrote {args.out}; it says what left this site, so mind who reads it")
+        print(f"wrote {args.out}; it lists what left this site, so take care who can read it")
     else:
         sys.stdout.buffer.write(data)
     return 0
@@ -185,5 +196,5 @@ def _day(text: str) -> str:
     from fedimb.errors import ConfigError
 
     if text and not re.fullmatch(r"\d{4}(-\d\d(-\d\d)?)?", text):
-        raise ConfigError(f"'{text}' is no day: write it as 2026, 2026-03 or 2026-03-01")
+        raise ConfigError(f"'{text}' is not a day: write it as 2026, 2026-03 or 2026-03-01")
     return text

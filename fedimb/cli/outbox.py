@@ -1,4 +1,4 @@
-"""``fedimb outbox list|show|release|reject|recall``: synthetic samples that wait for a person's word."""
+"""``fedimb outbox list|show|release|reject|recall``: synthetic samples that wait for a person's decision."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Synthetic samples that passed the export gate wait in the site's outbox (docs/export-gate.md):
 
-  fedimb outbox list                             those below sites/ (or $FEDIMB_SITE_DIR)
-  fedimb outbox show 4f0a                        verdicts, figures, where the contact sheets are
-  fedimb outbox release 4f0a --classes 3 7       let these classes go (--all: every one that waits)
+  fedimb outbox list                             all batches below sites/ (or $FEDIMB_SITE_DIR)
+  fedimb outbox show 4f0a                        verdicts, figures, paths of the contact sheets
+  fedimb outbox release 4f0a --classes 3 7       release these classes (--all: all that wait)
   fedimb outbox reject 4f0a --classes 3 --reason "shows a name"
   fedimb outbox recall 4f0a --reason "consent withdrawn"   also marks the runs that used it
 
-A batch is named by its id or the unique beginning of one; a class by its id or its name."""
+Give a batch by its id or a unique prefix of it, a class by its id or name."""
 
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     outbox = verbs.add_parser("outbox", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = outbox.add_subparsers(dest="action", metavar="ACTION", required=True)
-    shown = actions.add_parser("list", help="batches and how far they are")
-    shown.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with outboxes (sites)")
+    shown = actions.add_parser("list", help="list batches and their state")
+    shown.add_argument("folder", nargs="?", metavar="FOLDER", help="folder with outboxes (default: sites)")
     shown.set_defaults(handler=list_batches)
     for name, handler, line in (
-        ("show", show_batch, "verdicts and figures of a batch"),
-        ("release", release_classes, "let classes go"),
-        ("reject", reject_classes, "keep classes back for good"),
-        ("recall", recall_batch, "take a batch back and mark the runs that used it"),
+        ("show", show_batch, "show verdicts and figures of a batch"),
+        ("release", release_classes, "release classes"),
+        ("reject", reject_classes, "reject classes permanently"),
+        ("recall", recall_batch, "recall a batch and mark the runs that used it"),
     ):
         one = actions.add_parser(name, help=line)
-        one.add_argument("batch", metavar="ID", help="batch id or the beginning of one")
-        one.add_argument("--folder", metavar="DIR", help="a folder with outboxes (sites)")
+        one.add_argument("batch", metavar="ID", help="batch id, or a unique prefix of it")
+        one.add_argument("--folder", metavar="DIR", help="folder with outboxes (default: sites)")
         if name in ("release", "reject"):
             which = one.add_mutually_exclusive_group(required=True)
             which.add_argument("--classes", nargs="+", metavar="CLASS", help="class ids or names")
-            which.add_argument("--all", action="store_true", help="every class that waits")
+            which.add_argument("--all", action="store_true", help="all classes that wait")
         if name in ("reject", "recall"):
-            one.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept")
+            one.add_argument("--reason", required=True, metavar="TEXT", help="why; the reason is stored")
         one.set_defaults(handler=handler)
 
 
@@ -59,12 +59,12 @@ def list_batches(args: argparse.Namespace) -> int:
             counts = [str(states.count(state)) for state in ("waiting", "released", "rejected")]
             total = str(sum(about["samples"].values()))
             rows.append([id, about["made"][:16], total, *counts, str(len(box.users(id))), box.recalled(id) or "-"])
-    print("\n".join(aligned(rows, left=1)) if len(rows) > 1 else f"no batch waits in an outbox below {root}")
+    print("\n".join(aligned(rows, left=1)) if len(rows) > 1 else f"no batches in outboxes below {root}")
     return 0
 
 
 def show_batch(args: argparse.Namespace) -> int:
-    """``fedimb outbox show``: every class that was judged, those that did not pass too."""
+    """``fedimb outbox show``: all classes that were checked, including those that did not pass."""
     box, id = _find(args)
     about, state = box.about(id), box.state(id)
     print(f"batch {id}, {sum(about['samples'].values())} samples, made {about['made'][:19]}, in {box.folder / id}")
@@ -112,7 +112,7 @@ def recall_batch(args: argparse.Namespace) -> int:
     users = box.recall(id, args.reason)
     print(f"batch {id}: recalled; {len(users)} runs used it")
     for run in users:
-        print(f"  {run}: {'marked' if Path(run).is_dir() else 'not within reach: tell those who hold it'}")
+        print(f"  {run}: {'marked' if Path(run).is_dir() else 'not reachable: tell whoever has it'}")
     return 0
 
 
@@ -131,7 +131,7 @@ def _outboxes(root: "Path") -> "list[Outbox]":
     from fedimb.generation.outbox.box import STATE
 
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; give the one with the sites' folders, or set FEDIMB_SITE_DIR")
+        raise DataError(f"{root} is not a folder; give the folder with the sites' folders, or set FEDIMB_SITE_DIR")
     folders = {file.parent.parent for file in root.rglob(f"outbox/*/{STATE}")}
     folders |= {file.parent.parent for file in root.glob(f"*/{STATE}") if root.name == "outbox"}
     return [Outbox(folder) for folder in sorted(folders)]
@@ -146,7 +146,9 @@ def _find(args: argparse.Namespace) -> "tuple[Outbox, str]":
         return found[0]
     if found:
         places = ", ".join(str(box.folder / id) for box, id in found)
-        raise ConfigError(f"'{args.batch}' means {len(found)} batches: {places}; write more of the id, or use --folder")
+        raise ConfigError(
+            f"'{args.batch}' matches {len(found)} batches: {places}; give more of the id, or use --folder"
+        )
     near = nearest(args.batch, (id for box in boxes for id in box.ids()))
     raise ConfigError(f"no batch '{args.batch}' in an outbox below {root}.{near}")
 
@@ -157,7 +159,7 @@ def _classes(args: argparse.Namespace, box: "Outbox", id: str) -> list[int]:
     if args.all:
         waiting = [label for label, state in box.state(id).items() if state == "waiting"]
         if not waiting:
-            raise ConfigError(f"no class of batch {id} waits; see fedimb outbox show {id}")
+            raise ConfigError(f"no class of batch {id} is waiting; see fedimb outbox show {id}")
         return waiting
     names = {name: label for label, name in _names(box.about(id), plain=True).items()}
     chosen = []
@@ -169,7 +171,7 @@ def _classes(args: argparse.Namespace, box: "Outbox", id: str) -> list[int]:
 
 
 def _names(about: JsonObject, plain: bool = False) -> dict[int, str]:
-    """Class id -> its name, with the id before it unless ``plain``."""
+    """Class id -> name, prefixed with the id unless ``plain``."""
     names = about["about"].get("class_names", [])
     known = {label: str(names[label]) for label in map(int, about["audit"]) if label < len(names)}
     return known if plain else {label: f"{label} ({name})" for label, name in known.items()}

@@ -12,12 +12,12 @@ OUTPUT_DIR = "runs"
 def add_deployment(parser: argparse.ArgumentParser) -> None:
     """Add ``--deployment DIR``."""
     parser.add_argument(
-        "--deployment", default=".", metavar="DIR", help="the deployment's folder (default: the working folder)"
+        "--deployment", default=".", metavar="DIR", help="the deployment's folder (default: the current folder)"
     )
 
 
 def open_deployment(args: argparse.Namespace) -> "Deployment":
-    """The folder named on the command line; ConfigError where there is none."""
+    """Open the deployment named on the command line; ConfigError if there is none."""
     from fedimb.deploy.coordinator.deployment import Deployment
 
     return Deployment.open(args.deployment)

@@ -1,4 +1,4 @@
-"""``fedimb predict``: a finished run's model on data, as CSV, with a model card beside it."""
+"""``fedimb predict``: scores data with a finished run's model, as a CSV with a model card."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _ABOUT = """\
 Score data with the model of a finished run. Writes one line per row (predicted class, a score per class, the true
-label) and OUT.card.md: what the model was trained on and how far it can be trusted, class by class.
+label), and a model card, CSV.card.md: what the model was trained on and how reliable it is, class by class.
 
   fedimb predict fedavg-s0 --out test.csv                       the run's own test set
   fedimb predict fedavg-s0 new.npz --out new.csv                a file: .npz, .csv, .zip, or a folder of pictures
@@ -23,9 +23,9 @@ label) and OUT.card.md: what the model was trained on and how far it can be trus
   fedimb predict fedavg-s0 --source name=npz path=new.npz --out new.csv
   fedimb predict la_post-s0 new.npz --calibration la_post --out new.csv
 
-A file of the kind the run was trained on is read with the run's own settings (column names, image size). The data's
-class names must be the run's, in the same order. Scores are the softmax of the calibrated logits. Where rows have
-several labels each score is a probability of its own, and the labels are those above .5."""
+A file of the kind the run was trained on is read with the run's settings (column names, image size). The data's class
+names must be the run's, in the same order. Scores are the softmax of the calibrated logits. If rows have several
+labels, scores are one sigmoid per class, and the classes above 0.5 are predicted."""
 
 BY_SUFFIX = {
     ".npz": ("npz",),
@@ -43,11 +43,18 @@ def register(verbs: "Verbs") -> None:
         description=_ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    predict.add_argument("run", metavar="RUN", help="folder, name or unique beginning")
+    predict.add_argument("run", metavar="RUN", help="folder, name, or the beginning of a name")
     predict.add_argument("data", nargs="*", metavar="DATA", help="file, folder, data YAML, or data=... settings")
-    predict.add_argument("--source", nargs="+", metavar="key=value", help="a source and its arguments, name=... first")
-    predict.add_argument("--out", required=True, metavar="CSV", help="file to write; the card goes to CSV.card.md")
-    predict.add_argument("--calibration", metavar="NAME", help="one of the run's; default: its first")
+    predict.add_argument(
+        "--source",
+        nargs="+",
+        metavar="key=value",
+        help="a source and its arguments, name=... first (see `fedimb list sources`)",
+    )
+    predict.add_argument(
+        "--out", required=True, metavar="CSV", help="file to write; the model card goes to CSV.card.md"
+    )
+    predict.add_argument("--calibration", metavar="NAME", help="one of the run's calibrations (default: its first)")
     predict.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
     predict.set_defaults(handler=predict_command)
 
@@ -96,7 +103,7 @@ def _say_how_well(scored: "Scored", result: "RunResult") -> None:
 
 
 def source_of(words: list[str], source: list[str] | None, result: "RunResult") -> Settings | None:
-    """The source that DATA or --source means, as `fedimb.data.store.open_source` takes it; None: the run's test set.
+    """The source given by DATA or --source, for `fedimb.data.store.open_source`; None: the run's test set.
 
     Raises:
         ConfigError: both given, a word that is neither a path nor a setting, or a YAML without a source.
@@ -143,7 +150,7 @@ def _from_path(path: Path, result: "RunResult") -> Settings:
         return _from_yaml(path)
     if suffix not in BY_SUFFIX:
         known = nearest(suffix, [s for s in BY_SUFFIX if s])
-        raise ConfigError(f"{path}: cannot tell what reads '{suffix}'; give --source name=... key=....{known}")
+        raise ConfigError(f"{path}: no source is known for '{suffix}' files; give --source name=... key=....{known}")
     trained = dict(_config(result)["data"]["source"])
     name = trained["name"] if trained["name"] in BY_SUFFIX[suffix] else BY_SUFFIX[suffix][0]
     argument = next((n for n in registry.parameters("source", name) if n in _PATHS), None)
@@ -169,7 +176,7 @@ def _from_yaml(path: Path) -> dict[str, object]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if isinstance(content, dict) and isinstance(content.get("data"), dict):
         content = content["data"]  # one that chooses a model too, as configs/data/cifar10.yaml
     found = content.get("source", content) if isinstance(content, dict) else None

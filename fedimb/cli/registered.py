@@ -1,4 +1,4 @@
-"""What ``fedimb node data`` does and prints: its words are in `fedimb.cli.node.Data`."""
+"""Implementation of ``fedimb node data``; its arguments are in `fedimb.cli.node.Data`."""
 
 import argparse
 import json
@@ -9,22 +9,22 @@ from fedimb.annotation.private import write_private
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data.commitment import read_proof, verify_proof
 from fedimb.deploy.registered_data.data_version import DataVersion
-from fedimb.deploy.registered_data.datasets import data_sets, named, register_data
-from fedimb.deploy.registered_data.pins import pins
-from fedimb.deploy.site.data_checks import holdings
+from fedimb.deploy.registered_data.datasets import data_sets, open_data_set, register_data
+from fedimb.deploy.registered_data.pins import read_pins
+from fedimb.deploy.site.data_checks import describe_holdings
 from fedimb.deploy.site.withdraw import withdraw
 from fedimb.errors import ConfigError, DataError
 from fedimb.text import aligned
 
 _THEN = {
-    "stop": "this site takes no further part in them",
-    "continue": "they go on with the new version, without what was deleted",
+    "stop": "this site no longer takes part in them",
+    "continue": "they continue with the new version, without what was deleted",
     "retrain": "this site takes part only in a new run from round 0",
 }
 
 
 def add_data(args: argparse.Namespace) -> None:
-    """Register, and say what was found."""
+    """Register a data set, and print what it contains."""
     home = NodeHome.open(args.home)
     before = {one.name: one.version for one in data_sets(home)}.get(args.name)
     version = register_data(
@@ -41,15 +41,15 @@ def add_data(args: argparse.Namespace) -> None:
     )
     what = "registered" if before is None else "unchanged" if before == version.version else "new version"
     print(f"{what}: {version.name} {version.version[:12]}, tags {', '.join(version.tags)}")
-    print(holdings(version))
+    print(describe_holdings(version))
     if version.facts["left_out"]:
-        print(f"left out, withdrawn before: {version.facts['left_out']:,} rows")
+        print(f"left out because withdrawn: {version.facts['left_out']:,} rows")
     print(f"Merkle root: {version.facts['merkle_root']}")
     print("Next: fedimb node check --plan plan.json")
 
 
 def list_data(args: argparse.Namespace) -> None:
-    """One line per data set, one per run."""
+    """Print one line per data set and one per run."""
     home = NodeHome.open(args.home)
     found = data_sets(home)
     if not found:
@@ -62,19 +62,19 @@ def list_data(args: argparse.Namespace) -> None:
         about = [one.about["created"][:10], ",".join(one.tags), f"{facts['rows']:,}", patients]
         rows.append([one.name, one.version[:12], *about, f"{facts['left_out']:,}"])
     print("\n".join(aligned(rows, left=4)))
-    if runs := pins(home):
+    if runs := read_pins(home):
         table = [["run", "data", "version", "since", "after a withdrawal"]]
         table += [[one.run, one.name, one.version[:12], one.since[:10], one.decision or "-"] for one in runs]
         print("\n" + "\n".join(aligned(table, left=5)))
     for one in found:
-        print(f"\n{one.name}: {holdings(one)}\n  Merkle root {one.facts['merkle_root']}")
+        print(f"\n{one.name}: {describe_holdings(one)}\n  Merkle root {one.facts['merkle_root']}")
 
 
 def verify_data(args: argparse.Namespace) -> int:
-    """Read all again; 2 when something changed."""
+    """Read all records again. Returns 2 if something changed."""
     home = NodeHome.open(args.home)
     failed = 0
-    for version in data_sets(home) if args.name is None else [named(home, args.name)]:
+    for version in data_sets(home) if args.name is None else [open_data_set(home, args.name)]:
         try:
             version.verify(full=True)
             print(f"ok    {version.name} {version.version[:12]}: {version.facts['rows']:,} records as registered")
@@ -85,41 +85,41 @@ def verify_data(args: argparse.Namespace) -> int:
 
 
 def prove_data(args: argparse.Namespace) -> None:
-    """Write the proof."""
-    version: DataVersion = named(NodeHome.open(args.home), args.name)
+    """Write the proof of a record."""
+    version: DataVersion = open_data_set(NodeHome.open(args.home), args.name)
     text = json.dumps(version.prove(args.record, args.open), ensure_ascii=False, indent=1)
     if args.to is None:
         print(text)
         return
     write_private(Path(args.to).expanduser(), text.encode())
-    seen = "shows the record: give it to nobody who may not see it" if args.open else "shows no value of the record"
-    print(f"{args.to}: {seen}")
+    shown = "contains the record: only for people who may see it" if args.open else "contains no values of the record"
+    print(f"{args.to}: {shown}")
 
 
 def verify_proof_data(args: argparse.Namespace) -> None:
-    """Check a proof, and say what it shows."""
+    """Check a proof, and print what it shows."""
     proof = read_proof(Path(args.file).expanduser())
     shown = verify_proof(proof, args.root)
     print(f"ok: record {proof['index'] + 1} of {proof['size']} under root {proof['root']}")
     if shown is not None:
         print(
-            "the record it opens: " + ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
+            "the record it reveals: " + ", ".join(f"{key} {value}" for key, value in shown.items() if value is not None)
         )
     if args.root is None:
-        print("That the root is the site's was not checked: give the one it named before, with --root")
+        print("Not checked: whether this is the site's root. Give the root that the site published with --root")
 
 
 def withdraw_data(args: argparse.Namespace) -> None:
-    """Withdraw, and say what was done and what was not."""
+    """Withdraw records, and print what was done and what was not."""
     home = NodeHome.open(args.home)
     done = withdraw(home, args.name, _ids(args.ids), args.then)
     print(f"{done.name}: {done.records:,} records left out; version {done.old[:12]} -> {done.new[:12]}")
     if done.already:
-        print(f"withdrawn before: {done.already:,} of the ids")
+        print(f"already withdrawn before: {done.already:,} of the ids")
     print(f"runs that used them: {', '.join(done.runs) or 'none'}")
     if done.runs:
         print(f"  {args.then}: {_THEN[args.then]}")
-    print(f"deleted here: {', '.join(done.deleted) or 'nothing was built on them'}")
+    print(f"deleted here: {', '.join(done.deleted) or 'nothing was built from them'}")
     print(
         "Not undone: what was sent before (weights, counts, released samples) is with the coordinator, and models\n"
         "trained with these records may still hold what they learnt from them. Tell the coordinator which runs.\n"

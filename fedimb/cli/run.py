@@ -1,4 +1,4 @@
-"""``fedimb run``: one configuration, started, resumed, shown or priced. Imports are inside: help answers at once."""
+"""``fedimb run``: starts, resumes, shows or estimates one configuration. Imports are local, so that help is fast."""
 
 import argparse
 from pathlib import Path
@@ -8,28 +8,30 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _RUN = """\
-Run one configuration. Every setting is a key=value word; parts are chosen by name:
+Run one configuration. Settings are given as key=value; parts (loss, aggregator, ...) are chosen by name:
 
   fedimb run                                        FedAvg + cross-entropy on long-tailed digits, 10 Ray clients
   fedimb run loss=balanced_softmax seed=3           another loss, another seed
   fedimb run aggregator=fedprox aggregator.proximal_mu=0.1 data.imbalance_factor=100
-  fedimb run calibration=[none,la_post,tau]         score three calibrations on one checkpoint
-  fedimb run engine=inline rounds=5                 everything in this process, for a debugger
-  fedimb run --dry-run                              what it would cost: steps, bytes, minutes
-  fedimb run --resume runs/default/fedavg-s0-...    go on after a crash
+  fedimb run calibration=[none,la_post,tau]         train once, score three calibrations of the model
+  fedimb run engine=inline rounds=5                everything in this process, e.g. for a debugger
+  fedimb run --dry-run                              estimate steps, bytes and minutes; run nothing
+  fedimb run --resume runs/default/fedavg-s0-...    continue after a crash
 
-`fedimb list` names the parts, `fedimb run --show` prints the whole configuration."""
+`fedimb list` shows all parts and their settings, `fedimb run --show` prints the whole configuration."""
 
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     run = verbs.add_parser("run", description=_RUN, formatter_class=argparse.RawDescriptionHelpFormatter)
     run.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. rounds=20 loss=ce")
-    run.add_argument("--config-dir", action="append", default=[], metavar="DIR", help="folder with groups of yours")
+    run.add_argument(
+        "--config-dir", action="append", default=[], metavar="DIR", help="folder with your own configuration groups"
+    )
     mode = run.add_mutually_exclusive_group()
-    mode.add_argument("--dry-run", action="store_true", help="print what the run would cost, and stop")
+    mode.add_argument("--dry-run", action="store_true", help="print an estimate of the run's cost, and stop")
     mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
-    mode.add_argument("--resume", metavar="RUN", help="go on with this run")
+    mode.add_argument("--resume", metavar="RUN", help="continue this run")
     run.set_defaults(handler=run_command)
 
 
@@ -40,7 +42,7 @@ def run_command(args: argparse.Namespace) -> int:
         from fedimb.errors import ConfigError
 
         if args.overrides:
-            raise ConfigError("--resume takes no settings: a run goes on with the configuration it was started with")
+            raise ConfigError("--resume takes no settings: a run continues with the configuration it was started with")
         folder = find_run(args.resume)
         from fedimb.report.panel import panels
         from fedimb.serverapp.launch import resume

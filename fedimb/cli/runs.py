@@ -1,4 +1,4 @@
-"""``fedimb runs list|rm|gc``: what is on the disk, and how to be rid of it. Never touches a run in use."""
+"""``fedimb runs list|rm|gc``: lists and deletes run folders; never touches a run in use."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-The run folders below --output-dir:
+List or delete run folders (below --output-dir):
 
-  fedimb runs list                      every run: status, rounds, scores of finished ones, age, size
-  fedimb runs list shifts               those of the study 'shifts'
-  fedimb runs rm fedavg-s0-103b96c9     delete one, by name or unique beginning (asks before)
-  fedimb runs gc --days 14 --yes        delete runs that failed or were killed two weeks ago or more
-  fedimb runs gc --cache                and the cache of decoded data, which is made again when needed
+  fedimb runs list                      all runs: status, rounds, scores if finished, age, size
+  fedimb runs list shifts               runs of the study 'shifts'
+  fedimb runs rm fedavg-s0-103b96c9     delete a run, by name or the beginning of it (asks first)
+  fedimb runs gc --days 14 --yes        delete runs that failed or were killed at least two weeks ago
+  fedimb runs gc --cache                also delete the cache of decoded data (rebuilt when needed)
 
-A run that a process works on is never deleted. MLflow keeps its copy of a deleted run."""
+A run in use by a process is never deleted. MLflow keeps its copy of a deleted run."""
 
 
 def register(verbs: "Verbs") -> None:
@@ -30,14 +30,16 @@ def register(verbs: "Verbs") -> None:
     )
     actions = runs.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="a table of runs")
-    listing.add_argument("study", nargs="?", metavar="STUDY", help="only this study's")
+    listing.add_argument("study", nargs="?", metavar="STUDY", help="only runs of this study")
     listing.set_defaults(handler=list_runs)
     remove = actions.add_parser("rm", help="delete runs")
-    remove.add_argument("runs", nargs="+", metavar="RUN", help="folder, name or unique beginning")
+    remove.add_argument("runs", nargs="+", metavar="RUN", help="folder, name, or the beginning of a name")
     remove.set_defaults(handler=remove_runs)
-    collect = actions.add_parser("gc", help="delete old unfinished runs and what crashes left behind")
-    collect.add_argument("--days", type=float, default=7.0, metavar="N", help="unfinished for N days or more (7)")
-    collect.add_argument("--cache", action="store_true", help="the cache of decoded data and pictures too")
+    collect = actions.add_parser("gc", help="delete old unfinished runs and leftovers of crashes")
+    collect.add_argument(
+        "--days", type=float, default=7.0, metavar="N", help="only runs unfinished for at least N days (default 7)"
+    )
+    collect.add_argument("--cache", action="store_true", help="also delete the cache of decoded data and pictures")
     collect.set_defaults(handler=collect_garbage)
     for action in (listing, remove, collect):
         action.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")

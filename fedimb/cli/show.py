@@ -1,4 +1,4 @@
-"""``fedimb show`` and ``fedimb track``: what a run says, and sending it to MLflow again."""
+"""``fedimb show`` prints a run; ``fedimb track`` sends it to MLflow."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _SHOW = """\
-Print a run: headline scores with intervals, recall per class from head to tail, where the model is.
-An unfinished run says how far it is and how to go on.
+Print a run: scores with intervals, recall per class from the most to the least frequent, where the model is.
+For an unfinished run: its progress, and how to continue it.
 
   fedimb show runs/default/fedavg-s0-103b96c9       a run folder
-  fedimb show 103b96c9                              the same by its hash, when runs/ holds one run with it
-  fedimb show fedavg-s0                             or by the beginning of its name, or a run id of MLflow"""
+  fedimb show 103b96c9                              the same by the hash in its name
+  fedimb show fedavg-s0                             or by the beginning of its name, or an MLflow run id"""
 
 
 def register(verbs: "Verbs") -> None:
@@ -27,20 +27,20 @@ def register(verbs: "Verbs") -> None:
 
 def register_track(verbs: "Verbs") -> None:
     """Add the verb ``track`` to ``argparse``'s subparsers."""
-    track = verbs.add_parser("track", description="MLflow: send a run folder (again).")
+    track = verbs.add_parser("track", description="Send a run folder to MLflow, e.g. after an outage of the server.")
     actions = track.add_subparsers(dest="action", metavar="ACTION", required=True)
-    sync = actions.add_parser("sync", help="send what MLflow does not have yet; safe to repeat")
+    sync = actions.add_parser("sync", help="send everything MLflow does not have yet; safe to repeat")
     _add_run(sync)
     sync.set_defaults(handler=sync_command)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="folder, name or unique beginning")
+    parser.add_argument("run", metavar="RUN", help="folder, name, or the beginning of a name")
     parser.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
 
 
 def show_command(args: argparse.Namespace) -> int:
-    """``fedimb show``: a finished run's panel, or how far an unfinished one is and how to go on."""
+    """``fedimb show``: a finished run's panel, or an unfinished run's progress and how to continue it."""
     from fedimb.cli.facts import read_facts
     from fedimb.cli.find import find_run
 
@@ -60,7 +60,7 @@ def _unfinished(facts: "RunFacts") -> list[str]:
 
     lines = [
         f"{', '.join(facts.labels) or facts.path.name}, seed {facts.seed}: {facts.status}",
-        f"rounds      {facts.done} of {facts.total}, last sign of life {shown_age(age(facts))} ago",
+        f"rounds      {facts.done} of {facts.total}, last activity {shown_age(age(facts))} ago",
     ]
     if facts.reason:
         lines.append(f"reason      {facts.reason}")
@@ -70,8 +70,8 @@ def _unfinished(facts: "RunFacts") -> list[str]:
             f"so far      macro recall {scores['macro_recall']:.3f}, minority recall {scores['minority_recall']:.3f}"
             f" in round {facts.done}"
         )
-    going = "it is being worked on" if facts.status == "running" else f"fedimb run --resume {facts.path}"
-    return [*lines, f"run folder  {facts.path}", f"go on       {going}"]
+    how = "a process is working on it" if facts.status == "running" else f"fedimb run --resume {facts.path}"
+    return [*lines, f"run folder  {facts.path}", f"continue    {how}"]
 
 
 def sync_command(args: argparse.Namespace) -> int:

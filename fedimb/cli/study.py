@@ -1,4 +1,4 @@
-"""What sweep, tune and compare share: options, workers, and the words at the end."""
+"""Shared by sweep, tune and compare: options, workers, and the output at the end."""
 
 import argparse
 import shlex
@@ -14,15 +14,15 @@ from fedimb.study.results import StudyResults
 def add_options(parser: argparse.ArgumentParser) -> None:
     """``--workers``, ``--isolate``, ``--dry-run``, ``--no-report``."""
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="runs at a time (one per core); 0: all in this process"
+        "--workers", type=int, metavar="N", help="runs at a time (default: one per core); 0: all in this process"
     )
-    parser.add_argument("--isolate", action="store_true", help="a fresh process for every run")
+    parser.add_argument("--isolate", action="store_true", help="use a new process for every run")
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and stop")
-    parser.add_argument("--no-report", action="store_true", help="leave out the HTML report")
+    parser.add_argument("--no-report", action="store_true", help="do not write the HTML report")
 
 
 def workers(args: argparse.Namespace, folder: Path) -> Workers:
-    """How the runs are done.
+    """Worker settings from the command line.
 
     Raises:
         ConfigError: ``--workers`` below 0.
@@ -43,7 +43,7 @@ def command_line(verb: str, words: Sequence[str]) -> str:
 
 
 def conclude(results: StudyResults, folder: Path, failures: Sequence[str], report: bool, margin: float = 0.02) -> int:
-    """Print the tables, write the statistics and the page, and say what failed. Returns the exit code."""
+    """Print the tables, write the statistics and the report, and list failures. Returns the exit code."""
     from fedimb.report.statistics_text import statistics_csv, statistics_table
     from fedimb.report.study_tables import study_table
     from fedimb.study.results import write_csv
@@ -68,7 +68,7 @@ def conclude(results: StudyResults, folder: Path, failures: Sequence[str], repor
 
 
 def report_failures(failures: Sequence[str]) -> int:
-    """Say on standard error which runs did not finish. Returns the exit code: 1 when one failed."""
+    """List the runs that did not finish on standard error. Returns the exit code: 1 if one failed."""
     if failures:
         print(f"\n{len(failures)} runs did not finish:", file=sys.stderr)
         print("\n".join(f"  {line}" for line in failures[:20]), file=sys.stderr)
@@ -78,7 +78,7 @@ def report_failures(failures: Sequence[str]) -> int:
 
 
 def charts(results: StudyResults) -> tuple[str, str] | None:
-    """How to open the study's charts in MLflow, where its runs are tracked there."""
+    """How to open the study's charts in MLflow, or None if its runs are not tracked."""
     from fedimb.config.load import from_json
     from fedimb.study.execute import store_of
     from fedimb.tracking.mlflow import charts_link

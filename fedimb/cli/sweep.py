@@ -1,4 +1,4 @@
-"""``fedimb sweep``: every combination of some values, on all cores, resumable, one table at the end."""
+"""``fedimb sweep``: runs every combination of given values on all cores, resumable, with one table at the end."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-Run every combination of the values given, several runs at a time, and compare them. What is finished is not repeated:
-the same words again go on where an interrupted sweep stopped.
+Run every combination of the given values, several runs at a time, and compare them. Finished runs are not repeated:
+run the same command again to continue an interrupted sweep.
 
   fedimb sweep loss=ce,balanced_softmax seed=0,1,2
   fedimb sweep partition.alpha=0.1,0.5 'calibration=[none,la_post]' seed=0,1,2,3,4 study=alphas
@@ -20,13 +20,15 @@ def register(verbs: "Verbs") -> None:
     from fedimb.cli.study import add_options
 
     sweep = verbs.add_parser("sweep", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sweep.add_argument("words", nargs="+", metavar="key=a,b,c", help="settings; several values are all tried")
+    sweep.add_argument(
+        "words", nargs="+", metavar="key=a,b,c", help="settings; all combinations of several values are run"
+    )
     add_options(sweep)
     sweep.set_defaults(handler=sweep_command)
 
 
 def sweep_command(args: argparse.Namespace) -> int:
-    """``fedimb sweep``. Returns 0, or 1 when a run failed (the others are done nevertheless)."""
+    """``fedimb sweep``. Returns 0, or 1 if a run failed (the other runs are still done)."""
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.study.execute import execute, failures
     from fedimb.study.folders import of_runs

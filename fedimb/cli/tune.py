@@ -1,4 +1,4 @@
-"""``fedimb tune``: choose settings on seeds that no comparison uses."""
+"""``fedimb tune``: tunes settings on seeds that comparisons do not use."""
 
 import argparse
 from pathlib import Path
@@ -8,12 +8,13 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-Try configurations on seeds of their own (1000, 1001, ...) and choose the one whose lower quartile is best: the best
-mean sits at the edge of stability, where some seeds collapse. A best value at the end of its range extends it.
+Try configurations on separate tuning seeds (1000, 1001, ...) and choose the one with the best lower quartile of the
+score over seeds: the best mean is often at the edge of stability, where some seeds collapse. If the best value is the
+first or last of its range, the range is extended.
 
   fedimb tune local.lr=0.1,0.2,0.4 loss=balanced_softmax
   fedimb tune local.lr=0.1,0.4 aggregator=fedprox aggregator.proximal_mu=0.01,0.1 --seeds 8
-  fedimb tune study.yaml                            every row of a study, as `fedimb compare` would"""
+  fedimb tune study.yaml                            tune every row of a study, as `fedimb compare` does"""
 
 
 def register(verbs: "Verbs") -> None:
@@ -21,15 +22,25 @@ def register(verbs: "Verbs") -> None:
     from fedimb.cli.study import add_options
 
     tune = verbs.add_parser("tune", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tune.add_argument("words", nargs="+", metavar="STUDY|key=a,b", help="a study's YAML file, or settings and values")
-    tune.add_argument("--seeds", type=int, default=5, metavar="N", help="tuning seeds (5; a study says its own)")
-    tune.add_argument("--score", default="macro_recall", help="what is to be high (macro_recall; a study says its own)")
+    tune.add_argument(
+        "words", nargs="+", metavar="STUDY|key=a,b", help="a study's YAML file, or settings with values to try"
+    )
+    tune.add_argument(
+        "--seeds",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of tuning seeds (default 5; a study's file has its own)",
+    )
+    tune.add_argument(
+        "--score", default="macro_recall", help="score to choose by (default macro_recall; a study's file has its own)"
+    )
     add_options(tune)
     tune.set_defaults(handler=tune_command)
 
 
 def tune_command(args: argparse.Namespace) -> int:
-    """``fedimb tune``. Prints each row's choice; returns 1 when a run failed."""
+    """``fedimb tune``. Prints each row's choice; returns 1 if a run failed."""
     from fedimb.cli.study import workers
     from fedimb.study.cells import plan
     from fedimb.study.compare import study_folder, tuned_rows
@@ -38,7 +49,7 @@ def tune_command(args: argparse.Namespace) -> int:
     _, tasks = plan(study, None, more)
     folder = study_folder(tasks)
     if args.dry_run:
-        from fedimb.study.plan import points_of
+        from fedimb.study.design import points_of
 
         for label, row in study.all_rows.items():
             print(f"{label}: " + "; ".join(" ".join(point) for point in points_of(study, row)))
@@ -48,7 +59,7 @@ def tune_command(args: argparse.Namespace) -> int:
     for (scope, label), trial in tuned.best.items():
         where = "" if scope in ("default", "*") else f" in {scope}"
         edge = tuned.edges.get((scope, label))
-        note = f"  ({', '.join(edge)} is still the last value tried)" if edge else ""
+        note = f"  ({', '.join(edge)} is still at the end of the values tried)" if edge else ""
         print(f"{label}{where}: {' '.join(trial.words)}  lower quartile {trial.quartile:.3f}{note}")
     print(f"wrote {folder / 'tuning.csv'}")
     for line in lost:
@@ -58,19 +69,19 @@ def tune_command(args: argparse.Namespace) -> int:
 
 def _study(args: argparse.Namespace) -> tuple[Any, list[str]]:
     from fedimb.errors import ConfigError
-    from fedimb.study.plan import read_study, study_of
+    from fedimb.study.design import read_study, study_of
     from fedimb.study.sweep import expand, name_of, top_level
 
     if "=" not in args.words[0]:
         study = read_study(Path(args.words[0]))
         if study.tune is None:
-            raise ConfigError(f"{args.words[0]} has no tune: section; nothing to choose")
+            raise ConfigError(f"{args.words[0]} has no tune: section, so there is nothing to tune; add one")
         return study, args.words[1:]
-    expand(args.words)  # refuses what cannot be read
+    expand(args.words)  # refuses malformed arguments
     values = {word.partition("=")[0]: top_level(word.partition("=")[2]) for word in args.words}
     grid = {key: tried for key, tried in values.items() if len(tried) > 1}
     if not grid:
-        raise ConfigError("nothing to choose: give several values, as local.lr=0.1,0.2")
+        raise ConfigError("nothing to tune: give several values, e.g. local.lr=0.1,0.2")
     fixed = [word for word in args.words if word.partition("=")[0] not in grid]
     tree = {
         "name": name_of(args.words).replace("sweep", "tune"),

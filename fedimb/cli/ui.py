@@ -1,4 +1,4 @@
-"""``fedimb ui``: MLflow's pages for the runs of this folder, on this machine only, until Ctrl-C."""
+"""``fedimb ui``: serves MLflow's pages for the runs of this folder, on this machine only, until Ctrl-C."""
 
 import argparse
 import contextlib
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-Open MLflow's charts of the runs below --output-dir. The server listens on this machine only, sends nothing
-anywhere, and ends with Ctrl-C.
+Serve MLflow's charts of the runs below --output-dir. The server listens on this machine only, sends nothing anywhere,
+and stops with Ctrl-C.
 
   fedimb ui                          the newest study's charts, grouped by strategy, on port 5000
-  fedimb ui --port 5050              beside something that has port 5000
+  fedimb ui --port 5050              another port, if 5000 is taken
   fedimb ui --output-dir results     runs made with output_dir=results
   fedimb ui --uri sqlite:///a.db     another database (tracking.uri of the run)"""
 
@@ -38,14 +38,14 @@ _STUDIES = 10
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     ui = verbs.add_parser("ui", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ui.add_argument("--port", type=int, default=5000, metavar="N", help="port of this machine (5000)")
+    ui.add_argument("--port", type=int, default=5000, metavar="N", help="port (default 5000)")
     ui.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
-    ui.add_argument("--uri", metavar="URI", help="database or server; default: mlflow.db in --output-dir")
+    ui.add_argument("--uri", metavar="URI", help="MLflow database or server (default: mlflow.db in --output-dir)")
     ui.set_defaults(handler=ui_command)
 
 
 def ui_command(args: argparse.Namespace) -> int:
-    """``fedimb ui``. Returns 0 when ended by Ctrl-C.
+    """``fedimb ui``. Returns 0 when stopped by Ctrl-C.
 
     Raises:
         ConfigError: port out of range.
@@ -59,13 +59,13 @@ def ui_command(args: argparse.Namespace) -> int:
     path = sqlite_path(uri)
     if path is not None and not path.is_file():
         raise FedimbError(
-            f"no MLflow store at {path} yet: `fedimb run` makes it (unless tracking=none); "
-            "for runs of another folder give --output-dir"
+            f"no MLflow store at {path} yet: `fedimb run` creates it (unless tracking=none); "
+            "for runs in another folder give --output-dir"
         )
     if find_spec("mlflow") is None:
         raise FedimbError("MLflow is not installed here: pip install 'fedimb[sim]'")
     if uri.startswith(("http://", "https://")):
-        print(f"{shown(uri)} runs already:")
+        print(f"{shown(uri)} is already running:")
         _print_links(uri, args.output_dir, args.port)
         return 0
     _check_free(args.port)
@@ -73,7 +73,7 @@ def ui_command(args: argparse.Namespace) -> int:
 
 
 def command(uri: str, port: int, path: Path | None) -> list[str]:
-    """The server's command line. Artifacts a page asks for come from beside the database."""
+    """The server's command line. Artifacts are served from the folder next to the database."""
     words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     if path is not None:
         words += ["--artifacts-destination", (path.parent / "mlartifacts").as_uri()]
@@ -92,22 +92,22 @@ def _check_free(port: int) -> None:
 
 
 def _serve(words: Sequence[str], uri: str, args: argparse.Namespace) -> int:
-    """Run the server until it or the user ends; whatever it started ends with it."""
-    print("starting MLflow (some seconds) ...", file=sys.stderr, flush=True)
+    """Run the server until it ends or the user stops it, then end all of its processes."""
+    print("starting MLflow (a few seconds) ...", file=sys.stderr, flush=True)
     env = _SERVER_ENV | os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     with _interruptible():
-        # A session of its own: Ctrl-C reaches this process alone, which then ends all of the server's processes.
+        # In a new session, so that Ctrl-C reaches only this process, which then ends all of the server's processes.
         child = subprocess.Popen(words, env=env, start_new_session=True)
         try:
             _wait_until_it_answers(child, args.port)
             _print_links(uri, args.output_dir, args.port)
-            print("end with Ctrl-C", flush=True)
+            print("stop with Ctrl-C", flush=True)
             code = child.wait()
         except KeyboardInterrupt:
             return 0
         finally:
             _end(child)
-    raise FedimbError(f"MLflow's server ended by itself with exit code {code}; what it said is above")
+    raise FedimbError(f"MLflow's server stopped with exit code {code}; its output is above")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """How a verb is added: a module with ``register(verbs)``, named in `fedimb.cli.main.VERBS`.
 
-A verb with several actions (``fedimb node init``, ``fedimb node run``) has a class for each. Nothing heavy may be
-imported at the top of such a module: help answers at once.
+A verb with several actions (``fedimb node init``, ``fedimb node run``) has a class for each. Such a module must not
+import anything heavy at the top, so that help is shown immediately.
 """
 
 import argparse
@@ -9,16 +9,16 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-if TYPE_CHECKING:  # argparse has no public name for what `add_subparsers` returns
+if TYPE_CHECKING:  # argparse has no public name for the result of `add_subparsers`
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 class Action:
-    """One action of a verb. A subclass's docstring is the action's help.
+    """One action of a verb; a subclass's docstring is the action's help text.
 
     Attributes:
-        name: as it is typed.
-        line: what the list of actions says of it.
+        name: the action as typed.
+        line: its line in the list of actions.
     """
 
     name: ClassVar[str]
@@ -26,11 +26,11 @@ class Action:
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        """Add the action's options and words."""
+        """Add the action's options and arguments."""
 
     @staticmethod
     def run(args: argparse.Namespace) -> int | None:
-        """Do it; returns the exit code, None for 0."""
+        """Run the action; returns the exit code, None for 0."""
         raise NotImplementedError
 
 

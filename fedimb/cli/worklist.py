@@ -1,4 +1,4 @@
-"""``fedimb worklist status|check``: what people were asked to label, how far they are, mistakes in what they sent."""
+"""``fedimb worklist status|check``: progress of labelling by people, and mistakes in the files they returned."""
 
 import argparse
 import math
@@ -11,25 +11,27 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Worklists of runs with strategy.<method>.oracle.name=worklist (docs/worklist.md):
 
-  fedimb worklist status                     those below sites/ (or $FEDIMB_SITE_DIR)
-  fedimb worklist status sites/client-003    those of one site
+  fedimb worklist status                     all worklists below sites/ (or $FEDIMB_SITE_DIR)
+  fedimb worklist status sites/client-003    worklists of one site
   fedimb worklist check .../cycle-03/returned/anna.csv
-                                             every mistake in a returned file, with its line, before resuming
-  fedimb run --resume RUN                    goes on once the answers are there
+                                             list all mistakes in a returned file, before resuming
+  fedimb run --resume RUN                    continue when the labels are complete
 
-Exit code of check: 0 no mistake, 2 mistakes."""
+Exit code of check: 0 if there are no mistakes, else 2."""
 
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
     worklist = verbs.add_parser("worklist", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = worklist.add_subparsers(dest="action", metavar="ACTION", required=True)
-    status = actions.add_parser("status", help="how far the readers are")
-    status.add_argument("folder", nargs="?", metavar="FOLDER", help="a folder with worklists (sites)")
+    status = actions.add_parser("status", help="show the readers' progress")
+    status.add_argument("folder", nargs="?", metavar="FOLDER", help="folder with worklists (default: sites)")
     status.set_defaults(handler=show_status)
-    check = actions.add_parser("check", help="mistakes in a returned file")
+    check = actions.add_parser("check", help="list mistakes in a returned file")
     check.add_argument("file", metavar="FILE", help="CSV or Label Studio export")
-    check.add_argument("--worklist", metavar="DIR", help="the folder cycle-03 it answers (else where the file lies)")
+    check.add_argument(
+        "--worklist", metavar="DIR", help="the cycle's folder, such as cycle-03 (default: found from the file's place)"
+    )
     check.set_defaults(handler=check_file)
 
 
@@ -39,20 +41,20 @@ def show_status(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fedimb.annotation.oracles import SITE_DIR
-    from fedimb.annotation.status import cycles, worklists
+    from fedimb.annotation.status import cycle_statuses, find_worklists
 
     root = Path(args.folder or os.environ.get(SITE_DIR) or "sites").expanduser()
-    found = worklists(root)
+    found = find_worklists(root)
     if not found:
         print(f"no worklists below {root}")
     for position, folder in enumerate(found):
         print(f"{chr(10) if position else ''}{folder}:")
-        print("\n".join(f"  {line}" for line in table(cycles(folder))))
+        print("\n".join(f"  {line}" for line in table(cycle_statuses(folder))))
     return 0
 
 
 def table(found: "list[CycleStatus]") -> list[str]:
-    """One line per cycle, then the mistakes."""
+    """One line per cycle, followed by the mistakes."""
     from fedimb.text import aligned
 
     rows = [["cycle", "items", "labelled", "cannot judge", "missing", "to decide", "kappa", "state"]]
@@ -61,9 +63,9 @@ def table(found: "list[CycleStatus]") -> list[str]:
         numbers = [one.cycle, one.items, one.labelled, one.unjudged, one.missing, one.undecided]
         rows.append([*map(str, numbers), "-" if math.isnan(one.kappa) else f"{one.kappa:.2f}", one.state])
         if one.left_out:
-            notes.append(f"cycle {one.cycle}: {one.left_out} rows left out, more of a patient than per_patient")
+            notes.append(f"cycle {one.cycle}: {one.left_out} rows left out: more rows of a patient than per_patient")
         if one.state == "to adjudicate":
-            notes.append(f"cycle {one.cycle}: decide {one.folder.name}/adjudication.csv, save it in returned/")
+            notes.append(f"cycle {one.cycle}: fill in {one.folder.name}/adjudication.csv and save it in returned/")
         notes += one.problems
     return [*aligned(rows, left=0), *notes]
 
@@ -72,13 +74,13 @@ def check_file(args: argparse.Namespace) -> int:
     """``fedimb worklist check``."""
     from pathlib import Path
 
-    from fedimb.annotation.status import check
+    from fedimb.annotation import status
 
-    problems, answered, items = check(Path(args.file), Path(args.worklist) if args.worklist else None)
+    problems, answered, items = status.check_file(Path(args.file), Path(args.worklist) if args.worklist else None)
     for problem in problems:
         print(problem)
     if problems:
-        print(f"mistakes: {len(problems)}; nothing is taken over until none is left")
+        print(f"mistakes: {len(problems)}; nothing is imported until all are fixed")
         return 2
-    print(f"no mistake; {answered} of {items} items answered")
+    print(f"no mistakes; {answered} of {items} items answered")
     return 0

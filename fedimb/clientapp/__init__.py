@@ -1,1 +1,1 @@
-"""The client's end of a run: the ClientApp, its runtime, local training, and the state a client keeps."""
+"""The client side of a run: the ClientApp, its runtime, local training, and the state a client keeps."""

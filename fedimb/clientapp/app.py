@@ -1,7 +1,7 @@
-"""The ClientApp of simulated clients, on every engine: a thin shell around `ClientRuntime`.
+"""The ClientApp of simulated clients, on every engine: a thin wrapper around `ClientRuntime`.
 
-A hospital node has one of its own (`fedimb.deploy.site.app`) around the same runtime; where data come from and what may
-leave differs.
+A hospital node has its own app (`fedimb.deploy.site.app`) around the same runtime; only where the data come from and
+what may leave the site differ.
 """
 
 from functools import lru_cache
@@ -24,7 +24,7 @@ from fedimb.errors import FedimbError
 from fedimb.privacy.egress_filter import egress_filter
 
 
-@lru_cache(maxsize=4)  # a worker serves the runs of a sweep one after another
+@lru_cache(maxsize=4)  # in a sweep, a worker serves several runs one after another
 def _runtime(run_dir: str, config_json: str) -> ClientRuntime:
     config = from_json(config_json)
     federation = Federation.load(Path(run_dir))
@@ -42,7 +42,9 @@ def runtime(context: Context) -> ClientRuntime:
     if "run-dir" in context.node_config:
         return _runtime(str(context.node_config["run-dir"]), str(context.run_config["cfg-json"]))
     if RUN not in context.state:
-        raise FedimbError("this node belongs to no run yet: give it a run-dir, or let the server send query.join first")
+        raise FedimbError(
+            "this node does not belong to a run yet: give it a run-dir, or let the server send query.join first"
+        )
     run = context.state.config_records[RUN]
     return _runtime(str(run["run-dir"]), str(run["cfg-json"]))
 
@@ -55,32 +57,32 @@ def _filter(message: Message, context: Context, call_next: ClientAppCallable) ->
     return egress_filter(_contracts, message, context, call_next)
 
 
-def _answer(message: Message, context: Context) -> Message:
-    return runtime(context).answer(message, client_id(context))
+def _handle(message: Message, context: Context) -> Message:
+    return runtime(context).handle(message, client_id(context))
 
 
 def _join(message: Message, context: Context) -> Message:
-    """A node that Flower simulates is told by its first message where the run is, and keeps that in its context."""
+    """Keep in the context of a node that Flower simulates where the run is, which its first message says."""
     context.state[RUN] = message.content.config_records[RUN]
     return Message(RecordDict({CLIENT: ConfigRecord({"client": client_id(context)})}), reply_to=message)
 
 
 app = ClientApp(mods=[_filter])
-app.train()(_answer)
+app.train()(_handle)
 app.query(JOIN)(_join)
 _queries: set[str] = {JOIN}
 
 
 def declared_queries() -> set[str]:
-    """Names of the queries of every contract known by now."""
+    """Names of the queries of every contract registered so far."""
     return {query for name in registry.names("contract") for query in registry.build("contract", name).queries}
 
 
 def ready_app() -> ClientApp:
-    """The ClientApp, answering the queries of every contract known by now (a notebook may register one later)."""
+    """The ClientApp, answering the queries of every contract registered so far (a notebook may register one later)."""
     for query in sorted(declared_queries() - _queries):
         _queries.add(query)
-        app.query(query)(_answer)
+        app.query(query)(_handle)
     return app
 
 

@@ -1,4 +1,4 @@
-"""The class counts a client sends for the prior: in the clear, under masks, or under masks with its share of noise."""
+"""The class counts a client sends for the prior: in plain numbers, masked, or masked with its share of the noise."""
 
 import math
 from functools import partial
@@ -11,26 +11,26 @@ from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.data.views import ClientData
 from fedimb.privacy.gaussian import sigma_of
-from fedimb.privacy.secure_sum import masked, to_fixed
+from fedimb.privacy.secure_sum import mask_values, to_fixed
 from fedimb.records import array_record
 from fedimb.seeds import Stream
 
 QUERIES = (names.CLASS_COUNTS, names.MASKED_COUNTS, names.NOISY_COUNTS)
 
 
-def answer(name: str, content: RecordDict, context: ClientContext) -> RecordDict:
+def answer_query(name: str, content: RecordDict, context: ClientContext) -> RecordDict:
     """The client's reply to one of `QUERIES`: ``x.counts`` [C], int64 or (masked) uint64."""
-    asked: dict[str, Any] = dict(content.config_records["view"])
-    view = str(asked["name"])
+    request: dict[str, Any] = dict(content.config_records["view"])
+    view = str(request["name"])
     if name == names.CLASS_COUNTS:
         return _reply(context.data.counts(view).astype(np.int64))
-    clients = [int(client) for client in asked["clients"]]
+    clients = [int(client) for client in request["clients"]]
     if name == names.NOISY_COUNTS:
         own = to_fixed(noisy_share(context, view, len(clients)))
     else:
         own = context.data.counts(view).astype(np.int64)
 
-    return _reply(masked(own, context.client, clients, partial(context.secrets.mask, context, clients)))
+    return _reply(mask_values(own, context.client, clients, partial(context.secrets.mask, context, clients)))
 
 
 def _reply(counts: np.ndarray) -> RecordDict:
@@ -40,11 +40,11 @@ def _reply(counts: np.ndarray) -> RecordDict:
 def noisy_share(context: ClientContext, view: str, clients: int) -> np.ndarray:
     """The client's counts [C] float64 plus N(0, sigma^2 / clients): over all clients the noise is N(0, sigma^2).
 
-    One row changes one count by 1 (L2 sensitivity 1); with ``prior.clip`` a patient counts with at most that many rows
+    One row changes one count by 1 (L2 sensitivity 1); with ``prior.clip`` at most that many rows of a patient count
     (sensitivity ``clip``, reached when all are of one class). The guarantee is about adding or removing one row, or
-    one patient, and holds against whoever sees the sum; the masks keep single shares, with their little noise, from
-    the server. In a simulation the noise comes from the run's seed and hides nothing from who knows it; a hospital
-    draws its own (`ClientContext.secrets`).
+    one patient, and holds against anyone who sees the sum; the masks keep single shares, with their little noise, from
+    the server. In a simulation the noise comes from the run's seed and hides nothing from anyone who knows the seed; a
+    hospital draws its own noise (`ClientContext.secrets`).
     """
     prior = context.config.prior
     counts = context.data.counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)

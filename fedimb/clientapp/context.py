@@ -1,4 +1,4 @@
-"""What a method's client half sees while it answers one message."""
+"""What the client side of a method sees while it handles one message."""
 
 import math
 from collections.abc import Callable
@@ -20,12 +20,12 @@ from fedimb.training.spec import TrainSpec
 
 @dataclass(frozen=True)
 class Site:
-    """What a method's client half may know before a run starts.
+    """What the client side of a method may know before a run starts.
 
     Attributes:
         task: ``multiclass`` or ``multilabel``.
-        class_names: by class id.
-        store: the rows, of this machine.
+        class_names: class names by class id.
+        store: the rows on this machine.
     """
 
     task: str
@@ -35,20 +35,20 @@ class Site:
 
 @dataclass
 class ClientContext:
-    """What a method's client half sees while it answers one message.
+    """What the client side of a method sees while it handles one message.
 
     Attributes:
         client: stable client id.
         round, step: global training round and message version.
         data: the client's views.
-        state: its persistent state; change it in place, it is saved if its content changed.
-        model: the resident model, loaded with whatever weights the message carried.
+        state: the client's persistent state; change it in place, it is saved if its content changed.
+        model: the resident model, loaded with the weights that the message carried, if any.
         config: the resolved run configuration.
-        counts: class counts [C] the prior is made of, or None.
+        counts: class counts [C] that the class prior is computed from, or None.
         content: everything the message carried.
-        outputs: forward passes done already, by view; see `forward`.
-        training: what `spec` asks.
-        secrets: where masks and noise come from; at a hospital its own.
+        outputs: outputs of the forward passes already done, by view; see `forward`.
+        training: function behind `spec`.
+        secrets: source of masks and noise; a hospital has its own.
     """
 
     client: int
@@ -67,25 +67,25 @@ class ClientContext:
     def forward(self, view: str) -> Outputs:
         """Features [m, d] and logits [m, C] float32 of a view's rows under the received weights, without gradients.
 
-        Ask before training and before `ClientData.set_view`. Where the engine has many clients to serve, their rows
-        went through the model together, with the same result.
+        Call it before training and before `ClientData.set_view`. Where the engine serves many clients, their rows may
+        have gone through the model together, with the same result.
         """
         if view not in self.outputs:
             self.outputs[view] = forward_batched(self.model, self.data.tensors(view)[0])
         return self.outputs[view]
 
     def steps_over(self, view: str) -> int:
-        """Local steps that the configured epochs over a view's rows make."""
+        """Number of local steps in the configured epochs over a view's rows."""
         local = self.config.local
         return local.epochs * math.ceil(len(self.data.rows(view)) / local.batch_size)
 
     def spec(self) -> TrainSpec:
-        """Local training as the run configures it, for a method that trains while it answers a query."""
+        """Local training as the run configures it, for a method that trains while handling a query."""
         assert self.training is not None
         return self.training(self)
 
     def generator(self, stream: Stream = Stream.METHOD, device: torch.device | str = "cpu") -> torch.Generator:
-        """This client's own generator for this round and purpose; a GPU's draws are others than the CPU's."""
+        """This client's own generator for this round and purpose; a GPU draws other numbers than the CPU."""
         return torch_generator(self.config.seed, stream, self.round, self.client, device)
 
     def rng(self, stream: Stream = Stream.METHOD) -> np.random.Generator:
@@ -94,5 +94,5 @@ class ClientContext:
 
 
 def client_id(context: Context) -> int:
-    """The stable client id of the node a message is handled for."""
+    """The stable client id of the node that handles a message."""
     return int(context.node_config["partition-id"])

@@ -1,4 +1,4 @@
-"""The answer to a train message: prepare, train, reply. In between, many clients may be trained at once."""
+"""Handling a train message: prepare, train, reply. In between, many clients may be trained at once."""
 
 import math
 import time
@@ -20,7 +20,7 @@ from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.models.base import Classifier, Resident
-from fedimb.privacy.updates import check_model, cohort_of, protected, share
+from fedimb.privacy.updates import check_model, clip_and_noise, cohort_size, noise_share
 from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream
@@ -38,7 +38,7 @@ from fedimb.training.stacked import (
 
 @dataclass
 class Prepared:
-    """One client, ready to train: everything that comes before the first step is done."""
+    """One client that is ready to train: everything before the first step is done."""
 
     context: ClientContext
     spec: TrainSpec
@@ -49,13 +49,13 @@ class Prepared:
 
 
 class LocalTraining:
-    """The training half of a run's clients.
+    """Local training of a run's clients.
 
     Args:
         config: resolved run configuration.
         contracts: the platform's, then one per method, outermost first.
         resident: the resident model.
-        n_classes, input_shape: of the data.
+        n_classes, input_shape: number of classes of the data, and shape of one row.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class LocalTraining:
         check_model(config.privacy, self.model)
         self._weighting = resolved_weight(config, list(contracts))
         self._start_loss = bool(registry.flags("aggregator", config.aggregator["name"]).get("needs_start_loss"))
-        # Parts are checked once here and built anew for every message: nothing may live on in them.
+        # Parts are checked once here and rebuilt for every message, so that they carry no state over.
         self._make_loss = part_maker("loss", config.loss, GIVEN["loss"])
         self._make_sampler = part_maker("sampler", config.sampler)
         self._make_augmentations = augmentation_makers(config, input_shape)
         self._make_objectives = [part_maker("objective", one) for one in config.aggregator.get("objectives") or []]
-        self._make_halves = [
+        self._make_methods = [
             (contract, registry.maker("client", name, **registry.accepted("client", name, args)))
             for contract, (name, args) in zip(contracts[1:], config.strategy.items(), strict=True)
         ]
 
     def client_methods(self) -> list[tuple[Contract, Any]]:
-        """The methods' client client_methods, fresh, outermost first, each with its contract."""
-        return [(contract, make()) for contract, make in self._make_halves]
+        """The client sides of the methods, newly built, outermost first, each with its contract."""
+        return [(contract, make()) for contract, make in self._make_methods]
 
     def base_spec(self, context: ClientContext) -> TrainSpec:
         """Local training as configured, before any method changes it."""
@@ -116,7 +116,7 @@ class LocalTraining:
         return context.counts
 
     def prepare(self, context: ClientContext, evaluate: bool) -> Prepared:
-        """Score the received model where asked, and let the methods say what to train."""
+        """Score the received model if ``evaluate``, and let the methods say what to train."""
         started = time.perf_counter()
         reply = RecordDict()
         if evaluate and not self.config.evaluation.secure and len(context.data.rows("validation")):
@@ -125,8 +125,8 @@ class LocalTraining:
         client_methods = self.client_methods()
         set_views(client_methods, context)
         spec = self.base_spec(context)
-        for _, half in reversed(client_methods):  # innermost first, so an outer method has the last word
-            spec = half.train_spec(spec, context)
+        for _, client_method in reversed(client_methods):  # innermost first, so an outer method has the last word
+            spec = client_method.train_spec(spec, context)
         spec = spec.change(loss=spec.loss.to(self._device))
         x, y = context.data.tensors(spec.view)
         primary = context.data.primary(spec.view)
@@ -144,7 +144,7 @@ class LocalTraining:
         return Prepared(context, spec, client_methods, work, reply, metrics)
 
     def train(self, prepared: Prepared) -> LocalResult:
-        """Train one client; its weights are the resident model's afterwards."""
+        """Train one client; afterwards its weights are in the resident model."""
         started = time.perf_counter()
         work = prepared.work
         result = train_locally(self.model, work.x, work.y, work.spec, work.generator, work.primary)
@@ -152,9 +152,9 @@ class LocalTraining:
         return result
 
     def train_together(self, prepared: Sequence[Prepared]) -> dict[int, Trained]:
-        """Train those that can be stacked, all from the resident model's weights: position -> what came out.
+        """Train the clients that can be stacked, all from the resident model's weights: position -> result.
 
-        Each is charged its share of the seconds, by steps.
+        The elapsed seconds are divided among them by their number of steps.
         """
         chosen = [i for i, one in enumerate(prepared) if self._stacks and why_spec_not_stackable(one.spec) is None]
         started = time.perf_counter()
@@ -177,8 +177,8 @@ class LocalTraining:
             reply[names.BUFFERS] = array_record(buffers, copy=False)
         for key, arrays in result.records.items():
             reply[key] = array_record(arrays)
-        for _, half in reversed(prepared.client_methods):
-            for key, record in half.after_training(result, context).items():
+        for _, client_method in reversed(prepared.client_methods):
+            for key, record in client_method.after_training(result, context).items():
                 reply[key] = record
         metrics = {
             **prepared.metrics,
@@ -193,16 +193,16 @@ class LocalTraining:
         return reply
 
     def _protected(self, context: ClientContext) -> tuple[Arrays, dict[str, float]]:
-        """The trained weights as they may leave, and what may be said about it: with noise nothing."""
+        """The trained weights as they may leave, and the metrics about them that may be reported (none with noise)."""
         trained, privacy = self._resident.parameters(), self.config.privacy
         if privacy.clip is None:
             return trained, {}
         received = arrays_of(context.content, names.ARRAYS)
         sigma = 0.0
         if privacy.noise > 0:
-            sigma = share(privacy, cohort_of(self.config, dict(context.content.config_records[names.STEP])))
+            sigma = noise_share(privacy, cohort_size(self.config, dict(context.content.config_records[names.STEP])))
         draw = partial(context.secrets.normal, context, Stream.UPDATE_NOISE)
-        sent, norm = protected(received, trained, privacy.clip, sigma, draw)
+        sent, norm = clip_and_noise(received, trained, privacy.clip, sigma, draw)
         return sent, {"train_loss": math.nan, "examples": math.nan} if sigma else {"update_norm": norm}
 
     def _weight(self, prepared: Prepared, result: LocalResult) -> float:
@@ -219,11 +219,11 @@ class LocalTraining:
 
 
 def set_views(client_methods: Sequence[tuple[Contract, Any]], context: ClientContext) -> None:
-    """Let every method say what is labelled, then set its views; innermost first, so an outer one has the last word."""
-    for _, half in reversed(client_methods):
-        half.labels(context)
-    for _, half in reversed(client_methods):
-        half.views(context)
+    """Let every method say what is labelled, then set its views; innermost first, so that an outer one decides."""
+    for _, client_method in reversed(client_methods):
+        client_method.labels(context)
+    for _, client_method in reversed(client_methods):
+        client_method.views(context)
 
 
 def weights_into(model: Classifier, weights: Sequence[Tensor]) -> None:

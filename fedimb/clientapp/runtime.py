@@ -1,4 +1,4 @@
-"""The client side of a run: one resident model, one answer per message. The same code in simulation and at a node."""
+"""The client side of a run: one resident model, one reply per message. The same code in simulation and at a node."""
 
 import contextlib
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger("fedimb")
 
 @dataclass
 class PendingMessage:
-    """A message being answered: what the client sees, and which of its states it builds on."""
+    """A message being handled: what the client sees, and which version of its state it builds on."""
 
     context: ClientContext
     before: tuple[Any, ...]
@@ -41,7 +41,7 @@ class PendingMessage:
 
 @dataclass
 class PrefetchedReply:
-    """Training done ahead of its message's answer; ``random`` is torch's generator where the answer goes on."""
+    """Training done before its message is handled; ``random`` is the state of torch's generator to continue from."""
 
     message: Message
     pending: PendingMessage
@@ -51,13 +51,14 @@ class PrefetchedReply:
 
 
 class ClientRuntime:
-    """Answers the messages of one run's clients, one after another, with one model in memory.
+    """Handles the messages of one run's clients, one after another, with one model in memory.
 
     Args:
         config: resolved run configuration.
-        data_of: client id -> its data.
-        store: where client state lives.
-        n_classes, input_shape, secrets: what the model is built for; where masks and noise come from.
+        data_of: function from a client id to its data.
+        store: where client state is kept.
+        n_classes, input_shape: what the model is built for.
+        secrets: source of masks and noise.
     """
 
     def __init__(
@@ -81,11 +82,13 @@ class ClientRuntime:
         self._prefetched: dict[str, PrefetchedReply] = {}
         self._pending: dict[str, tuple[Message, PendingMessage]] = {}
         self._query_views = {
-            q: views for _, half in self.training.client_methods() for q, views in half.forwards.items()
+            query: views
+            for _, client_method in self.training.client_methods()
+            for query, views in client_method.forwards.items()
         }
 
     def data(self, client: int) -> ClientData:
-        """The client's data, kept for the clients used last."""
+        """The client's data, cached for the most recently used clients."""
         if client not in self._data:
             self._data[client] = self._data_of(client)
             self._data[client].device = str(self.device)
@@ -94,16 +97,16 @@ class ClientRuntime:
         self._data.move_to_end(client)
         return self._data[client]
 
-    def _here(self) -> contextlib.AbstractContextManager[object]:
-        """New tensors lie where the model does."""
+    def _on_device(self) -> contextlib.AbstractContextManager[object]:
+        """Context in which new tensors are created on the model's device."""
         return self.device if self.device.type != "cpu" else contextlib.nullcontext()
 
-    def answer(self, message: Message, client: int) -> Message:
+    def handle(self, message: Message, client: int) -> Message:
         """Handle one ``train`` or ``query.<name>`` message."""
-        with self._here():
-            return self._answer(message, client)
+        with self._on_device():
+            return self._handle(message, client)
 
-    def _answer(self, message: Message, client: int) -> Message:
+    def _handle(self, message: Message, client: int) -> Message:
         done = self._prefetched.pop(message.metadata.message_id, None)
         category, _, action = message.metadata.message_type.partition(".")
         if done is not None and done.message is message:
@@ -131,15 +134,15 @@ class ClientRuntime:
         return Message(reply, reply_to=message)
 
     def ahead_clients(self) -> int:
-        """Clients to train at once: what waits in memory is their weights, at most some 64 MB."""
+        """How many clients to train at once, so that the weights that wait in memory take at most about 64 MB."""
         return max(1, min(256, 64 * 1024**2 // sum(p.nbytes for p in self.model.parameters())))
 
     def work_ahead(self, instructions: Sequence[tuple[int, Message]]) -> None:
-        """Train the clients of these messages, or pass their rows forward, at once; `answer` then finds the work done.
+        """Train the clients of these messages, or pass their rows forward, at once; `handle` then uses the results.
 
-        A client that fails here fails again in `answer`, where it is reported.
+        A client that fails here fails again in `handle`, where it is reported.
         """
-        with self._here():
+        with self._on_device():
             self._work_ahead(instructions)
 
     def _work_ahead(self, instructions: Sequence[tuple[int, Message]]) -> None:
@@ -153,7 +156,7 @@ class ClientRuntime:
             with seeded(self._seed(one.context)):
                 try:
                     prepared = self.training.prepare(one.context, _evaluate(message))
-                except Exception:  # not lost: `answer` meets it again
+                except Exception:  # not lost: `handle` raises it again
                     continue
                 ready.append((message, one, prepared, torch.default_generator.get_state()))
         if not ready:
@@ -161,7 +164,7 @@ class ClientRuntime:
         self._load(ready[0][0])  # a method may have changed the resident model
         try:
             trained = self.training.train_together([prepared for _, _, prepared, _ in ready])
-        except Exception as error:  # one client's sampler, say: `answer` trains each alone and says whose
+        except Exception as error:  # e.g. from one client's sampler: `handle` trains each alone and reports the client
             log.warning("round %d: stacked training failed (%s); trained one by one", ready[0][1].context.round, error)
             return
         for i, result in trained.items():
@@ -169,9 +172,9 @@ class ClientRuntime:
             self._prefetched[message.metadata.message_id] = PrefetchedReply(message, one, prepared, result, random)
 
     def _load_pending(self, instructions: Sequence[tuple[int, Message]]) -> list[tuple[Message, PendingMessage]]:
-        """The messages that carry the first one's weights, opened, with the forward passes their answers will ask for.
+        """Load the messages that carry the same weights as the first, and run the forward passes their replies need.
 
-        Queries are among them only where their answers ask for some.
+        Queries are included only if their replies need a forward pass.
         """
         opened = []
         for client, message in instructions:
@@ -180,7 +183,7 @@ class ClientRuntime:
             if alike and (message.metadata.message_type.partition(".")[0] == "train" or self._views(message)):
                 try:
                     opened.append((message, self._pend(message, client)))
-                except StateLost:  # `answer` reports it
+                except StateLost:  # `handle` reports it
                     continue
         if opened:
             self._load(opened[0][0])
@@ -191,7 +194,7 @@ class ClientRuntime:
         return opened
 
     def _views(self, message: Message) -> tuple[str, ...]:
-        """The views whose rows this message's answer passes forward."""
+        """The views whose rows go through the model for this message's reply."""
         category, _, action = message.metadata.message_type.partition(".")
         if category == "train":
             return ("validation",) if _evaluate(message) else ()
@@ -200,11 +203,11 @@ class ClientRuntime:
     def _pend(self, message: Message, client: int) -> PendingMessage:
         """Load the client's state and data."""
         content = message.content
-        step: dict[str, Any] = dict(content[names.STEP])  # content.config_records builds a dict at every look
+        step: dict[str, Any] = dict(content[names.STEP])  # content.config_records builds a dict at every access
         base = int(step["state-base"])
         state = self.store.load(client, base)
         data = self.data(client)
-        for view in SETTABLE:  # a worker that served this client before must not know more than one that did not
+        for view in SETTABLE:  # a worker that served this client before must know no more than one that did not
             data.set_view(view, None)
         context = ClientContext(
             client=client,
@@ -227,7 +230,7 @@ class ClientRuntime:
                 self._resident.load(self._tensors(key, cast(ArrayRecord, message.content[key])))
 
     def _seed(self, context: ClientContext) -> int:
-        """Layers such as dropout draw from torch's global generator: it is seeded for this client only."""
+        """Seed for torch's global generator, which layers such as dropout draw from, for this client only."""
         return seed_int(self.config.seed, Stream.TRAIN, context.round, context.client)
 
     def _tensors(self, key: str, record: ArrayRecord) -> dict[str, Tensor]:
@@ -239,17 +242,17 @@ class ClientRuntime:
     def _query(self, name: str, content: RecordDict, context: ClientContext) -> RecordDict:
         client_methods = self.training.client_methods()
         set_views(client_methods, context)
-        for contract, half in client_methods:
+        for contract, client_method in client_methods:
             if name in contract.queries:
-                answer: RecordDict = half.query(name, content, context)
-                return answer
+                reply: RecordDict = client_method.query(name, content, context)
+                return reply
         if name in class_prior.QUERIES:
-            return class_prior.answer(name, content, context)
+            return class_prior.answer_query(name, content, context)
         if name in scores.QUERIES:
-            return scores.answer(name, content, context)
+            return scores.answer_query(name, content, context)
         raise KeyError(f"no method of this run answers query '{name}'")
 
 
 def _evaluate(message: Message) -> bool:
-    """Whether the client is to score the model it received."""
+    """Whether the client should score the model it received."""
     return bool(cast(ConfigRecord, message.content[names.STEP]).get("evaluate", False))

@@ -1,4 +1,4 @@
-"""A client's confusion matrices on its validation rows, where the server holds no test rows to score with."""
+"""A client's confusion matrices on its validation rows, for a server that has no test rows."""
 
 from functools import partial
 from typing import Any
@@ -10,22 +10,22 @@ from fedimb import registry
 from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.evaluation.confusion import confusion_of
-from fedimb.privacy.secure_sum import masked
+from fedimb.privacy.secure_sum import mask_values
 from fedimb.records import array_record
 from fedimb.training.calibrations.base import Outputs
 
 QUERIES = (names.SCORED, names.MASKED_SCORES)
 
 
-def answer(query: str, content: RecordDict, context: ClientContext) -> RecordDict:
+def answer_query(query: str, content: RecordDict, context: ClientContext) -> RecordDict:
     """The client's reply to one of `QUERIES`: ``x.scores``, one matrix per calibration of the run, int64 or masked."""
     matrices = _matrices(context)
     if query == names.SCORED:
         return RecordDict({names.SCORES: array_record(matrices)})
-    asked: dict[str, Any] = dict(content.config_records["view"])
-    clients = [int(client) for client in asked["clients"]]
+    request: dict[str, Any] = dict(content.config_records["view"])
+    clients = [int(client) for client in request["clients"]]
     plain = np.concatenate([matrix.ravel() for matrix in matrices.values()])
-    sent = masked(plain, context.client, clients, partial(context.secrets.mask, context, clients))
+    sent = mask_values(plain, context.client, clients, partial(context.secrets.mask, context, clients))
     parts = np.split(sent, len(matrices))
     hidden = {name: part.reshape(matrices[name].shape) for name, part in zip(matrices, parts, strict=True)}
     return RecordDict({names.SCORES: array_record(hidden)})

@@ -1,8 +1,8 @@
 """Client state: a small store on disk, the same in simulation and at a node.
 
-Keyed by (federation, run id, site) and versioned by the message that wrote it. Each message names the version it
-builds on, so a run resumed from a checkpoint finds the state that belongs to that checkpoint, whatever was
-written afterwards. Written by temporary file and rename.
+State is keyed by (federation, run id, site) and versioned by the message that wrote it. Each message names the version
+it builds on, so a run resumed from a checkpoint finds the state that belongs to that checkpoint, whatever was written
+later. Files are written to a temporary name and then renamed.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from fedimb.errors import FedimbError
 from fedimb.records import pack, unpack, write_atomic
 
 LOST = 1302
-"""Error code of the reply of a client that lacks the version asked for (``state_lost``)."""
+"""Error code of the reply of a client that lacks the requested version (``state_lost``)."""
 
 
 class StateLost(FedimbError):
-    """The version asked for is not here: the disk was wiped or the run folder moved without its state."""
+    """The requested version is missing: the disk was wiped, or the run folder was moved without its state."""
 
 
 class StateStore:
-    """State of the clients of one run below one folder.
+    """State of the clients of one run, in one folder.
 
     Args:
         root: ``<somewhere>/<federation>/<run id>``; created on first write.
@@ -39,7 +39,7 @@ class StateStore:
         """The state as written by message ``version``; version 0 is the empty state every client starts with.
 
         Raises:
-            StateLost: that version is not on disk, or damaged.
+            StateLost: that version is not on disk, or is damaged.
         """
         if version == 0:
             return RecordDict()
@@ -48,7 +48,7 @@ class StateStore:
             return unpack(path.read_bytes())
         except FileNotFoundError:
             raise StateLost(f"state_lost: client {client} has no state of version {version} ({path})") from None
-        except FedimbError as error:  # a damaged version is as good as none
+        except FedimbError as error:  # a damaged version counts as missing
             raise StateLost(f"state_lost: client {client}, version {version} ({path}): {error}") from error
 
     def save(self, client: int, version: int, state: RecordDict, keep: tuple[int, ...]) -> None:
@@ -63,7 +63,7 @@ class StateStore:
 
 
 def fingerprint(state: RecordDict) -> tuple[Any, ...]:
-    """A cheap value that changes when a state's content does (array bytes are hashed by Python)."""
+    """A cheap value that changes when the content of a state does (array bytes are hashed by Python)."""
     return tuple(
         (name, key, hash(value.data) if isinstance(value, Array) else repr(value))
         for name, record in state.items()

@@ -2,7 +2,7 @@
 
 An installed package brings the YAML of its parts through the entry-point group ``fedimb.configs``; the value
 is an importable module (a folder with ``__init__.py``) with group folders such as ``strategy/mine.yaml``.
-A file fedimb itself ships wins over one of the same name found elsewhere.
+A file that fedimb ships takes precedence over one of the same name elsewhere.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ class Catalogue:
     """The folders in use and the options of each group in them.
 
     Args:
-        config_dirs: folders of YAML groups beside the shipped ones, first one wins.
+        config_dirs: folders of YAML groups in addition to the shipped ones; the first one wins.
 
     Raises:
         ConfigError: a folder does not exist, or an installed package names a module that cannot be found.
@@ -46,12 +46,12 @@ class Catalogue:
         return "hydra.searchpath=" + json.dumps(places, ensure_ascii=False)
 
     def fingerprint(self) -> Fingerprint:
-        """Path, size and change time of every YAML file: equal means a cached composition still holds."""
+        """Path, size and change time of every YAML file: if equal, a cached composition is still valid."""
         files = sorted(file for root in self.roots for file in root.rglob("*.yaml"))
         return tuple((str(f), (stat := f.stat()).st_size, stat.st_mtime_ns) for f in files)
 
     def options(self, group: str) -> list[str]:
-        """Names that ``group=<name>`` accepts, sorted; empty when there is no such group."""
+        """Names that ``group=<name>`` accepts, sorted; empty if there is no such group."""
         if group.startswith((".", "/")) or ".." in group:
             return []
         found = (file for root in self.roots for file in (root / group).glob("*.yaml"))
@@ -65,7 +65,7 @@ class Catalogue:
 
 @lru_cache(maxsize=8)
 def _installed_modules(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Modules named by entry points; cached per ``sys.path``, for reading all metadata is slow."""
+    """Modules named by entry points; cached per ``sys.path``, because reading all metadata is slow."""
     points: Any = entry_points(group=MODULE)
     return tuple(sorted({point.module for point in points}))
 
@@ -77,7 +77,7 @@ def _folder_of(module: str) -> Path:
         spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
-            f"an installed package promises configurations in '{module}' (entry point {MODULE}), but there "
+            f"an installed package declares configurations in '{module}' (entry point {MODULE}), but there "
             "is no such package: reinstall or uninstall it"
         )
     return Path(next(iter(spec.submodule_search_locations)))

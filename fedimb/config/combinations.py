@@ -1,7 +1,7 @@
-"""Which parts do not go together, and why: one table of rules over the flags parts declare.
+"""Which parts cannot be combined, and why: one table of rules over the flags that parts declare.
 
-A rule looks at a whole combination and answers a reason or None. `matrix` asks the same rules about every
-pair, so the printed matrix and what a run refuses cannot disagree.
+A rule looks at a whole combination and returns a reason or None. `matrix` applies the same rules to every pair, so the
+printed matrix and what a run refuses cannot disagree.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,16 +13,16 @@ from fedimb.registry import Entry
 
 TASKS = ("multiclass", "multilabel")
 _SEES_LABELS = ("loss", "calibration", "strategy", "objective", "augmentation")
-_IN_WORDS = {"multiclass": "one class per row", "multilabel": "several labels per row"}
+_TASK_MEANS = {"multiclass": "one class per row", "multilabel": "several labels per row"}
 METHOD_KINDS = ("strategy", "aggregator", "loss", "sampler", "calibration")
 
 
 @dataclass(frozen=True)
 class Combination:
-    """Parts that act in one run; of methods the outermost comes first.
+    """The parts of one run, methods outermost first.
 
-    ``provenance`` and ``weighting`` are the class prior's, ``task`` the data's; None: not decided yet. ``clip`` and
-    ``noise`` are what is done to updates, ``weight`` is the ``aggregation_weight``.
+    ``provenance`` and ``weighting`` are those of the class prior, ``task`` that of the data; None: not known yet.
+    ``clip`` and ``noise`` are applied to updates, ``weight`` is the ``aggregation_weight``.
     """
 
     parts: tuple[Entry, ...]
@@ -53,13 +53,13 @@ def _double_correction(c: Combination) -> str | None:
     )
 
 
-def _a_loss_of_its_own(c: Combination) -> str | None:
+def _method_brings_its_loss(c: Combination) -> str | None:
     users, others = c.having("own_loss", "strategy"), [p for p in c.parts if p.kind == "loss" and p.name != "ce"]
     if not users or not others:
         return None
     part = users[0]
     return (
-        f"strategy '{part.name}' with {part.flags['own_loss']} trains with a loss of its own, and not with "
+        f"strategy '{part.name}' with {part.flags['own_loss']} trains with its own loss and cannot use "
         f"loss '{others[0].name}'; set loss=ce, or leave {part.flags['own_loss'].partition('=')[0]} out"
     )
 
@@ -77,7 +77,7 @@ def _prior_stays_at_the_clients(c: Combination) -> str | None:
     if c.provenance != "local" or not (users := c.having("needs_prior", "calibration")):
         return None
     return (
-        f"calibration '{users[0].name}' works at the server, where prior.provenance=local brings no class counts; "
+        f"calibration '{users[0].name}' runs at the server, which has no class counts with prior.provenance=local; "
         "set prior.provenance=clear_sum (or oracle)"
     )
 
@@ -89,7 +89,7 @@ def _weighting_needs_each_clients_counts(c: Combination) -> str | None:
         return None
     have = "only the merged head" if c.provenance == "estimated" else "only the sum over clients"
     return (
-        f"{users[0].kind} '{users[0].name}' wants prior.weighting=effective, made of each client's counts, and "
+        f"{users[0].kind} '{users[0].name}' uses prior.weighting=effective, computed from each client's counts, but "
         f"prior.provenance={c.provenance} shows the server {have}; set prior.weighting=data"
     )
 
@@ -101,7 +101,7 @@ def _not_linear(c: Combination) -> str | None:
         return None
     return (
         f"{users[0].kind} '{users[0].name}' works on the merged update, but aggregator '{others[0].name}' "
-        "needs each client's own; use a linear aggregator such as fedavg"
+        "needs each client's update; use a linear aggregator such as fedavg"
     )
 
 
@@ -113,16 +113,16 @@ def _two_cycles(c: Combination) -> str | None:
 
 
 def _nested(c: Combination) -> list[tuple[Entry, Entry]]:
-    """Every two methods of which the first is around the second."""
+    """All pairs (outer method, inner method)."""
     return list(combinations([part for part in c.parts if part.kind == "strategy"], 2))
 
 
-def _labels_not_asked_for_yet(c: Combination) -> str | None:
+def _labels_not_queried_yet(c: Combination) -> str | None:
     for outer, inner in _nested(c):
         if outer.flags.get("reads_labels") and inner.flags.get("asks_for_labels"):
             return (
-                f"strategy '{outer.name}' goes by the class of every row, and around strategy '{inner.name}' it would "
-                f"come before any label is asked for; use strategy=[{inner.name},{outer.name}]"
+                f"strategy '{outer.name}' needs the class of every row, but outside strategy '{inner.name}' it "
+                f"would run before any row is labelled; use strategy=[{inner.name},{outer.name}]"
             )
     return None
 
@@ -134,7 +134,7 @@ def _choice_without_effect(c: Combination) -> str | None:
         if inner.name in outer.flags.get("chooses_around", ()):
             continue
         other = outer.name in inner.flags.get("chooses_around", ())
-        remedy = f"use strategy=[{inner.name},{outer.name}]" if other else "leave one of them out"
+        remedy = f"use strategy=[{inner.name},{outer.name}]" if other else "remove one of them"
         return (
             f"strategy '{outer.name}' and, inside it, strategy '{inner.name}' both choose the rows to train on, and "
             f"the outer choice would undo the inner one; {remedy}"
@@ -151,7 +151,7 @@ def _term_of_another_aggregator(c: Combination) -> str | None:
 
 
 def tasks_of(part: Entry) -> tuple[str, ...]:
-    """The tasks a part serves. What sees labels or logits serves ``multiclass`` unless its flag ``tasks`` says more."""
+    """The tasks of a part: its flag ``tasks``, or by default ``multiclass`` if it sees labels or logits, else all."""
     served: tuple[str, ...] = part.flags.get("tasks", ("multiclass",) if part.kind in _SEES_LABELS else TASKS)
     return served
 
@@ -162,22 +162,22 @@ def _another_task(c: Combination) -> str | None:
         if not lacking:
             return None
     if c.task is None:
-        return f"{c.parts[0].kind} '{c.parts[0].name}' and the other parts serve no task together"
+        return f"{c.parts[0].kind} '{c.parts[0].name}' and the other parts have no task in common"
     part = lacking[0]
     fitting = [name for name in registry.names(part.kind) if c.task in tasks_of(registry.get(part.kind, name))]
-    what = f"{part.kind} '{part.name}' is for {' and '.join(tasks_of(part))} data, and these are {c.task}"
-    return f"{what} ({_IN_WORDS[c.task]}); use {' or '.join(fitting) or f'no {part.kind}'}"
+    what = f"{part.kind} '{part.name}' is for {' and '.join(tasks_of(part))} data, but these data are {c.task}"
+    return f"{what} ({_TASK_MEANS[c.task]}); use {' or '.join(fitting) or f'no {part.kind}'}"
 
 
 def _prior_of_one_label_per_row(c: Combination) -> str | None:
     if c.task != "multilabel" or c.provenance not in ("dp_sum", "estimated") or not (users := c.having("needs_prior")):
         return None
     why = {
-        "dp_sum": "its noise is cut for rows of one label: one of several would change several counts",
-        "estimated": "it reads shares of rows, one class each, off the head",
+        "dp_sum": "its noise is calibrated for one label per row: a row with several would change several counts",
+        "estimated": "it estimates shares of rows of one class each from the head",
     }
     return (
-        f"{users[0].kind} '{users[0].name}' would have class counts from prior.provenance={c.provenance}, and "
+        f"{users[0].kind} '{users[0].name}' would get class counts from prior.provenance={c.provenance}, but "
         f"{why[c.provenance]}; set prior.provenance=secure_sum (or clear_sum)"
     )
 
@@ -185,15 +185,15 @@ def _prior_of_one_label_per_row(c: Combination) -> str | None:
 def _noise_without_clip(c: Combination) -> str | None:
     if not c.noise or c.clip is not None:
         return None
-    return "privacy.noise is in units of privacy.clip, and that is null: set privacy.clip to a norm"
+    return "privacy.noise is in units of privacy.clip, which is null: set privacy.clip to a norm"
 
 
 def _noise_needs_equal_weights(c: Combination) -> str | None:
     if not c.noise or c.weight in (None, "uniform"):
         return None
     return (
-        f"privacy.noise is cut for clients that weigh alike, and aggregation_weight={c.weight} lets one with more rows "
-        "weigh more; set aggregation_weight=uniform"
+        f"privacy.noise is calibrated for equal client weights, but aggregation_weight={c.weight} gives a client with "
+        "more rows more weight; set aggregation_weight=uniform"
     )
 
 
@@ -203,14 +203,14 @@ def _noise_needs_the_mean(c: Combination) -> str | None:
     if c.noise and (reading := c.having("client_scalars", "aggregator")):
         scalars = " and ".join(reading[0].flags["client_scalars"])
         return (
-            f"aggregator '{reading[0].name}' reads each client's own {scalars}, and privacy.noise leaves only the "
-            "mean of their updates readable; use an aggregator such as fedavg, or privacy.noise=0"
+            f"aggregator '{reading[0].name}' reads the {scalars} of each client, but with privacy.noise only the "
+            "mean of their updates can be read; use an aggregator such as fedavg, or privacy.noise=0"
         )
     if not c.noise or not others:
         return None
     return (
-        f"{others[0].kind} '{others[0].name}' works on each client's own update, and privacy.noise leaves only their "
-        "mean readable; use a linear aggregator such as fedavg, or privacy.noise=0"
+        f"{others[0].kind} '{others[0].name}' works on the update of each client, but with privacy.noise only their "
+        "mean can be read; use a linear aggregator such as fedavg, or privacy.noise=0"
     )
 
 
@@ -219,26 +219,26 @@ def _clip_and_what_a_term_sends(c: Combination) -> str | None:
         return None
     if keeping := c.having("keeps_update", "objective"):
         return (
-            f"objective '{keeping[0].name}' keeps at the client what the server keeps of the update it got, and "
+            f"objective '{keeping[0].name}' keeps the client's update as the server received it, but "
             "privacy.clip makes the two differ; use another aggregator, or privacy.clip=null"
         )
     if not (sending := c.having("sends", "objective")):
         return None
     return (
-        f"objective '{sending[0].name}' sends {sending[0].flags['sends'][0].key}, made of the update as it was before "
+        f"objective '{sending[0].name}' sends {sending[0].flags['sends'][0].key}, computed from the update before "
         "privacy.clip; use another aggregator, or privacy.clip=null"
     )
 
 
 RULES: tuple[Rule, ...] = (
     _double_correction,
-    _a_loss_of_its_own,
+    _method_brings_its_loss,
     _prior_missing,
     _prior_stays_at_the_clients,
     _weighting_needs_each_clients_counts,
     _not_linear,
     _two_cycles,
-    _labels_not_asked_for_yet,
+    _labels_not_queried_yet,
     _choice_without_effect,
     _term_of_another_aggregator,
     _another_task,

@@ -1,7 +1,7 @@
-"""Overrides to one plain configuration dictionary, by Hydra's compose API.
+"""From overrides to one plain configuration dictionary, by Hydra's compose API.
 
-Works from any folder, from a wheel, many times in one process and beside another Hydra in the same process.
-Hydra's errors run over many lines and teach its own terms; here each becomes one line with the remedy.
+Works from any folder, from a wheel, many times in one process, and alongside another Hydra in the same process. Hydra's
+errors span many lines and use its own terms; here each becomes one line with a remedy.
 """
 
 import threading
@@ -25,7 +25,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
 
     Args:
         overrides: ``group=name``, ``group=[a,b]`` (strategy, calibration) or ``dotted.key=value`` words.
-        config_dirs: folders with further YAML groups (see `Catalogue`).
+        config_dirs: folders with additional YAML groups (see `Catalogue`).
 
     Raises:
         ConfigError: unknown key or group option (with the nearest), unreadable word, missing value, bad YAML.
@@ -36,7 +36,7 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
         config = rename_keys(deepcopy(_base(catalogue, groups)))
     for key, value in values:
         if _own_model(key, value):
-            config["model"] = {}  # it replaces the chosen model whole
+            config["model"] = {}  # it replaces the chosen model entirely
         set_value(config, key, value)
     return _resolved(config)
 
@@ -54,8 +54,8 @@ def _sort_words(words: Sequence[str], catalogue: Catalogue) -> tuple[list[str], 
             raise ConfigError(f"cannot use '{word}': a setting cannot be removed; give it a value: {key}=...")
         if override.is_sweep_override():
             raise ConfigError(
-                f"cannot use '{word}': several values for one run. Write {key}=[a,b] for a list, quote a "
-                "text that holds a comma, or use fedimb sweep"
+                f"cannot use '{word}': several values for one run. Write {key}=[a,b] for a list, quote "
+                "text that contains a comma, or use fedimb sweep"
             )
         if override.package is not None:
             raise ConfigError(f"cannot use '{word}': '@' is not supported; write {key}=<name>")
@@ -67,7 +67,7 @@ def _sort_words(words: Sequence[str], catalogue: Catalogue) -> tuple[list[str], 
 
 
 def _own_model(key: str, value: Any) -> bool:
-    """A class by its path, ``model={_target_: my_module.MyNet}``: no choice of a YAML file."""
+    """Whether this is a class by its path, ``model={_target_: my_module.MyNet}``, and not the name of a YAML file."""
     return key == "model" and isinstance(value, dict) and "_target_" in value
 
 
@@ -84,7 +84,7 @@ def _parsed(word: str) -> Any:
     except HydraException as error:
         reason = str(error).split("\nSee https")[0]
         raise ConfigError(
-            f"cannot read '{word}': {_one_line(reason)}. Quote texts with special characters: key=\"'a: b'\""
+            f"cannot read '{word}': {_one_line(reason)}. Quote text with special characters: key=\"'a: b'\""
         ) from None
 
 
@@ -113,7 +113,7 @@ def _valid(wrong: str, options: list[str]) -> str:
 
 
 def _base(catalogue: Catalogue, groups: list[str]) -> Settings:
-    """The composed groups before single values, interpolations unresolved; kept while no file changes."""
+    """The composed groups before single values are set, interpolations unresolved; cached until a file changes."""
     key = (catalogue.fingerprint(), tuple(groups))
     if key not in _composed:
         while len(_composed) >= _KEEP:
@@ -130,7 +130,7 @@ def _hydra(searchpath: str, groups: list[str]) -> Settings:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    running = GlobalHydra.instance().hydra  # a caller inside its own Hydra application keeps it
+    running = GlobalHydra.instance().hydra  # restored afterwards, for a caller inside its own Hydra application
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_module(MODULE, version_base="1.3"):
@@ -138,13 +138,13 @@ def _hydra(searchpath: str, groups: list[str]) -> Settings:
         plain = OmegaConf.to_container(composed, resolve=False)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         cause = error if str(error).strip() else error.__cause__ or error
-        raise ConfigError(f"cannot compose the configuration: {_one_line(_headline(str(cause)))}") from None
+        raise ConfigError(f"cannot compose the configuration: {_one_line(_first_part(str(cause)))}") from None
     finally:
         GlobalHydra.instance().hydra = running
     return {str(k): v for k, v in plain.items()} if isinstance(plain, dict) else {}
 
 
-def _headline(message: str) -> str:
+def _first_part(message: str) -> str:
     return message.split("\nConfig search path")[0].split("\nSee https")[0]
 
 
@@ -153,7 +153,7 @@ def _one_line(message: str) -> str:
 
 
 def _resolved(config: Settings) -> Settings:
-    """Interpolations replaced by their values; nothing may stay missing (``???``)."""
+    """Replace interpolations by their values; no value may be left missing (``???``)."""
     pending = [(key, text) for key, text in _texts(config) if "${" in text]
     if pending:
         from omegaconf import OmegaConf
@@ -173,7 +173,7 @@ def _resolved(config: Settings) -> Settings:
 
 
 def _texts(node: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """(dotted key, text) of every text in the configuration."""
+    """(dotted key, string) of every string in the configuration."""
     if isinstance(node, str):
         return [(prefix, node)]
     items: Any = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()

@@ -1,4 +1,4 @@
-"""Settings every engine knows, checked before anything heavy is imported."""
+"""Checks of engine settings that run before anything heavy is imported."""
 
 import math
 from typing import Any
@@ -10,10 +10,10 @@ DEVICES = ("cpu", "cuda", "auto")
 
 
 def check_engine(engine: dict[str, object]) -> None:
-    """Refuse what an engine would refuse only once the data are prepared and a run folder is there.
+    """Refuse early what an engine would refuse only after the data are prepared and a run folder exists.
 
     Raises:
-        ConfigError: the setting, its value and what to give.
+        ConfigError: the setting, its value and what to set instead.
     """
     if engine["name"] in ("ray", "flower"):
         check_settings(engine.get("workers"), engine.get("gpus_per_worker", 0.0), engine.get("address"))
@@ -25,10 +25,10 @@ def check_engine(engine: dict[str, object]) -> None:
 
 
 def check_settings(workers: Any, gpus_per_worker: Any, address: Any) -> None:
-    """Refuse settings of the engine that no machine could serve.
+    """Refuse engine settings that no machine could satisfy.
 
     Raises:
-        ConfigError: the setting, its value and what to give.
+        ConfigError: the setting, its value and what to set instead.
     """
     if workers is not None and (type(workers) is not int or workers < 1):
         raise ConfigError(
@@ -37,7 +37,7 @@ def check_settings(workers: Any, gpus_per_worker: Any, address: Any) -> None:
         )
     if type(gpus_per_worker) not in (int, float) or not (math.isfinite(gpus_per_worker) and gpus_per_worker >= 0):
         raise ConfigError(
-            f"engine.gpus_per_worker={gpus_per_worker}: give the share of a GPU each worker reserves, as 0.5; 0: none"
+            f"engine.gpus_per_worker={gpus_per_worker}: give the share of a GPU each worker reserves, e.g. 0.5; 0: none"
         )
     if gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker):
         raise ConfigError(f"engine.gpus_per_worker={gpus_per_worker}: above 1 give a whole number of GPUs")
@@ -50,7 +50,7 @@ def split_address(address: object) -> tuple[str, int]:
     host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
     if not host or "/" in host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise ConfigError(
-            f"engine.address={address}: give host:port of the cluster's head, as 10.0.0.5:6379 "
+            f"engine.address={address}: give host:port of the cluster's head, e.g. 10.0.0.5:6379 "
             "(null starts a private head)"
         )
     return host.strip("[]"), int(port)

@@ -11,12 +11,12 @@ from fedimb.schema import RunConfig
 ORDERED = (
     "strategy",
     "calibration",
-)  # their order means something: outermost method first, rows as asked for
+)  # their order matters: outermost method first, rows as configured
 NO_INFLUENCE = ("engine", "tracking", "output_dir", "name", "study", "checkpoint")  # on a run's numbers
 
 
 def to_json(config: RunConfig) -> str:
-    """Canonical text: keys sorted, but for the order of methods and of calibrations, which is kept."""
+    """Canonical text: keys sorted, except that methods and calibrations keep their order."""
     return json.dumps(_canonical(config.model_dump()), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -34,7 +34,7 @@ def _sorted(node: object) -> object:
 
 
 def from_json(text: str) -> RunConfig:
-    """Read back what `to_json` wrote, validated again against the parts installed here.
+    """Read what `to_json` wrote, validated again against the parts installed here.
 
     Raises:
         ConfigError: not JSON, or not a valid configuration for this installation.
@@ -46,15 +46,16 @@ def from_json(text: str) -> RunConfig:
     except json.JSONDecodeError as error:
         raise ConfigError(f"the configuration is not JSON: {error}; send what to_json wrote") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"the configuration is JSON, but a {type(tree).__name__}: send what to_json wrote")
+        raise ConfigError(f"the configuration is JSON but holds a {type(tree).__name__}: send what to_json wrote")
     return validate(tree)
 
 
 def config_sha(config: RunConfig) -> str:
-    """sha256 (hex) of what determines the numbers: equal for runs that must agree, bit for bit with one trainer.
+    """sha256 (hex) of what determines the numbers: equal for runs that must agree (bit for bit if the trainer is the
+    same).
 
-    Where clients run (``engine.trainer``, which changes the rounding, included), what is tracked, names and folders are
-    left out. 2 and 2.0 are one value.
+    Where clients run (including ``engine.trainer``, which changes rounding), tracking, names and folders are left out.
+    2 and 2.0 count as the same value.
     """
     tree = {key: value for key, value in config.model_dump().items() if key not in NO_INFLUENCE}
     _as_first_hashed(tree)
@@ -81,7 +82,7 @@ def _integral(node: object) -> object:
 
 
 def flatten(config: RunConfig) -> dict[str, str | int | float | bool]:
-    """Dotted parameters for MLflow: scalars; lists as JSON, null and a part without arguments as text."""
+    """Dotted parameters for MLflow: scalars; lists as JSON, null and parts without arguments as text."""
     flat: dict[str, str | int | float | bool] = {}
 
     def walk(node: Any, key: str) -> None:
@@ -118,7 +119,7 @@ def row_label(config: RunConfig, calibration: str) -> str:
 
 
 def _method_label(name: str, args: dict[str, object]) -> str:
-    """A method's name, with that of the rule it runs where the method is only the frame (flag ``labelled_by``)."""
+    """A method's name, with the name of the rule it runs if the rule is what matters (flag ``labelled_by``)."""
     from fedimb import registry
 
     rules = [value for value in args.values() if isinstance(value, dict) and "name" in value]

@@ -1,7 +1,7 @@
 """Setting single values: ``local.epochs=3``.
 
-Hydra parses the words and composes the groups; values are set here, on plain dictionaries, because a wrong
-key can then be answered with the nearest right one, and a sweep need not compose its groups again (ours).
+Hydra parses the overrides and composes the groups; values are set here, on plain dictionaries, so that the error for a
+wrong key can name the nearest right one and a sweep need not compose its groups again.
 """
 
 import difflib
@@ -12,8 +12,8 @@ from fedimb import registry
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
-# Groups whose keys are a part's own arguments. A key the YAML does not spell out may still be an argument of
-# the part, so it is let through here and judged against the part's signature by `fedimb.config.validate`.
+# Groups whose keys are a part's own arguments. A key that is not in the YAML may still be an argument of
+# the part, so it is let through here and checked against the part's signature by `fedimb.config.validate`.
 OPEN = ("partition", "model", "aggregator", "loss", "sampler")
 OPEN_INSIDE = (("data", "source"), ("data", "test"))
 NAMED = ("strategy", "calibration")  # name -> arguments, several may be chosen
@@ -43,10 +43,10 @@ def rename_keys(config: Settings) -> Settings:
 def set_value(config: dict[str, object], key: str, value: object) -> None:
     """Set one dotted key in place.
 
-    A mapping is merged key by key, unless it carries a ``name``: then it chooses another part, whole.
+    A mapping is merged key by key, unless it has a ``name``: then it replaces the part entirely.
 
     Raises:
-        ConfigError: no such key; says the nearest one.
+        ConfigError: no such key; the message names the nearest one.
     """
     parts = key.split(".")
     node: Any = config
@@ -89,19 +89,19 @@ def unknown(config: dict[str, object], key: str) -> ConfigError:
     if not isinstance(node, dict):
         return ConfigError(f"no setting '{key}'. Write {'.'.join(known)}=<value>.")
     siblings = [".".join([*known, child]) for child in node]
-    if len(known) < len(parts) - 1:  # an earlier word is wrong: compare whole paths
+    if len(known) < len(parts) - 1:  # an earlier part of the key is wrong: compare whole paths
         close = difflib.get_close_matches(key, dotted(config), n=1, cutoff=0.6)
-    else:  # only the last one is: the part before it would make every sibling look near
+    else:  # only the last part is wrong: with the common prefix, every sibling would look near
         close = [".".join([*known, child]) for child in difflib.get_close_matches(parts[-1], node, n=1, cutoff=0.5)]
     remedy = f" Did you mean '{close[0]}'?" if close else nearest("", siblings)
     return ConfigError(f"no setting '{key}'.{remedy}")
 
 
 def _not_chosen(parts: list[str], chosen: list[str]) -> ConfigError:
-    """The error for a setting of a method or calibration that the run does not use, or of one that does not exist."""
+    """The error for a setting of a method or calibration that the run does not use or that does not exist."""
     kind, name = parts[:2]
     names = registry.names(kind)
-    # One that is only a file of the user's own is registered when it is chosen: a near name is a guess, no more.
+    # A part in a user's own file is registered only when it is chosen, so a near name is only a guess.
     close = [] if name in names else difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     if close and close[0] in chosen:
         return ConfigError(f"no setting '{'.'.join(parts)}'. Did you mean '{'.'.join([kind, *close, *parts[2:]])}'?")

@@ -1,4 +1,4 @@
-"""From a configuration to its parts: the pieces server and clients build alike."""
+"""From a configuration to its parts: what both the server and the clients build."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -27,14 +27,15 @@ def part_maker(kind: str, config: Settings, given: tuple[str, ...] = ()) -> Call
 
 @contextlib.contextmanager
 def seeded(seed: int | torch.Tensor) -> Iterator[None]:
-    """torch's global CPU generator seeded (or in a state it was in before) for a while, then as it was.
+    """Seed torch's global CPU generator (or set it to a saved state) inside the block, and restore it afterwards.
 
-    torch.manual_seed would also format a stack trace for every accelerator it might seed later: milliseconds.
+    torch.manual_seed would also format a stack trace for every accelerator it might seed later, which takes
+    milliseconds.
     """
     before = torch.default_generator.get_state()
     if isinstance(seed, int):
         torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():  # layers on a GPU draw there
+        if torch.cuda.is_initialized():  # layers on a GPU draw from its generator
             torch.cuda.manual_seed(seed)
     else:
         torch.default_generator.set_state(seed)
@@ -45,10 +46,10 @@ def seeded(seed: int | torch.Tensor) -> Iterator[None]:
 
 
 def device_of(engine: Settings) -> torch.device:
-    """Where clients compute, by ``engine.device``: ``cpu`` (default), ``cuda``, or ``auto``: cuda where there is one.
+    """Where clients compute, by ``engine.device``: ``cpu`` (default), ``cuda``, or ``auto``: cuda if there is one.
 
     Raises:
-        ConfigError: ``cuda``, and torch finds no such device here.
+        ConfigError: ``cuda``, but torch finds no such device here.
     """
     wanted = engine.get("device", "cpu")
     if wanted == "auto":
@@ -62,7 +63,7 @@ def device_of(engine: Settings) -> torch.device:
 
 
 def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...], draw: int = 0) -> Classifier:
-    """The configured model with weights drawn from the run's INIT stream (the caller's generators are untouched).
+    """The configured model with weights drawn from the run's INIT stream (the caller's generators are not touched).
 
     Args:
         draw: 0 at the start; a `Reset` step draws the next.
@@ -74,7 +75,7 @@ def build_model(config: RunConfig, n_classes: int, input_shape: tuple[int, ...],
 
 
 def augmentation_makers(config: RunConfig, input_shape: tuple[int, ...]) -> list[Callable[[], Augmentation]]:
-    """One maker per configured augmentation, in order; a maker raises ConfigError where the data do not suit it."""
+    """One maker per configured augmentation, in order; a maker raises ConfigError if the data do not suit it."""
     makers = [part_maker("augmentation", part, GIVEN["augmentation"]) for part in config.local.augmentation]
     return [partial(make, input_shape=input_shape) for make in makers]
 
@@ -82,13 +83,13 @@ def augmentation_makers(config: RunConfig, input_shape: tuple[int, ...]) -> list
 def spec_of_rows(
     config: RunConfig, counts: NDArray[np.int64], steps: int, input_shape: tuple[int, ...], round: int = 1
 ) -> TrainSpec:
-    """Training as configured on rows that are one party's alone: their own class counts are prior and local counts.
+    """Training as configured on rows of one party only: their class counts serve as both prior and local counts.
 
     Args:
         counts: [C] rows of each class.
         steps: optimiser steps.
-        input_shape: of one row.
-        round: what a loss with a schedule takes for this round, and for the last.
+        input_shape: shape of one row.
+        round: the round, and the number of rounds, for a loss with a schedule.
     """
     local = config.local
     make_loss = part_maker("loss", config.loss, GIVEN["loss"])
@@ -107,7 +108,7 @@ def spec_of_rows(
 
 
 def contracts_of(config: RunConfig) -> list[Contract]:
-    """The platform's contract with what the local objectives send, then one per method, outermost first."""
+    """The platform's contract, including what the local objectives send, then one per method, outermost first."""
     platform, *methods = (registry.build("contract", name) for name in ("platform", *config.strategy))
     objectives = [registry.flags("objective", one["name"]) for one in config.aggregator.get("objectives") or []]
     sent = tuple(record for flags in objectives for record in flags.get("sends", ()))
@@ -122,13 +123,13 @@ def resolved_weight(config: RunConfig, contracts: list[Contract]) -> str:
 
 
 def prior_view(config: RunConfig) -> str:
-    """Whose rows the prior counts: as configured, or those a method trains on instead (flag ``prior_view``)."""
+    """The view whose rows the prior counts: as configured, or the one a method trains on (flag ``prior_view``)."""
     views = [registry.flags("strategy", name).get("prior_view") for name in config.strategy]
     return next((str(view) for view in views if view), config.prior.view)
 
 
 def prior_label(config: RunConfig) -> str:
-    """``view/weighting/provenance``, with what ``dp_sum`` promises: tables group by it."""
+    """``view/weighting/provenance``, with the guarantee of ``dp_sum``; tables group by it."""
     prior = config.prior
     label = f"{prior_view(config)}/{prior.weighting}/{prior.provenance}"
     if prior.provenance != "dp_sum":

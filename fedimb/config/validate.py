@@ -1,4 +1,4 @@
-"""A composed dictionary to a `RunConfig`, or one line: what is wrong, where, and what would be right."""
+"""From a composed dictionary to a `RunConfig`, or to a one-line error: where, what is wrong, and a remedy."""
 
 import math
 from typing import Any, get_args
@@ -10,7 +10,7 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.registry.targets import is_path
 from fedimb.schema import RunConfig
 
-# What fedimb passes itself when it builds a part: not settable in YAML, not missing when absent there.
+# Arguments that fedimb passes itself when it builds a part: not settable in YAML, and not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {
     "source": ("on_bad",),
     "partition": ("patients", "sites", "site_names"),
@@ -31,13 +31,13 @@ GIVEN: dict[str, tuple[str, ...]] = {
 
 
 def validate(raw: dict[str, Any]) -> RunConfig:
-    """Check shape, ranges, every part's arguments and the combination; builds nothing.
+    """Check structure, ranges, every part's arguments and the combination, without building anything.
 
     Args:
-        raw: what `fedimb.config.compose.compose` returns, or the same read back from JSON.
+        raw: the result of `fedimb.config.compose.compose`, or the same read from JSON.
 
     Returns:
-        The configuration with part arguments brought to the types of their signatures (2 -> 2.0 for a float).
+        The configuration with part arguments converted to the types in their signatures (2 -> 2.0 for a float).
 
     Raises:
         ConfigError: one line with the dotted key, the value, what was expected and the nearest valid name.
@@ -48,8 +48,8 @@ def validate(raw: dict[str, Any]) -> RunConfig:
     DataConfig.parse(config.data)
     if is_path(config.model["name"]) and config.engine["name"] not in ("inline", "ray"):
         raise ConfigError(
-            f"model '{config.model['name']}' is a class of this machine alone: use engine=inline or engine=ray, or "
-            "install it everywhere as a package with an entry point fedimb.model"
+            f"model '{config.model['name']}' is a class that exists on this machine only: use engine=inline or "
+            "engine=ray, or install it everywhere as a package with an entry point fedimb.model"
         )
     check_engine(config.engine)
     parts: list[registry.Entry] = []
@@ -81,14 +81,14 @@ def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
 
 
 def check_task(config: RunConfig, task: str) -> None:
-    """Refuse parts that do not serve the data's task: it shows only when the data are read.
+    """Refuse parts that do not support the data's task, which is known only once the data are read.
 
     Args:
-        config: validated.
+        config: a validated configuration.
         task: ``multiclass`` or ``multilabel``.
 
     Raises:
-        ConfigError: names the part and those that would fit.
+        ConfigError: names the part and the ones that would fit.
     """
     if reason := refusal(_combination(config, parts_of(config), task)):
         raise ConfigError(f"refused combination: {reason}")
@@ -107,11 +107,11 @@ def _shaped(raw: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except pydantic.ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0], raw)) from None
+        raise ConfigError(_explain(error.errors()[0], raw)) from None
 
 
-def _sentence(problem: Any, raw: dict[str, Any]) -> str:
-    """One of pydantic's problems in words a user has seen: setting, value, expectation."""
+def _explain(problem: Any, raw: dict[str, Any]) -> str:
+    """One of pydantic's errors in terms of the configuration: setting, value, what was expected."""
     path = [str(step) for step in problem["loc"]]
     key, value, kind = ".".join(path), problem["input"], problem["type"]
     context = problem.get("ctx", {})
@@ -138,10 +138,10 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
         "float_type": "a number",
         "finite_number": "a finite number",
         "string_type": "text (quote a number: key=\"'3'\")",
-        "string_too_short": "text that is not empty",
-        "string_pattern_mismatch": "a name without slashes, beginning with a letter or digit",
+        "string_too_short": "non-empty text",
+        "string_pattern_mismatch": "a name without slashes that begins with a letter or digit",
         "dict_type": "a mapping",
-        "model_type": "a mapping of settings, one by one: key.setting=value",
+        "model_type": "a mapping of settings; set them one by one: key.setting=value",
     }
     return bounds[kind].format(**context) if kind in bounds else message
 
@@ -152,7 +152,7 @@ def _shown(value: Any) -> str:
 
 
 def _fields(path: list[str]) -> list[str]:
-    """Setting names of the schema at a path."""
+    """Names of the schema's settings at a path."""
     model: Any = RunConfig
     for step in path:
         annotation = model.model_fields[step].annotation
@@ -174,7 +174,7 @@ def _part(kind: str, config: dict[str, Any], parts: list[registry.Entry]) -> dic
 
 
 def _partition(config: dict[str, Any], clients: int, parts: list[registry.Entry]) -> dict[str, Any]:
-    """A partitioner, and where the minority goes after it."""
+    """A partitioner and the settings that then place the minority classes."""
     from fedimb.data.placement import KEYS, Placement
 
     placement, rest = Placement.split(config)
@@ -208,7 +208,7 @@ def _list(kind: str, key: str, given: Any, parts: list[registry.Entry]) -> list[
 
 
 def _strategy(name: str, args: dict[str, Any], parts: list[registry.Entry]) -> dict[str, Any]:
-    """A method's two halves: the server half names every argument, the client half those it uses."""
+    """Both sides of a method: the server side names every argument, the client side those it uses."""
     checked = _arguments("strategy", name, args, parts)
     registry.check_args("client", name, registry.accepted("client", name, checked), given=GIVEN["client"])
     return checked

@@ -1,3 +1,3 @@
-"""What the two halves of a method agree on: message names, record keys, shapes. One file per method.
+"""What the server and client sides of a method agree on: message names, record keys, shapes. One file per method.
 
 Registered as kind `contract`."""

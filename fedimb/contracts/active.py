@@ -1,4 +1,4 @@
-"""What the halves of active learning agree on: settings; ask, label, count, once per cycle."""
+"""What server and clients agree on in active learning: settings, and the messages of each labelling cycle."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from fedimb.registry import register
 Ask = Literal["global", "local", "adaptive"]
 
 CYCLE = "x.cycle"
-"""To the clients: ``cycle``, the first cycle's and later budgets; ``gamma`` where the server has it."""
+"""Sent to the clients: ``cycle``, the budget of the first and of later cycles, and ``gamma`` once the server has it."""
 PROTOTYPES = "x.prototypes"
 BALANCE = "x.balance"
 SUMS = "x.class_sums"
@@ -22,24 +22,24 @@ LABELLED = "x.labelled"
 
 @dataclass(frozen=True)
 class ActiveSettings(Settings):
-    """What active learning is set to.
+    """Settings of active learning.
 
     Attributes:
         query: {name: ..., ...} of the kind query: the rule that chooses the rows.
-        which: the model whose uncertainty counts, for rules that can ask either: global, local (trained on the
-            client's labelled rows alone), or adaptive, FairFAL's switch.
+        which: the model whose uncertainty counts, for rules that can use either: global, local (trained on the
+            client's labelled rows only), or adaptive (FairFAL's switch).
         cycles: how often rows are labelled, the first time at random; divides rounds.
         budget: rows each client has labelled per cycle.
-        first: rows each client has labelled first; null: budget.
-        restart: fresh weights in every cycle, or train on.
-        share_prototypes: clients add up class prototypes, so that one can look for a class it has not labelled.
+        first: rows each client has labelled in the first cycle; null: budget.
+        restart: true: fresh weights in every cycle; false: continue training.
+        share_prototypes: clients pool class prototypes, so that a client can look for a class it has not labelled.
         oracle: who labels: {name: simulated}, or {name: worklist, ...} for people.
-        local_epochs: epochs of the local model, at most.
-        local_stop: the local model is trained until this share of its rows is learnt, [0, 1].
-        query_view: train, or mismatched: rules look at another picture of each row's class, as released code does by
-            mistake; in simulation only.
-        kcfu: KAFAL's training half at the clients, with any rule: balanced softmax of own counts, the received
-            model's help.
+        local_epochs: most epochs of the local model.
+        local_stop: the local model is trained until it classifies this share of its rows correctly, [0, 1].
+        query_view: train, or mismatched: rules look at another picture of the same class, a mistake of the released
+            code; in simulation only.
+        kcfu: KAFAL's local training, with any rule: balanced softmax over the client's own counts, and distillation
+            from the received model.
     """
 
     method: ClassVar[str] = "active"
@@ -69,7 +69,7 @@ def active_contract(name: str) -> Contract:
 
     ``_start``: choose the first rows at random. ``_balance``: how evenly the global model treats the labelled classes.
     ``_prototypes``: per class the sum of labelled rows' unit features. ``_choose``: choose the next rows.
-    ``_collect``: take in what has been labelled, and count.
+    ``_collect``: read the new labels, and count.
     """
     counts = Record(
         LABELLED,

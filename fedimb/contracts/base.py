@@ -1,4 +1,4 @@
-"""Declarations of what leaves a site. A method's author only declares; the exit door checks."""
+"""Declarations of what leaves a site. A method's author only declares it; the egress filter checks."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -15,18 +15,18 @@ class Record:
     Attributes:
         key: its name in the message; everything but the model's own ``arrays`` and ``metrics`` starts with ``x.``.
         kind: ``arrays`` | ``metrics`` | ``config``.
-        content: what it holds, in words a data-protection officer reads.
-        sensitivity: ``model`` (weights), ``aggregate`` (sums over patients), ``individual`` (about one patient or
+        content: what it holds, in words a data-protection officer understands.
+        sensitivity: ``model`` (weights), ``aggregate`` (sums over patients), ``individual`` (concerns one patient or
             row), ``operational`` (steps, seconds, versions).
         dtypes: allowed array dtypes; empty allows any that Flower carries.
-        max_bytes: most bytes of payload, None for no limit of its own (the model's weights).
+        max_bytes: largest payload in bytes; None: no separate limit (the model's weights).
         optional: whether a reply may lack it.
-        reveals: a kind a site may refuse by name: ``class_counts`` (rows or patients of each class can be read off
-            it), ``synthetic`` (samples made from patients' data).
-        about: whose patients one figure tells of: all of the ``site``; those of one ``class`` (arrays with the classes
-            along their first axis; a row of zeros or NaN tells nothing); ``masked``: nobody's, for only the sum over
-            sites can be read.
-        shape: values in it, as in ``7 x C + 1``: C classes, D domains (sites), d features of the model, e of the
+        reveals: a kind that a site may refuse by name: ``class_counts`` (the rows or patients of each class can be
+            read from it), ``synthetic`` (samples made from patients' data).
+        about: whose patients one figure describes: all of the ``site``; those of one ``class`` (arrays with the classes
+            along their first axis; a row of zeros or NaN reveals nothing); ``masked``: nobody's, since only the sum
+            over sites can be read.
+        shape: number of values, e.g. ``7 x C + 1``: C classes, D domains (sites), d features of the model, e of the
             encoder. Empty: unknown.
     """
 
@@ -44,16 +44,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a method's two halves agree on.
+    """What the server and client sides of a method agree on.
 
-    A reply that cannot be complete before a person has acted says so in an array ``ready`` (0: not yet) or ``waiting``
-    (1: yes); a hospital node then answers for whom the run waits.
+    A reply that cannot be complete before a person has acted marks this in an array ``ready`` (0: not yet) or
+    ``waiting`` (1: yes); a hospital node then reports whom the run is waiting for.
 
     Attributes:
         name: the method's registered name.
         train: records added to each train reply.
         queries: reply records by query name. Query names are Python identifiers, unique over all contracts.
-        often: how often a query is asked, by query name, in words; absent: as often as the method asks.
+        often: how often a query is sent, as text by query name; absent: as often as the method asks.
         aggregation_weight: what ``aggregation_weight: auto`` means for the method: view | real | original | uniform.
     """
 

@@ -1,4 +1,4 @@
-"""What the halves of the coreset baselines agree on: settings, class means where a rule compares, the choice."""
+"""What server and clients agree on for coreset baselines: settings, class means if a rule needs them, the choice."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,19 +15,19 @@ CHOSEN = "x.chosen"
 CENTRES_OF = "coreset_centres"
 """Query: per class the mean of the penultimate features of its rows; for rules that need ``centres``."""
 CHOOSE = "coreset_choose"
-"""Query: choose rows; answers how many of each class were kept and held, and the local steps spent on choosing."""
+"""Query: choose rows; the reply holds how many of each class were kept and held, and the local steps it took."""
 
 
 @dataclass(frozen=True)
 class CoresetSettings(Settings):
-    """What a coreset baseline is set to.
+    """Settings of a coreset baseline.
 
     Attributes:
         rule: {name: ..., ...} of the kind coreset.
         keep: share of its rows that each client keeps, (0, 1].
         match: inner: as many rows of each class as the inner method scope kept; none: keep.
         warmup: federated rounds before the choice, part of rounds.
-        epochs: local epochs of training whose course some rules look at (el2n, grand, forgetting, ccs).
+        epochs: local epochs of training that some rules observe (el2n, grand, forgetting, ccs).
         encoder: {name: ..., ...} of the kind encoder, for rules that compare embeddings.
         steps: equal: as many local steps as on all rows; native: epochs over the coreset.
     """

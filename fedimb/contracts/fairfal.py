@@ -1,4 +1,4 @@
-"""FairFAL's halves agree on what those of any active learning do: see `fedimb.contracts.active`."""
+"""FairFAL's contract, which is that of active learning (`fedimb.contracts.active`), and its settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from fedimb.registry import register
 
 @dataclass(frozen=True)
 class FairFALSettings(ActiveSettings):
-    """What FairFAL is set to: active learning with its rule and the adaptive choice of the model asked.
+    """Settings of FairFAL: active learning with its own rule and the adaptive choice of the model.
 
     Attributes:
-        query: {name: fairfal, ...}; its switches: kappa, delta, embedding_model, leftover.
+        query: {name: fairfal, ...}; its options: kappa, delta, embedding_model, leftover.
         which: the model whose uncertainty counts: global, local, or adaptive (the paper).
     """
 

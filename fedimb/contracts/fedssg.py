@@ -1,4 +1,4 @@
-"""What FedSSG's halves agree on: settings, what clients hold, what is made where, and what clients were given."""
+"""What server and clients agree on in FedSSG: settings, what clients hold, what is made where, what clients receive."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,47 +23,48 @@ FIGURES = "x.figures"
 TAKEN = "x.taken"
 
 WANTED = "x.wanted"
-"""To one client: samples wanted per class and device [C, D] int64."""
+"""Sent to one client: samples wanted per class and device [C, D] int64."""
 ABOUT = "x.about"
-"""To the clients: numbers the query goes with."""
+"""Sent to the clients: the numeric parameters of the query."""
 
 COVERAGE = "fedssg_coverage"
-"""Query: rows per class and device, with noise where the run asks for it."""
+"""Query: rows per class and device, with noise if the run configures it."""
 TEACH = "fedssg_teach"
-"""Query: train the generator that comes along, on this client's rows: a round of it; source fed_diffusion."""
+"""Query: train the generator in the message on this client's rows for one round; source fed_diffusion."""
 MAKE = "fedssg_make"
-"""Query: train a generator of one's own, make the samples wanted, audit them, and hand over what may leave."""
+"""Query: train the client's own generator, make the wanted samples, audit them, and return what may leave."""
 VETO = "fedssg_veto"
-"""Query: hold the samples that come along against one's own records; a class that looks copied is vetoed."""
+"""Query: compare the samples in the message with the client's own records; a class that looks copied is vetoed."""
 TAKE = "fedssg_take"
-"""Query: keep the samples that come along, or make the rows wanted from one's own, and train on them from now on."""
+"""Query: keep the samples in the message, or make the wanted rows from the client's own; from now on train on them."""
 
 
 @dataclass(frozen=True)
 class FedSSGSettings(Settings):
-    """What FedSSG is set to.
+    """Settings of FedSSG.
 
     Attributes:
         source: who trains the generator: server_public (needs data.public), fed_diffusion, client_generators.
-        made: generator; or a control of as many rows: public (the server's own as they are), oversample, smote,
-            composite (of each client's own).
+        made: generator; or a control with as many rows: public (the server's own rows unchanged), oversample, smote,
+            composite (from each client's own rows).
         generator: {name: ..., ...} of the kind generator; {}: flow for images, table_flow for rows.
         training: how the generator is trained: steps, batch, lr, ... of fedimb.generation.training.Training.
-        plan: who is to get which samples; the settings of fedimb.generation.plan.Plan.
+        plan: which client gets which samples; the settings of fedimb.generation.sharing_plan.Plan.
         pool: shared: clients draw from one pool; own: no sample goes to two of them.
-        surplus: samples made per sample wanted, at least 1: gates drop some.
+        surplus: samples made per sample wanted, at least 1, because gates drop some.
         visits: share of its synthetic rows that a client visits per epoch, [0, 1].
         pretrain: epochs of the classifier on the server's rows before round 1; 0: none.
-        screen: drop samples that the pretrained classifier doubts, or that lie next to a real row of the server's.
-        rounds: fed_diffusion: rounds of the generator, each of local_steps at every client of a cohort.
+        screen: drop samples that the pretrained classifier doubts, or that are close to one of the server's real rows.
+        rounds: fed_diffusion: rounds of generator training, each with local_steps at every client of a cohort.
         local_steps: fed_diffusion: steps of the generator per round and client.
         epsilon: privacy budget of the Laplace noise on each client's reported counts; null: none.
-        style: clients describe the colours of devices with at least 32 images, for classes the server lacks there.
+        style: clients describe the colours of devices with at least 32 images, for classes the server lacks on them.
         force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
         gate: export gate of what was learned from clients' rows: enforce, report, off.
-        audit: when a class may leave; the settings of fedimb.privacy.audit.base.GateSettings.
-        holdout: share of a client's rows that no generator learns from, for the gate to compare with, (0, 1).
-        cross: client_generators: learn from all rows, and judge two further generators, each of one half, instead.
+        audit: when a class may leave a site; the settings of fedimb.privacy.audit.types.GateSettings.
+        holdout: share of a client's rows kept from every generator, for the gate to compare with, (0, 1).
+        cross: client_generators: learn from all rows, and audit two extra generators, each trained on half of them,
+            instead.
         release: auto, or manual: what passed the gate waits in the site's outbox until a person releases it.
         folder: the clients' site folders in a simulation; a real site sets FEDIMB_SITE_DIR.
     """

@@ -1,8 +1,8 @@
-"""What a `ServerOptimizer`, the lanes that sum its clients and its local objective agree on."""
+"""What a `ServerOptimizer`, the lanes that sum its clients' replies, and its local objective agree on."""
 
 SINCE = "optimizer-since"
-"""Scalar in the train message's config: the round in which the optimiser began. State that a client kept under another
-one belongs to an optimiser that a `Reset` has replaced."""
+"""Scalar in the train message's config: the round in which the optimiser began. Client state
+with another value belongs to an optimiser that a `Reset` has replaced."""
 
 CLIENT = "client"
 """Column of `Clients`: stable client ids, integers."""
@@ -14,4 +14,4 @@ CLIENTS = "x.clients"
 """In a merged reply: the scalars of every client it was summed from, one array [K] per scalar."""
 
 MEANS = "x.means"
-"""Beginning of the keys of a merged reply's further means: ``x.means.<name>``."""
+"""Prefix of the keys of a merged reply's additional means: ``x.means.<name>``."""

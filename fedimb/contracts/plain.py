@@ -1,4 +1,4 @@
-"""The method that adds nothing sends nothing of its own."""
+"""Contract of the method that adds nothing: it sends no records beyond the platform's."""
 
 from fedimb.contracts.base import Contract
 from fedimb.registry import register

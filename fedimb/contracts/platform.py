@@ -6,7 +6,7 @@ from fedimb.registry import register
 ARRAYS = "arrays"
 METRICS = "metrics"
 WEIGHT = "num-examples"
-"""Metric of a train reply: what the client weighs in a mean."""
+"""Metric of a train reply: the client's weight in a mean."""
 BUFFERS = "x.buffers"
 CONFUSION = "x.confusion"
 COUNTS = "x.counts"
@@ -18,10 +18,10 @@ SCORES = "x.scores"
 SCORED = "scored"
 """Query: the final model's confusion matrices on the client's validation rows, where the server has no test rows."""
 MASKED_SCORES = "masked_scores"
-"""As `SCORED`, under masks shared with the clients the config record lists: uint64, modulo 2**64."""
+"""As `SCORED`, masked with masks shared by the clients that the config record lists: uint64, modulo 2**64."""
 
 REPLACED = "model/replaced"
-"""Metric of a round in which the server put other weights in the model's place (`fedimb.serverapp.steps.Replace`)."""
+"""Metric of a round in which the server replaced the model's weights (`fedimb.serverapp.steps.Replace`)."""
 
 AUDIT = "x.audit"
 
@@ -29,22 +29,22 @@ RUN = "x.run"
 CLIENT = "x.client"
 
 PAIRS = "x.pairs"
-"""To hospital nodes, with each request for masked figures: every site's public key (hex), by client id."""
+"""Sent to hospital nodes with each request for masked figures: every site's public key (hex), by client id."""
 
 SITE = "x.site"
 SUMS = "x.sums"
 SCALING = "x.scaling"
-"""To hospital nodes, with every message: mean and deviation [F] float32 of a table's columns over all sites."""
+"""Sent to hospital nodes with every message: mean and deviation [F] float32 of a table's columns over all sites."""
 
 JOIN_SITE = "join_site"
-"""Query: a hospital node is told of the run (study plan, configuration, which client it is) and takes part, or not."""
+"""Query: tells a hospital node about the run (study plan, configuration, which client it is); it joins or declines."""
 JOIN = "join"
-"""Query of engine=flower: the node learns where the simulated run is, and answers which client it plays."""
+"""Query of engine=flower: the node learns where the simulated run is, and replies which client it simulates."""
 
 CLASS_COUNTS = "class_counts"
 """Query: the client's class counts [C] int64 in the view named by the content's config record."""
 MASKED_COUNTS = "masked_counts"
-"""As `CLASS_COUNTS`, under masks shared with the clients the config record lists: uint64, modulo 2**64."""
+"""As `CLASS_COUNTS`, masked with masks shared by the clients that the config record lists: uint64, modulo 2**64."""
 NOISY_COUNTS = "noisy_counts"
 """As `MASKED_COUNTS`, with the client's share of noise, in fixed point."""
 
@@ -170,4 +170,4 @@ AUDIT_HEAD = Record(
     "operational",
     max_bytes=72,
 )
-"""Added by a hospital node to every reply that is no error, after the exit door; no simulated client sends it."""
+"""Added by a hospital node to every reply that is not an error, after the egress filter; absent in simulation."""

@@ -1,4 +1,4 @@
-"""What the halves of the controls with the server's own rows agree on: settings, rows sent down, Gaussians sent up."""
+"""What server and clients agree on for the controls with the server's own rows: settings, rows down, Gaussians up."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,24 +10,24 @@ from fedimb.registry import register
 Use = Literal["only", "init", "client", "share", "head", "ccvr"]
 
 ROWS = "x.public_rows"
-"""To the clients: ``x`` [n, *shape] float32 and ``y`` [n] int64, the server's rows."""
+"""Sent to the clients: ``x`` [n, *shape] float32 and ``y`` [n] int64, the server's rows."""
 GAUSSIANS = "x.class_gaussians"
 
 SHARE = "public_share"
-"""Query: keep the server's rows and train on them too; answers nothing."""
+"""Query: keep the server's rows and train on them too; the reply is empty."""
 GAUSSIANS_OF = "public_gaussians"
-"""Query: per class rows, mean and covariance of penultimate features; carries the model."""
+"""Query: number of rows per class, mean and covariance of penultimate features; the message carries the model."""
 
 
 @dataclass(frozen=True)
 class PublicSettings(Settings):
-    """What a control with the server's own rows is set to.
+    """Settings of a control with the server's own rows.
 
     Attributes:
         use: what is done with the rows: only, init, client, share, head (all need data.public); ccvr needs none.
         epochs: only, init: passes over the rows before training.
         local_epochs: client: passes over the rows in each round.
-        weight: client: what the server's update weighs beside the clients'; null: its rows.
+        weight: client: weight of the server's update in the mean with the clients' updates; null: its number of rows.
         steps: share: equal: as many local steps as without the rows; native: epochs over both.
         head_epochs: head, ccvr: passes over the rows or virtual features the head is retrained on.
         head_lr: head, ccvr: learning rate, features scaled to length 1 on average.

@@ -1,7 +1,8 @@
-"""What SCOPE's two halves agree on: its settings, and three exchanges before training, all of class aggregates.
+"""What server and clients agree on in SCOPE: its settings, and three exchanges before training, of class aggregates
+only.
 
-A profile is 28 C bytes per client: rows, and mean and variance of three scores, 4 bytes each, per class. The released
-figures of the paper count 4 numbers per class, this description needs 7.
+A profile takes 28 C bytes per client: per class the number of rows and the mean and variance of three scores, 4 bytes
+each. The paper's figures count 4 numbers per class; its description needs 7.
 """
 
 from collections.abc import Mapping
@@ -23,31 +24,31 @@ PROTOTYPES = "x.prototypes"
 CONSENSUS = "x.consensus"
 
 SUMS = "scope_prototypes"
-"""Query: per class the sum of unit embeddings; only where the encoder reads no text."""
+"""Query: per class the sum of unit embeddings; only if the encoder does not read text."""
 PROFILES = "scope_profile"
-"""Query: per class the number of rows and mean and variance of RS, DS and Sneg; sends the class vectors along."""
+"""Query: per class the number of rows, and mean and variance of RS, DS and Sneg; the message has the class vectors."""
 PRUNE = "scope_prune"
-"""Query: prune, given the consensus; answers how many rows of each class were kept."""
+"""Query: prune, given the consensus; the reply holds how many rows of each class were kept."""
 
 
 @dataclass(frozen=True)
 class ScopeSettings(Settings):
-    """What SCOPE is set to.
+    """Settings of SCOPE.
 
     Attributes:
-        p_f: share dropped of every prunable class by stage 2, [0, 1]; not the share of all rows.
-        p_l: share of all rows dropped by stage 1 as anomalies, [0, 1].
+        p_f: share of every prunable class that stage 2 drops, [0, 1]; not the share of all rows.
+        p_l: share of all rows that stage 1 drops as anomalies, [0, 1].
         beta: the gate: classes within beta of the most over-represented one may be pruned, [0, 1].
-        gamma: exponent of the rarity weight W_c ~ (1 / (F_c + eps))^gamma, F_c the class's share of all rows.
+        gamma: exponent of the rarity weight W_c ~ (1 / (F_c + eps))^gamma, with F_c the class's share of all rows.
         eps: added to F_c in the rarity weight, for classes that nobody reports.
         gate: relative, or literal: T_c > beta with W summing to 1.
         variant: full, or an ablation: no_global_profile, no_anomaly, no_redundancy, no_diversity.
         choice: inside the gate: scope, or a control: random, score_only (no gate), undersample (no score).
         encoder: {name: ..., ...} of the kind encoder; global_features is the federation's own model.
-        warmup: federated rounds before the choice, part of rounds; above 0 for global_features alone.
+        warmup: federated rounds before the choice, part of rounds; above 0 for global_features only.
         min_count: rows a class needs at a client to be reported.
         sigma: standard deviation of Gaussian noise on the reported sums, in rows; 0: none.
-        min_rows: rows a client keeps at least, if it has them.
+        min_rows: fewest rows a client keeps, if it has them.
         steps: equal: as many local steps as without pruning; native: epochs over the coreset, so compute is saved.
     """
 

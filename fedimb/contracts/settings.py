@@ -1,4 +1,4 @@
-"""What a method is set to: one frozen dataclass per method, taken by both of its halves and by its YAML."""
+"""A method's settings: one frozen dataclass per method, shared by its server side, its client side and its YAML."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -10,10 +10,10 @@ from fedimb.registry.arguments import field_types, in_range, typed
 
 @dataclass(frozen=True)
 class Settings:
-    """Base class of a method's settings: the one place of their names, types, defaults and ranges.
+    """Base class of a method's settings: the only place that defines their names, types, defaults and ranges.
 
     A subclass lists its fields under ``Attributes:``, a line each (`fedimb list strategies` prints them), and checks
-    their ranges in ``__post_init__`` after calling this one's. A half takes them as its parameter ``settings``:
+    their ranges in ``__post_init__`` after calling this one's. Both sides take them as their parameter ``settings``:
 
     ```python
     class Mine(Method):
@@ -45,7 +45,7 @@ class Settings:
                 raise ConfigError(f"strategy.{self.method}: {field.name}={value!r}: {error}") from None
 
     def require(self, name: str, low: float, high: float = float("inf")) -> None:
-        """Refuse a field that is not within [low, high]; None, where its type allows it, says nothing.
+        """Refuse a field that is not within [low, high]; None, where its type allows it, is accepted.
 
         Raises:
             ConfigError: with the setting, its value and the range.
@@ -54,10 +54,10 @@ class Settings:
             in_range(f"strategy.{self.method}", name, value, low, high)
 
     def part(self, name: str) -> tuple[str, dict[str, Any]]:
-        """The name and the own arguments of the registered part that a field ``{name: ..., ...}`` chooses.
+        """The name and the arguments of the registered part that a field ``{name: ..., ...}`` chooses.
 
         Raises:
-            ConfigError: the field holds no name.
+            ConfigError: the field has no name.
         """
         args = dict(getattr(self, name))
         if not isinstance(chosen := args.pop("name", None), str):
@@ -66,7 +66,7 @@ class Settings:
 
     @classmethod
     def of(cls, settings: Self | None, changes: Mapping[str, object]) -> Self:
-        """What a half was given: ``settings``, or the defaults, with the fields named beside them changed.
+        """The settings to use: ``settings``, or the defaults, with the fields in ``changes`` replaced.
 
         Raises:
             ConfigError: a field that does not exist, settings of another method, or a value that is refused.

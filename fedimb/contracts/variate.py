@@ -1,4 +1,4 @@
-"""What the two halves of SCAFFOLD agree on: the aggregator `scaffold` and the local objective `control_variate`."""
+"""What the two sides of SCAFFOLD agree on: the aggregator `scaffold` and the local term `control_variate`."""
 
 from fedimb.contracts.base import Record
 
@@ -10,7 +10,8 @@ VARIATE = Record(
     dtypes=("float16", "float32", "float64"),
     optional=True,
 )
-"""Down: the server's variate c by parameter name. Up: the client's change of c_k. No step, no variate."""
+"""To the client: the server's variate c by parameter name. To the server: the client's change of c_k, absent if the
+client made no step."""
 
 SINCE = "variate-since"
-"""Scalar in the train message's config: the round in which c began at 0. A client's c_k is of use with that c alone."""
+"""Scalar in the train message's config: the round in which c began at 0. A client's c_k is only valid with that c."""

@@ -1,4 +1,6 @@
-"""Deployment: joining, plans, inbox, node check, supervisor. What turns the simulated clients into hospital nodes.
+"""Real deployments: everything that runs the simulated clients' code on hospital nodes.
 
-Only `fedimb.engine` and this package touch Flower's internals. A node imports no ray, mlflow or hydra.
+Joining, study plans, the site's inbox, the node check and the supervisor live here.
+
+Only this package and `fedimb.engine` touch Flower's internals. A node never imports ray, mlflow or hydra.
 """

@@ -1,4 +1,4 @@
-"""The chain of a site's audit log: what a line is, and what is wrong with lines not as written."""
+"""The hash chain of a site's audit log: the format of a line, and how tampering is detected."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ from pathlib import Path
 from fedimb.errors import DataError
 from fedimb.plain import JsonObject
 
-FIRST = "0" * 64
-"""What the first line holds as the hash of the one before."""
+GENESIS_SHA = "0" * 64
+"""The ``before`` hash of the first line, which has no predecessor."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """Number (1: the first) and hash of a line; number 0 before any."""
+    """Number and hash of a log line. Lines count from 1; 0 stands for an empty log."""
 
     line: int
     sha: str
@@ -23,7 +23,7 @@ class Head:
 
 @dataclass(frozen=True)
 class BadLine:
-    """The first line that is not as it was written: its number, and what is wrong."""
+    """The first line that is not as it was written: its number and what is wrong with it."""
 
     line: int
     what: str
@@ -33,10 +33,10 @@ class BadLine:
 
 
 def read_heads(path: Path) -> list[Head]:
-    """What the coordinator kept of a site: JSON lines ``{"line": 7, "sha": "..."}``.
+    """Read the line hashes the coordinator kept for a site: JSON lines ``{"line": 7, "sha": "..."}``.
 
     Raises:
-        DataError: no such file, or a line of it is something else.
+        DataError: the file is missing, or one of its lines has another format.
     """
     try:
         raws = path.read_text(encoding="utf-8").splitlines()
@@ -45,26 +45,26 @@ def read_heads(path: Path) -> list[Head]:
     heads = []
     for number, raw in enumerate(raws, 1):
         try:
-            told = json.loads(raw)
-            heads.append(Head(int(told["line"]), str(told["sha"])))
+            entry = json.loads(raw)
+            heads.append(Head(int(entry["line"]), str(entry["sha"])))
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f'{path} line {number} is no {{"line": 7, "sha": "..."}} ({error})') from error
+            raise DataError(f'{path} line {number} is not {{"line": 7, "sha": "..."}} ({error})') from error
     return heads
 
 
-def text_of(tree: dict[str, object]) -> bytes:
+def canonical_json(tree: dict[str, object]) -> bytes:
     return json.dumps(tree, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":")).encode()
 
 
-def sha_of(body: dict[str, object]) -> str:
-    return hashlib.sha256(text_of(body)).hexdigest()
+def line_sha(body: dict[str, object]) -> str:
+    return hashlib.sha256(canonical_json(body)).hexdigest()
 
 
-def parsed_line(raw: bytes) -> JsonObject | None:
-    """The line; None where it is none of ours."""
+def parse_line(raw: bytes) -> JsonObject | None:
+    """Parse one line of the log; None if it is not a well-formed log line."""
     try:
         line = json.loads(raw)
-        if not isinstance(line, dict) or text_of(line) != raw:
+        if not isinstance(line, dict) or canonical_json(line) != raw:
             return None
     except ValueError:
         return None
@@ -72,15 +72,15 @@ def parsed_line(raw: bytes) -> JsonObject | None:
     return line if {key: type(value) for key, value in line.items()} == shape else None
 
 
-def fault_of(number: int, line: dict[str, object] | None, before: str, numbers: set[int]) -> str | None:
+def line_fault(number: int, line: dict[str, object] | None, before: str, numbers: set[int]) -> str | None:
     if line is None:
-        return "is no line of this log: it was edited"
+        return "is not a line of this log: it was edited"
     if line["n"] != number:
-        return f"line {line['n']} stands here: lines were {'moved' if number in numbers else 'deleted'}"
-    if sha_of({key: value for key, value in line.items() if key != "sha"}) != line["sha"]:
+        return f"line {line['n']} is here instead: lines were {'moved' if number in numbers else 'deleted'}"
+    if line_sha({key: value for key, value in line.items() if key != "sha"}) != line["sha"]:
         return "was edited"
     if line["before"] != before:
-        return "does not follow the line before it: one of the two was replaced"
+        return "does not match the line before it: one of the two was replaced"
     return None
 
 
@@ -89,14 +89,14 @@ def end_fault(shas: list[str], known: Head, torn: bool) -> BadLine | None:
     if known.line > count:
         return BadLine(count + 1, f"is missing: the end was cut, the log had {known.line} lines")
     if known.sha != shas[known.line]:
-        return BadLine(known.line, "is another than the one last written: the log was rewritten")
+        return BadLine(known.line, "is not the line that was last written: the log was rewritten")
     if count > known.line + 1 or (torn and count > known.line):
-        return BadLine(known.line + 2, "was added by something else")
+        return BadLine(known.line + 2, "was added by another program")
     return None
 
 
-def told_fault(shas: list[str], told: Iterable[Head]) -> BadLine | None:
-    for head in sorted(told, key=lambda head: head.line):
+def heads_fault(shas: list[str], heads: Iterable[Head]) -> BadLine | None:
+    for head in sorted(heads, key=lambda head: head.line):
         if head.line >= len(shas) or shas[head.line] != head.sha:
-            return BadLine(head.line, "is not the one the coordinator was told of: the log was rewritten")
+            return BadLine(head.line, "is not the line the coordinator was told about: the log was rewritten")
     return None

@@ -1,9 +1,9 @@
-"""Which bundle a node accepts: the one this installation of fedimb would itself ship, and no other.
+"""The one app bundle a node accepts: the bundle that this installation of fedimb would ship itself.
 
-A Flower app bundle is a zip of files that Flower imports wherever the run goes. fedimb's holds one file,
-pyproject.toml, which names `fedimb.deploy.coordinator.app:app` and `fedimb.deploy.site.app:app`: the packages installed
-where it arrives. What is compared is the content after unpacking, because a zip of the same content can differ from one
-builder to the next.
+A Flower app bundle is a zip of files that Flower imports wherever the run goes. fedimb's bundle holds a single file,
+pyproject.toml, which names `fedimb.deploy.coordinator.app:app` and `fedimb.deploy.site.app:app`, so each machine runs
+the fedimb installed there. The unpacked content is compared, because zips of the same content can differ between
+builders.
 """
 
 import hashlib
@@ -21,18 +21,21 @@ from fedimb.errors import FedimbError
 
 PROJECT = "pyproject.toml"
 BUNDLE = Path(__file__).parent / "bundle" / PROJECT
-"""What `fedimb deploy run` ships."""
+"""The project file that `fedimb deploy run` ships."""
 MANIFEST = ".info/CONTENT"
 _MOST_BYTES = 1 << 16  # fedimb's own is under a thousand
 
 
 class ForeignBundle(FedimbError):
-    """A bundle not fedimb's own, or of another release. The text goes to the coordinator: no facts of a site."""
+    """The bundle is not fedimb's own, or comes from another release.
+
+    The text is sent to the coordinator, so it must not contain anything about the site.
+    """
 
 
 @lru_cache(maxsize=1)
 def own_project() -> bytes:
-    """pyproject.toml of the installed bundle, written again as ``flwr build`` writes it into a zip."""
+    """pyproject.toml of the installed bundle, serialized the way ``flwr build`` writes it into a zip."""
     text = BUNDLE.read_text(encoding="utf-8")
     project = tomllib.loads(text)
     project.get("tool", {}).get("flwr", {}).pop("federations", None)
@@ -40,21 +43,21 @@ def own_project() -> bytes:
 
 
 def content_sha(content: Mapping[str, bytes]) -> str:
-    """SHA-256 (hex) over names and contents of a bundle's files, without Flower's own list of them."""
+    """SHA-256 (hex) over the names and contents of a bundle's files, ignoring Flower's own file list."""
     hashed = {name: hashlib.sha256(data).hexdigest() for name, data in content.items() if name != MANIFEST}
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
 
 
 def bundle_sha() -> str:
-    """`content_sha` of the bundle this installation ships: a constant of the release."""
+    """`content_sha` of the bundle this installation ships. It is constant within a release."""
     return content_sha({PROJECT: own_project()})
 
 
 def content_of(bundle: bytes) -> dict[str, bytes]:
-    """Files of a bundle, read in memory; nothing is written anywhere.
+    """Read a bundle's files in memory, without writing anything to disk.
 
     Raises:
-        ForeignBundle: no zip, or one that cannot be fedimb's: another file in it, or larger than 64 KiB.
+        ForeignBundle: not a zip, or one that cannot be fedimb's because it holds other files or is larger than 64 KiB.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
@@ -63,21 +66,21 @@ def content_of(bundle: bytes) -> dict[str, bytes]:
             if others:
                 shown = ", ".join(repr(name[:80]) for name in others[:2])
                 more = f" and {len(others) - 2} more" if len(others) > 2 else ""
-                raise ForeignBundle(f"it brings files of its own: {shown}{more}")
+                raise ForeignBundle(f"it contains other files: {shown}{more}")
             if len({entry.filename for entry in entries}) < len(entries):
-                raise ForeignBundle("it holds two files of one name")
+                raise ForeignBundle("it contains two files with the same name")
             if sum(entry.file_size for entry in entries) > _MOST_BYTES:
                 raise ForeignBundle("it is larger than fedimb's own, which is one small pyproject.toml")
             return {entry.filename: archive.read(entry) for entry in entries}
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise ForeignBundle(f"it is no readable zip ({type(error).__name__})") from error
+        raise ForeignBundle(f"it is not a readable zip ({type(error).__name__})") from error
 
 
 def check_bundle(bundle: bytes) -> None:
-    """Nothing, if this is the bundle that the installed fedimb ships.
+    """Check that this is the bundle that the installed fedimb ships.
 
     Raises:
-        ForeignBundle: anything else; another release of fedimb is told apart from foreign code.
+        ForeignBundle: it is not. The text distinguishes another release of fedimb from foreign code.
     """
     content = content_of(bundle)
     if content_sha(content) == bundle_sha():
@@ -97,7 +100,7 @@ def check_bundle(bundle: bytes) -> None:
 
 
 def _named(project: bytes) -> tuple[str, str, str]:
-    """(publisher, name, version), each shortened, ``?`` where it does not say."""
+    """(publisher, name, version) as the project file states them, shortened; ``?`` where it is missing."""
     try:
         tree: object = tomllib.loads(project.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):

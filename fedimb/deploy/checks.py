@@ -1,4 +1,4 @@
-"""The checks of ``fedimb doctor``. Packages are asked for their versions, not imported: torch alone takes seconds."""
+"""The checks of ``fedimb doctor``. Package versions are looked up without importing: torch alone takes seconds."""
 
 import os
 import shutil
@@ -35,7 +35,14 @@ OPTIONAL = {
 
 @dataclass(frozen=True)
 class Check:
-    """One line: ``level`` ok | warn | fail, what was looked at, what was found, and the remedy unless ok."""
+    """One line of the report.
+
+    Attributes:
+        level: ``ok``, ``warn`` or ``fail``.
+        name: what was checked.
+        found: what was found.
+        remedy: what to do about it; empty if the check passed.
+    """
 
     level: str
     name: str
@@ -44,26 +51,26 @@ class Check:
 
 
 def all_checks(output_dir: str) -> Iterator[Check]:
-    """Every check, in the order it is printed."""
+    """All checks, in the order in which they are printed."""
     yield python()
     yield parts()
     yield from packages()
     yield from optional()
     yield torchvision()
     yield threads()
-    yield switches()
+    yield environment_variables()
     yield from space()
     yield from folders()
     yield store(output_dir)
 
 
 def python() -> Check:
-    """The interpreter; pip installs fedimb for none older than it needs."""
+    """The interpreter. It is never too old: pip refuses to install fedimb for an older one."""
     return Check("ok", "python", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
 
 
 def parts() -> Check:
-    """fedimb's linked folders: a checkout without links has text files in their place."""
+    """fedimb's linked folders: a checkout without symbolic links has text files in their place."""
     missing = [name for name in ("strategies", "clients", "configs") if find_spec(f"fedimb.{name}") is None]
     where = Path(fedimb.__file__).parent
     if missing:
@@ -73,7 +80,7 @@ def parts() -> Check:
 
 
 def packages() -> Iterator[Check]:
-    """Required packages against the ranges fedimb declares and, in a checkout, the versions it was tested with."""
+    """Compare required packages with the ranges fedimb declares and, in a checkout, with the tested versions."""
     from packaging.requirements import Requirement
 
     try:
@@ -101,7 +108,9 @@ def packages() -> Iterator[Check]:
             other.append(f"{need.name} {found} (tested: {pin})")
     yield from wrong
     if other:
-        yield Check("warn", "versions", ", ".join(other), "pip install -c constraints.txt -e '.[sim]' for those")
+        yield Check(
+            "warn", "versions", ", ".join(other), "for the tested ones: pip install -c constraints.txt -e '.[sim]'"
+        )
     yield Check("ok", "packages", f"{seen} of the declared versions fit")
 
 
@@ -110,7 +119,7 @@ def _key(name: str) -> str:
 
 
 def _pins() -> dict[str, str]:
-    """Tested versions by package name: ``constraints.txt`` of a checkout; empty elsewhere."""
+    """Tested versions by package name, from ``constraints.txt`` of a checkout; empty elsewhere."""
     file = Path(fedimb.__file__).parents[1] / "constraints.txt"
     if not file.is_file():
         return {}
@@ -126,7 +135,7 @@ def _version(package: str) -> str | None:
 
 
 def optional() -> Iterator[Check]:
-    """What some sources, pictures and engines need beyond fedimb itself: never a failure."""
+    """Optional packages that some sources, plots and engines need. Never a failure."""
     there = [name for name in OPTIONAL if find_spec(name) is not None]
     absent = [f"{name} ({use})" for name, use in OPTIONAL.items() if name not in there]
     yield Check("ok", "optional", f"present: {', '.join(there) or 'none'}")
@@ -135,14 +144,14 @@ def optional() -> Iterator[Check]:
 
 
 def torchvision() -> Check:
-    """A torchvision built for another torch breaks ``import diffusers``, which only an import of it shows."""
+    """A torchvision built for another torch breaks ``import diffusers``; only importing it shows that."""
     if find_spec("torchvision") is None:
         return Check("ok", "torchvision", "absent, as it should be")
     words = [sys.executable, "-c", "import torchvision"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=_IMPORT_S, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
-        return Check("warn", "torchvision", f"does not import within {_IMPORT_S} s", "pip uninstall torchvision")
+        return Check("warn", "torchvision", f"not imported within {_IMPORT_S} s", "pip uninstall torchvision")
     if done.returncode == 0:
         return Check("ok", "torchvision", "imports; fedimb does not use it")
     reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1][:120]
@@ -150,7 +159,7 @@ def torchvision() -> Check:
 
 
 def threads() -> Check:
-    """Runs use one thread per worker whatever is set here; libraries beside them read these variables."""
+    """Runs use one thread per worker whatever is set here, but other libraries read these variables."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = {n: os.environ[n] for n in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if os.environ.get(n)}
     shown = ", ".join(f"{name}={value}" for name, value in wanted.items()) or "OMP_NUM_THREADS not set"
@@ -160,12 +169,12 @@ def threads() -> Check:
     return Check("ok", "threads", found)
 
 
-def switches() -> Check:
-    """What keeps Flower, Ray and MLflow from phoning home or joining another cluster, unless set otherwise before."""
+def environment_variables() -> Check:
+    """Variables that stop Flower, Ray and MLflow from sending telemetry or joining another cluster."""
     changed = [f"{name}={os.environ.get(name)}" for name, value in QUIET.items() if _differs(name, value)]
     if changed:
-        remedy = "unset them, unless you mean it"
-        return Check("warn", "switches", f"set otherwise in this shell: {', '.join(changed)}", remedy)
+        remedy = "unset them, unless this is intended"
+        return Check("warn", "switches", f"changed in this shell: {', '.join(changed)}", remedy)
     return Check("ok", "switches", f"no telemetry, no downloads: {len(QUIET)} variables as fedimb wants them")
 
 
@@ -174,13 +183,13 @@ def _differs(name: str, value: str) -> bool:
 
 
 def space() -> Iterator[Check]:
-    """Room in shared memory, for Ray's objects, and in the folders for temporary files."""
-    places = {"/dev/shm": (_SHM_BYTES, "engine=inline needs none; in a container give --shm-size=1g")}
+    """Free space in shared memory, for Ray's objects, and in the folders for temporary files."""
+    places = {"/dev/shm": (_SHM_BYTES, "engine=inline does not need it; in a container use --shm-size=1g")}
     for temp in dict.fromkeys(["/tmp", tempfile.gettempdir()]):  # Ray's sockets need a short path: /tmp
-        places[temp] = (_TMP_BYTES, "free some room, or `fedimb runs gc`")
+        places[temp] = (_TMP_BYTES, "free some space, for example with `fedimb runs gc`")
     for place, (least, remedy) in places.items():
         if not Path(place).is_dir():
-            yield Check("warn", place, "not there", remedy)
+            yield Check("warn", place, "does not exist", remedy)
             continue
         free = shutil.disk_usage(place).free
         level = "ok" if free >= least else "warn"
@@ -188,29 +197,29 @@ def space() -> Iterator[Check]:
 
 
 def folders() -> Iterator[Check]:
-    """The cache must be writable; data may be given by paths relative to a folder."""
+    """The cache folder must be writable; the data folder, if one is set, readable."""
     cache = cache_dir().parent
     place = next(folder for folder in (cache, *cache.parents) if folder.exists())
     name = "FEDIMB_CACHE_DIR" if os.environ.get("FEDIMB_CACHE_DIR") else "cache"
     if os.access(place, os.W_OK | os.X_OK) and place.is_dir():
         yield Check("ok", name, f"{cache}, {shutil.disk_usage(place).free / _GB:.1f} GB free")
     else:
-        yield Check("fail", name, f"{cache} cannot be written", "set FEDIMB_CACHE_DIR to a folder of yours")
+        yield Check("fail", name, f"{cache} cannot be written", "set FEDIMB_CACHE_DIR to a folder you can write to")
     data = os.environ.get("FEDIMB_DATA_DIR")
     if not data:
-        yield Check("ok", "FEDIMB_DATA_DIR", "not set: paths of data count from the working folder")
+        yield Check("ok", "FEDIMB_DATA_DIR", "not set: data paths are relative to the working folder")
     elif os.access(data, os.R_OK | os.X_OK) and Path(data).is_dir():
         yield Check("ok", "FEDIMB_DATA_DIR", data)
     else:
-        yield Check("fail", "FEDIMB_DATA_DIR", f"{data} cannot be read", "correct or unset it")
+        yield Check("fail", "FEDIMB_DATA_DIR", f"{data} cannot be read", "fix or unset it")
 
 
 def store(output_dir: str) -> Check:
-    """The default MLflow database of the folder runs go to: absent until the first run, else readable."""
+    """The default MLflow database of the output folder: missing until the first run, readable afterwards."""
     uri = resolve_uri(None, output_dir)
     path = sqlite_path(uri)
     if path is None or not path.exists():
-        return Check("ok", "mlflow store", f"none yet in {output_dir}: the first run makes it")
+        return Check("ok", "mlflow store", f"none yet in {output_dir}: the first run creates it")
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)
         try:
@@ -218,6 +227,6 @@ def store(output_dir: str) -> Check:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        remedy = "move it away; `fedimb track sync RUN` fills a new one"
+        remedy = "move it away, then `fedimb track sync RUN` fills a new one"
         return Check("fail", "mlflow store", f"{path} cannot be read ({error})", remedy)
     return Check("ok", "mlflow store", f"{path}, {count} MLflow runs")

@@ -1,7 +1,7 @@
-"""``fedimb deploy demo``: a coordinator and four hospitals on this machine, on the production path, start to finish.
+"""``fedimb deploy demo``: a coordinator and four hospitals on this machine, through the production code path.
 
-Each step is the command that would be typed on a real machine, run as such and printed; only addresses differ. The
-four hospitals are those of the UCI heart-disease data.
+Each step runs and prints the command that you would type on a real machine; only the addresses differ. The four
+hospitals are those of the UCI heart-disease data.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ STUDY = (
     *("model=logistic", "rounds=3", "local.epochs=2", "local.lr=0.05", "calibration=[none,la_post]"),
     *("engine=inline", "evaluation.bootstrap=200"),
 )
-"""The study of the demo, as ``fedimb run`` takes it; simulated, it ends with the same weights."""
+"""The settings of the demo's study, as ``fedimb run`` takes them. A simulation of it ends with the same weights."""
 
 _WAITING = 75
 _ONLINE_S, _END_S = 120.0, 40.0
@@ -42,10 +42,11 @@ class Demo:
     """One demo in a new folder.
 
     Args:
-        root: where everything goes; must not exist.
-        data: the folder with heart-disease/.
-        study: the study, see `STUDY`.
-        say: prints a line.
+        root: the folder for everything the demo writes; must not exist.
+        data: the folder that contains heart-disease/.
+        study: settings of the study, see `STUDY`.
+        quiet: print nothing.
+        times: seconds that the run took, under ``run``.
     """
 
     root: Path
@@ -65,98 +66,100 @@ class Demo:
         return self.root / site
 
     def run(self) -> Path:
-        """The whole demo; returns the run folder.
+        """Run the whole demo and return the run folder.
 
         Raises:
-            RunFailed: a step failed, with what it said.
+            RunFailed: a step failed, with its output.
         """
         self.root.mkdir(parents=True)
         try:
-            self.found()
+            self.create_deployment()
             with self.servers():
                 plan = self.plan()
                 self.start_nodes()
                 folder = self.refused_until_approved(plan)
                 self.approve(plan)
                 started = time.monotonic()
-                self.do("deploy", "run", "--resume", str(folder), "--deployment", str(self.coordinator))
+                self.run_command("deploy", "run", "--resume", str(folder), "--deployment", str(self.coordinator))
                 self.times["run"] = time.monotonic() - started
                 for site in SITES:
-                    self.do("node", "audit", "verify", "--home", str(self.home(site)))
+                    self.run_command("node", "audit", "verify", "--home", str(self.home(site)))
             return folder
         finally:
-            self.end()
+            self.stop_all()
 
-    def found(self) -> None:
-        """Certificates, keys, join files, registered data."""
+    def create_deployment(self) -> None:
+        """Create the deployment and its nodes: certificates, keys, join files, registered data."""
         port, superlink = _free_ports(2)
         words = ("--host", "localhost", "--port", str(port), "--superlink-port", str(superlink))
-        said = self.do("deploy", "init", "heart-demo", *words, "--to", str(self.coordinator))
-        fingerprint = _fingerprint(said)
+        output = self.run_command("deploy", "init", "heart-demo", *words, "--to", str(self.coordinator))
+        fingerprint = _fingerprint(output)
         like = Path(__file__).parents[1] / "configs" / "data" / "heart_four.yaml"
         for site, file in SITES.items():
             about = ("--host", "localhost", "--port", str(port), "--ca", str(self.coordinator / "ca.crt"))
             told = ("--fingerprint", fingerprint, "--contact", f"engineer of {site}")
-            self.do("node", "init", site, *about, *told, "--to", str(self.home(site)))
+            self.run_command("node", "init", site, *about, *told, "--to", str(self.home(site)))
             join = self.home(site) / f"{site}.join.json"
-            self.do("deploy", "add-site", str(join), "--deployment", str(self.coordinator))
+            self.run_command("deploy", "add-site", str(join), "--deployment", str(self.coordinator))
             rows = ("--name", "heart", "--tags", "heart", "--like", str(like), "--home", str(self.home(site)))
-            self.do("node", "data", "add", str(self.data / "heart-disease" / file), *rows)
+            self.run_command("node", "data", "add", str(self.data / "heart-disease" / file), *rows)
 
     @contextlib.contextmanager
     def servers(self) -> Iterator[None]:
-        """SuperLink and nginx, and at the end of the block everything that was started."""
-        self.start("deploy", "up", "--deployment", str(self.coordinator))
+        """Run SuperLink and nginx; at the end of the block, stop everything that was started."""
+        self.start_command("deploy", "up", "--deployment", str(self.coordinator))
         try:
             self._wait("the servers", lambda: _healthy(self.coordinator))
             yield
         finally:
-            self.end()
+            self.stop_all()
 
     def plan(self) -> str:
-        """The study plan's hash."""
+        """Write the study plan and return its hash."""
         text = ("--purpose", "Heart disease at four hospitals: a demonstration", "--contact", "demo@example.org")
         rest = ("--expires", "2099-12-31", "--tags", "heart", "--vary", "seed", "--vary", "rounds=1..50")
-        said = self.do("deploy", "plan", *self.study, *text, *rest, "--deployment", str(self.coordinator))
-        return re.findall(r"[0-9a-f]{64}", said)[0]
+        output = self.run_command("deploy", "plan", *self.study, *text, *rest, "--deployment", str(self.coordinator))
+        return re.findall(r"[0-9a-f]{64}", output)[0]
 
     def start_nodes(self) -> None:
-        """Every site's node, and wait until they are online."""
+        """Start every site's node and wait until all are online."""
         for site in SITES:
-            self.start("node", "run", "--home", str(self.home(site)))
+            self.start_command("node", "run", "--home", str(self.home(site)))
         for site in SITES:
             self._wait(f"the node of {site}", lambda site=site: _state(self.home(site)) == "running")
 
     def refused_until_approved(self, plan: str) -> Path:
-        """Submit: nobody has agreed yet, so the run ends as waiting."""
-        self.do("deploy", "run", plan[:8], "--deployment", str(self.coordinator), expect=_WAITING)
+        """Submit the run. No site has approved the plan yet, so it ends with exit code 75 (waiting)."""
+        self.run_command("deploy", "run", plan[:8], "--deployment", str(self.coordinator), expect=_WAITING)
         (folder,) = (self.coordinator / "runs").glob("*/*/deployed.json")
         return folder.parent
 
     def approve(self, plan: str) -> None:
-        """Every site says yes."""
+        """Approve the plan at every site."""
         for site in SITES:
-            self.do("node", "inbox", "--home", str(self.home(site)))
+            self.run_command("node", "inbox", "--home", str(self.home(site)))
             item = f"plan-{plan[:8]}"
-            self.do("node", "approve", item, "--by", f"Dr. {site.title()}", "--home", str(self.home(site)))
+            self.run_command("node", "approve", item, "--by", f"Dr. {site.title()}", "--home", str(self.home(site)))
 
-    def do(self, *words: str, expect: int = 0) -> str:
-        """Run one command to its end, printed as it would be typed; returns what it printed.
+    def run_command(self, *words: str, expect: int = 0) -> str:
+        """Run one command to its end, printing it as you would type it. Returns its output.
 
         Raises:
-            RunFailed: it ended otherwise than expected.
+            RunFailed: it ended with another exit code than expected.
         """
         self._show(words)
         done = subprocess.run(_command(words), capture_output=True, text=True, env=self._env(), cwd=self.root)
-        said = done.stdout + done.stderr
+        output = done.stdout + done.stderr
         if not self.quiet:
-            print("".join(f"    {line}\n" for line in said.strip().splitlines()), end="", flush=True)
+            print("".join(f"    {line}\n" for line in output.strip().splitlines()), end="", flush=True)
         if done.returncode != expect:
-            raise RunFailed(f"fedimb {words[0]} {words[1]} ended with {done.returncode}, not {expect}: {said[-3000:]}")
-        return said
+            raise RunFailed(
+                f"fedimb {words[0]} {words[1]} ended with {done.returncode}, not {expect}: {output[-3000:]}"
+            )
+        return output
 
-    def start(self, *words: str) -> None:
-        """Start a command that stays; its output goes to a file in the demo's folder."""
+    def start_command(self, *words: str) -> None:
+        """Start a command in the background; its output goes to a log file in the demo's folder."""
         self._show([*words, "&"])
         name = "-".join([*words[:2], Path(words[-1]).name])
         with open(self.root / f"{name}.log", "wb") as log:
@@ -165,14 +168,16 @@ class Demo:
             )
         self._running.append(started)
 
-    def end(self) -> None:
-        """End what was started, last first: nodes before the servers."""
+    def stop_all(self) -> None:
+        """Stop everything that was started, last first: nodes before the servers."""
         while self._running:
             process = self._running.pop()
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_END_S)
-            with contextlib.suppress(ProcessLookupError):  # each has a session of its own: nobody else is in it
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # each process has its own session, so this kills nothing else
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
@@ -192,17 +197,18 @@ class Demo:
                     logs = "\n".join(path.read_text(errors="replace")[-1500:] for path in self.root.glob("*.log"))
                     raise RunFailed(f"{what} did not start: {logs}")
             if time.monotonic() > deadline:
-                raise RunFailed(f"{what}: not there after {_ONLINE_S:.0f} s; see the logs in {self.root}")
+                raise RunFailed(f"{what}: not ready after {_ONLINE_S:.0f} s; see the logs in {self.root}")
             time.sleep(0.3)
 
 
 def check_data(data: str | None) -> Path:
-    """The folder with the four hospitals' files. ConfigError where they are not."""
+    """The folder with the four hospitals' files. Raises ConfigError if they are missing."""
     folder = Path(data or os.environ.get("FEDIMB_DATA_DIR") or ".").expanduser().absolute()
     if missing := [name for name in SITES.values() if not (folder / "heart-disease" / name).is_file()]:
         raise ConfigError(
-            f"there is no {folder / 'heart-disease' / missing[0]}: get the UCI heart-disease data (processed.*.data of "
-            "four hospitals) into a folder heart-disease and set FEDIMB_DATA_DIR to the folder above"
+            f"{folder / 'heart-disease' / missing[0]} does not exist: put the UCI heart-disease data "
+            "(processed.*.data of "
+            "four hospitals) into a folder heart-disease and set FEDIMB_DATA_DIR to the folder that contains it"
         )
     return folder
 
@@ -211,10 +217,10 @@ def _command(words: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "fedimb", *words]
 
 
-def _fingerprint(said: str) -> str:
-    found = re.findall(r"\b(?:[0-9a-f]{4}[ :]?){16}\b", said)
+def _fingerprint(output: str) -> str:
+    found = re.findall(r"\b(?:[0-9a-f]{4}[ :]?){16}\b", output)
     if not found:
-        raise RunFailed(f"fedimb deploy init printed no fingerprint: {said}")
+        raise RunFailed(f"fedimb deploy init printed no fingerprint: {output}")
     return str(found[0]).strip()
 
 

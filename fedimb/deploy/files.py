@@ -1,4 +1,4 @@
-"""Files of a deployment: YAML read strictly, and secrets that their owner alone may read."""
+"""Files of a deployment: strictly validated YAML, and secrets that only their owner may read."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ Shape = TypeVar("Shape", bound=BaseModel)
 
 
 class Folder:
-    """A folder that somebody owns alone.
+    """A private folder, readable by its owner only.
 
     Args:
         root: the folder.
@@ -31,7 +31,7 @@ class Folder:
         return self.root.joinpath(*names)
 
     def folder(self, *names: str) -> Path:
-        """A sub-folder, made if it is not there, for the owner alone; so are those above it."""
+        """A subfolder. It and its missing parents are created, readable by the owner only."""
         path = self.root
         for name in names:
             path = path / name
@@ -40,24 +40,25 @@ class Folder:
 
 
 def read_yaml(path: Path, shape: type[Shape]) -> Shape:
-    """The file as ``shape``.
+    """Read a YAML file and validate it as ``shape``.
 
     Raises:
-        ConfigError: no such file, no YAML, an unknown key (with the nearest one) or a wrong value, with its place.
+        ConfigError: the file is missing or not YAML, a key is unknown (the text suggests the nearest one), or a value
+            is wrong (the text names its place).
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"there is no {path}") from None
+        raise ConfigError(f"{path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    return parsed(raw or {}, shape, str(path))
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse_settings(raw or {}, shape, str(path))
 
 
-def parsed(raw: object, shape: type[Shape], place: str) -> Shape:
-    """A mapping as ``shape``; ConfigError names the place and the first thing wrong."""
+def parse_settings(raw: object, shape: type[Shape], place: str) -> Shape:
+    """Validate a mapping as ``shape``. Raises ConfigError that names the place and the first error."""
     if not isinstance(raw, dict):
-        raise ConfigError(f"{place} holds no settings: give lines of 'key: value'")
+        raise ConfigError(f"{place} contains no settings: write lines of 'key: value'")
     try:
         return shape.model_validate(raw)
     except ValidationError as error:
@@ -73,7 +74,7 @@ def parsed(raw: object, shape: type[Shape], place: str) -> Shape:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that nobody but its owner reads, from its first byte on."""
+    """Write a file that only its owner can read, from the first byte on."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.fchmod(descriptor, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -81,17 +82,17 @@ def write_private(path: Path, content: bytes) -> None:
 
 
 def refuse_readable(path: Path) -> None:
-    """ConfigError when others than the owner may read or write a secret."""
+    """Raise ConfigError if anyone but the owner may read or write a secret file."""
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(
-            f"{path} can be read by others (mode {mode:04o}): chmod 600 it, and make a new key if in doubt"
+            f"{path} can be read by others (mode {mode:04o}): run chmod 600 on it, and make a new key if in doubt"
         )
 
 
 @contextlib.contextmanager
 def new_folder(root: Path) -> Iterator[None]:
-    """Make a folder for its owner alone, and remove it again when what fills it fails."""
+    """Create a private folder, and remove it again if the block that fills it fails."""
     root.mkdir(mode=0o700, parents=True)
     try:
         root.chmod(0o700)  # whatever the umask says

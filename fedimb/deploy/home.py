@@ -1,19 +1,19 @@
-"""A node's folder: everything a site keeps, in one place that it alone owns.
+"""A node's folder: everything a site keeps, in one private place.
 
 ```
 st-anna/                 mode 0700
   node.yaml              what the site decides: who may coordinate, what may leave, limits, proxy
-  key, key.pub           its identity, born here (EC P-384); the key never leaves
-  ca.crt                 the coordinator's certificate authority, checked by its fingerprint out of band
-  st-anna.join.json      what the coordinator is given: public
+  key, key.pub           its identity, generated here (EC P-384); the private key never leaves
+  ca.crt                 the coordinator's certificate authority; its fingerprint was confirmed by telephone
+  st-anna.join.json      what is sent to the coordinator; contains no secret
   data/                  registered data sets: descriptions, versions, hashes; never copies of records
   plans/                 study plans received, and the site's decisions about them
-  outbox/                what waits to be released
+  outbox/                synthetic samples waiting for release
   state/                 client state and working copies, by run
   cache/                 stores built from registered data
-  audit.jsonl            every message that left, hashed line over line
-  status.json            how the node is; node.prom the same for Prometheus
-  flwr/, logs/           Flower's own folder, and the logs
+  audit.jsonl            every message that left, as a hash chain
+  status.json            the node's state; node.prom is the same for Prometheus
+  flwr/, logs/           Flower's own folder, and logs
 ```
 """
 
@@ -32,11 +32,16 @@ NODE_HOME = "FEDIMB_NODE_HOME"
 """Environment variable: the node's folder. Set by ``fedimb node run`` for everything it starts."""
 
 SITE = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
-"""What a site may be called: it becomes a file name, a node name and a label."""
+"""Pattern of a site's name, which becomes a file name, a node name and a label."""
 
 
 class CoordinatorAddress(Strict):
-    """Where the coordinator is. ``ca_fingerprint``: SHA-256 of ca.crt in hex, read out by a person."""
+    """Where the coordinator is.
+
+    Attributes:
+        host, port: where its nginx listens.
+        ca_fingerprint: SHA-256 of ca.crt in hex, confirmed by telephone.
+    """
 
     host: str = Field(min_length=1)
     port: int = Field(ge=1, le=65535)
@@ -44,7 +49,14 @@ class CoordinatorAddress(Strict):
 
 
 class SharingConfig(Strict):
-    """What may leave this site, whatever a plan asks for. ``min_patients``: no statistic of fewer."""
+    """What may leave this site, whatever a plan asks for.
+
+    Attributes:
+        class_counts: rows or patients per class.
+        synthetic: samples from generators trained here.
+        individual: records about a single patient or row.
+        min_patients: no statistic over fewer patients leaves.
+    """
 
     class_counts: bool = True
     synthetic: bool = True
@@ -53,7 +65,15 @@ class SharingConfig(Strict):
 
 
 class LimitsConfig(Strict):
-    """What a node may use. ``hours``: as in ``20:00-06:00``, local time; outside them it is absent by plan."""
+    """What resources a node may use; None means no limit.
+
+    Attributes:
+        cpus: number of cores.
+        memory_gb: GB of memory per process.
+        gpu_share: fraction of a GPU's memory.
+        disk_gb: largest size of the node's folder in GB.
+        hours: local time, as in ``20:00-06:00``; outside it the node is absent by plan.
+    """
 
     cpus: Annotated[int, Field(ge=1)] | None = None
     memory_gb: Annotated[float, Field(gt=0)] | None = None
@@ -63,7 +83,7 @@ class LimitsConfig(Strict):
 
 
 class NodeConfig(Strict):
-    """node.yaml."""
+    """Settings of a node, as written in node.yaml."""
 
     site: str = Field(pattern=SITE)
     coordinator: CoordinatorAddress | None = None
@@ -79,20 +99,26 @@ class NodeHome(Folder):
     """A node's folder.
 
     Args:
-        root: the folder; made by `fedimb node init`.
+        root: the folder that `fedimb node init` created.
     """
 
     @staticmethod
     def open(root: str | Path | None = None) -> "NodeHome":
-        """An existing folder; None: $FEDIMB_NODE_HOME, else the working folder. Raises ConfigError if it is none."""
+        """Open an existing folder (default: $FEDIMB_NODE_HOME, else the working folder).
+
+        Raises:
+            ConfigError: it is not a node's folder.
+        """
         home = NodeHome(Path(root or os.environ.get(NODE_HOME) or ".").expanduser().absolute())
         if not home.file("node.yaml").is_file():
-            raise ConfigError(f"{home.root} is no node's folder (no node.yaml): make one with fedimb node init SITE")
+            raise ConfigError(
+                f"{home.root} is not a node's folder (no node.yaml): create one with fedimb node init SITE"
+            )
         return home
 
     @cached_property
     def config(self) -> NodeConfig:
-        """node.yaml, checked."""
+        """The validated settings of node.yaml."""
         return read_yaml(self.file("node.yaml"), NodeConfig)
 
     @property

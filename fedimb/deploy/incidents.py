@@ -1,7 +1,7 @@
-"""What goes wrong at a site stays there: the coordinator reads a code, the phase, the site and an incident's id.
+"""Error details stay at the site: the coordinator gets an error code, the phase, the site and an incident id.
 
-Traceback, file names and values lie in ``logs/incidents/<id>.txt`` of the node's folder, for its owner alone. Source:
-ours, after Fed-BioMed's generic error texts; stock Flower sends the exception's text (hole F3 of its 1.41).
+The traceback, with file names and values, is written to ``logs/incidents/<id>.txt`` in the node's folder, readable by
+its owner only. Stock Flower 1.41 would send the exception's text; the generic texts follow Fed-BioMed.
 """
 
 import logging
@@ -14,7 +14,7 @@ from fedimb.deploy.home import NodeHome
 from fedimb.errors import FedimbError
 
 SHARING_REFUSED = 1303
-"""The site's sharing policy lets a record not leave."""
+"""The site's sharing policy blocks a record."""
 INCIDENT = 1304
 """Something failed at the site."""
 NOT_APPROVED = 1305
@@ -26,11 +26,11 @@ log = logging.getLogger("fedimb")
 
 
 class Shareable(FedimbError):
-    """An error whose text was written for the coordinator: it names no path, no value, no patient.
+    """An error whose text may be sent to the coordinator: it contains no path, value or patient.
 
     Args:
-        code: one of this module's.
-        text: reaches the coordinator as it is.
+        code: one of this module's error codes.
+        text: sent to the coordinator unchanged.
     """
 
     def __init__(self, code: int, text: str) -> None:
@@ -39,25 +39,25 @@ class Shareable(FedimbError):
 
 
 def keep_incident(home: NodeHome, phase: str, run: str, cause: BaseException | str) -> str:
-    """Write what happened to the site's own folder, and return the incident's id (8 hex digits).
+    """Write the details to the site's own folder and return the incident's id (8 hex digits).
 
-    Never raises: where the file cannot be written (a full disk) the cause goes to the node's own log.
+    Never raises: if the file cannot be written (a full disk, say), the details go to the node's own log.
 
     Args:
-        phase: the type of the message being answered.
-        run: which run, in the site's words.
+        phase: type of the message that was being handled.
+        run: the run's name at the site.
         cause: an exception, with its traceback, or a text.
     """
     name = secrets.token_hex(4)
-    told = cause if isinstance(cause, str) else "".join(traceback.format_exception(cause))
-    text = f"incident {name}\ntime     {utc_now()}\nphase    {phase}\nrun      {run}\n\n{told}\n"
+    details = cause if isinstance(cause, str) else "".join(traceback.format_exception(cause))
+    text = f"incident {name}\ntime     {utc_now()}\nphase    {phase}\nrun      {run}\n\n{details}\n"
     try:
         write_private(home.folder("logs", "incidents") / f"{name}.txt", text.encode(errors="backslashreplace"))
     except OSError as error:
-        log.error("incident %s could not be written (%s): %s", name, error, told)
+        log.error("incident %s could not be written (%s): %s", name, error, details)
     return name
 
 
-def masked(site: str, phase: str, incident: str) -> str:
-    """What the coordinator reads of an incident."""
+def masked_incident(site: str, phase: str, incident: str) -> str:
+    """The text about an incident that the coordinator gets."""
     return f"{site} failed in {phase} (incident {incident}): ask the site for its logs/incidents/{incident}.txt"

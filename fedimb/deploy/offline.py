@@ -1,8 +1,8 @@
-"""Everything a node needs in one file, for a hospital whose machines reach no package index.
+"""Everything a node needs in one file, for a hospital whose machines cannot reach a package index.
 
-A tar of wheels (fedimb's own and the exact versions of everything it needs, as they run here), SHA256SUMS, a table of
-licences, and install.sh, which needs neither root nor a network. Every wheel is named with its hash in
-requirements.txt, and pip installs nothing else: neither an index nor a setting of the machine is asked.
+The tar contains wheels (fedimb and the exact versions of everything it needs, as installed here), SHA256SUMS, a table
+of licences, and install.sh, which needs neither root nor a network. requirements.txt lists every wheel with its hash,
+and pip installs nothing else: it uses no index and none of the machine's settings.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _UNKNOWN = "not stated; see the wheel"
 
 @dataclass(frozen=True)
 class Package:
-    """One package: name and version as pip writes them, licence and address as it states them itself."""
+    """One package: name and version as pip writes them, licence and address from its own metadata."""
 
     name: str
     version: str
@@ -42,15 +42,15 @@ class Package:
     address: str
 
 
-def needed(extras: Iterable[str] = (), without: Iterable[str] = ()) -> list[Package]:
-    """fedimb's dependencies, and theirs, at the versions installed here, by name; without fedimb itself.
+def required_packages(extras: Iterable[str] = (), without: Iterable[str] = ()) -> list[Package]:
+    """fedimb's direct and indirect dependencies, at the versions installed here, sorted by name; without fedimb itself.
 
     Args:
-        extras: of fedimb: ``generate``, ``dicom``.
-        without: packages to leave out, with what only they need.
+        extras: extras of fedimb, such as ``generate`` or ``dicom``.
+        without: packages to leave out, along with dependencies that only they need.
 
     Raises:
-        ConfigError: a package that is needed is not installed here, or an extra or a left-out package is none.
+        ConfigError: a required package is not installed here, or an extra or a package to leave out does not exist.
     """
     left = {canonicalize_name(name) for name in without}
     found: dict[str, Package] = {}
@@ -65,7 +65,7 @@ def needed(extras: Iterable[str] = (), without: Iterable[str] = ()) -> list[Pack
         seen.add((name, wanted))
         here = _installed(name)
         if name != "fedimb":
-            found[name] = described(here)
+            found[name] = package_facts(here)
         for text in here.requires or ():
             one = Requirement(text)
             below = canonicalize_name(one.name)
@@ -92,8 +92,8 @@ def _installed(name: str) -> Distribution:
         raise ConfigError(f"{name} is needed but not installed here: install it, then make the bundle again") from None
 
 
-def described(package: Distribution) -> Package:
-    """Name, version, licence and address, from a package's own metadata."""
+def package_facts(package: Distribution) -> Package:
+    """Name, version, licence and address of a package, from its own metadata."""
     facts: Any = package.metadata
     classified = [
         line.rpartition(" :: ")[2] for line in facts.get_all("Classifier") or () if line.startswith("License")
@@ -115,26 +115,26 @@ def write_bundle(
     """Write the tar.
 
     Args:
-        to: the folder it goes into.
-        extras: of fedimb, see `needed`.
-        without: packages the site has already, see `needed`.
-        wheel: fedimb's own; default: built from the source it is installed from, else taken from the index.
-        say: told what is done, a line each.
+        to: the folder the tar is written to.
+        extras: extras of fedimb, see `required_packages`.
+        without: packages that the site already has, see `required_packages`.
+        wheel: fedimb's own wheel (default: built from the source it was installed from, else from the index).
+        say: called with a line of progress for each step.
 
     Returns:
         The file, named by release, Python and machine.
 
     Raises:
-        ConfigError: see `needed`.
-        RunFailed: pip could not get or build something; with its words.
+        ConfigError: see `required_packages`.
+        RunFailed: pip could not get or build a package; the text contains pip's output.
     """
-    packages = needed(extras, without)
+    packages = required_packages(extras, without)
     name = f"fedimb-node-{__version__}-{_tag()}"
     with tempfile.TemporaryDirectory(prefix="fedimb-bundle-") as temporary:
         root = Path(temporary) / name
         wheels = root / "wheels"
         wheels.mkdir(parents=True)
-        say(f"getting {len(packages)} packages as they are installed here")
+        say(f"getting {len(packages)} packages in the versions installed here")
         pins = [f"{one.name}=={one.version}" for one in packages] + [f"pip=={_installed('pip').version}"]
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), *pins)
         say("adding fedimb's own wheel")
@@ -170,7 +170,7 @@ def _pip(*words: str) -> None:
 def _own_wheel(wheels: Path, given: Path | None, temporary: Path) -> None:
     if given is not None:
         if not given.is_file() or not given.name.startswith(f"fedimb-{__version__}-"):
-            raise ConfigError(f"{given} is no wheel of fedimb {__version__}, which runs here")
+            raise ConfigError(f"{given} is not a wheel of fedimb {__version__}, the version running here")
         shutil.copy(given, wheels)
         return
     origin = json.loads(_installed("fedimb").read_text("direct_url.json") or "{}")
@@ -178,7 +178,7 @@ def _own_wheel(wheels: Path, given: Path | None, temporary: Path) -> None:
     if "dir_info" not in origin or not (source / "pyproject.toml").is_file():
         _pip("wheel", "--no-deps", "--wheel-dir", str(wheels), f"fedimb=={__version__}")
         return
-    copy = temporary / "source"  # a build leaves its traces where it is done
+    copy = temporary / "source"  # a build leaves files in the source folder
     copy.mkdir()
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
     for part in _SOURCES:
@@ -195,7 +195,7 @@ def _write_texts(root: Path, packages: Sequence[Package], without: Sequence[str]
         name, version, _, _ = parse_wheel_filename(path.name)
         lines.append(f"{name}=={version} --hash=sha256:{_sha(path)}")
     (root / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    own = [described(_installed("fedimb")), described(_installed("pip"))]
+    own = [package_facts(_installed("fedimb")), package_facts(_installed("pip"))]
     rows = [
         (one.name, one.version, one.licence, one.address) for one in sorted([*own, *packages], key=lambda p: p.name)
     ]

@@ -1,8 +1,8 @@
-"""Certificates and keys: a coordinator's own certificate authority, its server certificate, a site's identity.
+"""Certificates and keys: a coordinator's certificate authority, its server certificate, a site's identity.
 
-One authority per deployment, trusted by its sites for nothing but the coordinator's address. It signs server
-certificates only: a site is known by its key, which is born at the site and never signed. Elliptic curves throughout
-(P-384), because Flower takes a node's key on a NIST curve. Source: RFC 5280 for the extensions.
+There is one authority per deployment; sites trust it for nothing but the coordinator's address. It signs server
+certificates only: a site is known by its key, which is generated at the site and never signed. All keys are on curve
+P-384, because Flower requires a node's key to be on a NIST curve. The extensions follow RFC 5280.
 """
 
 import base64
@@ -55,14 +55,14 @@ def _builder(name: x509.Name, days: int) -> x509.CertificateBuilder:
 
 
 def make_ca(name: str, days: int = CA_DAYS) -> Pair:
-    """A new certificate authority.
+    """Make a new certificate authority.
 
     Args:
         name: the deployment's name, shown in the certificate.
-        days: for how long it is valid.
+        days: how long it is valid.
 
     Returns:
-        (private key, certificate), both PEM. Whoever has the key can pose as the coordinator to every site.
+        (private key, certificate), both PEM. Anyone who has the key can pose as the coordinator to every site.
     """
     key = ec.generate_private_key(ec.SECP384R1())
     subject = _named(f"{name} fedimb CA")
@@ -79,23 +79,23 @@ def make_ca(name: str, days: int = CA_DAYS) -> Pair:
 
 
 def server_certificate(ca: Pair, hosts: Iterable[str], days: int = SERVER_DAYS) -> Pair:
-    """A server's key and certificate, signed by ``ca``.
+    """Make a server's key and certificate, signed by ``ca``.
 
     Args:
         ca: (key, certificate) of `make_ca`.
-        hosts: every name and IP address by which it is reached; names may be international.
-        days: for how long it is valid.
+        hosts: all names and IP addresses the server is reached by; names may be international.
+        days: how long it is valid.
 
     Returns:
         (private key, certificate), both PEM.
 
     Raises:
-        ConfigError: a name that is none, no name at all, or an authority whose key and certificate do not match.
+        ConfigError: a host name is not valid, none is given, or the authority's key and certificate do not match.
     """
     ca_key = serialization.load_pem_private_key(ca[0], None)
     ca_cert = load_certificate(ca[1], "the authority's certificate")
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca_cert.public_key():
-        raise ConfigError("ca.key is not the key of ca.crt: put the two that fedimb deploy init made back together")
+        raise ConfigError("ca.key is not the key of ca.crt: restore both files as fedimb deploy init made them")
     names = [_general_name(host) for host in dict.fromkeys(hosts)]
     if not names:
         raise ConfigError("a server certificate needs a host name or address: give --host")
@@ -125,47 +125,52 @@ def _general_name(host: str) -> x509.DNSName | x509.IPAddress:
     except idna.IDNAError:
         name = ""
     if len(name) > 253 or not all(re.fullmatch(_LABEL, label) for label in name.split(".")):
-        raise ConfigError(f"'{host}' is no host name or IP address, as in fl.example.org")
+        raise ConfigError(f"'{host}' is not a host name or IP address: write it as in fl.example.org")
     return x509.DNSName(name)
 
 
 def load_certificate(pem: bytes, place: str) -> x509.Certificate:
-    """The first certificate in ``pem``; ConfigError naming ``place`` when there is none."""
+    """Load the first certificate in ``pem``. Raises ConfigError that names ``place`` if there is none."""
     try:
         return x509.load_pem_x509_certificate(pem)
     except ValueError:
-        raise ConfigError(f"{place} holds no certificate (PEM: -----BEGIN CERTIFICATE-----)") from None
+        raise ConfigError(f"{place} does not contain a certificate (PEM: -----BEGIN CERTIFICATE-----)") from None
 
 
 def fingerprint(cert_pem: bytes) -> str:
-    """SHA-256 of the certificate itself (DER), 64 hex digits: what a person reads out to confirm it."""
+    """SHA-256 of the certificate (DER), 64 hex digits: what is read out by telephone to confirm it."""
     return load_certificate(cert_pem, "the file").fingerprint(hashes.SHA256()).hex()
 
 
 def format_fingerprint(digest: str) -> str:
-    """64 hex digits in groups of four, for reading aloud and comparing."""
+    """Format 64 hex digits in groups of four, for reading aloud and comparing."""
     return " ".join(digest[i : i + 4] for i in range(0, len(digest), 4))
 
 
-def plain_digest(text: str) -> str:
-    """A fingerprint as people write it (spaces, colons, capitals) as 64 hex digits; ConfigError if it is none."""
+def parse_fingerprint(text: str) -> str:
+    """Parse a fingerprint (spaces, colons and capitals allowed) into 64 hex digits.
+
+    Raises ConfigError if it is not one.
+    """
     digest = "".join(text.replace(":", " ").split()).lower()
     if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
-        raise ConfigError(f"'{text}' is no SHA-256 fingerprint: it has 64 hex digits, spaces and colons allowed")
+        raise ConfigError(
+            f"'{text}' is not a SHA-256 fingerprint: give 64 hex digits, with or without spaces and colons"
+        )
     return digest
 
 
 def check_ca(cert_pem: bytes, expected: str, place: str) -> None:
-    """Refuse an authority that is not the one whose fingerprint a person confirmed.
+    """Refuse an authority whose fingerprint is not the one that was confirmed.
 
     Raises:
-        ConfigError: another fingerprint, an expired certificate, or one that may not sign.
+        ConfigError: the fingerprint differs, the certificate has expired, or it may not sign.
     """
     found = fingerprint(cert_pem) if cert_pem.strip() else ""
-    if found != plain_digest(expected):
+    if found != parse_fingerprint(expected):
         raise ConfigError(
             f"{place} has another fingerprint than you were told:\n  file: {format_fingerprint(found)}\n  told: "
-            f"{format_fingerprint(plain_digest(expected))}\n"
+            f"{format_fingerprint(parse_fingerprint(expected))}\n"
             "Do not go on: ask the coordinator, by telephone, which is theirs"
         )
     certificate = load_certificate(cert_pem, place)
@@ -174,13 +179,13 @@ def check_ca(cert_pem: bytes, expected: str, place: str) -> None:
     except x509.ExtensionNotFound:
         signs = False
     if not signs:
-        raise ConfigError(f"{place} is no certificate authority: ask the coordinator for ca.crt, not server.pem")
+        raise ConfigError(f"{place} is not a certificate authority: ask the coordinator for ca.crt, not server.pem")
     if certificate.not_valid_after_utc < _now():
         raise ConfigError(f"{place} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: ask for the new ca.crt")
 
 
 def signed_by(cert_pem: bytes, ca_pem: bytes) -> bool:
-    """Whether ``ca_pem``'s authority signed the certificate."""
+    """Whether the authority ``ca_pem`` signed the certificate."""
     try:
         load_certificate(cert_pem, "the certificate").verify_directly_issued_by(load_certificate(ca_pem, "ca.crt"))
     except (ValueError, TypeError, InvalidSignature):
@@ -195,17 +200,17 @@ def covers(cert_pem: bytes, host: str) -> bool:
 
 
 def expires(cert_pem: bytes) -> dt.datetime:
-    """When the certificate ends, in UTC."""
+    """When the certificate expires, in UTC."""
     return load_certificate(cert_pem, "the file").not_valid_after_utc
 
 
 def expiry_warning(path: Path, remedy: str, now: dt.datetime | None = None) -> str | None:
-    """What to tell people about a certificate that ends within 30 days or has ended; None when it does not.
+    """A warning about a certificate that has expired or expires within 30 days; None if it does not.
 
     Args:
         path: the certificate's file.
-        remedy: what to do, appended to the line.
-        now: the time to compare with; default the present.
+        remedy: what to do; appended to the warning.
+        now: the time to compare with (default: the current time).
     """
     end = expires(path.read_bytes())
     days = (end - (now or _now())) / dt.timedelta(days=1)
@@ -216,34 +221,34 @@ def expiry_warning(path: Path, remedy: str, now: dt.datetime | None = None) -> s
 
 
 def make_site_key() -> Pair:
-    """A site's identity: (private key as OpenSSH writes it, public key as one ``ecdsa-sha2-nistp384`` line)."""
+    """Make a site's key pair: (private key in OpenSSH format, public key as one ``ecdsa-sha2-nistp384`` line)."""
     key = ec.generate_private_key(ec.SECP384R1())
     ssh, plain = serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, ssh, plain), public_line(key)
 
 
 def public_line(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The public half as OpenSSH writes it, one line without a comment."""
+    """The public key in OpenSSH format, one line without a comment."""
     openssh = serialization.PublicFormat.OpenSSH
     return key.public_key().public_bytes(serialization.Encoding.OpenSSH, openssh) + b"\n"
 
 
 def key_fingerprint(public: bytes, place: str) -> str:
-    """``SHA256:...`` of a site's public key, as ``ssh-keygen -lf`` prints it.
+    """The fingerprint ``SHA256:...`` of a site's public key, as ``ssh-keygen -lf`` prints it.
 
     Raises:
-        ConfigError: no public key on NIST curve P-384, or a private one.
+        ConfigError: it is not a public key on NIST curve P-384, or it is a private key.
     """
     if b"PRIVATE KEY" in public:
         raise ConfigError(
-            f"{place} holds a PRIVATE key, which must never leave its site. Delete this copy; at the site: "
-            "fedimb node rotate, and send the new join file"
+            f"{place} contains a PRIVATE key, which must never leave its site: delete this copy; at the site, "
+            "run fedimb node rotate and send the new join file"
         )
     try:
         key = serialization.load_ssh_public_key(public)
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise ConfigError(f"{place} holds no public key that fedimb node init makes (ecdsa-sha2-nistp384)")
+        raise ConfigError(f"{place} does not contain a public key as fedimb node init makes it (ecdsa-sha2-nistp384)")
     digest = hashlib.sha256(base64.b64decode(public.split()[1])).digest()
     return "SHA256:" + base64.b64encode(digest).decode("ascii").rstrip("=")

@@ -1,7 +1,7 @@
-"""What every Flower process of a deployment finds, or must not find, in its environment."""
+"""Environment variables that every Flower process of a deployment gets, or must not inherit."""
 
 from fedimb.process_env import FLOWER
 
-SWITCHES = FLOWER | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
-DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
-"""Old code beside what is installed."""
+PROCESS_ENV = FLOWER | {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+DROPPED_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
+"""They would import other code than what is installed."""

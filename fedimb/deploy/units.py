@@ -1,4 +1,4 @@
-"""What fedimb writes out for people and for other programs: systemd units, node.yaml, README."""
+"""Files fedimb writes for people and for other programs: systemd units, node.yaml, README."""
 
 import getpass
 import string
@@ -8,13 +8,13 @@ from pathlib import Path
 
 
 class _At(string.Template):
-    """``@name`` is replaced; ``$`` is nginx's and the shell's."""
+    """A template in which ``@name`` is replaced; nginx and the shell need ``$`` themselves."""
 
     delimiter = "@"
 
 
 def render(name: str, /, **words: object) -> str:
-    """The template ``name`` (a file of fedimb/deploy/templates) with every ``@word`` replaced."""
+    """Render the template ``name`` (a file in fedimb/deploy/templates), replacing every ``@word``."""
     text = resources.files("fedimb.deploy.templates").joinpath(name).read_text("utf-8")
     return _At(text).substitute({key: str(value) for key, value in words.items()})
 
@@ -29,5 +29,5 @@ def place(root: Path) -> dict[str, str]:
 
 
 def _in_quotes(path: str) -> str:
-    """A path as systemd reads it between double quotes."""
+    """Escape a path for use between double quotes in a systemd unit."""
     return path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")

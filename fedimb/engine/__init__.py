@@ -1,3 +1,3 @@
-"""Where clients run: in this process (inline) or on Ray. Knows nothing of strategies.
+"""Where clients run: in this process (inline) or on Ray. Knows nothing about strategies.
 
-Private Flower names live in `flower_private` and nowhere else."""
+Private Flower names are used in `flower_private` only."""

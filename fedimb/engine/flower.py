@@ -1,8 +1,8 @@
-"""flower: the same app through ``flwr run``, with a private SuperLink that this launcher starts and ends.
+"""engine=flower: the same app through ``flwr run``, with a private SuperLink that this launcher starts and stops.
 
-For parity and benchmarks. Every switch that decides whether Flower behaves (its home, port, telemetry, dependency
-installation, working directory, Ray's address) is set here. How a run ended is read from its run folder: ``flwr run``
-itself answers 0 when a run fails.
+For parity and benchmarks. Every setting that Flower's behaviour depends on (its home, port, telemetry, dependency
+installation, working directory, Ray's address) is set here. How a run ended is read from its run folder, because
+``flwr run`` exits with 0 even when the run fails.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from fedimb.rundir.folder import RunFolder
 BUNDLE = Path(__file__).parent / "bundle" / "pyproject.toml"
 _SWITCHES = FLOWER | {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 _START_S = 120.0
-_ASK_FLOWER_EVERY_S = 60.0  # the command starts a Python of its own, which costs seconds
+_ASK_FLOWER_EVERY_S = 60.0  # each `flwr` command starts a new Python process, which takes seconds
 
 
 class Place(TypedDict):
-    """Where and how a process of Flower's runs, as `subprocess` takes it."""
+    """Where and how a Flower process runs: keyword arguments of `subprocess.Popen`."""
 
     cwd: Path
     env: dict[str, str]
@@ -49,25 +49,25 @@ class FlowerLauncher:
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        # Flower gives Ray 30 seconds to start, once; here it may need longer, and is tried again.
+        # Flower gives Ray one attempt of 30 seconds to start; here it may take longer, and is tried again.
         self._ray, self._address = RayEngine(workers), ""
         self._temp: Path | None = None
-        self._home = Path()  # Flower's folder in it, once started
+        self._home = Path()  # Flower's folder inside the temporary one, once started
         self._superlink: subprocess.Popen[bytes] | None = None
 
     def grid(self, job: Job) -> SimulationGrid:
-        """There is none in this process: see `run_elsewhere`."""
+        """Not available: the run happens in another process, see `run_elsewhere`."""
         raise RunFailed("engine=flower runs the whole loop in a Flower ServerApp")
 
     def run_elsewhere(self, job: Job, advance: Callable[[int], None]) -> None:
-        """Submit the run and return when Flower is done with it; ``advance(n)`` as n more rounds are done.
+        """Submit the run and return when Flower is done with it; calls ``advance(n)`` whenever n more rounds are done.
 
         Raises:
-            RunFailed: Flower could not start it, or ended it without a word in the run folder.
+            RunFailed: Flower could not start it, or ended it without recording an outcome in the run folder.
         """
         self.start()
         folder, done, flower, asked = RunFolder(Path(job.run_dir)), 0, "", time.monotonic()
-        folder.set_status("running")  # what an earlier attempt left there must not pass for this one's end
+        folder.set_status("running")  # so that the status of an earlier attempt is not taken for this one's
         (self._home / "run.toml").write_text(f"run-dir = {json.dumps(job.run_dir, ensure_ascii=False)}\n")
         nodes = f"num-supernodes={job.n_clients} client-resources-num-cpus=1"
         words = ["--run-config", str(self._home / "run.toml"), "--federation-config", nodes]
@@ -77,15 +77,15 @@ class FlowerLauncher:
             rounds = len({line["step"] for line in folder.metrics()})  # several rows log the same step
             advance(rounds - done)
             done = rounds
-            # An ended run still tells MLflow, and Flower still has to let go of Ray: it is asked again until it has.
+            # After a run ends it still reports to MLflow, and Flower still has to release Ray: poll until it has.
             if folder.status() != "running" or time.monotonic() - asked > _ASK_FLOWER_EVERY_S:
                 (run,) = self._flwr("list", "fedimb", "--run-id", run_id)["runs"]
                 flower, asked = str(run["status"]), time.monotonic()
         if folder.status() == "running":
-            raise RunFailed(f"Flower ended the run without fedimb's doing: {run}; {self._log_tail()}")
+            raise RunFailed(f"Flower ended the run, not fedimb: {run}; {self._log_tail()}")
 
     def start(self) -> None:
-        """Start the SuperLink; does nothing when it runs. Raises RunFailed when it does not come up."""
+        """Start the SuperLink, unless it is running. Raises RunFailed when it does not come up."""
         if self._superlink is not None and self._superlink.poll() is None:
             return
         self._address = self._ray.connect()
@@ -96,7 +96,7 @@ class FlowerLauncher:
             port = free.getsockname()[1]
         link = f'[superlink]\ndefault = "fedimb"\n[superlink.fedimb]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
         (home / "flwr" / "config.toml").write_text(link)
-        # On this machine alone: whoever reaches a SuperLink can have it run anything.
+        # Reachable from this machine only: anyone who can reach a SuperLink can make it run arbitrary code.
         words = ["--host", "127.0.0.1", "--port", str(port), "--insecure", "--simulation", "--log-file", f"{home}/log"]
         with open(home / "superlink.log", "wb") as log:
             self._superlink = subprocess.Popen(["flower-superlink", *words], stdout=log, stderr=log, **self._place())
@@ -107,7 +107,10 @@ class FlowerLauncher:
             time.sleep(0.2)
 
     def _place(self) -> Place:
-        """Where and how every Flower process runs: its commands stand beside this Python, Ctrl-C is for this one."""
+        """Where and how every Flower process runs: with the commands of this Python's environment, in its own session
+                so
+        that Ctrl-C reaches only this process.
+        """
         own = {"FLWR_HOME": str(self._home / "flwr"), "RAY_ADDRESS": self._address, "FEDIMB_FLOWER_DIR": self.temp_dir}
         own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         return {
@@ -117,21 +120,21 @@ class FlowerLauncher:
         }
 
     def _flwr(self, *words: str) -> JsonObject:
-        """What ``flwr`` answers, read from its JSON; other text may stand before that."""
+        """The JSON that a ``flwr`` command prints; other text may come before it."""
         call = ["flwr", *words, "--format", "json"]
         done = subprocess.run(call, capture_output=True, text=True, timeout=300, **self._place())
         with contextlib.suppress(ValueError):
-            answer: JsonObject = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
-            if answer.get("success", True):
-                return answer
-        raise RunFailed(f"flwr {words[0]} said: {(done.stdout + done.stderr).strip()[-600:]}")
+            output: JsonObject = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
+            if output.get("success", True):
+                return output
+        raise RunFailed(f"flwr {words[0]} failed: {(done.stdout + done.stderr).strip()[-600:]}")
 
     def _log_tail(self) -> str:
         return f"the end of its log: {(self._home / 'superlink.log').read_text(errors='replace')[-1500:]}"
 
     @property
     def temp_dir(self) -> str:
-        """The private Ray's folder, short and unique: the mark of Ray's processes and of Flower's."""
+        """The private Ray's folder, short and unique; it marks the processes of Ray and of Flower."""
         if self._temp is None:
             self._temp = Path(self._ray.temp_dir or tempfile.mkdtemp(prefix="fedimb-"))
         return str(self._temp)
@@ -152,6 +155,6 @@ class FlowerLauncher:
 
 
 def _healthy(port: int) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-        return bool(answer.status == 200)
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as response:
+        return bool(response.status == 200)
     return False

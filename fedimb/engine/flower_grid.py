@@ -1,4 +1,4 @@
-"""fedimb's loop inside a Flower ServerApp: client ids for Flower's random node ids, and the lanes' order of sums."""
+"""fedimb's loop inside a Flower ServerApp: maps client ids to Flower's random node ids and sums in lane order."""
 
 import os
 import time
@@ -17,11 +17,11 @@ _PATIENCE_S = 120.0
 
 
 class FlowerGrid(SimulationGrid):
-    """Clients reached through Flower's Grid; sums and order as everywhere else.
+    """Clients reached through Flower's Grid, with the same order and sums as on the other engines.
 
     Args:
-        grid: what Flower gave the ServerApp.
-        job: the run; every node is told where it is when it joins.
+        grid: the Grid that Flower passed to the ServerApp.
+        job: the run; every node learns its run folder when it joins.
 
     Raises:
         RunFailed: fewer nodes than clients after two minutes, or a node that did not join.
@@ -33,13 +33,13 @@ class FlowerGrid(SimulationGrid):
         self._node_of = self._join(job)
 
     def _join(self, job: Job) -> dict[int, int]:
-        """Node id by client id, asked of the nodes themselves: Flower's ids are random in every run."""
+        """Ask every node which client it is, since Flower's node ids are random in every run; client id -> node id."""
         deadline = time.monotonic() + _PATIENCE_S
         while len(nodes := list(self._grid.get_node_ids())) < job.n_clients:
             if time.monotonic() > deadline:
                 raise RunFailed(
-                    f"{len(nodes)} of {job.n_clients} Flower nodes came within {_PATIENCE_S:.0f} s; start as many as "
-                    "clients.count says (flwr run --federation-config num-supernodes=...)"
+                    f"{len(nodes)} of {job.n_clients} Flower nodes connected within {_PATIENCE_S:.0f} s; start as many "
+                    "as clients.count says (flwr run --federation-config num-supernodes=...)"
                 )
             time.sleep(0.2)
         about = ConfigRecord({"run-dir": job.run_dir, "cfg-json": job.config_json})
@@ -55,7 +55,7 @@ class FlowerGrid(SimulationGrid):
         return node_of
 
     def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
-        """All messages at once; answers are sorted into lanes, so every engine adds in the same order."""
+        """Send all messages at once; replies are sorted into lanes, so every engine adds in the same order."""
         sent = {
             client: Message(message.content, self._node_of[client], message.metadata.message_type)
             for lane in lanes
@@ -69,7 +69,7 @@ class FlowerGrid(SimulationGrid):
 def in_lanes(
     lanes: Sequence[Lane], sent: Mapping[int, Message], replies: Mapping[int, Message], reduce: Reduction
 ) -> list[LaneOutcome]:
-    """Replies by client id as lanes' outcomes; a client without one answers with an error."""
+    """Sort replies by client id into lane outcomes; a missing reply becomes an error reply."""
     missing = Error(code=CLIENT_FAILED, reason="no reply")
     return [
         gather(
@@ -82,7 +82,7 @@ def in_lanes(
 
 
 class FlowerEngine:
-    """What the loop needs of an engine, inside a ServerApp: Flower started the clients and will end them."""
+    """The engine inside a ServerApp: Flower has started the clients and will stop them."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
@@ -93,11 +93,11 @@ class FlowerEngine:
 
     @property
     def temp_dir(self) -> str | None:
-        """The launcher's folder, whose name stands in the command line of every process it started."""
+        """The launcher's folder; its name is in the command line of every process the launcher started."""
         return os.environ.get("FEDIMB_FLOWER_DIR")
 
     def processes(self) -> list[int]:
-        """Ids of the launcher's other processes."""
+        """Ids of the processes the launcher started."""
         return marked(self.temp_dir) if self.temp_dir else []
 
     def close(self) -> None:

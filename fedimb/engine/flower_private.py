@@ -1,7 +1,7 @@
-"""Every private Flower name fedimb touches, in one place with a contract test beside it.
+"""Every private Flower name fedimb uses, in one place that a test checks against the installed version.
 
-Flower 1.41 builds a Message only in a process that knows its task, and lets nobody but the SuperLink number
-messages. A simulation without a SuperLink has to do both itself.
+Flower 1.41 builds a Message only in a process that knows its task, and only the SuperLink numbers messages. A
+simulation without a SuperLink has to do both itself.
 """
 
 from flwr.app import Message

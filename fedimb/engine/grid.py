@@ -1,4 +1,4 @@
-"""A Flower Grid whose nodes are simulated clients, and the one function that exchanges messages over any Grid."""
+"""A Flower Grid whose nodes are simulated clients, and the function that exchanges messages over any Grid."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 
 from fedimb.contracts.platform import STEP
 from fedimb.engine.flower_private import Run, ensure_identity, number
-from fedimb.engine.lanes import Instruction, Lane, LaneOutcome, Reduction, cut, gather, merge
+from fedimb.engine.lanes import Instruction, Lane, LaneOutcome, Reduction, cut_lanes, gather, merge_lanes
 from fedimb.errors import FedimbError
 
 CLIENT_FAILED = 1300
@@ -22,7 +22,7 @@ CLIENT_FAILED = 1300
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to play any client of a run.
+    """What a worker needs to simulate any client of a run.
 
     Attributes:
         run_dir: run folder with the saved partition (also where client state goes).
@@ -52,17 +52,17 @@ class Job:
 
 
 def deliver(app: ClientApp, message: Message, context: Context, client: int) -> Message:
-    """Call a ClientApp; an exception becomes an error reply with client, round, message type and, unless foreseen,
-    traceback.
+    """Call a ClientApp; an exception becomes an error reply with client, round and message type, and with a traceback
+    unless it is a `FedimbError`.
     """
     try:
         return app(message, context)
-    except Exception as error:  # a client's failure is data to the server, never the end of the run
+    except Exception as error:  # a failed client is reported to the server and must not end the run
         step = dict(message.content.config_records.get(STEP) or {})
         where = f"client {client}, round {step.get('round', '?')!r}, {message.metadata.message_type}"
         where = ", ".join([where, *getattr(error, "__notes__", [])])  # in local step 3 of 20
         reason = f"{where}: {type(error).__name__}: {error}"
-        if not isinstance(error, FedimbError):  # those were foreseen, and say what to do
+        if not isinstance(error, FedimbError):  # a FedimbError already says what to do
             reason += f"\n{traceback.format_exc()}"
         return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=message)
 
@@ -87,23 +87,23 @@ class SimulationGrid(Grid):
     def exchange(
         self, instructions: Sequence[Instruction], reduce: Reduction, costs: Sequence[float] | None = None
     ) -> LaneOutcome:
-        """Send one message to each client and return answers and sums. ``instructions`` must be sorted by client id."""
+        """Send one message to each client and return replies and sums. ``instructions`` must be sorted by client id."""
         for _, message in instructions:
             number(message, str(next(self._ids)))
-        lanes = cut(len(instructions))
+        lanes = cut_lanes(len(instructions))
         weights = [sum(costs[lane]) if costs is not None else len(instructions[lane]) for lane in lanes]
-        return merge(self.run_lanes([instructions[lane] for lane in lanes], reduce, weights))
+        return merge_lanes(self.run_lanes([instructions[lane] for lane in lanes], reduce, weights))
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Flower's own call: one reply message per message, sorted by client id. ``timeout`` has no meaning here."""
+        """Flower's own call: one reply per message, sorted by client id. ``timeout`` is ignored."""
         sent = sorted(messages, key=lambda m: m.metadata.dst_node_id)
         outcome = self.exchange([(m.metadata.dst_node_id - 1, m) for m in sent], reduce=False)
         replies = []
-        for message, answer in zip(sent, outcome.replies, strict=True):
-            if answer.error is not None and not len(answer.content):
-                replies.append(Message(Error(code=CLIENT_FAILED, reason=answer.error), reply_to=message))
+        for message, reply in zip(sent, outcome.replies, strict=True):
+            if reply.error is not None and not len(reply.content):
+                replies.append(Message(Error(code=CLIENT_FAILED, reason=reply.error), reply_to=message))
             else:
-                replies.append(Message(answer.content, reply_to=message))
+                replies.append(Message(reply.content, reply_to=message))
         return replies
 
     def get_node_ids(self) -> Iterable[int]:
@@ -119,13 +119,13 @@ class SimulationGrid(Grid):
         return [m.metadata.message_id for m in sent]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies of messages pushed before."""
+        """Replies to messages pushed earlier."""
         return [self._replies.pop(i) for i in message_ids if i in self._replies]
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A new message (Flower's older way of making one)."""
+        """Create a message (Flower's older API for it)."""
         return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
 
     def set_run(self, run: Run) -> None:
@@ -142,7 +142,7 @@ def exchange(
 ) -> LaneOutcome:
     """Exchange messages over any Grid with the same lanes, order and sums, so that results agree everywhere.
 
-    A grid that is not simulated may return fewer replies: the missing clients answer with an error.
+    A grid that is not simulated may return fewer replies: a missing reply becomes an error reply.
     """
     if isinstance(grid, SimulationGrid):
         return grid.exchange(instructions, reduce, costs)
@@ -152,7 +152,7 @@ def exchange(
         replies[by_node[reply.metadata.src_node_id]] = reply
     missing = Error(code=CLIENT_FAILED, reason="no reply")
     ordered = [(client, replies.get(client) or Message(missing, reply_to=message)) for client, message in instructions]
-    return merge([gather(ordered[lane], reduce, dict(instructions)) for lane in cut(len(ordered))])
+    return merge_lanes([gather(ordered[lane], reduce, dict(instructions)) for lane in cut_lanes(len(ordered))])
 
 
 __all__ = ["CLIENT_FAILED", "Job", "SimulationGrid", "deliver", "exchange"]

@@ -1,4 +1,4 @@
-"""inline: every client in this process, one after another. The readable twin of ray; a debugger works."""
+"""engine=inline: every client in this process, one after another; the same results as ray, and debuggers work."""
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -12,13 +12,13 @@ from fedimb.engine.lanes import Ahead, Lane, LaneOutcome, Reduction, ahead_of, r
 
 
 class InlineGrid(SimulationGrid):
-    """Calls a ClientApp directly. Any ClientApp works; contexts (and their state) live as long as the grid.
+    """Calls a ClientApp directly. Works with any ClientApp; contexts (and their state) live as long as the grid.
 
     Args:
         app: the ClientApp.
         n_clients: simulated clients.
         context_of: client id -> Context.
-        ahead: what is done for many clients at once before the app is called for each.
+        ahead: work done for many clients at once before the app is called for each of them.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class InlineGrid(SimulationGrid):
 
 
 class InlineEngine:
-    """The engine object a launcher holds: nothing to start, nothing to stop."""
+    """Runs clients in this process: nothing to start, nothing to stop."""
 
     def grid(self, job: Job) -> InlineGrid:
         """A grid over the run's clients."""

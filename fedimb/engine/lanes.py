@@ -1,7 +1,7 @@
 """Lanes: the unit of dispatch and summation.
 
 A cohort, sorted by client id, is cut into at most 32 contiguous lanes. A lane adds its clients in id order and the
-driver adds lanes in order, so floating-point sums do not depend on time or on the number of workers.
+driver adds lanes in order, so floating-point sums do not depend on timing or on the number of workers.
 """
 
 import itertools
@@ -23,26 +23,26 @@ MAX_LANES = 32
 WEIGHT = names.WEIGHT
 
 Instruction = tuple[int, Message]
-"""A message and the stable id of the client it goes to."""
+"""The stable id of a client, and the message sent to it."""
 
 Lane = Sequence[Instruction]
-"""Instructions to clients next to each other, sorted by client id."""
+"""Instructions to consecutive clients of a cohort, sorted by client id."""
 
 
 class Summing(Protocol):
-    """How an aggregator wants a round's clients summed; `fedimb.aggregators.server_optimizer.ServerOptimizer`."""
+    """How an aggregator wants a round's clients summed (see `fedimb.aggregators.server_optimizer.ServerOptimizer`)."""
 
     def read(self, metrics: Mapping[str, Any], received: ArrayRecord, trained: ArrayRecord) -> dict[str, float]:
-        """One client's scalars, kept with its reply. FedimbError: the reply is not usable."""
+        """One client's scalars, kept with its reply. Raises FedimbError when the reply is not usable."""
         ...
 
     def weights(self, client: Mapping[str, float]) -> dict[str, float]:
-        """From its scalars, the client's weight in each mean, by the mean's name."""
+        """The client's weight in each mean, by the mean's name, computed from its scalars."""
         ...
 
 
 Reduction = bool | Summing
-"""What a lane does with replies: keep them (False), sum them by ``num-examples`` (True), or sum them as asked."""
+"""What a lane does with replies: keep them (False), sum them by ``num-examples`` (True), or as a `Summing` says."""
 
 
 @dataclass
@@ -55,10 +55,10 @@ class ClientReply:
         content: the reply; after reduction only the records that were not summed.
         metrics: the reply's scalar metrics (``num-examples`` is its weight).
         up_bytes: payload bytes of the whole reply, before reduction.
-        usable: whether the aggregator may see it (no error, weight > 0, weight and all arrays finite).
-        diverged: not usable because a value of it is not finite.
-        hits, support: rows found and rows there are of each class [C] int64, by its confusion matrix, or None; the
-            matrix itself is summed.
+        usable: whether the aggregator may use it (no error, weight > 0, weight and all arrays finite).
+        diverged: not usable because it holds a value that is not finite.
+        hits, support: correctly classified rows and all rows of each class [C] int64, from its confusion matrix, or
+            None; the matrix itself is summed.
     """
 
     client: int
@@ -77,6 +77,10 @@ class LaneSum:
     """Weighted sums over clients: float64 for weights and buffers, exact integers for confusion matrices.
 
     Attributes:
+        weight: sum of the clients' weights.
+        arrays: weighted sum of the trainable arrays, by name.
+        buffers: weighted sum of the model's buffers, by name.
+        confusion: sum of the confusion matrices, or None.
         means: a sum of arrays for each mean that a `Summing` asks for; ``arrays`` is then empty.
     """
 
@@ -122,41 +126,41 @@ class LaneSum:
                 else:
                     sums[name] = term
 
-    def add_as_asked(self, summing: Summing, answer: ClientReply, received: ArrayRecord) -> None:
-        """Add one client's reply to each mean, its buffers as ever; its scalars are kept with the reply.
+    def add_to_means(self, summing: Summing, reply: ClientReply, received: ArrayRecord) -> None:
+        """Add one client's reply to each mean, and its buffers as usual; its scalars are kept with the reply.
 
         Raises:
             FedimbError: the reply is not usable.
         """
-        trained = cast(ArrayRecord, answer.content[names.ARRAYS])
-        scalars = summing.read(answer.metrics, received, trained)
-        answer.metrics |= scalars
+        trained = cast(ArrayRecord, reply.content[names.ARRAYS])
+        scalars = summing.read(reply.metrics, received, trained)
+        reply.metrics |= scalars
         for name, weight in summing.weights(scalars).items():
             self.means.setdefault(name, LaneSum()).add_reply(weight, RecordDict({names.ARRAYS: trained}))
-        rest = RecordDict({key: record for key, record in answer.content.items() if key == names.BUFFERS})
-        self.add_reply(answer.metrics[WEIGHT], rest)
+        rest = RecordDict({key: record for key, record in reply.content.items() if key == names.BUFFERS})
+        self.add_reply(reply.metrics[WEIGHT], rest)
 
     def add_confusion(self, matrix: np.ndarray | None) -> None:
-        """Add a confusion matrix [C, C] int64, or [C, 2, 2] of several labels per row, in place."""
+        """Add a confusion matrix [C, C] int64, or [C, 2, 2] for several labels per row, in place."""
         if matrix is not None:
             self.confusion = matrix.copy() if self.confusion is None else self.confusion + matrix
 
 
 @dataclass
 class LaneOutcome:
-    """What a lane returns: its clients' answers in id order, and their sum when it was asked to reduce."""
+    """What a lane returns: its clients' replies in id order, and their sum if it reduces."""
 
     replies: list[ClientReply]
     total: LaneSum
 
 
-def cut(count: int) -> list[slice]:
+def cut_lanes(count: int) -> list[slice]:
     """Cut ``count`` clients into min(32, count) contiguous lanes whose sizes differ by at most one.
 
     Example:
-        >>> [(lane.start, lane.stop) for lane in cut(5)]
+        >>> [(lane.start, lane.stop) for lane in cut_lanes(5)]
         [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)]
-        >>> lanes = cut(100)
+        >>> lanes = cut_lanes(100)
         >>> len(lanes), max(lane.stop - lane.start for lane in lanes)
         (32, 4)
     """
@@ -165,79 +169,79 @@ def cut(count: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def read_reply(client: int, reply: Message) -> ClientReply:
-    """A reply message as a ClientReply, judged usable or not."""
-    if reply.has_error():
-        return ClientReply(client, error=reply.error.reason or f"error {reply.error.code}", usable=False)
-    content = reply.content
-    answer = ClientReply(client, content=content, up_bytes=payload_bytes(content))
-    trained = reply.metadata.message_type.partition(".")[0] == "train"
+def read_reply(client: int, message: Message) -> ClientReply:
+    """Turn a reply message into a ClientReply and decide whether it is usable."""
+    if message.has_error():
+        return ClientReply(client, error=message.error.reason or f"error {message.error.code}", usable=False)
+    content = message.content
+    reply = ClientReply(client, content=content, up_bytes=payload_bytes(content))
+    trained = message.metadata.message_type.partition(".")[0] == "train"
     if trained and (missing := [key for key in (names.ARRAYS, names.METRICS) if key not in content]):
-        answer.usable = False
-        answer.error = f"the train reply holds no record '{missing[0]}'; a client must send its weights and metrics"
-        return answer
+        reply.usable = False
+        reply.error = f"the train reply holds no record '{missing[0]}'; a client must send its weights and metrics"
+        return reply
     if names.METRICS not in content:
-        return answer
-    answer.metrics = {
+        return reply
+    reply.metrics = {
         k: float(v) for k, v in cast(MetricRecord, content[names.METRICS]).items() if not isinstance(v, list)
     }
-    weight = answer.metrics.get(WEIGHT, 0.0)
+    weight = reply.metrics.get(WEIGHT, 0.0)
     if not math.isfinite(weight):  # one NaN weight would make every sum NaN
-        answer.usable = False
-        answer.error = f"its weight {WEIGHT} is {weight}, not finite; mend what the client reports"
+        reply.usable = False
+        reply.error = f"its weight {WEIGHT} is {weight}, not finite; fix what the client reports"
     elif weight <= 0:
-        answer.usable = False
-        answer.error = "empty: no rows to train on"
+        reply.usable = False
+        reply.error = "empty: no rows to train on"
     elif not all(_finite(r) for r in content.values() if isinstance(r, ArrayRecord)):
-        answer.usable, answer.diverged = False, True
-        answer.error = "the reply holds a value that is not finite (diverged?); lower local.lr"
-    return answer
+        reply.usable, reply.diverged = False, True
+        reply.error = "the reply holds a value that is not finite (diverged?); lower local.lr"
+    return reply
 
 
 def _finite(record: ArrayRecord) -> bool:
     arrays = (view(array) for array in record.values())
-    # One sum is quicker than a flag per value; it may overflow where no value does, so only a finite one is believed.
+    # One sum is faster than a flag per value. It may overflow although no value does, so only a finite sum is trusted.
     return all(math.isfinite(a.sum()) or bool(np.isfinite(a).all()) for a in arrays if a.dtype.kind == "f")
 
 
 def gather(
-    replies: Iterable[tuple[int, Message]], reduce: Reduction, sent: Mapping[int, Message] | None = None
+    messages: Iterable[tuple[int, Message]], reduce: Reduction, sent: Mapping[int, Message] | None = None
 ) -> LaneOutcome:
-    """One lane's replies, in client-id order, as answers and (``reduce``) their sums, one reply at a time.
+    """Collect one lane's replies, in client-id order, and (``reduce``) their sums, one reply at a time.
 
     Confusion matrices are always summed here and taken out, before any aggregator sees a reply.
 
     Args:
-        sent: the message each client answered; a `Summing` reads from it what the client received.
+        sent: the message each client replied to; a `Summing` reads from it what the client received.
     """
     total = LaneSum()
-    answers = []
-    for client, reply in replies:
-        answer = read_reply(client, reply)
-        if names.CONFUSION in answer.content:
-            matrix = cast(ArrayRecord, answer.content[names.CONFUSION])["matrix"].numpy()
-            answer.hits, answer.support = hits_and_support(matrix)
+    replies = []
+    for client, message in messages:
+        reply = read_reply(client, message)
+        if names.CONFUSION in reply.content:
+            matrix = cast(ArrayRecord, reply.content[names.CONFUSION])["matrix"].numpy()
+            reply.hits, reply.support = hits_and_support(matrix)
             total.add_confusion(matrix)
-            del answer.content[names.CONFUSION]
+            del reply.content[names.CONFUSION]
         if reduce:
-            if answer.usable:
-                _add(total, answer, reduce, None if sent is None else sent[client])
+            if reply.usable:
+                _add(total, reply, reduce, None if sent is None else sent[client])
             kept = (names.ARRAYS, names.BUFFERS, names.METRICS)
-            answer.content = RecordDict({k: v for k, v in answer.content.items() if k not in kept})
-        answers.append(answer)
-    return LaneOutcome(answers, total)
+            reply.content = RecordDict({k: v for k, v in reply.content.items() if k not in kept})
+        replies.append(reply)
+    return LaneOutcome(replies, total)
 
 
-def _add(total: LaneSum, answer: ClientReply, reduce: Reduction, sent: Message | None) -> None:
-    """Add a usable reply, in place; one without what a `Summing` reads turns out not to be usable."""
+def _add(total: LaneSum, reply: ClientReply, reduce: Reduction, sent: Message | None) -> None:
+    """Add a usable reply, in place; a reply that lacks what a `Summing` reads is marked as not usable."""
     if isinstance(reduce, bool):
-        total.add_reply(answer.metrics[WEIGHT], answer.content)
+        total.add_reply(reply.metrics[WEIGHT], reply.content)
         return
-    assert sent is not None, "a Summing needs the messages that were answered"
+    assert sent is not None, "a Summing needs the messages that were sent"
     try:
-        total.add_as_asked(reduce, answer, cast(ArrayRecord, sent.content[names.ARRAYS]))
+        total.add_to_means(reduce, reply, cast(ArrayRecord, sent.content[names.ARRAYS]))
     except FedimbError as error:
-        answer.usable, answer.error = False, str(error)
+        reply.usable, reply.error = False, str(error)
 
 
 def run_lane(
@@ -249,11 +253,11 @@ def run_lane(
 
 @dataclass(frozen=True)
 class Ahead:
-    """Work that is quicker for many clients at once, done before their messages are answered one by one.
+    """Work that is faster for many clients at once, done before their messages are handled one by one.
 
     Attributes:
-        clients: how many at a time, about; their answers wait in memory.
-        work: does it; the answers must come out the same without it, within rounding.
+        clients: roughly how many clients at a time; their replies wait in memory.
+        work: does the work; the replies must be the same without it, within rounding.
     """
 
     clients: int
@@ -261,10 +265,10 @@ class Ahead:
 
 
 def ahead_of(context: Context) -> Ahead | None:
-    """What a simulated run's clients can have done for many of them at once; None where each trains by itself.
+    """The work a run can do for many simulated clients at once; None where each client trains alone.
 
     Args:
-        context: of any client of the run.
+        context: the Context of any client of the run.
     """
     from fedimb.clientapp.app import runtime
 
@@ -280,21 +284,21 @@ def run_lanes(
     reduce: Reduction,
     ahead: Ahead | None = None,
 ) -> list[LaneOutcome]:
-    """Run lanes in order, their clients in order; what can be done for many clients ahead is."""
+    """Run lanes in order and their clients in order; first does the ``ahead`` work for many clients at once."""
     outcomes: list[LaneOutcome] = []
     while len(outcomes) < len(lanes):
         group = list(lanes[len(outcomes) :])
         if ahead is not None:
             sizes = itertools.accumulate(len(lane) for lane in group)
             group = group[: max(1, sum(size <= ahead.clients for size in sizes))]
-            ahead.work([order for lane in group for order in lane])
+            ahead.work([instruction for lane in group for instruction in lane])
         outcomes += [run_lane(lane, call, reduce) for lane in group]
     return outcomes
 
 
-def merge(outcomes: Sequence[LaneOutcome]) -> LaneOutcome:
-    """Lanes' outcomes, added in lane order."""
+def merge_lanes(outcomes: Sequence[LaneOutcome]) -> LaneOutcome:
+    """Merge lane outcomes, adding their sums in lane order."""
     total = LaneSum()
     for outcome in outcomes:
         total.add(outcome.total)
-    return LaneOutcome([answer for outcome in outcomes for answer in outcome.replies], total)
+    return LaneOutcome([reply for outcome in outcomes for reply in outcome.replies], total)

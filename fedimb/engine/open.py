@@ -8,10 +8,10 @@ from fedimb.plain import Settings
 
 
 class Engine(Protocol):
-    """What a launcher needs of an engine. One engine serves many runs, one after another.
+    """What a launcher needs from an engine. One engine serves many runs, one after another.
 
-    An engine may have ``run_elsewhere(job, advance)`` instead of a grid: the whole run, server included, then goes
-    on in a process of its own, ``advance(rounds)`` being called as rounds end.
+    An engine may have ``run_elsewhere(job, advance)`` instead of a grid: the whole run, server included, then happens
+    in another process, and ``advance(rounds)`` is called as rounds end.
     """
 
     def grid(self, job: Job) -> SimulationGrid:
@@ -20,7 +20,7 @@ class Engine(Protocol):
 
     @property
     def temp_dir(self) -> str | None:
-        """Folder that marks every process of this engine, known before the first of them starts; None: no such."""
+        """Folder that marks every process of this engine, known before the first of them starts; None: it has none."""
         ...
 
     def processes(self) -> list[int]:
@@ -37,7 +37,7 @@ def open_engine(config: Settings) -> Engine:
     Raises:
         ConfigError: unknown engine or setting.
     """
-    clients = ("trainer", "device")  # read where clients compute
+    clients = ("trainer", "device")  # read by the clients, not by the engine
     args = {k: v for k, v in config.items() if k != "name" and k not in clients}
     try:
         match config["name"]:

@@ -1,6 +1,6 @@
-"""Processes an engine started: found, recorded with their start time, ended by id, and never anybody else's.
+"""Find, record and end the processes an engine started, and no others.
 
-A killed driver leaves Ray's helper processes behind, and some of them ignore a polite request. A process id alone
+A killed driver leaves Ray's helper processes behind, and some of them ignore SIGTERM. A process id alone
 may since belong to someone else, so the start time is compared before anything is ended. Linux (/proc); elsewhere
 nothing is recorded and nothing is ended.
 """
@@ -26,7 +26,7 @@ def _stat(pid: int) -> tuple[int, str] | None:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started (opaque, comparable), or None when there is none."""
+    """When a process started (opaque, comparable), or None when no such process runs."""
     stat = _stat(pid)
     return stat[1] if stat else None
 
@@ -80,8 +80,11 @@ def end(recorded: dict[str, str], patience_s: float = 5.0) -> list[int]:
 
 
 def stop(process: "subprocess.Popen[bytes]", marker: str, patience_s: float = 10.0) -> list[int]:
-    """Ask a process to end, then end what it and everything marked (see `marked`) left alive; returns those ids."""
-    started = record(marked(marker))  # before it ends: an orphan is below nobody and may not carry the mark
+    """Ask a process to end, then end whatever of it and of the marked processes (see `marked`) is still alive.
+
+    Returns the ids of the processes ended.
+    """
+    started = record(marked(marker))  # before it ends: an orphan has no parent to find it by and may not carry the mark
     process.terminate()
     try:
         process.wait(patience_s)

@@ -1,4 +1,4 @@
-"""ray: clients on persistent single-threaded actors of one private Ray head, reused across the runs of a sweep."""
+"""engine=ray: clients on persistent single-threaded actors of one private Ray head, reused over a sweep's runs."""
 
 import contextlib
 import logging
@@ -17,27 +17,27 @@ from fedimb.config.engine_settings import check_settings
 from fedimb.engine.grid import Job, SimulationGrid
 from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
 from fedimb.engine.processes import end, marked, record
-from fedimb.engine.ray_checks import check_answers, check_gpus, same_cluster, worker_count
+from fedimb.engine.ray_checks import check_address, check_gpus, same_cluster, worker_count
 from fedimb.engine.ray_pool import Pool
 from fedimb.engine.ray_private import lean_head
 from fedimb.engine.ray_worker import PackedLane
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.process_state import handlers, log_level
 
-_STARTS = 3  # Ray gives its own head 30 s, which a busy machine exceeds
+_STARTS = 3  # Ray allows its head 30 s to start, which a busy machine exceeds
 
 
 class RayEngine:
-    """Starts (or joins) Ray, keeps the actors, hands out grids.
+    """Starts (or joins) Ray, keeps its actors and returns grids over them.
 
     Args:
-        workers: actors; None: one per core of this machine, or per CPU of the cluster joined.
+        workers: actors; None: one per core of this machine, or one per CPU of the cluster it joins.
         gpus_per_worker: share of a GPU each actor reserves.
-        address: ``host:port`` of a running cluster; None starts a private head that nobody else joins. This alone
-            decides: ``RAY_ADDRESS`` and the file in which Ray notes the cluster started last are never asked.
+        address: ``host:port`` of a running cluster; None starts a private head that nobody else joins. Nothing else
+            decides this: ``RAY_ADDRESS`` and the file in which Ray records the last cluster are ignored.
 
     Raises:
-        ConfigError: a setting no machine could serve.
+        ConfigError: a setting that no machine could satisfy.
     """
 
     def __init__(self, workers: int | None = None, gpus_per_worker: float = 0.0, address: str | None = None) -> None:
@@ -47,13 +47,13 @@ class RayEngine:
         self.pool: Pool | None = None
         self._owner = False
         self._ray: Any = None
-        self._process = contextlib.ExitStack()  # what Ray changes in this process, to be given back
+        self._process = contextlib.ExitStack()  # what Ray changes in this process, to be restored
 
     def start(self) -> Pool:
         """Start Ray and the actors, unless they are running; returns the actors.
 
         Raises:
-            ConfigError: no cluster at ``address``, or no room for the workers asked for.
+            ConfigError: no cluster at ``address``, or not enough room for ``workers``.
             RunFailed: Ray or the actors do not start.
         """
         if self.pool is None:
@@ -69,13 +69,13 @@ class RayEngine:
     def connect(self) -> str:
         """Start Ray, without actors, and return its address (host:port).
 
-        A process that has Ray running already (a notebook) keeps it, and keeps it running.
+        If Ray is already running in this process (a notebook), it is used and left running.
 
         Raises:
-            ConfigError: no cluster at ``address``, or the process is in another one already.
+            ConfigError: no cluster at ``address``, or the process is already in another one.
             RunFailed: Ray does not start.
         """
-        # The head and its workers inherit these; here they are needed no longer than it takes to start.
+        # The head and its workers inherit these variables; this process needs them only while Ray starts.
         with process_env.defaults(process_env.QUIET | process_env.RAY), contextlib.ExitStack() as process:
             process.enter_context(handlers())
             import ray
@@ -89,7 +89,7 @@ class RayEngine:
         running = str(ray.get_runtime_context().gcs_address)
         if self._address and not self._owner and not same_cluster(self._address, running):
             raise ConfigError(
-                f"engine.address={self._address}: this process is in the Ray cluster {running} already; "
+                f"engine.address={self._address}: this process is already in the Ray cluster {running}; "
                 "call ray.shutdown() first, or leave engine.address=null to use that one"
             )
         return running
@@ -98,10 +98,10 @@ class RayEngine:
         """Join the cluster at ``address``, or start a private head."""
         options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
         if self._address:
-            check_answers(self._address)
+            check_address(self._address)
             try:
                 ray.init(address=self._address, **options)
-            except Exception as error:  # Ray raises what it likes: ConnectionError, RuntimeError, ValueError
+            except Exception as error:  # Ray raises various types: ConnectionError, RuntimeError, ValueError
                 ray.shutdown()
                 reason = next(iter(str(error).splitlines()), "") or type(error).__name__
                 raise ConfigError(
@@ -134,19 +134,19 @@ class RayEngine:
         return self.pool.pids() if self.pool is not None else []
 
     def processes(self) -> list[int]:
-        """Ids of every process this engine's private head consists of (empty when it joined a cluster)."""
+        """Ids of all processes of this engine's private head (empty when it joined a cluster)."""
         return marked(str(self._temp)) if self._temp is not None else []
 
     @property
     def temp_dir(self) -> str | None:
         """Folder of the private head, made before the head is, so that a run folder can name it in time."""
         if self._temp is None and self._address is None and not self._joined():
-            # AF_UNIX names hold 107 bytes, so the head's folder must have a short name of its own.
+            # AF_UNIX socket paths hold at most 107 bytes, so the head needs a folder with a short name.
             self._temp = Path(tempfile.mkdtemp(prefix="fedimb-", dir="/tmp" if os.path.isdir("/tmp") else None))
         return str(self._temp) if self._temp else None
 
     def _joined(self) -> bool:
-        """Whether this process has a Ray that is not this engine's."""
+        """Whether Ray runs in this process but was not started by this engine."""
         import ray
 
         return bool(ray.is_initialized()) and not self._owner

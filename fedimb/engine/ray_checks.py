@@ -1,4 +1,4 @@
-"""What is wrong with an engine's settings or its cluster, said before work begins. Imports no ray: plain Python."""
+"""Checks of an engine's settings and its cluster, made before work begins. Does not import ray."""
 
 import contextlib
 import os
@@ -11,23 +11,23 @@ from fedimb.errors import ConfigError
 _PATIENCE_S = 5.0
 
 
-def check_answers(address: str) -> None:
-    """Raise ConfigError unless a Ray head may listen at host:port: Ray itself would try for minutes.
+def check_address(address: str) -> None:
+    """Raise ConfigError unless a Ray head may be listening at host:port: Ray itself would keep trying for minutes.
 
-    A head speaks gRPC, that is HTTP/2, whose server begins with a SETTINGS frame (RFC 9113, sections 3.4 and 6.5);
-    Ray's dashboard and most else do not. Behind TLS (``RAY_USE_TLS=1``) only the port is tried.
+    A head speaks gRPC over HTTP/2, whose server begins with a SETTINGS frame (RFC 9113, sections 3.4 and 6.5);
+    Ray's dashboard and most other servers do not. With TLS (``RAY_USE_TLS=1``) only the port is tried.
     """
     try:
         with socket.create_connection(split_address(address), timeout=_PATIENCE_S) as connection:
             if os.environ.get("RAY_USE_TLS") == "1":
                 return
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0")
-            begin = connection.recv(9, socket.MSG_WAITALL)
+            first_frame = connection.recv(9, socket.MSG_WAITALL)
     except (TimeoutError, ConnectionResetError) as error:
         raise _no_head(address) from error
     except OSError as error:
         raise ConfigError(f"engine.address={address}: no Ray cluster answers there ({error})") from error
-    if len(begin) < 9 or begin[3] != 4:
+    if len(first_frame) < 9 or first_frame[3] != 4:
         raise _no_head(address)
 
 
@@ -39,7 +39,7 @@ def _no_head(address: str) -> ConfigError:
 
 
 def same_cluster(address: str, running: str) -> bool:
-    """Whether two host:port name one cluster; a name of this machine stands for all of its addresses."""
+    """Whether two host:port addresses name the same cluster; this machine's name stands for all of its addresses."""
     (host, port), (other, other_port) = split_address(address), split_address(running)
     return port == other_port and bool(_addresses(host) & _addresses(other))
 
@@ -50,15 +50,15 @@ def _addresses(host: str) -> set[str]:
     except OSError:
         return {host}
     own = {"127.0.0.1"}
-    with contextlib.suppress(OSError):  # a machine that cannot look itself up still has its loopback address
+    with contextlib.suppress(OSError):  # a machine that cannot resolve its own name still has its loopback address
         own |= set(socket.gethostbyname_ex(socket.gethostname())[2])
     return found | own if found & own else found
 
 
 def check_gpus(gpus_per_worker: float) -> None:
-    """Raise ConfigError where this machine has no GPU to share: Ray would wait for one for ever.
+    """Raise ConfigError if workers need a GPU and this machine has none: Ray would wait for one forever.
 
-    Only a private head asks: with a cluster it is the other machines that count (`worker_count`).
+    For a private head only; on a cluster the GPUs of the other machines count (`worker_count`).
     """
     if not gpus_per_worker:
         return
@@ -71,11 +71,11 @@ def check_gpus(gpus_per_worker: float) -> None:
         )
 
 
-def places(nodes: Sequence[dict[str, float]], gpus_per_worker: float) -> int:
-    """How many workers of one CPU and ``gpus_per_worker`` fit, machine by machine: a GPU cannot be split over two.
+def worker_slots(nodes: Sequence[dict[str, float]], gpus_per_worker: float) -> int:
+    """How many workers of one CPU and ``gpus_per_worker`` fit; counted per machine, as a GPU cannot span two.
 
     Args:
-        nodes: of each machine its resources, ``{"CPU": 8.0, "GPU": 1.0, ...}``.
+        nodes: resources of each machine, ``{"CPU": 8.0, "GPU": 1.0, ...}``.
     """
     total = 0
     for node in nodes:
@@ -92,24 +92,24 @@ def worker_count(wanted: int | None, nodes: Sequence[dict[str, float]], gpus_per
     """Workers to start: ``wanted``, or as many as there is room for.
 
     Raises:
-        ConfigError: more are wanted than fit, so that some would never start; says what there is.
+        ConfigError: more are wanted than fit, so some would never start; the message names the resources found.
     """
-    room = places(nodes, gpus_per_worker)
+    room = worker_slots(nodes, gpus_per_worker)
     if room >= (wanted or 1):
         return wanted or room
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    there = f"{len(nodes)} machine{'s' * (len(nodes) != 1)} with {cpus:g} CPUs and {gpus:g} GPUs"
+    found = f"{len(nodes)} machine{'s' * (len(nodes) != 1)} with {cpus:g} CPUs and {gpus:g} GPUs"
     share = f" at engine.gpus_per_worker={gpus_per_worker:g}" if gpus_per_worker else ""
     raise ConfigError(
-        f"engine.workers={'null' if wanted is None else wanted}: Ray has {there}, room for {room}{share}; "
+        f"engine.workers={'null' if wanted is None else wanted}: Ray has {found}, room for {room}{share}; "
         "ask for fewer, or leave engine.workers=null" + (", or lower engine.gpus_per_worker" if share else "")
     )
 
 
 def why_died(error: BaseException) -> str:
-    """One line on a worker process that ended, with what to do: most often the memory of its machine ran out."""
+    """One line on why a worker process ended, with a remedy; most often its machine ran out of memory."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    if getattr(error, "actor_init_failed", False):  # it raised: the last line says what
+    if getattr(error, "actor_init_failed", False):  # its constructor raised: the last line says what
         return f"the same fedimb must be installed on every machine of the cluster ({lines[-1]})"
     return (
         "its machine may have run out of memory: use fewer engine.workers, a smaller local.batch_size or a smaller "

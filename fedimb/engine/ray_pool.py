@@ -1,4 +1,4 @@
-"""The actors of a Ray engine: hired, given lanes, replaced when they die."""
+"""The actors of a Ray engine: started, given lanes, replaced when they die."""
 
 import contextlib
 import logging
@@ -17,44 +17,44 @@ from fedimb.errors import RunFailed
 
 _TRIES = 3
 _QUEUED = 2  # calls in flight per actor: the next is already there when one ends
-_PATIENCE_S = 60.0  # without news, before a word to the user
+_PATIENCE_S = 60.0  # without progress, before the user is warned
 log = logging.getLogger("fedimb")
 
 
 class RemoteMethod(Protocol):
-    """A method of an actor, as Ray has it called."""
+    """A method of an actor, called the way Ray calls it."""
 
     def remote(self, *args: object) -> object:
-        """Begin a call; returns what `ray.wait` and `ray.get` take."""
+        """Start a call; returns what `ray.wait` and `ray.get` take."""
         ...
 
 
 class Actor(Protocol):
-    """The handle of a `fedimb.engine.ray_worker.Worker` in a process of Ray's."""
+    """The handle of a `fedimb.engine.ray_worker.Worker` in a Ray process."""
 
     ready: RemoteMethod
     run_lanes: RemoteMethod
 
 
 class Pool:
-    """Persistent actors, and one run's lanes at a time over them.
+    """Persistent actors that run the lanes of one run at a time.
 
     Args:
-        ray: the module, connected.
-        options: of each actor, as ``num_gpus``.
+        ray: the ray module, already connected.
+        options: Ray options of each actor, such as ``num_gpus``.
 
     Attributes:
-        actors: those that are ready for work.
+        actors: the actors that are ready for work.
     """
 
     def __init__(self, ray: ModuleType, options: Mapping[str, object]) -> None:
         self._ray = ray
         self._class = ray.remote(num_cpus=1, max_restarts=0, **options)(Worker)
         self.actors: list[Actor] = []
-        self._coming: dict[object, Actor] = {}  # call that ends when an actor is ready -> actor
+        self._starting: dict[object, Actor] = {}  # call that ends when an actor is ready -> actor
         self._failed_starts = 0
         exceptions = ray.exceptions
-        # An actor that Ray's memory monitor ends is no RayActorError; results are lost with the machine that held them.
+        # An actor killed by Ray's memory monitor does not raise RayActorError; results are lost with their machine.
         self._lost = (
             exceptions.RayActorError,
             exceptions.OutOfMemoryError,
@@ -67,42 +67,44 @@ class Pool:
         """Start ``count`` actors and wait until they are ready.
 
         Raises:
-            RunFailed: they do not start; none is left behind.
+            RunFailed: they do not start; none is left running.
         """
         try:
             for _ in range(count):
-                self._hire()
-            while self._coming:
-                done = self._wait(list(self._coming), f"{len(self.actors)} of {count} workers have started")
+                self._start_actor()
+            while self._starting:
+                done = self._wait(list(self._starting), f"{len(self.actors)} of {count} workers have started")
                 for call in done:
-                    self._arrived(call)
+                    self._on_ready(call)
         except BaseException:
             self.dismiss()
             raise
 
-    def _hire(self) -> None:
+    def _start_actor(self) -> None:
         actor = self._class.remote()
-        self._coming[actor.ready.remote()] = actor
+        self._starting[actor.ready.remote()] = actor
 
-    def _arrived(self, call: object) -> None:
-        """Take in an actor that is ready, or hire another for one that died starting."""
-        actor = self._coming.pop(call)
+    def _on_ready(self, call: object) -> None:
+        """Add an actor that is ready, or start another in place of one that died while starting."""
+        actor = self._starting.pop(call)
         try:
             self._ray.get(call)
         except self._ray.exceptions.RayError as error:
             self._failed_starts += 1
             if self._failed_starts >= _TRIES:
-                raise RunFailed(f"no worker process starts, {_TRIES} failed in a row; {why_died(error)}") from error
-            self._hire()
+                raise RunFailed(
+                    f"worker processes do not start, {_TRIES} failed in a row; {why_died(error)}"
+                ) from error
+            self._start_actor()
         else:
             self._failed_starts = 0
             self.actors.append(actor)
 
     def _wait(self, calls: list[object], what: str) -> list[object]:
-        """Calls that ended, at least one unless the user was told that there is no news."""
+        """The calls that have ended: at least one, or none after a wait that the user was warned about."""
         done, _ = self._ray.wait(calls, timeout=_PATIENCE_S)
         if not done:
-            log.warning("%s; waiting for a CPU that Ray has free, or for a slow start", what)
+            log.warning("%s; waiting for a free CPU in Ray, or for a slow start", what)
         return list(done)
 
     def run(
@@ -110,19 +112,19 @@ class Pool:
     ) -> list[LaneOutcome]:
         """Run lanes, the longest first; outcomes come back in lane order.
 
-        Lanes whose actor dies are run again on another, one lane a call: lanes hold no state, so the result is the
-        same, and a call of one lane needs less memory. The actor is replaced as soon as a machine has room.
+        Lanes whose actor dies are run again on another actor, one lane per call: lanes hold no state, so the result is
+        the same, and a call with one lane needs less memory. The actor is replaced as soon as a machine has room.
 
         Raises:
-            RunFailed: the same lane ended its worker process three times.
+            RunFailed: the same lane killed its worker process three times.
         """
         ray = self._ray
         shared_ref, path = ray.put(shared), [os.path.abspath(folder) for folder in sys.path]
-        # Opened by the worker once it has the path, for the class may be of the user's own.
+        # The worker unpickles it after extending its sys.path, as the class may be the user's own.
         packed = reduce if isinstance(reduce, bool) else ray.cloudpickle.dumps(reduce)
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
-        # Clients of one call are stacked: one call per actor makes the largest stacks.
-        calls = (len(self.actors) + len(self._coming)) * (1 if job.stacked else _QUEUED)
+        # Clients of the same call are stacked, so one call per actor gives the largest stacks.
+        calls = (len(self.actors) + len(self._starting)) * (1 if job.stacked else _QUEUED)
         waiting = deque(batches(costs, calls))
         tries: Counter[int] = Counter()
         outcomes: dict[int, LaneOutcome] = {}
@@ -135,16 +137,16 @@ class Pool:
                 running[actor.run_lanes.remote(job, picked, shared_ref, packed, ids, path)] = (batch, actor)
                 load[actor] += 1
             if load:  # clients may take hours
-                done, _ = ray.wait([*self._coming, *running])
+                done, _ = ray.wait([*self._starting, *running])
             else:
-                done = self._wait([*self._coming, *running], "no worker is left")
+                done = self._wait([*self._starting, *running], "no worker is running")
             for call in done:
-                if call in self._coming:
-                    self._arrived(call)
+                if call in self._starting:
+                    self._on_ready(call)
                     load |= {actor: 0 for actor in self.actors if actor not in load}
                     continue
                 batch, actor = running[call]
-                # Only the oldest call of an actor was at work: those queued behind it are not to blame for its end.
+                # Only the oldest call of an actor was running: those queued behind it did not cause its death.
                 blamed = next(lanes_of for lanes_of, of in running.values() if of is actor)
                 del running[call]
                 try:
@@ -156,21 +158,21 @@ class Pool:
                     if actor in load:  # else known to be dead
                         del load[actor]
                         self._replace(actor)
-                        if len(blamed) == 1:  # of several, the next try tells which
+                        if len(blamed) == 1:  # of several lanes, the next try shows which one
                             tries.update(blamed)
                         if tries[blamed[0]] >= _TRIES:
                             clients = [entry[0] for entry in lanes[blamed[0]]]
                             raise RunFailed(
-                                f"clients {clients} ended their worker process {_TRIES} times; {why_died(error)}"
+                                f"clients {clients} killed their worker process {_TRIES} times; {why_died(error)}"
                             ) from error
         return [outcomes[i] for i in range(len(lanes))]
 
     def _replace(self, actor: Actor) -> None:
         self.actors.remove(actor)
-        with contextlib.suppress(Exception):  # dead already, as a rule
+        with contextlib.suppress(Exception):  # usually dead already
             self._ray.kill(actor)
         log.warning("a worker process ended; its clients are run again")
-        self._hire()
+        self._start_actor()
 
     def pids(self) -> list[int]:
         """Process ids of the actors that are ready."""
@@ -179,7 +181,7 @@ class Pool:
 
     def dismiss(self) -> None:
         """End all actors."""
-        for actor in [*self.actors, *self._coming.values()]:
-            with contextlib.suppress(Exception):  # already dead is what we want
+        for actor in [*self.actors, *self._starting.values()]:
+            with contextlib.suppress(Exception):  # it may be dead already
                 self._ray.kill(actor)
-        self.actors, self._coming = [], {}
+        self.actors, self._starting = [], {}

@@ -1,4 +1,4 @@
-"""What runs inside a Ray actor, and how lanes are shared out among actors. Imports no ray: it is plain Python."""
+"""What runs inside a Ray actor, and how lanes are distributed over actors. Does not import ray."""
 
 import os
 import pickle
@@ -17,14 +17,14 @@ from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, Reduction, ahea
 from fedimb.errors import DataError, FedimbError
 
 PackedLane = list[tuple[int, int, str, RecordDict]]
-"""(client, node id, message type, records of its own) of each client, in id order."""
+"""(client, node id, message type, records for this client only) of each client, in id order."""
 
 
 class Worker:
     """One actor: one thread, one resident model, any client of any run."""
 
     def __init__(self) -> None:
-        process_env.set_defaults()  # a cluster's workers begin with its environment, not with the driver's
+        process_env.set_defaults()  # on a cluster, workers start with its environment, not the driver's
         import torch
 
         torch.set_num_threads(1)
@@ -49,36 +49,36 @@ class Worker:
     ) -> list[LaneOutcome]:
         """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them.
 
-        ``path`` is the driver's `sys.path`, absolute: a model class of the user's own is found here as it is there.
-        ``reduce`` is as in `fedimb.engine.lanes.gather`, a `Summing` pickled.
-        On a machine that lacks what the run needs every client answers with an error that says what.
+        ``path`` is the driver's `sys.path`, absolute: a user's model class is then importable here too.
+        ``reduce`` is as in `fedimb.engine.lanes.gather`, with a `Summing` pickled.
+        On a machine that lacks something the run needs, every client replies with an error that names it.
         """
         sys.path.extend(folder for folder in path if folder not in sys.path)
         from fedimb.clientapp.app import app
         from fedimb.engine.flower_private import number
 
-        ahead, lack = _prepared(job)
+        ahead, problem = _prepare(job)
         reduction: Reduction = reduce if isinstance(reduce, bool) else pickle.loads(reduce)
 
-        def order(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Instruction:
+        def instruction(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Instruction:
             message = Message(RecordDict({**shared, **own}), node, kind)
             number(message, str(message_id))
             return client, message
 
         def call(client: int, message: Message) -> Message:
-            if lack is not None:
-                return _refusal(lack, message, job.context(client), client)
+            if problem is not None:
+                return _error_reply(problem, message, job.context(client), client)
             return deliver(app, message, job.context(client), client)
 
         instructions = [
-            [order(first + i, *entry) for i, entry in enumerate(lane)]
+            [instruction(first + i, *entry) for i, entry in enumerate(lane)]
             for lane, first in zip(lanes, first_ids, strict=True)
         ]
         return run_lanes(instructions, call, reduction, ahead)
 
 
-def _prepared(job: Job) -> tuple[Ahead | None, Exception | None]:
-    """The run opened on this machine: what its clients have done ahead, or why none of them can be played here."""
+def _prepare(job: Job) -> tuple[Ahead | None, Exception | None]:
+    """Open the run on this machine; returns the work done ahead for its clients, or why they cannot run here."""
     try:
         if not Path(job.run_dir).is_dir():
             raise DataError(
@@ -86,13 +86,13 @@ def _prepared(job: Job) -> tuple[Ahead | None, Exception | None]:
                 "under that path"
             )
         return ahead_of(job.context(0)), None
-    except Exception as error:  # the clients' answers carry it to the server
+    except Exception as error:  # the clients' replies carry it to the server
         error.add_note(f"on machine {socket.gethostname()}")
         return None, error
 
 
-def _refusal(error: Exception, message: Message, context: Context, client: int) -> Message:
-    """The answer of a client whose machine lacks something: its error; a traceback only where it was not foreseen."""
+def _error_reply(error: Exception, message: Message, context: Context, client: int) -> Message:
+    """The reply of a client whose machine lacks something: the error, with a traceback unless it is a `FedimbError`."""
 
     def refuse(message: Message, context: Context) -> Message:
         raise error
@@ -105,10 +105,10 @@ def _refusal(error: Exception, message: Message, context: Context, client: int) 
 
 
 def batches(costs: Sequence[float], count: int) -> list[list[int]]:
-    """Share lanes out among at most ``count`` calls: the longest lane first, each to the call with least to do.
+    """Distribute lanes over at most ``count`` calls: the longest lane first, each to the call with the least work.
 
-    A call costs milliseconds whatever it carries, so an actor gets a few lanes at a time; which ones makes no
-    difference to any result. Returns lane indices by call, the longest call first.
+    A call costs milliseconds whatever it carries, so an actor gets a few lanes at a time; which ones does not change
+    any result. Returns lane indices by call, the longest call first.
     """
     shares: list[list[int]] = [[] for _ in range(min(count, len(costs)))]
     loads = [0.0] * len(shares)

@@ -9,21 +9,22 @@ from fedimb.schema import RunConfig
 from fedimb.training.stacked import why_model_not_stackable
 
 LARGEST = 30_000
-"""Parameters above which ``auto`` keeps the loop: the arithmetic then outweighs what stacking saves."""
+"""Parameters above which ``auto`` keeps the loop: above it the arithmetic outweighs what stacking saves."""
 FEWEST = 4
-"""Clients a round below which ``auto`` keeps the loop."""
+"""Clients per round below which ``auto`` keeps the loop."""
 
 
 def resolve_trainer(config: RunConfig, n_classes: int, input_shape: tuple[int, ...], clients: int) -> RunConfig:
-    """The configuration with ``engine.trainer`` set to ``loop`` or ``stacked``; unchanged where the engine has none.
+    """The configuration with ``engine.trainer`` set to ``loop`` or ``stacked``; unchanged if the engine has no such
+    setting.
 
-    ``auto`` takes ``stacked`` for dense models of at most 30,000 parameters and at least four clients a round, where
-    it is faster on a CPU. It follows from the configuration and the data alone, never from a measurement, so that a
-    run repeated elsewhere trains the same way.
+    ``auto`` takes ``stacked`` for dense models of at most 30,000 parameters and at least four clients per round, where
+    it is faster on a CPU. The choice follows from the configuration and the data alone, never from a measurement, so
+    that a run repeated on another machine trains the same way.
 
     Args:
-        n_classes, input_shape: of the data.
-        clients: how many train in a round.
+        n_classes, input_shape: number of classes of the data, and shape of one row.
+        clients: number of clients trained per round.
 
     Raises:
         ConfigError: ``stacked`` where some part cannot be stacked.

@@ -1,9 +1,9 @@
-"""Averaging generators of several clients so that a rare class keeps its row.
+"""Averages the generators of several clients so that a rare class keeps its embedding row.
 
-A class embedding's row is moved only by those who hold the class; averaged over everybody it is pulled back to where it
-started, and under coupled weight decay to zero. So a class's row is weighted by how many rows of that class each client
-has, a domain's likewise, everything else (the rows for "not said" too) by all rows. After the recursion
-in docs/generators.md.
+A class's embedding row is trained only by the clients that hold the class; averaged over all clients it is pulled back
+to where it started, and under coupled weight decay to zero. So a class's row is weighted by the number of rows of that
+class each client has, a domain's row by that domain's, and everything else (including the "unspecified" rows) by all
+rows. It follows the recursion in docs/generators.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,22 +23,22 @@ def average(
     class_rows: Mapping[str, int],
     domain_rows: Mapping[str, int],
 ) -> Arrays:
-    """One generator's state from several, sums in float64 in the order given.
+    """Average several generator states into one; sums are in float64, in the order given.
 
-    A row of a class (or domain) that nobody holds becomes the plain mean: nobody's training moved it, so it stays as it
-    was sent out, bit by bit.
+    The row of a class (or domain) that nobody holds is the unweighted mean: no client trained it, so it stays as it was
+    sent out, bit for bit.
 
     Args:
-        states: [K] states of one layout, entries of any shape.
+        states: K states of the same layout.
         class_counts: [K, C] rows of each class a client trained on; domain_counts: [K, D].
         class_rows, domain_rows: `Generator.class_rows` and `Generator.domain_rows`.
 
     Returns:
-        Entries of the dtype the first state has; integers are rounded.
+        Entries in the first state's dtypes; integers are rounded.
 
     Raises:
-        ConfigError: no states, counts that do not fit them or the rows, or a rows entry that is no entry.
-        DataError: states of different entries or shapes, a negative count, a client without rows, or values that are
+        ConfigError: no states, counts that do not fit them or the rows, or a row name that is not an entry.
+        DataError: states with different entries or shapes, a negative count, a client without rows, or values that are
             not finite (the client is named by its position).
     """
     by_class, by_domain = np.asarray(class_counts, np.float64), np.asarray(domain_counts, np.float64)
@@ -58,7 +58,7 @@ def average(
 
 
 def _weighted(values: Sequence[NDArray[np.float64]], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weighted mean, exact where all weighted values agree: offsets from the first are what is averaged."""
+    """Weighted mean, exact where all values with weight agree: it averages the offsets from the first."""
     holders = [int(k) for k in np.flatnonzero(weights)]
     base = values[holders[0]]
     total = np.zeros_like(base)
@@ -79,7 +79,7 @@ def _check(
         raise ConfigError("no generators to average: give at least one state")
     for what, counts, rows in (("class", by_class, class_rows), ("domain", by_domain, domain_rows)):
         if counts.ndim != 2 or len(counts) != len(states):
-            raise ConfigError(f"{what} counts of shape {counts.shape} for {len(states)} states: give one line each")
+            raise ConfigError(f"{what} counts of shape {counts.shape} for {len(states)} states: give one row each")
         if not (counts >= 0).all():
             raise DataError(f"{what} counts hold a negative or undefined number: give whole numbers of rows")
         for name, n in rows.items():
@@ -91,6 +91,8 @@ def _check(
         raise DataError(f"client {int(empty[0])} of {len(states)} trained its generator on no rows: leave it out")
     for k, state in enumerate(states):
         if {n: np.shape(v) for n, v in state.items()} != {n: np.shape(v) for n, v in states[0].items()}:
-            raise DataError(f"client {k}'s generator has other entries or shapes than the first: build all alike")
+            raise DataError(
+                f"client {k}'s generator has other entries or shapes than the first: build all with the same settings"
+            )
         if bad := [name for name, value in state.items() if not np.isfinite(value).all()]:
             raise DataError(f"client {k}'s generator is not finite in '{bad[0]}': leave it out, lower its lr")

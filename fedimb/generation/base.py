@@ -1,7 +1,8 @@
-"""What a generator offers: a loss per row to train and to attack, and samples of a class and domain asked for.
+"""The interface of a conditional generator: a loss per row (to train it and to attack it), and sampling.
 
-Both conditions are indices into embeddings whose last row (index K of K classes) stands for "not said". Training says
-nothing now and then (classifier-free guidance: Ho & Salimans 2022); a domain never trained on is asked for as not said.
+A sample is conditioned on a class and a domain, indices into embeddings whose last row (index K of K classes) stands
+for "unspecified". Training drops the conditions now and then (classifier-free guidance: Ho & Salimans 2022); a domain
+never trained on is sampled as unspecified.
 """
 
 from collections.abc import Callable
@@ -17,18 +18,20 @@ Progress = Callable[[int], None]
 
 
 class Generator(nn.Module):
-    """Base class of conditional generators. Draws only from the generators it is given; built under its own seed.
+    """Base class of conditional generators.
 
-    Its constructor may ask for what fedimb passes: ``n_classes``, ``n_domains``, ``shape`` of one row, ``class_names``
-    and ``seed`` of the initial weights. Everything needed to sample, the scale included, is in its ``state_dict``.
+    All randomness comes from the `torch.Generator` passed in; initial weights come from ``seed``. The constructor may
+    take any of the arguments fedimb passes: ``n_classes``, ``n_domains``, ``shape`` of one row, ``class_names`` and
+    ``seed``. Everything needed to sample, including the scale, is in its ``state_dict``.
 
-    ``trainable``: False where ready-made examples are handed out; such a one has no losses.
-    ``sample_batch``: rows made at once; changing it changes the draws.
+    Attributes:
+        trainable: False for a generator that serves ready-made examples; it has no losses.
+        sample_batch: rows made at once; changing it changes the draws.
 
     Args:
         n_classes: K, at least 1.
         n_domains: D, at least 1.
-        shape: of one row; images (height, width) or (channels, height, width).
+        shape: shape of one row; images are (height, width) or (channels, height, width).
 
     Raises:
         ConfigError: a size below 1.
@@ -51,14 +54,15 @@ class Generator(nn.Module):
         columns = shape[0] if len(shape) == 1 else 1  # one scale per column of a table, one for all pixels
         for name in ("centre", "spread", "low", "high"):
             self.register_buffer(name, torch.full((columns,), torch.nan))
-        # float32, so that averaging counts holders as it does for embedding rows; the last row, "not said", is known.
+        # float32, so that averaging counts holders as it does for embedding rows; the last row, "unspecified", is
+        # known.
         self.register_buffer("class_seen", torch.cat([torch.zeros(n_classes), torch.ones(1)]))
         self.register_buffer("domain_seen", torch.cat([torch.zeros(n_domains), torch.ones(1)]))
         self.register_buffer("cell_seen", torch.zeros(n_classes + 1, n_domains + 1))
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.centre.device
 
     @property
@@ -67,10 +71,10 @@ class Generator(nn.Module):
         return bool(torch.isfinite(self.spread).all())
 
     def fit_scale(self, examples: Examples) -> None:
-        """Take the scale from examples: images to -1..1 by their range, table columns to mean 0 and deviation 1.
+        """Fit the scale to examples: images to -1..1 by their range, table columns to mean 0 and standard deviation 1.
 
-        A column (or image set) without spread keeps its value. In a federation all clients need one scale: fit it
-        where the data may be seen, or `set_scale` from agreed figures.
+        A constant column (or image set) keeps its value. In a federation all clients need the same scale: fit it where
+        the data may be seen, or call `set_scale` with agreed values.
 
         Raises:
             DataError: see `fedimb.generation.examples.check_examples`.
@@ -82,26 +86,26 @@ class Generator(nn.Module):
         else:
             low, high = x.amin().reshape(1), x.amax().reshape(1)
             centre, spread = (low + high) / 2, (high - low) / 2
-        # Equal values do not quite average to themselves: their deviation is rounding, not 0.
+        # The mean of equal values is off by rounding, so their standard deviation is not exactly 0.
         self.set_scale(centre, torch.where(low == high, 0.0, spread), low, high)
 
     def set_scale(self, centre: Tensor, spread: Tensor, low: Tensor, high: Tensor) -> None:
-        """Set what rows are scaled by, ``(x - centre) / spread``, and the range samples are clipped to.
+        """Set the scaling of rows, ``(x - centre) / spread``, and the range samples are clipped to.
 
-        Each [columns] for tables, [1] for images; a spread of 0 counts as 1.
+        Each is [columns] for tables and [1] for images; a spread of 0 counts as 1.
 
         Raises:
             DataError: a value that is not finite, a negative spread, or low above high.
         """
         given = torch.stack([part.to(torch.float64).reshape(self.centre.shape) for part in (centre, spread, low, high)])
         if not bool(torch.isfinite(given).all()) or bool((given[1] < 0).any()) or bool((given[2] > given[3]).any()):
-            raise DataError("a generator's scale must be finite, its spread at least 0 and its low end below its high")
+            raise DataError("a generator's scale must be finite, its spread at least 0 and its low not above its high")
         given[1, given[1] == 0] = 1.0
         for name, value in zip(("centre", "spread", "low", "high"), given, strict=True):
             getattr(self, name).copy_(value)
 
     def set_common_scale(self) -> None:
-        """The scale all clients of a federation agree on without a word: images 0..1, standardised columns +-8."""
+        """Set the scale that clients of a federation share without exchanging anything: images 0..1, columns -8..8."""
         low, high = (-8.0, 8.0) if len(self.shape) == 1 else (0.0, 1.0)
         one = torch.ones_like(self.centre)
         self.set_scale((low + high) / 2 * one, (one if low else one / 2), low * one, high * one)
@@ -114,20 +118,21 @@ class Generator(nn.Module):
         self.cell_seen[examples.y.to(self.device), domains] = 1.0
 
     def composed(self, y: Tensor, d: Tensor) -> Tensor:
-        """Which samples would put together a class and a domain never seen together: bool [n].
+        """Which samples would combine a class and a domain never seen together: bool [n].
 
-        They have the domain's look, but where domains differ much not the class (docs/generators.md): check their
-        labels before use, or ask for domain ``n_domains``, "not said". A domain never trained on is not said anyway.
+        They look like the domain, but where domains differ a lot they may not show the class (docs/generators.md):
+        check their labels before use, or request domain ``n_domains``, "unspecified". A domain never trained on is
+        treated as unspecified anyway.
         """
         y, d = self._conditions(y, d, null=False)
         new: Tensor = (self.cell_seen[y, d] == 0) & (d < self.n_domains)
         return new.cpu()
 
     def losses(self, x: Tensor, y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
-        """What training averages, at a noise level drawn for each row.
+        """The training loss of each row, at a noise level drawn for each row.
 
         Args:
-            x: float32 [b, *shape]; y, d: int64 [b], K and D for "not said".
+            x: float32 [b, *shape]; y, d: int64 [b], K and D for "unspecified".
             generator: noise and levels are drawn from it.
 
         Returns:
@@ -139,7 +144,7 @@ class Generator(nn.Module):
         return self.losses_at(x, y, d, self.draw_levels(len(x), generator), generator)
 
     def losses_at(self, x: Tensor, y: Tensor, d: Tensor, level: Tensor | float, generator: torch.Generator) -> Tensor:
-        """`losses` at a given noise level, a number or float32 [b]: 0 is the row itself, 1 nothing but noise."""
+        """`losses` at a given noise level, a number or float32 [b]: 0 is the row itself, 1 is pure noise."""
         check_trained(self.scaled, type(self).__name__)
         y, d = self._conditions(y, d, null=True)
         z = (x.to(self.device) - self.centre) / self.spread
@@ -147,12 +152,13 @@ class Generator(nn.Module):
         return self._losses(z, y, d, levels, generator)
 
     def sample(self, y: Tensor, d: Tensor, generator: torch.Generator, progress: Progress | None = None) -> Tensor:
-        """New rows of the classes and domains asked for.
+        """Generate rows of the given classes and domains.
 
         Args:
-            y: int64 [n] class ids. d: int64 [n] domain ids; one not trained on is replaced by "not said".
-            generator: every draw comes from it.
-            progress: called with the number of rows just made.
+            y: int64 [n] class ids.
+            d: int64 [n] domain ids; one not trained on is replaced by "unspecified".
+            generator: source of all randomness.
+            progress: called with the number of rows just generated.
 
         Returns:
             float32 [n, *shape] in the units of ``x``, clipped to the range seen in training, on the CPU.
@@ -179,7 +185,7 @@ class Generator(nn.Module):
         return made
 
     def class_rows(self) -> dict[str, int]:
-        """State entries whose leading rows are one per class: name -> how many; rows after them are "not said"."""
+        """State entries with one leading row per class: name -> number of classes; the row after is "unspecified"."""
         return {"class_seen": self.n_classes, "cell_seen": self.n_classes}
 
     def domain_rows(self) -> dict[str, int]:

@@ -1,14 +1,15 @@
-"""A head retrained on virtual features: classifier calibration after federated training.
+"""Retrains the head on virtual features: classifier calibration after federated training.
 
-CCVR: Luo, Chen, Hu, Zhang, Liang, Feng, "No Fear of Heterogeneity", NeurIPS 2021. Each client reports rows, mean and
-covariance of every class's features (eq. 4 and 5 pool them exactly to those of all rows together); the server draws
-features from a Gaussian per class, as many of each, and retrains the linear head on them.
+CCVR: Luo, Chen, Hu, Zhang, Liang, Feng, "No Fear of Heterogeneity", NeurIPS 2021. Each client reports the row
+count, mean and covariance of every class's features (eq. 4 and 5 pool them exactly to those of all rows together); the
+server draws equally many features per class from Gaussians and retrains the linear head on them.
 
     mu_c = sum_k n_kc mu_kc / n_c
     S_c  = [sum_k (n_kc - 1) S_kc + sum_k n_kc (mu_kc - mu_c)(mu_kc - mu_c)^T] / (n_c - 1)
 
-Ours: the second line with means taken off, equal to the paper's and without its cancellation; a class with fewer than
-two rows borrows the mean covariance of the others; a class nobody has is left out, and its row of the head stays.
+Differences from the paper: the second line subtracts the means first, which gives the same result without cancellation;
+a class with fewer than two rows borrows the mean covariance of the others; a class nobody has is left out, and its row
+of the head is unchanged.
 """
 
 import math
@@ -29,7 +30,7 @@ class ClassGaussians:
     Attributes:
         counts: [C] int64.
         mean: [C, d] float64, 0 for a class without rows.
-        covariance: [C, d, d] float64, divided by n_c - 1; 0 for a class of fewer than two rows.
+        covariance: [C, d, d] float64, divided by n_c - 1; 0 for a class with fewer than two rows.
     """
 
     counts: Tensor
@@ -43,22 +44,22 @@ def class_gaussians(features: Tensor, y: Tensor, n_classes: int, least: int = 1)
     Args:
         features: [n, d] float.
         y: [n] int64.
-        least: rows a class needs to be reported; with 1 the mean of a class of one row is that row's features.
+        least: rows a class needs to be reported; with 1, the mean of a one-row class is that row's features.
 
     Raises:
         DataError: rows that do not fit or are not finite.
         ConfigError: ``least`` below 1.
     """
     if least < 1:
-        raise ConfigError(f"min_count={least}: give at least 1 (1 leaves nothing out)")
+        raise ConfigError(f"min_count={least}: give at least 1 (1 reports every class)")
     if features.dim() != 2 or y.shape != (len(features),):
         raise DataError(f"give features [n, d] and labels [n]; got {list(features.shape)} and {list(y.shape)}")
     if not torch.isfinite(features).all():
-        raise DataError("features are NaN or infinite: the model has diverged, or a row is broken")
+        raise DataError("features are NaN or infinite: the model has diverged, or a row is corrupt")
     size = features.shape[1]
     counts = torch.bincount(y, minlength=n_classes)
     if len(counts) > n_classes:
-        raise DataError(f"label {int(y.max())} is not one of 0 to {n_classes - 1}; mend the labels")
+        raise DataError(f"label {int(y.max())} is not one of 0 to {n_classes - 1}; fix the labels")
     counts = torch.where(counts < least, 0, counts)
     mean, covariance = torch.zeros(n_classes, size).double(), torch.zeros(n_classes, size, size).double()
     for c in torch.nonzero(counts)[:, 0].tolist():
@@ -71,13 +72,13 @@ def class_gaussians(features: Tensor, y: Tensor, n_classes: int, least: int = 1)
 
 
 def pool(parts: Sequence[ClassGaussians]) -> ClassGaussians:
-    """The Gaussians of all clients' rows together, in float64, whatever the order but for rounding.
+    """Pool to the Gaussians of all clients' rows together, in float64; the order matters only for rounding.
 
     Raises:
-        DataError: no parts, shapes that differ, or what is no such report (negative counts, values not finite).
+        DataError: no parts, shapes that differ, negative counts, or values that are not finite.
     """
     if len({(part.counts.shape, part.mean.shape, part.covariance.shape) for part in parts}) != 1:
-        raise DataError("cannot pool class Gaussians: need at least one client, all with one class list and one model")
+        raise DataError("cannot pool class Gaussians: need at least one client, all with the same classes and model")
     for k, part in enumerate(parts):
         if (part.counts < 0).any() or not (torch.isfinite(part.mean).all() and torch.isfinite(part.covariance).all()):
             raise DataError(f"cannot pool class Gaussians: part {k} has negative counts or values that are not finite")
@@ -96,12 +97,12 @@ def pool(parts: Sequence[ClassGaussians]) -> ClassGaussians:
 def virtual_features(
     gaussians: ClassGaussians, per_class: int, generator: torch.Generator, nonnegative: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Features drawn from each class's Gaussian.
+    """Draw features from each class's Gaussian.
 
     Args:
-        per_class: draws of every class that has rows.
-        generator: every draw comes from it.
-        nonnegative: cut below at 0, as features behind a ReLU are.
+        per_class: draws for every class that has rows.
+        generator: source of all randomness.
+        nonnegative: clip at 0 from below, like features after a ReLU.
 
     Returns:
         (features [m, d] float32, classes [m] int64), by class.
@@ -139,17 +140,17 @@ def retrain_head(
     momentum: float = 0.9,
     batch_size: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """A linear head trained on by cross-entropy over the classes that have rows; the others' rows stay as they were.
+    """Train a linear head further by cross-entropy over the classes that have rows; the others' rows stay unchanged.
 
     The learning rate falls to 0 by a half cosine. Features are scaled by one number (the root of their mean squared
-    length), so that one learning rate serves models of any scale and width; the head returned is for the features as
-    they were given.
+    length), so that one learning rate suits models of any scale and width; the head returned fits the unscaled
+    features.
 
     Args:
-        weight, bias: [C, d] and [C] float32, where to start.
+        weight, bias: [C, d] and [C] float32, the initial head.
         features, y: [n, d] float32 and [n] int64.
-        generator: the order of rows comes from it.
-        epochs, lr, momentum, batch_size: of stochastic gradient descent.
+        generator: source of the row order.
+        epochs, lr, momentum, batch_size: settings of stochastic gradient descent.
 
     Returns:
         (weight, bias), new tensors.
@@ -162,15 +163,15 @@ def retrain_head(
         raise ConfigError(f"head: epochs={epochs}, batch_size={batch_size}, lr={lr}: give at least 1, 1 and above 0")
     if len(y) == 0 or features.shape != (len(y), weight.shape[1]) or bias.shape != (len(weight),):
         raise DataError(
-            f"head {list(weight.shape)} with bias {list(bias.shape)} does not go with features {list(features.shape)} "
+            f"head {list(weight.shape)} with bias {list(bias.shape)} does not match features {list(features.shape)} "
             f"and {len(y)} labels"
         )
     scale = features.square().sum(1).mean().sqrt().clamp(min=1e-12)
     x = features / scale
-    there = torch.unique(y)
+    present = torch.unique(y)
     place = torch.full((len(weight),), -1, dtype=torch.int64)
-    place[there] = torch.arange(len(there))
-    w, b = (weight[there] * scale).requires_grad_(), bias[there].clone().requires_grad_()
+    place[present] = torch.arange(len(present))
+    w, b = (weight[present] * scale).requires_grad_(), bias[present].clone().requires_grad_()
     optimiser = SGD([w, b], lr, momentum, weight_decay=0.0)
     steps, done = epochs * -(-len(y) // batch_size), 0
     for _ in range(epochs):
@@ -180,5 +181,5 @@ def retrain_head(
             optimiser.step(list(torch.autograd.grad(loss, [w, b])))
             done += 1
     new_weight, new_bias = weight.clone(), bias.clone()
-    new_weight[there], new_bias[there] = (w / scale).detach(), b.detach()
+    new_weight[present], new_bias[present] = (w / scale).detach(), b.detach()
     return new_weight, new_bias

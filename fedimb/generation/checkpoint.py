@@ -1,4 +1,4 @@
-"""A generator's training half-way: weights, their average, AdamW's moments and the random state, in one file."""
+"""Checkpoint of a generator's training: weights, their average, AdamW's moments and the random state, in one file."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,12 +17,16 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(eq=False)
-class State:
-    """What a training carries from step to step.
+class TrainingState:
+    """What training carries from step to step.
 
     Attributes:
-        parameters: the generator's, by name. average: their running average, same names.
-        rng: every draw of the training. losses: of the last steps.
+        parameters: the generator's parameters by name.
+        average: their running average, same names.
+        optimiser: AdamW over the parameters.
+        rng: source of all randomness of the training.
+        step: steps done.
+        losses: losses of the last steps.
     """
 
     parameters: dict[str, nn.Parameter]
@@ -33,9 +37,9 @@ class State:
     losses: list[float] = field(default_factory=list)
 
 
-def digest(training: Mapping[str, object], seed: int, examples: Examples, start: Mapping[str, Tensor]) -> str:
-    """What a training must have in common with one that goes on from it: settings, seed, data, initial state."""
-    # How often it is written does not change what comes out.
+def training_digest(training: Mapping[str, object], seed: int, examples: Examples, start: Mapping[str, Tensor]) -> str:
+    """Hash of what must be the same to continue a training: settings, seed, data, initial state."""
+    # How often a checkpoint is written does not change the result.
     settings = {key: value for key, value in training.items() if key != "checkpoint_every"}
     whole = hashlib.sha256(f"{sorted(settings.items())} {seed} {list(start)}".encode())
     for tensor in (examples.x, examples.y, examples.d, *start.values()):
@@ -43,8 +47,8 @@ def digest(training: Mapping[str, object], seed: int, examples: Examples, start:
     return whole.hexdigest()
 
 
-def save(path: Path, key: str, state: State) -> None:
-    """Write the file whole or not at all."""
+def save_training(path: Path, key: str, state: TrainingState) -> None:
+    """Write the checkpoint atomically."""
     arrays: Arrays = {"rng": state.rng.get_state().numpy()}
     for name, parameter in state.parameters.items():
         arrays[f"now/{name}"] = _numpy(parameter)
@@ -54,12 +58,12 @@ def save(path: Path, key: str, state: State) -> None:
     save_arrays(path, arrays, {"key": key, "step": state.step, "losses": state.losses})
 
 
-def restore(path: Path, key: str, state: State) -> None:
-    """Put a fresh state where the file stands.
+def restore_training(path: Path, key: str, state: TrainingState) -> None:
+    """Load the checkpoint into a fresh state.
 
     Raises:
         FedimbError: the file cannot be read.
-        ConfigError: it is of another training.
+        ConfigError: it belongs to another training.
     """
     arrays, info = load_arrays(path)
     if info.get("key") != key:

@@ -1,7 +1,7 @@
 """What a site reports before anything is generated: how many rows it has of each class from each device.
 
-Stage B of FedSSG (arXiv 2604.26324) as reconstructed; the paper's own message is not known. Noise is ours: rows + a
-rounded Laplace draw is rows + an integer, so nothing of the rows is left in the digits behind the point.
+Stage B of FedSSG (arXiv 2604.26324) as reconstructed; the paper does not specify its message. The noise is a rounded
+Laplace draw, so a noisy count is an integer and its decimals reveal nothing.
 """
 
 import math
@@ -19,7 +19,7 @@ def coverage(y: NDArray[np.int64], d: NDArray[np.int64] | None, n_classes: int, 
 
     Args:
         y: [n] class ids.
-        d: [n] device ids; None: device 0 made them all.
+        d: [n] device ids; None: all from device 0.
 
     Raises:
         DataError: columns of different length, or an id out of range.
@@ -31,7 +31,7 @@ def coverage(y: NDArray[np.int64], d: NDArray[np.int64] | None, n_classes: int, 
     for what, ids, count in (("class", y, n_classes), ("device", d, n_devices)):
         wrong = np.flatnonzero((ids < 0) | (ids >= count))
         if len(wrong):
-            raise DataError(f"row {wrong[0]}: {what} {ids[wrong[0]]} is not one of 0 to {count - 1}; mend the column")
+            raise DataError(f"row {wrong[0]}: {what} {ids[wrong[0]]} is not one of 0 to {count - 1}; fix the column")
     flat = np.bincount(y * n_devices + d, minlength=n_classes * n_devices)
     return flat.reshape(n_classes, n_devices).astype(np.int64)
 
@@ -39,14 +39,14 @@ def coverage(y: NDArray[np.int64], d: NDArray[np.int64] | None, n_classes: int, 
 def noised(counts: Counts, epsilon: float, rng: np.random.Generator, rows_per_unit: int = 1) -> Counts:
     """Counts with Laplace noise of scale rows_per_unit / epsilon on every cell, rounded, at least 0: epsilon-DP.
 
-    One row more or less changes one cell by one, so the L1 sensitivity is 1 per row. Cells without rows get noise
-    too: leaving them at 0 would tell which they are. A cell cut at 0 is biased upwards, so sums are too large.
+    Adding or removing a row changes one cell by one, so the L1 sensitivity is 1 per row. Empty cells get noise too:
+    leaving them at 0 would reveal them. Clipping at 0 biases cells upwards, so sums are too large.
 
     Args:
         counts: [C, D] >= 0.
         epsilon: > 0; infinity returns the counts as they are.
-        rng: every draw comes from it.
-        rows_per_unit: most rows one protected unit (a patient) has, >= 1.
+        rng: source of all randomness.
+        rows_per_unit: maximum number of rows of one protected unit (a patient), >= 1.
 
     Raises:
         ConfigError: epsilon not above 0, or rows_per_unit below 1.
@@ -62,5 +62,5 @@ def noised(counts: Counts, epsilon: float, rng: np.random.Generator, rows_per_un
 
 
 def report_bytes(n_classes: int, n_devices: int) -> int:
-    """Payload of one site's report: 8 bytes per cell."""
+    """Size of one site's report: 8 bytes per cell."""
     return 8 * n_classes * n_devices

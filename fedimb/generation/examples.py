@@ -1,4 +1,4 @@
-"""What a generator learns from and makes, and what of it is refused before any work: rows, conditions, sizes."""
+"""The rows a generator learns from and produces, and the checks that refuse bad ones before any work."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ WARN, REFUSE = 50, 20  # imbalance-systems row 3: warn below 50 real images of a
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """What a generator learns from, and what it makes.
+    """Rows a generator learns from, or produces.
 
     Attributes:
         x: float32 [n, *shape], scaled as models see it (images: 0..1).
         y: int64 [n] class ids.
-        d: int64 [n] domain (device) ids, all 0 where none are known.
+        d: int64 [n] domain (device) ids, all 0 if none are known.
     """
 
     x: Tensor
@@ -29,7 +29,7 @@ class Examples:
 
 
 def check_sizes(n_classes: int, n_domains: int, shape: Sequence[int]) -> None:
-    """Raise ConfigError unless there is a class, a domain and a shape of sizes above 0."""
+    """Raise ConfigError unless there is at least one class, one domain and a shape with sizes above 0."""
     if n_classes < 1 or n_domains < 1 or not shape or min(shape) < 1:
         raise ConfigError(
             f"a generator needs n_classes and n_domains of at least 1 and a shape of sizes of at least 1; "
@@ -41,7 +41,7 @@ def image_shape(generator: str, shape: Sequence[int]) -> tuple[int, int, int]:
     """(height, width) or (channels, height, width) -> (channels, height, width).
 
     Raises:
-        ConfigError: the data are no images.
+        ConfigError: the data are not images.
     """
     if len(shape) == 2:
         return 1, shape[0], shape[1]
@@ -66,15 +66,15 @@ def check_examples(examples: Examples, n_classes: int, shape: tuple[int, ...]) -
     if tuple(x.shape[1:]) != tuple(shape):
         raise DataError(
             f"examples of shape {tuple(x.shape[1:])}, the generator makes {tuple(shape)}: "
-            f"all must have one size and one number of channels; resize or convert them first"
+            f"all need the same size and number of channels; resize or convert them first"
         )
     if x.dtype != torch.float32:
-        raise DataError(f"examples are {x.dtype}: give float32, scaled as models see it (images 0..1)")
+        raise DataError(f"examples are {x.dtype}: give float32, scaled as models see it (images: 0..1)")
     bad = ~torch.isfinite(x.flatten(1)).all(dim=1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise DataError(
-            f"example {row} of {len(x)} has a NaN or infinite value ({int(bad.sum())} such): drop or mend it"
+            f"example {row} of {len(x)} has a NaN or infinite value ({int(bad.sum())} such): drop or fix it"
         )
     if examples.y.shape != (len(x),) or examples.d.shape != (len(x),):
         raise DataError(
@@ -103,5 +103,5 @@ def check_trained(scaled: bool, name: str) -> None:
 
 
 def small_classes(counts: NDArray[np.int64], below: int) -> list[int]:
-    """Class ids with at least one row and fewer than ``below``; a class of none cannot be generated and is not one."""
+    """Class ids with at least one row but fewer than ``below``; a class without rows cannot be generated at all."""
     return [int(c) for c in np.flatnonzero((counts > 0) & (counts < below))]

@@ -1,6 +1,6 @@
-"""What happens to samples at a site before they leave: the export gate, and where a person decides, the outbox.
+"""What happens to samples at a site before they leave: the export gate and, if a person decides, the outbox.
 
-Each class's rows are parted by patient: the generator learns from one part, the other is what the gate compares with
+Each class's rows are split by patient: the generator learns from one part, the gate compares with the other
 (`fedimb.privacy.audit`).
 """
 
@@ -20,26 +20,33 @@ from fedimb.generation.base import Generator
 from fedimb.generation.examples import Examples
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.outbox.box import RELEASED, WAITING, Outbox
-from fedimb.generation.transport import cut
+from fedimb.generation.transport import select_samples
 from fedimb.plain import JsonObject
-from fedimb.privacy.audit.base import Audit, Batch, GateSettings
 from fedimb.privacy.audit.crossed import cross_audit
 from fedimb.privacy.audit.gate import audit
+from fedimb.privacy.audit.types import Audit, Batch, GateSettings
 
 LEVELS = (0.2, 0.4, 0.6)
-"""Noise levels at which the membership attack asks the generator; between, it neither copies nor guesses."""
+"""Noise levels of the membership attack; at these the generator neither copies its input nor guesses."""
 
 
 @dataclass(frozen=True, eq=False)
 class HoldoutSplit:
-    """A site's rows in two parts: what the generator learns from, and what the gate compares with."""
+    """A site's rows in two parts.
+
+    Attributes:
+        learned: the generator learns from these.
+        kept: held out; the gate compares with these.
+    """
 
     learned: Batch
     kept: Batch
 
 
-def parted(x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, share: float, seed: int) -> HoldoutSplit:
-    """Keep back about ``share`` of each class, whole patients, never a class's last row."""
+def split_holdout(
+    x: Tensor, y: Tensor, d: Tensor, units: NDArray[np.int64] | None, share: float, seed: int
+) -> HoldoutSplit:
+    """Hold out about ``share`` of each class, by whole patients, never a class's last row."""
     labels, rows = y.numpy(), np.arange(len(y))
     learned, kept = split_fraction(rows, labels, share, np.random.default_rng(seed), units)
 
@@ -57,19 +64,19 @@ def as_examples(batch: Batch) -> Examples:
 
 
 def as_batch(samples: Examples) -> Batch:
-    """Samples as the gate reads them."""
+    """Samples in the format of the gate."""
     return Batch(samples.x.numpy(), samples.y.numpy(), samples.d.numpy())
 
 
-def whole(rows: HoldoutSplit) -> HoldoutSplit:
-    """All rows to learn from, none kept back: for a cross-audit, which makes halves of its own."""
+def without_holdout(rows: HoldoutSplit) -> HoldoutSplit:
+    """Move all rows to the learning part: for a cross-audit, which makes its own halves."""
     return HoldoutSplit(rows.learned.joined(rows.kept), rows.kept.cut(np.zeros(0, np.int64)))
 
 
-class Asking:
-    """A membership attack by the generator's own losses: a record it was trained on is denoised better.
+class MembershipAttack:
+    """A membership attack by the generator's own losses: it denoises a record it was trained on better.
 
-    Mean over fixed noise levels of the loss, with noise from one seed, so that records are asked alike.
+    The score is the negative mean loss over fixed noise levels, with noise from one seed for every batch of records.
     """
 
     def __init__(self, generator: Generator, seed: int) -> None:
@@ -87,14 +94,14 @@ class Asking:
 
 
 @dataclass(frozen=True, eq=False)
-class Exported:
-    """What may leave.
+class ExportResult:
+    """What may leave the site.
 
     Attributes:
-        samples: of the classes that may leave now.
-        verdicts: [C] int32: 1 may leave, 0 may not, -1 there were no samples.
+        samples: those of the classes that may leave now.
+        verdicts: [C] int32: 1 may leave, 0 may not, -1 no samples.
         waiting: whether a person must still decide about some class.
-        batch: its id in the outbox; None where it did not pass through one.
+        batch: the id in the outbox; None if it did not go through one.
     """
 
     samples: Examples
@@ -104,85 +111,87 @@ class Exported:
 
 
 @dataclass(frozen=True, eq=False)
-class Judging:
-    """What samples are judged by.
+class SampleAuditor:
+    """Audits samples against a site's rows.
 
     Attributes:
-        rows: the site's own.
-        generator: to attack; None where there is none to ask.
-        holders: [C] sites that hold each class.
-        recipe: makes a generator of each half of the rows, where the audit is crossed; None: it is not.
+        rows: the site's own rows.
+        generator: the generator to attack; None if there is none.
+        holders: [C] number of sites that hold each class.
+        config: of the generators that a cross-audit trains on each half of the rows; None: no cross-audit.
     """
 
     rows: HoldoutSplit
     generator: Generator | None
     holders: NDArray[np.int64]
-    recipe: GeneratorConfig | None = None
+    config: GeneratorConfig | None = None
 
     def audit(self, samples: Examples, gate: GateSettings, seed: int) -> Audit:
         """Verdicts by class."""
         rng = np.random.default_rng(seed)
-        if self.recipe is not None:
+        if self.config is not None:
             return cross_audit(self.rows.learned, self._trained, samples.y.numpy(), gate, rng, self.holders)[0]
-        attack = Asking(self.generator, seed) if self.generator is not None and self.generator.trainable else None
+        attack = (
+            MembershipAttack(self.generator, seed) if self.generator is not None and self.generator.trainable else None
+        )
         return audit(as_batch(samples), self.rows.learned, self.rows.kept, gate, rng, attack, self.holders)
 
-    def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.generic]], Asking]:
-        assert self.recipe is not None
-        workshop = GeneratorCache(self.recipe, as_examples(half))
+    def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.generic]], MembershipAttack]:
+        assert self.config is not None
+        cache = GeneratorCache(self.config, as_examples(half))
         devices = np.zeros_like(half.y) if half.d is None else half.d
 
         def sampler(labels: NDArray[np.int64]) -> NDArray[Any]:
-            d = np.random.default_rng(self.recipe.seed).choice(devices, len(labels))  # type: ignore[union-attr]
-            made = workshop.samples(torch.from_numpy(labels), torch.from_numpy(d), self.recipe.seed)  # type: ignore[union-attr]
+            d = np.random.default_rng(self.config.seed).choice(devices, len(labels))  # type: ignore[union-attr]
+            made = cache.samples(torch.from_numpy(labels), torch.from_numpy(d), self.config.seed)  # type: ignore[union-attr]
             return made.numpy()
 
-        return sampler, Asking(workshop.generator, self.recipe.seed)
+        return sampler, MembershipAttack(cache.generator, self.config.seed)
 
 
-def exported(
+def apply_export_gate(
     samples: Examples,
-    judged: Judging,
+    judged: SampleAuditor,
     gate: GateSettings,
     mode: Mode,
     outbox: Path | None,
     about: JsonObject,
     n_classes: int,
     seed: int,
-) -> tuple[Exported, Audit | None]:
-    """Judge samples, and cut them to what may leave now.
+) -> tuple[ExportResult, Audit | None]:
+    """Audit samples and select those that may leave now.
 
     Args:
-        samples: what a generator made.
-        judged: see there.
+        samples: the generator's samples.
+        judged: the auditor.
         gate: when a class may leave.
-        mode: ``enforce``; ``report``: judge, and let everything leave; ``off``: everything leaves unjudged.
-        outbox: where a person releases what passed; None: what passed leaves.
-        about: put beside the batch in the outbox.
+        mode: ``enforce``; ``report``: audit, but let everything leave; ``off``: everything leaves without an audit.
+        outbox: folder in which a person releases what passed; None: what passed leaves.
+        about: stored with the batch in the outbox.
         n_classes: C.
-        seed: of bootstrap and attack.
+        seed: of the bootstrap and the attack.
     """
     verdicts = np.full(n_classes, -1, np.int32)
     present = np.unique(samples.y.numpy())
     verdicts[present] = 1
     if mode == "off" or not len(present):
-        return Exported(samples, verdicts, False), None
+        return ExportResult(samples, verdicts, False), None
     found = judged.audit(samples, gate, seed)
     if mode == "report":
-        return Exported(samples, verdicts, False), found
+        return ExportResult(samples, verdicts, False), found
     verdicts[present] = np.isin(present, found.passed).astype(np.int32)
-    passed = cut(samples, torch.from_numpy(np.isin(samples.y.numpy(), found.passed)))
+    passed = select_samples(samples, torch.from_numpy(np.isin(samples.y.numpy(), found.passed)))
     if outbox is None or not len(passed.y):
-        return Exported(passed, verdicts, False), found
+        return ExportResult(passed, verdicts, False), found
     box = Outbox(outbox)
     batch = box.put(as_batch(samples), found, about, judged.rows.learned)
     states = box.state(batch)
     for label, state in states.items():
         verdicts[label] = int(state == RELEASED)
     released = as_examples(box.released(batch))
-    return Exported(released, verdicts, WAITING in states.values(), batch), found
+    return ExportResult(released, verdicts, WAITING in states.values(), batch), found
 
 
-def forced(gate: GateSettings, classes: list[int]) -> GateSettings:
-    """The gate, with classes that were trained on below the floor: they never leave."""
+def with_forced_classes(gate: GateSettings, classes: list[int]) -> GateSettings:
+    """Add classes whose training was forced below the minimum size to the gate settings: they never leave."""
     return replace(gate, forced=tuple(sorted({*gate.forced, *classes})))

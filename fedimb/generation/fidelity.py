@@ -1,8 +1,8 @@
-"""How far made rows lie from real ones, per class, in the space of given features.
+"""How far generated rows lie from real ones, per class, in a given feature space.
 
-Where both sets have 200 rows or more: the Frechet distance of two Gaussians (Dowson and Landau 1982; FID, Heusel et
+If both sets have 200 rows or more: the Frechet distance of two Gaussians (Dowson and Landau 1982; FID, Heusel et
 al., NeurIPS 2017) and the unbiased kernel distance (KID, Binkowski et al., ICLR 2018: cubic kernel). Below that neither
-means anything, and precision and recall by nearest neighbours are given instead (Kynkaanniemi et al., NeurIPS 2019).
+is meaningful, and precision and recall by nearest neighbours are computed instead (Kynkaanniemi et al., NeurIPS 2019).
 Not comparable with published FIDs unless the features are Inception's.
 """
 
@@ -34,7 +34,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:
-    """Unbiased squared MMD with the kernel (x.y / d + 1)^3; around 0, also below, for two draws of one source."""
+    """Unbiased squared MMD with the kernel (x.y / d + 1)^3; around 0 (possibly below) for two draws from one source."""
     _check(a, b)
     x, y = a.double(), b.double()
     n, m = len(x), len(y)
@@ -48,9 +48,10 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def precision_recall(real: Tensor, made: Tensor, k: int = 3) -> tuple[float, float]:
-    """(share of made rows within the real ones' reach, share of real rows within the made ones').
+    """(precision, recall): the share of generated rows within reach of a real one, and of real rows within reach of a
+    generated one.
 
-    A row's reach is the distance to its k-th nearest other row of its own set. NaN where a set has no more than k rows.
+    A row's reach is the distance to its k-th nearest other row of its own set. NaN if a set has no more than k rows.
 
     Args:
         real, made: features [n, d] and [m, d].
@@ -75,10 +76,10 @@ def fidelity(
 ) -> list[Score]:
     """Per class: ``rows_real``, ``rows_made`` and frechet, kernel, precision, recall; NaN is undefined.
 
-    frechet and kernel need ``least`` rows on both sides; precision and recall are given below that only.
+    frechet and kernel need ``least`` rows on both sides; precision and recall are computed only below that.
 
     Args:
-        real, made: features [n, d] and [m, d]; ``real`` must not be what the generator was trained on, or copies
+        real, made: features [n, d] and [m, d]; ``real`` must not be the generator's training data, or copies
             score best.
         real_y, made_y: int64 class ids.
     """
@@ -95,7 +96,7 @@ def fidelity(
 
 
 def copies(real: Tensor, made: Tensor) -> int:
-    """How many made rows equal a real one exactly."""
+    """How many generated rows equal a real one exactly."""
     return int((nearest(made, real) == 0).sum())
 
 

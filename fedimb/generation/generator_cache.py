@@ -1,7 +1,7 @@
-"""A generator made once: trained and sampled by whoever asks first, then read from the cache by its hash.
+"""A cache of trained generators and their samples, addressed by a hash of everything they depend on.
 
-The rows of a study often differ in what is done with the samples and not in the generator: it is trained once for all
-of them. A training that was killed goes on from its checkpoint, which lies in the cache too.
+The rows of a study often differ in how the samples are used, not in the generator: it is trained once for all of them.
+A killed training continues from its checkpoint, which is in the cache too.
 """
 
 import hashlib
@@ -27,26 +27,26 @@ from fedimb.generation.training import Training, train_generator
 from fedimb.records import write_atomic
 from fedimb.tracking.lock import locked
 
-VERSION = 2  # of what is cached: a change of how generators train needs another
+VERSION = 2  # of the cached content: raise it when the training of generators changes
 Working = Callable[[str, int], Progress]
-"""(what is done, how many steps) -> called with steps just done."""
+"""(what is done, how many steps) -> a callback for the steps just done."""
 
 
 def quiet(_what: str, _total: int) -> Progress:
-    """A `Working` that shows nothing."""
+    """A `Working` callback that shows nothing."""
     return lambda _done: None
 
 
 @dataclass(frozen=True)
 class GeneratorConfig:
-    """Everything a generator is made of but its examples.
+    """Everything that determines a generator, except its examples.
 
     Attributes:
-        generator: ``{name: ..., ...}`` of the kind `generator`; no name: ``flow`` for images, ``table_flow`` for rows.
-            Beside its own arguments ``device``: where it computes, ``cpu`` (default), ``cuda`` or ``auto``.
-        training: how it is trained.
-        n_classes, n_domains, shape, class_names: of the data.
-        seed: of initial weights and of training.
+        generator: ``{name: ..., ...}``; without a name: ``flow`` for images, ``table_flow`` for rows. Besides its own
+            arguments it takes ``device``: ``cpu`` (default), ``cuda`` or ``auto``.
+        training: training settings.
+        n_classes, n_domains, shape, class_names: those of the data.
+        seed: of the initial weights and of training.
     """
 
     generator: Mapping[str, Any]
@@ -58,7 +58,7 @@ class GeneratorConfig:
     seed: int
 
     def build(self) -> Generator:
-        """The generator, untrained. Raises ConfigError for a wrong name, argument or shape, or a GPU that is none."""
+        """Build the untrained generator. Raises ConfigError for a wrong name, argument or shape, or a missing GPU."""
         args = dict(self.generator)
         device = _device(str(args.pop("device", "cpu")))
         name = str(args.pop("name", None) or ("table_flow" if len(self.shape) == 1 else "flow"))
@@ -83,17 +83,17 @@ def _device(wanted: str) -> torch.device:
 
 
 class GeneratorCache:
-    """One generator and its samples.
+    """A generator and its samples, read from the cache or computed once and stored there.
 
     Args:
-        recipe: what to make.
-        examples: what it learns from.
-        working: shows how far it is.
+        config: the generator.
+        examples: its training data.
+        working: progress display.
     """
 
-    def __init__(self, recipe: GeneratorConfig, examples: Examples, working: Working = quiet) -> None:
-        self.recipe, self.examples, self.working = recipe, examples, working
-        about = json.dumps([VERSION, asdict(recipe)], sort_keys=True, default=str)
+    def __init__(self, config: GeneratorConfig, examples: Examples, working: Working = quiet) -> None:
+        self.config, self.examples, self.working = config, examples, working
+        about = json.dumps([VERSION, asdict(config)], sort_keys=True, default=str)
         sha = hashlib.sha256(about.encode())
         for part in (examples.x, examples.y, examples.d):
             sha.update(part.contiguous().numpy().tobytes())
@@ -106,21 +106,21 @@ class GeneratorCache:
 
     @cached_property
     def generator(self) -> Generator:
-        """The trained generator. Raises what `fedimb.generation.training.train_generator` raises."""
-        made = self.recipe.build()
+        """The trained generator; see `fedimb.generation.training.train_generator` for errors."""
+        made = self.config.build()
         if not made.trainable:
             return made
         kept = self._file(".safetensors")
-        with locked(self._file(".lock"), wait_s=24 * 3600):  # another worker of a study makes the same one
+        with locked(self._file(".lock"), wait_s=24 * 3600):  # another worker of a study may be training the same one
             if kept.exists():
                 made.load_state_dict(load_file(kept))
                 return made.eval()
-            steps = self.recipe.training.steps
+            steps = self.config.training.steps
             train_generator(
                 made,
                 self.examples,
-                self.recipe.training,
-                self.recipe.seed,
+                self.config.training,
+                self.config.seed,
                 checkpoint=self._file(".training"),
                 progress=self.working("generator", steps),
             )

@@ -1,4 +1,4 @@
-"""Rows a client makes from its own to fill up a plan: the controls of every generator. Never shared."""
+"""Rows a client makes from its own rows, as the controls that a generator is compared with. Never shared."""
 
 from typing import Literal
 
@@ -13,19 +13,19 @@ Made = Literal["oversample", "smote", "composite"]
 
 
 def local_rows(made: str, x: Tensor, y: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """As many rows of each class as wanted, as far as a client has rows to make them from.
+    """Make the wanted number of rows per class; a class without rows to make them from gets none.
 
     Args:
-        made: ``oversample``: its rows again; ``smote``: points between them; ``composite``: several images in one.
+        made: ``oversample``: repeat rows; ``smote``: points between rows; ``composite``: several images in one.
         x: [n, *shape] float32; y: [n] int64.
         wanted: [C] int64.
-        generator: every draw comes from it.
+        generator: source of all randomness.
 
     Returns:
         (x [m, *shape], y [m]).
 
     Raises:
-        ConfigError: no such way, or composites of rows that are no images.
+        ConfigError: an unknown ``made``, or composites of rows that are not images.
     """
     if made == "smote":
         return smote(x, y, wanted, generator)

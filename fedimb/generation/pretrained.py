@@ -1,4 +1,4 @@
-"""Stable Diffusion from a local folder: its four parts, whole or not at all. Nothing is ever downloaded."""
+"""Loads Stable Diffusion from a complete local folder. Nothing is ever downloaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 @dataclass(frozen=True)
 class StableDiffusion:
-    """The parts of a text-to-image model, frozen and in evaluation mode; scheduler is a DDIMScheduler."""
+    """The parts of a text-to-image model, frozen and in evaluation mode; ``scheduler`` is a DDIMScheduler."""
 
     unet: Any
     vae: Any
@@ -26,7 +26,7 @@ class StableDiffusion:
 
 
 def package(generator: str, name: str) -> ModuleType:
-    """A package that fedimb does not install, imported here and not before.
+    """Import an optional package, only when it is needed.
 
     Raises:
         ConfigError: it is missing.
@@ -41,11 +41,11 @@ def package(generator: str, name: str) -> ModuleType:
 
 
 def open_stable_diffusion(generator: str, path: str) -> StableDiffusion:
-    """Read a folder as ``save_pretrained`` of a StableDiffusionPipeline writes it.
+    """Load a folder written by ``save_pretrained`` of a StableDiffusionPipeline.
 
     Raises:
         ConfigError: diffusers or transformers is not installed.
-        DataError: no such folder, or a part is missing, damaged or without some of its weights.
+        DataError: no such folder, or a part is missing, damaged or incomplete.
     """
     diffusers, transformers = package(generator, "diffusers"), package(generator, "transformers")
     try:
@@ -57,7 +57,7 @@ def open_stable_diffusion(generator: str, path: str) -> StableDiffusion:
         ) from None
     if lacking := [part for part in PARTS if not (folder / part).is_dir()]:
         raise DataError(
-            f"{folder} lacks {', '.join(lacking)}: copy a Stable Diffusion folder whole ({', '.join(PARTS)})"
+            f"{folder} lacks {', '.join(lacking)}: copy the complete Stable Diffusion folder ({', '.join(PARTS)})"
         )
     models = {
         "unet": diffusers.UNet2DConditionModel,
@@ -68,11 +68,11 @@ def open_stable_diffusion(generator: str, path: str) -> StableDiffusion:
         with torch.random.fork_rng(devices=[]):  # weights that are about to be overwritten are drawn first
             loaded = {part: _whole(model, folder, part) for part, model in models.items()}
         tokenizer = transformers.CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-        # Spacing said, as everywhere: its default depends on how the scheduler was saved.
+        # Spacing is always explicit: its default depends on how the scheduler was saved.
         scheduler = diffusers.DDIMScheduler.from_pretrained(
             str(folder), subfolder="scheduler", timestep_spacing="leading", local_files_only=True
         )
-    except Exception as error:  # each part's reader raises its own kinds on damaged files
+    except Exception as error:  # each part's loader raises its own exceptions on damaged files
         raise DataError(
             f"{folder} cannot be read as Stable Diffusion ({' '.join(str(error).split())[:300]})"
         ) from error
@@ -80,11 +80,11 @@ def open_stable_diffusion(generator: str, path: str) -> StableDiffusion:
 
 
 def _whole(model: Any, folder: Path, part: str) -> Any:
-    made, report = model.from_pretrained(
+    model_part, report = model.from_pretrained(
         str(folder), subfolder=part, local_files_only=True, output_loading_info=True, torch_dtype=torch.float32
     )
-    # Positions are counted, not learned: older folders hold them, newer code does not.
+    # Position ids are not learned: older folders contain them, newer code does not.
     if missing := sorted(key for key in report["missing_keys"] if not key.endswith("position_ids")):
         raise ValueError(f"{part} lacks {len(missing)} tensors, first {missing[0]}")
-    made.requires_grad_(False)
-    return made.eval()
+    model_part.requires_grad_(False)
+    return model_part.eval()

@@ -1,11 +1,11 @@
-"""Which samples are good enough to send, and how good the rest are.
+"""Which samples are good enough to send, and how good they are.
 
-Gate: FedSSG's Stage C as reconstructed (arXiv 2604.26324): a classifier must find the class (p(y) >= .5; of rare
-classes the best 70 % pass besides), and the sample must lie further from every real row than the closest 5 % of real
-rows lie from each other. Passing that says nothing about privacy: membership is inferred as well from sets that pass
-(Yao et al., "The DCR Delusion", ESORICS 2025). Ours: real-real distances are those to the nearest other real row, the
-percentile is taken per class, and samples that are not finite are dropped first. Distances between whole sets are in
-`fedimb.generation.fidelity`.
+The gate is FedSSG's Stage C as reconstructed (arXiv 2604.26324): a classifier must recognise the class (p(y) >= 0.5; of
+rare classes the best 70 % pass too), and the sample must lie further from every real row than the closest 5 % of real
+rows lie from each other. Passing says nothing about privacy: membership can be inferred just as well from sets that
+pass (Yao et al., "The DCR Delusion", ESORICS 2025). Chosen here: real-real distances are those to the nearest other
+real row, the percentile is taken per class, and samples that are not finite are dropped first. Distances between whole
+sets are in `fedimb.generation.fidelity`.
 """
 
 import math
@@ -23,19 +23,19 @@ _CHUNK = 1024
 
 
 @dataclass(frozen=True, eq=False)
-class Gated:
-    """What a gate let through.
+class GateResult:
+    """The result of the quality gate.
 
     Attributes:
         keep: [n] bool.
-        dropped: reason of `REASONS` -> [C] int64; a sample counts for the first reason that holds.
+        dropped: reason (one of `REASONS`) -> [C] int64 counts; a sample counts for the first reason that applies.
     """
 
     keep: Tensor
     dropped: dict[str, Tensor]
 
     def report(self) -> dict[str, object]:
-        """As JSON can hold it."""
+        """As a JSON-serializable dict."""
         return {
             "kept": int(self.keep.sum()),
             "of": len(self.keep),
@@ -46,13 +46,13 @@ class Gated:
 def label_gate(
     probabilities: Tensor, y: Tensor, rare: Collection[int] = (), least: float = 0.5, rare_share: float = 0.7
 ) -> Tensor:
-    """[n] bool: p(y) >= ``least``, or y is rare and p(y) among the best ``rare_share`` of its class (rounded up).
+    """[n] bool: p(y) >= ``least``, or y is rare and p(y) is among the best ``rare_share`` of its class (rounded up).
 
-    The lower of two equal p(y) is the later sample. NaN is never good enough.
+    Of two equal p(y) the earlier sample ranks higher. NaN never passes.
 
     Args:
-        probabilities: [n, C] float of a classifier; for a pool on the way to clients, one that has seen no sample.
-        y: [n] int64, the class each was made as.
+        probabilities: [n, C] float of a classifier; for a pool sent to clients, one that was not trained on samples.
+        y: [n] int64, the class each sample was generated for.
         rare: class ids.
 
     Raises:
@@ -75,14 +75,14 @@ def label_gate(
 def nearest(rows: Tensor, others: Tensor, same: bool = False) -> Tensor:
     """Euclidean distance of each of ``rows`` [n, d] to the nearest of ``others`` [m, d]: [n] float64.
 
-    Infinite where there is none. ``same``: both are one set, and a row is not compared with itself.
+    Infinite if there is none. ``same``: both are the same set, and a row is not compared with itself.
     """
     a, b = rows.double(), others.double()
     found = torch.full((len(a),), math.inf, dtype=torch.float64)
     if len(b) == 0:
         return found
     for start in range(0, len(a), _CHUNK):
-        # Not by matrix products: their rounding would give an exact copy a distance above 0.
+        # No matrix products: their rounding would give an exact copy a distance above 0.
         part = torch.cdist(a[start : start + _CHUNK], b, compute_mode="donot_use_mm_for_euclid_dist")
         if same:
             part[torch.arange(len(part)), start + torch.arange(len(part))] = math.inf
@@ -93,7 +93,7 @@ def nearest(rows: Tensor, others: Tensor, same: bool = False) -> Tensor:
 def copy_threshold(real: Tensor, y: Tensor, n_classes: int, share: float = 0.05) -> Tensor:
     """[C] float64: the ``share`` quantile of real rows' distances to their nearest other real row, by class.
 
-    A class with no real row has the quantile over all of them; with fewer than two real rows it is 0 (copies alone).
+    A class without real rows gets the quantile over all rows; with fewer than two real rows in total it is 0.
     """
     between = nearest(real, real, same=True)
     if len(real) < 2:
@@ -108,7 +108,7 @@ def copy_threshold(real: Tensor, y: Tensor, n_classes: int, share: float = 0.05)
 def copy_gate(
     made: Tensor, made_y: Tensor, real: Tensor, real_y: Tensor, n_classes: int, share: float = 0.05
 ) -> Tensor:
-    """[n] bool: further from every real row, of whatever class, than `copy_threshold` of the sample's class.
+    """[n] bool: further from every real row, of any class, than `copy_threshold` of the sample's class.
 
     Args:
         made, real: [n, d] and [m, d] features of the same extractor.
@@ -122,7 +122,7 @@ def copy_gate(
     return nearest(made, real) > copy_threshold(real, real_y, n_classes, share)[made_y]
 
 
-def gate(
+def quality_gate(
     probabilities: Tensor,
     made: Tensor,
     made_y: Tensor,
@@ -132,8 +132,8 @@ def gate(
     least: float = 0.5,
     rare_share: float = 0.7,
     copy_share: float = 0.05,
-) -> Gated:
-    """Both gates, with what was dropped and why.
+) -> GateResult:
+    """Apply both gates, and count what was dropped and why.
 
     Args:
         probabilities: [n, C], see `label_gate`.
@@ -147,26 +147,26 @@ def gate(
     """
     n_classes = probabilities.shape[1]
     finite = torch.isfinite(made).all(dim=1) & torch.isfinite(probabilities).all(dim=1)
-    said = torch.zeros_like(finite)
-    # Without those that are not finite: they would take places among the best of a rare class.
-    said[finite] = label_gate(probabilities[finite], made_y[finite], rare, least, rare_share)
+    recognised = torch.zeros_like(finite)
+    # Samples that are not finite are excluded: they would take places among the best of a rare class.
+    recognised[finite] = label_gate(probabilities[finite], made_y[finite], rare, least, rare_share)
     new = copy_gate(made, made_y, real, real_y, n_classes, copy_share)
-    causes = (~finite, finite & ~said, said & ~new)
+    causes = (~finite, finite & ~recognised, recognised & ~new)
     dropped = {
         reason: torch.bincount(made_y[cause], minlength=n_classes)
         for reason, cause in zip(REASONS, causes, strict=True)
     }
-    return Gated(said & new, dropped)
+    return GateResult(recognised & new, dropped)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often an independent classifier finds the class a sample was made as.
+    """How often an independent classifier recognises the class a sample was generated for.
 
     Attributes:
-        overall: share over all samples; NaN without any.
+        overall: share over all samples; NaN without samples.
         per_class: [C]; NaN for a class without samples.
-        verdict: ``sound``, or ``inconclusive``: what was trained on such samples proves nothing of the method.
+        verdict: ``sound``, or ``inconclusive``: training on such samples proves nothing about the method.
     """
 
     overall: float
@@ -177,7 +177,7 @@ class Agreement:
 def agreement(predicted: Tensor, y: Tensor, n_classes: int, least: float = 0.8) -> Agreement:
     """Agreement of ``predicted`` [n] int64 with ``y`` [n] int64; below ``least``, or undefined: inconclusive.
 
-    Independent means trained on other real rows than the generator, and not the one that gates.
+    Independent means trained on other real rows than the generator, and not the classifier of the gate.
 
     Raises:
         DataError: tensors of different length.

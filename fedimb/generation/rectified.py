@@ -1,7 +1,8 @@
 """Rectified flow (Liu, Gong, Liu, ICLR 2023) with logit-normal levels (Esser et al., ICML 2024), over any network.
 
 z_s = (1 - s) z + s e with e ~ N(0, 1); the network learns the velocity e - z; sampling follows it from s = 1 to 0 by
-Euler's rule. Levels are s = sigmoid(N(0, 1)). What moves a network: ``net(z [n, ...], 1000 s [n], y [n], d [n])``.
+Euler's rule. Levels are s = sigmoid(N(0, 1)). A network is called as
+``net(z [n, ...], 1000 s [n], y [n], d [n])``.
 """
 
 import torch
@@ -12,12 +13,12 @@ from fedimb.generation.base import Generator
 
 
 class RectifiedFlow(Generator):
-    """A generator by rectified flow; a subclass builds ``net``.
+    """Base class of rectified-flow generators; a subclass builds ``net``.
 
     Args:
-        steps: Euler steps of a sample.
-        guidance: w of classifier-free guidance, ``(1 + w) v(y, d) - w v(not said)``: doubles the cost for w above 0,
-            and makes samples more typical and less diverse (a classifier trained on them does worse).
+        steps: Euler steps per sample.
+        guidance: w of classifier-free guidance, ``(1 + w) v(y, d) - w v(unspecified)``: w above 0 doubles the cost and
+            makes samples more typical and less diverse (a classifier trained on them does worse).
 
     Raises:
         ConfigError: steps below 1 or guidance below 0.
@@ -53,12 +54,14 @@ class RectifiedFlow(Generator):
 def guided(
     net: nn.Module, z: Tensor, time: Tensor, y: Tensor, d: Tensor, nulls: tuple[int, int], guidance: float
 ) -> Tensor:
-    """What ``net`` says of z under classifier-free guidance; both conditions are left out in its second half."""
+    """Output of ``net`` for z under classifier-free guidance: conditional and unconditional in one forward pass."""
     if guidance == 0:
-        said: Tensor = net(z, time, y, d)
-        return said
-    silent = torch.full_like(y, nulls[0]), torch.full_like(d, nulls[1])
-    both = net(torch.cat([z, z]), torch.cat([time, time]), torch.cat([y, silent[0]]), torch.cat([d, silent[1]]))
+        output: Tensor = net(z, time, y, d)
+        return output
+    unspecified = torch.full_like(y, nulls[0]), torch.full_like(d, nulls[1])
+    both = net(
+        torch.cat([z, z]), torch.cat([time, time]), torch.cat([y, unspecified[0]]), torch.cat([d, unspecified[1]])
+    )
     conditional, unconditional = both.chunk(2)
     return (1 + guidance) * conditional - guidance * unconditional
 

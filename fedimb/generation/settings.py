@@ -1,4 +1,4 @@
-"""A mapping of YAML as one of the small settings classes of this package, with what is wrong named by its key."""
+"""Turns a mapping from YAML into one of this package's settings classes; errors name the key."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,7 +9,7 @@ from fedimb.errors import ConfigError, nearest
 Settings = TypeVar("Settings")
 
 
-def section(name: str, kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+def settings_from(name: str, kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     """``kind(**given)``.
 
     Raises:

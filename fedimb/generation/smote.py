@@ -1,8 +1,9 @@
-"""Equal-count controls a client can apply to its own rows: SMOTE, and drawing its real rows again.
+"""Equal-count controls a client can apply to its own rows: SMOTE, and repeating real rows.
 
-SMOTE: Chawla et al., JAIR 2002: a point between a row and one of its k nearest neighbours of the same class. **What it
-makes must never leave the client**: real records are rebuilt from it with precision 1.00, and at imbalance 20 and more
-nearly all of them (Ganev et al., ICLR 2026, arXiv 2510.15083). So nothing here writes a record or a file.
+SMOTE (Chawla et al., JAIR 2002) draws a point between a row and one of its k nearest neighbours of the same class.
+**Its output must never leave the client**: real records can be reconstructed from it with precision 1.00, and nearly
+all of them at imbalance 20 and more (Ganev et al., ICLR 2026, arXiv 2510.15083). So nothing here writes a record or a
+file.
 """
 
 import torch
@@ -12,23 +13,23 @@ from fedimb.errors import ConfigError, DataError
 
 
 def smote(x: Tensor, y: Tensor, wanted: Tensor, generator: torch.Generator, k: int = 5) -> tuple[Tensor, Tensor]:
-    """As many rows as wanted between rows of the same class.
+    """Draw the wanted number of rows between rows of the same class.
 
-    A class of fewer than two rows has no line to draw on: it gets none, however many are wanted.
+    A class with fewer than two rows gets none, however many are wanted.
 
     Args:
         x: [n, *shape] float.
         y: [n] int64.
         wanted: [C] int64 >= 0.
-        generator: every draw comes from it.
-        k: neighbours considered, fewer where the class has fewer; ties to the lower row.
+        generator: source of all randomness.
+        k: neighbours considered, fewer if the class has fewer; ties go to the lower row.
 
     Returns:
         (x [m, *shape] of x's dtype, y [m] int64), by class; m <= wanted.sum().
 
     Raises:
         ConfigError: k below 1.
-        DataError: rows that do not fit, or a wish below 0.
+        DataError: rows and labels that do not fit, or a wanted number below 0.
     """
     if k < 1:
         raise ConfigError(f"smote: k={k}: give at least 1 neighbour")
@@ -51,18 +52,18 @@ def smote(x: Tensor, y: Tensor, wanted: Tensor, generator: torch.Generator, k: i
 
 
 def oversample(y: Tensor, wanted: Tensor, generator: torch.Generator) -> Tensor:
-    """Positions of real rows to show again: [m] int64 by class, each class as wanted, its rows as evenly as possible.
+    """Positions of real rows to repeat: [m] int64 by class, as many as wanted, rows of a class as evenly as possible.
 
-    The control to every generator: rebalancing by the same number of rows, with nothing new in them. A class without
-    rows gets none.
+    The control for every generator: rebalancing by the same number of rows, without anything new. A class without rows
+    gets none.
 
     Args:
         y: [n] int64.
         wanted: [C] int64 >= 0.
-        generator: every draw comes from it.
+        generator: source of all randomness.
 
     Raises:
-        DataError: a label or wish out of range.
+        DataError: a label or wanted number out of range.
     """
     _check(len(y), y, wanted)
     chosen = [torch.zeros(0, dtype=torch.int64)]

@@ -1,11 +1,12 @@
-"""What a device's images look like on average, and how to make other images look like it.
+"""What a device's images look like on average, and how to make other images look like that.
 
-The cheap route of FedSSG's reconstruction where the server's rows lack a device: a site sends a descriptor of a few
-numbers per channel, averaged over at least 32 of its images, and samples are restyled to it. Two kinds:
-mean and spread per channel (after AdaIN, Huang and Belongie, ICCV 2017), and low-frequency Fourier amplitude (FDA,
-Yang and Soatto, CVPR 2020). Images only. Ours: in the channels given, not in LAB; that a descriptor is an average of
-images' own statistics; and mapping from one population's descriptor to another's, which keeps what differs between
-images. A colour cast is undone exactly by that; blur and vignette are not colour and are left as they are.
+The cheap route of FedSSG's reconstruction when the server's rows lack a device: a site sends a descriptor of a few
+numbers per channel, averaged over at least 32 of its images, and samples are restyled to it. Two kinds of descriptor:
+mean and standard deviation per channel (after AdaIN, Huang and Belongie, ICCV 2017), and low-frequency Fourier
+amplitude (FDA, Yang and Soatto, CVPR 2020). Images only. Unlike the papers: it works in the channels given, not in LAB;
+a descriptor is an average of the images' own statistics; and it maps from one population's descriptor to another's,
+which keeps the differences between images. This undoes a colour cast exactly; blur and vignette are not colour and stay
+as they are.
 """
 
 from dataclasses import dataclass
@@ -16,17 +17,17 @@ from torch import Tensor
 from fedimb.errors import ConfigError, DataError
 
 LEAST_ROWS = 32
-_FLAT = 1e-6  # a spread below this is a channel of one value
+_FLAT = 1e-6  # a channel with a standard deviation below this is constant
 
 
 @dataclass(frozen=True, eq=False)
 class Style:
-    """A device's colour.
+    """The colour statistics of a device.
 
     Attributes:
         mean: [c] float64, mean of the images' channel means.
         std: [c] float64, root of the mean of the images' own channel variances.
-        rows: images averaged.
+        rows: number of images averaged.
     """
 
     mean: Tensor
@@ -34,49 +35,49 @@ class Style:
     rows: int
 
 
-def describe(x: Tensor, least: int = LEAST_ROWS) -> Style:
-    """The style of images x [n, c, h, w] of one device.
+def describe_style(x: Tensor, least: int = LEAST_ROWS) -> Style:
+    """The style of one device's images x [n, c, h, w].
 
     Raises:
-        DataError: not images, not finite, or fewer than ``least``: a mean of few images tells of each.
+        DataError: not images, not finite, or fewer than ``least``: a mean of few images reveals each of them.
     """
     _check_images(x)
     if len(x) < least:
         raise DataError(
-            f"a style descriptor needs {least} images of the device and there are {len(x)}: send none for this device"
+            f"a style descriptor needs {least} images of the device, but there are {len(x)}: send none for this device"
         )
     values = x.double()
     if not torch.isfinite(values).all():
-        raise DataError("images hold NaN or infinite values; mend them before describing their style")
+        raise DataError("images hold NaN or infinite values; fix them before describing their style")
     within = values.var(dim=(2, 3), unbiased=False).mean(dim=0)
     return Style(values.mean(dim=(0, 2, 3)), within.sqrt(), len(x))
 
 
 def descriptor_bytes(channels: int) -> int:
-    """Payload of one device's mean and std: two float64 per channel."""
+    """Size of one device's mean and std: two float64 per channel."""
     return 16 * channels
 
 
 def recolour(x: Tensor, to: Style, source: Style | None = None, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Images with the colour of ``to``: per channel (x - m) / s * to.std + to.mean, clipped to [low, high].
+    """Give images the colour of ``to``: per channel (x - m) / s * to.std + to.mean, clipped to [low, high].
 
     Args:
         x: [n, c, h, w].
-        to: the style wanted.
-        source: the style the images have as a population: m and s are its mean and std. None: each image's own
-            (AdaIN), after which all images are equally bright.
+        to: the target style.
+        source: the style of the images as a population; m and s are its mean and std. None: each image's own (AdaIN),
+            which makes all images equally bright.
 
     Returns:
-        Same shape and dtype. A channel without spread is shifted only.
+        Same shape and dtype. A constant channel is only shifted.
 
     Raises:
-        DataError: not images, or other channels than the style's.
+        DataError: not images, or another number of channels than the style.
     """
     _check_images(x)
     for style in (to, source):
         if style is not None and len(style.mean) != x.shape[1]:
             raise DataError(
-                f"images have {x.shape[1]} channels and the style {len(style.mean)}; describe the same kind"
+                f"images have {x.shape[1]} channels, the style {len(style.mean)}; describe images of the same kind"
             )
     if len(x) == 0:
         return x.clone()
@@ -94,16 +95,16 @@ def recolour(x: Tensor, to: Style, source: Style | None = None, low: float = 0.0
 def amplitude(x: Tensor, beta: float = 0.01, least: int = LEAST_ROWS) -> Tensor:
     """Mean low-frequency amplitude of images x [n, c, h, w]: [c, 2b+1, 2b+1] float64, b = floor(beta min(h, w)).
 
-    The middle is the zero frequency. On small images beta .01 leaves just that: the mean.
+    The centre is the zero frequency. On small images beta 0.01 leaves only that: the mean.
 
     Raises:
         ConfigError: beta outside [0, .5).
-        DataError: see `describe`.
+        DataError: see `describe_style`.
     """
     _check_images(x)
     if len(x) < least:
         raise DataError(
-            f"an amplitude needs {least} images of the device and there are {len(x)}: send none for this device"
+            f"an amplitude needs {least} images of the device, but there are {len(x)}: send none for this device"
         )
     rows, columns = _window(x, beta)
     spectrum = torch.fft.fftshift(torch.fft.fft2(x.double()), dim=(-2, -1))
@@ -111,14 +112,14 @@ def amplitude(x: Tensor, beta: float = 0.01, least: int = LEAST_ROWS) -> Tensor:
 
 
 def swap_amplitude(x: Tensor, patch: Tensor, beta: float = 0.01, low: float = 0.0, high: float = 1.0) -> Tensor:
-    """Images x [n, c, h, w] with their low-frequency amplitude replaced by ``patch`` of `amplitude`, phase kept.
+    """Replace the low-frequency amplitude of images x [n, c, h, w] by ``patch`` (from `amplitude`), keeping the phase.
 
     Returns:
         Same shape and dtype, clipped to [low, high].
 
     Raises:
         ConfigError: beta outside [0, .5).
-        DataError: a patch of another size than beta makes of these images.
+        DataError: a patch whose size does not fit these images and beta.
     """
     _check_images(x)
     rows, columns = _window(x, beta)
@@ -141,4 +142,4 @@ def _window(x: Tensor, beta: float) -> tuple[slice, slice]:
 
 def _check_images(x: Tensor) -> None:
     if x.dim() != 4:
-        raise DataError(f"style is a matter of images [n, c, h, w]; got {list(x.shape)}")
+        raise DataError(f"style needs images [n, c, h, w]; got {list(x.shape)}")

@@ -1,8 +1,8 @@
-"""Training a generator: class-balanced batches, weight decay that spares the class rows, an average of the weights.
+"""Trains a generator: class-balanced batches, no weight decay on class embeddings, averaged weights (EMA).
 
-AdamW (Loshchilov & Hutter, ICLR 2019) and no decay on the rows of classes and domains: under coupled decay a row that
-few clients hold shrinks to nothing in a federation. The averaged weights (EMA) are the ones kept. A killed training
-goes on from its checkpoint to the same bits.
+AdamW (Loshchilov & Hutter, ICLR 2019) without decay on class and domain embeddings: under coupled decay an embedding
+that few clients train shrinks to zero in a federation. The averaged weights are the result. A killed training continues
+from its checkpoint, bit for bit.
 """
 
 import logging
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError, DataError, RunDiverged, nearest
 from fedimb.generation.base import Generator, Progress
-from fedimb.generation.checkpoint import State, digest, restore, save
+from fedimb.generation.batches import BALANCES, draw_batch, drop_conditions
+from fedimb.generation.checkpoint import TrainingState, restore_training, save_training, training_digest
 from fedimb.generation.examples import REFUSE, WARN, Examples, check_examples, small_classes
-from fedimb.generation.labels import BALANCES, draw_batch, drop
 
 log = logging.getLogger("fedimb")
 _LAST = 100  # steps whose mean loss is reported
@@ -29,17 +29,19 @@ _LAST = 100  # steps whose mean loss is reported
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how a generator is trained.
+    """Settings of a generator's training.
 
     Attributes:
-        steps: optimiser steps. batch: rows per step, drawn with replacement.
-        lr: AdamW's, after `warmup` steps of linear rise, then falling to 0 by a cosine.
-        weight_decay: decoupled; of matrices and filters, never of class and domain rows, biases and norms.
-        ema: decay of the averaged weights at its highest; the first steps forget faster.
-        balance: ``class`` (each class in the data as likely in a batch) or ``rows``.
-        drop: share of rows whose class is not said, and, drawn apart, whose domain is not.
-        clip: largest norm of a step's gradient.
-        warmup: steps. checkpoint_every: steps.
+        steps: optimiser steps.
+        batch: rows per step, drawn with replacement.
+        lr: AdamW's learning rate: `warmup` steps of linear rise, then a cosine to 0.
+        weight_decay: decoupled; applied to matrices and filters, never to class and domain embeddings, biases, norms.
+        ema: maximum decay of the averaged weights; the first steps use less.
+        balance: ``class`` (each class in the data is equally likely in a batch) or ``rows``.
+        drop: probability that a row's class is dropped, and, independently, its domain.
+        clip: maximum gradient norm of a step.
+        warmup: steps of linear rise.
+        checkpoint_every: steps between checkpoints.
     """
 
     steps: int = 500
@@ -84,22 +86,22 @@ def train_generator(
 ) -> float:
     """Train in place; the averaged weights are in ``generator`` afterwards.
 
-    A generator without a scale takes it from the examples; one that has it (loaded, or agreed upon) keeps it.
+    A generator without a scale fits it to the examples; one that has a scale (loaded or set) keeps it.
 
     Args:
         examples: see `Examples`; classes may be absent.
         seed: of batches, noise and dropped conditions.
-        checkpoint: file to write now and then, to go on from when it is there, and removed at the end.
-        progress: called with the number of steps just done (after a resumption first with those done before).
+        checkpoint: file written now and then, continued from if it exists, and removed at the end.
+        progress: called with the number of steps just done (when continuing, first with those done before).
 
     Returns:
-        Mean loss of the last 100 steps; NaN for a generator that is not trainable: nothing is done.
+        Mean loss of the last 100 steps; NaN for a generator that is not trainable, for which nothing is done.
 
     Raises:
         DataError: see `fedimb.generation.examples.check_examples`.
         RunDiverged: a loss that is not finite.
         FedimbError: the checkpoint cannot be read.
-        ConfigError: the checkpoint is of another training.
+        ConfigError: the checkpoint belongs to another training.
     """
     if not generator.trainable:
         return math.nan
@@ -110,10 +112,10 @@ def train_generator(
     named = {name: p for name, p in generator.named_parameters() if p.requires_grad}
     optimiser = torch.optim.AdamW(groups(generator, training.weight_decay), lr=training.lr)
     rng = torch.Generator().manual_seed(seed)
-    state = State(named, {name: p.detach().clone() for name, p in named.items()}, optimiser, rng)
-    key = digest(asdict(training), seed, examples, generator.state_dict()) if checkpoint is not None else ""
+    state = TrainingState(named, {name: p.detach().clone() for name, p in named.items()}, optimiser, rng)
+    key = training_digest(asdict(training), seed, examples, generator.state_dict()) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.exists():
-        restore(checkpoint, key, state)
+        restore_training(checkpoint, key, state)
         if progress is not None:
             progress(state.step)
     generator.train()
@@ -122,7 +124,7 @@ def train_generator(
         state.losses = state.losses[-_LAST:]
         state.step += 1
         if checkpoint is not None and state.step % training.checkpoint_every == 0:
-            save(checkpoint, key, state)
+            save_training(checkpoint, key, state)
         if progress is not None:
             progress(1)
     generator.eval()
@@ -134,10 +136,10 @@ def train_generator(
     return float(np.mean(state.losses))
 
 
-def _step(generator: Generator, examples: Examples, training: Training, state: State) -> float:
+def _step(generator: Generator, examples: Examples, training: Training, state: TrainingState) -> float:
     rows = draw_batch(examples.y, training.batch, training.balance, state.rng)
-    y = drop(examples.y[rows], generator.n_classes, training.drop, state.rng)
-    d = drop(examples.d[rows], generator.n_domains, training.drop, state.rng)
+    y = drop_conditions(examples.y[rows], generator.n_classes, training.drop, state.rng)
+    d = drop_conditions(examples.d[rows], generator.n_domains, training.drop, state.rng)
     loss = generator.losses(examples.x[rows], y, d, state.rng).mean()
     value = loss.item()
     if not math.isfinite(value):
@@ -154,7 +156,7 @@ def _step(generator: Generator, examples: Examples, training: Training, state: S
     state.optimiser.step()
     decay = min(training.ema, (1 + state.step) / (10 + state.step))
     with torch.no_grad():
-        # lerp: an entry that training does not move keeps its bits, as a class row that nobody holds must.
+        # lerp: an entry that training does not change keeps its bits, as the embedding of an absent class must.
         torch._foreach_lerp_(list(state.average.values()), parameters, 1 - decay)
     return value
 
@@ -165,7 +167,7 @@ def _rate(step: int, training: Training) -> float:
 
 
 def groups(generator: Generator, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's parameter groups: class and domain rows (the "not said" ones too), biases and norms without decay."""
+    """AdamW's parameter groups: class and domain embeddings, biases and norms get no weight decay."""
     rows = generator.class_rows() | generator.domain_rows()
     decayed: list[Tensor] = []
     spared: list[Tensor] = []
@@ -178,16 +180,17 @@ def groups(generator: Generator, weight_decay: float) -> list[dict[str, Any]]:
 def floor_check(
     counts: NDArray[np.int64], class_names: Sequence[str], warn: int = WARN, refuse: int = REFUSE, force: bool = False
 ) -> list[int]:
-    """Classes too small for a generator: it would learn its few rows by heart.
+    """Find classes too small for a generator, which would memorise their few rows.
 
     Args:
-        counts: [C] rows per class; a class of none is left alone, nothing is generated for it.
-        class_names: [C].
-        warn: below it a warning. refuse: below it refused, unless forced.
-        force: go on all the same.
+        counts: [C] rows per class; a class without rows is ignored, nothing is generated for it.
+        class_names: C names.
+        warn: warn about classes with fewer rows.
+        refuse: refuse classes with fewer rows, unless forced.
+        force: continue anyway.
 
     Returns:
-        Class ids below ``refuse`` that were forced: whoever asked marks what is made of them and never exports it.
+        Class ids below ``refuse`` that were forced: the caller must mark their samples and never export them.
 
     Raises:
         ConfigError: counts and names of different lengths, or refuse above warn.
@@ -202,11 +205,13 @@ def floor_check(
     tiny = small_classes(sizes, refuse)
     if tiny and not force:
         raise DataError(
-            f"too few rows to train a generator on: {_named(tiny, sizes, class_names)}; below {refuse} it copies them. "
-            f"Add rows, leave the class out, or force it (what it makes of the class may then never leave the site)"
+            f"too few rows to train a generator on: {_named(tiny, sizes, class_names)}; below {refuse} rows it "
+            "copies them. Add rows, leave the class out, or force it (its samples may then never leave the site)"
         )
     if few := [c for c in small_classes(sizes, warn) if c not in tiny]:
-        text = f"few rows to train a generator on: {_named(few, sizes, class_names)}; below {warn} copies are likely"
+        text = (
+            f"few rows to train a generator on: {_named(few, sizes, class_names)}; below {warn} rows copies are likely"
+        )
         log.warning("%s; look at the memorisation figures", text)
     return tiny
 

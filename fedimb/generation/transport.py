@@ -1,4 +1,4 @@
-"""Samples as a record: images in bytes, a quarter of the size; everything else as it is."""
+"""Samples as a record: images as uint8, a quarter of the size; everything else as float32."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from fedimb.generation.examples import Examples
 from fedimb.records import array_record, to_numpy
 
 LEVELS = 255
-"""Images scaled to 0..1 travel in steps of 1/255, the step an 8-bit picture has."""
+"""Images scaled to 0..1 are sent in steps of 1/255, like 8-bit images."""
 
 
 def to_record(samples: Examples) -> ArrayRecord:
-    """Samples of the shape (h, w) or (c, h, w) with values in 0..1 as uint8, others as float32."""
+    """Convert samples to a record: shape (h, w) or (c, h, w) with values in 0..1 as uint8, others as float32."""
     x = samples.x
     if x.ndim > 2 and len(x) and float(x.min()) >= 0 and float(x.max()) <= 1:
         sent = torch.round(x * LEVELS).to(torch.uint8).numpy()
@@ -30,13 +30,13 @@ def from_record(record: ArrayRecord) -> Examples:
     return Examples(x, torch.from_numpy(np.array(found["y"])), torch.from_numpy(np.array(found["d"])))
 
 
-def cut(samples: Examples, rows: Tensor) -> Examples:
-    """Some of the samples, by position or by a mask."""
+def select_samples(samples: Examples, rows: Tensor) -> Examples:
+    """Select samples by position or by a boolean mask."""
     return Examples(samples.x[rows], samples.y[rows], samples.d[rows])
 
 
-def joined(parts: list[Examples]) -> Examples:
-    """Several batches as one, in order; at least one."""
+def concatenate_samples(parts: list[Examples]) -> Examples:
+    """Concatenate one or more batches in order."""
     return Examples(
         torch.cat([part.x for part in parts]),
         torch.cat([part.y for part in parts]),

@@ -1,4 +1,4 @@
-"""The image network: diffusers' UNet2DModel, told class and domain by two embeddings whose sum joins the time's."""
+"""The image network: diffusers' UNet2DModel; class and domain embeddings are added to the time embedding."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -15,24 +15,24 @@ _GROUPS = 8  # of GroupNorm; diffusers' 32 do not fit small widths
 
 
 def default_widths(height: int, width: int) -> tuple[int, ...]:
-    """Channels per level, small enough for one CPU core: see docs/generators.md for what they give."""
+    """Channels per level, small enough for one CPU core; results in docs/generators.md."""
     side = max(height, width)
     return (16, 32) if side <= 16 else (16, 32, 32) if side <= 32 else (32, 64, 64)
 
 
 class ConditionalUNet(nn.Module):
-    """``net(z [n, *shape], time [n] in 0..1000, y [n], d [n]) -> [n, *shape]``.
+    """A UNet conditioned on class and domain: ``net(z [n, *shape], time [n] in 0..1000, y [n], d [n]) -> [n, *shape]``.
 
-    Sides are padded with their edge to what the levels need (a multiple of 2 ** (levels - 1)), and cut again.
+    Images are edge-padded to the multiple of 2 ** (levels - 1) that the levels need, and cropped again.
 
     Args:
         shape: (height, width) or (channels, height, width).
         widths: channels of each level, multiples of 8.
-        attention: attend between pixels at the innermost level.
-        seed: of the initial weights; the global generator is left as it was.
+        attention: self-attention between pixels at the innermost level.
+        seed: of the initial weights; the global random state is not changed.
 
     Raises:
-        ConfigError: no images, widths that do not fit, or diffusers is not installed.
+        ConfigError: rows that are not images, widths that do not fit, or diffusers is not installed.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class ConditionalUNet(nn.Module):
         channels, height, width = self.image
         missing = (0, -width % self._multiple, 0, -height % self._multiple)
         padded = F.pad(z.reshape(-1, channels, height, width), missing, "replicate")
-        told = self.class_embedding(y) + self.domain_embedding(d)
-        said: Tensor = self.unet(padded, time, class_labels=told, return_dict=False)[0]
-        return said[..., :height, :width].reshape(z.shape)
+        conditions = self.class_embedding(y) + self.domain_embedding(d)
+        output: Tensor = self.unet(padded, time, class_labels=conditions, return_dict=False)[0]
+        return output[..., :height, :width].reshape(z.shape)
 
 
 def diffusers(name: str) -> ModuleType:
-    """The package, imported here and not before (it takes seconds).
+    """Import the package only when it is needed (it takes seconds).
 
     Raises:
         ConfigError: it is not installed.

@@ -4,9 +4,8 @@ from torch import Tensor, nn
 
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
-from fedimb.models.blocks import check_width, conv_block
+from fedimb.models.blocks import Norm, check_width, conv_block
 from fedimb.models.heads import Head, build_head
-from fedimb.models.norms import Norm
 from fedimb.registry import register
 
 

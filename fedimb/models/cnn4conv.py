@@ -3,10 +3,9 @@
 from torch import Tensor, nn
 
 from fedimb.models.base import Classifier
-from fedimb.models.blocks import check_width, conv_block
+from fedimb.models.blocks import Norm, check_width, conv_block
 from fedimb.models.heads import Head, build_head
 from fedimb.models.images import as_images, image_shape
-from fedimb.models.norms import Norm
 from fedimb.registry import register
 
 

@@ -9,10 +9,9 @@ from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
 from fedimb.models.base import Classifier
-from fedimb.models.blocks import check_width
+from fedimb.models.blocks import Norm, build_norm, check_width
 from fedimb.models.heads import Head, build_head
 from fedimb.models.images import as_images, image_shape
-from fedimb.models.norms import Norm, build_norm
 from fedimb.registry import register
 
 SMALL = 64

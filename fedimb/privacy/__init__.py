@@ -1,1 +1,1 @@
-"""The exit door: what may leave a site, checked against what its contract declares."""
+"""What may leave a site: the egress filter, differential privacy, secure sums, and the audit of synthetic samples."""

@@ -1,12 +1,12 @@
-"""What rounds of noise add up to: Renyi differential privacy of the sampled Gaussian mechanism.
+"""The privacy cost of several rounds of noise: Renyi differential privacy of the sampled Gaussian mechanism.
 
 Mironov, Talwar and Zhang, "Renyi Differential Privacy of the Sampled Gaussian Mechanism", arXiv 1908.10530, section
 3.3: with noise sigma for a sensitivity of 1 and every unit in a round with probability q, independently of the others,
 epsilon(alpha) = log E[((1 - q) + q exp((2 z - 1) / (2 sigma^2)))^alpha] / (alpha - 1) for z ~ N(0, sigma^2). Rounds add
-up order by order. To (epsilon, delta): Canonne, Kamath and Steinke, NeurIPS 2020, proposition 12.
+up, order by order. Conversion to (epsilon, delta): Canonne, Kamath and Steinke, NeurIPS 2020, proposition 12.
 
-Without sampling (q = 1) `fedimb.privacy.gaussian.epsilon_of` is exact and smaller; `fedimb.privacy.ledger` says which
-of the two a run states, and against whom.
+Without sampling (q = 1) `fedimb.privacy.gaussian.epsilon_of` is exact and smaller; `fedimb.privacy.ledger` explains
+which of the two a run reports, and against which adversary.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import gammaln, logsumexp
 
 ORDERS: tuple[float, ...] = (*(1 + x / 10 for x in range(1, 100)), *map(float, range(11, 64)), 128.0, 256.0, 512.0)
-"""The orders alpha that are kept; the best one is taken at the end."""
+"""The orders alpha; the best one is taken at the end."""
 
 _POINTS_PER_SIGMA, _TAIL = 64, 12.0
 
@@ -28,7 +28,7 @@ def rdp_of(q: float, noise: float) -> np.ndarray:
 
     Args:
         q: probability of taking part, in [0, 1].
-        noise: standard deviation of the noise on the sum, by the sensitivity, > 0.
+        noise: standard deviation of the noise on the sum, divided by the sensitivity, > 0.
 
     Raises:
         ValueError: a value out of these ranges.
@@ -46,7 +46,7 @@ def rdp_of(q: float, noise: float) -> np.ndarray:
 
 
 def epsilon_of_rdp(rdp: Sequence[float] | np.ndarray, delta: float) -> float:
-    """The smallest epsilon that epsilons at `ORDERS`, added over the rounds, give at delta in (0, 1); never below 0."""
+    """The smallest epsilon at ``delta`` in (0, 1), from Renyi epsilons at `ORDERS` summed over rounds; at least 0."""
     alpha = np.array(ORDERS)
     every = np.asarray(rdp) + np.log1p(-1 / alpha) - (math.log(delta) + np.log(alpha)) / (alpha - 1)
     return max(0.0, float(every.min()))
@@ -65,7 +65,7 @@ def _log_sum(q: float, noise: float, alpha: int) -> float:
 
 
 def _log_integral(q: float, noise: float, alpha: float) -> float:
-    """Any order, by the trapezoid rule, which for an analytic integrand that dies out is exact to rounding."""
+    """Any order, by the trapezoid rule, which is exact to rounding for an analytic integrand that decays to 0."""
     step = noise / _POINTS_PER_SIGMA
     z = np.arange(-_TAIL * noise, alpha + _TAIL * noise, step)
     ratio = np.logaddexp(math.log1p(-q), math.log(q) + (2 * z - 1) / (2 * noise**2))

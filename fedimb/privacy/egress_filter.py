@@ -1,7 +1,7 @@
-"""The exit door: the outermost client mod, the same on every engine.
+"""The egress filter: the outermost client mod, the same on every engine.
 
-Each outgoing record is checked against what the contracts declare. Undeclared records are refused, because the
-only safe default for data leaving a hospital is that it does not.
+It checks each outgoing record against what the contracts declare. Undeclared records are refused, because the only safe
+default for data leaving a hospital is that it does not leave.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ ContractsOf = Callable[[Context], list[Contract]]
 _KINDS = {ArrayRecord: "arrays", MetricRecord: "metrics", ConfigRecord: "config"}
 
 REFUSED = 1301
-"""Error code of a reply the door did not let through."""
+"""Error code of a reply that the filter blocked."""
 
 
 def declared_for(message_type: str, contracts: list[Contract]) -> tuple[Record, ...]:
@@ -60,11 +60,11 @@ def _dtype_name(dtype: str) -> str:
 
 
 def egress_filter(contracts: ContractsOf, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Run the client and let its reply out only if every record is declared; otherwise an error reply."""
+    """Run the client and pass on its reply only if every record is declared; otherwise return an error reply."""
     reply = call_next(message, context)
     if reply.has_error():
         return reply
     reason = violation(reply, declared_for(message.metadata.message_type, contracts(context)))
     if reason is None:
         return reply
-    return Message(Error(code=REFUSED, reason=f"exit door: {reason}"), reply_to=message)
+    return Message(Error(code=REFUSED, reason=f"egress filter: {reason}"), reply_to=message)

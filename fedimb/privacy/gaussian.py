@@ -1,8 +1,8 @@
-"""How much Gaussian noise (epsilon, delta)-differential privacy takes: the analytic calibration.
+"""How much Gaussian noise (epsilon, delta)-differential privacy needs: the analytic calibration.
 
 Balle and Wang, "Improving the Gaussian Mechanism for Differential Privacy: Analytical Calibration and Optimal
 Denoising", ICML 2018, theorem 8. It is exact for every epsilon > 0; the classic sigma = sqrt(2 ln(1.25/delta))
-sensitivity / epsilon holds for epsilon < 1 alone and adds more than is needed.
+sensitivity / epsilon holds only for epsilon < 1 and adds more than necessary.
 """
 
 import math
@@ -15,12 +15,12 @@ def delta_of(sigma: float, epsilon: float, sensitivity: float = 1.0) -> float:
 
 
 def sigma_of(epsilon: float, delta: float, sensitivity: float = 1.0) -> float:
-    """The smallest standard deviation that is (epsilon, delta)-DP for a sum of that L2 sensitivity, to 1e-12.
+    """The smallest standard deviation that makes a sum of that L2 sensitivity (epsilon, delta)-DP, to 1e-12.
 
     Args:
         epsilon: in (0, 100].
         delta: in (0, 1).
-        sensitivity: most that one unit of privacy changes the sum, in L2 norm, > 0.
+        sensitivity: maximum change of the sum by one unit of privacy, in L2 norm, > 0.
 
     Raises:
         ValueError: a value out of these ranges.
@@ -46,12 +46,12 @@ def sigma_of(epsilon: float, delta: float, sensitivity: float = 1.0) -> float:
 def epsilon_of(sigma: float, delta: float, sensitivity: float = 1.0) -> float:
     """The smallest epsilon for which noise of standard deviation sigma > 0 is (epsilon, delta)-DP, to 1e-10 of it.
 
-    Theorem 8 solved for epsilon, in logarithms: with little noise exp(epsilon) is no number any more.
+    Solves theorem 8 for epsilon in logarithms: with little noise exp(epsilon) overflows.
 
     Raises:
         ValueError: delta not in (0, 1), or sigma or sensitivity not above 0.
     """
-    from scipy.special import log_ndtr  # a node draws noise and states no epsilon
+    from scipy.special import log_ndtr  # imported here: a node draws noise but reports no epsilon
 
     if not (0 < delta < 1 and sigma > 0 and sensitivity > 0):
         raise ValueError(

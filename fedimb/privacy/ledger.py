@@ -1,20 +1,22 @@
-"""What a run with noise has told so far: epsilon at delta, round by round, and against whom. Ours.
+"""The privacy spent by a run with noise so far: epsilon at delta, round by round, and against whom.
 
-The unit is a client, with all its rows: the models made with it are about as likely as with its updates put at zero in
-every round (cohorts and weights as they are). Two answers, both exact for the Gaussian mechanism
-(`fedimb.privacy.gaussian.epsilon_of`), for the client that took part most:
+The unit of privacy is a client with all its rows: the released models are about as likely with its updates as with its
+updates set to zero in every round (cohorts and weights unchanged). Two figures, both exact for the Gaussian mechanism
+(`fedimb.privacy.gaussian.epsilon_of`), for the client that took part most often:
 
-- ``epsilon``: against who sees every round's model and who took part. Noise on the sum: noise x clip, less by the root
-  of the share of the cohort that answered, since the others' shares are missing. No amplification by sampling is
-  claimed: the run's seed tells who took part, and whoever has the configuration has it.
-- ``epsilon_server``: against the coordinator, who sees each update with that client's share of the noise alone.
+- ``epsilon``: against an adversary who sees every round's model and who took part. The noise on the sum is noise x clip
+  times the root of the share of the cohort that replied, since the others' shares are missing. No amplification by
+  sampling is claimed: the seed determines who took part, and everyone with the configuration knows it.
+- ``epsilon_server``: against the coordinator, who sees each update with only that client's share of the noise.
 
-- ``epsilon_sampled`` (participation below 1 only): against who sees the models and not who took part, as the field
-  states it (`fedimb.privacy.accountant`): as if each client took part with that probability independently of the
-  others, while the cohort's size is fixed here. Compare with it, promise the first.
+A third, for comparison with the literature (participation below 1 only):
 
-What a run sends besides weights (counts, confusion matrices, a method's records) has its own protection or none, and
-is in none of these.
+- ``epsilon_sampled``: against an adversary who sees the models but not who took part (`fedimb.privacy.accountant`): as
+  if each client took part independently with that probability, although the cohort's size is fixed here. Use it to
+  compare with papers; promise ``epsilon``.
+
+Whatever else a run sends (counts, confusion matrices, a method's records) has its own protection or none, and is not
+included.
 """
 
 import math
@@ -31,22 +33,22 @@ Spent = dict[str, list[float]]
 
 
 class Ledger:
-    """Adds up the rounds of a run.
+    """Adds up the privacy cost of a run's rounds.
 
     Args:
-        privacy: with noise > 0.
-        clients: of the run.
+        privacy: settings with noise > 0.
+        clients: number of clients of the run.
         participation: fraction of the clients asked in a round.
     """
 
     def __init__(self, privacy: PrivacyConfig, clients: int, participation: float) -> None:
         self._privacy, self._clients, self._q = privacy, clients, participation
 
-    def add(self, spent: Spent, asked: Sequence[int], answered: int) -> None:
-        """Enter a round, in place: the clients asked, and of how many the model was made."""
+    def add(self, spent: Spent, asked: Sequence[int], replied: int) -> None:
+        """Add a round, in place: the clients asked, and how many replies the model was made from."""
         noise = self._privacy.noise
-        if answered:
-            used = noise * math.sqrt(answered / len(asked))
+        if replied:
+            used = noise * math.sqrt(replied / len(asked))
             self._charge(spent, "models", asked, 1 / used**2)
             before = spent.get("rdp", [0.0] * len(rdp_of(self._q, used)))
             spent["rdp"] = (np.asarray(before) + rdp_of(self._q, used)).tolist()
@@ -66,25 +68,25 @@ class Ledger:
         return found
 
     def account(self, spent: Spent) -> dict[str, float]:
-        """`stated`, with the settings it is of."""
+        """`stated`, plus the privacy settings."""
         return {key: float(value) for key, value in self._privacy.model_dump().items()} | self.stated(spent)
 
     def _gaussian(self, spent: Spent, account: str) -> float:
-        """Gaussian mechanisms one after another are one, of precision the sum of theirs."""
+        """Consecutive Gaussian mechanisms equal one whose precision is the sum of theirs."""
         precision = max(spent.get(account, [0.0]))
         return epsilon_of(1 / math.sqrt(precision), self._privacy.delta) if precision > 0 else 0.0
 
 
-def entered(
-    ledger: Ledger | None, spent: Spent, asked: Sequence[int], answers: Sequence[dict[str, float]]
+def add_round(
+    ledger: Ledger | None, spent: Spent, asked: Sequence[int], replies: Sequence[dict[str, float]]
 ) -> dict[str, float]:
-    """Enter a round and say how things stand, as metrics; without noise the median norm of updates that are clipped.
+    """Add a round and return the privacy metrics; without noise, the median norm of the clipped updates.
 
     Args:
-        answers: metrics of the replies the model was made of.
+        replies: metrics of the replies the model was made from.
     """
     if ledger is not None:
-        ledger.add(spent, asked, len(answers))
+        ledger.add(spent, asked, len(replies))
         return {f"privacy/{key}": value for key, value in ledger.stated(spent).items()}
-    norms = [metrics["update_norm"] for metrics in answers if "update_norm" in metrics]
+    norms = [metrics["update_norm"] for metrics in replies if "update_norm" in metrics]
     return {"privacy/update_norm": float(np.median(norms))} if norms else {}

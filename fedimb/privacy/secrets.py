@@ -1,8 +1,8 @@
-"""Where clients' masks and noise come from: in a simulation the run's seed, at a hospital what the coordinator lacks.
+"""Where clients' masks and noise come from: the run's seed in a simulation, secrets of the site at a hospital.
 
-A seed repeats a run and hides nothing from who knows it; the coordinator does. So a node brings secrets of its own
-(`fedimb.deploy.site.pairwise_masks.NodeSecrets`), and everything that masks or noises asks `ClientContext.secrets`.
-Source: ours.
+A seed makes a run repeatable but hides nothing from those who know it, and the coordinator does. So a node has its own
+secrets (`fedimb.deploy.site.pairwise_masks.NodeSecrets`), and everything that masks or adds noise uses
+`ClientContext.secrets`.
 """
 
 from typing import Protocol
@@ -13,12 +13,12 @@ from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 
 
-class Asked(Protocol):
-    """What is known of the message that is answered."""
+class MessageInfo(Protocol):
+    """What is known about the message being answered."""
 
     @property
     def client(self) -> int:
-        """Stable id."""
+        """Stable id of the client."""
         ...
 
     @property
@@ -28,31 +28,34 @@ class Asked(Protocol):
 
     @property
     def config(self) -> RunConfig:
-        """Of the run."""
+        """Configuration of the run."""
         ...
 
 
 class Secrets(Protocol):
-    """Draws that others must not be able to repeat. The same message draws the same again; another one others."""
+    """Random draws that others must not be able to repeat.
 
-    def mask(self, asked: Asked, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
+    The same message gives the same draws again; another message gives different ones.
+    """
+
+    def mask(self, asked: MessageInfo, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
         """The mask [count] uint64 that clients low and high share for this sum over ``clients``."""
         ...
 
-    def normal(self, asked: Asked, stream: Stream, count: int) -> np.ndarray:
+    def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """Standard normal numbers [count] float64 for one purpose."""
         ...
 
 
 class FromSeed:
-    """A simulation's: they show message, size and cost, and protect nobody."""
+    """Secrets of a simulation: they show the messages, sizes and cost, but protect nobody."""
 
-    def mask(self, asked: Asked, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
-        """By message too: masks used twice would show how the values changed in between."""
+    def mask(self, asked: MessageInfo, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
+        """Different for each message: masks used twice would reveal how the values changed in between."""
         rng = numpy_rng(asked.config.seed, Stream.MASK, asked.step, low << 32 | high)
         return rng.integers(0, 2**64, size=count, dtype=np.uint64)
 
-    def normal(self, asked: Asked, stream: Stream, count: int) -> np.ndarray:
+    def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """From the client's own stream."""
         return numpy_rng(asked.config.seed, stream, asked.step, asked.client).standard_normal(count)
 

@@ -1,11 +1,11 @@
-"""Sums of which the server reads the total alone: every pair of clients shares masks that cancel.
+"""Sums of which the server learns only the total: every pair of clients shares masks that cancel.
 
 Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, section 4.1, without
-its recovery from dropouts: all clients that were told of each other must answer. Arithmetic is modulo 2**64, so a
-masked vector alone is uniformly random and the sum is exact.
+its recovery from dropouts: all clients in the sum must reply. Arithmetic is modulo 2**64, so a masked vector alone is
+uniformly random and the sum is exact.
 
-Where the pairs' masks come from is not this file's business: in a simulation from the run's seed, which shows message,
-size and cost and protects nobody; between hospitals from keys that the coordinator does not know
+The masks come from the caller: in a simulation from the run's seed, which shows the messages, sizes and cost but
+protects nobody; between hospitals from keys that the coordinator does not know
 (`fedimb.deploy.site.pairwise_masks`).
 """
 
@@ -14,17 +14,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 FRACTION_BITS = 20
-"""Fixed point: real numbers travel in units of 2**-20, about a millionth of a row; sums must stay below 2**43."""
+"""Fixed point: real numbers are sent in units of 2**-20, about a millionth of a row; sums must stay below 2**43."""
 
 PairMask = Callable[[int, int, int], np.ndarray]
-"""(lower id, higher id, n) -> the mask [n] uint64 the two share for this sum; a second sum needs other masks."""
+"""(lower id, higher id, n) -> the mask [n] uint64 the two share for this sum; another sum needs other masks."""
 
 
-def masked(values: np.ndarray, client: int, clients: Sequence[int], shared: PairMask) -> np.ndarray:
-    """One client's integers [n] int64 -> what it sends, [n] uint64. One mask per other client.
+def mask_values(values: np.ndarray, client: int, clients: Sequence[int], shared: PairMask) -> np.ndarray:
+    """Mask one client's integers [n] int64 into what it sends, [n] uint64: one mask per other client.
 
     Raises:
-        ValueError: ``client`` is not among ``clients``, or these repeat.
+        ValueError: ``client`` is not among ``clients``, or ``clients`` has duplicates.
 
     Example:
         >>> def shared(low, high, n):
@@ -35,7 +35,7 @@ def masked(values: np.ndarray, client: int, clients: Sequence[int], shared: Pair
         [14, 3]
     """
     if client not in clients or len(set(clients)) != len(clients):
-        raise ValueError(f"client {client} must be once among the clients to mask for, each named once")
+        raise ValueError(f"client {client} must be among the clients to mask for, each listed once")
     total = np.asarray(values, dtype=np.int64).view(np.uint64).copy()
     for other in clients:
         if other != client:
@@ -46,13 +46,13 @@ def masked(values: np.ndarray, client: int, clients: Sequence[int], shared: Pair
 
 
 def unmasked_sum(sent: np.ndarray) -> np.ndarray:
-    """What all clients sent, [K, n] uint64 -> the sum of their integers [n] int64."""
+    """Sum what all clients sent, [K, n] uint64, to the sum of their integers [n] int64."""
     total: np.ndarray = np.asarray(sent, dtype=np.uint64).sum(axis=0, dtype=np.uint64).view(np.int64)
     return total
 
 
 def to_fixed(values: np.ndarray) -> np.ndarray:
-    """Real numbers [n] -> int64 in units of 2**-20, rounded."""
+    """Convert real numbers [n] to int64 in units of 2**-20, rounded."""
     fixed: np.ndarray = np.rint(np.asarray(values, dtype=np.float64) * 2**FRACTION_BITS).astype(np.int64)
     return fixed
 

@@ -1,12 +1,12 @@
-"""A client's update, clipped and noised before it leaves: DP-FedAvg at the level of clients.
+"""Clips a client's update and adds noise before it leaves: client-level DP-FedAvg.
 
 McMahan, Ramage, Talwar and Zhang, "Learning Differentially Private Recurrent Language Models", ICLR 2018, with the
-noise added by the clients in shares rather than by the server, which then sees no update without noise: of a cohort of
-m each adds N(0, (noise clip)^2 / m) to every value. The sum then has N(0, (noise clip)^2), the mean a deviation of
-noise clip / m. What that promises, and against whom: `fedimb.privacy.ledger`.
+noise added in shares by the clients rather than by the server, which then sees no update without noise: in a cohort of
+m each client adds N(0, (noise clip)^2 / m) to every value. The noise on the sum is then N(0, (noise clip)^2), and on
+the mean it has a standard deviation of noise clip / m. What that guarantees, and against whom: `fedimb.privacy.ledger`.
 
-Normal numbers of double precision are no true Gaussian (Mironov, CCS 2012); against who would read their lowest bits
-nothing is claimed.
+Normal numbers in double precision are not truly Gaussian (Mironov, CCS 2012); nothing is claimed against an adversary
+who exploits their lowest bits.
 """
 
 import math
@@ -21,24 +21,24 @@ from fedimb.records import Arrays
 from fedimb.schema import PrivacyConfig, RunConfig
 
 
-def share(privacy: PrivacyConfig, cohort: int) -> float:
-    """Standard deviation of one client's noise in a cohort of so many."""
+def noise_share(privacy: PrivacyConfig, cohort: int) -> float:
+    """Standard deviation of one client's noise in a cohort of ``cohort`` clients."""
     return 0.0 if privacy.clip is None else privacy.noise * privacy.clip / math.sqrt(cohort)
 
 
-def protected(
+def clip_and_noise(
     before: Arrays, after: Arrays, clip: float, sigma: float, draw: Callable[[int], np.ndarray]
 ) -> tuple[Arrays, float]:
-    """Weights whose distance from ``before`` is at most ``clip`` in L2 norm over all arrays, plus noise.
+    """Clip the update to L2 norm ``clip`` over all arrays, and add noise.
 
     Args:
         before, after: weights received and trained, by name.
-        sigma: standard deviation of the noise on each value; 0: none is drawn.
-        draw: count -> so many standard normal numbers.
+        sigma: standard deviation of the noise on each value; 0: no noise.
+        draw: n -> n standard normal numbers.
 
     Returns:
-        (weights in the dtypes of ``after``, the norm before clipping). Of an update that is not finite nothing is
-        made good: the weights are NaN, and the server leaves the reply out.
+        (weights in the dtypes of ``after``, the norm before clipping). An update that is not finite stays so: the
+        weights are NaN, and the server leaves the reply out.
     """
     update = {name: after[name].astype(np.float64) - before[name] for name in after}
     norm = math.sqrt(math.fsum(float(np.sum(value**2)) for value in update.values()))
@@ -50,23 +50,25 @@ def protected(
     return made, norm
 
 
-def cohort_of(config: RunConfig, step: dict[str, Any]) -> int:
-    """How many clients the round's message says there are. FedimbError: more than the run has, which would leave less
-    noise than was agreed to.
+def cohort_size(config: RunConfig, step: dict[str, Any]) -> int:
+    """The cohort size in the round's message.
+
+    Raises:
+        FedimbError: more clients than the run has, which would make the noise smaller than agreed.
     """
     cohort = int(step.get("cohort", 0))
     if not 1 <= cohort <= config.clients.count:
         raise FedimbError(
             f"the message says that {cohort} clients train in this round; this run has 1 to {config.clients.count}, "
-            "and by that number each cuts its noise"
+            "and each client divides its noise by that number"
         )
     return cohort
 
 
 def check_model(privacy: PrivacyConfig, model: nn.Module) -> None:
-    """Refuse a model with statistics that would leave without noise. Raises ConfigError."""
+    """Refuse a model with running statistics, which would leave without noise. Raises ConfigError."""
     if privacy.noise > 0 and len(list(model.buffers())):
         raise ConfigError(
             f"privacy.noise={privacy.noise:g} is added to trained weights, and {type(model).__name__} sends running "
-            "statistics besides: set model.norm=group"
+            "statistics too: set model.norm=group"
         )

@@ -1,4 +1,4 @@
-"""Names in YAML to code: registered parts, their typed arguments, dotted paths of a user's own classes."""
+"""From names in YAML to code: registered parts, their typed arguments, dotted paths of a user's own classes."""
 
 from fedimb.registry.entries import (
     KINDS,

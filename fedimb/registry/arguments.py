@@ -1,7 +1,7 @@
-"""A part's arguments: their names, types, defaults and docs; the check of a value against its type and its range.
+"""A part's arguments: their names, types, defaults and docs; checks of a value against its type and range.
 
-A factory names its arguments itself, or takes them together as one parameter ``settings`` annotated with a frozen
-dataclass: then the dataclass's fields are its arguments.
+A factory names its arguments itself, or takes them as one parameter ``settings`` annotated with a frozen dataclass:
+then the dataclass's fields are its arguments.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ def settings_class(factory: Callable[..., Any]) -> type[Any] | None:
 
 
 def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """A factory's arguments by name; a dataclass of settings, and the keywords beside it, count as its fields."""
+    """A factory's arguments by name; a dataclass of settings, with ``**fields``, counts as its fields."""
     own = dict(inspect.signature(factory).parameters)
     settings = settings_class(factory)
     if settings is None:
@@ -45,7 +45,7 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def field_types(settings: type[Any]) -> Mapping[str, Any]:
-    """The type of each field of a dataclass; Any where one of them is imported for type checkers only."""
+    """The type of each field of a dataclass; Any for all if one type is imported for type checkers only."""
     try:
         return get_type_hints(settings)
     except NameError:
@@ -66,7 +66,7 @@ def docs_of(factory: Callable[..., Any]) -> Mapping[str, str]:
 
 
 def argument_docs(docstring: str) -> dict[str, str]:
-    """Argument -> what a docstring says of it, on one line; ``a, b: ...`` is said of both."""
+    """What a docstring says about each argument, on one line; ``a, b: ...`` describes both."""
     text = inspect.cleandoc(docstring)
     section = re.search(r"^(?:Args|Attributes):\n(.*?)(?:\n\s*\n|\Z)", text, re.MULTILINE | re.DOTALL)
     found: dict[str, str] = {}
@@ -80,7 +80,7 @@ def argument_docs(docstring: str) -> dict[str, str]:
 
 
 def annotation_of(factory: Any, parameter: inspect.Parameter) -> Any:
-    """The type to check against; Any for none, and for one whose import is for type checkers only."""
+    """The type to check against; Any without an annotation, or if its type is imported for type checkers only."""
     note = parameter.annotation
     if note is inspect.Parameter.empty:
         return Any
@@ -94,16 +94,16 @@ def annotation_of(factory: Any, parameter: inspect.Parameter) -> Any:
 
 
 def typed(annotation: Any, value: Any) -> Any:
-    """``value`` as the annotation wants it; ValueError with one line when it does not fit."""
+    """``value`` converted to the annotated type; raises a one-line ValueError if it does not fit."""
     from pydantic import ValidationError
 
     adapter = _adapter(annotation)
     try:
         text = json.dumps(value)
-    except (TypeError, ValueError):  # an object given from Python, not from a configuration
+    except (TypeError, ValueError):  # an object passed from Python, not from a configuration
         text = None
     try:
-        # JSON mode is strict about numbers and yet lets a list be a tuple, which strict Python mode refuses
+        # JSON mode is strict about numbers but accepts a list for a tuple, which strict Python mode refuses
         return adapter.validate_python(value) if text is None else adapter.validate_json(text, strict=True)
     except ValidationError as error:
         problem = error.errors()[0]
@@ -124,10 +124,10 @@ def _adapter(annotation: Any) -> Any:
 def in_range(
     part: str, key: str, value: float, low: float, high: float = math.inf, *, high_allowed: bool = True
 ) -> float:
-    """``value`` when it is finite and low <= value <= high (< high unless ``high_allowed``).
+    """Return ``value`` if it is finite and low <= value <= high (< high unless ``high_allowed``).
 
     Args:
-        part: kind and name for the message, as in ``loss 'focal'``.
+        part: kind and name for the message, e.g. ``loss 'focal'``.
 
     Raises:
         ConfigError: otherwise, with the part, the argument, its value and the range.

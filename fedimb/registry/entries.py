@@ -1,8 +1,8 @@
-"""Names in YAML to code: ``build(kind, name, **args)``.
+"""From names in YAML to code: ``build(kind, name, **args)``.
 
 A part is registered by a decorator in a module of its kind's folder, or by an installed package through the
-entry-point group ``fedimb.<kind>``. Nothing is imported before it is asked for: ``build("loss", "focal")``
-first tries the module of that name, and reads the whole folder only when it is not there.
+entry-point group ``fedimb.<kind>``. Nothing is imported before it is needed: ``build("loss", "focal")``
+first tries the module of that name, and imports the whole folder only if there is no such module.
 """
 
 import importlib
@@ -45,7 +45,7 @@ OLD_KINDS = {"term": "objective"}
 """Kinds under another name than before: the old one, also of the entry-point group, goes with the next release."""
 
 TARGETS = {"model": "fedimb.models.base:Classifier"}
-"""Kinds whose name may be a dotted path to a class of the user's own, and the class it must derive from."""
+"""Kinds whose name may be a dotted path to a user's own class, and the class it must derive from."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class Entry:
 
     @property
     def origin(self) -> str:
-        """Where its code is; of an object that is no class or function (a contract), where it was registered."""
+        """Where its code is; for an object that is not a class or function (a contract), where it was registered."""
         written = getattr(self.factory, "__qualname__", None)
         return f"{self.factory.__module__}.{written}" if written else f"{self.module}: {self.kind} '{self.name}'"
 
     def set_to(self, args: dict[str, Any]) -> "Entry":
-        """The part as these settings make it: with the flags its flag ``when`` has for them."""
+        """The entry with the flags that hold for these settings (from its flag ``when``)."""
         when = self.flags.get("when", {})
         more = [flags for (setting, value), flags in when.items() if args.get(setting) == value]
         return replace(self, flags=dict(ChainMap(*more, self.flags))) if more else self
@@ -89,9 +89,9 @@ def _warn(text: str, level: int) -> None:
 def register(kind: str, name: str, **flags: Any) -> Callable[[Any], Any]:
     """Decorator: make a class or function buildable as ``build(kind, name, ...)``.
 
-    Flags are what other parts may ask of it before building it (``adjusts_logits``, ``needs_prior``,
+    Flags are what other parts may need to know before the part is built (``adjusts_logits``, ``needs_prior``,
     ``linear``, ``needs_individual_updates``, ``stackable``, ``changes_head``). ``when={(setting, value): {flag: ...}}``
-    declares flags that hold only where the part is so set. A class may declare flags in its attribute ``flags`` too.
+    declares flags that hold only with that setting. A class may declare flags in its attribute ``flags`` too.
 
     Raises:
         ConfigError: unknown kind, or another object already has the name (two copies of a module under two
@@ -132,7 +132,7 @@ def isolated() -> Iterator[None]:
         yield
     finally:
         for key in set(_entries) - set(before):
-            # What a module of the package registered stays: a second import would not register it again.
+            # What a module of the package registered stays, because importing it again would not register it again.
             if not f"{_entries[key].module}.".startswith(f"{KINDS[key[0]]}."):
                 del _entries[key]
 
@@ -179,7 +179,7 @@ def _load_installed(kind: str, name: str) -> None:
 
 
 def get(kind: str, name: str) -> Entry:
-    """The registered entry; for a model, a dotted path names a class of the user's own (`fedimb.registry.targets`).
+    """The registered entry; for a model, a dotted path names a user's own class (`fedimb.registry.targets`).
 
     Raises ConfigError with the nearest valid name."""
     from fedimb.registry.targets import is_path, load_target
@@ -216,14 +216,14 @@ def flags(kind: str, name: str) -> dict[str, Any]:
 
 
 def parameters(kind: str, name: str) -> dict[str, inspect.Parameter]:
-    """A part's arguments, those fedimb passes itself included (see `check_args` and `arguments.parameters_of`)."""
+    """A part's arguments, including those fedimb passes itself (see `check_args` and `arguments.parameters_of`)."""
     from fedimb.registry.arguments import parameters_of
 
     return parameters_of(get(kind, name).factory)
 
 
 def accepted(kind: str, name: str, args: dict[str, Any]) -> dict[str, Any]:
-    """Of ``args``, those the factory names (all, when it takes any): a client half's share of its method's settings."""
+    """The ``args`` that the factory names (all, if it takes any), e.g. the settings that a client side uses."""
     params = parameters(kind, name)
     if any(p.kind is p.VAR_KEYWORD for p in params.values()):
         return dict(args)
@@ -234,15 +234,15 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
     """Validate YAML arguments against the factory's signature and annotations; returns them coerced.
 
     Numbers are strict (no ``"3"``, no ``true`` for an integer); an integer widens to a float, a list becomes
-    a tuple where one is wanted. A dataclass of settings is built from them, so its own checks are made too.
+    a tuple where one is wanted. A settings dataclass is built from them, so that its own checks run too.
 
     Args:
-        args: what the configuration says.
+        args: the arguments in the configuration.
         given: parameter names fedimb itself passes when it builds the part (not settable, not missing).
 
     Raises:
-        ConfigError: unknown argument (with the nearest name), missing argument, wrong type, or settings that refuse
-            their values.
+        ConfigError: unknown argument (with the nearest name), missing argument, wrong type, or a value that the
+            settings dataclass refuses.
     """
     from fedimb.registry.arguments import annotation_of, settings_class, typed
 
@@ -275,8 +275,8 @@ def check_args(kind: str, name: str, args: dict[str, Any], given: tuple[str, ...
 def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Callable[..., Any]:
     """A part checked once and built often: ``maker("loss", "focal", ("prior",), gamma=2)(prior=counts)``.
 
-    Only names a factory asks for are passed on: a loss that needs no prior need not mention it. A factory that takes
-    a dataclass of settings is handed one, the same to every part built.
+    Only arguments that a factory names are passed on: a loss that needs no prior need not mention it. A factory that
+    takes a settings dataclass gets one, the same for every part built.
 
     Args:
         given: names of what fedimb passes itself, as keywords of the returned function; the user cannot set them.
@@ -290,7 +290,14 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: Any) -> Cal
     factory, wanted = get(kind, name).factory, parameters(kind, name).keys() & set(given)
     settings = settings_class(factory)
     own = checked if settings is None else {"settings": settings(**checked)}
-    return lambda **values: factory(**own, **{k: v for k, v in values.items() if k in wanted})
+
+    def make(**values: Any) -> Any:
+        try:
+            return factory(**own, **{k: v for k, v in values.items() if k in wanted})
+        except ValueError as error:  # how a part refuses a value that its signature cannot rule out
+            raise ConfigError(f"{kind} '{name}': {error}") from error
+
+    return make
 
 
 def build(kind: str, name: str, given: dict[str, Any] | None = None, **args: Any) -> Any:

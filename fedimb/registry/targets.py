@@ -22,14 +22,14 @@ def load_target(kind: str, path: str, base: type) -> type[Any]:
     """The class a dotted path names.
 
     Args:
-        kind: what it is to be, for the error.
-        base: what it must be a subclass of.
+        kind: kind of the part, for the error message.
+        base: required base class.
 
     Raises:
         ConfigError: its module cannot be imported, has no such class, or the class is not a subclass of ``base``.
     """
     if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # last: nothing installed is hidden by a file of the same name
+        sys.path.append(here)  # last, so that a file never hides an installed module of the same name
     module, _, attribute = path.rpartition(".")
     try:
         loaded = importlib.import_module(module)

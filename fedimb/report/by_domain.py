@@ -1,4 +1,4 @@
-"""Recall of each site or device of the test rows, in text: below a run's classes where its data name several."""
+"""Recall per site or device of the test rows, as text: shown below a run's classes if its data name several."""
 
 import math
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from fedimb.text import aligned, plain, score, shorten
 
 
 def domain_lines(scores: Mapping[str, float], stream: TextIO | None = None) -> list[str]:
-    """A table of sites or devices by id and then the worst ones; empty where the scores name none.
+    """A table of sites or devices by id, then the worst scores; empty if the scores name none.
 
     Args:
-        scores: as a row's ``metrics``: ``domain/00_linz/macro_recall``, ``worst_domain_macro_recall``, ...
+        scores: a row's ``metrics``: ``domain/00_linz/macro_recall``, ``worst_domain_macro_recall``, ...
         stream: where the text will go.
     """
     if f"worst_domain_{RECALLS[0]}" not in scores:

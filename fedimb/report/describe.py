@@ -1,4 +1,4 @@
-"""What a prepared federation or a source holds, in plain text: to see before a run what nobody can learn."""
+"""Describes a prepared federation or a source in plain text: shows before a run which classes cannot be learned."""
 
 from collections.abc import Sequence
 from typing import TextIO
@@ -19,14 +19,14 @@ _SKIPPED = 10
 
 
 def describe(federation: Federation, stream: TextIO | None = None) -> str:
-    """Head line, table per class (head to tail), table clients x classes, warnings (`warnings`).
+    """Summary line, table per class (largest to smallest), table clients x classes, warnings (`warnings`).
 
     Args:
         federation: its store must be on this machine or possible to rebuild.
-        stream: where the text will go; only its encoding is asked for. Default: standard output.
+        stream: where the text will be written; only its encoding matters. Default: standard output.
 
     Returns:
-        text without a final newline, each line under 100 columns but for warnings.
+        text without a final newline, each line under 100 columns except warnings.
 
     Raises:
         DataError: the store is damaged or has changed since.
@@ -61,7 +61,7 @@ def describe(federation: Federation, stream: TextIO | None = None) -> str:
 
 
 def warnings(counts: Counts, test: Counts, class_names: Sequence[str]) -> list[str]:
-    """One line for each thing that keeps a class from being learnt or measured, and for clients without rows.
+    """One line per reason why a class cannot be learned or measured, and for clients without rows.
 
     Args:
         counts: [K, C] rows of each client, validation included.
@@ -75,27 +75,27 @@ def warnings(counts: Counts, test: Counts, class_names: Sequence[str]) -> list[s
 
     found = []
     if (total == 0).any():
-        found.append(f"no training rows of {classes(total == 0)}: nobody can learn what nobody holds")
+        found.append(f"no training rows of {classes(total == 0)}: no model can learn them")
     if (total == 1).any():
         found.append(f"a single training row of {classes(total == 1)}: nothing to validate or vary")
     alone = (holders == 1) & (total > 1) & (len(counts) > 1)
     if alone.any():
-        found.append(f"one client alone holds {classes(alone)}: learnt only in rounds which that client takes part in")
+        found.append(f"only one client holds {classes(alone)}: learned only in rounds with that client")
     if (test == 0).any():
-        found.append(f"no test rows of {classes(test == 0)}: recall is undefined there and enters no mean")
+        found.append(f"no test rows of {classes(test == 0)}: their recall is undefined and not part of any mean")
     empty = np.flatnonzero(counts.sum(axis=1) == 0)
     if len(empty):
         found.append(
-            f"no rows at {_some([str(k) for k in empty], 'client', 'clients')} of {len(counts):,}: never asked"
+            f"no rows at {_some([str(k) for k in empty], 'client', 'clients')} of {len(counts):,}: never selected"
         )
     return found
 
 
 def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
-    """What a source holds: rows, shape, columns, classes with counts (by site where it names sites), rows left out.
+    """Describe a source: rows, shape, columns, classes with counts (by site if it names sites), rows left out.
 
     Returns:
-        text without a final newline; one line per row left out, ten at most.
+        text without a final newline; one line per row left out, at most ten.
     """
     names = [plain(name, stream) for name in data.class_names]
     count = class_counts(data.y, data.targets, len(names), slice(None))
@@ -107,7 +107,7 @@ def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
     if data.scaled is not None:
         missing = int(np.isnan(data.x[:, data.scaled]).sum())
         columns = _number(int(data.scaled.sum()), "column")
-        lines.append(f"{columns} scaled by the clients' sums; {_number(missing, 'value')} missing")
+        lines.append(f"{columns} scaled with statistics summed over the clients; {_number(missing, 'value')} missing")
     if data.patients is not None:
         lines.append(f"{_number(len(np.unique(data.patients)), 'patient')}, kept whole")
     lines.append(
@@ -141,7 +141,7 @@ def head_to_tail(total: Counts) -> list[int]:
 
 
 def client_names(federation: Federation, stream: TextIO | None = None) -> list[str]:
-    """Client ids, with the site's name where each client holds one site's rows and no two the same."""
+    """Client ids, with the site's name if every client holds the rows of one site and no two share a site."""
     plain_ids = [str(k) for k in range(federation.n_clients)]
     sites, names = federation.store.sites, federation.store.site_names
     if sites is None:
@@ -158,7 +158,7 @@ def _unit(task: str) -> str:
 
 
 def _several(total: Counts, rows: int) -> list[str]:
-    """The line that says why the classes sum to more than the rows."""
+    """The line that explains why the classes sum to more than the rows."""
     return [
         f"several labels per row, {total.sum() / max(1, rows):.2f} on average: a row counts for each of its classes"
     ]
@@ -192,7 +192,7 @@ def _plain_classes(names: list[str], order: list[int], count: Counts, n: int) ->
 
 
 def _folded(head: list[str], rows: dict[int, list[str]], order: list[int]) -> list[str]:
-    """Aligned lines, the middle of more than ``MOST_CLASSES`` classes left out and counted."""
+    """Aligned lines; of more than ``MOST_CLASSES`` classes the middle is left out and counted."""
     if len(order) <= MOST_CLASSES:
         return aligned([head, *(rows[c] for c in order)])
     half = MOST_CLASSES // 2
@@ -206,8 +206,8 @@ def _class_label(c: int, names: list[str]) -> str:
 
 def _legend() -> list[str]:
     return [
-        "< minority class; holders: clients with the class; N_eff: clients it is as if equally spread over;",
-        "top-1: the largest holder's part",
+        "< minority class; holders: clients with the class; N_eff: effective number of clients with the class;",
+        "top-1: share of the largest holder",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Runs of a study gathered by row label, with nothing dropped: failed and diverged runs are counted.
+"""Groups the runs of a study by row label; failed and diverged runs are counted, not dropped.
 
 Tables and plots both read `Group`, so they cannot disagree on what a mean is over.
 """
@@ -20,9 +20,13 @@ QUALITIES = {
 class RunRow(TypedDict):
     """One run of a comparison.
 
-    ``metrics`` holds at least the keys of `QUALITIES` for a finished run (final round or last-k mean, never
-    the best round); ``bytes`` is up + down over the whole run; ``seconds`` is wall time; ``status`` is
-    ``finished`` (the default), ``diverged`` or ``failed``.
+    Attributes:
+        label: row label.
+        seed: run seed.
+        metrics: for a finished run at least the keys of `QUALITIES` (final round or last-k mean, never the best round).
+        bytes: up + down over the whole run.
+        seconds: wall time.
+        status: ``finished`` (the default), ``diverged`` or ``failed``.
     """
 
     label: str
@@ -35,7 +39,7 @@ class RunRow(TypedDict):
 
 @dataclass
 class Group:
-    """The runs of one label: those with a result, and the seeds of those without."""
+    """The runs of one label: the finished ones, and the seeds of the others."""
 
     label: str
     finished: list[RunRow] = field(default_factory=list)
@@ -44,26 +48,26 @@ class Group:
 
     @property
     def runs(self) -> int:
-        """All runs, with a result or not."""
+        """Number of runs, with or without a result."""
         return len(self.finished) + len(self.failed) + len(self.diverged)
 
     @property
     def complete(self) -> bool:
-        """Every run has a result, so the mean is over all seeds and not over the lucky ones."""
+        """Whether every run has a result, so that the mean is over all seeds and not only the lucky ones."""
         return len(self.finished) == self.runs
 
     def interval(self, metric: str, level: float = 0.95) -> tuple[float, float, float]:
-        """(mean, low, high) over the runs with a result; NaN when one of them has no such score."""
+        """(mean, low, high) over the runs with a result; NaN if one of them lacks the score."""
         return t_interval([float(row["metrics"].get(metric, math.nan)) for row in self.finished], level)
 
     def mean(self, key: str) -> float:
-        """Mean of ``bytes`` or ``seconds`` over the runs with a result; NaN when there is none."""
+        """Mean of ``bytes`` or ``seconds`` over the runs with a result; NaN if there is none."""
         values = [float(row[key]) for row in self.finished]  # type: ignore[literal-required]
         return sum(values) / len(values) if values else math.nan
 
     @property
     def trouble(self) -> str:
-        """``"1 failed (seed 2), 1 diverged (seed 5)"``, or empty."""
+        """Runs without a result as text, ``"1 failed (seed 2), 1 diverged (seed 5)"``, or empty."""
         parts = []
         for what, seeds in (("failed", self.failed), ("diverged", self.diverged)):
             if seeds:
@@ -73,13 +77,13 @@ class Group:
 
 
 def group_rows(rows: Iterable[RunRow]) -> list[Group]:
-    """Gather runs by label, in the order labels are first seen.
+    """Group runs by label, in order of first appearance.
 
-    A run that says ``finished`` but whose macro recall is NaN or infinite counts as diverged.
+    A run with status ``finished`` whose macro recall is NaN or infinite counts as diverged.
 
     Raises:
-        ValueError: an unknown status, or two results for one label and seed (the interval would take one seed
-            for two independent ones).
+        ValueError: an unknown status, or two results for one label and seed (the interval would treat one seed as two
+            independent ones).
     """
     groups: dict[str, Group] = {}
     for row in rows:

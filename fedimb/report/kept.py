@@ -1,4 +1,4 @@
-"""The picture of what a method kept of every class: drawn from the figures in its panel, when a report is made."""
+"""A picture of how many rows of each class a method kept, drawn from the figures in its panel."""
 
 import io
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from fedimb.text import shorten
 
 
 def kept_picture(kept: NDArray[np.integer], held: NDArray[np.integer], class_names: Sequence[str]) -> bytes:
-    """Rows kept of rows held, a bar per class from head to tail: SVG, always the same bytes.
+    """Rows kept and rows held, a bar per class from the largest to the smallest: SVG, byte-identical for equal input.
 
     Args:
-        kept, held: [C] rows.
+        kept, held: [C] number of rows.
         class_names: C names.
     """
     from matplotlib import rc_context

@@ -1,4 +1,4 @@
-"""A count matrix as text: who holds what, folded in the middle where it is too long or too wide to read."""
+"""A count matrix as text, with the middle summed up if it is too long or too wide to read."""
 
 from collections.abc import Sequence
 
@@ -20,19 +20,19 @@ def matrix_lines(
     row_names: Sequence[str],
     unit: str = "rows",
 ) -> list[str]:
-    """Rows (clients, sites) x classes from head to tail, with sums; ``.`` is none, ``<`` a minority class.
+    """Rows (clients, sites) x classes from the largest to the smallest, with sums; ``.`` is 0, ``<`` a minority class.
 
-    Above 20 rows: the ten with most and the ten with fewest, the rest summed in a line. Classes that do not fit in
-    a line are summed in a column, from the middle out. Headings are class names, or ids where names do not fit.
+    Above 20 rows: the ten largest and the ten smallest, the rest summed in one line. Classes that do not fit are summed
+    in one column, from the middle out. Headings are class names, or ids if names do not fit.
 
     Args:
         counts: [K, C] >= 0.
         class_names: C names.
         order: class ids, head to tail.
         minority: class ids.
-        what: word for a row.
+        what: heading of the row names.
         row_names: K names.
-        unit: what the sum of a line is of; ``labels`` where a row of data counts for several classes.
+        unit: heading of the sums; ``labels`` if a row of data counts for several classes.
 
     Returns:
         lines under 100 columns.
@@ -72,7 +72,7 @@ def _number(value: int) -> str:
 
 
 def _fitting(columns: dict[int, list[str]], order: list[int], room: int) -> tuple[list[int], list[int]]:
-    """Classes that fit ``room`` columns of text, and those between to sum up: from tail and head in turn."""
+    """Classes that fit into ``room`` columns of text, taken from both ends in turn, and those between to sum up."""
     wide = {c: 2 + max(map(width, cells)) for c, cells in columns.items()}
     if sum(wide.values()) <= room:
         return order, []

@@ -1,4 +1,4 @@
-"""A finished run as text: the report's panel for each of its rows, and where things are."""
+"""A finished run as text: a panel for each of its rows, and where its files are."""
 
 from fedimb.report.table import result_panel
 from fedimb.rundir.result import RunResult

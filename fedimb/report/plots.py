@@ -1,4 +1,4 @@
-"""How strategies compare, as a picture."""
+"""A picture that compares strategies."""
 
 import math
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def _bars(axes: "Axes", groups: list[Group], metric: str, offset: float, colour:
         axes.barh(at + offset, mean, height=0.36, color=colour)
         end = mean
         if not math.isnan(high):
-            # Drawn within the axis; the table has the whole interval.
+            # Drawn within the axis; the table has the full interval.
             low, high = max(low, 0.0), min(high, 1.0)
             axes.plot([low, high], [at + offset] * 2, color=INK, linewidth=1.3, solid_capstyle="butt")
             axes.plot([low, high], [at + offset] * 2, "|", color=INK, markersize=5)
@@ -35,7 +35,7 @@ def _bars(axes: "Axes", groups: list[Group], metric: str, offset: float, colour:
 
 
 def _folded(label: str) -> str:
-    """A long label on two lines, broken at a ``+``: labels cut short could look alike."""
+    """A long label on two lines, broken at a ``+``: shortened labels could look the same."""
     label = " ".join(label.split())
     cut = label.rfind("+", 0, _LABEL) if len(label) > _LABEL else 0
     if cut <= 0:
@@ -46,11 +46,11 @@ def _folded(label: str) -> str:
 def comparison_figure(rows: Sequence[RunRow], path: str | Path) -> Path:
     """Horizontal bars of minority and macro recall per label, with the 95 % t interval over seeds.
 
-    Labels keep the order they are first seen in, top to bottom; one with failed or diverged runs says so.
+    Labels keep the order of first appearance, top to bottom; failed and diverged runs are noted.
 
     Args:
         rows: as for `fedimb.report.table.comparison_table`.
-        path: where to write, ``.png`` or ``.svg``; folders are made.
+        path: file to write, ``.png`` or ``.svg``; its folders are created.
 
     Returns:
         the path.

@@ -16,9 +16,9 @@ _LOWER = ["seeds", "mean", "median", "effect", "of the effect", "l/t", "differ",
 
 
 def statistics_csv(found: Statistics, path: Path) -> Path:
-    """One line per comparison: every field of `Paired`, both p-values after Holm, and what may be claimed.
+    """Write one line per comparison: all fields of `Paired`, both p-values after Holm, and the verdicts.
 
-    Empty cells are undefined. Effects are row - control, in the unit of the score.
+    Empty cells are undefined values. Effects are row - control, in the unit of the score.
     """
     names = [field.name for field in fields(Paired)]
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -35,14 +35,14 @@ def statistics_csv(found: Statistics, path: Path) -> Path:
 
 
 def statistics_table(found: Statistics, stream: TextIO | None = None) -> str:
-    """Every row of every setting and score against the control, then ranks over settings, then what to beware of.
+    """Every row of every setting and score against the control, then ranks over settings, then notes.
 
     Args:
         found: see `fedimb.study.statistics.statistics`.
-        stream: where the text will go; only its encoding is asked for. Default: standard output.
+        stream: where the text will be written; only its encoding matters. Default: standard output.
 
     Returns:
-        text without a final newline, each line under 100 columns; a longer label has a line of its own.
+        text without a final newline, each line under 100 columns; a longer label gets its own line.
     """
     if not found.summaries:
         return "No results to compare."
@@ -82,7 +82,7 @@ def _block(found: Statistics, setting: str, score: str, sign: str, stream: TextI
 
 
 def _mean(row: Summary, sign: str) -> list[str]:
-    """Seeds, mean with its spread, median. An interval that is not symmetric is shown by its wider half."""
+    """Seeds, mean with its spread, median. Of an asymmetric interval the wider half is shown."""
     half = max(row.high - row.mean, row.mean - row.low)
     spread = "" if math.isnan(half) else f" {sign} {_score(half)}"
     seeds = str(row.n) if row.complete else f"{row.n}/{len(row.values)}"
@@ -94,14 +94,14 @@ def _test(comparison: Comparison | None) -> list[str]:
         return [""] * 5
     test = comparison.test
     interval = "n/a" if math.isnan(test.low) else f"{_signed(test.low)} to {_signed(test.high)}"
-    # A place for the mark in every row, so that figures stand under each other.
+    # Every row has a place for the mark, so that figures are aligned.
     differ = _chance(comparison.p_holm) + {"better": "+", "worse": "-", "": " "}[comparison.verdict]
     equal = _chance(comparison.tost_holm) + ("=" if comparison.equivalent else " ")
     return [_signed(test.effect), interval, f"{test.wins}/{test.losses}/{test.ties}", differ, equal]
 
 
 def _trouble(row: Summary) -> str:
-    """``"1 diverged (seed 3), 2 failed (seeds 4, 5)"``, or empty; many seeds are counted only."""
+    """``"1 diverged (seed 3), 2 failed (seeds 4, 5)"``, or empty; many seeds are only counted."""
     parts = []
     for what, seeds in (("diverged", row.diverged), ("failed", row.failed)):
         if seeds:
@@ -121,37 +121,37 @@ def _ranks(found: Statistics, score: str, stream: TextIO | None) -> list[str]:
     names = {method: shorten(plain(method, stream), 40) for method in ranks.methods}
     shown = ", ".join(f"{names[ranks.methods[at]]} {ranks.mean_ranks[at]:.2f}" for at in order)
     lines = _wrapped(f"{title} over {ranks.settings} settings, mean ranks (1 is best): {shown}")
-    apart = f"ranks closer than {ranks.critical_difference:.2f} are not told apart (Nemenyi)"
+    apart = f"ranks closer than {ranks.critical_difference:.2f} do not differ significantly (Nemenyi)"
     lines += _wrapped(f"Friedman: chi-square {_score(ranks.chi2)}, p = {_chance(ranks.p)}; {apart}")
     if left_out := [shorten(plain(label, stream), 40) for label in found.labels if label not in names]:
-        lines += _wrapped("no rank, as not asked for in every setting or without this score: " + ", ".join(left_out))
+        lines += _wrapped("no rank, because not in every setting or without this score: " + ", ".join(left_out))
     for group in ranks.groups:
-        lines += _wrapped("not told apart: " + ", ".join(names[method] for method in group))
+        lines += _wrapped("no significant difference: " + ", ".join(names[method] for method in group))
     return lines
 
 
 def _legend(found: Statistics, sign: str, stream: TextIO | None) -> list[str]:
     percent = f"{100 * found.level:.4g} %"
     spread = "t interval" if found.spread == "t" else "BCa interval (its wider half)"
-    lines = [f"mean {sign} half-width of the {percent} {spread} over seeds that have a number"]
+    lines = [f"mean {sign} half-width of the {percent} {spread} over the seeds with a score"]
     if found.comparisons:
         margins = {c.test.margin for c in found.comparisons.values()}
         margin = next(iter(margins))
         lines += [
             "effect: Hodges-Lehmann, row - control on the same seeds, with its distribution-free interval",
-            "to differ: Wilcoxon signed-rank (Pratt), Holm over the rows of a table",
-            f"+ better, - worse at {percent}; neither is said of a row while a run of it or of the control is missing",
+            "p to differ: Wilcoxon signed-rank (Pratt), Holm over the rows of a table",
+            f"+ better, - worse at {percent}; neither is claimed while a run of the row or of the control is missing",
         ]
         if not math.isnan(margin):
-            lines.insert(3, f"to equal: two one-sided paired t tests within {margin:g}, Holm likewise; = equivalent")
+            lines.insert(3, f"p to equal: two one-sided paired t tests within {margin:g}, also Holm; = equivalent")
     if any(s.diverged or s.failed for s in found.summaries.values()):
-        lines.append("a run that diverged or failed loses to one that ran, and its row ranks last in that setting")
+        lines.append("a run that diverged or failed loses to one that finished, and its row ranks last in that setting")
     lines += [plain(note, stream) for note in found.notes]
     return [part for line in lines for part in _wrapped(line)]
 
 
 def _wrapped(text: str) -> list[str]:
-    """The text in lines of `WIDTH`, broken between words, later ones set in."""
+    """Wrap the text to lines of `WIDTH`, later ones indented."""
     lines: list[str] = []
     for word in text.split():
         if lines and width(lines[-1]) + 1 + width(word) <= WIDTH:
@@ -162,7 +162,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _score(value: float) -> str:
-    """Three decimals; from a hundred on three figures and a unit, as of bytes."""
+    """Three decimals; from 100 on three figures and a unit prefix, e.g. for bytes."""
     if math.isnan(value):
         return "n/a"
     if abs(value) < 100:

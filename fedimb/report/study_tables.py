@@ -1,4 +1,4 @@
-"""A study's results as the plain-text tables that runs have: one per setting."""
+"""A study's results as plain-text tables, one per setting."""
 
 from typing import TextIO
 
@@ -8,7 +8,7 @@ from fedimb.study.results import Result, StudyResults
 
 
 def study_table(study: StudyResults, stream: TextIO | None = None) -> str:
-    """`comparison_table` of every setting, under its name where there are several."""
+    """`comparison_table` of every setting, with its name if there are several."""
     parts = []
     for setting in study.settings:
         rows = run_rows(study, setting)
@@ -18,13 +18,13 @@ def study_table(study: StudyResults, stream: TextIO | None = None) -> str:
 
 
 def run_rows(study: StudyResults, setting: str | None = None) -> list[RunRow]:
-    """A setting's results (the first one's by default) as the tables and pictures of runs take them."""
+    """The results of a setting (default: the first) in the format of tables and pictures."""
     setting = next(iter(study.settings)) if setting is None else setting
     return [run_row(r) for label in study.labels for r in study.of(setting, label)]
 
 
 def run_row(result: Result) -> RunRow:
-    """A result as the tables and pictures of runs take it; its seconds are the clients'."""
+    """A result in the format of tables and pictures; its seconds are the clients'."""
     return {
         "label": result.label,
         "seed": result.seed,

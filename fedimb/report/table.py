@@ -32,12 +32,20 @@ _HEADLINE = (
 
 
 class RunResult(TypedDict):
-    """One finished run, as `result_panel` shows it.
+    """One finished run, for `result_panel`.
 
-    ``train_counts`` [C] are the training samples per class over all clients; ``matrix`` is the final round's, [C, C],
-    or [C, 2, 2] where rows have several labels; ``last_k`` holds mean scores over the last rounds; ``bytes`` is
-    up + down; ``seconds`` is wall time. ``intervals``: name -> (low, high), instead of those made from the matrix;
-    without them a [C, 2, 2] has none, because it no longer tells which labels stood together.
+    Attributes:
+        label: row label.
+        class_names: C names.
+        train_counts: [C] training samples per class over all clients.
+        matrix: confusion matrix of the final round, [C, C], or [C, 2, 2] if rows have several labels.
+        minority: ids of the minority classes.
+        last_k: mean scores over the last rounds.
+        bytes: up + down.
+        seconds: wall time.
+        seed, status: of the run.
+        intervals: name -> (low, high), instead of those computed from the matrix; none can be computed from a
+            [C, 2, 2], which does not record the labels that occurred together.
     """
 
     label: str
@@ -54,7 +62,7 @@ class RunResult(TypedDict):
 
 
 def _amount(value: float) -> str:
-    """Three figures are enough for bytes and time; 0 and n/a stay themselves."""
+    """Bytes and time with three figures; 0 and n/a stay unchanged."""
     if math.isnan(value):
         return "n/a"
     return f"{value:.2f}" if 0 < value < 9.995 else f"{value:.1f}" if 0 < value < 99.95 else f"{value:,.0f}"
@@ -68,16 +76,15 @@ def _best(groups: list[Group], metric: str) -> float:
 def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> str:
     """The table of a study: one line per label, mean +- half-width of the 95 % t interval over seeds.
 
-    ``*`` marks the best mean of a column among labels whose every run has a result: a mean over the seeds
-    that happened to finish is no fair rival. Runs without a result are counted in ``seeds`` and named below
-    the table.
+    ``*`` marks the best mean of a column among labels with a result for every run: a mean over only the seeds that
+    finished is not a fair comparison. Runs without a result are counted in ``seeds`` and listed below the table.
 
     Args:
-        rows: one `RunRow` per run; labels keep the order in which they first appear.
-        stream: where the text will go; only its encoding is asked for. Default: standard output.
+        rows: one `RunRow` per run; labels keep the order of first appearance.
+        stream: where the text will be written; only its encoding matters. Default: standard output.
 
     Returns:
-        text without a final newline, each line under 100 columns; a longer label has a line of its own.
+        text without a final newline, each line under 100 columns; a longer label gets its own line.
 
     Raises:
         ValueError: see `group_rows`.
@@ -95,14 +102,14 @@ def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> st
         for metric in QUALITIES:
             mean, low, high = group.interval(metric)
             star = "*" if group.complete and mean == best[metric] else " "
-            # Spaces where others have a half-width, so that means stand under means.
+            # Spaces where other rows have a half-width, so that means are aligned.
             spread = blank if math.isnan(high) else f" {sign} {(high - low) / 2:.3f}"
             line.append(f"{score(mean)}{spread}{star}")
         line += [_amount(group.mean("bytes") / 1e6), _amount(group.mean("seconds"))]
         cells.append(line)
     upper = ["", *[name.partition(" ")[0] for name in QUALITIES.values()], "MB", ""]
     lower = ["seeds", *[name.partition(" ")[2] for name in QUALITIES.values()], "sent", "seconds"]
-    # Headings end where figures do, one column before the place kept for the star.
+    # Headings end where figures end, one column before the place of the star.
     heads = [[h + " " if 1 <= at <= len(QUALITIES) else h for at, h in enumerate(head)] for head in (upper, lower)]
     figures = aligned([*heads, *cells], left=0)
     figures_width = max(map(width, figures))
@@ -124,7 +131,7 @@ def _notes(groups: list[Group], names: list[str], sign: str) -> list[str]:
     if any(len(group.finished) > 1 for group in groups):
         notes.append(f"mean {sign} half-width of the 95 % t interval over seeds; * best mean of its column")
     elif len(groups) > 1:
-        notes.append("* best of its column; one seed says nothing of spread")
+        notes.append("* best of its column; one seed shows no spread")
     for group, name in zip(groups, names, strict=True):
         if not group.complete:
             over = f"means over the other {len(group.finished)}, no *" if group.finished else "no result"
@@ -134,21 +141,20 @@ def _notes(groups: list[Group], names: list[str], sign: str) -> list[str]:
 
 
 def result_panel(result: RunResult, stream: TextIO | None = None) -> str:
-    """What one run achieved: headline scores, then recall class by class from head to tail.
+    """One run's summary scores, then recall per class from the most to the least frequent.
 
-    Final-round scores carry a 95 % stratified bootstrap interval, recalls a Wilson interval; both are over
-    test samples, not seeds. Minority classes are marked ``<``. Beyond 40 classes the middle is summed up in
-    one line.
+    Final-round scores have a 95 % stratified bootstrap interval, recalls a Wilson interval; both are over test samples,
+    not seeds. Minority classes are marked ``<``. Beyond 40 classes the middle is summed up in one line.
 
     Args:
         result: see `RunResult`.
-        stream: where the text will go; only its encoding is asked for. Default: standard output.
+        stream: where the text will be written; only its encoding matters. Default: standard output.
 
     Returns:
         text without a final newline, each line under 100 columns.
 
     Raises:
-        ValueError: names, counts and matrix disagree on the number of classes, or the matrix is none.
+        ValueError: names, counts and matrix disagree on the number of classes, or the matrix is invalid.
     """
     matrix = np.asarray(result["matrix"])
     train_counts = np.asarray(result["train_counts"])
@@ -192,16 +198,20 @@ def _headline(
         table.append([name.replace("_", " "), score(final[name]), interval, score(last_k.get(name, math.nan))])
     lines = aligned(table)
     if (defined := int(final["defined_classes"])) < len(matrix):
-        lines.append(f"{len(matrix) - defined} of {len(matrix)} classes have no test sample: they enter no mean")
+        lines.append(
+            f"{len(matrix) - defined} of {len(matrix)} classes have no test samples: they are not part of any mean"
+        )
     if (called := int(final.get("predicted_classes", len(matrix)))) < len(matrix):
-        lines.append(f"{len(matrix) - called} of {len(matrix)} classes were never predicted: no precision there")
+        lines.append(
+            f"{len(matrix) - called} of {len(matrix)} classes were never predicted: their precision is undefined"
+        )
     if several and not bounds:
-        lines.append("no intervals of means over classes: evaluation.bootstrap above 0 draws them from the test rows")
+        lines.append("no intervals of means over classes: set evaluation.bootstrap above 0 to compute them")
     return lines
 
 
 def _lowest_class(matrix: NDArray[np.int64]) -> tuple[float, float]:
-    """Wilson's interval of the class found least: bootstrap percentiles of a minimum lie below it."""
+    """Wilson interval of the class with the lowest recall: bootstrap percentiles of a minimum are too low."""
     hits, support = hits_and_support(matrix)
     recall = ratio(hits, support)
     if np.isnan(recall).all():

@@ -1,1 +1,1 @@
-"""The run folder: what a run was started with, what it logged, what it ended in. MLflow, tables and resume read it."""
+"""The run folder: how a run was started, what it logged and how it ended. MLflow, tables and resume read it."""

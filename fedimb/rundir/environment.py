@@ -1,4 +1,4 @@
-"""What a run ran on: enough for a reviewer to rebuild it."""
+"""The environment of a run, with enough detail to rebuild it."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _PACKAGES = ("fedimb", "torch", "numpy", "flwr", "ray", "mlflow", "hydra-core", 
 
 
 def environment() -> JsonObject:
-    """Versions, platform, cores and threads, as JSON-able values. Packages that are not installed are left out."""
+    """Versions, platform, cores and threads, as JSON values. Packages that are not installed are left out."""
     import torch
 
     versions = {}

@@ -1,13 +1,13 @@
-"""The run folder: the truth about a run. MLflow, tables and resume all read it.
+"""The run folder: the single source of truth about a run. MLflow, tables and resume all read it.
 
 ```
 config.json  rows.json  partition.npz  partition.json   fixed at the start
-journal.jsonl      one line per step started or done (for people)
+journal.jsonl      one line per step started or done (for people to read)
 steps/0003.safetensors   what a finished Query or ServerWork returned
-checkpoint.safetensors   weights, aggregator, counters; replaced whole
+checkpoint.safetensors   weights, aggregator, counters; replaced atomically
 metrics.jsonl      one line per row and round, written with the checkpoint
 clients/           the clients' own state (simulation)
-result.json        headline numbers once finished
+result.json        summary metrics, once finished
 status.json        running | waiting | failed | finished
 artifacts/         pictures, confusion matrices, the model
 ```
@@ -38,7 +38,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, parent: Path, name: str) -> "RunFolder":
-        """A new folder ``<parent>/<name>``, or ``<name>-2``, ... when taken."""
+        """Create a folder ``<parent>/<name>``, or ``<name>-2``, ... if that exists."""
         parent.mkdir(parents=True, exist_ok=True)
         for attempt in range(1, 10_000):
             path = parent / (name if attempt == 1 else f"{name}-{attempt}")
@@ -51,14 +51,14 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
-        """An existing run. Raises FedimbError when the folder is not one."""
+        """Open an existing run. Raises FedimbError if the folder is not a run folder."""
         folder = cls(path)
         if not (folder.path / "config.json").is_file():
             raise FedimbError(f"{path} is not a run folder: it has no config.json")
         return folder
 
     def lock(self) -> None:
-        """Hold the folder until the process ends or `unlock`; the kernel lets go even after kill -9.
+        """Lock the folder until `unlock` or the end of the process; the kernel releases the lock even after kill -9.
 
         Raises:
             FedimbError: another process is running or resuming this run.
@@ -75,24 +75,24 @@ class RunFolder:
         self._lock = handle
 
     def unlock(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write ``<name>`` whole or not at all."""
+        """Write ``<name>`` atomically."""
         write_atomic(self.path / name, (json.dumps(content, indent=1) + "\n").encode())
 
     def read_json(self, name: str, default: Any = None) -> Any:
-        """Read a JSON file; ``default`` when there is none."""
+        """Read a JSON file; returns ``default`` if it does not exist."""
         try:
             return json.loads((self.path / name).read_text())
         except FileNotFoundError:
             return default
 
     def status(self) -> str:
-        """running | waiting | failed | finished; ``running`` with nobody holding the lock means it was killed."""
+        """running | waiting | failed | finished; ``running`` while nobody holds the lock means that it was killed."""
         return str(self.read_json("status.json", {}).get("status", "new"))
 
     def set_status(self, status: str, reason: str = "", kind: str = "") -> None:
@@ -100,18 +100,18 @@ class RunFolder:
         self.write_json("status.json", {"status": status, "reason": reason, "kind": kind, "time": time.time()})
 
     def artifact(self, name: str, content: bytes) -> None:
-        """Write ``artifacts/<name>`` whole or not at all."""
+        """Write ``artifacts/<name>`` atomically."""
         path = self.path / "artifacts" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content)
 
     def journal(self, **event: object) -> None:
-        """Append one event for people; nothing reads it back."""
+        """Append one event for people to read; no code reads it."""
         with open(self.path / "journal.jsonl", "a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
     def append_metrics(self, lines: list[dict[str, object]]) -> int:
-        """Append metric lines durably; returns the file's size in bytes, which the checkpoint then names."""
+        """Append metric lines durably; returns the file's size in bytes, which the checkpoint records."""
         path = self.path / "metrics.jsonl"
         with open(path, "ab") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
@@ -120,7 +120,7 @@ class RunFolder:
             return file.tell()
 
     def truncate_metrics(self, size: int) -> None:
-        """Forget metric lines no checkpoint covers."""
+        """Remove metric lines that no checkpoint covers."""
         path = self.path / "metrics.jsonl"
         if path.exists() and path.stat().st_size > size:
             os.truncate(path, size)

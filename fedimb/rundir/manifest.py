@@ -1,4 +1,4 @@
-"""What a run folder holds before the first round: configuration, partition and its picture, machine, rows."""
+"""What a run folder holds before the first round: configuration, partition with its plot, environment, rows."""
 
 import contextlib
 import ctypes
@@ -19,7 +19,7 @@ from fedimb.schema import RunConfig
 
 
 def return_freed_memory() -> None:
-    """Preparing the data of many clients frees what glibc would keep for the process: 70 MB of 100,000 clients'."""
+    """Return freed memory to the system: after preparing 100,000 clients' data, glibc would keep 70 MB of it."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -54,7 +54,7 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
 
 
 def _draw_partition(federation: Federation, path: Path) -> None:
-    """Drawing takes seconds, as long as many a run: all runs on one partition, whatever their strategy, share it."""
+    """Plot the partition; all runs on the same partition share the plot, which takes seconds to draw."""
     names, minority = federation.class_names, federation.minority
     facts = repr((federation.counts.tolist(), names, minority)).encode() + Path(partition_picture.__file__).read_bytes()
     drawn = cache_dir("pictures") / f"{hashlib.sha256(facts).hexdigest()[:32]}.png"

@@ -1,4 +1,4 @@
-"""The global model as a file: ``model.safetensors`` and ``model.json``, written at a run's end, loaded by one call."""
+"""The global model as a file: ``model.safetensors`` and ``model.json``, written at the end, loaded with one call."""
 
 import json
 import logging
@@ -25,14 +25,14 @@ Rows = NDArray[np.generic] | Tensor
 
 
 class TrainedModel(nn.Module):
-    """A run's global model together with what the run did to a row before the model saw it.
+    """A run's global model, together with the preprocessing of its input rows.
 
     Attributes:
-        classifier: the network; it reads prepared inputs (`prepare`).
-        input_shape: of one row.
-        class_names: one per logit.
-        input_scale: factor of every value, as 1/255 of grey levels.
-        scaling: of a table's columns, by all clients' training rows; None where the run had none.
+        classifier: the network; its inputs are prepared by `prepare`.
+        input_shape: shape of one row.
+        class_names: one name per logit.
+        input_scale: factor applied to every value, e.g. 1/255 for grey levels.
+        scaling: scaling of a table's columns, from all clients' training rows; None if the run had none.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class TrainedModel(nn.Module):
         self.classifier, self.input_shape, self.class_names = classifier, input_shape, class_names
         self.input_scale, self.scaling = input_scale, scaling
 
-    if TYPE_CHECKING:  # torch says of a module's call that it may return anything
+    if TYPE_CHECKING:  # torch types a module's call as returning Any
 
         def __call__(self, rows: Rows) -> Tensor: ...
 
     def prepare(self, rows: Rows) -> Tensor:
-        """Rows [n, *input_shape] as the source holds them (grey levels, a table's own units, NaN where a column may
-        lack values) -> inputs of the classifier, float32 of the same shape, a copy.
+        """Rows [n, *input_shape] as the source has them (grey levels, a table's own units, NaN for missing values) ->
+        inputs of the classifier, float32 of the same shape, a copy.
 
         Raises:
             DataError: rows of another shape.
@@ -62,7 +62,7 @@ class TrainedModel(nn.Module):
         if values.shape[1:] != self.input_shape:
             raise DataError(
                 f"a row of the data is {list(values.shape[1:])}, this model reads {list(self.input_shape)}: prepare "
-                "the data as the run's were (columns, image size, grey or colour)"
+                "the data as for the run (columns, image size, grey or colour)"
             )
         return torch.tensor(prepared(values, self.input_scale, self.scaling))
 
@@ -75,7 +75,7 @@ class TrainedModel(nn.Module):
 def save_model(model: Classifier, config: RunConfig, federation: Federation, path: Path) -> None:
     """Write both files: enough for `load_model` on a machine without the run folder.
 
-    Of the data they hold class names and, of a table, mean and deviation of each column over all clients.
+    From the data they contain the class names and, for a table, mean and deviation of each column over all clients.
     """
     path.mkdir(parents=True, exist_ok=True)
     save_file(parameters_of(model) | buffers_of(model), path / "model.safetensors")
@@ -101,7 +101,7 @@ def load_model(path: str | Path) -> TrainedModel:
         torch.Size([3, 10])
 
     Raises:
-        FedimbError: no model there.
+        FedimbError: there is no model at that path.
     """
     folder = Path(path)
     if (folder / "artifacts" / "model").is_dir():
@@ -111,7 +111,7 @@ def load_model(path: str | Path) -> TrainedModel:
     facts: JsonObject = json.loads((folder / "model.json").read_text())
     shape = tuple(facts["input_shape"])
     if "scaling" not in facts and len(shape) == 1:
-        log.warning("%s is of an older fedimb, which kept no scaling of tables: scale the rows yourself", folder)
+        log.warning("%s is from an older fedimb, which kept no scaling of tables: scale the rows yourself", folder)
     args = {k: v for k, v in facts["model"].items() if k != "name"}
     given = {"n_classes": facts["n_classes"], "input_shape": shape}
     classifier: Classifier = registry.build("model", facts["model"]["name"], given, **args)

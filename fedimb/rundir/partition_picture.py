@@ -1,6 +1,6 @@
-"""The picture of a partition: who holds which class. It stands in every run folder and in reports.
+"""Plot of a partition: which client holds which class. It is in every run folder and in reports.
 
-matplotlib is loaded when a picture is drawn, without pyplot: no window, no global state, safe in any thread.
+matplotlib is loaded when a plot is drawn, without pyplot: no window, no global state, safe in any thread.
 """
 
 import math
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-RARE, ALL, INK, FAINT = "#c8501e", "#4a7fa7", "#222222", "#9a9a9a"  # told apart also without colour vision
+RARE, ALL, INK, FAINT = "#c8501e", "#4a7fa7", "#222222", "#9a9a9a"  # distinguishable without colour vision
 _ANNOTATE_UP_TO = 200
 _TICKS_UP_TO = 40
 _ROWS_UP_TO = 250
@@ -49,9 +49,9 @@ def save_figure(figure: Any, path: Path) -> Path:
     from matplotlib import rc_context
 
     for text in figure.findobj(lambda part: hasattr(part, "set_parse_math")):
-        text.set_parse_math(False)  # a class or label with a $ is a name, not a formula
+        text.set_parse_math(False)  # a $ in a class or label name is not a formula
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Tall pictures (many labels) must still go into a mail: fewer dots, letters instead of outlines.
+    # Tall plots (many labels) should still fit into an email: lower resolution, text instead of outlines.
     tall = figure.get_figheight() > 12
     # Same figure, same bytes: no date, no random ids.
     with rc_context({"svg.hashsalt": "fedimb", "svg.fonttype": "none" if tall else "path"}):
@@ -69,7 +69,7 @@ def clean_axes(axes: "Axes", *sides: str) -> None:
 
 
 def _every(n: int) -> list[int]:
-    """Positions to label: all, or every so many when there are too many to read."""
+    """Positions to label: all, or every k-th if there are too many to read."""
     return list(range(0, n, max(1, math.ceil(n / _TICKS_UP_TO))))
 
 
@@ -97,23 +97,23 @@ def _class_axis(axes: Any, names: list[str], totals: list[int], rare: list[bool]
 
 
 def partition_figure(counts: ArrayLike, class_names: Sequence[str], minority: Sequence[int], path: str | Path) -> Path:
-    """Heat map of who holds what: clients by classes, classes from head to tail, colour on a log scale.
+    """Heat map of clients by classes, classes from head to tail, colour on a log scale.
 
-    An empty cell is white: that a client lacks a class is the fact to see. Up to 200 cells carry their
-    number. Above 250 clients, neighbours by id are summed into one row, and the axis says how many.
+    A cell without samples is white, so that missing classes stand out. Up to 200 cells show their number. With more
+    than 250 clients, clients with neighbouring ids are summed into one row, and the axis says how many.
 
     Args:
         counts: training samples, integers [K, C].
-        class_names: C names, by class id.
-        minority: class ids of the minority classes, their names in colour.
-        path: where to write, ``.png`` or ``.svg``; folders are made.
+        class_names: C names by class id.
+        minority: class ids of the minority classes; their names are coloured.
+        path: where to write, ``.png`` or ``.svg``; folders are created.
 
     Returns:
         the path.
 
     Raises:
         ConfigError: another suffix, or matplotlib is not installed.
-        ValueError: counts are not [K, C] with C names, or negative, or there are none.
+        ValueError: counts are not [K, C] with C names, or are negative or empty.
     """
     path = checked_path(path)
     held = np.asarray(counts)
@@ -128,7 +128,7 @@ def partition_figure(counts: ArrayLike, class_names: Sequence[str], minority: Se
     figure = new_figure(width, min(7.5, max(3.2, 1.9 + 0.32 * n_rows)))
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
-    # The scale starts at a blue that is clearly not white: one sample is not none.
+    # The scale starts at a blue that is clearly not white, so that one sample differs from none.
     scale = LinearSegmentedColormap.from_list("held", ["#cfe0ef", "#5b9bc9", "#08306b"])
     blues = scale.with_extremes(bad="white")
     axes = figure.add_subplot()

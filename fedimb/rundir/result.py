@@ -1,4 +1,4 @@
-"""What a finished run says: headline numbers per row, confusion matrices, the model; written once, read by everyone."""
+"""The result of a finished run: summary metrics per row, confusion matrices, the model."""
 
 import math
 from dataclasses import dataclass, field
@@ -18,21 +18,21 @@ class RowResult:
 
     Attributes:
         label: row label.
-        metrics: headline scores, mean of the last k evaluated rounds (``macro_recall``, ``minority_recall``, ...).
+        metrics: summary metrics, mean over the last k evaluated rounds (``macro_recall``, ``minority_recall``, ...).
         final: the same scores in the final round.
-        confusion: final-round matrix [C, C] int64, rows are true classes; [C, 2, 2] (class, true, predicted) where
-            rows have several labels.
+        confusion: final-round matrix [C, C] int64, rows are true classes; [C, 2, 2] (class, true, predicted) if rows
+            have several labels.
         intervals: ``name -> [low, high]`` 95 % within-run intervals of the final round (stratified bootstrap).
         recall: per class ``[recall, low, high]`` with Wilson's interval.
         probability: ``ece``, ``classwise_ece``, ``log_loss``, ``brier``, ``auroc``, ``auprc`` of the final round's
             calibrated probabilities (`fedimb.evaluation.probabilities`).
-        auroc, auprc: per class [C], one against the rest, of the same; NaN where undefined.
-        worst_client, mean_client, best_client: lowest, mean and highest accuracy to expect at a client by the classes
-            it holds (`fedimb.evaluation.costs.client_accuracies`: exact only if clients differ by label mix alone),
-            over the clients of which it is defined; NaN where there is none, and where rows have several labels.
-        defined_clients: how many those are.
+        auroc, auprc: per class [C], one against the rest, from the same probabilities; NaN where undefined.
+        worst_client, mean_client, best_client: lowest, mean and highest accuracy expected at a client from the classes
+            it holds (`fedimb.evaluation.costs.client_accuracies`: exact only if clients differ in label mix alone),
+            over the clients for which it is defined; NaN if there are none, or if rows have several labels.
+        defined_clients: number of these clients.
 
-    What a run folder of an earlier version does not hold is empty, NaN or 0.
+    Values that a run folder of an earlier version lacks are empty, NaN or 0.
     """
 
     label: str
@@ -59,17 +59,17 @@ class RunResult:
         rows: one `RowResult` per calibration, in configured order.
         up_bytes, down_bytes: payload over all clients and rounds.
         seconds: wall time of the rounds, engine start excluded.
-        train_counts: rows that have each class [C] int64 the federation trains on.
+        train_counts: [C] int64 training rows of each class over the federation.
         class_names, minority: names by class id, and the minority class ids.
         seed: run seed.
-        prior_counts: [C] float64 counts the class prior is made of, as of the last round; None where no part reads
-            any, and in a run folder of a version that did not keep them.
-        task: ``multiclass``, or ``multilabel`` where rows have several labels.
-        client_seconds: time that clients trained, added over clients and rounds (queries not counted).
-        steps: local optimiser steps, added likewise.
-        labels: labelled rows used: what the method last logged as ``data/labelled``, else all that clients hold,
-            validation rows included. These three are NaN in a run folder of a version that did not keep them.
-        privacy: settings and epsilons of a run with noise on its updates (`fedimb.privacy.ledger`); None without.
+        prior_counts: [C] float64 counts behind the class prior in the last round; None if no part reads them, or if the
+            run folder is of a version that did not keep them.
+        task: ``multiclass``, or ``multilabel`` if rows have several labels.
+        client_seconds: training time summed over clients and rounds (without queries).
+        steps: local optimiser steps, summed in the same way.
+        labels: labelled rows used: the last ``data/labelled`` that the method logged, else all rows of the clients,
+            including validation rows. These three are NaN if the run folder is of a version that did not keep them.
+        privacy: settings and epsilons of a run with noise on its updates (`fedimb.privacy.ledger`); None without noise.
     """
 
     folder: Path
@@ -90,7 +90,7 @@ class RunResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Headline scores of the first row."""
+        """Summary metrics of the first row."""
         return self.rows[0].metrics
 
     @property
@@ -104,7 +104,7 @@ class RunResult:
         return load_model(self.folder)
 
     def summary(self) -> str:
-        """A line of headline scores per row, then the run folder."""
+        """One line of summary metrics per row, then the run folder."""
         shown = ("macro_recall", "minority_recall", "min_class_recall")
         lines = [
             f"{row.label}: " + ", ".join(f"{name} {row.metrics[name]:.3f}" for name in shown if name in row.metrics)
@@ -114,7 +114,7 @@ class RunResult:
 
     @classmethod
     def read(cls, path: str | Path) -> "RunResult":
-        """Read a finished run's folder. Raises FedimbError when it is not finished."""
+        """Read the folder of a finished run. Raises FedimbError if it is not finished."""
         folder = RunFolder.open(Path(path))
         data = folder.read_json("result.json")
         if data is None:

@@ -1,1 +1,1 @@
-"""The server's end of a run: the one loop and its steps, the aggregator adapter, checkpoints, launch and resume."""
+"""The server side of a run: the loop and its steps, the aggregator adapter, checkpoints, launch and resume."""

@@ -1,9 +1,9 @@
-"""The adapter between the loop and a Flower strategy: any stock strategy, none of their surprises.
+"""The adapter between the loop and any Flower strategy.
 
-Flower's strategies sample their own cohort, wait for ever for nodes, average everything they are shown and turn
-integers and float32 into float64. Here the loop chooses the cohort, the strategy sees trainable weights and one
-MetricRecord and nothing else, buffers are averaged apart, and results come back in the model's dtypes. An aggregator
-that is not linear may name further records of the replies in its attribute ``reads``.
+Flower's strategies sample their own cohort, wait forever for nodes, average everything they get and turn integers and
+float32 into float64. Here the loop chooses the cohort, the strategy gets only the trainable weights and one
+MetricRecord, buffers are averaged separately, and results are converted back to the model's dtypes. An aggregator that
+is not linear may name additional records of the replies in its attribute ``reads``.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.serverapp.state_dict import load_state, state_of
 
 
-class _Cohort(SimulationGrid):
-    """A Grid that shows a strategy the cohort and nothing else."""
+class _CohortGrid(SimulationGrid):
+    """A Grid that shows a strategy only the cohort."""
 
     def __init__(self, node_ids: Sequence[int]) -> None:
         super().__init__(len(node_ids))
@@ -37,18 +37,18 @@ class _Cohort(SimulationGrid):
         return list(self._nodes)
 
     def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
-        raise RunFailed("a strategy tried to exchange messages while configuring a round; use Query steps instead")
+        raise RunFailed("a strategy sent messages while configuring a round; use Query steps instead")
 
 
 class Aggregator:
-    """One strategy and the model it aggregates.
+    """A strategy and the model it aggregates.
 
     Args:
-        strategy: outermost method or bare aggregator.
+        strategy: the outermost method, or an aggregator without methods.
         linear: whether the result depends on the replies only through their weighted mean.
-        parameters: initial trainable weights by name; their dtypes are kept for ever.
+        parameters: initial trainable weights by name; their dtypes never change.
         buffers: the model's buffers by name.
-        train_config: scalars every train message's ConfigRecord starts with.
+        train_config: scalars in the ConfigRecord of every train message.
     """
 
     def __init__(
@@ -73,23 +73,23 @@ class Aggregator:
         """Train messages for a cohort, sorted by client id.
 
         Args:
-            nodes: Flower node id -> client id of the clients chosen.
+            nodes: Flower node id -> client id, for the chosen clients.
         """
         messages = self.strategy.configure_train(
-            server_round, array_record(self.parameters), ConfigRecord(self._train_config), _Cohort(list(nodes))
+            server_round, array_record(self.parameters), ConfigRecord(self._train_config), _CohortGrid(list(nodes))
         )
         instructions = [(nodes[m.metadata.dst_node_id], m) for m in messages]
-        return sorted(instructions, key=lambda order: order[0])
+        return sorted(instructions, key=lambda instruction: instruction[0])
 
     def aggregate(
         self, server_round: int, outcome: LaneOutcome, instructions: Sequence[Instruction]
     ) -> dict[str, float]:
         """Update parameters and buffers from a round's outcome; returns the aggregated train metrics.
 
-        With no usable reply everything stays as it was.
+        Without a usable reply everything stays as it was.
 
         Raises:
-            RunFailed: a client or the strategy returned other weights than the model's, or weights not finite.
+            RunFailed: a client or the strategy returned weights that do not match the model's, or are not finite.
         """
         usable = sorted((a for a in outcome.replies if a.usable), key=lambda a: a.client)
         if not usable:
@@ -102,7 +102,7 @@ class Aggregator:
             replies = []
             total = LaneSum()
             aggregator = chain(self.strategy)[-1]
-            reads = getattr(aggregator, "reads", ())  # records an aggregator declares to read
+            reads = getattr(aggregator, "reads", ())  # records that the aggregator declares to read
             for a in usable:
                 arrays = self._in_order(dict(a.content.array_records[names.ARRAYS]), f"client {a.client}")
                 content = RecordDict({names.ARRAYS: ArrayRecord(arrays), names.METRICS: a.content[names.METRICS]})
@@ -112,23 +112,24 @@ class Aggregator:
                 replies.append(Message(content, reply_to=by_client[a.client]))
                 buffers = {k: v for k, v in a.content.items() if k == names.BUFFERS}
                 total.add_reply(a.metrics[WEIGHT], RecordDict(buffers))
-        # QFedAvg and Bulyan collect garbage once per reply, a tenth of a second each; frozen, there is little to see.
-        # Only for those that get every reply: unfreezing calls all garbage old, and what is old is seldom collected.
-        with frozen() if not self.linear else contextlib.nullcontext():
+        # QFedAvg and Bulyan run the garbage collector once per reply, a tenth of a second each; frozen objects are
+        # skipped. Only for strategies that get every reply: unfreezing moves objects to the oldest generation, rarely
+        # collected.
+        with gc_frozen() if not self.linear else contextlib.nullcontext():
             merged, metrics = self.strategy.aggregate_train(server_round, replies)
         if merged is not None:
             new = self._in_order(to_numpy(merged), f"aggregator {type(self.strategy).__name__}")
             if not all(np.isfinite(v).all() for v in new.values()):
                 raise RunDiverged(
-                    f"round {server_round}: aggregator {type(self.strategy).__name__} made weights that are not finite "
-                    "from replies that are; lower its learning rate or local.lr"
+                    f"round {server_round}: aggregator {type(self.strategy).__name__} returned non-finite weights from "
+                    "finite replies; lower its learning rate or local.lr"
                 )
             self.parameters = {k: v.astype(self._dtypes[k], copy=False) for k, v in new.items()}
             self.buffers = {k: _mean_buffer(total, k, old) for k, old in self.buffers.items()}
         means = {k: float(v) for k, v in (metrics or {}).items() if not isinstance(v, list)}
         return {k: v if math.isfinite(v) else _mean_metric(usable, k) for k, v in means.items()}
 
-    def _merged(self, total: LaneSum, usable: Sequence[ClientReply], order: Message) -> Message:
+    def _merged(self, total: LaneSum, usable: Sequence[ClientReply], request: Message) -> Message:
         keys = [k for k in usable[0].metrics if k != WEIGHT]
         metrics = {k: _mean_metric(usable, k) for k in keys}
         metrics[WEIGHT] = total.weight
@@ -144,36 +145,36 @@ class Aggregator:
             sums_of_all = self._in_order(total.arrays, "a client")
             mean = {k: (v / total.weight).astype(self._dtypes[k]) for k, v in sums_of_all.items()}
             content[names.ARRAYS] = array_record(mean)
-        return Message(content, reply_to=order)
+        return Message(content, reply_to=request)
 
     def _in_order(self, arrays: dict[str, Any], sender: str) -> dict[str, Any]:
-        """Arrays in the model's order: several strategies pair them by position, whatever their names.
+        """Arrays in the model's order: several strategies match them by position and ignore their names.
 
         Raises:
-            RunFailed: other names or shapes than the model's.
+            RunFailed: names or shapes differ from the model's.
         """
         shapes = {k: tuple(v.shape) for k, v in arrays.items()}
         expected = {k: v.shape for k, v in self.parameters.items()}
         if shapes != expected:
             wrong = sorted(k for k in shapes.keys() | expected if shapes.get(k) != expected.get(k))
             raise RunFailed(
-                f"{sender} returned other weights than the model's ({', '.join(wrong[:3])}): are all on one version "
-                "and one model configuration?"
+                f"{sender} returned weights that do not match the model's ({', '.join(wrong[:3])}): use the same "
+                "fedimb version and model configuration everywhere"
             )
         return {k: arrays[k] for k in self._dtypes}
 
     def replace(self, weights: Mapping[str, np.ndarray]) -> None:
-        """Put these parameters in the model's place, as its own dtypes; what the aggregator remembers stays.
+        """Replace the model's parameters, keeping its dtypes; the aggregator keeps its state.
 
         Raises:
-            RunFailed: names that are not the model's own.
+            RunFailed: names differ from the model's.
         """
         if other := sorted(self.parameters.keys() ^ weights.keys()):
-            raise RunFailed(f"Replace: give the model's own parameters; '{other[0]}' is on one side only")
+            raise RunFailed(f"Replace: use the names of the model's parameters; '{other[0]}' is only in one of the two")
         self.parameters = {name: np.asarray(weights[name], own.dtype) for name, own in self.parameters.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the innermost strategy keeps (moments, momenta); methods are kept by the checkpoint."""
+        """State of the innermost strategy (moments, momenta); the checkpoint saves methods separately."""
         return state_of(chain(self.strategy)[-1])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -182,8 +183,8 @@ class Aggregator:
 
 
 @contextlib.contextmanager
-def frozen() -> Iterator[None]:
-    """Leave everything there is by now out of garbage collections."""
+def gc_frozen() -> Iterator[None]:
+    """Exclude all existing objects from garbage collection inside the block."""
     gc.freeze()
     try:
         yield
@@ -192,21 +193,21 @@ def frozen() -> Iterator[None]:
 
 
 def chain(strategy: Strategy) -> list[Strategy]:
-    """The strategy and everything it wraps, outermost first; the last one is the aggregator."""
+    """The strategy and all strategies it wraps, outermost first; the last one is the aggregator."""
     inner = getattr(strategy, "inner", None)
     return [strategy, *(chain(inner) if isinstance(inner, Strategy) else [])]
 
 
 def _mean_metric(usable: Sequence[ClientReply], key: str) -> float:
-    """Weighted mean over the clients where the metric is defined: one that ran no step has no training loss."""
+    """Weighted mean over the clients with a defined metric: a client that ran no step has no training loss."""
     defined = [(a.metrics[WEIGHT], a.metrics[key]) for a in usable if math.isfinite(a.metrics.get(key, math.nan))]
     return sum(w * v for w, v in defined) / sum(w for w, _ in defined) if defined else math.nan
 
 
 def _mean_buffer(total: LaneSum, key: str, old: np.ndarray) -> np.ndarray:
-    """Weighted mean in float64; an integer buffer is rounded back to its own type."""
+    """Weighted mean in float64; an integer buffer is rounded back to its type."""
     if key not in total.buffers or total.weight <= 0:
         return old
     mean = total.buffers[key] / total.weight
-    # A sum of 0-d arrays (BatchNorm's count of batches) is a NumPy number: back to an array.
+    # A sum of 0-d arrays (BatchNorm's count of batches) is a NumPy scalar: convert it back to an array.
     return np.asarray(np.rint(mean) if np.issubdtype(old.dtype, np.integer) else mean, old.dtype)

@@ -1,7 +1,7 @@
-"""The ServerApp of engine=flower and of a bare ``flwr run``: fedimb's one loop over the Grid that Flower hands it.
+"""The ServerApp of engine=flower and of a plain ``flwr run``: fedimb's loop over the Grid that Flower passes in.
 
-`fedimb run engine=flower` names a run folder it has prepared; a bare ``flwr run`` gives ``overrides`` instead:
-``flwr run . --run-config 'overrides="loss=balanced_softmax seed=3"'``, and finds the result in Flower's log.
+`fedimb run engine=flower` names a run folder it has prepared; a plain ``flwr run`` gives ``overrides`` instead,
+``flwr run . --run-config 'overrides="loss=balanced_softmax seed=3"'``, and the result is in Flower's log.
 """
 
 import shlex
@@ -13,16 +13,16 @@ from flwr.serverapp import Grid, ServerApp
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.engine.flower_grid import FlowerEngine
-from fedimb.serverapp.launch import go_on, launch
+from fedimb.serverapp.launch import launch, run_in_server_app
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the configuration of the run config to its end; an exception fails the Flower run."""
+    """Run the configuration given in the run config; an exception fails the Flower run."""
     if folder := str(context.run_config["run-dir"]):
-        go_on(Path(folder), FlowerEngine(grid))
+        run_in_server_app(Path(folder), FlowerEngine(grid))
         return
     words = shlex.split(str(context.run_config["overrides"]))
     result = launch(validate(compose([*words, "engine=flower"])), FlowerEngine(grid))

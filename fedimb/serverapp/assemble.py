@@ -1,4 +1,4 @@
-"""Put a run's parts together: strategies around the aggregator, the prior's prelude, the loop. Nothing runs here."""
+"""Assemble a run: strategies around the aggregator, the steps that gather the prior, the loop. Nothing runs here."""
 
 from collections.abc import Generator
 from typing import Any, cast
@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
 from fedimb.clientapp.context import Site
-from fedimb.config.parts import augmentation_makers, build_model
+from fedimb.config.parts import build_model, part_maker, spec_of_rows
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.models.base import buffers_of, load_into, parameters_of
@@ -34,7 +34,7 @@ from fedimb.tracking.mlflow import Tracker
 
 
 def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
-    """The configured aggregator, fresh. ``n_clients``: those that hold data."""
+    """Build the configured aggregator. ``n_clients``: number of clients with data."""
     own = {k: v for k, v in config.aggregator.items() if k not in ("name", "objectives")}
     strategy: Strategy = registry.build("aggregator", config.aggregator["name"], {"n_clients": n_clients}, **own)
     return strategy
@@ -43,7 +43,7 @@ def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
 def build_method(config: RunConfig, n_clients: int = 0) -> tuple[Strategy, bool]:
     """The configured methods around the aggregator, outermost first, and whether updates may be summed.
 
-    ``n_clients``: those that hold data; 0: all that are configured.
+    ``n_clients``: number of clients with data; 0: all configured clients.
     """
     strategy = build_aggregator(config, n_clients or config.clients.count)
     linear = bool(registry.flags("aggregator", config.aggregator["name"]).get("linear", False))
@@ -54,33 +54,32 @@ def build_method(config: RunConfig, n_clients: int = 0) -> tuple[Strategy, bool]
 
 
 def ledger_of(config: RunConfig, n_clients: int) -> Ledger | None:
-    """What adds up the privacy spent; None where no noise is added."""
+    """The ledger of the privacy spent; None if no noise is added."""
     return Ledger(config.privacy, n_clients, config.clients.participation) if config.privacy.noise > 0 else None
 
 
 def needs_counts(config: RunConfig) -> bool:
-    """Whether any part of this run reads class counts, at the clients or at the server."""
+    """Whether any part of this run uses class counts, at the clients or at the server."""
     calibrations = [registry.flags("calibration", name) for name in config.calibration]
     return _clients_need_counts(config) or any(flags.get("needs_prior", False) for flags in calibrations)
 
 
 def _clients_need_counts(config: RunConfig) -> bool:
-    """Whether the loss or a method reads class counts at the clients: post-hoc calibration never does."""
+    """Whether the loss or a method uses class counts at the clients (post-hoc calibration never does)."""
     parts = [("loss", config.loss["name"])] + [("strategy", name) for name in config.strategy]
     return any(registry.flags(kind, name).get("needs_prior", False) for kind, name in parts)
 
 
 def check_parts(config: RunConfig, federation: Federation) -> None:
-    """Refuse parts that cannot work with this data, before there is a run folder, an engine or a round.
+    """Refuse parts that cannot work with these data, before a run folder or engine is created.
 
     Raises:
-        ConfigError: which part, what it met, and what to set instead.
+        ConfigError: names the part, the reason, and what to set instead.
     """
     check_task(config, federation.task)
     check_scores(config, federation.task)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
-    for make in augmentation_makers(config, federation.input_shape):
-        make()
+    _build_all(config, federation)
     rounds = config.rounds
     methods: list[Any] = list(chain(build_method(config, federation.n_clients)[0])[:-1])
     for method in methods:
@@ -94,17 +93,27 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         check_prior(config, federation)
 
 
+def _build_all(config: RunConfig, federation: Federation) -> None:
+    """Build what clients build for every message and the server at every score: a part refuses its own settings."""
+    spec_of_rows(config, federation.counts.sum(axis=0), 1, federation.input_shape)
+    for objective in config.aggregator.get("objectives") or []:
+        part_maker("objective", objective)()
+    for name, args in config.calibration.items():
+        registry.build("calibration", name, **args)
+
+
 def program(
     config: RunConfig, federation: Federation, method: Any, context: RunContext, evaluator: Evaluator
 ) -> Generator[Step, Any, None]:
-    """The prior's prelude, the method's program, and scores of the clients where the server cannot score."""
+    """Steps to gather the prior, the method's program, and, if the server cannot score, scoring at the clients."""
     sets_prior = any(registry.flags("strategy", name).get("sets_prior") for name in config.strategy)
     if needs_counts(config) and not (sets_prior and config.prior.provenance == "clear_sum"):
         yield from gather_prior(config, federation, context)
     yield from method.program(context)
     if not len(federation.test):
         holders = [int(client) for client in np.flatnonzero(federation.train_sizes)]
-        evaluator.heard, evaluator.heard_of = yield from gather_scores(context, config, holders, federation.pairs)
+        pairs = federation.pairs
+        evaluator.client_matrix, evaluator.matrix_by_client = yield from gather_scores(context, config, holders, pairs)
 
 
 def build_loop(
@@ -115,12 +124,12 @@ def build_loop(
     tracker: Tracker,
     progress: ProgressBar,
 ) -> tuple[Loop, FolderCheckpointer, Evaluator]:
-    """Put a run's parts together; nothing runs yet."""
+    """Assemble a run's loop; nothing runs yet."""
     holders = int((federation.train_sizes > 0).sum())
     method, linear = build_method(config, holders)
 
     def global_model(draw: int) -> Aggregator:
-        if draw:  # after a Reset: the methods stay, with what they remember, around a fresh aggregator
+        if draw:  # after a Reset: the methods keep their state, around a new aggregator
             cast(Any, chain(method)[-2]).inner = build_aggregator(config, holders)
         model = build_model(config, federation.n_classes, federation.input_shape, draw)
         if context.initial:

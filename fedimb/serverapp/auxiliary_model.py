@@ -1,9 +1,9 @@
-"""A model beside the global one, of another kind, that a method's own client half trains: a generator, say.
+"""A model in addition to the global one that a method's client side trains, e.g. a generator.
 
-``Rounds(n, model=name)`` of it are rounds as any: a cohort is drawn, simulated and real losses are borne, each ends
-with a checkpoint. But its weights travel in a record and a query of the method's contract, so that a site's plan lists
-them by themselves; the method says how they are averaged; and nothing is evaluated, for there is nothing to classify
-with. Its rounds are counted apart: learning curves are drawn over those of the global model.
+Its ``Rounds(n, model=name)`` are like any rounds: a cohort is drawn, replies may be lost, each round ends with a
+checkpoint. But its weights travel in a record and a query of the method's contract, so that a study plan lists them
+separately; the method defines how they are averaged; and nothing is evaluated, since it does not classify. Its rounds
+are counted separately: learning curves are drawn over those of the global model.
 """
 
 import logging
@@ -20,14 +20,14 @@ log = logging.getLogger("fedimb")
 
 
 class AuxiliaryModel:
-    """One such model; a method adds it to ``run.models`` and reads ``parameters`` when its rounds are done.
+    """An auxiliary model; a method adds it to ``run.models`` and reads ``parameters`` when its rounds are done.
 
     Args:
-        query: of the method's contract: receive the weights, train them, send them back.
-        key: the record the weights travel in, both ways.
-        parameters: by name; what comes back must have these names, shapes and dtypes, or is left out.
-        mean: one or more such replies, sorted by client id -> the next weights.
-        about: round (from 0) -> further records of the message.
+        query: query of the method's contract: receive the weights, train them, send them back.
+        key: the record that holds the weights, in both directions.
+        parameters: weights by name; replies with other names, shapes or dtypes are left out.
+        mean: function from one or more replies, sorted by client id, to the next weights.
+        about: function from the round (from 0) to additional records of the message.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class AuxiliaryModel:
         self.buffers: Arrays = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What lives on from round to round besides the weights: nothing, unless a subclass says so."""
+        """State to keep from round to round in addition to the weights; empty unless a subclass overrides it."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -53,11 +53,11 @@ class AuxiliaryModel:
             setattr(self, name, value)
 
     def fits(self, reply: Reply, where: str) -> bool:
-        """Whether a reply's weights have the model's names, shapes and dtypes and are finite; says so where not."""
+        """Whether a reply's weights are finite and have the model's names, shapes and dtypes; logs a warning if not."""
         arrays = arrays_of(reply.content, self.key)
         wrong = ""
         if {n: (v.shape, v.dtype) for n, v in arrays.items()} != self._form:
-            wrong = "are other ones than were sent"
+            wrong = "do not match those sent"
         elif bad := [n for n, v in arrays.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]:
             wrong = f"are not finite in '{bad[0]}'"
         if wrong:

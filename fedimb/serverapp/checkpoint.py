@@ -1,4 +1,4 @@
-"""What the loop keeps: one checkpoint file, step results, metric lines, in an order that survives kill -9.
+"""What the loop saves: one checkpoint file, step results, metric lines, in an order that survives kill -9.
 
 Order of writing: client state (during a step) -> step result -> metric lines -> checkpoint -> MLflow. Whatever was
 written after the last checkpoint is either overwritten by the repeated step (same names) or cut off (metrics).
@@ -24,21 +24,21 @@ from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.old_state import state_of_snapshot
 from fedimb.serverapp.state_dict import decode, encode, load_state, wrapped
 from fedimb.serverapp.state_watch import StateWatch
-from fedimb.serverapp.steps import Step, name_of
+from fedimb.serverapp.steps import Step, step_name
 
 Evaluate = Callable[[Arrays, Arrays, np.ndarray | None, LaneOutcome | None], dict[str, dict[str, float]]]
 """(parameters, buffers, class counts, outcome) -> metrics by row label."""
 
 
 class FolderCheckpointer:
-    """Keeps a loop's state in a run folder.
+    """Saves a loop's state in a run folder.
 
     Args:
         folder: the locked run folder.
-        evaluate: scores the global model, one dict of metrics per row.
+        evaluate: function that scores the global model, one dict of metrics per row.
         rows: row labels, so that rounds without evaluation are logged too.
         evaluate_every, checkpoint_every: in rounds; the last round of a Rounds step always counts.
-        sent: called after each checkpoint (MLflow, progress) with the loop and the round's metrics by row.
+        sent: function called after each checkpoint (MLflow, progress) with the loop and the round's metrics by row.
     """
 
     def __init__(
@@ -61,29 +61,32 @@ class FolderCheckpointer:
         self.folder.journal(**event)
 
     def before_step(self, loop: Loop, step: Step) -> None:
-        """Look at what methods and aggregators hold; refuse what could not be saved.
+        """Record the state of methods and aggregators; refuse state that cannot be saved.
 
         Raises:
-            RunFailed: a state dict holds what it may not.
+            RunFailed: a state dict holds a value that cannot be saved.
         """
         owners = _owners(loop)
         for owner in owners:
             encode(owner)
-        self._watch.begin(owners, name_of(step))
+        self._watch.start_step(owners, step_name(step))
 
     def _result_file(self, index: int) -> Path:
         return self.folder.path / "steps" / f"{index:04d}.safetensors"
 
     def save_result(self, index: int, result: RecordDict) -> None:
-        """Write ``steps/<index>.safetensors`` whole or not at all."""
+        """Write ``steps/<index>.safetensors`` atomically."""
         write_atomic(self._result_file(index), pack(result))
 
     def load_result(self, index: int) -> RecordDict:
-        """Read it back. Raises FedimbError when it is gone."""
+        """Read a step's result. Raises FedimbError if the file is missing."""
         try:
             return unpack(self._result_file(index).read_bytes())
         except FileNotFoundError:
-            raise FedimbError(f"{self._result_file(index)} is missing: the run folder is not complete") from None
+            raise FedimbError(
+                f"{self._result_file(index)} is missing, so the run folder is incomplete; "
+                "restore the file or start a new run"
+            ) from None
 
     def after_round(self, loop: Loop, metrics: dict[str, float], last: bool) -> None:
         """Evaluate if due, queue the round's lines, checkpoint if due."""
@@ -103,10 +106,10 @@ class FolderCheckpointer:
         self._sent(loop, by_row)
 
     def checkpoint(self, loop: Loop) -> None:
-        """Metric lines first, then the checkpoint that names how many bytes of them count.
+        """Write metric lines, then the checkpoint, which records how many bytes of them are valid.
 
         Raises:
-            RunFailed: something changed during the step that no state dict holds.
+            RunFailed: something changed during the step that is not in a state dict.
         """
         self._watch.check(_owners(loop))
         if self._pending:
@@ -117,7 +120,7 @@ class FolderCheckpointer:
         for name, model in loop.models.items():
             arrays.update({f"model/{name}/p/{k}": v for k, v in model.parameters.items()})
             arrays.update({f"model/{name}/b/{k}": v for k, v in model.buffers.items()})
-            models[name], own = encode(_keeper(model))
+            models[name], own = encode(_state_owner(model))
             arrays.update({f"aggregator/{name}/{k}": v for k, v in own.items()})
         methods = []
         for depth, method in enumerate(chain(loop.method)[:-1]):
@@ -143,7 +146,7 @@ class FolderCheckpointer:
         exchange.versions.commit()
 
     def restore(self, loop: Loop) -> bool:
-        """Put a fresh loop where the checkpoint stands; False when the run never reached one."""
+        """Set a new loop to the state of the checkpoint; returns False if the run has none."""
         path = self.folder.path / "checkpoint.safetensors"
         if not path.exists():
             self.folder.truncate_metrics(0)
@@ -165,7 +168,7 @@ class FolderCheckpointer:
             of_models = {
                 name: state_of_snapshot(aggregator, kinds, _below(arrays, f"aggregator/{name}/"))
                 for name, kinds in info["aggregators"].items()
-                if kinds  # of an auxiliary model, nothing but its weights
+                if kinds  # an auxiliary model has only weights
             }
 
         def remember() -> None:
@@ -191,7 +194,7 @@ class FolderCheckpointer:
 
 @dataclass(frozen=True)
 class _Saved:
-    """A model as the checkpoint has it, put into a freshly built aggregator when the program first names it."""
+    """A model in the checkpoint, loaded into a newly built aggregator when the program first uses it."""
 
     name: str
     arrays: Arrays
@@ -202,16 +205,16 @@ class _Saved:
         model.parameters = {k: arrays[f"model/{name}/p/{k}"] for k in model.parameters}
         model.buffers = {k: arrays[f"model/{name}/b/{k}"] for k in model.buffers}
         if self.state is not None:
-            load_state(_keeper(model), self.state)
+            load_state(_state_owner(model), self.state)
 
 
-def _keeper(model: Aggregator | AuxiliaryModel) -> object:
-    """Whose state dict a model's is: the innermost strategy's, or an auxiliary model's own."""
+def _state_owner(model: Aggregator | AuxiliaryModel) -> object:
+    """The object whose state dict is saved for a model: the innermost strategy, or the auxiliary model."""
     return chain(model.strategy)[-1] if isinstance(model, Aggregator) else model
 
 
 def _owners(loop: Loop) -> list[object]:
-    """Everything with a state dict, each once: methods, aggregators, what Flower's wrappers hold, auxiliary models."""
+    """All objects with a state dict, each once: methods, aggregators, those in Flower's wrappers, auxiliary models."""
     found: dict[int, object] = {}
     strategies = [
         *chain(loop.method),

@@ -1,12 +1,12 @@
-"""Where the class counts of the prior come from: the server's side and the client's, by ``prior.provenance``.
+"""Where the server gets the class counts of the prior, by ``prior.provenance``.
 
 - ``clear_sum``: each client sends its counts; 8 C bytes up.
 - ``secure_sum``: each sends its counts under masks that cancel (`fedimb.privacy.secure_sum`); 8 C bytes up.
 - ``dp_sum``: as ``secure_sum``, each with its share of Gaussian noise, so that the sum is differentially private.
-- ``oracle``: read off the partition: for upper bounds in simulation, no message.
-- ``estimated``: from the norms of the global head's rows (`fedimb.training.prior.prior_of_head`), no message. It is as
-  of the weights the server holds: uniform before the first round, then anew before and after each round
-  (`fedimb.serverapp.loop`), so clients and calibrations read the estimate of the very model they get.
+- ``oracle``: read from the partition; no message. For upper bounds in simulation only.
+- ``estimated``: from the norms of the global head's rows (`fedimb.training.prior.prior_of_head`), no message. It
+  follows the server's weights: uniform before the first round, then estimated before and after each round
+  (`fedimb.serverapp.loop`), so clients and calibrations use the estimate of the model they get.
 - ``local`` (the client's own counts) and ``none`` need nothing here.
 """
 
@@ -36,17 +36,17 @@ _FLOOR = 1.0
 
 
 def check_prior(config: RunConfig, federation: Federation) -> None:
-    """Refuse a provenance that cannot work with this data or model, before anything is run.
+    """Refuse a provenance that cannot work with these data or this model, before anything runs.
 
     Raises:
-        ConfigError: why, and what to set instead.
+        ConfigError: the reason, and what to set instead.
     """
     prior = config.prior
     open_counts = [name for name in config.strategy if registry.flags("strategy", name).get("reveals_counts")]
     if open_counts and prior.provenance in ("secure_sum", "dp_sum"):
         raise ConfigError(
-            f"prior.provenance={prior.provenance} hides what strategy '{open_counts[0]}' sends in the clear: the "
-            "class counts of every client; set prior.provenance=clear_sum"
+            f"prior.provenance={prior.provenance} hides the class counts of every client, but strategy "
+            f"'{open_counts[0]}' sends them in the clear; set prior.provenance=clear_sum"
         )
     if prior.provenance == "secure_sum" and len(_holders(federation)) < 2:
         raise ConfigError(
@@ -55,7 +55,7 @@ def check_prior(config: RunConfig, federation: Federation) -> None:
         )
     if prior.provenance == "dp_sum" and prior.clip is not None and federation.store.patients is None:
         raise ConfigError(
-            f"prior.clip={prior.clip} protects patients, and the source names none; set prior.clip=null "
+            f"prior.clip={prior.clip} protects patients, but the source has no patient ids; set prior.clip=null "
             "(each row is protected)"
         )
     if prior.provenance == "estimated":
@@ -67,7 +67,7 @@ def _holders(federation: Federation) -> list[int]:
 
 
 def gather_prior(config: RunConfig, federation: Federation, context: RunContext) -> Generator[Step, object, None]:
-    """Set ``view.counts`` [C] float64 as configured (and ``view.estimate``, where it changes with the model)."""
+    """Set ``context.counts`` [C] float64 as configured (and ``context.estimate``, if it changes with the model)."""
     holders = _holders(federation)
     match config.prior.provenance:
         case "clear_sum":
@@ -79,7 +79,7 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
             context.counts = (yield from _masked_sum(names.MASKED_COUNTS, holders, federation)).astype(np.float64)
         case "dp_sum":
             noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, holders, federation)))
-            # A noisy count may be below 0, which no prior can be: the class counts as if it had one row.
+            # A noisy count may be below 0, which a prior cannot be: the class then counts as one row.
             context.counts = np.maximum(noisy, _FLOOR)
         case "estimated":
             model = build_model(config, federation.n_classes, federation.input_shape)
@@ -89,13 +89,13 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
 
 
 def _masked_sum(query: str, holders: list[int], federation: Federation) -> Generator[Step, Any, np.ndarray]:
-    """Ask all holders, each told of the others; the sum of their integers [C] int64."""
+    """Query all holders, each with the list of the others; returns the sum of their integers [C] int64."""
     replies = yield Query(query, masked_request("train", holders, federation.pairs), everyone=True)
     return unmasked_sum(np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies]))
 
 
 def prior_from_counts(counts: np.ndarray, config: RunConfig) -> np.ndarray:
-    """Client counts [K, C] -> counts [C]: their sum, or the priors weighted as the aggregator weighs clients."""
+    """Client counts [K, C] -> counts [C]: their sum, or the priors with the aggregator's client weights."""
     if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
         sizes = counts.sum(axis=1, keepdims=True)
         mean: np.ndarray = (counts / sizes).mean(axis=0) * sizes.sum()
@@ -105,12 +105,12 @@ def prior_from_counts(counts: np.ndarray, config: RunConfig) -> np.ndarray:
 
 
 def head_counts(model: Classifier, rows: int) -> Callable[[Arrays], np.ndarray]:
-    """A function of the global weights: estimated counts [C] float64 that sum to ``rows``.
+    """A function from the global weights to estimated counts [C] float64 that sum to ``rows``.
 
-    ``rows`` is the federation's size, which weights of FedAvg tell the server anyway.
+    ``rows`` is the federation's size, which the server knows anyway from FedAvg's weights.
 
     Raises:
-        ConfigError: the model's head is not trained or ignores the length of its rows, so norms say nothing.
+        ConfigError: the model's head is not trained or ignores the length of its rows, so norms carry no information.
     """
     head = model.head.weight
     key = next((name for name, p in model.named_parameters() if p is head and p.requires_grad), None)

@@ -1,4 +1,4 @@
-"""Who can be asked and who is, round by round, by stable client id and from the run's own streams."""
+"""Which clients are available and which are chosen in each round, by stable client id, from the run's streams."""
 
 from dataclasses import dataclass, field
 
@@ -13,9 +13,9 @@ class Cohort:
     """One round's clients.
 
     Attributes:
-        asked: client ids chosen, sorted.
-        lost: of these, the ones whose reply will not come, with the simulated reason.
-        virtual_s: how long simulated slowness would have kept the server waiting, in seconds.
+        asked: ids of the chosen clients, sorted.
+        lost: those of them whose reply is lost, with the simulated reason.
+        virtual_s: how long the server would have waited for simulated slow clients, in seconds.
     """
 
     asked: list[int]
@@ -24,12 +24,12 @@ class Cohort:
 
 
 class ClientSampler:
-    """The clients of a run.
+    """Samples a run's clients for each round.
 
     Args:
-        config: participation and simulated troubles.
+        config: participation and simulated failures.
         seed: run seed.
-        sizes: rows each client trains on, [K]; clients without rows are never asked.
+        sizes: rows each client trains on, [K]; clients without rows are never chosen.
         nodes: client id -> Flower node id; None: client id + 1 (simulation).
     """
 
@@ -48,13 +48,13 @@ class ClientSampler:
         return self._nodes[client] if self._nodes is not None else client + 1
 
     def per_round(self) -> int:
-        """Clients asked in a round when all are available: the fraction rounded, at least one."""
+        """Number of clients chosen in a round if all are available: the fraction rounded, at least one."""
         return max(1, int(self._config.participation * len(self.eligible) + 0.5))
 
     def cohort(self, server_round: int, model: int = 0) -> Cohort:
         """The round's cohort: available clients, sampled without replacement, with simulated losses marked.
 
-        ``model``: 0 is the global one; the rounds of further models have draws of their own.
+        ``model``: 0 is the global model; rounds of other models use other draws.
         """
         count = len(self.sizes)
         available = self.eligible

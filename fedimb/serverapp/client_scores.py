@@ -1,9 +1,9 @@
-"""Scores where the server holds no test rows (``data.test={name: none}``): of the clients' validation rows, at the end.
+"""Scores on the clients' validation rows at the end, if the server has no test rows (``data.test={name: none}``).
 
-Each client sends the final model's confusion matrix on its validation view, one per calibration; the sum is what every
-score is computed from. During the run ``client/*`` are the same of the model each round began with. With
-``evaluation.secure`` they are not sent, and the final matrices leave under masks that cancel in the sum over all
-clients (`fedimb.privacy.secure_sum`): nobody reads one client's.
+Each client sends the final model's confusion matrix on its validation view, one per calibration; all scores are
+computed from their sum. During the run, ``client/*`` are the same for the model at the start of each round. With
+``evaluation.secure`` those are not sent, and the final matrices are masked, with masks that cancel in the sum over all
+clients (`fedimb.privacy.secure_sum`): nobody can read the matrix of one client.
 """
 
 import time
@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
 
 def check_scores(config: RunConfig, task: str) -> None:
-    """Refuse a run that nobody could score. Raises ConfigError."""
+    """Refuse a run that cannot be scored. Raises ConfigError."""
     if config.data["test"]["name"] != "none":
         return
     if not config.data.get("validation"):
         raise ConfigError(
-            "data.test={name: none} leaves scoring to the clients' validation rows: set data.validation=0.2, say"
+            "data.test={name: none} leaves scoring to the clients' validation rows: set e.g. data.validation=0.2"
         )
     if task != "multiclass":
-        raise ConfigError("data.test={name: none} is for rows with one class each; these have several labels")
+        raise ConfigError(
+            "data.test={name: none} needs one class per row, but these rows have several labels; use another data.test"
+        )
     if config.evaluation.secure and config.clients.count < 2:
         raise ConfigError("evaluation.secure=true hides nothing with one client: its sum is that client's matrix")
 
@@ -44,15 +46,15 @@ def check_scores(config: RunConfig, task: str) -> None:
 def gather_scores(
     context: "RunContext", config: RunConfig, clients: list[int], pairs: dict[int, str]
 ) -> Generator[Step, Any, tuple[dict[str, np.ndarray], dict[str, dict[int, np.ndarray]]]]:
-    """Sub-program: what the clients' validation rows say of the final model.
+    """Sub-program: score the final model on the clients' validation rows.
 
     Returns:
-        calibration name -> confusion matrix [C, C] int64 over all clients; and calibration name -> each client's own
-        by client id, empty where they leave under masks.
+        calibration name -> confusion matrix [C, C] int64 over all clients; and calibration name -> the matrix of each
+        client by client id, empty if they are masked.
 
     Args:
-        clients: those that hold data, sorted; masks cancel in the sum over all of them alone.
-        pairs: their public keys, where masks come from keys (`fedimb.data.federation.Federation.pairs`).
+        clients: ids of the clients with data, sorted; masks cancel only in the sum over all of them.
+        pairs: their public keys, if masks come from keys (`fedimb.data.federation.Federation.pairs`).
     """
     content = RecordDict()
     if context.counts is not None:
@@ -71,8 +73,8 @@ def gather_scores(
 
 
 def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> None:
-    """Write what the clients found as the last round's scores: the one evaluation such a run has."""
-    if not evaluator.heard:
+    """Write the clients' matrices as the scores of the last round, the only evaluation of such a run."""
+    if not evaluator.client_matrix:
         return
     model = loop.model()
     scores = evaluator(model.parameters, model.buffers, loop.context.counts, None)

@@ -1,4 +1,4 @@
-"""What a method's program sees of its run, and where the run stands."""
+"""What a method's program sees of its run, and the progress of the run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,26 +18,28 @@ class RunContext:
 
     Attributes:
         rounds: configured training rounds.
-        n_clients, n_classes, class_names: the federation.
+        n_clients, n_classes, class_names: of the federation.
         seed: run seed (draw with `fedimb.seeds`, stream METHOD).
-        counts: class counts [C] float64 the prior is made of; a method that changes the view sets it anew.
-        estimate: global weights by name -> ``counts`` estimated from them; None where counts do not follow the weights.
-        clients_need_counts: whether ``counts`` travels with every train message (the loss or a method reads it there).
-        models: factories of models by name, each given the number of resets; a method adds the ones it trains: an
-            `Aggregator` for another model of the run's kind, a `AuxiliaryModel` for one of any other.
-        minority, train_counts: minority class ids and the rows [C] there are of each class: for what is logged alone,
-            never for what is done. None and empty where nobody knows (a plain ServerApp, hospitals).
-        method_sets_prior: whether a method that changes what is trained on sets ``counts`` to what it counts.
-        prior_from_counts: client counts [K, C] -> ``counts`` [C] as the prior is configured, for a method that counts
-        anew.
-        server: what the server can do itself (its own rows, training); None in a plain ServerApp.
-        working: shows the progress of long work at the server: (what, steps) -> called with the steps just done.
-        prior_view: ``train``: the prior counts what is trained on; ``real``: measured rows alone.
-        initial: weights the global model starts from instead of drawn ones; a method sets it before any round.
-        artifact: keeps a file of the method's (name, content) with the run; written again on resume, with the same
-            content. ``panels/<name>.json`` {"title", "caption"} goes into the report with the picture beside it
+        counts: class counts [C] float64 of the prior; a method that changes the training rows updates it.
+        estimate: function from the global weights by name to estimated ``counts``; None if counts do not depend on
+            them.
+        clients_need_counts: whether every train message carries ``counts`` (because the loss or a method uses them
+            there).
+        models: factories of models by name, called with the number of resets; a method adds the ones it trains: an
+            `Aggregator` for a model with the run's architecture, an `AuxiliaryModel` for any other.
+        minority, train_counts: minority class ids, and rows [C] of each class: for logging only, never for decisions.
+            None and empty if unknown (a plain ServerApp, hospitals).
+        method_sets_prior: whether a method that changes the training rows should set ``counts``.
+        prior_from_counts: function from client counts [K, C] to ``counts`` [C] as configured for the prior.
+        server: the server's own rows and training; None in a plain ServerApp.
+        working: shows progress of long work at the server: working(what, steps) returns a function to call with the
+            number of steps just done.
+        prior_view: ``train``: the prior counts all training rows; ``real``: only real rows.
+        initial: initial weights of the global model instead of random ones; a method sets it before any round.
+        artifact: stores a file (name, content) in the run folder; written again on resume, with the same content.
+            ``panels/<name>.json`` {"title", "caption"} goes into the report with the picture of the same name
             (``<name>.svg``, ``<name>.png``), or with one drawn from its figures (`fedimb.serverapp.panels`).
-        ledger: adds up what noised updates tell; None where no noise is added.
+        ledger: adds up the privacy spent by noised updates; None if no noise is added.
     """
 
     rounds: int
@@ -63,7 +65,7 @@ class RunContext:
 
 @dataclass
 class Progress:
-    """Where a run is. All of it is in the checkpoint."""
+    """Progress of a run. All of it is in the checkpoint."""
 
     done_steps: int = 0
     round_in_step: int = 0

@@ -1,4 +1,4 @@
-"""What a run would cost, before it is run: steps and bytes counted, minutes from two real rounds on this machine."""
+"""The cost of a run, before it starts: steps and bytes are counted, minutes come from real rounds on this machine."""
 
 import math
 import tempfile
@@ -28,7 +28,7 @@ class Estimate:
     Attributes:
         rounds, messages, steps: train messages and optimiser steps over all rounds and clients.
         up_bytes, down_bytes: payload over all clients and rounds.
-        start_s, seconds: engine start, and the rounds.
+        start_s, seconds: seconds of the engine's start, and of the rounds.
     """
 
     rounds: int
@@ -41,11 +41,11 @@ class Estimate:
 
     @property
     def minutes(self) -> float:
-        """Start and rounds together."""
+        """Minutes of start and rounds together."""
         return (self.start_s + self.seconds) / 60
 
     def table(self) -> str:
-        """The estimate for people."""
+        """The estimate as a text table."""
         return (
             f"rounds    {self.rounds:>12,}\n"
             f"messages  {self.messages:>12,}   train messages to clients\n"
@@ -59,9 +59,9 @@ class Estimate:
 def estimate(config: RunConfig) -> Estimate:
     """Cost of ``config`` on this machine.
 
-    Steps are exact for a method that trains on every row, and the most there can be for others: the cohorts of all
-    rounds are drawn as the run would draw them. Bytes and seconds come from a few real rounds in this process (the
-    first one pays torch's one-time costs) and are scaled.
+    Steps are exact for a method that trains on every row, and an upper bound for others: the cohorts of all rounds are
+    drawn as in the run. Bytes and seconds come from a few real rounds in this process (the first one includes torch's
+    one-time costs) and are scaled.
     """
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     check_parts(config, federation)
@@ -86,7 +86,7 @@ def estimate(config: RunConfig) -> Estimate:
     probed = max(1.0, second["data/participants"])
     rounds_messages = messages / config.rounds
     train_s = second["time/client_s"] / max(1.0, second["train/steps"]) * steps
-    # The probe's rounds share the preludes (queries), which the whole run pays once.
+    # The measured rounds include the initial queries, which the whole run makes only once.
     up = second["comm/up_bytes/train"] / probed * messages
     down = second["comm/down_bytes/train"] / probed * messages
     other_s = max(0.0, second["time/round_s"] - second["time/client_s"]) / probed * rounds_messages * config.rounds

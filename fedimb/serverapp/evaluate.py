@@ -28,13 +28,13 @@ class Evaluator:
     """Scores a model for every calibration of the run.
 
     Attributes:
-        model: the classifier last scored.
-        matrices: row label -> last confusion matrix [C, C] int64 (rows: true class); [C, 2, 2], one table per class,
-            where rows have several labels.
+        model: the classifier scored last.
+        matrices: row label -> last confusion matrix [C, C] int64 (rows: true class); [C, 2, 2], one table per class, if
+            rows have several labels.
         labels: row label -> calibration name, in configured order.
-        heard: calibration name -> the final model's confusion matrix by the clients' own rows, where the server has
-            no test rows and has asked them (`fedimb.serverapp.client_scores`).
-        heard_of: calibration name -> the same of each client, unless they left under masks.
+        client_matrix: calibration name -> the final model's confusion matrix on the clients' rows, if the server has no
+            test rows (`fedimb.serverapp.client_scores`).
+        matrix_by_client: calibration name -> the same of each client, unless they are masked.
     """
 
     def __init__(self, config: RunConfig, federation: Federation) -> None:
@@ -44,7 +44,7 @@ class Evaluator:
             self._x, self._y = to_tensors(federation.store, federation.test, federation.scaling)
             sites = federation.store.sites
             self._domains = Domains(None if sites is None else sites[federation.test], federation.domains)
-        else:  # a deployment's server has no store to open
+        else:  # a deployment's server has no store
             self._domains = Domains(None, ())
             self._x, self._y = torch.zeros((0, *federation.input_shape)), torch.zeros(0, dtype=torch.int64)
         self.labels = {row_label(config, name): name for name in config.calibration}
@@ -53,14 +53,14 @@ class Evaluator:
             for name, args in config.calibration.items()
         }
         self.matrices: dict[str, np.ndarray] = {}
-        self.heard: dict[str, np.ndarray] = {}
-        self.heard_of: dict[str, dict[int, np.ndarray]] = {}
-        self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] last predicted from
+        self.client_matrix: dict[str, np.ndarray] = {}
+        self.matrix_by_client: dict[str, dict[int, np.ndarray]] = {}
+        self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] of the last predictions
 
     def __call__(
         self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
     ) -> dict[str, dict[str, float]]:
-        """Metrics by row label: ``test/*`` of the given weights, ``client/*`` of the clients' own matrices."""
+        """Metrics by row label: ``test/*`` for these weights, ``client/*`` from the clients' matrices."""
         clients = self._client_metrics(outcome)
         load_into(self.model, {k: torch.from_numpy(v.copy()) for k, v in (parameters | buffers).items()})
         features, logits = forward_batched(self.model, self._x)
@@ -72,28 +72,28 @@ class Evaluator:
         for row, calibration in self._calibrations.items():
             adjusted = calibration.adjust(outputs)
             self._logits[row] = adjusted
-            if not len(self._y) and not self.heard:
+            if not len(self._y) and not self.client_matrix:
                 metrics[row] = dict(clients)
                 continue
-            matrix = self.heard[self.labels[row]] if self.heard else confusion_of(self._y, adjusted)
+            matrix = self.client_matrix[self.labels[row]] if self.client_matrix else confusion_of(self._y, adjusted)
             self.matrices[row] = matrix
             metrics[row] = named_scores(matrix, minority, names) | clients
             metrics[row] |= self._by_domain(row, adjusted)
         return metrics
 
     def _by_domain(self, row: str, logits: torch.Tensor) -> dict[str, float]:
-        """Recall by site or device; of the clients' own rows where each client is a site."""
+        """Recall by site or device; on the clients' rows if each client is a site."""
         federation = self._federation
-        if not self.heard:
+        if not self.client_matrix:
             return self._domains.recalls(self._y, logits, federation.minority)
-        if not self.heard_of or not federation.client_names:
+        if not self.matrix_by_client or not federation.client_names:
             return {}
-        return domain_recalls(self.heard_of[self.labels[row]], federation.client_names, federation.minority)
+        return domain_recalls(self.matrix_by_client[self.labels[row]], federation.client_names, federation.minority)
 
     def intervals(self, row: str, resamples: int, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals of the scores last computed for ``row``, over the test rows.
 
-        Stratified by class, or where rows have several labels by their primary one.
+        Stratified by class, or, if rows have several labels, by their primary one.
         """
         minority = self._federation.minority
         if self._y.ndim != 2:
@@ -103,10 +103,10 @@ class Evaluator:
         return bootstrap_labels(self._y.numpy(), said, strata, minority, resamples, rng)
 
     def probability(self, row: str) -> ProbabilityScores:
-        """Scores of the probabilities the predictions last scored for ``row`` were made from, over the test rows.
+        """Scores of the probabilities behind the predictions last scored for ``row``, over the test rows.
 
-        Of its calibrated logits: the softmax, or where rows have several labels the sigmoid, in float64 so that sure
-        rows are not all called 1.
+        Probabilities are the softmax of the calibrated logits, or the sigmoid if rows have several labels, in float64
+        so that confident rows are not all rounded to 1.
         """
         logits = self._logits[row].double()
         shares = logits.sigmoid() if self._y.ndim == 2 else logits.softmax(1)

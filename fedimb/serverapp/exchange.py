@@ -1,4 +1,4 @@
-"""One exchange with clients: complete the messages, send, account for bytes and errors, judge whether enough came."""
+"""One exchange with clients: complete and send the messages, count bytes and errors, check that enough replied."""
 
 import logging
 from collections import Counter
@@ -22,7 +22,7 @@ log = logging.getLogger("fedimb")
 
 @dataclass
 class Traffic:
-    """Payload bytes by message type, since the last time they were logged and in total."""
+    """Payload bytes by message type, since they were last logged and in total."""
 
     up: Counter[str] = field(default_factory=Counter)
     down: Counter[str] = field(default_factory=Counter)
@@ -37,7 +37,7 @@ class Traffic:
         self.total_down += down
 
     def drain(self) -> dict[str, float]:
-        """Metrics of what was counted since the last call: totals, and by message type."""
+        """Metrics of the bytes counted since the last call: totals, and by message type."""
         metrics = {"comm/up_bytes": float(sum(self.up.values())), "comm/down_bytes": float(sum(self.down.values()))}
         for way, counter in (("up", self.up), ("down", self.down)):
             metrics |= {f"comm/{way}_bytes/{kind}": float(n) for kind, n in counter.items()}
@@ -47,23 +47,23 @@ class Traffic:
 
 @dataclass
 class Versions:
-    """Which state version each client holds: as of the last message, and as of the last checkpoint."""
+    """The state version each client holds: after the last message, and at the last checkpoint."""
 
     message: int = 0
     current: dict[int, int] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
 
     def commit(self) -> None:
-        """A checkpoint now names the current versions."""
+        """Record that a checkpoint now has the current versions."""
         self.committed = dict(self.current)
 
 
 class Exchange:
-    """Sends a step's messages and returns what came back.
+    """Sends a step's messages and returns the replies.
 
     Args:
         grid: any Flower Grid.
-        client_sampler: the clients.
+        client_sampler: samples the clients.
         min_reply_fraction: a step with fewer usable replies fails the run.
     """
 
@@ -113,10 +113,11 @@ class Exchange:
         where: str,
         everyone: bool = False,
     ) -> LaneOutcome:
-        """Send and receive; ``lost`` clients are not asked and answer with an error.
+        """Send and receive; ``lost`` clients get no message, and their reply is an error.
 
         Raises:
-            RunFailed: fewer usable replies than configured, with the first errors; ``everyone``: any is missing.
+            RunFailed: fewer usable replies than configured, with the first errors; with ``everyone``, if any is
+                missing.
         """
         sent = [(c, m) for c, m in instructions if c not in lost]
         costs = [float(self.client_sampler.sizes[c]) for c, _ in sent]
@@ -127,29 +128,29 @@ class Exchange:
         for client, reason in lost.items():
             outcome.replies.append(ClientReply(client, error=reason, usable=False))
         outcome.replies.sort(key=lambda a: a.client)
-        for answer in outcome.replies:
-            if names.STATE in answer.content:
-                version = answer.content.config_records[names.STATE]["version"]
-                self.versions.current[answer.client] = int(version)  # type: ignore[arg-type]
-                del answer.content[names.STATE]
-        self._judge(outcome.replies, where)
+        for reply in outcome.replies:
+            if names.STATE in reply.content:
+                version = reply.content.config_records[names.STATE]["version"]
+                self.versions.current[reply.client] = int(version)  # type: ignore[arg-type]
+                del reply.content[names.STATE]
+        self._check_replies(outcome.replies, where)
         if everyone and (missing := [a for a in outcome.replies if not a.usable]):
             raise RunFailed(
                 f"{where}: client {missing[0].client} sent nothing ({str(missing[0].error).splitlines()[0]}), and "
-                "masks cancel in the sum over all clients alone; mend that client and resume: all are asked again"
+                "masks cancel only in the sum over all clients; fix that client and resume: all are asked again"
             )
         return outcome
 
-    def _judge(self, answers: Sequence[ClientReply], where: str) -> None:
-        failed = [a for a in answers if not a.usable and not (a.error or "").startswith("empty")]
+    def _check_replies(self, replies: Sequence[ClientReply], where: str) -> None:
+        failed = [a for a in replies if not a.usable and not (a.error or "").startswith("empty")]
         self.errors += len(failed)
-        for answer in failed:
-            log.warning("%s: no usable reply of client %d: %s", where, answer.client, answer.error)
-        if answers and len(answers) - len(failed) < self._min * len(answers):
+        for reply in failed:
+            log.warning("%s: no usable reply of client %d: %s", where, reply.client, reply.error)
+        if replies and len(replies) - len(failed) < self._min * len(replies):
             shown = "; ".join(f"client {a.client}: {a.error}" for a in failed[:3])
             failure = RunDiverged if all(a.diverged for a in failed) else RunFailed
             raise failure(
-                f"{where}: only {len(answers) - len(failed)} of {len(answers)} clients gave a usable reply "
+                f"{where}: only {len(replies) - len(failed)} of {len(replies)} clients gave a usable reply "
                 f"(clients.min_reply_fraction={self._min:g}). {shown}"
             )
 

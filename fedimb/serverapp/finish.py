@@ -1,4 +1,4 @@
-"""What the end of a run leaves in its folder: result.json, the confusion matrices, the model."""
+"""Writes the results of a finished run: result.json with summary metrics and cost, confusion matrices, the model."""
 
 import json
 import math
@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from fedimb.config.parts import prior_label
+from fedimb.contracts.platform import REPLACED
 from fedimb.data.federation import Federation
+from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.intervals import wilson
 from fedimb.evaluation.ratios import mean_defined
+from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import save_model
-from fedimb.rundir.summary import cost, last_k_means
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
@@ -22,7 +24,7 @@ from fedimb.serverapp.loop import Loop
 
 
 def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
-    """The client figures of a `RowResult`, of a matrix [C, C] or [C, 2, 2] and what clients hold [K, C]."""
+    """The client figures of a `RowResult`, from a matrix [C, C] or [C, 2, 2] and the clients' class counts [K, C]."""
     expected = client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
     defined = expected[~np.isnan(expected)]
     return {
@@ -96,3 +98,36 @@ def write_result(
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model")
+
+
+def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
+    """(mean of the last k evaluated rounds, final round) of a row's ``test/`` scores, per-class recall excluded.
+
+    A score that is undefined (NaN) in any of the k rounds stays NaN: neither a silent zero nor a silent omission. If
+    the server replaced the weights, earlier rounds belong to another model and do not count.
+    """
+    own = [line["metrics"] for line in folder.metrics() if line["row"] == row]
+    scored = [metrics for metrics in own if "test/macro_recall" in metrics]
+    scored = scored[max((i for i, metrics in enumerate(scored) if REPLACED in metrics), default=0) :]
+    if not scored:
+        raise FedimbError(f"{folder.path} has no evaluated round of '{row}'")
+    keys = [key for key in scored[-1] if key.startswith("test/") and not key.startswith("test/recall/")]
+
+    def value(line: JsonObject, key: str) -> float:
+        return math.nan if line[key] is None else float(line[key])
+
+    mean = {key[5:]: float(np.mean([value(line, key) for line in scored[-k:]])) for key in keys}
+    final = {key[5:]: value(scored[-1], key) for key in keys}
+    return mean, final
+
+
+def cost(folder: RunFolder, row: str, federation: Federation) -> dict[str, float]:
+    """The costs of a whole run (see `RunResult`). They are the same for all calibrations: ``row`` is any of them."""
+    lines = [line["metrics"] for line in folder.metrics() if line["row"] == row]
+    logged = [value for line in lines if (value := line.get("data/labelled")) is not None]
+    held = int(federation.train_sizes.sum() + federation.validation.sizes.sum())
+    return {
+        "client_seconds": math.fsum(line.get("time/client_s") or 0.0 for line in lines),
+        "steps": int(sum(line.get("train/steps") or 0 for line in lines)),
+        "labels": int(logged[-1]) if logged else held,
+    }

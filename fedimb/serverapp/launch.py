@@ -19,7 +19,7 @@ from fedimb.engine.grid import Job
 from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
-from fedimb.process_state import given_back, log_level
+from fedimb.process_state import log_level, restored
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.manifest import return_freed_memory, write_start
 from fedimb.rundir.result import RunResult
@@ -37,41 +37,41 @@ R = TypeVar("R")
 
 
 class LeftOver(TypedDict, total=False):
-    """processes.json: what a killed driver left behind, processes as id -> start time."""
+    """processes.json: what a killed driver left behind; processes as id -> start time."""
 
     temp_dir: str | None
     driver: dict[str, str]
     processes: dict[str, str]
 
 
-def _leaves_no_trace(start: Callable[P, R]) -> Callable[P, R]:
-    """Whoever starts a run has the process back as it was, also when the run fails; see `fedimb.process_state`."""
+def _restores_process(start: Callable[P, R]) -> Callable[P, R]:
+    """Decorator that restores the caller's process after a run, also if the run fails; see `fedimb.process_state`."""
 
     @functools.wraps(start)
     def started(*args: P.args, **options: P.kwargs) -> R:
-        # Of Flower's log two lines per round say less than one progress bar.
-        with given_back(), log_level("flwr", logging.WARNING):
+        # Flower logs two lines per round, which say less than the progress bar.
+        with restored(), log_level("flwr", logging.WARNING):
             return start(*args, **options)
 
     return started
 
 
-@_leaves_no_trace
+@_restores_process
 def launch(
     config: RunConfig, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
 ) -> RunResult:
     """Run a configuration in a new run folder.
 
     Args:
-        engine: one already open (a sweep's); None opens and closes the configured one.
-        progress: a bar shared by several runs; None makes one.
+        engine: an open engine (of a sweep); None opens and closes the configured one.
+        progress: a bar shared by several runs; None creates one.
         tracked: False sends nothing to MLflow; `fedimb.tracking.mlflow.sync` can later.
 
     Raises:
-        ConfigError, DataError: before there is a run folder.
+        ConfigError, DataError: raised before a run folder is created.
         RunFailed, RunWaiting: see `fedimb.errors`; the run folder stays and can be resumed.
     """
-    if uri := config.tracking.get("uri"):  # absolute: a ServerApp or a later resume works in another folder
+    if uri := config.tracking.get("uri"):  # absolute, because a ServerApp or a later resume may run in another folder
         config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     return_freed_memory()
@@ -89,14 +89,14 @@ def launch(
         folder.unlock()
 
 
-@_leaves_no_trace
+@_restores_process
 def resume(
     path: Path, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
 ) -> RunResult:
-    """Go on with a run that was killed, failed or waits; a finished one is only sent to MLflow again.
+    """Continue a run that was killed, failed or is waiting; a finished run is only sent to MLflow again.
 
     Raises:
-        FedimbError: not a run folder, or another process works on it.
+        FedimbError: not a run folder, or in use by another process.
     """
     folder = RunFolder.open(path)
     folder.lock()
@@ -106,7 +106,7 @@ def resume(
             _end_left_over(left)
         config = from_json((folder.path / "config.json").read_text())
         if folder.status() == "finished":
-            log.warning("%s is finished already; MLflow is sent what it lacks", folder.path)
+            log.warning("%s is already finished; sending to MLflow what it lacks", folder.path)
             _tracker(folder, config, tracked).finish()
             return RunResult.read(folder.path)
         if not (folder.path / "rows.json").exists():  # killed while the folder was being written
@@ -121,7 +121,7 @@ def resume(
 def _end_left_over(left: LeftOver) -> None:
     """End what a killed driver left behind: only processes recorded with their start time or marked by its folder.
 
-    A driver that is still alive (this process, or a sweep going on to its other runs) still uses its engine.
+    A driver that is still alive (this process, or a sweep continuing with other runs) still uses its engine.
     """
     if _alive(left.get("driver", {})):
         return
@@ -131,13 +131,13 @@ def _end_left_over(left: LeftOver) -> None:
         recorded |= processes.record(processes.marked(temp))
     ended = processes.end(recorded)
     if ended:
-        log.warning("ended %d processes the killed run had left behind", len(ended))
+        log.warning("ended %d processes that the killed run had left behind", len(ended))
     if temp and Path(temp).name.startswith("fedimb-"):
         shutil.rmtree(temp, ignore_errors=True)
 
 
 def _alive(recorded: dict[str, str]) -> dict[str, str]:
-    """Those of the recorded processes that still run."""
+    """The recorded processes that are still running."""
     return {pid: start for pid, start in recorded.items() if processes.start_time(int(pid)) == start}
 
 
@@ -155,13 +155,13 @@ def _engine(given: Engine | None, config: RunConfig) -> Iterator[Engine]:
 
 def _record_processes(folder: RunFolder, engine: Engine) -> None:
     left, temp = folder.read_json("processes.json", {}), engine.temp_dir
-    # In a ServerApp the launcher stays the driver: if it is killed, a resume has to end the ServerApp.
+    # In a ServerApp the launcher remains the driver: if it is killed, a resume has to end the ServerApp.
     launcher = _alive(left.get("driver", {})) if left.get("temp_dir") == temp else {}
     driver, started = launcher or processes.record([os.getpid()]), processes.record(engine.processes())
     folder.write_json("processes.json", {"temp_dir": temp, "driver": driver, "processes": started})
 
 
-@_leaves_no_trace
+@_restores_process
 def execute(
     folder: RunFolder,
     config: RunConfig,
@@ -170,14 +170,14 @@ def execute(
     progress: ProgressBar | None,
     tracked: bool = True,
 ) -> RunResult:
-    """Execute a run folder whose lock is held, from where its checkpoint stands. See `launch` for what is raised."""
+    """Execute a run folder whose lock is held, continuing from its checkpoint. See `launch` for errors."""
     with contextlib.ExitStack() as stack:
         if progress is None:
             progress = stack.enter_context(ProgressBar(config.rounds))
         progress.title(row_label(config, next(iter(config.calibration))))
-        torch.set_num_threads(1)  # the same bits as any other engine, and no fight with the workers over cores
+        torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
-        _record_processes(folder, running)  # the head's folder, before anything runs that could be left behind
+        _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind
         job = Job(str(folder.path.absolute()), (folder.path / "config.json").read_text(), config.clients.count)
         if run_elsewhere := getattr(running, "run_elsewhere", None):
             with _ending(folder, _tracker(folder, config, tracked), running):
@@ -202,20 +202,20 @@ def execute(
 
 @contextlib.contextmanager
 def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[None]:
-    """Say how a run ended: in its folder, to MLflow, and to the user with the way to go on."""
+    """Record how a run ended in its folder and in MLflow, and tell the user how to continue."""
     resume = f"{getattr(engine, 'resume_with', 'fedimb run --resume')} {folder.path}"
     try:
         yield
     except RunWaiting as error:
         folder.set_status("waiting", str(error))
-        raise RunWaiting(f"{error}\n  go on with: {resume}") from None
+        raise RunWaiting(f"{error}\n  continue with: {resume}") from None
     except FedimbError as error:
         folder.set_status("failed", str(error), type(error).__name__)
         kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
-        raise kind(f"{error}\n  after mending the cause: {resume}") from error
+        raise kind(f"{error}\n  after fixing the cause: {resume}") from error
     except KeyboardInterrupt:
         folder.set_status("killed", "interrupted")
-        log.warning("interrupted; go on with: %s", resume)
+        log.warning("interrupted; continue with: %s", resume)
         raise
     except Exception as error:
         folder.set_status("failed", f"{type(error).__name__}: {error}")
@@ -224,16 +224,16 @@ def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[Non
         tracker.finish()
 
 
-@_leaves_no_trace
-def go_on(path: Path, engine: Engine) -> RunResult:
-    """Execute a run folder whose lock the caller's parent holds: the server's half of ``run_elsewhere``."""
+@_restores_process
+def run_in_server_app(path: Path, engine: Engine) -> RunResult:
+    """Execute a run folder whose lock the launcher holds: the part of ``run_elsewhere`` that runs in the ServerApp."""
     folder = RunFolder.open(path)
     config = from_json((folder.path / "config.json").read_text())
     return execute(folder, config, Federation.load(folder.path), engine, None)
 
 
 def _check_finished(folder: RunFolder) -> None:
-    """Raise what a run that another process executed ended with."""
+    """Raise the error of a run that another process executed."""
     if (status := folder.status()) != "finished":
         raise (RunWaiting if status == "waiting" else RunFailed)(folder.read_json("status.json")["reason"])
 
@@ -241,6 +241,6 @@ def _check_finished(folder: RunFolder) -> None:
 def _tracker(folder: RunFolder, config: RunConfig, tracked: bool) -> Tracker:
     if not tracked or config.tracking["name"] == "none":
         return NoTracker()
-    uri = resolve_uri(config.tracking.get("uri"), folder.path.parent.parent)  # output_dir, from any working folder
+    uri = resolve_uri(config.tracking.get("uri"), folder.path.parent.parent)  # relative to output_dir
     experiment = config.tracking.get("experiment") or config.study
     return MlflowTracker(folder.path, uri, experiment)

@@ -1,8 +1,7 @@
-"""The one loop: executes a method's program step by step, and on resume replays what is already done.
+"""The loop: executes a method's program step by step, and on resume replays the finished steps.
 
-A finished step is never executed again: its saved result is sent into the program instead, and what the methods
-remember is put back to what it was when the step ended. Within `Rounds` the loop goes on at the round after the
-checkpoint.
+A finished step is never executed again: its saved result is sent into the program instead, and the methods' state is
+restored to what it was when the step ended. Within `Rounds` the loop continues at the round after the checkpoint.
 """
 
 import logging
@@ -17,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from fedimb.contracts import platform as names
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import RunDiverged, RunFailed, RunWaiting
-from fedimb.privacy.ledger import entered
+from fedimb.privacy.ledger import add_round
 from fedimb.records import array_record
 from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
@@ -33,28 +32,28 @@ from fedimb.serverapp.steps import (
     ServerWork,
     Step,
     Wait,
-    name_of,
     record_to_replies,
     replies_to_record,
+    step_name,
 )
 
 log = logging.getLogger("fedimb")
 
 
 class Checkpointer(Protocol):
-    """Where a loop keeps what must survive; `fedimb.serverapp.checkpoint.FolderCheckpointer` writes a run folder."""
+    """Saves what must survive a kill; `fedimb.serverapp.checkpoint.FolderCheckpointer` writes to a run folder."""
 
     def event(self, **event: object) -> None:
-        """Journal, for people."""
+        """Append to the journal, for people to read."""
 
     def before_step(self, loop: "Loop", step: Step) -> None:
-        """A step is about to be executed; its model is built."""
+        """Called before a step is executed; its model is built."""
 
     def save_result(self, index: int, result: RecordDict) -> None:
-        """Keep a finished step's result."""
+        """Save a finished step's result."""
 
     def load_result(self, index: int) -> RecordDict:
-        """A finished step's result."""
+        """Load a finished step's result."""
         ...
 
     def after_round(self, loop: "Loop", metrics: dict[str, float], last: bool) -> None:
@@ -69,11 +68,11 @@ class Loop:
 
     Args:
         method: the outermost strategy (a `Method`, or anything with ``program`` and Flower's hooks).
-        exchange: how clients are reached.
+        exchange: sends messages to the clients.
         context: what the program sees; ``context.models["global"]`` builds the model and its aggregator.
-        program: the program to run, usually the prior's prelude followed by ``method.program(context)``.
+        program: the program to run, usually the steps that gather the prior, then ``method.program(context)``.
         checkpointer: persistence and evaluation.
-        evaluate_clients: whether clients also send the confusion matrix of the model they receive.
+        evaluate_clients: whether clients also send a confusion matrix of the received model.
     """
 
     def __init__(
@@ -89,10 +88,10 @@ class Loop:
         self._program, self.evaluate_clients = program, evaluate_clients
         self.progress = Progress()
         self.models: dict[str, Aggregator | AuxiliaryModel] = {}
-        self.saved: dict[str, Callable[[Any], None]] = {}  # checkpointed models the program has not named yet
-        self.memory: Callable[[], None] | None = None  # puts back what the methods remembered at the checkpoint
+        self.saved: dict[str, Callable[[Any], None]] = {}  # models in the checkpoint that the program has not used yet
+        self.memory: Callable[[], None] | None = None  # restores the methods' state at the checkpoint
         self.last_outcome: LaneOutcome | None = None
-        self.method_metrics: dict[str, float] = {}  # what the methods said about the last round
+        self.method_metrics: dict[str, float] = {}  # metrics that the methods returned for the last round
         self._started = time.monotonic()
 
     def model(self, name: str = "global") -> Aggregator | AuxiliaryModel:
@@ -106,11 +105,11 @@ class Loop:
         return self.models[name]
 
     def run(self) -> None:
-        """Execute the program from where `progress` stands.
+        """Execute the program from the current `progress`.
 
         Raises:
-            RunWaiting: a `Wait` step needs a person.
-            RunFailed: too few replies, or the program does not match what the run folder holds.
+            RunWaiting: a `Wait` step is waiting for a person.
+            RunFailed: too few replies, or the program does not match the run folder.
         """
         program = self._program(self.context)
         result: Any = None
@@ -124,9 +123,9 @@ class Loop:
                 result = self._replay(index, step)
             else:
                 self._started = time.monotonic()
-                self.checkpointer.event(step=index, event="start", name=name_of(step))
+                self.checkpointer.event(step=index, event="start", name=step_name(step))
                 if self.memory is not None and (self.progress.round_in_step or self.progress.waiting):
-                    self.memory()  # the checkpoint was written within this step
+                    self.memory()  # the checkpoint was written during this step
                 self.memory = None
                 if isinstance(step, Rounds | Replace) or (isinstance(step, Query) and step.model is not None):
                     self.model(step.model or "global")
@@ -137,7 +136,7 @@ class Loop:
                 self.progress.waiting = False
                 self._clock()
                 self.checkpointer.checkpoint(self)
-                self.checkpointer.event(step=index, event="done", name=name_of(step))
+                self.checkpointer.event(step=index, event="done", name=step_name(step))
             index += 1
 
     def _clock(self) -> None:
@@ -147,24 +146,24 @@ class Loop:
 
     def _replay(self, index: int, step: Step) -> object:
         if isinstance(step, Rounds | Replace):
-            self.model(step.model)  # so that the next checkpoint holds it again
+            self.model(step.model)  # so that the next checkpoint includes it again
             self._estimate()
         saved = self.checkpointer.load_result(index)
         header: dict[str, Any] = dict(saved.config_records["step"])
-        if header["name"] != name_of(step):
+        if header["name"] != step_name(step):
             raise RunFailed(
-                f"step {index} of this run was {header['name']!s}, and is {name_of(step)} now: the method's code "
+                f"step {index} of this run was {header['name']!s} but is now {step_name(step)}: the method's code "
                 "changed; resume with the code the run was started with"
             )
         del saved["step"]
-        # The program just ran again up to here, over what it had remembered: back to how the step left it.
+        # The program has just run again up to here and changed the methods' state: restore it to the end of the step.
         take_method_records(saved, self.method)
         if isinstance(step, Query):
             return record_to_replies(saved, [int(c) for c in header["clients"]])
         return saved if header.get("has-result") else None
 
     def _keep(self, index: int, step: Step, result: Any) -> None:
-        mark: dict[str, Any] = {"name": name_of(step)}
+        mark: dict[str, Any] = {"name": step_name(step)}
         content = RecordDict()
         if isinstance(step, Query):
             mark["clients"] = [r.client for r in result]
@@ -200,13 +199,13 @@ class Loop:
                 return self._wait(step)
 
     def _train_round(self, model: Aggregator, name: str) -> dict[str, float]:
-        """Ask a cohort to train ``model``, called ``name``, and let its aggregator take in what is usable.
+        """Let a cohort train ``model``, called ``name``, and aggregate the usable replies.
 
         Returns:
-            what is logged of the round: losses, participants, steps, seconds, and what the methods said of it.
+            the round's metrics: losses, participants, steps, seconds, and those of the methods.
 
         Raises:
-            RunFailed: fewer usable replies than configured, or other weights than the model's.
+            RunFailed: fewer usable replies than configured, or weights that do not match the model's.
         """
         started = time.monotonic()
         self._estimate()
@@ -226,26 +225,26 @@ class Loop:
         instructions = self.exchange.complete(instructions, server_round, model.buffers, self._sent_counts(), **about)
         outcome = self.exchange.send("train", instructions, cohort.lost, model.reduce, f"round {server_round}")
         usable = [a for a in outcome.replies if a.usable]
-        heard = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
+        replies = [Reply(a.client, RecordDict({k: v for k, v in a.content.items() if k[:2] == "x."})) for a in usable]
         for part in chain(self.method):
             if hasattr(part, "before_aggregation"):
-                part.before_aggregation(server_round, heard)
+                part.before_aggregation(server_round, replies)
         aggregated = model.aggregate(server_round, outcome, instructions)
         self._estimate()
         if "train_loss" in aggregated:
             metrics["train/loss"] = aggregated["train_loss"]
         metrics["data/replies"] = float(len(usable))
         metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
-        metrics |= entered(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
+        metrics |= add_round(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
         metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
         if cohort.virtual_s:
             metrics["time/simulated_wait_s"] = cohort.virtual_s
-        self.method_metrics = self._heard(server_round, heard)
+        self.method_metrics = self._notify_methods(server_round, replies)
         self.last_outcome = outcome
         return metrics | self.method_metrics | {"time/round_s": time.monotonic() - started}
 
-    def _heard(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
-        """Tell the methods what the clients sent for them (records ``x.*``); returns what they say of the round."""
+    def _notify_methods(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
+        """Pass the clients' records ``x.*`` to the methods; returns the metrics they report for the round."""
         said: dict[str, float] = {}
         strategy: Any = self.method
         while hasattr(strategy, "on_train_replies"):
@@ -254,11 +253,11 @@ class Loop:
         return said
 
     def _auxiliary_rounds(self, model: AuxiliaryModel, step: Rounds) -> None:
-        """The rounds of an auxiliary model's step, from where progress stands in it.
+        """The rounds of an auxiliary model's step, from the current progress.
 
         Raises:
             RunFailed: too few replies (``clients.min_reply_fraction``).
-            RunDiverged: no reply fits and is finite.
+            RunDiverged: no reply is finite and matches the model.
         """
         first = self.progress.round_in_step
         shown = self.context.working(f"rounds of the {step.model}", step.n)
@@ -284,23 +283,23 @@ class Loop:
         instructions = exchange.complete(instructions, progress.server_round, {}, None)
         where = f"{name}, round {number + 1}"
         outcome = exchange.send(model.query, instructions, cohort.lost, False, where)
-        heard = [Reply(a.client, a.content) for a in outcome.replies if a.usable]
-        usable = [reply for reply in heard if model.fits(reply, where)]
-        exchange.errors += len(heard) - len(usable)
-        if heard and not usable:
-            raise RunDiverged(f"{where}: no client sent weights that fit and are finite; lower its learning rate")
+        replies = [Reply(a.client, a.content) for a in outcome.replies if a.usable]
+        usable = [reply for reply in replies if model.fits(reply, where)]
+        exchange.errors += len(replies) - len(usable)
+        if replies and not usable:
+            raise RunDiverged(f"{where}: no client sent finite weights that match the model; lower its learning rate")
         if usable:
             model.parameters = model.mean(usable)
 
     def _round_done(self, number: int) -> None:
-        """Count a round of the step at hand, from 1: after it a checkpoint may be written."""
+        """Count a round of the current step, from 1; a checkpoint may follow."""
         self.progress.round_in_step = number
         self._clock()
 
     def _replace(self, step: Replace) -> None:
         model = self.model(step.model)
         if isinstance(model, AuxiliaryModel):
-            raise RunFailed(f"Replace: '{step.model}' is a model of the method's own; set its parameters instead")
+            raise RunFailed(f"Replace: '{step.model}' is an auxiliary model of the method; set its parameters instead")
         model.replace(step.weights)
         self.progress.server_round += 1
         self._clock()
@@ -315,12 +314,12 @@ class Loop:
         raise RunWaiting(f"waiting: {step.reason}")
 
     def _estimate(self) -> None:
-        """Where counts are estimated, estimate them from the global model as it is; before any round they stay."""
+        """If counts are estimated, estimate them from the current global model; before any round they are kept."""
         if self.context.estimate is not None and self.progress.server_round and "global" in self.models:
             self.context.counts = self.context.estimate(self.models["global"].parameters)
 
     def _sent_counts(self) -> np.ndarray | None:
-        """The counts that travel with messages, where a part of the run reads them at the clients."""
+        """The counts that messages carry, if a part of the run uses them at the clients."""
         return self.context.counts if self.context.clients_need_counts else None
 
     def _query(self, step: Query) -> list[Reply]:

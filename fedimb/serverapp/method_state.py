@@ -1,4 +1,4 @@
-"""What methods keep, as records: saved with every finished step, put back when the step is replayed."""
+"""The methods' state as records: saved with every finished step, restored when the step is replayed."""
 
 import json
 
@@ -11,7 +11,7 @@ from fedimb.serverapp.old_state import state_of_snapshot
 from fedimb.serverapp.state_dict import decode, encode, load_state
 
 _ARRAYS, _STATE = "fedimb.method.arrays", "fedimb.method.state"
-_KINDS = "fedimb.method.kinds"  # of a step saved by fedimb 0.1
+_KINDS = "fedimb.method.kinds"  # in steps saved by fedimb 0.1
 
 
 def method_records(strategy: Strategy) -> RecordDict:
@@ -25,7 +25,7 @@ def method_records(strategy: Strategy) -> RecordDict:
 
 
 def take_method_records(records: RecordDict, strategy: Strategy) -> None:
-    """Inverse of `method_records`: load the state dicts and take the records of each method out of ``records``."""
+    """Inverse of `method_records`: load the state dicts, and remove the methods' records from ``records``."""
     for depth, method in enumerate(chain(strategy)[:-1]):
         arrays = to_numpy(records.array_records[f"{_ARRAYS}.{depth}"])
         written = next(key for key in (f"{_STATE}.{depth}", f"{_KINDS}.{depth}") if key in records)

@@ -1,4 +1,4 @@
-"""Reads what methods and aggregators kept in run folders of fedimb 0.1, which saved attributes by looking for them."""
+"""Reads the state of methods and aggregators in run folders of fedimb 0.1, which saved any attribute it could."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from fedimb.serverapp.stock_state import stock_attributes
 
 
 def state_of_snapshot(owner: object, kinds: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
-    """What 0.1 saved of an object, as `fedimb.serverapp.state_dict.load_state` takes it.
+    """What 0.1 saved for an object, in the form that `fedimb.serverapp.state_dict.load_state` takes.
 
     Args:
         kinds: attribute -> how it was saved.
-        arrays: by attribute, or attribute/key.
+        arrays: arrays by attribute, or attribute/key.
 
     Raises:
-        RunFailed: an attribute that its state dict holds now was left out then.
+        RunFailed: an attribute that is now in its state dict was not saved by 0.1.
     """
     flower = {name: _value(name, kinds[name], arrays) for name in stock_attributes(type(owner)) if name in kinds}
     if (wanted := own_state(owner)) is None:
@@ -24,7 +24,7 @@ def state_of_snapshot(owner: object, kinds: dict[str, Any], arrays: Arrays) -> d
     if lost := sorted(wanted.keys() - kinds.keys()):
         raise RunFailed(
             f"{owner_name(owner)}: this run was started with fedimb 0.1, which did not save {lost[0]!r}, so it cannot "
-            "be resumed to the result of an uninterrupted run: start it anew"
+            "be resumed to the result of an uninterrupted run: start a new run"
         )
     return {"flower": flower, "own": {name: _value(name, kinds[name], arrays) for name in wanted}}
 

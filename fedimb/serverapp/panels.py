@@ -1,4 +1,4 @@
-"""Figures that a method leaves for the report in its run folder's ``artifacts/panels/``; the report draws them."""
+"""Figures of a method for the report, in the run folder's ``artifacts/panels/``; the report draws them."""
 
 import json
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 
 def kept_panel(title: str, kept: NDArray[np.integer], held: NDArray[np.integer], class_names: Sequence[str]) -> bytes:
-    """The file ``panels/<name>.json`` about rows kept of rows held; the report draws a bar per class, head to tail.
+    """The content of ``panels/<name>.json`` for rows kept out of rows held; the report draws one bar per class.
 
     Args:
-        title: of the panel.
-        kept, held: [C] rows.
+        title: title of the panel.
+        kept, held: [C] number of rows.
         class_names: C names.
     """
     share = kept.sum() / max(1, held.sum())

@@ -1,7 +1,8 @@
 """A method in a plain Flower ServerApp: the same loop over any Grid, storing nothing.
 
-``strategy.start(grid, initial_arrays, num_rounds)`` as every Flower strategy. The clients may be anybody's: they
-need to answer ``train`` (and ``evaluate``, unless the strategy's ``fraction_evaluate`` is 0) and the method's queries.
+Call ``strategy.start(grid, initial_arrays, num_rounds)`` as for every Flower strategy. The clients can be any
+ClientApp: they need to answer ``train`` (and ``evaluate``, unless the strategy's ``fraction_evaluate`` is 0) and the
+method's queries.
 """
 
 import copy
@@ -30,13 +31,13 @@ Evaluate = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
 class _PlainGrid:
-    """The user's grid as the loop needs it: fixed nodes, a timeout on every exchange, replies under fedimb's keys."""
+    """Wraps the user's grid for the loop: fixed nodes, a timeout on every exchange, replies under fedimb's keys."""
 
     def __init__(self, grid: Grid, node_ids: list[int], timeout: float) -> None:
         self._grid, self._node_ids, self._timeout = grid, node_ids, timeout
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes connected at the start: a method's clients must not change under it."""
+        """The nodes connected at the start, since a method's clients must not change during a run."""
         return list(self._node_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -52,42 +53,42 @@ class _PlainGrid:
 
 
 def _renamed(reply: Message, request: Message) -> Message:
-    """Flower takes the one ArrayRecord and the one MetricRecord whatever their keys; records ``x.*`` are a method's."""
+    """Rename the ArrayRecord and the MetricRecord, whose keys are free in Flower; records ``x.*`` are a method's."""
     own = {k: v for k, v in reply.content.items() if k.startswith("x.")}
     arrays = [v for k, v in reply.content.items() if k not in own and isinstance(v, ArrayRecord)]
     metrics = [v for k, v in reply.content.items() if k not in own and isinstance(v, MetricRecord)]
     if len(arrays) != 1 or len(metrics) != 1 or WEIGHT not in metrics[0]:
         reason = (
             f"the reply holds {len(arrays)} ArrayRecords and {len(metrics)} MetricRecords; send one of each, the "
-            f"metrics with '{WEIGHT}', and begin the keys of further records with 'x.'"
+            f"metrics with '{WEIGHT}', and begin the keys of other records with 'x.'"
         )
         return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=request)
     reply.content = RecordDict({names.ARRAYS: arrays[0], names.METRICS: metrics[0], **own})
     return reply
 
 
-class _Strategy:
-    """The method, with an ear for what it makes of the train replies."""
+class _RecordingStrategy:
+    """Wraps the method and records the metrics of its ``aggregate_train``."""
 
     def __init__(self, method: Strategy) -> None:
         self.inner, self.metrics = method, cast(MetricRecord | None, None)
 
     def configure_train(self, *args: Any) -> Iterable[Message]:
-        """As the method does; forgets the round before."""
+        """Call the method, and clear the metrics of the previous round."""
         self.metrics = None
         return self.inner.configure_train(*args)
 
     def aggregate_train(self, *args: Any) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """As the method does."""
+        """Call the method, and record its metrics."""
         arrays, self.metrics = self.inner.aggregate_train(*args)
         return arrays, self.metrics
 
 
-class _Keeper:
+class _MemoryCheckpointer:
     """Keeps results in memory and runs Flower's evaluation after each round."""
 
     def __init__(
-        self, strategy: _Strategy, grid: _PlainGrid, config: ConfigRecord, evaluate_fn: Evaluate | None
+        self, strategy: _RecordingStrategy, grid: _PlainGrid, config: ConfigRecord, evaluate_fn: Evaluate | None
     ) -> None:
         self._strategy, self._grid, self._config, self._evaluate_fn = strategy, grid, config, evaluate_fn
         self.result = Result()
@@ -102,7 +103,7 @@ class _Keeper:
         """Nothing is replayed, so nothing is kept."""
 
     def load_result(self, index: int) -> RecordDict:
-        """Never asked for: nothing is resumed."""
+        """Never called: nothing is resumed."""
         raise LookupError(index)
 
     def checkpoint(self, loop: Loop) -> None:
@@ -111,7 +112,7 @@ class _Keeper:
     def after_round(self, loop: Loop, metrics: dict[str, float], last: bool) -> None:
         """Train metrics, client evaluation through the strategy's own hooks, then the server's ``evaluate_fn``.
 
-        The loop's own numbers (seconds, steps) are left out: the Result is Flower's, with the method's metrics added.
+        The loop's metrics (seconds, steps) are left out: the Result is Flower's, plus the method's metrics.
         """
         number = loop.progress.server_round
         arrays = array_record(loop.model().parameters)
@@ -144,16 +145,16 @@ def start(
             replies to each step.
 
     Raises:
-        ConfigError: the aggregator weighs replies by another metric than ``num-examples``.
+        ConfigError: the aggregator weights replies by a metric other than ``num-examples``.
         TimeoutError: too few nodes within ``timeout``.
         RunFailed: fewer than half of the clients gave a usable reply.
-        RunWaiting: the method's program waits for a person.
+        RunWaiting: the method's program is waiting for a person.
     """
     aggregator = chain(method)[-1]
     if (key := getattr(aggregator, "weighted_by_key", WEIGHT)) != WEIGHT:
         raise ConfigError(
             f"{type(aggregator).__name__}(weighted_by_key='{key}'): fedimb reads a reply's weight from '{WEIGHT}'; "
-            "let the clients send it under that name and leave weighted_by_key out"
+            "let the clients send it under that name and do not set weighted_by_key"
         )
     node_ids = _nodes(grid, aggregator, timeout)
     everyone = ClientsConfig(
@@ -168,16 +169,16 @@ def start(
     )
     client_sampler = ClientSampler(everyone, 0, np.ones(len(node_ids)), dict(enumerate(node_ids)))
     context = RunContext(rounds=num_rounds, n_clients=len(node_ids), n_classes=0, class_names=(), seed=0)
-    plain, heard, fresh = _PlainGrid(grid, node_ids, timeout), _Strategy(method), copy.deepcopy(aggregator)
+    plain, recording, fresh = _PlainGrid(grid, node_ids, timeout), _RecordingStrategy(method), copy.deepcopy(aggregator)
 
     def model(draw: int) -> Aggregator:
-        if draw:  # after a Reset: the methods stay, with what they remember, around a fresh aggregator
+        if draw:  # after a Reset: the methods keep their state, around a new aggregator
             cast(Any, chain(method)[-2]).inner = copy.deepcopy(fresh)
-        # Not linear: a plain client's records are unknown, so the strategy sees every reply, as in Flower's own loop.
-        return Aggregator(cast(Strategy, heard), False, to_numpy(initial_arrays), {}, dict(train_config or {}))
+        # Not linear: the records of other clients are unknown, so the strategy gets every reply, as in Flower's loop.
+        return Aggregator(cast(Strategy, recording), False, to_numpy(initial_arrays), {}, dict(train_config or {}))
 
     context.models["global"] = model
-    checkpointer = _Keeper(heard, plain, evaluate_config or ConfigRecord(), evaluate_fn)
+    checkpointer = _MemoryCheckpointer(recording, plain, evaluate_config or ConfigRecord(), evaluate_fn)
     if evaluate_fn is not None and (scores := evaluate_fn(0, initial_arrays)) is not None:
         checkpointer.result.evaluate_metrics_serverapp[0] = scores
     program = cast(Any, method).program  # a Method of fedimb.strategies, which the platform does not import
@@ -190,7 +191,7 @@ def start(
 
 
 def _nodes(grid: Grid, aggregator: Strategy, timeout: float) -> list[int]:
-    """Ids of the connected nodes, once there are as many as the aggregator wants: it would wait for ever for more."""
+    """Ids of the connected nodes, once there are as many as the aggregator wants; it would wait forever for more."""
     wanted = max([1, *(getattr(aggregator, f"min_{what}_nodes", 1) for what in ("available", "train", "evaluate"))])
     deadline = time.monotonic() + timeout
     while len(node_ids := sorted(grid.get_node_ids())) < wanted:

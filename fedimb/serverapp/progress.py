@@ -1,4 +1,4 @@
-"""Progress of a run, in the server process: a bar on a terminal, a line now and then elsewhere, silence on request."""
+"""Progress of a run, in the server process: a bar on a terminal, otherwise a line every few seconds, or nothing."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ class ProgressBar:
     Args:
         total: rounds of all runs together.
         enabled: False is silent.
-        unit: what is counted, where it is not rounds.
+        unit: what is counted, if not rounds.
     """
 
     def __init__(self, total: int, enabled: bool = True, unit: str = "rounds") -> None:
@@ -43,17 +43,17 @@ class ProgressBar:
             self._bar.start()
 
     def title(self, text: str) -> None:
-        """Name of the run that starts now."""
+        """Show the name of the run that starts now."""
         self._title = text
         if self._bar is not None:
             self._bar.update(self._task, description=text, scores="")
 
     def skip(self, rounds: int) -> None:
-        """Rounds done: before a resume, or elsewhere."""
+        """Count rounds done before a resume, or in another process."""
         self._advance(rounds, "")
 
     def work(self, what: str, total: int) -> Callable[[int], None]:
-        """Work of the server beside rounds: returns what to call with the number of its steps just done."""
+        """Show other work of the server; returns a function to call with the number of steps just done."""
         done = 0
 
         def step(n: int) -> None:
@@ -67,7 +67,7 @@ class ProgressBar:
         return step
 
     def round(self, loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
-        """A round ended."""
+        """Show that a round has ended."""
         first = next(iter(metrics.values()), {})
         scores = ""
         if "test/macro_recall" in first:

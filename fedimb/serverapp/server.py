@@ -1,4 +1,4 @@
-"""What a run's server can do with its own hands: hold rows, build the model, train it. For methods that need that."""
+"""The server's own rows and training, for methods that train at the server."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ class Server:
 
     Args:
         config: resolved run configuration.
-        federation: whose public rows, classes and input shape.
+        federation: source of the public rows, classes and input shape.
     """
 
     def __init__(self, config: RunConfig, federation: Federation) -> None:
@@ -28,25 +28,25 @@ class Server:
         self._public: PublicRows | None = None
 
     def public(self) -> PublicRows:
-        """The server's labelled rows, opened once. Raises ConfigError where ``data.public`` is not set."""
+        """The server's labelled rows, opened once. Raises ConfigError if ``data.public`` is not set."""
         if self._public is None:
             self._public = public_rows(self._federation)
         return self._public
 
     def has_public(self) -> bool:
-        """Whether `public` would answer."""
+        """Whether the server has public rows."""
         return len(self._federation.public) > 0
 
     def clips(self) -> bool:
-        """Whether clients cut their updates (``privacy.clip``), so that nothing else may tell what was learned."""
+        """Whether clients clip their updates (``privacy.clip``): then no other record may reveal what was learned."""
         return self._config.privacy.clip is not None
 
     def domains(self) -> tuple[str, ...]:
-        """Names of the source's sites (devices); empty where it names none."""
+        """Names of the source's sites (devices); empty if it has none."""
         return self._federation.domains
 
     def class_names(self) -> tuple[str, ...]:
-        """Names by class id."""
+        """Class names by class id."""
         return self._federation.class_names
 
     def input_shape(self) -> tuple[int, ...]:
@@ -54,19 +54,19 @@ class Server:
         return self._federation.input_shape
 
     def model(self, weights: Arrays | None = None) -> Classifier:
-        """The configured model: with the run's initial weights, or with these (parameters and buffers)."""
+        """The configured model: with the run's initial weights, or with ``weights`` (parameters and buffers)."""
         model = build_model(self._config, self._federation.n_classes, self._federation.input_shape)
         if weights is not None:
             load_into(model, {name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
         return model
 
     def train(self, model: Classifier, x: Tensor, y: Tensor, epochs: int, purpose: int = 0) -> Arrays:
-        """Train on rows x [n, *shape] float32, y [n] int64 as clients do: optimiser, batch, loss and augmentation.
+        """Train on rows x [n, *shape] float32, y [n] int64 with the clients' optimiser, batch, loss and augmentation.
 
-        The loss's prior is the rows' own class counts. ``purpose`` tells several trainings of a run apart.
+        The loss's prior is the class counts of these rows. ``purpose`` distinguishes several trainings of a run.
 
         Returns:
-            Parameters and buffers; the model holds them too.
+            Parameters and buffers, which are also in the model.
         """
         config = self._config
         counts = np.bincount(y.numpy(), minlength=self._federation.n_classes).astype(np.int64)

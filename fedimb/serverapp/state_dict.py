@@ -1,9 +1,10 @@
 """What survives a kill: the state dicts of methods, aggregators and auxiliary models, as in `torch.optim`.
 
-A state dict has one item for each attribute whose value must last, under the attribute's name. Its values are numbers,
+A state dict has one item for each attribute that must be saved, under the attribute's name. Its values are numbers,
 bools, None, strings, bytes, NumPy arrays and scalars, torch tensors on the CPU, Flower ArrayRecords, and lists, tuples
-and dicts (keys: strings or ints) of these. They come back with their exact types, dtypes and bits; two items that were
-one object come back as two. Everything else is refused with the place and what to keep instead.
+and dicts (keys: strings or ints) of these. They are
+restored with their exact types, dtypes and bits; two items that were the same object become two. Everything else is
+refused, with the place and what to keep instead.
 """
 
 import io
@@ -25,10 +26,10 @@ from fedimb.serverapp.stock_state import stock_attributes
 PAGE = "see docs/add-a-strategy.md, 'What your method keeps'"
 _DEEPEST = 100
 _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-_PLAIN = _INTEGERS | {"bool", "float16", "float32", "float64"}  # what safetensors stores as it is
+_PLAIN = _INTEGERS | {"bool", "float16", "float32", "float64"}  # stored directly by safetensors
 _REMEDIES: tuple[tuple[Any, str], ...] = (
-    (set | frozenset, "keep sorted(...) and make the set again in load_state_dict"),
-    (deque, "keep list(...) and make the deque again in load_state_dict"),
+    (set | frozenset, "keep sorted(...) and rebuild the set in load_state_dict"),
+    (deque, "keep list(...) and rebuild the deque in load_state_dict"),
     (np.random.Generator, "keep its .bit_generator.state and set that in load_state_dict"),
     (np.random.RandomState, "keep its .get_state() and call .set_state in load_state_dict"),
     (torch.Generator, "keep its .get_state() and call .set_state in load_state_dict"),
@@ -54,17 +55,17 @@ def remedy(value: object) -> str:
 
 
 def owner_name(owner: object) -> str:
-    """What errors call a method, an aggregator or an auxiliary model."""
+    """The name of a method, an aggregator or an auxiliary model in errors."""
     if not isinstance(owner, Strategy):
         return f"model {type(owner).__name__}"
     return f"{'method' if hasattr(owner, 'program') else 'aggregator'} {type(owner).__name__}"
 
 
 def own_state(owner: object) -> dict[str, Any] | None:
-    """What ``owner.state_dict()`` returns; None where its class has none.
+    """The result of ``owner.state_dict()``; None if its class has none.
 
     Raises:
-        RunFailed: it is not a dict by attribute name.
+        RunFailed: the result is not a dict by attribute name.
     """
     if (make := getattr(owner, "state_dict", None)) is None:
         return None
@@ -80,7 +81,7 @@ def own_state(owner: object) -> dict[str, Any] | None:
 
 
 def state_of(owner: object) -> dict[str, Any]:
-    """Everything to save of one method, aggregator or auxiliary model: its own state dict, and Flower's attributes."""
+    """All state to save of a method, aggregator or auxiliary model: its state dict, and Flower's attributes."""
     flower: dict[str, Any] = {}
     for name in stock_attributes(type(owner)):
         if hasattr(owner, name):
@@ -106,10 +107,10 @@ def load_state(owner: object, state: dict[str, Any]) -> None:
 
 
 def encode(owner: object) -> tuple[Any, Arrays]:
-    """`state_of` an object as JSON-able text and arrays by number.
+    """`state_of` an object as values for JSON, and arrays by number.
 
     Raises:
-        RunFailed: something in it cannot be saved, with its path and what to keep instead.
+        RunFailed: a value cannot be saved, with its path and what to keep instead.
     """
     encoder = _Encoder(owner_name(owner))
     state = state_of(owner)
@@ -119,12 +120,12 @@ def encode(owner: object) -> tuple[Any, Arrays]:
 
 
 def decode(spec: Any, arrays: Arrays) -> dict[str, Any]:
-    """Inverse of `encode`, for `load_state`; arrays are fresh and writable."""
+    """Inverse of `encode`, for `load_state`; arrays are new and writable."""
     return {"flower": _value(spec["flower"], arrays), "own": _value(spec["own"], arrays)}
 
 
 def can_be_kept(value: object) -> bool:
-    """Whether a value may stand in a state dict as it is."""
+    """Whether a value can be in a state dict as it is."""
     try:
         _Encoder("").node(value, "", ())
     except RunFailed:
@@ -133,10 +134,10 @@ def can_be_kept(value: object) -> bool:
 
 
 class _Encoder:
-    """Turns values into JSON-able nodes: scalars and lists stand for themselves, everything else is tagged.
+    """Turns values into nodes for JSON: scalars and lists as they are, everything else tagged.
 
     Attributes:
-        arrays: what does not go into JSON, by number.
+        arrays: what cannot be in JSON, by number.
     """
 
     def __init__(self, owner: str) -> None:
@@ -144,7 +145,7 @@ class _Encoder:
         self.arrays: Arrays = {}
 
     def node(self, value: Any, path: str, above: tuple[int, ...]) -> Any:
-        """One value's node; ``above``: the containers it lies in."""
+        """The node of a value; ``above``: the containers it is in."""
         kind = type(value)
         if value is None or kind in (bool, int, float, str):
             return value
@@ -238,7 +239,7 @@ def _array_at(about: dict[str, Any], arrays: Arrays) -> np.ndarray:
 
 
 def wrapped(strategy: Strategy) -> Iterator[Strategy]:
-    """A strategy and those its Flower wrappers (differential privacy) hold, whose state is part of its own."""
+    """A strategy and those inside Flower's wrappers (differential privacy), whose state is part of its state."""
     yield strategy
     for name in stock_attributes(type(strategy)):
         if isinstance(held := getattr(strategy, name, None), Strategy):

@@ -1,9 +1,9 @@
-"""A deep digest of what an object holds, by attribute: equal exactly while nothing in it has changed.
+"""A deep digest of an object, by attribute, which stays equal exactly as long as nothing in the object changes.
 
 It looks into ``__dict__`` and slots, containers, nested objects, closures, arrays, tensors and random generators, and
-follows cycles. It does not look into modules and classes, so what lives in globals is not seen; loggers, locks, open
-files and other objects without readable state count by identity. Buffers are summed with CRC-32: one change in four
-thousand million would be missed.
+follows cycles. It does not look into modules and classes, so globals are not covered; loggers, locks, open
+files and other objects without readable state count by identity. Buffers are checked with CRC-32: one change in four
+billion would be missed.
 """
 
 import functools
@@ -12,12 +12,14 @@ import logging
 import random
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,57 +32,87 @@ _BY_IDENTITY = (ModuleType, logging.Logger, logging.Handler, io.TextIOBase, io.B
 _SHARED_BY_CLASS = (
     list, dict, set, deque, bytearray, np.ndarray, torch.Tensor, random.Random, np.random.Generator, torch.Generator,
 )  # fmt: skip
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, so all it holds is in its attributes
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, so all its state is in its attributes
 _MISSING = object()
 
 
 def digest(value: object, apart: Mapping[int, object] | None = None, kinds: tuple[type, ...] = ()) -> bytes:
-    """16 bytes that change when anything within ``value`` does.
+    """Bytes that change when anything inside ``value`` does.
 
     Args:
         value: anything.
-        apart: objects by id that count as themselves, whatever changes in them.
-        kinds: types whose objects do.
+        apart: objects by id that count by identity, whatever changes in them.
+        kinds: types whose objects also count by identity.
     """
+    if type(value) in _SCALARS:  # most attributes are settings
+        return f"{type(value).__name__} {value!r}".encode("utf-8", "surrogatepass")
+    if isinstance(value, FunctionType) and not (
+        value.__closure__ or value.__defaults__ or value.__kwdefaults__ or value.__dict__
+    ):
+        return f"{value.__module__} {value.__qualname__} {value.__code__.co_firstlineno}".encode()
     walk = _Walk(apart or {}, kinds)
     walk.add(value)
     return walk.hash.digest()
 
 
 def attributes(owner: object) -> dict[str, Any]:
-    """What an object holds by name: its ``__dict__``, its slots, and containers that its classes share.
+    """An object's state by name: its ``__dict__``, its slots, and mutable containers of its classes.
 
-    Left out: what a `functools.cached_property` computed, which is computed again.
+    Values computed by a `functools.cached_property` are left out, as they are computed again.
     """
-    found = dict(_instance(owner))
-    for cls in type(owner).__mro__[:-1]:
-        for name, value in vars(cls).items():
-            if isinstance(value, _SHARED_BY_CLASS) and not name.startswith(("__", "_abc_")) and name not in found:
-                found[name] = value
+    return _instance(owner) | {
+        name: value for name in _layout(type(owner)).shared if (value := getattr(owner, name, _MISSING)) is not _MISSING
+    }
+
+
+def _instance(owner: object) -> dict[str, Any]:
+    layout = _layout(type(owner))
+    found = {name: value for name, value in getattr(owner, "__dict__", {}).items() if name not in layout.computed}
+    for name in layout.slots:
+        if (value := getattr(owner, name, _MISSING)) is not _MISSING:
+            found[name] = value
     return found
 
 
-def _instance(owner: object) -> Iterable[tuple[str, Any]]:
-    kind = type(owner)
-    for name, value in getattr(owner, "__dict__", {}).items():
-        if not isinstance(getattr(kind, name, None) if isinstance(name, str) else None, functools.cached_property):
-            yield name, value
-    for cls in kind.__mro__:
-        slots = vars(cls).get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            mangled = f"_{cls.__name__.lstrip('_')}{name}" if name[:2] == "__" and name[-2:] != "__" else name
+@dataclass(frozen=True)
+class _Layout:
+    """Facts about a class's objects: names of slots, of cached properties, and of containers that they share."""
+
+    slots: tuple[str, ...]
+    computed: frozenset[str]
+    shared: tuple[str, ...]
+    in_python: bool
+
+
+_LAYOUTS: WeakKeyDictionary[type, _Layout] = WeakKeyDictionary()
+
+
+def _layout(kind: type) -> _Layout:
+    if (known := _LAYOUTS.get(kind)) is not None:
+        return known
+    slots, computed, shared = [], set(), []
+    for cls in kind.__mro__[:-1]:
+        own = vars(cls).get("__slots__", ())
+        for name in (own,) if isinstance(own, str) else own:
             if name not in ("__dict__", "__weakref__"):
-                value = getattr(owner, mangled, _MISSING)
-                if value is not _MISSING:
-                    yield mangled, value
+                private = name[:2] == "__" and name[-2:] != "__"
+                slots.append(f"_{cls.__name__.lstrip('_')}{name}" if private else name)
+        for name, value in vars(cls).items():
+            if isinstance(value, functools.cached_property):
+                computed.add(name)
+            elif isinstance(value, _SHARED_BY_CLASS) and not name.startswith(("__", "_abc_")):
+                shared.append(name)
+    in_python = all(cls.__flags__ & _HEAP_TYPE for cls in kind.__mro__[:-1])
+    _LAYOUTS[kind] = layout = _Layout(tuple(slots), frozenset(computed), tuple(shared), in_python)
+    return layout
 
 
 class _Walk:
-    """One digest on its way. ``alive`` holds everything met, so that no id is used twice."""
+    """One digest in progress. ``alive`` keeps everything visited alive, so that no id is reused."""
 
     def __init__(self, apart: Mapping[int, object], kinds: tuple[type, ...]) -> None:
         self.hash = blake2b(digest_size=16)
-        self._apart, self._kinds = apart, kinds
+        self._apart, self._kinds = apart, _BY_IDENTITY + kinds
         self._met: dict[int, int] = {}
         self._alive: list[object] = []
 
@@ -93,7 +125,7 @@ class _Walk:
         self.hash.update(repr(words).encode("utf-8", "surrogatepass"))
 
     def _one(self, value: Any) -> list[Any]:
-        """Take in one object, apart from what lies within it, which is returned."""
+        """Add one object to the digest, without its contents, which are returned."""
         kind = type(value)
         if kind in _SCALARS:
             self._note(kind.__name__, value)
@@ -106,7 +138,7 @@ class _Walk:
             return []
         self._met[id(value)] = len(self._met)
         self._alive.append(value)
-        if id(value) in self._apart or isinstance(value, _BY_IDENTITY + self._kinds):
+        if id(value) in self._apart or isinstance(value, self._kinds):
             self._note("itself", id(value))
             return []
         if isinstance(value, type):
@@ -119,7 +151,7 @@ class _Walk:
         return inside
 
     def _known(self, value: Any) -> list[Any] | None:
-        """What lies in an object whose kind is known, after taking in its own part; None for any other."""
+        """The contents of an object of a known kind, after adding the object itself; None for any other."""
         match value:
             case np.ndarray():
                 return [*self._buffer(value), *_values(value)]
@@ -189,27 +221,25 @@ class _Walk:
         return [value.grad] if value.is_leaf and value.grad is not None else []
 
     def _function(self, value: FunctionType) -> list[Any]:
-        """Its code by place, what it was made with, and what it closes over."""
+        """Its code by location, its defaults, and the variables it closes over."""
         code = value.__code__
         self._note(code.co_filename, code.co_firstlineno, code.co_qualname)
         cells = []
         for cell in value.__closure__ or ():
             try:
                 cells.append(cell.cell_contents)
-            except ValueError:  # not filled yet
+            except ValueError:  # the cell is still empty
                 cells.append(None)
         return [value.__defaults__, value.__kwdefaults__, *cells, *_values(value)]
 
     def _object(self, value: Any) -> list[Any]:
-        """Any other object: its attributes; of one made in C, what it would be copied by, else itself."""
-        inside = [part for item in _instance(value) for part in item]
-        if all(cls.__flags__ & _HEAP_TYPE for cls in type(value).__mro__[:-1]) and (
-            inside or hasattr(value, "__dict__")
-        ):
+        """Any other object: its attributes; for one implemented in C, the state copied by pickle, else its id."""
+        inside = [part for item in _instance(value).items() for part in item]
+        if _layout(type(value)).in_python and (inside or hasattr(value, "__dict__")):
             return inside
         try:
             copied = value.__reduce_ex__(2)
-        except Exception:  # whatever a foreign class raises: its state cannot be read
+        except Exception:  # a foreign class may raise anything: its state cannot be read
             self._note("itself", id(value))
             return inside
         if isinstance(copied, str):
@@ -218,5 +248,5 @@ class _Walk:
 
 
 def _values(value: object) -> list[Any]:
-    """The attributes of an object that is a container or a function besides."""
+    """The attributes of an object that is also a container or a function."""
     return [part for item in getattr(value, "__dict__", {}).items() for part in item]

@@ -1,4 +1,4 @@
-"""The steps a method's program is made of. The one loop executes, journals, checkpoints and replays them."""
+"""The steps of a method's program. The loop executes, journals, checkpoints and replays them."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +24,10 @@ class Query:
 
     Args:
         name: the query, declared by the method's contract; a Python identifier.
-        content: what all clients receive.
-        model: which model's weights travel along; None for none.
-        each: what single clients receive besides, by client id.
-        everyone: whether the step fails (and is asked anew on resume) unless all answer, as masks need.
+        content: sent to all clients.
+        model: the model whose weights are sent along; None for none.
+        each: additional content for single clients, by client id.
+        everyone: whether the step fails (and is repeated on resume) unless all clients reply, as masks require.
     """
 
     name: str
@@ -37,13 +37,13 @@ class Query:
     everyone: bool = False
 
     def content_of(self, client: int, common: RecordDict) -> RecordDict:
-        """What one client receives: ``common``, the same object for all who get nothing besides."""
+        """The content for one client: ``common`` itself (the same object) unless the client gets more."""
         return RecordDict({**common, **self.each[client]}) if client in self.each else common
 
 
 @dataclass(frozen=True)
 class ServerWork:
-    """Work at the server whose result must survive a restart; sends the RecordDict ``fn`` returned (or None)."""
+    """Work at the server whose result is saved; sends the RecordDict that ``fn`` returned (or None)."""
 
     name: str
     fn: Callable[[], RecordDict | None]
@@ -51,16 +51,16 @@ class ServerWork:
 
 @dataclass(frozen=True)
 class Reset:
-    """Fresh weights and a rebuilt aggregator for a model. Sends None."""
+    """New initial weights and a rebuilt aggregator for a model. Sends None."""
 
     model: str = "global"
 
 
 @dataclass(frozen=True)
 class Replace:
-    """Other weights for a model, made by the server (a head retrained, say), and evaluated as a round of their own.
+    """New weights for a model, made by the server (e.g. with the head retrained) and evaluated as a separate round.
 
-    The headline is then of these weights: means over rounds do not reach back behind them. Sends None.
+    The summary metrics are then of these weights: means over rounds do not include earlier rounds. Sends None.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -69,8 +69,9 @@ class Replace:
 
 @dataclass(frozen=True)
 class Wait:
-    """A person must act. The run ends with exit code 75; on resume ``ready`` is asked, and if it is not (or None:
-    resuming is the sign) the run goes on. Sends None.
+    """Wait for a person. The run ends with exit code 75; a resumed run continues once ``ready`` returns True.
+
+    If ``ready`` is None, resuming is the signal to continue. Sends None.
     """
 
     reason: str
@@ -82,14 +83,14 @@ Step = Rounds | Query | ServerWork | Reset | Replace | Wait
 
 @dataclass(frozen=True)
 class Reply:
-    """One client's answer to a `Query`."""
+    """One client's reply to a `Query`."""
 
     client: int
     content: RecordDict
 
 
-def name_of(step: Step) -> str:
-    """What the journal, progress and errors call a step."""
+def step_name(step: Step) -> str:
+    """The name of a step in the journal, in progress and in errors."""
     match step:
         case Rounds(n=n, model=model):
             return f"Rounds({n}" + (f", {model})" if model != "global" else ")")
@@ -102,7 +103,7 @@ def name_of(step: Step) -> str:
 
 
 def replies_to_record(replies: Sequence[Reply]) -> RecordDict:
-    """Replies as one RecordDict (keys ``<client>/<record>``), so a step's result is saved like any content."""
+    """Replies as one RecordDict (keys ``<client>/<record>``), so that a step's result is saved like any content."""
     return RecordDict({f"{r.client}/{key}": value for r in replies for key, value in r.content.items()})
 
 
@@ -116,7 +117,7 @@ def record_to_replies(record: RecordDict, clients: Sequence[int]) -> list[Reply]
 
 
 def masked_request(view: str, clients: Sequence[int], pairs: Mapping[int, str]) -> RecordDict:
-    """What a query for masked figures of a view says: whose masks cancel, and their public keys where there are any."""
+    """The content of a query for masked figures of a view: the clients whose masks cancel, and any public keys."""
     content = RecordDict({"view": ConfigRecord({"name": view, "clients": list(clients)})})
     if pairs:
         content[names.PAIRS] = ConfigRecord({str(client): key for client, key in pairs.items()})
@@ -126,7 +127,7 @@ def masked_request(view: str, clients: Sequence[int], pairs: Mapping[int, str]) 
 def gather_counts(view: str) -> Generator[Step, Any, np.ndarray]:
     """Sub-program: class counts of every client in a view, [n_clients_with_data, C] int64, one row per reply.
 
-    ``counts = yield from gather_counts("coreset")``; sum the rows for the clear sum. 8 C bytes up per client.
+    ``counts = yield from gather_counts("coreset")``; sum the rows for the total. 8 C bytes up per client.
     """
     replies = yield Query(names.CLASS_COUNTS, RecordDict({"view": ConfigRecord({"name": view})}))
     return np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies])

@@ -1,6 +1,6 @@
-"""What Flower's own strategies keep from round to round: they have no ``state_dict``, so it is declared here.
+"""State that Flower's own strategies keep from round to round, declared here because they have no ``state_dict``.
 
-Tested against the installed Flower: tests/serverapp/test_stock_state.py plays rounds of every strategy it exports and
+Tested against the installed Flower: tests/serverapp/test_stock_state.py runs rounds of every strategy it exports and
 compares what changed with this table.
 """
 
@@ -19,9 +19,9 @@ STOCK_STATE: dict[type, tuple[str, ...]] = {
     flower.DifferentialPrivacyServerSideAdaptiveClipping: ("strategy", "current_arrays", "clipping_norm"),
     flower.DifferentialPrivacyClientSideAdaptiveClipping: ("strategy", "clipping_norm"),
 }
-"""Class -> attributes that change during rounds. ``strategy`` is the strategy a wrapper holds: its state counts too."""
+"""Class -> attributes that change during rounds. ``strategy`` is the one inside a wrapper: its state counts too."""
 
 
 def stock_attributes(kind: type) -> list[str]:
     """The declared attributes of a class and of the Flower classes it derives from."""
-    return [name for cls, names in STOCK_STATE.items() if issubclass(kind, cls) for name in names]
+    return [name for cls in kind.__mro__ for name in STOCK_STATE.get(cls, ())]

@@ -1,4 +1,4 @@
-"""A study as configurations: one cell per setting, row and seed; cells that share a trained model share its run."""
+"""Turns a study into cells, one per setting, row and seed; cells with the same trained model share a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from fedimb.config.load import config_sha, to_json
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
-from fedimb.study.plan import Study, Words
+from fedimb.study.design import Study, Words
 from fedimb.study.references import REFERENCES, without_partition
 from fedimb.study.work import Task
 
@@ -23,12 +23,12 @@ EQUAL = (
     "clients",
     "partition",
 )
-"""Keys no row may set: what is compared makes the same local steps on the same data, scored in the same rounds."""
+"""Keys that no row may set: all rows make the same local steps on the same data, and are scored in the same rounds."""
 
 _Member = tuple[str, str, RunConfig]  # setting, label, configuration
 
 Chosen = Mapping[tuple[str, str], Words]
-"""(setting, label) -> words found by tuning."""
+"""(setting, label) -> settings chosen by tuning."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Cell:
     """One setting, row and seed.
 
     Attributes:
-        kind: of its `Task`.
-        calibration: which row of the run it is, of ``config.calibration``; ``""`` for a computed row.
-        task: key of the task that yields it.
+        kind: kind of its `Task`.
+        calibration: the run's calibration whose scores it has; ``""`` for a computed row.
+        task: key of the task that produces it.
     """
 
     setting: str
@@ -50,19 +50,19 @@ class Cell:
 
 
 def first_config(study: Study, setting: str, words: Words, more: Sequence[str] = ()) -> RunConfig:
-    """The configuration of a row in a setting, of the first seed.
+    """The configuration of a row in a setting, with the first seed.
 
     Raises:
-        ConfigError: as `compose` and `validate`; the row's words are named there.
+        ConfigError: as `compose` and `validate`, which name the setting.
     """
     base = [*study.base, *study.setting_words[setting], *more]
     if fixed := [word for word in (*base, *words) if word.lstrip("+").startswith("seed=")]:
-        raise ConfigError(f"'{fixed[0]}': the seeds of a study are its own; set seeds: in its file")
+        raise ConfigError(f"'{fixed[0]}': a study sets its own seeds; set seeds: in its file")
     pooled = {"clients.count=1", "partition=iid"} <= set(words)
     if pooled:
         base = list(without_partition(base))
     if not any(word.startswith(("engine=", "engine.")) for word in base):
-        base.append("engine=inline")  # each worker process does whole runs
+        base.append("engine=inline")  # each worker process does complete runs
     return validate(compose([f"study={study.name}", *base, *words]))
 
 
@@ -74,16 +74,17 @@ def plan(
     settings: Sequence[str] | None = None,
     computed: bool = True,
 ) -> tuple[list[Cell], list[Task]]:
-    """Every cell, and the tasks they come from: seeds outermost, so that what is there early is a whole comparison.
+    """All cells and their tasks, by seed first, so that early results are already a complete comparison.
 
     Args:
-        chosen: words by setting and label that tuning found.
-        more: words for every run, after the study's own.
-        seeds, settings: instead of the study's.
-        computed: whether to include the reference rows that are no runs.
+        study: the study.
+        chosen: settings chosen by tuning, by setting and label.
+        more: settings for every run, after the study's own.
+        seeds, settings: use these instead of the study's.
+        computed: whether to include the reference rows that are computed without a run.
 
     Raises:
-        ConfigError: a row that cannot be run, or that would not be compared on equal terms; row and setting named.
+        ConfigError: a row that cannot be run or compared on equal terms (names row and setting).
     """
     cells: list[Cell] = []
     tasks: dict[str, Task] = {}

@@ -1,4 +1,4 @@
-"""From what runs left on disk to `Result`s: the one way from run folders to tables, statistics and pages."""
+"""Reads run folders into `Result`s: the only way from run folders to tables, statistics and reports."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RowResult, RunResult
 from fedimb.schema import RunConfig
 from fedimb.study.cells import Cell
-from fedimb.study.plan import Costs
+from fedimb.study.design import Costs
 from fedimb.study.results import Result, Setting, Status
 from fedimb.study.work import Done, judged
 
@@ -25,13 +25,16 @@ CURVE = ("macro_recall", "minority_recall")
 
 
 def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None = None) -> list[Result]:
-    """A run folder's rows.
+    """Read the rows of a run folder.
 
     Args:
-        labels: row label by calibration; None: those of the run itself.
+        path: the run folder.
+        setting: name of the setting.
+        costs: costs of mistakes.
+        labels: row label by calibration; None: the run's own labels.
 
     Raises:
-        FedimbError: not a run folder, or of another version.
+        FedimbError: not a run folder, or from an incompatible version.
         ConfigError: a cost matrix that does not fit.
     """
     folder = RunFolder.open(path)
@@ -69,7 +72,7 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
 
 
 def read_computed(path: Path, cell: Cell, costs: Costs) -> Result:
-    """A computed reference row's file."""
+    """Read the file of a computed reference row."""
     found = json.loads(path.read_text())
     row = found["rows"][cell.label]
     scores = {k: _number(v) for k, v in row["scores"].items()}
@@ -83,7 +86,7 @@ def read_computed(path: Path, cell: Cell, costs: Costs) -> Result:
 
 
 def read_cells(cells: Sequence[Cell], done: Mapping[str, Done], costs: Costs) -> list[Result]:
-    """Every cell's result, in their order; what is not there counts as failed, with the reason."""
+    """The result of every cell, in order; a missing one counts as failed, with the reason."""
     found: list[Result] = []
     for cell in cells:
         outcome = done.get(cell.task, Done(None, "failed", "not run"))
@@ -98,10 +101,10 @@ def read_cells(cells: Sequence[Cell], done: Mapping[str, Done], costs: Costs) ->
 
 
 def setting_of(name: str, words: Sequence[str], results: Sequence[Result]) -> Setting:
-    """What all rows of a setting have in common, from its first finished run that has the clients of the setting."""
+    """The setting's common facts, from its first finished run that has the setting's clients."""
     folders = sorted((r for r in results if r.folder is not None and r.matrix is not None), key=lambda r: r.seed)
     best: Federation | None = None
-    for result in folders:  # a pooled row has one client; the setting's own have more
+    for result in folders:  # a pooled row has one client, others have the setting's clients
         assert result.folder is not None
         federation = Federation.load(result.folder)
         if best is None or federation.n_clients > best.n_clients:
@@ -133,7 +136,7 @@ def _scores(run: RunResult, row: RowResult, costs: Costs) -> dict[str, float]:
 
 
 def _costs(matrix: np.ndarray, train: np.ndarray, minority: Sequence[int], costs: Costs) -> dict[str, float]:
-    """Figures that depend on how frequent classes are, and on what mistakes cost; of the final round."""
+    """Scores of the final round that depend on class frequencies and on the cost of mistakes."""
     classes = len(matrix)
     if isinstance(costs.matrix, str):
         price = named_costs(costs.matrix, classes, minority)
@@ -162,9 +165,9 @@ def _curves(folder: RunFolder) -> dict[str, list[tuple[int, dict[str, float]]]]:
 
 
 def _over_labels(folder: RunFolder, row: str) -> dict[str, float]:
-    """AULC: trapezoid of a score over the labels used / their range, the first cycle included; {} without cycles.
+    """AULC: area under a score over the labels used (trapezoid rule), divided by their range; {} without cycles.
 
-    A cycle's score is that of its last scored round.
+    A cycle's score is the score of its last scored round.
     """
     ends: dict[float, dict[str, Any]] = {}
     for line in folder.metrics():

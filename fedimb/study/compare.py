@@ -1,4 +1,4 @@
-"""A comparison from its YAML to its tables: tune, run, collect, test, write."""
+"""Runs a comparison: tune, run, collect results, write the study's record."""
 
 import json
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from fedimb.records import write_atomic
 from fedimb.rundir.environment import environment
 from fedimb.study.cells import Cell, plan
 from fedimb.study.collect import read_cells, setting_of
+from fedimb.study.design import Study, study_of
 from fedimb.study.execute import Workers, execute, failures
-from fedimb.study.plan import Study, study_of
 from fedimb.study.results import StudyResults, write_csv
 from fedimb.study.tuning import Tuned, tune, write_trials
 from fedimb.study.work import Done, Task, folder_of
 
 RECORD = "study.json"
-"""What a study's folder says about it: enough to read its results again without running anything."""
+"""File with everything needed to read a study's results again without running anything."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A comparison done: its results, where they are, and what did not finish."""
+    """A finished comparison: its results, their folder, and a line per run that did not finish."""
 
     results: StudyResults
     folder: Path
@@ -34,13 +34,15 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
     """Run what is missing of a study and write ``study.json``, ``rows.csv`` and ``tuning.csv`` into its folder.
 
     Args:
-        more: words for every run, after the study's own.
-        command: as typed, for the record.
+        study: the study.
+        more: settings for every run, after the study's own.
+        workers: how runs are done.
+        command: the command as typed, for the record.
 
     Raises:
-        ConfigError: a row that cannot be run or compared on equal terms; before any work.
+        ConfigError: a row that cannot be run or compared on equal terms; raised before any work.
     """
-    cells, tasks = plan(study, None, more)  # refuses what cannot be, before tuning takes its hours
+    cells, tasks = plan(study, None, more)  # refuses impossible rows before hours of tuning
     folder = study_folder(tasks)
     folder.mkdir(parents=True, exist_ok=True)
     found: list[str] = []
@@ -67,7 +69,7 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
 
 
 def tuned_rows(study: Study, more: Sequence[str], workers: Workers, folder: Path) -> tuple[Tuned, list[str]]:
-    """Tune a study's rows; writes ``tuning.csv``. Returns what was found and a line per run that failed."""
+    """Tune a study's rows and write ``tuning.csv``. Returns the result and a line per failed run."""
     lines: list[str] = []
 
     def run(tasks: Sequence[Task]) -> dict[str, Done]:
@@ -81,14 +83,14 @@ def tuned_rows(study: Study, more: Sequence[str], workers: Workers, folder: Path
 
 
 def study_folder(tasks: Sequence[Task]) -> Path:
-    """Where a study's runs and tables are."""
+    """The folder of a study's runs and tables."""
     from fedimb.config.load import from_json
 
     return folder_of(from_json(tasks[0].config))
 
 
 def default_control(study: Study, tuned: Tuned | None) -> str | None:
-    """The better of the two free corrections, by tuning; without tuning ``la_post``; else plain FedAvg."""
+    """The better of the two free corrections according to tuning, or ``la_post`` without tuning; else plain FedAvg."""
     free = [label for label in ("la_post", "uniform+la_post") if label in study.labels]
     if not free:
         return next((label for label in ("fedavg", *study.labels) if label in study.labels), None)
@@ -99,7 +101,7 @@ def default_control(study: Study, tuned: Tuned | None) -> str | None:
 
 
 def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> StudyResults:
-    """A study's results from what is on disk."""
+    """Collect a study's results from disk."""
     study = study_of(record["study"], RECORD)
     results = tuple(read_cells(cells, done, study.costs))
     settings = {
@@ -118,7 +120,7 @@ def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> 
         )
     return StudyResults(
         study.name,
-        " ".join(part for part in (study.about, study.takeaway and f"To take home: {study.takeaway}") if part),
+        " ".join(part for part in (study.about, study.takeaway and f"Takeaway: {study.takeaway}") if part),
         settings,
         tuple(study.labels),
         record["control"],
@@ -129,10 +131,10 @@ def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> 
 
 
 def read_compared(folder: Path) -> StudyResults:
-    """The results of a study whose folder holds `RECORD`; nothing is run.
+    """Read the results of a study whose folder has a `RECORD`; nothing is run.
 
     Raises:
-        ConfigError: the record is damaged, or this version cannot read it.
+        ConfigError: the record is damaged, or from an incompatible version.
     """
     from fedimb.study.work import earlier
 
@@ -141,7 +143,11 @@ def read_compared(folder: Path) -> StudyResults:
         study = study_of(record["study"], str(folder / RECORD))
         chosen = {(where, label): tuple(words) for where, label, words in record["chosen"]}
         where = str(folder.absolute().parent).replace("\\", "\\\\").replace("'", "\\'")
-        words = [*record["words"], f"output_dir='{where}'", f"study='{folder.absolute().name}'"]  # it may have moved
+        words = [
+            *record["words"],
+            f"output_dir='{where}'",
+            f"study='{folder.absolute().name}'",
+        ]  # the folder may have moved
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{folder / RECORD} cannot be read ({type(error).__name__}: {error}); compare again"
@@ -153,7 +159,7 @@ def read_compared(folder: Path) -> StudyResults:
 
 
 def margin_of(folder: Path) -> float:
-    """The margin of equivalence a study's folder was compared with; the usual one where it has no record.
+    """The equivalence margin of a study's folder; the default if it has no record.
 
     Raises:
         ConfigError: as `read_compared`.

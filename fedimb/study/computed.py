@@ -1,8 +1,8 @@
 """Reference rows that need no federation: the majority class, and every client training alone.
 
-Local-only clients start from the federation's initial weights and make as many steps as they would make in it, on
-their own rows; each model is scored on the server's test set. The worst and the best client of ``local_mean`` are those
-whose own model serves them worst and best.
+Local-only clients start from the federation's initial weights and make as many steps as in the federation, on their own
+rows; each model is scored on the server's test set. The worst and the best client of ``local_mean`` are the clients
+whose own model has the lowest and the highest expected accuracy at that client.
 """
 
 import math
@@ -33,14 +33,14 @@ from fedimb.training.stacked import Work, train_stacked, why_model_not_stackable
 
 
 def compute(kind: str, config: RunConfig) -> dict[str, object]:
-    """One computation of `COMPUTED` as plain data, ready for JSON.
+    """Do one computation of `COMPUTED`; returns plain data for JSON.
 
     Returns:
         ``rows``: label -> {"scores": {name: value}, "matrix": [[...]] or None, "recall": [C], "client_seconds",
         "steps", "labels"}; and ``train_counts``, ``class_names``, ``minority``.
 
     Raises:
-        RunDiverged: training a client ended in weights that are not finite.
+        RunDiverged: training a client gave weights that are not finite.
     """
     torch.set_num_threads(1)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
@@ -73,7 +73,7 @@ def _local(config: RunConfig, federation: Federation) -> JsonObject:
     matrices, steps = [], []
     for result in _trained(model, works):
         if not all(torch.isfinite(p).all() for p in model.parameters()):
-            raise RunDiverged("a client that trains alone reaches weights that are not finite; lower local.lr")
+            raise RunDiverged("a client that trains alone diverged (its weights are not finite); lower local.lr")
         matrices.append(confusion_of(test_y, forward_batched(model, test_x)[1]))
         steps.append(result.steps)
     rows = [_row(matrix, federation) for matrix in matrices]
@@ -104,7 +104,7 @@ def _work(config: RunConfig, federation: Federation, client: int) -> Work:
 
 
 def _trained(model: Classifier, works: list[Work]) -> Iterator[LocalResult]:
-    """Train every client from the model's present weights; at each result the model is that client's, buffers too."""
+    """Train every client from the model's current weights; each result leaves that client's model in place."""
     if why_model_not_stackable(model) is None and all(why_spec_not_stackable(work.spec) is None for work in works):
         for result, weights in train_stacked(model, works):
             weights_into(model, weights)
@@ -123,12 +123,12 @@ def _row(matrix: np.ndarray, federation: Federation, **more: Any) -> JsonObject:
 
 
 def _at_clients(matrix: np.ndarray, held: np.ndarray) -> np.ndarray:
-    """The accuracy to expect at clients that hold ``held`` [K, C], [K]; NaN where it is not defined."""
+    """The expected accuracy [K] at clients that hold ``held`` [K, C]; NaN if undefined."""
     return client_accuracies(matrix, held) if matrix.ndim == 2 else np.full(len(held), np.nan)
 
 
 def _ends(at_clients: np.ndarray) -> dict[str, float]:
-    """Worst and best client, as runs report them."""
+    """Worst and best client, in the format of runs."""
     defined = at_clients[~np.isnan(at_clients)]
     lowest, highest = (float(defined.min()), float(defined.max())) if defined.size else (math.nan, math.nan)
     return {"worst_client": lowest, "best_client": highest}

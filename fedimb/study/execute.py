@@ -1,4 +1,4 @@
-"""Do a study's tasks: skip what is there, show progress, send runs to MLflow as they end, remember what failed."""
+"""Runs a study's tasks: skips finished ones, shows progress, sends runs to MLflow as they end, records failures."""
 
 import contextlib
 import logging
@@ -22,11 +22,11 @@ log = logging.getLogger("fedimb")
 
 @dataclass(frozen=True)
 class Workers:
-    """How tasks are done.
+    """How tasks are run.
 
     Attributes:
-        workers: processes; 0: everything in this process.
-        isolate: a fresh process for every task.
+        workers: number of processes; 0: everything in this process.
+        isolate: use a new process for every task.
         logs: folder for the output of tasks that failed.
     """
 
@@ -36,10 +36,10 @@ class Workers:
 
 
 def workers_of(count: int | None, folder: Path, isolate: bool = False) -> Workers:
-    """Workers whose logs go below a study's folder.
+    """Worker settings with logs in a study's folder.
 
     Args:
-        count: processes; 0: everything in this process; None: one for each core this process may use.
+        count: number of processes; 0: everything in this process; None: one per core this process may use.
 
     Raises:
         ConfigError: below 0.
@@ -52,22 +52,22 @@ def workers_of(count: int | None, folder: Path, isolate: bool = False) -> Worker
 
 
 def execute(tasks: Sequence[Task], workers: Workers, title: str) -> dict[str, Done]:
-    """Do those tasks that are not done yet.
+    """Run the tasks that are not done yet.
 
     Args:
-        title: for the progress bar.
+        title: title of the progress bar.
 
     Returns:
-        every task's end, by key; runs done before included.
+        The outcome of every task by key, including those done before.
     """
     done, unfinished = earlier(tasks)
     left = [task for task in tasks if task.key not in done]
     tracked = _prepare_tracking([*left, *_unsent(tasks, done)])
-    with _told(), ProgressBar(len(tasks), unit="runs") as progress:
+    with _explained_interrupt(), ProgressBar(len(tasks), unit="runs") as progress:
         progress.title(title)
         progress.skip(len(tasks) - len(left))
         doing = do_all(left, unfinished, workers.workers, workers.isolate, workers.logs)
-        with contextlib.closing(doing):  # interrupted between two results, too, workers end here
+        with contextlib.closing(doing):  # ends the workers, also if interrupted between two results
             for task, ended in doing:
                 done[task.key] = ended
                 if tracked and task.kind == "run" and ended.path is not None:
@@ -80,17 +80,17 @@ def execute(tasks: Sequence[Task], workers: Workers, title: str) -> dict[str, Do
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Whoever interrupts a study learns how it goes on."""
+def _explained_interrupt() -> Iterator[None]:
+    """Tell a user who interrupts a study how to continue it."""
     try:
         yield
     except KeyboardInterrupt:
-        log.warning("interrupted; the same command goes on with what is left")
+        log.warning("interrupted; run the same command again to continue")
         raise
 
 
 def _unsent(tasks: Sequence[Task], done: Mapping[str, Done]) -> list[Task]:
-    """Runs that ended and that MLflow knows nothing of: diverged, or done just before the study was interrupted."""
+    """Runs that ended but are not in MLflow: diverged, or finished just before the study was interrupted."""
     ended = [(task, done[task.key]) for task in tasks if task.kind == "run" and task.key in done]
     return [
         task
@@ -100,7 +100,7 @@ def _unsent(tasks: Sequence[Task], done: Mapping[str, Done]) -> list[Task]:
 
 
 def _with_folders(tasks: Sequence[Task], done: dict[str, Done]) -> dict[str, Done]:
-    """What ended without a result says where its run folder is, if it has one: tables show it too."""
+    """Add the run folders of tasks that ended without a result, if they have one: tables show it too."""
     lost = [task for task in tasks if task.kind == "run" and done[task.key].path is None]
     if not lost:
         return done
@@ -109,10 +109,10 @@ def _with_folders(tasks: Sequence[Task], done: dict[str, Done]) -> dict[str, Don
 
 
 def results_of(configs: Sequence[RunConfig], workers: Workers, title: str) -> list[RunResult]:
-    """Run configurations, for what is worth nothing unless it is whole.
+    """Run configurations that are useful only if all of them finish.
 
     Raises:
-        RunFailed: one did not finish; which, and why.
+        RunFailed: one did not finish; says which, and why.
     """
     tasks = [Task.of("run", config, f"{title}, run {at}") for at, config in enumerate(configs)]
     done = execute(list({task.key: task for task in tasks}.values()), workers, title)
@@ -122,7 +122,7 @@ def results_of(configs: Sequence[RunConfig], workers: Workers, title: str) -> li
 
 
 def failures(tasks: Sequence[Task], done: dict[str, Done], workers: Workers) -> list[str]:
-    """A line for each task that did not finish: what it was, why, and where its output is."""
+    """A line for each task that did not finish: its name, the reason, and the file with its output."""
     lines = []
     for task in tasks:
         ended = done[task.key]
@@ -134,20 +134,20 @@ def failures(tasks: Sequence[Task], done: dict[str, Done], workers: Workers) -> 
 
 
 def _prepare_tracking(tasks: Sequence[Task]) -> bool:
-    """Whether runs are sent to MLflow; its store is made here, once, before anybody writes to it."""
+    """Whether runs are sent to MLflow; creates its store once, before several processes write to it."""
     config = next((from_json(task.config) for task in tasks if task.kind == "run"), None)
     if config is None or config.tracking["name"] == "none":
         return False
     try:
         prepare_store(*store_of(config))
     except FedimbError as error:
-        log.warning("%s; the study goes on, `fedimb track sync RUN` sends a run later", error)
+        log.warning("%s; the study continues, `fedimb track sync RUN` sends a run later", error)
         return False
     return True
 
 
 def store_of(config: RunConfig) -> tuple[str, str]:
-    """(uri, experiment) a run is tracked in."""
+    """(uri, experiment) in which a run is tracked."""
     uri = resolve_uri(config.tracking.get("uri"), Path(config.output_dir))
     return uri, str(config.tracking.get("experiment") or config.study)
 
@@ -155,5 +155,5 @@ def store_of(config: RunConfig) -> tuple[str, str]:
 def _send(path: Path) -> None:
     try:
         sync(path)
-    except FedimbError as error:  # the run folder is whole, and says how to send it later
+    except FedimbError as error:  # the run folder is complete and can be sent later
         log.warning("%s", error)

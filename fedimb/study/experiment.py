@@ -1,7 +1,7 @@
-"""An MLflow experiment as a study: for runs whose folders are elsewhere. Scores are those that were logged.
+"""Reads an MLflow experiment as a study, for runs whose folders are elsewhere. Scores are those that were logged.
 
-A row's headline is the mean of its last `LAST_K` scored rounds, as in a run folder; what a run folder alone holds
-(probabilities, costs) is absent.
+A row's scores are means over its last ``evaluation.last_k`` scored rounds, as in a run folder; what only a run folder
+has (probabilities, costs) is absent.
 """
 
 import json
@@ -28,11 +28,11 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
     """All runs of an MLflow experiment, grouped as run folders are (`fedimb.study.folders`).
 
     Args:
-        name: of the experiment.
-        uri: of the store; None: that of the output folder.
+        name: name of the experiment.
+        uri: address of the store; None: the output folder's store.
 
     Raises:
-        ConfigError: no such experiment, or no run of fedimb's in it.
+        ConfigError: no such experiment, or no fedimb run in it.
         FedimbError: the store cannot be used.
     """
     from fedimb.tracking.store import connect, resolve_uri
@@ -50,7 +50,7 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
         if not token:
             break
     if not runs:
-        raise ConfigError(f"MLflow's experiment '{name}' holds no run of fedimb's")
+        raise ConfigError(f"MLflow's experiment '{name}' has no fedimb runs")
     runs.sort(key=_order)
     found: dict[tuple[str, str, int], Result] = {}
     settings: dict[str, Setting] = {}
@@ -67,7 +67,7 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
 
 
 def _order(run: "Run") -> tuple[int, bool, str]:
-    """By start; the rows of one run begin together, and plain ones come first."""
+    """Sort by start time; the rows of one run start together, and uncalibrated ones come first."""
     tags = run.data.tags
     return run.info.start_time, tags.get("fedimb.calibration", "none") != "none", tags["fedimb.strategy"]
 

@@ -1,4 +1,4 @@
-"""What the scripts in ``experiments/`` share: where runs and tables go, running them, and the tables themselves."""
+"""Shared by the scripts in ``experiments/``: where runs and tables go, running them, and publishing the tables."""
 
 import argparse
 import logging
@@ -10,8 +10,8 @@ from fedimb import process_env
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 from fedimb.study.collect import read_run
+from fedimb.study.design import Costs
 from fedimb.study.execute import Workers, results_of
-from fedimb.study.plan import Costs
 from fedimb.study.results import Result, write_csv
 from fedimb.study.work import folder_of
 
@@ -31,7 +31,7 @@ def parser_of(script: str | Path, about: str | None) -> argparse.ArgumentParser:
 
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The command line's arguments; warnings are shown from here on, and the folder ``--to`` exists."""
+    """Parse the command line, turn on warnings, and create the folder ``--to``."""
     process_env.set_defaults()
     args = parser.parse_args()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -40,13 +40,13 @@ def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def run_whole(configs: Sequence[RunConfig]) -> list[RunResult]:
-    """Every run, one per core at a time; raises RunFailed unless all finish."""
+    """Do all runs, one per core at a time; raises RunFailed unless all finish."""
     folder = folder_of(configs[0])
     return results_of(configs, Workers(os.cpu_count() or 1, False, folder / "logs"), folder.name)
 
 
 def run_to_csv(configs: Sequence[RunConfig], path: Path) -> list[Result]:
-    """`run_whole`, and a line per row and seed in a CSV named after the setting."""
+    """`run_whole`, then write a CSV named after the setting, with a line per row and seed."""
     results = [row for run in run_whole(configs) for row in read_run(run.folder, path.stem, Costs())]
     write_csv(results, path)
     return results

@@ -1,7 +1,7 @@
-"""Run folders that no study file names, as a study: grouped by what differs between their configurations.
+"""Reads run folders without a study file as a study: grouped by the differences between their configurations.
 
-What makes the problem (data, partition, clients, model, rounds, local steps) becomes the setting; parts are in the row
-label already; every other difference, a learning rate say, is added to the label.
+Differences that define the problem (data, partition, clients, model, rounds, local steps) become the setting; parts are
+in the row label already; every other difference, such as a learning rate, is added to the label.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from fedimb.config.load import flatten, from_json
 from fedimb.errors import FedimbError
 from fedimb.study.collect import read_run, setting_of
 from fedimb.study.compare import RECORD, read_compared
-from fedimb.study.plan import Costs
+from fedimb.study.design import Costs
 from fedimb.study.results import Result, StudyResults
 
 _PROBLEM = ("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior.")
@@ -23,7 +23,7 @@ _CONTROLS = ("la_post", "uniform+la_post", "fedavg")
 
 
 def collect(folder: Path, command: str = "") -> StudyResults:
-    """All runs of a study's folder: by its record where it has one, else by their configurations.
+    """All runs in a study's folder: by its record if it has one, else by their configurations.
 
     Raises:
         FedimbError: no run folder in it.
@@ -35,13 +35,13 @@ def collect(folder: Path, command: str = "") -> StudyResults:
 
 
 def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults:
-    """Run folders as a study. Of two runs of one configuration the first that finished counts.
+    """Run folders as a study. If a configuration was run twice, the first run that finished counts.
 
     Raises:
         FedimbError: none given.
     """
     if not paths:
-        raise FedimbError(f"there are no runs of '{name}'; `fedimb run study={name}` makes one")
+        raise FedimbError(f"there are no runs of '{name}'; `fedimb run study={name}` creates one")
     flat = [flatten(from_json((path / "config.json").read_text())) for path in paths]
     found: dict[tuple[str, str, int], Result] = {}
     words: dict[str, tuple[str, ...]] = {}
@@ -59,34 +59,40 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
 
 
 def keep(found: dict[tuple[str, str, int], Result], result: Result) -> None:
-    """Add a result; of two of one configuration the first that did not fail counts."""
+    """Add a result; if a configuration was run twice, the first run that did not fail counts."""
     key = (result.setting, result.label, result.seed)
     if key not in found or (found[key].status == "failed" and result.status != "failed"):
         found[key] = result
 
 
 def labels_of(results: Sequence[Result]) -> tuple[tuple[str, ...], str | None]:
-    """Row labels in order, and the one others are tested against, if there are others: a free correction, or FedAvg."""
+    """Row labels in order, and the control that others are tested against: a free correction, or FedAvg."""
     labels = tuple(dict.fromkeys(result.label for result in results))
     return labels, next((label for label in _CONTROLS if label in labels), None) if len(labels) > 1 else None
 
 
 @dataclass(frozen=True)
 class Named:
-    """What one configuration among others is called: its setting, that as words, and what its labels lack."""
+    """The name of one configuration among others.
+
+    Attributes:
+        setting: name of its setting.
+        words: the setting as key=value.
+        extra: further differences, added to row labels.
+    """
 
     setting: str
     words: tuple[str, ...]
     extra: tuple[str, ...]
 
     def label(self, row: str, calibration: str) -> str:
-        """A row's label with what it lacks; arguments of another calibration than its own say nothing of it."""
+        """A row's label with the further differences, except arguments of other calibrations."""
         own = f"calibration.{calibration}."
         return " ".join([row, *(w for w in self.extra if not w.startswith("calibration.") or w.startswith(own))])
 
 
 def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:
-    """Names for flat configurations (`fedimb.config.load.flatten`, or MLflow's parameters), one each."""
+    """Name each of the flat configurations (`fedimb.config.load.flatten`, or MLflow's parameters)."""
     differing = _differing(flat)
     named = []
     for config in flat:
@@ -103,7 +109,7 @@ def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:
 
 
 def _differing(flat: Sequence[Mapping[str, object]]) -> list[str]:
-    """Keys that tell configurations apart; an argument counts only among those that name the part it belongs to."""
+    """Keys that distinguish configurations; an argument counts only among those with its part."""
     keys = dict.fromkeys(key for config in flat for key in config if not key.startswith(_IGNORED))
     found = []
     for key in keys:
@@ -116,7 +122,7 @@ def _differing(flat: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _owner(key: str, config: Mapping[str, object]) -> object:
-    """The part a key is an argument of, as this configuration has it: None where it has another; ``""`` of no part."""
+    """The part that a key is an argument of, in this configuration: None if it has another part; ``""`` for no part."""
     kind, _, rest = key.partition(".")
     if kind in ("strategy", "calibration"):
         prefix = f"{kind}.{rest.partition('.')[0]}"
@@ -127,7 +133,7 @@ def _owner(key: str, config: Mapping[str, object]) -> object:
 
 
 def _short(key: str) -> str:
-    """``partition.alpha`` -> ``alpha``, as a study's grid names its settings; ``model.name`` -> ``model``."""
+    """``partition.alpha`` -> ``alpha``, like a study's grid; ``model.name`` -> ``model``."""
     if key.endswith(".name"):
         return key.removesuffix(".name")
     return key.rpartition(".")[2] if key.count(".") == 1 else key

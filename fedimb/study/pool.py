@@ -1,6 +1,6 @@
-"""Long-lived worker processes that do whole runs, one after another: a crash costs one run, not the study.
+"""Long-lived worker processes that do complete runs, one after another: a crash costs one run, not the study.
 
-Runs of a study are many and small, so each core takes whole runs (``engine=inline``, one thread), not shares of one.
+A study has many small runs, so each core does complete runs (``engine=inline``, one thread) rather than a share of one.
 Runs on another engine are done one after another in this process, on one engine that stays open.
 """
 
@@ -27,7 +27,7 @@ _PRELOAD = ["fedimb.study.work", "fedimb.study.computed", "fedimb.clientapp.app"
 
 @dataclass
 class _Worker:
-    """One worker process: its end of the pipe, and what it is doing."""
+    """One worker process, our end of its pipe, and its current task."""
 
     process: ForkServerProcess
     pipe: Connection
@@ -37,13 +37,14 @@ class _Worker:
 def do_all(
     tasks: Sequence[Task], before: dict[str, Path], workers: int, isolate: bool, logs: Path
 ) -> Generator[tuple[Task, Done], None, None]:
-    """Do tasks in order, several at once; yields each as it ends.
+    """Run tasks in order, several at once; yields each as it ends.
 
     Args:
-        before: unfinished run folders to go on with, by `Task.key`.
-        workers: processes; 0: everything here, one after another (for a debugger, or an engine of its own processes).
-        isolate: a fresh process for every task.
-        logs: folder for what tasks print, a file each, named after the task's key.
+        before: unfinished run folders to continue, by `Task.key`.
+        workers: number of processes; 0: everything in this process, one after another (for a debugger, or an engine
+            with its own processes).
+        isolate: use a new process for every task.
+        logs: folder for the tasks' output, one file per task, named after its key.
     """
     shared = [task for task in tasks if _engine(task) != "inline"]
     small = [task for task in tasks if _engine(task) == "inline"]
@@ -60,7 +61,7 @@ def do_all(
 
 
 def log_of(task: Task, logs: Path) -> Path:
-    """Where a task's output is."""
+    """The file with a task's output."""
     return logs / f"{task.key[:24]}.log"
 
 
@@ -73,7 +74,7 @@ def _in_processes(
 ) -> Generator[tuple[Task, Done], None, None]:
     logs.mkdir(parents=True, exist_ok=True)
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)  # torch is imported once, not once a worker
+    context.set_forkserver_preload(_PRELOAD)  # torch is imported once, not once per worker
     waiting, hired = deque(tasks), [_hire(context) for _ in range(count)]
     try:
         for worker in hired:
@@ -86,7 +87,7 @@ def _in_processes(
                 task, died = worker.task, False
                 try:
                     done = worker.pipe.recv()
-                except (EOFError, ConnectionError):  # it ended without a word
+                except (EOFError, ConnectionError):  # the process died
                     worker.process.join(5)
                     done, died = Done(None, "failed", _how_it_ended(worker.process.exitcode)), True
                 if died or isolate:
@@ -116,7 +117,7 @@ def _give(worker: _Worker, waiting: deque[Task], before: dict[str, Path], logs: 
 
 
 def _dismiss(worker: _Worker) -> None:
-    """End a worker: it has nothing to finish, or it is interrupted and its run can be resumed."""
+    """Stop a worker: it is idle, or it is interrupted and its run can be resumed."""
     worker.pipe.close()
     if worker.process.is_alive():
         worker.process.terminate()
@@ -130,16 +131,16 @@ def _how_it_ended(code: int | None) -> str:
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             name = signal.Signals(-code).name
-            return f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+            return f"its process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
     return f"its process ended with exit code {code}"
 
 
 def _serve(pipe: Connection) -> None:
-    """A worker's life: tasks in, results out, until the pipe closes. What a task prints goes into its log."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, interrupted, ends its workers
+    """The worker's loop: receive tasks, send results, until the pipe closes. A task's output goes to its log."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its workers when interrupted
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     process_env.set_defaults()
-    torch.set_num_threads(1)  # one core each, also while data are prepared
+    torch.set_num_threads(1)  # one core each, also while preparing data
     worker = Worker()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -156,7 +157,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def _redirect(target: int) -> None:
-    """Standard output and error of this process, and of what its libraries print, to a file."""
+    """Redirect standard output and error of this process, including its libraries, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(target, 1)

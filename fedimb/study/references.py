@@ -1,8 +1,8 @@
-"""The rows every comparison shows beside its own, and how each comes about.
+"""The reference rows that every comparison shows besides its own.
 
-A number means something only next to what costs nothing: predicting the majority, a hospital training alone, all data
-in one place, plain FedAvg, and FedAvg with its logits shifted afterwards. Source: the reporting rules of ours in
-``cpu-protocol``; post-hoc rows are scored on one trained model.
+A number is meaningful only next to the free baselines: predicting the majority, each hospital training alone, all data
+in one place, plain FedAvg, and FedAvg with its logits adjusted after training. Post-hoc rows are scored on one trained
+model.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ class Reference:
 
     Attributes:
         label: row label.
-        about: what it is, in a few words.
-        words: settings of its run on top of the study's.
-        computed: name of a computation of `fedimb.study.computed` instead of a run, or None.
-        pooled: its run holds all data in one place; the study's partition is not applied.
+        about: a short description.
+        words: settings of its run in addition to the study's.
+        computed: name of a computation in `fedimb.study.computed` that replaces a run, or None.
+        pooled: its run has all data in one place; the study's partition is not applied.
     """
 
     label: str
@@ -40,7 +40,7 @@ class Reference:
 REFERENCES = {
     reference.label: reference
     for reference in (
-        Reference("majority", "always the class with most training rows", computed="majority"),
+        Reference("majority", "always predicts the class with the most training rows", computed="majority"),
         Reference("local_mean", "every client trains alone; mean over clients", computed="local"),
         Reference("local_best", "every client trains alone; the best of them on the test set", computed="local"),
         Reference("pooled", "all rows in one place, cross-entropy", _ONE_SITE, pooled=True),
@@ -51,19 +51,19 @@ REFERENCES = {
             pooled=True,
         ),
         Reference("fedavg", "FedAvg, cross-entropy"),
-        Reference("la_post", "FedAvg, logits shifted by the class prior afterwards", ("calibration=la_post",)),
+        Reference("la_post", "FedAvg, logits shifted by the class prior after training", ("calibration=la_post",)),
         Reference("uniform", "FedAvg with equal weights", ("aggregation_weight=uniform",)),
         Reference(
             "uniform+la_post",
-            "FedAvg with equal weights, logits shifted afterwards",
+            "FedAvg with equal weights, logits shifted after training",
             ("aggregation_weight=uniform", "calibration=la_post"),
         ),
-        Reference("tau", "FedAvg, classifier rows brought to one length afterwards", ("calibration=tau",)),
+        Reference("tau", "FedAvg, classifier rows scaled to the same norm after training", ("calibration=tau",)),
     )
 }
-"""By label, in the order of tables."""
+"""Reference rows by label, in the order of tables."""
 
 
 def without_partition(words: Sequence[str]) -> tuple[str, ...]:
-    """The words that do not say how rows are split among clients."""
+    """The settings without those of the partition."""
     return tuple(word for word in words if not word.lstrip("+").startswith(("partition=", "partition.")))

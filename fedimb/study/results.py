@@ -1,4 +1,4 @@
-"""What a study found: one `Result` per setting, row and seed, whatever produced it; with nothing dropped.
+"""Results of a study: one `Result` per setting, row and seed, including failed ones.
 
 Tables, statistics, the HTML report and the CSV all read these, so they cannot disagree.
 """
@@ -44,7 +44,7 @@ COLUMNS: dict[str, str] = {
     "client_seconds": "client-seconds",
     "steps": "local steps",
 }
-"""Scores and costs of a result, by the name they have in CSVs, with the words they have in tables."""
+"""Scores and costs of a result: name in CSVs -> text in tables."""
 
 LOWER_IS_BETTER = frozenset(
     {
@@ -63,20 +63,20 @@ LOWER_IS_BETTER = frozenset(
 
 @dataclass(frozen=True)
 class Result:
-    """What one row of a comparison achieved with one seed in one setting.
+    """The result of one row of a comparison with one seed in one setting.
 
     Attributes:
-        setting: name of the setting (``default`` where a study has one only).
+        setting: name of the setting (``default`` if a study has only one).
         label: row label.
         seed: run seed.
-        status: ``diverged``: it ended, but with weights or scores that are not finite; ``failed``: it did not end.
-        scores: by the names of `COLUMNS`; recalls are means of the last k evaluated rounds, what needs probabilities
-            is of the final round. What does not apply is absent or NaN.
-        matrix: final-round confusion matrix [C, C] (or [C, 2, 2] where rows have several labels) int64, or None.
-        recall, auroc, auprc: per class [C] float64 of the final round, NaN where undefined; empty where there is none.
-        curve: ``(round, {score: value})`` of the rounds that were scored, in order.
-        prior: where the class counts came from that the row reads, as ``clear_sum``; ``none`` where it reads none.
-        folder: its run folder, or None where it needs none (a reference row).
+        status: ``diverged``: it ended with weights or scores that are not finite; ``failed``: it did not end.
+        scores: by the names of `COLUMNS`; recalls are means over the last k evaluated rounds, scores of probabilities
+            are of the final round. Scores that do not apply are absent or NaN.
+        matrix: final-round confusion matrix [C, C] (or [C, 2, 2] if rows have several labels) int64, or None.
+        recall, auroc, auprc: per class [C] float64 of the final round, NaN if undefined; empty if not available.
+        curve: ``(round, {score: value})`` of the scored rounds, in order.
+        prior: source of the class counts that the row uses, e.g. ``clear_sum``; ``none`` if it uses none.
+        folder: its run folder, or None (a computed reference row).
         sha: `config_sha` of its run, or ``""``.
         error: why there is no result, or ``""``.
     """
@@ -97,21 +97,21 @@ class Result:
     error: str = ""
 
     def score(self, name: str) -> float:
-        """A score, NaN where there is none."""
+        """A score; NaN if absent."""
         return float(self.scores.get(name, math.nan))
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One problem of a study: what all its rows have in common.
+    """One setting (problem) of a study: what all its rows have in common.
 
     Attributes:
-        name: as in the study.
-        words: what it sets, as on the command line.
+        name: name in the study.
+        words: its settings, as on the command line.
         class_names: by class id.
         minority: class ids of the minority classes.
-        train_counts: rows of each class [C] int64 that are trained on; of the first seed, as ranks move with the seed.
-        counts: rows of each class at each client [K, C] int64, of the first seed; None where it is not known.
+        train_counts: training rows of each class [C] int64, for the first seed (ranks vary with the seed).
+        counts: rows of each class at each client [K, C] int64, for the first seed; None if unknown.
     """
 
     name: str
@@ -124,16 +124,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A study as a whole: what was asked, and what came out.
+    """All results of a study.
 
     Attributes:
-        name, about: of the study.
-        settings: by name, in order.
-        labels: row labels in order; the control first among equals (see ``control``).
-        control: the row others are tested against, or None.
-        results: every run that was asked for, failed ones included.
-        command: how to repeat it.
-        facts: further lines for people, by heading: versions, machine, tuning, hashes.
+        name, about: name and description of the study.
+        settings: settings by name, in order.
+        labels: row labels in order.
+        control: the row that others are tested against, or None.
+        results: every requested run, including failed ones.
+        command: command that repeats the study.
+        facts: further facts for readers, by heading: versions, machine, tuning, hashes.
     """
 
     name: str
@@ -152,18 +152,18 @@ class StudyResults:
 
     @property
     def tested(self) -> tuple[str, ...]:
-        """What statistics are made of: minority and macro recall, and their AULC where any row asked for labels."""
+        """Scores to test: minority and macro recall, and their AULC if any row requested labels."""
         found = {name for run in self.results for name in run.scores}
         over_labels = [name for name in ("aulc_minority_recall", "aulc_macro_recall") if name in found]
         return ("minority_recall", "macro_recall", *over_labels)
 
     def scores(self, setting: str, label: str, name: str) -> dict[int, float]:
-        """seed -> score of every run of a row; NaN for one without."""
+        """seed -> score of every run of a row; NaN for a run without it."""
         return {r.seed: r.score(name) if r.status == "finished" else math.nan for r in self.of(setting, label)}
 
 
 def write_csv(results: Iterable[Result], path: Path) -> Path:
-    """One line per result: setting, label, seed, status, every column, the prior's provenance, hash and error."""
+    """Write one line per result: setting, label, seed, status, all columns, the prior's provenance, hash and error."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["setting", "label", "seed", "status", *COLUMNS, "prior", "sha", "error"])

@@ -1,8 +1,8 @@
 """Statistics of a study: every row against the control within a setting, and how rows rank over settings.
 
-Rules of ours (``cpu-protocol``): rows are compared on the same seeds; Holm corrects over the rows of one setting and
-score; a run that diverged or failed is counted and shown, loses to one that ran, and forbids a claim; ranks count
-settings, not seeds. The tests themselves are in `fedimb.evaluation.significance` and `fedimb.evaluation.ranks`.
+Rules: rows are compared on the same seeds; Holm corrects over the rows of one setting and score; a run that diverged or
+failed is counted and shown, loses to a run that finished, and rules out a claim; ranks are over settings, not seeds.
+The tests themselves are in `fedimb.evaluation.significance` and `fedimb.evaluation.ranks`.
 """
 
 import itertools
@@ -26,13 +26,14 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Summary:
-    """One score of one row (``label``) in one setting, over its seeds.
+    """Summary of one score of one row in one setting, over its seeds.
 
     Attributes:
-        values: seed -> score, NaN for a run without one, by seed.
-        n: runs with a number; ``mean``, ``low``, ``high`` (interval over seeds) and ``median`` are over these.
-        diverged, failed: seeds of the runs that did; no mean speaks for them.
-        undefined: runs that finished, but to which the score does not apply.
+        setting, label, score: what is summarised.
+        values: seed -> score, NaN for a run without one.
+        n: number of runs with a score; ``mean``, ``low``, ``high`` (interval over seeds) and ``median`` are over these.
+        diverged, failed: seeds of the runs that diverged or failed; the mean does not include them.
+        undefined: number of finished runs to which the score does not apply.
     """
 
     setting: str
@@ -50,22 +51,22 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Every run has a number, so the mean is over all seeds and not over the lucky ones."""
+        """Whether every run has a score, so that the mean is over all seeds and not only the lucky ones."""
         return 0 < self.n == len(self.values)
 
     @property
     def applies(self) -> bool:
-        """It was asked for, and some run has a number or none finished: to lack the score by nature is no failure."""
+        """Whether the score applies to the row: a run has it, or no run finished."""
         return bool(self.values) and (self.n > 0 or self.undefined == 0)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row against the control in one setting, on the seeds both were asked for. Effects are row - control.
+    """One row against the control in one setting, on the seeds of both. Effects are row - control.
 
     Attributes:
         setting, score, label, control: what is compared.
-        test: the paired comparison, p-values of its own.
+        test: the paired comparison, with unadjusted p-values.
         p_holm: Wilcoxon's p after Holm over the rows of this setting and score.
         tost_holm: p of equivalence within ``test.margin`` after Holm over the same rows; NaN without a margin.
     """
@@ -80,14 +81,14 @@ class Comparison:
 
     @property
     def verdict(self) -> Literal["better", "worse", ""]:
-        """What holds at 1 - level after Holm; nothing while a run of either side is missing."""
+        """Significant difference at 1 - level after Holm; none while a run of either side is missing."""
         if self.test.missing or not self.p_holm <= _alpha(self.test.level) or not self.test.effect:
             return ""
         return "better" if (self.test.effect > 0) != (self.score in LOWER_IS_BETTER) else "worse"
 
     @property
     def equivalent(self) -> bool:
-        """Within the margin at 1 - level after Holm; may hold beside a verdict: a small difference, surely there."""
+        """Whether equivalent within the margin at 1 - level after Holm; a small significant difference can be both."""
         return not self.test.missing and bool(self.tost_holm <= _alpha(self.test.level))
 
 
@@ -98,12 +99,12 @@ class Statistics:
     Attributes:
         study, control: names; control is None where rows are not compared.
         settings, labels, scores: in the order of tables.
-        level: confidence level; tests are read at 1 - level.
-        spread: how the intervals of means were made.
+        level: confidence level; tests use the significance level 1 - level.
+        spread: kind of interval of the means.
         summaries: by (setting, score, label), for every row.
-        comparisons: by (setting, score, label), for every row but the control to which the score applies.
-        ranks: by score, of the means of settings, of the rows asked for in all of them; a missing run ranks last.
-        notes: what the numbers cannot say, in sentences.
+        comparisons: by (setting, score, label), for every row except the control to which the score applies.
+        ranks: by score, over the means of settings, for rows present in all of them; a missing run ranks last.
+        notes: limitations, in sentences.
     """
 
     study: str
@@ -129,10 +130,10 @@ def statistics(
     """Statistics of a study's results.
 
     Args:
-        study: what came out.
-        scores: names of `COLUMNS`; None: what the study tests, `StudyResults.tested`.
-        margin: half-width of what counts as equal, in the unit of the scores; None: equivalence is not tested.
-        level: confidence level of intervals; tests are read at 1 - level.
+        study: results of the study.
+        scores: names of `COLUMNS`; None: `StudyResults.tested`.
+        margin: largest difference that counts as equivalent, in units of the score; None: equivalence is not tested.
+        level: confidence level of intervals; tests use the significance level 1 - level.
         spread: interval of means over seeds: Student's t, or ``bca`` (see `bca_interval`; too narrow with few seeds).
 
     Raises:
@@ -143,13 +144,13 @@ def statistics(
     if unknown := [name for name in scores if name not in COLUMNS]:
         raise ConfigError(f"no score '{unknown[0]}'.{nearest(unknown[0], COLUMNS)}")
     if study.control is not None and study.control not in study.labels:
-        raise ConfigError(f"control '{study.control}' is no row of the study.{nearest(study.control, study.labels)}")
+        raise ConfigError(f"control '{study.control}' is not a row of the study.{nearest(study.control, study.labels)}")
     keys = itertools.product(study.settings, scores, study.labels)
     summaries = {key: _summary(study, key, level, spread) for key in keys}
     comparisons: dict[Key, Comparison] = {}
     notes: dict[str, list[str]] = {}
     if study.control is None:
-        notes["no control: no row is tested against another; name one with control: in the study"] = []
+        notes["no control: rows are not tested against each other; set control: in the study"] = []
     else:
         for setting in study.settings:
             for score in scores:
@@ -177,7 +178,7 @@ def statistics(
 
 
 def _where(settings: Sequence[str], of: int) -> str:
-    named = dict.fromkeys(settings)  # none where a note is about all
+    named = dict.fromkeys(settings)  # no names if a note is about all settings
     return f"{', '.join(named)}: " if 0 < len(named) < of else ""
 
 
@@ -214,7 +215,7 @@ def _summary(study: StudyResults, key: Key, level: float, spread: Spread) -> Sum
 
 
 def _against(own: Mapping[str, Summary], control: str, margin: float | None, level: float) -> list[Comparison]:
-    """Every row of one setting and score against the control, Holm over them."""
+    """Compare every row of one setting and score with the control, with Holm's correction."""
     base = own[control]
     tests: dict[str, Paired] = {}
     for label, row in own.items():
@@ -235,14 +236,14 @@ def _unpaired(own: Mapping[str, Summary], control: str) -> list[str]:
     asked = own[control].values.keys()
     alone = {label: sorted(row.values.keys() ^ asked) for label, row in own.items() if row.values}
     return [
-        f"{label} and {control} were not both asked for seeds {', '.join(map(str, odd))}: not compared there"
+        f"{label} and {control} do not both have seeds {', '.join(map(str, odd))}: not compared there"
         for label, odd in alone.items()
         if odd
     ]
 
 
 def _ranks(study: StudyResults, summaries: Mapping[Key, Summary], score: str, level: float) -> Ranks:
-    """Ranks of the means of rows asked for in every setting; a score that never applies and empty settings are out."""
+    """Ranks of the means of rows present in every setting; scores that never apply and empty settings are excluded."""
     own = {label: [summaries[setting, score, label] for setting in study.settings] for label in study.labels}
     labels = [k for k, row in own.items() if all(s.values for s in row) and any(s.applies for s in row)]
     means = [[s.mean if s.complete else math.nan for s in own[label]] for label in labels]

@@ -1,4 +1,4 @@
-"""``key=a,b,c`` words as many configurations: every combination, checked before the first one runs."""
+"""Expands ``key=a,b,c`` into configurations: every combination, all checked before the first one runs."""
 
 import hashlib
 import itertools
@@ -53,7 +53,7 @@ def top_level(text: str) -> list[str]:
 
 
 def name_of(words: Sequence[str]) -> str:
-    """The folder of a sweep nobody named: the same words go on with the same one."""
+    """The folder of an unnamed sweep: the same arguments give the same folder, so that a sweep can be continued."""
     return f"sweep-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
 
 
@@ -61,11 +61,11 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
     """A sweep's configurations and their tasks.
 
     Raises:
-        ConfigError: a combination that cannot be run, or that is the same run as another; it is named.
+        ConfigError: a combination that cannot be run, or that is the same run as another (names it).
     """
     fixed = [] if any(w.startswith("study=") for w in words) else [f"study={name_of(words)}"]
     if not any(w.startswith(("engine=", "engine.")) for w in words):
-        fixed.append("engine=inline")  # each worker process does whole runs
+        fixed.append("engine=inline")  # each worker process does complete runs
     keys = [word.partition("=")[0] for word in words]
     varied = {word.partition("=")[0] for word in words if len(_split(word)[1]) > 1}
     if twice := [key for key in keys if key in varied and keys.count(key) > 1]:

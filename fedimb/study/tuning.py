@@ -1,7 +1,7 @@
-"""Tuning on seeds of its own: every row tries the same number of configurations, the best lower quartile wins.
+"""Tunes on separate seeds: every row tries the same number of configurations, and the best lower quartile wins.
 
-The lower quartile, because the best mean sits at the edge of stability, where one seed in twelve collapses. A best
-value at the end of its range extends the range, and what is still at the end afterwards is reported.
+The lower quartile, because the best mean is often at the edge of stability, where one seed in twelve collapses. If the
+best value is the first or last of its range, the range is extended; if it still is afterwards, that is reported.
 """
 
 import csv
@@ -14,7 +14,7 @@ import numpy as np
 from fedimb.errors import ConfigError
 from fedimb.study.cells import Cell, first_config, plan
 from fedimb.study.collect import read_cells
-from fedimb.study.plan import TUNING_SEEDS_FROM, Study, Words, allowed, points_of
+from fedimb.study.design import TUNING_SEEDS_FROM, Study, Words, allowed, points_of
 from fedimb.study.results import LOWER_IS_BETTER
 from fedimb.study.work import Done, Task
 
@@ -23,9 +23,15 @@ Execute = Callable[[Sequence[Task]], Mapping[str, Done]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration of one row: its scores on the tuning seeds, diverged ones as the worst there is.
+    """One tried configuration of one row.
 
-    ``lower_is_better``: of the score; the bad quartile is then the upper one.
+    Attributes:
+        scope: its setting, or ``*`` if settings share their choice.
+        label: row label.
+        words: the settings tried.
+        scores: scores on the tuning seeds; a diverged run gets the worst possible score.
+        lost: number of runs without a score.
+        lower_is_better: direction of the score; if True, the bad quartile is the upper one.
     """
 
     scope: str
@@ -42,20 +48,20 @@ class Trial:
 
     @property
     def worth(self) -> float:
-        """What configurations are chosen by: higher is better."""
+        """The value configurations are chosen by; higher is better."""
         signed = -np.asarray(self.scores) if self.lower_is_better else np.asarray(self.scores)
-        # between two numbers one of which is infinite there is nothing to interpolate
+        # with an infinite value there is nothing to interpolate
         return float(np.quantile(signed, 0.25, method="linear" if np.isfinite(signed).all() else "lower"))
 
 
 @dataclass
 class Tuned:
-    """What tuning found.
+    """The result of tuning.
 
     Attributes:
-        trials: everything tried.
-        best: the winner by (scope, label); the scope is a setting, or ``*`` where settings share their choice.
-        edges: (scope, label) -> keys whose best value is still the last one tried.
+        trials: everything that was tried.
+        best: the winner by (scope, label); the scope is a setting, or ``*`` if settings share their choice.
+        edges: (scope, label) -> keys whose best value is still at the end of its range.
     """
 
     trials: list[Trial] = field(default_factory=list)
@@ -63,7 +69,7 @@ class Tuned:
     edges: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def chosen(self, study: Study) -> dict[tuple[str, str], Words]:
-        """Words by setting and label, for `fedimb.study.cells.plan`."""
+        """The chosen settings by setting and label, for `fedimb.study.cells.plan`."""
         return {
             (setting, label): self.best[(setting if (setting, label) in self.best else "*", label)].words
             for setting in study.setting_words
@@ -75,7 +81,9 @@ def tune(study: Study, more: Sequence[str], execute: Execute) -> Tuned:
     """Try every row's configurations and choose.
 
     Args:
-        execute: does tasks; results by key. Called once for the grid, and once for each extension of it.
+        study: the study.
+        more: settings for every run, after the study's own.
+        execute: runs tasks and returns outcomes by key; called once for the grid, and once for each extension.
 
     Raises:
         ConfigError: a configuration that cannot be run.
@@ -143,14 +151,14 @@ def _try(
 
 
 def _worst(score: str) -> float:
-    """What a run without a score counts as."""
+    """The score of a run without one."""
     if score in LOWER_IS_BETTER:
         return np.inf
     return -1.0 if score == "mcc" else 0.0
 
 
 def _choose(tuned: Tuned) -> None:
-    """The best bad quartile of each row; of equals the one tried first."""
+    """Choose the best lower quartile of each row; among equals the one tried first."""
     tuned.best.clear()
     for trial in tuned.trials:
         key = (trial.scope, trial.label)
@@ -161,7 +169,7 @@ def _choose(tuned: Tuned) -> None:
 def _valid(
     study: Study, further: Mapping[str, Mapping[str, Words]], scopes: Sequence[str], more: Sequence[str]
 ) -> dict[str, dict[str, Words]]:
-    """Those of the next values that can be run: a momentum of 1.2 ends its range, not the study."""
+    """Keep the next values that can be run: a momentum of 1.2 ends the range, not the study."""
 
     def runs(scope: str, label: str, words: Words) -> bool:
         own = (*study.all_rows[label].words, *words)
@@ -179,7 +187,7 @@ def _valid(
 
 
 def _beyond(tuned: Tuned) -> dict[str, dict[str, Words]]:
-    """The next value of every key whose best value is the last one tried, by scope and label; notes the edges."""
+    """The next value of every key whose best value is at the end of its range, by scope and label; notes the edges."""
     further: dict[str, dict[str, Words]] = {}
     tuned.edges.clear()
     for (scope, label), best in tuned.best.items():
@@ -198,7 +206,7 @@ def _beyond(tuned: Tuned) -> dict[str, dict[str, Words]]:
 
 
 def _pairs(words: Words) -> list[tuple[str, float]]:
-    """The numeric settings of a configuration above 0: what has a next value."""
+    """The positive numeric settings of a configuration: those that have a next value."""
     found = []
     for word in words:
         key, _, text = word.partition("=")
@@ -212,7 +220,7 @@ def _pairs(words: Words) -> list[tuple[str, float]]:
 
 
 def write_trials(tuned: Tuned, path: Path) -> Path:
-    """One line per configuration tried: scope, label, words, bad quartile, mean, runs lost, chosen, edge, scores."""
+    """Write one line per trial: scope, label, settings, bad quartile, mean, lost runs, chosen, edge, scores."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["setting", "label", "words", "lower_quartile", "mean", "lost", "chosen", "edge", "scores"])

@@ -1,4 +1,4 @@
-"""One task of a study, done in whatever process: a run, or a computed reference row."""
+"""One task of a study, in any process: a run, or a computed reference row."""
 
 import gc
 import hashlib
@@ -22,7 +22,7 @@ from fedimb.serverapp.launch import launch, resume
 from fedimb.serverapp.progress import ProgressBar
 
 REFERENCES = "references"
-"""Folder of the computed rows inside a study's."""
+"""Folder of the computed rows in a study's folder."""
 _TIDY_EVERY_S = 10.0
 
 
@@ -33,7 +33,7 @@ class Task:
     Attributes:
         kind: ``run``, or a name of `fedimb.study.computed.COMPUTED`.
         config: canonical text of its configuration.
-        what: for people: row and setting and seed.
+        what: description for people: row, setting and seed.
     """
 
     kind: str
@@ -42,7 +42,7 @@ class Task:
 
     @property
     def key(self) -> str:
-        """Equal for tasks with the same outcome: hash of what determines it."""
+        """Hash of everything that determines the outcome; equal for tasks with the same outcome."""
         return f"{self.kind}-{config_sha(from_json(self.config))}"
 
     @staticmethod
@@ -53,14 +53,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """How a task ended.
+    """The outcome of a task.
 
     Attributes:
-        path: run folder, or the file of a computed row; None where there is none.
-        status: ``finished``, ``diverged`` (ended, weights or scores not finite) or ``failed``.
-        error: why not finished, or ``""``.
+        path: run folder, or the file of a computed row; None if there is none.
+        status: ``finished``, ``diverged`` (ended with weights or scores that are not finite) or ``failed``.
+        error: reason if not finished, else ``""``.
         seconds: wall time.
-        refused: a configuration or data error: no other run with these settings would end otherwise.
+        refused: a configuration or data error: another run with these settings would fail too.
     """
 
     path: Path | None
@@ -71,7 +71,7 @@ class Done:
 
 
 def folder_of(config: RunConfig) -> Path:
-    """Where a configuration's run folders go."""
+    """The folder of a configuration's run folders."""
     return Path(config.output_dir) / config.study
 
 
@@ -89,10 +89,10 @@ class Worker:
         self._tidied = time.perf_counter()
 
     def do(self, task: Task, before: Path | None) -> Done:
-        """Do a task; never raises but for Ctrl-C.
+        """Run a task; raises nothing except on Ctrl-C.
 
         Args:
-            before: an unfinished run folder of the same configuration, to go on with.
+            before: an unfinished run folder of the same configuration to continue, or None.
         """
         started = time.perf_counter()
         self._tidy(started)
@@ -110,7 +110,7 @@ class Worker:
         return Done(path, seconds=time.perf_counter() - started)
 
     def _tidy(self, now: float) -> None:
-        """Runs leave cycles that hold tensors, and too few objects for Python to look soon: gigabytes in a night."""
+        """Collect garbage: runs leave reference cycles with tensors that Python would collect too late (gigabytes)."""
         if now - self._tidied > _TIDY_EVERY_S:
             gc.collect()
             self._tidied = now
@@ -123,7 +123,7 @@ class Worker:
         return launch(config, engine, quiet, tracked=False).folder
 
     def _open(self, config: RunConfig) -> Engine | None:
-        """The engine kept, where these settings want the same; a trainer is the run's own affair."""
+        """The open engine if the settings match, else a new one; the trainer setting does not matter here."""
         settings = json.dumps({k: v for k, v in config.engine.items() if k != "trainer"}, sort_keys=True)
         if settings != self._settings:
             self.close()
@@ -148,7 +148,7 @@ def _compute(kind: str, config: RunConfig) -> Path:
 
 
 def earlier(tasks: Sequence[Task]) -> tuple[dict[str, Done], dict[str, Path]]:
-    """What is there already of these tasks: (done by key, unfinished run folders by key).
+    """Find earlier outcomes of these tasks: (done by key, unfinished run folders by key).
 
     A run that diverged would do so again and counts as done; one that failed is tried again from its checkpoint.
     """
@@ -163,7 +163,7 @@ def earlier(tasks: Sequence[Task]) -> tuple[dict[str, Done], dict[str, Path]]:
         for path in sorted(parent.glob("*/config.json")):
             try:
                 key = f"run-{config_sha(from_json(path.read_text()))}"
-            except (FedimbError, OSError):  # another version's: its numbers could not be vouched for
+            except (FedimbError, OSError):  # from another version: its numbers may differ
                 continue
             if key in wanted and key not in done:
                 folder = RunFolder(path.parent)
@@ -178,7 +178,7 @@ def earlier(tasks: Sequence[Task]) -> tuple[dict[str, Done], dict[str, Path]]:
 
 
 def judged(path: Path) -> tuple[Literal["finished", "diverged"], str]:
-    """Whether a run that ended has scores to speak of."""
+    """Whether a run that ended has finite scores."""
     final = RunResult.read(path).rows[0].final
     if math.isfinite(final.get("macro_recall", math.nan)):
         return "finished", ""

@@ -1,4 +1,4 @@
-"""Contract checks for parts of one's own: one line in a test says whether a plug-in keeps to the contract of its kind.
+"""Contract checks for your own parts: one line in a test checks that a plug-in keeps the contract of its kind.
 
 ```python
 from fedimb.testing import check_loss
@@ -9,8 +9,8 @@ def test_my_loss():
 ```
 
 Each ``check_<kind>`` takes the name a part is registered under and its settings, builds it as a run does, and raises a
-`ContractError` that says the rule it breaks, what was expected and what came. fedimb's own parts are held to the same
-checks. Nothing here needs pytest. See docs/testing-plug-ins.md.
+`ContractError` with the broken rule, what was expected and what was found. fedimb's own parts pass the same checks.
+Nothing here needs pytest. See docs/testing-plug-ins.md.
 """
 
 from fedimb.testing.aggregators import check_aggregator

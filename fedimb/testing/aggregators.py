@@ -1,5 +1,6 @@
-"""The contract of an aggregator: what it does with the replies of a round, however many and in whatever order."""
+"""The contract of an aggregator: how it treats the replies of a round, in any number and any order."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -21,21 +22,21 @@ Reply = Callable[[Message, int], Message]
 
 
 def check_aggregator(name: str, *, single_as_is: bool | None = None, **settings: Any) -> None:
-    """An aggregator keeps dtypes and shapes, ignores what is empty, and goes on after a kill as if there had been none.
+    """Check that an aggregator keeps dtypes and shapes, ignores empty replies, and survives a kill unchanged.
 
     Args:
         name: as registered under kind ``aggregator``.
-        single_as_is: whether the weights of a round with one reply become the model's as they are (FedAvg), or not
-            (a server optimizer); None: not looked at.
-        settings: of the aggregator, in the place of what its YAML sets.
+        single_as_is: whether the weights of a round with one reply become the model's unchanged (FedAvg), or not (a
+            server optimizer); None: not checked.
+        settings: settings of the aggregator, instead of those in its YAML.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("aggregator", name)
     check_yaml(contract, "aggregator", name)
     with small_tables() as place:
-        with contract.rule("its settings are a run's"):
+        with contract.rule("a run accepts its settings"):
             config = configured(place, (), {"aggregator": (name, settings)})
         own = {key: value for key, value in config.aggregator.items() if key not in ("name", "objectives")}
 
@@ -44,7 +45,7 @@ def check_aggregator(name: str, *, single_as_is: bool | None = None, **settings:
             declared = bool(registry.flags("aggregator", name).get("linear", False))
             return Aggregator(strategy, declared if linear is None else linear, *_model())
 
-        with contract.rule("it says whether it is linear"):
+        with contract.rule("it declares whether it is linear"):
             flags = registry.flags("aggregator", name)
             contract.expect(isinstance(flags.get("linear"), bool), "flag linear=True or False at register", flags)
         _check_messages(contract, fresh)
@@ -72,38 +73,38 @@ def _model() -> tuple[Arrays, Arrays]:
 
 
 def _trained(model: Aggregator) -> Reply:
-    """Replies of clients that trained: each its own weights, weight and loss, and whatever the aggregator reads."""
+    """Replies of clients that trained: each with its own weights, weight, loss, and records the aggregator reads."""
     reads = getattr(chain(model.strategy)[-1], "reads", ())
 
-    def reply(order: Message, client: int) -> Message:
+    def reply(message: Message, client: int) -> Message:
         rng = np.random.default_rng(client)
-        moved = {k: v + rng.normal(scale=0.1, size=v.shape).astype(v.dtype) for k, v in _received(order).items()}
-        return _answer(order, moved, client + 1.0, reads, client)
+        moved = {k: v + rng.normal(scale=0.1, size=v.shape).astype(v.dtype) for k, v in _received(message).items()}
+        return _reply(message, moved, client + 1.0, reads, client)
 
     return reply
 
 
-def _received(order: Message) -> Arrays:
-    return to_numpy(order.content.array_records[names.ARRAYS])
+def _received(message: Message) -> Arrays:
+    return to_numpy(message.content.array_records[names.ARRAYS])
 
 
-def _answer(order: Message, arrays: Mapping[str, Any], weight: float, reads: Iterable[str], client: int) -> Message:
+def _reply(message: Message, arrays: Mapping[str, Any], weight: float, reads: Iterable[str], client: int) -> Message:
     arrays = {k: np.asarray(v, np.float32) for k, v in arrays.items()}
     buffers = {"count": np.array(client), "mean": np.full(2, float(client))}
     content = RecordDict({names.ARRAYS: array_record(arrays), names.BUFFERS: array_record(buffers)})
-    content[names.METRICS] = MetricRecord({WEIGHT: weight, "train_loss": 1.0, "start_loss": 0.5 + 0.1 * client})
+    metrics = {WEIGHT: weight, "train_loss": 1.0, "start_loss": 0.5 + 0.1 * client, "steps": 2.0 + client % 3}
+    content[names.METRICS] = MetricRecord(metrics)  # type: ignore[arg-type]
     for key in reads:
         rng = np.random.default_rng([client, 1])
         content[key] = array_record({k: rng.normal(size=v.shape).astype(np.float32) for k, v in arrays.items()})
-    return Message(content, reply_to=order)
+    return Message(content, reply_to=message)
 
 
 def _play(model: Aggregator, make: Reply, clients: Iterable[int] = CLIENTS, server_round: int = 1) -> dict[str, float]:
-    """One round: ``make(order, client)`` is each client's reply. Returns the round's metrics."""
+    """Run one round, where ``make(message, client)`` is each client's reply. Returns the round's metrics."""
     instructions = model.configure(server_round, {client + 1: client for client in clients})
-    outcome = gather(
-        [(client, make(order, client)) for client, order in instructions], model.reduce, dict(instructions)
-    )
+    replies = [(client, make(message, client)) for client, message in instructions]
+    outcome = gather(replies, model.reduce, dict(instructions))
     return model.aggregate(server_round, outcome, instructions)
 
 
@@ -128,34 +129,36 @@ def _check_values(contract: Contract, fresh: Fresh, single_as_is: bool | None) -
             for key, value in before.items():
                 contract.equal((after[key].shape, after[key].dtype), (value.shape, value.dtype), key)
                 contract.finite(after[key], key)
-        contract.expect(not same(model.parameters, _model()[0]), "weights that moved", model.parameters)
+        contract.expect(not same(model.parameters, _model()[0]), "weights that changed", model.parameters)
     with contract.rule("a round in which no client changed anything changes nothing"):
         model = fresh()
         reads = getattr(chain(model.strategy)[-1], "reads", ())
-        _play(model, lambda order, client: _answer(order, _received(order), 1.0, reads, client))
+        _play(model, lambda message, client: _reply(message, _received(message), 1.0, reads, client))
         for key, value in _model()[0].items():
             close = np.allclose(model.parameters[key], value, rtol=0, atol=1e-6)
             contract.expect(close, f"'{key}' as it was, {value}", model.parameters[key])
-    with contract.rule("a round without a usable reply changes nothing and is forgotten"):
+    with contract.rule("a round without a usable reply changes nothing and leaves no trace"):
         model, untouched = fresh(), fresh()
         for one in (model, untouched):
             _play(one, _trained(one))
         reads = getattr(chain(model.strategy)[-1], "reads", ())
-        empty = _play(model, lambda order, client: _answer(order, _received(order), 0.0, reads, client), server_round=2)
+        empty = _play(
+            model, lambda message, client: _reply(message, _received(message), 0.0, reads, client), server_round=2
+        )
         untouched.configure(2, {1: 0})
         contract.equal(empty, {}, "no metrics")
         contract.equal(model.parameters, untouched.parameters, "weights as they were")
         for one in (model, untouched):
             _play(one, _trained(one), server_round=3)
         contract.equal(model.parameters, untouched.parameters, "the next round as without the empty one")
-    with contract.rule("a client of weight 0 counts for nothing"):
+    with contract.rule("a client of weight 0 has no influence"):
         model, without = fresh(), fresh()
         reads = getattr(chain(model.strategy)[-1], "reads", ())
 
-        def one_empty(order: Message, client: int) -> Message:
+        def one_empty(message: Message, client: int) -> Message:
             if client != 3:
-                return _trained(model)(order, client)
-            return _answer(order, {k: v + 100 for k, v in _received(order).items()}, 0.0, reads, client)
+                return _trained(model)(message, client)
+            return _reply(message, {k: v + 100 for k, v in _received(message).items()}, 0.0, reads, client)
 
         _play(model, one_empty)
         _play(without, _trained(without), clients=[client for client in CLIENTS if client != 3])
@@ -166,35 +169,34 @@ def _check_values(contract: Contract, fresh: Fresh, single_as_is: bool | None) -
             model, sent = fresh(), []
             reply = _trained(model)
 
-            def noted(order: Message, client: int) -> Message:
-                answer = reply(order, client)
-                sent.append(to_numpy(answer.content.array_records[names.ARRAYS]))
-                return answer
+            def noted(message: Message, client: int) -> Message:
+                sent_reply = reply(message, client)
+                sent.append(to_numpy(sent_reply.content.array_records[names.ARRAYS]))
+                return sent_reply
 
             _play(model, noted, clients=[2])
             contract.equal(all(np.allclose(model.parameters[k], v) for k, v in sent[0].items()), single_as_is)
 
 
 def _check_order(contract: Contract, fresh: Fresh, linear: bool) -> None:
-    with contract.rule("the order in which replies arrive does not matter"):
+    with contract.rule("the order in which replies arrive makes no difference"):
         models = [fresh(), fresh()]
         for turned, model in enumerate(models):
             instructions = model.configure(1, {client + 1: client for client in CLIENTS})
             reply = _trained(model)
-            outcome = gather(
-                [(client, reply(order, client)) for client, order in instructions], model.reduce, dict(instructions)
-            )
+            replies = [(client, reply(message, client)) for client, message in instructions]
+            outcome = gather(replies, model.reduce, dict(instructions))
             outcome.replies = outcome.replies[::-1] if turned else outcome.replies
             model.aggregate(1, outcome, instructions)
         contract.equal(models[1].parameters, models[0].parameters, "the same weights")
     if not linear:
         return
-    with contract.rule("it is linear: it does not matter which client sent which weights"):
+    with contract.rule("it is linear: which client sent which weights makes no difference"):
         models = [fresh(), fresh()]
         for model, turn in zip(models, (0, 3), strict=True):
             _play(model, _turned(_trained(model), turn))
         _close(contract, models[1], models[0])
-    with contract.rule("it is linear: the replies' mean gives what the replies give"):
+    with contract.rule("it is linear: the replies' mean gives the same result as the replies"):
         summed, each = fresh(linear=True), fresh(linear=False)
         for model in (summed, each):
             for server_round in (1, 2):
@@ -203,25 +205,25 @@ def _check_order(contract: Contract, fresh: Fresh, linear: bool) -> None:
 
 
 def _turned(reply: Reply, turn: int) -> Reply:
-    """Each client sends what another would."""
-    return lambda order, client: reply(order, (client + turn) % len(CLIENTS))
+    """Each client sends the reply of another client."""
+    return lambda message, client: reply(message, (client + turn) % len(CLIENTS))
 
 
-def _close(contract: Contract, came: Aggregator, expected: Aggregator) -> None:
+def _close(contract: Contract, found: Aggregator, expected: Aggregator) -> None:
     for key, value in expected.parameters.items():
-        close = np.allclose(came.parameters[key], value, rtol=1e-4, atol=1e-5)
-        contract.expect(close, f"'{key}' close to {value}", came.parameters[key])
+        close = np.allclose(found.parameters[key], value, rtol=1e-4, atol=1e-5)
+        contract.expect(close, f"'{key}' close to {value}", found.parameters[key])
 
 
 def _check_state(contract: Contract, fresh: Fresh) -> None:
-    with contract.rule("its state, put into a fresh one, carries it on"):
+    with contract.rule("its state, loaded into a new one, continues the run"):
         model, other = fresh(), fresh()
         for server_round in (1, 2):
             _play(model, _trained(model), server_round=server_round)
-        arrays, info = model.state()
+        state = copy.deepcopy(model.state_dict())
         other.parameters, other.buffers = dict(model.parameters), dict(model.buffers)
-        other.load_state({k: v.copy() for k, v in arrays.items()}, info)
+        other.load_state_dict(state)
         for one in (model, other):
             _play(one, _trained(one), server_round=3)
         contract.equal(other.parameters, model.parameters, "the weights of the third round")
-        contract.equal(dict(other.state()[0]), dict(model.state()[0]), "the state after the third round")
+        contract.equal(other.state_dict(), model.state_dict(), "the state after the third round")

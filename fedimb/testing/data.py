@@ -1,4 +1,4 @@
-"""The contracts of where rows come from and how they are dealt: sources, partitioners."""
+"""The contracts of sources and partitioners."""
 
 import tempfile
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ _COLUMNS = ("sites", "patients", "official_test", "targets", "scaled")
 
 
 def check_source(source: str | Mapping[str, Any], **settings: Any) -> None:
-    """A source reads the same rows every time, says what they are, and its store gives them back.
+    """Check that a source reads the same, well-described rows every time, and that its store gives them back.
 
     Args:
         source: a name as registered under kind ``source``, or a configuration ``{"name": ..., ...}``.
-        settings: of the source: the file it reads, say. What its YAML sets is not used, for it names no real file.
+        settings: settings of the source, e.g. the file it reads. Its YAML is not used, as it may not name a real file.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     config = {"name": source} if isinstance(source, str) else dict(source)
     name, args = str(config.pop("name", "")), config | settings
@@ -34,7 +34,7 @@ def check_source(source: str | Mapping[str, Any], **settings: Any) -> None:
     def build() -> Any:
         return registry.build("source", name, {"on_bad": "refuse"}, **args)
 
-    with contract.rule("it is built twice alike, and its fingerprint says so"):
+    with contract.rule("two objects with the same settings have the same fingerprint"):
         one, two = build(), build()
         contract.expect(isinstance(one.fingerprint(), str) and one.fingerprint(), "text", one.fingerprint())
         contract.equal(two.fingerprint(), one.fingerprint(), "the same fingerprint")
@@ -55,16 +55,16 @@ def _check_store(contract: Contract, data: SourceData, fingerprint: str, folder:
     with contract.rule("its store, mapped from disk, gives back what was read"):
         store = Store.build(data, folder, fingerprint)
         for field in ("x", "y", *_COLUMNS):
-            came, expected = getattr(store, field), getattr(data, field)
-            contract.expect(_alike(came, expected), f"{field} as read", came)
+            found, expected = getattr(store, field), getattr(data, field)
+            contract.expect(_equal(found, expected), f"{field} as read", found)
         contract.expect(isinstance(store.x, np.memmap), "x mapped from its file", type(store.x))
         for field in ("class_names", "site_names", "scale", "task"):
             contract.equal(getattr(store, field), getattr(data, field), field)
         contract.equal(store.fingerprint, fingerprint, "fingerprint")
 
 
-def _alike(came: Any, expected: Any) -> bool:
-    return came is None if expected is None else same(np.asarray(came), np.asarray(expected))
+def _equal(found: Any, expected: Any) -> bool:
+    return found is None if expected is None else same(np.asarray(found), np.asarray(expected))
 
 
 def _check_rows(contract: Contract, data: SourceData) -> None:
@@ -86,7 +86,7 @@ def _check_rows(contract: Contract, data: SourceData) -> None:
             contract.expect(inside, f"sites from 0 to {len(data.site_names) - 1}", data.sites)
         if data.targets is not None:
             contract.equal(data.targets.shape, (n, classes), "targets of shape")
-    with contract.rule("x is finite, but for missing values in columns it says are scaled"):
+    with contract.rule("x is finite, except for missing values in columns that it declares as scaled"):
         if data.x.dtype == np.float32:
             x = data.x if data.scaled is None else data.x[:, ~data.scaled]
             contract.expect(np.isfinite(x).all(), "no NaN and no infinity", np.argwhere(~np.isfinite(x))[:3])
@@ -101,7 +101,7 @@ def _check_split(contract: Contract, data: SourceData) -> None:
     if counts[counts > 0].min() >= 5 and data.patients is None:
         rules.append({"name": "stratified", "fraction": 0.2})
     for rule in rules:
-        with contract.rule(f"a test set can be cut: {rule['name']}"):
+        with contract.rule(f"a test set can be split off: {rule['name']}"):
             columns = data.patients, data.official_test, data.sites
             (test, rest), again = (
                 split_test(data.y, data.class_names, rule, np.random.default_rng(0), *columns) for _ in "ab"
@@ -118,18 +118,18 @@ PARTITIONS: dict[str, tuple[list[int], int]] = {
     "a class of one row": ([0] * 60 + [1] * 9 + [2], 4),
     "five classes": ([c % 5 for c in range(80)], 12),
 }
-"""Labels, and over how many clients they are dealt."""
+"""Labels, and the number of clients they are divided among."""
 
 
 def check_partitioner(name: str, **settings: Any) -> None:
-    """A partitioner deals every row once, keeps patients whole, repeats itself for a seed and else does not.
+    """Check that a partitioner assigns every row once, keeps patients together, and depends on the seed alone.
 
     Args:
         name: as registered under kind ``partition``.
-        settings: of the partitioner, in the place of its defaults.
+        settings: settings of the partitioner, instead of its defaults.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("partition", name)
     check_yaml(contract, "partition", name)
@@ -143,8 +143,8 @@ def check_partitioner(name: str, **settings: Any) -> None:
                 cohort = max(1, len(y) // 3)
                 patients = np.random.default_rng(seed).integers(0, cohort, len(y)) * 7 - 50  # any ids
                 check_patients(dealt, name, settings, y, n, seed, patients)
-    if "sites" not in taken:  # else it draws nothing: clients are the sites
-        with contract.rule("another seed deals otherwise"):
+    if "sites" not in taken:  # otherwise it draws nothing: clients are the sites
+        with contract.rule("another seed gives another partition"):
             y = np.arange(200) % 5
             one, two = (deal(name, settings, y, 5, seed) for seed in (0, 2))
             other = any(not np.array_equal(a, b) for a, b in zip(one, two, strict=True))
@@ -159,9 +159,9 @@ def deal(
     seed: int,
     patients: NDArray[np.int64] | None = None,
 ) -> list[NDArray[np.int64]]:
-    """The partitioner's lists, with columns that name ``n`` sites and, if given, patients of one site each.
+    """The partitioner's lists of rows, given ``n`` sites and, optionally, patients that each belong to one site.
 
-    Where it takes ``alpha`` and none is set, odd seeds skew hard.
+    If it takes ``alpha`` and none is set, odd seeds give a strong skew.
     """
     asked = registry.parameters("partition", name)
     args = {"alpha": 1e-3} if "alpha" in asked and seed % 2 else {}
@@ -195,7 +195,7 @@ def check_patients(
     patients: NDArray[np.int64],
 ) -> None:
     """Rows of one patient go to one client."""
-    with contract.rule("patients stay whole"):
+    with contract.rule("rows of a patient stay together"):
         lists = deal(name, settings, y, n, seed, patients)
         contract.equal(np.sort(np.concatenate(lists)), np.arange(len(y)), "every row once")
         held = [set(patients[rows].tolist()) for rows in lists]

@@ -1,4 +1,4 @@
-"""The contract of an encoder: a frozen map from rows to vectors that neither the batch nor the order changes."""
+"""The contract of an encoder: a frozen map from rows to vectors that does not depend on batch or order."""
 
 import tempfile
 from collections.abc import Mapping
@@ -30,22 +30,22 @@ def encoder_store(folder: Path, shape: tuple[int, ...] = (3, 32, 32)) -> Store:
 
 
 def check_encoder(name: str, *, shape: tuple[int, ...] = (3, 32, 32), **settings: Any) -> None:
-    """An encoder gives finite rows in the order asked, whatever the batch, and class vectors that suit them or none.
+    """Check that an encoder gives finite rows in the requested order for any batch, and matching class vectors or none.
 
-    An encoder that uses the federation's own model is checked for what it declares alone: it needs a run.
+    For an encoder that uses the federation's own model only its declarations are checked: it needs a run.
 
     Args:
         name: as registered under kind ``encoder``.
-        shape: of the images it is shown.
-        settings: of the encoder, in the place of what its YAML sets: its file, say.
+        shape: shape of the test images.
+        settings: settings of the encoder, instead of those in its YAML, e.g. its file.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("encoder", name)
     check_yaml(contract, "encoder", name)
     kind: Any = registry.get("encoder", name).factory
-    with contract.rule("it says where what it knows comes from"):
+    with contract.rule("it declares where its knowledge comes from"):
         known = ("none", "external", "oracle-auxiliary")
         contract.expect(kind.provenance in known, f"provenance: one of {', '.join(known)}", kind.provenance)
         contract.expect(isinstance(kind.uses_model, bool), "uses_model: True or False", kind.uses_model)
@@ -75,7 +75,7 @@ def _fresh(config: Mapping[str, Any], store: Store) -> Encoder:
 
 
 def _check_rows(contract: Contract, config: Mapping[str, Any], store: Store) -> None:
-    with contract.rule("finite float32 rows in the order asked"):
+    with contract.rule("finite float32 rows in the requested order"):
         encoder = _fresh(config, store)
         every = embed(encoder, store, np.arange(ROWS))
         contract.expect(every.dtype == torch.float32 and every.ndim == 2, "float32 [n, d]", every)
@@ -90,7 +90,7 @@ def _check_rows(contract: Contract, config: Mapping[str, Any], store: Store) -> 
 
 
 def _check_batches(contract: Contract, config: Mapping[str, Any], store: Store) -> None:
-    with contract.rule("a row gets the same vector whatever the batch"):
+    with contract.rule("a row's vector does not depend on the batch"):
         encoder = _fresh(config, store)
         whole = unit_rows(embed(encoder, store, np.arange(ROWS), batch=ROWS))
         for batch in (1, 2, 5):
@@ -98,7 +98,7 @@ def _check_batches(contract: Contract, config: Mapping[str, Any], store: Store) 
             contract.expect(torch.allclose(whole, parts, rtol=0, atol=1e-6), f"the same in batches of {batch}", parts)
     with contract.rule("the same rows give the same bits, and the same fingerprint"):
         first = _fresh(config, store)
-        torch.rand(3)  # the global generator moved on
+        torch.rand(3)  # advances the global generator
         second = _fresh(config, store)
         contract.expect(first is not second, "two encoders", "one")
         contract.equal(second.fingerprint(), first.fingerprint(), "fingerprint")
@@ -111,7 +111,7 @@ def _check_batches(contract: Contract, config: Mapping[str, Any], store: Store) 
 
 
 def _check_class_vectors(contract: Contract, config: Mapping[str, Any], store: Store) -> None:
-    with contract.rule("class vectors suit the embeddings, or there are none"):
+    with contract.rule("class vectors match the embeddings, or there are none"):
         encoder = _fresh(config, store)
         vectors = encoder.class_vectors(NAMES)
         if type(encoder).class_vectors is Encoder.class_vectors:
@@ -124,7 +124,9 @@ def _check_class_vectors(contract: Contract, config: Mapping[str, Any], store: S
         contract.finite(vectors, "vectors")
         turned = encoder.class_vectors(NAMES[::-1])
         assert turned is not None
-        contract.expect(torch.allclose(turned, vectors.flip(0), atol=1e-6), "each name its vector in any order", turned)
+        contract.expect(
+            torch.allclose(turned, vectors.flip(0), atol=1e-6), "each name with its vector, in any order", turned
+        )
         for wrong in ((), ("cat", " "), ("cat", "cat")):
             with contract.refuses(ConfigError, str(config["name"])):
                 encoder.class_vectors(wrong)

@@ -1,4 +1,4 @@
-"""What a contract check is written with: a rule, what was expected, what came; and a part as its YAML configures it."""
+"""Building blocks of contract checks: rules with expected and actual values, and parts built as their YAML says."""
 
 import contextlib
 import random
@@ -19,9 +19,9 @@ from fedimb.data.placement import KEYS as PLACEMENT
 
 
 class ContractError(AssertionError):
-    """A part does not keep to the contract of its kind: the part, the rule, what was expected, what came.
+    """A part breaks the contract of its kind; the message has the part, the rule, what was expected and what was found.
 
-    An `AssertionError`, so a test that meets it fails as by any ``assert``.
+    It is an `AssertionError`, so a test fails as with any ``assert``.
     """
 
 
@@ -40,7 +40,7 @@ class Contract:
 
     @contextlib.contextmanager
     def rule(self, text: str) -> Iterator[None]:
-        """Name the rule checked inside; whatever is raised there breaks it."""
+        """Name the rule checked inside the block; any error raised there breaks it."""
         before, self.rule_name = self.rule_name, text
         try:
             yield
@@ -51,27 +51,27 @@ class Contract:
         finally:
             self.rule_name = before
 
-    def expect(self, kept: object, expected: str, came: object) -> None:
-        """Raise unless ``kept``.
+    def expect(self, holds: object, expected: str, found: object) -> None:
+        """Raise unless ``holds``.
 
         Raises:
-            ContractError: with the part, the rule, ``expected`` and ``came``.
+            ContractError: with the part, the rule, ``expected`` and ``found``.
         """
-        if not kept:
-            raise self._broken(expected, _shown(came))
+        if not holds:
+            raise self._broken(expected, _shown(found))
 
-    def equal(self, came: object, expected: object, what: str = "") -> None:
-        """Both the same: tensors and arrays bit for bit, in dtype and shape too."""
-        self.expect(same(came, expected), f"{what}{': ' if what else ''}{_shown(expected)}", came)
+    def equal(self, found: object, expected: object, what: str = "") -> None:
+        """Raise unless both are equal: tensors and arrays bit for bit, also in dtype and shape."""
+        self.expect(same(found, expected), f"{what}{': ' if what else ''}{_shown(expected)}", found)
 
     def finite(self, values: Tensor | np.ndarray, what: str) -> None:
-        """No NaN, no infinity."""
+        """Raise if the values contain NaN or infinity."""
         found = values.detach().numpy() if isinstance(values, Tensor) else values
         self.expect(np.isfinite(found).all(), f"{what} without NaN or infinity", found)
 
     @contextlib.contextmanager
     def refuses(self, errors: type[Exception] | tuple[type[Exception], ...], says: str) -> Iterator[None]:
-        """What happens inside must be refused with one of these errors, in words that match ``says`` (a pattern)."""
+        """The block must raise one of these errors, with a message that matches the pattern ``says``."""
         kinds = errors if isinstance(errors, tuple) else (errors,)
         expected = f"{' or '.join(kind.__name__ for kind in kinds)} that says '{says}'"
         try:
@@ -83,7 +83,7 @@ class Contract:
 
     @contextlib.contextmanager
     def own_randomness(self) -> Iterator[None]:
-        """Nothing inside draws from the global generators of torch, NumPy or Python."""
+        """Raise if the block draws from the global generators of torch, NumPy or Python."""
         before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
         yield
         self.expect(torch.equal(before[0], torch.get_rng_state()), "torch's global generator as it was", "drawn from")
@@ -91,8 +91,8 @@ class Contract:
         self.expect(before[1] == after, "NumPy's global generator as it was", "drawn from")
         self.expect(before[2] == random.getstate(), "Python's global generator as it was", "drawn from")
 
-    def _broken(self, expected: str, came: str) -> ContractError:
-        return ContractError(f"{self.part}{self.where}: {self.rule_name}: expected {expected}; came {came}")
+    def _broken(self, expected: str, found: str) -> ContractError:
+        return ContractError(f"{self.part}{self.where}: {self.rule_name}: expected {expected}; found {found}")
 
 
 def _shown(value: object) -> str:
@@ -103,7 +103,7 @@ def _shown(value: object) -> str:
 
 
 def same(one: Any, two: Any) -> bool:
-    """Whether two values are equal to the bit: arrays and tensors in dtype and shape too, NaN equal to NaN."""
+    """Whether two values are equal bit for bit: arrays and tensors also in dtype and shape, NaN equal to NaN."""
     if isinstance(one, Mapping) and isinstance(two, Mapping):
         return list(one) == list(two) and all(same(one[key], two[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(two, list | tuple):
@@ -114,7 +114,7 @@ def same(one: Any, two: Any) -> bool:
         one, two = np.asarray(one), np.asarray(two)
         nan = one.dtype.kind in "fc"
         return one.dtype == two.dtype and one.shape == two.shape and bool(np.array_equal(one, two, equal_nan=nan))
-    return bool(one == two)
+    return bool(one == two) or (one != one and two != two)  # NaN
 
 
 def _yaml(kind: str, name: str) -> dict[str, Any]:
@@ -122,37 +122,37 @@ def _yaml(kind: str, name: str) -> dict[str, Any]:
         path = Path(root) / kind / f"{name}.yaml"
         if path.is_file():
             found = yaml.safe_load(path.read_text()) or {}
-            return {key: value for key, value in found.items() if key not in _NOT_ITS_OWN}
+            return {key: value for key, value in found.items() if key not in _NOT_ARGUMENTS}
     return {}
 
 
-_NOT_ITS_OWN = ("name", "objectives", *PLACEMENT)  # objectives: parts that the aggregator's clients add
+_NOT_ARGUMENTS = ("name", "objectives", *PLACEMENT)  # objectives: local objectives of an aggregator, separate parts
 
 
 def _elsewhere(value: Any) -> bool:
-    """Whether a setting is taken from elsewhere in a run."""
+    """Whether a setting refers to another setting of the run."""
     return "${" in str(value)
 
 
 def yaml_settings(kind: str, name: str) -> dict[str, Any]:
-    """What the YAML of a part sets, of fedimb's own or an installed package's; {} where it has none.
+    """The settings in the YAML of a part, fedimb's or an installed package's; {} if it has none.
 
-    Settings taken from elsewhere in a run (``${...}``) are left at the part's defaults.
+    Settings that refer to others of the run (``${...}``) keep the part's defaults.
     """
     return {key: value for key, value in _yaml(kind, name).items() if not _elsewhere(value)}
 
 
 def build(kind: str, name: str, settings: Mapping[str, Any], **given: Any) -> Any:
-    """A part as its YAML configures it, with ``settings`` in their place.
+    """A part as its YAML configures it, with ``settings`` replacing those in the YAML.
 
     Args:
-        given: what fedimb itself passes when it builds such a part.
+        given: arguments that fedimb itself passes when it builds such a part.
     """
     return registry.build(kind, name, given, **(yaml_settings(kind, name) | dict(settings)))
 
 
 def check_yaml(contract: Contract, kind: str, name: str) -> None:
-    """What the YAML sets are the part's own arguments, of their types."""
+    """Check that the settings in the YAML are arguments of the part, with the right types."""
     with contract.rule("its YAML fits its arguments"):
         settings, given = _yaml(kind, name), GIVEN[kind]
         parameters = registry.parameters(kind, name)
@@ -164,15 +164,15 @@ def check_yaml(contract: Contract, kind: str, name: str) -> None:
 
 
 def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
-    """Normal numbers of a seed of their own."""
+    """Normally distributed numbers from a separate seed."""
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 COUNTS: dict[str, list[int]] = {"tail": [40, 6, 1, 0], "two": [9, 3], "one_class": [0, 7, 0], "one_row": [0, 0, 1]}
-"""Rows of each class at a client: rare, one row, absent; two classes; one class only; one row in all."""
+"""Rows of each class at a client: rare, one row, absent; two classes; one class only; a single row."""
 
 
 def labels_of(counts: list[int], seed: int = 0) -> Tensor:
-    """int64 labels, ``counts[c]`` of class c, in a drawn order."""
+    """int64 labels, ``counts[c]`` of class c, in random order."""
     labels = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]

@@ -1,4 +1,4 @@
-"""The contract of a trainable generator: it learns from few rows, hears its conditions, and goes on after a kill."""
+"""The contract of a trainable generator: it learns from few rows, follows its conditions, and survives a kill."""
 
 import math
 import tempfile
@@ -18,30 +18,31 @@ from fedimb.generation.training import Training, train_generator
 from fedimb.testing.expectations import Contract, build, check_yaml, same
 
 SHORT = Training(steps=4, batch=6, warmup=2, checkpoint_every=2)
-"""As little training as shows something, with a checkpoint in its middle."""
+"""The shortest useful training, with a checkpoint in the middle."""
 
 
 def examples(
     shape: tuple[int, ...], counts: tuple[int, ...] = (6, 3, 1), n_domains: int = 2, seed: int = 0
 ) -> Examples:
-    """Rows in 0..1; class c of them ``counts[c]``, domains in turn."""
+    """Rows in 0..1, ``counts[c]`` of class c, with alternating domains."""
     y = torch.from_numpy(np.repeat(np.arange(len(counts)), counts))
     x = torch.rand(len(y), *shape, generator=torch.Generator().manual_seed(seed))
     return Examples(x, y, torch.arange(len(y)) % n_domains)
 
 
 def check_generator(name: str, *, shape: tuple[int, ...] = (1, 5, 7), **settings: Any) -> None:
-    """A trainable generator learns, samples what it is asked for in the range seen, and repeats itself to the bit.
+    """Check that a trainable generator learns, samples what is requested in the range seen, and is reproducible.
 
-    Of one that is not trained (files, a pretrained model) only its settings are checked.
+    If it is not trained (files, a pretrained model) only its settings are checked.
 
     Args:
         name: as registered under kind ``generator``.
-        shape: of the rows it makes: ``(5,)`` for one of tables; best one that the levels of a network do not divide.
-        settings: of the generator, in the place of what its YAML sets; give small networks and few steps.
+        shape: shape of the rows it makes, e.g. ``(5,)`` for tables; best a shape that the network's levels do not
+            divide.
+        settings: settings of the generator, instead of those in its YAML; use small networks and few steps.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("generator", name)
     check_yaml(contract, "generator", name)
@@ -59,11 +60,11 @@ def _ids(*values: int) -> Tensor:
 
 
 class _Stopped(Exception):
-    """Ends a training in its middle."""
+    """Stops a training in the middle."""
 
 
 class _Generators:
-    """Fresh and shortly trained generators of one kind, and the rules they keep."""
+    """New and briefly trained generators of one kind, and the rules they must keep."""
 
     def __init__(self, contract: Contract, name: str, shape: tuple[int, ...], settings: Mapping[str, Any]) -> None:
         self.contract, self.name, self.shape, self.settings = contract, name, shape, settings
@@ -117,7 +118,7 @@ class _Generators:
                     self.contract.expect(other, "another loss of the changed row", part[-1])
 
     def samples(self) -> None:
-        with self.contract.rule("samples have the shape asked and stay in the range seen"):
+        with self.contract.rule("samples have the requested shape and stay in the range seen"):
             generator, data, counted = self.trained(), examples(self.shape), list[int]()
             made = generator.sample(_ids(2, 0, 0), _ids(1, 0, 1), _rng(), counted.append)
             fits = made.shape == (3, *self.shape) and made.dtype == torch.float32
@@ -130,7 +131,7 @@ class _Generators:
             self.contract.equal(tuple(none.shape), (0, *self.shape), "of no samples, shape")
 
     def conditions(self) -> None:
-        with self.contract.rule("class and domain are heard"):
+        with self.contract.rule("class and domain have an effect"):
             generator = self.trained()
             asked = generator.sample(_ids(0), _ids(0), _rng())
             other = generator.sample(_ids(1), _ids(0), _rng())
@@ -141,14 +142,17 @@ class _Generators:
     def guidance(self) -> None:
         if "guidance" not in registry.parameters("generator", self.name):
             return
-        with self.contract.rule("guidance 0 is the conditional alone, and above it differs"):
+        with self.contract.rule("guidance 0 is the conditional model alone, and above 0 it differs"):
             plain, guided = self.trained(guidance=0.0), self.trained(guidance=2.0)
             self.contract.equal(dict(guided.state_dict()), dict(plain.state_dict()), "the same network")
             one, two = (g.sample(_ids(1), _ids(0), _rng()) for g in (plain, guided))
             self.contract.expect(not torch.equal(one, two), "other samples", two)
 
     def seeds(self) -> None:
-        with self.contract.rule("the same seed gives the same bits, another others"), self.contract.own_randomness():
+        with (
+            self.contract.rule("the same seed gives the same bits, another seed others"),
+            self.contract.own_randomness(),
+        ):
             first, second = self.trained(), self.trained()
             self.contract.equal(dict(second.state_dict()), dict(first.state_dict()), "the same network")
             draws = [g.sample(_ids(0, 1), _ids(0, 1), _rng(5)) for g in (first, second)]
@@ -164,7 +168,7 @@ class _Generators:
 
     def kills(self) -> None:
         for stop in (1, 2, 3):
-            rule = self.contract.rule(f"a training killed after step {stop} goes on to the same bits")
+            rule = self.contract.rule(f"a training killed after step {stop} continues to the same bits")
             with rule, tempfile.TemporaryDirectory(prefix="fedimb-check-") as folder:
                 self._killed(stop, Path(folder) / "generator.safetensors")
 
@@ -190,7 +194,7 @@ class _Generators:
         self.contract.equal(dict(resumed.state_dict()), dict(whole.state_dict()), "the same network")
 
     def state(self) -> None:
-        with self.contract.rule("its state alone carries it to another process"):
+        with self.contract.rule("its state is all that another process needs"):
             generator, other = self.trained(), self.fresh(seed=9)
             other.load_state_dict(generator.state_dict())
             asked = _ids(0, 1, 2), _ids(0, 1, 0)
@@ -206,7 +210,7 @@ class _Generators:
                     self.contract.equal(len(state[key]), n + 1, f"length of {key}, with 'not said'")
 
     def absent_class(self) -> None:
-        with self.contract.rule("an absent class is no hindrance and cannot be asked for"):
+        with self.contract.rule("an absent class is allowed in training and refused in sampling"):
             generator = self.trained(examples(self.shape, (4, 0, 3)))
             self.contract.equal(generator.sample(_ids(0, 2), _ids(0, 0), _rng()).shape[0], 2, "samples")
             with self.contract.refuses(DataError, r"class \[1\]: the generator was trained on none"):
@@ -219,21 +223,21 @@ class _Generators:
 
     def few_rows(self) -> None:
         for counts in ((4,), (1,), (0, 0, 1)):
-            with self.contract.rule(f"rows of each class {list(counts)} are learned from"):
+            with self.contract.rule(f"it learns from {list(counts)} rows of each class"):
                 generator = self.fresh(n_classes=len(counts), n_domains=1)
                 loss = train_generator(generator, examples(self.shape, counts, n_domains=1), SHORT, 0)
                 self.contract.expect(math.isfinite(loss), "a finite loss", loss)
                 self.contract.finite(generator.sample(_ids(len(counts) - 1), _ids(0), _rng()), "a sample")
 
     def equal_rows(self) -> None:
-        with self.contract.rule("rows that are all equal are given back"):
+        with self.contract.rule("rows that are all equal are reproduced"):
             rows = torch.full((6, *self.shape), 0.3)
             data = Examples(rows, _ids(0, 0, 0, 1, 1, 2), _ids(0, 0, 0, 0, 0, 0))
             made = self.trained(data).sample(_ids(0, 1, 2), _ids(0, 0, 0), _rng())
             self.contract.equal(made, torch.full((3, *self.shape), 0.3))
 
     def unseen_domain(self) -> None:
-        with self.contract.rule("a domain not trained on is asked for as not said"):
+        with self.contract.rule("a domain not trained on is sampled as if none were given"):
             generator = self.trained(examples(self.shape, n_domains=1))  # only domain 0 of two
             unseen, beyond, null = (generator.sample(_ids(0), _ids(d), _rng()) for d in (1, 7, 2))
             self.contract.equal([beyond, null], [unseen, unseen], "the same sample for any such domain")
@@ -269,4 +273,4 @@ BAD_EXAMPLES: tuple[tuple[Callable[[Examples], Examples], str], ...] = (
     (lambda e: Examples(e.x, e.y - 1, e.d), r"class ids -1..1: expected 0..2"),
     (lambda e: Examples(e.x, e.y.int(), e.d), "int64"),
 )
-"""What must be refused, and the words of the refusal (a pattern)."""
+"""Examples that must be refused, and a pattern of the error message."""

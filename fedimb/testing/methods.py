@@ -1,4 +1,4 @@
-"""The contract of a method: a run of it survives everything a run may meet, and sends what it declares and no more."""
+"""The contract of a method: its run survives anything that may happen to a run, and sends only what it declares."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -19,24 +19,24 @@ from fedimb.testing.runs import compare, configured, run, run_killed, small_tabl
 
 
 def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, **settings: Any) -> None:
-    """A method runs in the smallest federation, and what interrupts or surprises a run does not change its result.
+    """Check that a method runs in a small federation and that interruptions and edge cases do not change its result.
 
-    It is killed after every step and resumed to the same weights, with every item of the server's, the aggregator's and
-    the clients' state as it was; Ray gives the weights of the inline engine; a client of one row, a client that lacks a
-    class, a class that nobody holds and a federation of one client are run, or refused before work; a record that its
-    contract does not declare does not leave a client.
+    The run is killed after every step and resumed to the same weights, with every item of the server's, the
+    aggregator's and the clients' state as before; Ray gives the weights of the inline engine; a client with one row, a
+    client that lacks a class, a class that nobody holds and a federation of one client run, or are refused before work;
+    a record that its contract does not declare does not leave a client.
 
     Args:
         name: as registered under the kinds ``strategy``, ``client`` and ``contract``.
-        run_words: further words of the runs, as on the command line: ``"rounds=6"``, ``"data.public=3"``.
-        ray: False leaves out the comparison of engines: it takes seconds, and Ray knows installed methods alone.
-        settings: of the method, in the place of what its YAML sets.
+        run_words: additional overrides of the runs, as on the command line: ``"rounds=6"``, ``"data.public=3"``.
+        ray: False skips the comparison of engines, which takes seconds and works only for installed methods.
+        settings: settings of the method, instead of those in its YAML.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("strategy", name)
-    _check_halves(contract, name, settings)
+    _check_sides(contract, name, settings)
     part = {"strategy": (name, settings)}
     with small_tables() as place:
         with contract.rule("it runs with a client of one row and one that lacks a class"):
@@ -59,20 +59,20 @@ def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, 
                     contract.equal(weights(run(other, place / "ray", engine)), weights(whole), "the same model file")
 
 
-def _check_halves(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
+def _check_sides(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
     check_yaml(contract, "strategy", name)
-    with contract.rule("its halves and their contract have one name and agree on settings"):
+    with contract.rule("server side, client side and contract have the same name and agree on settings"):
         declared = registry.build("contract", name)
         contract.equal(declared.name, name, "the contract's name")
         registry.check_args("strategy", name, dict(settings), given=("inner",))
         server, client = registry.parameters("strategy", name), registry.parameters("client", name)
         for key in client.keys() & server.keys():
-            contract.equal(client[key].default, server[key].default, f"the client half's default of {key}")
-    with contract.rule("its contract declares what leaves, in words"):
+            contract.equal(client[key].default, server[key].default, f"the client side's default of {key}")
+    with contract.rule("its contract describes what leaves"):
         records = [*declared.train, *(record for query in declared.queries.values() for record in query)]
         for record in records:
             contract.expect(record.key.startswith("x."), "a key that starts with x.", record.key)
-            contract.expect(record.content.strip(), f"words about {record.key}", repr(record.content))
+            contract.expect(record.content.strip(), f"a description of {record.key}", repr(record.content))
         for query in declared.queries:
             contract.expect(query.isidentifier(), "a query's name that is an identifier", query)
 
@@ -82,12 +82,12 @@ def _finite(result: RunResult) -> bool:
 
 
 def _check_case(contract: Contract, config: RunConfig, place: Path) -> None:
-    """It runs, or is refused before there is a run folder."""
+    """Check that it runs, or is refused before a run folder is created."""
     with contract.rule("it runs, or is refused before work"):
         try:
             contract.expect(_finite(run(config, place)), "finite weights", "NaN or infinity")
         except (ConfigError, DataError) as error:
-            contract.expect(not list(place.glob("*/*")), "a refusal before there is a run folder", error)
+            contract.expect(not list(place.glob("*/*")), "a refusal before a run folder is created", error)
             contract.expect("\n" not in str(error), "a refusal in one line", error)
 
 

@@ -1,7 +1,7 @@
-"""The smallest federation a part is run in, and runs that are killed after every step and resumed.
+"""A small federation to run a part in, and runs that are killed after every step and resumed.
 
-The table is made so that what surprises a method is there from the start: a client of one row, one that lacks a class,
-and, where asked, a class that nobody holds.
+The table includes the usual edge cases: a client with one row, one that lacks a class, and, optionally, a class that
+nobody holds.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ SMALL = (
 
 @contextlib.contextmanager
 def small_tables() -> Iterator[Path]:
-    """A folder for runs, with the tables they read and a cache of stores of its own; gone after the block."""
+    """A temporary folder for runs, with the tables they read and a separate cache; removed after the block."""
     before = os.environ.get("FEDIMB_CACHE_DIR")
     with tempfile.TemporaryDirectory(prefix="fedimb-check-") as folder:
         os.environ["FEDIMB_CACHE_DIR"] = str(Path(folder) / "cache")
@@ -59,13 +59,13 @@ def small_tables() -> Iterator[Path]:
 
 
 def write_table(folder: Path, absent: bool, sites: int) -> Path:
-    """71 rows of 5 columns in three classes: 24 to test on, and three sites of 36, 10 and 1 rows to train on.
+    """Write 71 rows of 5 columns in three classes: 24 test rows, and three sites with 36, 10 and 1 training rows.
 
-    The second site lacks a class. Kept as `fedimb.data.sources.embeddings_npz` reads it, so that Ray's workers know it.
+    The second site lacks a class. Saved for `fedimb.data.sources.embeddings_npz`, so that Ray's workers can read it.
 
     Args:
-        absent: whether there is a fourth class of which there is no row.
-        sites: 3, or 1 that has all.
+        absent: whether there is a fourth class without rows.
+        sites: 3, or 1 with all rows.
     """
     rng = np.random.default_rng(0)
     classes = [np.arange(24) % 3, np.repeat([0, 1, 2], [18, 12, 6]), np.repeat([0, 1], [7, 3]), np.array([2])]
@@ -95,10 +95,10 @@ def configured(
 
     Args:
         folder: of `small_tables`.
-        words: as on the command line, in the place of `SMALL`'s.
-        parts: kind (``strategy``, ``aggregator``) -> the part's name and settings in the place of its YAML's.
-        absent: a class that nobody holds.
-        clients: 3, or 1 that has every row.
+        words: overrides as on the command line, after those of `SMALL`.
+        parts: kind (``strategy``, ``aggregator``) -> the part's name, and settings instead of those in its YAML.
+        absent: whether there is a class that nobody holds.
+        clients: 3, or 1 with all rows.
     """
     shipped = Catalogue()
     chosen = [f"{kind}={name}" for kind, (name, _) in parts.items() if name in shipped.options(kind)]
@@ -115,26 +115,26 @@ def configured(
 
 
 class Killed(BaseException):
-    """Ends a run as a killed process would: nothing is tidied up."""
+    """Ends a run like a killed process: nothing is cleaned up."""
 
 
 def run(config: RunConfig, folder: Path, engine: Engine | None = None) -> RunResult:
-    """Run below ``folder``, without a progress bar and MLflow."""
+    """Run in ``folder``, without a progress bar and MLflow."""
     config = config.model_copy(update={"output_dir": str(folder)})
     return launch.launch(config, engine, ProgressBar(config.rounds, enabled=False), tracked=False)
 
 
 def run_killed(config: RunConfig, folder: Path, most: int = 200) -> tuple[RunResult, int]:
-    """Run below ``folder``, in as many lives as there are checkpoints: each life ends right after its first.
+    """Run in ``folder``, killed right after every checkpoint and resumed.
 
-    Once, at the second, the life ends just before the checkpoint is written, so that a step is done twice. Client
-    state is read back from disk and the methods are built anew in every life, as in another process.
+    The second kill is just before the checkpoint is written, so that a step is done twice. Client state is read from
+    disk and the methods are rebuilt on every resume, as in another process.
 
     Returns:
         the result, and how often the run was killed.
 
     Raises:
-        RuntimeError: more than ``most`` lives.
+        RuntimeError: more than ``most`` kills.
     """
     written = checkpoint.FolderCheckpointer.checkpoint
     deaths = 0
@@ -151,10 +151,10 @@ def run_killed(config: RunConfig, folder: Path, most: int = 200) -> tuple[RunRes
                 return (run(config, folder) if not deaths else _resumed(folder, config)), deaths
             except Killed:
                 deaths += 1
-                _forget()
+                _clear_caches()
     finally:
         checkpoint.FolderCheckpointer.checkpoint = written  # type: ignore[method-assign]
-    raise RuntimeError(f"the run was killed {most} times and is not at its end: a resume does not go on")
+    raise RuntimeError(f"the run was killed {most} times and is not finished: a resume makes no progress")
 
 
 def _resumed(folder: Path, config: RunConfig) -> RunResult:
@@ -162,23 +162,22 @@ def _resumed(folder: Path, config: RunConfig) -> RunResult:
     return launch.resume(path, progress=ProgressBar(config.rounds, enabled=False), tracked=False)
 
 
-def _forget() -> None:
-    """What a process keeps of a run in memory is gone with it."""
+def _clear_caches() -> None:
+    """Clear what a process keeps of a run in memory."""
     from fedimb.clientapp.app import _runtime
 
     _runtime.cache_clear()
 
 
 def weights(result: RunResult) -> bytes:
-    """The final model file, bit for bit."""
+    """The bytes of the final model file."""
     return (result.folder / "artifacts" / "model" / "model.safetensors").read_bytes()
 
 
 def kept(result: RunResult) -> dict[str, Any]:
-    """Everything a finished run keeps that a resume could get wrong, by what it is called in a message.
+    """Everything saved by a finished run that a resume could get wrong, by its name in messages:
 
-    The last checkpoint's arrays and what is beside them (without times), the clients' states, and the logged metrics
-    (without times).
+    the last checkpoint's arrays and other values, the clients' states and the logged metrics, all without times.
     """
     arrays, info = load_arrays(result.folder / "checkpoint.safetensors")
     info["progress"].pop("elapsed_s", None)
@@ -196,7 +195,7 @@ def kept(result: RunResult) -> dict[str, Any]:
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of nested dicts and lists, and the way to it."""
+    """Every value of nested dicts and lists, with its path."""
     inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else None
     if inner is None:
         yield path, node
@@ -205,17 +204,17 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
 
 
-def compare(contract: Contract, came: RunResult, expected: RunResult) -> None:
-    """Whatever ``expected`` keeps, ``came`` keeps alike: state first, for it says what was lost.
+def compare(contract: Contract, found: RunResult, expected: RunResult) -> None:
+    """Check that everything saved by ``expected`` is the same in ``found``: state first, as it shows what was lost.
 
     Raises:
         ContractError: the first item that differs.
     """
-    one, two = kept(came), kept(expected)
+    one, two = kept(found), kept(expected)
     for what, value in two.items():
-        contract.expect(what in one, f"{what}, {_brief(value)}", "nothing: it is lost")
+        contract.expect(what in one, f"{what}, {_brief(value)}", "nothing: it was lost")
         contract.expect(same(one[what], value), f"{what} as without a kill, {_brief(value)}", _brief(one[what]))
-    contract.equal(weights(came), weights(expected), "the same model file")
+    contract.equal(weights(found), weights(expected), "the same model file")
 
 
 def _brief(value: object) -> object:

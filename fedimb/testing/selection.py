@@ -1,4 +1,4 @@
-"""The contracts of rules that choose rows: query rules of active learning, coreset rules."""
+"""The contracts of rules that choose rows: query rules of active learning and coreset rules."""
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -28,14 +28,14 @@ CLIENTS: dict[str, tuple[list[int], list[int], int]] = {
     "nothing_asked": ([7, 4, 2], [2, 1, 1], 0),
     "empty_pool": ([0, 0, 0], [2, 1, 1], 4),
 }
-"""Rows of each class in the pool, rows of each class labelled, and how many are asked for."""
+"""Rows of each class in the pool, labelled rows of each class, and the budget."""
 
 MODELS: tuple[Which, ...] = ("global", "local")
 _BY_ROW = ("embeddings", "features", "logits", "history")
 
 
 def rows_seen(labels: Tensor, n_classes: int, width: int, seed: int, sure: float = 2.0) -> ModelOutputs:
-    """Rows around one centre per class, and the logits of a model that half knows them."""
+    """Rows around one centre per class, and the logits of a moderately accurate model."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(n_classes, width, generator=torch.Generator().manual_seed(99))
     features = centres[labels] + 0.5 * torch.randn(len(labels), width, generator=generator)
@@ -46,13 +46,13 @@ def rows_seen(labels: Tensor, n_classes: int, width: int, seed: int, sure: float
 def question(
     counts: list[int], labelled: list[int], budget: int, seed: int = 0, width: int = 8, draw: int = 0, **given: Any
 ) -> QueryInput:
-    """A client's question, as a query rule gets it.
+    """The input of a query rule at one client.
 
     Args:
         counts, labelled: rows of each class in the pool and among the labelled rows.
-        budget: rows asked for.
-        seed, draw: of the rows, and of the generator the rule draws from.
-        given: further fields of `QueryInput`.
+        budget: number of rows to choose.
+        seed, draw: seeds of the rows, and of the generator that the rule draws from.
+        given: other fields of `QueryInput`.
     """
     rows, known_rows = torch.tensor(counts), torch.tensor(labelled)
     n_classes = len(rows)
@@ -66,14 +66,14 @@ def question(
 
 
 def check_query(name: str, **settings: Any) -> None:
-    """A query rule gives distinct positions, as many as asked, that a seed repeats, from what it says it reads.
+    """Check that a query rule gives the requested number of distinct positions, reproducibly, from what it declares.
 
     Args:
         name: as registered under kind ``query``.
-        settings: of the rule, in the place of what its YAML sets.
+        settings: settings of the rule, instead of those in its YAML.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("query", name)
     check_yaml(contract, "query", name)
@@ -83,8 +83,8 @@ def check_query(name: str, **settings: Any) -> None:
     for fill in (0.0, 0.3, -2.0):
         for budget in (1, 7, 12):
             contract = Contract("query", name, f"all rows {fill}, budget {budget}")
-            with contract.rule("rows that are all alike are chosen from, too"):
-                same_rows = _all_alike(question([8, 3, 1], [2, 1, 0], budget), fill)
+            with contract.rule("it can also choose from identical rows"):
+                same_rows = _identical(question([8, 3, 1], [2, 1, 0], budget), fill)
                 _expect_positions(contract, build("query", name, settings).select(same_rows), same_rows)
     contract = Contract("query", name)
     _check_hidden(contract, name, settings)
@@ -105,17 +105,20 @@ def _tensors(asked: QueryInput) -> list[Tensor]:
     return [asked.labels, *([] if asked.hidden is None else [asked.hidden]), *parts]
 
 
-def _all_alike(asked: QueryInput, fill: float) -> QueryInput:
-    def alike(rows: int) -> dict[Any, ModelOutputs]:
+def _identical(asked: QueryInput, fill: float) -> QueryInput:
+    def identical(rows: int) -> dict[Any, ModelOutputs]:
         return {w: ModelOutputs(torch.full((rows, 8), fill), torch.full((rows, asked.n_classes), fill)) for w in MODELS}
 
-    return replace(asked, pool=alike(asked.size), labelled=alike(len(asked.labels)))
+    return replace(asked, pool=identical(asked.size), labelled=identical(len(asked.labels)))
 
 
 def _check_positions(
     contract: Contract, name: str, settings: Mapping[str, Any], case: tuple[list[int], list[int], int], which: Which
 ) -> None:
-    with contract.rule("distinct positions, as many as asked, that a seed repeats"), contract.own_randomness():
+    with (
+        contract.rule("distinct positions, as many as requested, the same for the same seed"),
+        contract.own_randomness(),
+    ):
         asked = question(*case, which=which)
         before = [t.clone() for t in _tensors(asked)]
         positions = build("query", name, settings).select(asked)
@@ -129,7 +132,7 @@ def _check_positions(
 
 
 def _check_hidden(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
-    with contract.rule("only an oracle sees hidden labels, and says so"):
+    with contract.rule("only an oracle sees hidden labels, and declares it"):
         case = CLIENTS["tail"]
         hidden = question(*case).hidden
         assert hidden is not None
@@ -149,15 +152,15 @@ def _check_hidden(contract: Contract, name: str, settings: Mapping[str, Any]) ->
 def _check_models(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
     case, found = CLIENTS["tail"], []
     for which in MODELS:
-        with contract.rule(f"asked for the {which} model it reads no other than it says"):
+        with contract.rule(f"with the {which} model it reads only the models it declares"):
             rule, asked = build("query", name, settings), question(*case, which=which)
-            named = rule.reads(which) or {which}  # a rule that reads none still counts the pool's rows
+            named = rule.reads(which) or {which}  # a rule that reads no model still needs the number of rows
             few: dict[str, Any] = {view: {w: getattr(asked, view)[w] for w in named} for view in ("pool", "labelled")}
             found.append(build("query", name, settings).select(question(*case, which=which)))
             contract.equal(rule.select(replace(asked, **few)), found[-1], "the same rows")
-    with contract.rule("an adaptive rule answers otherwise when the other model is asked, and another rule does not"):
+    with contract.rule("an adaptive rule chooses other rows with the other model, and another rule does not"):
         adaptive = registry.get("query", name).factory.adaptive  # type: ignore[attr-defined]
-        contract.equal(not torch.equal(*found), adaptive, "other rows, as 'adaptive' says")
+        contract.equal(not torch.equal(*found), adaptive, "other rows if and only if adaptive")
 
 
 def _check_finite(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
@@ -172,16 +175,16 @@ def _check_finite(contract: Contract, name: str, settings: Mapping[str, Any]) ->
                     f"{what} of 1 of {len(seen.logits)} {view} rows are not finite under the {model} model, "
                     "the first at position 3"
                 )
-                with contract.rule("what is not finite is refused with its place"), contract.refuses(DataError, says):
+                with contract.rule("non-finite values are refused with their place"), contract.refuses(DataError, says):
                     rule.select(asked)
 
 
 def candidates(counts: list[int], seed: int = 0, identical: bool = False) -> Candidates:
-    """A client's rows, as a coreset rule gets them: everything a rule may read.
+    """The input of a coreset rule at one client, with everything a rule may read.
 
     Args:
         counts: rows of each class.
-        identical: whether all rows are alike.
+        identical: whether all rows are identical.
     """
     generator = torch.Generator().manual_seed(seed)
     classes, n = len(counts), sum(counts)
@@ -200,27 +203,27 @@ def candidates(counts: list[int], seed: int = 0, identical: bool = False) -> Can
 
 
 def check_coreset(name: str, **settings: Any) -> None:
-    """A coreset rule keeps exactly as many rows as asked, of each class where asked, from what it says it needs.
+    """Check that a coreset rule keeps exactly the requested rows, in total or per class, from what it declares to need.
 
-    A rule with the flag ``keeps_all`` is asked for all rows alone.
+    A rule with the flag ``keeps_all`` is checked only with all rows.
 
     Args:
         name: as registered under kind ``coreset``.
-        settings: of the rule, in the place of what its YAML sets.
+        settings: settings of the rule, instead of those in its YAML.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("coreset", name)
     check_yaml(contract, "coreset", name)
     given = candidates(COUNTS["tail"])
-    with contract.rule("asked for all rows it keeps all"):
+    with contract.rule("with a budget of all rows it keeps all"):
         contract.equal(_kept(name, settings, given, 47).tolist(), list(range(47)))
     if registry.flags("coreset", name).get("keeps_all"):
         return
     for case, counts in COUNTS.items():
         for identical in (False, True):
-            words = f"{case}{', all rows alike' if identical else ''}"
+            words = f"{case}{', identical rows' if identical else ''}"
             _check_budgets(Contract("coreset", name, words), name, settings, counts, identical)
     for seed in range(4):
         drawn = torch.randint(0, 15, (2 + seed % 3,), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -249,10 +252,10 @@ def _check_budgets(
     contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int], identical: bool
 ) -> None:
     given, n = candidates(counts, identical=identical), sum(counts)
-    with contract.rule("exactly as many rows as asked"):
+    with contract.rule("exactly as many rows as requested"):
         for keep in {0, min(1, n), n // 3, n // 2, max(0, n - 1), n}:
             _expect_kept(contract, _kept(name, settings, given, keep), n, keep)
-    with contract.rule("exactly as many of each class as asked"):
+    with contract.rule("exactly as many rows of each class as requested"):
         for part in (0, 0.4, 0.7, 1):
             per_class = (torch.tensor(counts) * part).ceil().long()
             chosen = _kept(name, settings, given, int(per_class.sum()), per_class)
@@ -263,14 +266,14 @@ def _check_budgets(
 def check_any_client(
     contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int], share: float, seed: int
 ) -> None:
-    """As many rows as asked of a client of any counts."""
+    """Check that it keeps as many rows as requested for a client with any class counts."""
     given, keep = candidates(counts, seed), round(share * sum(counts))
     with contract.rule("any client, any budget"):
         _expect_kept(contract, _kept(name, settings, given, keep), sum(counts), keep)
 
 
 def _check_coreset_repeats(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
-    with contract.rule("a seed repeats it, and inputs stay as they were"), contract.own_randomness():
+    with contract.rule("the same seed gives the same rows, and inputs are unchanged"), contract.own_randomness():
         given = candidates(COUNTS["tail"])
         before = [value.clone() for value in vars(given).values() if isinstance(value, Tensor)]
         one = _kept(name, settings, given, 20)
@@ -281,7 +284,7 @@ def _check_coreset_repeats(contract: Contract, name: str, settings: Mapping[str,
 def _check_coreset_needs(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
     given, needs = candidates(COUNTS["tail"]), build("coreset", name, settings).needs
     optional = {f.name for f in fields(Candidates) if f.default is None}
-    with contract.rule("it reads what its 'needs' says and no more"):
+    with contract.rule("it reads only what its 'needs' names"):
         contract.expect(needs <= optional, f"needs of {sorted(optional)}", sorted(needs))
         nothing: dict[str, Any] = dict.fromkeys(optional - needs)
         bare = replace(given, **nothing)
@@ -291,7 +294,7 @@ def _check_coreset_needs(contract: Contract, name: str, settings: Mapping[str, A
             with contract.refuses(DataError, field):
                 one_less: dict[str, Any] = {field: None}
                 _kept(name, settings, replace(given, **one_less), 20)
-    with contract.rule("values that are not finite are refused by name and row"):
+    with contract.rule("non-finite values are refused by name and row"):
         for field in needs & set(_BY_ROW):
             for value in (torch.nan, torch.inf):
                 broken = getattr(given, field).clone()
@@ -302,7 +305,7 @@ def _check_coreset_needs(contract: Contract, name: str, settings: Mapping[str, A
 
 def _check_coreset_refusals(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
     given = candidates(COUNTS["tail"])
-    with contract.rule("budgets and columns that do not fit are refused"):
+    with contract.rule("invalid budgets and columns are refused"):
         with contract.refuses(DataError, "cannot keep 48 of 47"):
             _kept(name, settings, given, 48)
         with contract.refuses(DataError, "summing to 20"):

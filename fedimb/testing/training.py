@@ -1,4 +1,4 @@
-"""The contracts of what local training is made of: losses, samplers, calibrations, models."""
+"""The contracts of losses, samplers, calibrations and models."""
 
 import inspect
 from collections.abc import Mapping
@@ -25,14 +25,15 @@ INPUT_SHAPES = ((12,), (8, 8), (1, 8, 8), (3, 16, 16), (1, 28, 28), (3, 32, 32))
 
 
 def check_loss(name: str, **settings: Any) -> None:
-    """A loss is finite with finite gradients whatever the counts, repeats itself, and says truly what it reads.
+    """Check that a loss and its gradients are finite for any counts, that it is deterministic, and that its flags are
+    true.
 
     Args:
         name: as registered under kind ``loss``.
-        settings: of the loss, in the place of what its YAML sets.
+        settings: settings of the loss, instead of those in its YAML.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("loss", name)
     check_yaml(contract, "loss", name)
@@ -46,16 +47,16 @@ def check_loss(name: str, **settings: Any) -> None:
     with contract.rule("it is lower where the label's logit is higher"):
         labels, logits, features = labels_of([40, 6, 3]), normal(49, 3).requires_grad_(), normal(49, WIDTH)
         value = _value(_loss(name, settings, [40, 6, 3]), logits, labels, features)
-        slope = torch.autograd.grad(value, logits)[0][torch.arange(49), labels].sum()
-        contract.expect(slope < 0, "a negative slope of the labels' logits", slope)
+        gradient = torch.autograd.grad(value, logits)[0][torch.arange(49), labels].sum()
+        contract.expect(gradient < 0, "a negative gradient at the labels' logits", gradient)
     if isinstance(row_loss := _loss(name, settings, [40, 6, 3]), RowLoss):
-        with contract.rule("its value is the mean of its rows'"):
+        with contract.rule("its value is the mean of the rows' losses"):
             labels, logits = labels_of([40, 6, 3]), normal(49, 3)
             rows, value = row_loss.rows(logits, labels), row_loss(logits, labels)
             contract.expect(rows.shape == (49,), "rows [49]", rows)
             contract.expect(torch.allclose(rows.mean(), value, rtol=1e-5, atol=1e-6), f"{rows.mean():g}", value)
         for shape in ((7, 3), (4, 7, 3)):
-            _check_slope_by_hand(Contract("loss", name, f"logits {list(shape)}"), name, settings, shape)
+            _check_analytic_gradient(Contract("loss", name, f"logits {list(shape)}"), name, settings, shape)
 
 
 def _loss(name: str, settings: Mapping[str, Any], counts: list[int]) -> Any:
@@ -63,7 +64,7 @@ def _loss(name: str, settings: Mapping[str, Any], counts: list[int]) -> Any:
 
 
 def _late(name: str, settings: Mapping[str, Any], counts: list[int], local: list[int]) -> Any:
-    """The loss in the last of nine rounds, at a client with counts of its own."""
+    """The loss in the last of nine rounds, at a client with its own counts."""
     given = {"prior": np.array(counts), "local_counts": np.array(local), "round": 9, "rounds": 9}
     return build("loss", name, settings, n_classes=len(counts), **given)
 
@@ -76,16 +77,16 @@ def _value(loss: Any, logits: Tensor, labels: Tensor, features: Tensor) -> Tenso
 
 
 def _check_loss_flags(contract: Contract, name: str) -> None:
-    with contract.rule("its flags say what it reads and does"):
+    with contract.rule("its flags match what it reads and does"):
         flags, wanted = registry.flags("loss", name), registry.parameters("loss", name)
         for flag in ("adjusts_logits", "needs_prior"):
             contract.expect(isinstance(flags.get(flag), bool), f"flag {flag}=True or False at register", flags)
-        contract.equal(flags["needs_prior"], "prior" in wanted, "needs_prior, as it takes 'prior' or not")
+        contract.equal(flags["needs_prior"], "prior" in wanted, "needs_prior if and only if it takes 'prior'")
         uses = bool(flags.get("uses_local_counts", False))
-        contract.equal(uses, "local_counts" in wanted, "uses_local_counts, as it takes 'local_counts' or not")
+        contract.equal(uses, "local_counts" in wanted, "uses_local_counts if and only if it takes 'local_counts'")
         parts = (registry.get("loss", name), registry.get("calibration", "la_post"))
         twice = "double correction" in (refusal(Combination(parts, "clear_sum")) or "")
-        contract.equal(twice, flags["adjusts_logits"], "refused beside la_post, as it shifts logits or not")
+        contract.equal(twice, flags["adjusts_logits"], "refused with la_post if and only if adjusts_logits")
 
 
 def _check_gradients(
@@ -107,7 +108,7 @@ def _check_gradients(
 def _check_extreme_rows(contract: Contract, name: str, settings: Mapping[str, Any], counts: list[int]) -> None:
     loss = _late(name, settings, counts, counts[::-1])
     if getattr(loss, "needs_features", False):
-        return  # reads features, not logits alone
+        return  # reads features, not only logits
     with contract.rule("one row with extreme logits and any label has a finite loss and gradient"):
         for z in ([1e4, -1e4, 0.0], [-1e4, -1e4, 1e4], [1e4, 1e4, 1e4], [0.0, 0.0, 0.0]):
             for label in range(3):
@@ -120,20 +121,25 @@ def _check_extreme_rows(contract: Contract, name: str, settings: Mapping[str, An
 def _check_repeats(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
     counts = COUNTS["tail"]
     labels, logits, features = labels_of(counts), normal(47, 4), normal(47, WIDTH)
-    with contract.rule("it repeats, changes no input and loads its state back"), contract.own_randomness():
+    with (
+        contract.rule("it is deterministic, does not change its inputs and loads its state"),
+        contract.own_randomness(),
+    ):
         before = [t.clone() for t in (labels, logits, features)]
         one, two = _loss(name, settings, counts), _loss(name, settings, counts)
         two.load_state_dict(one.state_dict())
         contract.equal(_value(two, logits, labels, features), _value(one, logits, labels, features), "the same loss")
         contract.equal([labels, logits, features], before, "inputs as they were")
     if registry.flags("loss", name).get("stackable"):
-        with contract.rule("a stackable loss trains and keeps nothing of its own"):
+        with contract.rule("a stackable loss has no parameters and no state"):
             contract.equal(list(one.parameters()), [], "no parameters")
             contract.equal(dict(one.state_dict()), {}, "no state")
 
 
-def _check_slope_by_hand(contract: Contract, name: str, settings: Mapping[str, Any], shape: tuple[int, ...]) -> None:
-    with contract.rule("loss_and_grad, the backward pass by hand, is autograd's"):
+def _check_analytic_gradient(
+    contract: Contract, name: str, settings: Mapping[str, Any], shape: tuple[int, ...]
+) -> None:
+    with contract.rule("loss_and_grad, the analytic gradient, equals autograd's"):
         loss = _late(name, settings, [40, 6, 1], [9, 0, 2])
         draw = torch.Generator().manual_seed(0)
         logits = 3 * torch.randn(shape, generator=draw)
@@ -142,28 +148,28 @@ def _check_slope_by_hand(contract: Contract, name: str, settings: Mapping[str, A
         leaf = logits.clone().requires_grad_()
         expected = loss.rows(leaf, labels) * weights
         expected.sum().backward()
-        losses, slope = loss.loss_and_grad(logits.clone(), labels, weights)
+        losses, gradient = loss.loss_and_grad(logits.clone(), labels, weights)
         torch.testing.assert_close(losses, expected.detach(), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(slope, leaf.grad, rtol=1e-5, atol=1e-6)
-        contract.equal([losses.requires_grad, slope.requires_grad], [False, False], "results without a graph")
+        torch.testing.assert_close(gradient, leaf.grad, rtol=1e-5, atol=1e-6)
+        contract.equal([losses.requires_grad, gradient.requires_grad], [False, False], "results without a graph")
 
 
 def check_sampler(name: str, **settings: Any) -> None:
-    """A sampler gives positions of the rows, the same for a seed, and shows every class held within some epochs.
+    """Check that a sampler gives valid positions, reproducibly, and reaches every class within some epochs.
 
     Args:
         name: as registered under kind ``sampler``.
-        settings: of the sampler, in the place of what its YAML sets.
+        settings: settings of the sampler, instead of those in its YAML.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("sampler", name)
     check_yaml(contract, "sampler", name)
     for case, counts in COUNTS.items():
         contract = Contract("sampler", name, case)
         labels = labels_of(counts)
-        with contract.rule("positions of the rows, which a seed repeats"), contract.own_randomness():
+        with contract.rule("positions of the rows, the same for the same seed"), contract.own_randomness():
             before, orders = labels.clone(), []
             for _ in range(2):
                 sampler, generator = build("sampler", name, settings), torch.Generator().manual_seed(3)
@@ -175,7 +181,7 @@ def check_sampler(name: str, **settings: Any) -> None:
                 contract.equal(two, one, "the same positions for the same seed")
             contract.equal(labels, before, "labels as they were")
     contract = Contract("sampler", name)
-    with contract.rule("every class held is shown within 30 epochs"):
+    with contract.rule("every class of the client appears within 30 epochs"):
         labels, generator = labels_of(COUNTS["tail"]), torch.Generator().manual_seed(0)
         sampler = build("sampler", name, settings)
         seen = torch.cat([sampler.epoch(labels, generator) for _ in range(30)])
@@ -183,19 +189,20 @@ def check_sampler(name: str, **settings: Any) -> None:
 
 
 def check_calibration(name: str, **settings: Any) -> None:
-    """A calibration returns finite logits, changes no input, and says whether it needs class counts.
+    """Check that a calibration returns finite logits, does not change its inputs, and declares if it needs class
+    counts.
 
     Args:
         name: as registered under kind ``calibration``.
-        settings: of the calibration, in the place of what its YAML sets.
+        settings: settings of the calibration, instead of those in its YAML.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("calibration", name)
     check_yaml(contract, "calibration", name)
     flags = registry.flags("calibration", name)
-    with contract.rule("its flags say what it reads and does"):
+    with contract.rule("its flags match what it reads and does"):
         for flag in ("adjusts_logits", "needs_prior"):
             contract.expect(isinstance(flags.get(flag), bool), f"flag {flag}=True or False at register", flags)
     for case, counts in COUNTS.items():
@@ -204,7 +211,7 @@ def check_calibration(name: str, **settings: Any) -> None:
                 words = f"{case}, {rows} rows, {'with' if with_bias else 'no'} bias"
                 _check_adjusted(Contract("calibration", name, words), name, settings, np.array(counts), rows, with_bias)
     bare = Outputs(normal(3, WIDTH), normal(3, 2), normal(2, WIDTH), None, None)
-    with contract.rule("without class counts it does or refuses, as its flag says"):
+    with contract.rule("without class counts it works or refuses, as its flag says"):
         if flags["needs_prior"]:
             with contract.refuses((ValueError, FedimbError), "count"):
                 build("calibration", name, settings).adjust(bare)
@@ -215,7 +222,7 @@ def check_calibration(name: str, **settings: Any) -> None:
 def _check_adjusted(
     contract: Contract, name: str, settings: Mapping[str, Any], counts: np.ndarray, rows: int, with_bias: bool
 ) -> None:
-    with contract.rule("finite float32 logits that repeat, inputs unchanged"), contract.own_randomness():
+    with contract.rule("finite, reproducible float32 logits, inputs unchanged"), contract.own_randomness():
         classes = len(counts)
         weight, bias = normal(classes, WIDTH, seed=1), normal(classes, seed=2) if with_bias else None
         features = normal(rows, WIDTH, seed=3)
@@ -230,14 +237,14 @@ def _check_adjusted(
 
 
 def check_model(name: str, **settings: Any) -> None:
-    """A model has features and a linear head that reads them, is drawn from the seed, loads weights back, and trains.
+    """Check that a model has features and a linear head, is drawn from the seed, loads its weights, and trains.
 
     Args:
         name: as registered under kind ``model``, or the dotted path of a class.
-        settings: of the model, in the place of what its YAML sets.
+        settings: settings of the model, instead of those in its YAML.
 
     Raises:
-        ContractError: the rule it breaks, what was expected and what came.
+        ContractError: with the broken rule, what was expected and what was found.
     """
     contract = Contract("model", name)
     if inspect.isclass(registry.get("model", name).factory) and "." not in name:
@@ -245,7 +252,7 @@ def check_model(name: str, **settings: Any) -> None:
     for n_classes in (2, 3, 10):
         _check_head(Contract("model", name, f"{n_classes} classes"), name, settings, n_classes)
     model, shape = _model(contract, name, settings)
-    with contract.rule("a row is scored alone as among others"):
+    with contract.rule("a row's logits do not depend on the other rows"):
         x = normal(4, *shape)
         model.eval()
         contract.expect(torch.allclose(model(x)[2:3], model(x[2:3]), atol=1e-5), "the same logits", model(x[2:3]))
@@ -256,7 +263,7 @@ def check_model(name: str, **settings: Any) -> None:
 def _model(
     contract: Contract, name: str, settings: Mapping[str, Any], n_classes: int = 3, seed: int = 0
 ) -> tuple[Any, tuple[int, ...]]:
-    """The model for the first input shape it takes; others it must refuse with one of fedimb's errors."""
+    """The model for the first input shape it takes; it must refuse other shapes with a FedimbError."""
     with contract.rule("it takes one of the usual input shapes, and refuses others with a FedimbError"):
         for shape in INPUT_SHAPES:
             with torch.random.fork_rng(devices=[]):
@@ -266,7 +273,7 @@ def _model(
                 except FedimbError:
                     continue
         contract.expect(False, f"an input shape it takes, of {[list(s) for s in INPUT_SHAPES]}", "none")
-    raise AssertionError  # not reached: the rule above raised
+    raise AssertionError  # never reached: the rule above raises
 
 
 def _check_head(contract: Contract, name: str, settings: Mapping[str, Any], n_classes: int) -> None:
@@ -288,12 +295,12 @@ def _check_head(contract: Contract, name: str, settings: Mapping[str, Any], n_cl
 
 def _check_weights(contract: Contract, name: str, settings: Mapping[str, Any]) -> None:
     (one, shape), (again, _) = (_model(contract, name, settings) for _ in "ab")
-    with contract.rule("it is drawn from torch's seed"):
+    with contract.rule("its weights are drawn from torch's seed"):
         contract.equal(parameters_of(again), parameters_of(one), "the same weights for the same seed")
-    with contract.rule("another one loads its weights and buffers and scores alike"):
+    with contract.rule("another one loads its weights and buffers and gives the same logits"):
         other, _ = _model(contract, name, settings, seed=1)
         one.train()
-        one(normal(4, *shape))  # so that buffers, if any, differ from a fresh model's
+        one(normal(4, *shape))  # so that buffers, if any, differ from those of a new model
         load_into(other, {k: torch.from_numpy(v) for k, v in (parameters_of(one) | buffers_of(one)).items()})
         x = normal(5, *shape, seed=1)
         contract.equal(other.eval()(x), one.eval()(x), "the same logits")

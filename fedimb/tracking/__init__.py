@@ -1,1 +1,1 @@
-"""MLflow, as a projection of the run folder: it can be re-sent without duplicates."""
+"""Sends run folders to MLflow; sending again creates no duplicates."""

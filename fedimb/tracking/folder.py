@@ -1,4 +1,4 @@
-"""What tracking reads of a run folder: rows, status, lines of metrics, artifacts. The run writes them."""
+"""Reads a run folder for tracking: rows, status, lines of metrics, artifacts."""
 
 import hashlib
 import json
@@ -23,10 +23,10 @@ class Point:
 
 
 def read_rows(folder: Path) -> dict[str, dict[str, object]]:
-    """``rows.json`` by label.
+    """Read ``rows.json`` by label.
 
     Raises:
-        DataError: missing, unreadable, or two rows of one label.
+        DataError: missing, unreadable, or two rows with the same label.
     """
     path = folder / "rows.json"
     try:
@@ -42,7 +42,7 @@ def read_rows(folder: Path) -> dict[str, dict[str, object]]:
 
 
 def read_status(folder: Path) -> tuple[str, int]:
-    """(status, when it was written in epoch ms); ("running", now) before the first ``status.json``."""
+    """(status, time of writing in epoch ms); ("running", now) before the first ``status.json``."""
     path = folder / "status.json"
     if not path.exists():
         return "running", int(time.time() * 1000)
@@ -53,7 +53,7 @@ def read_status(folder: Path) -> tuple[str, int]:
 
 
 def first_time(folder: Path) -> int | None:
-    """Epoch milliseconds of the first line of ``metrics.jsonl``; None when there is no whole line yet."""
+    """Epoch milliseconds of the first line of ``metrics.jsonl``; None if there is no complete line yet."""
     path = folder / "metrics.jsonl"
     if not path.exists():
         return None
@@ -64,12 +64,12 @@ def first_time(folder: Path) -> int | None:
 
 
 def parse(line: bytes, place: str) -> list[Point]:
-    """The points of one line of ``metrics.jsonl``.
+    """Parse one line of ``metrics.jsonl``.
 
-    null is NaN; an infinity becomes NaN, because MLflow would store 1.8e308 and flatten every chart.
+    null is NaN; infinity becomes NaN, because MLflow would store 1.8e308, which flattens every chart.
 
     Raises:
-        DataError: the line is not of the form the run writes; ``place`` says where it is.
+        DataError: the line does not have the format that runs write; names ``place``.
     """
     try:
         stored: JsonObject = json.loads(line)
@@ -78,13 +78,13 @@ def parse(line: bytes, place: str) -> list[Point]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{place}: not a line of metrics ({type(error).__name__}: {error}); the file was edited or its"
-            " disk failed: cut it before that byte and resume the run"
+            " disk failed: truncate it before that byte and resume the run"
         ) from None
     return [Point(row, k, v if math.isfinite(v) else math.nan, step, time) for k, v in values.items()]
 
 
 def artifacts_digest(paths: list[Path]) -> str:
-    """Names, sizes and times of all files below: says whether there is anything new to upload."""
+    """Digest of names, sizes and times of all files below: changes if there is something new to upload."""
     digest = hashlib.sha256()
     for top in paths:
         for path in [top] if top.is_file() else sorted(p for p in top.rglob("*") if p.is_file()):

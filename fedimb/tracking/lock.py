@@ -1,4 +1,4 @@
-"""One file lock between processes, released by the system when its holder dies."""
+"""A file lock between processes, released by the system when its holder dies."""
 
 import fcntl
 import time
@@ -17,7 +17,7 @@ class Busy(FedimbError):
 
 @contextmanager
 def locked(path: Path, wait_s: float) -> Iterator[None]:
-    """Hold an exclusive lock on ``path`` (created when missing, never deleted: that would split it).
+    """Hold an exclusive lock on ``path`` (created if missing, never deleted: two processes could then both hold it).
 
     Args:
         path: the lock file; its folder exists.

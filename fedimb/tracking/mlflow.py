@@ -1,6 +1,6 @@
-"""MLflow for a run: tell it while training, never stop training for it, send the rest later.
+"""MLflow tracking of a run: sends metrics during training, never stops training, and sends the rest later.
 
-The run folder is the truth and MLflow a copy: `MlflowTracker` reads ``rows.json``, ``metrics.jsonl``,
+The run folder is the source of truth and MLflow a copy: `MlflowTracker` reads ``rows.json``, ``metrics.jsonl``,
 ``status.json`` and ``artifacts/`` and writes only ``tracking.json`` and ``tracking.id``. Server process only;
 clients never import it.
 """
@@ -33,17 +33,17 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 10.0  # between two sends: a run shorter than this is sent in one batch at its end
-_BUDGET_S = 5.0  # of one send while training; what is left after an outage follows in the next ones
+_BUDGET_S = 5.0  # time limit of one send while training; the rest after an outage follows in the next ones
 _BACK_OFF_S = (10.0, 300.0)  # first and longest pause after a failure
-_WAIT_S = 30.0  # for a sync that runs beside
-_REASON = 300  # characters of a reason shown
+_WAIT_S = 30.0  # for a sync running at the same time
+_REASON = 300  # maximum characters of a reason
 
 
 class Tracker(Protocol):
-    """What the run loop calls. None of these raises because of a server or a database."""
+    """The interface called by the run loop. No method raises because of a server or a database."""
 
     def start(self) -> None:
-        """The run begins or goes on; ``rows.json`` is written."""
+        """The run starts or continues; ``rows.json`` is written."""
 
     def send(self, force: bool = False) -> None:
         """``metrics.jsonl`` has grown and the checkpoint that covers it is on disk."""
@@ -53,7 +53,7 @@ class Tracker(Protocol):
 
 
 class NoTracker:
-    """tracking=none: the run folder alone."""
+    """tracking=none: only the run folder."""
 
     def start(self) -> None:
         """Nothing to do."""
@@ -84,7 +84,7 @@ class MlflowTracker:
         self._failing = False
 
     def start(self) -> None:
-        """Create the runs, or find them again. Creates the store too when nobody has (`prepare_store`)."""
+        """Create the runs, or find them again. Creates the store too if it is missing (`prepare_store`)."""
         self._last = time.monotonic()
         self._attempt("the start", lambda: self._projection.push(_WAIT_S, lines=False))
 
@@ -97,8 +97,8 @@ class MlflowTracker:
         self._attempt("metrics", lambda: self._projection.push(0.0, budget_s=_BUDGET_S))
 
     def finish(self) -> None:
-        """Send the remaining points, the artifacts and the status; says so when it cannot."""
-        self._failing = False  # the last word: said even when the outage is already known
+        """Send the remaining points, the artifacts and the status; warns if that fails."""
+        self._failing = False  # the last message: logged even if the outage is already known
         self._attempt("the end", lambda: self._projection.push(_WAIT_S, close=True))
 
     def _attempt(self, what: str, work: Callable[[], object]) -> None:
@@ -106,7 +106,7 @@ class MlflowTracker:
         try:
             work()
         except Busy as error:
-            _log.debug("%s", error)  # a sync beside sends the same lines
+            _log.debug("%s", error)  # a concurrent sync sends the same lines
             if what == "the end":
                 self._warn(what, error)
         except Exception as error:
@@ -115,14 +115,14 @@ class MlflowTracker:
             self._warn(what, error)
         else:
             if self._failing:
-                _log.warning("MLflow at %s answers again", shown(self.uri))
+                _log.warning("MLflow at %s responds again", shown(self.uri))
             self._failing, self._pause, self._retry_at = False, _BACK_OFF_S[0], 0.0
 
     def _warn(self, what: str, error: Exception) -> None:
-        kept = "the run is whole" if what == "the end" else "training goes on"
+        kept = "the run is complete" if what == "the end" else "training continues"
         message = (
-            f"MLflow at {shown(self.uri)} did not take {what} of {self.folder}: {_reason(error)}; "
-            f"{kept}, nothing is lost: `fedimb track sync {self.folder}` sends it later"
+            f"MLflow at {shown(self.uri)} did not accept {what} of {self.folder}: {_reason(error)}; "
+            f"{kept} and nothing is lost: `fedimb track sync {self.folder}` sends it later"
         )
         _log.log(logging.DEBUG if self._failing else logging.WARNING, "%s", message)
         self._failing = True
@@ -130,9 +130,13 @@ class MlflowTracker:
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What a sync did: points sent now (0 when all were there), and the MLflow run id of each row.
+    """The result of a sync.
 
-    ``uri`` may hold a password: print it through `fedimb.tracking.store.shown`.
+    Attributes:
+        sent_points: points sent now (0 if all were there).
+        runs: MLflow run id by row label.
+        uri: address of the store; may contain a password: print it through `fedimb.tracking.store.shown`.
+        experiment: name of the experiment.
     """
 
     sent_points: int
@@ -146,12 +150,12 @@ def sync(folder: str | Path, uri: str | None = None, experiment: str | None = No
 
     Args:
         folder: the run folder, finished or not.
-        uri, experiment: where to; null: where the run was tracked, else what its configuration says, else the
-            database of its output folder.
+        uri, experiment: destination; None: where the run was tracked, else its configuration's, else the database of
+            its output folder.
 
     Raises:
         DataError: not a run folder, or a damaged file in it.
-        FedimbError: the store cannot be reached or used; says which and why.
+        FedimbError: the store cannot be reached or used; names it and the reason.
     """
     folder = Path(folder).expanduser().resolve()
     read_rows(folder)
@@ -168,8 +172,8 @@ def sync(folder: str | Path, uri: str | None = None, experiment: str | None = No
         raise
     except Exception as error:
         raise FedimbError(
-            f"MLflow at {shown(uri)} did not take {folder}: {_reason(error)}; check that it runs and answers,"
-            " then sync again (what arrived is not sent twice)"
+            f"MLflow at {shown(uri)} did not accept {folder}: {_reason(error)}; check that it is running,"
+            " then sync again (points that arrived are not sent twice)"
         ) from error
     return SyncReport(sent, dict(state.runs), uri, experiment)
 
@@ -188,6 +192,6 @@ def _configured(folder: Path) -> tuple[str | None, str]:
 
 
 def _reason(error: Exception) -> str:
-    """The first line that says something, without SQL or a traceback."""
+    """The first non-empty line of the message, without SQL or a traceback."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return text[:_REASON]

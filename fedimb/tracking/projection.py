@@ -1,9 +1,12 @@
-"""The run folder made visible in MLflow: one run per row, each point once.
+"""Sends a run folder to MLflow: one MLflow run per row, each point once.
 
-Everything happens under the folder's lock, so a training run and `fedimb track sync` never send at once.
-Nothing is caught here; `fedimb.tracking.mlflow` guards the training run.
+Everything happens under the folder's lock, so a training run and `fedimb track sync` never send at the same time.
+Errors are not caught here; `fedimb.tracking.mlflow` protects the training run from them.
 """
 
+import hashlib
+import posixpath
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,7 +18,6 @@ from fedimb.plain import JsonObject
 from fedimb.tracking import store
 from fedimb.tracking.folder import Point, artifacts_digest, first_time, parse, read_rows, read_status
 from fedimb.tracking.lock import locked
-from fedimb.tracking.names import safe_name
 from fedimb.tracking.state import EVERY_STEP, IDENTITY_FILE, MetricsReader, State, identity, load, save
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Projection:
     """One run folder and the store it is sent to."""
 
     def __init__(self, folder: Path, uri: str, experiment: str, patient: bool = False, reopen: bool = False) -> None:
-        """``patient``: see `store.connect`. ``reopen``: the run goes on, show it as RUNNING again."""
+        """``patient``: see `store.connect`. ``reopen``: the run continues; show it as RUNNING again."""
         self.folder, self.uri, self.experiment = Path(folder), uri, experiment
         self._patient, self._reopen = patient, reopen
         self._client: Any = None
@@ -52,24 +54,24 @@ class Projection:
         """Create missing runs, send unsent points, and with ``close`` the artifacts and the run's status.
 
         Args:
-            wait_s: how long to wait for another process that sends this folder.
-            budget_s: stop early after that many seconds, at a recorded place; None: send all.
+            wait_s: seconds to wait for another process that is sending this folder.
+            budget_s: stop after that many seconds, at a recorded position; None: send everything.
 
         Returns:
-            points sent now, and the state as recorded.
+            (number of points sent now, the recorded state).
 
         Raises:
             Busy: another process is sending.
             DataError: a file of the folder cannot be read.
             FedimbError: the store cannot be used.
-            Exception: whatever MLflow raises when a server or database does not answer.
+            Exception: whatever MLflow raises if a server or database does not respond.
         """
         with locked(self.folder / IDENTITY_FILE, wait_s):
             state = load(self.folder) or State()
             if (state.uri, state.experiment) != (self.uri, self.experiment):
                 state.uri, state.experiment = self.uri, self.experiment
                 state.forget()
-                save(self.folder, state)  # before any network: sync then knows where to send
+                save(self.folder, state)  # before any network access, so that a sync knows where to send
             try:
                 self._connect(state)
                 self._create_runs(state)
@@ -78,7 +80,7 @@ class Projection:
                     self._close(state)
             except BaseException:
                 self._client = None
-                self._steps.clear()  # some may not have arrived: look again
+                self._steps.clear()  # some may not have arrived: look them up again
                 self._reader.rewind()
                 raise
             return sent, state
@@ -94,11 +96,11 @@ class Projection:
             except Exception as error:
                 if store.error_code(error) != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                state.forget()  # the database was removed: build it all again
+                state.forget()  # the database was removed: send everything again
                 break
             if info.lifecycle_stage != "active":
                 raise FedimbError(
-                    f"run {run_id} ({label}) was deleted in MLflow at {store.shown(self.uri)}; bring it back"
+                    f"run {run_id} ({label}) was deleted in MLflow at {store.shown(self.uri)}; restore it"
                     f" with `mlflow runs restore --run-id {run_id}`"
                 )
             if self._reopen and state.status not in ("", "running"):
@@ -144,7 +146,7 @@ class Projection:
                 return found
 
     def _describe(self, run_id: str, row: JsonObject) -> None:
-        """Parameters and tags in one request per 100. Parameters are final in MLflow: old ones stay."""
+        """Send parameters and tags, 100 per request. MLflow does not allow changing parameters: old ones stay."""
         from mlflow.entities import Param, RunTag
 
         data = self._client.get_run(run_id).data
@@ -196,7 +198,7 @@ class Projection:
         return sent
 
     def _log(self, state: State, points: list[Point]) -> int:
-        """Send points with their stored timestamps: of two identical points MLflow keeps one."""
+        """Send points with their stored timestamps: MLflow stores identical points only once."""
         from mlflow.entities import Metric
 
         batches: dict[str, list[Metric]] = defaultdict(list)
@@ -251,3 +253,20 @@ def _text(value: Any) -> str:
 
 def _chunks(items: list[T], size: int) -> Iterable[list[T]]:
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+_LENGTH = 250
+_REFUSED = re.compile(r"[^\w.\- :/]")
+
+
+def safe_name(name: str) -> str:
+    """The name itself if MLflow accepts it for a metric or parameter, else a similar one that is still unique.
+
+    MLflow refuses a whole batch because of one name with a bracket, an empty part or more than 250 characters; a short
+    hash of the original distinguishes changed names.
+    """
+    close = posixpath.normpath(_REFUSED.sub("_", name)).replace("..", "_").strip("/")
+    if close == name and close not in ("", ".") and len(name) <= _LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{close[: _LENGTH - 9]}_{digest}"

@@ -1,9 +1,9 @@
-"""``tracking.json``: how far a run folder has been sent, and the reader of the lines that have not.
+"""``tracking.json``: how much of a run folder has been sent, and the reader of the lines that have not.
 
-`offset` is the byte of metrics.jsonl up to which MLflow has confirmed. `reached` is the byte up to which it
-may have been told, written *before* sending, with the hash of the file so far. A file whose first `reached`
-bytes no longer have that hash was cut back and written anew (a resume): timestamps differ, so MLflow would
-keep both points; steps up to `check_to_step` are then looked up in its history first.
+`offset` is the byte of metrics.jsonl up to which MLflow has confirmed. `reached` is the byte up to which lines may have
+been sent, recorded *before* sending, with the hash of the file so far. If the first `reached` bytes of the file no
+longer have that hash, the file was truncated and rewritten (by a resume): timestamps differ, so MLflow would keep both
+points; therefore steps up to `check_to_step` are first looked up in its history.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _EMPTY = hashlib.sha256().hexdigest()
 
 @dataclass
 class State:
-    """What ``tracking.json`` holds; see the module."""
+    """The contents of ``tracking.json``; see the module's docstring."""
 
     uri: str = ""
     experiment: str = ""
@@ -31,20 +31,20 @@ class State:
     offset: int = 0
     reached: int = 0
     reached_sha256: str = _EMPTY
-    top_step: int = -1  # largest step MLflow may have been told
+    top_step: int = -1  # largest step that may have been sent
     check_to_step: int = -1  # steps up to here are looked up before they are sent
-    status: str = ""  # of status.json, as last told
+    status: str = ""  # of status.json, as last sent
     artifacts: dict[str, str] = field(default_factory=dict)  # row label -> digest of what was uploaded
 
     def forget(self) -> None:
-        """Nothing is in MLflow: another store, or its database was removed."""
+        """Reset, because nothing is in MLflow: it is another store, or its database was removed."""
         fresh = State(uri=self.uri, experiment=self.experiment)
         for item in fields(State):
             setattr(self, item.name, getattr(fresh, item.name))
 
 
 def load(folder: Path) -> State | None:
-    """The recorded state, or None when there is none or it was torn (runs are then found by their tag)."""
+    """Read the recorded state; None if there is none or it is damaged (runs are then found by their tag)."""
     try:
         stored = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         return State(**{item.name: stored[item.name] for item in fields(State)})
@@ -53,16 +53,16 @@ def load(folder: Path) -> State | None:
 
 
 def save(folder: Path, state: State) -> None:
-    """Write ``tracking.json`` whole or not at all (temporary file, rename). The caller holds the lock."""
+    """Write ``tracking.json`` atomically (temporary file, rename). The caller holds the lock."""
     temporary = folder / f".{STATE_FILE}.new"
     temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
     os.replace(temporary, folder / STATE_FILE)
 
 
 def identity(folder: Path) -> str:
-    """The folder's own id, made on first use. The caller holds the lock on the same file.
+    """The folder's id, created on first use. The caller holds the lock on the same file.
 
-    It outlives ``tracking.json``, and moves with the folder: a path would name another run after `rm -r`.
+    It outlives ``tracking.json`` and moves with the folder: a path could mean another run after `rm -r`.
     """
     path = folder / IDENTITY_FILE
     known = path.read_text(encoding="ascii").strip() if path.exists() else ""
@@ -73,7 +73,7 @@ def identity(folder: Path) -> str:
 
 
 class MetricsReader:
-    """Reads what lies beyond the recorded offset, and notices a file that was rewritten."""
+    """Reads the lines beyond the recorded offset, and detects a rewritten file."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS_FILE
@@ -81,7 +81,7 @@ class MetricsReader:
         self._hash = hashlib.sha256()
 
     def pending(self, state: State) -> list[bytes]:
-        """Complete lines not confirmed yet; ``state`` goes back to the start when the file was rewritten.
+        """Complete lines not confirmed yet; ``state`` is reset to the start if the file was rewritten.
 
         The caller saves ``state`` before sending the lines, and calls `confirm` after.
         """
@@ -107,7 +107,7 @@ class MetricsReader:
         return body.splitlines(keepends=True)
 
     def confirm(self, state: State, lines: list[bytes]) -> None:
-        """MLflow took these lines, the next ones after ``state.offset``."""
+        """Record that MLflow accepted these lines, the next ones after ``state.offset``."""
         for line in lines:
             self._hash.update(line)
             state.offset += len(line)

@@ -1,7 +1,7 @@
-"""Where MLflow keeps its data: the address, the database made once before any fan-out, the link to charts.
+"""MLflow's store: its address, creating the database once before several processes use it, the link to charts.
 
-Guarded against, as measured on MLflow 3.17: processes that create one SQLite file together destroy it, a
-relative address means another database in another folder, a file that cannot be opened is retried for 100 s.
+It guards against problems measured with MLflow 3.17: processes that create the same SQLite file destroy it, a relative
+address means another database in another folder, and a file that cannot be opened is retried for 100 s.
 """
 
 import hashlib

@@ -20,7 +20,7 @@ from fedimb.aggregators.fednova import FedNova
 from fedimb.aggregators.server_optimizer import ServerOptimizer
 from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract, Record
-from fedimb.engine.lanes import cut, gather, merge
+from fedimb.engine.lanes import cut_lanes, gather, merge_lanes
 from fedimb.engine.ray import RayEngine
 from fedimb.errors import ConfigError
 from fedimb.records import array_record
@@ -61,7 +61,7 @@ def play(model, server_round, weights, rows=None, steps=None):
         content = RecordDict({"arrays": array_record(layered(weights[k])), "metrics": metrics})
         replies.append((k, Message(content, reply_to=order)))
     sent = dict(instructions)
-    outcome = merge([gather(replies[lane], model.reduce, sent) for lane in cut(len(replies))])
+    outcome = merge_lanes([gather(replies[lane], model.reduce, sent) for lane in cut_lanes(len(replies))])
     model.aggregate(server_round, outcome, instructions)
     return flat(model.parameters)
 
@@ -187,7 +187,7 @@ def peak_of(strategy, count, size=200_000):
 
     tracemalloc.start()
     try:
-        outcome = merge([gather(replies(lane), model.reduce, sent) for lane in cut(count)])
+        outcome = merge_lanes([gather(replies(lane), model.reduce, sent) for lane in cut_lanes(count)])
         model.aggregate(1, outcome, instructions)
         return tracemalloc.get_traced_memory()[1]
     finally:
@@ -228,9 +228,9 @@ def test_the_registry_knows_of_each_that_it_is_linear_and_what_it_reads():
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("aggregator=fedexp privacy.clip=1.0 privacy.noise=1.0", "'fedexp' reads each client's own squared_norm"),
-        ("aggregator=fednova privacy.clip=1.0 privacy.noise=1.0", "'fednova' reads each client's own steps"),
-        ("aggregator=feddyn privacy.clip=1.0", "objective 'dynamic_regularizer' keeps at the client"),
+        ("aggregator=fedexp privacy.clip=1.0 privacy.noise=1.0", "'fedexp' reads the squared_norm of each client"),
+        ("aggregator=fednova privacy.clip=1.0 privacy.noise=1.0", "'fednova' reads the steps of each client"),
+        ("aggregator=feddyn privacy.clip=1.0", "objective 'dynamic_regularizer' keeps the client's update"),
         ("aggregator.objectives=[{name:dynamic_regularizer,alpha:0.1}]", "use aggregator=feddyn"),
     ],
 )

@@ -6,7 +6,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 from merge_rules import ARGS, Oracle
 
 from fedimb import registry
-from fedimb.engine.lanes import cut, gather, merge
+from fedimb.engine.lanes import cut_lanes, gather, merge_lanes
 from fedimb.errors import ConfigError
 from fedimb.records import array_record, load_arrays, save_arrays
 from fedimb.serverapp.aggregator import Aggregator
@@ -70,7 +70,7 @@ def play(model, server_round, replies):
     """One round through lanes, as every engine plays it."""
     instructions = model.configure(server_round, {client + 1: client for client in replies})
     messages = [(client, message_of(order, replies[client])) for client, order in instructions]
-    outcome = merge([gather(messages[lane], model.linear) for lane in cut(len(messages))])
+    outcome = merge_lanes([gather(messages[lane], model.linear) for lane in cut_lanes(len(messages))])
     return model.aggregate(server_round, outcome, instructions)
 
 

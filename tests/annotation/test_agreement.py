@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from fedimb.annotation.agreement import kappa, settle
-from fedimb.annotation.returned import Given
+from fedimb.annotation.returned import ReaderAnswer
 from fedimb.annotation.vocabulary import CANNOT_JUDGE, Vocabulary
 
 WORDS = Vocabulary(("a", "b", "c"))
@@ -18,7 +18,7 @@ X = CANNOT_JUDGE
 
 def answers(reader, *labels):
     pairs = enumerate(zip(IDS, labels, strict=False), start=2)
-    return [Given(f"{reader}.csv line {line}", reader, id, label) for line, (id, label) in pairs]
+    return [ReaderAnswer(f"{reader}.csv line {line}", reader, id, label) for line, (id, label) in pairs]
 
 
 def by_hand(pairs):

@@ -159,7 +159,7 @@ def test_hidden_labels_are_counted_each_time(store):
     assert hidden.reveal(np.array([7])).tolist() == [3]
     assert hidden.accesses == 3
     assert hidden.reveal(np.empty(0, np.int64)).size == 0
-    with pytest.raises(DataError, match="row 3 is no training row"):
+    with pytest.raises(DataError, match="row 3 is not a training row"):
         hidden.reveal(np.array([5, 3]))
     assert hidden.accesses == 3
 

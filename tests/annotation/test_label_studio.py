@@ -66,7 +66,7 @@ def test_two_readers_in_one_label_studio_export(folder, store, oracle):
         ('[{"data": {"image": "x"}, "annotations": []}]', "task 1: has no 'item'"),
         ("[3]", "task 1: has no 'item'"),
         ('[{"item": "w-00001", "label": {"choices": ["benign", "1-2"]}}]', "2 answers (benign, 1-2); choose one"),
-        ('[{"item": "w-00001", "label": "malign"}]', "export.json task 1 (w-00001): 'malign' is no class"),
+        ('[{"item": "w-00001", "label": "malign"}]', "export.json task 1 (w-00001): 'malign' is not a class"),
         ('[{"item": "w-00009", "label": "benign"}]', "unknown id 'w-00009'"),
     ],
 )

@@ -67,7 +67,7 @@ def test_short_lines_are_padded_and_long_ones_told(tmp_path):
         (b"a\0b", "not a text file"),
         (b"name,label\nx,y", "line 1: no column 'id' .found: name, label"),
         (b"id,class\nx,y", "no column 'label'"),
-        (b"id,label,LABEL\nx,y,z", "'label' stands there twice"),
+        (b"id,label,LABEL\nx,y,z", "'label' occurs twice"),
         (b"id,label\nw-00001," + b"x" * 200_000, "line 2: not readable as CSV"),
     ],
 )

@@ -36,8 +36,8 @@ def test_answers_are_read(text, label):
         ("malignant", "Valid: "),
         ("02. Jan", "c-00 for 'benign'"),
         ("#NAME?", r"formula; write the class's code instead .*\+ve \(c-02\)"),
-        ('=HYPERLINK("http://x")', "is no class"),
-        ("c-05", "is no class"),
+        ('=HYPERLINK("http://x")', "is not a class"),
+        ("c-05", "is not a class"),
         ("canot judge", "Did you mean 'cannot judge'"),
     ],
 )

@@ -116,7 +116,7 @@ def test_asking_again_leaves_a_readers_work_alone(folder, store, oracle):
 
 def test_other_rows_in_a_cycle_asked_before_are_refused(folder, store, oracle):
     oracle(folder, store).ask(ROWS, 1)
-    with pytest.raises(DataError, match="of another run"):
+    with pytest.raises(DataError, match="belongs to another run"):
         oracle(folder, store).ask(ROWS[:3], 1)
 
 
@@ -190,7 +190,7 @@ def test_a_cycle_nobody_asked_in_and_a_damaged_map_are_told(folder, store, oracl
         asking.collect(1)
     asking.ask(ROWS, 1)
     (folder / MAP).write_text((folder / MAP).read_text("utf-8-sig").replace("w-00002", "w-00001"))
-    with pytest.raises(DataError, match="an id stands there twice"):
+    with pytest.raises(DataError, match="an id occurs twice"):
         asking.collect(1)
 
 

@@ -115,7 +115,7 @@ def test_a_failed_run_is_reported_at_the_end_with_exit_code_1(study, home, capsy
         (["study.yaml", "seed=3"], "set seeds: in its file"),
         (["study.yaml", "--workers", "-1"], "--workers -1: give 1 or more"),
         (["mlflow:nothing"], "MLflow"),
-        ([".", "rounds=3"], "runs that are there already keep theirs"),
+        ([".", "rounds=3"], "existing runs keep theirs"),
     ],
 )
 def test_what_cannot_be_is_one_line_and_exit_code_2(study, capsys, words, message):

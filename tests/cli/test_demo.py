@@ -43,11 +43,11 @@ def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys)
     for row in (*ROWS, "balanced_softmax"):
         assert f"\n{row} " in text
     assert "macro" in text
-    assert "labels are asked for: " in text
+    assert "labels were requested for " in text
     assert "\nrandom+la_post " in text
     assert "\nfairfal+la_post " in text
     clients = sum(int(40 * 20 ** (-rank / 9) + 1e-9) for rank in range(10))
-    assert f"the server has 200 labelled rows of its own (public), the clients {clients};" in text
+    assert f"the server has 200 labelled (public) rows, the clients have {clients};" in text
     for row in SERVER_ROWS:
         assert f"\n{row} " in text
     assert "min-class" in text

@@ -100,10 +100,10 @@ def test_threads(monkeypatch):
 def test_switches_set_otherwise_are_named(monkeypatch):
     for name, value in process_env.QUIET.items():
         monkeypatch.setenv(name, value)
-    assert checks.switches().level == "ok"
+    assert checks.environment_variables().level == "ok"
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
     monkeypatch.delenv("RAY_ADDRESS")
-    check = checks.switches()
+    check = checks.environment_variables()
     assert check.level == "warn"
     assert "MLFLOW_DISABLE_TELEMETRY=false" in check.found
     assert "RAY_ADDRESS" in check.found

@@ -58,9 +58,9 @@ def test_a_path_is_taken_as_it_is(root, tmp_path):
 
 
 def test_several_fitting_runs_are_named(root):
-    with pytest.raises(ConfigError, match=r"fits 2 runs: first/fedavg-s1-99aa00bb, second/fedavg-s1-99aa00bb"):
+    with pytest.raises(ConfigError, match=r"matches 2 runs: first/fedavg-s1-99aa00bb, second/fedavg-s1-99aa00bb"):
         find_run("fedavg-s1", root)
-    with pytest.raises(ConfigError, match="fits 2 runs"):
+    with pytest.raises(ConfigError, match="matches 2 runs"):
         find_run("103b96c9", root)
 
 

@@ -26,7 +26,7 @@ def test_help_names_every_verb(capsys):
         (["run", "loss=focl"], "no loss 'focl'"),
         (["run", "rounds=many"], "rounds"),
         (["run", "loss=balanced_softmax", "calibration=la_post"], "double correction"),
-        (["run", "calibration=la_post", "prior.provenance=local"], "works at the server"),
+        (["run", "calibration=la_post", "prior.provenance=local"], "runs at the server"),
         (["run", "loss=balanced_softmax", "prior.provenance=none"], "needs class counts"),
         (["run", "--resume", "nowhere"], "nowhere is not a run folder"),
         (["run", "--resume", "nowhere", "rounds=3"], "--resume takes no settings"),

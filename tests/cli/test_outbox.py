@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedimb.cli.main import main
-from fedimb.generation.outbox import Outbox, marked
-from fedimb.privacy.audit.base import Audit, Batch, Verdict
+from fedimb.generation.outbox import Outbox, recalled_batches
+from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
 AUDIT = Audit(
     {
@@ -46,9 +46,9 @@ def test_list_shows_every_site(waiting, home, capsys, monkeypatch):
     assert len(capsys.readouterr().out.splitlines()) == 2
     (home / "empty").mkdir()
     main(["outbox", "list", "empty"])
-    assert "no batch waits" in capsys.readouterr().out
+    assert "no batches in outboxes" in capsys.readouterr().out
     assert main(["outbox", "list", "nowhere"]) == 2
-    assert "nowhere is no folder" in capsys.readouterr().err
+    assert "nowhere is not a folder" in capsys.readouterr().err
 
 
 def test_show_tells_verdicts_of_all_classes_and_where_to_look(waiting, capsys):
@@ -95,7 +95,7 @@ def test_recall_names_the_runs_and_marks_those_within_reach(waiting, home, capsy
     assert "recalled; 2 runs used it" in out
     assert f"{home / 'run'}: marked" in out
     assert "far-1: not within reach" in out
-    assert id in marked(home / "run")
+    assert id in recalled_batches(home / "run")
     main(["outbox", "list"])
     assert "consent withdrawn" in capsys.readouterr().out
     main(["outbox", "show", id])
@@ -108,7 +108,7 @@ def test_a_word_that_means_no_batch_or_several(waiting, capsys):
     _, id = waiting()
     waiting("client-001")  # the same samples at another site
     assert main(["outbox", "show", id]) == 2
-    assert "means 2 batches" in capsys.readouterr().err
+    assert "matches 2 batches" in capsys.readouterr().err
     assert main(["outbox", "show", id, "--folder", "sites/client-001"]) == 0
     assert main(["outbox", "show", "zzz"]) == 2
     assert "no batch 'zzz'" in capsys.readouterr().err

@@ -229,10 +229,10 @@ def test_a_yaml_or_settings_name_the_source(tmp_path, run):
     [
         (["a.npz"], ["name=npz"], ConfigError, "not both"),
         (["gone.npz"], None, DataError, "gone.npz does not exist"),
-        (["there.tiff"], None, ConfigError, "cannot tell what reads '.tiff'"),
+        (["there.tiff"], None, ConfigError, "no source is known for '.tiff' files"),
         (["there.tiff", "there.tiff"], None, ConfigError, "give one file or folder"),
         (["empty.yaml"], None, ConfigError, "names no source"),
-        (["bad.yaml"], None, ConfigError, "is no YAML"),
+        (["bad.yaml"], None, ConfigError, "is not valid YAML"),
         ([], ["path=x"], ConfigError, "give name=..."),
         ([], ["name=npz", "x.npz"], ConfigError, "give name=..."),
         (["folder"], None, ConfigError, "takes no path"),

@@ -60,13 +60,13 @@ def test_a_wrong_name_gets_the_nearest(copy, capsys):
 
 def test_nothing_there_at_all(home, capsys):
     assert main(["report", "x"]) == 1
-    assert "none below runs: `fedimb run` makes one" in capsys.readouterr().err
+    assert "none below runs: `fedimb run` creates one" in capsys.readouterr().err
     (home / "empty").mkdir()
     assert main(["report", "empty"]) == 1
     assert "empty holds no run folders" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("to", "words"), [(".", "is a folder"), ("no/where.html", "make it first")])
+@pytest.mark.parametrize(("to", "words"), [(".", "is a folder"), ("no/where.html", "create it first")])
 def test_places_that_cannot_be_written(copy, capsys, to, words):
     copy()
     assert main(["report", "default", "--to", to]) == 2

@@ -22,7 +22,7 @@ def test_a_waiting_run_says_why_and_how_to_go_on(copy, capsys):
     assert "rounds      2 of 2" in out
     assert "reason      labels needed" in out
     assert "so far      macro recall 0." in out
-    assert f"go on       fedimb run --resume {path}\n" in out
+    assert f"continue    fedimb run --resume {path}\n" in out
 
 
 def test_a_killed_run_is_told_from_one_that_runs(copy, capsys):

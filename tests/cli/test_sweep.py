@@ -131,7 +131,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(home, cache_dir):
     os.killpg(cut.pid, signal.SIGINT)
     _, err = cut.communicate(timeout=30)
     assert cut.returncode == 130
-    assert "the same command goes on with what is left" in err
+    assert "run the same command again to continue" in err
     assert "Traceback" not in err
     assert until(lambda: not in_session(cut.pid), 10)
     begun = {path.parent.name for path in (home / "cut").glob("runs/s/*/checkpoint.safetensors")}

@@ -27,7 +27,7 @@ def test_it_prints_the_choice_and_writes_every_trial(home, capsys):
     assert float(chosen["lower_quartile"]) == max(float(t["lower_quartile"]) for t in found)
     line = out.splitlines()[0]
     assert line.startswith(f"tuned: {chosen['words']}  lower quartile {float(chosen['lower_quartile']):.3f}")
-    assert ("is still the last value tried" in line) == bool(chosen["edge"])
+    assert ("is still at the end of the values tried" in line) == bool(chosen["edge"])
     assert "tuning.csv" in out.splitlines()[1]
     configs = [json.loads(path.read_text()) for path in (home / "runs").glob("*.tuning/*/config.json")]
     assert {config["seed"] for config in configs} == {1000, 1001}
@@ -45,10 +45,10 @@ def test_two_knobs_are_crossed(home, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["local.lr=0.1"], "nothing to choose: give several values, as local.lr=0.1,0.2"),
+        (["local.lr=0.1"], "nothing to tune: give several values, e.g. local.lr=0.1,0.2"),
         (["local.lr=0.1,0.1"], "gives a value twice"),
         (["missing.yaml"], "missing.yaml does not exist"),
-        (["plain.yaml"], "plain.yaml has no tune: section; nothing to choose"),
+        (["plain.yaml"], "plain.yaml has no tune: section, so there is nothing to tune"),
         (["local.lr=0.1,0.2", "loss=focall"], "no loss 'focall'. Did you mean 'focal'?"),
         (["local.lr=0.1,0.2", "--score", "macro_recal"], "Did you mean 'macro_recall'?"),
         (["local.lr=0.1,0.2", "--seeds", "0"], "greater than or equal to 1"),

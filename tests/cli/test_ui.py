@@ -1,4 +1,4 @@
-"""``fedimb ui``: the server it starts, its end with Ctrl-C, and what it says when there is nothing to show."""
+"""``fedimb ui``: the server it starts, its stop with Ctrl-C, and what it says when there is nothing to show."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def test_it_serves_until_it_is_interrupted_and_leaves_nothing_behind(fake, numbe
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == f"MLflow: http://127.0.0.1:{port}/\n"
-        assert process.stdout.readline() == "end with Ctrl-C\n"
+        assert process.stdout.readline() == "stop with Ctrl-C\n"
         process.send_signal(number)
         assert process.wait(60) == 0
     finally:

@@ -63,7 +63,7 @@ def test_status_lists_mistakes_and_changes_nothing(asked, capsys):
     assert main(["worklist", "status"]) == 0
     out = capsys.readouterr().out
     assert line(out, "1")[-1] == "mistakes"
-    assert "anna.csv line 2 (w-00001): 'bening?[31m' is no class" in out
+    assert "anna.csv line 2 (w-00001): 'bening?[31m' is not a class" in out
     assert sorted(p.name for p in folder.rglob("*")) == before
 
 
@@ -78,7 +78,7 @@ def test_status_of_two_readers_shows_kappa_and_what_to_decide(asked, capsys):
     out = capsys.readouterr().out
     # observed 3/4; by chance 2/4 * 1/4 + 2/4 * 3/4 = 1/2
     assert line(out, "1") == ["1", "4", "3", "0", "0", "1", "0.50", "to", "adjudicate"]
-    assert "decide cycle-01/adjudication.csv" in out
+    assert "fill in cycle-01/adjudication.csv" in out
     returned(folder, "id,label\nw-00002,benign\n", "adjudication.csv")
     main(["worklist", "status"])
     assert line(capsys.readouterr().out, "1")[-1] == "ready"
@@ -102,7 +102,7 @@ def test_status_of_several_sites_none_and_a_folder_that_is_not_there(asked, home
     assert main(["worklist", "status", "empty"]) == 0
     assert "no worklists below empty" in capsys.readouterr().out
     assert main(["worklist", "status", "nowhere"]) == 2
-    assert "nowhere is no folder" in capsys.readouterr().err
+    assert "nowhere is not a folder" in capsys.readouterr().err
 
 
 def test_check_prints_every_mistake_with_its_line(asked, capsys):
@@ -112,7 +112,7 @@ def test_check_prints_every_mistake_with_its_line(asked, capsys):
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("anna.csv line 3: unknown id 'w-9'")
     assert out[1].startswith("anna.csv line 5 (w-00001): 'malignant', but anna.csv line 2 says 'benign'")
-    assert out[2] == "mistakes: 2; nothing is taken over until none is left"
+    assert out[2] == "mistakes: 2; nothing is imported until all are fixed"
 
 
 def test_check_counts_what_is_answered(asked, capsys, monkeypatch):
@@ -120,7 +120,7 @@ def test_check_counts_what_is_answered(asked, capsys, monkeypatch):
     path = returned(folder, "id;label\nw-00001;benign\nw-00003;c-01\nw-00002;\n")
     monkeypatch.chdir(path.parent)
     assert main(["worklist", "check", "anna.csv"]) == 0
-    assert capsys.readouterr().out == "no mistake; 2 of 4 items answered\n"
+    assert capsys.readouterr().out == "no mistakes; 2 of 4 items answered\n"
 
 
 def test_check_of_a_file_elsewhere_needs_to_know_its_worklist(asked, home, capsys):
@@ -132,7 +132,7 @@ def test_check_of_a_file_elsewhere_needs_to_know_its_worklist(asked, home, capsy
     assert main(["worklist", "check", str(path), "--worklist", str(folder / "cycle-01")]) == 0
     assert "1 of 4" in capsys.readouterr().out
     assert main(["worklist", "check", str(home / "none.csv")]) == 2
-    assert "is no file" in capsys.readouterr().err
+    assert "is not a file" in capsys.readouterr().err
     returned(folder, "", "empty.csv")
     assert main(["worklist", "check", str(folder / "cycle-01" / "returned" / "empty.csv")]) == 2
     assert "empty.csv line 1: the file is empty" in capsys.readouterr().err

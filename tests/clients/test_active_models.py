@@ -16,7 +16,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
 from fedimb.data.views import ClientData
 from fedimb.errors import ConfigError
-from fedimb.selection.queries.distillation import Distillation
+from fedimb.selection.queries.base import Distillation
 from fedimb.training.losses.ce import CrossEntropy
 from fedimb.training.objectives.compensation import Compensation
 from fedimb.training.samplers.shuffle import Shuffle

@@ -32,10 +32,10 @@ REFUSED = {
     "~seed": "cannot use '~seed': a setting cannot be removed; give it another value",
     "loss@foo=ce": "cannot use 'loss@foo=ce': '@' is not supported; write loss=<name>",
     "hydra.run.dir=3": "cannot use 'hydra.run.dir=3': fedimb does not read Hydra's own settings; remove it",
-    "seed=1,2": "cannot use 'seed=1,2': several values for one run. Write seed=[a,b] for a list, quote a "
-    "text that holds a comma, or use fedimb sweep",
+    "seed=1,2": "cannot use 'seed=1,2': several values for one run. Write seed=[a,b] for a list, quote "
+    "text that contains a comma, or use fedimb sweep",
     "local.epochs=[1": "cannot read 'local.epochs=[1': no viable alternative at input '[1'. "
-    "Quote texts with special characters: key=\"'a: b'\"",
+    "Quote text with special characters: key=\"'a: b'\"",
     "local.epochs=???": "'local.epochs' has no value: give one with local.epochs=...",
     "name=${nope}": "cannot resolve 'name': Interpolation key 'nope' not found",
 }
@@ -184,7 +184,7 @@ def test_an_installed_package_brings_its_yaml(tmp_path: Path, monkeypatch: pytes
 def test_a_package_that_promises_too_much_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _install(tmp_path, "not_there_at_all")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match=r"promises configurations in 'not_there_at_all'.*reinstall or uninstall"):
+    with pytest.raises(ConfigError, match=r"declares configurations in 'not_there_at_all'.*reinstall or uninstall"):
         compose([])
 
 

@@ -50,7 +50,7 @@ def test_text_is_canonical() -> None:
     ("text", "line"),
     [
         ("{", "the configuration is not JSON: .*; send what to_json wrote"),
-        ("[1]", "the configuration is JSON, but a list: send what to_json wrote"),
+        ("[1]", "the configuration is JSON but holds a list: send what to_json wrote"),
         ("{}", "'data' is missing: give it a value with data=..."),
     ],
 )

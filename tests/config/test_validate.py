@@ -27,7 +27,7 @@ REFUSED = [
     (["local.lr=nan"], "local.lr=nan: expected a finite number"),
     (["aggregator.objectives=[{name: toypull, mu: nan}]"], "aggregator.objectives.0.mu=nan: expected a finite number"),
     (["local.lr=true"], "local.lr=True: expected a number"),
-    (["clients=3"], "clients=3: expected a mapping of settings, one by one: key.setting=value"),
+    (["clients=3"], "clients=3: expected a mapping of settings; set them one by one: key.setting=value"),
     (
         ["local.optimizer=adm"],
         "local.optimizer='adm': not a valid name. Did you mean 'adam'? Valid: sgd, adam.",
@@ -37,8 +37,8 @@ REFUSED = [
         "aggregation_weight='zzz': not a valid name. Valid: auto, original, real, uniform, view.",
     ),
     (["name=3"], "name=3: expected text (quote a number: key=\"'3'\")"),
-    (["study=a/b"], "study='a/b': expected a name without slashes, beginning with a letter or digit"),
-    (["output_dir="], "output_dir='': expected text that is not empty"),
+    (["study=a/b"], "study='a/b': expected a name without slashes that begins with a letter or digit"),
+    (["output_dir="], "output_dir='': expected non-empty text"),
     (["loss.gama=2"], "loss 'toy_plain' has no argument 'gama'. Did you mean 'gamma'?"),
     (["loss.gamma='2'"], "loss 'toy_plain': gamma='2': input should be a valid number"),
     (["loss.gamma=true"], "loss 'toy_plain': gamma=True: input should be a valid number"),
@@ -73,7 +73,7 @@ REFUSED = [
     (
         ["strategy=[toy_b,toy_a]", "aggregator=toymedian"],
         "refused combination: strategy 'toy_b' works on the merged update, but aggregator 'toymedian' needs "
-        "each client's own; use a linear aggregator such as fedavg",
+        "each client's update; use a linear aggregator such as fedavg",
     ),
     (
         ["strategy=[toy_a,toy_c]"],

@@ -17,10 +17,10 @@ from fedimb.contracts.fedssg import FedSSGSettings
 from fedimb.contracts.scope import ScopeSettings
 from fedimb.contracts.settings import Settings
 from fedimb.errors import ConfigError
-from fedimb.generation.plan import Plan
-from fedimb.generation.settings import section
+from fedimb.generation.settings import settings_from
+from fedimb.generation.sharing_plan import Plan
 from fedimb.generation.training import Training
-from fedimb.privacy.audit.base import GateSettings
+from fedimb.privacy.audit.types import GateSettings
 from fedimb.registry.arguments import argument_docs, docs_of, settings_class, typed
 from fedimb.strategies.active import Active
 from fedimb.strategies.base import Method
@@ -82,9 +82,9 @@ def test_every_field_has_its_line_and_no_line_is_stale(name: str) -> None:
 
 def test_nested_settings_are_the_defaults_of_the_classes_they_become() -> None:
     settings = FedSSGSettings()
-    assert section("plan", Plan, settings.plan) == Plan()
-    assert section("training", Training, settings.training) == Training()
-    assert section("audit", GateSettings, settings.audit) == GateSettings()
+    assert settings_from("plan", Plan, settings.plan) == Plan()
+    assert settings_from("training", Training, settings.training) == Training()
+    assert settings_from("audit", GateSettings, settings.audit) == GateSettings()
     with pytest.raises(ConfigError, match=r"no setting 'plan\.taw'\. Did you mean 'tau'"):
         FedSSG(FedAvg(), plan={"taw": 1})
 

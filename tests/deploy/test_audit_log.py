@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimb.deploy.audit_chain import FIRST, Head, read_heads
+from fedimb.deploy.audit_chain import GENESIS_SHA, Head, read_heads
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.errors import DataError
 
@@ -46,7 +46,7 @@ def test_each_line_holds_the_hash_of_the_one_before(tmp_path: Path) -> None:
 def test_no_log_is_no_fault(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "audit.jsonl")
     assert log.verify() is None
-    assert log.head() == Head(0, FIRST)
+    assert log.head() == Head(0, GENESIS_SHA)
     assert list(log.lines()) == []
 
 
@@ -82,7 +82,7 @@ def test_an_edited_line_with_its_hash_made_new_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("order", "line", "says"),
     [
-        ([0, 2, 3, 4], 2, "line 3 stands here: lines were deleted"),
+        ([0, 2, 3, 4], 2, "line 3 is here instead: lines were deleted"),
         ([1, 2, 3, 4], 1, "deleted"),
         ([0, 2, 1, 3, 4], 2, "moved"),
         ([0, 1, 1, 2, 3, 4], 3, "moved"),
@@ -107,7 +107,7 @@ def test_a_log_that_is_gone_is_named(tmp_path: Path) -> None:
     bad = log.verify()
     assert bad is not None
     assert bad.line == 1
-    with pytest.raises(DataError, match="does not end as it was left"):
+    with pytest.raises(DataError, match="does not end with the line last written"):
         log.append("message", {})
 
 
@@ -147,7 +147,7 @@ def test_a_rewritten_log_differs_from_what_the_coordinator_was_told(tmp_path: Pa
     assert bad is not None
     assert bad.line == 4
     assert "coordinator" in bad.what
-    assert log.verify([Head(9, FIRST)]) is not None
+    assert log.verify([Head(9, GENESIS_SHA)]) is not None
 
 
 def test_lines_behind_the_head_are_a_crash_once_and_a_fault_twice(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_lines_behind_the_head_are_a_crash_once_and_a_fault_twice(tmp_path: Path
     (tmp_path / "audit.head.json").write_bytes(head)
     bad = log.verify()
     assert bad is not None
-    assert "something else" in bad.what
+    assert "another program" in bad.what
     with pytest.raises(DataError):
         log.append("message", {})
 

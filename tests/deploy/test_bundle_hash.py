@@ -75,8 +75,8 @@ def test_the_bundle_carries_the_release() -> None:
         (zipped({PROJECT: b"\xff\xfe"}), r"calls itself \?"),
         (zipped({PROJECT: b"project = 3"}), r"calls itself \?"),
         (zipped({}), r"calls itself \?"),
-        (b"no zip at all", "no readable zip"),
-        (built()[:-30], "no readable zip"),
+        (b"no zip at all", "not a readable zip"),
+        (built()[:-30], "not a readable zip"),
     ],
 )
 def test_every_other_bundle_is_refused_with_its_reason(bundle: bytes, says: str) -> None:

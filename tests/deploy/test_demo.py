@@ -18,7 +18,7 @@ PACE_S = 120.0
 
 
 def test_without_the_data_the_file_and_the_remedy_are_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no .*processed\.cleveland\.data: get the UCI heart-disease data"):
+    with pytest.raises(ConfigError, match=r"processed\.cleveland\.data does not exist: put the UCI heart-disease data"):
         check_data(str(tmp_path))
     (tmp_path / "heart-disease").mkdir()
     for name in SITES.values():

@@ -137,7 +137,7 @@ def test_a_killed_server_app(up: Coordinator, expected) -> None:
     thread.join(60)
     assert (time.monotonic() - killed) / _ASK_FLOWER_EVERY_S < 1.5  # seen by itself or at the next question
     assert isinstance(said[0], RunFailed)
-    assert "its process at the coordinator was ended" in str(said[0])
+    assert "its process at the coordinator was killed" in str(said[0])
     assert_same(study.execute(folder), expected)
 
 

@@ -7,8 +7,8 @@ from fedssg_runs import report_of
 from loopback import Loopback
 
 from fedimb.deploy.coordinator.serve import serve
-from fedimb.deploy.site.approvals import receive
-from fedimb.deploy.site.inbox import answer, items
+from fedimb.deploy.site.approvals import receive_plan
+from fedimb.deploy.site.inbox import decide_item, inbox_items
 from fedimb.errors import RunWaiting
 from fedimb.rundir.result import RunResult
 
@@ -29,7 +29,7 @@ def agreed(tmp_path):
         for home in study.homes.values():
             settings = home.file("node.yaml")
             settings.write_text(settings.read_text() + "\nsharing: {individual: true}\n")
-            receive(home, study.plan.to_json())
+            receive_plan(home, study.plan.to_json())
         study.approve()
         return study
 
@@ -46,8 +46,8 @@ def test_a_deployed_run_ends_as_the_simulated_one(agreed, tmp_path, source, aske
         serve(folder.path, grid)
     assert f"query.{asked}" in {kind for _, kind in grid.asked}
     for home in study.homes.values():
-        for item in items(home):
-            answer(home, item.id, "approved", "Dr. Test")
+        for item in inbox_items(home):
+            decide_item(home, item.id, "approved", "Dr. Test")
     serve(folder.path, Loopback(study.homes.values(), 2))
     result, simulated = RunResult.read(folder.path), study.simulated(tmp_path / "simulated")
     assert_same(result, simulated)

@@ -33,7 +33,7 @@ def test_the_home_is_found_by_its_variable(tmp_path: Path, monkeypatch: pytest.M
         ("site: a\nlimits: {cpus: 0}\n", "limits.cpus"),
         ("site: a\nlimits: {hours: always}\n", "limits.hours"),
         ("[1, 2]\n", "key: value"),
-        ("site: [\n", "no YAML"),
+        ("site: [\n", "not valid YAML"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, text: str, says: str) -> None:

@@ -89,11 +89,11 @@ def test_one_site_comes_changes_and_goes_and_no_other_file_changes(deployment: D
     sites.add_site(deployment, join)
     assert deployment.sites() == ("cleveland", "va", "zuerich")
     sites.add_site(deployment, join)  # the same again is no error
-    sites.rotate(deployment, identity.new_identity(tmp_path / "zuerich", "zuerich", "neu"))
+    sites.rotate_key(deployment, identity.new_identity(tmp_path / "zuerich", "zuerich", "neu"))
     after = contents(deployment.root)
     assert after.keys() - before.keys() == {"sites/zuerich.join.json"}
     assert {name: after[name] for name in before} == before
-    assert sites.joined(deployment)["zuerich"].contact == "neu"
+    assert sites.joined_sites(deployment)["zuerich"].contact == "neu"
     sites.remove_site(deployment, "zuerich")
     assert contents(deployment.root) == before
 
@@ -104,11 +104,11 @@ def test_a_second_key_under_a_name_needs_a_rotation(deployment: Deployment, tmp_
     second = identity.new_identity(tmp_path / "va", "va", "")
     with pytest.raises(ConfigError, match="deploy rotate"):
         sites.add_site(deployment, second)
-    assert sites.joined(deployment)["va"] == first
-    with pytest.raises(ConfigError, match="this very key already"):
-        sites.rotate(deployment, first)
+    assert sites.joined_sites(deployment)["va"] == first
+    with pytest.raises(ConfigError, match="already has this key"):
+        sites.rotate_key(deployment, first)
     copied = second.model_copy(update={"site": "other"})
-    sites.rotate(deployment, second)
+    sites.rotate_key(deployment, second)
     with pytest.raises(ConfigError, match="the key of va"):
         sites.add_site(deployment, copied)
 
@@ -118,7 +118,7 @@ def test_a_site_nobody_added_is_named(deployment: Deployment, tmp_path: Path, ac
     sites.add_site(deployment, make_node(deployment, tmp_path / "cleveland"))
     join = make_node(deployment, tmp_path / "clevelnd")
     acts = {
-        "rotate": lambda: sites.rotate(deployment, join),
+        "rotate": lambda: sites.rotate_key(deployment, join),
         "remove": lambda: sites.remove_site(deployment, "clevelnd"),
     }
     with pytest.raises(ConfigError, match="Did you mean 'cleveland'"):
@@ -131,7 +131,7 @@ def test_a_site_nobody_added_is_named(deployment: Deployment, tmp_path: Path, ac
         ({"site": "../../etc"}, "site"),
         ({"site": "St Anna"}, "site"),
         ({"schema": 2}, "schema"),
-        ({"public_key": "hello"}, "no public key"),
+        ({"public_key": "hello"}, "does not contain a public key"),
         ({"publik_key": "x"}, "publik_key"),
         ({"created": None}, "created"),
     ],
@@ -152,7 +152,7 @@ def test_what_is_no_join_file_is_refused(deployment: Deployment, tmp_path: Path)
     with pytest.raises(ConfigError, match="must never leave"):
         joining.read_join(tmp_path / "a" / "key")  # the private key, sent by mistake
     (tmp_path / "x.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match="no join file"):
+    with pytest.raises(ConfigError, match="is not a join file"):
         joining.read_join(tmp_path / "x.json")
     with pytest.raises(ConfigError, match="cannot read"):
         joining.read_join(tmp_path / "none.json")
@@ -161,5 +161,5 @@ def test_what_is_no_join_file_is_refused(deployment: Deployment, tmp_path: Path)
 def test_a_renamed_join_file_is_noticed(deployment: Deployment, tmp_path: Path) -> None:
     sites.add_site(deployment, make_node(deployment, tmp_path / "va"))
     deployment.file("sites", "va.join.json").rename(deployment.file("sites", "other.join.json"))
-    with pytest.raises(ConfigError, match="of site 'va'"):
-        sites.joined(deployment)
+    with pytest.raises(ConfigError, match="belongs to site 'va'"):
+        sites.joined_sites(deployment)

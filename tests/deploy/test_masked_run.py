@@ -8,7 +8,7 @@ from deployed import assert_same, small_study, weights
 from loopback import Loopback
 
 from fedimb.deploy.coordinator.serve import serve
-from fedimb.deploy.site.approvals import receive
+from fedimb.deploy.site.approvals import receive_plan
 from fedimb.errors import RunFailed
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
@@ -18,7 +18,7 @@ SITES = {"linz": 60, "st-anna": 90, "va": 75}
 
 def deployed(study, folder, grid=None):
     for home in study.homes.values():
-        receive(home, study.plan.to_json())
+        receive_plan(home, study.plan.to_json())
     study.approve()
     serve(folder.path, grid or Loopback(study.homes.values()))
     return RunResult.read(folder.path)

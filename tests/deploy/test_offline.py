@@ -14,13 +14,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from fedimb.cli import main
-from fedimb.deploy.offline import described, needed
+from fedimb.deploy.offline import package_facts, required_packages
 from fedimb.errors import ConfigError
 
 
 def test_what_is_needed_is_closed_under_needing() -> None:
     """Checked package by package against its own metadata, which is what `pip check` does after the installation."""
-    found = {package.name: package.version for package in needed()}
+    found = {package.name: package.version for package in required_packages()}
     assert "fedimb" not in found
     for name in ("fedimb", *found):
         for text in distribution(name).requires or ():
@@ -32,14 +32,14 @@ def test_what_is_needed_is_closed_under_needing() -> None:
 
 
 def test_a_node_needs_nothing_of_the_simulation() -> None:
-    found = {package.name for package in needed()}
+    found = {package.name for package in required_packages()}
     assert {"torch", "flwr", "pydantic", "cryptography", "pyyaml"} <= found
     assert not found & {"ray", "mlflow", "hydra-core", "omegaconf", "diffusers", "matplotlib", "pandas"}
-    assert "diffusers" in {package.name for package in needed(extras=["generate"])}
+    assert "diffusers" in {package.name for package in required_packages(extras=["generate"])}
 
 
 def test_left_out_goes_with_what_only_it_needs() -> None:
-    whole, rest = ({package.name for package in needed(without=out)} for out in ([], ["Torch"]))
+    whole, rest = ({package.name for package in required_packages(without=out)} for out in ([], ["Torch"]))
     assert {"torch", "sympy"} <= whole - rest
     assert {"numpy", "flwr"} <= rest
 
@@ -50,14 +50,14 @@ def test_left_out_goes_with_what_only_it_needs() -> None:
 )
 def test_a_wrong_name_is_answered_with_the_nearest(extras: list[str], without: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        needed(extras, without)
+        required_packages(extras, without)
 
 
 def test_every_package_has_a_line_about_its_licence() -> None:
-    for package in needed():
+    for package in required_packages():
         assert package.licence
         assert "\n" not in package.licence
-    assert described(distribution("flwr")).licence == "Apache-2.0"
+    assert package_facts(distribution("flwr")).licence == "Apache-2.0"
 
 
 def test_the_wheel_of_another_release_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,7 @@ def test_it_installs_with_no_index_into_a_fresh_environment(tmp_path: Path) -> N
     ask = [str(target / "bin" / "fedimb"), "node", "status", "--home", str(tmp_path)]
     answer = subprocess.run(ask, capture_output=True, text=True, env=env, cwd=tmp_path)
     assert answer.returncode == 2
-    assert "is no node's folder" in answer.stderr
+    assert "is not a node's folder" in answer.stderr
     lent = f"import sys; sys.path.append({str(Path(distribution('torch').locate_file('')))!r}); import fedimb.app; "
     works = subprocess.run(
         [str(target / "bin" / "python"), "-c", lent + "print(fedimb.clientapp.app.__file__)"],

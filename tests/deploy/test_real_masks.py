@@ -15,7 +15,7 @@ from typed import Typed, typed
 
 from fedimb.data.prepare import prepare
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.site.egress_filter import described
+from fedimb.deploy.site.egress_filter import record_facts
 from fedimb.records import array_record
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
@@ -124,7 +124,7 @@ def plain_counts(study: Study, site: str) -> set[str]:
     rows = everyone.train[list(SITES).index(site)]
     own = np.bincount(everyone.store.y[rows], minlength=2)
     records = [array_record({"counts": own.astype(kind)}) for kind in (np.int64, np.uint64)]
-    return {described("x.counts", record)["sha256"] for record in records}
+    return {record_facts("x.counts", record)["sha256"] for record in records}
 
 
 def keys_met(up: Typed, site: str, folder: RunFolder) -> set[str]:

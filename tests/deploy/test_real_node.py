@@ -29,8 +29,8 @@ from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.servers import Servers
 from fedimb.deploy.site.guard import FOREIGN_CODE, LAST_MESSAGE
-from fedimb.deploy.site.node_process import Patience
-from fedimb.deploy.site.status import read
+from fedimb.deploy.site.node_process import Timings
+from fedimb.deploy.site.status import read_status
 from fedimb.engine.processes import descendants, start_time
 
 pytestmark = [
@@ -66,7 +66,7 @@ def test_foreign_code_gets_nothing_and_ours_runs(up: Up, tmp_path: Path) -> None
         wait_for(home, connected, 60)
         (foreign,) = submitted(up.deployment, foreign_app(tmp_path / "evil", proof), up.said)
         assert foreign["code"] == FOREIGN_CODE
-        assert "st-anna runs no code that arrives" in str(foreign["text"])
+        assert "st-anna does not run code from the network" in str(foreign["text"])
         assert hostname not in str(foreign["text"])
         assert not proof.exists()  # never imported
         assert not home.file("flwr", "apps").exists()  # never unpacked
@@ -92,7 +92,7 @@ def test_foreign_code_gets_nothing_and_ours_runs(up: Up, tmp_path: Path) -> None
 def test_a_killed_node_comes_back_after_65_seconds_and_not_before(up: Up, tmp_path: Path) -> None:
     """Too early, Flower exits with 305 and says no more; after the supervisor's own wait it is let in at once."""
     home = joined_node(up.deployment, tmp_path / "kremsmuenster")
-    early = Patience(restart_s=2.0, look_s=0.1, write_s=0.5)
+    early = Timings(restart_s=2.0, check_s=0.1, write_s=0.5)
     with watched(home, early) as supervisor:
         pid = wait_for(home, connected, 60).node
         assert pid is not None
@@ -101,7 +101,7 @@ def test_a_killed_node_comes_back_after_65_seconds_and_not_before(up: Up, tmp_pa
         wait_for(home, lambda found: "305" in found.reason, 40)
         assert (time.monotonic() - killed) / FORGETS_S < 1  # still within the time Flower keeps a node in mind
         supervisor.stop()
-    assert "passes within 60 seconds" in home.file("status.json").read_text() or supervisor._failures >= 2
+    assert "takes up to 60 seconds" in home.file("status.json").read_text() or supervisor._failures >= 2
     time.sleep(max(0.0, FORGETS_S + 10 - (time.monotonic() - killed)))  # let the coordinator forget it
 
     log = home.file("logs", "supernode.log")
@@ -114,7 +114,7 @@ def test_a_killed_node_comes_back_after_65_seconds_and_not_before(up: Up, tmp_pa
         wait_for(home, lambda found: found.state == "failed", 10)
         wait_for(home, connected, 120)
         took = time.monotonic() - killed
-    assert 1 <= took / Patience().restart_s < 1.4
+    assert 1 <= took / Timings().restart_s < 1.4
     assert "Exit Code" not in log.read_text()[before:]
 
 
@@ -143,7 +143,7 @@ def test_a_killed_supervisor_is_taken_over(up: Up, tmp_path: Path) -> None:
             second.terminate()
             assert second.wait(40) == 0
             assert start_time(status.node) is None
-            assert read(home).state == "stopped"
+            assert read_status(home).state == "stopped"
         finally:
             second.kill()
             second.wait()
@@ -154,7 +154,7 @@ def test_a_killed_supervisor_is_taken_over(up: Up, tmp_path: Path) -> None:
 
 def test_an_unknown_key_is_told_as_one(up: Up, tmp_path: Path) -> None:
     home = joined_node(up.deployment, tmp_path / "unbekannt", known=False)
-    with watched(home, Patience(restart_s=1.0, look_s=0.1, write_s=0.5)):
+    with watched(home, Timings(restart_s=1.0, check_s=0.1, write_s=0.5)):
         found = wait_for(home, lambda found: "not registered" in found.reason, 60)
     assert found.state == "failed"
 
@@ -166,6 +166,6 @@ def test_another_coordinators_certificate_is_told_as_one(up: Up, tmp_path: Path)
     settings = home.file("node.yaml")
     settings.write_text(settings.read_text().replace(str(other.config.port), str(up.deployment.config.port)))
     with watched(home, QUICK):
-        found = wait_for(home, lambda found: "its certificate is refused" in found.reason, 60)
+        found = wait_for(home, lambda found: "its certificate is not trusted" in found.reason, 60)
     assert found.state == "waiting"
     assert found.connected is None

@@ -45,7 +45,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Typed]:
 
 def test_nothing_runs_until_the_last_site_has_approved_nor_once_one_has_withdrawn(up: Typed, tmp_path) -> None:
     study, plan = up.study, up.study.plan.sha[:8]
-    assert up.at("linz", "inbox") == "nothing waits at linz\n"
+    assert up.at("linz", "inbox") == "nothing is waiting at linz\n"
     said = up.run(plan, expect=WAITING)
     assert f"waiting: linz (plan {plan}); st-anna (plan {plan})" in said
     folder = named_in(said)
@@ -102,7 +102,7 @@ def label(up: Typed, site: str, folder: RunFolder, cycle: int, count: int | None
         writer = csv.DictWriter(file, given[0])
         writer.writeheader()
         writer.writerows(given)
-    assert "no mistake" in up.shell.do("worklist", "check", str(returned))
+    assert "no mistake" in up.shell.run_command("worklist", "check", str(returned))
 
 
 def table(path) -> list[dict[str, str]]:
@@ -117,7 +117,9 @@ def test_samples_leave_the_site_that_released_them_and_no_other(up: Typed) -> No
     for site in study.homes:
         assert "x.samples" not in sent(study, site, folder)
     item = release_of(up, "linz")
-    look = up.shell.do("outbox", "show", item.removeprefix("release-"), "--folder", str(study.homes["linz"].root))
+    look = up.shell.run_command(
+        "outbox", "show", item.removeprefix("release-"), "--folder", str(study.homes["linz"].root)
+    )
     assert "waiting" in look
     up.at("linz", "approve", item, "--by", "Dr. Anna Weiß")
     assert "waiting: st-anna (release)\n" in up.resume(folder, WAITING)

@@ -32,14 +32,14 @@ def test_ids_and_sums_are_those_of_inline(aggregator, tmp_path):
 
 def test_too_few_nodes_are_said(tmp_path, monkeypatch):
     monkeypatch.setattr("fedimb.engine.flower_grid._PATIENCE_S", 0.3)
-    with pytest.raises(RunFailed, match=r"3 of 4 Flower nodes came.*num-supernodes"):
+    with pytest.raises(RunFailed, match=r"3 of 4 Flower nodes connected.*num-supernodes"):
         launch_in(tmp_path, "engine=inline", "clients.count=4", engine=FlowerEngine(nodes(3)))
 
 
 def test_a_node_that_was_told_nothing_says_so(tmp_path):
     from fedimb.clientapp.app import runtime
 
-    with pytest.raises(Exception, match="belongs to no run yet"):
+    with pytest.raises(Exception, match="does not belong to a run yet"):
         runtime(Context(run_id=1, node_id=1, node_config={"partition-id": 0}, state=RecordDict(), run_config={}))
 
 

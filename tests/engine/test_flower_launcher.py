@@ -156,14 +156,14 @@ def test_a_superlink_that_does_not_start_shows_the_end_of_its_log(launcher):
     ],
 )
 def test_what_flwr_refuses_is_said(answer, launcher, job):
-    with pytest.raises(RunFailed, match=r"flwr run said: [\s\S]*Invalid run configuration\."):
+    with pytest.raises(RunFailed, match=r"flwr run failed: [\s\S]*Invalid run configuration\."):
         launcher(run=answer).run_elsewhere(job, lambda n: None)
 
 
 def test_a_server_app_that_dies_without_a_word_is_noticed(launcher, job, monkeypatch):
     monkeypatch.setattr(flower, "_ASK_FLOWER_EVERY_S", 0.0)
     failed = """echo '{"success": true, "runs": [{"status": "finished:failed", "status-details": "out of memory"}]}'"""
-    with pytest.raises(RunFailed, match=r"ended the run without fedimb's doing: .*out of memory"):
+    with pytest.raises(RunFailed, match=r"ended the run, not fedimb: .*out of memory"):
         launcher(listed=failed).run_elsewhere(job, lambda n: None)
 
 

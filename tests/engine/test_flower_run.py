@@ -117,7 +117,7 @@ def test_a_killed_launcher_is_cleaned_up_after_and_its_run_resumed(tmp_path, inl
     again = cli(tmp_path, "run", "--resume", str(folder))
     _, error = again.communicate()
     assert again.returncode == 0, error
-    assert "the killed run had left behind" in error
+    assert "that the killed run had left behind" in error
     assert marked(left["temp_dir"]) == []
     assert not os.path.exists(left["temp_dir"])
     assert_agrees(folder, inline)

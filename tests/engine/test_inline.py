@@ -142,7 +142,7 @@ def test_a_client_that_raises_is_named_with_round_and_traceback(tmp_path, monkey
 
 
 def test_a_client_cannot_change_what_the_server_sent(tmp_path, monkeypatch):
-    original = ClientRuntime.answer
+    original = ClientRuntime.handle
 
     def vandal(self, message, client):
         for record in message.content.array_records.values():
@@ -153,7 +153,7 @@ def test_a_client_cannot_change_what_the_server_sent(tmp_path, monkeypatch):
         return original(self, message, client)
 
     expected = weights_sha(launch_in(tmp_path, "engine=inline"))
-    monkeypatch.setattr(ClientRuntime, "answer", vandal)
+    monkeypatch.setattr(ClientRuntime, "handle", vandal)
     assert weights_sha(launch_in(tmp_path, "engine=inline")) == expected
 
 
@@ -166,7 +166,7 @@ def test_an_undeclared_record_does_not_leave(tmp_path, monkeypatch):
         return reply
 
     monkeypatch.setattr(LocalTraining, "reply", leaky)
-    with pytest.raises(RunFailed, match=r"exit door: record 'x\.patients' is not declared"):
+    with pytest.raises(RunFailed, match=r"egress filter:  record 'x\.patients' is not declared"):
         launch_in(tmp_path, "engine=inline")
 
 

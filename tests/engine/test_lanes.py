@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.engine.flower_private import ensure_identity
-from fedimb.engine.lanes import MAX_LANES, ClientReply, LaneSum, cut, gather, merge, read_reply, run_lane
+from fedimb.engine.lanes import MAX_LANES, ClientReply, LaneSum, cut_lanes, gather, merge_lanes, read_reply, run_lane
 from fedimb.records import array_record, payload_bytes
 
 few = settings(max_examples=60, deadline=None)
@@ -39,7 +39,7 @@ def reply(client, weight=None, confusion=False):
 
 @given(st.integers(0, 500))
 def test_lanes_are_contiguous_even_and_at_most_32(count):
-    lanes = cut(count)
+    lanes = cut_lanes(count)
     assert len(lanes) == min(MAX_LANES, count)
     assert [i for lane in lanes for i in range(count)[lane]] == list(range(count))
     sizes = [lane.stop - lane.start for lane in lanes]
@@ -66,7 +66,7 @@ def test_sums_do_not_depend_on_how_clients_are_cut_into_lanes(count, edges, conf
         return gather([(c, reply(c, confusion=confusion)) for c in range(a, b)], reduce=True)
 
     stops = sorted({0, count, *(e for e in edges if e < count)})
-    split = merge([lane(a, b) for a, b in itertools.pairwise(stops)])
+    split = merge_lanes([lane(a, b) for a, b in itertools.pairwise(stops)])
     same(split.total, lane(0, count).total, exact=False)
     assert [a.client for a in split.replies] == list(range(count))
 
@@ -94,7 +94,7 @@ def test_the_sum_is_the_weighted_sum_in_float64():
 def test_adding_lanes_leaves_their_own_sums_alone():
     lanes = [gather([(c, reply(c, confusion=True))], reduce=True) for c in range(3)]
     before = [lane.total.arrays["w"].copy() for lane in lanes], [lane.total.confusion.copy() for lane in lanes]
-    first, again = merge(lanes), merge(lanes)
+    first, again = merge_lanes(lanes), merge_lanes(lanes)
     same(first.total, again.total)
     for lane, arrays, confusion in zip(lanes, *before, strict=True):
         np.testing.assert_array_equal(lane.total.arrays["w"], arrays)
@@ -104,14 +104,14 @@ def test_adding_lanes_leaves_their_own_sums_alone():
 def test_lanes_are_merged_in_the_order_given():
     # 1e16 + 1 - 1e16 is 0 in one order and 1 in another.
     sums = [LaneSum(1.0, {"w": np.array([v])}) for v in (1e16, 1.0, -1e16)]
-    outcomes = [type(merge([]))([ClientReply(i)], total) for i, total in enumerate(sums)]
-    assert merge(outcomes).total.arrays["w"] == 0.0
-    assert merge([outcomes[0], outcomes[2], outcomes[1]]).total.arrays["w"] == 1.0
+    outcomes = [type(merge_lanes([]))([ClientReply(i)], total) for i, total in enumerate(sums)]
+    assert merge_lanes(outcomes).total.arrays["w"] == 0.0
+    assert merge_lanes([outcomes[0], outcomes[2], outcomes[1]]).total.arrays["w"] == 1.0
 
 
 def test_no_lanes_sum_to_nothing():
-    assert merge([]).replies == []
-    assert merge([]).total.weight == 0
+    assert merge_lanes([]).replies == []
+    assert merge_lanes([]).total.weight == 0
 
 
 def test_reducing_keeps_a_methods_records_and_the_count_of_bytes():

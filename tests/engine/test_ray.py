@@ -64,7 +64,7 @@ def test_more_gpus_than_there_are_are_refused_before_any_actor_waits_for_them(th
 
 
 def test_an_engine_of_another_address_does_not_take_the_ray_that_runs_here(three):
-    with pytest.raises(ConfigError, match=r"engine.address=127.0.0.1:1: this process is in the Ray cluster"):
+    with pytest.raises(ConfigError, match=r"engine.address=127.0.0.1:1: this process is already in the Ray cluster"):
         RayEngine(address="127.0.0.1:1").start()
 
 

@@ -13,7 +13,7 @@ from fedimb.engine import ray as module
 from fedimb.engine import ray_checks
 from fedimb.engine.open import open_engine
 from fedimb.engine.ray import RayEngine
-from fedimb.engine.ray_checks import check_gpus, places, same_cluster, why_died, worker_count
+from fedimb.engine.ray_checks import check_gpus, same_cluster, why_died, worker_count, worker_slots
 from fedimb.errors import ConfigError
 
 
@@ -68,19 +68,19 @@ def test_a_gpu_where_there_is_none_is_refused_before_ray_starts(monkeypatch):
 @settings(max_examples=25)
 def test_workers_fit_machine_by_machine(sizes, share):
     nodes = [{"CPU": float(cpus), "GPU": float(gpus)} for cpus, gpus in sizes]
-    count = places(nodes, share)
-    assert count == sum(places([node], share) for node in nodes) <= sum(cpus for cpus, _ in sizes)
+    count = worker_slots(nodes, share)
+    assert count == sum(worker_slots([node], share) for node in nodes) <= sum(cpus for cpus, _ in sizes)
     if not share:
         assert count == sum(cpus for cpus, _ in sizes)
     for node in nodes:
-        assert places([node], share) * share <= node["GPU"] + 1e-6 or not share
+        assert worker_slots([node], share) * share <= node["GPU"] + 1e-6 or not share
 
 
 def test_examples_of_room():
-    assert places([{"CPU": 8, "GPU": 2}], 0.4) == 4  # two on each GPU, not five on both
-    assert places([{"CPU": 8, "GPU": 1}], 0.1) == 8
-    assert places([{"CPU": 8, "GPU": 3}, {"CPU": 4}], 2) == 1
-    assert places([{"memory": 1.0}], 0) == 0
+    assert worker_slots([{"CPU": 8, "GPU": 2}], 0.4) == 4  # two on each GPU, not five on both
+    assert worker_slots([{"CPU": 8, "GPU": 1}], 0.1) == 8
+    assert worker_slots([{"CPU": 8, "GPU": 3}, {"CPU": 4}], 2) == 1
+    assert worker_slots([{"memory": 1.0}], 0) == 0
 
 
 def test_one_worker_per_cpu_of_the_cluster_and_never_more():
@@ -135,7 +135,7 @@ def test_something_else_at_the_address_is_not_asked_for_minutes(first, monkeypat
 def test_behind_tls_only_the_port_is_tried(monkeypatch):
     monkeypatch.setenv("RAY_USE_TLS", "1")
     with answering(b"") as address:
-        ray_checks.check_answers(address)
+        ray_checks.check_address(address)
 
 
 @pytest.mark.parametrize("environment", ["local", "auto", "127.0.0.1:1", None])

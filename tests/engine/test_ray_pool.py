@@ -132,7 +132,7 @@ def test_a_lane_that_kills_three_times_is_named_with_what_to_do_and_its_neighbou
     pool.fill(1)
     with pytest.raises(RunFailed) as error:
         outcome(pool, 8)
-    assert str(error.value).startswith("clients [4] ended their worker process 3 times; its machine may have run out")
+    assert str(error.value).startswith("clients [4] killed their worker process 3 times; its machine may have run out")
     assert "fewer engine.workers, a smaller local.batch_size" in str(error.value)
     assert str(error.value).endswith("(Ray says: Died: the process ended)")
     assert ray.sizes[0] == 4
@@ -175,7 +175,7 @@ def test_no_worker_left_is_said_and_waited_for(caplog, monkeypatch):
 
     ray.wait = later
     assert outcome(pool, 3) == expected(3)
-    assert "no worker is left; waiting for a CPU" in caplog.text
+    assert "no worker is running; waiting for a free CPU" in caplog.text
 
 
 def test_workers_that_do_not_start_fail_the_run_and_leave_nothing():
@@ -185,7 +185,9 @@ def test_workers_that_do_not_start_fail_the_run_and_leave_nothing():
     assert len(pool.actors) == 2
     ray = FakeRay(broken=99)
     pool = Pool(ray, {})
-    with pytest.raises(RunFailed, match=r"no worker process starts, 3 failed in a row; its machine may have run out"):
+    with pytest.raises(
+        RunFailed, match=r"worker processes do not start, 3 failed in a row; its machine may have run out"
+    ):
         pool.fill(2)
     assert pool.actors == []
     assert {id(actor) for actor in ray.started if not actor.dead} <= {id(actor) for actor in ray.killed}

@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_refused():
         virtual_features(class_gaussians(x[:0], y[:0], 3), 5, seeded())
     with pytest.raises(ConfigError, match="per class"):
         virtual_features(good, 0, seeded())
-    with pytest.raises(DataError, match="does not go with"):
+    with pytest.raises(DataError, match="does not match"):
         retrain_head(torch.zeros(3, 5), torch.zeros(3), x, y, seeded())
     with pytest.raises(ConfigError, match="epochs=0"):
         retrain_head(torch.zeros(3, 2), torch.zeros(3), x, y, seeded(), epochs=0)

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from fedimb.generation.examples import Examples
-from fedimb.generation.export import Asking, Judging, exported, parted
+from fedimb.generation.export import MembershipAttack, SampleAuditor, apply_export_gate, split_holdout
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.training import Training
-from fedimb.generation.transport import from_record, joined, to_record
-from fedimb.privacy.audit.base import GateSettings
+from fedimb.generation.transport import concatenate_samples, from_record, to_record
+from fedimb.privacy.audit.types import GateSettings
 
 
 def rows_of(n, seed=0):
@@ -19,17 +19,17 @@ def rows_of(n, seed=0):
 
 def test_a_generator_trained_to_copy_five_records_is_refused():
     x, y, d = rows_of(200)
-    rows = parted(x, y, d, None, 0.5, seed=1)
+    rows = split_holdout(x, y, d, None, 0.5, seed=1)
     five = Examples(torch.from_numpy(rows.learned.x[:5]), y[:5], d[:5])
-    recipe = GeneratorConfig(
+    config = GeneratorConfig(
         {"name": "table_flow", "width": 64, "depth": 2}, Training(steps=600), 1, 1, (6,), ("a",), 3
     )
-    workshop = GeneratorCache(recipe, five)
-    samples = Examples(workshop.samples(y[:150], d[:150], 4), y[:150], d[:150])
+    cache = GeneratorCache(config, five)
+    samples = Examples(cache.samples(y[:150], d[:150], 4), y[:150], d[:150])
     near, far = (torch.cdist(one, five.x).amin(1).median() for one in (samples.x, x[5:]))
     assert float(near) < 0.5 * float(far)  # it learned them by heart
-    judged = Judging(rows, workshop.generator, np.array([3]))
-    outcome, found = exported(samples, judged, GateSettings(), "enforce", None, {}, 1, 5)
+    judged = SampleAuditor(rows, cache.generator, np.array([3]))
+    outcome, found = apply_export_gate(samples, judged, GateSettings(), "enforce", None, {}, 1, 5)
     assert len(outcome.samples.y) == 0
     assert outcome.verdicts.tolist() == [0]
     assert found is not None
@@ -38,9 +38,11 @@ def test_a_generator_trained_to_copy_five_records_is_refused():
 
 def test_fresh_samples_of_the_same_source_leave():
     x, y, d = rows_of(600)
-    rows = parted(x, y, d, None, 0.5, seed=1)
+    rows = split_holdout(x, y, d, None, 0.5, seed=1)
     fresh = Examples(*rows_of(150, seed=9))
-    outcome, found = exported(fresh, Judging(rows, None, np.array([3])), GateSettings(), "enforce", None, {}, 1, 5)
+    outcome, found = apply_export_gate(
+        fresh, SampleAuditor(rows, None, np.array([3])), GateSettings(), "enforce", None, {}, 1, 5
+    )
     assert found is not None
     assert found.verdicts[0].state == "pass", found.verdicts[0]
     assert len(outcome.samples.y) == 150
@@ -50,7 +52,7 @@ def test_parts_keep_a_patient_whole_and_each_class_on_both_sides():
     x, _, d = rows_of(60)
     y = torch.arange(60) % 2
     units = np.arange(60) // 4
-    rows = parted(x, y, d, units, 0.5, seed=2)
+    rows = split_holdout(x, y, d, units, 0.5, seed=2)
     assert not set(rows.learned.units) & set(rows.kept.units)
     assert set(rows.learned.y) == set(rows.kept.y) == {0, 1}
     assert len(rows.learned) + len(rows.kept) == 60
@@ -58,8 +60,8 @@ def test_parts_keep_a_patient_whole_and_each_class_on_both_sides():
 
 def test_the_attack_asks_every_record_alike():
     x, y, d = rows_of(30)
-    recipe = GeneratorConfig({"name": "table_flow", "width": 16, "depth": 1}, Training(steps=5), 1, 1, (6,), ("a",), 3)
-    asking = Asking(GeneratorCache(recipe, Examples(x, y, d)).generator, seed=7)
+    config = GeneratorConfig({"name": "table_flow", "width": 16, "depth": 1}, Training(steps=5), 1, 1, (6,), ("a",), 3)
+    asking = MembershipAttack(GeneratorCache(config, Examples(x, y, d)).generator, seed=7)
     whole = asking(x.numpy(), y.numpy(), d.numpy())
     assert whole.shape == (30,)
     np.testing.assert_array_equal(whole, asking(x.numpy(), y.numpy(), d.numpy()))
@@ -74,4 +76,4 @@ def test_images_travel_in_bytes_and_tables_as_they_are():
     assert back.y.tolist() == [0, 1, 2, 3]
     table = Examples(torch.randn(4, 6), torch.arange(4), torch.zeros(4, dtype=torch.int64))
     assert torch.equal(from_record(to_record(table)).x, table.x)
-    assert len(joined([table, table]).y) == 8
+    assert len(concatenate_samples([table, table]).y) == 8

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedimb.errors import ConfigError, DataError
-from fedimb.generation.quality import agreement, copy_gate, copy_threshold, gate, label_gate, nearest
+from fedimb.generation.quality import agreement, copy_gate, copy_threshold, label_gate, nearest, quality_gate
 
 
 def seeded(seed=0):
@@ -94,7 +94,7 @@ def test_the_gate_counts_each_dropped_sample_once_by_reason_and_class():
     made = column([30.0, 30.0, 0.1, math.nan, 90.0, 0.2])
     made_y = torch.tensor([0, 1, 0, 1, 1, 1])
     p = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])
-    found = gate(p, made, made_y, real, real_y)
+    found = quality_gate(p, made, made_y, real, real_y)
     assert found.keep.tolist() == [True, False, False, False, True, False]
     report = json.loads(json.dumps(found.report()))
     assert report == {"kept": 2, "of": 6, "dropped": {"not_finite": [0, 1], "label": [0, 2], "copy": [1, 0]}}
@@ -103,7 +103,7 @@ def test_the_gate_counts_each_dropped_sample_once_by_reason_and_class():
 def test_a_broken_sample_takes_no_place_among_the_best_of_a_rare_class():
     p = torch.tensor([[0.3, 0.7]] * 2 + [[math.nan, math.nan]] * 8)
     made, y = column([5.0, 6.0] + [math.nan] * 8), torch.zeros(10, dtype=torch.int64)
-    found = gate(p, made, y, column([100.0, 101.0]), torch.zeros(2, dtype=torch.int64), rare=[0])
+    found = quality_gate(p, made, y, column([100.0, 101.0]), torch.zeros(2, dtype=torch.int64), rare=[0])
     assert found.keep.tolist() == [True, True] + [False] * 8
     assert found.dropped["not_finite"].tolist() == [8, 0]
 

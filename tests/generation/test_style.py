@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedimb.errors import ConfigError, DataError
-from fedimb.generation.style import Style, amplitude, describe, descriptor_bytes, recolour, swap_amplitude
+from fedimb.generation.style import Style, amplitude, describe_style, descriptor_bytes, recolour, swap_amplitude
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = 0.3 + 0.3 * torch.rand(40, 3, 8, 8, generator=GENERATOR, dtype=torch.float64)
@@ -16,7 +16,7 @@ def cast(x):
 
 
 def test_a_style_is_the_mean_over_images_of_their_own_statistics():
-    style = describe(IMAGES)
+    style = describe_style(IMAGES)
     own = [(image.mean(dim=(1, 2)), image.var(dim=(1, 2), unbiased=False)) for image in IMAGES]
     assert torch.allclose(style.mean, torch.stack([m for m, _ in own]).mean(0))
     assert torch.allclose(style.std, torch.stack([v for _, v in own]).mean(0).sqrt())
@@ -25,7 +25,7 @@ def test_a_style_is_the_mean_over_images_of_their_own_statistics():
 
 
 def test_a_colour_cast_is_put_on_and_taken_off_exactly():
-    plain, device = describe(IMAGES), describe(cast(IMAGES))
+    plain, device = describe_style(IMAGES), describe_style(cast(IMAGES))
     assert torch.allclose(recolour(IMAGES, device, source=plain), cast(IMAGES))
     assert torch.allclose(recolour(cast(IMAGES), plain, source=device), IMAGES)
 
@@ -44,22 +44,22 @@ def test_type_and_range_are_kept_and_a_flat_channel_is_only_shifted():
     made = recolour(flat, Style(torch.tensor([0.2, 0.9, 7.0]).double(), torch.ones(3).double(), 32))
     assert made.dtype == torch.float32
     assert torch.allclose(made[0, :, 0, 0], torch.tensor([0.2, 0.9, 1.0]))
-    assert recolour(flat[:0], describe(IMAGES)).shape == (0, 3, 4, 4)
+    assert recolour(flat[:0], describe_style(IMAGES)).shape == (0, 3, 4, 4)
 
 
 def test_few_images_no_images_and_broken_images_are_refused():
     with pytest.raises(DataError, match=r"32 images.*there are 31"):
-        describe(IMAGES[:31])
+        describe_style(IMAGES[:31])
     with pytest.raises(DataError, match="32 images"):
         amplitude(IMAGES[:31])
     with pytest.raises(DataError, match="images"):
-        describe(torch.rand(40, 12))
+        describe_style(torch.rand(40, 12))
     broken = IMAGES.clone()
     broken[3, 0, 0, 0] = float("nan")
     with pytest.raises(DataError, match="NaN"):
-        describe(broken)
+        describe_style(broken)
     with pytest.raises(DataError, match="1 channels"):
-        recolour(IMAGES[:, :1], describe(IMAGES))
+        recolour(IMAGES[:, :1], describe_style(IMAGES))
 
 
 def test_the_zero_frequency_is_the_mean():

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedimb.errors import ConfigError
-from fedimb.models.norms import build_norm, groups_of
+from fedimb.models.blocks import build_norm, groups_of
 
 
 @settings(max_examples=25, deadline=None)

@@ -113,7 +113,7 @@ def test_listed_with_its_first_sentence(installed, fedimb):
     done = fedimb(installed, "list", "strategies")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == ["toy"]]
-    assert "count rows" in line
+    assert "Count rows" in line
 
 
 def test_wrong_setting_is_answered_with_the_nearest(installed, fedimb, small, tmp_path):
@@ -133,7 +133,7 @@ def test_without_the_package_the_name_is_unknown(small, capsys):
 def test_undeclared_record_does_not_leave(leaky, fedimb, small, labels, tmp_path):
     done = fedimb(leaky, "run", *small, f"strategy.toy.labels_file={labels}", "engine=inline")
     assert done.returncode == 1
-    assert "exit door: record 'x.names' is not declared by any contract of this run for 'train'" in done.stderr
+    assert "egress filter:  record 'x.names' is not declared by any contract of this run for 'train'" in done.stderr
     assert "Ada" not in done.stderr
     (run,) = (tmp_path / "runs" / "default").iterdir()
     assert json.loads((run / "status.json").read_text())["status"] == "failed"

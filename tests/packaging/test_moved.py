@@ -30,7 +30,7 @@ def test_every_old_path_leads_to_a_module_that_exists(old: str) -> None:
 )
 def test_an_old_name_is_the_new_object_and_the_warning_names_its_place(old: str, name: str, new: str) -> None:
     sys.modules.pop(f"fedimb.{old}", None)
-    with pytest.warns(DeprecationWarning, match=f"fedimb.{new} now"):
+    with pytest.warns(DeprecationWarning, match=f"has moved to fedimb.{new};"):
         module = importlib.import_module(f"fedimb.{old}")
     assert getattr(module, name) is getattr(importlib.import_module(f"fedimb.{new}"), RENAMED.get(name, name))
 

@@ -53,7 +53,7 @@ def trained(**more):
 def refused(reply):
     assert reply.has_error()
     assert reply.error.code == REFUSED
-    assert reply.error.reason.startswith("exit door: ")
+    assert reply.error.reason.startswith("egress filter: ")
     return reply.error.reason
 
 

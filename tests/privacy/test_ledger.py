@@ -6,7 +6,7 @@ import math
 import pytest
 
 from fedimb.privacy.gaussian import epsilon_of
-from fedimb.privacy.ledger import Ledger, entered
+from fedimb.privacy.ledger import Ledger, add_round
 from fedimb.schema import PrivacyConfig
 
 PRIVACY = PrivacyConfig(clip=1.0, noise=2.0, delta=1e-5)
@@ -51,6 +51,6 @@ def test_its_state_survives_json_and_it_goes_on_from_there():
 
 def test_metrics_of_a_round():
     told = [{"update_norm": 1.0}, {"update_norm": 5.0}, {"update_norm": 2.0}]
-    assert entered(None, {}, [0, 1, 2], told) == {"privacy/update_norm": 2.0}
-    assert entered(None, {}, [0], [{}]) == {}
-    assert set(entered(Ledger(PRIVACY, 1, 1.0), {}, [0], [{}])) == {"privacy/epsilon", "privacy/epsilon_server"}
+    assert add_round(None, {}, [0, 1, 2], told) == {"privacy/update_norm": 2.0}
+    assert add_round(None, {}, [0], [{}]) == {}
+    assert set(add_round(Ledger(PRIVACY, 1, 1.0), {}, [0], [{}])) == {"privacy/epsilon", "privacy/epsilon_server"}

@@ -168,3 +168,8 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(samplers, "__path__", [*samplers.__path__, str(tmp_path)])
     with pytest.raises(ConfigError, match=r"sampler 'toy_needy'.*needs the Python package 'no_such_package_here'"):
         registry.get("sampler", "toy_needy")
+
+
+def test_a_value_that_a_part_refuses_is_one_line_with_its_name():
+    with pytest.raises(ConfigError, match=r"^objective 'proximal': proximal mu must be >= 0 and finite; got -1\.0$"):
+        registry.build("objective", "proximal", mu=-1.0)

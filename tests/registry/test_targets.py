@@ -80,9 +80,9 @@ def test_it_may_come_from_a_yaml_file_and_from_the_stored_configuration(tmp_path
         ({"_target_": "my_module.MyNet", "width": "3"}, "width='3': input should be a valid integer"),
         ({"_target_": "my_module.MyNet", "widht": 3}, "has no argument 'widht'. Did you mean 'width'?"),
         ({"_target_": "my_module.MyNet", "width": 3, "n_classes": 2}, "'n_classes' is passed by fedimb itself"),
-        ({"_target_": "MyNet"}, "expected a name or a class as in {_target_: my_module.MyNet}, one of the two"),
-        ({"_target_": 3}, "expected a name or a class as in {_target_: my_module.MyNet}, one of the two"),
-        ({"_target_": "my_module.MyNet", "name": "mlp"}, "expected a name or a class as in {_target_:"),
+        ({"_target_": "MyNet"}, "expected either a name or a class, as in {_target_: my_module.MyNet}"),
+        ({"_target_": 3}, "expected either a name or a class, as in {_target_: my_module.MyNet}"),
+        ({"_target_": "my_module.MyNet", "name": "mlp"}, "expected either a name or a class, as in {_target_:"),
         ({"width": 3}, "expected a mapping with a name"),
     ],
 )
@@ -107,7 +107,9 @@ def test_an_engine_elsewhere_does_not_have_the_class() -> None:
     raw = compose(["model={_target_: my_module.MyNet, width: 3}"])
     for engine in ("inline", "ray"):
         assert validate(raw | {"engine": {"name": engine}}).engine["name"] == engine
-    with pytest.raises(ConfigError, match=r"'my_module\.MyNet' is a class of this machine alone: use engine=inline"):
+    with pytest.raises(
+        ConfigError, match=r"'my_module\.MyNet' is a class that exists on this machine only: use engine=inline"
+    ):
         validate(raw | {"engine": {"name": "superlink"}})
 
 

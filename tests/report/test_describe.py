@@ -49,11 +49,11 @@ def test_describe_by_hand():
     assert ["2", ".", "0", ".", ".", ".", "."] in lines
     assert ["all", "64", "3", "60", "3", "1", "."] in lines
     assert [line for line in text.splitlines() if line.startswith("warning")] == [
-        "warning: no training rows of class plague: nobody can learn what nobody holds",
+        "warning: no training rows of class plague: no model can learn them",
         "warning: a single training row of class rabies: nothing to validate or vary",
-        "warning: one client alone holds class measles: learnt only in rounds which that client takes part in",
-        "warning: no test rows of class measles: recall is undefined there and enters no mean",
-        "warning: no rows at client 2 of 3: never asked",
+        "warning: only one client holds class measles: learned only in rounds with that client",
+        "warning: no test rows of class measles: their recall is undefined and not part of any mean",
+        "warning: no rows at client 2 of 3: never selected",
     ]
 
 
@@ -104,7 +104,7 @@ def test_columns_and_rows_left_out_are_told():
         ),
         io.StringIO(),
     )
-    assert "2 columns scaled by the clients' sums; 1 value missing" in text
+    assert "2 columns scaled with statistics summed over the clients; 1 value missing" in text
     assert "4 patients" in text
     assert "official test set: 1 rows" in text
     assert ["Zug", "3", "2", "1", "2", "."] in [line.split() for line in text.splitlines()]

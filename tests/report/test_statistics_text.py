@@ -75,8 +75,8 @@ def test_ranks_over_settings_and_too_few_seeds_are_told():
     found = statistics(study(["fedavg", "b", "c"], names=("x", "y", "z"), seeds=5), scores=["macro_recall"])
     text = statistics_table(found, UTF8)
     assert "macro recall over 3 settings, mean ranks (1 is best): c 1.00, b 2.00, fedavg 3.00" in text
-    assert "Friedman: chi-square 6.000, p = .050; ranks closer than 1.91 are not told apart (Nemenyi)" in text
-    assert "not told apart: c, b\n" in text
+    assert "Friedman: chi-square 6.000, p = .050; ranks closer than 1.91 do not differ significantly (Nemenyi)" in text
+    assert "no significant difference: c, b\n" in text
     assert "5 seeds: the smallest p that 5 pairs can reach is .0625" in " ".join(text.split())
 
 
@@ -119,4 +119,4 @@ def test_a_row_of_some_settings_only_is_shown_there_and_named_as_without_a_rank(
     first, second = text.split("\n\n")[:2]
     assert "\nd " in first
     assert "\nd " not in second
-    assert "no rank, as not asked for in every setting or without this score: d\n" in text
+    assert "no rank, because not in every setting or without this score: d\n" in text

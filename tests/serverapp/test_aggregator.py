@@ -203,7 +203,7 @@ def test_a_strategy_that_makes_weights_not_finite_stops_the_run_and_keeps_the_mo
         reply.content["metrics"]["start_loss"] = -1.0  # a negative number to a fractional power
         return reply
 
-    with pytest.raises(RunFailed, match="round 1: aggregator QFedAvg made weights that are not finite"):
+    with pytest.raises(RunFailed, match="round 1: aggregator QFedAvg returned non-finite weights"):
         play(model, make)
     assert_same(model, untouched)
 

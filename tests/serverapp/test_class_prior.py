@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_runs import config, launch_in, weights_sha
 
 from fedimb.clientapp import class_prior as client_prior
-from fedimb.clientapp.class_prior import answer, clipped_counts, noisy_share
+from fedimb.clientapp.class_prior import answer_query, clipped_counts, noisy_share
 from fedimb.config.parts import prior_label
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.mlp import MLP
@@ -57,7 +57,7 @@ def gather(cfg, counts, patients=None):
             if sum(own):
                 context = client(number, own)
                 context.config = cfg
-                content = answer(step.name, RecordDict(dict(step.content)), context)
+                content = answer_query(step.name, RecordDict(dict(step.content)), context)
                 sent += content["x.counts"]["counts"].numpy().nbytes
                 replies.append(Reply(number, content))
 
@@ -82,22 +82,22 @@ def test_effective_weighting_is_the_mean_of_the_clients_priors(provenance):
 
 def test_a_second_sum_uses_other_masks():
     content = RecordDict({"view": ConfigRecord({"name": "train", "clients": [0, 1]})})
-    one, two = (answer("masked_counts", content, client(0, [4, 4], step=step)) for step in (1, 2))
+    one, two = (answer_query("masked_counts", content, client(0, [4, 4], step=step)) for step in (1, 2))
     assert not np.array_equal(one["x.counts"]["counts"].numpy(), two["x.counts"]["counts"].numpy())
 
 
 def test_a_missing_client_leaves_the_sum_hidden_and_a_resume_asks_all_again(tmp_path, monkeypatch):
-    words, original = (*LOSS, "prior.provenance=secure_sum"), client_prior.answer
+    words, original = (*LOSS, "prior.provenance=secure_sum"), client_prior.answer_query
 
     def broken(name, content, context):
         if context.client == 2:
             raise RuntimeError("gone")
         return original(name, content, context)
 
-    monkeypatch.setattr(client_prior, "answer", broken)
-    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*mend that client and resume"):
+    monkeypatch.setattr(client_prior, "answer_query", broken)
+    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*fix that client and resume"):
         launch_in(tmp_path, *words)
-    monkeypatch.setattr(client_prior, "answer", original)
+    monkeypatch.setattr(client_prior, "answer_query", original)
     (folder,) = (tmp_path / "runs" / "default").iterdir()
     assert weights_sha(resume(folder)) == weights_sha(launch_in(tmp_path / "whole", *words))
 
@@ -106,7 +106,7 @@ def test_a_missing_client_leaves_the_sum_hidden_and_a_resume_asks_all_again(tmp_
     ("words", "counts", "why"),
     [
         ("prior.provenance=secure_sum", [[3, 1], [0, 0]], "hides nothing with one client"),
-        ("prior.provenance=dp_sum prior.clip=2", COUNTS, r"the source names none; set prior\.clip=null"),
+        ("prior.provenance=dp_sum prior.clip=2", COUNTS, r"the source has no patient ids; set prior\.clip=null"),
         ("prior.provenance=estimated model.head=cosine", COUNTS, r"MLP's ignores them \(head: cosine\)"),
     ],
 )

@@ -87,17 +87,17 @@ def test_under_masks_the_sum_is_the_same_and_no_client_is_read(tmp_path, monkeyp
 def test_a_client_that_drops_out_leaves_the_sum_hidden(tmp_path, monkeypatch):
     from fedimb.clientapp import scores as client_scores
 
-    original = client_scores.answer
+    original = client_scores.answer_query
 
     def broken(query, content, context):
         if context.client == 2:
             raise RuntimeError("gone")
         return original(query, content, context)
 
-    monkeypatch.setattr(client_scores, "answer", broken)
-    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*mend that client and resume"):
+    monkeypatch.setattr(client_scores, "answer_query", broken)
+    with pytest.raises(RunFailed, match=r"(?s)client 2 sent nothing \(.*gone.*fix that client and resume"):
         launch_in(tmp_path, *NONE, "evaluation.secure=true")
-    monkeypatch.setattr(client_scores, "answer", original)
+    monkeypatch.setattr(client_scores, "answer_query", original)
     (folder,) = (tmp_path / "runs" / "default").iterdir()
     assert resume(folder).confusion.sum() > 50
 

@@ -1,4 +1,4 @@
-"""A method's memory on resume: as if the run had never stopped, whatever its program does with it between steps."""
+"""A method's state on resume: as if the run had never stopped, whatever its program does with it between steps."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -83,7 +83,7 @@ def test_a_killed_run_resumes_to_the_same_epsilon_and_weights(tmp_path, monkeypa
         ("privacy.noise=1.0 privacy.clip=1.0", "set aggregation_weight=uniform"),
         (
             "privacy.noise=1.0 privacy.clip=1.0 aggregation_weight=uniform aggregator=krum",
-            "aggregator 'krum' works on each client's own update",
+            "aggregator 'krum' works on the update of each client",
         ),
         ("privacy.clip=1.0 aggregator=scaffold", "objective 'control_variate' sends x.variate"),
     ],

@@ -131,7 +131,7 @@ def changed(base, augmentation=(), provenance="clear_sum", **parts):
     [
         (
             {"loss": {"name": "ce"}},
-            "loss 'ce' is for multiclass data, and these are multilabel (several labels per row); use "
+            "loss 'ce' is for multiclass data, but these data are multilabel (several labels per row); use "
             "asymmetric_focal or bce or weighted_bce",
         ),
         ({"calibration": {"none": {}, "la_post": {}}}, "calibration 'la_post' is for multiclass data"),
@@ -140,7 +140,7 @@ def changed(base, augmentation=(), provenance="clear_sum", **parts):
             "objective 'distil' is for multiclass data",
         ),
         ({"augmentation": ["flip", "class_composite"]}, "use flip or noise or pad_crop"),
-        ({"loss": {"name": "weighted_bce"}, "provenance": "dp_sum"}, "its noise is cut for rows of one label"),
+        ({"loss": {"name": "weighted_bce"}, "provenance": "dp_sum"}, "its noise is calibrated for one label per row"),
         ({"loss": {"name": "weighted_bce"}, "provenance": "estimated"}, "set prior.provenance=secure_sum"),
     ],
 )
@@ -166,7 +166,7 @@ def test_a_part_without_the_flag_serves_one_label_per_row_and_two_that_share_no_
     assert tasks_of(Entry("loss", "mine", object)) == ("multiclass",)
     assert tasks_of(Entry("sampler", "mine", object)) == ("multiclass", "multilabel")
     only = Entry("loss", "mine", object, {"tasks": ("multilabel",)})
-    assert "serve no task together" in (refusal(Combination((only, Entry("calibration", "other", object)))) or "")
+    assert "have no task in common" in (refusal(Combination((only, Entry("calibration", "other", object)))) or "")
     assert refusal(Combination((only,))) is None
 
 

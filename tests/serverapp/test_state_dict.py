@@ -87,7 +87,7 @@ THINGS = {
     "list of floats": Thing(list, changed(lambda v: v.append(len(v) + 0.5)), sum),
     "deque": Thing(
         lambda: deque(maxlen=2), changed(lambda v: v.append(sum(v) + 1.0)), sum, list,
-        lambda v: deque(v, maxlen=2), r" \(keep list\(\.\.\.\) and make the deque",
+        lambda v: deque(v, maxlen=2), r" \(keep list\(\.\.\.\) and rebuild the deque",
     ),
     "dict of tensors": Thing(
         lambda: {"a": torch.zeros(2)}, lambda v: {"a": v["a"] + 1, "b": torch.ones(1)}, lambda v: float(v["a"].sum())
@@ -237,7 +237,7 @@ def test_a_state_dict_that_leaves_out_one_attribute_is_refused(end, tmp_path):
 def test_a_state_dict_that_does_not_follow_is_refused(tmp_path):
     thing = Thing(Total, Total.add, lambda v: v.sum, lambda v: {"start": 0.0})
     said = refusal(tmp_path, keeping(type("Mine", (Aggregates,), {"thing": thing}), thing))
-    assert re.match(r"aggregator Keeps: 'it' changed in Rounds\(3\), but state_dict\(\)\['it'\] is what it was", said)
+    assert re.match(r"aggregator Keeps: 'it' changed in Rounds\(3\), but state_dict\(\)\['it'\] is unchanged", said)
 
 
 @ends
@@ -426,6 +426,15 @@ def test_a_list_of_rounds_survives_sigkill(warm, tmp_path):
     assert (tmp_path / "seen.txt").read_text().splitlines() == ["[1.0]", "[1.0, 2.0]", "[1.0, 2.0, 3.0]"]
 
 
+def test_the_pages_aggregator_survives_a_kill(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "add-a-strategy.md").read_text()
+    (code,) = (block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "class Restless" in block)
+    space: dict[str, Any] = {}
+    exec(compile(code, "add-a-strategy.md", "exec"), space)
+    whole = weights_sha(run(tmp_path / "whole", space["Restless"]))
+    assert weights_sha(run_cut(tmp_path / "cut", space["Restless"], monkeypatch)) == whole
+
+
 class Odds:
     """What a digest must see, or must not."""
 
@@ -469,7 +478,7 @@ CHANGES: dict[str, Callable[[Odds], object]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_seen_wherever_it_is(name):
     odds, watch = Odds(), StateWatch()
-    watch.begin([odds], "Rounds(1)")
+    watch.start_step([odds], "Rounds(1)")
     watch.check([odds])
     CHANGES[name](odds)
     with pytest.raises(RunFailed, match=f"Odds: '{name}' changed in Rounds"):
@@ -478,7 +487,7 @@ def test_a_change_is_seen_wherever_it_is(name):
 
 def test_what_looking_at_an_object_leaves_behind_is_no_change():
     odds, watch = Odds(), StateWatch()
-    watch.begin([odds], "Rounds(1)")
+    watch.start_step([odds], "Rounds(1)")
     assert odds.derived == 5
     hash(odds.path), str(odds.path)
     odds.log.warning("something"), odds.log.isEnabledFor(5)

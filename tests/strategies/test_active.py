@@ -13,7 +13,7 @@ from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.launch import resume
 from fedimb.study.collect import read_run
-from fedimb.study.plan import Costs
+from fedimb.study.design import Costs
 
 CYCLES = ("engine=inline", "partition=iid", "rounds=6", "clients.count=4", "calibration=[none,la_post]")
 ACTIVE = ("strategy=active", "strategy.active.cycles=3", "strategy.active.budget=6", "strategy.active.local_epochs=3")
@@ -110,7 +110,7 @@ def test_the_whole_pool_can_be_labelled_and_more_is_not_asked_for(tmp_path, capl
         result = launch_in(tmp_path, *CYCLES, *ACTIVE, "strategy.active.budget=9", "strategy.active.first=500")
     assert table(result)["pool_by_client"] == {str(k): 0 for k in range(4)}
     np.testing.assert_array_equal(result.prior_counts, result.train_counts)
-    assert "below the 10 classes" in caplog.text
+    assert "less than the 10 classes" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,10 @@ def test_the_whole_pool_can_be_labelled_and_more_is_not_asked_for(tmp_path, capl
         (["strategy.active.oracle={name: simulatd}"], "Did you mean 'simulated'"),
         (["strategy.active.which=both"], "global"),
         (["strategy.active.query_view=other"], "mismatched"),
-        (["strategy.active.query_view=mismatched", "strategy.active.oracle={name: worklist}"], "only a simulation can"),
+        (
+            ["strategy.active.query_view=mismatched", "strategy.active.oracle={name: worklist}"],
+            "is possible only in a simulation",
+        ),
         (["prior.provenance=dp_sum"], "in the clear"),
     ],
 )

@@ -46,7 +46,7 @@ def test_around_scope_a_rule_keeps_as_many_rows_of_each_class_at_each_client(tmp
         (["strategy=coreset", "strategy.coreset.match=inner"], r"use strategy=\[coreset,scope\]"),
         (["strategy=coreset", "strategy.coreset.rule={name: full}"], "keeps every row"),
         (["strategy=coreset", "strategy.coreset.rule={name: el2m}"], "Did you mean 'el2n'"),
-        (["strategy=coreset", "strategy.coreset.warmup=3"], "leaves no round of 3"),
+        (["strategy=coreset", "strategy.coreset.warmup=3"], "uses up all rounds=3"),
         (["strategy=coreset", "strategy.coreset.keep=0"], "keep"),
     ],
 )

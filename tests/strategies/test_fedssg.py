@@ -55,14 +55,14 @@ def test_the_prior_may_count_real_rows_alone(tmp_path):
 
 
 def test_a_generator_is_trained_once_for_all_rows_of_a_study(tmp_path, monkeypatch):
-    import fedimb.generation.generator_cache as workshop
+    from fedimb.generation import generator_cache
 
     first = launch_in(tmp_path, *PUBLIC, "seed=5")
 
     def never(*args, **kwargs):
         raise AssertionError("trained a second time")
 
-    monkeypatch.setattr(workshop, "train_generator", never)
+    monkeypatch.setattr(generator_cache, "train_generator", never)
     second = launch_in(tmp_path, *PUBLIC, "seed=5", "study=again")
     assert weights_sha(first) == weights_sha(second)
     with pytest.raises(AssertionError, match="second time"):
@@ -97,9 +97,9 @@ def test_the_servers_own_rows_fill_the_plan_in_place_of_samples(tmp_path):
 
 
 def test_a_plan_of_nothing_trains_no_generator(tmp_path, monkeypatch):
-    import fedimb.generation.generator_cache as workshop
+    from fedimb.generation import generator_cache
 
-    monkeypatch.setattr(workshop, "train_generator", None)
+    monkeypatch.setattr(generator_cache, "train_generator", None)
     result = launch_in(tmp_path, *PUBLIC, "strategy.fedssg.plan.balance=none", "seed=6")
     assert np.sum(report_of(result)["taken"]) == 0
     assert metrics_of(result)[-1]["data/synthetic"] == 0

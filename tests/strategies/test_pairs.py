@@ -177,7 +177,7 @@ def test_a_client_without_a_label_takes_part_and_trains_on_nothing_real(tmp_path
 
 @pytest.mark.parametrize("inner", ["scope", "coreset"])
 def test_a_warm_up_that_fills_a_cycle_is_refused_before_any_work(tmp_path, inner):
-    with pytest.raises(ConfigError, match=f"strategy.{inner}.warmup=2 leaves no round of 2"):
+    with pytest.raises(ConfigError, match=f"strategy.{inner}.warmup=2 uses up all rounds=2"):
         launch_in(tmp_path, *words("active", inner), f"strategy.{inner}.warmup=2")
     assert not (tmp_path / "runs").exists()
 

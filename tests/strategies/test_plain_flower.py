@@ -138,17 +138,17 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
 @pytest.mark.parametrize(
     ("strategy", "rounds", "line"),
     [
-        (Scope(FedAvg()), 3, "strategy.scope.warmup=5 leaves no round of 3 to train in: lower it, or run more rounds"),
+        (Scope(FedAvg()), 3, "strategy.scope.warmup=5 uses up all rounds=3: lower it, or run more rounds"),
         (Active(FedAvg()), 3, "strategy.active.cycles=5 does not divide rounds=3"),
         (
             FedSSG(FedAvg()),
             1,
-            "strategy=fedssg makes samples at the server: run it by fedimb, not in a plain ServerApp",
+            "strategy=fedssg makes samples at the server: run it with fedimb, not in a plain ServerApp",
         ),
         (
             Public(FedAvg()),
             1,
-            "strategy=public needs a server that trains: run it by fedimb, not in a plain ServerApp",
+            "strategy=public needs a server that trains: run it with fedimb, not in a plain ServerApp",
         ),
     ],
 )

@@ -154,7 +154,7 @@ def test_without_rows_at_the_server_the_setting_is_named(tmp_path, use):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"use": "only", "inner": Plain(FedAvg())}, "no other method"),
+        ({"use": "only", "inner": Plain(FedAvg())}, "another method has no effect"),
         ({"use": "client", "inner": Scaffold(4)}, "only clients send"),
         ({"epochs": 0}, "epochs"),
         ({"weight": -1.0}, "weight"),

@@ -137,9 +137,9 @@ def test_a_run_killed_after_the_choice_keeps_its_coresets(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["strategy.scope.warmup=0"], "give strategy.scope.warmup=5"),
-        (["strategy.scope.encoder={name: identity}"], "warmup=5 is for encoder global_features alone"),
-        (["strategy.scope.warmup=3", "rounds=3"], "leaves no round of 3"),
+        (["strategy.scope.warmup=0"], "set e.g. strategy.scope.warmup=5"),
+        (["strategy.scope.encoder={name: identity}"], "warmup=5 is only for encoder global_features"),
+        (["strategy.scope.warmup=3", "rounds=3"], "uses up all rounds=3"),
         (["strategy.scope.p_f=1.5"], "p_f"),
         (["strategy.scope.gate=lateral"], "relative"),
         (["strategy.scope.encoder={name: identiti}"], "Did you mean 'identity'"),
@@ -161,7 +161,7 @@ def test_a_single_class_is_refused(monkeypatch):
 
     from fedimb.clients.scope import ScopeClient
 
-    with pytest.raises(ConfigError, match="needs two classes"):
+    with pytest.raises(ConfigError, match="needs at least two classes"):
         ScopeClient().check(SimpleNamespace(task="multiclass", class_names=("only",), store=None))
     with pytest.raises(ConfigError, match="several labels"):
         ScopeClient().check(SimpleNamespace(task="multilabel", class_names=("a", "b"), store=None))

@@ -5,7 +5,7 @@ import pytest
 from fedimb.config.load import from_json
 from fedimb.errors import ConfigError
 from fedimb.study.cells import EQUAL, plan
-from fedimb.study.plan import study_of
+from fedimb.study.design import study_of
 
 BASE = ["data.n_max=60", "clients.count=5", "rounds=3", "local.epochs=1", "tracking=none", "evaluation.bootstrap=0"]
 
@@ -136,7 +136,7 @@ def test_a_wrong_word_names_row_and_setting():
 )
 def test_a_seed_among_the_words_would_be_ignored_and_is_refused(where):
     tree = {"rows": {}} | where
-    with pytest.raises(ConfigError, match="'seed=3': the seeds of a study are its own; set seeds:"):
+    with pytest.raises(ConfigError, match="'seed=3': a study sets its own seeds; set seeds:"):
         plan(study(**tree))
     with pytest.raises(ConfigError, match="set seeds:"):
         plan(study(), more=["seed=3"])

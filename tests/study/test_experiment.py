@@ -71,5 +71,5 @@ def test_an_unknown_experiment_and_one_without_runs(tracked):
     where, _ = tracked
     with pytest.raises(ConfigError, match=r"MLflow has no experiment 'bth'\. Did you mean 'both'"):
         of_experiment("bth", None, str(where))
-    with pytest.raises(ConfigError, match="'template' holds no run of fedimb's"):
+    with pytest.raises(ConfigError, match="'template' has no fedimb runs"):
         of_experiment("template", None, str(where))

@@ -11,9 +11,9 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.study.collect import read_cells, read_run
 from fedimb.study.compare import RECORD, compare, margin_of, read_compared
+from fedimb.study.design import Costs, study_of
 from fedimb.study.execute import Workers
 from fedimb.study.folders import collect, of_runs
-from fedimb.study.plan import Costs, study_of
 
 TINY = ("engine=inline", "rounds=2", "clients.count=3")
 

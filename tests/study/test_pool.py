@@ -177,11 +177,11 @@ def test_a_killed_worker_costs_its_run_and_the_next_call_goes_on_with_it(tmp_pat
         os.kill(pid, signal.SIGKILL)
         done = running.result(120)
     assert done[cut.key].status == "failed"
-    assert done[cut.key].error == "its process was ended by SIGKILL (out of memory?)"
+    assert done[cut.key].error == "its process was killed by SIGKILL (out of memory?)"
     assert [done[t.key].status for t in others] == ["finished"] * 4
     lines = failures([cut, *others], done, workers_in(tmp_path))
     assert [line.partition(" (log")[0] for line in lines] == [
-        "failed: long, seed 2: its process was ended by SIGKILL (out of memory?)"
+        "failed: long, seed 2: its process was killed by SIGKILL (out of memory?)"
     ]
     assert not (folder.path / "result.json").exists()
     before = {t.key: stamps(done[t.key].path) for t in others}

@@ -9,7 +9,7 @@ import pytest
 from fedimb.config.load import from_json
 from fedimb.errors import ConfigError
 from fedimb.study import tuning
-from fedimb.study.plan import TUNING_SEEDS_FROM, study_of
+from fedimb.study.design import TUNING_SEEDS_FROM, study_of
 from fedimb.study.results import Result
 from fedimb.study.tuning import Trial, tune, write_trials
 from fedimb.study.work import Done

@@ -20,15 +20,15 @@ from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.coordinator.drafting import data_facts, write_plan
+from fedimb.deploy.coordinator.drafting import describe_data, write_plan
 from fedimb.deploy.coordinator.sites import add_site
-from fedimb.deploy.coordinator.submit import execute, new_run
+from fedimb.deploy.coordinator.submit import create_run, execute
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.joining import read_join
 from fedimb.deploy.registered_data.datasets import register_data
-from fedimb.deploy.site.approvals import decide, received
+from fedimb.deploy.site.approvals import decide_plan, received_plans
 from fedimb.deploy.site.guard import LAST_MESSAGE
-from fedimb.deploy.site.node_process import Patience
+from fedimb.deploy.site.node_process import Timings
 from fedimb.deploy.site.status import read_json
 from fedimb.deploy.site.supernode import supernode_command
 from fedimb.deploy.site.supervisor import Supervisor
@@ -40,7 +40,7 @@ from fedimb.schema import RunConfig
 from fedimb.serverapp.launch import launch
 from fedimb.serverapp.progress import ProgressBar
 
-QUICK = Patience(look_s=0.1, write_s=0.5, observe_s=5.0)
+QUICK = Timings(check_s=0.1, write_s=0.5, observe_s=5.0)
 
 
 @dataclass
@@ -61,12 +61,12 @@ class Study:
     def approve(self) -> None:
         """Every site that has received a plan agrees to it."""
         for home in self.homes.values():
-            for sha in received(home):
-                decide(home, sha, "approved", "Dr. Test")
+            for sha in received_plans(home):
+                decide_plan(home, sha, "approved", "Dr. Test")
 
     def new(self, *overrides: str, join_s: float = 120.0, away_s: float = 300.0) -> RunFolder:
         """A run folder under the plan."""
-        return new_run(self.deployment, self.plan, overrides, join_s, away_s)
+        return create_run(self.deployment, self.plan, overrides, join_s, away_s)
 
     def execute(self, folder: RunFolder) -> RunResult:
         """Run it to its end, as ``fedimb deploy run`` does."""
@@ -109,9 +109,9 @@ class Study:
         own = {"PYTHONPATH": str(hook), "FEDIMB_TEST_TAMPER": str(self._tamper_file(home.site))}
         return words, environment | own
 
-    def start(self, site: str, patience: Patience = QUICK) -> None:
+    def start(self, site: str, timings: Timings = QUICK) -> None:
         """Run a node, under a supervisor in this process."""
-        supervisor = Supervisor(self.homes[site], patience, self.command)
+        supervisor = Supervisor(self.homes[site], timings, self.command)
         thread = threading.Thread(target=supervisor.run)
         thread.start()
         self.running[site] = (supervisor, thread)
@@ -182,7 +182,7 @@ def make_study(root: Path, files: Mapping[str, Path], vary: Mapping[str, Range],
         homes[site] = NodeHome.open(root / site)
         register_data(homes[site], str(file), "heads", ["heads"], like=str(like))
         add_site(deployment, read_join(root / site / f"{site}.join.json"))
-    classes, minority, shape = data_facts(config, None, None, None)
+    classes, minority, shape = describe_data(config, None, None, None)
     about = ("Ein Versuch", ["Dr. Jürgen Müller"], "2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z")
     plan = make_plan(deployment.config.name, config, *about, vary, ["heads"], classes, minority, shape)
     write_plan(deployment, plan)

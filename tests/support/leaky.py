@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fedimb.privacy.audit.base import Batch
 from fedimb.privacy.audit.gate import GateSettings, audit
+from fedimb.privacy.audit.types import Batch
 
 
 def batch(x, label=0, **more):

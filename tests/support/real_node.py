@@ -13,17 +13,17 @@ from pathlib import Path
 from coordinator import make_deployment, make_node
 
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.coordinator.registration import register
+from fedimb.deploy.coordinator.registration import register_site
 from fedimb.deploy.coordinator.sites import add_site
 from fedimb.deploy.coordinator.superlink import CONNECTION, flwr
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.joining import read_join
-from fedimb.deploy.site.node_process import Patience
-from fedimb.deploy.site.status import Status, read
+from fedimb.deploy.site.node_process import Timings
+from fedimb.deploy.site.status import Status, read_status
 from fedimb.deploy.site.supervisor import Supervisor
 from fedimb.errors import ConfigError
 
-QUICK = Patience(look_s=0.1, write_s=0.5, observe_s=2.0)
+QUICK = Timings(check_s=0.1, write_s=0.5, observe_s=2.0)
 
 SERVER = '''
 import json, os, time
@@ -121,14 +121,14 @@ def joined_node(deployment: Deployment, root: Path, known: bool = True) -> NodeH
     home = NodeHome.open(root)
     if known:
         add_site(deployment, read_join(root / f"{home.site}.join.json"))
-        register(deployment, home.site)
+        register_site(deployment, home.site)
     return home
 
 
 @contextlib.contextmanager
-def watched(home: NodeHome, patience: Patience = QUICK) -> Iterator[Supervisor]:
+def watched(home: NodeHome, timings: Timings = QUICK) -> Iterator[Supervisor]:
     """The node runs, under a supervisor in this process."""
-    supervisor = Supervisor(home, patience)
+    supervisor = Supervisor(home, timings)
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:
@@ -144,7 +144,7 @@ def wait_for(home: NodeHome, true: Callable[[Status], object], seconds: float) -
     deadline, found = time.monotonic() + seconds, None
     while time.monotonic() < deadline:
         with contextlib.suppress(ConfigError):
-            found = read(home)
+            found = read_status(home)
             if true(found):
                 return found
         time.sleep(0.1)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def tampered(module):
-    honest = module.answer
+    honest = module.handle_message
 
-    def answer(home, message, context):
+    def handle_message(home, message, context):
         file = Path(os.environ["FEDIMB_TEST_TAMPER"])
         told = json.loads(file.read_text()) if file.exists() else {}
         step = dict(message.content.config_records["x.fedimb"]) if "x.fedimb" in message.content else {}
@@ -33,7 +33,7 @@ def tampered(module):
         reply.content["arrays"] = array_record(arrays)
         return reply
 
-    module.answer = answer
+    module.handle_message = handle_message
 
 
 class Hook:

@@ -37,13 +37,15 @@ class Typed:
         words += ["tracking=none", *overrides]
         about = ("--purpose", "Ein Versuch", "--contact", "Dr. Jürgen Müller", "--expires", "2099-12-31")
         rest = ("--tags", "heads", "--vary", "seed", "--deployment", str(self.shell.coordinator))
-        said = self.shell.do("deploy", "plan", *words, *about, *rest)
+        said = self.shell.run_command("deploy", "plan", *words, *about, *rest)
         plan = find_plan(self.study.deployment, re.findall(r"[0-9a-f]{64}", said)[0])
         return replace(self.study, config=validate(compose(words)), plan=plan)
 
     def run(self, *words: str, expect: int = 0) -> str:
         """What ``fedimb deploy run`` says, and that it ends with that exit code."""
-        return self.shell.do("deploy", "run", *words, "--deployment", str(self.shell.coordinator), expect=expect)
+        return self.shell.run_command(
+            "deploy", "run", *words, "--deployment", str(self.shell.coordinator), expect=expect
+        )
 
     def resume(self, folder: RunFolder, expect: int = 0) -> str:
         """What ``fedimb deploy run --resume`` says."""
@@ -59,7 +61,7 @@ class Typed:
 
     def at(self, site: str, *words: str, expect: int = 0) -> str:
         """What ``fedimb node ...`` says at a site."""
-        return self.shell.do("node", *words, "--home", str(self.study.homes[site].root), expect=expect)
+        return self.shell.run_command("node", *words, "--home", str(self.study.homes[site].root), expect=expect)
 
     def nodes(self) -> dict[str, int]:
         """Process id of each site's SuperNode."""
@@ -79,7 +81,7 @@ def typed(study: Study) -> Iterator[Typed]:
     shell = Demo(root, root, quiet=True)
     with shell.servers():
         for site in study.homes:
-            shell.start("node", "run", "--home", str(study.homes[site].root))
+            shell.start_command("node", "run", "--home", str(study.homes[site].root))
         for site in study.homes:
             until(lambda site=site: study.status(site), lambda now: now.get("state") == "running", 180)
         yield Typed(study, shell)

@@ -47,7 +47,7 @@ def fails(check, *args, says, **settings):
     with pytest.raises(ContractError, match=says) as caught:
         check(*args, **settings)
     assert "expected" in str(caught.value)
-    assert "came" in str(caught.value)
+    assert "found" in str(caught.value)
 
 
 def test_a_loss_that_is_not_finite_for_extreme_logits():
@@ -65,7 +65,7 @@ def test_a_loss_of_which_only_the_rows_were_changed():
         def rows(self, logits, labels):
             return 2 * super().rows(logits, labels)
 
-    fails(check_loss, "half_changed", says="its value is the mean of its rows")
+    fails(check_loss, "half_changed", says="its value is the mean of the rows' losses")
 
 
 def test_a_loss_that_does_not_say_it_reads_counts():
@@ -74,7 +74,7 @@ def test_a_loss_that_does_not_say_it_reads_counts():
         def __init__(self, prior):
             super().__init__()
 
-    fails(check_loss, "silent", says="its flags say what it reads.*needs_prior")
+    fails(check_loss, "silent", says="its flags match what it reads.*needs_prior")
 
 
 def test_a_loss_whose_gradient_by_hand_is_wrong():
@@ -84,7 +84,7 @@ def test_a_loss_whose_gradient_by_hand_is_wrong():
             losses, slope = super().loss_and_grad(logits, labels, weights)
             return losses, 2 * slope
 
-    fails(check_loss, "doubled", says="the backward pass by hand")
+    fails(check_loss, "doubled", says="the analytic gradient")
 
 
 def test_a_sampler_that_draws_from_torchs_global_generator():
@@ -133,7 +133,7 @@ def test_a_coreset_rule_that_reads_what_it_does_not_name():
         def choose(self, candidates, rows, count):
             return rows[candidates.logits[rows].amax(1).argsort()[:count]]
 
-    fails(check_coreset, "greedy_reader", says="reads what its 'needs' says")
+    fails(check_coreset, "greedy_reader", says="reads only what its 'needs' names")
 
 
 def test_a_source_that_reads_other_rows_every_time():
@@ -269,7 +269,7 @@ def test_halves_that_disagree_on_a_default(tmp_path):
             pass
 
     check(
-        tmp_path, method=Strong, client=Weak, says="agree on settings: expected the client half's default of strength"
+        tmp_path, method=Strong, client=Weak, says="agree on settings: expected the client side's default of strength"
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedimb.errors import ConfigError, FedimbError
-from fedimb.tracking.names import safe_name
+from fedimb.tracking.projection import safe_name
 from fedimb.tracking.store import charts_link, connect, prepare_store, resolve_uri, shown
 from fedimb.tracking.view import EXPERIMENT_TAGS
 

@@ -24,7 +24,9 @@ log = logging.getLogger("fedimb")
 @register("source", "dicom")
 @dataclass(frozen=True)
 class Dicom:
-    """x [n, 1, h, w] uint8, scale 1/255, see `fedimb.data.sources.dicom_grey`; rows in the order of the CSV.
+    """Images in DICOM files, listed in a CSV with their labels.
+
+    x [n, 1, h, w] uint8, scale 1/255, see `fedimb.data.sources.dicom_grey`; rows in the order of the CSV.
 
     Patients are PatientIDs, replaced by numbers in this process: the id itself is neither stored nor printed.
     Needs ``pip install 'fedimb[dicom]'``.

@@ -17,7 +17,10 @@ SHA256 = "65e5b4619795efb40c1082f4c350c049e4ad552200d369b6ae99e21eef5e72c5"
 
 @register("source", "digits")
 class Digits:
-    """x [1797, 1, 8, 8] uint8 0..16, scale 1/16. UCI "Optical Recognition of Handwritten Digits", test."""
+    """scikit-learn's handwritten digits, 8 x 8 grey images; needs no download.
+
+    x [1797, 1, 8, 8] uint8 0..16, scale 1/16. UCI "Optical Recognition of Handwritten Digits", test.
+    """
 
     def fingerprint(self) -> str:
         """Constant: the content's hash."""

@@ -1,8 +1,11 @@
 """Fingerprints of a source's files: whether the cache still belongs to them."""
 
 import hashlib
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from fedimb.data.paths import find_data
 from fedimb.errors import DataError
@@ -39,3 +42,19 @@ def regular_file(path: str) -> Path:
     if not file.is_file():
         raise DataError(f"{path} is a folder; give a file")
     return file
+
+
+_FIRST_S, _EVERY_S = 2.0, 10.0
+T = TypeVar("T")
+
+
+def with_progress(items: Sequence[T], title: str) -> Iterator[T]:
+    """``items`` one by one; after two seconds it prints ``title: done/all`` at intervals."""
+    began = time.monotonic()
+    due = began + _FIRST_S
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if now >= due:
+            due = now + _EVERY_S
+            print(f"{title} {done:,}/{len(items):,} ({done / (now - began):,.0f}/s)", file=sys.stderr, flush=True)
+        yield item

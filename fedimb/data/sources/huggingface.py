@@ -29,7 +29,9 @@ _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 @register("source", "huggingface")
 @dataclass(frozen=True)
 class HuggingFace:
-    """x [n, channels, height, width] uint8 (scale 1/255) of an image column, or [n, F] float32 of number columns.
+    """A Hugging Face dataset, from a folder or the hub: an image column, or number columns.
+
+    x [n, channels, height, width] uint8 (scale 1/255) of an image column, or [n, F] float32 of number columns.
 
     Number columns are scaled and imputed like a table's (`fedimb.data.scaling`); null means missing.
 

@@ -20,7 +20,9 @@ from fedimb.registry import register
 @register("source", "image_csv")
 @dataclass(frozen=True)
 class ImageCsv:
-    """x [n, 3 or 1, h, w] uint8, scale 1/255; rows in the order of the CSV.
+    """Image files listed in a CSV with their labels.
+
+    x [n, 3 or 1, h, w] uint8, scale 1/255; rows in the order of the CSV.
 
     Args:
         path: the CSV, looked up in the current folder and in ``$FEDIMB_DATA_DIR``; its first row names the columns.

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from fedimb.data.sources.progress import with_progress
+from fedimb.data.sources.files import with_progress
 from fedimb.errors import DataError
 from fedimb.plain import Settings
 

@@ -21,7 +21,9 @@ IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif
 @register("source", "image_folder")
 @dataclass(frozen=True)
 class ImageFolder:
-    """x [n, 3 or 1, h, w] uint8, scale 1/255; rows sorted by path, classes by folder name.
+    """A folder (or .zip) with one folder of images per class.
+
+    x [n, 3 or 1, h, w] uint8, scale 1/255; rows sorted by path, classes by folder name.
 
     Layouts: ``class/**/image`` or ``train/class/**/image`` and ``test/class/**/image`` (then the official test set).
     Hidden files, and other files next to the class folders, are ignored; inside class folders every file must be an

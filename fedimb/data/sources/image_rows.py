@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.labels import as_targets, primary_class
 from fedimb.data.problems import Problems
+from fedimb.data.sources.files import with_progress
 from fedimb.data.sources.pictures import Pixels
-from fedimb.data.sources.progress import with_progress
 from fedimb.errors import ConfigError, DataError
 
 

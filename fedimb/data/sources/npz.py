@@ -17,7 +17,9 @@ from fedimb.registry import register
 @register("source", "npz")
 @dataclass(frozen=True)
 class Npz:
-    """x uint8 (scale 1/255) or float32 (scale 1), [n, channels, height, width] or [n, features].
+    """Images or feature vectors with labels from an .npz file, such as MedMNIST.
+
+    x uint8 (scale 1/255) or float32 (scale 1), [n, channels, height, width] or [n, features].
 
     MedMNIST (Yang et al., Scientific Data 10:41, 2023): ``train_images`` [n, 28, 28] or [n, 28, 28, 3] uint8 and
     ``train_labels`` [n, 1], and optionally ``val_*`` and ``test_*``; ``test_*`` is the official test set.

@@ -1,1 +1,1 @@
-"""The coordinator of a deployment: its folder and certificates, servers, sites, study plans drafted, runs."""
+"""The coordinator of a deployment: its folder and certificates, servers, sites, study plans and runs."""

@@ -1,4 +1,4 @@
-"""The coordinator's ServerApp: a deployed run's folder, executed over the sites that Flower's Grid reaches."""
+"""The coordinator's ServerApp: executes a deployed run on the sites that Flower's Grid reaches."""
 
 from pathlib import Path
 
@@ -12,5 +12,5 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the folder that ``fedimb deploy run`` made to its end; an exception fails the Flower run."""
+    """Execute the run folder that ``fedimb deploy run`` made. An exception fails the Flower run."""
     serve(Path(str(context.run_config["run-dir"])), grid)

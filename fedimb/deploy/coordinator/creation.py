@@ -1,4 +1,4 @@
-"""A new deployment's folder, and its certificates: made, renewed, announced before they end."""
+"""Create a deployment's folder; make and renew its certificates, and warn before they expire."""
 
 import contextlib
 import ipaddress
@@ -8,35 +8,37 @@ import yaml
 
 from fedimb.deploy.coordinator import units
 from fedimb.deploy.coordinator.deployment import DeployConfig, Deployment
-from fedimb.deploy.files import new_folder, parsed, refuse_readable, write_private
+from fedimb.deploy.files import new_folder, parse_settings, refuse_readable, write_private
 from fedimb.deploy.pki import expiry_warning, fingerprint, make_ca, server_certificate
 from fedimb.errors import ConfigError
 
 
 def create_deployment(root: Path, name: str, host: str, port: int, superlink_port: int) -> Deployment:
-    """Make a deployment's folder: authority, server certificate, deploy.yaml, nginx.conf, systemd unit, README.
+    """Create a deployment's folder: authority, server certificate, deploy.yaml, systemd unit, README.
 
     Args:
         root: the folder; must not exist.
-        name: of the deployment, as a site's name is written.
-        host: name or IP address under which sites reach this machine.
-        port: where nginx listens.
-        superlink_port: where the SuperLink listens, on 127.0.0.1.
+        name: the deployment's name; a-z, 0-9 and '-'.
+        host: name or IP address that sites use to reach this machine.
+        port: port on which nginx listens.
+        superlink_port: port on which the SuperLink listens, on 127.0.0.1.
 
     Raises:
-        ConfigError: the folder exists, or a value that is none.
+        ConfigError: the folder exists, or a value is not valid.
     """
     if root.exists():
-        raise ConfigError(f"{root} exists: give another folder with --to; nothing of it was changed")
+        raise ConfigError(f"{root} already exists, nothing was changed: give another folder with --to")
     settings = {"name": name, "host": host, "port": port, "superlink_port": superlink_port}
-    config = parsed(settings, DeployConfig, "deploy.yaml")
+    config = parse_settings(settings, DeployConfig, "deploy.yaml")
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(host.strip("[]")).version == 6:
-            raise ConfigError(f"host: {host}: nginx listens on IPv4 here; give a name or an IPv4 address")
+            raise ConfigError(f"host: {host}: nginx listens on IPv4 only; give a name or an IPv4 address")
     if port == superlink_port:
-        raise ConfigError(f"port and superlink_port are both {port}: nginx and the SuperLink need one each")
+        raise ConfigError(f"port and superlink_port are both {port}: nginx and the SuperLink need different ports")
     ca = make_ca(name)
-    server = server_certificate(ca, _hosts(config))  # before the folder, so that a wrong host leaves none
+    server = server_certificate(
+        ca, _hosts(config)
+    )  # before the folder is made, so that a wrong host leaves nothing behind
     with new_folder(root):
         _fill(Deployment(root), config, ca, server)
     return Deployment.open(root)
@@ -54,35 +56,36 @@ def _fill(deployment: Deployment, config: DeployConfig, ca: tuple[bytes, bytes],
     (root / units.unit_name(config)).write_text(units.deploy_unit(config, root), encoding="utf-8")
     about = "# Where sites reach nginx (host, port), and SuperLink's port, which listens on 127.0.0.1 only.\n"
     text = about + yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-    (root / "deploy.yaml").write_text(text, encoding="utf-8")  # last: with it the folder is a deployment's
+    (root / "deploy.yaml").write_text(text, encoding="utf-8")  # last: this file makes the folder a deployment
 
 
-def renew(deployment: Deployment) -> None:
-    """A new server key and certificate for the host in deploy.yaml; sites notice nothing.
+def renew_certificate(deployment: Deployment) -> None:
+    """Make a new server key and certificate for the host in deploy.yaml. Sites do not have to do anything.
 
     Raises:
-        ConfigError: no ca.key here, one others can read, or one that does not match ca.crt.
+        ConfigError: ca.key is missing, readable by others, or does not match ca.crt.
     """
     key = deployment.file("ca.key")
     if not key.is_file():
-        raise ConfigError(f"there is no {key}: bring it back from where it is kept, for this one command")
+        raise ConfigError(f"{key} does not exist: copy it back from where you keep it, for this one command")
     refuse_readable(key)
     ca = (key.read_bytes(), deployment.file("ca.crt").read_bytes())
     _write_server(deployment, server_certificate(ca, _hosts(deployment.config)))
 
 
-def warnings(deployment: Deployment) -> list[str]:
-    """One line for each certificate that ends within 30 days, with what to do."""
+def expiry_warnings(deployment: Deployment) -> list[str]:
+    """One line for each certificate that expires within 30 days, with what to do."""
     remedies = {
         "server.pem": "fedimb deploy renew, then restart fedimb deploy up",
-        "ca.crt": "make a new deployment (fedimb deploy init) and let every site join it: nothing renews an authority",
+        "ca.crt": "an authority cannot be renewed: make a new deployment (fedimb deploy init) and have every site "
+        "join it",
     }
     lines = [expiry_warning(deployment.file(name), remedy) for name, remedy in remedies.items()]
     return [line for line in lines if line is not None]
 
 
 def _hosts(config: DeployConfig) -> list[str]:
-    """The public name, and loopback: nginx and this machine's own commands reach the SuperLink there."""
+    """The public name, and loopback, where nginx and this machine's own commands reach the SuperLink."""
     return [config.host, "localhost", "127.0.0.1"]
 
 

@@ -1,13 +1,13 @@
-"""A deployment's folder at the coordinator: made by ``fedimb deploy init``, read by every other ``deploy`` verb.
+"""A deployment's folder at the coordinator: ``fedimb deploy init`` makes it, all other ``deploy`` commands read it.
 
 ```
 heart-study/             mode 0700
   deploy.yaml            name, public host and port, SuperLink's port on loopback
   ca.key, ca.crt         the certificate authority; ca.key signs the server's certificate and nothing else
-  server.key, server.pem what nginx and SuperLink show
+  server.key, server.pem the key and certificate of nginx and SuperLink
   nginx.conf             forwards the Fleet API to sites and nothing else
   *.service, README.md   systemd units and the steps for real machines
-  sites/<site>.join.json what each site sent: public
+  sites/<site>.join.json what each site sent; contains no secret
   plans/<id>/            study plans
   runs/                  run folders
   flwr/, state/, logs/   Flower's folder, SuperLink's database, logs
@@ -26,7 +26,13 @@ from fedimb.schema import Strict
 
 
 class DeployConfig(Strict):
-    """deploy.yaml. ``host`` and ``port``: where sites reach nginx. ``superlink_port``: on 127.0.0.1 only."""
+    """Settings of a deployment, as written in deploy.yaml.
+
+    Attributes:
+        name: the deployment's name.
+        host, port: where sites reach nginx.
+        superlink_port: where the SuperLink listens, on 127.0.0.1 only.
+    """
 
     name: str = Field(pattern=SITE)
     host: str = Field(min_length=1)
@@ -39,19 +45,19 @@ class Deployment(Folder):
 
     @staticmethod
     def open(root: str | Path) -> "Deployment":
-        """An existing folder. Raises ConfigError if it is none."""
+        """Open an existing folder. Raises ConfigError if it is not a deployment's."""
         found = Deployment(Path(root).expanduser().absolute())
         if not found.file("deploy.yaml").is_file():
             raise ConfigError(
-                f"{found.root} is no deployment's folder (no deploy.yaml): fedimb deploy init NAME --host H"
+                f"{found.root} is not a deployment's folder (no deploy.yaml): run fedimb deploy init NAME --host H"
             )
         return found
 
     @cached_property
     def config(self) -> DeployConfig:
-        """deploy.yaml, checked."""
+        """The validated settings of deploy.yaml."""
         return read_yaml(self.file("deploy.yaml"), DeployConfig)
 
     def sites(self) -> tuple[str, ...]:
-        """Names of the sites added, sorted: a client's id is its place in this list when a run begins."""
+        """Sorted names of the sites that were added. A client's id is its index in this list when a run starts."""
         return tuple(sorted(path.name.removesuffix(".join.json") for path in self.file("sites").glob("*.join.json")))

@@ -1,4 +1,4 @@
-"""What ``fedimb deploy plan`` makes a study plan of: ranges and days as typed, and facts of the configured data."""
+"""The inputs of ``fedimb deploy plan``: ranges and days as typed, and facts read from the configured data."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.study_plan.page import as_html, as_markdown
-from fedimb.deploy.study_plan.plan import StudyPlan, moment
+from fedimb.deploy.study_plan.plan import StudyPlan, parse_time
 from fedimb.deploy.study_plan.ranges import Range, Scalar
 from fedimb.errors import ConfigError
 from fedimb.records import write_atomic
@@ -17,10 +17,10 @@ _SPAN = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 
 
 def parse_vary(words: Sequence[str]) -> dict[str, Range]:
-    """``seed``, ``rounds=1..200``, ``loss.gamma=1,2`` -> ranges by key.
+    """Parse ``seed``, ``rounds=1..200``, ``loss.gamma=1,2`` into ranges by key.
 
     Raises:
-        ConfigError: given twice, or an empty range.
+        ConfigError: a key is given twice, or a range is empty.
     """
     found: dict[str, Range] = {}
     for word in words:
@@ -50,22 +50,22 @@ def _scalar(text: str) -> Scalar:
     return _number(text) if re.fullmatch(_NUMBER, text) else text
 
 
-def last_moment(day: str) -> str:
-    """The end of a day in UTC: 2026-12-31 -> 2026-12-31T23:59:59Z. ConfigError for no day."""
+def end_of_day(day: str) -> str:
+    """The end of a day in UTC: 2026-12-31 -> 2026-12-31T23:59:59Z. Raises ConfigError if it is not a date."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
         raise ConfigError(f"--expires {day}: write the last day as 2026-12-31")
     end = f"{day}T23:59:59Z"
-    moment(end)
+    parse_time(end)
     return end
 
 
-def data_facts(
+def describe_data(
     config: RunConfig, classes: str | None, minority: str | None, input_shape: str | None
 ) -> tuple[list[str], list[str], list[int]]:
-    """(class names, minority names, input shape): as given, and the rest read off the configured data.
+    """(class names, minority names, input shape): as given, and the rest read from the configured data.
 
     Raises:
-        ConfigError: no numbers in ``input_shape``. DataError: the data are not here, or cannot be read.
+        ConfigError: ``input_shape`` is not a list of numbers. DataError: the data are missing or cannot be read.
     """
     names = classes.split(",") if classes else None
     rare = minority.split(",") if minority else None
@@ -77,8 +77,8 @@ def data_facts(
         own = list(federation.class_names)
         if names is not None and names != own and (rare is None or shape is None):
             raise ConfigError(
-                f"--classes {','.join(names)}, but the configured data have {', '.join(own)}: give --minority and "
-                "--input-shape too, or leave --classes out"
+                f"--classes {','.join(names)}, but the configured data have {', '.join(own)}: also give --minority and "
+                "--input-shape, or leave out --classes"
             )
         rare = rare or [own[label] for label in federation.minority]
         names, shape = names or own, shape or list(federation.input_shape)
@@ -92,7 +92,7 @@ def _shape(text: str) -> list[int]:
 
 
 def write_plan(deployment: Deployment, plan: StudyPlan) -> Path:
-    """Write plans/<sha8>/ and return the folder. A file that is there is of the same plan."""
+    """Write plans/<sha8>/ and return the folder. An existing folder of that name holds the same plan."""
     folder = deployment.folder("plans", plan.sha[:8])
     write_atomic(folder / "plan.md", as_markdown(plan).encode())
     write_atomic(folder / "plan.html", as_html(plan).encode())

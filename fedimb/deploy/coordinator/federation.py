@@ -1,4 +1,4 @@
-"""A federation nobody holds in one place: how many rows each site has, and what the plan says of them."""
+"""The federation of a deployment, without its rows: row counts from the sites, the rest from the study plan."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,17 +14,18 @@ from fedimb.errors import DataError
 
 
 class DeployedFederation(Federation):
-    """What the loop needs of a federation, without a row of it.
+    """What the run loop needs to know about a federation whose rows stay at the sites.
 
-    ``train`` and ``validation`` count each site's rows from 0; ``counts`` are zeros, for class counts are asked for
-    where the run's prior needs them, and refused where a site does not give them.
+    ``train`` and ``validation`` number each site's rows from 0. ``counts`` are zeros: class counts are queried when the
+    run's prior needs them, and a site may refuse.
 
     Args:
-        plan: classes, minority and input shape.
+        plan: gives classes, minority and input shape.
+        sites: names of the sites, in client-id order.
         versions: hash of each site's data version, in client-id order.
-        rows, validation: how many each site has.
-        scaling: of a table's columns over all sites.
-        scale: what every site's source multiplies a row's numbers by.
+        rows, validation: number of training and validation rows of each site.
+        scaling: of a table's columns, over all sites; None if there is none.
+        scale: factor by which every site's source multiplies a row.
     """
 
     def __init__(
@@ -54,27 +55,27 @@ class DeployedFederation(Federation):
 
     @property
     def store(self) -> Store:
-        """There is none: the rows are at the sites."""
+        """Not available: the rows are at the sites. Raises DataError."""
         raise DataError("the rows of a deployment are at its sites; nothing at the coordinator can read them")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, by the plan."""
+        """Shape of one input, from the plan."""
         return self._shape
 
     @property
     def input_scale(self) -> float:
-        """What the sites' sources multiply a row by."""
+        """Factor by which the sites' sources multiply a row."""
         return self._scale
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The sites: at a deployment the hospital is the device."""
+        """The sites: in a deployment each hospital is its own domain."""
         return self._sites
 
     @property
     def client_names(self) -> tuple[str, ...]:
-        """The sites."""
+        """Names of the sites."""
         return self._sites
 
     @property

@@ -1,6 +1,6 @@
-"""What a simulation refuses before its first round, refused of a deployed run before any site is asked.
+"""Refuse, before any site is asked, what a simulation would refuse before its first round.
 
-Else a run would fail in the middle, or end with scores of nothing, after people have read and approved its plan.
+Otherwise a run could fail halfway, or end without any scores, after people have read and approved its plan.
 """
 
 from typing import Any, cast
@@ -12,14 +12,14 @@ from fedimb.schema import RunConfig
 
 
 def check_parts(plan: StudyPlan, config: RunConfig) -> None:
-    """Refuse parts that cannot work together, as far as that shows without a row of any site.
+    """Refuse parts that cannot work together, as far as that can be checked without any site's rows.
 
     Args:
-        plan: for classes and input shape.
-        config: of a run within it.
+        plan: gives classes and input shape.
+        config: the configuration of a run under this plan.
 
     Raises:
-        ConfigError: which part, what it met, and what to set instead.
+        ConfigError: names the part, what is wrong with it, and what to set instead.
     """
     from fedimb.config.parts import build_model
     from fedimb.privacy.updates import check_model
@@ -30,8 +30,8 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
 
     if (test := config.data["test"]["name"]) != "none":
         raise ConfigError(
-            f"data.test={{name: {test}}} is nobody's in a deployment, whose sites score on rows of their own: set "
-            '"data.test={name: none}" and data.validation=0.2, say'
+            f"data.test={{name: {test}}} does not work in a deployment, where each site scores on its own rows: set "
+            '"data.test={name: none}" and, for example, data.validation=0.2'
         )
     count = config.clients.count
     unseen = DeployedFederation(plan, [], [""] * count, [1] * count, [1] * count, None, 1.0)
@@ -44,7 +44,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
         rounds = cast(Any, method).inner_rounds(rounds)
         _check_server(name, method, config, unseen)
     if needs_counts(config):
-        # Whether rows name patients, which prior.clip is for, only the sites know: they look when they join.
+        # Only the sites know whether their rows name patients, which prior.clip needs: they check it when they join.
         prior = config.prior.model_copy(update={"clip": None})
         check_prior(config.model_copy(update={"prior": prior}), unseen)
 
@@ -56,6 +56,6 @@ def _check_server(name: str, method: Any, config: RunConfig, unseen: DeployedFed
         method.check_server(Server(config, unseen))
     except DataError as error:
         raise ConfigError(
-            f"strategy '{name}' as configured needs rows of the server's own (data.public), and the coordinator of a "
-            f"deployment has none; choose strategy.{name} settings that need none"
+            f"strategy '{name}' as configured needs rows at the server (data.public), and the coordinator of a "
+            f"deployment has none; choose strategy.{name} settings that do not need them"
         ) from error

@@ -1,14 +1,14 @@
-"""Which sites the running SuperLink knows: brought to what the coordinator's folder says.
+"""Keep the sites that the running SuperLink knows in step with the coordinator's folder.
 
-``sites/SITE.join.json`` says who should take part, ``sites/SITE.registered.json`` whom the SuperLink was told of. One
-function, `reconcile`, makes the second follow the first; it is safe to repeat and to interrupt. Flower never takes a
-key twice: one that was unregistered cannot come back (its database keeps keys unique).
+``sites/SITE.join.json`` says which sites should take part, ``sites/SITE.registered.json`` which ones the SuperLink was
+told about. `reconcile` makes the second match the first; it is safe to repeat and to interrupt. Flower accepts a key
+only once: a key that was unregistered cannot be registered again (its database keeps keys unique).
 """
 
 import json
 
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.coordinator.sites import joined
+from fedimb.deploy.coordinator.sites import joined_sites
 from fedimb.deploy.coordinator.superlink import CONNECTION, flwr
 from fedimb.deploy.joining import JoinFile
 from fedimb.errors import ConfigError, RunFailed
@@ -17,14 +17,14 @@ from fedimb.plain import JsonObject
 _GONE = "unregistered"
 
 
-def register(deployment: Deployment, site: str) -> str:
-    """Tell the running SuperLink a site's key; returns Flower's node id for it.
+def register_site(deployment: Deployment, site: str) -> str:
+    """Register a site's key at the running SuperLink. Returns Flower's node id for it.
 
     Raises:
         ConfigError: the key was registered before and cannot come back.
-        RunFailed: the SuperLink said no.
+        RunFailed: the SuperLink refused.
     """
-    join = joined(deployment)[site]
+    join = joined_sites(deployment)[site]
     key = deployment.folder("state") / f"{site}.pub"
     key.write_text(join.public_key + "\n", encoding="ascii")
     try:
@@ -32,8 +32,8 @@ def register(deployment: Deployment, site: str) -> str:
     except RunFailed as error:
         if "already in use" in str(error).lower():
             raise ConfigError(
-                f"{site}: Flower takes a key once, and this one ({join.key_fingerprint}) was registered before. At the "
-                f"site: fedimb node rotate; here: fedimb deploy rotate with the new join file"
+                f"{site}: Flower accepts a key only once, and this one ({join.key_fingerprint}) was registered before: "
+                f"run fedimb node rotate at the site, then fedimb deploy rotate here with the new join file"
             ) from None
         raise
     finally:
@@ -44,42 +44,42 @@ def register(deployment: Deployment, site: str) -> str:
     return record["node_id"]
 
 
-def registered(deployment: Deployment) -> dict[str, dict[str, str]]:
-    """``{site: {"node_id", "key"}}``: whom the SuperLink was told of, by these files."""
+def registered_sites(deployment: Deployment) -> dict[str, dict[str, str]]:
+    """``{site: {"node_id", "key"}}``: the sites that the SuperLink was told about, according to the folder."""
     found: dict[str, dict[str, str]] = {}
     for path in sorted(deployment.file("sites").glob("*.registered.json")):
         found[path.name.removesuffix(".registered.json")] = json.loads(path.read_text("utf-8"))
     return found
 
 
-def nodes(deployment: Deployment) -> dict[str, JsonObject]:
-    """What the running SuperLink says of each node, by node id: ``status`` registered, online or offline, times in UTC.
+def list_nodes(deployment: Deployment) -> dict[str, JsonObject]:
+    """What the running SuperLink reports about each node, by node id.
 
-    Nodes that were unregistered are left out.
+    ``status`` is registered, online or offline; times are UTC. Unregistered nodes are left out.
     """
     listed = flwr(deployment, "supernode", "list", CONNECTION)["nodes"]
     return {node["node-id"]: node for node in listed if node["status"] != _GONE}
 
 
 def reconcile(deployment: Deployment) -> list[str]:
-    """Bring the running SuperLink to what the folder says; returns one line per change or problem.
+    """Update the running SuperLink to match the folder. Returns one line per change or problem.
 
-    A site whose key cannot be registered is told of in its line and keeps nobody else out.
+    A site whose key cannot be registered gets a line of its own and does not affect the other sites.
     """
-    known, told, want = nodes(deployment), registered(deployment), joined(deployment)
+    known, told, want = list_nodes(deployment), registered_sites(deployment), joined_sites(deployment)
     lines: list[str] = []
     for site, record in told.items():
         if _current(record, want.get(site)) and record["node_id"] in known:
             continue
         if record["node_id"] in known:
             flwr(deployment, "supernode", "unregister", record["node_id"], CONNECTION)
-            lines.append(f"{site}: its old key no longer counts" if site in want else f"{site}: left")
+            lines.append(f"{site}: its old key is no longer valid" if site in want else f"{site}: removed")
         deployment.file("sites", f"{site}.registered.json").unlink()
     for stranger in sorted(known.keys() - {record["node_id"] for record in told.values()}):
-        lines.append(f"problem: the SuperLink knows node {stranger}, which is no site of this folder")
-    for site in sorted(want.keys() - registered(deployment).keys()):
+        lines.append(f"problem: the SuperLink knows node {stranger}, which is not a site of this folder")
+    for site in sorted(want.keys() - registered_sites(deployment).keys()):
         try:
-            register(deployment, site)
+            register_site(deployment, site)
         except ConfigError as error:
             lines.append(f"problem: {error}")
         else:

@@ -1,8 +1,8 @@
-"""Replies of sites that cannot be right are left out and named, before they touch a sum.
+"""Screen the replies of sites: implausible ones are left out, with the site's name, before aggregation.
 
-Values that are not finite are judged by every engine (`fedimb.engine.lanes`). Between hospitals two more can happen:
-weights of another shape (another release, another model), and an update far beyond everybody else's. The latter is no
-defence against a site that means harm: an update as long as the others' passes.
+Every engine already rejects values that are not finite (`fedimb.engine.lanes`). Between hospitals two more things can
+go wrong: weights of another shape (another release, another model), and an update far larger than everybody else's.
+The latter check is not a defence against a malicious site: an update as long as the others' passes.
 """
 
 import math
@@ -16,15 +16,15 @@ from fedimb.contracts import platform as names
 from fedimb.records import to_numpy
 
 LEFT_OUT = 1311
-"""Error code that takes the place of a reply left out."""
-TIMES = 1000.0
-"""An update is left out when it is so many times as long as the median of the others'."""
+"""Error code that replaces a reply that was left out."""
+MAX_RATIO = 1000.0
+"""An update is left out if its norm is more than this many times the median of the others'."""
 
 
-def screened(
+def screen_replies(
     sent: Mapping[int, Message], replies: Mapping[int, Message], sites: Mapping[int, str]
 ) -> dict[int, Message]:
-    """Train replies by client id, those that cannot be right replaced by an error that says why; others as they are."""
+    """Replies by client id; an implausible train reply is replaced by an error that says why."""
     kept = dict(replies)
     lengths: dict[int, float] = {}
     for client, reply in replies.items():
@@ -32,22 +32,22 @@ def screened(
             continue
         old = to_numpy(cast(ArrayRecord, sent[client].content[names.ARRAYS]))
         new = to_numpy(cast(ArrayRecord, reply.content[names.ARRAYS]))
-        if reason := _other(old, new):
+        if reason := _format_mismatch(old, new):
             kept[client] = _error(sent[client], f"{sites[client]} sent {reason}; left out of this round")
         else:
             lengths[client] = _distance(old, new)
     for client, length in lengths.items():
         others = [value for other, value in lengths.items() if other != client and math.isfinite(value)]
         typical = float(np.median(others)) if len(others) >= 2 else math.inf
-        if math.isfinite(length) and length > TIMES * typical > 0:
+        if math.isfinite(length) and length > MAX_RATIO * typical > 0:
             text = f"{sites[client]}'s update is {length / typical:.0e} times as long as the others'; left out"
             kept[client] = _error(sent[client], text)
     return kept
 
 
-def _other(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) -> str | None:
+def _format_mismatch(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) -> str | None:
     if old.keys() != new.keys():
-        return f"other arrays than it was sent ({', '.join(sorted(old.keys() ^ new.keys())[:3])})"
+        return f"different arrays than it was sent ({', '.join(sorted(old.keys() ^ new.keys())[:3])})"
     for name, value in old.items():
         if value.shape != new[name].shape or value.dtype != new[name].dtype:
             return f"'{name}' as {new[name].dtype} {list(new[name].shape)}, not {value.dtype} {list(value.shape)}"

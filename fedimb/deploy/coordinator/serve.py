@@ -1,7 +1,7 @@
-"""The coordinator's half of a deployed run, inside Flower's ServerApp: sites join, then fedimb's one loop. Ours.
+"""The coordinator's side of a deployed run, inside Flower's ServerApp: sites join, then the usual run loop starts.
 
-The run folder was made by ``fedimb deploy run`` and holds the plan, the configuration and who takes part. Everything
-after joining is what a simulation does, so a run resumes, logs and ends as one.
+``fedimb deploy run`` made the run folder, which holds the plan, the configuration and the participating sites.
+Everything after joining is the same as in a simulation, so a deployed run resumes, logs and ends the same way.
 """
 
 import os
@@ -19,7 +19,7 @@ from fedimb.contracts import platform as names
 from fedimb.data.scaling import Scaling, scaling_of
 from fedimb.deploy.coordinator.federation import DeployedFederation
 from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
-from fedimb.deploy.files import parsed
+from fedimb.deploy.files import parse_settings
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
@@ -31,11 +31,18 @@ from fedimb.schema import RunConfig, Strict
 from fedimb.serverapp.launch import execute
 
 DEPLOYED = "deployed.json"
-"""The file that makes a run folder one of a deployment."""
+"""The file that marks a run folder as one of a deployment."""
 
 
 class Deployed(Strict):
-    """deployed.json: the sites in client-id order, and how long to wait for them."""
+    """Content of deployed.json.
+
+    Attributes:
+        deployment: its name.
+        sites: names of the sites in client-id order.
+        join_s: seconds to wait for sites at the start.
+        away_s: seconds to wait for a site that went away.
+    """
 
     deployment: str
     sites: list[str] = Field(min_length=1)
@@ -44,24 +51,24 @@ class Deployed(Strict):
 
 
 def is_deployed(folder: Path) -> bool:
-    """Whether a run folder is one of a deployment."""
+    """Whether a run folder belongs to a deployment."""
     return (folder / DEPLOYED).is_file()
 
 
 def serve(path: Path, grid: Grid) -> None:
-    """Execute a deployed run's folder, from its start or from where it stands.
+    """Execute a deployed run's folder, from the start or from its last checkpoint.
 
     Raises:
         RunWaiting, RunFailed: see `fedimb.errors`; the folder's status says the same.
     """
     folder = RunFolder.open(path)
-    driver = processes.record([os.getpid()])  # whoever watches sees this process end, and a resume can end it
+    driver = processes.record([os.getpid()])  # lets a watcher see this process end, and a resume end it
     folder.write_json("processes.json", {"temp_dir": None, "driver": driver, "processes": {}})
-    about = parsed(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
+    about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
     plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
     config = from_json((path / "config.json").read_text())
     try:
-        engine = _Joined(grid, folder, about, plan, config)
+        engine = _SiteEngine(grid, folder, about, plan, config)
     except FedimbError as error:
         folder.set_status("waiting" if isinstance(error, RunWaiting) else "failed", str(error), type(error).__name__)
         raise
@@ -71,22 +78,22 @@ def serve(path: Path, grid: Grid) -> None:
     if not (path / "rows.json").exists():
         write_start(folder, config, engine.federation)
     else:
-        _same(folder, engine.federation)
+        _check_same_data(folder, engine.federation)
     execute(folder, config, engine.federation, engine, None)
 
 
-def _same(folder: RunFolder, federation: DeployedFederation) -> None:
-    """A resumed run goes on with the data it began with, or not at all."""
+def _check_same_data(folder: RunFolder, federation: DeployedFederation) -> None:
+    """Refuse to resume on other data than the run started with."""
     began = folder.read_json("partition.json")["sha"]
     if began != federation.sha:
-        text = "a site's data are another version than when the run began (see fedimb node data); start a new run"
+        text = "a site's data changed to another version since the run started (see fedimb node data): start a new run"
         folder.set_status("failed", text, "DataError")
         raise DataError(text)
 
 
 @dataclass(frozen=True)
 class _Site:
-    """What a site said when it joined."""
+    """What a site reported when it joined."""
 
     rows: int
     validation: int
@@ -96,8 +103,8 @@ class _Site:
     key: str
 
 
-class _Joined:
-    """What the loop needs of an engine: sites that have joined. Flower's processes are not this one's to end."""
+class _SiteEngine:
+    """The engine of a deployed run: the sites that have joined. It does not own Flower's processes."""
 
     resume_with = "fedimb deploy run --resume"
 
@@ -110,13 +117,15 @@ class _Joined:
             "cfg-json": (folder.path / "config.json").read_text(),
             "clients": len(about.sites),
         }
-        replies = self._grid.each(names.JOIN_SITE, lambda client: {**shared, "client": client})
-        joined = [_read(about.sites[client], replies.get(client)) for client in range(len(about.sites))]
+        replies = self._grid.query_all(names.JOIN_SITE, lambda client: {**shared, "client": client})
+        joined = [_read_join_reply(about.sites[client], replies.get(client)) for client in range(len(about.sites))]
         scaling = _scaling(joined)
         if scaling is not None:
             self._grid.scaling = array_record({"mean": scaling.mean, "deviation": scaling.deviation})
         if len({site.scale for site in joined}) > 1:
-            raise DataError("the sites' sources scale their rows differently: register them with the same settings")
+            raise DataError(
+                "the sites' sources scale their rows differently: register the data with the same settings at all sites"
+            )
         self.federation = DeployedFederation(
             plan,
             about.sites,
@@ -134,35 +143,37 @@ class _Joined:
 
     @property
     def temp_dir(self) -> str | None:
-        """None: nothing here is this run's to clean up."""
+        """None: a deployed run has no temporary folder to clean up."""
         return None
 
     def processes(self) -> list[int]:
-        """None: Flower's processes belong to ``fedimb deploy up``."""
+        """Empty: Flower's processes belong to ``fedimb deploy up``."""
         return []
 
     def close(self) -> None:
         """Nothing to stop."""
 
 
-def _read(site: str, reply: Message | None) -> _Site:
+def _read_join_reply(site: str, reply: Message | None) -> _Site:
     if reply is None or reply.has_error():
-        why = "gave no answer in time" if reply is None else str(reply.error.reason)
+        why = "did not reply in time" if reply is None else str(reply.error.reason)
         raise RunFailed(f"{site} does not take part: {why}")
-    said: dict[str, Any] = dict(reply.content.config_records[names.SITE])
-    if said["site"] != site:
-        raise RunFailed(f"node {site} says that it is {said['site']}: it was registered under another's name")
+    facts: dict[str, Any] = dict(reply.content.config_records[names.SITE])
+    if facts["site"] != site:
+        raise RunFailed(f"node {site} says it is {facts['site']}: it was registered under another site's name")
     sums = arrays_of(reply.content, names.SUMS) if names.SUMS in reply.content else None
-    rows, validation, version = int(said["rows"]), int(said["validation"]), str(said["version"])
-    return _Site(rows, validation, version, float(said["scale"]), sums, str(said.get("key", "")))
+    rows, validation, version = int(facts["rows"]), int(facts["validation"]), str(facts["version"])
+    return _Site(rows, validation, version, float(facts["scale"]), sums, str(facts.get("key", "")))
 
 
 def _scaling(joined: list[_Site]) -> Scaling | None:
-    """Of all sites' sums, added in client-id order; None where no source asks for any."""
+    """Column scaling from all sites' sums, added in client-id order; None if no source needs scaling."""
     with_sums = [site.sums for site in joined if site.sums is not None]
     if not with_sums:
         return None
     if len(with_sums) < len(joined) or len({sums["sums"].shape for sums in with_sums}) > 1:
-        raise DataError("the sites' tables have different columns: register them with the same settings")
+        raise DataError(
+            "the sites' tables have different columns: register the data with the same settings at all sites"
+        )
     total = np.sum([sums["sums"] for sums in with_sums], axis=0)
     return scaling_of(total, cast(Any, with_sums[0]["scaled"]).astype(bool))

@@ -1,8 +1,8 @@
-"""The coordinator's two servers: SuperLink on loopback, and nginx before it, which lets sites through and nothing else.
+"""The coordinator's two servers: SuperLink on loopback, and nginx in front of it, which lets only sites' calls through.
 
 nginx forwards the calls a node makes, by name, and answers 403 to everything else: the Control API (which starts runs
-and registers nodes without a login), the Runtime API and the API's pages share the SuperLink's one port. Source: the
-routes of Flower 1.41 (flwr.superlink.routers); a test compares `FLEET_CALLS` with them.
+and registers nodes without a login), the Runtime API and the API's pages share the SuperLink's single port. A test
+compares `FLEET_CALLS` with the routes of Flower 1.41 (flwr.superlink.routers).
 """
 
 import contextlib
@@ -24,28 +24,31 @@ from typing import Self
 from fedimb.deploy import units
 from fedimb.deploy.coordinator import superlink
 from fedimb.deploy.coordinator.deployment import DeployConfig, Deployment
-from fedimb.deploy.coordinator.registration import reconcile, register
+from fedimb.deploy.coordinator.registration import reconcile, register_site
 from fedimb.deploy.coordinator.superlink import superlink_command
 from fedimb.deploy.files import refuse_readable
 from fedimb.deploy.pki import covers, expires, signed_by
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunFailed
 
-__all__ = ["FLEET_CALLS", "Servers", "nginx_command", "nginx_config", "register", "superlink_command"]
+__all__ = ["FLEET_CALLS", "Servers", "nginx_command", "nginx_config", "register_site", "superlink_command"]
 
 FLEET_CALLS = (
     *("activate-node", "deactivate-node", "send-node-heartbeat"),
     *("pull-messages", "push-messages", "confirm-message-received"),
     *("get-run", "get-fab", "push-object", "pull-object"),
 )
-"""What a registered node calls. Not: register-node and unregister-node, which belong to the coordinator alone."""
+"""The calls a registered node makes. register-node and unregister-node are reserved for the coordinator."""
 
 _START_S = 90.0
 _OLD_LOG_BYTES = 10_000_000
 
 
 def nginx_config(deployment: Deployment) -> str:
-    """nginx.conf of this deployment. Behind a loopback name it listens on loopback only, else on every address."""
+    """nginx.conf of this deployment.
+
+    It listens on loopback only if the host name is loopback, else on every address.
+    """
     config = deployment.config
     listen = f"{superlink.LOOPBACK}:{config.port}" if _is_loopback(config.host) else str(config.port)
     port = config.superlink_port
@@ -53,12 +56,15 @@ def nginx_config(deployment: Deployment) -> str:
 
 
 def nginx_command(deployment: Deployment, *words: str) -> list[str]:
-    """nginx's command line, in this folder and unprivileged; ConfigError when nginx is not installed."""
+    """nginx's command line, run unprivileged in the deployment's folder.
+
+    Raises ConfigError if nginx is not installed.
+    """
     # Debian keeps it where an ordinary user's PATH does not look.
     found = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
     if found is None:
         raise ConfigError(
-            "there is no nginx: sudo apt-get install nginx && sudo systemctl disable --now nginx "
+            "nginx is not installed: run sudo apt-get install nginx && sudo systemctl disable --now nginx "
             "(only the program is needed; fedimb runs it from the deployment's folder)"
         )
     as_root = ["-g", f"user {pwd.getpwuid(0).pw_name};"] if os.geteuid() == 0 else []
@@ -66,23 +72,23 @@ def nginx_command(deployment: Deployment, *words: str) -> list[str]:
 
 
 class Servers:
-    """SuperLink and nginx, started on entry and ended on exit.
+    """SuperLink and nginx as a context manager: started on entry, stopped on exit.
 
     Args:
         deployment: the coordinator's folder.
         extra_env: variables for the SuperLink and the runs it starts.
 
     Raises:
-        ConfigError: on entry, when they are up already, a port is taken, a file is missing or readable by others.
-        RunFailed: on entry, when one of them does not start.
+        ConfigError: on entry, if they already run, a port is in use, or a file is missing or readable by others.
+        RunFailed: on entry, if one of them does not start.
     """
 
     def __init__(self, deployment: Deployment, extra_env: dict[str, str] | None = None) -> None:
         self.deployment, self._extra = deployment, extra_env or {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._record = deployment.file("state", "servers.json")
-        self.joined: list[str] = []
-        """After the start: one line per site that was registered, taken out, or could not be (see `reconcile`)."""
+        self.site_lines: list[str] = []
+        """After the start: one line per site that was registered or removed, or could not be (see `reconcile`)."""
 
     def __enter__(self) -> Self:
         _check_files(self.deployment)
@@ -92,7 +98,7 @@ class Servers:
         self.deployment.file("nginx.conf").write_text(nginx_config(self.deployment), encoding="utf-8")
         try:
             self._start_superlink()
-            self.joined = reconcile(self.deployment)
+            self.site_lines = reconcile(self.deployment)
             self._start_nginx()
         except BaseException:
             self._end()
@@ -105,7 +111,7 @@ class Servers:
         self._end()
 
     def ended(self) -> str | None:
-        """What has ended although nobody asked it to, with the end of its log; None while both run."""
+        """Which server stopped unexpectedly, with the end of its log; None while both run."""
         for name, process in self._running.items():
             if process.poll() is not None:
                 return f"{name} ended (exit {process.returncode}); {self._tail(name)}"
@@ -113,14 +119,15 @@ class Servers:
 
     def _start_superlink(self) -> None:
         _refuse_taken(superlink.LOOPBACK, self.deployment.config.superlink_port, "superlink_port")
-        superlink.compact(self.deployment)
+        superlink.compact_database(self.deployment)
         argv, env = superlink_command(self.deployment)
         process = self._start("superlink", argv, env | self._extra, superlink.isolated_environment(self.deployment))
         self._wait("superlink", lambda: superlink.healthy(self.deployment))
-        if found := superlink.reachable([process.pid, *processes.descendants(process.pid)]):
+        if found := superlink.reachable_sockets([process.pid, *processes.descendants(process.pid)]):
             raise ConfigError(
-                f"refused: the SuperLink listens on {', '.join(found)}, and whoever reaches it can start runs at every "
-                "site. It may listen on 127.0.0.1 only: look for what in this environment makes it do so"
+                f"refused: the SuperLink listens on {', '.join(found)}, and anyone who reaches it can start runs at "
+                "every "
+                "site; it may listen on 127.0.0.1 only: find out what in this environment makes it listen elsewhere"
             )
 
     def _start_nginx(self) -> None:
@@ -136,7 +143,7 @@ class Servers:
         log = self.deployment.file("logs", f"{name}.log")
         if log.is_file() and log.stat().st_size > _OLD_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
-        with log.open("ab") as out:  # a session of its own: Ctrl-C is for the process that started both
+        with log.open("ab") as out:  # own session: Ctrl-C goes only to the process that started both
             process = subprocess.Popen(
                 argv, env=env, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
@@ -153,7 +160,7 @@ class Servers:
         self._note()
 
     def _note(self) -> None:
-        """Write down what runs, so that a next start can end what this process could not."""
+        """Record the running processes, so that the next start can end leftovers."""
         pids = [pid for one in self._running.values() for pid in (one.pid, *processes.descendants(one.pid))]
         content = {"up": processes.record([os.getpid()]), "servers": processes.record(pids)}
         temporary = self._record.with_suffix(".part")
@@ -191,13 +198,15 @@ class Servers:
 def _check_files(deployment: Deployment) -> None:
     for name in ("ca.crt", "server.pem", "server.key"):
         if not deployment.file(name).is_file():
-            raise ConfigError(f"there is no {deployment.file(name)}: restore it, or fedimb deploy renew for server.*")
+            raise ConfigError(
+                f"{deployment.file(name)} does not exist: restore it, or run fedimb deploy renew for server.*"
+            )
     refuse_readable(deployment.file("server.key"))
     server, host = deployment.file("server.pem").read_bytes(), deployment.config.host
     if not signed_by(server, deployment.file("ca.crt").read_bytes()):
         raise ConfigError(f"{deployment.file('server.pem')} is not signed by ca.crt: run fedimb deploy renew")
     if not covers(server, host):
-        raise ConfigError(f"server.pem does not hold for {host}, which deploy.yaml names: run fedimb deploy renew")
+        raise ConfigError(f"server.pem is not valid for {host}, the host in deploy.yaml: run fedimb deploy renew")
     if expires(server) < dt.datetime.now(dt.UTC):
         raise ConfigError(f"server.pem expired on {expires(server):%Y-%m-%d}: run fedimb deploy renew")
 
@@ -213,17 +222,18 @@ def _refuse_taken(host: str, port: int, setting: str) -> None:
         socket.create_server((host, port), reuse_port=False).close()
     except PermissionError:
         raise ConfigError(
-            f"port {port} is below 1024 and needs a right: start as the systemd service, or once: "
+            f"port {port} is below 1024 and needs a privilege: start it as the systemd service, or once run "
             "sudo sysctl net.ipv4.ip_unprivileged_port_start=443"
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"port {port} cannot be used ({error.strerror}): end what has it, or change {setting} in deploy.yaml"
+            f"port {port} cannot be used ({error.strerror}): stop the program that uses it, or change {setting} in "
+            "deploy.yaml"
         ) from None
 
 
 def _shakes_hands(deployment: Deployment) -> bool:
-    """Whether nginx shows a certificate of ours at the public port, over loopback."""
+    """Whether nginx shows this deployment's certificate at the public port, over loopback."""
     trust = ssl.create_default_context(cafile=str(deployment.file("ca.crt")))
     config: DeployConfig = deployment.config
     address = (superlink.LOOPBACK, config.port)

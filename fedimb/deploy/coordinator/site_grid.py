@@ -1,8 +1,8 @@
-"""Hospital nodes as the clients of fedimb's loop: by name, with patience for those that come back.
+"""Hospital nodes as the clients of the run loop: addressed by name, with retries for nodes that come back.
 
-Every order goes out at once. A node that Flower says is away is asked again when it is back, with the same message: a
-client's state is versioned by message, so answering twice gives the same answer. Flower says nothing of a node that
-restarted within its heartbeat and so lost the message it had taken; that is seen by when it was last let in.
+All messages are sent at once. A node that Flower reports as away gets the same message again when it is back; a
+client's state is versioned by message, so answering twice gives the same reply. Flower does not report a node that
+restarted within its heartbeat and so lost a message it had taken; its last activation time shows that.
 """
 
 import json
@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 
 from fedimb.contracts import platform as names
 from fedimb.deploy.audit_chain import Head
-from fedimb.deploy.coordinator.screen import screened
+from fedimb.deploy.coordinator.screen import screen_replies
 from fedimb.deploy.incidents import WAITING
 from fedimb.engine.flower_grid import in_lanes
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
@@ -30,9 +30,9 @@ from fedimb.errors import RunFailed, RunWaiting
 log = logging.getLogger("fedimb")
 
 AWAY = (3, 4, 5)
-"""Flower's codes of a message or reply that got lost because a node went away (flwr.common.constant.ErrorCode)."""
+"""Flower's codes for a message or reply that was lost because a node went away (flwr.common.constant.ErrorCode)."""
 EVENTS = "sites.jsonl"
-"""In the run folder: what happened to sites, one JSON object per line: ``time``, ``site``, ``text``."""
+"""File in the run folder: events at sites, one JSON object per line with ``time``, ``site``, ``text``."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +40,38 @@ class Timeouts:
     """How long a coordinator waits, in seconds.
 
     Attributes:
-        join_s: for all sites to be online at the start, and then for them to join.
-        away_s: in all, for a node that went away within an exchange.
-        deadline_s: for an exchange of the run; whoever has not answered then is not in it. None: no limit.
-        poll_s: between two looks for answers.
-        look_s: between two looks at which nodes are online.
+        join_s: for all sites to be online at the start, and again for all of them to join.
+        away_s: in total, for nodes that go away during an exchange.
+        deadline_s: for an exchange of the run; sites that have not replied by then are left out. None: no limit.
+        poll_s: between polls for replies.
+        check_s: between checks of which nodes are online.
     """
 
     join_s: float = 300.0
     away_s: float = 1800.0
     deadline_s: float | None = None
     poll_s: float = 0.3
-    look_s: float = 3.0
+    check_s: float = 3.0
 
 
 class DeployedGrid(SimulationGrid):
     """The sites of a deployment.
 
     Args:
-        grid: what Flower gave the ServerApp.
-        sites: names in client-id order.
-        folder: the run's; the sites' audit heads go to ``heads/<site>.jsonl`` in it, what happens to `EVENTS`.
-        waits: see there.
+        grid: Flower's Grid, as passed to the ServerApp.
+        sites: names of the sites in client-id order.
+        folder: the run folder; gets the sites' audit heads in ``heads/<site>.jsonl`` and events in `EVENTS`.
+        timeouts: see `Timeouts`.
     """
 
     def __init__(self, grid: Grid, sites: Sequence[str], folder: Path, timeouts: Timeouts) -> None:
         super().__init__(len(sites))
         self._grid, self._sites, self._folder, self._timeouts = grid, dict(enumerate(sites)), folder, timeouts
         self.scaling: ArrayRecord | None = None  # goes with every message
-        self._node_of = self._find()
+        self._node_of = self._find_nodes()
 
-    def _find(self) -> dict[int, int]:
-        """Node id by client id; waits until all are there."""
+    def _find_nodes(self) -> dict[int, int]:
+        """Node id by client id; waits until all sites are online."""
         deadline = time.monotonic() + self._timeouts.join_s
         while True:
             by_name = {node.name: node.node_id for node in self._grid.get_nodes()}
@@ -80,32 +80,36 @@ class DeployedGrid(SimulationGrid):
                 return {client: by_name[site] for client, site in self._sites.items()}
             if time.monotonic() > deadline:
                 raise RunFailed(
-                    f"{', '.join(missing)} not online after {self._timeouts.join_s:.0f} s: is fedimb node run running "
-                    "there, with the key that was registered? resume when they are, or go on without in a new run: "
-                    "fedimb deploy remove-site, and a plan with clients.count of those that stay"
+                    f"{', '.join(missing)} not online after {self._timeouts.join_s:.0f} s: check that fedimb node run "
+                    "runs there, with the registered key, then resume; or leave them out: run fedimb deploy "
+                    "remove-site and make a plan with clients.count of the remaining sites"
                 )
-            time.sleep(min(1.0, self._timeouts.look_s))
+            time.sleep(min(1.0, self._timeouts.check_s))
 
     def run_lanes(self, lanes: Sequence[Lane], reduce: Reduction, costs: Sequence[float]) -> list[LaneOutcome]:
-        """All messages at once; answers are sorted into lanes, so every engine adds in the same order."""
+        """Send all messages at once. Replies are sorted into lanes, so that every engine adds in the same order."""
         instructions = {client: message for lane in lanes for client, message in lane}
         replies = self.ask(instructions, self._timeouts.deadline_s)
         for client in instructions.keys() - replies.keys():
-            late = f"no answer within {self._timeouts.deadline_s:g} s (clients.deadline_s); left out of this step"
+            late = f"no reply within {self._timeouts.deadline_s:g} s (clients.deadline_s); left out of this step"
             replies[client] = Message(Error(code=CLIENT_FAILED, reason=late), reply_to=instructions[client])
-        outcomes = in_lanes(lanes, instructions, screened(instructions, replies, self._sites), reduce)
-        for answer in (answer for outcome in outcomes for answer in outcome.replies):
-            if answer.error is None or answer.error.startswith("empty"):
+        outcomes = in_lanes(lanes, instructions, screen_replies(instructions, replies, self._sites), reduce)
+        for reply in (reply for outcome in outcomes for reply in outcome.replies):
+            if reply.error is None or reply.error.startswith("empty"):
                 continue
-            site = self._sites[answer.client]
-            if not _names(answer.error, site):
-                answer.error = f"{site}: {answer.error}"
-            self.event(answer.client, answer.error)
+            site = self._sites[reply.client]
+            if not _names(reply.error, site):
+                reply.error = f"{site}: {reply.error}"
+            self.event(reply.client, reply.error)
         return outcomes
 
     def ask(self, instructions: Mapping[int, Message], deadline_s: float | None) -> dict[int, Message]:
-        """Replies by client id of those that answered in time. Raises RunWaiting where a site waits for a person."""
-        open_, replies = _Open(self, instructions), dict[int, Message]()
+        """Send messages and wait. Returns the replies that arrived in time, by client id.
+
+        Raises:
+            RunWaiting: a site is waiting for a person.
+        """
+        open_, replies = _Exchange(self, instructions), dict[int, Message]()
         started = looked = time.monotonic()
         while len(replies) < len(instructions):
             now = time.monotonic()
@@ -119,9 +123,9 @@ class DeployedGrid(SimulationGrid):
                 replies[client] = reply
                 self._note(client, reply)
             if now - started > self._timeouts.away_s:
-                replies |= open_.away  # as they are: errors
+                replies |= open_.away  # errors, kept as they are
                 open_.away.clear()
-            if now - looked > self._timeouts.look_s:
+            if now - looked > self._timeouts.check_s:
                 looked = now
                 open_.push_again()
             if len(replies) < len(instructions):
@@ -130,13 +134,13 @@ class DeployedGrid(SimulationGrid):
         return replies
 
     def activations(self) -> dict[int, str]:
-        """When each node that is online was last let in, by client id."""
+        """When each online node was last activated, by client id."""
         online = {node.node_id: str(node.last_activated_at) for node in self._grid.get_nodes()}
         return {client: online[node] for client, node in self._node_of.items() if node in online}
 
     def deliver(self, messages: Mapping[int, Message]) -> dict[str, int]:
-        """Hand messages to the SuperLink: client id by the id of its message."""
-        sent = [self._sent(client, order) for client, order in messages.items()]
+        """Hand messages to the SuperLink. Returns client ids by message id."""
+        sent = [self._sent(client, message) for client, message in messages.items()]
         ids = list(self._grid.push_messages(sent))
         refused = [self._sites[client] for client, id_ in zip(messages, ids, strict=False) if id_ is None]
         if refused or len(ids) < len(sent):
@@ -146,27 +150,27 @@ class DeployedGrid(SimulationGrid):
         return dict(zip(ids, messages, strict=True))
 
     def pull(self, ids: Iterable[str]) -> list[Message]:
-        """Replies that are there."""
+        """Fetch the replies that have arrived."""
         return list(self._grid.pull_messages(list(ids)))
 
-    def _sent(self, client: int, order: Message) -> Message:
-        content = dict(order.content)
+    def _sent(self, client: int, message: Message) -> Message:
+        content = dict(message.content)
         if self.scaling is not None:
             content[names.SCALING] = self.scaling
-        return Message(RecordDict(content), self._node_of[client], order.metadata.message_type)
+        return Message(RecordDict(content), self._node_of[client], message.metadata.message_type)
 
     def event(self, client: int, text: str) -> None:
-        """Something happened to a site: for ``fedimb deploy run``, which watches from another process, and the log."""
+        """Record an event at a site: in the log, and for ``fedimb deploy run``, which watches from another process."""
         site = self._sites[client]
-        said = text if _names(text, site) else f"{site} {text}"
-        log.warning("%s", said)
-        event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "site": site, "text": said}
+        line = text if _names(text, site) else f"{site} {text}"
+        log.warning("%s", line)
+        event = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "site": site, "text": line}
         with open(self._folder / EVENTS, "a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False) + "\n")
 
     def _note(self, client: int, reply: Message) -> None:
-        """Keep the number and hash of the site's audit line: a log rewritten later no longer agrees with them."""
-        head = take_head(reply)
+        """Keep the number and hash of the site's audit line: a log that is rewritten later no longer matches them."""
+        head = pop_audit_head(reply)
         if head is not None:
             heads = self._folder / "heads"
             heads.mkdir(parents=True, exist_ok=True)
@@ -174,12 +178,12 @@ class DeployedGrid(SimulationGrid):
                 file.write(json.dumps({"line": head.line, "sha": head.sha}) + "\n")
 
     def _refuse_waiting(self, replies: Mapping[int, Message]) -> None:
-        waits = [str(replies[c].error.reason) for c in sorted(replies) if _code(replies[c]) == WAITING]
-        if waits:
-            raise RunWaiting(f"waiting: {'; '.join(text.removeprefix('waiting: ') for text in waits)}")
+        reasons = [str(replies[c].error.reason) for c in sorted(replies) if _code(replies[c]) == WAITING]
+        if reasons:
+            raise RunWaiting(f"waiting: {'; '.join(text.removeprefix('waiting: ') for text in reasons)}")
 
-    def each(self, kind: str, content: Callable[[int], dict[str, Any]]) -> dict[int, Message]:
-        """One query to every site, before the loop begins; ``content`` by client id, of plain values."""
+    def query_all(self, kind: str, content: Callable[[int], dict[str, Any]]) -> dict[int, Message]:
+        """Send one query to every site, before the loop starts. ``content`` gives its plain values by client id."""
         instructions = {
             client: Message(RecordDict({names.RUN: ConfigRecord(content(client))}), node, f"query.{kind}")
             for client, node in self._node_of.items()
@@ -187,15 +191,15 @@ class DeployedGrid(SimulationGrid):
         return self.ask(instructions, self._timeouts.join_s)
 
 
-class _Open:
-    """Messages of one exchange that are under way, and the sites that are away."""
+class _Exchange:
+    """The pending messages of one exchange, and the sites that are away."""
 
     def __init__(self, grid: DeployedGrid, instructions: Mapping[int, Message]) -> None:
-        self._grid, self._orders = grid, instructions
+        self._grid, self._instructions = grid, instructions
         self._ids: dict[str, int] = {}
         self._let_in = grid.activations()
         self.away: dict[int, Message] = {}
-        """With the error that stands for an answer. A message to an absent node would be answered as many times."""
+        """Clients that are away, each with the error that stands in for its reply."""
         for client in instructions.keys() - self._let_in.keys():
             self.away[client] = Message(
                 Error(code=AWAY[-1], reason="the node is not online"), reply_to=instructions[client]
@@ -205,10 +209,10 @@ class _Open:
 
     def _push(self, clients: Sequence[int]) -> None:
         if clients:
-            self._ids |= self._grid.deliver({client: self._orders[client] for client in clients})
+            self._ids |= self._grid.deliver({client: self._instructions[client] for client in clients})
 
     def pull(self) -> list[tuple[int, Message]]:
-        """Answers that have come, each once."""
+        """Replies that have arrived since the last call."""
         found = []
         for reply in self._grid.pull(self._ids) if self._ids else ():
             client = self._ids.pop(reply.metadata.reply_to_message_id, None)
@@ -217,7 +221,7 @@ class _Open:
         return found
 
     def push_again(self) -> None:
-        """Ask those again that are back, or that were restarted and so lost the message they had taken."""
+        """Resend to nodes that are back, or that were restarted and so lost the message they had taken."""
         now = self._grid.activations()
         back = self.away.keys() & now.keys()
         lost = {c for c in self._ids.values() if c in now and now[c] != self._let_in[c]}
@@ -231,7 +235,7 @@ class _Open:
 
 
 def _names(text: str, site: str) -> bool:
-    """Whether a text names a site: ``va`` is in "the value" and is not named by it."""
+    """Whether a text names a site as a whole word: "the value" does not name ``va``."""
     return re.search(rf"(?<![\w-]){re.escape(site)}(?![\w-])", text) is not None
 
 
@@ -239,13 +243,14 @@ def _code(reply: Message) -> int | None:
     return reply.error.code if reply.has_error() else None
 
 
-def take_head(reply: Message) -> Head | None:
-    """At the coordinator: the line's number and hash out of a node's reply, which then is as the client made it.
+def pop_audit_head(reply: Message) -> Head | None:
+    """Remove the audit line's number and hash from a node's reply, which is then as the client made it.
 
-    Keep them per site (JSON lines ``{"line": 7, "sha": "..."}``): ``fedimb node audit verify --heads FILE`` compares.
+    Keep them per site (JSON lines ``{"line": 7, "sha": "..."}``): ``fedimb node audit verify --heads FILE`` compares
+    them.
     """
     if reply.has_error() or names.AUDIT not in reply.content:
         return None
-    told: dict[str, Any] = dict(reply.content.config_records[names.AUDIT])
+    head: dict[str, Any] = dict(reply.content.config_records[names.AUDIT])
     del reply.content[names.AUDIT]
-    return Head(int(told["line"]), str(told["sha"]))
+    return Head(int(head["line"]), str(head["sha"]))

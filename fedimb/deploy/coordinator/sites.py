@@ -1,6 +1,6 @@
-"""The sites of a deployment: added, given a new key, removed. Each writes that site's file and no other's.
+"""Add, rekey and remove the sites of a deployment. Each operation writes that site's file and no other's.
 
-The folder says who *should* take part; `fedimb.deploy.coordinator.registration` brings a running SuperLink to it.
+The folder says which sites *should* take part; `fedimb.deploy.coordinator.registration` updates a running SuperLink.
 """
 
 from pathlib import Path
@@ -11,15 +11,16 @@ from fedimb.errors import ConfigError, nearest
 
 
 def add_site(deployment: Deployment, join: JoinFile) -> None:
-    """Take a site in: writes ``sites/SITE.join.json``. The same file twice changes nothing.
+    """Add a site: write ``sites/SITE.join.json``. Adding the same file again changes nothing.
 
     Raises:
-        ConfigError: the site is there with another key, or another site has this key.
+        ConfigError: the site was added with another key, or another site has this key.
     """
-    known = joined(deployment)
+    known = joined_sites(deployment)
     if (there := known.get(join.site)) is not None and there.key_fingerprint != join.key_fingerprint:
         raise ConfigError(
-            f"{join.site} is here with another key ({there.key_fingerprint}): if the site made a new one, "
+            f"{join.site} was already added with another key ({there.key_fingerprint}): if the site made a new key, "
+            "run "
             f"fedimb deploy rotate; if this is another hospital, it needs another name"
         )
     _refuse_shared_key(join, known)
@@ -27,34 +28,34 @@ def add_site(deployment: Deployment, join: JoinFile) -> None:
         write_join(_file(deployment, join.site), join)
 
 
-def rotate(deployment: Deployment, join: JoinFile) -> None:
-    """Replace a site's key by the one in a new join file.
+def rotate_key(deployment: Deployment, join: JoinFile) -> None:
+    """Replace a site's key with the one in a new join file.
 
     Raises:
-        ConfigError: no such site, the same key again, or a key another site has.
+        ConfigError: there is no such site, the key is the old one, or another site has it.
     """
-    known = joined(deployment)
-    if known[_known(join.site, known)].key_fingerprint == join.key_fingerprint:
-        raise ConfigError(f"{join.site} has this very key already: at the site, fedimb node rotate makes a new one")
+    known = joined_sites(deployment)
+    if known[_require_known(join.site, known)].key_fingerprint == join.key_fingerprint:
+        raise ConfigError(f"{join.site} already has this key: run fedimb node rotate at the site to make a new one")
     _refuse_shared_key(join, known)
     write_join(_file(deployment, join.site), join)
 
 
 def remove_site(deployment: Deployment, site: str) -> None:
-    """Leave a site out from now on: removes its join file. Runs it took part in keep their records.
+    """Remove a site by deleting its join file. Runs it took part in keep their records.
 
     Raises:
-        ConfigError: no such site.
+        ConfigError: there is no such site.
     """
-    _file(deployment, _known(site, joined(deployment))).unlink()
+    _file(deployment, _require_known(site, joined_sites(deployment))).unlink()
 
 
-def joined(deployment: Deployment) -> dict[str, JoinFile]:
-    """The sites added, by name, sorted."""
+def joined_sites(deployment: Deployment) -> dict[str, JoinFile]:
+    """Join files of the sites that were added, by name, sorted."""
     found = {site: read_join(_file(deployment, site)) for site in deployment.sites()}
     for site, join in found.items():
         if join.site != site:
-            raise ConfigError(f"{_file(deployment, site)} is of site '{join.site}': files are not to be renamed")
+            raise ConfigError(f"{_file(deployment, site)} belongs to site '{join.site}': do not rename join files")
     return found
 
 
@@ -62,9 +63,9 @@ def _file(deployment: Deployment, site: str) -> Path:
     return deployment.folder("sites") / f"{check_site(site)}.join.json"
 
 
-def _known(site: str, known: dict[str, JoinFile]) -> str:
+def _require_known(site: str, known: dict[str, JoinFile]) -> str:
     if site not in known:
-        raise ConfigError(f"no site '{site}' here.{nearest(site, known) or ' None was added yet.'}")
+        raise ConfigError(f"unknown site '{site}'.{nearest(site, known) or ' No site has been added yet.'}")
     return site
 
 

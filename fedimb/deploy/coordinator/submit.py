@@ -1,6 +1,6 @@
-"""``fedimb deploy run``: make the run folder, hand it to Flower, watch it, say how it ended.
+"""``fedimb deploy run``: make the run folder, hand it to Flower, watch it, report how it ended.
 
-How a run ended is read from its folder: ``flwr run`` itself answers 0 when a run fails.
+The run folder tells how a run ended: ``flwr run`` itself exits with 0 when a run fails.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ log = logging.getLogger("fedimb")
 _POLL_S, _ASK_FLOWER_EVERY_S = 0.5, 20.0
 _FLOWER = "flower.json"
 _GOING_ON = ("new", "running")
-"""What a folder under work says: ``new`` again from when the sites have joined until the first step."""
+"""Statuses of a run in progress: it is ``new`` again between the sites' joining and the first step."""
 
 
 def find_plan(deployment: Deployment, word: str) -> StudyPlan:
-    """The plan whose hash begins so, or that lies in a file. ConfigError if there is none."""
+    """Find a plan by the beginning of its hash or by its file. Raises ConfigError if there is none."""
     path = Path(word)
     if path.suffix == ".json" and path.is_file():
         return read_plan(path.read_text(encoding="utf-8"))
@@ -50,27 +50,30 @@ def find_plan(deployment: Deployment, word: str) -> StudyPlan:
     return read_plan(deployment.file("plans", matches[0], "plan.json").read_text(encoding="utf-8"))
 
 
-def new_run(
+def create_run(
     deployment: Deployment, plan: StudyPlan, overrides: Sequence[str], join_s: float, away_s: float
 ) -> RunFolder:
-    """A run folder under the plan, with the settings that may vary set.
+    """Make a run folder for a plan, with overrides of the settings that may vary.
 
     Raises:
-        ConfigError: a setting outside the plan, an expired plan, another deployment's, no site, or parts that cannot
-            work together.
+        ConfigError: a setting is outside the plan, the plan has expired or is for another deployment, there is no site,
+            or parts cannot work together.
     """
     name = deployment.config.name
     if plan.deployment != name:
-        raise ConfigError(f"plan {plan.sha[:8]} is for deployment '{plan.deployment}', this one is '{name}'")
+        raise ConfigError(
+            f"plan {plan.sha[:8]} is for deployment '{plan.deployment}', but this is '{name}': give that "
+            "deployment's folder"
+        )
     if plan.expired():
         raise ConfigError(f"plan {plan.sha[:8]} expired on {plan.expires}: make a new one with fedimb deploy plan")
     sites = deployment.sites()
     if not sites:
-        raise ConfigError(f"{deployment.root} has no site: fedimb deploy add-site SITE.join.json")
+        raise ConfigError(f"{deployment.root} has no sites: add one with fedimb deploy add-site SITE.join.json")
     config = _configured(plan, overrides, deployment)
     if config.clients.count != len(sites):
         raise ConfigError(
-            f"the plan's clients.count is {config.clients.count} and {len(sites)} sites have joined "
+            f"the plan's clients.count is {config.clients.count}, but {len(sites)} sites have joined "
             f"({', '.join(sites)}): make the plan with clients.count={len(sites)}"
         )
     check_parts(plan, config)
@@ -90,7 +93,7 @@ def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deploymen
     for word in overrides:
         key, found, value = word.partition("=")
         if not found:
-            raise ConfigError(f"'{word}' is no setting: write key=value, as in rounds=20")
+            raise ConfigError(f"'{word}' is not a setting: write key=value, as in rounds=20")
         set_value(tree, key, yaml.safe_load(value))
     tree["output_dir"] = str(deployment.folder("runs"))
     config = from_json(json.dumps(tree))
@@ -99,10 +102,12 @@ def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deploymen
 
 
 def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) -> RunResult:
-    """Hand a run folder to the SuperLink and wait for its end; the folder is locked meanwhile.
+    """Submit a run folder to the SuperLink and wait until the run ends. The folder is locked meanwhile.
 
     Raises:
-        ConfigError: the servers are down. RunWaiting, RunFailed: how the run ended.
+        ConfigError: the servers are down.
+        RunWaiting: the run is waiting for a person.
+        RunFailed: the run failed.
     """
     if not healthy(deployment):
         raise ConfigError(f"the servers of {deployment.root} are down: start them with fedimb deploy up")
@@ -129,29 +134,29 @@ def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) ->
 
 
 def _end_left_over(deployment: Deployment, folder: RunFolder) -> None:
-    """End what an attempt that was killed left: its ServerApp may still work on this folder."""
+    """End the leftovers of a killed attempt: its ServerApp may still be working on this folder."""
     before = folder.read_json(_FLOWER)
     if folder.status() in _GOING_ON and before is not None:
-        with contextlib.suppress(RunFailed):  # it is over, or the servers have forgotten it
+        with contextlib.suppress(RunFailed):  # it has ended, or the servers no longer know it
             flwr(deployment, "stop", before["run-id"], CONNECTION)
     processes.end(_driver(folder))
     (folder.path / "processes.json").unlink(missing_ok=True)
 
 
 def _driver(folder: RunFolder) -> dict[str, str]:
-    """``{pid: start time}`` of the ServerApp that works on a run, once it does."""
+    """``{pid: start time}`` of the ServerApp that works on a run; empty before it starts."""
     return dict(folder.read_json("processes.json", {}).get("driver", {}))
 
 
 def _bundle(deployment: Deployment) -> Path:
-    """The bundle, where Flower may read it whoever installed the package; its content is what sites compare."""
+    """Copy the bundle to where Flower can read it, whoever installed the package. Sites compare its content."""
     folder = deployment.folder("state", "bundle")
     shutil.copyfile(BUNDLE, folder / BUNDLE.name)
     return folder
 
 
 def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: ProgressBar, lines: "_Lines") -> None:
-    """Until the folder says how the run ended, or what executes it is gone; tells what happens to sites."""
+    """Watch until the folder says how the run ended, or its process is gone. Logs events at sites."""
     done, asked = 0, time.monotonic()
     while True:
         time.sleep(_POLL_S)
@@ -165,17 +170,20 @@ def _watch(deployment: Deployment, folder: RunFolder, run_id: str, progress: Pro
         driver = _driver(folder)
         why = ""
         if driver and all(processes.start_time(int(pid)) != start for pid, start in driver.items()):
-            why = f"its process at the coordinator was ended; see {deployment.file('logs', 'superlink.log')}"
+            why = f"its process at the coordinator was killed; see {deployment.file('logs', 'superlink.log')}"
         elif time.monotonic() - asked > _ASK_FLOWER_EVERY_S:
             asked = time.monotonic()
             why = _trouble(deployment, run_id, bool(driver))
         if why and folder.status() in _GOING_ON:
-            processes.end(driver)  # without its servers it would go on asking them
+            processes.end(driver)  # without the servers it would retry forever
             folder.set_status("failed", why, "RunFailed")
 
 
 def _trouble(deployment: Deployment, run_id: str, begun: bool) -> str:
-    """Why a run cannot go on, or nothing. Flower is asked (a command of seconds) only until the run has begun."""
+    """Why a run cannot continue; empty if it can.
+
+    Flower is asked (which takes seconds) only until the run has begun.
+    """
     if not healthy(deployment):
         return "the servers are down: start them with fedimb deploy up"
     if begun:
@@ -185,13 +193,13 @@ def _trouble(deployment: Deployment, run_id: str, begun: bool) -> str:
 
 
 class _Lines:
-    """The file of events, from where it stood when this attempt began."""
+    """The events file, from the position it had when this attempt began."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._at = path, path.stat().st_size if path.exists() else 0
 
     def tell(self) -> None:
-        """Warn of what is new."""
+        """Log new events as warnings."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:

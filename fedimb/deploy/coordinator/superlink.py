@@ -1,8 +1,8 @@
-"""Flower's SuperLink at the coordinator: how it is started, where alone it listens, and how ``flwr`` talks to it.
+"""Flower's SuperLink at the coordinator: how it is started, where it listens, and how ``flwr`` talks to it.
 
-Whoever reaches a SuperLink's one port can register nodes and submit runs without a login. So it listens on 127.0.0.1
-and nowhere else (checked after the start, on its real sockets), and inherits no Flower setting from the environment:
-two of those open further ports on every address. Source: Flower 1.41 (flwr.superlink.cli.flower_superlink).
+Anyone who reaches a SuperLink's port can register nodes and submit runs without a login. So it listens on 127.0.0.1
+only (checked after the start, on its real sockets) and inherits no Flower settings from the environment: two of them
+open more ports on every address. See Flower 1.41, flwr.superlink.cli.flower_superlink.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.process_env import DROPPED, SWITCHES
+from fedimb.deploy.process_env import DROPPED_VARIABLES, PROCESS_ENV
 from fedimb.errors import RunFailed
 from fedimb.plain import JsonObject
 from fedimb.process_env import QUIET
@@ -30,7 +30,7 @@ _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
 def flower_env(deployment: Deployment) -> dict[str, str]:
-    """The environment of every Flower process here: this one's, without any Flower setting of its own.
+    """The environment of every Flower process here: this process's, without its Flower settings.
 
     Also writes Flower's config.toml, so that ``flwr ... fedimb`` finds the SuperLink.
     """
@@ -41,15 +41,17 @@ def flower_env(deployment: Deployment) -> dict[str, str]:
     config = home / "config.toml"
     if not config.is_file() or config.read_text("utf-8") != text:
         config.write_text(text, encoding="utf-8")
-    kept = {key: value for key, value in os.environ.items() if key not in DROPPED and not key.startswith("FLWR_")}
+    kept = {
+        key: value for key, value in os.environ.items() if key not in DROPPED_VARIABLES and not key.startswith("FLWR_")
+    }
     direct = ",".join(filter(None, [LOOPBACK, "localhost", kept.get("NO_PROXY") or kept.get("no_proxy", "")]))
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     own = {"FLWR_HOME": str(home), "NO_PROXY": direct, "no_proxy": direct, "PATH": path}
-    return QUIET | kept | SWITCHES | own
+    return QUIET | kept | PROCESS_ENV | own
 
 
 def superlink_command(deployment: Deployment) -> tuple[list[str], dict[str, str]]:
-    """(command line, environment) of the SuperLink; to be run in `neutral`.
+    """(command line, environment) of the SuperLink; run it in `isolated_environment`.
 
     It starts its helpers by name, so the environment's PATH begins with the folder of this Python.
     """
@@ -66,14 +68,14 @@ def superlink_command(deployment: Deployment) -> tuple[list[str], dict[str, str]
 
 
 def database(deployment: Deployment) -> Path:
-    """SuperLink's database: sites, runs, and the messages under way."""
+    """SuperLink's database: sites, runs, and pending messages."""
     return deployment.folder("state") / "superlink.db"
 
 
-def compact(deployment: Deployment) -> None:
-    """Give back the room that finished runs left in the database. Only while no SuperLink has it open.
+def compact_database(deployment: Deployment) -> None:
+    """Shrink the database after finished runs. Call only while no SuperLink has it open.
 
-    Flower deletes a run's models and updates from its tables when the run ends; the file keeps its size.
+    Flower deletes a run's models and updates from its tables when the run ends, but the file keeps its size.
 
     Raises:
         RunFailed: the file is damaged or in use.
@@ -87,45 +89,46 @@ def compact(deployment: Deployment) -> None:
             connection.execute("VACUUM")
     except sqlite3.Error as error:
         raise RunFailed(
-            f"{path}: {error}. If another program has it open, end that one; if it is damaged, move it away: sites are "
-            "registered again at the next start, finished runs are in their run folders"
+            f"{path}: {error}: if another program has it open, stop that program; if it is damaged, move it away: "
+            "sites are "
+            "registered again at the next start, and finished runs are in their run folders"
         ) from None
 
 
 def isolated_environment(deployment: Deployment) -> Path:
-    """An empty working folder: Flower's processes import from theirs before they look at what is installed."""
+    """An empty working folder: Flower's processes import from their working folder before installed packages."""
     return deployment.folder("state", "neutral")
 
 
 def healthy(deployment: Deployment) -> bool:
-    """Whether this deployment's SuperLink answers: another program on the port cannot show our certificate."""
+    """Whether this deployment's SuperLink responds; another program on the port cannot show its certificate."""
     trust = ssl.create_default_context(cafile=str(deployment.file("ca.crt")))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust))
     url = f"https://{LOOPBACK}:{deployment.config.superlink_port}/health"
-    with contextlib.suppress(OSError), opener.open(url, timeout=5) as answer:
-        return bool(answer.status == 200)
+    with contextlib.suppress(OSError), opener.open(url, timeout=5) as response:
+        return bool(response.status == 200)
     return False
 
 
 def flwr(deployment: Deployment, *words: str) -> JsonObject:
-    """What the ``flwr`` command answers about this deployment's SuperLink, from its JSON.
+    """Run a ``flwr`` command on this deployment's SuperLink and return its JSON output.
 
     Raises:
-        RunFailed: it said no; with what it said.
+        RunFailed: the command failed; the text contains its output.
     """
     argv = [str(Path(sys.executable).parent / "flwr"), *words, "--format", "json"]
     env, folder = flower_env(deployment), isolated_environment(deployment)
     done = subprocess.run(argv, capture_output=True, text=True, timeout=300, env=env, cwd=folder)
-    said = done.stdout + done.stderr
-    with contextlib.suppress(ValueError):  # other text may stand before the JSON
-        answer: JsonObject = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
-        if done.returncode == 0 and answer.get("success", True):
-            return answer
-        said = str(answer.get("error-message", said))
-    raise RunFailed(f"flwr {' '.join(words[:2])} said: {' '.join(said.split())[-600:]}")
+    output = done.stdout + done.stderr
+    with contextlib.suppress(ValueError):  # other text may precede the JSON
+        reply: JsonObject = json.JSONDecoder().raw_decode(done.stdout, done.stdout.index("{"))[0]
+        if done.returncode == 0 and reply.get("success", True):
+            return reply
+        output = str(reply.get("error-message", output))
+    raise RunFailed(f"flwr {' '.join(words[:2])} failed: {' '.join(output.split())[-600:]}")
 
 
-def listening(pids: list[int]) -> set[tuple[str, int]]:
+def listening_sockets(pids: list[int]) -> set[tuple[str, int]]:
     """(address, port) of every TCP socket on which these processes listen. Linux (/proc); elsewhere empty."""
     inodes: set[str] = set()
     for pid in pids:
@@ -145,13 +148,13 @@ def listening(pids: list[int]) -> set[tuple[str, int]]:
 
 
 def _address(digits: str) -> str:
-    """An address as /proc/net writes it: 32-bit words in the machine's byte order."""
+    """Parse an address as /proc/net writes it: 32-bit words in the machine's byte order."""
     words = [bytes.fromhex(digits[i : i + 8]) for i in range(0, len(digits), 8)]
     packed = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
     return str(ipaddress.ip_address(packed))
 
 
-def reachable(pids: list[int]) -> list[str]:
+def reachable_sockets(pids: list[int]) -> list[str]:
     """``address:port`` of every socket of these processes that another machine could reach, sorted."""
-    ours = sorted(listening(pids))
+    ours = sorted(listening_sockets(pids))
     return [f"{address}:{port}" for address, port in ours if not ipaddress.ip_address(address).is_loopback]

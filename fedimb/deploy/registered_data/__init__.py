@@ -1,1 +1,1 @@
-"""Registered data: what a site offers to studies, as fixed versions of one list of records, and their commitments."""
+"""Registered data: the data sets a site offers to studies, as fixed versions with cryptographic commitments."""

@@ -1,4 +1,4 @@
-"""What a registered data set holds, in numbers: schema, classes, patients, and what is wrong with it."""
+"""Facts about a registered data set: schema, rows and patients per class, and quality problems."""
 
 import hashlib
 from collections import Counter
@@ -11,7 +11,7 @@ from fedimb.plain import JsonObject
 
 
 def schema(reading: Reading, source: str) -> dict[str, object]:
-    """What must be the same at every site: kind of rows, their shape and columns, the classes in order."""
+    """What must be the same at all sites: kind, shape and columns of the rows, and the classes in order."""
     data = reading.data
     return {
         "source": source,
@@ -25,7 +25,7 @@ def schema(reading: Reading, source: str) -> dict[str, object]:
 
 
 def counts(reading: Reading) -> JsonObject:
-    """Rows and patients, in all and per class; without patient ids every row stands for one patient."""
+    """Rows and patients, in total and per class. Without patient ids every row counts as one patient."""
     data = reading.data
     names = data.class_names
     of_class = class_counts(data.y, data.targets, len(names), slice(None))
@@ -42,9 +42,9 @@ def counts(reading: Reading) -> JsonObject:
 
 
 def quality(reading: Reading) -> dict[str, object]:
-    """Rows that could not be read and were left out, rows beyond the first of equal values and label, missing values.
+    """Numbers of unreadable rows that were skipped, of duplicate rows (same values and label), and of missing values.
 
-    ``missing``: column -> rows without a value; of a category, the rows that are in none of its columns.
+    ``missing``: column -> rows without a value; for a one-hot category, the rows that are in none of its columns.
     """
     data = reading.data
     seen = Counter(

@@ -1,5 +1,4 @@
-"""How to read what a hospital registers: a source's settings from words, or from a data group with the site's own
-path."""
+"""Source settings for data that a hospital registers: from ``key=value`` words, or from a data group."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from fedimb import registry
 from fedimb.data.check import _bare, _group, guess_source
 from fedimb.data.config import DataConfig
 from fedimb.data.paths import find_data
-from fedimb.deploy.registered_data.source_records import absolute
+from fedimb.deploy.registered_data.source_records import absolute_paths
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 
@@ -22,30 +21,30 @@ def source_settings(
     patient_column: str | None = None,
     classes: Sequence[str] = (),
 ) -> dict[str, object]:
-    """``{name: <source>, on_bad: ..., **args}`` with absolute paths.
+    """Build source settings ``{name: <source>, on_bad: ..., **args}`` with absolute paths.
 
     Args:
-        site: of the node; a table's rows are its, so that messages and ``label_values`` can name it.
+        site: the node's site; a table's rows are assigned to it, so that messages and ``label_values`` can name it.
         path: file or folder to register.
-        source: its name; None: guessed from the path.
-        settings: ``key=value`` words of the source, as `fedimb data check` takes them.
-        like: a data group (YAML) as the coordinator uses it: its settings hold, for ``path`` instead of its files.
-        patient_column: column of patients' ids.
+        source: name of the source; None: guessed from the path.
+        settings: ``key=value`` settings of the source, as `fedimb data check` takes them.
+        like: a data group (YAML) of the coordinator: use its settings, with ``path`` instead of its files.
+        patient_column: column with patients' ids.
         classes: the class names, in order.
 
     Raises:
-        ConfigError: settings that contradict each other, are unknown, or that the source does not take.
-        DataError: no such file.
+        ConfigError: settings contradict each other, are unknown, or do not apply to the source.
+        DataError: the file does not exist.
     """
     file = find_data(path)
     if like is not None:
         if settings or source:
-            raise ConfigError("--like says how to read the data: leave --source and key=value words out")
+            raise ConfigError("--like already says how to read the data: leave out --source and key=value settings")
         config = DataConfig.parse(_group(find_data(like)))
         found = config.source | {"on_bad": config.on_bad}
         place = next((key for key in ("path", "files") if key in found), None)
         if place is None:
-            raise ConfigError(f"{like}: source '{found['name']}' reads no file; give one that does")
+            raise ConfigError(f"{like}: source '{found['name']}' does not read a file; use a data group that does")
         found[place] = str(file) if place == "path" else [str(file)]
     else:
         found = _bare(file, source or guess_source(file), settings)
@@ -57,15 +56,15 @@ def source_settings(
         if value is not None:
             setting = next((name for name in names if name in takes), None)
             if setting is None or (found["name"], setting) == ("image_folder", "patient"):
-                raise ConfigError(f"source '{found['name']}' takes no {what}; leave it out")
+                raise ConfigError(f"source '{found['name']}' does not take {what}; leave it out")
             found[setting] = value
     if found["name"] == "tabular_csv" and found.get("files") == [str(file)] and not found.get("site_column"):
         found["files"] = {site: str(file)}
-    return absolute(found)
+    return absolute_paths(found)
 
 
 def path_of(source: Settings) -> Path:
-    """The file or folder a registered source reads, the first of several."""
+    """The file or folder that a registered source reads; the first one if there are several."""
     value = next(source[key] for key in ("path", "files", "folder") if key in source)
     if isinstance(value, dict):
         value = next(iter(value.values()))

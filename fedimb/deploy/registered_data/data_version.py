@@ -1,10 +1,10 @@
-"""One version of a registered data set: what was registered, and whether it still is.
+"""One version of a registered data set: what was registered, and whether the files still match it.
 
 ```
 data/sets/heart/current                  which version is in use
-data/sets/heart/withdrawn.json           who is left out of every version from now on: keyed hashes, no ids
+data/sets/heart/withdrawn.json           who is excluded from all later versions: keyed hashes, no ids
 data/sets/heart/<version>/version.json   name, tags, source settings, facts
-data/sets/heart/<version>/records.jsonl  place and keyed hash of every record; no record
+data/sets/heart/<version>/records.jsonl  place and keyed hash of every record, but no values
 data/sets/heart/<version>/files.json     size, time and SHA-256 of each file, as last verified
 ```
 """
@@ -26,8 +26,8 @@ from fedimb.data.store import Store
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data import commitment
 from fedimb.deploy.registered_data.commitment import Commitment
-from fedimb.deploy.registered_data.source_records import Reading, matching, read
-from fedimb.deploy.registered_data.withdrawn import Entry, left_out, withdrawn
+from fedimb.deploy.registered_data.source_records import Reading, find_record, read_source
+from fedimb.deploy.registered_data.withdrawn import Entry, read_withdrawn, withdrawn_mask
 from fedimb.errors import DataError
 from fedimb.plain import JsonObject
 
@@ -37,7 +37,13 @@ log = logging.getLogger("fedimb")
 
 @dataclass(frozen=True, eq=False)
 class DataVersion:
-    """A version in ``folder`` of a node's ``home``; ``about`` is its version.json."""
+    """One version of a data set.
+
+    Attributes:
+        home: the node's folder.
+        folder: the version's folder in it.
+        about: content of its version.json.
+    """
 
     home: NodeHome
     folder: Path
@@ -45,7 +51,7 @@ class DataVersion:
 
     @staticmethod
     def load(home: NodeHome, folder: Path) -> "DataVersion":
-        """The version in ``folder``. DataError where it is missing or damaged."""
+        """Load the version in ``folder``. Raises DataError if it is missing or damaged."""
         try:
             about = json.loads((folder / "version.json").read_text(encoding="utf-8"))
             if not {"name", "version", "tags", "source", "facts", "withdrawn"} <= set(about):
@@ -53,7 +59,8 @@ class DataVersion:
             return DataVersion(home, folder, about)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{folder} holds no version of a data set ({type(error).__name__}); register the data again: "
+                f"{folder} does not contain a valid version of a data set ({type(error).__name__}); register the "
+                "data again: "
                 "fedimb node data add"
             ) from error
 
@@ -64,94 +71,97 @@ class DataVersion:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """What plans may ask for."""
+        """Tags by which plans select the data set."""
         return tuple(self.about["tags"])
 
     @property
     def version(self) -> str:
-        """64 hex digits over name, schema, size and Merkle root; may travel: it tells nobody about a record."""
+        """Hash over name, schema, size and Merkle root (64 hex digits).
+
+        Safe to send: it reveals nothing about records.
+        """
         return str(self.about["version"])
 
     @property
     def facts(self) -> JsonObject:
-        """``version``, ``merkle_root``, ``left_out``, ``recordable`` (classes), and what `data_facts` counts."""
+        """``version``, ``merkle_root``, ``left_out``, ``recordable`` (classes), and the facts of `data_facts`."""
         return {"name": self.name, "version": self.version, **self.about["facts"]}
 
-    def prove(self, text: str, opened: bool = False) -> dict[str, object]:
-        """The inclusion proof of one record, see `Commitment.prove`; the data are verified before.
+    def prove(self, text: str, reveal: bool = False) -> dict[str, object]:
+        """Verify the data and make the inclusion proof of one record, see `Commitment.prove`.
 
         Args:
-            text: the record, see `fedimb.deploy.registered_data.source_records.matching`.
-            opened: whether the proof shows the record itself.
+            text: names the record, see `fedimb.deploy.registered_data.source_records.find_record`.
+            reveal: whether the proof shows the record itself.
         """
-        reading = self.checked()
-        at = matching([row.place for row in reading.rows], text)
+        reading = self.read_verified()
+        at = find_record([row.place for row in reading.rows], text)
         named = {"data_set": self.name, "version": self.version}
-        return self._commitment.prove(reading, at, named, opened)
+        return self._commitment.prove(reading, at, named, reveal)
 
     def open_store(self) -> Store:
-        """The records as a store in the node's cache, built from verified files where it is not there.
+        """Open the records as a store in the node's cache; build it from verified files if it is missing.
 
         Raises:
-            DataError: the files are no longer what was registered, or the version was superseded by a withdrawal.
+            DataError: the files no longer match what was registered, or a withdrawal superseded this version.
         """
         self._refuse_superseded()
         path = self.home.folder("cache", "stores") / self.version
-        return Store.open(path) if path.exists() else Store.build(self.checked().data, path, self.version)
+        return Store.open(path) if path.exists() else Store.build(self.read_verified().data, path, self.version)
 
     def verify(self, full: bool) -> None:
-        """Raise unless the files still hold what was registered.
+        """Check that the files still contain what was registered.
 
         Args:
-            full: read every record again. False: compare each file's size and time of change, and read only where they
-                differ. A file changed without a trace in both is found by the next full check.
+            full: read all records again. False: compare each file's size and modification time, and read all only if
+                one differs; a change that affects neither is found by the next full check.
 
         Raises:
-            DataError: names each file and row that changed, is new or is gone; or the version was superseded.
+            DataError: names the rows that changed, are new or are gone; or the version was superseded.
         """
         self._refuse_superseded()
         if not full and self._states() == [(one["path"], one["size"], one["mtime_ns"]) for one in self._files()]:
             return
-        reading = self.checked()
-        write_files(self.folder, watched(reading, self.about["source"]))
+        reading = self.read_verified()
+        write_files(self.folder, watched_paths(reading, self.about["source"]))
         self._drop_other_store(reading)
 
-    def checked(self) -> Reading:
-        """Read the source again, without those withdrawn. DataError unless every record is the registered one."""
+    def read_verified(self) -> Reading:
+        """Read the source without withdrawn records. Raises DataError unless all records are as registered."""
         self._refuse_superseded()
-        return self.matched(withdrawn(self.home, self.name))
+        return self.read_without(read_withdrawn(self.home, self.name))
 
-    def matched(self, entries: Sequence[Entry]) -> Reading:
-        """Read the source again without those on the list; DataError unless that is what was registered."""
+    def read_without(self, entries: Sequence[Entry]) -> Reading:
+        """Read the source without the listed records. Raises DataError unless the rest is what was registered."""
         try:
-            reading = read(self.about["source"])
+            reading = read_source(self.about["source"])
         except DataError as error:
-            raise DataError(f"data set '{self.name}' cannot be read any more: {error}") from error
+            raise DataError(f"data set '{self.name}' can no longer be read: {error}") from error
         secret = commitment.site_secret(self.home)
-        marks = commitment.marks(secret, reading)
-        kept = ~left_out(reading, marks, entries, secret)
+        marks = commitment.mark_records(secret, reading)
+        kept = ~withdrawn_mask(reading, marks, entries, secret)
         if not kept.all():
             reading = reading.subset(kept)
         now = [(row.place, mark) for row, mark in zip(reading.rows, np.array(marks)[kept].tolist(), strict=True)]
         if found := list(differences(self.records, now)):
             more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
             raise DataError(
-                f"data set '{self.name}' is not what was registered as {self.version[:12]}: "
-                f"{'; '.join(found[:_SHOWN])}{more}. Restore the files, or register them as they are now: "
+                f"data set '{self.name}' differs from what was registered as {self.version[:12]}: "
+                f"{'; '.join(found[:_SHOWN])}{more}; restore the files, or register them as they are now: "
                 f"fedimb node data add ... --name {self.name}"
             )
         return reading
 
     @cached_property
     def records(self) -> list[tuple[str, str]]:
-        """(place, keyed hash) of every record. DataError where the list is not the version's."""
+        """(place, keyed hash) of every record. Raises DataError if the list is damaged."""
         try:
             lines = (self.folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
             found = [(str(place), str(mark)) for place, mark in map(json.loads, lines)]
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{self.folder} is damaged ({type(error).__name__}); register the data again") from error
         if len(found) != self.about["facts"]["rows"]:
-            raise DataError(f"{self.folder}: records.jsonl has lost lines; register the data again")
+            raise DataError(f"{self.folder}: lines are missing from records.jsonl; register the data again")
         return found
 
     @property
@@ -159,10 +169,10 @@ class DataVersion:
         return Commitment.over(commitment.site_secret(self.home), self.name, [mark for _, mark in self.records])
 
     def _refuse_superseded(self) -> None:
-        if len(withdrawn(self.home, self.name)) != self.about["withdrawn"]:
+        if len(read_withdrawn(self.home, self.name)) != self.about["withdrawn"]:
             raise DataError(
-                f"version {self.version[:12]} of data set '{self.name}' holds records that were withdrawn since; "
-                "it is not opened any more (see fedimb node data list)"
+                f"version {self.version[:12]} of data set '{self.name}' contains records that have been withdrawn: "
+                "use its current version (see fedimb node data list)"
             )
 
     def _files(self) -> list[JsonObject]:
@@ -170,13 +180,13 @@ class DataVersion:
             found: list[dict[str, object]] = json.loads((self.folder / "files.json").read_text(encoding="utf-8"))
             return found
         except (OSError, ValueError):
-            return []  # then every record is read
+            return []  # so that every record is read
 
     def _states(self) -> list[tuple[str, int, int]]:
         return [_state(Path(one["path"])) for one in self._files()]
 
     def _drop_other_store(self, reading: Reading) -> None:
-        """Delete a cached store that does not hold the records just verified."""
+        """Delete the cached store if it does not contain the records just verified."""
         path = self.home.file("cache", "stores", self.version)
         if not path.exists():
             return
@@ -190,12 +200,12 @@ class DataVersion:
         except DataError:
             same = False
         if not same:
-            log.warning("the cache of data set '%s' was not what the files hold: deleted", self.name)
+            log.warning("the cache of data set '%s' did not match the files: deleted it", self.name)
             shutil.rmtree(path)
 
 
 def differences(registered: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """What changed between two lists of (place, keyed hash), one line each; nothing where they are the same list."""
+    """Describe what changed between two lists of (place, keyed hash), one line each; empty if they are equal."""
     before, after = Counter(mark for _, mark in registered), Counter(mark for _, mark in now)
     gone = _beyond(registered, before - after, set(now))
     new = dict.fromkeys(_beyond(now, after - before, set(registered)))
@@ -206,11 +216,14 @@ def differences(registered: Sequence[tuple[str, str]], now: Sequence[tuple[str, 
         yield f"{place} is new"
     if before == after and [mark for _, mark in registered] != [mark for _, mark in now]:
         at = next(place for (_, mark), (place, other) in zip(registered, now, strict=True) if mark != other)
-        yield f"the records are in another order from {at} on"
+        yield f"the records are in a different order from {at} on"
 
 
 def _beyond(records: Sequence[tuple[str, str]], count: Counter[str], others: set[tuple[str, str]]) -> list[str]:
-    """Places of the records that are too many by ``count``; of equal ones rather those with no twin at their place."""
+    """Places of the surplus records in ``count``.
+
+    Among equal records, those without a twin at their place come first.
+    """
     left, found = count.copy(), []
     for record in sorted(records, key=lambda record: record in others):  # stable: in the files' order otherwise
         if left[record[1]] > 0:
@@ -219,14 +232,14 @@ def _beyond(records: Sequence[tuple[str, str]], count: Counter[str], others: set
     return found
 
 
-def watched(reading: Reading, source: dict[str, object]) -> list[Path]:
-    """Files to look at, and the folders in which a new one would be a new record."""
+def watched_paths(reading: Reading, source: dict[str, object]) -> list[Path]:
+    """Files to watch, and folders in which a new file would be a new record."""
     folders = {file.parent for file in reading.files} if source["name"] in ("image_folder", "huggingface") else set()
     return [*reading.files, *sorted(folders)]
 
 
 def write_files(folder: Path, paths: Sequence[Path]) -> None:
-    """Write files.json: size, time of change and SHA-256 of each."""
+    """Write files.json: size, modification time and SHA-256 of each file."""
     found = []
     for path in paths:
         name, size, time = _state(path)
@@ -239,7 +252,7 @@ def write_files(folder: Path, paths: Sequence[Path]) -> None:
 
 
 def _state(path: Path) -> tuple[str, int, int]:
-    """(path, bytes, time of change); of a folder no bytes; -1 where it is missing."""
+    """(path, size in bytes, modification time in ns). The size of a folder is 0; both are -1 if the path is missing."""
     try:
         facts = path.stat()
     except OSError:

@@ -1,7 +1,8 @@
-"""Registered data: what a site offers to studies, by tag, as fixed versions of one list of records.
+"""Registered data sets: what a site offers to studies, found by tag, as fixed versions of one list of records.
 
-A record is never copied into the node's folder but for the cache; see `fedimb.deploy.registered_data.data_version` for
-what is kept and `fedimb.deploy.registered_data.commitment` for what a version proves.
+Apart from the cache, records are never copied into the node's folder. See
+`fedimb.deploy.registered_data.data_version` for what is kept and `fedimb.deploy.registered_data.commitment` for what a
+version proves.
 """
 
 import hashlib
@@ -17,13 +18,13 @@ from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data import commitment, data_facts, merkle
 from fedimb.deploy.registered_data.commitment import Commitment
 from fedimb.deploy.registered_data.data_settings import source_settings
-from fedimb.deploy.registered_data.data_version import DataVersion, watched, write_files
-from fedimb.deploy.registered_data.source_records import Reading, read
-from fedimb.deploy.registered_data.withdrawn import left_out, withdrawn
+from fedimb.deploy.registered_data.data_version import DataVersion, watched_paths, write_files
+from fedimb.deploy.registered_data.source_records import Reading, read_source
+from fedimb.deploy.registered_data.withdrawn import read_withdrawn, withdrawn_mask
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
-__all__ = ["DataVersion", "data_sets", "find", "make_version", "named", "register_data"]
+__all__ = ["DataVersion", "data_sets", "find_data_set", "make_version", "open_data_set", "register_data"]
 
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 
@@ -40,22 +41,24 @@ def register_data(
     classes: Sequence[str] = (),
     recordable: Sequence[str] = (),
 ) -> DataVersion:
-    """Read a data set completely and make it the current version of ``name``. The same records give the same version.
+    """Read a data set completely and make it the current version of ``name``.
+
+    The same records give the same version.
 
     Args:
         path: file or folder.
-        name: letters of any alphabet, digits, ``_ . -``.
-        tags: what plans ask for; at least one.
+        name: the data set's name: letters of any alphabet, digits, ``_ . -``.
+        tags: tags by which plans select it; at least one.
         source, patient_column, settings, like, classes: see `source_settings`.
-        recordable: classes without a row here that the site would record if it saw one.
+        recordable: classes without any rows that the site would record if it saw a case.
 
     Raises:
-        ConfigError: a name or setting that cannot be.
-        DataError: the data cannot be read, every bad row named; or the labels cannot express a class.
+        ConfigError: a name or setting is not valid.
+        DataError: the data cannot be read (names every bad row), or the labels cannot express a class.
     """
     _check_words(name, tags)
     config = source_settings(home.site, path, source, settings, like, patient_column, classes)
-    reading = read(config)
+    reading = read_source(config)
     known = reading.data.class_names
     for one in recordable:
         if one not in known:
@@ -64,9 +67,9 @@ def register_data(
     declared = {*recordable, *_declared(config, known)}
     if silent := [c for c in known if counted[c] == 0 and c not in declared]:
         raise DataError(
-            f"'{name}' has no row of class '{silent[0]}': can its labels express it? If the site records the class and "
-            f"saw none, say --can-record '{silent[0]}'; if not, its rows of that class hide in another, and the site "
-            f"cannot take part in a study of these classes"
+            f"'{name}' has no rows of class '{silent[0]}': if the site records this class and has no case yet, give "
+            f"--can-record '{silent[0]}'; if its labels cannot express the class, such rows are labelled as another "
+            f"class, and the site cannot take part in a study of these classes"
         )
     able = [c for c in known if counted[c] or c in declared]
     return make_version(home, name, tags, config, reading, able, "registered")
@@ -81,17 +84,17 @@ def make_version(
     recordable: Sequence[str],
     reason: str,
 ) -> DataVersion:
-    """Write a version of what was read, without those withdrawn, and make it the current one.
+    """Write a version of the data that were read, without withdrawn records, and make it the current one.
 
     Raises:
         DataError: no record is left.
     """
-    secret, entries = commitment.site_secret(home), withdrawn(home, name)
-    marks = commitment.marks(secret, reading)
-    kept = ~left_out(reading, marks, entries, secret)
+    secret, entries = commitment.site_secret(home), read_withdrawn(home, name)
+    marks = commitment.mark_records(secret, reading)
+    kept = ~withdrawn_mask(reading, marks, entries, secret)
     if not kept.any():
         raise DataError(
-            f"every record of '{name}' is withdrawn: no version is left to use; give its tags to other data"
+            f"every record of '{name}' is withdrawn, so there is no version to use: give its tags to another data set"
         )
     if not kept.all():
         reading, marks = reading.subset(kept), np.array(marks)[kept].tolist()
@@ -121,40 +124,45 @@ def make_version(
     }
     lines = [json.dumps([row.place, mark], ensure_ascii=False) for row, mark in zip(reading.rows, marks, strict=True)]
     write_private(folder / "records.jsonl", ("\n".join(lines) + "\n").encode(errors="surrogateescape"))
-    write_files(folder, watched(reading, source))
+    write_files(folder, watched_paths(reading, source))
     write_private(folder / "version.json", json.dumps(about, ensure_ascii=False, indent=1).encode())
-    write_private(folder.parent / "current", version[:16].encode())  # last: until then the version before is in use
+    write_private(folder.parent / "current", version[:16].encode())  # last: until then the previous version is in use
     return DataVersion.load(home, folder)
 
 
-def find(home: NodeHome, tags: Sequence[str]) -> DataVersion:
+def find_data_set(home: NodeHome, tags: Sequence[str]) -> DataVersion:
     """The current version of the one data set that has all ``tags``.
 
     Raises:
-        ConfigError: none has, or several have.
+        ConfigError: no data set has them, or several have.
     """
-    there = data_sets(home)
-    found = [one for one in there if set(tags) <= set(one.tags)]
+    registered = data_sets(home)
+    found = [one for one in registered if set(tags) <= set(one.tags)]
     if len(found) == 1:
         return found[0]
     asked = ", ".join(tags)
     if found:
-        raise ConfigError(f"{len(found)} data sets have the tags {asked}: {_listed(found)}; give one other tags")
-    held = _listed(there) or "none is registered"
-    raise ConfigError(f"{home.site}: no data set has the tags {asked} ({held}): fedimb node data add PATH --tags ...")
+        raise ConfigError(
+            f"{len(found)} data sets have the tags {asked}: {_listed(found)}; change the tags of one of them"
+        )
+    held = _listed(registered) or "none is registered"
+    raise ConfigError(
+        f"{home.site}: no data set has the tags {asked} ({held}): register one with fedimb node data add PATH "
+        "--tags ..."
+    )
 
 
 def data_sets(home: NodeHome) -> list[DataVersion]:
     """The current version of every data set, by name."""
     root = home.file("data", "sets")
-    return [named(home, path.parent.name) for path in sorted(root.glob("*/current"))]
+    return [open_data_set(home, path.parent.name) for path in sorted(root.glob("*/current"))]
 
 
-def named(home: NodeHome, name: str, version: str | None = None) -> DataVersion:
-    """A data set's current version, or the one whose hash begins so.
+def open_data_set(home: NodeHome, name: str, version: str | None = None) -> DataVersion:
+    """Open a data set's current version, or the one whose hash starts with ``version`` (at least 12 digits).
 
     Raises:
-        ConfigError: no such data set or version.
+        ConfigError: there is no such data set or version.
         DataError: it is damaged.
     """
     root = home.file("data", "sets")
@@ -181,15 +189,18 @@ def _current(home: NodeHome, name: str) -> str | None:
 
 def _check_words(name: str, tags: Sequence[str]) -> None:
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"data set name '{name}': letters, digits, '_', '.' and '-', at most 64, none to begin with")
+        raise ConfigError(
+            f"data set name '{name}': use letters, digits, '_', '.' and '-', at most 64, and start with a letter or "
+            "digit"
+        )
     if not tags or not all(_NAME.fullmatch(tag) for tag in tags):
         raise ConfigError(
-            f"tags {', '.join(tags) or '(none)'}: give at least one, of letters, digits, '_', '.' and '-'"
+            f"tags {', '.join(tags) or '(none)'}: give at least one tag of letters, digits, '_', '.' and '-'"
         )
 
 
 def _declared(source: dict[str, object], classes: Sequence[str]) -> list[str]:
-    """The classes that ``label_values`` of a table says the site can record: the source refused it otherwise."""
+    """The classes that a table's ``label_values`` declares recordable; the source refuses incomplete ones."""
     return list(classes) if source.get("label_values") else []
 
 

@@ -1,14 +1,14 @@
-"""Merkle tree over a list of records: one hash commits to all of them, and one record is shown to be among them.
+"""Merkle tree over a list of records: one hash commits to all of them, and a short path proves that one is included.
 
-RFC 6962 section 2.1 (the same in RFC 9162 section 2.1), SHA-256: a leaf is hashed behind the byte 0x00 and a node
-behind 0x01, so that no node can be passed off as a record.
+RFC 6962 section 2.1 (the same in RFC 9162 section 2.1), SHA-256: a leaf is prefixed with the byte 0x00 and an inner
+node with 0x01, so that a node cannot be passed off as a record.
 """
 
 import hashlib
 from collections.abc import Sequence
 
 SIZE = 32
-"""Bytes of a hash."""
+"""Length of a hash in bytes."""
 
 
 def leaf_hash(content: bytes) -> bytes:
@@ -17,15 +17,15 @@ def leaf_hash(content: bytes) -> bytes:
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """The tree's head over leaf hashes, in order; of no leaves the hash of nothing, as the RFC has it."""
+    """The root over leaf hashes, in order. Without leaves it is the hash of the empty string, as in the RFC."""
     return _levels(leaves)[-1][0] if leaves else hashlib.sha256(b"").digest()
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """The hashes beside leaf ``index`` on the way to the root, lowest first (RFC 9162 section 2.1.3.1).
+    """The sibling hashes on the way from leaf ``index`` to the root, lowest first (RFC 9162 section 2.1.3.1).
 
     Raises:
-        IndexError: no such leaf.
+        IndexError: there is no such leaf.
     """
     if not 0 <= index < len(leaves):
         raise IndexError(f"leaf {index} of {len(leaves)}")
@@ -38,7 +38,7 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def included(leaf: bytes, index: int, size: int, path: Sequence[bytes], head: bytes) -> bool:
-    """Whether ``path`` shows that leaf hash ``leaf`` is at ``index`` of the ``size`` leaves under ``head``.
+    """Whether ``path`` proves that leaf hash ``leaf`` is at ``index`` of the ``size`` leaves under root ``head``.
 
     RFC 9162 section 2.1.3.2, step by step.
     """
@@ -63,7 +63,7 @@ def _node(left: bytes, right: bytes) -> bytes:
 
 
 def _levels(leaves: Sequence[bytes]) -> list[list[bytes]]:
-    """All levels from the leaves up. A last node without a partner moves up as it is: the RFC's left-full tree."""
+    """All levels, from the leaves up. A last node without a partner moves up unchanged: the RFC's left-full tree."""
     levels = [list(leaves)]
     while len(below := levels[-1]) > 1:
         above = [_node(below[i], below[i + 1]) for i in range(0, len(below) - 1, 2)]

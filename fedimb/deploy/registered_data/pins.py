@@ -1,7 +1,7 @@
-"""Which version of a data set a run uses, from its first message to its last.
+"""Pins: which version of a data set a run uses, from its first message to its last.
 
-One file per run, data/pins/<run>.json. A withdrawal writes the site's decision there: the run stops here, goes on with
-the new version, or must begin anew.
+One file per run, data/pins/<run>.json. A withdrawal writes the site's decision there: the run stops here, continues
+with the new version, or must restart as a new run.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Literal
 
 from fedimb.annotation.private import write_private
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.registered_data.datasets import DataVersion, named
+from fedimb.deploy.registered_data.datasets import DataVersion, open_data_set
 from fedimb.errors import ConfigError, DataError
 
 Decision = Literal["stop", "continue", "retrain"]
@@ -22,15 +22,15 @@ _RUN = re.compile(r"\w[\w.+-]{0,127}")
 
 @dataclass(frozen=True)
 class Pin:
-    """A run's version.
+    """The data version that a run uses.
 
     Attributes:
         run: the run's id.
-        name, version: of the data set.
-        since: when it was pinned, UTC ISO 8601.
-        decision: the site's after a withdrawal from this data set; None: there was none.
+        name, version: name of the data set and its version.
+        since: when the run was pinned, UTC ISO 8601.
+        decision: the site's decision after a withdrawal from this data set; None if there was none.
         before: versions the run used before a withdrawal.
-        names: other names under which the run's state, worklists or samples lie at the node.
+        names: other names under which the node stores the run's state, worklists or samples.
     """
 
     run: str
@@ -42,25 +42,26 @@ class Pin:
     names: tuple[str, ...] = ()
 
 
-def pin(home: NodeHome, run_id: str, version: DataVersion, names: Sequence[str] = ()) -> DataVersion:
-    """Tie a run to a version; repeated, the same. Returns the version.
+def pin_run(home: NodeHome, run_id: str, version: DataVersion, names: Sequence[str] = ()) -> DataVersion:
+    """Pin a run to a version and return the version. Pinning again to the same version changes nothing.
 
     Args:
-        run_id: what the run's folders in state/, worklists/ and cache/ are called; a withdrawal deletes them by it.
-        names: other names that some of them have.
+        run_id: name of the run's folders in state/, worklists/ and cache/; a withdrawal deletes them by this name.
+        version: the version to use.
+        names: other names that some of these folders have.
 
     Raises:
-        ConfigError: no id of a run.
-        DataError: the run has another version, or may not go on (`pinned`).
+        ConfigError: the run id is not valid.
+        DataError: the run uses another version, or may not continue (`pinned_version`).
     """
     if not _RUN.fullmatch(run_id):
-        raise ConfigError(f"'{run_id}' is no id of a run: letters, digits, '_', '.', '+' and '-'")
-    if any(one.run == run_id for one in pins(home)):
-        found = pinned(home, run_id)
+        raise ConfigError(f"'{run_id}' is not a valid run id: use letters, digits, '_', '.', '+' and '-'")
+    if any(one.run == run_id for one in read_pins(home)):
+        found = pinned_version(home, run_id)
         if found.version != version.version:
             raise DataError(
                 f"run {run_id} uses version {found.version[:12]} of data set '{found.name}', not "
-                f"{version.version[:12]} of '{version.name}': a run keeps its data; start another run"
+                f"{version.version[:12]} of '{version.name}': a run cannot change its data; start a new run"
             )
         return found
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -68,30 +69,27 @@ def pin(home: NodeHome, run_id: str, version: DataVersion, names: Sequence[str] 
     return version
 
 
-def pinned(home: NodeHome, run_id: str) -> DataVersion:
-    """The version a run uses at this site.
+def pinned_version(home: NodeHome, run_id: str) -> DataVersion:
+    """The version that a run uses at this site.
 
     Raises:
         ConfigError: the run was never pinned here.
-        DataError: records were withdrawn and the site does not go on with this run.
+        DataError: records were withdrawn and the site decided not to continue this run.
     """
-    found = next((one for one in pins(home) if one.run == run_id), None)
+    found = next((one for one in read_pins(home) if one.run == run_id), None)
     if found is None:
-        raise ConfigError(f"run {run_id} has no data at {home.site}: it never began here")
+        raise ConfigError(f"run {run_id} has no data at {home.site}: it never started here")
     if found.decision == "stop":
-        raise DataError(
-            f"records were withdrawn from '{found.name}': {home.site} takes no further part in run {run_id}"
-        )
+        raise DataError(f"records were withdrawn from '{found.name}': {home.site} no longer takes part in run {run_id}")
     if found.decision == "retrain":
         raise DataError(
-            f"records were withdrawn from '{found.name}': {home.site} takes part only in a run that begins anew, "
-            f"not in {run_id}"
+            f"records were withdrawn from '{found.name}': {home.site} takes part only in a new run, not in {run_id}"
         )
-    return named(home, found.name, found.version)
+    return open_data_set(home, found.name, found.version)
 
 
-def pins(home: NodeHome) -> list[Pin]:
-    """Every run that began here, by id. DataError where a file is damaged."""
+def read_pins(home: NodeHome) -> list[Pin]:
+    """Pins of all runs that started here, sorted by run id. Raises DataError if a file is damaged."""
     found = []
     for path in sorted(home.file("data", "pins").glob("*.json")):
         try:
@@ -103,15 +101,15 @@ def pins(home: NodeHome) -> list[Pin]:
 
 
 def write_pin(home: NodeHome, one: Pin) -> None:
-    """Write a pin, whole or not at all."""
+    """Write a pin atomically."""
     path = home.folder("data", "pins") / f"{one.run}.json"
     write_private(path, json.dumps(asdict(one), indent=1).encode())
 
 
-def decided(one: Pin, decision: Decision, version: str) -> Pin:
-    """The pin after a withdrawal; ``version``: the new one, which a run that continues uses."""
+def apply_decision(one: Pin, decision: Decision, version: str) -> Pin:
+    """The pin after a withdrawal. ``version`` is the new version, used by runs that continue."""
     if decision != "continue":
-        # A run that was stopped stays so, whatever a later withdrawal decides for the others.
+        # A stopped run stays stopped, whatever a later withdrawal decides for other runs.
         return one if one.decision in ("stop", "retrain") else replace(one, decision=decision)
     if one.decision in ("stop", "retrain"):
         return one

@@ -1,8 +1,8 @@
-"""Where a person finds each row of a source, and whose it is, read beside the arrays.
+"""Where to find each row of a source, and which patient it belongs to.
 
-Sources hand over numbers: their rows' places are in their messages alone, and patients' own ids nowhere, so that no
-store holds one. A site that must name "row 17 of va.csv" or leave out patient 4711 lists its files again here. The
-readers of `fedimb.data.sources` do the reading; this file knows which of their parts lists the rows.
+Sources return numbers: the places of rows appear only in their messages, and patients' own ids nowhere, so that no
+store contains them. A site that must name "row 17 of va.csv" or leave out patient 4711 lists its files again here. The
+readers of `fedimb.data.sources` do the reading; this module knows which of their parts lists the rows.
 """
 
 import contextlib
@@ -20,24 +20,24 @@ from fedimb.data.sources.npz_file import NpzFile
 from fedimb.data.sources.table_file import Layout, read_table
 
 PATHS = ("path", "paths", "files", "folder", "labels", "root")
-"""Settings of sources that name files or folders."""
+"""Source settings that name files or folders."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One row as the files list it.
+class RecordPlace:
+    """Where a row comes from, as the files list it.
 
     Attributes:
-        place: where a person finds it, as the source's messages say it.
-        patient: the id the files give; None where they name none.
+        place: where to find it, written as in the source's messages.
+        patient: the patient's id in the files; None if they give none.
     """
 
     place: str
     patient: str | None = None
 
 
-def listed(name: str, source: Any) -> tuple[list[Listed], list[Path]]:
-    """(every row the files list, bad ones too; every file read) of a built source. A source of somebody else's: no row.
+def list_records(name: str, source: Any) -> tuple[list[RecordPlace], list[Path]]:
+    """(all rows the files list, including bad ones; all files read) of a source. No rows for third-party sources.
 
     Raises:
         DataError: a file is missing or cannot be read.
@@ -46,7 +46,7 @@ def listed(name: str, source: Any) -> tuple[list[Listed], list[Path]]:
     return list(rows), [file for file in dict.fromkeys(files) if file.exists()]
 
 
-def _table(source: Any) -> tuple[Iterable[Listed], list[Path]]:
+def _table(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     layout = Layout(
         source.header, None if source.columns is None else tuple(source.columns), source.delimiter, source.encoding
     )
@@ -57,66 +57,70 @@ def _table(source: Any) -> tuple[Iterable[Listed], list[Path]]:
         at = None if source.patient is None else names.index(source.patient)
         for place, fields in records:
             own = fields[at] if at is not None and at < len(fields) else None
-            # The same number in two files is two people, as the source has it.
-            rows.append(Listed(place, f"{site}/{own}" if own is not None and site and len(paths) > 1 else own))
+            # The same id in two files means two people, as in the source.
+            rows.append(RecordPlace(place, f"{site}/{own}" if own is not None and site and len(paths) > 1 else own))
     return rows, [find_data(path) for _, path in paths]
 
 
-def _images(source: Any, *tables: str) -> tuple[Iterable[Listed], list[Path]]:
+def _images(source: Any, *tables: str) -> tuple[Iterable[RecordPlace], list[Path]]:
     listed, _ = source._rows(Problems("skip"))
     files = source._files
     held = [files.path / row.name for row in listed] if isinstance(files, Folder) else [files.path]
-    return [Listed(row.place, row.patient) for row in listed], [*map(find_data, tables), *held]
+    return [RecordPlace(row.place, row.patient) for row in listed], [*map(find_data, tables), *held]
 
 
-def _dicom(source: Any) -> tuple[Iterable[Listed], list[Path]]:
+def _dicom(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     listed, _ = source._rows(Problems("skip"))
     rows, files = _images(source, source.labels)
     if source.by_patient:
-        rows = [Listed(row.place, _patient_id(source._files, row.name)) for row in listed]
+        rows = [RecordPlace(row.place, _patient_id(source._files, row.name)) for row in listed]
     return rows, files
 
 
 def _patient_id(files: Files, name: str) -> str | None:
-    """PatientID of a DICOM file; None where it cannot be read: such a row was refused or left out by the source."""
+    """PatientID of a DICOM file; None if it cannot be read (the source refuses or skips such a row)."""
     from fedimb.data.sources.dicom_grey import load_pydicom
 
     pydicom = load_pydicom()
     with warnings.catch_warnings(), contextlib.suppress(Exception):  # damaged headers raise many kinds
-        warnings.simplefilter("ignore")  # pydicom quotes values it finds odd
+        warnings.simplefilter("ignore")  # pydicom's warnings quote values
         header = pydicom.dcmread(io.BytesIO(files.read(name)), stop_before_pixels=True, specific_tags=["PatientID"])
         return str(header.get("PatientID") or "").strip() or None
     return None
 
 
-def _npz(source: Any) -> tuple[Iterable[Listed], list[Path]]:
+def _npz(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     with NpzFile(source.path) as arrays:
         rows = [
-            Listed(f"{source.path} {key}[{i}]") for key, _, _ in source._parts(arrays) for i in range(len(arrays[key]))
+            RecordPlace(f"{source.path} {key}[{i}]")
+            for key, _, _ in source._parts(arrays)
+            for i in range(len(arrays[key]))
         ]
     return rows, [find_data(source.path)]
 
 
-def _embeddings(source: Any) -> tuple[Iterable[Listed], list[Path]]:
+def _embeddings(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     with NpzFile(source.path) as arrays:
         patients = arrays["patients"] if "patients" in arrays.keys else None
         rows = [
-            Listed(f"{source.path} x[{i}]", None if patients is None else str(patients[i].item()))
+            RecordPlace(f"{source.path} x[{i}]", None if patients is None else str(patients[i].item()))
             for i in range(len(arrays["x"]))
         ]
     return rows, [find_data(source.path)]
 
 
-def _huggingface(source: Any) -> tuple[Iterable[Listed], list[Path]]:
+def _huggingface(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     rows = []
     for split, data in source._splits():
         own = data[source.patient] if source.patient else [None] * len(data)
-        rows += [Listed(f"{source.path} {split}[{i}]", None if one is None else str(one)) for i, one in enumerate(own)]
+        rows += [
+            RecordPlace(f"{source.path} {split}[{i}]", None if one is None else str(one)) for i, one in enumerate(own)
+        ]
     return rows, [file for file in _below(find_data(source.path)) if not file.name.startswith("cache-")]
 
 
-def _unknown(source: object) -> tuple[Iterable[Listed], list[Path]]:
-    """A source of somebody else's: its files by the settings that name them, its rows by number."""
+def _unknown(source: object) -> tuple[Iterable[RecordPlace], list[Path]]:
+    """A third-party source: files from the settings that name them, rows by number."""
     given: list[object] = [getattr(source, name, None) for name in PATHS]
     flat = [item for value in given for item in (value.values() if isinstance(value, dict) else _several(value))]
     return [], [file for item in flat if isinstance(item, str) for file in _below(find_data(item))]
@@ -130,7 +134,7 @@ def _below(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
-_LISTS: dict[str, Callable[[Any], tuple[Iterable[Listed], list[Path]]]] = {
+_LISTS: dict[str, Callable[[Any], tuple[Iterable[RecordPlace], list[Path]]]] = {
     "tabular_csv": _table,
     "image_csv": lambda source: _images(source, source.path),
     "image_folder": _images,

@@ -1,7 +1,7 @@
-"""The records of a registered data set: what each holds, where a person finds it, whose it is.
+"""The records of a registered data set: their content, where to find them, and which patient they belong to.
 
-A source hands over arrays; `fedimb.deploy.registered_data.record_lists` the places and the patients' own ids beside
-them, which stay in this process.
+A source returns arrays; `fedimb.deploy.registered_data.record_lists` adds the places and patients' ids, which stay in
+this process.
 """
 
 import json
@@ -17,32 +17,32 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.paths import find_data
-from fedimb.deploy.registered_data.record_lists import PATHS, Listed, listed
+from fedimb.deploy.registered_data.record_lists import PATHS, RecordPlace, list_records
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A source read completely.
+    """All data of a source, with the origin of each row.
 
     Attributes:
-        data: its arrays.
-        rows: one per row of ``data``, in its order.
-        files: every file it was read from.
-        columns: names of the columns of x; empty where the source has none.
+        data: the arrays.
+        rows: origin of each row of ``data``, in the same order.
+        files: all files that were read.
+        columns: names of the columns of x; empty if the source has none.
     """
 
     data: SourceData
-    rows: tuple[Listed, ...]
+    rows: tuple[RecordPlace, ...]
     files: tuple[Path, ...]
     columns: tuple[str, ...] = ()
 
     def record(self, i: int) -> bytes:
-        """Row ``i`` without its label, as bytes that no other record has.
+        """Row ``i`` without its label, as unambiguous bytes.
 
-        Length of the header in 8 bytes, big-endian; the header, JSON with type, shape, patient, site and split; the
-        values little-endian, last axis fastest.
+        Format: length of the header (8 bytes, big-endian); the header (JSON with type, shape, patient, site and split);
+        the values (little-endian, last axis fastest).
         """
         data = self.data
         x = np.ascontiguousarray(data.x[i], dtype=data.x.dtype.newbyteorder("<"))
@@ -60,13 +60,13 @@ class Reading:
         return len(header).to_bytes(8, "big") + header + x.tobytes()
 
     def label(self, i: int) -> bytes:
-        """The names of the classes of row ``i``, JSON."""
+        """Names of the classes of row ``i``, as JSON."""
         data = self.data
         ids = [int(data.y[i])] if data.targets is None else np.flatnonzero(data.targets[i])
         return json.dumps([data.class_names[c] for c in ids], ensure_ascii=False).encode(errors="surrogatepass")
 
     def subset(self, kept: NDArray[np.bool_]) -> "Reading":
-        """The rows where ``kept`` [n] is True, in order; DataError when none is."""
+        """The rows where ``kept`` [n] is True, in order."""
         data = self.data
         cut = {
             name: getattr(data, name)[kept]
@@ -77,11 +77,11 @@ class Reading:
         return replace(self, data=replace(data, **cut), rows=rows)
 
 
-def absolute(source: dict[str, object]) -> dict[str, object]:
-    """The source's settings with every file's path absolute: a node works in another folder.
+def absolute_paths(source: dict[str, object]) -> dict[str, object]:
+    """Make all file paths in a source's settings absolute, because a node works in another folder.
 
     Raises:
-        DataError: no such file.
+        DataError: a file does not exist.
     """
 
     def made(value: Any) -> Any:
@@ -94,23 +94,23 @@ def absolute(source: dict[str, object]) -> dict[str, object]:
     return {key: made(value) if key in PATHS else value for key, value in source.items()}
 
 
-def read(config: Settings) -> Reading:
-    """Read ``{name: <source>, on_bad: ..., **args}`` completely; the files themselves, whatever a cache holds.
+def read_source(config: Settings) -> Reading:
+    """Read ``{name: <source>, on_bad: ..., **args}`` completely, from the files rather than a cache.
 
     Raises:
-        ConfigError: unknown source or setting.
-        DataError: it cannot be read: missing files, bad rows with their places, labels that cannot express a class.
+        ConfigError: the source or a setting is unknown.
+        DataError: a file is missing, rows are bad (names their places), or labels cannot express a class.
     """
     args = dict(config)
     name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")
     source = registry.build("source", name, given={"on_bad": on_bad}, **args)
     data = source.load()
     if not isinstance(data, SourceData):
-        raise DataError(f"source '{name}' loads a {type(data).__name__}, not SourceData; mend the source")
-    there, files = listed(name, source)
-    rows = list(_without(there, data.skipped))
-    if len(rows) != len(data.y):  # a source of somebody else's, or one whose rows are no rows of a file
-        rows = [Listed(f"{name} record {i + 1}") for i in range(len(data.y))]
+        raise DataError(f"source '{name}' loads a {type(data).__name__}, not SourceData; fix the source")
+    listed, files = list_records(name, source)
+    rows = list(_without(listed, data.skipped))
+    if len(rows) != len(data.y):  # a third-party source, or one whose rows are not rows of a file
+        rows = [RecordPlace(f"{name} record {i + 1}") for i in range(len(data.y))]
     return Reading(
         data,
         tuple(rows),
@@ -119,11 +119,11 @@ def read(config: Settings) -> Reading:
     )
 
 
-def matching(places: Iterable[str], text: str) -> int:
-    """Index of the one place ``text`` means: all of it, its end behind the folder, or the number of its row.
+def find_record(places: Iterable[str], text: str) -> int:
+    """Index of the record that ``text`` names: by its whole place, its file name, or its row number.
 
     Raises:
-        ConfigError: none or several.
+        ConfigError: no record matches, or several do.
     """
     places = list(places)
     number = re.compile(rf"( row |record |\[){re.escape(text)}\]?$") if text.isdecimal() else None
@@ -134,12 +134,12 @@ def matching(places: Iterable[str], text: str) -> int:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ConfigError(f"no record '{text}': name it as '{places[0]}', or by its row's number")
-    raise ConfigError(f"'{text}' is {len(found)} records: write {' or '.join(repr(places[i]) for i in found[:2])}")
+        raise ConfigError(f"no record '{text}': write it as '{places[0]}', or give its row number")
+    raise ConfigError(f"'{text}' matches {len(found)} records: write {' or '.join(repr(places[i]) for i in found[:2])}")
 
 
-def _without(listed: Iterable[Listed], skipped: Iterable[str]) -> Iterator[Listed]:
-    """The rows that were not left out. ``skipped``: lines ``place: reason``; a place may itself hold ``: ``."""
+def _without(listed: Iterable[RecordPlace], skipped: Iterable[str]) -> Iterator[RecordPlace]:
+    """The rows that were not skipped. ``skipped``: lines ``place: reason``; a place may itself contain ``: ``."""
     left_out = {line[: at.start()] for line in skipped for at in re.finditer(": ", line)}
     for row in listed:
         own = re.fullmatch(r"(.* )(x|\w+_images)(\[\d+\])", row.place)

@@ -1,7 +1,7 @@
-"""Who is left out of a data set: keyed hashes of patients' ids or of single records, kept beside it.
+"""The withdrawal list of a data set: keyed hashes of the patients or single records to leave out.
 
-The source's files are not edited, and the list names nobody without the site's secret. It holds for every later
-version, also when the files are registered again.
+The source's files are not edited, and the list identifies nobody without the site's secret. It applies to all later
+versions, even if the files are registered again.
 """
 
 import json
@@ -18,16 +18,16 @@ from fedimb.deploy.registered_data.source_records import Reading
 from fedimb.errors import DataError
 
 Entry = dict[str, str]
-"""``{"patient": mark}``, or ``{"record": mark, "place": where it was}``."""
+"""``{"patient": mark}``, or ``{"record": mark, "place": its place}``."""
 
 
-def withdrawn(home: NodeHome, name: str) -> list[Entry]:
-    """The list of data set ``name``; DataError where it is damaged: nobody may come back by that."""
+def read_withdrawn(home: NodeHome, name: str) -> list[Entry]:
+    """The withdrawal list of data set ``name``. A damaged list raises DataError, so that nobody is included again."""
     path = home.file("data", "sets", name, "withdrawn.json")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(one, dict) and ("patient" in one or "record" in one) for one in found):
-            raise ValueError("other entries")
+            raise ValueError("unexpected entries")
         return list(found)
     except FileNotFoundError:
         return []
@@ -36,16 +36,18 @@ def withdrawn(home: NodeHome, name: str) -> list[Entry]:
 
 
 def write_withdrawn(home: NodeHome, name: str, entries: Sequence[Entry]) -> None:
-    """Replace the list, whole or not at all."""
+    """Replace the list atomically."""
     folder = home.folder("data", "sets", name)
     write_private(folder / "withdrawn.json", json.dumps(list(entries), ensure_ascii=False, indent=1).encode())
 
 
-def left_out(reading: Reading, marks: Sequence[str], entries: Sequence[Entry], secret: bytes) -> NDArray[np.bool_]:
-    """[n] bool: the records that the list leaves out.
+def withdrawn_mask(
+    reading: Reading, marks: Sequence[str], entries: Sequence[Entry], secret: bytes
+) -> NDArray[np.bool_]:
+    """Boolean mask [n] of the records that the list leaves out.
 
-    A single record is known by its content; where several have the same, by its place, then from the first on: equal
-    records are one another's equal for training too.
+    A single record is identified by its content. If several records have the same content, the one at the listed place
+    is taken, otherwise the first: for training, equal records are interchangeable.
     """
     out = np.zeros(len(marks), dtype=np.bool_)
     patients = {one["patient"] for one in entries if "patient" in one}

@@ -1,1 +1,1 @@
-"""A hospital site: its node, who is asked before anything leaves, what may leave, and what is kept of it."""
+"""A hospital site: its node, its approvals, what may leave the site, and the log of what left."""

@@ -1,4 +1,4 @@
-"""The ClientApp of a hospital node: the simulated clients' runtime on registered data, behind the site's own filter."""
+"""The ClientApp of a hospital node: the simulated clients' runtime on registered data, behind an egress filter."""
 
 import os
 from functools import partial
@@ -10,14 +10,14 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedimb.clientapp.app import declared_queries
 from fedimb.deploy.home import NODE_HOME, NodeHome
 from fedimb.deploy.site.egress_filter import egress_filter
-from fedimb.deploy.site.node_app import answer, local_node, terms_of
+from fedimb.deploy.site.node_app import handle_message, local_node, terms_of
 from fedimb.errors import FedimbError
 
 
 def _home() -> NodeHome:
     root = os.environ.get(NODE_HOME)
     if not root:
-        raise FedimbError(f"no node here: {NODE_HOME} is not set; start it with fedimb node run")
+        raise FedimbError(f"{NODE_HOME} is not set: start the node with fedimb node run")
     return local_node(root)
 
 
@@ -27,7 +27,7 @@ def _filter(message: Message, context: Context, call_next: ClientAppCallable) ->
 
 
 def _answer(message: Message, context: Context) -> Message:
-    return answer(_home(), message, context)
+    return handle_message(_home(), message, context)
 
 
 app = ClientApp(mods=[_filter])

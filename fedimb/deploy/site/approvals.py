@@ -1,9 +1,9 @@
-"""Study plans at a site: received, shown to a person, decided on. Default: nothing is approved.
+"""Study plans at a site: receiving, showing and deciding on them. Nothing is approved by default.
 
 ```
 plans/<sha>/plan.json       as received; the folder is named by its hash
-plans/<sha>/plan.md, .html  the same for people, written by the site's own fedimb
-plans/<sha>/decision.json   approved or rejected, by whom, when; every decision is also a line in the audit log
+plans/<sha>/plan.md, .html  the same for people to read, written by the site's own fedimb
+plans/<sha>/decision.json   approved or rejected, by whom, when; every decision is also logged in the audit log
 ```
 """
 
@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from fedimb.annotation.private import write_private
 from fedimb.deploy.audit_log import AuditLog, utc_now
-from fedimb.deploy.files import parsed
+from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
 from fedimb.deploy.study_plan.page import as_html, as_markdown
-from fedimb.deploy.study_plan.plan import Line, Moment, Sha, StudyPlan, check_config, mismatch, read_plan, site_config
+from fedimb.deploy.study_plan.plan import Line, Sha, StudyPlan, UtcTime, check_config, mismatch, read_plan, site_config
 from fedimb.errors import ConfigError, DataError
 from fedimb.schema import RunConfig, Strict
 
@@ -26,20 +26,28 @@ State = Literal["approved", "waiting", "rejected", "expired"]
 
 
 class Decision(Strict):
-    """decision.json. ``reason`` stays at the site."""
+    """A site's decision on a plan, as stored in decision.json.
+
+    Attributes:
+        sha: hash of the plan.
+        state: approved or rejected.
+        by, at: who decided, and when (UTC).
+        reason: why; it stays at the site.
+    """
 
     sha: Sha
     state: Literal["approved", "rejected"]
     by: Line
-    at: Moment
+    at: UtcTime
     reason: str = ""
 
 
-def receive(home: NodeHome, plan_json: str) -> State:
-    """Take in a plan the coordinator sent, and say how it stands. A new one waits for a person.
+def receive_plan(home: NodeHome, plan_json: str) -> State:
+    """Store a plan that the coordinator sent, and return its state. A new plan waits for a person's decision.
 
     Raises:
-        ConfigError: it is no plan. `Shareable`: it is one, but not for this installation.
+        ConfigError: it is not a plan.
+        Shareable: it is a plan, but not for this installation.
     """
     plan = read_plan(plan_json)
     folder = home.file("plans", plan.sha)
@@ -51,28 +59,28 @@ def receive(home: NodeHome, plan_json: str) -> State:
         write_private(folder / "plan.html", as_html(plan).encode())
         AuditLog(home.file("audit.jsonl")).append("plan received", {"sha": plan.sha, "purpose": plan.purpose})
         write_private(folder / "plan.json", plan.to_json().encode())  # last: a folder with it is complete
-    return state(home, plan.sha)
+    return plan_state(home, plan.sha)
 
 
-def load(home: NodeHome, sha: str) -> StudyPlan:
-    """A plan received. DataError: none of this hash, or it was changed here."""
+def load_plan(home: NodeHome, sha: str) -> StudyPlan:
+    """Load a received plan. Raises DataError if there is none with this hash, or if it was changed here."""
     path = home.file("plans", sha, "plan.json")
     try:
         plan = read_plan(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ConfigError) as error:
         raise DataError(f"{path} cannot be read ({error}); have the coordinator send the plan again") from error
     if plan.sha != sha:
-        raise DataError(f"{path} was changed: its hash is {plan.sha[:8]}; remove its folder to receive it again")
+        raise DataError(f"{path} was changed: its hash is now {plan.sha[:8]}; delete its folder to receive it again")
     return plan
 
 
-def decision(home: NodeHome, sha: str) -> Decision | None:
-    """What was decided on a plan. DataError when the file is damaged."""
+def read_decision(home: NodeHome, sha: str) -> Decision | None:
+    """The decision on a plan, or None. Raises DataError if the file is damaged."""
     path = home.file("plans", sha, "decision.json")
     if not path.exists():
         return None
     try:
-        found = parsed(json.loads(path.read_text(encoding="utf-8")), Decision, str(path))
+        found = parse_settings(json.loads(path.read_text(encoding="utf-8")), Decision, str(path))
     except (ValueError, ConfigError) as error:
         raise DataError(f"{path} is damaged ({error}); decide again: fedimb node approve or reject") from error
     if found.sha != sha:
@@ -80,38 +88,40 @@ def decision(home: NodeHome, sha: str) -> Decision | None:
     return found
 
 
-def state(home: NodeHome, sha: str) -> State:
-    """How a received plan stands; past its expiry no approval counts."""
-    if load(home, sha).expired():
+def plan_state(home: NodeHome, sha: str) -> State:
+    """State of a received plan. After its expiry an approval no longer counts."""
+    if load_plan(home, sha).expired():
         return "expired"
-    found = decision(home, sha)
+    found = read_decision(home, sha)
     return "waiting" if found is None else found.state
 
 
-def approved(home: NodeHome, plan_sha: str) -> StudyPlan | None:
-    """The plan, if this site has received and approved it, its time is not over and this installation keeps to it."""
-    if not home.file("plans", plan_sha, "plan.json").is_file() or state(home, plan_sha) != "approved":
+def approved_plan(home: NodeHome, plan_sha: str) -> StudyPlan | None:
+    """The plan, if this site approved it, it has not expired, and this installation can run it; else None."""
+    if not home.file("plans", plan_sha, "plan.json").is_file() or plan_state(home, plan_sha) != "approved":
         return None
-    plan = load(home, plan_sha)
+    plan = load_plan(home, plan_sha)
     return None if mismatch(plan) else plan
 
 
-def require(home: NodeHome, plan_json: str, config_json: str) -> tuple[StudyPlan, RunConfig]:
-    """The plan that covers a run, and its configuration; or why the site takes no part, in words for the coordinator.
+def require_approval(home: NodeHome, plan_json: str, config_json: str) -> tuple[StudyPlan, RunConfig]:
+    """The plan that covers a run, and the run's configuration.
 
     Args:
-        config_json: the run's configuration, as it came; no class it names by a path is imported.
+        plan_json: the plan, as received.
+        config_json: the run's configuration, as received; classes it names by an import path are not imported.
 
     Raises:
-        Shareable: waiting, rejected, expired, for another installation, or the configuration is outside the plan.
-        ConfigError: it is no plan.
+        Shareable: the plan is waiting, rejected, expired or for another installation, or does not cover the
+            configuration.
+        ConfigError: it is not a plan.
     """
-    sha, stands = read_plan(plan_json).sha, receive(home, plan_json)
-    if stands == "waiting":
+    sha, current = read_plan(plan_json).sha, receive_plan(home, plan_json)
+    if current == "waiting":
         raise Shareable(WAITING, f"waiting: {home.site} (plan {sha[:8]})")
-    if stands != "approved":
-        raise Shareable(NOT_APPROVED, f"{home.site}: plan {sha[:8]} is {stands}")
-    plan = load(home, sha)
+    if current != "approved":
+        raise Shareable(NOT_APPROVED, f"{home.site}: plan {sha[:8]} is {current}")
+    plan = load_plan(home, sha)
     if reason := mismatch(plan):
         raise Shareable(NOT_APPROVED, f"{home.site} cannot run plan {sha[:8]}: {reason}")
     try:
@@ -122,38 +132,43 @@ def require(home: NodeHome, plan_json: str, config_json: str) -> tuple[StudyPlan
     return plan, config
 
 
-def decide(home: NodeHome, sha: str, to: Literal["approved", "rejected"], by: str | None, reason: str = "") -> Decision:
-    """Approve or reject a plan; a later decision replaces an earlier one. The audit line is written first.
+def decide_plan(
+    home: NodeHome, sha: str, to: Literal["approved", "rejected"], by: str | None, reason: str = ""
+) -> Decision:
+    """Approve or reject a plan. A later decision replaces an earlier one. The audit line is written first.
 
     Args:
-        by: who decides; None: the account at work.
+        sha: hash of the plan.
+        to: the decision.
+        by: who decides (default: the current user account).
+        reason: why; it stays at the site.
 
     Raises:
-        ConfigError: the plan has expired, or is not for this installation.
+        ConfigError: the plan has expired or is not for this installation.
     """
-    plan = load(home, sha)
+    plan = load_plan(home, sha)
     if to == "approved":
         if plan.expired():
             raise ConfigError(f"plan {sha[:8]} expired on {plan.expires}: ask the coordinator for a new one")
         if why := mismatch(plan):
             raise ConfigError(f"plan {sha[:8]} cannot be approved here: {why}")
-    made = parsed(
+    made = parse_settings(
         {"sha": sha, "state": to, "by": by or getpass.getuser(), "at": utc_now(), "reason": reason},
         Decision,
         "decision",
     )
-    record(home, "plan", sha, made.state, made.by, reason)
+    log_decision(home, "plan", sha, made.state, made.by, reason)
     write_private(home.file("plans", sha, "decision.json"), (made.model_dump_json(indent=1) + "\n").encode())
     return made
 
 
-def record(home: NodeHome, kind: str, item: str, to: str, by: str, reason: str) -> None:
-    """A decision's line in the audit log."""
+def log_decision(home: NodeHome, kind: str, item: str, to: str, by: str, reason: str) -> None:
+    """Write a decision to the audit log."""
     facts: dict[str, Any] = {"item": kind, "sha": item, "to": to, "by": by, "reason": reason}
     AuditLog(home.file("audit.jsonl")).append("decision", facts)
 
 
-def received(home: NodeHome) -> list[str]:
-    """Hashes of the plans received, sorted."""
+def received_plans(home: NodeHome) -> list[str]:
+    """Sorted hashes of the received plans."""
     folder: Path = home.file("plans")
     return sorted(path.parent.name for path in folder.glob("*/plan.json"))

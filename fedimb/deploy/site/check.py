@@ -1,4 +1,4 @@
-"""``fedimb node check``: can this node take part, and if not, who must do what."""
+"""``fedimb node check``: can this node take part, and if not, what must be done."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -11,23 +11,24 @@ from fedimb.deploy.files import refuse_readable
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pki import EXPIRES_SOON_DAYS, expires
 from fedimb.deploy.site.data_checks import data_checks, refuse_unfit
-from fedimb.deploy.site.limits import GB, disk
+from fedimb.deploy.site.limits import GB, disk_usage
 from fedimb.deploy.site.reach import TIMEOUT_S, reach
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.plain import JsonObject
 
 if TYPE_CHECKING:
-    from fedimb.deploy.study_plan.plan import StudyPlan  # loads torch: only where there is a plan
+    from fedimb.deploy.study_plan.plan import StudyPlan  # imports torch: only needed with a plan
 
-__all__ = ["Check", "facts", "fit", "node_checks", "open_plan", "refuse_unfit"]
+__all__ = ["Check", "all_pass", "node_checks", "open_plan", "refuse_unfit", "report"]
 
 
 def node_checks(home: NodeHome, plan: "StudyPlan | None" = None, timeout_s: float = TIMEOUT_S) -> Iterator[Check]:
-    """Every check, in the order it is printed: data, versions, key, authority, disk, proxy, coordinator, clock.
+    """All checks, in the order they are printed: data, versions, key, authority, disk, proxy, coordinator, clock.
 
     Args:
-        plan: the study's; None: what needs one is left out.
-        timeout_s: for the coordinator to answer.
+        home: the node's folder.
+        plan: the study plan; None: skip the checks that need one.
+        timeout_s: seconds to wait for the coordinator's response.
     """
     yield from data_checks(home, plan)
     yield from versions(plan)
@@ -37,24 +38,24 @@ def node_checks(home: NodeHome, plan: "StudyPlan | None" = None, timeout_s: floa
     yield from reach(home, timeout_s)
 
 
-def fit(checks: Iterable[Check]) -> bool:
-    """Whether none says fail."""
+def all_pass(checks: Iterable[Check]) -> bool:
+    """Whether no check failed."""
     return all(check.level != "fail" for check in checks)
 
 
-def facts(home: NodeHome, checks: Iterable[Check]) -> JsonObject:
-    """What was found, for JSON."""
+def report(home: NodeHome, checks: Iterable[Check]) -> JsonObject:
+    """The results, for JSON output."""
     found = list(checks)
     return {
         "site": home.site,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fit": fit(found),
+        "fit": all_pass(found),
         "checks": [vars(check) for check in found],
     }
 
 
 def open_plan(path: str | Path) -> "StudyPlan":
-    """A plan's file. ConfigError when it is missing or no plan."""
+    """Read a plan's file. Raises ConfigError if it is missing or not a plan."""
     from fedimb.deploy.study_plan.plan import read_plan
 
     try:
@@ -64,7 +65,7 @@ def open_plan(path: str | Path) -> "StudyPlan":
 
 
 def versions(plan: "StudyPlan | None") -> Iterator[Check]:
-    """The installation, and its release and contracts against the plan's."""
+    """Check the installation, and compare its release and contracts with the plan's."""
     yield from (check for check in packages() if check.level != "ok")
     if plan is None:
         yield Check("ok", "versions", f"fedimb {__version__}; give --plan to compare it with the coordinator's")
@@ -80,34 +81,34 @@ def versions(plan: "StudyPlan | None") -> Iterator[Check]:
         yield Check("fail", "contracts", reason, remedy)
     elif theirs.bundle != here.bundle or theirs.fedimb.partition(".")[0] != __version__.partition(".")[0]:
         yield Check(
-            "fail", "versions", f"fedimb {__version__}, the coordinator's {theirs.fedimb} ships another", remedy
+            "fail", "versions", f"fedimb {__version__}; the coordinator's {theirs.fedimb} ships another bundle", remedy
         )
     elif theirs.fedimb != __version__:
         found = f"fedimb {__version__}, the coordinator's is {theirs.fedimb}; bundle and contracts are the same"
-        yield Check("warn", "versions", found, "a plan is approved under its own release alone: install it")
+        yield Check("warn", "versions", found, "install the plan's release: an approval holds for that release only")
     else:
-        yield Check("ok", "versions", f"fedimb {__version__}; bundle and contracts are the plan's")
+        yield Check("ok", "versions", f"fedimb {__version__}; bundle and contracts match the plan")
 
 
 def key(home: NodeHome) -> Check:
-    """The site's key: there, and its owner's alone."""
+    """The site's key exists and is readable by its owner only."""
     path = home.file("key")
     if not path.is_file():
-        return Check("fail", "key", f"there is no {path}", "fedimb node init makes it, at the site")
+        return Check("fail", "key", f"{path} does not exist", "make it with fedimb node init, at the site")
     try:
         refuse_readable(path)
     except ConfigError as error:
-        return Check("fail", "key", str(error), "then fedimb node rotate, if others may have read it")
-    return Check("ok", "key", f"{path}, read by its owner alone")
+        return Check("fail", "key", str(error), "if others may have read it, run fedimb node rotate")
+    return Check("ok", "key", f"{path}, readable by its owner only")
 
 
 def authority(home: NodeHome) -> Check:
-    """How long the coordinator's authority is valid; whether it is the one confirmed is `reach`'s to say."""
+    """How long the coordinator's authority is valid. `reach` checks whether it is the confirmed one."""
     path = home.file("ca.crt")
     try:
         end = expires(path.read_bytes())
     except (OSError, FedimbError) as error:
-        return Check("fail", "ca.crt", f"{path}: {error}", "the coordinator gives it out")
+        return Check("fail", "ca.crt", f"{path}: {error}", "ask the coordinator for it")
     days = (end - datetime.now(UTC)).days
     if days < 0:
         return Check("fail", "ca.crt", f"expired on {end:%Y-%m-%d}", "ask the coordinator for the new one")
@@ -117,10 +118,10 @@ def authority(home: NodeHome) -> Check:
 
 
 def space(home: NodeHome) -> Check:
-    """Room for caches and client state, and the site's own limit."""
-    now = disk(home.root, home.config.limits)
+    """Disk space for caches and client state, and the site's own limit."""
+    now = disk_usage(home.root, home.config.limits)
     if reason := now.refusal():
         return Check("fail", "disk", reason, "see limits: in node.yaml")
     if reason := now.warning():
-        return Check("warn", "disk", reason, "free some, before the node stops")
-    return Check("ok", "disk", f"{now.free / GB:.1f} GB free; the node's folder holds {now.used / GB:.2f} GB")
+        return Check("warn", "disk", reason, "free some space before the node stops")
+    return Check("ok", "disk", f"{now.free / GB:.1f} GB free; the node's folder takes {now.used / GB:.2f} GB")

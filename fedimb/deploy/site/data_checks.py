@@ -1,33 +1,33 @@
-"""Do a node's registered data fit a study: verified, readable, of the plan's classes and shape."""
+"""Checks whether a node's registered data fit a study: unchanged, readable, with the plan's classes and shape."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from fedimb.deploy.checks import Check
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.registered_data.datasets import DataVersion, data_sets, find
+from fedimb.deploy.registered_data.datasets import DataVersion, data_sets, find_data_set
 from fedimb.errors import DataError, FedimbError
 from fedimb.plain import JsonObject
 
 if TYPE_CHECKING:
-    from fedimb.deploy.study_plan.plan import StudyPlan  # loads torch: only where there is a plan
+    from fedimb.deploy.study_plan.plan import StudyPlan  # imports torch: only needed with a plan
 
 _MEANING = ("thresholds", "target_map", "categorical", "missing_values", "indicators", "size", "mode", "l2_normalise")
-"""Settings of a source that decide what a value or a label means."""
+"""Source settings that decide what a value or a label means."""
 _OWN = ("target_map", "missing_values")
-"""Of these, what a site may write otherwise, for its own codes."""
+"""Those of them that may differ at a site, for its own coding."""
 _DEFAULTS = {"indicators": True, "mode": "RGB"}
 _SHOWN = 6
 
 
 def data_checks(home: NodeHome, plan: "StudyPlan | None") -> Iterator[Check]:
-    """Verify the data the plan asks for, or every data set registered, and compare it with the plan.
+    """Verify the data the plan asks for (without a plan: all registered data sets) and compare them with the plan.
 
-    A line for each data set (verified, rows, patients per class), one for each thing wrong with its records, one for
-    each thing in which it differs from the plan. A level ``fail`` means: this node must not train. Raises nothing.
+    Yields one line per data set (verified, rows, patients per class), one per problem with its records, and one per
+    difference from the plan. Level ``fail`` means that this node must not train. Never raises.
     """
     try:
-        versions = data_sets(home) if plan is None else [find(home, plan.tags)]
+        versions = data_sets(home) if plan is None else [find_data_set(home, plan.tags)]
     except FedimbError as error:
         yield Check("fail", "data", str(error), "register the data: fedimb node data add")
         return
@@ -38,30 +38,30 @@ def data_checks(home: NodeHome, plan: "StudyPlan | None") -> Iterator[Check]:
         try:
             version.verify(full=True)
         except FedimbError as error:
-            yield Check("fail", name, str(error), "mend it, or take the node out of the study")
+            yield Check("fail", name, str(error), "fix the data, or take the node out of the study")
             continue
-        yield Check("ok", name, f"version {version.version[:12]} verified; {holdings(version)}")
+        yield Check("ok", name, f"version {version.version[:12]} verified; {describe_holdings(version)}")
         yield from _quality(name, version, home.config.sharing.min_patients)
         if plan is not None:
-            yield from against(name, version, plan)
+            yield from plan_checks(name, version, plan)
 
 
 def refuse_unfit(home: NodeHome, plan: "StudyPlan") -> DataVersion:
-    """The data a plan asks for, verified completely; a node calls it before it trains.
+    """The data a plan asks for, completely verified. A node calls this before it trains.
 
     Raises:
-        ConfigError: no data set, or several, have the plan's tags.
-        DataError: the data are not what was registered, or do not fit the plan.
+        ConfigError: no data set has the plan's tags, or several have.
+        DataError: the data differ from what was registered, or do not fit the plan.
     """
-    version = find(home, plan.tags)
+    version = find_data_set(home, plan.tags)
     version.verify(full=True)
-    for check in against(f"data set '{version.name}'", version, plan):
+    for check in plan_checks(f"data set '{version.name}'", version, plan):
         if check.level == "fail":
             raise DataError(f"{check.name}: {check.found}: {check.remedy}")
     return version
 
 
-def holdings(version: DataVersion) -> str:
+def describe_holdings(version: DataVersion) -> str:
     """Rows, and patients per class, in one line."""
     facts = version.facts
     per_class = [f"{name} {n:,}" for name, n in facts["patients_per_class"].items()]
@@ -71,8 +71,8 @@ def holdings(version: DataVersion) -> str:
     return f"{facts['rows']:,} rows of {facts['patients']:,} patients: {listed}"
 
 
-def against(name: str, version: DataVersion, plan: "StudyPlan") -> Iterator[Check]:
-    """Schema and classes against the plan; nothing where all is as the plan has it but an ``ok``."""
+def plan_checks(name: str, version: DataVersion, plan: "StudyPlan") -> Iterator[Check]:
+    """Compare schema and classes with the plan. Yields one ``ok`` if everything matches."""
     facts, found = version.facts, []
     schema = facts["schema"]
     if schema["classes"] != plan.classes:
@@ -90,8 +90,8 @@ def against(name: str, version: DataVersion, plan: "StudyPlan") -> Iterator[Chec
             Check(
                 "fail",
                 name,
-                f"its labels cannot express class {', '.join(mute)}: such rows would count as another",
-                "leave the study, or register the data from labels that can",
+                f"its labels cannot express class {', '.join(mute)}: such rows would count as another class",
+                "leave the study, or register the data with labels that can",
             )
         )
     if list(schema["shape"]) != list(plan.input_shape):
@@ -101,24 +101,26 @@ def against(name: str, version: DataVersion, plan: "StudyPlan") -> Iterator[Chec
                 "fail",
                 name,
                 f"rows are {_shape(schema['shape'])}{columns}, the plan's {_shape(plan.input_shape)}",
-                "register it with the coordinator's data group: --like FILE",
+                "register the data with the coordinator's data group: --like FILE",
             )
         )
-    yield from found or [Check("ok", name, "classes and shape are the plan's")]
+    yield from found or [Check("ok", name, "classes and shape match the plan")]
     yield from _meaning(name, version.about["source"], plan.config.get("data", {}).get("source", {}))
 
 
 def _meaning(name: str, own: JsonObject, asked: JsonObject) -> Iterator[Check]:
-    """Where the site reads its labels or values otherwise than the plan's own source of the same kind."""
+    """Where the site reads labels or values differently from the plan's own source of the same kind."""
     if own.get("name") != asked.get("name"):
         return
     for key in _MEANING:
-        # Left out, null and empty are one: what the source does by itself.
+        # Missing, null and empty are the same: the source's default.
         here, there = (source.get(key, _DEFAULTS.get(key)) or None for source in (own, asked))
         if here != there:
             level = "warn" if key in _OWN else "fail"
             remedy = (
-                "is that this site's own coding?" if key in _OWN else "register it with the data group: --like FILE"
+                "check that this is this site's own coding"
+                if key in _OWN
+                else "register the data with the data group: --like FILE"
             )
             yield Check(level, name, f"{key} is {here}, in the plan {there}", remedy)
 
@@ -127,19 +129,17 @@ def _quality(name: str, version: DataVersion, least: int) -> Iterator[Check]:
     facts = version.facts
     quality, rows = facts["quality"], facts["rows"]
     if quality["unreadable"]:
-        yield Check(
-            "warn", name, f"rows that cannot be read and are left out: {quality['unreadable']:,}", "see node data list"
-        )
+        yield Check("warn", name, f"unreadable rows, left out: {quality['unreadable']:,}", "see fedimb node data list")
     if quality["duplicates"]:
         yield Check(
             "warn",
             name,
-            f"rows that repeat another's values and label: {quality['duplicates']:,}",
-            "one patient twice?",
+            f"rows with the same values and label as another: {quality['duplicates']:,}",
+            "check whether a patient was entered twice",
         )
     for column, n in quality["missing"].items():
         if n == rows:
-            yield Check("warn", name, f"column {column} has no value in any row", "is it recorded here?")
+            yield Check("warn", name, f"column {column} has no value in any row", "check whether this site records it")
     if total := sum(quality["missing"].values()):
         worst = sorted(quality["missing"].items(), key=lambda item: -item[1])[:_SHOWN]
         yield Check(
@@ -150,7 +150,7 @@ def _quality(name: str, version: DataVersion, least: int) -> Iterator[Check]:
         yield Check(
             "warn",
             name,
-            f"fewer than {least} patients of class {', '.join(few)}: statistics of them do not leave",
+            f"fewer than {least} patients of class {', '.join(few)}: statistics about them do not leave",
             "tell the coordinator, or lower sharing.min_patients",
         )
 

@@ -1,15 +1,16 @@
-"""The exit door of a hospital node: what simulated clients pass (`fedimb.privacy.egress_filter`), and more.
+"""The egress filter of a hospital node: the filter of simulated clients (`fedimb.privacy.egress_filter`), and more.
 
-In this order: is the message one that the study plan lists; the client's work; exceptions masked; every record
-declared; the site's sharing policy; a line in the audit log, on disk; then the reply goes. If the line cannot be
-written nothing goes but an error. A crash between line and sending leaves a line for a message that did not go, and
-the message may be asked again: each one that left has *at least* one line.
+It works in this order: check that the study plan lists the message; run the client; mask exceptions; check that every
+record is declared; apply the site's sharing policy; write a line to the audit log, on disk; send the reply. If the line
+cannot be written, only an error is sent. A crash between writing and sending leaves a line for a message that was not
+sent, and the message may be requested again, so each message that left has *at least* one line.
 
-What Flower 1.41 itself sends of a node, besides replies: registration, heartbeats, requests. A ClientApp's output and
-log records stay: only ServerApps and agents mirror theirs for upload (flwr/superlink/cli/flwr_serverapp.py:37,
-supercore/cli/flwr_agentapp.py:41), flwr/supernode/runtime/run_clientapp.py starts no uploader, and the node's client of
-the Fleet API (supernode/fleet_http_client.py) has no call for logs. The text of an exception that leaves the ClientApp
-would travel (run_clientapp.py:202-214), which is why none does.
+Apart from replies, Flower 1.41 itself sends only registration, heartbeats and requests from a node. A ClientApp's
+output and log records stay there: only ServerApps and agents mirror theirs for upload
+(flwr/superlink/cli/flwr_serverapp.py:37, supercore/cli/flwr_agentapp.py:41), flwr/supernode/runtime/run_clientapp.py
+starts no uploader, and the node's client of the Fleet API (supernode/fleet_http_client.py) has no call for logs. The
+text of an exception raised out of the ClientApp would be sent (run_clientapp.py:202-214), which is why no exception
+gets that far.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from fedimb.contracts.base import Contract
 from fedimb.deploy import incidents
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.incidents import Shareable, keep_incident, masked
+from fedimb.deploy.incidents import Shareable, keep_incident, masked_incident
 from fedimb.deploy.site.sharing import Patients, refusal
 from fedimb.errors import FedimbError
 from fedimb.privacy.egress_filter import REFUSED, declared_for, violation
@@ -41,14 +42,14 @@ _KINDS = {ArrayRecord: "arrays", MetricRecord: "metrics", ConfigRecord: "config"
 
 @dataclass(frozen=True)
 class Terms:
-    """On what terms a run may have answers.
+    """What a run is allowed to receive from this site.
 
     Attributes:
-        contracts: the run's, the platform's first.
-        messages: types the approved plan lists (`fedimb.deploy.study_plan.page.message_types`); None: all that are
-        declared.
-        run: what the site calls the run, for its log.
-        patients: of the data the run uses; None: not known.
+        contracts: contracts of the run, the platform's first.
+        messages: message types the approved plan lists (`fedimb.deploy.study_plan.outbound_records.message_types`);
+            None: all that are declared.
+        run: the run's name at the site, for the log.
+        patients: number of patients in the data the run uses; None: unknown.
     """
 
     contracts: list[Contract]
@@ -64,44 +65,46 @@ def egress_filter(
     context: Context,
     call_next: ClientAppCallable,
 ) -> Message:
-    """A ClientApp's outermost mod at a node. Never raises but for what ends the process.
+    """The outermost mod of the ClientApp at a node. Raises nothing except exceptions that end the process.
 
     Args:
-        terms_of: the run's terms; raises `Shareable` where the site has not agreed to the run or a person must act
-            first. That text reaches the coordinator, the text of any other exception does not.
+        home: the node's folder.
+        terms_of: returns the run's terms; raises `Shareable` if the site has not agreed to the run or a person must
+            act first. The text of `Shareable` is sent to the coordinator, the text of other exceptions is not.
+        message, context, call_next: as Flower passes them to a mod.
     """
-    door = _Door(home, message, context)
+    egress = _EgressFilter(home, message, context)
     try:
         terms = terms_of(message, context)
-        door.run = terms.run
-        reply = door.answer(terms, call_next)
+        egress.run = terms.run
+        reply = egress.reply(terms, call_next)
     except Shareable as error:
-        reply = door.error(error.code, str(error))
-    except Exception as error:  # whatever it is, its text may hold a patient's data
-        reply = door.incident(incidents.INCIDENT, error)
-    return door.let_go(reply)
+        reply = egress.error(error.code, str(error))
+    except Exception as error:  # its text may contain a patient's data
+        reply = egress.incident(incidents.INCIDENT, error)
+    return egress.send(reply)
 
 
-class _Door:
+class _EgressFilter:
     def __init__(self, home: NodeHome, message: Message, context: Context) -> None:
         self.home, self.message, self.context = home, message, context
         self.phase, self.run = message.metadata.message_type, str(context.run_id)
         self.facts: dict[str, Any] = {}
         try:
             self.site = home.site
-        except FedimbError:  # a damaged node.yaml; reading the policy fails again where it is an incident
+        except FedimbError:  # a damaged node.yaml; reading the policy fails again later, as an incident
             self.site = "the site"
 
-    def answer(self, terms: Terms, call_next: ClientAppCallable) -> Message:
-        """The reply, as far as contracts and the site's policy let it go."""
+    def reply(self, terms: Terms, call_next: ClientAppCallable) -> Message:
+        """The reply, reduced to what contracts and the site's policy allow."""
         if terms.messages is not None and self.phase not in terms.messages:
-            return self.error(REFUSED, f"{self.site}: the approved study plan lists no message '{self.phase}'")
+            return self.error(REFUSED, f"{self.site}: the approved study plan does not list message '{self.phase}'")
         reply = call_next(self.message, self.context)
         if reply.has_error():
             return self._client_error(reply.error)
         declared = declared_for(self.phase, terms.contracts)
         if reason := violation(reply, declared):
-            return self.incident(REFUSED, f"exit door: {reason}")
+            return self.incident(REFUSED, f"egress filter: {reason}")
         withheld = []
         for record in declared:
             if record.key not in reply.content:
@@ -119,7 +122,7 @@ class _Door:
         return reply
 
     def _client_error(self, error: Error) -> Message:
-        """An error the client answers with: its code goes, its text, which may name a folder, does not."""
+        """An error reply of the client: its code is sent, its text, which may name a folder, is not."""
         if error.code == LOST:
             self.incident(LOST, error.reason)
             return self.error(LOST, f"state_lost: {self.site} lacks the state this message builds on")
@@ -128,13 +131,13 @@ class _Door:
     def incident(self, code: int, cause: BaseException | str | None) -> Message:
         name = keep_incident(self.home, self.phase, self.run, cause or "no reason given")
         self.facts["incident"] = name
-        return self.error(code, masked(self.site, self.phase, name))
+        return self.error(code, masked_incident(self.site, self.phase, name))
 
     def error(self, code: int, text: str) -> Message:
         return Message(Error(code=code, reason=text), reply_to=self.message)
 
-    def let_go(self, reply: Message) -> Message:
-        """First the line, then the message with the line's number and hash."""
+    def send(self, reply: Message) -> Message:
+        """Write the audit line, then return the message with the line's number and hash."""
         try:
             head = AuditLog(self.home.file("audit.jsonl")).append("message", self._line(reply))
             if not reply.has_error():
@@ -153,14 +156,14 @@ class _Door:
         if reply.has_error():
             code, reason = reply.error.code, reply.error.reason
             return {**about, **self.facts, "outcome": "error", "code": code, "text": reason, "records": []}
-        records = [described(key, value) for key, value in reply.content.items()]
+        records = [record_facts(key, value) for key, value in reply.content.items()]
         return {**about, **self.facts, "outcome": "sent", "records": records}
 
 
-def described(key: str, value: ArrayRecord | MetricRecord | ConfigRecord) -> dict[str, object]:
-    """What the audit log says of one record: key, kind, shapes, payload bytes and ``sha256``.
+def record_facts(key: str, value: ArrayRecord | MetricRecord | ConfigRecord) -> dict[str, object]:
+    """What the audit log stores about one record: key, kind, shapes, payload bytes and ``sha256``.
 
-    The hash is that of `fedimb.records.pack` of the record alone, so whoever has the record can compute it.
+    The hash is over `fedimb.records.pack` of the record alone, so anyone who has the record can compute it.
     """
     content = RecordDict({key: value})
     about = {"key": key, "kind": _KINDS[type(value)], "bytes": payload_bytes(content)}

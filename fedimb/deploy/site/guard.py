@@ -1,12 +1,11 @@
-"""In front of Flower's executor at a node: code that arrives over the network is refused before it is unpacked.
+"""A guard in front of Flower's executor at a node: it refuses code from the network before it is unpacked.
 
-Flower 1.41 starts ``flwr-clientapp`` (or ``flwr-agentapp``, ...) by name for every message, and that program unpacks
-and imports what the run brought. `write_shims` makes a folder of programs with those names, each of which runs this
-module; first on PATH, and with no folder behind it that holds Flower's own, they are all that can be started. Here
-the bundle must be the one this installation ships (`bundle_hash`); then nothing of it is unpacked either: the
-installed `fedimb.deploy.site.app:app` answers. Whatever else was asked for leaves one line in the audit log, and an
-error reply with no fact of the site. Source: ours; Flower's way read in ``flwr/supernode/runtime/run_clientapp.py``
-1.41.
+Flower 1.41 starts ``flwr-clientapp`` (or ``flwr-agentapp``, ...) by name for every message; that program unpacks and
+imports the run's bundle (``flwr/supernode/runtime/run_clientapp.py``). `write_shims` makes a folder of programs with
+those names, each of which runs this module. The folder comes first on PATH, and folders with Flower's own programs are
+removed from PATH, so nothing else can be started. The bundle must be the one this installation ships (`bundle_hash`),
+and even then it is not unpacked: the installed `fedimb.deploy.site.app:app` handles the message. Anything else leaves
+one line in the audit log, and the coordinator gets an error that contains nothing about the site.
 """
 
 import hashlib
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.bundle_hash import ForeignBundle, bundle_sha, check_bundle
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.incidents import INCIDENT, keep_incident, masked
+from fedimb.deploy.incidents import INCIDENT, keep_incident, masked_incident
 from fedimb.errors import FedimbError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ CLIENT_APP = "flwr-clientapp"
 SUPEREXEC = "flower-superexec"
 REFUSED_TASKS = ("flwr-agentapp", "flwr-serverapp", "flwr-simulation", "flwr-model", "flwr-connector")
 PROGRAMS = (CLIENT_APP, *REFUSED_TASKS)
-"""Everything Flower's executor may start: each name is taken by a shim."""
+"""All programs that Flower's executor may start. Each is replaced by a shim."""
 
 FOREIGN_CODE = 1310
 """Error code of the reply to a message whose bundle or task this site refuses."""
@@ -44,9 +43,9 @@ _LOG = logging.getLogger("fedimb.deploy.site.guard")
 
 
 def write_shims(home: NodeHome) -> Path:
-    """Write the programs that stand before Flower's; returns their folder, which comes first on PATH.
+    """Write the shims that replace Flower's programs. Returns their folder, which comes first on PATH.
 
-    Made at every start, of this Python: a file inside the package may lose its executable bit or its path.
+    They are written at every start, for this Python: a file in the package could lose its executable bit or its path.
     """
     folder = home.folder("flwr", "shims")
     for name in (*PROGRAMS, SUPEREXEC):
@@ -59,18 +58,18 @@ def write_shims(home: NodeHome) -> Path:
 
 
 def append_audit(home: NodeHome, kind: str, facts: dict[str, object]) -> None:
-    """One line in the site's audit log."""
+    """Append a line to the site's audit log."""
     AuditLog(home.file("audit.jsonl")).append(kind, facts)
 
 
 class Guard:
-    """Checks one task of Flower's, and answers it or has the installed app answer it.
+    """Checks one task from Flower; refuses it, or has the installed app handle it.
 
     Args:
         home: the node's folder.
-        task: the program Flower asked for.
+        task: the program Flower wants to start.
         audit: writes an audit line: ``audit(home, kind, facts)``.
-        app: builds the installed ClientApp, on first need.
+        app: returns the installed ClientApp; called when it is needed.
     """
 
     def __init__(
@@ -85,14 +84,14 @@ class Guard:
         self._refused: str | None = None
 
     def check(self, bundle: bytes, skip_prompt: bool = True) -> None:
-        """In the place of Flower's unpacking: nothing for the installed bundle of a ClientApp.
+        """Replaces Flower's unpacking: accept only the installed bundle, for a ClientApp.
 
         Raises:
-            ForeignBundle: for everything else, after the audit line.
+            ForeignBundle: for everything else, after the audit line was written.
         """
         try:
             if self.task != CLIENT_APP:
-                raise ForeignBundle(f"it asks for {self.task}, a node runs {CLIENT_APP} alone")
+                raise ForeignBundle(f"it asks for {self.task}, but a node runs only {CLIENT_APP}")
             check_bundle(bundle)
         except ForeignBundle as error:
             self._refused = str(error)
@@ -112,10 +111,10 @@ class Guard:
         try:
             self._audit(self.home, "refused", facts)
         except (OSError, FedimbError):
-            _LOG.exception("the audit line could not be written; the bundle is refused all the same")
+            _LOG.exception("the audit line could not be written; the bundle is refused anyway")
 
     def load(self, *_: object, **__: object) -> Callable[..., "ClientAppCallable"]:
-        """In the place of Flower's loader: whatever bundle it is asked for, the installed app, recorded as it runs."""
+        """Replaces Flower's loader: always returns the installed app, and records each message that it handles."""
 
         def installed(*_: object) -> "ClientAppCallable":
             if self._refused is not None:
@@ -134,14 +133,14 @@ class Guard:
         return installed
 
     def error(self, code: int, reason: str | None = None) -> "Error":
-        """In the place of Flower's Error, whose text would quote an exception raised at this site."""
+        """Replaces Flower's Error, whose text would quote an exception raised at this site."""
         from flwr.app import Error
 
         if self._refused is not None:
-            return Error(FOREIGN_CODE, f"{self.home.site} runs no code that arrives: {self._refused}")
+            return Error(FOREIGN_CODE, f"{self.home.site} does not run code from the network: {self._refused}")
         cause = sys.exception() or f"Flower's code {code}: {reason}"
         incident = keep_incident(self.home, "loading the client", str(_run()), cause)
-        return Error(INCIDENT, masked(self.home.site, "loading the client", incident))
+        return Error(INCIDENT, masked_incident(self.home.site, "loading the client", incident))
 
     def _note(self, message: "Message", outcome: str) -> None:
         facts = {
@@ -158,7 +157,7 @@ class Guard:
             temporary.write_text(json.dumps(facts), encoding="utf-8")
             temporary.replace(path)
         except OSError:
-            _LOG.exception("%s could not be written", path)  # only `node status` knows less; the round goes on
+            _LOG.exception("%s could not be written", path)  # affects only `node status`; the round continues
 
 
 def _run() -> int | None:
@@ -177,7 +176,7 @@ def _round_of(message: "Message") -> int | None:
 
 
 def limit_gpu(share: float | None) -> None:
-    """Let this process take at most ``share`` of the first GPU's memory; nothing without a share or a GPU."""
+    """Limit this process to ``share`` of the first GPU's memory. Does nothing without a share or a GPU."""
     if share is None:
         return
     import torch
@@ -193,14 +192,14 @@ def _installed_app() -> "ClientAppCallable":
 
 
 def run_guarded(guard: Guard, words: Sequence[str]) -> None:
-    """Flower's own program for one message, with the guard's functions where it would unpack, load and quote.
+    """Run Flower's own program for one message, with the guard's functions in place of unpacking, loading and errors.
 
     Args:
-        guard: of this task.
-        words: what the executor wrote after the program's name. Installing dependencies is never allowed.
+        guard: the guard of this task.
+        words: the executor's command-line arguments. Installing dependencies is never allowed.
 
     Raises:
-        SystemExit: always; Flower ends its process so.
+        SystemExit: always; this is how Flower ends its process.
     """
     from flwr.supernode.cli import flwr_clientapp
     from flwr.supernode.runtime import run_clientapp
@@ -214,7 +213,7 @@ def run_guarded(guard: Guard, words: Sequence[str]) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """What a shim runs: the program's name, then its words."""
+    """Entry point of a shim: the program's name, then its arguments."""
     program, *rest = words
     if program == SUPEREXEC:
         from flwr.supercore.cli import flower_superexec
@@ -224,7 +223,7 @@ def main(words: Sequence[str]) -> None:
     elif program in PROGRAMS:
         run_guarded(Guard(NodeHome.open(), program), rest)
     else:
-        raise SystemExit(f"fedimb's guard stands for {', '.join(PROGRAMS)}; '{program}' is none of them")
+        raise SystemExit(f"fedimb's guard replaces {', '.join(PROGRAMS)}; '{program}' is not one of them")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A site's identity: its key, born at the site, and the folder of a new node around it."""
+"""A site's identity: its key, generated at the site, and the folder of a new node."""
 
 import datetime as dt
 from pathlib import Path
@@ -7,17 +7,17 @@ from fedimb import __version__
 from fedimb.deploy.files import new_folder, refuse_readable, write_private
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.joining import JoinFile, check_site, write_join
-from fedimb.deploy.pki import check_ca, make_site_key, plain_digest
+from fedimb.deploy.pki import check_ca, make_site_key, parse_fingerprint
 from fedimb.deploy.site import units
 from fedimb.errors import ConfigError
 
 
 def new_identity(root: Path, site: str, contact: str) -> JoinFile:
-    """Make a site's key in ``root`` (``key`` 0600, ``key.pub``) and its join file; replaces what was there.
+    """Make a site's key in ``root`` (``key`` 0600, ``key.pub``) and its join file, replacing existing ones.
 
     Args:
         root: the node's folder.
-        site: its name.
+        site: the site's name.
         contact: whom the coordinator may call.
     """
     private, public = make_site_key()
@@ -32,7 +32,7 @@ def new_identity(root: Path, site: str, contact: str) -> JoinFile:
     return join
 
 
-def init_node(root: Path, site: str, address: tuple[str, int], ca: Path, told: str, contact: str) -> JoinFile:
+def init_node(root: Path, site: str, address: tuple[str, int], ca: Path, fingerprint: str, contact: str) -> JoinFile:
     """Make a node's folder: identity, the coordinator's authority, node.yaml, a systemd unit.
 
     Args:
@@ -40,25 +40,27 @@ def init_node(root: Path, site: str, address: tuple[str, int], ca: Path, told: s
         site: the site's name.
         address: (host, port) where the coordinator is reached.
         ca: the coordinator's ca.crt.
-        told: its fingerprint as the coordinator read it out.
+        fingerprint: SHA-256 of ca.crt, as the coordinator read it out.
         contact: whom the coordinator may call.
 
     Raises:
-        ConfigError: the folder exists, the name is none, or the authority is not the one that was read out.
+        ConfigError: the folder exists, the name is not valid, or the authority is not the one that was read out.
     """
     check_site(site)
     if root.exists():
-        raise ConfigError(f"{root} exists: give another folder with --to, or fedimb node rotate for a new key")
+        raise ConfigError(
+            f"{root} already exists: give another folder with --to, or run fedimb node rotate for a new key"
+        )
     try:
         certificate = ca.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {ca}: {error.strerror}; ask the coordinator for ca.crt") from None
-    check_ca(certificate, told, str(ca))
-    text = units.node_yaml(site, address[0], address[1], plain_digest(told))
+    check_ca(certificate, fingerprint, str(ca))
+    text = units.node_yaml(site, address[0], address[1], parse_fingerprint(fingerprint))
     with new_folder(root):
         (root / "ca.crt").write_bytes(certificate)
         join = new_identity(root, site, contact)
         (root / "fedimb-node.service").write_text(units.node_unit(root), encoding="utf-8")
-        (root / "node.yaml").write_text(text, encoding="utf-8")  # last: with it the folder is a node's
-        _ = NodeHome.open(root).config  # a wrong port, say
+        (root / "node.yaml").write_text(text, encoding="utf-8")  # last: this file makes the folder a node's
+        _ = NodeHome.open(root).config  # finds a wrong port, for example
     return join

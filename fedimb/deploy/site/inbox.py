@@ -1,31 +1,32 @@
-"""Everything at a site that waits for a person, in one list: study plans, labels, releases.
+"""The inbox of a site: study plans, labels and releases that wait for a person.
 
-Nothing runs while somebody is asked: the run has ended with exit code 75 and is resumed when the answers are there.
+Nothing runs while a person is asked: the run has ended with exit code 75 and is resumed after they have answered.
 """
 
 import getpass
 from dataclasses import dataclass
 from typing import Literal
 
-from fedimb.annotation.status import cycles, worklists
+from fedimb.annotation.status import cycle_statuses, find_worklists
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.site.approvals import decide, load, received, record, state
+from fedimb.deploy.site.approvals import decide_plan, load_plan, log_decision, plan_state, received_plans
 from fedimb.errors import ConfigError, DataError, nearest
 
 WORKLISTS = "worklists"
-"""Sub-folder of a node's folder, where ``FEDIMB_SITE_DIR`` set to that folder puts them (`fedimb.annotation`)."""
+"""Subfolder of a node's folder for worklists: `fedimb.annotation` writes there if ``FEDIMB_SITE_DIR`` is the folder."""
 
 _ANSWERED = ("ready", "imported")
 
 
 @dataclass(frozen=True)
 class InboxItem:
-    """One thing to decide or do.
+    """One item to decide on or to work on.
 
     Attributes:
-        id: ``plan-1a2b3c4d``, ``labels-s0-1a2b3c4d-03``, ``release-4f0a...``: what approve and reject take.
-        text: one line.
-        state: ``waiting``; of labels how far they are, as in ``34/60``; of plans also approved, rejected, expired.
+        kind: study plan, labels or release of synthetic samples.
+        id: ``plan-1a2b3c4d``, ``labels-s0-1a2b3c4d-03`` or ``release-4f0a...``, as approve and reject take it.
+        text: description, one line.
+        state: ``waiting``; for labels the progress, as in ``34/60``; for plans also approved, rejected or expired.
     """
 
     kind: Literal["plan", "labels", "release"]
@@ -34,19 +35,23 @@ class InboxItem:
     state: str
 
 
-def items(home: NodeHome, every: bool = False) -> list[InboxItem]:
-    """What waits; with ``every`` also plans that have been decided on. A damaged item is listed with its damage."""
+def inbox_items(home: NodeHome, include_decided: bool = False) -> list[InboxItem]:
+    """List what is waiting for a decision. A damaged item is listed with a description of the damage.
+
+    Args:
+        include_decided: also list plans that have been decided on.
+    """
     found = [*_plans(home), *_labels(home), *_releases(home)]
-    return [item for item in found if every or item.state not in ("approved", "rejected", "expired")]
+    return [item for item in found if include_decided or item.state not in ("approved", "rejected", "expired")]
 
 
 def _plans(home: NodeHome) -> list[InboxItem]:
     listed = []
-    for sha in received(home):
+    for sha in received_plans(home):
         try:
-            plan = load(home, sha)
+            plan = load_plan(home, sha)
             text = f"{plan.purpose} (until {plan.expires[:10]}, {', '.join(plan.contacts)})"
-            listed.append(InboxItem("plan", f"plan-{sha[:8]}", text, state(home, sha)))
+            listed.append(InboxItem("plan", f"plan-{sha[:8]}", text, plan_state(home, sha)))
         except DataError as error:
             listed.append(InboxItem("plan", f"plan-{sha[:8]}", str(error), "damaged"))
     return listed
@@ -55,9 +60,9 @@ def _plans(home: NodeHome) -> list[InboxItem]:
 def _labels(home: NodeHome) -> list[InboxItem]:
     root = home.file(WORKLISTS)
     listed = []
-    for folder in worklists(root) if root.is_dir() else []:
+    for folder in find_worklists(root) if root.is_dir() else []:
         try:
-            found = cycles(folder)
+            found = cycle_statuses(folder)
         except DataError as error:
             listed.append(InboxItem("labels", f"labels-{folder.name}", str(error), "damaged"))
             continue
@@ -86,67 +91,71 @@ def _releases(home: NodeHome) -> list[InboxItem]:
             continue
         if classes and box.recalled(name) is None:
             look = f"look first: fedimb outbox show {name} --folder {root}"
-            text = f"let synthetic samples of {len(classes)} classes go; {look}"
+            text = f"release synthetic samples of {len(classes)} classes; {look}"
             listed.append(InboxItem("release", f"release-{name}", text, "waiting"))
     return listed
 
 
-def answer(home: NodeHome, item: str, to: Literal["approved", "rejected"], by: str | None, reason: str = "") -> str:
-    """Decide on an item; a plan that was decided on may be decided on again. Returns one line on what that means.
+def decide_item(
+    home: NodeHome, item: str, to: Literal["approved", "rejected"], by: str | None, reason: str = ""
+) -> str:
+    """Approve or reject an item; a decision on a plan can be changed later. Returns one line on what it means.
 
     Args:
-        item: its id, or the unique beginning of one.
-        by: who decides; None: the account at work.
+        home: the node's folder.
+        item: its id, or a unique prefix of it.
+        to: the decision.
+        by: who decides (default: the current user account).
+        reason: why; it stays at the site.
 
     Raises:
-        ConfigError: no such item, or one that cannot be decided on in this way.
+        ConfigError: there is no such item, or it cannot be approved or rejected.
         DataError: the item is damaged.
     """
     found = _find(home, item)
     if found.kind == "labels":
-        raise ConfigError(f"{found.id} is answered with labels, not with a decision: {found.text}")
+        raise ConfigError(f"{found.id} needs labels, not a decision: {found.text}")
     if found.kind == "plan":
-        sha = next(sha for sha in received(home) if found.id == f"plan-{sha[:8]}")
-        decide(home, sha, to, by, reason)
-        then = "runs within it may train here" if to == "approved" else "nothing under it runs here"
+        sha = next(sha for sha in received_plans(home) if found.id == f"plan-{sha[:8]}")
+        decide_plan(home, sha, to, by, reason)
+        then = "runs under this plan may train here" if to == "approved" else "nothing runs under this plan here"
         return f"{found.id} is {to}: {then}"
     from fedimb.generation.outbox import Outbox
 
     box = Outbox(home.file("outbox"))
     name = next(name for name in box.ids() if found.id == f"release-{name}")
     waiting = [label for label, now in box.state(name).items() if now == "waiting"]
-    record(home, "release", name, to, by or getpass.getuser(), reason)
+    log_decision(home, "release", name, to, by or getpass.getuser(), reason)
     if to == "approved":
         box.release(name, waiting)
         return f"{found.id}: {len(waiting)} classes may leave"
     box.reject(name, waiting, reason)
-    return f"{found.id}: {len(waiting)} classes stay for good"
+    return f"{found.id}: {len(waiting)} classes will never leave"
 
 
 def _find(home: NodeHome, item: str) -> InboxItem:
-    listed = items(home, every=True)
+    listed = inbox_items(home, include_decided=True)
     exact = [one for one in listed if one.id == item] or [one for one in listed if one.id.startswith(item)]
     if not exact:
-        raise ConfigError(
-            f"nothing called '{item}' is here; see fedimb node inbox.{nearest(item, [i.id for i in listed])}"
-        )
+        raise ConfigError(f"there is no item '{item}'; see fedimb node inbox.{nearest(item, [i.id for i in listed])}")
     if len(exact) > 1:
-        raise ConfigError(f"'{item}' is the beginning of {len(exact)} items: {', '.join(one.id for one in exact)}")
+        raise ConfigError(f"'{item}' matches {len(exact)} items: {', '.join(one.id for one in exact)}")
     return exact[0]
 
 
 def waiting_line(home: NodeHome, run: str) -> str | None:
-    """``st-anna (labels 34/60, release)``: for whom and what a run waits here; None: for nothing.
+    """What a run waits for at this site, as in ``st-anna (labels 34/60, release)``; None if it waits for nothing.
 
-    Written for the coordinator: numbers and kinds, no path. Of plans it is told before a run (`approvals.require`).
+    The text is for the coordinator: numbers and kinds, no paths. Plans are checked earlier, when the run joins
+    (`fedimb.deploy.site.approvals.require_approval`).
 
     Args:
         run: the run's name in ``worklists/``, as in ``s0-1a2b3c4d``.
     """
-    waits = []
-    for one in items(home):
+    waiting = []
+    for one in inbox_items(home):
         if one.kind == "labels" and one.id.startswith(f"labels-{run}"):
-            waits.append(f"labels {one.state}")
+            waiting.append(f"labels {one.state}")
         elif one.kind == "release" and one.state == "waiting":
-            waits.append("release")
-    return f"{home.site} ({', '.join(sorted(set(waits)))})" if waits else None
+            waiting.append("release")
+    return f"{home.site} ({', '.join(sorted(set(waiting)))})" if waiting else None

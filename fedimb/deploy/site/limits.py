@@ -1,9 +1,9 @@
-"""What a node may use, and when it is absent by plan. Source: ours; ``limits:`` and ``absent:`` of node.yaml.
+"""What resources a node may use, and when it is absent by plan: ``limits:`` and ``absent:`` of node.yaml.
 
-What is enforced where: cores by CPU affinity and thread counts, for everything the node starts; memory by RLIMIT_DATA,
-for each of its processes (all of them together only by ``MemoryMax=`` in the node's systemd unit); GPU memory by
-torch's fraction, in the guard; disk by not starting, and by ending what runs. Times of day are local, as a hospital's
-shifts are.
+How limits are enforced: cores by CPU affinity and thread counts, for everything the node starts; memory by RLIMIT_DATA,
+per process (for all processes together only by ``MemoryMax=`` in the node's systemd unit); GPU memory by torch's memory
+fraction, in the guard; disk by not starting, or by stopping, the node. Times of day are local, like a hospital's
+shifts.
 """
 
 import os
@@ -18,28 +18,28 @@ from fedimb.deploy.home import LimitsConfig, NodeConfig
 from fedimb.errors import ConfigError
 
 LEAST_FREE_BYTES = 1 << 30
-"""Below this much free space a node does not start: a half-written state is worse than an absent node."""
+"""With less free space than this a node does not start: an absent node is better than a half-written state."""
 _NEARLY = 0.9
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 GB = 10**9
 
 
 def thread_variables(limits: LimitsConfig) -> dict[str, str]:
-    """Environment variables that keep numeric libraries to the cores allowed; empty without a limit."""
+    """Environment variables that limit numeric libraries to the allowed cores; empty without a limit."""
     return {} if limits.cpus is None else dict.fromkeys(_THREADS, str(limits.cpus))
 
 
-def apply(limits: LimitsConfig) -> list[str]:
-    """Bind this process, and so everything it starts, to the limits; returns what is enforced, in words.
+def apply_limits(limits: LimitsConfig) -> list[str]:
+    """Apply the limits to this process and everything it starts. Returns descriptions of what is enforced.
 
     Raises:
-        ConfigError: the memory limit is below what this process already holds.
+        ConfigError: the memory limit is below what this process already uses.
     """
     enforced = []
     if limits.cpus is not None and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))[: limits.cpus]
         os.sched_setaffinity(0, cores)
-        enforced.append(f"cores {', '.join(map(str, cores))} and no other")
+        enforced.append(f"cores {', '.join(map(str, cores))} only")
     if limits.memory_gb is not None:
         most = int(limits.memory_gb * GB)
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -50,38 +50,44 @@ def apply(limits: LimitsConfig) -> list[str]:
             raise ConfigError(f"limits.memory_gb: {limits.memory_gb} could not be set: {error}") from error
         enforced.append(f"{limits.memory_gb:g} GB of memory for each process")
     if limits.gpu_share is not None:
-        enforced.append(f"{limits.gpu_share:.0%} of a GPU's memory, when a message is answered")
+        enforced.append(f"{limits.gpu_share:.0%} of a GPU's memory, while handling a message")
     return enforced
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes the node's folder holds, bytes free beside it, and the most it may hold (None: no limit)."""
+    """Disk space of a node in bytes.
+
+    Attributes:
+        used: size of the node's folder.
+        free: free space on its disk.
+        limit: largest allowed size of the folder; None: no limit.
+    """
 
     used: int
     free: int
     limit: int | None
 
     def refusal(self) -> str | None:
-        """Why a node may not run, with the remedy; None when it may."""
-        remedy = "free space or raise limits.disk_gb, then it goes on by itself"
+        """Why the node may not run, with the remedy; None if it may."""
+        remedy = "free some space or raise limits.disk_gb; the node then continues automatically"
         if self.limit is not None and self.used >= self.limit:
-            return f"the node's folder holds {self.used / GB:.1f} GB of the {self.limit / GB:g} allowed: {remedy}"
+            return f"the node's folder takes {self.used / GB:.1f} of the {self.limit / GB:g} GB allowed: {remedy}"
         if self.free < LEAST_FREE_BYTES:
-            return f"only {self.free / GB:.2f} GB are free on the node's disk, 1.1 are needed: {remedy}"
+            return f"only {self.free / GB:.2f} GB are free on the node's disk, 1.1 GB are needed: {remedy}"
         return None
 
     def warning(self) -> str | None:
-        """What to say before it is too late; None below 90 %."""
+        """A warning when the limit or the disk is nearly full (90 %); None otherwise."""
         if self.limit is not None and self.used >= _NEARLY * self.limit:
-            return f"the node's folder holds {self.used / GB:.1f} GB of the {self.limit / GB:g} allowed"
+            return f"the node's folder takes {self.used / GB:.1f} of the {self.limit / GB:g} GB allowed"
         if self.free < 2 * LEAST_FREE_BYTES:
             return f"only {self.free / GB:.2f} GB are free on the node's disk"
         return None
 
 
-def disk(root: Path, limits: LimitsConfig) -> Disk:
-    """The disk as it is now; files that vanish while they are counted count nothing."""
+def disk_usage(root: Path, limits: LimitsConfig) -> Disk:
+    """Current disk usage. Files that disappear during counting are ignored."""
     used = 0
     for folder, _, names in os.walk(root):
         for name in names:
@@ -95,23 +101,28 @@ def disk(root: Path, limits: LimitsConfig) -> Disk:
 
 @dataclass(frozen=True)
 class Absence:
-    """Why a node is absent by plan, and the local time until which; ``until`` is a lower bound."""
+    """Why a node is absent by plan, and until when.
+
+    Attributes:
+        reason: why.
+        until: local time; it may return later, but not earlier.
+    """
 
     reason: str
     until: datetime
 
 
-def absence(config: NodeConfig, now: datetime) -> Absence | None:
-    """Whether node.yaml plans the node to be absent at ``now`` (local time, without zone).
+def planned_absence(config: NodeConfig, now: datetime) -> Absence | None:
+    """The absence that node.yaml plans for ``now`` (local time, without zone), or None.
 
     Raises:
-        ConfigError: hours or a date that cannot be read.
+        ConfigError: the hours or a date cannot be parsed.
     """
-    for first, last in periods(config.absent):
+    for first, last in parse_absences(config.absent):
         if first <= now.date() <= last:
             return Absence(f"absent from {first} to {last}", datetime.combine(last + timedelta(days=1), time()))
     if config.limits.hours is not None:
-        start, end = window(config.limits.hours)
+        start, end = parse_hours(config.limits.hours)
         at = now.time()
         inside = start <= at < end if start < end else at >= start or at < end
         if not inside:
@@ -120,29 +131,31 @@ def absence(config: NodeConfig, now: datetime) -> Absence | None:
     return None
 
 
-def window(hours: str) -> tuple[time, time]:
-    """``20:00-06:00`` as two times of day; the end may lie on the next day. ``00:00-24:00`` is the whole day.
+def parse_hours(hours: str) -> tuple[time, time]:
+    """Parse ``20:00-06:00`` into two times of day; the end may be on the next day. ``00:00-24:00`` is the whole day.
 
     Raises:
-        ConfigError: no times of day, or a window of no length.
+        ConfigError: they are not times of day, or start and end are the same.
     """
     first, _, last = hours.partition("-")
     try:
         start, end = time.fromisoformat(first), time() if last == "24:00" else time.fromisoformat(last)
     except ValueError:
-        raise ConfigError(f"node.yaml: limits.hours: '{hours}' are no times of day: write 20:00-06:00") from None
+        raise ConfigError(
+            f"node.yaml: limits.hours: '{hours}' is not a range of times: write it as 20:00-06:00"
+        ) from None
     if start == end and last != "24:00":
-        raise ConfigError(f"node.yaml: limits.hours: '{hours}' is a window of no length: leave it out to run always")
+        raise ConfigError(f"node.yaml: limits.hours: '{hours}' has the same start and end: leave it out to run all day")
     return start, end
 
 
-def periods(absent: Iterable[str]) -> list[tuple[date, date]]:
-    """``absent:`` as pairs of first and last day, both included.
+def parse_absences(absent: Iterable[str]) -> list[tuple[date, date]]:
+    """Parse ``absent:`` into pairs of first and last day, both inclusive.
 
-    ``2026-12-24``, ``2026-12-24..2027-01-06``, and the same as ``24.12.2026``.
+    Accepts ``2026-12-24``, ``2026-12-24..2027-01-06``, and dates written as ``24.12.2026``.
 
     Raises:
-        ConfigError: a line that is no date, or whose end is before its beginning.
+        ConfigError: a line is not a date or range, or its end is before its beginning.
     """
     found = []
     for line in absent:
@@ -153,7 +166,7 @@ def periods(absent: Iterable[str]) -> list[tuple[date, date]]:
             parts = []
         if len(parts) not in (1, 2) or last < first:
             raise ConfigError(
-                f"node.yaml: absent: '{line}' is no day or range: write 2026-12-24 or 2026-12-24..2027-01-06"
+                f"node.yaml: absent: '{line}' is not a day or range: write 2026-12-24 or 2026-12-24..2027-01-06"
             )
         found.append((first, last))
     return found

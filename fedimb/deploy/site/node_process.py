@@ -1,4 +1,7 @@
-"""One SuperNode process: what its log says, why it ended, how to end it. Texts of Flower 1.41."""
+"""One SuperNode process: reading its log, explaining why it ended, ending it.
+
+The log's texts are those of Flower 1.41.
+"""
 
 import contextlib
 import os
@@ -16,36 +19,36 @@ _NOT_LET_IN = 305  # ExitCode.SUPERNODE_CONNECTION_ERROR
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timings:
     """How long a supervisor waits, in seconds.
 
     Attributes:
-        restart_s: from a death to the next start; the coordinator needs up to 60 to notice a death.
-        again_s: from a process that ended by itself, and so told the coordinator, to the next.
-        most_s: the most, however often it failed in a row.
-        steady_s: how long a process must have run for its death to count as the first again.
-        stop_s: for a process to end when asked, before it is killed.
-        look_s: between two looks at the process.
-        write_s: between two writes of the status.
-        observe_s: between two looks at disk, inbox and coordinator.
+        restart_s: before restarting a process that died; the coordinator needs up to 60 s to notice.
+        again_s: before restarting a process that exited normally, and so told the coordinator.
+        max_s: longest wait, however often the process failed in a row.
+        steady_s: run time after which a failure counts as the first one again.
+        stop_s: for a process to stop when asked, before it is killed.
+        check_s: between checks of the process.
+        write_s: between writes of the status.
+        observe_s: between checks of disk, inbox and coordinator.
     """
 
     restart_s: float = 65.0
     again_s: float = 5.0
-    most_s: float = 900.0
+    max_s: float = 900.0
     steady_s: float = 300.0
     stop_s: float = 20.0
-    look_s: float = 1.0
+    check_s: float = 1.0
     write_s: float = 15.0
     observe_s: float = 60.0
 
 
-class Said:
-    """What a process has written to its log since it started.
+class ProcessLog:
+    """The log of a process since its start.
 
     Attributes:
-        connected: when the coordinator took the node in, in seconds since 1970; None before.
-        exit_code: Flower's own exit code (the process's is 1 for every failure); None while there is none.
+        connected: when the coordinator accepted the node, in seconds since 1970; None before that.
+        exit_code: Flower's own exit code (the process always exits with 1 on failure); None before it exits.
         last: the last line that is not empty.
     """
 
@@ -56,7 +59,7 @@ class Said:
         self.last = ""
 
     def read(self, path: Path, now: float) -> None:
-        """Read what is new, as far as lines are complete."""
+        """Read new lines, as far as they are complete."""
         try:
             with path.open("rb") as file:
                 file.seek(self._offset)
@@ -74,38 +77,43 @@ class Said:
                 self.exit_code = int(found[1])
 
 
-def explained(code: int, said: Said, failures: int, log: Path) -> str:
-    """Why a process ended, in words, with the remedy.
+def explain_exit(code: int, said: ProcessLog, failures: int, log: Path) -> str:
+    """Explain why a process ended, with the remedy.
 
     Args:
         code: the process's exit code; negative for a signal.
-        said: its log.
-        failures: how many processes in a row failed, this one included.
-        log: named where the reason is only there.
+        said: what it wrote to its log.
+        failures: number of processes in a row that failed, including this one.
+        log: path of the log, named if only the log has the reason.
     """
     if said.exit_code == _NOT_LET_IN and failures > 1:
         return (
-            "the coordinator does not let this node in (Flower's exit 305), and has had time to forget the process "
-            "before it: this site's key is not registered there, or was removed; ask the coordinator to run fedimb "
-            "deploy status, and send the join file if the site is missing"
+            "the coordinator does not let this node in (Flower's exit 305), although it has had time to notice that "
+            "the "
+            "previous process ended: this site's key is not registered there, or was removed; ask the coordinator "
+            "to run "
+            "fedimb deploy status, and send the join file if the site is missing"
         )
     if said.exit_code == _NOT_LET_IN:
         return (
-            "the coordinator did not let this node in (Flower's exit 305): it still believes the process before this "
-            "one to be alive, which passes within 60 seconds, or it does not know this site's key"
+            "the coordinator did not let this node in (Flower's exit 305): either it still considers the previous "
+            "process "
+            "alive, which takes up to 60 seconds, or it does not know this site's key"
         )
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-        memory = "; if nobody did, memory ran out: see the kernel's log, and limits.memory_gb" if code == -9 else ""
-        return f"the SuperNode was ended by {name}{memory}"
+        memory = (
+            "; if nobody killed it, memory ran out: see the kernel's log and limits.memory_gb" if code == -9 else ""
+        )
+        return f"the SuperNode was killed by {name}{memory}"
     which = f" with Flower's code {said.exit_code}" if said.exit_code is not None else f" with code {code}"
-    return f"the SuperNode ended{which}; its last line: {said.last[:200] or 'none'}; all of them: {log}"
+    return f"the SuperNode ended{which}; its last line: {said.last[:200] or 'none'}; full log: {log}"
 
 
-def end_politely(pid: int, patience_s: float) -> bool:
-    """Ask a process to end, then end it and whatever it started; whether it went by itself.
+def terminate_process(pid: int, patience_s: float) -> bool:
+    """Ask a process to stop, then kill it and everything it started. Returns whether it stopped when asked.
 
-    One that goes by itself tells the coordinator, so the next may start at once.
+    A process that stops when asked tells the coordinator, so the next one may start immediately.
     """
     start = start_time(pid)
     everything = record([pid, *descendants(pid)])

@@ -1,4 +1,4 @@
-"""What a supervisor looks at besides its process: disk, inbox, certificate, and whether the coordinator answers."""
+"""What a supervisor checks apart from its process: disk, inbox, certificate, and whether the coordinator responds."""
 
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -7,7 +7,7 @@ from fedimb import __version__
 from fedimb.deploy.checks import Check
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pki import expires, expiry_warning
-from fedimb.deploy.site.limits import Disk, disk
+from fedimb.deploy.site.limits import Disk, disk_usage
 from fedimb.deploy.site.reach import reach
 from fedimb.deploy.site.status import Status
 from fedimb.errors import FedimbError
@@ -16,8 +16,15 @@ _ASK_S = 4.0
 
 
 @dataclass
-class Observed:
-    """One look; see `observe`."""
+class Observation:
+    """Results of one check, see `observe`.
+
+    Attributes:
+        disk: disk usage.
+        inbox: number of items that wait for a person.
+        certificate: when the coordinator's authority expires, UTC.
+        warnings: things that need attention.
+    """
 
     disk: Disk | None = None
     inbox: int = 0
@@ -25,16 +32,16 @@ class Observed:
     warnings: list[str] = field(default_factory=list)
 
     def fill(self, status: Status) -> None:
-        """Copy into a status."""
+        """Copy the results into a status."""
         status.inbox, status.certificate, status.warnings = self.inbox, self.certificate, list(self.warnings)
         status.fedimb, status.flower = __version__, version("flwr")
         if self.disk is not None:
             status.disk = {"used": self.disk.used, "free": self.disk.free, "limit": self.disk.limit}
 
 
-def observe(home: NodeHome) -> Observed:
-    """Disk, inbox and certificate of a node; what cannot be read becomes a warning."""
-    found = Observed(disk=disk(home.root, home.config.limits))
+def observe(home: NodeHome) -> Observation:
+    """Check a node's disk, inbox and certificate. Anything that cannot be read becomes a warning."""
+    found = Observation(disk=disk_usage(home.root, home.config.limits))
     if found.disk is not None and (line := found.disk.warning()):
         found.warnings.append(line)
     authority = home.file("ca.crt")
@@ -49,15 +56,15 @@ def observe(home: NodeHome) -> Observed:
 
 
 def _waiting(home: NodeHome) -> int:
-    from fedimb.deploy.site.inbox import items
+    from fedimb.deploy.site.inbox import inbox_items
 
-    return len(items(home))
+    return len(inbox_items(home))
 
 
-def ask(home: NodeHome) -> tuple[str | None, list[str]]:
-    """Why the coordinator cannot be reached from here, with the remedy (None when it answers), and what to look at.
+def check_coordinator(home: NodeHome) -> tuple[str | None, list[str]]:
+    """Why the coordinator cannot be reached, with the remedy (None if it responds), and a list of warnings.
 
-    Flower itself tries for ever and says nothing, also when the certificate or the clock is wrong.
+    Flower itself retries forever and says nothing, even if the certificate or the clock is wrong.
     """
     checks = list(reach(home, _ASK_S))
     lines = {level: [_line(check) for check in checks if check.level == level] for level in ("fail", "warn")}
@@ -65,10 +72,10 @@ def ask(home: NodeHome) -> tuple[str | None, list[str]]:
 
 
 def preflight(home: NodeHome) -> list[str]:
-    """What to look at before the node takes part: the installation, and each registered data set, verified.
+    """Warnings before the node starts: checks of the installation and of all registered data sets.
 
-    A node starts all the same, since a plan and approvals come over the running node; data that fail are refused when
-    a run asks for them.
+    The node starts in any case, because plans and approvals need a running node. Data that fail a check are refused
+    when a run asks for them.
     """
     from fedimb.deploy.site.check import versions
     from fedimb.deploy.site.data_checks import data_checks

@@ -1,8 +1,8 @@
-"""The site's sharing policy (``sharing:`` in node.yaml) against records that are about to leave.
+"""Apply the site's sharing policy (``sharing:`` in node.yaml) to records that are about to leave.
 
-What it can know: what a contract says of a record (`fedimb.contracts.base.Record`), the values, and how many patients
-the site registered. A statistic over a part of them (the labelled ones, say) is judged by its own counts where the
-record has any, and by the registered patients otherwise.
+The policy knows what a contract declares about a record (`fedimb.contracts.base.Record`), the record's values, and the
+number of registered patients. A statistic over a subset of them (such as the labelled ones) is judged by its own counts
+if the record has any, otherwise by the registered patients.
 """
 
 from dataclasses import dataclass
@@ -19,18 +19,25 @@ CLASS_COUNTS = "class_counts"
 
 @dataclass(frozen=True)
 class Patients:
-    """Registered patients at the site (rows, where no patient column is named): of all classes, and of each [C]."""
+    """Number of registered patients at the site (rows, if there is no patient column).
+
+    Attributes:
+        total: over all classes.
+        per_class: for each of the C classes.
+    """
 
     total: int
     per_class: tuple[int, ...]
 
 
 def refusal(sharing: SharingConfig, record: Record, value: object, patients: Patients | None) -> str | None:
-    """Why the site does not let a record leave, in words that tell nothing of its values; None: it may.
+    """Why the site blocks a record, without revealing its values; None if the record may leave.
 
     Args:
+        sharing: the site's policy.
+        record: the record's declaration in the contract.
         value: the record's content (a Flower record).
-        patients: of the data the run uses; None: not known, which ``min_patients`` takes for too few.
+        patients: patients in the data the run uses; None: unknown, which ``min_patients`` treats as too few.
     """
     if record.reveals == CLASS_COUNTS and not sharing.class_counts and record.key in (SCORES, CONFUSION):
         return f"class_counts ({record.key}): set evaluation.secure=true"
@@ -46,7 +53,7 @@ def refusal(sharing: SharingConfig, record: Record, value: object, patients: Pat
     if least > 1 and _of_fewer(least, record, value, patients):
         return (
             f"statistics of fewer than {least} patients ({record.key}): raise the method's min_count, send masked sums "
-            "(prior.provenance=secure_sum) or go on without this site"
+            "(prior.provenance=secure_sum) or continue without this site"
         )
     return None
 
@@ -59,13 +66,15 @@ def _of_fewer(least: int, record: Record, value: object, patients: Patients | No
     if record.about != "class":
         return False
     if not isinstance(value, ArrayRecord):
-        return True  # nothing says which figure is whose
+        return True  # it is unknown which figure belongs to which class
     few = np.array([0 < count < least for count in patients.per_class])
-    return any(_tells_of_few(array.numpy(), few, record.reveals == CLASS_COUNTS, least) for array in value.values())
+    return any(
+        _reveals_few_patients(array.numpy(), few, record.reveals == CLASS_COUNTS, least) for array in value.values()
+    )
 
 
-def _tells_of_few(array: np.ndarray, few: np.ndarray, counts: bool, least: int) -> bool:
-    """Whether an array has figures of a class with few patients, or is a count of few rows."""
+def _reveals_few_patients(array: np.ndarray, few: np.ndarray, counts: bool, least: int) -> bool:
+    """Whether an array has figures about a class with few patients, or counts few rows."""
     if array.size <= 1:
         return False
     if array.ndim == 0 or array.shape[0] != len(few):

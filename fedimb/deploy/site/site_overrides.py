@@ -1,4 +1,4 @@
-"""What people at a site decide within a run: which labels they give, and which samples may leave."""
+"""What a site overrides in a run's configuration: worklists are kept in its folder, and its people release samples."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ from fedimb.deploy.home import NodeHome
 from fedimb.schema import RunConfig
 
 
-def of_the_site(home: NodeHome, config: RunConfig) -> RunConfig:
-    """The run's configuration as far as the site lets it be.
+def apply_site_overrides(home: NodeHome, config: RunConfig) -> RunConfig:
+    """The run's configuration with the site's overrides.
 
-    ``release: manual`` of node.yaml wins over a method's ``auto``, and over a ``gate`` that lets samples by unjudged:
-    only what was judged comes before a person.
+    ``release: manual`` in node.yaml overrides a method's ``auto``, and a ``gate`` that would pass samples unchecked:
+    people are shown only samples that were checked.
     """
     if home.config.release != "manual":
         return config
@@ -33,7 +33,7 @@ def _releases(method: str) -> bool:
 
 @contextlib.contextmanager
 def site_folder(home: NodeHome) -> Iterator[None]:
-    """Worklists and outbox are in the node's folder meanwhile, whatever a run says."""
+    """Keep worklists and outbox in the node's folder during the block, whatever the run says."""
     before = os.environ.get(SITE_DIR)
     os.environ[SITE_DIR] = str(home.root)
     try:
@@ -44,8 +44,8 @@ def site_folder(home: NodeHome) -> Iterator[None]:
             os.environ[SITE_DIR] = before
 
 
-def waits(content: RecordDict) -> bool:
-    """Whether a reply says that a person must act first (`fedimb.contracts.base.Contract`)."""
+def needs_person(content: RecordDict) -> bool:
+    """Whether a reply says that a person must act first (see `fedimb.contracts.base.Contract`)."""
     for record in content.array_records.values():
         if "ready" in record and not record["ready"].numpy().all():
             return True

@@ -1,8 +1,8 @@
-"""How a node is, for people and for monitoring: status.json, and node.prom for Prometheus.
+"""Status of a node, for people and for monitoring: status.json, and node.prom for Prometheus.
 
-The supervisor writes both, whole and by rename, every 15 seconds and at every change. States: ``running``, ``waiting``
-(for a person here, or for the coordinator), ``absent`` (by plan, no fault), ``failed`` (with the reason and when it
-is tried again), ``stopped`` (on request). Times are UTC, ISO 8601.
+The supervisor writes both atomically, every 15 seconds and at every change. States: ``running``, ``waiting`` (for a
+person here, or for the coordinator), ``absent`` (by plan, not an error), ``failed`` (with the reason and the time of
+the next try), ``stopped`` (on request). Times are UTC, ISO 8601.
 """
 
 import json
@@ -24,36 +24,37 @@ EXPIRES_SOON_DAYS = 30
 _STALE_S = 90.0
 
 
-def iso(at: float) -> str:
-    """Seconds since 1970 as in ``2026-11-22T03:53:00Z``."""
+def format_iso(at: float) -> str:
+    """Format seconds since 1970 as in ``2026-11-22T03:53:00Z``."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def seconds(text: str | None) -> float:
-    """The reverse of `iso`; NaN for nothing."""
+def parse_iso(text: str | None) -> float:
+    """The inverse of `format_iso`; NaN for None."""
     return math.nan if text is None else datetime.fromisoformat(text).timestamp()
 
 
 @dataclass
 class Status:
-    """One look at a node.
+    """Snapshot of a node.
 
     Attributes:
-        site: its name.
-        state: one of `STATES`; ``since`` when.
-        reason: why, with what to do, where there is something to do.
+        site: the site's name.
+        state: one of `STATES`.
+        since: when this state began.
+        reason: why, and what to do if anything needs to be done.
         time: when this was written.
         supervisor: ``{pid: start time}`` of the process that wrote it.
-        node: the SuperNode's process id, None while none runs.
-        connected: since when the coordinator knows the node, None while it does not.
-        restarts: how often the process had to be started again since the supervisor started.
+        node: the SuperNode's process id; None if none is running.
+        connected: since when the coordinator knows the node; None if it does not.
+        restarts: number of restarts since the supervisor started.
         message: the last message answered: time, run, type, round, outcome.
-        inbox: how many things wait for a person at the site.
-        certificate: when the coordinator's authority ends.
+        inbox: number of items that wait for a person at the site.
+        certificate: when the coordinator's authority expires.
         disk: bytes used, free, and the limit.
-        warnings: what will need somebody soon.
+        warnings: things that will need attention soon.
         fedimb, flower: versions.
-        schema: of this file.
+        schema: version of this file's format.
     """
 
     site: str
@@ -75,8 +76,8 @@ class Status:
     schema: int = SCHEMA
 
 
-def write(home: NodeHome, status: Status) -> None:
-    """Write status.json and node.prom; a reader sees the old or the new, never half."""
+def write_status(home: NodeHome, status: Status) -> None:
+    """Write status.json and node.prom atomically."""
     _replace(home.file(STATUS), json.dumps(asdict(status), indent=1, ensure_ascii=False) + "\n")
     _replace(home.file(METRICS), prometheus(status))
 
@@ -87,19 +88,19 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def read(home: NodeHome) -> Status:
-    """The status last written.
+def read_status(home: NodeHome) -> Status:
+    """Read the status that was last written.
 
     Raises:
-        ConfigError: the node never ran, or the file is not one that this release wrote.
+        ConfigError: the node never ran, or another release wrote the file.
     """
     path = home.file(STATUS)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"this node never ran: fedimb node run --home {home.root}") from None
+        raise ConfigError(f"this node has never run: start it with fedimb node run --home {home.root}") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON ({error}): start the node again, it is written anew") from error
+        raise ConfigError(f"{path} is not JSON ({error}): restart the node, which rewrites it") from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise ConfigError(f"{path} was written by another release of fedimb: start the node again")
     known = {one.name for one in fields(Status)}
@@ -107,7 +108,7 @@ def read(home: NodeHome) -> Status:
 
 
 def read_json(path: Path) -> JsonObject | None:
-    """A file that holds one JSON object; None where it does not."""
+    """Read a file with one JSON object; None if it is missing or something else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,23 +119,23 @@ def read_json(path: Path) -> JsonObject | None:
 def last_written(home: NodeHome) -> float:
     """When the status was last written, in seconds since 1970; minus infinity if never."""
     try:
-        return seconds(read(home).time)
+        return parse_iso(read_status(home).time)
     except (ConfigError, ValueError, TypeError):
         return -math.inf
 
 
-def judged(status: Status, now: float) -> tuple[int, str]:
-    """Exit code and one line: 0 well, 1 somebody should look, 2 the node does not take part.
+def judge(status: Status, now: float) -> tuple[int, str]:
+    """Exit code and one line: 0 healthy, 1 needs attention, 2 does not take part.
 
-    A supervisor that is gone, or that has not written for 90 seconds, counts as failed whatever it last wrote.
+    If the supervisor is gone, or has not written for 90 seconds, the node counts as failed whatever was last written.
     """
     alive = any(start_time(int(pid)) == start for pid, start in status.supervisor.items())
     if status.state == "stopped":
         return 2, f"stopped since {status.since}: {status.reason}"
     if not alive:
         return 2, f"not running: last seen {status.time} ({status.state}); start it: fedimb node run"
-    if now - seconds(status.time) > _STALE_S:
-        return 2, f"hangs: its supervisor has not written since {status.time}; restart it"
+    if now - parse_iso(status.time) > _STALE_S:
+        return 2, f"hangs: its supervisor has not written since {status.time}; restart the node"
     line = f"{status.state} since {status.since}" + (f": {status.reason}" if status.reason else "")
     if status.state == "failed":
         return 2, line
@@ -142,7 +143,7 @@ def judged(status: Status, now: float) -> tuple[int, str]:
 
 
 def prometheus(status: Status) -> str:
-    """The same as a text file for node_exporter's textfile collector."""
+    """The status in Prometheus format, for node_exporter's textfile collector."""
     site = f'site="{status.site}"'
     message = status.message or {}
     rows: list[tuple[str, str, str, float]] = [
@@ -151,24 +152,24 @@ def prometheus(status: Status) -> str:
     ]
     rows += [
         ("info", "Versions", f'{site},fedimb="{status.fedimb}",flower="{status.flower}"', 1.0),
-        ("written_seconds", "When this file was written", site, seconds(status.time)),
+        ("written_seconds", "When this file was written", site, parse_iso(status.time)),
         ("connected", "1 while the coordinator knows the node", site, float(status.connected is not None)),
         ("restarts_total", "Restarts since the supervisor started", site, float(status.restarts)),
-        ("inbox", "Things that wait for a person at the site", site, float(status.inbox)),
-        ("warnings", "Things that will need somebody soon", site, float(len(status.warnings))),
-        ("last_message_seconds", "When the last message was answered", site, seconds(message.get("time"))),
+        ("inbox", "Items that wait for a person at the site", site, float(status.inbox)),
+        ("warnings", "Things that will need attention soon", site, float(len(status.warnings))),
+        ("last_message_seconds", "When the last message was answered", site, parse_iso(message.get("time"))),
         ("last_round", "Round of the last message", site, _number(message.get("round"))),
-        ("certificate_expiry_seconds", "When the authority's certificate ends", site, seconds(status.certificate)),
-        ("disk_used_bytes", "What the node's folder holds", site, _number(status.disk.get("used"))),
-        ("disk_free_bytes", "Free beside it", site, _number(status.disk.get("free"))),
+        ("certificate_expiry_seconds", "When the authority's certificate expires", site, parse_iso(status.certificate)),
+        ("disk_used_bytes", "Size of the node's folder", site, _number(status.disk.get("used"))),
+        ("disk_free_bytes", "Free space on its disk", site, _number(status.disk.get("free"))),
         ("disk_limit_bytes", "limits.disk_gb", site, _number(status.disk.get("limit"))),
     ]
-    lines, told = [], set()
+    lines, described = [], set()
     for name, text, labels, value in rows:
-        if name not in told:
+        if name not in described:
             kind = "counter" if name.endswith("_total") else "gauge"
             lines += [f"# HELP fedimb_node_{name} {text}.", f"# TYPE fedimb_node_{name} {kind}"]
-            told.add(name)
+            described.add(name)
         lines.append(f"fedimb_node_{name}{{{labels}}} {'NaN' if math.isnan(value) else f'{value:.16g}'}")
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""Everything that may leave a site in a run, read off the contracts: what a study plan lists."""
+"""Everything that may leave a site in a run, derived from the contracts: the table that a study plan lists."""
 
 import math
 from dataclasses import replace
@@ -16,14 +16,20 @@ COUNTS_OF = {
     "secure_sum": names.MASKED_COUNTS,
     "dp_sum": names.NOISY_COUNTS,
 }
-"""The platform's query that a run asks, by ``prior.provenance``; others ask none."""
+"""The platform query a run sends, by ``prior.provenance``. Other values send none."""
 
 EVERY = "every reply"
 
 
 class Sizes(Strict):
-    """What the model built for these classes and inputs is: classes C, features d, bytes of weights and buffers; and
-    of how many domains D rows are: the sites, as many as take part.
+    """Sizes of the model and the federation, from which the sizes of records follow.
+
+    Attributes:
+        classes: number of classes C.
+        domains: number of domains D; in a deployment, the number of sites.
+        features: number of features d that the model's head takes.
+        parameters: number of trained parameters.
+        weight_bytes, buffer_bytes: bytes of the trained weights and of the buffers.
     """
 
     classes: int = Field(ge=1)
@@ -34,13 +40,19 @@ class Sizes(Strict):
     buffer_bytes: int = Field(ge=0)
 
 
-class Leaving(Strict):
-    """One row: a record of a reply.
+class OutboundRecord(Strict):
+    """One row of the table: a record of a reply.
 
     Attributes:
-        message: type of the message it answers.
-        most_bytes: payload of one reply, None: not limited by the contract.
-        refusable: whether a site's policy may keep it back.
+        message: type of the message that the reply answers.
+        record: key of the record.
+        content: what it contains.
+        shape: its shape, in terms of C, d and D.
+        most_bytes: largest payload of one reply in bytes; None: not limited by the contract.
+        often: how often it is sent.
+        sensitivity: kind of information, see `fedimb.contracts.base.Record`.
+        protection: how it is protected.
+        refusable: whether a site's policy may withhold it.
     """
 
     message: str
@@ -55,8 +67,8 @@ class Leaving(Strict):
 
 
 def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) -> Sizes:
-    """Build the model once and count."""
-    from fedimb.config.parts import build_model  # imports torch; a supervisor that counts its inbox need not
+    """Build the model once and measure it."""
+    from fedimb.config.parts import build_model  # imports torch, which a supervisor that counts its inbox does not need
 
     model = build_model(config, n_classes, input_shape)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -71,12 +83,14 @@ def sizes_of(config: RunConfig, n_classes: int, input_shape: tuple[int, ...]) ->
 
 
 def queries_of(config: RunConfig) -> dict[str, Contract]:
-    """The queries a run may ask, by name, with the contract that declares each.
+    """The queries a run may send, by name, with the contract that declares each.
 
-    Of the platform's: joining, and the class counts if the run's prior is made of them or a method says that it asks
-    for them (flag ``reveals_counts``). Of the methods': all.
+    Of the platform's queries: joining, scores, and class counts if the run's prior is made from them or a method
+    declares that it asks for them (flag ``reveals_counts``). Of the methods' queries: all.
     """
-    from fedimb.config.parts import contracts_of  # imports torch; a supervisor that counts its inbox need not
+    from fedimb.config.parts import (
+        contracts_of,
+    )  # imports torch, which a supervisor that counts its inbox does not need
 
     platform, *methods = contracts_of(config)
     asked = {names.JOIN_SITE, COUNTS_OF.get(config.prior.provenance)}
@@ -93,13 +107,17 @@ def message_types(config: RunConfig) -> frozenset[str]:
     return frozenset({"train"} | {f"query.{query}" for query in queries_of(config)})
 
 
-def leaving(config: RunConfig, sizes: Sizes, rounds: int) -> list[Leaving]:
-    """The table, in the order of the contracts.
+def outbound_records(config: RunConfig, sizes: Sizes, rounds: int) -> list[OutboundRecord]:
+    """The table of outbound records, in the order of the contracts.
 
     Args:
-        rounds: the most rounds a run may have.
+        config: the plan's configuration.
+        sizes: see `Sizes`.
+        rounds: the largest number of rounds a run may have.
     """
-    from fedimb.config.parts import contracts_of  # imports torch; a supervisor that counts its inbox need not
+    from fedimb.config.parts import (
+        contracts_of,
+    )  # imports torch, which a supervisor that counts its inbox does not need
 
     each_round = f"once in each of at most {rounds} rounds"
     contracts = contracts_of(config)
@@ -118,10 +136,10 @@ def _own(record: Record) -> bool:
     return record.key != names.STATE
 
 
-def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Sizes) -> Leaving:
+def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Sizes) -> OutboundRecord:
     if record.key == names.SCORES:  # a matrix per calibration of the run
         record = replace(record, shape=f"{len(config.calibration)} x {record.shape}")
-    return Leaving(
+    return OutboundRecord(
         message=message,
         record=record.key,
         content=record.content,
@@ -135,7 +153,7 @@ def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Siz
 
 
 def _of_the_model(message: str, record: Record) -> bool:
-    """Whether a record is as large as the model trained; a method may send another, as a generator's weights."""
+    """Whether a record is as large as the trained model. A method may send other weights, such as a generator's."""
     return message == "train" and record.sensitivity == "model" and record.kind == "arrays" and not record.shape
 
 
@@ -157,7 +175,7 @@ def _most_bytes(message: str, record: Record, sizes: Sizes) -> int | None:
 
 
 def count_values(shape: str, sizes: Sizes) -> int | None:
-    """``3 x C + 2`` in numbers, of ``C x C or C x 2 x 2`` the larger; None for what is not known before the run."""
+    """Evaluate a shape such as ``3 x C + 2``; of ``C x C or C x 2 x 2`` the larger. None if unknown before the run."""
     known = {"C": sizes.classes, "d": sizes.features, "D": sizes.domains}
     if " or " in shape:
         either = [count_values(one, sizes) for one in shape.split(" or ")]
@@ -184,7 +202,7 @@ def _protection(message: str, record: Record, config: RunConfig) -> str:
 
 
 def _changed(message: str, record: Record, privacy: PrivacyConfig) -> str:
-    """What is done to a round's weights before they leave."""
+    """How a round's weights are clipped and noised before they leave."""
     if message != "train" or record.key != names.ARRAYS or privacy.clip is None:
         return ""
     cut = f", cut to a norm of {privacy.clip:g}"

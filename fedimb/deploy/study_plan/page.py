@@ -1,12 +1,12 @@
-"""A study plan on one page, for a data-protection officer: Markdown and HTML, nothing fetched from outside.
+"""A study plan on one page, for a data-protection officer: Markdown and HTML, without external resources.
 
-Source: ours. The coordinator's text is shown as text: in HTML it is escaped; control characters are no part of a plan.
+The coordinator's text is shown as plain text: it is escaped in HTML, and a plan cannot contain control characters.
 """
 
 import html
 from collections.abc import Sequence
 
-from fedimb.deploy.study_plan.outbound_records import Leaving
+from fedimb.deploy.study_plan.outbound_records import OutboundRecord
 from fedimb.deploy.study_plan.plan import StudyPlan
 
 _SAYS = {
@@ -22,11 +22,11 @@ text-align:left;vertical-align:top}th{background:#eee}h2{margin-top:1.6rem}code{
 @media print{body{margin:0;font-size:11px}table{font-size:9px}}"""
 
 Section = tuple[str, str, list[list[str]]]
-"""Heading, sentence below it, table: its first row holds the columns' names. Sentence and table may be empty."""
+"""Heading, sentence below it, and table, whose first row names the columns. Sentence and table may be empty."""
 
 
-def shown_bytes(count: int | None) -> str:
-    """As a person reads it: ``20.1 MB``."""
+def format_bytes(count: int | None) -> str:
+    """Format a size for people, as in ``20.1 MB``."""
     if count is None:
         return "not limited"
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
@@ -74,17 +74,18 @@ def _sections(plan: StudyPlan) -> list[Section]:
         ),
         (
             "What approving means",
-            "Runs within this plan may train on the data named above until it expires. Another purpose, setting "
-            "outside the ranges, data tag, class list, release or table is another plan and needs another approval. "
+            "Runs within this plan may train on the data named above until it expires. A change of purpose, "
+            "data tag, class list, release or table, or a setting outside the ranges, is another plan and needs a "
+            "new approval. "
             f"The site can withdraw its approval at any time: fedimb node reject plan-{plan.sha[:8]} --reason TEXT.",
             [],
         ),
     ]
 
 
-def _cells(row: Leaving) -> list[str]:
+def _cells(row: OutboundRecord) -> list[str]:
     protection = row.protection + ("; the site may refuse it in node.yaml" if row.refusable else "")
-    size = shown_bytes(row.most_bytes)
+    size = format_bytes(row.most_bytes)
     return [row.message, row.record, row.content, row.shape, size, row.often, row.sensitivity, protection]
 
 
@@ -112,7 +113,7 @@ def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def as_html(plan: StudyPlan) -> str:
-    """The page as one HTML file without script or outside reference."""
+    """The page as one HTML file without scripts or external references."""
     title = html.escape(f"Study plan {plan.sha[:8]}: {plan.purpose}")
     body = [f"<h1>Study plan {plan.sha[:8]}</h1>"]
     for heading, sentence, table in _sections(plan):

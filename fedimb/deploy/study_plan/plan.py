@@ -1,8 +1,8 @@
-"""Study plans: what a site is asked to agree to, and nothing happens that it does not cover.
+"""Study plans: what a site is asked to agree to. A site does nothing that an approved plan does not cover.
 
-A plan is one JSON file that the coordinator makes and sends. Its SHA-256 over the content is its name: another purpose,
-configuration, range or table is another plan, to be approved anew. A node makes the table of what leaves again from its
-own contracts, and refuses a plan whose table, release or hash differs.
+A plan is one JSON file that the coordinator makes and sends. It is named by the SHA-256 of its content: a change of
+purpose, configuration, range or table makes another plan, which needs a new approval. A node rebuilds the table of
+outbound records from its own contracts, and refuses a plan whose table, release or hash differs.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from pydantic import Field
 from fedimb import __version__
 from fedimb.config.load import NO_INFLUENCE, config_sha, flatten, from_json, to_json
 from fedimb.deploy.bundle_hash import bundle_sha
-from fedimb.deploy.files import parsed
+from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import SITE
-from fedimb.deploy.study_plan.outbound_records import Leaving, Sizes, leaving, sizes_of
+from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.plain import Settings
@@ -26,29 +26,41 @@ from fedimb.registry.targets import is_path
 from fedimb.schema import RunConfig, Strict
 
 _MOST_CHARACTERS = 1 << 20
-# No control characters, nor such as turn the direction of writing: a person reads these before deciding.
+# No control characters and none that change the writing direction: a person reads this text before deciding.
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u200e-\u202e\u2066-\u2069]+$"
 Line = Annotated[str, Field(min_length=1, max_length=2000, pattern=_PLAIN)]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+UtcTime = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
 class Release(Strict):
-    """Which fedimb the sites must have: version, and hash of the bundle that Flower ships."""
+    """The release of fedimb that the sites must have.
+
+    Attributes:
+        fedimb: version.
+        bundle: SHA-256 of the app bundle that Flower ships.
+    """
 
     fedimb: Line
     bundle: Sha
 
 
 class StudyPlan(Strict):
-    """plan.json.
+    """A study plan, as stored in plan.json.
 
     Attributes:
-        config: the whole resolved configuration; ``config_sha`` its hash.
-        vary: settings that may differ from it, by dotted key.
-        tags: which registered data set a site shall use: the one that has them all.
-        classes, minority: names, in the order of class ids; those that the study is about.
-        input_shape, sizes: of one row, and of the model.
+        deployment: name of the deployment.
+        purpose, contacts: what the study is for, and whom to ask.
+        created, expires: UTC times.
+        release: the release of fedimb it needs.
+        config: the complete resolved configuration.
+        config_sha: its hash.
+        vary: settings that may differ between runs, by dotted key.
+        tags: tags of the registered data set to use; a data set must have all of them.
+        classes: class names in the order of class ids.
+        minority: the classes that the study is about.
+        input_shape: shape of one row.
+        sizes: sizes of the model.
         leaves: everything that leaves a site.
     """
 
@@ -56,8 +68,8 @@ class StudyPlan(Strict):
     deployment: str = Field(pattern=SITE)
     purpose: Line
     contacts: list[Line] = Field(min_length=1)
-    created: Moment
-    expires: Moment
+    created: UtcTime
+    expires: UtcTime
     release: Release
     config: Settings
     config_sha: Sha
@@ -67,7 +79,7 @@ class StudyPlan(Strict):
     minority: list[Line]
     input_shape: list[int]
     sizes: Sizes
-    leaves: list[Leaving]
+    leaves: list[OutboundRecord]
 
     @property
     def sha(self) -> str:
@@ -75,44 +87,46 @@ class StudyPlan(Strict):
         return hashlib.sha256(self._text(None).encode()).hexdigest()
 
     def to_json(self) -> str:
-        """plan.json's text."""
+        """The text of plan.json."""
         return self._text(1) + "\n"
 
     def _text(self, indent: int | None) -> str:
-        # Not sorted: the order of methods means something.
+        # Not sorted: the order of methods matters.
         return json.dumps(self.model_dump(), ensure_ascii=False, allow_nan=False, indent=indent)
 
     def run_config(self) -> RunConfig:
-        """The configuration, checked against the parts installed here. Raises ConfigError."""
+        """The configuration, validated against the parts installed here. Raises ConfigError."""
         return site_config(json.dumps(self.config, ensure_ascii=False))
 
     def expired(self, now: datetime | None = None) -> bool:
-        """Whether its time is over."""
-        return (now or datetime.now(UTC)) >= moment(self.expires)
+        """Whether the plan has expired."""
+        return (now or datetime.now(UTC)) >= parse_time(self.expires)
 
 
 def site_config(text: str) -> RunConfig:
-    """A configuration that came over the network, checked; `from_json` would import a model named by its path.
+    """Validate a configuration received over the network; `from_json` alone would import a model named by its path.
 
     Raises:
-        ConfigError: not valid here, or its model is a class by its path.
+        ConfigError: it is not valid here, or it names its model by an import path.
     """
     try:
         model = json.loads(text)["model"]
         named = model.get("name") if "_target_" not in model else model["_target_"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ConfigError("the configuration names no model: send what fedimb.config.load.to_json wrote") from None
+        raise ConfigError(
+            "the configuration does not name a model: send the output of fedimb.config.load.to_json"
+        ) from None
     if "_target_" in model or not isinstance(named, str) or is_path(named):
-        raise ConfigError(f"model '{named}' is a class by its path: sites build registered models only")
+        raise ConfigError(f"model '{named}' is an import path: sites build registered models only")
     return from_json(text)
 
 
-def moment(text: str) -> datetime:
-    """``2026-03-01T08:00:00Z`` as a time. ConfigError for a day that does not exist."""
+def parse_time(text: str) -> datetime:
+    """Parse ``2026-03-01T08:00:00Z``. Raises ConfigError if it is not a valid time."""
     try:
         return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise ConfigError(f"{text} is no time: write it as 2026-12-31T00:00:00Z (UTC)") from None
+        raise ConfigError(f"{text} is not a valid time: write it as 2026-12-31T00:00:00Z (UTC)") from None
 
 
 def make_plan(
@@ -128,15 +142,15 @@ def make_plan(
     minority: Sequence[str],
     input_shape: Sequence[int],
 ) -> StudyPlan:
-    """A plan, its table made from the contracts.
+    """Make a plan; its table is derived from the contracts.
 
     Raises:
-        ConfigError: a text, time or setting that a plan cannot have.
+        ConfigError: a text, time or setting is not allowed in a plan.
     """
-    if moment(expires) <= moment(created):
-        raise ConfigError(f"the plan would have expired before it began ({expires}): give a later day")
+    if parse_time(expires) <= parse_time(created):
+        raise ConfigError(f"the plan would expire before it starts ({expires}): give a later day")
     if unknown := set(minority) - set(classes):
-        raise ConfigError(f"minority class '{min(unknown)}' is no class.{nearest(min(unknown), classes)}")
+        raise ConfigError(f"minority class '{min(unknown)}' is not one of the classes.{nearest(min(unknown), classes)}")
     site_config(to_json(config))
     check_vary(config, vary)
     sizes = sizes_of(config, len(classes), tuple(input_shape))
@@ -146,36 +160,36 @@ def make_plan(
         "config": json.loads(to_json(config)), "config_sha": config_sha(config),
         "vary": {key: one.model_dump() for key, one in vary.items()}, "tags": list(tags), "classes": list(classes),
         "minority": list(minority), "input_shape": list(input_shape), "sizes": sizes.model_dump(),
-        "leaves": [row.model_dump() for row in leaving(config, sizes, most_rounds(config, vary))],
+        "leaves": [row.model_dump() for row in outbound_records(config, sizes, most_rounds(config, vary))],
     }  # fmt: skip
-    return parsed(tree, StudyPlan, "study plan")
+    return parse_settings(tree, StudyPlan, "study plan")
 
 
 def read_plan(text: str) -> StudyPlan:
-    """A plan as it was sent.
+    """Parse a plan as it was sent.
 
     Raises:
-        ConfigError: no JSON, or no plan; says which part.
+        ConfigError: it is not JSON or not a plan; names the part that is wrong.
     """
     if len(text) > _MOST_CHARACTERS:
-        raise ConfigError(f"a study plan of {len(text)} characters is none: at most {_MOST_CHARACTERS}")
+        raise ConfigError(f"the study plan has {len(text)} characters, more than the {_MOST_CHARACTERS} allowed")
     try:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the study plan is not JSON: {error}") from None
-    plan = parsed(tree, StudyPlan, "study plan")
-    moment(plan.created), moment(plan.expires)
+    plan = parse_settings(tree, StudyPlan, "study plan")
+    parse_time(plan.created), parse_time(plan.expires)
     return plan
 
 
 def mismatch(plan: StudyPlan) -> str | None:
-    """Why a plan cannot be meant for this installation, in words for the coordinator; None: it can.
+    """Why this installation cannot run a plan, in words for the coordinator; None if it can.
 
-    The table of what leaves is made again here, so a person never agrees to another than the installed code keeps to.
+    The table of what leaves is rebuilt here, so nobody can approve a table that the installed code does not follow.
     """
     release = Release(fedimb=__version__, bundle=bundle_sha())
     if plan.release != release:
-        return f"it is for fedimb {plan.release.fedimb} ({plan.release.bundle[:8]}), here is {release.fedimb} " + (
+        return f"it is for fedimb {plan.release.fedimb} ({plan.release.bundle[:8]}), installed is {release.fedimb} " + (
             f"({release.bundle[:8]}): install the same release"
         )
     try:
@@ -186,7 +200,7 @@ def mismatch(plan: StudyPlan) -> str | None:
         return f"its configuration is refused: {error}"
     if config_sha(config) != plan.config_sha or flatten(config) != flatten(_as_given(plan)):
         return "its configuration is not the one it names"
-    if sizes != plan.sizes or leaving(config, sizes, most_rounds(config, plan.vary)) != plan.leaves:
+    if sizes != plan.sizes or outbound_records(config, sizes, most_rounds(config, plan.vary)) != plan.leaves:
         return "its table of what leaves is not what the installed contracts say"
     return None
 
@@ -196,10 +210,10 @@ def _as_given(plan: StudyPlan) -> RunConfig:
 
 
 def check_config(plan: StudyPlan, config: RunConfig) -> None:
-    """Nothing, if the plan covers a run's configuration.
+    """Check that the plan covers a run's configuration.
 
     Raises:
-        ConfigError: the first setting that differs and may not; its text names settings only.
+        ConfigError: names the first setting that differs but may not vary; the text contains settings only.
     """
     agreed, asked = flatten(plan.run_config()), flatten(config)
     for key in [*agreed, *(key for key in asked if key not in agreed)]:
@@ -208,10 +222,10 @@ def check_config(plan: StudyPlan, config: RunConfig) -> None:
         may = plan.vary.get(key)
         if key in agreed and key in asked and may is not None and may.allows(asked[key]):
             continue
-        said = f"{may}" if may is not None else str(agreed.get(key, "no such setting"))
+        agreed_value = f"{may}" if may is not None else str(agreed.get(key, "no such setting"))
         raise ConfigError(
-            f"study plan {plan.sha[:8]} does not cover {key}={asked.get(key, 'nothing')} (agreed: {said}); make "
-            "another plan with fedimb deploy plan, and have the sites approve it"
+            f"study plan {plan.sha[:8]} does not cover {key}={asked.get(key, 'nothing')} (agreed: {agreed_value}); "
+            "make another plan with fedimb deploy plan, and have the sites approve it"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which settings of a study plan may differ from run to run, and in what range."""
+"""Which settings of a study plan may vary between runs, and in what range."""
 
 from collections.abc import Mapping
 
@@ -9,19 +9,24 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.schema import RunConfig, Strict
 
 _FIXED = ("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy")
-"""They change what leaves, or how it is protected."""
+"""Settings that may never vary: they change what leaves a site, or how it is protected."""
 Scalar = int | float | bool | str
 
 
 class Range(Strict):
-    """What a setting may be: from ``low`` to ``high``, both included; one of ``among``; anything if all are absent."""
+    """The values a setting may have. Without any attribute set, any value is allowed.
+
+    Attributes:
+        low, high: bounds, both inclusive.
+        among: a list of allowed values.
+    """
 
     low: int | float | None = None
     high: int | float | None = None
     among: list[Scalar] = Field(default_factory=list)
 
     def allows(self, value: object) -> bool:
-        """Whether a setting may have this value."""
+        """Whether the setting may have this value."""
         if self.among:
             return any(type(one) is type(value) and one == value for one in self.among)
         if self.low is None or self.high is None:
@@ -35,25 +40,26 @@ class Range(Strict):
 
 
 def most_rounds(config: RunConfig, vary: Mapping[str, Range]) -> int:
-    """The most rounds a run may have."""
+    """The largest number of rounds a run may have."""
     given = vary.get("rounds", Range())
     return max(int(n) for n in (config.rounds, *given.among, given.high or 0))
 
 
 def check_vary(config: RunConfig, vary: Mapping[str, Range]) -> None:
-    """Refuse a range that no site could judge.
+    """Refuse a range that a site could not assess.
 
     Raises:
-        ConfigError: no such setting; one that changes what leaves; rounds without an end; a configuration outside.
+        ConfigError: the setting does not exist or changes what leaves; rounds have no upper bound; the plan's own value
+            is outside the range.
     """
     flat = flatten(config)
     for key, given in vary.items():
         if key not in flat or key.split(".")[0] in NO_INFLUENCE:
             known = [name for name in flat if name.split(".")[0] not in NO_INFLUENCE]
-            raise ConfigError(f"--vary {key}: no setting that could differ.{nearest(key, known)}")
+            raise ConfigError(f"--vary {key}: not a setting that may vary.{nearest(key, known)}")
         if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED):
-            raise ConfigError(f"--vary {key}: it changes what leaves a site; make a plan for each value")
+            raise ConfigError(f"--vary {key}: this setting changes what leaves a site; make a plan for each value")
         if key == "rounds" and not given.among and given.high is None:
-            raise ConfigError("--vary rounds: say how many, as in rounds=1..200")
+            raise ConfigError("--vary rounds: give an upper bound, as in rounds=1..200")
         if not given.allows(flat[key]):
             raise ConfigError(f"--vary {key}: the plan's own value {flat[key]} is not {given}")

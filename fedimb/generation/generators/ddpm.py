@@ -1,9 +1,9 @@
 """Denoising diffusion (Ho, Jain, Abbeel, NeurIPS 2020) on a small UNet, sampled by DDIM or DPM-Solver++.
 
-The network predicts the noise under the cosine schedule of Nichol & Dhariwal (ICML 2021), T = 1000. Samplers (Song,
-Meng, Ermon, ICLR 2021; Lu et al. 2022) are diffusers'. Their spacing is always said here: by the default of
-DPM-Solver++ this schedule starts where the signal's share is 2.4e-9 and samples come out broken; and what the default
-is changes once a scheduler has been saved and loaded.
+The network predicts the noise under the cosine schedule of Nichol & Dhariwal (ICML 2021), T = 1000. The samplers (Song,
+Meng, Ermon, ICLR 2021; Lu et al. 2022) are diffusers'. Their timestep spacing is always explicit here: with the default
+of DPM-Solver++ this schedule starts where the signal's share is 2.4e-9 and samples come out broken; and the default
+changes once a scheduler has been saved and loaded.
 """
 
 from typing import Any
@@ -28,19 +28,19 @@ _SAMPLERS: dict[str, tuple[str, dict[str, object]]] = {
 
 @register("generator", "ddpm")
 class Ddpm(Generator):
-    """Images by denoising diffusion on diffusers' UNet.
+    """Generates images by denoising diffusion (DDPM) on diffusers' UNet.
 
     Args:
         n_classes, n_domains, shape: given by fedimb; shape (height, width) or (channels, height, width).
-        widths: channels per level, multiples of 8; None: by image size.
-        attention: attend between pixels at the innermost level.
-        steps: of a sample.
+        widths: channels per level, multiples of 8; None: chosen by image size.
+        attention: self-attention between pixels at the innermost level.
+        steps: sampler steps per sample.
         sampler: ddim, or dpm (DPM-Solver++, order 2).
         guidance: w of classifier-free guidance; 0 is off; above 0 costs diversity.
         seed: of the initial weights (given by fedimb).
 
     Raises:
-        ConfigError: no images, settings out of range, or diffusers is not installed.
+        ConfigError: rows that are not images, settings out of range, or diffusers is not installed.
     """
 
     signal: Tensor
@@ -83,8 +83,8 @@ class Ddpm(Generator):
         noise = self._noise(z, generator)
         time = (levels * _T).long().clamp(max=_T - 1)
         signal = self.signal[time].view(-1, *[1] * (z.ndim - 1))
-        said = self.net(signal.sqrt() * z + (1 - signal).sqrt() * noise, time, y, d)
-        return (said - noise).square().flatten(1).mean(1)
+        predicted = self.net(signal.sqrt() * z + (1 - signal).sqrt() * noise, time, y, d)
+        return (predicted - noise).square().flatten(1).mean(1)
 
     def _draw(self, y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
         scheduler = self._scheduler()
@@ -93,8 +93,8 @@ class Ddpm(Generator):
         nulls = (self.n_classes, self.n_domains)
         for time in scheduler.timesteps:
             times = time.to(self.device).expand(len(y))
-            said = guided(self.net, z, times, y, d, nulls, self.guidance)
-            z = scheduler.step(said, time, z, return_dict=False)[0]
+            predicted = guided(self.net, z, times, y, d, nulls, self.guidance)
+            z = scheduler.step(predicted, time, z, return_dict=False)[0]
         return z
 
     def _scheduler(self) -> Any:

@@ -1,4 +1,4 @@
-"""Ready-made examples from a file or folder: what another generator made elsewhere, or rows that need no protection."""
+"""Ready-made samples from a file or folder: generated elsewhere, or rows that need no protection."""
 
 import zipfile
 from pathlib import Path
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.data.paths import find_data
+from fedimb.data.sources.files import with_progress
 from fedimb.data.sources.pictures import CHANNELS, decode
-from fedimb.data.sources.progress import with_progress
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.generation.base import Generator, Progress
 from fedimb.generation.examples import Examples, check_conditions, check_examples, image_shape
@@ -22,17 +22,19 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 @register("generator", "external_dir")
 class ExternalDir(Generator):
-    """Workers out rows it is given, each at most once per call of `sample`; training does nothing.
+    """Serves ready-made samples from a file or folder; there is nothing to train.
+
+    Each row is used at most once per call of `sample`.
 
     Args:
         n_classes, n_domains, shape: given by fedimb.
-        path: an .npz of x [n, *shape] (uint8: divided by 255; float: as it is), y [n] and, where known, d [n]; or a
-            folder with a folder of images per class, named as the class. See `fedimb.data.paths`.
+        path: an .npz with x [n, *shape] (uint8: divided by 255; float: as it is), y [n] and, if known, d [n]; or a
+            folder with one folder of images per class, named like the class. See `fedimb.data.paths`.
         class_names: [n_classes] (given by fedimb); None: folders are named 0, 1, ...
 
     Raises:
-        DataError: nothing there, or rows of another size, number of channels, class or domain (the file is named).
-        ConfigError: a folder of images for data that are none, or Pillow is not installed.
+        DataError: nothing there, or rows of another size, number of channels, class or domain (names the file).
+        ConfigError: a folder of images for data that are not images, or Pillow is not installed.
     """
 
     trainable = False
@@ -62,13 +64,13 @@ class ExternalDir(Generator):
             self.domain_seen[self._held.d] = 1.0
 
     def sample(self, y: Tensor, d: Tensor, generator: torch.Generator, progress: Progress | None = None) -> Tensor:
-        """Rows of the classes and domains asked for, without replacement within one call.
+        """Return rows of the given classes and domains, without replacement within one call.
 
-        A domain that is not held, and any where domains are not known, is served from all rows of the class that are
-        left. Arguments and what is returned: see `Generator.sample`; nothing is clipped.
+        For a domain the file does not have, and for every domain if the file has none, rows are drawn from all
+        remaining rows of the class. Arguments and result: see `Generator.sample`; nothing is clipped.
 
         Raises:
-            DataError: fewer rows of a class and domain than asked; every such cell is named.
+            DataError: fewer rows of a class and domain than requested; names each of them.
         """
         check_conditions(y, d, self.n_classes, null=False)
         d = self._domain_ids(d)
@@ -76,7 +78,7 @@ class ExternalDir(Generator):
         free = torch.ones(len(self._held.y), dtype=torch.bool)
         taken = torch.empty(len(y), dtype=torch.int64)
         short: list[str] = []
-        # Sorted, so "any domain" (the highest id) comes last and takes nothing from a cell that has no choice.
+        # Sorted, so "any domain" (the highest id) comes last and takes no row that a specific domain needs.
         for c, domain in torch.unique(torch.stack([y, d], 1), dim=0).tolist():
             asked = ((y == c) & (d == domain)).nonzero().flatten()
             fits = free & (self._held.y == c)
@@ -85,19 +87,19 @@ class ExternalDir(Generator):
             pool = fits.nonzero().flatten()
             if len(pool) < len(asked):
                 where = f" of domain {domain}" if domain < self.n_domains else ""
-                short.append(f"class '{self._names[c]}'{where}: {len(asked)} asked, {len(pool)} there")
+                short.append(f"class '{self._names[c]}'{where}: {len(asked)} requested, {len(pool)} available")
                 continue
             taken[asked] = pool[torch.randperm(len(pool), generator=generator)[: len(asked)]]
             free[taken[asked]] = False
         if short:
-            raise DataError(f"{self._place} holds too few examples: {'; '.join(short)}. Add some, or plan fewer")
+            raise DataError(f"{self._place} has too few examples: {'; '.join(short)}. Add some, or plan fewer")
         if progress is not None:
             progress(len(y))
         return self._held.x[taken]
 
     def losses_at(self, x: Tensor, y: Tensor, d: Tensor, level: Tensor | float, generator: torch.Generator) -> Tensor:
-        """Always raises ConfigError: there is no model whose loss could be asked for."""
-        raise ConfigError("generator 'external_dir' hands out ready-made rows: there is no model with a loss to ask")
+        """Always raises ConfigError: there is no model that has a loss."""
+        raise ConfigError("generator 'external_dir' serves ready-made rows: it has no model with a loss")
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.rand(n, generator=generator)
@@ -111,7 +113,7 @@ class ExternalDir(Generator):
         files: list[tuple[Path, int]] = []
         for folder in sorted(p for p in place.iterdir() if p.is_dir()):
             if folder.name not in self._names:
-                raise DataError(f"{folder} is named as no class.{nearest(folder.name, self._names)}")
+                raise DataError(f"{folder} is not named like a class.{nearest(folder.name, self._names)}")
             found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _PICTURES)
             files += [(file, self._names.index(folder.name)) for file in found]
         if not files:
@@ -123,7 +125,7 @@ class ExternalDir(Generator):
             except DataError as error:
                 raise DataError(f"{file} {error}") from error
             if image.shape != pixels.shape[1:]:
-                raise DataError(f"{file} is {image.shape}, the data are {pixels.shape[1:]}: give all one size")
+                raise DataError(f"{file} is {image.shape}, the data are {pixels.shape[1:]}: give all the same size")
             pixels[row] = image
         y = torch.tensor([c for _, c in files])
         return Examples(_floats(pixels).reshape(-1, *self.shape), y, torch.zeros_like(y)), False
@@ -138,7 +140,7 @@ def _archive(file: Path, shape: tuple[int, ...]) -> tuple[Examples, bool]:
         raise DataError(f"{file} cannot be read as an .npz of x and y ({error})") from error
     if missing:
         raise DataError(
-            f"{file} lacks {' and '.join(missing)}: expected x [n, {str(list(shape))[1:]}, y and, where known, d"
+            f"{file} lacks {' and '.join(missing)}: expected x [n, {str(list(shape))[1:]}, y and, if known, d"
         )
     for key in ("y", "d"):
         if key in arrays and arrays[key].dtype.kind not in "iu":

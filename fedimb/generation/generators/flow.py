@@ -8,18 +8,20 @@ from fedimb.registry import register
 
 @register("generator", "flow")
 class Flow(RectifiedFlow):
-    """Images by rectified flow on diffusers' UNet (see `fedimb.generation.rectified`).
+    """Generates images by rectified flow on diffusers' UNet: the default for images.
+
+    See `fedimb.generation.rectified`.
 
     Args:
         n_classes, n_domains, shape: given by fedimb; shape (height, width) or (channels, height, width).
-        widths: channels per level, multiples of 8; None: by image size.
-        attention: attend between pixels at the innermost level.
-        steps: Euler steps of a sample.
+        widths: channels per level, multiples of 8; None: chosen by image size.
+        attention: self-attention between pixels at the innermost level.
+        steps: Euler steps per sample.
         guidance: 0 is off; above 0 costs diversity.
         seed: of the initial weights (given by fedimb).
 
     Raises:
-        ConfigError: no images, settings out of range, or diffusers is not installed.
+        ConfigError: rows that are not images, settings out of range, or diffusers is not installed.
     """
 
     def __init__(

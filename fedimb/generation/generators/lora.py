@@ -1,8 +1,9 @@
-"""LoRA fine-tuning of a local Stable Diffusion: a few hundred thousand weights learn what a prompt's words mean here.
+"""LoRA fine-tuning of a local Stable Diffusion: a few hundred thousand weights learn what the prompts mean here.
 
-Hu et al. (ICLR 2022): W + B A on the attention's projections. A is drawn from the seed and stays; only B, which begins
+Hu et al. (ICLR 2022): W + B A on the attention's projections. A is drawn from the seed and frozen; only B, which starts
 at zero, is trained (FFA-LoRA: Sun et al., ICLR 2024): only then is the mean of clients' products the product of their
-means, so that adapters can be averaged. Classes and domains are said in words; "not said" is the empty prompt.
+means, so that adapters can be averaged. Classes and domains are given as text prompts; "unspecified" is the empty
+prompt.
 """
 
 from collections.abc import Callable
@@ -24,22 +25,25 @@ _TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 @register("generator", "lora")
 class Lora(Generator):
-    """Images by a local Stable Diffusion with trained adapters.
+    """Generates images by a local Stable Diffusion with trained LoRA adapters.
 
-    Its state holds the adapters and the scale, not the model: whoever loads it needs the same folder.
+    Its state holds the adapters and the scale, not the model: loading it needs the same folder.
 
     Args:
         n_classes, n_domains, shape: given by fedimb; 1 or 3 channels.
         path: the folder (unet, vae, text_encoder, tokenizer, scheduler); see `fedimb.data.paths`.
         rank: of the adapters.
-        size: side in pixels at which the model works, a multiple of 8; None: what it was trained at.
-        prompt: with {class}. domain: added when the domain is said, with {domain}, its id.
-        steps: DDIM steps of a sample. guidance: 0 is off; w of ``(1 + w) said - w not said``.
+        size: image side in pixels at which the model works, a multiple of 8; None: the size it was trained at.
+        prompt: text with {class}.
+        domain: text with {domain} (its id), appended if the domain is specified.
+        steps: DDIM steps per sample.
+        guidance: w of ``(1 + w) conditional - w unconditional``; 0 is off.
         class_names, seed: given by fedimb.
 
     Raises:
-        ConfigError: settings out of range, no names, no images, or diffusers, transformers or peft is not installed.
-        DataError: no such folder, or not whole.
+        ConfigError: settings out of range, no class names, rows that are not images, or diffusers, transformers or peft
+            is not installed.
+        DataError: no such folder, or it is incomplete.
     """
 
     sample_batch = 8
@@ -66,13 +70,15 @@ class Lora(Generator):
         if channels not in (1, 3):
             raise ConfigError(f"generator 'lora' makes grey (1) or RGB (3) images, this data has {channels} channels")
         if class_names is None or len(class_names) != n_classes or "{class}" not in prompt:
-            raise ConfigError("generator 'lora' says classes in words: it needs their names and a prompt with {class}")
+            raise ConfigError(
+                "generator 'lora' describes classes in text: it needs their names and a prompt with {class}"
+            )
         if rank < 1 or (size is not None and (size < 8 or size % 8)):
             raise ConfigError(f"generator 'lora': rank={rank}, size={size}: give a rank from 1 and a multiple of 8")
         self.steps, self.guidance = steps, guidance
         self._names, self._prompt, self._domain = class_names, prompt, domain
         base = open_stable_diffusion("lora", path)
-        self._base = base  # no modules of this one's: their weights are in the folder, not in the state
+        self._base = base  # not a submodule: its weights are in the folder, not in the state
         factor = 2 ** (len(base.vae.config.block_out_channels) - 1)
         self._size = size or int(base.unet.config.sample_size) * factor
         peft = package("lora", "peft")
@@ -85,7 +91,7 @@ class Lora(Generator):
             if "lora_" in name:
                 parameter.requires_grad_("lora_B" in name)
                 self.adapter[name.replace(".", "/")] = parameter
-        self._said: dict[tuple[int, int], Tensor] = {}
+        self._embeddings: dict[tuple[int, int], Tensor] = {}
 
     def draw_levels(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.rand(n, generator=generator, device=generator.device)
@@ -96,34 +102,37 @@ class Lora(Generator):
         noise = self._noise(latents, generator)
         last = scheduler.config.num_train_timesteps
         time = (levels * last).long().clamp(max=last - 1)
-        said = self._unet(scheduler.add_noise(latents, noise, time), time, self._told(y, d))
+        predicted = self._unet(scheduler.add_noise(latents, noise, time), time, self._prompt_embeddings(y, d))
         velocity = scheduler.config.prediction_type == "v_prediction"
         target = scheduler.get_velocity(latents, noise, time) if velocity else noise
-        return (said - target).square().flatten(1).mean(1)
+        return (predicted - target).square().flatten(1).mean(1)
 
     def _draw(self, y: Tensor, d: Tensor, generator: torch.Generator) -> Tensor:
         base, factor = self._base, 2 ** (len(self._base.vae.config.block_out_channels) - 1)
         side = self._size // factor
         z = self._noise(torch.empty(len(y), base.unet.config.in_channels, side, side), generator)
-        told, silent = self._told(y, d), self._told(torch.full_like(y, self.n_classes), d)
+        embeddings, unconditional = (
+            self._prompt_embeddings(y, d),
+            self._prompt_embeddings(torch.full_like(y, self.n_classes), d),
+        )
         base.scheduler.set_timesteps(self.steps)
         for time in base.scheduler.timesteps:
-            said = self._unet(z, time, told)
+            predicted = self._unet(z, time, embeddings)
             if self.guidance:
-                said = (1 + self.guidance) * said - self.guidance * self._unet(z, time, silent)
-            z = base.scheduler.step(said, time, z, return_dict=False)[0]
+                predicted = (1 + self.guidance) * predicted - self.guidance * self._unet(z, time, unconditional)
+            z = base.scheduler.step(predicted, time, z, return_dict=False)[0]
         images = base.vae.decode(z / base.vae.config.scaling_factor, return_dict=False)[0].clamp(-1, 1)
         images = F.interpolate(images, size=self._sides, mode="bicubic", antialias=True, align_corners=False)
         grey = image_shape("lora", self.shape)[0] == 1
         return (images.mean(1, keepdim=True) if grey else images).reshape(-1, *self.shape)
 
-    def _unet(self, z: Tensor, time: Tensor, told: Tensor) -> Tensor:
-        said: Tensor = self._base.unet(z, time, encoder_hidden_states=told, return_dict=False)[0]
-        return said
+    def _unet(self, z: Tensor, time: Tensor, embeddings: Tensor) -> Tensor:
+        predicted: Tensor = self._base.unet(z, time, encoder_hidden_states=embeddings, return_dict=False)[0]
+        return predicted
 
     @torch.no_grad()
     def _latents(self, z: Tensor) -> Tensor:
-        """Rows in -1..1 -> the VAE's means; no draw, so that a row's loss depends on the noise alone."""
+        """Rows in -1..1 -> the VAE's means; nothing is sampled, so that a row's loss depends only on the noise."""
         vae = self._base.vae
         images = z.reshape(len(z), -1, *self._sides).expand(-1, 3, -1, -1)
         images = F.interpolate(images, size=(self._size, self._size), mode="bicubic", antialias=True)
@@ -131,10 +140,10 @@ class Lora(Generator):
         return mean * vae.config.scaling_factor
 
     @torch.no_grad()
-    def _told(self, y: Tensor, d: Tensor) -> Tensor:
+    def _prompt_embeddings(self, y: Tensor, d: Tensor) -> Tensor:
         """The prompts' embeddings [n, tokens, width]; each cell's is computed once."""
         cells = list(zip(y.tolist(), d.tolist(), strict=True))
-        for cell in set(cells) - self._said.keys():
+        for cell in set(cells) - self._embeddings.keys():
             tokens = self._base.tokenizer(
                 self._words(*cell),
                 padding="max_length",
@@ -142,8 +151,8 @@ class Lora(Generator):
                 max_length=self._base.text_encoder.config.max_position_embeddings,
                 return_tensors="pt",
             )
-            self._said[cell] = self._base.text_encoder(tokens.input_ids.to(self.device))[0][0]
-        return torch.stack([self._said[cell] for cell in cells])
+            self._embeddings[cell] = self._base.text_encoder(tokens.input_ids.to(self.device))[0][0]
+        return torch.stack([self._embeddings[cell] for cell in cells])
 
     def _words(self, y: int, d: int) -> str:
         if y == self.n_classes:
@@ -152,7 +161,7 @@ class Lora(Generator):
         return words if d == self.n_domains else words + self._domain.replace("{domain}", str(d))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._said.clear()
+        self._embeddings.clear()
         for part in (self._base.unet, self._base.vae, self._base.text_encoder):
             part._apply(fn, recurse)
         return super()._apply(fn, recurse)

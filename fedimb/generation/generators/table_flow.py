@@ -1,7 +1,7 @@
-"""Rectified flow on rows of numbers: tables and embeddings, by a small residual network.
+"""Rectified flow on rows of numbers (tables and embeddings), with a small residual network.
 
-Columns are brought to mean 0 and deviation 1. Every column is treated as a real number: a coded category comes out
-between its codes, so encode categories as indicator columns and round them, or use embeddings.
+Columns are standardised. Every column is treated as a real number: a coded category comes out between its codes, so
+encode categories as indicator columns and round them, or use embeddings.
 """
 
 import math
@@ -33,30 +33,31 @@ class _Net(nn.Module):
 
     def forward(self, z: Tensor, time: Tensor, y: Tensor, d: Tensor) -> Tensor:
         angles = time[:, None] / 1000 * torch.logspace(0, 2, _FREQUENCIES, device=z.device) * (math.pi / 2)
-        told = self.time(torch.cat([angles.sin(), angles.cos()], 1)) + self.class_embedding(y)
-        told = told + self.domain_embedding(d)
-        hidden = self.enter(z) + told
+        conditions = self.time(torch.cat([angles.sin(), angles.cos()], 1)) + self.class_embedding(y)
+        conditions = conditions + self.domain_embedding(d)
+        hidden = self.enter(z) + conditions
         for block in self.blocks:
-            hidden = hidden + block(hidden + told)  # every block hears the conditions afresh
-        left: Tensor = self.leave(hidden)
-        return left
+            hidden = hidden + block(hidden + conditions)  # every block gets the conditions again
+        output: Tensor = self.leave(hidden)
+        return output
 
 
 @register("generator", "table_flow")
 class TableFlow(RectifiedFlow):
-    """Rows of a table, or embeddings, by rectified flow (see `fedimb.generation.rectified`).
+    """Generates rows of a table, or embeddings, by rectified flow.
 
-    A column that never varies comes out as it is: samples are clipped to the range seen.
+    A constant column stays constant: samples are clipped to the range seen. See `fedimb.generation.rectified`.
 
     Args:
         n_classes, n_domains, shape: given by fedimb; shape (columns,).
-        width: of the hidden layers. depth: residual blocks.
-        steps: Euler steps of a sample.
+        width: of the hidden layers.
+        depth: number of residual blocks.
+        steps: Euler steps per sample.
         guidance: 0 is off; above 0 costs diversity.
         seed: of the initial weights (given by fedimb).
 
     Raises:
-        ConfigError: no rows of numbers, or settings out of range.
+        ConfigError: rows that are not numbers, or settings out of range.
     """
 
     sample_batch = 4096

@@ -1,14 +1,14 @@
-"""A site's outbox: samples that passed the gate wait here for a person's word, and every word is kept.
+"""A site's outbox: samples that passed the gate wait here for a person's decision, and every decision is recorded.
 
 ```
 <site folder>/outbox/<batch id>/
   batch.safetensors   the samples of the classes that passed; its SHA-256 begins with the batch id
-  about.json          hash of the file and of each class, verdicts with figures, what the caller says of its run
+  about.json          hashes of the file and of each class, verdicts with figures, the caller's facts about the run
   state.json          per class waiting | released | rejected, who used the batch, whether it was recalled
   sheet-03.html       each sample beside the nearest real record; deleted once the class is decided
 ```
 
-Files are 0600, folders 0700. Nothing is decided by default: with ``release: manual`` a run waits.
+File modes are 0600, folders 0700. Nothing is decided automatically: with ``release: manual`` a run waits.
 """
 
 import hashlib
@@ -21,10 +21,18 @@ import numpy as np
 
 from fedimb.annotation.private import private_folder, write_private
 from fedimb.errors import DataError
-from fedimb.generation.outbox.contents import as_json, counted, mark, named, now, packed, unpacked
+from fedimb.generation.outbox.contents import (
+    as_json,
+    class_hashes,
+    class_title,
+    mark_recalled,
+    now,
+    pack_batch,
+    unpack_batch,
+)
 from fedimb.generation.outbox.sheet import check_shape, contact_sheet
 from fedimb.plain import JsonObject
-from fedimb.privacy.audit.base import Audit, Batch
+from fedimb.privacy.audit.types import Audit, Batch
 
 BATCH, ABOUT, STATE = "batch.safetensors", "about.json", "state.json"
 WAITING, RELEASED, REJECTED = "waiting", "released", "rejected"
@@ -35,20 +43,20 @@ class Outbox:
     """The outbox of one site.
 
     Args:
-        folder: ``<site folder>/outbox``; made when something is put in.
+        folder: ``<site folder>/outbox``; created on the first `put`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).absolute()
 
     def put(self, batch: Batch, audit: Audit, about: Mapping[str, Any], real: Batch) -> str:
-        """Keep the classes that passed, all of them waiting; put again, the same samples keep what was decided.
+        """Store the classes that passed, all waiting; putting the same samples again keeps the decisions made.
 
         Args:
-            batch: the samples; those of other classes are left out and written nowhere.
+            batch: the samples; those of classes that did not pass are not written anywhere.
             audit: its verdicts.
-            about: for JSON; ``class_names`` (a list) is used in what people read.
-            real: the records the generator saw, for the contact sheet.
+            about: JSON facts; ``class_names`` (a list) is used in texts for people.
+            real: the generator's training records, for the contact sheet.
 
         Returns:
             The batch id: 16 hexadecimal digits of the SHA-256 of the samples.
@@ -59,9 +67,11 @@ class Outbox:
         kept = batch.cut(np.isin(batch.y, audit.passed))
         if not len(kept):
             states = ", ".join(f"{label}: {verdict.state}" for label, verdict in sorted(audit.verdicts.items()))
-            raise DataError(f"no class of this batch passed the export gate ({states}); nothing is put into the outbox")
+            raise DataError(
+                f"no class of this batch passed the export gate ({states}); nothing was put into the outbox"
+            )
         check_shape(kept.x.shape[1:])
-        data = packed(kept)
+        data = pack_batch(kept)
         digest = hashlib.sha256(data).hexdigest()
         id = digest[:16]
         if (self.folder / id / STATE).exists():
@@ -71,24 +81,24 @@ class Outbox:
         private_folder(self.folder)
         private_folder(where)
         labels = np.unique(kept.y).tolist()
-        facts = {"format": _FORMAT, "sha256": digest, "made": now(), **counted(kept), "audit": audit.facts()}
+        facts = {"format": _FORMAT, "sha256": digest, "made": now(), **class_hashes(kept), "audit": audit.facts()}
         write_private(where / BATCH, data)
         write_private(where / ABOUT, as_json({**facts, "about": dict(about)}))
         for label in labels:
-            title = f"batch {id}, class {named(about, label)}"
+            title = f"batch {id}, class {class_title(about, label)}"
             write_private(self.sheet(id, label), contact_sheet(kept.of(label), real, title))
-        # Last: a batch without a state is not in the outbox, and is put again from the start.
+        # Written last: a batch without a state does not count as in the outbox, and is put again from the start.
         state = {str(label): {"state": WAITING} for label in labels}
         write_private(where / STATE, as_json({"classes": state, "used_by": [], "recalled": None}))
         return id
 
     def ids(self) -> list[str]:
-        """Batches in it, oldest first."""
+        """Ids of its batches, oldest first."""
         found = [file.parent.name for file in self.folder.glob(f"*/{STATE}")]
         return sorted(found, key=lambda id: (self.about(id)["made"], id))
 
     def about(self, id: str) -> JsonObject:
-        """``about.json``: hashes, counts, verdicts, and under ``about`` what `put` was told."""
+        """``about.json``: hashes, counts, verdicts, and under ``about`` the facts given to `put`."""
         return self._read(id, ABOUT)
 
     def state(self, id: str) -> dict[int, str]:
@@ -100,34 +110,34 @@ class Outbox:
         return str(self._state(id)["classes"].get(str(label), {}).get("reason", ""))
 
     def recalled(self, id: str) -> str | None:
-        """Why the batch was recalled; None: it was not."""
+        """Why the batch was recalled; None if it was not."""
         told = self._state(id)["recalled"]
         return None if told is None else str(told["reason"])
 
     def users(self, id: str) -> list[str]:
-        """Runs that used the batch, in the order in which they did."""
+        """Runs that used the batch, in order of use."""
         return list(self._state(id)["used_by"])
 
     def sheet(self, id: str, label: int) -> Path:
-        """The contact sheet of a class; there only while it waits."""
+        """The contact sheet of a class; it exists only while the class waits."""
         return self.folder / id / f"sheet-{label:02d}.html"
 
     def release(self, id: str, classes: Iterable[int]) -> None:
-        """Let classes go. DataError: not of this batch, rejected before, or the batch was recalled."""
+        """Release classes. DataError: not of this batch, already rejected, or the batch was recalled."""
         self._usable(id)
         self._decide(id, classes, RELEASED, {})
 
     def reject(self, id: str, classes: Iterable[int], reason: str) -> None:
-        """Keep classes back for good. DataError: not of this batch, released before (recall it), or no reason."""
+        """Reject classes for good. DataError: not of this batch, already released (recall it), or no reason."""
         if not reason.strip():
             raise DataError("a rejection needs a reason: what was seen")
         self._decide(id, classes, REJECTED, {"reason": reason})
 
     def released(self, id: str) -> Batch:
-        """The samples of the released classes; of length 0 where there is none yet.
+        """The samples of the released classes; of length 0 if none is released yet.
 
         Raises:
-            DataError: the batch was recalled, or its file is no longer the one that was judged.
+            DataError: the batch was recalled, or its file is no longer the one that was audited.
         """
         self._usable(id)
         path = self.folder / id / BATCH
@@ -137,11 +147,11 @@ class Outbox:
             raise DataError(f"{path} is missing ({error.strerror}); restore it from a copy") from error
         if hashlib.sha256(data).hexdigest() != self.about(id)["sha256"]:
             raise DataError(f"{path} is not the file that passed the gate (its hash differs); restore it from a copy")
-        batch, free = unpacked(data), [label for label, state in self.state(id).items() if state == RELEASED]
+        batch, free = unpack_batch(data), [label for label, state in self.state(id).items() if state == RELEASED]
         return batch.cut(np.isin(batch.y, free))
 
     def used_by(self, id: str, run: str | Path) -> None:
-        """Note that a run trains on the batch: its id, or its folder, which a recall can then mark.
+        """Record that a run trains on the batch: its id, or its folder, which a recall can then mark.
 
         Raises:
             DataError: the batch was recalled, or none of its classes is released.
@@ -158,9 +168,9 @@ class Outbox:
         self._change(id, note)
 
     def recall(self, id: str, reason: str) -> list[str]:
-        """Take a batch back: it is released no more, and the runs that used it are marked.
+        """Recall a batch: it is no longer released, and the runs that used it are marked.
 
-        A run's folder that is within reach gets ``recalled.json``. Repeatable: folders out of reach before are marked.
+        A run's folder that can be reached gets ``recalled.json``. Can be repeated to mark folders not reached before.
 
         Returns:
             All runs that used it.
@@ -169,7 +179,7 @@ class Outbox:
             DataError: no reason.
         """
         if not reason.strip():
-            raise DataError("a recall needs a reason: those whose runs are marked will read it")
+            raise DataError("a recall needs a reason: the owners of the marked runs will read it")
 
         def note(state: JsonObject) -> None:
             state["recalled"] = state["recalled"] or {"reason": reason, "at": now()}
@@ -179,7 +189,7 @@ class Outbox:
             self.sheet(id, label).unlink(missing_ok=True)
         for run in self.users(id):
             if Path(run).is_dir():
-                mark(Path(run), id, told)
+                mark_recalled(Path(run), id, told)
         return self.users(id)
 
     def _decide(self, id: str, classes: Iterable[int], to: str, more: Mapping[str, str]) -> None:
@@ -210,7 +220,7 @@ class Outbox:
 
         self._state(id)
         with (self.folder / id / ABOUT).open("rb") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)  # two people may decide at the same time
+            fcntl.flock(guard, fcntl.LOCK_EX)  # two people may decide at once
             state = self._state(id)
             change(state)
             write_private(self.folder / id / STATE, as_json(state))

@@ -1,4 +1,4 @@
-"""What an outbox's files hold: the packed samples, their hashes, and the marks of recalled batches."""
+"""The contents of an outbox's files: packed samples, their hashes, and the marks of recalled batches."""
 
 import hashlib
 import json
@@ -12,13 +12,13 @@ import numpy as np
 from fedimb.annotation.private import write_private
 from fedimb.errors import DataError
 from fedimb.plain import JsonObject
-from fedimb.privacy.audit.base import Batch
+from fedimb.privacy.audit.types import Batch
 
 RECALLED = "recalled.json"
 
 
-def packed(batch: Batch) -> bytes:
-    """A batch as safetensors, x float32: the same samples give the same bytes."""
+def pack_batch(batch: Batch) -> bytes:
+    """Pack a batch as safetensors, x as float32: the same samples give the same bytes."""
     from safetensors.numpy import save
 
     arrays: dict[str, np.ndarray] = {
@@ -31,20 +31,20 @@ def packed(batch: Batch) -> bytes:
     return data
 
 
-def unpacked(data: bytes) -> Batch:
-    """Inverse of `packed`."""
+def unpack_batch(data: bytes) -> Batch:
+    """Inverse of `pack_batch`."""
     from safetensors.numpy import load
 
     arrays = load(data)
     return Batch(arrays["x"], arrays["y"], arrays.get("d"))
 
 
-def mark(run: Path, id: str, told: Mapping[str, str]) -> None:
+def mark_recalled(run: Path, id: str, told: Mapping[str, str]) -> None:
     """Write into a run's folder that a batch it used was recalled."""
-    write_private(run / RECALLED, as_json({**marked(run), id: dict(told)}))
+    write_private(run / RECALLED, as_json({**recalled_batches(run), id: dict(told)}))
 
 
-def marked(run: Path) -> dict[str, dict[str, str]]:
+def recalled_batches(run: Path) -> dict[str, dict[str, str]]:
     """Recalled batches a run used: id -> reason and time. DataError: the mark is damaged."""
     path = run / RECALLED
     if not path.exists():
@@ -56,14 +56,14 @@ def marked(run: Path) -> dict[str, dict[str, str]]:
     return marks
 
 
-def counted(batch: Batch) -> JsonObject:
+def class_hashes(batch: Batch) -> JsonObject:
     """Samples and SHA-256 per class."""
     parts = {str(label): np.ascontiguousarray(batch.of(label).x, np.float32) for label in np.unique(batch.y).tolist()}
     hashes = {label: hashlib.sha256(x.tobytes()).hexdigest() for label, x in parts.items()}
     return {"samples": {label: len(x) for label, x in parts.items()}, "sha256_of_class": hashes}
 
 
-def named(about: Mapping[str, Any], label: int) -> str:
+def class_title(about: Mapping[str, Any], label: int) -> str:
     names = about.get("class_names", [])
     return f"{label} ({names[label]})" if 0 <= label < len(names) else str(label)
 

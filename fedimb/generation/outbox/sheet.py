@@ -1,4 +1,4 @@
-"""The contact sheet: each sample with the real record nearest to it, for people of the site."""
+"""The contact sheet: each sample beside the real record nearest to it, for people at the site."""
 
 import base64
 from html import escape
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.annotation.thumbnails import check_pictures, png
-from fedimb.privacy.audit.base import Batch
-from fedimb.privacy.audit.distances import Scale, nearest
+from fedimb.privacy.audit.distances import Scale, nearest_records
+from fedimb.privacy.audit.types import Batch
 
 _STYLE = (
     "body{font:14px sans-serif;margin:1em}figure{display:inline-block;margin:4px;padding:4px;border:1px solid #bbb}"
@@ -22,26 +22,26 @@ def check_shape(shape: tuple[int, ...]) -> None:
     """Refuse rows that can be shown neither as numbers [F] nor as pictures.
 
     Raises:
-        DataError: why, and the remedy; also where pictures need Pillow and it is missing.
+        DataError: why, and the remedy; also if pictures need Pillow and it is missing.
     """
     if len(shape) != 1:
         check_pictures(shape)
 
 
 def contact_sheet(samples: Batch, real: Batch, title: str) -> bytes:
-    """One HTML file, pictures inside, samples nearest to a real record first.
+    """One self-contained HTML file, samples nearest to a real record first.
 
     Args:
         samples: of one class.
-        real: the records its generator saw, every class: a copy may stand under another name.
-        title: text, escaped here.
+        real: the generator's training records of every class: a copy may have another class.
+        title: plain text, escaped here.
 
     Raises:
         DataError: see `check_shape`.
     """
     check_shape(samples.x.shape[1:])
     scale = Scale.of(real.x)
-    distance, position = nearest(scale(samples.x), scale(real.x))
+    distance, position = nearest_records(scale(samples.x), scale(real.x))
     order = np.argsort(distance, kind="stable")
     body = _pictures if samples.x.ndim > 2 else _table
     html = (

@@ -1,8 +1,8 @@
-"""The audit without a holdout of its own: train on each half of the records, the other half is the holdout. Ours.
+"""The audit without a separate holdout: train on each half of the records, with the other half as the holdout.
 
-Where a class is so small that nobody keeps records of it apart, a second generator costs time instead of records. It
-judges the recipe (generator, settings, data size halved), not the batch that will leave; a recipe that copies from
-half the records is not shown to be safe on all of them.
+If a class is too small to hold out records, a second generator costs time instead of records. This judges the procedure
+(generator, settings, half the data), not the batch that will leave; a procedure that does not copy from half the
+records is not proven safe on all of them.
 """
 
 from collections.abc import Callable
@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import DataError
-from fedimb.privacy.audit.base import Attack, Audit, Batch, Features, GateSettings, Ids, State, Verdict
 from fedimb.privacy.audit.gate import audit
+from fedimb.privacy.audit.types import Attack, Audit, Batch, Features, GateSettings, Ids, State, Verdict
 
 Sampler = Callable[[Ids], NDArray[np.generic]]
 """Class ids [m] -> samples [m, *shape]."""
 
 Train = Callable[[Batch], tuple[Sampler, Attack | None]]
-"""Trains a generator on a half of the records."""
+"""Trains a generator on half of the records."""
 
 _WORST: tuple[State, ...] = ("fail", "refused", "undecidable", "pass")
 
 
-def halves(records: Batch, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """Positions of two halves, each class split evenly; all records of a patient on one side."""
+def split_in_halves(records: Batch, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """Positions of two halves, with each class split evenly and all records of a patient on one side."""
     units = np.arange(len(records)) if records.units is None else records.units
     side = np.zeros(len(records), dtype=np.int64)
     seen: dict[int, int] = {}
@@ -36,7 +36,9 @@ def halves(records: Batch, rng: np.random.Generator) -> tuple[Ids, Ids]:
         for unit in mine:
             if int(unit) not in seen:
                 if sizes[0] == sizes[1]:
-                    seen[int(unit)] = int(rng.integers(2))  # else every class of odd size would lean to one half
+                    seen[int(unit)] = int(
+                        rng.integers(2)
+                    )  # otherwise every class of odd size would favour the same half
                 else:
                     seen[int(unit)] = int(sizes[1] < sizes[0])
                 sizes[seen[int(unit)]] += 1
@@ -53,20 +55,20 @@ def cross_audit(
     holders: NDArray[np.int64] | None = None,
     features: Features | None = None,
 ) -> tuple[Audit, tuple[Audit, Audit]]:
-    """(both folds together, each fold): a class passes when it passes in both.
+    """(both folds combined, each fold): a class passes if it passes in both.
 
     Args:
         records: all of them.
         train: called twice.
-        samples: [m] class ids of the samples asked from each generator.
-        settings: ``min_count`` is of all records; each half needs half of it.
+        samples: [m] class ids of the samples requested from each generator.
+        settings: ``min_count`` refers to all records; each half needs half of it.
 
     Raises:
         DataError: fewer than two patients or records, or see `gate.audit`.
     """
     if records.count() < 2:
         raise DataError("a cross-audit needs two patients (records) to tell apart; give more records")
-    first, second = (records.cut(rows) for rows in halves(records, rng))
+    first, second = (records.cut(rows) for rows in split_in_halves(records, rng))
     each = replace(settings, min_count=-(-settings.min_count // 2))
     folds = []
     for own, other in ((first, second), (second, first)):

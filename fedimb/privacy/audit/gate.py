@@ -1,10 +1,10 @@
-"""The export gate: may the samples of a class leave, or do they give away the records behind them?
+"""The export gate: may the samples of a class leave, or do they reveal the records behind them?
 
 Per class, in this order: enough training records and holders; no copies (`checks.exact_copies`); samples no nearer to
-training records than to others (`copies`), in the records' own space and, where given, in that of features; no
-membership attack on the generator that works (`membership`); not made by SMOTE (`smote`); and the power to have noticed
+training records than to others (`copies`), in the records' own space and, if given, in feature space; no
+successful membership attack on the generator (`membership`); not made by SMOTE (`smote`); and the power to have noticed
 (`power`).
-Per class, because a pooled figure hides a memorised tail. Sources: the modules name theirs; the verdict is ours.
+The verdict is per class, because a pooled figure hides a memorised tail. The modules cite their sources.
 """
 
 import math
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import DataError
-from fedimb.privacy.audit.base import Attack, Audit, Batch, Features, Floats, GateSettings, Ids, State, Verdict
-from fedimb.privacy.audit.checks import BLIND, Near, Space, exact_copies, members_known, smote_made
+from fedimb.privacy.audit.class_tests import BLIND, ClassDistances, Space, exact_copies, membership_attack, smote_test
 from fedimb.privacy.audit.distances import Scale
-from fedimb.privacy.audit.power import planted, power
+from fedimb.privacy.audit.power import plant_copies, power
+from fedimb.privacy.audit.types import Attack, Audit, Batch, Features, Floats, GateSettings, Ids, State, Verdict
 
 __all__ = ["Attack", "Audit", "Batch", "Features", "GateSettings", "Verdict", "audit"]
 
@@ -34,17 +34,17 @@ def audit(
     """Judge every class of a synthetic batch.
 
     Args:
-        synthetic: what is to leave, [m, *shape].
-        train: every record the generator saw, [n, *shape].
-        holdout: records of the same source that it did not see; of other patients, where patients are named.
-        settings: see there.
-        rng: drawn from in the order of class ids.
-        attack: scores of records by the generator; None: there is none to ask, and no membership attack is made.
+        synthetic: the samples to export, [m, *shape].
+        train: all training records of the generator, [n, *shape].
+        holdout: records of the same source that it did not see, from other patients if patients are named.
+        settings: settings of the gate.
+        rng: source of randomness, used in the order of class ids.
+        attack: scores of records by the generator; None: no membership attack.
         holders: [C] number of sites that hold each class; None: unknown.
-        features: a second space for distances, as an encoder's.
+        features: a second space for distances, e.g. an encoder's.
 
     Raises:
-        DataError: shapes differ, no training record at all, or real records that are not finite.
+        DataError: shapes differ, no training records, or real records that are not finite.
     """
     _check(synthetic, train, holdout)
     scale = Scale.of(np.concatenate([train.x, holdout.x]))
@@ -57,7 +57,7 @@ def audit(
 
 
 class _ClassJudge:
-    """What all classes share."""
+    """Judges one class after the other; holds what all classes share."""
 
     def __init__(
         self,
@@ -94,15 +94,15 @@ class _ClassJudge:
             leaks.extend(found[1])
 
         take(exact_copies(samples, self.spaces[0], self.train, other, self.alpha))
-        take(smote_made(samples, own, other, self.alpha, self.rng))
+        take(smote_test(samples, own, other, self.alpha, self.rng))
         if figures["smote_control"] > BLIND:
             doubts.append(
                 f"{figures['smote_control']:.0%} of the real records lie between two others: SMOTE could not be told"
             )
-        near: list[Near] = []
+        near: list[ClassDistances] = []
         if len(other):
             places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
-            near = [Near.of(space, samples.x, *places, self.rng) for space in self.spaces]
+            near = [ClassDistances.of(space, samples.x, *places, self.rng) for space in self.spaces]
             for one in near:
                 take(one.judge(self.settings, self.alpha))
                 figures.update(one.interval(self.settings, self.rng))
@@ -110,19 +110,19 @@ class _ClassJudge:
                 scores = self._scores(own, other)
                 if np.isfinite(scores).all():
                     members, others = scores[: len(own)], scores[len(own) :]
-                    take(members_known(members, others, self.settings, self.alpha, self.rng))
+                    take(membership_attack(members, others, self.settings, self.alpha, self.rng))
                 else:
                     doubts.append(
                         "the membership attack gave scores that are not finite: look at the generator's losses"
                     )
         else:
-            doubts.append("no holdout record of this class: keep some apart from the generator, or cross-audit")
+            doubts.append("no holdout record of this class: hold some out from training, or use a cross-audit")
         figures["power"] = math.nan
         if near and not leaks and not refusals:
             figures["power"] = self._power(near, own, label)
             if figures["power"] < self.settings.power:
                 doubts.append(
-                    f"{self.settings.copied:.0%} planted copies noticed {figures['power']:.0%} of the time, below "
+                    f"{self.settings.copied:.0%} planted copies are detected {figures['power']:.0%} of the time, below "
                     f"{self.settings.power:.0%}: give more samples ({len(samples)}) or "
                     f"real records ({len(own)} + {len(other)})"
                 )
@@ -135,7 +135,7 @@ class _ClassJudge:
         held = float(self.holders[label]) if known and self.holders is not None else math.nan
         reasons = []
         if label in self.settings.forced:
-            reasons.append("its generator was trained below the floor (forced): such samples never leave")
+            reasons.append("its generator was trained with too few rows (forced): such samples never leave")
         if own.count() < self.settings.min_count:
             what = "records" if own.units is None else "patients"
             reasons.append(f"{own.count()} training {what}, fewer than min_count={self.settings.min_count}")
@@ -145,7 +145,7 @@ class _ClassJudge:
         return {"count": float(own.count()), "holders": held}, reasons
 
     def _scores(self, own: Batch, other: Batch) -> Floats:
-        """[n + m] scores, asked for at once: nothing but the records tells members from others."""
+        """[n + m] scores, computed in one call, so that only the records distinguish members from others."""
         assert self.attack is not None
         x, y = np.concatenate([own.x, other.x]), np.concatenate([own.y, other.y])
         d = np.concatenate([np.zeros(len(b), np.int64) if b.d is None else b.d for b in (own, other)])
@@ -156,16 +156,16 @@ class _ClassJudge:
             )
         return scores
 
-    def _power(self, near: list[Near], own: Batch, label: int) -> float:
+    def _power(self, near: list[ClassDistances], own: Batch, label: int) -> float:
         count = max(1, round(self.settings.copied * len(near[0].close)))
         places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
-        moved = planted(own, self.spaces[0], self.scale, places[1], count, self.settings, self.rng)
-        pool = [Near.of(space, moved, *places, self.rng) for space in self.spaces]
+        moved = plant_copies(own, self.spaces[0], self.scale, places[1], count, self.settings, self.rng)
+        pool = [ClassDistances.of(space, moved, *places, self.rng) for space in self.spaces]
         return power(near, pool, self.settings, self.alpha, self.rng)
 
 
 def _patients(train: Batch, holdout: Batch) -> tuple[Ids, Ids]:
-    """Patients of both; a record of which none is named is a patient of its own."""
+    """Patient ids of both; a record without one counts as its own patient."""
     named = [batch.units for batch in (train, holdout) if batch.units is not None and len(batch)]
     free = 1 + max((int(units.max()) for units in named), default=-1)
     own = free + np.arange(len(train) + len(holdout))
@@ -178,7 +178,7 @@ def _patients(train: Batch, holdout: Batch) -> tuple[Ids, Ids]:
 def _feature_space(features: Features, train: Batch, holdout: Batch, units: tuple[Ids, Ids]) -> Space:
     seen = np.asarray(features(np.concatenate([train.x, holdout.x])), np.float64)
     if not np.isfinite(seen).all():
-        raise DataError("the features of real records are not finite; mend the encoder or leave features out")
+        raise DataError("the features of real records are not finite; fix the encoder or leave features out")
     scale = Scale.of(seen)
     known, others = scale(seen[: len(train)]), scale(seen[len(train) :])
     return Space("features", lambda x: scale(features(x)), known, others, units)
@@ -186,7 +186,7 @@ def _feature_space(features: Features, train: Batch, holdout: Batch, units: tupl
 
 def _check(synthetic: Batch, train: Batch, holdout: Batch) -> None:
     if not len(train):
-        raise DataError("export gate: no training record; give the records the generator was trained on")
+        raise DataError("export gate: no training records; give the records the generator was trained on")
     for name, batch in (("train", train), ("holdout", holdout)):
         if batch.x.shape[1:] != synthetic.x.shape[1:]:
             raise DataError(

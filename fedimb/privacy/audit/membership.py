@@ -1,7 +1,7 @@
-"""Does the generator know its training records? A membership attack on its scores, read as AUC and TPR at 1 % FPR.
+"""Does the generator know its training records? A membership attack on its scores: AUC and TPR at 1 % FPR.
 
-The score is the generator's own negative loss (the one-query attack of SimA, arXiv 2509.25003, where the generator is a
-diffusion model). TPR at a low FPR is the figure that counts: a few records that are known for certain do not move an
+The score is the generator's own negative loss (the one-query attack of SimA, arXiv 2509.25003, for generators that are
+diffusion models). TPR at a low FPR is the figure that counts: a few records that are known for certain do not change an
 average (Carlini et al., "Membership inference attacks from first principles", S&P 2022). Members are ``train``,
 non-members ``holdout`` of the same class.
 """
@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.evaluation.ratios import percentiles
-from fedimb.privacy.audit.base import Floats
-from fedimb.privacy.audit.copies import exceeding
+from fedimb.privacy.audit.copies import exceedance_probability
+from fedimb.privacy.audit.types import Floats
 
 FPR = 0.01
 
 
 @dataclass(frozen=True)
-class Known:
-    """A figure of the attack.
+class AttackFigure:
+    """One figure of the attack.
 
     Attributes:
-        value, low, high: with its 95 % bootstrap interval over members and non-members.
+        value, low, high: the figure and its 95 % bootstrap interval over members and non-members.
         bound: the lower bound of one-sided level 1 - alpha.
-        p: chance of so high a value where members and non-members are alike, exact.
+        p: exact probability of such a high value if members and non-members do not differ.
     """
 
     value: float
@@ -36,7 +36,7 @@ class Known:
 
 
 def auc(members: Floats, others: Floats) -> float:
-    """Chance that a member scores above a non-member, ties count half. Both at least 1."""
+    """Probability that a member scores above a non-member; ties count half. At least one of each."""
     return float(_both(members[None], others[None])[0][0])
 
 
@@ -45,14 +45,14 @@ def tpr(members: Floats, others: Floats) -> float:
     return float(_both(members[None], others[None])[1][0])
 
 
-def attacked(
+def attack_figures(
     members: NDArray, others: NDArray, alpha: float, draws: int, rng: np.random.Generator
-) -> tuple[Known, Known]:
+) -> tuple[AttackFigure, AttackFigure]:
     """(AUC, TPR at 1 % FPR) of scores [n] and [m], both at least 1 and finite.
 
     Args:
-        alpha: of the one-sided bound.
-        draws: resamples; more are drawn where so few could not tell ``alpha``.
+        alpha: level of the one-sided bound.
+        draws: number of resamples; more are drawn if these are too few for ``alpha``.
     """
     from scipy.stats import mannwhitneyu
 
@@ -63,10 +63,10 @@ def attacked(
     points = (auc(own, other), tpr(own, other))
     chances = (
         float(mannwhitneyu(own, other, alternative="greater").pvalue),
-        exceeding(round(points[1] * len(own)), len(own), _rank(len(other)), len(other)),
+        exceedance_probability(round(points[1] * len(own)), len(own), _rank(len(other)), len(other)),
     )
     area, rate = (
-        Known(
+        AttackFigure(
             point,
             *percentiles(point, again[:, column], 0.95),
             float(np.quantile(again[:, column], alpha)),
@@ -78,7 +78,7 @@ def attacked(
 
 
 def _rank(others: int) -> int:
-    """Which score of non-members, from the top, is the threshold."""
+    """Rank of the threshold among the non-members' scores, from the top."""
     return int(FPR * others + 1e-9) + 1
 
 

@@ -1,18 +1,18 @@
-"""Would the gate have noticed? Near copies of training records are planted among the samples, and it is asked again.
+"""Power analysis: would the gate have noticed near copies of training records, planted among the samples?
 
-A class whose samples pass tests that could not have failed has not been shown to be safe.
+Passing tests that could not have failed does not show that a class is safe.
 """
 
 import numpy as np
 
-from fedimb.privacy.audit.base import Batch, GateSettings, Ids
-from fedimb.privacy.audit.checks import Near, Space
-from fedimb.privacy.audit.distances import Scale, nearest
+from fedimb.privacy.audit.class_tests import ClassDistances, Space
+from fedimb.privacy.audit.distances import Scale, nearest_records
+from fedimb.privacy.audit.types import Batch, GateSettings, Ids
 
 _POOL = 64
 
 
-def planted(
+def plant_copies(
     train: Batch,
     space: Space,
     scale: Scale,
@@ -21,15 +21,16 @@ def planted(
     settings: GateSettings,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Near copies [p, *shape] of a class's training records, each record about as often as any other.
+    """Make near copies [p, *shape] of a class's training records, each record about equally often.
 
     Args:
-        train: of the class.
-        space: of the records themselves, ``scale`` its standardisation.
+        train: training records of the class.
+        space: space of the records themselves.
+        scale: standardisation of that space.
         holdout: the class's positions in ``space.holdout``.
         copies: how many are needed at once.
     """
-    apart = float(np.median(nearest(space.holdout[holdout], space.train)[0]))
+    apart = float(np.median(nearest_records(space.holdout[holdout], space.train)[0]))
     rows = np.resize(rng.permutation(len(train)), max(len(train), copies, _POOL))
     noise = rng.normal(size=(len(rows), len(scale.std)))
     noise *= settings.near * apart / np.linalg.norm(noise, axis=1, keepdims=True)
@@ -37,14 +38,20 @@ def planted(
     return moved
 
 
-def power(near: list[Near], pool: list[Near], settings: GateSettings, alpha: float, rng: np.random.Generator) -> float:
-    """Share of plantings after which a distance test finds something.
+def power(
+    near: list[ClassDistances],
+    pool: list[ClassDistances],
+    settings: GateSettings,
+    alpha: float,
+    rng: np.random.Generator,
+) -> float:
+    """Share of repetitions in which a distance test detects the planted copies.
 
-    The samples nearest to training records make room: were there copies among them already, planting more would show
-    how well twice as many are found.
+    They replace the samples nearest to training records: if those already were copies, adding more would measure how
+    well twice as many are detected.
 
     Args:
-        near: the samples as they are, one entry per space.
+        near: the actual samples, one entry per space.
         pool: near copies to plant, in the same spaces.
     """
     samples, copies = len(near[0].close), len(pool[0].close)

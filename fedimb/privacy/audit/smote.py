@@ -1,10 +1,10 @@
-"""Is a batch made by SMOTE? Its samples lie on segments between records, and give both ends away.
+"""Was a batch made by SMOTE? Such samples lie on segments between records, and reveal both ends.
 
 Ganev et al., "SMOTE and Mirrors: Exposing Privacy Leakage from Synthetic Minority Oversampling", ICLR 2026, arXiv
 2510.15083: *DistinSMOTE* (of three points on a line the middle one is synthetic) and *ReconSMOTE* (lines through
-synthetic points meet at real records). The paper's attackers know no record. The gate does: its DistinSMOTE asks which
-samples lie between two training records, so a single sample per segment is enough, and its ReconSMOTE counts how many
-training records are among the points found from the samples alone. Holdout records are asked about too, as controls.
+synthetic points meet at real records). The paper's attackers know no records. The gate does: its DistinSMOTE checks
+which samples lie between two training records, so a single sample per segment is enough, and its ReconSMOTE counts how
+many training records are among the points reconstructed from the samples alone. Holdout records serve as controls.
 
 "On a line" means: no further from it than rounding moves a value (`distances.rounding`), column by column. Where
 columns are few and coarse, real records lie on such lines too; the controls show it. Not seen: samples with noise added
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.privacy.audit.base import Floats, Ids
-from fedimb.privacy.audit.distances import squared
+from fedimb.privacy.audit.distances import squared_distances
+from fedimb.privacy.audit.types import Floats, Ids
 
-_CELLS = 250_000  # 2 MB: several such arrays stay in the cache
+_CELLS = 250_000  # 2 MB: several such arrays fit in the CPU cache
 _NEAREST = 32  # ends tried on one side of a sample; on the other side every record
 _CHECKED = 8  # candidate segments per sample that are checked column by column
 _MOST = 1500  # samples that ReconSMOTE looks at
@@ -28,7 +28,7 @@ _TRIPLES = 2_000_000
 
 @dataclass(frozen=True, eq=False)
 class Triples:
-    """Three points on a line: ``middle`` indexes the points asked about, ``left`` and ``right`` the records."""
+    """Three points on a line: ``middle`` indexes the points, ``left`` and ``right`` the records."""
 
     middle: Ids
     left: Ids
@@ -36,26 +36,26 @@ class Triples:
     distance: Floats
 
 
-def triples(points: Floats, records: Floats, same: bool = False, most: int | None = None) -> Triples:
+def find_triples(points: Floats, records: Floats, same: bool = False, most: int | None = None) -> Triples:
     """Which points lie strictly between two records, not further than rounding from their segment.
 
     Args:
         points: [m, F] in units of the rounding (x / `distances.rounding`).
         records: [n, F] likewise.
-        same: points are the records themselves, in their order: none is an end of its own segment.
-        most: so many per point at most, those nearest to their segment; None: all, until two million are found.
+        same: points are the records themselves, in the same order: none is an end of its own segment.
+        most: maximum number per point, those nearest to their segment; None: all, until two million are found.
     """
     features, count = points.shape[1], len(records)
     none = np.zeros(0, np.int64)
     if len(points) == 0 or count < 2:
         return Triples(none, none, none, np.zeros(0))
     centre = records.mean(0)
-    points, records = points - centre, records - centre  # the products below cancel the less
+    points, records = points - centre, records - centre  # reduces cancellation in the products below
     gram = records @ records.T
     own = np.diag(gram)
     length = np.maximum(own[:, None] + own - 2 * gram, 0.0)
     slack = 4.0 * features  # squared distance: twice a sample that is off by half a step in every column
-    away, product = squared(points, records), points @ records.T
+    away, product = squared_distances(points, records), points @ records.T
     if same:
         np.fill_diagonal(away, 0.0)  # seen as a copy, so never an end
     ends = min(_NEAREST, count)
@@ -85,9 +85,9 @@ def triples(points: Floats, records: Floats, same: bool = False, most: int | Non
     return Triples(*(np.concatenate([part[i] for part in parts]) for i in range(4)))
 
 
-def between(points: Floats, records: Floats, same: bool = False) -> NDArray[np.bool_]:
-    """DistinSMOTE, the records being known: [m] whether a point lies between two records; arguments as in `triples`."""
-    found = triples(points, records, same, most=_CHECKED)
+def lies_between(points: Floats, records: Floats, same: bool = False) -> NDArray[np.bool_]:
+    """DistinSMOTE with known records: [m] bool, whether a point lies between two records; see `find_triples`."""
+    found = find_triples(points, records, same, most=_CHECKED)
     way, step = records[found.right] - records[found.left], points[found.middle] - records[found.left]
     along = (step * way).sum(1) / (way * way).sum(1)
     close = np.abs(step - along[:, None] * way).max(1, initial=0.0) <= 1.5
@@ -96,20 +96,20 @@ def between(points: Floats, records: Floats, same: bool = False) -> NDArray[np.b
     return inside
 
 
-def reconstructed(samples: Floats, rng: np.random.Generator) -> Floats:
-    """ReconSMOTE: [r, F] points that lines through samples have in common, found from the samples alone.
+def reconstruct(samples: Floats, rng: np.random.Generator) -> Floats:
+    """ReconSMOTE: [r, F] intersections of lines through samples, found from the samples alone.
 
-    At least three samples on a segment show its line, so it needs about as many samples as 3 k per record.
+    A line shows only with at least three samples on its segment, so this needs about 3 k samples per record.
 
     Args:
-        samples: [m, F] in units of the rounding; of more than 1,500 as many are drawn.
+        samples: [m, F] in units of the rounding; at most 1,500, else drawn at random.
     """
     features = samples.shape[1]
     if len(samples) > _MOST:
         samples = samples[rng.permutation(len(samples))[:_MOST]]
     if len(samples) < 3 or features < 2:
         return np.zeros((0, features))
-    start, way, reach = _lines(samples, triples(samples, samples, same=True))
+    start, way, reach = _lines(samples, find_triples(samples, samples, same=True))
     if len(start) < 2:
         return np.zeros((0, features))
     cosine = way @ way.T
@@ -120,7 +120,7 @@ def reconstructed(samples: Floats, rng: np.random.Generator) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = (first - cosine * second) / bend
         u = (cosine * first - second) / bend
-    gap = squared(start, start) + t**2 + u**2 - 2 * t * first + 2 * u * second - 2 * t * u * cosine
+    gap = squared_distances(start, start) + t**2 + u**2 - 2 * t * first + 2 * u * second - 2 * t * u * cosine
     # A line known by points a reach apart is as uncertain as they are between them, and more so beyond.
     doubt = 4 * features * (1 + np.abs(t) / reach[:, None] + np.abs(u) / reach[None, :]) ** 2
     meet = (bend > 1e-6) & (gap <= doubt) & (np.abs(t) <= 20 * reach[:, None]) & (np.abs(u) <= 20 * reach[None, :])
@@ -130,11 +130,11 @@ def reconstructed(samples: Floats, rng: np.random.Generator) -> Floats:
     return found
 
 
-def matched(claimed: Floats, records: Floats, within: float) -> NDArray[np.bool_]:
-    """[n]: whether a claimed point lies within a distance of each record."""
+def match_records(claimed: Floats, records: Floats, within: float) -> NDArray[np.bool_]:
+    """[n] bool: whether a claimed point lies within a distance of each record."""
     hit = np.zeros(len(records), dtype=bool)
     for start in range(0, len(claimed), 4096):
-        hit |= (squared(records, claimed[start : start + 4096]) <= within**2).any(1)
+        hit |= (squared_distances(records, claimed[start : start + 4096]) <= within**2).any(1)
     return hit
 
 
@@ -160,7 +160,7 @@ def _lines(points: Floats, found: Triples) -> tuple[Floats, Floats, Floats]:
     apart = (
         ((points[start] - points[end]) ** 2).sum(1)
         if len(ids) * points.shape[1] <= 40_000_000
-        else squared(points, points)[start, end]
+        else squared_distances(points, points)[start, end]
     )
     order = np.lexsort((-apart, line))
     outermost = order[np.unique(line[order], return_index=True)[1]]

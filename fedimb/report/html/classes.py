@@ -1,6 +1,7 @@
-"""Classes from head to tail in every seed: with seeded ranks, class 3 is the largest in one seed and rare in another.
+"""Classes from the largest to the smallest, per seed: with seeded ranks a class is large in one seed, rare in another.
 
-Means over seeds are therefore by place (largest class, second largest, ...), not by class id, wherever ranks move.
+If ranks differ between seeds, means over seeds are therefore by rank (largest class, second largest, ...), not by
+class.
 """
 
 import json
@@ -19,14 +20,14 @@ MOST_COLUMNS = 20
 
 @dataclass(frozen=True)
 class Ranks:
-    """The classes of a setting, head to tail.
+    """The classes of a setting, from the largest (head) to the smallest (tail).
 
     Attributes:
-        orders: seed -> class ids [C], head to tail; a seed whose order is not known is absent.
+        orders: seed -> class ids [C], head to tail; a seed with an unknown order is absent.
         moved: whether orders differ between seeds.
-        names: heading of each place [C]: the class's name, or the place itself where ranks move.
-        rare: whether a place is of the minority [C].
-        train: training rows of each place [C], of the first seed.
+        names: heading of each rank [C]: the class's name, or the rank itself if orders differ.
+        rare: whether a rank belongs to the minority [C].
+        train: training rows of each rank [C], for the first seed.
     """
 
     orders: Mapping[int, NDArray[np.int64]]
@@ -40,7 +41,7 @@ class Ranks:
 
 
 def partition_of(folder: Path) -> dict[str, object]:
-    """``partition.json`` of a run folder; empty where there is none, as after a clean-up."""
+    """``partition.json`` of a run folder; empty if it is missing, e.g. after a clean-up."""
     try:
         facts = json.loads((folder / "partition.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -49,7 +50,7 @@ def partition_of(folder: Path) -> dict[str, object]:
 
 
 def ranks_of(setting: Setting, rows: Sequence[Row]) -> Ranks:
-    """Head-to-tail orders from the run folders; a setting's own order stands for all where no folder differs."""
+    """Head-to-tail orders from the run folders; the setting's order is used for all seeds if no folder differs."""
     default = head_to_tail(setting.train_counts)
     known: dict[int, NDArray[np.int64]] = {}
     seeds = sorted({r.seed for row in rows for r in row.results})
@@ -70,13 +71,13 @@ def ranks_of(setting: Setting, rows: Sequence[Row]) -> Ranks:
 
 
 def recalls(row: Row, ranks: Ranks) -> NDArray[np.float64]:
-    """Recall by place, [seeds, C], of the finished runs whose order is known."""
+    """Recall by rank, [seeds, C], of the finished runs with a known order."""
     found = [np.asarray(r.recall, np.float64)[ranks.orders[r.seed]] for r in usable(row, ranks) if len(r.recall)]
     return np.stack(found) if found else np.empty((0, len(ranks)))
 
 
 def matrix(row: Row, ranks: Ranks) -> NDArray[np.int64] | None:
-    """Confusion matrices of the finished runs, by place, summed over seeds; [C, C] or [C, 2, 2]; None without any."""
+    """Confusion matrices of the finished runs, by rank, summed over seeds: [C, C] or [C, 2, 2]; None if none."""
     total = None
     for result in usable(row, ranks):
         if result.matrix is not None:
@@ -92,7 +93,7 @@ def usable(row: Row, ranks: Ranks) -> list[Result]:
 
 
 def columns(n_classes: int, most: int = MOST_COLUMNS) -> list[NDArray[np.int64]]:
-    """Places that share a column: one each, or neighbours together where there are too many to show."""
+    """Ranks per column: one each, or neighbours combined if there are too many to show."""
     return np.array_split(np.arange(n_classes), min(n_classes, most)) if n_classes else []
 
 

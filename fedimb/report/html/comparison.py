@@ -1,4 +1,4 @@
-"""The statistics of a study as tables: effects against the control, ranks over settings, what they cannot say."""
+"""The statistics of a study as tables: effects against the control, ranks over settings, limitations."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from fedimb.study.statistics import Comparison, Statistics
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks of one score over settings, best first, as (row label, rank), with what may be said of them."""
+    """Mean ranks of one score over settings, best first, as (row label, rank), with the test's result."""
 
     score: str
     settings: int
@@ -51,7 +51,7 @@ def rankings(found: Statistics) -> list[Ranking]:
 
 
 def chance(value: float) -> str:
-    """A p-value: two figures, ``<.001`` below that."""
+    """A p-value with two figures; ``<.001`` below that."""
     if math.isnan(value):
         return "n/a"
     return "<.001" if value < 0.001 else f"{value:.2g}"
@@ -81,7 +81,7 @@ def _ranking(title: str, ranks: Ranks) -> Ranking:
     order = sorted(range(len(ranks.methods)), key=lambda at: ranks.mean_ranks[at])
     about = (
         f"Friedman: chi-square {ranks.chi2:.1f}, p {chance(ranks.p)}. Rows whose mean ranks are closer than "
-        f"{ranks.critical_difference:.2f} are not told apart (Nemenyi)."
+        f"{ranks.critical_difference:.2f} do not differ significantly (Nemenyi)."
     )
     rows = [(ranks.methods[at], float(ranks.mean_ranks[at])) for at in order]
     return Ranking(title, ranks.settings, rows, about, [", ".join(group) for group in ranks.groups], "")

@@ -1,4 +1,4 @@
-"""Learning curves of a setting, and what the minority recall cost: pictures of a few rows, the others in grey."""
+"""Pictures of a setting: learning curves, and minority recall against cost; a few rows in colour, the others grey."""
 
 import math
 from collections.abc import Sequence
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 MOST_POINTS = 21
 CURVES = ("minority_recall", "macro_recall")
-_SIZE = (5.6, 3.1)  # inches: letters stay readable when a phone shrinks it to 360 px
+_SIZE = (5.6, 3.1)  # inches: text stays readable when a phone shrinks it to 360 px
 
 
 def points(row: Row, name: str) -> list[tuple[int, float, float, float]]:
-    """(round, mean, low, high) over the finished runs, of rounds that all of them scored; at most `MOST_POINTS`."""
+    """(round, mean, low, high) over the finished runs, for rounds scored in all of them; at most `MOST_POINTS`."""
     runs = [{at: scores.get(name, math.nan) for at, scores in r.curve} for r in row.finished if r.curve]
     if not runs or len(runs) < len(row.finished):
         return []
@@ -35,13 +35,13 @@ def points(row: Row, name: str) -> list[tuple[int, float, float, float]]:
 
 
 def _thinned(rounds: list[int]) -> list[int]:
-    """Evenly spread, the first and the last among them."""
+    """Select evenly, including the first and the last."""
     count = min(len(rounds), MOST_POINTS)
     return [rounds[round(i * (len(rounds) - 1) / max(1, count - 1))] for i in range(count)]
 
 
 def curve_svg(rows: Sequence[Row], key: Sequence[Entry], score: str, name: str) -> str:
-    """A score by round with the t band over seeds; rows without a colour of their own in grey.
+    """A score by round with the t band over seeds; rows without their own colour in grey.
 
     Args:
         rows: of a setting.
@@ -69,7 +69,7 @@ def curve_svg(rows: Sequence[Row], key: Sequence[Entry], score: str, name: str) 
 
 
 def cost_svg(rows: Sequence[Row], key: Sequence[Entry], cost: str, name: str) -> str:
-    """Minority recall against a cost, a numbered point per row with its t interval over seeds.
+    """Minority recall against a cost: a numbered point per row with its t interval over seeds.
 
     Args:
         rows: of a setting.
@@ -112,14 +112,14 @@ _WORDS = {"bytes": "MB up and down", "labels": heading("labels"), "client_second
 
 
 def cost_of(row: Row, cost: str) -> float:
-    """A row's mean cost in the unit of its axis; NaN where it is not known."""
+    """A row's mean cost in the unit of its axis; NaN if unknown."""
     if cost == "bytes":
         return (row.mean("up_bytes").value + row.mean("down_bytes").value) / 1e6
     return row.mean(cost).value
 
 
 def _number(axes: "Axes", found: list[tuple[Row, float, Mean]]) -> None:
-    """Rows' numbers beside their points; those at about the same place step aside in turn."""
+    """Rows' numbers next to their points; overlapping ones are shifted."""
     wide = 0.05 * max(spent for _, spent, _ in found)
     spots: list[tuple[float, float]] = []
     for row, spent, mean in sorted(found, key=lambda one: (one[2].value, one[0].number)):

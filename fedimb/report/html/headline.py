@@ -1,4 +1,4 @@
-"""The first sentences of the page: who finds most of the minority, and whether that is more than chance."""
+"""The first sentences of the page: which row finds most of the minority, and whether it could be chance."""
 
 import math
 from collections import Counter
@@ -9,12 +9,12 @@ from fedimb.report.html.numbers import HEADLINE, Mean, Row, difference, ranked, 
 
 
 def sentence(rows: list[Row], control: str | None, verdicts: Mapping[str, str] = MappingProxyType({})) -> str:
-    """What a setting says, in plain words; rows with missing runs are not compared.
+    """The result of a setting in one or two sentences; rows with missing runs are not compared.
 
     Args:
-        rows: of one setting.
-        control: label of the row others are compared with, or None.
-        verdicts: what tests with Holm's correction say of each row's minority recall: ``better``, ``worse`` or empty.
+        rows: rows of one setting.
+        control: label of the row that others are compared with, or None.
+        verdicts: result of the Holm-corrected tests of each row's minority recall: ``better``, ``worse`` or empty.
     """
     order = ranked(rows)
     if not order:
@@ -55,7 +55,7 @@ def _against(order: list[Row], control: str | None, verdicts: Mapping[str, str])
 
 
 def missing(settings: Mapping[str, list[Row]]) -> str:
-    """Which rows lack results, how many and why: over all settings, or with the seeds where there is one; or empty."""
+    """Which rows lack results, how many and why (with seeds if there is only one setting); or empty."""
     rows = [row for own in settings.values() for row in own if not row.complete]
     if len(settings) == 1:
         parts = [f"{row.label}: {row.trouble}" for row in rows]

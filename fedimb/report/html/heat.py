@@ -1,4 +1,4 @@
-"""Matrices as tables of shaded cells, in HTML: sharp on every screen and paper, counts on hover, few bytes.
+"""Matrices as HTML tables of shaded cells: sharp on every screen and on paper, counts on hover, few bytes.
 
 Shade is a class ``h0`` .. ``h9`` of the style sheet; blank is none, so that one row in a thousand is seen.
 """
@@ -30,10 +30,10 @@ class Heat:
     """A shaded table.
 
     Attributes:
-        corner: what rows and columns are.
-        head: heading per column, and whether it is of the minority.
-        lines: per line its name, and cells (shade class or empty, text, words on hover).
-        foot: further lines without shade: name and texts.
+        corner: text of the top-left cell.
+        head: heading per column, and whether it belongs to the minority.
+        lines: per line its name and cells (CSS class of the shade or empty, text, text on hover).
+        foot: further unshaded lines: name and texts.
     """
 
     corner: str
@@ -43,7 +43,7 @@ class Heat:
 
 
 def partition_heat(setting: Setting) -> Heat | None:
-    """Clients x classes with exposure below; None when it is too large for a table or the counts are not known."""
+    """Clients x classes with exposure below; None if it is too large for a table or the counts are unknown."""
     counts = setting.counts
     if counts is None or counts.size > MOST_CELLS or counts.shape[1] > 20:
         return None
@@ -57,7 +57,7 @@ def partition_heat(setting: Setting) -> Heat | None:
 
 
 def exposure_lines(counts: NDArray[np.int64], order: NDArray[np.int64]) -> list[tuple[str, list[str]]]:
-    """Rows in all, holders, effective holders and the largest holder's part of each class, in ``order``."""
+    """Total rows, holders, effective holders and the largest holder's share of each class, in ``order``."""
     facts = exposure(counts)
 
     def texts(values: NDArray[np.float64], form: str) -> list[str]:
@@ -66,13 +66,13 @@ def exposure_lines(counts: NDArray[np.int64], order: NDArray[np.int64]) -> list[
     return [
         ("all", [f"{n:,}" for n in counts.sum(axis=0)[order].tolist()]),
         ("holders", [str(n) for n in facts["holders"][order].tolist()]),
-        ("as if spread over", texts(facts["n_eff"], ".1f")),
+        ("effective holders", texts(facts["n_eff"], ".1f")),
         ("largest holder", texts(facts["top1_mass"], ".0%")),
     ]
 
 
 def partition_png(setting: Setting) -> str:
-    """The same as a picture, for many clients or classes: a ``data:`` address; empty when counts are not known."""
+    """The same as a picture, for many clients or classes: a ``data:`` URL; empty if the counts are unknown."""
     if setting.counts is None:
         return ""
     with tempfile.TemporaryDirectory() as folder:
@@ -94,7 +94,7 @@ def recall_heat(rows: Sequence[Row], ranks: Ranks) -> Heat:
 
 
 def recall_interval(row: Row, ranks: Ranks, place: int) -> tuple[float, float, float]:
-    """(recall, low, high) at a place: t over seeds; of a single run Wilson's, over its test rows."""
+    """(recall, low, high) of a rank: t interval over seeds; for a single run Wilson's, over its test rows."""
     found = recalls(row, ranks)
     if len(found) != 1:
         return t_interval(found[:, place].tolist())
@@ -138,7 +138,7 @@ def confusion_heat(row: Row, ranks: Ranks) -> Heat | None:
 
 
 def confusion_png(row: Row, ranks: Ranks) -> str:
-    """A large confusion matrix as a picture of one dot per cell, a ``data:`` address; empty without one."""
+    """A large confusion matrix as a picture with one dot per cell, a ``data:`` URL; empty if there is none."""
     import io
 
     from matplotlib.image import imsave
@@ -154,7 +154,7 @@ def confusion_png(row: Row, ranks: Ranks) -> str:
 
 
 def shade(share: float) -> str:
-    """Class of the style sheet for a part of 0 .. 1."""
+    """CSS class of the shade for a share in 0..1."""
     return f"h{min(9, max(0, int(share * 10)))}"
 
 

@@ -1,4 +1,4 @@
-"""The key to a setting's pictures: one for all of them, as text beside colours, so that pictures keep their room."""
+"""The legend of a setting's pictures: one for all of them, as text, so that pictures keep their space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class Entry:
 
 
 def legend(rows: Sequence[Row], most: int = len(COLOURS)) -> list[Entry]:
-    """Rows that are drawn in colour: the control, dark and dashed, and the best by minority recall, in row order.
+    """Rows drawn in colour: the control (dark and dashed) and the best by minority recall, in row order.
 
-    A row keeps its look in all pictures of its setting. Rows with missing runs come after those with all of them.
+    A row looks the same in all pictures of its setting. Rows with missing runs come after complete ones.
     """
     order = [row for row in ranked(list(rows)) if not row.control]
     placed = {row.number for row in order}

@@ -1,6 +1,6 @@
-"""What a row of a setting comes to: its runs, means over seeds, differences from the control.
+"""The figures of a row in a setting: its runs, means over seeds, differences from the control.
 
-A mean is over the runs that finished, and says so where some did not; only rows whose every run finished are compared.
+A mean is over the finished runs, which is noted if some are missing; only rows with all runs finished are compared.
 """
 
 import math
@@ -16,7 +16,7 @@ _MEGA = ("up_bytes", "down_bytes")
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean over seeds with half the width of the 95 % t interval; NaN where undefined, the half with one seed too."""
+    """Mean over seeds with half the width of the 95 % t interval; NaN if undefined (the half also with one seed)."""
 
     value: float
     half: float
@@ -25,7 +25,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Row:
-    """One row label in one setting; ``number`` is its place in the study, the same all over the page."""
+    """One row in one setting; ``number`` is its position in the study, the same everywhere on the page."""
 
     number: int
     label: str
@@ -39,12 +39,12 @@ class Row:
 
     @property
     def complete(self) -> bool:
-        """Every run has a result: its mean is over all seeds and not over the lucky ones."""
+        """Whether every run has a result, so that the mean is over all seeds and not only the lucky ones."""
         return bool(self.results) and len(self.finished) == len(self.results)
 
     @property
     def trouble(self) -> str:
-        """``"1 failed (seed 2), 2 diverged (seeds 5, 7)"``, or empty."""
+        """Runs without a result as text, ``"1 failed (seed 2), 2 diverged (seeds 5, 7)"``, or empty."""
         parts = []
         for status in ("failed", "diverged"):
             if seeds := [r.seed for r in self.results if r.status == status]:
@@ -53,14 +53,14 @@ class Row:
         return ", ".join(parts)
 
     def mean(self, name: str) -> Mean:
-        """A score over the finished runs; NaN when one of them has no such score."""
+        """A score's mean over the finished runs; NaN if one of them lacks the score."""
         values = [r.score(name) for r in self.finished]
         mean, _, high = t_interval(values)
         return Mean(mean, high - mean, len(values))
 
 
 def rows_of(study: StudyResults, setting: str) -> list[Row]:
-    """The rows of a setting that were asked for, in the study's order."""
+    """The rows of a setting that have runs, in the study's order."""
     rows = []
     for number, label in enumerate(study.labels, start=1):
         if results := study.of(setting, label):
@@ -74,7 +74,7 @@ def defined(rows: list[Row]) -> list[str]:
 
 
 def best(rows: list[Row], name: str) -> list[Row]:
-    """Complete rows with the best mean, several on a tie; none for a cost, or where all are alike."""
+    """Complete rows with the best mean, several on a tie; none for a cost, or if all are equal."""
     means = {row.number: row.mean(name).value for row in rows if row.complete}
     values = [value for value in means.values() if not math.isnan(value)]
     if name in COSTS or len(set(values)) < 2:
@@ -91,7 +91,7 @@ def ranked(rows: list[Row], name: str = HEADLINE) -> list[Row]:
 
 
 def difference(row: Row, control: Row, name: str = HEADLINE) -> Mean:
-    """Mean of (row - control) over the seeds both finished, with half its 95 % t interval: paired by seed."""
+    """Mean of (row - control) over the seeds that both finished, with half its 95 % t interval: paired by seed."""
     theirs = {r.seed: r.score(name) for r in control.finished}
     values = [r.score(name) - theirs[r.seed] for r in row.finished if r.seed in theirs]
     mean, _, high = t_interval(values)
@@ -99,7 +99,7 @@ def difference(row: Row, control: Row, name: str = HEADLINE) -> Mean:
 
 
 def heading(name: str) -> str:
-    """A column's words, with the unit it is shown in."""
+    """A column's heading with its unit."""
     words = COLUMNS[name]
     return words.replace("bytes", "MB") if name in _MEGA else words
 

@@ -1,4 +1,4 @@
-"""The page put together: `page` renders a study; templates are beside this file, autoescaped."""
+"""Renders a study as one HTML page; the templates are in the folder ``templates`` and are autoescaped."""
 
 import base64
 import hashlib
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 _LARGE = 60
-"""Rows in all settings; beyond it there is a curve of minority recall only, so that a page stays below 1 MB."""
+"""Maximum total of rows; above it only the curve of minority recall is drawn, so that a page stays below 1 MB."""
 COSTS = ("bytes", "labels", "client_seconds")
 _MATRICES = 24
-"""Confusion matrices per page; with more rows or settings, those of the control and the best."""
+"""Maximum number of confusion matrices per page; above it only the control's and the best rows' are shown."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """One setting as the template shows it."""
+    """One setting, in the form the template needs."""
 
     id: str
     setting: Setting
@@ -52,11 +52,11 @@ class Section:
 
 
 def page(study: StudyResults, found: Statistics | None = None) -> str:
-    """The study as one HTML document that needs nothing else: no network, no script, no file.
+    """Render a study as one self-contained HTML document: no network and no other files.
 
     Args:
-        study: what came out; run folders its results name are read for class orders, hashes and methods' panels.
-        found: its statistics; None: those of `fedimb.study.statistics` with what is usual there.
+        study: results of the study; their run folders are read for class orders, hashes and the methods' panels.
+        found: its statistics; None: `fedimb.study.statistics.statistics` with default arguments.
 
     Returns:
         the document's text; the same study gives the same text.
@@ -67,11 +67,11 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
     """
     if not any(r.status == "finished" for r in study.results):
         raise FedimbError(
-            f"no run of {study.name} finished, so there is nothing to report; see their errors, run again"
+            f"no run of {study.name} finished, so there is nothing to report; see their errors and run again"
         )
     rows = {name: rows_of(study, name) for name in study.settings}
     shown = {name: own for name, own in rows.items() if own}
-    # The same for every setting, so that none is told more about than another.
+    # The same number for every setting.
     each = max(2, _MATRICES // max(1, len(shown)))
     drawn = curves.CURVES if len(shown) * len(study.labels) <= _LARGE else curves.CURVES[:1]
     found = statistics(study) if found is None else found
@@ -146,7 +146,7 @@ def _section(key: str, setting: Setting, rows: list[Row], words: str, each: int,
 
 
 def _minority(section: Section) -> str:
-    """The minority classes in words: by name, or by place where they move with the seed."""
+    """The minority classes as text: by name, or as the rarest ones if class ranks differ between seeds."""
     if section.ranks.moved:
         return f"the {len(section.setting.minority)} rarest classes of each seed"
     named = [section.setting.class_names[c] for c in section.setting.minority[:12]]
@@ -172,7 +172,7 @@ def _environment() -> Any:
 
 
 def _breaking(label: str) -> "Markup":
-    """A row label that may be broken at its joints, ``+`` and ``_``, and nowhere else while there is room."""
+    """A row label that may be wrapped after ``+`` and ``_`` only."""
     from markupsafe import Markup, escape
 
     return Markup(str(escape(label)).replace("+", "+<wbr>").replace("_", "_<wbr>"))

@@ -23,7 +23,7 @@ _TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 
 @dataclass(frozen=True)
 class Panel:
-    """A method's picture: the run it is of, its words, and a ``data:`` address, or why it was left out."""
+    """A method's picture: its run, title and caption, and a ``data:`` URL, or why it was left out."""
 
     run: str
     title: str
@@ -33,7 +33,7 @@ class Panel:
 
 
 def panels(results: Iterable[Result]) -> list[Panel]:
-    """The panels of the first finished seed of each setting and row, folders shared by several rows once.
+    """The panels of the first finished seed of each setting and row; a folder shared by several rows counts once.
 
     A file above 150 kB, or one that would bring the page's panels above 300 kB, is named and left out.
     """
@@ -61,7 +61,7 @@ def panels(results: Iterable[Result]) -> list[Panel]:
 
 
 def _drawn(file: Path) -> bytes | None:
-    """SVG made of the figures in a panel that brings no picture; None where there is one, or nothing to draw."""
+    """SVG drawn from the figures of a panel without a picture; None if it has one, or there is nothing to draw."""
     if file.suffix != ".json" or any(file.with_suffix(suffix).exists() for suffix in _TYPES):
         return None
     words = _words(file)
@@ -92,6 +92,6 @@ def _read(file: Path, run: str, room: int, drawn: bytes | None) -> Panel:
 def _words(file: Path) -> dict[str, object]:
     try:
         words = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a picture without words is still worth showing
+    except (OSError, ValueError):  # a picture without text is still shown
         return {}
     return words if isinstance(words, dict) else {}

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 INK, FAINT, GRID, CONTROL = "#222222", "#b4b4b4", "#e4e4e4", "#444444"
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe and Ito (2008): told apart with any kind of colour vision."""
+"""Okabe and Ito (2008): distinguishable with any kind of colour vision."""
 
 _DROPPED = re.compile(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|<\?xml.*?\?>|<!DOCTYPE.*?>", re.S)
 _FONT = re.compile(r"font-family:[^;\"]*;?\s*")
 _SHORT_FONT = re.compile(r"font:\s*(?:[a-z]+ )*?(bold |[0-9]{3} )?([0-9.]+)px[^;\"]*")
 _POSITIONED = re.compile(r'( (?:d|x|y|cx|cy|points|transform|width|height)=")([^"]*)(")')
 _LINES = re.compile(r'( d="M )([-0-9. L]*)( z)?(")')
-"""Outlines of straight lines only: after the first point each further pair is a line anyway."""
+"""Paths of straight lines only: after the first point every further pair is a line anyway."""
 _DECIMALS = re.compile(r"-?\d+\.\d\d+")
 
 
 def figure(width: float, height: float) -> "Figure":
-    """An empty figure of inches by inches, without pyplot.
+    """Create an empty figure, sizes in inches, without pyplot.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -46,7 +46,7 @@ def figure(width: float, height: float) -> "Figure":
 
 
 def tidy(axes: "Axes") -> None:
-    """Only what helps reading: no box, faint grid lines, small dark letters."""
+    """Remove clutter: no box, faint grid lines, small dark text."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -61,15 +61,15 @@ def svg(made: Any, name: str, alt: str) -> str:
 
     Args:
         made: a matplotlib figure.
-        name: put before its ids; one of its own per picture of a page.
-        alt: what it shows, for those who do not see it.
+        name: prefix of its ids, unique on the page.
+        alt: text alternative.
     """
     from matplotlib import rc_context
 
     for text in made.findobj(lambda part: hasattr(part, "set_parse_math")):
         text.set_parse_math(False)  # a class or label with a $ is a name, not a formula
     for part in made.findobj(lambda part: hasattr(part, "set_clip_on")):
-        part.set_clip_on(False)  # nothing drawn here leaves its axes, and a clip at every mark is a fifth of the bytes
+        part.set_clip_on(False)  # nothing is drawn outside the axes, and clip paths are a fifth of the bytes
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": "fedimb", "svg.fonttype": "none"}):
         made.savefig(buffer, format="svg", metadata={"Date": None})
@@ -77,7 +77,7 @@ def svg(made: Any, name: str, alt: str) -> str:
 
 
 def inline(text: str, name: str, alt: str) -> str:
-    """An SVG file of matplotlib's as an element for a page; see the module."""
+    """Turn an SVG file of matplotlib into an element for a page; see the module's docstring."""
     text = _DROPPED.sub("", text)
     text = text.replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
     used = re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text)

@@ -1,4 +1,4 @@
-"""Recall from head to tail as a picture: the control and the best rows, with intervals."""
+"""A picture of recall per class, from the largest to the smallest: the control and the best rows, with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     pass
 
 DRAWN = 3
-"""Rows beside the control: intervals of more cannot be told apart; the table below has all."""
+"""Rows drawn besides the control: more intervals would be hard to distinguish; the table below has all rows."""
 _NAMED = 20
 
 
 def recall_svg(key: Sequence[Entry], ranks: Ranks, name: str) -> str:
-    """Recall by class, head to tail, with the t interval over seeds, or Wilson's of one run; empty without any."""
+    """Recall per class, head to tail, with the t interval over seeds, or Wilson's for a single run; or empty."""
     drawn = [entry for entry in foremost(key, DRAWN) if len(recalls(entry.row, ranks))]
     if not drawn or not len(ranks):
         return ""

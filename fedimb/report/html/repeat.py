@@ -1,4 +1,4 @@
-"""How to repeat a study: the hash of each run's configuration and of the partition it was given."""
+"""What is needed to repeat a study: the hash of each run's configuration and of its partition."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from fedimb.report.html.classes import partition_of
 from fedimb.study.results import StudyResults
 
 _WHOLE_UP_TO = 40
-"""Runs; beyond it hashes are cut to 12 digits, which `fedimb show` finds runs by as well."""
+"""Number of runs above which hashes are shortened to 12 digits, which `fedimb show` also accepts."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Repeat:
 
 
 def hashes(study: StudyResults) -> Repeat:
-    """What the runs of a study were: by row, and the partitions of its settings and seeds."""
+    """The hashes of a study's runs by row, and of the partitions of its settings and seeds."""
     digits = None if len(study.results) <= _WHOLE_UP_TO else 12
     rows = []
     for setting in study.settings:

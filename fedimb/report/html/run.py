@@ -1,4 +1,4 @@
-"""One run shown as a study: a setting, a row per calibration, one seed."""
+"""Shows one run as a study: one setting, a row per calibration, one seed."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from fedimb.report.html.classes import partition_of
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.study.collect import read_run, setting_of
-from fedimb.study.plan import Costs
+from fedimb.study.design import Costs
 from fedimb.study.results import StudyResults
 
 _GROUPS = (
@@ -29,10 +29,10 @@ _SPECIAL = set(" '\"[](){}*?$&|;<>!#~`\\")
 
 
 def study_of_run(path: str | Path) -> StudyResults:
-    """A finished run's folder as a study; the first of several rows is the control.
+    """Read a finished run's folder as a study; the first of several rows is the control.
 
     Raises:
-        FedimbError: not a run folder, or not finished; says how to go on.
+        FedimbError: not a run folder, or not finished; says how to continue it.
     """
     done = RunResult.read(path)
     folder = RunFolder.open(done.folder)
@@ -52,7 +52,7 @@ def study_of_run(path: str | Path) -> StudyResults:
 
 
 def command(config: Settings) -> str:
-    """``fedimb run`` with the words that give this configuration again, checked by composing them.
+    """The ``fedimb run`` command that gives this configuration again, checked by composing it.
 
     Args:
         config: a resolved configuration, as in ``config.json``.
@@ -96,7 +96,7 @@ def _different(default: Mapping[str, object], wanted: Mapping[str, object], pref
 
 
 def _words(config: Settings) -> tuple[str, ...]:
-    """What makes the problem: data, partition, clients, model and rounds."""
+    """The settings that define the problem: data, partition, clients, model and rounds."""
     words = [f"{group}={_name(config[group])}" for group in ("data", "partition", "model")]
     words += [f"rounds={config['rounds']}", f"data.imbalance_factor={config['data']['imbalance_factor']}"]
     words += [f"clients.{key}={config['clients'][key]}" for key in ("count", "participation")]

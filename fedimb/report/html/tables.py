@@ -1,4 +1,4 @@
-"""The page's tables as rows of cells; the template only places them."""
+"""The page's tables as rows of cells, ready for the template."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from fedimb.report.html.numbers import COSTS, HEADLINE, Row, best, defined, head
 from fedimb.study.results import LOWER_IS_BETTER
 
 _WIDE = 8
-"""Columns of figures that fit a printed page."""
+"""Number of columns that fit on a printed page."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its figure, what stands small beside it, whether it is the best of its column, and words on hover."""
+    """A table cell: its figure, small text next to it, whether it is the best of its column, and text on hover."""
 
     text: str
     small: str = ""
@@ -24,7 +24,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, headings (the first is of the rows) and per row its number, label and cells."""
+    """A table: caption, headings (the first is for the rows), and per row its number, label and cells."""
 
     caption: str
     head: Sequence[str]
@@ -32,7 +32,7 @@ class Table:
 
 
 def score_tables(rows: list[Row]) -> list[Table]:
-    """Every defined column, mean and half-width, in tables narrow enough for paper: scores first, then costs."""
+    """All defined columns, mean and half-width, in tables narrow enough for paper: scores first, then costs."""
     names = defined(rows)
     scores, costs = [n for n in names if n not in COSTS], [n for n in names if n in COSTS]
     parts = [*_cut(scores), *_cut(costs)]
@@ -65,7 +65,7 @@ def across(settings: dict[str, list[Row]], labels: Sequence[str]) -> list[Table]
 
 
 def _cut(names: list[str]) -> list[list[str]]:
-    """Parts of about the same width, none wider than `_WIDE`."""
+    """Split into parts of about the same width, none wider than `_WIDE`."""
     if not names:
         return []
     parts = math.ceil(len(names) / _WIDE)
@@ -83,9 +83,9 @@ def _cell(row: Row, name: str, winners: set[int]) -> Cell:
     if not row.finished:
         return Cell("no result", hover=row.trouble, style="none")
     each = ""
-    if name == HEADLINE and len(row.finished) > 1:  # of every column it would be half the page's bytes
+    if name == HEADLINE and len(row.finished) > 1:  # for every column it would be half of the page's bytes
         each = ", ".join(f"seed {r.seed}: {shown(name, r.score(name))}" for r in row.finished[:12])
-    settled = math.isnan(mean.half) or (name in COSTS and mean.half == 0)  # bytes that are the same in every run
+    settled = math.isnan(mean.half) or (name in COSTS and mean.half == 0)  # e.g. bytes, which are equal in every run
     spread = "" if settled else f"± {shown(name, mean.half)}"
     return Cell(shown(name, mean.value), spread, row.number in winners, each)
 

@@ -27,9 +27,8 @@ from torch import Tensor
 from fedimb.registry import register
 from fedimb.registry.arguments import in_range
 from fedimb.selection.prototypes import unit
-from fedimb.selection.queries.base import Model, QueryInput, QueryRule
+from fedimb.selection.queries.base import Distillation, Model, QueryInput, QueryRule
 from fedimb.selection.queries.clusters import best_of_each, k_means, topped_up
-from fedimb.selection.queries.distillation import Distillation
 from fedimb.selection.uncertainty import probabilities
 
 _CELLS = 8_000_000  # similarities per block, 32 MB of float32

@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import RowLoss
-from fedimb.training.losses.targets import BOTH
+from fedimb.training.losses.base import BOTH, RowLoss, in_range
 
 
 @register("loss", "asymmetric_focal", adjusts_logits=False, needs_prior=False, stackable=True, tasks=BOTH)

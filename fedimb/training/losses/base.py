@@ -4,11 +4,14 @@ They accept any leading shape, so that one call handles a batch [n, C] or the ba
 differs between clients (such as a prior's shift) is then a buffer [K, 1, C] instead of [C].
 """
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
+
+from fedimb.registry import arguments
 
 
 class RowLoss(nn.Module, ABC):
@@ -104,3 +107,24 @@ def of_labels(values: Tensor, labels: Tensor) -> Tensor:
     if values.dim() == 1:
         return values[labels]
     return values.expand(*labels.shape, values.shape[-1]).gather(-1, labels[..., None])[..., 0]
+
+
+BOTH = ("multiclass", "multilabel")
+
+
+def targets_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Targets [..., C] of 0 and 1 beside logits [..., C], in their dtype.
+
+    Args:
+        labels: [..., C] targets, one per class, or [...] int64 class ids.
+    """
+    if labels.dim() == logits.dim():
+        return labels.to(logits.dtype)
+    return one_hot(labels, logits.shape[-1]).to(logits.dtype)
+
+
+def in_range(
+    loss: str, key: str, value: float, low: float, high: float = math.inf, *, high_allowed: bool = True
+) -> float:
+    """`fedimb.registry.arguments.in_range` for the loss of this name."""
+    return arguments.in_range(f"loss '{loss}'", key, value, low, high, high_allowed=high_allowed)

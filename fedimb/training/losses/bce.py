@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedimb.registry import register
-from fedimb.training.losses.base import RowLoss
-from fedimb.training.losses.targets import BOTH, targets_of
+from fedimb.training.losses.base import BOTH, RowLoss, targets_of
 
 
 @register("loss", "bce", adjusts_logits=False, needs_prior=False, stackable=True, tasks=BOTH)

@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.base import RowLoss, in_range
 from fedimb.training.losses.class_weights import effective_number_weights, weighted_rows
 from fedimb.training.losses.focal import focal_rows
 

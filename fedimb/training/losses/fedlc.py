@@ -16,8 +16,7 @@ import numpy as np
 import torch
 
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import AdjustedCrossEntropy
+from fedimb.training.losses.base import AdjustedCrossEntropy, in_range
 
 ABSENT = 1e-8
 

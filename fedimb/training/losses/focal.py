@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.base import RowLoss, in_range
 
 
 def focal_rows(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:

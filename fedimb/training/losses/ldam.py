@@ -17,8 +17,7 @@ from torch import Tensor
 
 from fedimb.errors import ConfigError
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import RowLoss, of_labels, row_cross_entropy
+from fedimb.training.losses.base import RowLoss, in_range, of_labels, row_cross_entropy
 from fedimb.training.losses.class_weights import effective_number_weights, filled_counts, weighted_rows
 
 

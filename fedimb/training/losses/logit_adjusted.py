@@ -8,8 +8,7 @@ for the balanced error; tau 0 is cross-entropy. Predictions use the unshifted lo
 import numpy as np
 
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import AdjustedCrossEntropy
+from fedimb.training.losses.base import AdjustedCrossEntropy, in_range
 from fedimb.training.prior import log_prior
 
 

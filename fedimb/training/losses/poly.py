@@ -8,8 +8,7 @@ harder on rows that are already correct, epsilon < 0 less, and below -1 it would
 from torch import Tensor
 
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import RowLoss, row_cross_entropy
+from fedimb.training.losses.base import RowLoss, in_range, row_cross_entropy
 
 
 @register("loss", "poly", adjusts_logits=False, needs_prior=False, stackable=True)

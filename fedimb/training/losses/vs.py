@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import AdjustedCrossEntropy
+from fedimb.training.losses.base import AdjustedCrossEntropy, in_range
 from fedimb.training.losses.class_weights import filled_counts
 from fedimb.training.prior import log_prior
 

@@ -13,10 +13,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from fedimb.registry import register
-from fedimb.training.losses.arguments import in_range
-from fedimb.training.losses.base import RowLoss
+from fedimb.training.losses.base import BOTH, RowLoss, in_range, targets_of
 from fedimb.training.losses.class_weights import filled_counts
-from fedimb.training.losses.targets import BOTH, targets_of
 
 
 @register("loss", "weighted_bce", adjusts_logits=False, needs_prior=True, stackable=True, tasks=BOTH)

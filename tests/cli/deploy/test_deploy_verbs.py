@@ -13,7 +13,7 @@ from coordinator import contents, make_deployment, make_node
 
 from fedimb.cli.main import main
 from fedimb.deploy.coordinator.deployment import Deployment
-from fedimb.deploy.coordinator.sites import joined
+from fedimb.deploy.coordinator.sites import joined_sites
 from fedimb.deploy.coordinator.superlink import healthy
 from fedimb.deploy.pki import fingerprint, format_fingerprint
 
@@ -60,7 +60,7 @@ def test_a_site_comes_rotates_and_goes(
     assert main(["deploy", "rotate", "va", file, *at]) == 0
     assert told is not None
     assert told[0] in capsys.readouterr().out
-    after = joined(deployment)["va"]
+    after = joined_sites(deployment)["va"]
     assert after.key_fingerprint == told[0] != join.key_fingerprint
     assert after.contact == join.contact  # kept, as nobody gave another
     assert main(["deploy", "rotate", "other", file, *at]) == 2
@@ -86,7 +86,7 @@ def test_status_of_servers_that_are_down(
     assert main(["deploy", "status"]) == 1
     said = capsys.readouterr().out
     assert "down (fedimb deploy up)" in said
-    assert "no site yet" in said
+    assert "no sites yet" in said
     make_node(deployment, tmp_path / "va")
     assert main(["deploy", "add-site", str(tmp_path / "va" / "va.join.json")]) == 0
     capsys.readouterr()
@@ -101,10 +101,10 @@ def test_status_warns_of_an_end_even_while_up(
     from fedimb.deploy.coordinator import registration, superlink
 
     monkeypatch.setattr(superlink, "healthy", lambda _: True)
-    monkeypatch.setattr(registration, "nodes", lambda _: {})
+    monkeypatch.setattr(registration, "list_nodes", lambda _: {})
     at = ["deploy", "status", "--deployment", str(deployment.root)]
     assert main(at) == 0
-    monkeypatch.setattr(founding, "warnings", lambda _: ["server.pem expires in 3 days"])
+    monkeypatch.setattr(founding, "expiry_warnings", lambda _: ["server.pem expires in 3 days"])
     assert main(at) == 1
     assert "warning: server.pem expires in 3 days" in capsys.readouterr().out
 
@@ -112,7 +112,7 @@ def test_status_warns_of_an_end_even_while_up(
 def test_a_folder_that_is_no_deployment_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["status"], ["up"], ["renew"], ["remove-site", "va"], ["add-site", "x.json"]):
         assert main(["deploy", *words, "--deployment", str(tmp_path)]) == 2
-        assert "no deployment's folder" in capsys.readouterr().err
+        assert "not a deployment's folder" in capsys.readouterr().err
 
 
 def test_renew_writes_a_new_certificate(deployment: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,7 +133,7 @@ def test_up_runs_both_until_told_to_stop(deployment: Deployment, how: signal.Sig
     try:
         assert process.stdout is not None
         said = ""
-        while "Ctrl-C ends both" not in said:
+        while "Ctrl-C stops both" not in said:
             line = process.stdout.readline()
             assert line, said
             said += line

@@ -3,7 +3,7 @@
 import pytest
 
 from fedimb.cli.main import main
-from fedimb.deploy.coordinator.drafting import data_facts, last_moment, parse_vary
+from fedimb.deploy.coordinator.drafting import describe_data, end_of_day, parse_vary
 from fedimb.deploy.study_plan.plan import mismatch, read_plan
 from fedimb.deploy.study_plan.ranges import Range
 from fedimb.errors import ConfigError
@@ -43,24 +43,24 @@ def test_a_plan_without_data_at_the_coordinator(deployment, capsys):
 def test_classes_minority_and_shape_are_read_off_the_data():
     from study_plans import run_config
 
-    names, rare, shape = data_facts(run_config("data.n_max=60"), None, None, None)
+    names, rare, shape = describe_data(run_config("data.n_max=60"), None, None, None)
     assert names == [str(digit) for digit in range(10)]
     assert len(rare) == 3
     assert shape == [1, 8, 8]
-    assert data_facts(run_config(), "a,b", "b", "4") == (["a", "b"], ["b"], [4])
+    assert describe_data(run_config(), "a,b", "b", "4") == (["a", "b"], ["b"], [4])
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["rouns=3", *SHAPE], "rouns"),
-        (["model=logistic", *SHAPE], "nobody's in a deployment"),
-        (["model=logistic", *SITES_SCORE, "strategy=fedssg", *SHAPE], "rows of the server's own"),
+        (["model=logistic", *SHAPE], "does not work in a deployment"),
+        (["model=logistic", *SITES_SCORE, "strategy=fedssg", *SHAPE], "rows at the server"),
         (["--vary", "rounds=9..3", *SHAPE], "smaller number first"),
         (["--vary", "rounds", *SHAPE], "rounds=1..200"),
         (["--vary", "seed", "--vary", "seed=1,2", *SHAPE], "given twice"),
         (["--input-shape", "13x2", "--classes", "a,b", "--minority", "b"], "13 or 3,28,28"),
-        (["model={_target_: fedimb.models.logistic.Logistic}", "engine=inline", *SHAPE], "class by its path"),
+        (["model={_target_: fedimb.models.logistic.Logistic}", "engine=inline", *SHAPE], "is an import path"),
     ],
 )
 def test_what_is_refused_leaves_no_plan(deployment, capsys, words, says):
@@ -83,4 +83,4 @@ def test_ranges_as_typed():
 @pytest.mark.parametrize("day", ["31.12.2026", "2026-13-01", "2026-02-30", "tomorrow"])
 def test_days_that_are_none(day):
     with pytest.raises(ConfigError):
-        last_moment(day)
+        end_of_day(day)

@@ -30,7 +30,7 @@ def test_a_node_that_can_take_part(home, capsys, monkeypatch):
 
 
 def test_one_failure_is_exit_code_2(home, capsys, monkeypatch):
-    found(monkeypatch, Check("ok", "clock", "agrees"), Check("fail", "data", "Köpfe.csv row 3 changed", "mend it"))
+    found(monkeypatch, Check("ok", "clock", "agrees"), Check("fail", "data", "Köpfe.csv row 3 changed", "fix"))
     assert main(["node", "check", "--json", *home]) == 2
     said = json.loads(capsys.readouterr().out)
     assert (said["site"], said["fit"]) == ("st-anna", False)
@@ -38,7 +38,7 @@ def test_one_failure_is_exit_code_2(home, capsys, monkeypatch):
         "level": "fail",
         "name": "data",
         "found": "Köpfe.csv row 3 changed",
-        "remedy": "mend it",
+        "remedy": "fix",
     }
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from fedimb.cli.main import main
 from fedimb.deploy.home import NODE_HOME, NodeHome
-from fedimb.deploy.registered_data.datasets import find
-from fedimb.deploy.registered_data.pins import pin
+from fedimb.deploy.registered_data.datasets import find_data_set
+from fedimb.deploy.registered_data.pins import pin_run
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def said(capsys, words, code=0):
 
 def test_from_registration_to_withdrawal(home, capsys, tmp_path):
     text = said(capsys, [*ADD, "--tags", "ct, brain", "--tags", "adult"])
-    version = find(home, ["ct", "brain", "adult"])
+    version = find_data_set(home, ["ct", "brain", "adult"])
     assert f"registered: heads {version.version[:12]}" in text
     assert "4 rows of 3 patients: ill 1, well 2" in text
     root = version.facts["merkle_root"]
@@ -45,12 +45,12 @@ def test_from_registration_to_withdrawal(home, capsys, tmp_path):
     text = said(capsys, ["node", "data", "verify-proof", "proof.json", "--root", root])
     assert "record 2 of 4" in text
     assert "patient 2" in text
-    assert "was not checked" in said(capsys, ["node", "data", "verify-proof", "proof.json"])
-    assert "of another version" in said(capsys, ["node", "data", "verify-proof", "proof.json", "--root", "ab"], 2)
+    assert "Not checked: whether" in said(capsys, ["node", "data", "verify-proof", "proof.json"])
+    assert "for another version" in said(capsys, ["node", "data", "verify-proof", "proof.json", "--root", "ab"], 2)
     closed = json.loads(said(capsys, ["node", "data", "prove", "heads", "Köpfe.csv row 3"]))
     assert "opened" not in closed
 
-    pin(home, "abc123", version)
+    pin_run(home, "abc123", version)
     home.folder("state", "abc123")
     (tmp_path / "ids.txt").write_text("2\n\n")
     text = said(capsys, ["node", "data", "withdraw", "heads", "--ids", "ids.txt", "--then", "retrain"])

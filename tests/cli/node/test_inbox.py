@@ -8,7 +8,7 @@ import pytest
 from study_plans import node_home, plan_of, run_config
 
 from fedimb.cli.main import main
-from fedimb.deploy.site.approvals import receive
+from fedimb.deploy.site.approvals import receive_plan
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def plan():
 @pytest.fixture
 def home(tmp_path, monkeypatch, plan):
     found = node_home(tmp_path / "St. Änne")
-    receive(found, plan.to_json())
+    receive_plan(found, plan.to_json())
     monkeypatch.setenv("FEDIMB_NODE_HOME", str(found.root))
     return found
 
@@ -34,11 +34,11 @@ def test_a_plan_is_read_and_approved(home, plan, capsys):
     assert str(home.file("plans", plan.sha, "plan.html")) in page
     assert main(["node", "approve", item, "--by", "Dr. Weiß"]) == 0
     assert main(["node", "inbox"]) == 0
-    assert "nothing waits at st-anna" in capsys.readouterr().out
+    assert "nothing is waiting at st-anna" in capsys.readouterr().out
     assert main(["node", "inbox", "--all"]) == 0
     assert "approved" in capsys.readouterr().out
     assert main(["node", "reject", item, "--reason", "no longer"]) == 0
-    assert "nothing under it runs here" in capsys.readouterr().out
+    assert "nothing runs under this plan here" in capsys.readouterr().out
 
 
 def test_a_rejection_needs_a_reason_and_an_item(home, capsys):
@@ -60,7 +60,7 @@ def test_the_log_is_verified_and_an_edited_line_named(home, capsys, tmp_path):
     assert main(["node", "audit", "verify", "--heads", str(heads)]) == 0
     heads.write_text(json.dumps({"line": 2, "sha": "0" * 64}) + "\n")
     assert main(["node", "audit", "verify", "--heads", str(heads)]) == 2
-    assert "line 2: is not the one the coordinator was told of" in capsys.readouterr().out
+    assert "line 2: is not the line the coordinator was told about" in capsys.readouterr().out
     log.write_text(log.read_text(encoding="utf-8").replace('"approved"', '"rejected"'), encoding="utf-8")
     assert main(["node", "audit", "verify"]) == 2
     assert "line 2: was edited" in capsys.readouterr().out

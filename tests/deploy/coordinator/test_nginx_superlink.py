@@ -56,8 +56,8 @@ def test_a_node_joins_and_neither_it_nor_a_stranger_reaches_the_control_port(
     home = NodeHome.open(tmp_path / "st-anna")
     body = RegisterNodeRequest(public_key=b"x").SerializeToString()
     with servers.Servers(deployment) as running:
-        assert running.joined == ["st-anna: registered"]
-        mine = superlink.listening(processes.descendants(os.getpid()))
+        assert running.site_lines == ["st-anna: registered"]
+        mine = superlink.listening_sockets(processes.descendants(os.getpid()))
         reached = {port for _, port in mine if port in (deployment.config.port, deployment.config.superlink_port)}
         assert reached == {deployment.config.port, deployment.config.superlink_port}
         for who in ({}, _signed(home.file("key")), _signed(tmp_path / "stranger" / "key")):
@@ -65,7 +65,7 @@ def test_a_node_joins_and_neither_it_nor_a_stranger_reaches_the_control_port(
                 if "%00" not in path:
                     assert ask(deployment, path, body, who)[0] == 403
         # A heartbeat with 20 MB behind it, which a reader of protobuf takes for a field it does not know.
-        node = Node(node_id=int(registration.registered(deployment)["st-anna"]["node_id"]))
+        node = Node(node_id=int(registration.registered_sites(deployment)["st-anna"]["node_id"]))
         large = SendNodeHeartbeatRequest(node=node, heartbeat_interval=30).SerializeToString()
         large += PushObjectRequest(object_content=os.urandom(20_000_000)).SerializeToString()
         with _supernode(deployment, home, tmp_path):
@@ -114,8 +114,8 @@ def _supernode(deployment: Deployment, home: NodeHome, tmp_path: Path) -> Iterat
 def _until_online(deployment: Deployment, site: str, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
-        node = registration.registered(deployment)[site]["node_id"]
-        if registration.nodes(deployment)[node]["status"] == "online":
+        node = registration.registered_sites(deployment)[site]["node_id"]
+        if registration.list_nodes(deployment)[node]["status"] == "online":
             return
         time.sleep(0.5)
     raise AssertionError(f"{site} did not come online: {deployment.file('logs', 'superlink.log').read_text()[-2000:]}")

@@ -9,8 +9,8 @@ from study_plans import plan_of, run_config
 from fedimb.deploy.coordinator.plan_checks import check_parts
 from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.coordinator.sites import add_site
-from fedimb.deploy.coordinator.submit import new_run
-from fedimb.deploy.site.approvals import receive
+from fedimb.deploy.coordinator.submit import create_run
+from fedimb.deploy.site.approvals import receive_plan
 from fedimb.errors import ConfigError, RunFailed
 
 AT_SITES = ("data.test={name: none}", "data.validation=0.2", "clients.count=2")
@@ -20,12 +20,12 @@ FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=2", "rounds=4")
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["data.test={name: stratified, fraction: 0.2}"], "name: stratified} is nobody's in a deployment"),
-        (["data.validation=0"], "set data.validation=0.2"),
-        (["prior.provenance=secure_sum", "loss=balanced_softmax", *FAIRFAL], "'fairfal' sends in the clear"),
+        (["data.test={name: stratified, fraction: 0.2}"], "name: stratified} does not work in a deployment"),
+        (["data.validation=0"], "set e.g. data.validation=0.2"),
+        (["prior.provenance=secure_sum", "loss=balanced_softmax", *FAIRFAL], "'fairfal' sends them in the clear"),
         ([*FAIRFAL, "rounds=5"], "cycles=2 does not divide rounds=5"),
-        (["strategy=fedssg"], "'fedssg' as configured needs rows of the server's own"),
-        (["strategy=[plain,fedssg]"], "'fedssg' as configured needs rows of the server's own"),
+        (["strategy=fedssg"], "'fedssg' as configured needs rows at the server"),
+        (["strategy=[plain,fedssg]"], "'fedssg' as configured needs rows at the server"),
         (["evaluation.secure=true", "clients.count=1"], "hides nothing with one client"),
         (["prior.provenance=secure_sum", "loss=balanced_softmax", "clients.count=1"], "hides nothing with one client"),
     ],
@@ -65,16 +65,16 @@ def test_a_run_that_cannot_work_leaves_no_folder(tmp_path):
         add_site(deployment, make_node(deployment, tmp_path / site))
     plan = plan_of(run_config(*AT_SITES, *FAIRFAL))
     with pytest.raises(ConfigError, match="does not divide rounds=5"):
-        new_run(deployment, plan, ["rounds=5"], 1, 1)
+        create_run(deployment, plan, ["rounds=5"], 1, 1)
     assert not deployment.file("runs", "default").exists()
-    assert new_run(deployment, plan, ["rounds=6"], 1, 1).status() == "new"
+    assert create_run(deployment, plan, ["rounds=6"], 1, 1).status() == "new"
 
 
 def test_rows_that_name_no_patient_where_the_plan_protects_patients(tmp_path):
     words = ("prior={provenance: dp_sum, clip: 2}", "loss=balanced_softmax", "tracking=none")
     study = small_study(tmp_path, {"linz": 40, "va": 50}, *words)
     for home in study.homes.values():
-        receive(home, study.plan.to_json())
+        receive_plan(home, study.plan.to_json())
     study.approve()
-    with pytest.raises(RunFailed, match=r"linz: prior\.clip=2 protects patients, and the data set names none"):
+    with pytest.raises(RunFailed, match=r"linz: prior\.clip=2 protects patients, but the data set does not name them"):
         serve(study.new().path, Loopback(study.homes.values()))

@@ -71,7 +71,7 @@ def test_sites_are_registered_by_name_and_only_once(
     assert registration.reconcile(deployment) == []
     assert contents(deployment.root) == before
     assert link.taking_part() == ["cleveland", "va"]
-    assert {site: link.names[told["node_id"]] for site, told in registration.registered(deployment).items()} == {
+    assert {site: link.names[told["node_id"]] for site, told in registration.registered_sites(deployment).items()} == {
         "cleveland": "cleveland",
         "va": "va",
     }
@@ -86,9 +86,9 @@ def test_a_rotated_key_replaces_the_old_one(
 ) -> None:
     sites.add_site(deployment, node("va"))
     registration.reconcile(deployment)
-    old = registration.registered(deployment)["va"]["node_id"]
-    sites.rotate(deployment, identity.new_identity(tmp_path / "va", "va", ""))
-    assert registration.reconcile(deployment) == ["va: its old key no longer counts", "va: registered"]
+    old = registration.registered_sites(deployment)["va"]["node_id"]
+    sites.rotate_key(deployment, identity.new_identity(tmp_path / "va", "va", ""))
+    assert registration.reconcile(deployment) == ["va: its old key is no longer valid", "va: registered"]
     assert link.nodes[old] == "unregistered"
     assert link.taking_part() == ["va"]
 
@@ -101,7 +101,7 @@ def test_a_removed_site_is_out_and_its_key_cannot_return(
     sites.add_site(deployment, node("b"))
     registration.reconcile(deployment)
     sites.remove_site(deployment, "va")
-    assert registration.reconcile(deployment) == ["va: left"]
+    assert registration.reconcile(deployment) == ["va: removed"]
     assert link.taking_part() == ["b"]
     sites.add_site(deployment, join)
     sites.add_site(deployment, node("c"))
@@ -129,9 +129,11 @@ def test_a_removal_that_was_interrupted_is_finished(
     sites.add_site(deployment, node("va"))
     registration.reconcile(deployment)
     sites.remove_site(deployment, "va")
-    link.flwr(deployment, "supernode", "unregister", registration.registered(deployment)["va"]["node_id"], "fedimb")
+    link.flwr(
+        deployment, "supernode", "unregister", registration.registered_sites(deployment)["va"]["node_id"], "fedimb"
+    )
     assert registration.reconcile(deployment) == []
-    assert registration.registered(deployment) == {}
+    assert registration.registered_sites(deployment) == {}
 
 
 def test_a_node_nobody_added_is_told_of(deployment: Deployment, link: _SuperLink, tmp_path: Path) -> None:
@@ -153,6 +155,6 @@ def test_any_other_refusal_is_passed_on(
     sites.add_site(deployment, node("va"))
     with pytest.raises(RunFailed, match="no route"):
         registration.reconcile(deployment)
-    assert registration.registered(deployment) == {}
+    assert registration.registered_sites(deployment) == {}
     assert not list(deployment.file("state").glob("*.pub"))
     assert json.loads(deployment.file("sites", "va.join.json").read_text("utf-8"))["site"] == "va"

@@ -8,7 +8,7 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimb.deploy.coordinator.screen import LEFT_OUT, TIMES, screened
+from fedimb.deploy.coordinator.screen import LEFT_OUT, MAX_RATIO, screen_replies
 from fedimb.engine.flower_private import ensure_identity, number
 from fedimb.engine.lanes import gather
 from fedimb.records import array_record
@@ -36,7 +36,7 @@ def moved(by, **other):
 def screen(*contents, kind="train"):
     sent = {client: order(kind) for client in range(len(contents))}
     replies = {client: Message(content, reply_to=sent[client]) for client, content in enumerate(contents)}
-    return screened(sent, replies, SITES), replies
+    return screen_replies(sent, replies, SITES), replies
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_an_update_a_million_times_as_long():
 )
 def test_the_limit_is_a_thousand_medians_of_the_others(lengths, share):
     others = lengths[1:]
-    own = float(np.median(others)) * TIMES * share
+    own = float(np.median(others)) * MAX_RATIO * share
     kept, _ = screen(moved(own), *(moved(length) for length in others))
     assert kept[0].has_error() == (share > 1)
     assert not any(kept[client].has_error() for client in range(1, len(kept)))
@@ -101,4 +101,4 @@ def test_queries_and_errors_pass():
     assert all(kept[client] is replies[client] for client in kept)
     sent = {0: order(), 1: order()}
     said = {0: Message(Error(7, "gone"), reply_to=sent[0]), 1: Message(RecordDict(), reply_to=sent[1])}
-    assert screened(sent, said, SITES) == said
+    assert screen_replies(sent, said, SITES) == said

@@ -105,10 +105,10 @@ def test_unsound_files_are_refused_before_anything_starts(deployment: Deployment
         deployment.file("server.pem").write_bytes(pki.server_certificate(ca, ["localhost"], days=0)[1])
     deployment = Deployment.open(deployment.root)
     says = {
-        "missing": r"no .*server\.pem",
+        "missing": r"server\.pem does not exist",
         "readable": "0644",
         "foreign": "not signed by ca.crt.*deploy renew",
-        "renamed": "does not hold for fl.example.org.*deploy renew",
+        "renamed": "is not valid for fl.example.org.*deploy renew",
         "expired": "expired on .*deploy renew",
     }[trouble]
     with pytest.raises(ConfigError, match=says), servers.Servers(deployment):
@@ -145,5 +145,5 @@ def test_without_nginx_the_package_is_named(deployment: Deployment, monkeypatch:
 
 
 def test_renewed_files_are_sound(deployment: Deployment) -> None:
-    founding.renew(deployment)
+    founding.renew_certificate(deployment)
     servers._check_files(deployment)

@@ -14,7 +14,7 @@ from fedimb.engine.flower_private import number
 from fedimb.errors import RunFailed, RunWaiting
 
 SITES = ("linz", "st-anna", "va")
-FAST = Timeouts(join_s=0.2, away_s=5, poll_s=0.001, look_s=0.002)
+FAST = Timeouts(join_s=0.2, away_s=5, poll_s=0.001, check_s=0.002)
 
 
 class Scripted(Loopback):
@@ -157,10 +157,10 @@ def test_a_node_that_restarted_lost_its_message(homes, tmp_path):
 
 def test_a_deadline_leaves_the_late_one_out_and_the_next_message_finds_it(homes, tmp_path):
     flower = Scripted(homes, {"st-anna": ["lost"]})
-    patience = Timeouts(0.2, 600, 0.05, 0.001, 0.002)
-    made, started = grid(flower, tmp_path, patience), time.monotonic()
+    timeouts = Timeouts(0.2, 600, 0.05, 0.001, 0.002)
+    made, started = grid(flower, tmp_path, timeouts), time.monotonic()
     found = errors(made.run_lanes(lanes(), False, [1] * 3))
-    assert (time.monotonic() - started) / patience.away_s < 0.1  # the deadline ended it, not the patience with the away
+    assert (time.monotonic() - started) / timeouts.away_s < 0.1  # the deadline ended it, not the patience with the away
     text = "st-anna: no answer within 0.05 s (clients.deadline_s); left out of this step"
     assert found == {0: None, 1: text, 2: None}
     assert told(tmp_path) == [text]
@@ -170,7 +170,7 @@ def test_a_deadline_leaves_the_late_one_out_and_the_next_message_finds_it(homes,
 
 def test_joining_has_the_time_of_joining_not_the_deadline(homes, tmp_path):
     made = grid(Scripted(homes, {}), tmp_path, Timeouts(5, 5, 1e-9, 0.001, 0.002))
-    assert sorted(made.each("join_site", lambda client: {"client": client})) == [0, 1, 2]
+    assert sorted(made.query_all("join_site", lambda client: {"client": client})) == [0, 1, 2]
 
 
 def test_waits_are_told_together_in_the_order_of_sites(homes, tmp_path):

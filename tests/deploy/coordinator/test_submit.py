@@ -80,7 +80,7 @@ def test_plans_are_found_by_the_beginning_of_their_hash_or_as_a_file(deployment,
 
 
 def test_a_new_run_holds_plan_configuration_and_sites(deployment, plan):
-    folder = submit.new_run(deployment, plan, ["rounds=7", "seed=3"], 10, 20)
+    folder = submit.create_run(deployment, plan, ["rounds=7", "seed=3"], 10, 20)
     assert json.loads((folder.path / "config.json").read_text())["rounds"] == 7
     assert (folder.path / "plan.json").read_text(encoding="utf-8") == plan.to_json()
     about = {"deployment": "heart", "sites": ["linz", "va"], "join_s": 10, "away_s": 20}
@@ -92,41 +92,41 @@ def test_a_new_run_holds_plan_configuration_and_sites(deployment, plan):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"deployment": "other"}, "is for deployment 'other', this one is 'heart'"),
+        ({"deployment": "other"}, "is for deployment 'other', but this is 'heart'"),
         ({"expires": "2026-01-02T00:00:00Z"}, "expired on 2026-01-02"),
     ],
 )
 def test_a_plan_that_does_not_hold(deployment, plan, change, text):
     with pytest.raises(ConfigError, match=text):
-        submit.new_run(deployment, plan.model_copy(update=change), [], 1, 1)
+        submit.create_run(deployment, plan.model_copy(update=change), [], 1, 1)
     assert not deployment.file("runs").exists()
 
 
 def test_a_deployment_without_sites(deployment, plan):
     for path in deployment.file("sites").iterdir():
         path.unlink()
-    with pytest.raises(ConfigError, match="has no site: fedimb deploy add-site"):
-        submit.new_run(deployment, plan, [], 1, 1)
+    with pytest.raises(ConfigError, match="has no sites: add one with fedimb deploy add-site"):
+        submit.create_run(deployment, plan, [], 1, 1)
 
 
 def test_servers_that_are_down(deployment, plan, flower):
     flower.up = False
     with pytest.raises(ConfigError, match="are down: start them with fedimb deploy up"):
-        execute(deployment, submit.new_run(deployment, plan, [], 1, 1))
+        execute(deployment, submit.create_run(deployment, plan, [], 1, 1))
     assert flower.calls == []
 
 
 @pytest.mark.parametrize(("status", "error"), [("waiting", RunWaiting), ("failed", RunFailed)])
 def test_how_it_ended_is_read_from_the_folder(deployment, plan, flower, status, error):
     flower.on_run = lambda folder: folder.set_status(status, "va (labels 0/4)")
-    folder = submit.new_run(deployment, plan, [], 1, 1)
+    folder = submit.create_run(deployment, plan, [], 1, 1)
     with pytest.raises(error, match=r"^va \(labels 0/4\)\n  go on with: fedimb deploy run --resume /"):
         execute(deployment, folder)
     folder.lock()  # nobody holds it any more
 
 
 def test_what_happens_to_sites_is_told_once(deployment, plan, flower, caplog):
-    folder = submit.new_run(deployment, plan, [], 1, 1)
+    folder = submit.create_run(deployment, plan, [], 1, 1)
     events = folder.path / EVENTS
     events.write_text('{"text": "of an earlier attempt"}\n')
 
@@ -156,7 +156,7 @@ def test_a_run_whose_folder_is_being_filled_has_not_ended(deployment, plan, flow
 
     flower.on_run = joined
     with pytest.raises(RunWaiting):
-        execute(deployment, submit.new_run(deployment, plan, [], 1, 1))
+        execute(deployment, submit.create_run(deployment, plan, [], 1, 1))
 
 
 @pytest.mark.parametrize("status", ["new", "running"])
@@ -170,8 +170,8 @@ def test_a_run_whose_process_is_gone_has_failed(deployment, plan, flower, status
         folder.set_status(status)
 
     flower.on_run = dies
-    folder = submit.new_run(deployment, plan, [], 1, 1)
-    with pytest.raises(RunFailed, match="its process at the coordinator was ended"):
+    folder = submit.create_run(deployment, plan, [], 1, 1)
+    with pytest.raises(RunFailed, match="its process at the coordinator was killed"):
         execute(deployment, folder)
     assert folder.status() == "failed"
 
@@ -186,20 +186,20 @@ def test_servers_that_end_within_a_run(deployment, plan, flower):
 
     flower.on_run = goes_down
     with pytest.raises(RunFailed, match="the servers are down"):
-        execute(deployment, submit.new_run(deployment, plan, [], 1, 1))
+        execute(deployment, submit.create_run(deployment, plan, [], 1, 1))
     assert stays.wait(5) == -9
 
 
 def test_flower_ended_the_run_before_it_began(deployment, plan, flower):
     flower.status = "finished:failed"
     with pytest.raises(RunFailed, match="Flower ended the run: finished:failed"):
-        execute(deployment, submit.new_run(deployment, plan, [], 1, 1))
+        execute(deployment, submit.create_run(deployment, plan, [], 1, 1))
     assert "list" in flower.calls
 
 
 @pytest.mark.parametrize("status", ["new", "running"])
 def test_a_resume_ends_what_a_killed_attempt_left(deployment, plan, flower, status):
-    folder = submit.new_run(deployment, plan, [], 1, 1)
+    folder = submit.create_run(deployment, plan, [], 1, 1)
     left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     folder.write_json("processes.json", {"driver": processes.record([left.pid])})
     folder.write_json("flower.json", {"run-id": "76"})

@@ -74,11 +74,11 @@ def test_sockets_are_found_by_process_and_told_apart() -> None:
         socket.create_server(("0.0.0.0", 0)) as outer,
     ):
         ports = [one.getsockname()[1] for one in (inner, outer)]
-        assert {("127.0.0.1", ports[0]), ("0.0.0.0", ports[1])} <= superlink.listening([os.getpid()])
-        found = superlink.reachable([os.getpid()])
+        assert {("127.0.0.1", ports[0]), ("0.0.0.0", ports[1])} <= superlink.listening_sockets([os.getpid()])
+        found = superlink.reachable_sockets([os.getpid()])
         assert f"0.0.0.0:{ports[1]}" in found
         assert f"127.0.0.1:{ports[0]}" not in found
-    assert not [one for one in superlink.listening([os.getpid()]) if one[1] in ports]
+    assert not [one for one in superlink.listening_sockets([os.getpid()]) if one[1] in ports]
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="digits of a little-endian machine")
@@ -102,7 +102,7 @@ def test_the_neutral_folder_is_empty_and_the_owners(deployment: Deployment) -> N
 
 
 def test_the_database_gives_room_back(deployment: Deployment) -> None:
-    superlink.compact(deployment)  # none yet
+    superlink.compact_database(deployment)  # none yet
     path = superlink.database(deployment)
     assert not path.exists()
     with contextlib.closing(sqlite3.connect(path)) as connection:
@@ -114,13 +114,13 @@ def test_the_database_gives_room_back(deployment: Deployment) -> None:
         connection.execute("DELETE FROM objects")
         connection.commit()
     before = path.stat().st_size
-    superlink.compact(deployment)
+    superlink.compact_database(deployment)
     assert path.stat().st_size < before - 1_900_000
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT x FROM kept").fetchall() == [(7,)]
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(RunFailed, match="move it away"):
-        superlink.compact(deployment)
+        superlink.compact_database(deployment)
 
 
 def test_nobody_there_is_not_healthy(deployment: Deployment) -> None:

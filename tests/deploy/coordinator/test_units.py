@@ -67,9 +67,9 @@ def test_a_deployment_is_never_made_over_another(tmp_path: Path) -> None:
     ("words", "says"),
     [
         (("Herz", "a.example", 1, 2), "name"),
-        (("heart", "kein name", 1, 2), "no host name"),
+        (("heart", "kein name", 1, 2), "not a host name"),
         (("heart", "a.example", 70000, 2), "port"),
-        (("heart", "a.example", 9092, 9092), "one each"),
+        (("heart", "a.example", 9092, 9092), "different ports"),
         (("heart", "2001:db8::1", 1, 2), "IPv4"),
     ],
 )
@@ -82,25 +82,25 @@ def test_a_wrong_word_leaves_no_folder(tmp_path: Path, words: tuple[str, str, in
 def test_renewal_keeps_the_authority_and_changes_the_server(tmp_path: Path) -> None:
     deployment = make_deployment(tmp_path / "heart")
     before = {name: deployment.file(name).read_bytes() for name in ("ca.crt", "ca.key", "server.key", "server.pem")}
-    founding.renew(deployment)
+    founding.renew_certificate(deployment)
     changed = {name for name, content in before.items() if deployment.file(name).read_bytes() != content}
     assert changed == {"server.key", "server.pem"}
     assert signed_by(deployment.file("server.pem").read_bytes(), before["ca.crt"])
     refuse_readable(deployment.file("server.key"))
     deployment.file("ca.key").chmod(0o640)
     with pytest.raises(ConfigError, match="0640"):
-        founding.renew(deployment)
+        founding.renew_certificate(deployment)
     deployment.file("ca.key").unlink()
-    with pytest.raises(ConfigError, match="bring it back"):
-        founding.renew(deployment)
+    with pytest.raises(ConfigError, match="copy it back"):
+        founding.renew_certificate(deployment)
 
 
 def test_only_what_ends_soon_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = make_deployment(tmp_path / "heart")
-    assert founding.warnings(deployment) == []
+    assert founding.expiry_warnings(deployment) == []
     monkeypatch.setattr(founding, "server_certificate", _short)
-    founding.renew(deployment)
-    (line,) = founding.warnings(deployment)
+    founding.renew_certificate(deployment)
+    (line,) = founding.expiry_warnings(deployment)
     assert line.startswith("server.pem expires in 19 days")
     assert "fedimb deploy renew" in line
 

@@ -33,13 +33,13 @@ def test_a_lost_or_open_secret(home, version):
 
 def test_proofs(home, version):
     root = version.facts["merkle_root"]
-    closed, opened = (json.loads(json.dumps(version.prove("5", opened=one))) for one in (False, True))
+    closed, opened = (json.loads(json.dumps(version.prove("5", reveal=one))) for one in (False, True))
     assert "opened" not in closed
     assert verify_proof(closed, root) is None
     shown = verify_proof(opened, root)
     assert (shown["patient"], shown["label"], shown["site"]) == ("Müller", ["well"], "st-anna")
     assert version.prove("Köpfe.csv row 5") == closed
-    with pytest.raises(DataError, match="of another version"):
+    with pytest.raises(DataError, match="for another version"):
         verify_proof(closed, "00" * 32)
     for change in ({"index": 2}, {"size": 4}, {"leaf": "00" * 32}, {"path": closed["path"][1:]}):
         with pytest.raises(DataError, match="the proof was changed"):
@@ -55,7 +55,7 @@ def test_proofs(home, version):
 
 
 def test_equal_records_have_different_leaves_and_versions_different_salts(home, version):
-    reading = version.checked()
+    reading = version.read_verified()
     salted = Commitment.over(commitment.site_secret(home), "heads", [mark for _, mark in version.records])
     leaves = salted.leaves(reading)
     assert len({*leaves}) == len(leaves)

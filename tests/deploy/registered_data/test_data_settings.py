@@ -62,7 +62,7 @@ def test_labels_that_cannot_say_a_class_are_refused(home):
 
 
 def test_a_class_without_rows_needs_a_word_of_the_site(home, table):
-    with pytest.raises(DataError, match="has no row of class 'ill': can its labels express it"):
+    with pytest.raises(DataError, match="has no rows of class 'ill': if the site records this class"):
         add(home, table, classes=["ill", "well"])
     with pytest.raises(ConfigError, match="Did you mean 'ill'"):
         add(home, table, classes=["ill", "well"], recordable=["il"])
@@ -70,9 +70,9 @@ def test_a_class_without_rows_needs_a_word_of_the_site(home, table):
 
 
 def test_settings_that_do_not_fit(home, table, tmp_path):
-    with pytest.raises(ConfigError, match="takes no --patient-column"):
+    with pytest.raises(ConfigError, match="does not take --patient-column"):
         register_data(home, str(tmp_path), "x", ["x"], patient_column="who")
-    with pytest.raises(ConfigError, match="leave --source"):
+    with pytest.raises(ConfigError, match="leave out --source"):
         add(home, table, like=str(CONFIGS / "heart_four.yaml"))
     with pytest.raises(ConfigError, match="reads no file"):
         register_data(home, str(table), "x", ["x"], like=str(CONFIGS / "digits.yaml"))

@@ -15,7 +15,7 @@ from tiny_images import image
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data.commitment import verify_proof
 from fedimb.deploy.registered_data.data_version import differences
-from fedimb.deploy.registered_data.datasets import data_sets, find, named, register_data
+from fedimb.deploy.registered_data.datasets import data_sets, find_data_set, open_data_set, register_data
 from fedimb.errors import ConfigError, DataError
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "data"
@@ -79,24 +79,24 @@ def test_the_same_records_are_the_same_version_elsewhere_another(home, table, tm
     assert newer.version != first.version
     assert newer.about["previous"] == first.version[:16]
     assert [one.version for one in data_sets(home)] == [newer.version]
-    assert named(home, "heads", first.version).facts == first.facts
+    assert open_data_set(home, "heads", first.version).facts == first.facts
     with pytest.raises(ConfigError, match="no version aaaaaaaaaaaa"):
-        named(home, "heads", "a" * 64)
+        open_data_set(home, "heads", "a" * 64)
 
 
 def test_found_by_tags(home, table):
     with pytest.raises(ConfigError, match="none is registered"):
-        find(home, ["heads"])
+        find_data_set(home, ["heads"])
     heads = add(home, table)
     add(home, table, name="again")
     with pytest.raises(ConfigError, match="2 data sets have the tags heads"):
-        find(home, ["heads"])
+        find_data_set(home, ["heads"])
     register_data(home, str(table), "again", ["other"], settings=["target=label", "categorical=[kind, who]"])
-    assert find(home, ["ct", "heads"]).version == heads.version
+    assert find_data_set(home, ["ct", "heads"]).version == heads.version
     with pytest.raises(ConfigError, match="no data set has the tags ct, other"):
-        find(home, ["ct", "other"])
+        find_data_set(home, ["ct", "other"])
     with pytest.raises(ConfigError, match="Did you mean 'heads'"):
-        named(home, "heds")
+        open_data_set(home, "heds")
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "-x", "a" * 65])
@@ -129,12 +129,12 @@ def test_an_unchanged_file_passes_also_when_only_touched(home, table):
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([*ROWS[:2], "p2,63,a,well", *ROWS[3:]], r"Köpfe 2026.csv row 4 changed\."),
-        ([*ROWS[:2], "p2,60,a,ill", *ROWS[3:]], r"row 4 changed\."),  # the label alone
-        ([*ROWS[:2], "p3,60,a,well", *ROWS[3:]], r"row 4 changed\."),  # whose it is alone
-        ([*ROWS[:1], *ROWS[2:]], r": .*Köpfe 2026.csv row 3 is gone\."),
-        ([ROWS[0], "p0,1,a,ill", *ROWS[1:]], r": .*Köpfe 2026.csv row 3 is new\."),
-        ([ROWS[1], ROWS[0], *ROWS[2:]], r"in another order from .* row 2 on\."),
+        ([*ROWS[:2], "p2,63,a,well", *ROWS[3:]], r"Köpfe 2026.csv row 4 changed;"),
+        ([*ROWS[:2], "p2,60,a,ill", *ROWS[3:]], r"row 4 changed;"),  # the label alone
+        ([*ROWS[:2], "p3,60,a,well", *ROWS[3:]], r"row 4 changed;"),  # whose it is alone
+        ([*ROWS[:1], *ROWS[2:]], r": .*Köpfe 2026.csv row 3 is gone;"),
+        ([ROWS[0], "p0,1,a,ill", *ROWS[1:]], r": .*Köpfe 2026.csv row 3 is new;"),
+        ([ROWS[1], ROWS[0], *ROWS[2:]], r"in a different order from .* row 2 on;"),
         (["p1,50,a,ill"], "and 3 more|row 6 is gone"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_missing_file(home, table):
     version = add(home, table)
     table.unlink()
     for full in (False, True):
-        with pytest.raises(DataError, match=r"'heads' cannot be read any more: .*Köpfe 2026\.csv"):
+        with pytest.raises(DataError, match=r"'heads' can no longer be read: .*Köpfe 2026\.csv"):
             version.verify(full)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedimb.deploy.registered_data.datasets import register_data
-from fedimb.deploy.registered_data.pins import Pin, decided, pin, pinned, pins
+from fedimb.deploy.registered_data.pins import Pin, apply_decision, pin_run, pinned_version, read_pins
 from fedimb.errors import ConfigError, DataError
 
 ROWS = ["1,50,ill", "2,60,well"]
@@ -27,25 +27,25 @@ def add(home, path):
 
 def test_pins(home, table):
     version = add(home, table)
-    with pytest.raises(ConfigError, match="no id of a run"):
-        pin(home, "../up", version)
-    with pytest.raises(ConfigError, match="never began here"):
-        pinned(home, "abc123")
-    pin(home, "abc123", version)
+    with pytest.raises(ConfigError, match="is not a valid run id"):
+        pin_run(home, "../up", version)
+    with pytest.raises(ConfigError, match="never started here"):
+        pinned_version(home, "abc123")
+    pin_run(home, "abc123", version)
     write(table, [*ROWS, "9,9,ill"])
     newer = add(home, table)
-    with pytest.raises(DataError, match="a run keeps its data"):
-        pin(home, "abc123", newer)
+    with pytest.raises(DataError, match="a run cannot change its data"):
+        pin_run(home, "abc123", newer)
     with pytest.raises(DataError, match="row 4 is new"):
-        pinned(home, "abc123").verify(full=True)
+        pinned_version(home, "abc123").verify(full=True)
     home.file("data", "pins", "abc123.json").write_text("{}")
     with pytest.raises(DataError, match=r"abc123\.json is damaged"):
-        pins(home)
+        read_pins(home)
 
 
 def test_a_stop_is_not_undone():
     one = Pin("r", "heads", "old", "2026-01-01T00:00:00+00:00")
-    stopped = decided(one, "stop", "new")
-    assert decided(stopped, "continue", "newer") == stopped
-    assert decided(decided(one, "continue", "new"), "stop", "newer").decision == "stop"
-    assert decided(decided(one, "continue", "new"), "continue", "newer").before == ("old", "new")
+    stopped = apply_decision(one, "stop", "new")
+    assert apply_decision(stopped, "continue", "newer") == stopped
+    assert apply_decision(apply_decision(one, "continue", "new"), "stop", "newer").decision == "stop"
+    assert apply_decision(apply_decision(one, "continue", "new"), "continue", "newer").before == ("old", "new")

@@ -8,7 +8,7 @@ import pytest
 from tiny_images import image, packed, put
 
 from fedimb.deploy.registered_data.data_settings import source_settings
-from fedimb.deploy.registered_data.source_records import absolute, matching, read
+from fedimb.deploy.registered_data.source_records import absolute_paths, find_record, read_source
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import isolated, register
 
@@ -30,7 +30,7 @@ def agree(reading):
 def test_a_table_with_bad_rows_and_blank_lines(tmp_path):
     text = "who,age,label\nA,1,x\n\nB: 2,zwei,y\nB: 2,3,y\nC,4,x,9\nD,5,y\n"
     (tmp_path / "t: 1.csv").write_text(text)
-    found = read(
+    found = read_source(
         {
             "name": "tabular_csv",
             "files": [str(tmp_path / "t: 1.csv")],
@@ -49,7 +49,7 @@ def test_the_same_number_at_two_sites_is_two_people(tmp_path):
     for site in ("a", "b"):
         (tmp_path / f"{site}.csv").write_text("who,age,label\n1,1,x\n2,2,y\n")
     files = {site: str(tmp_path / f"{site}.csv") for site in ("a", "b")}
-    found = read({"name": "tabular_csv", "files": files, "target": "label", "patient": "who"})
+    found = read_source({"name": "tabular_csv", "files": files, "target": "label", "patient": "who"})
     assert patients(found) == ["a/1", "a/2", "b/1", "b/2"]
     agree(found)
     assert len({found.record(i) for i in range(4)}) == 4
@@ -60,13 +60,13 @@ def test_listed_images_in_a_folder_and_a_zip(tmp_path):
     pictures = {"one.png": image(1), "two.png": image(2), "bad.png": b"none"}
     put(tmp_path, **{name.replace(".", "_"): data for name, data in pictures.items()})
     (tmp_path / "l.csv").write_text("path,label,patient\none.png,x,p1\nbad.png,x,p2\ntwo.png,y,p3\n")
-    found = read({"name": "image_csv", "path": str(tmp_path / "l.csv"), "on_bad": "skip"})
+    found = read_source({"name": "image_csv", "path": str(tmp_path / "l.csv"), "on_bad": "skip"})
     assert places(found) == ["l.csv row 2", "l.csv row 4"]
     assert patients(found) == ["p1", "p3"]
     assert {path.name for path in found.files} == {"l.csv", *pictures}
     packed(tmp_path / "z.zip", pictures)
     words = {"name": "image_csv", "path": str(tmp_path / "l.csv"), "root": str(tmp_path / "z.zip"), "on_bad": "skip"}
-    zipped = read(words)
+    zipped = read_source(words)
     assert [path.name for path in zipped.files] == ["l.csv", "z.zip"]
     assert [zipped.record(i) for i in range(2)] == [found.record(i) for i in range(2)]
 
@@ -76,12 +76,12 @@ def test_parts_of_an_npz(tmp_path):
     x[1, 0] = np.inf
     arrays = {"train_images": x, "train_labels": [0, 1, 1], "test_images": x[:1], "test_labels": [0]}
     np.savez(tmp_path / "m.npz", **arrays)
-    found = read({"name": "npz", "path": str(tmp_path / "m.npz"), "on_bad": "skip"})
+    found = read_source({"name": "npz", "path": str(tmp_path / "m.npz"), "on_bad": "skip"})
     assert places(found) == ["m.npz train_images[0]", "m.npz train_images[2]", "m.npz test_images[0]"]
     assert patients(found) == [None] * 3
     assert found.record(0) != found.record(2)  # the same values, one of the test set
     np.savez(tmp_path / "p.npz", x=np.eye(3, dtype=np.float32), y=[0, -1, 1])
-    assert places(read({"name": "npz", "path": str(tmp_path / "p.npz"), "on_bad": "skip"})) == [
+    assert places(read_source({"name": "npz", "path": str(tmp_path / "p.npz"), "on_bad": "skip"})) == [
         "p.npz x[0]",
         "p.npz x[2]",
     ]
@@ -99,7 +99,7 @@ def test_dicom_patients(tmp_path):
         (tmp_path / "scans" / f"{name}.dcm").write_bytes(out.getvalue())
     rows = "".join(f"{name}.dcm,{label}\n" for name, label in zip("abcd", "xyxy", strict=True))
     (tmp_path / "l.csv").write_text("file,label\n" + rows)
-    found = read(
+    found = read_source(
         {"name": "dicom", "path": str(tmp_path / "scans"), "labels": str(tmp_path / "l.csv"), "on_bad": "skip"}
     )
     assert patients(found) == ["Müller^1", "7", "7"]
@@ -112,7 +112,7 @@ def test_a_saved_dataset(tmp_path):
     table = {"age": [1.0, 2.0, None], "label": ["x", "y", ""], "who": ["p", "q", "q"]}
     datasets.Dataset.from_dict(table).save_to_disk(str(tmp_path / "hf"))
     words = {"name": "huggingface", "path": str(tmp_path / "hf"), "image": None, "features": ["age"], "on_bad": "skip"}
-    found = read({**words, "patient": "who"})
+    found = read_source({**words, "patient": "who"})
     assert patients(found) == ["p", "q"]  # the third has no label
     assert places(found) == ["hf train[0]", "hf train[1]"]
     assert {"dataset_info.json", "state.json"} < {path.name for path in found.files}
@@ -131,21 +131,21 @@ def test_a_source_of_somebody_elses(tmp_path):
     (tmp_path / "f.bin").touch()
     with isolated():
         register("source", "toy_records")(Toy)
-        found = read({"name": "toy_records", "path": str(tmp_path)})
+        found = read_source({"name": "toy_records", "path": str(tmp_path)})
     assert places(found) == ["toy_records record 1", "toy_records record 2"]
     assert [path.name for path in found.files] == ["f.bin"]
 
 
 def test_which_record_is_meant():
     names = ["/d/a.csv row 1", "/d/a.csv row 11", "/e/a.csv row 2", "/d/b.csv row 2", "/d/x.npz x[5]", "/p/cat/1.png"]
-    assert matching(names, "11") == 1
-    assert matching(names, "1") == 0
-    assert matching(names, "5") == 4
-    assert matching(names, "cat/1.png") == 5
-    assert matching(names, "/e/a.csv row 2") == 2
+    assert find_record(names, "11") == 1
+    assert find_record(names, "1") == 0
+    assert find_record(names, "5") == 4
+    assert find_record(names, "cat/1.png") == 5
+    assert find_record(names, "/e/a.csv row 2") == 2
     for text in ("2", "a.csv", "", "12"):
         with pytest.raises(ConfigError, match=r"2 records|no record"):
-            matching(names, text)
+            find_record(names, text)
 
 
 def test_paths_are_made_absolute(tmp_path, monkeypatch):
@@ -153,12 +153,12 @@ def test_paths_are_made_absolute(tmp_path, monkeypatch):
     for name in ("a.csv", "l.csv"):
         (tmp_path / name).write_text("x,label\n1,a\n")
     words = {"name": "tabular_csv", "files": {"s": "a.csv"}, "labels": "l.csv", "target": "label", "size": [1, 2]}
-    made = absolute(words)
+    made = absolute_paths(words)
     assert made["files"] == {"s": str(tmp_path / "a.csv")}
     assert made["labels"] == str(tmp_path / "l.csv")
     assert (made["size"], made["target"]) == ([1, 2], "label")
     with pytest.raises(DataError, match=r"no 'gone\.csv'"):
-        absolute({**words, "files": ["gone.csv"]})
+        absolute_paths({**words, "files": ["gone.csv"]})
     assert source_settings("st-anna", "a.csv", settings=["target=label"])["files"] == {
         "st-anna": str(tmp_path / "a.csv")
     }

@@ -58,7 +58,7 @@ def answering(tmp_path, monkeypatch):
             lambda *_: Terms(runtime.contracts, run="s0"),
             message,
             Context(1, 1, {}, RecordDict(), {}),
-            lambda asked, _: runtime.answer(asked, 0),
+            lambda asked, _: runtime.handle(asked, 0),
         )
         if reply.has_error():
             return True, f"{reply.error.code} {reply.error.reason} {vars(reply.metadata)}".encode()

@@ -16,7 +16,7 @@ from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pki import make_ca, make_site_key
 from fedimb.deploy.registered_data.datasets import register_data
 from fedimb.deploy.site import check
-from fedimb.deploy.site.check import fit, node_checks, versions
+from fedimb.deploy.site.check import all_pass, node_checks, versions
 from fedimb.deploy.site.data_checks import data_checks, refuse_unfit
 from fedimb.errors import DataError
 
@@ -79,9 +79,9 @@ def test_what_is_wrong_with_the_records_is_said(home, tmp_path):
     register_data(home, str(table(tmp_path, rows)), "t", ["t"], settings=words)
     home.config.__dict__["sharing"] = home.config.sharing.model_copy(update={"min_patients": 2})
     assert levels(data_checks(home, None)) == [
-        ("warn", "rows that cannot be read and are left out: 1"),
-        ("warn", "rows that repeat another's values and label: 1"),
-        ("warn", "fewer than 2 patients of class well: statistics of them do not leave"),
+        ("warn", "unreadable rows, left out: 1"),
+        ("warn", "rows with the same values and label as another: 1"),
+        ("warn", "fewer than 2 patients of class well: statistics about them do not leave"),
     ]
 
 
@@ -100,7 +100,7 @@ def test_data_that_fit_the_plan(home, plans):
     path = "heart-disease/processed.hungarian.data"
     registered = register_data(home, path, "heart", ["heart"], like=str(HEART["heart_four"]))
     plan = plans["heart_four"]
-    assert fit(data_checks(home, plan))
+    assert all_pass(data_checks(home, plan))
     assert refuse_unfit(home, plan).version == registered.version
     found = [one.found for one in data_checks(home, plan.model_copy(update={"tags": ["lungs"]}))]
     assert "no data set has the tags lungs" in found[0]
@@ -123,7 +123,7 @@ def test_a_version_that_cannot_record_a_class_is_refused(home, plans, tmp_path):
     """As registered by hand, or by a release that did not ask: the plan's class list is asked again."""
     path = "heart-disease/processed.va.data"
     version = register_data(home, path, "heart", ["heart"], like=str(HEART["heart_severe"]))
-    assert fit(data_checks(home, plans["heart_severe"]))
+    assert all_pass(data_checks(home, plans["heart_severe"]))
     about = json.loads((version.folder / "version.json").read_text())
     about["facts"]["recordable"] = ["not_severe"]
     (version.folder / "version.json").write_text(json.dumps(about))
@@ -202,8 +202,8 @@ def test_all_of_it(home, plans, monkeypatch):
     monkeypatch.setattr(check, "reach", lambda home, timeout_s: iter([check.Check("ok", "clock", f"{timeout_s}")]))
     register_data(home, "heart-disease/processed.va.data", "heart", ["heart"], like=str(HEART["heart_four"]))
     found = list(node_checks(home, plans["heart_four"], timeout_s=5))
-    assert fit(found)
+    assert all_pass(found)
     assert {one.name for one in found} == {"data heart", "versions", "key", "ca.crt", "disk", "clock"}
-    assert check.facts(home, found)["fit"] is True
+    assert check.report(home, found)["fit"] is True
     home.file("key").chmod(0o644)
-    assert not fit(node_checks(home, plans["heart_four"]))
+    assert not all_pass(node_checks(home, plans["heart_four"]))

@@ -14,7 +14,7 @@ from fedimb.contracts.base import Contract, Record
 from fedimb.contracts.platform import PLATFORM
 from fedimb.deploy import incidents
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.coordinator.site_grid import take_head
+from fedimb.deploy.coordinator.site_grid import pop_audit_head
 from fedimb.deploy.home import NodeHome, SharingConfig
 from fedimb.deploy.incidents import Shareable
 from fedimb.deploy.site import egress_filter as egress_filter
@@ -94,7 +94,7 @@ def test_a_reply_leaves_with_the_number_and_hash_of_its_line(home):
     sent = RecordDict({"x.fedimb": ConfigRecord({"round": 4, "step": 9, "state-base": 0})})
     reply = through(home, trained(), sent=sent)
     log = AuditLog(home.file("audit.jsonl"))
-    assert take_head(reply) == log.head()
+    assert pop_audit_head(reply) == log.head()
     assert set(reply.content) == {"arrays", "metrics"}
     assert log.verify() is None
     [facts] = logged(home)
@@ -188,7 +188,7 @@ def test_a_message_the_plan_does_not_list_is_not_even_answered(home):
     terms = Terms([PLATFORM], messages=frozenset({"train"}))
     reply = through(home, ValueError("never reached"), "query.class_counts", terms)
     assert reply.error.code == REFUSED
-    assert "the approved study plan lists no message 'query.class_counts'" in reply.error.reason
+    assert "the approved study plan does not list message 'query.class_counts'" in reply.error.reason
     assert not through(home, trained(), "train", terms).has_error()
 
 

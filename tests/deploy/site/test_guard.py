@@ -119,7 +119,7 @@ def test_foreign_code_gets_nothing_and_leaves_one_line(home: NodeHome, monkeypat
     assert steps == ["pulled"]  # neither unpacked nor loaded
     assert not home.file("flwr", "apps").exists()
     assert reply.error.code == guards.FOREIGN_CODE
-    assert "st-anna runs no code that arrives" in reply.error.reason
+    assert "st-anna does not run code from the network" in reply.error.reason
     assert "evil/" in reply.error.reason
     (line,) = lines(home)
     assert line["kind"] == "refused"
@@ -200,7 +200,7 @@ def test_a_shim_takes_flowers_words(home: NodeHome, tmp_path: Path) -> None:
 
 
 def test_the_guard_runs_nothing_else() -> None:
-    with pytest.raises(SystemExit, match="is none of them"):
+    with pytest.raises(SystemExit, match="is not one of them"):
         guards.main(["sh", "-c", "true"])
 
 

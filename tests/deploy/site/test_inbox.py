@@ -12,11 +12,11 @@ from fedimb.annotation.worklist import WorklistOracle
 from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.site.approvals import receive
-from fedimb.deploy.site.inbox import answer, items, waiting_line
+from fedimb.deploy.site.approvals import receive_plan
+from fedimb.deploy.site.inbox import decide_item, inbox_items, waiting_line
 from fedimb.errors import ConfigError
 from fedimb.generation.outbox import Outbox
-from fedimb.privacy.audit.base import Audit, Batch, Verdict
+from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
 
 @pytest.fixture(scope="module")
@@ -57,90 +57,90 @@ def with_release(home):
 
 
 def test_nothing_waits_in_an_empty_home(home):
-    assert items(home) == []
+    assert inbox_items(home) == []
     assert waiting_line(home, "s0-abcdef01") is None
 
 
 def test_a_plan_waits_until_somebody_decides(home, plan):
-    receive(home, plan.to_json())
-    [item] = items(home)
+    receive_plan(home, plan.to_json())
+    [item] = inbox_items(home)
     assert (item.kind, item.id, item.state) == ("plan", f"plan-{plan.sha[:8]}", "waiting")
     assert item.text.startswith("Seltene Fälle")
     assert "2126-01-01" in item.text
-    said = answer(home, "plan-", "approved", "Dr. Weiß")
+    said = decide_item(home, "plan-", "approved", "Dr. Weiß")
     assert "may train here" in said
-    assert items(home) == []
-    assert [one.state for one in items(home, every=True)] == ["approved"]
-    answer(home, item.id, "rejected", "Dr. Weiß", "no longer")
-    assert [one.state for one in items(home, every=True)] == ["rejected"]
+    assert inbox_items(home) == []
+    assert [one.state for one in inbox_items(home, include_decided=True)] == ["approved"]
+    decide_item(home, item.id, "rejected", "Dr. Weiß", "no longer")
+    assert [one.state for one in inbox_items(home, include_decided=True)] == ["rejected"]
     assert [(d["to"], d["by"], d["sha"]) for d in decisions(home)] == [
         ("approved", "Dr. Weiß", plan.sha), ("rejected", "Dr. Weiß", plan.sha),
     ]  # fmt: skip
 
 
 def test_a_damaged_plan_is_listed_with_its_damage(home, plan):
-    receive(home, plan.to_json())
+    receive_plan(home, plan.to_json())
     path = home.file("plans", plan.sha, "plan.json")
     path.write_text(path.read_text(encoding="utf-8").replace("heart", "lungs"), encoding="utf-8")
-    [item] = items(home)
+    [item] = inbox_items(home)
     assert item.state == "damaged"
     assert "was changed" in item.text
 
 
 def test_labels_wait_with_their_number(home):
     folder = with_worklist(home)
-    [item] = items(home)
+    [item] = inbox_items(home)
     assert (item.kind, item.id, item.state) == ("labels", "labels-s0-abcdef01-01", "0/6")
     assert str(folder / "cycle-01") in item.text
     returned(folder, {0: "a", 1: "cannot judge"})
-    assert items(home)[0].state == "2/6"
+    assert inbox_items(home)[0].state == "2/6"
     line = waiting_line(home, "s0-abcdef01")
     assert line == "st-anna (labels 2/6)"
     assert str(home.root) not in line
     assert waiting_line(home, "s1-00000000") is None
-    with pytest.raises(ConfigError, match="answered with labels"):
-        answer(home, item.id, "approved", None)
+    with pytest.raises(ConfigError, match="needs labels, not a decision"):
+        decide_item(home, item.id, "approved", None)
     returned(folder, dict.fromkeys(range(6), "b"))
-    assert items(home) == []
+    assert inbox_items(home) == []
     assert waiting_line(home, "s0-abcdef01") is None
 
 
 def test_a_release_waits_and_goes_when_approved(home):
     box, name = with_release(home)
-    [item] = items(home)
+    [item] = inbox_items(home)
     assert (item.kind, item.id, item.state) == ("release", f"release-{name}", "waiting")
     assert "2 classes" in item.text
     assert waiting_line(home, "s0") == "st-anna (release)"
-    assert answer(home, "release", "approved", "Dr. Weiß") == f"release-{name}: 2 classes may leave"
+    assert decide_item(home, "release", "approved", "Dr. Weiß") == f"release-{name}: 2 classes may leave"
     assert box.state(name) == {0: "released", 2: "released"}
-    assert items(home) == []
+    assert inbox_items(home) == []
     facts = {"item": "release", "sha": name, "to": "approved", "by": "Dr. Weiß", "reason": ""}
     assert decisions(home) == [facts]
 
 
 def test_a_release_is_rejected_with_a_reason(home):
     box, name = with_release(home)
-    answer(home, f"release-{name}", "rejected", None, "shows a name")
+    decide_item(home, f"release-{name}", "rejected", None, "shows a name")
     assert box.state(name) == {0: "rejected", 2: "rejected"}
     assert box.reason(name, 0) == "shows a name"
-    assert items(home) == []
+    assert inbox_items(home) == []
 
 
 def test_all_kinds_in_one_list(home, plan):
-    receive(home, plan.to_json())
+    receive_plan(home, plan.to_json())
     with_worklist(home)
     with_release(home)
-    assert [item.kind for item in items(home)] == ["plan", "labels", "release"]
+    assert [item.kind for item in inbox_items(home)] == ["plan", "labels", "release"]
     assert waiting_line(home, "s0-abcdef01") == "st-anna (labels 0/6, release)"
 
 
 def test_an_item_is_named_without_doubt(home, plan):
     other = plan_of(run_config(), purpose="another")
     for one in (plan, other):
-        receive(home, one.to_json())
-    with pytest.raises(ConfigError, match="beginning of 2 items"):
-        answer(home, "plan-", "approved", None)
+        receive_plan(home, one.to_json())
+    with pytest.raises(ConfigError, match="matches 2 items"):
+        decide_item(home, "plan-", "approved", None)
     near = f"plan-{plan.sha[:7]}x"
     with pytest.raises(ConfigError, match=f"Did you mean 'plan-{plan.sha[:8]}'"):
-        answer(home, near, "approved", None)
+        decide_item(home, near, "approved", None)
     assert decisions(home) == []

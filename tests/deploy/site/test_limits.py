@@ -39,7 +39,7 @@ def node(**settings: object) -> NodeConfig:
 )
 def test_hours_may_cross_midnight(hours: str, at: str, present: bool) -> None:
     now = datetime.fromisoformat(f"2026-11-22T{at}")
-    assert (limits.absence(node(limits={"hours": hours}), now) is None) is present
+    assert (limits.planned_absence(node(limits={"hours": hours}), now) is None) is present
 
 
 @given(st.integers(0, 23), st.integers(0, 23), st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31)))
@@ -47,37 +47,37 @@ def test_an_absent_node_is_back_when_it_says(start: int, end: int, now: datetime
     if start == end:
         return
     config = node(limits={"hours": f"{start:02d}:00-{end:02d}:00"})
-    away = limits.absence(config, now)
+    away = limits.planned_absence(config, now)
     if away is not None:
         assert now < away.until <= now + timedelta(days=1)
-        assert limits.absence(config, away.until) is None
-        assert limits.absence(config, away.until - timedelta(seconds=1)) is not None
+        assert limits.planned_absence(config, away.until) is None
+        assert limits.planned_absence(config, away.until - timedelta(seconds=1)) is not None
 
 
 @pytest.mark.parametrize("line", ["2026-12-24", "2026-12-20..2026-12-24", "24.12.2026", "20.12.2026..24.12.2026"])
 def test_days_of_absence_include_their_last(line: str) -> None:
-    away = limits.absence(node(absent=[line]), NOON)
+    away = limits.planned_absence(node(absent=[line]), NOON)
     assert away is not None
     assert away.until == datetime(2026, 12, 25)
-    assert limits.absence(node(absent=[line]), away.until) is None
+    assert limits.planned_absence(node(absent=[line]), away.until) is None
 
 
 def test_days_before_and_after_are_days_of_work() -> None:
     config = node(absent=["2026-12-25..2027-01-06"])
-    assert limits.absence(config, NOON) is None
-    assert limits.periods(config.absent) == [(date(2026, 12, 25), date(2027, 1, 6))]
+    assert limits.planned_absence(config, NOON) is None
+    assert limits.parse_absences(config.absent) == [(date(2026, 12, 25), date(2027, 1, 6))]
 
 
 @pytest.mark.parametrize("line", ["Weihnachten", "2026-13-01", "2026-12-24..2026-12-20", "32.1.2026", "1..2..3", ""])
 def test_a_day_that_is_none_is_named(line: str) -> None:
     with pytest.raises(ConfigError, match="absent"):
-        limits.absence(node(absent=[line]), NOON)
+        limits.planned_absence(node(absent=[line]), NOON)
 
 
 @pytest.mark.parametrize("hours", ["25:00-06:00", "08:00-08:00", "08:00-06:99"])
 def test_hours_that_are_none_are_named(hours: str) -> None:
     with pytest.raises(ConfigError, match=r"limits\.hours"):
-        limits.absence(node(limits={"hours": hours}), NOON)
+        limits.planned_absence(node(limits={"hours": hours}), NOON)
 
 
 def test_cores_and_memory_bind_what_the_process_starts() -> None:
@@ -86,7 +86,7 @@ def test_cores_and_memory_bind_what_the_process_starts() -> None:
 import json, subprocess, sys
 from fedimb.deploy.site import limits
 from fedimb.deploy.home import LimitsConfig
-said = limits.apply(LimitsConfig(cpus=1, memory_gb=0.5, gpu_share=0.25))
+said = limits.apply_limits(LimitsConfig(cpus=1, memory_gb=0.5, gpu_share=0.25))
 ask = '''
 import json, os, resource
 try:
@@ -104,7 +104,7 @@ print(json.dumps([said, json.loads(subprocess.check_output([sys.executable, "-c"
 
 
 def test_without_limits_nothing_is_set() -> None:
-    assert limits.apply(LimitsConfig()) == []
+    assert limits.apply_limits(LimitsConfig()) == []
     assert limits.thread_variables(LimitsConfig()) == {}
     assert limits.thread_variables(LimitsConfig(cpus=2))["OMP_NUM_THREADS"] == "2"
 
@@ -113,10 +113,10 @@ def test_disk_counts_the_folder(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "größe.bin").write_bytes(b"x" * 3_000_000)
     (tmp_path / "away").symlink_to(tmp_path / "nowhere")
-    found = limits.disk(tmp_path, LimitsConfig(disk_gb=0.003))
+    found = limits.disk_usage(tmp_path, LimitsConfig(disk_gb=0.003))
     assert 3_000_000 <= found.used < 3_100_000
     assert "0.003" in (found.refusal() or "")
-    assert limits.disk(tmp_path, LimitsConfig(disk_gb=1)).limit == 10**9
+    assert limits.disk_usage(tmp_path, LimitsConfig(disk_gb=1)).limit == 10**9
 
 
 def test_disk_warns_before_it_refuses() -> None:

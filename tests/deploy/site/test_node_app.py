@@ -14,8 +14,8 @@ from fedimb.deploy.audit_chain import read_heads
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.registered_data.datasets import register_data
-from fedimb.deploy.registered_data.pins import pins
-from fedimb.deploy.site.approvals import decide, receive
+from fedimb.deploy.registered_data.pins import read_pins
+from fedimb.deploy.site.approvals import decide_plan, receive_plan
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.errors import DataError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
@@ -31,7 +31,7 @@ def study(tmp_path: Path) -> Study:
 
 def approved(study: Study) -> Study:
     for home in study.homes.values():
-        receive(home, study.plan.to_json())
+        receive_plan(home, study.plan.to_json())
     study.approve()
     return study
 
@@ -50,7 +50,7 @@ def test_the_run_is_the_simulated_one(study, tmp_path):
     for site, home in study.homes.items():
         told = read_heads(folder.path / "heads" / f"{site}.jsonl")
         assert AuditLog(home.file("audit.jsonl")).verify(told) is None
-        [one] = pins(home)
+        [one] = read_pins(home)
         assert one.run == folder.path.name
         assert one.names == (f"s2-{folder.path.name[-8:]}",)
 
@@ -65,7 +65,7 @@ def test_nobody_has_agreed_and_then_one_withdraws(study):
 
     def withdrawn(site, message):
         if site == "va" and message.metadata.message_type == "train":
-            decide(home, study.plan.sha, "rejected", "Dr. No")
+            decide_plan(home, study.plan.sha, "rejected", "Dr. No")
 
     run(study, folder, Loopback(study.homes.values(), 2, withdrawn))
     assert set(events(folder)) == {f"va: plan {study.plan.sha[:8]} is no longer approved"}
@@ -105,7 +105,7 @@ def test_other_data_under_the_same_tags_do_not_go_on(study, tmp_path):
         serve(folder.path, Loopback(study.homes.values(), 2))
     pin = study.homes["va"].file("data", "pins", f"{folder.path.name}.json")
     pin.unlink()
-    with pytest.raises(DataError, match="another version than when the run began"):
+    with pytest.raises(DataError, match="changed to another version since the run started"):
         serve(folder.path, Loopback(study.homes.values(), 3))
 
 
@@ -136,7 +136,7 @@ def test_a_node_of_another_name_is_not_taken_for_it(study):
         return nodes
 
     swapped.get_nodes = get_nodes
-    with pytest.raises(RunFailed, match="node linz says that it is st-anna"):
+    with pytest.raises(RunFailed, match="node linz says it is st-anna"):
         serve(study.new().path, swapped)
 
 
@@ -173,7 +173,7 @@ def test_state_of_another_releases_form_is_not_read(study):
             path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
 
     run(study, folder, Loopback(study.homes.values(), 2, older))
-    assert events(folder)[0].startswith("va keeps this run in the form of another release of fedimb")
+    assert events(folder)[0].startswith("va stored this run in the format of another release of fedimb")
 
 
 class Tampering(Loopback):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, HEARTBEAT_PATIENCE
 
-from fedimb.deploy.site.node_process import Patience, Said, end_politely, explained
+from fedimb.deploy.site.node_process import ProcessLog, Timings, explain_exit, terminate_process
 from fedimb.engine.processes import start_time
 
 
 def test_the_wait_is_longer_than_flower_needs_to_notice_a_death() -> None:
-    assert Patience().restart_s == 65
-    assert Patience().restart_s > HEARTBEAT_DEFAULT_INTERVAL * HEARTBEAT_PATIENCE
+    assert Timings().restart_s == 65
+    assert Timings().restart_s > HEARTBEAT_DEFAULT_INTERVAL * HEARTBEAT_PATIENCE
 
 
 def test_one_that_does_not_listen_is_killed_with_all_below_it() -> None:
@@ -20,14 +20,14 @@ def test_one_that_does_not_listen_is_killed_with_all_below_it() -> None:
                                 stdout=subprocess.PIPE)  # fmt: skip
     assert stubborn.stdout is not None
     below = int(stubborn.stdout.readline())
-    assert end_politely(stubborn.pid, 0.2) is False
+    assert terminate_process(stubborn.pid, 0.2) is False
     stubborn.wait()
     assert stubborn.returncode == -signal.SIGKILL
     assert start_time(below) is None
 
 
 def test_a_log_is_read_as_it_grows(tmp_path: Path) -> None:
-    log, said = tmp_path / "log", Said()
+    log, said = tmp_path / "log", ProcessLog()
     log.write_text("before\nINFO : SuperNode ")
     said.read(log, 1.0)
     assert said.connected is None
@@ -35,7 +35,7 @@ def test_a_log_is_read_as_it_grows(tmp_path: Path) -> None:
         more.write("ID: 42\nERROR : Exit Code: 302\n\nUnable to parse the private key file.\n")
     said.read(log, 2.0)
     assert (said.connected, said.exit_code) == (2.0, 302)
-    assert "Flower's code 302" in explained(1, said, 1, log)
-    assert "Unable to parse" in explained(1, said, 1, log)
-    assert "memory" in explained(-9, said, 1, log)
+    assert "Flower's code 302" in explain_exit(1, said, 1, log)
+    assert "Unable to parse" in explain_exit(1, said, 1, log)
+    assert "memory" in explain_exit(-9, said, 1, log)
     said.read(tmp_path / "none", 3.0)  # nothing there: nothing new

@@ -14,7 +14,7 @@ from fedimb.deploy.incidents import Shareable
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, keys_digest, public_key, request_digest
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.privacy.secrets import SIMULATED
-from fedimb.privacy.secure_sum import masked, unmasked_sum
+from fedimb.privacy.secure_sum import mask_values, unmasked_sum
 from fedimb.records import array_record
 from fedimb.seeds import Stream
 
@@ -49,7 +49,7 @@ def secrets(homes, client, message):
 def sent(homes, values, clients, message):
     asked = {c: secrets(homes, c, message) for c in clients}
     return np.stack([
-        masked(values[c], c, clients, lambda low, high, n, c=c: asked[c].mask(ASKED, clients, low, high, n))
+        mask_values(values[c], c, clients, lambda low, high, n, c=c: asked[c].mask(ASKED, clients, low, high, n))
         for c in clients
     ])  # fmt: skip
 
@@ -76,7 +76,11 @@ def test_another_request_has_other_masks_and_the_same_one_the_same(homes):
 
 @pytest.mark.parametrize(
     ("clients", "why"),
-    [([0], "at least 2 sites"), ([0, 1, 2, 3], "asked to sum over 4 of 3"), ([0, 1], "has summed over other sites")],
+    [
+        ([0], "at least 2 sites"),
+        ([0, 1, 2, 3], "asked to sum over 4 of 3"),
+        ([0, 1], "already summed over other sites"),
+    ],
 )
 def test_a_set_of_sites_that_could_be_subtracted_is_refused(homes, clients, why):
     secrets(homes, 0, request(homes)).mask(ASKED, [0, 1, 2], 0, 1, 1)
@@ -92,7 +96,7 @@ def test_other_keys_than_before_are_refused_and_the_audit_log_has_their_digest(h
     homes[1].file("state", "runs", "run", "pair.key").unlink()
     with pytest.raises(Shareable, match="with other keys"):
         secrets(homes, 0, request(homes)).mask(ASKED, [0, 1, 2], 0, 1, 1)
-    with pytest.raises(Shareable, match="linz's own key was handed on as another's"):
+    with pytest.raises(Shareable, match="linz's own key was replaced by another"):
         secrets([homes[1], homes[0], homes[2]], 1, message).mask(ASKED, [0, 1, 2], 0, 1, 1)
 
 

@@ -16,8 +16,8 @@ from real_node import connected, forwarded, joined_node, make_deployment, wait_f
 from fedimb.deploy.coordinator.servers import Servers
 from fedimb.deploy.home import NODE_HOME, NodeConfig, NodeHome
 from fedimb.deploy.pki import fingerprint, make_ca, make_site_key
-from fedimb.deploy.site.observe import ask
-from fedimb.deploy.site.supernode import environment, proxy_variables, roots, supernode_command
+from fedimb.deploy.site.observe import check_coordinator
+from fedimb.deploy.site.supernode import node_environment, proxy_variables, supernode_command, trusted_roots
 from fedimb.errors import ConfigError
 
 
@@ -105,7 +105,7 @@ def test_the_command_and_its_environment(home: NodeHome, monkeypatch: pytest.Mon
 
 def test_the_guard_stands_even_where_it_may_not_run(home: NodeHome) -> None:
     """A folder mounted noexec: the name is not found, instead of Flower's own program behind it."""
-    found = environment(home, os.environ)
+    found = node_environment(home, os.environ)
     for shim in home.file("flwr", "shims").iterdir():
         shim.chmod(0o600)
     assert shutil.which("flwr-clientapp", path=found["PATH"]) is None
@@ -122,15 +122,15 @@ def test_a_key_others_read_and_a_foreign_authority_are_refused(home: NodeHome) -
 
 
 def test_a_bundle_of_authorities_is_added_not_put_instead(home: NodeHome) -> None:
-    assert roots(home) == home.file("ca.crt")
+    assert trusted_roots(home) == home.file("ca.crt")
     text = home.file("node.yaml").read_text()
     home.file("node.yaml").write_text(text + "ca_bundle: klinik-proxy.pem\n")
     again = NodeHome.open(home.root)
     with pytest.raises(ConfigError, match=r"klinik-proxy\.pem"):
-        roots(again)
+        trusted_roots(again)
     proxys = make_ca("proxy")[1]
     home.file("klinik-proxy.pem").write_bytes(proxys)
-    both = roots(again).read_bytes()
+    both = trusted_roots(again).read_bytes()
     assert home.file("ca.crt").read_bytes().strip() in both
     assert proxys.strip() in both
 
@@ -175,7 +175,7 @@ def test_a_node_behind_a_real_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         plain = settings.read_text()
         settings.write_text(plain + f"\nproxy: {to}\n")
         home = NodeHome.open(home.root)
-        assert ask(home) == (None, [])
+        assert check_coordinator(home) == (None, [])
         with watched(home):
             wait_for(home, connected, 60)
         asked = re.findall(r"Request \(.*\): (\S+ \S+)", log.read_text())
@@ -183,7 +183,7 @@ def test_a_node_behind_a_real_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert len(asked) >= 2  # the question whether it answers, and Flower's own connection
 
         settings.write_text(plain + "\nproxy: http://127.0.0.1:9\n")
-        reason, _ = ask(NodeHome.open(home.root))
+        reason, _ = check_coordinator(NodeHome.open(home.root))
         assert reason is not None  # so the proxy is the way, not an ornament
         settings.write_text(plain.replace(str(port), str(port + 1)) + f"\nproxy: {to}\n")
-        assert "proxy refuses" in str(ask(NodeHome.open(home.root))[0])
+        assert "proxy refuses" in str(check_coordinator(NodeHome.open(home.root))[0])

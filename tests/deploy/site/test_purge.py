@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedimb.deploy.registered_data.datasets import named, register_data
-from fedimb.deploy.registered_data.pins import pin, pinned, pins
+from fedimb.deploy.registered_data.datasets import open_data_set, register_data
+from fedimb.deploy.registered_data.pins import pin_run, pinned_version, read_pins
 from fedimb.deploy.site.withdraw import withdraw
 from fedimb.errors import DataError
 
@@ -47,9 +47,9 @@ def built(home, run):
 def test_runs_that_used_them(home, table, decision):
     version = add(home, table)
     other = register_data(home, str(table), "others", ["o"], settings=["target=label", "categorical=[kind, who]"])
-    assert pin(home, "abc123", version).version == version.version
-    pin(home, "abc123", version)
-    pin(home, "def456", other)
+    assert pin_run(home, "abc123", version).version == version.version
+    pin_run(home, "abc123", version)
+    pin_run(home, "def456", other)
     mine, theirs = built(home, "abc123"), built(home, "def456")
     version.open_store()
     kept = other.open_store().path
@@ -62,27 +62,27 @@ def test_runs_that_used_them(home, table, decision):
         *("cache/abc123/", "outbox/abc123.synthetic.npz", "state/abc123/", "state/worklists/abc123/"),
         f"cache/stores/{version.version}/",
     }
-    assert pinned(home, "def456").version == other.version
+    assert pinned_version(home, "def456").version == other.version
     (record,) = home.file("data", "withdrawals").glob("*.json")
     assert json.loads(record.read_text())["decision"] == decision
     if decision == "continue":
-        assert ages(pinned(home, "abc123")) == [60, 61, 61, 40]
-        assert next(one for one in pins(home) if one.run == "abc123").before == (version.version,)
+        assert ages(pinned_version(home, "abc123")) == [60, 61, 61, 40]
+        assert next(one for one in read_pins(home) if one.run == "abc123").before == (version.version,)
     else:
-        with pytest.raises(DataError, match="no further part" if decision == "stop" else "begins anew"):
-            pinned(home, "abc123")
+        with pytest.raises(DataError, match="no longer takes part" if decision == "stop" else "only in a new run"):
+            pinned_version(home, "abc123")
         with pytest.raises(DataError, match="withdrawn"):
-            pin(home, "abc123", named(home, "heads"))
-        assert pin(home, "new", named(home, "heads")).version == done.new
+            pin_run(home, "abc123", open_data_set(home, "heads"))
+        assert pin_run(home, "new", open_data_set(home, "heads")).version == done.new
 
 
 def test_samples_made_from_them_are_recalled_and_gone(home, table):
     from fedimb.generation.outbox import Outbox
-    from fedimb.privacy.audit.base import Audit, Batch, Verdict
+    from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
     other = register_data(home, str(table), "others", ["o"], settings=["target=label", "categorical=[kind, who]"])
-    pin(home, "abc123", add(home, table), names=["s0-1a2b"])
-    pin(home, "def456", other)
+    pin_run(home, "abc123", add(home, table), names=["s0-1a2b"])
+    pin_run(home, "def456", other)
     worklist = home.folder("worklists", "s0-1a2b") / "site-only-map.csv"
     worklist.write_text("x")
     box, audit = Outbox(home.file("outbox")), Audit({0: Verdict("pass", (), {})})

@@ -86,7 +86,7 @@ def test_a_coordinator_in_order(home, coordinator):
     coordinator()
     found = looked(home)
     assert [one.level for one in found.values()] == ["ok"] * 4
-    assert found["coordinator"].found.endswith("answers with TLSv1.3, signed by the authority in ca.crt")
+    assert found["coordinator"].found.endswith("responds with TLSv1.3, signed by the authority in ca.crt")
     assert found["clock"].found == "agrees with the coordinator's"
 
 
@@ -102,9 +102,9 @@ def test_clocks_apart(home, coordinator, away, level, says):
 
 def test_certificates_that_are_not_the_coordinators(home, coordinator, authorities):
     coordinator(authority=authorities[1])
-    assert "certificate is refused" in looked(home)["coordinator"].found
+    assert "certificate is not trusted" in looked(home)["coordinator"].found
     coordinator(names=("localhost",))
-    assert "certificate is refused" in looked(home)["coordinator"].found
+    assert "certificate is not trusted" in looked(home)["coordinator"].found
     coordinator(tls=False)
     assert "no TLS on this port" in looked(home)["coordinator"].found
 
@@ -124,10 +124,10 @@ def test_nobody_there(home, authorities):
     assert "nothing listens there" in found["coordinator"].found
     assert not {"clock", "certificate"} & set(found)
     address(home, "no-such-host.invalid", port, authorities[0][1])
-    assert "name is not known here" in looked(home)["coordinator"].found
+    assert "name cannot be resolved" in looked(home)["coordinator"].found
     (home.root / "node.yaml").write_text("site: hungary\n")
     home.__dict__.pop("config")
-    assert looked(home)["coordinator"].found == "node.yaml names none"
+    assert looked(home)["coordinator"].found == "node.yaml does not name one"
 
 
 def proxy(asked, refuse=False):

@@ -15,9 +15,9 @@ from study_plans import node_home, run_config
 from fedimb.annotation.oracles import SITE_DIR
 from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.site.approvals import receive
-from fedimb.deploy.site.inbox import answer, items
-from fedimb.deploy.site.site_overrides import of_the_site, site_folder, waits
+from fedimb.deploy.site.approvals import receive_plan
+from fedimb.deploy.site.inbox import decide_item, inbox_items
+from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
 from fedimb.errors import RunWaiting
 from fedimb.records import array_record
 
@@ -35,7 +35,7 @@ SAMPLES = (
 def agreed(root: Path, rows: dict[str, int], *overrides: str) -> Study:
     study = small_study(root, rows, "tracking=none", *overrides)
     for home in study.homes.values():
-        receive(home, study.plan.to_json())
+        receive_plan(home, study.plan.to_json())
     study.approve()
     return study
 
@@ -57,7 +57,7 @@ def test_a_run_waits_for_labels_and_goes_on_with_them(tmp_path):
     with pytest.raises(RunWaiting, match=r"^waiting: linz \(labels 0/4\); st-anna \(labels 0/4\)\n"):
         serve(folder.path, Loopback(homes.values(), 1))
     assert folder.read_json("status.json")["reason"] == "waiting: linz (labels 0/4); st-anna (labels 0/4)"
-    [item] = items(homes["linz"])
+    [item] = inbox_items(homes["linz"])
     assert (item.kind, item.state) == ("labels", "0/4")
     label(homes["linz"])
     label(homes["st-anna"], 3)
@@ -86,8 +86,8 @@ def test_samples_leave_only_after_a_person_says_so_whatever_the_run_says(tmp_pat
     sent = [r["key"] for facts in study.messages("linz", folder.path.name) for r in facts["records"]]
     assert "x.samples" not in sent
     for home in study.homes.values():
-        [item] = items(home)
-        answer(home, item.id, "approved", "Dr. Test")
+        [item] = inbox_items(home)
+        decide_item(home, item.id, "approved", "Dr. Test")
     serve(folder.path, Loopback(study.homes.values(), 2))
     sent = [r["key"] for facts in study.messages("linz", folder.path.name) for r in facts["records"]]
     assert "x.samples" in sent
@@ -95,14 +95,14 @@ def test_samples_leave_only_after_a_person_says_so_whatever_the_run_says(tmp_pat
 
 def test_the_sites_release_wins_over_the_runs(tmp_path):
     config = run_config("strategy=fedssg", "strategy.fedssg.release=auto", "strategy.fedssg.gate=off")
-    manual = of_the_site(node_home(tmp_path / "manual"), config)
+    manual = apply_site_overrides(node_home(tmp_path / "manual"), config)
     assert (manual.strategy["fedssg"]["release"], manual.strategy["fedssg"]["gate"]) == ("manual", "enforce")
     assert manual.strategy["fedssg"]["made"] == config.strategy["fedssg"]["made"]
-    assert of_the_site(node_home(tmp_path / "auto", "site: a\nrelease: auto\n"), config) == config
+    assert apply_site_overrides(node_home(tmp_path / "auto", "site: a\nrelease: auto\n"), config) == config
     plain = run_config("strategy=plain")
-    assert of_the_site(node_home(tmp_path / "plain"), plain) == plain
+    assert apply_site_overrides(node_home(tmp_path / "plain"), plain) == plain
     both = run_config("strategy=[scope,fedssg]")
-    assert list(of_the_site(node_home(tmp_path / "both"), both).strategy) == ["scope", "fedssg"]
+    assert list(apply_site_overrides(node_home(tmp_path / "both"), both).strategy) == ["scope", "fedssg"]
 
 
 def test_the_sites_folder_holds_for_a_message_and_no_longer(tmp_path, monkeypatch):
@@ -129,4 +129,4 @@ def test_the_sites_folder_holds_for_a_message_and_no_longer(tmp_path, monkeypatc
     ],
 )
 def test_a_reply_says_that_it_waits(arrays, expected):
-    assert waits(RecordDict({"x.some": array_record(arrays)})) is expected
+    assert needs_person(RecordDict({"x.some": array_record(arrays)})) is expected

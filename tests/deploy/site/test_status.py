@@ -14,7 +14,17 @@ from fedimb.deploy.home import NodeHome
 from fedimb.deploy.pki import make_ca
 from fedimb.deploy.site import observe as observing
 from fedimb.deploy.site.observe import observe
-from fedimb.deploy.site.status import STATES, Status, iso, judged, last_written, prometheus, read, seconds, write
+from fedimb.deploy.site.status import (
+    STATES,
+    Status,
+    format_iso,
+    judge,
+    last_written,
+    parse_iso,
+    prometheus,
+    read_status,
+    write_status,
+)
 from fedimb.engine.processes import record
 from fedimb.errors import ConfigError
 
@@ -30,14 +40,14 @@ def home(tmp_path: Path) -> NodeHome:
 
 
 def living(**changes: object) -> Status:
-    status = Status("sued", "running", iso(NOW), time=iso(NOW), supervisor=record([os.getpid()]))
+    status = Status("sued", "running", format_iso(NOW), time=format_iso(NOW), supervisor=record([os.getpid()]))
     return replace(status, **changes)  # type: ignore[arg-type]
 
 
 def test_times_are_utc_and_come_back() -> None:
-    assert iso(NOW) == "2026-11-22T03:53:00Z"
-    assert seconds(iso(NOW)) == NOW
-    assert math.isnan(seconds(None))
+    assert format_iso(NOW) == "2026-11-22T03:53:00Z"
+    assert parse_iso(format_iso(NOW)) == NOW
+    assert math.isnan(parse_iso(None))
 
 
 @pytest.mark.parametrize(
@@ -56,31 +66,35 @@ def test_times_are_utc_and_come_back() -> None:
     ],
 )
 def test_exit_codes(status: Status, after: float, code: int, says: str) -> None:
-    found, line = judged(status, NOW + after)
+    found, line = judge(status, NOW + after)
     assert found == code
     assert says in line
 
 
 def test_what_is_written_is_read(home: NodeHome) -> None:
-    status = living(reason="größer", message={"time": iso(NOW), "round": 3}, disk={"used": 1, "free": 2, "limit": None})
-    write(home, status)
-    assert read(home) == status
+    status = living(
+        reason="größer", message={"time": format_iso(NOW), "round": 3}, disk={"used": 1, "free": 2, "limit": None}
+    )
+    write_status(home, status)
+    assert read_status(home) == status
     assert last_written(home) == NOW
     assert sorted(path.name for path in home.root.iterdir()) == ["node.prom", "node.yaml", "status.json"]
 
 
 def test_a_status_that_is_none_says_what_to_do(home: NodeHome) -> None:
-    with pytest.raises(ConfigError, match="never ran"):
-        read(home)
+    with pytest.raises(ConfigError, match="has never run"):
+        read_status(home)
     assert last_written(home) == -math.inf
     for text in ("{", "[]", '{"schema": 99}'):
         home.file("status.json").write_text(text)
         with pytest.raises(ConfigError, match="start the node again"):
-            read(home)
+            read_status(home)
 
 
 def test_prometheus_reads_it() -> None:
-    text = prometheus(living(message={"time": iso(NOW - 60), "round": 12}, connected=iso(NOW), restarts=2))
+    text = prometheus(
+        living(message={"time": format_iso(NOW - 60), "round": 12}, connected=format_iso(NOW), restarts=2)
+    )
     found = {}
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -104,10 +118,12 @@ def test_prometheus_reads_it() -> None:
 
 def test_the_command_prints_and_judges(home: NodeHome, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["node", "status", "--home", str(home.root)]) == 2
-    assert "never ran" in capsys.readouterr().err
+    assert "has never run" in capsys.readouterr().err
     now = datetime.now(UTC).timestamp()
     disk = {"used": 2_500_000_000, "free": 7_000_000_000, "limit": 5_000_000_000}
-    write(home, living(time=iso(now), connected=iso(now), warnings=["ca.crt ends soon"], disk=disk))
+    write_status(
+        home, living(time=format_iso(now), connected=format_iso(now), warnings=["ca.crt ends soon"], disk=disk)
+    )
     assert main(["node", "status", "--home", str(home.root)]) == 1
     shown = capsys.readouterr().out
     for part in ("sued", "running", "2.50 of 5 GB used", "ca.crt ends soon", "none yet"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.registered_data.datasets import find, register_data
-from fedimb.deploy.registered_data.pins import pin, pinned
+from fedimb.deploy.registered_data.datasets import find_data_set, register_data
+from fedimb.deploy.registered_data.pins import pin_run, pinned_version
 from fedimb.deploy.site import withdraw as module
 from fedimb.deploy.site.withdraw import withdraw
 from fedimb.engine.processes import start_time
@@ -42,7 +42,7 @@ def test_a_patient_leaves(home, table):
     assert ages(before) == [50, 51, 60, 61, 61, 40]
     content = table.read_bytes()
     done = withdraw(home, "heads", ["p1", "Müller"])
-    after = find(home, ["heads"])
+    after = find_data_set(home, ["heads"])
     assert (done.old, done.new, done.records, done.already) == (before.version, after.version, 3, 0)
     assert ages(after) == [60, 61, 40]
     assert after.facts["patients_per_class"] == {"ill": 1, "well": 2}
@@ -50,7 +50,7 @@ def test_a_patient_leaves(home, table):
     assert table.read_bytes() == content  # the hospital's file is the hospital's
     after.verify(full=True)
     for use in (before.open_store, lambda: before.verify(full=False), lambda: before.prove("2")):
-        with pytest.raises(DataError, match="withdrawn since"):
+        with pytest.raises(DataError, match="have been withdrawn"):
             use()
     assert not home.file("cache", "stores", before.version).exists()
     for path in home.file("data").rglob("*"):
@@ -69,7 +69,7 @@ def test_nobody_comes_back(home, table):
 def test_the_hospital_may_then_delete_the_rows_itself(home, table):
     add(home, table)
     withdraw(home, "heads", ["p1"])
-    version = find(home, ["heads"])
+    version = find_data_set(home, ["heads"])
     write(table, ROWS[2:])
     version.verify(full=False)
     version.verify(full=True)
@@ -82,7 +82,7 @@ def test_records_without_patients_go_by_row(home, table):
     write(table, ["-,50,a,ill", "-,50,a,ill", "-,61,b,well", "-,40,a,well"])
     add(home, table, patient=None)
     withdraw(home, "heads", ["3", "heads.csv row 5"])
-    version = find(home, ["heads"])
+    version = find_data_set(home, ["heads"])
     assert [place.rpartition(" ")[2] for place, _ in version.records] == ["2", "4"]
     write(table, ["-,9,b,ill", "-,50,a,ill", "-,50,a,ill", "-,61,b,well", "-,40,a,well"])
     assert sorted(ages(add(home, table, patient=None))) == [9, 50, 61]  # one of the two equal rows, as before
@@ -92,7 +92,7 @@ def test_records_without_patients_go_by_row(home, table):
 def test_a_wrong_id_changes_nothing(home, table, ids):
     version = add(home, table)
     before = {path: path.read_bytes() for path in home.root.rglob("*") if path.is_file()}
-    with pytest.raises(ConfigError, match=r"no record is of patient '(p9|P1)'|no id is given"):
+    with pytest.raises(ConfigError, match=r"there is no record of patient '(p9|P1)'|no id was given"):
         withdraw(home, "heads", ids)
     assert {path: path.read_bytes() for path in home.root.rglob("*") if path.is_file()} == before
     version.verify(full=True)
@@ -100,7 +100,7 @@ def test_a_wrong_id_changes_nothing(home, table, ids):
 
 def test_not_everybody(home, table):
     version = add(home, table)
-    with pytest.raises(DataError, match="withdraws every record"):
+    with pytest.raises(DataError, match="would withdraw every record"):
         withdraw(home, "heads", ["p1", "p2", "Müller", "p4", "p5"])
     version.verify(full=True)
 
@@ -116,7 +116,7 @@ def test_changed_files_are_refused_first(home, table):
 
 def test_half_a_withdrawal_is_finished_by_the_same_command(home, table, monkeypatch):
     version = add(home, table)
-    pin(home, "abc123", version)
+    pin_run(home, "abc123", version)
     mine = home.folder("state", "abc123")
 
     def killed(*_):
@@ -127,12 +127,12 @@ def test_half_a_withdrawal_is_finished_by_the_same_command(home, table, monkeypa
             patch.setattr(module, step, killed)
             with pytest.raises(KeyboardInterrupt):
                 withdraw(home, "heads", ["p1"], "continue")
-        with pytest.raises(DataError, match="withdrawn since"):
-            pinned(home, "abc123").verify(full=False)
+        with pytest.raises(DataError, match="have been withdrawn"):
+            pinned_version(home, "abc123").verify(full=False)
     done = withdraw(home, "heads", ["p1"], "continue")
     assert (done.already, done.runs) == (1, ("abc123",))
     assert not mine.exists()
-    assert ages(pinned(home, "abc123")) == [60, 61, 61, 40]
+    assert ages(pinned_version(home, "abc123")) == [60, 61, 61, 40]
 
 
 def test_a_running_node_is_left_alone(home, table):
@@ -147,7 +147,7 @@ def test_a_running_node_is_left_alone(home, table):
 
 
 def test_the_audit_log_has_the_decision_and_no_id(home, table):
-    pin(home, "abc123", add(home, table))
+    pin_run(home, "abc123", add(home, table))
     withdraw(home, "heads", ["Müller"], "retrain")
     log = AuditLog(home.file("audit.jsonl"))
     assert log.verify() is None
@@ -157,18 +157,18 @@ def test_the_audit_log_has_the_decision_and_no_id(home, table):
 
 
 def test_a_second_withdrawal_leaves_the_first_in_force(home, table):
-    pin(home, "abc123", add(home, table))
+    pin_run(home, "abc123", add(home, table))
     withdraw(home, "heads", ["p1"])
     withdraw(home, "heads", ["p2", "p1"], "continue")
-    assert ages(find(home, ["heads"])) == [61, 61, 40]
-    with pytest.raises(DataError, match="no further part"):
-        pinned(home, "abc123")
+    assert ages(find_data_set(home, ["heads"])) == [61, 61, 40]
+    with pytest.raises(DataError, match="no longer takes part"):
+        pinned_version(home, "abc123")
 
 
 def test_a_class_that_lost_its_rows_can_still_be_recorded(home, table):
     add(home, table)
     withdraw(home, "heads", ["p1", "p5"])
-    facts = find(home, ["heads"]).facts
+    facts = find_data_set(home, ["heads"]).facts
     assert (facts["class_counts"]["ill"], facts["recordable"]) == (0, ["ill", "well"])
 
 

@@ -14,12 +14,12 @@ from fedimb.deploy.study_plan.outbound_records import (
     EVERY,
     Sizes,
     count_values,
-    leaving,
     message_types,
+    outbound_records,
     queries_of,
     sizes_of,
 )
-from fedimb.deploy.study_plan.page import as_html, as_markdown, shown_bytes
+from fedimb.deploy.study_plan.page import as_html, as_markdown, format_bytes
 from fedimb.privacy.egress_filter import declared_for
 from fedimb.records import payload_bytes
 
@@ -27,7 +27,7 @@ SIZES = Sizes(classes=3, domains=2, features=7, parameters=24, weight_bytes=96, 
 
 
 def table(config, sizes=SIZES, rounds=5):
-    return leaving(config, sizes, rounds)
+    return outbound_records(config, sizes, rounds)
 
 
 @pytest.mark.parametrize("method", sorted(set(registry.names("contract")) - {"platform"}))
@@ -197,4 +197,4 @@ def test_the_markdown_page_has_a_row_per_record(plan):
 
 def test_bytes_for_people():
     cases = [(None, "not limited"), (0, "0 bytes"), (999, "999 bytes"), (20_100_000, "20.1 MB")]
-    assert [shown_bytes(count) for count, _ in cases] == [text for _, text in cases]
+    assert [format_bytes(count) for count, _ in cases] == [text for _, text in cases]

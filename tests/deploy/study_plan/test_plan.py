@@ -98,7 +98,7 @@ def test_true_is_no_number_one():
         ({"model.name": Range()}, "changes what leaves"),
         ({"rounds": Range()}, "rounds=1..200"),
         ({"rounds": Range(low=7, high=9)}, "the plan's own value 5"),
-        ({"engine.name": Range()}, "no setting that could differ"),
+        ({"engine.name": Range()}, "not a setting that may vary"),
     ],
 )
 def test_ranges_no_site_could_judge(config, vary, says):
@@ -128,13 +128,13 @@ def test_the_table_is_made_again_at_the_site(plan):
 def test_a_model_given_by_its_path_is_not_imported(home, plan, config, model, monkeypatch):
     tree = json.loads(plan.to_json())
     tree["config"] |= {"model": model, "engine": {"name": "inline"}}
-    approvals.receive(home, plan.to_json())
-    approvals.decide(home, plan.sha, "approved", None)
+    approvals.receive_plan(home, plan.to_json())
+    approvals.decide_plan(home, plan.sha, "approved", None)
     imported = []
     monkeypatch.setattr("importlib.import_module", imported.append)
     assert "its configuration is refused" in mismatch(read_plan(json.dumps(tree)))
     with pytest.raises(Shareable, match="st-anna"):
-        approvals.require(home, plan.to_json(), json.dumps(tree["config"]))
+        approvals.require_approval(home, plan.to_json(), json.dumps(tree["config"]))
     assert imported == []
 
 
@@ -145,7 +145,7 @@ def test_a_model_given_by_its_path_is_not_imported(home, plan, config, model, mo
         ("purpose", "a\x1b[2Jb", "purpose"),
         ("purpose", "a\u202eb", "purpose"),
         ("contacts", [], "contacts"),
-        ("expires", "2126-02-30T00:00:00Z", "no time"),
+        ("expires", "2126-02-30T00:00:00Z", "not a valid time"),
         ("expires", "soon", "expires"),
         ("config_sha", "12", "config_sha"),
         ("format", 2, "format"),

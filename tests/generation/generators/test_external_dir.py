@@ -62,7 +62,10 @@ def test_without_domains_every_row_of_the_class_serves_any(tmp_path):
 
 def test_too_few_rows_are_named_cell_by_cell(tmp_path):
     made = opened(archive(tmp_path), n_domains=3, names=("mild", "severe"))
-    says = r"too few examples: class 'mild' of domain 1: 2 asked, 1 there; class 'severe': 3 asked, 2 there"
+    says = (
+        r"too few examples: class 'mild' of domain 1: 2 requested, 1 available; "
+        r"class 'severe': 3 requested, 2 available"
+    )
     with pytest.raises(DataError, match=says):
         made.sample(ids(0, 0, 1, 1, 1), ids(1, 1, 2, 2, 2), rng())
     with pytest.raises(DataError, match="class ids"):
@@ -133,7 +136,7 @@ def test_images_of_other_sizes_unknown_classes_and_damage_are_named(tmp_path):
     with pytest.raises(DataError, match=r"b\.png cannot be decoded"):
         opened(tmp_path)
     (tmp_path / "11").mkdir()
-    with pytest.raises(DataError, match=r"11 is named as no class\. Did you mean '1'"):
+    with pytest.raises(DataError, match=r"11 is not named like a class\. Did you mean '1'"):
         opened(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no images"):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedimb.errors import DataError
-from fedimb.generation.outbox import Outbox, marked
-from fedimb.privacy.audit.base import Audit, Batch, Verdict
+from fedimb.generation.outbox import Outbox, recalled_batches
+from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
 FIGURES = {"near_copy_rate": 0.01, "power": 0.95}
 AUDIT = Audit(
@@ -134,12 +134,12 @@ def test_a_recall_marks_the_runs_that_used_the_batch(box, tmp_path):
     box.used_by(id, "elsewhere-7")
     box.used_by(id, run)
     assert box.users(id) == [str(run), "elsewhere-7"]
-    assert marked(run) == {}
+    assert recalled_batches(run) == {}
     with pytest.raises(DataError, match="needs a reason"):
         box.recall(id, "")
     assert box.recall(id, "consent withdrawn") == [str(run), "elsewhere-7"]
     assert box.recalled(id) == "consent withdrawn"
-    assert marked(run)[id]["reason"] == "consent withdrawn"
+    assert recalled_batches(run)[id]["reason"] == "consent withdrawn"
     assert not list((box.folder / id).glob("sheet-*"))
     for act in (lambda: box.released(id), lambda: box.release(id, [2]), lambda: box.used_by(id, "x")):
         with pytest.raises(DataError, match="was recalled"):
@@ -156,7 +156,7 @@ def test_two_batches_mark_one_run(box, tmp_path):
         box.release(id, [0])
         box.used_by(id, tmp_path)
         box.recall(id, f"reason {seed}")
-    assert sorted(one["reason"] for one in marked(tmp_path).values()) == ["reason 0", "reason 1"]
+    assert sorted(one["reason"] for one in recalled_batches(tmp_path).values()) == ["reason 0", "reason 1"]
 
 
 def test_changed_or_missing_files_are_told(box, tmp_path):
@@ -176,7 +176,7 @@ def test_changed_or_missing_files_are_told(box, tmp_path):
         box.state(id)
     (tmp_path / "recalled.json").write_text("[")
     with pytest.raises(DataError, match="damaged"):
-        marked(tmp_path)
+        recalled_batches(tmp_path)
 
 
 def test_people_who_decide_at_once_lose_nothing(box):

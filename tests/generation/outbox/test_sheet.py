@@ -10,7 +10,7 @@ from PIL import Image
 
 from fedimb.errors import DataError
 from fedimb.generation.outbox.sheet import contact_sheet
-from fedimb.privacy.audit.base import Batch
+from fedimb.privacy.audit.types import Batch
 
 
 def whole(x):

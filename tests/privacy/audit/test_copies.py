@@ -7,12 +7,12 @@ from scipy.spatial.distance import cdist
 from fedimb.privacy.audit.copies import (
     Neighbours,
     closeness,
-    dealt,
-    exceeding,
+    exceedance_probability,
     near_copies,
     nearest_excess,
     nearest_p,
     nearest_ratio,
+    random_deals,
 )
 
 
@@ -50,7 +50,7 @@ def test_an_equal_size_holdout_is_drawn_from_a_larger_one():
 
 def test_p_of_the_nearest_record_is_uniform_without_leakage_and_small_with():
     rng = np.random.default_rng(4)
-    deals = dealt(30, 30, rng)
+    deals = random_deals(30, 30, rng)
     assert (deals.sum(1) == 30).all()
     assert deals.mean(0) == pytest.approx(0.5, abs=0.06)
     chances = np.array([nearest_p(neighbours(seed)[0], deals) for seed in range(200)])
@@ -74,7 +74,7 @@ def test_exceeding_is_the_share_of_all_orders(samples, controls, data):
     values = rng.random((20_000, samples + controls))
     threshold = np.sort(values[:, :controls], 1)[:, rank - 1]
     share = ((values[:, controls:] < threshold[:, None]).sum(1) >= below).mean()
-    assert exceeding(below, samples, rank, controls) == pytest.approx(share, abs=0.016)
+    assert exceedance_probability(below, samples, rank, controls) == pytest.approx(share, abs=0.016)
 
 
 def test_closeness_and_near_copies():
@@ -84,7 +84,7 @@ def test_closeness_and_near_copies():
     near, p = near_copies(np.concatenate([np.full(10, 0.1), np.linspace(0.6, 2, 90)]), controls)
     assert near.sum() == 10
     # the chance that a tenth of all lies below the smallest of 100 is about (1 - .1)^100
-    assert p == pytest.approx(exceeding(10, 100, 1, 100))
+    assert p == pytest.approx(exceedance_probability(10, 100, 1, 100))
     assert p < 1e-3
     # natural doubles among the holdout records make the test blind, never trigger-happy
     assert near_copies(np.zeros(50), np.zeros(100)) == (pytest.approx(np.zeros(50)), 1.0)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from leaky import batch, copying, gaussian
 
 from fedimb.errors import DataError
-from fedimb.privacy.audit.base import Batch
-from fedimb.privacy.audit.crossed import cross_audit, halves
+from fedimb.privacy.audit.crossed import cross_audit, split_in_halves
 from fedimb.privacy.audit.gate import GateSettings
+from fedimb.privacy.audit.types import Batch
 
 QUICK = GateSettings(draws=10, bootstrap=20)
 
@@ -66,9 +66,9 @@ def test_the_minimum_count_is_of_both_halves_together():
 def test_halves_hold_all_records_once_and_no_patient_twice(rows, seed):
     y, units = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     x = np.zeros((len(y), 1), np.float32)
-    first, second = halves(Batch(x, y, units=units), np.random.default_rng(seed))
+    first, second = split_in_halves(Batch(x, y, units=units), np.random.default_rng(seed))
     assert sorted([*first, *second]) == list(range(len(y)))
     assert not set(units[first]) & set(units[second])
-    plain = halves(Batch(x, y), np.random.default_rng(seed))
+    plain = split_in_halves(Batch(x, y), np.random.default_rng(seed))
     for label in np.unique(y):
         assert abs(int((y[plain[0]] == label).sum()) - int((y[plain[1]] == label).sum())) <= 1

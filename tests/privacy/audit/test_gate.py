@@ -6,8 +6,8 @@ import pytest
 from leaky import SMALL, batch, copying, gaussian, smote, verdict
 
 from fedimb.errors import DataError
-from fedimb.privacy.audit.base import Audit, Batch, Verdict
 from fedimb.privacy.audit.gate import GateSettings, audit
+from fedimb.privacy.audit.types import Audit, Batch, Verdict
 
 
 def together(*batches):
@@ -92,7 +92,7 @@ def test_rows_that_everybody_has_are_no_copies():
     assert found.figures["copies"] == 80
     assert found.figures["copies_holdout"] == 80
     assert found.state == "undecidable"  # nothing could be told of such a table
-    assert "planted copies noticed 0%" in found.reasons[0]
+    assert "planted copies are detected 0%" in found.reasons[0]
 
 
 def test_samples_that_are_not_finite_are_refused_and_so_are_small_forced_or_lonely_classes():

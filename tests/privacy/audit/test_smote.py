@@ -3,13 +3,13 @@ import pytest
 from leaky import batch, smote
 from sklearn.datasets import load_digits
 
-from fedimb.privacy.audit.checks import smote_made
-from fedimb.privacy.audit.distances import flat, rounding
-from fedimb.privacy.audit.smote import between, matched, reconstructed, triples
+from fedimb.privacy.audit.class_tests import smote_test
+from fedimb.privacy.audit.distances import flatten, rounding_tolerance
+from fedimb.privacy.audit.smote import find_triples, lies_between, match_records, reconstruct
 
 
 def told(made, train, holdout):
-    figures, reasons = smote_made(batch(made), batch(train), batch(holdout), 0.0125, np.random.default_rng(0))
+    figures, reasons = smote_test(batch(made), batch(train), batch(holdout), 0.0125, np.random.default_rng(0))
     return figures, reasons
 
 
@@ -43,14 +43,14 @@ def test_records_are_reconstructed_from_the_samples_alone():
     rng = np.random.default_rng(2)
     train = rng.normal(size=(12, 6)).astype(np.float32)
     made = smote(train, 400, 5, rng)
-    unit = rounding(made, train)
-    claimed = reconstructed(flat(made) / unit, rng) * unit
+    unit = rounding_tolerance(made, train)
+    claimed = reconstruct(flatten(made) / unit, rng) * unit
     apart = np.linalg.norm(claimed[:, None] - train, axis=2)
     assert (apart.min(0) < 1e-3).all()  # all twelve
     assert (apart.min(1) < 1e-3).mean() > 0.9  # and hardly anything else
-    assert matched(claimed, flat(train), 1e-3).all()
-    assert not matched(claimed, flat(train) + 1, 1e-3).any()
-    assert len(reconstructed(rng.normal(size=(300, 6)) / unit, rng)) == 0
+    assert match_records(claimed, flatten(train), 1e-3).all()
+    assert not match_records(claimed, flatten(train) + 1, 1e-3).any()
+    assert len(reconstruct(rng.normal(size=(300, 6)) / unit, rng)) == 0
 
 
 def test_a_tenth_of_smote_among_honest_samples_is_told():
@@ -65,16 +65,16 @@ def test_a_tenth_of_smote_among_honest_samples_is_told():
 def test_between_is_strict_and_ignores_copies_and_the_line_beyond():
     records = np.array([[0.0, 0.0], [10_000.0, 0.0], [0.0, 9_000.0]])
     points = np.array([[5_000.0, 0.4], [5_000.0, 60.0], [-4_000.0, 0.0], [0.0, 0.0], [4_000.0, 5_400.0]])
-    assert between(points, records).tolist() == [True, False, False, False, True]
+    assert lies_between(points, records).tolist() == [True, False, False, False, True]
     row = np.array([[0.0, 0.0], [10_000.0, 0.0], [5_000.0, 0.0]])
-    assert between(row, row, same=True).tolist() == [False, False, True]
+    assert lies_between(row, row, same=True).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("records", [0, 1])
 def test_too_few_points_give_nothing(records):
-    assert len(triples(np.zeros((3, 2)), np.zeros((records, 2))).middle) == 0
-    assert len(reconstructed(np.zeros((records, 2)), np.random.default_rng(0))) == 0
-    assert len(reconstructed(np.zeros((9, 1)), np.random.default_rng(0))) == 0
+    assert len(find_triples(np.zeros((3, 2)), np.zeros((records, 2))).middle) == 0
+    assert len(reconstruct(np.zeros((records, 2)), np.random.default_rng(0))) == 0
+    assert len(reconstruct(np.zeros((9, 1)), np.random.default_rng(0))) == 0
 
 
 def test_coarse_tables_show_in_the_control_that_smote_cannot_be_told():

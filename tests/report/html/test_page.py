@@ -71,7 +71,7 @@ def test_who_holds_what_with_exposure(read):
     assert rows["2"] == ["", "2", ""]
     assert rows["holders"] == ["2", "3", "2"]
     assert rows["largest holder"] == ["75%", "50%", "50%"]
-    assert rows["as if spread over"] == [f"{40**2 / 1000:.1f}", f"{144 / 56:.1f}", "2.0"]
+    assert rows["effective holders"] == [f"{40**2 / 1000:.1f}", f"{144 / 56:.1f}", "2.0"]
 
 
 def test_confusion_is_summed_over_seeds_in_per_cent_of_the_true_class(read, text):

@@ -1,4 +1,4 @@
-"""Which rows a training step sees, and which of their conditions it is told."""
+"""Which rows a generator's training step sees, and which of their conditions are dropped."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ def draw_batch(y: Tensor, n: int, balance: str, generator: torch.Generator) -> T
 
     Args:
         y: int64 [rows] class ids.
-        balance: ``class``: a present class first, each as likely, then one of its rows (the rare class is seen as often
-            as the common one); ``rows``: every row as likely.
+        balance: ``class``: pick one of the classes present uniformly, then one of its rows (a rare class is seen as
+            often as a common one); ``rows``: pick rows uniformly.
     """
     if balance == "rows":
         return torch.randint(len(y), (n,), generator=generator)
@@ -24,6 +24,6 @@ def draw_batch(y: Tensor, n: int, balance: str, generator: torch.Generator) -> T
     return order[starts[classes] + within]
 
 
-def drop(ids: Tensor, null: int, rate: float, generator: torch.Generator) -> Tensor:
+def drop_conditions(ids: Tensor, null: int, rate: float, generator: torch.Generator) -> Tensor:
     """``ids`` int64 [n] with each replaced by ``null`` with probability ``rate``, for classifier-free guidance."""
     return torch.where(torch.rand(len(ids), generator=generator) < rate, null, ids)

@@ -1,4 +1,4 @@
-"""A sheet of synthetic images, a line per class: the first thing to look at. Source: ours; Pillow writes the file."""
+"""A picture of synthetic images, one line per class: the first thing to look at."""
 
 import io
 
@@ -10,8 +10,8 @@ from fedimb.generation.examples import Examples
 EDGE, PER_CLASS, GAP = 32, 16, 2
 
 
-def sheet(samples: Examples, class_names: tuple[str, ...]) -> bytes:
-    """PNG: up to 16 samples of each class, one line per class in their order; images [h, w] or [c, h, w] in 0..1."""
+def preview_png(samples: Examples, class_names: tuple[str, ...]) -> bytes:
+    """PNG: up to 16 samples of each class, one line per class; images [h, w] or [c, h, w] in 0..1."""
     from PIL import Image
 
     step = EDGE + GAP
@@ -26,7 +26,7 @@ def sheet(samples: Examples, class_names: tuple[str, ...]) -> bytes:
 
 
 def _pixels(x: Tensor) -> np.ndarray:
-    """[h, w, 3] uint8: grey images in grey, of more than three channels the first three."""
+    """[h, w, 3] uint8; grey images stay grey, of more than three channels the first three are shown."""
     image = x if x.ndim == 3 else x[None]
     image = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
     return (image.clamp(0, 1) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)

@@ -1,12 +1,12 @@
-"""What a study asks for: settings x rows x seeds, read from a YAML file or from the words of a sweep.
+"""The design of a study: settings x rows x seeds, read from a YAML file or from the arguments of a sweep.
 
 ```yaml
 name: baselines
 about: What plain baselines find.
-base: [data=digits, model=mlp, local.lr=0.4]       # words every run is given
+base: [data=digits, model=mlp, local.lr=0.4]       # settings of every run
 settings:                                          # or grid: {partition.alpha: [0.5, 0.1], ...}
   skewed: [partition.alpha=0.1]
-rows:                                              # label: words, beside the reference rows
+rows:                                              # label: settings, besides the reference rows
   fedprox: [aggregator=fedprox]
   balanced: {words: [loss=balanced_softmax], tune: {local.lr: [0.2, 0.4]}}
 seeds: 12
@@ -27,7 +27,7 @@ from fedimb.study.references import REFERENCES
 from fedimb.study.results import COLUMNS
 
 TUNING_SEEDS_FROM = 1000
-"""First seed of tuning; no comparison uses these, so what is tuned on is never what is reported."""
+"""First seed of tuning; comparisons do not use these seeds, so results are never reported on tuning seeds."""
 
 Words = tuple[str, ...]
 Grid = dict[str, list[object]]
@@ -38,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class Row(_Strict):
-    """One row of the comparison: its words, and knobs of its own that are tuned with the study's grid."""
+    """One row of the comparison: its settings, and its own grid, which is tuned together with the study's."""
 
     words: Words = ()
     tune: Grid = Field(default_factory=dict)
@@ -46,11 +46,16 @@ class Row(_Strict):
 
 
 class Tuning(_Strict):
-    """How rows are tuned: the same number of configurations each, on seeds of their own.
+    """How rows are tuned: the same number of configurations each, on separate seeds.
 
-    ``configurations``: how many each row tries, as a check; null: the size of ``grid``. A row with knobs of its own
-    lists as many. ``on``: settings to tune in, whose choice all settings then share; null: each setting by itself.
-    ``extend``: how often a best value at the end of its range adds one more.
+    Attributes:
+        grid: values to try by key.
+        seeds: number of tuning seeds.
+        score: score to choose by.
+        configurations: number of configurations per row, as a check; null: the size of ``grid``. A row with its own
+            grid must have as many.
+        extend: how often the range is extended when the best value is at its end.
+        on: settings to tune in, whose choice all settings share; null: tune in each setting separately.
     """
 
     grid: Grid
@@ -62,14 +67,14 @@ class Tuning(_Strict):
 
 
 class Costs(_Strict):
-    """What mistakes cost: a matrix [C][C] (true, predicted) or a name; the prevalence where the model will serve."""
+    """The cost of mistakes: a matrix [C][C] (true, predicted) or a name; and the class frequencies in deployment."""
 
     matrix: list[list[float]] | str = "uniform"
     deployment: list[float] | Literal["training", "balanced"] = "training"
 
 
 class Study(_Strict):
-    """A study as written. ``rows`` come after the ``references``; ``seeds`` is a number (0, 1, ...) or a list."""
+    """A study's YAML file. ``rows`` come after the ``references``; ``seeds`` is a number (0, 1, ...) or a list."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$")
     about: str = ""
@@ -114,12 +119,12 @@ class Study(_Strict):
 
     @property
     def reference_labels(self) -> list[str]:
-        """Labels of the reference rows shown."""
+        """Labels of the reference rows."""
         return list(self.references or ()) if self.references is not True else list(REFERENCES)
 
     @property
     def setting_words(self) -> dict[str, Words]:
-        """Words by setting: those named, each crossed with the grid; ``default`` where the study has one problem."""
+        """Key=value words by setting: named settings crossed with the grid; ``default`` if there is only one."""
         named = dict(self.settings) or {"": ()}
         crossed = {
             " ".join(part for part in (name, *shown) if part): (*words, *more)
@@ -130,7 +135,7 @@ class Study(_Strict):
 
     @property
     def all_rows(self) -> dict[str, Row]:
-        """Rows that are runs, by label: references first. What the study says of a label holds."""
+        """Rows that are runs, by label, references first; the study's own rows override references."""
         references = {
             label: Row(words=REFERENCES[label].words, about=REFERENCES[label].about)
             for label in self.reference_labels
@@ -171,12 +176,12 @@ def read_study(path: Path) -> Study:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} is no study: it holds no mapping with name, rows, seeds")
+        raise ConfigError(f"{path} is not a study: it needs a mapping with name, rows, seeds")
     return study_of({"name": path.stem} | tree, str(path))
 
 
 def study_of(tree: Mapping[str, object], where: str) -> Study:
-    """A study from plain data; ``where`` is named in errors. Raises ConfigError, see `read_study`."""
+    """Validate a study given as plain data; errors name ``where``. Raises ConfigError, see `read_study`."""
     try:
         study = Study.model_validate(dict(tree))
     except ValidationError as error:
@@ -186,11 +191,11 @@ def study_of(tree: Mapping[str, object], where: str) -> Study:
     if not study.labels:
         raise ConfigError(f"{where}: the study has no rows; give rows, or references")
     if study.control is not None and study.control not in study.labels:
-        raise ConfigError(f"{where}: control '{study.control}' is no row.{nearest(study.control, study.labels)}")
+        raise ConfigError(f"{where}: control '{study.control}' is not a row.{nearest(study.control, study.labels)}")
     for keys in (study.grid, *(row.tune for row in study.rows.values()), study.tune.grid if study.tune else {}):
         for key, values in keys.items():
             if len({_text(value) for value in values}) != len(values) or not values:
-                raise ConfigError(f"{where}: {key} has no value to try, or one twice")
+                raise ConfigError(f"{where}: {key} has no values, or one twice; give different values to try")
     if study.tune is not None:
         if study.tune.score not in COLUMNS:
             raise ConfigError(
@@ -204,31 +209,31 @@ def study_of(tree: Mapping[str, object], where: str) -> Study:
 
 
 def _equal_tuning(study: Study, where: str) -> None:
-    """Every row tries the same number of configurations: else the one that may try most wins by luck."""
+    """Require the same number of configurations for every row: else the row that tries most wins by luck."""
     for label, row in study.all_rows.items():
         if len(points_of(study, row)) != allowed(study):
             raise ConfigError(
-                f"{where}: row '{label}' tries {len(points_of(study, row))} configurations, each row has "
-                f"{allowed(study)}; give it as many with tune: knobs of its own, which replace or add to tune.grid; "
-                "a knob its words set is not tuned"
+                f"{where}: row '{label}' tries {len(points_of(study, row))} configurations, but each row must try "
+                f"{allowed(study)}; give the row its own tune: grid, which replaces or extends tune.grid "
+                "(a setting that the row fixes is not tuned)"
             )
 
 
 def allowed(study: Study) -> int:
-    """How many configurations each row tries."""
+    """The number of configurations per row."""
     assert study.tune is not None
     return study.tune.configurations or len(grid_points(study.tune.grid))
 
 
 def points_of(study: Study, row: Row) -> list[Words]:
-    """The configurations a row tries: its own knobs, and those of the study it does not set itself."""
+    """The configurations a row tries: its own grid, and the study's grid without the settings the row fixes."""
     assert study.tune is not None
     fixed = {word.partition("=")[0] for word in row.words}
     return grid_points({k: v for k, v in study.tune.grid.items() if k not in fixed} | dict(row.tune))
 
 
 def _first(error: ValidationError) -> str:
-    """One of pydantic's problems in words: an unknown key before all others, as it often explains them."""
+    """The first of pydantic's problems as a message; unknown keys come first, as they often explain the others."""
     found = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
     path = [str(part) for part in found["loc"]]
     if found["type"] == "extra_forbidden":
@@ -242,7 +247,7 @@ def _first(error: ValidationError) -> str:
 _INNER: dict[str, type[BaseModel]] = {"rows": Row, "tune": Tuning, "costs": Costs}
 _EXPECTED = {"seeds": "a number of seeds, or a list of them", "references": "true, false, or a list of row labels"}
 _KINDS = {
-    "tuple_type": "expected a list of words, as [loss=focal, local.lr=0.1]",
-    "list_type": "expected a list of values, as [0.1, 0.2]",
+    "tuple_type": "expected a list of settings, e.g. [loss=focal, local.lr=0.1]",
+    "list_type": "expected a list of values, e.g. [0.1, 0.2]",
     "missing": "is missing",
 }

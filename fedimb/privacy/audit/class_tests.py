@@ -1,4 +1,4 @@
-"""The tests of one class: figures, and a reason for each that found something. The methods name their sources."""
+"""The tests of one class: figures, and a reason for each test that found something."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.privacy.audit import copies, membership, smote
-from fedimb.privacy.audit.base import Batch, Floats, GateSettings, Ids
-from fedimb.privacy.audit.distances import flat, nearest, rounding, squared
+from fedimb.privacy.audit.distances import flatten, nearest_records, rounding_tolerance, squared_distances
+from fedimb.privacy.audit.types import Batch, Floats, GateSettings, Ids
 
 BLIND = 0.2
-"""Share of real records that lie between two others from which on SMOTE samples cannot be told from them."""
+"""If a larger share of real records lies between two others, SMOTE samples cannot be told from them."""
 
-Found = tuple[dict[str, float], list[str]]
+TestResult = tuple[dict[str, float], list[str]]
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """Where distances are measured: the records themselves, or features of them; standardised.
+    """A space in which distances are measured: the records themselves, or features of them; standardised.
 
     Attributes:
         name: prefix of its figures; empty for the records themselves.
-        to: [n, *shape] -> [n, F].
-        train, holdout: all real records there, every class.
-        units: patients of train and of holdout, each record's own where none are named.
+        to: maps records [n, *shape] into the space, [n, F].
+        train, holdout: all real records in the space, of every class.
+        units: patient ids of train and of holdout; one per record if none are named.
     """
 
     name: str
@@ -35,15 +35,17 @@ class Space:
     units: tuple[Ids, Ids]
 
     def closeness(self, points: Floats, patients: Ids | None = None) -> Floats:
-        """[n]: see `copies.closeness`. ``patients``: of the points; records of the same one are not asked."""
+        """[n]: see `copies.closeness`. ``patients``: of the points; a patient's own records are skipped."""
         both = ((self.train, self.units[0]), (self.holdout, self.units[1]))
-        apart = (nearest(points, records, None if patients is None else (patients, own))[0] for records, own in both)
+        apart = (
+            nearest_records(points, records, None if patients is None else (patients, own))[0] for records, own in both
+        )
         return copies.closeness(*apart)
 
 
 @dataclass(frozen=True, eq=False)
-class Near:
-    """Distances of one class's samples in one space, and all that decides whether they are too small."""
+class ClassDistances:
+    """Distances of one class's samples in one space, and the tests of whether they are too small."""
 
     space: Space
     neighbours: copies.Neighbours
@@ -52,28 +54,28 @@ class Near:
     deals: NDArray[np.float32]
 
     @staticmethod
-    def of(space: Space, samples: NDArray[Any], train: Ids, holdout: Ids, rng: np.random.Generator) -> "Near":
-        """Args: samples [m, *shape] of a class, and its positions, at least one, in the space's train and holdout."""
+    def of(space: Space, samples: NDArray[Any], train: Ids, holdout: Ids, rng: np.random.Generator) -> "ClassDistances":
+        """From a class's samples [m, *shape] and its positions (at least one) in the space's train and holdout."""
         points, others = space.to(samples), space.holdout[holdout]
         real = np.concatenate([space.train[train], others])
         patients = np.concatenate([space.units[0][train], space.units[1][holdout]])
-        return Near(
+        return ClassDistances(
             space,
             copies.Neighbours.of(points, space.train[train], others, rng),
             space.closeness(points),
             space.closeness(real, patients),
-            copies.dealt(len(train), len(holdout), rng),
+            copies.random_deals(len(train), len(holdout), rng),
         )
 
-    def with_samples(self, rows: Ids, other: "Near", from_rows: Ids) -> "Near":
+    def with_samples(self, rows: Ids, other: "ClassDistances", from_rows: Ids) -> "ClassDistances":
         """With the samples ``rows`` replaced by samples of ``other``, of the same class and space."""
         close = self.close.copy()
         close[rows] = other.close[from_rows]
         neighbours = self.neighbours.planted(rows, other.neighbours, from_rows)
-        return Near(self.space, neighbours, close, self.controls, self.deals)
+        return ClassDistances(self.space, neighbours, close, self.controls, self.deals)
 
-    def judge(self, settings: GateSettings, alpha: float) -> Found:
-        """Both tests; no interval."""
+    def judge(self, settings: GateSettings, alpha: float) -> TestResult:
+        """Run both tests, without intervals."""
         where = f" ({self.space.name})" if self.space.name else ""
         p, excess = copies.nearest_p(self.neighbours, self.deals), copies.nearest_excess(self.neighbours)
         near, near_p = copies.near_copies(self.close, self.controls)
@@ -87,7 +89,7 @@ class Near:
         return self._named(figures), reasons
 
     def interval(self, settings: GateSettings, rng: np.random.Generator) -> dict[str, float]:
-        """The nearest-record ratio with its interval."""
+        """The nearest-record ratio and its interval."""
         values = copies.nearest_ratio(self.neighbours, settings.bootstrap, rng)
         return self._named(dict(zip(("nearest_ratio", "nearest_ratio_low", "nearest_ratio_high"), values, strict=True)))
 
@@ -95,23 +97,23 @@ class Near:
         return {f"{self.space.name}_{name}" if self.space.name else name: v for name, v in figures.items()}
 
 
-def exact_copies(samples: Batch, space: Space, train: Batch, holdout: Batch, alpha: float) -> Found:
-    """Samples equal to a training record of any class but for rounding; one is one too many.
+def exact_copies(samples: Batch, space: Space, train: Batch, holdout: Batch, alpha: float) -> TestResult:
+    """Samples that equal a training record of any class up to rounding; a single one fails the test.
 
     Args:
         samples, holdout: of one class; train: of every class.
 
-    Where holdout records, too, equal training records (few coarse columns), their rate is what counts instead.
+    If holdout records also equal training records (few coarse columns), the test compares the two rates instead.
     """
     from scipy.stats import fisher_exact
 
     def equal(batch: Batch) -> int:
         if not len(batch):
             return 0
-        _, own = nearest(space.to(batch.x), space.train)
-        return int((np.abs(flat(batch.x) - flat(train.x)[own]) <= tolerance).all(1).sum())
+        _, own = nearest_records(space.to(batch.x), space.train)
+        return int((np.abs(flatten(batch.x) - flatten(train.x)[own]) <= tolerance).all(1).sum())
 
-    tolerance = rounding(samples.x, np.concatenate([train.of(int(samples.y[0])).x, holdout.x]))
+    tolerance = rounding_tolerance(samples.x, np.concatenate([train.of(int(samples.y[0])).x, holdout.x]))
     count, usual = equal(samples), equal(holdout)
     table = [[count, len(samples) - count], [usual, len(holdout) - usual]]
     found = count > 0 and (usual == 0 or fisher_exact(table, "greater").pvalue <= alpha)
@@ -119,19 +121,19 @@ def exact_copies(samples: Batch, space: Space, train: Batch, holdout: Batch, alp
     return figures, [f"{count} of {len(samples)} samples equal a training record"] if found else []
 
 
-def smote_made(samples: Batch, train: Batch, holdout: Batch, alpha: float, rng: np.random.Generator) -> Found:
-    """DistinSMOTE and ReconSMOTE on one class; ``smote_control``: the share of real records that would be taken so."""
+def smote_test(samples: Batch, train: Batch, holdout: Batch, alpha: float, rng: np.random.Generator) -> TestResult:
+    """DistinSMOTE and ReconSMOTE on one class; ``smote_control``: the share of real records flagged the same way."""
     from scipy.stats import fisher_exact
 
-    unit = rounding(samples.x, np.concatenate([train.x, holdout.x]))
-    made, known, others = (flat(batch.x) / unit for batch in (samples, train, holdout))
-    between = smote.between(made, known)
-    usual = np.concatenate([smote.between(known, known, same=True), smote.between(others, known)])
+    unit = rounding_tolerance(samples.x, np.concatenate([train.x, holdout.x]))
+    made, known, others = (flatten(batch.x) / unit for batch in (samples, train, holdout))
+    between = smote.lies_between(made, known)
+    usual = np.concatenate([smote.lies_between(known, known, same=True), smote.lies_between(others, known)])
     p = fisher_exact([_split(between), _split(usual)], "greater").pvalue
-    apart = np.sqrt(squared(others, known).min(1)) if len(others) and len(known) else np.zeros(0)
+    apart = np.sqrt(squared_distances(others, known).min(1)) if len(others) and len(known) else np.zeros(0)
     within = 4 * made.shape[1] ** 0.5 + (0.02 * float(np.median(apart)) if len(apart) else 0.0)
-    claimed = smote.reconstructed(made, rng)
-    again, chance = smote.matched(claimed, known, within), smote.matched(claimed, others, within)
+    claimed = smote.reconstruct(made, rng)
+    again, chance = smote.match_records(claimed, known, within), smote.match_records(claimed, others, within)
     again_p = fisher_exact([_split(again), _split(chance)], "greater").pvalue if len(others) else float("nan")
     figures = {
         "smote_share": float(between.mean()),
@@ -150,11 +152,11 @@ def smote_made(samples: Batch, train: Batch, holdout: Batch, alpha: float, rng: 
     return figures, reasons
 
 
-def members_known(
+def membership_attack(
     members: Floats, others: Floats, settings: GateSettings, alpha: float, rng: np.random.Generator
-) -> Found:
-    """The membership attack; fails where a bound exceeds its null by half of what ``copied`` members known add."""
-    area, rate = membership.attacked(members, others, alpha, settings.bootstrap, rng)
+) -> TestResult:
+    """The membership attack; fails if a bound exceeds its null by half of what knowing ``copied`` members would add."""
+    area, rate = membership.attack_figures(members, others, alpha, settings.bootstrap, rng)
     figures = {
         "mia_auc": area.value,
         "mia_auc_low": area.low,

@@ -4,10 +4,10 @@ Stage C of FedSSG (arXiv 2604.26324), all of it a reconstruction: the paper's al
 
     class deficit   a_ky = max(0, tau max_y' n_ky' - n_ky) * min(w_max, (F_max / F_y)^exponent)
     device split    q_k(d): rho_dev over the devices client k lacks, the rest over those it has, evenly in both
-    target          m_kyd = a_ky q_k(d), scaled down to sum_yd m_kyd <= rho_syn n_k, made whole (`whole`)
+    target          m_kyd = a_ky q_k(d), scaled down to sum_yd m_kyd <= rho_syn n_k, rounded (`round_to_total`)
 
-F_y is the share of class y over all clients. Ours besides: every ``balance`` gives a client the same number of
-samples, so that the arms of an ablation differ in what is made and not in how much; ``possible``; and the rounding.
+F_y is the share of class y over all clients. Added here: every ``balance`` gives a client the same number of samples,
+so that the arms of an ablation differ in what is made and not in how much; the mask ``possible``; and the rounding.
 """
 
 from dataclasses import asdict, dataclass
@@ -28,16 +28,16 @@ BALANCES = ("both", "class", "device", "none")
 
 @dataclass(frozen=True)
 class Plan:
-    """The knobs of a plan.
+    """How synthetic samples are allocated to clients.
 
     Args:
-        balance: ``both``; ``class``: no device is filled up (rho_dev 0); ``device``: all classes alike; ``none``.
-        tau: classes are filled up to this share of the client's largest one, [0, 1].
+        balance: ``both``; ``class``: ignore devices (rho_dev 0); ``device``: treat all classes equally; ``none``.
+        tau: each class is filled up to this share of the client's largest class, [0, 1].
         rho_dev: share of a client's samples from devices it lacks, [0, 1].
-        rho_syn: most samples per real row of the client, >= 0.
-        w_max: most a globally rare class is favoured, >= 1.
-        exponent: how the favour grows with rarity, >= 0.
-        least_rows: rows a client needs of a device to have it; more than 1 where counts carry noise.
+        rho_syn: maximum number of samples per real row of the client, >= 0.
+        w_max: maximum weight of a globally rare class, >= 1.
+        exponent: how fast the weight grows with rarity, >= 0.
+        least_rows: rows of a device a client needs to count as having it; more than 1 where counts carry noise.
 
     Raises:
         ConfigError: a value out of range.
@@ -67,18 +67,19 @@ class Plan:
                 raise ConfigError(f"plan: {name}={value}: give a number from {low:g} to {high:g}")
 
 
-def targets(counts: Counts, plan: Plan, possible: NDArray[np.bool_] | None = None) -> Counts:
+def sample_targets(counts: Counts, plan: Plan, possible: NDArray[np.bool_] | None = None) -> Counts:
     """Samples wanted per client, class and device: [K, C, D] int64.
 
-    A client without rows gets none. A class nobody holds counts as the rarest (favour w_max): where it can be made,
-    clients receive it. A client that has all devices has its samples spread over all of them.
+    A client without rows gets none. A class that no client holds counts as the rarest (weight w_max): where it can be
+    generated, clients receive it. For a client that has all devices the samples are spread over all of them.
 
     Args:
         counts: [K, C, D] >= 0, rows per client, class and device.
-        possible: [C, D] bool, what a generator can make; what a class lacks on one device is made on others. None: all.
+        possible: [C, D] bool, what a generator can make; what it cannot make of a class on one device is made on
+            others. None: everything.
 
     Raises:
-        DataError: counts that are none, or a mask of another shape.
+        DataError: invalid counts, or a mask of another shape.
     """
     counts = np.asarray(counts)
     if counts.ndim != 3 or counts.dtype.kind not in "iu" or (counts < 0).any():
@@ -88,11 +89,11 @@ def targets(counts: Counts, plan: Plan, possible: NDArray[np.bool_] | None = Non
     makeable = np.ones(counts.shape[1:], dtype=bool) if possible is None else np.asarray(possible, dtype=bool)
     if plan.balance == "none":
         return np.zeros(counts.shape, dtype=np.int64)
-    favour = _favour(counts.sum(axis=(0, 2)), plan)
-    return np.stack([_client(k, rows, favour, makeable, plan) for k, rows in enumerate(counts.astype(np.int64))])
+    weight = _weight(counts.sum(axis=(0, 2)), plan)
+    return np.stack([_client(k, rows, weight, makeable, plan) for k, rows in enumerate(counts.astype(np.int64))])
 
 
-def _favour(per_class: Counts, plan: Plan) -> NDArray[np.float64]:
+def _weight(per_class: Counts, plan: Plan) -> NDArray[np.float64]:
     """[C] float64 >= 1: min(w_max, (F_max / F_y)^exponent); w_max where F_y is 0 and the exponent is not."""
     if plan.exponent == 0:
         return np.ones(len(per_class))
@@ -101,27 +102,27 @@ def _favour(per_class: Counts, plan: Plan) -> NDArray[np.float64]:
     return np.minimum(plan.w_max, ratio**plan.exponent)
 
 
-def _client(k: int, rows: Counts, favour: NDArray[np.float64], makeable: NDArray[np.bool_], plan: Plan) -> Counts:
-    """[C, D] targets of client k with ``rows`` [C, D]."""
+def _client(k: int, rows: Counts, weight: NDArray[np.float64], makeable: NDArray[np.bool_], plan: Plan) -> Counts:
+    """Targets [C, D] of client k, which holds ``rows`` [C, D]."""
     per_class = rows.sum(axis=1)
     cells = makeable * _devices(rows.sum(axis=0), plan)
     total = cells.sum(axis=1, keepdims=True)
     per_cell = cells / np.where(total > 0, total, 1.0)
     able = makeable.any(axis=1).astype(np.float64)
-    deficit = np.maximum(0.0, plan.tau * per_class.max(initial=0) - per_class) * favour * able
+    deficit = np.maximum(0.0, plan.tau * per_class.max(initial=0) - per_class) * weight * able
     amount = int(min(deficit.sum(), plan.rho_syn * per_class.sum()) + 1e-9)
     wish = (able if plan.balance == "device" else deficit).reshape(-1, 1) * per_cell
     if amount == 0 or wish.sum() == 0:
         return np.zeros_like(rows)
-    return whole(wish / wish.sum() * amount, amount, start=k)
+    return round_to_total(wish / wish.sum() * amount, amount, start=k)
 
 
-def whole(exact: NDArray[np.float64], total: int, start: int = 0) -> Counts:
+def round_to_total(exact: NDArray[np.float64], total: int, start: int = 0) -> Counts:
     """Whole numbers [C, D] that sum to ``total`` and differ from ``exact`` by less than one each.
 
-    Largest remainder, one unit after the other, where what the class and the device still lack in all counts as well:
-    by cells alone, a client that wants one or two samples of each class would have them all on its own device. Ties go
-    to the class and device numbered ``start`` and those after, so that no class is first at every client.
+    Largest remainder, one unit at a time, where what the whole class and the whole device still lack counts too: going
+    by cells alone, a client that wants one or two samples of each class would get them all on its own device. Ties go
+    to the class and device numbered ``start``, then to those after it, so that no class comes first at every client.
 
     Args:
         exact: [C, D] >= 0, summing to ``total``.
@@ -141,7 +142,7 @@ def whole(exact: NDArray[np.float64], total: int, start: int = 0) -> Counts:
 
 
 def _devices(per_device: Counts, plan: Plan) -> NDArray[np.float64]:
-    """q_k [D]; a tiny share everywhere, so that a class that can be made only on other devices is made there."""
+    """q_k [D]; every device gets a tiny share, so that a class that only other devices can supply is still made."""
     has = per_device >= plan.least_rows
     missing = 0.0 if plan.balance == "class" else plan.rho_dev
     share = np.zeros(len(per_device))
@@ -152,7 +153,7 @@ def _devices(per_device: Counts, plan: Plan) -> NDArray[np.float64]:
 
 
 def pool_sizes(wanted: Counts, own: bool = False) -> Counts:
-    """Samples to make per class and device, [C, D]: the most one client wants; with ``own`` pools, what all want."""
+    """Samples to make per class and device, [C, D]: the most that any client wants; with ``own`` pools, the sum."""
     if len(wanted) == 0:
         return np.zeros(wanted.shape[1:], dtype=np.int64)
     return (wanted.sum(axis=0) if own else wanted.max(axis=0)).astype(np.int64)
@@ -161,16 +162,16 @@ def pool_sizes(wanted: Counts, own: bool = False) -> Counts:
 def assign(
     wanted: Counts, y: NDArray[np.int64], d: NDArray[np.int64], rng: np.random.Generator, own: bool = False
 ) -> list[NDArray[np.int64]]:
-    """Which samples of a pool each client receives: K sorted int64 lists of positions, none twice in a list.
+    """Which samples of a pool each client receives: K sorted int64 arrays of distinct positions.
 
-    Shared: every client draws its own random subset of each cell. Own: no sample goes to two clients. Where a cell
-    holds too few (the gate dropped some), shared clients get all there are, and with ``own`` pools what there is is
-    dealt in proportion to what was wanted.
+    Shared pool: every client draws its own random subset of each cell. ``own``: no sample goes to two clients. Where a
+    cell holds too few (the gate dropped some), clients of a shared pool get all of them, and with ``own`` pools they
+    are split in proportion to what was wanted.
 
     Args:
-        wanted: [K, C, D], see `targets`.
+        wanted: [K, C, D], see `sample_targets`.
         y, d: [n] class and device of each sample in the pool.
-        rng: every draw comes from it.
+        rng: source of all randomness.
     """
     chosen: list[list[NDArray[np.int64]]] = [[] for _ in wanted]
     for c, device in np.argwhere(wanted.sum(axis=0) > 0):
@@ -194,11 +195,11 @@ def plan_report(
     device_names: tuple[str, ...],
     given: Counts | None = None,
 ) -> dict[str, object]:
-    """What was planned, as JSON can hold it.
+    """The plan as a JSON-serializable report.
 
     Args:
         counts, wanted: [K, C, D].
-        given: [K, C, D], what the clients really got, where that is known.
+        given: [K, C, D], what the clients actually received, where that is known.
     """
     rows = counts.sum(axis=(1, 2))
     report: dict[str, object] = {
@@ -224,7 +225,7 @@ def plan_report(
 
 
 def _capped(counts: Counts, wanted: Counts, plan: Plan) -> NDArray[np.bool_]:
-    """[K] whether a client received as many as rho_syn allows."""
+    """[K] bool: whether a client received as many samples as rho_syn allows."""
     rows, made = counts.sum(axis=(1, 2)), wanted.sum(axis=(1, 2))
     return (made > 0) & (made >= np.floor(plan.rho_syn * rows + 1e-9))
 
@@ -236,10 +237,11 @@ def cells(sizes: Counts) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.repeat(label, times)), torch.from_numpy(np.repeat(device, times))
 
 
-def divided(sizes: Counts, counts: Counts) -> Counts:
-    """What each client is to make of a pool [C, D]: [K, C, D], in proportion to its rows of the class.
+def divide_among_clients(sizes: Counts, counts: Counts) -> Counts:
+    """How much of a pool [C, D] each client has to make: [K, C, D], in proportion to its rows of the class.
 
-    Samples of a device are asked of clients that have the class on that device; where nobody has, of nobody.
+    Samples of a device are made by the clients that hold the class on that device; if there are none, nobody makes
+    them.
     """
     shares = np.zeros_like(counts)
     for label, device in np.argwhere(sizes > 0):

@@ -1,4 +1,4 @@
-"""What an audit reads and says: batches, settings, verdicts."""
+"""Types of the audit: batches of records, settings, verdicts."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class Batch:
         x: float [n, *shape], scaled as models see it (images: 0..1).
         y: int64 [n] class ids.
         d: int64 [n] device ids; None: all 0.
-        units: int64 [n], which patient a record is of; None: each record is its own.
+        units: int64 [n] patient ids; None: each record is its own patient.
     """
 
     x: NDArray[Any]
@@ -44,7 +44,7 @@ class Batch:
         return len(self.y)
 
     def cut(self, rows: NDArray[np.generic]) -> "Batch":
-        """The records at these positions, or where a mask is true."""
+        """Select records by position or by a boolean mask."""
         return Batch(
             self.x[rows],
             self.y[rows],
@@ -53,7 +53,7 @@ class Batch:
         )
 
     def joined(self, other: "Batch") -> "Batch":
-        """These records, then the other's; columns that one of them lacks are left out."""
+        """These records followed by the other's; columns that one of them lacks are dropped."""
 
         def both(one: NDArray[Any] | None, two: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if one is None or two is None else np.concatenate([one, two])
@@ -66,18 +66,18 @@ class Batch:
         return self.cut(self.y == label)
 
     def count(self) -> int:
-        """Number of patients, or of records where no patients are named."""
+        """Number of patients, or of records if no patients are named."""
         return len(self) if self.units is None else len(np.unique(self.units))
 
 
 class Attack(Protocol):
-    """Asks the generator how well it knows records: [n] scores, higher = more likely trained on (its negative loss)."""
+    """Scores records by how well the generator knows them: [n], higher means more likely trained on (negative loss)."""
 
     def __call__(self, x: NDArray[np.generic], y: Ids, d: Ids) -> NDArray[np.generic]: ...
 
 
 class Features(Protocol):
-    """Maps records [n, *shape] to [n, F]: a second space in which distances are looked at."""
+    """Maps records [n, *shape] to features [n, F]: a second space in which distances are measured."""
 
     def __call__(self, x: NDArray[np.generic]) -> NDArray[np.generic]: ...
 
@@ -87,17 +87,18 @@ class GateSettings:
     """When a class may be exported.
 
     Attributes:
-        min_count: fewest training records (patients) of the class.
-        min_holders: fewest sites that hold it.
-        alpha: chance of refusing a clean class, shared evenly among the tests of that class.
-        power: least chance of refusing, had the share ``copied`` of the samples been near copies; below: undecidable.
-        copied: the share of copied samples that has to be found. Half of what it would add to the nearest-record
-            ratio, AUC and TPR is the least excess over their null that counts as leakage.
-        near: how near the copies are of the power analysis: length of their noise, in median distances from a holdout
-            record to the nearest training record.
-        draws: plantings in the power analysis.
+        min_count: minimum number of training records (patients) of the class.
+        min_holders: minimum number of sites that hold it.
+        alpha: probability of refusing a clean class, split evenly over the tests of that class.
+        power: minimum probability of refusing if the share ``copied`` of the samples were near copies; below:
+            undecidable.
+        copied: share of copied samples that must be detected. Half of what it would add to the nearest-record ratio,
+            AUC and TPR is the smallest excess over their null that counts as leakage.
+        near: distance of the near copies in the power analysis: length of their noise, in units of the median distance
+            from a holdout record to the nearest training record.
+        draws: repetitions of the power analysis.
         bootstrap: resamples of the real records for intervals.
-        forced: classes whose generator was trained below its floor; they never leave.
+        forced: classes whose generator was trained with too few rows; they never leave.
     """
 
     min_count: int = 20
@@ -126,11 +127,11 @@ class GateSettings:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says of one class; every state but ``pass`` keeps it at the site.
+    """The gate's verdict on one class; every state except ``pass`` keeps it at the site.
 
     Attributes:
-        state: ``refused``: may not be exported whatever its samples are (too few records, no finite numbers);
-            ``fail``: leakage was found; ``undecidable``: none was, but it would not have been; ``pass``.
+        state: ``refused``: must not be exported whatever its samples are (too few records, values not finite);
+            ``fail``: leakage was found; ``undecidable``: none was found, but it would have been missed; ``pass``.
         reasons: one line each, empty for ``pass``.
         figures: measured numbers; NaN where undefined or not reached.
     """
@@ -163,7 +164,7 @@ class Audit:
         }
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, float]:
-        """For tracking: ``privacy/<figure>/<class>``, and ``privacy/passed/<class>``, 1 or 0."""
+        """Metrics for tracking: ``privacy/<figure>/<class>``, and ``privacy/passed/<class>``, 1 or 0."""
         found: dict[str, float] = {}
         for label, verdict in sorted(self.verdicts.items()):
             figures = {**verdict.figures, "passed": float(verdict.state == "pass")}

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimb.generation.labels import draw_batch, drop
+from fedimb.generation.batches import draw_batch, drop_conditions
 from tests.generation.generator_cases import ids, rng
 
 
@@ -32,7 +32,7 @@ def test_every_class_is_as_likely_and_every_row_of_it():
 
 def test_dropped_ids_become_the_null_and_none_at_rate_zero():
     y = torch.arange(5).repeat(2000)
-    assert torch.equal(drop(y, 5, 0.0, rng()), y)
-    dropped = drop(y, 5, 0.2, rng())
+    assert torch.equal(drop_conditions(y, 5, 0.0, rng()), y)
+    dropped = drop_conditions(y, 5, 0.2, rng())
     assert abs(float((dropped == 5).float().mean()) - 0.2) < 0.02
     assert torch.equal(dropped[dropped < 5], y[dropped < 5])

@@ -3,7 +3,7 @@
 import pytest
 
 from fedimb.errors import ConfigError
-from fedimb.study.plan import TUNING_SEEDS_FROM, Row, allowed, grid_points, points_of, read_study, study_of
+from fedimb.study.design import TUNING_SEEDS_FROM, Row, allowed, grid_points, points_of, read_study, study_of
 from fedimb.study.references import REFERENCES, without_partition
 
 
@@ -52,21 +52,21 @@ def test_the_reference_rows_are_those_every_comparison_owes():
         ("seeds: [-1]", "seeds of at least 0"),
         ("seeds: [3, 1000]", "seeds from 1000 on are for tuning"),
         ("seeds: 1001", "seeds from 1000 on are for tuning"),
-        ("base: data=digits", "base: expected a list of words"),
-        ("rows: {a: loss=focal}", "rows.a.words: expected a list of words"),
+        ("base: data=digits", "base: expected a list of settings"),
+        ("rows: {a: loss=focal}", "rows.a.words: expected a list of settings"),
         ("grid: {local.lr: 3}", "grid.local.lr: expected a list of values"),
-        ("grid: {local.lr: []}", "local.lr has no value to try"),
-        ("grid: {local.lr: [0.1, 0.1]}", "local.lr has no value to try, or one twice"),
-        ("rows: {a: {tune: {local.lr: []}}}", "local.lr has no value to try"),
-        ("tune: {grid: {local.lr: []}}", "local.lr has no value to try"),
-        ("control: la_pots", "control 'la_pots' is no row. Did you mean 'la_post'?"),
+        ("grid: {local.lr: []}", "local.lr has no values"),
+        ("grid: {local.lr: [0.1, 0.1]}", "local.lr has no values, or one twice"),
+        ("rows: {a: {tune: {local.lr: []}}}", "local.lr has no values"),
+        ("tune: {grid: {local.lr: []}}", "local.lr has no values"),
+        ("control: la_pots", "control 'la_pots' is not a row. Did you mean 'la_post'?"),
         ("tune: {grid: {local.lr: [1]}, on: [alpha]}", "no setting 'alpha'"),
         ("tune: {grid: {local.lr: [1]}, on: []}", "tune.on: List should have at least 1 item"),
         ("tune: {grid: {local.lr: [1]}, score: macro_recal}", "Did you mean 'macro_recall'?"),
         ("margin: 0", "margin: Input should be greater than 0"),
         ("name: a/b", "name: String should match"),
-        ("- a\n- b", "is no study: it is not a mapping"),
-        ("", "is no study: it is not a mapping"),
+        ("- a\n- b", "is not a study: it needs a mapping"),
+        ("", "is not a study: it needs a mapping"),
         ("rows: {a: [calibration=[none]]}", "cannot be read: while parsing a flow sequence"),
     ],
 )
@@ -165,12 +165,12 @@ def tuned(row, **tune):
     ],
 )
 def test_a_row_that_tries_more_or_fewer_configurations_is_refused(row, tune, tries):
-    with pytest.raises(ConfigError, match=f"row 'own' tries {tries} configurations, each row has 3"):
+    with pytest.raises(ConfigError, match=f"row 'own' tries {tries} configurations, but each row must try 3"):
         tuned(row, **tune)
 
 
 def test_configurations_is_no_way_around_equal_numbers():
-    with pytest.raises(ConfigError, match="tries 3 configurations, each row has 6"):
+    with pytest.raises(ConfigError, match="tries 3 configurations, but each row must try 6"):
         tuned(
             {"words": ["aggregator=fedprox"], "tune": {"aggregator.proximal_mu": [0.01, 0.1]}},
             configurations=6,
