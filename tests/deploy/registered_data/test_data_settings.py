@@ -74,5 +74,5 @@ def test_settings_that_do_not_fit(home, table, tmp_path):
         register_data(home, str(tmp_path), "x", ["x"], patient_column="who")
     with pytest.raises(ConfigError, match="leave out --source"):
         add(home, table, like=str(CONFIGS / "heart_four.yaml"))
-    with pytest.raises(ConfigError, match="reads no file"):
+    with pytest.raises(ConfigError, match="does not read a file"):
         register_data(home, str(table), "x", ["x"], like=str(CONFIGS / "digits.yaml"))
