@@ -85,7 +85,7 @@ def test_critical_difference_of_published_tables(k, n, cd):
 @pytest.mark.parametrize("shape", [(1, 5), (4, 2), (0, 3), (0, 0)])
 def test_too_few_settings_or_rows_say_so_and_give_no_numbers(shape):
     ours = friedman(np.ones(shape), [str(k) for k in range(shape[1])])
-    assert f"here are {shape[0]} and {shape[1]}" in ours.note
+    assert f"got {shape[0]} and {shape[1]}" in ours.note
     assert np.isnan([ours.chi2, ours.p, ours.critical_difference]).all()
     assert np.isnan(ours.mean_ranks).all()
     assert np.isnan(ours.pairwise).all()

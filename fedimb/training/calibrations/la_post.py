@@ -12,7 +12,7 @@ from fedimb.training.prior import log_prior
 
 @register("calibration", "la_post", adjusts_logits=True, needs_prior=True, changes_head=False)
 class PostHocLogitAdjustment(Calibration):
-    """Subtracts tau times the log class prior from the logits.
+    """Post-hoc logit adjustment: subtracts tau times the log class prior from the logits.
 
     Args:
         tau: strength; 1 is consistent for the balanced error.

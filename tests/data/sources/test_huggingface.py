@@ -109,7 +109,7 @@ def test_a_wrong_column_split_or_folder_is_refused(saved, tmp_path):
     path = saved({"train": {"image": [1, 2], "label": [0, -1]}}, label=datasets.ClassLabel(names=["a", "b"]))
     with pytest.raises(DataError, match=r"label names 'lable', which is not a column\. Did you mean 'label'"):
         HuggingFace(path, image=None, features=["image"], label="lable").load()
-    with pytest.raises(DataError, match="column 'image' holds no images"):
+    with pytest.raises(DataError, match="column 'image' does not hold images"):
         HuggingFace(path).load()
     with pytest.raises(DataError, match=r"no split 'training'\. Did you mean 'train'"):
         HuggingFace(path, train_split="training").load()
@@ -132,7 +132,7 @@ def test_a_hub_name_offline_is_refused(monkeypatch, tmp_path, variable):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(DataError, match=f"no 'owner/name' in the current folder .* as {variable} is set"):
+    with pytest.raises(DataError, match=f"no 'owner/name' in the current folder .* because {variable} is set"):
         HuggingFace("owner/name").load()
 
 
