@@ -486,7 +486,7 @@ CHANGES: dict[str, Callable[[Odds], object]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_seen_wherever_it_is(name):
     odds, watch = Odds(), StateWatch()
-    watch.begin([odds], "Rounds(1)")
+    watch.start_step([odds], "Rounds(1)")
     assert odds.kept
     watch.check([odds])
     CHANGES[name](odds)
