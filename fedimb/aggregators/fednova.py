@@ -14,7 +14,9 @@ from fedimb.registry import register
 
 @register("aggregator", "fednova")
 class FedNova(ServerOptimizer):
-    """Wang et al., NeurIPS 2020: w <- w + (sum p_k a_k) sum p_k d_k / a_k, so that more local steps do not mean more
+    """FedNova: updates normalised by the clients' numbers of steps.
+
+    Wang et al., NeurIPS 2020: w <- w + (sum p_k a_k) sum p_k d_k / a_k, so that more local steps do not mean more
     weight.
 
     p_k is the client's share of the weights; a_k its number of steps, or with momentum the sum of all gradients'

@@ -12,11 +12,17 @@ from fedimb.registry import register
 
 @register("aggregator", "moon", linear=True)
 def moon(mu: float = 1.0, temperature: float = 0.5) -> Strategy:
-    """Li et al., CVPR 2021; see `fedimb.training.objectives.moon`."""
+    """MOON: FedAvg, with a contrastive term in the clients' loss.
+
+    Li et al., CVPR 2021; see `fedimb.training.objectives.moon`.
+    """
     return fedavg()
 
 
 @register("aggregator", "distil", linear=True)
 def distil(weight: float = 1.0, temperature: float = 2.0, absent_only: bool = False) -> Strategy:
-    """Distillation from the received model; see `fedimb.training.objectives.distil`."""
+    """FedAvg, with distillation from the received model in the clients' loss.
+
+    Distillation from the received model; see `fedimb.training.objectives.distil`.
+    """
     return fedavg()

@@ -30,7 +30,10 @@ def fedavg() -> Strategy:
 
 @register("aggregator", "fedprox", linear=True)
 def fedprox(proximal_mu: float) -> Strategy:
-    """Li et al., MLSys 2020; the proximal term itself is the local objective ``proximal``."""
+    """FedProx: FedAvg, with a proximal term in the clients' loss.
+
+    Li et al., MLSys 2020; the proximal term itself is the local objective ``proximal``.
+    """
     return flower.FedProx(**_EVERYONE, proximal_mu=proximal_mu)
 
 
@@ -81,7 +84,10 @@ def fedmedian() -> Strategy:
 
 @register("aggregator", "fedtrimmedavg", linear=False)
 def fedtrimmedavg(beta: float = 0.2) -> Strategy:
-    """Yin et al., ICML 2018: coordinate-wise trimmed mean; ``beta`` in [0, 0.5) is trimmed at each end."""
+    """The coordinate-wise trimmed mean of the clients' weights, robust to outliers.
+
+    Yin et al., ICML 2018: coordinate-wise trimmed mean; ``beta`` in [0, 0.5) is trimmed at each end.
+    """
     return flower.FedTrimmedAvg(**_EVERYONE, beta=beta)
 
 
@@ -96,7 +102,10 @@ def krum(num_malicious_nodes: int = 0) -> Strategy:
 
 @register("aggregator", "multikrum", linear=False)
 def multikrum(num_malicious_nodes: int = 0, num_nodes_to_select: int = 5) -> Strategy:
-    """Blanchard et al., NeurIPS 2017: mean of the ``num_nodes_to_select`` best-scored updates."""
+    """Multi-Krum: the mean of the updates that are closest to their neighbours.
+
+    Blanchard et al., NeurIPS 2017: mean of the ``num_nodes_to_select`` best-scored updates.
+    """
     return flower.MultiKrum(
         **_EVERYONE, num_malicious_nodes=num_malicious_nodes, num_nodes_to_select=num_nodes_to_select
     )

@@ -110,10 +110,12 @@ def spec_of_rows(
 def contracts_of(config: RunConfig) -> list[Contract]:
     """The platform's contract, including what the local objectives send, then one per method, outermost first."""
     for name in config.strategy:
-        if name not in registry.names("contract"):
+        try:
+            registry.get("contract", name)
+        except ConfigError:
             raise ConfigError(
                 f"strategy '{name}' has no contract: register one under its name (docs/add-a-strategy.md, section 5)"
-            )
+            ) from None
     platform, *methods = (registry.build("contract", name) for name in ("platform", *config.strategy))
     objectives = [registry.flags("objective", one["name"]) for one in config.aggregator.get("objectives") or []]
     sent = tuple(record for flags in objectives for record in flags.get("sends", ()))

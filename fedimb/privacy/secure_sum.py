@@ -30,7 +30,7 @@ def mask_values(values: np.ndarray, client: int, clients: Sequence[int], shared:
         >>> def shared(low, high, n):
         ...     return np.random.default_rng([low, high]).integers(0, 2**64, size=n, dtype=np.uint64)
         >>> counts = {0: np.array([5, 1]), 1: np.array([7, 0]), 2: np.array([2, 2])}
-        >>> sent = np.stack([masked(own, client, [0, 1, 2], shared) for client, own in counts.items()])
+        >>> sent = np.stack([mask_values(own, client, [0, 1, 2], shared) for client, own in counts.items()])
         >>> unmasked_sum(sent).tolist()
         [14, 3]
     """

@@ -15,6 +15,7 @@ from flwr.app import RecordDict
 
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
+from fedimb.plain import JsonObject
 from fedimb.records import Arrays, load_arrays, pack, save_arrays, unpack, write_atomic
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.aggregator import Aggregator, chain
@@ -52,7 +53,7 @@ class FolderCheckpointer:
     ) -> None:
         self.folder, self._evaluate, self._rows = folder, evaluate, rows
         self._evaluate_every, self._checkpoint_every, self._sent = evaluate_every, checkpoint_every, sent
-        self._pending: list[dict[str, Any]] = []
+        self._pending: list[JsonObject] = []
         self._metrics_size = 0
         self._watch = StateWatch()
 
@@ -116,7 +117,7 @@ class FolderCheckpointer:
             self._metrics_size = self.folder.append_metrics(self._pending)
             self._pending = []
         arrays: Arrays = {}
-        models: dict[str, Any] = {}
+        models: JsonObject = {}
         for name, model in loop.models.items():
             arrays.update({f"model/{name}/p/{k}": v for k, v in model.parameters.items()})
             arrays.update({f"model/{name}/b/{k}": v for k, v in model.buffers.items()})

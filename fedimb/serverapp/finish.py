@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import Any
 
 import numpy as np
 
@@ -41,7 +40,7 @@ def write_result(
     """Write result.json and the artifacts of a finished run."""
     model = loop.model()
     evaluator(model.parameters, model.buffers, loop.context.counts, None)
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     for row, matrix in evaluator.matrices.items():
         mean, final = last_k_means(folder, row, config.evaluation.last_k)
         intervals: dict[str, list[float]] = {}

@@ -3,13 +3,13 @@
 from typing import Any
 
 from fedimb.errors import RunFailed
-from fedimb.plain import StateDict
+from fedimb.plain import JsonObject, StateDict
 from fedimb.records import Arrays, array_record
 from fedimb.serverapp.state_dict import own_state, owner_name
 from fedimb.serverapp.stock_state import stock_attributes
 
 
-def state_of_snapshot(owner: object, kinds: dict[str, Any], arrays: Arrays) -> StateDict:
+def state_of_snapshot(owner: object, kinds: JsonObject, arrays: Arrays) -> StateDict:
     """What 0.1 saved for an object, in the form that `fedimb.serverapp.state_dict.load_state` takes.
 
     Args:
@@ -30,7 +30,7 @@ def state_of_snapshot(owner: object, kinds: dict[str, Any], arrays: Arrays) -> S
     return {"flower": flower, "own": {name: _value(name, kinds[name], arrays) for name in wanted}}
 
 
-def _value(key: str, kind: dict[str, Any], arrays: Arrays) -> Any:
+def _value(key: str, kind: JsonObject, arrays: Arrays) -> Any:
     match kind["kind"]:
         case "scalar":
             return kind["value"]

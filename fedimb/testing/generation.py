@@ -265,8 +265,8 @@ def _with_nan(e: Examples) -> Examples:
 BAD_EXAMPLES: tuple[tuple[Callable[[Examples], Examples], str], ...] = (
     (lambda e: Examples(e.x[:0], e.y[:0], e.d[:0]), "no examples"),
     (lambda e: Examples(e.x.double(), e.y, e.d), "float64: give float32"),
-    (lambda e: Examples(torch.cat([e.x, e.x], -1), e.y, e.d), "one size and one number of channels"),
-    (lambda e: Examples(e.x[:, None], e.y, e.d), "one size and one number of channels"),
+    (lambda e: Examples(torch.cat([e.x, e.x], -1), e.y, e.d), "the same size and number of channels"),
+    (lambda e: Examples(e.x[:, None], e.y, e.d), "the same size and number of channels"),
     (_with_nan, "example 9"),
     (lambda e: Examples(e.x, e.y[1:], e.d), "one class id and one domain id"),
     (lambda e: Examples(e.x, e.y + 1, e.d), r"class ids 1..3: expected 0..2"),

@@ -25,7 +25,7 @@ def test_describe_prints_and_draws(capsys, tmp_path):
     rare = [line.split() for line in text.splitlines() if " < " in line]
     assert len(rare) == 3
     assert all(words[-3:] == ["1", "1.0", "100%"] for words in rare)  # holders, N_eff, top-1
-    assert "warning: one client alone holds classes" in text
+    assert "warning: only one client holds classes" in text
     assert f"picture: {picture}" in text
     assert 0 < picture.stat().st_size < 200_000
 

@@ -71,7 +71,7 @@ def test_one_part_with_its_settings(capsys):
 @pytest.mark.parametrize(
     ("kind", "name", "setting", "default", "meaning"),
     [
-        ("strategies", "active", "first", "null", "rows each client has labelled first"),
+        ("strategies", "active", "first", "null", "rows each client has labelled in the first cycle"),
         ("strategies", "fairfal", "which", "adaptive", "the model whose uncertainty counts"),
         ("strategies", "fairfal", "budget", "10", "rows each client has labelled per cycle"),
         ("strategies", "fedssg", "training", "{steps: 500}", "how the generator is trained"),

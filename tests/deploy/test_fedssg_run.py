@@ -41,7 +41,7 @@ def test_a_deployed_run_ends_as_the_simulated_one(agreed, tmp_path, source, aske
     study = agreed(source)
     folder, grid = study.new(), Loopback(study.homes.values(), 1)
     with pytest.raises(
-        RunWaiting, match=r"linz \(release\); st-anna \(release\)\n  go on with: fedimb deploy run --resume"
+        RunWaiting, match=r"linz \(release\); st-anna \(release\)\n  continue with: fedimb deploy run --resume"
     ):
         serve(folder.path, grid)
     assert f"query.{asked}" in {kind for _, kind in grid.asked}

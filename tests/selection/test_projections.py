@@ -70,7 +70,7 @@ def test_no_rows_no_scores():
         (torch.eye(3), [0, 1, 2], torch.eye(3) * 0.5, "class vectors must have length 1"),
         (torch.eye(3), [0, 1, 3], torch.eye(3), "labels run from 0 to 3"),
         (torch.eye(3), [0, 1], torch.eye(3), "one int64 label per row"),
-        (torch.eye(3), [0, 1, 2], torch.eye(4), "do not fit"),
+        (torch.eye(3), [0, 1, 2], torch.eye(4), "do not match"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(points, y, vectors, message):

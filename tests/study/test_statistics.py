@@ -148,7 +148,7 @@ def test_seeds_that_only_one_side_was_asked_for_are_no_loss_but_are_said():
     found = statistics(study(scores))
     test = found.comparisons["one", "macro_recall", "la_post"].test
     assert (test.n, test.missing, test.losses) == (10, 0, 0)
-    assert found.notes == ("la_post and fedavg were not both asked for seeds 10, 11: not compared there",)
+    assert found.notes == ("la_post and fedavg do not both have seeds 10, 11: not compared there",)
 
 
 def test_lower_is_better_where_the_score_says_so():

@@ -70,7 +70,7 @@ class Typed:
 
 def named_in(said: str) -> RunFolder:
     """The run folder that a run which did not finish names for going on."""
-    (path,) = re.findall(r"go on with: fedimb deploy run --resume (.+)", said)
+    (path,) = re.findall(r"continue with: fedimb deploy run --resume (.+)", said)
     return RunFolder.open(Path(path))
 
 

@@ -26,7 +26,9 @@ Images = NDArray[np.float64]
 @register("source", "digits_devices")
 @dataclass(frozen=True)
 class DigitsDevices:
-    """x [1797, 3, 8, 8] uint8, scale 1/255; sites are devices, each with about one row in ``devices``.
+    """The digits as pictures of several devices with different colours; the sites are the devices.
+
+    x [1797, 3, 8, 8] uint8, scale 1/255; sites are devices, each with about one row in ``devices``.
 
     ``cast``: per channel v -> v * gain + offset. ``blur``: each pixel the mean of its 3 x 3 neighbourhood, weights
     [1 2 1] both ways, borders repeated. ``vignette``: light falls with the square of the distance from the middle.

@@ -16,7 +16,9 @@ from fedimb.registry import register
 @register("source", "embeddings_npz")
 @dataclass(frozen=True)
 class EmbeddingsNpz:
-    """x [n, d] float32, used unchanged.
+    """Embeddings and labels from an .npz file.
+
+    x [n, d] float32, used unchanged.
 
     The file holds ``x`` [n, d] float, ``y`` [n] class ids or names, or [n, C] of 0 and 1 if rows have several labels,
     and optionally ``class_names`` [C] text, ``sites`` [n] ids or names, ``site_names`` [S] text, ``patients`` [n]

@@ -15,7 +15,9 @@ _CHUNK = 1 << 16  # rows drawn at a time: the only memory beside x itself
 @register("source", "synthetic_table")
 @dataclass(frozen=True)
 class SyntheticTable:
-    """x [rows, features] float32: unit-variance noise around one mean per class; class sizes differ by at most one row.
+    """A synthetic table of Gaussian classes, of any size.
+
+    x [rows, features] float32: unit-variance noise around one mean per class; class sizes differ by at most one row.
 
     Means have random directions and length separation/sqrt(2): nearly orthogonal for many features, so two
     classes are ``separation`` noise standard deviations apart.

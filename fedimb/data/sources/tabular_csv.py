@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 @register("source", "tabular_csv")
 @dataclass
 class TabularCsv:
-    """x [n, F] float32. Number columns are scaled and imputed from training sums over the clients
+    """A table from a CSV file; text columns are encoded, number columns scaled.
+
+    x [n, F] float32. Number columns are scaled and imputed from training sums over the clients
     (`fedimb.data.scaling`); one-hot and missing-indicator columns stay 0 and 1.
 
     Args:

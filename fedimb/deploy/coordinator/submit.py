@@ -214,5 +214,5 @@ def _ended(folder: RunFolder) -> RunResult:
     status: dict[str, object] = folder.read_json("status.json")
     if status["status"] == "finished":
         return RunResult.read(folder.path)
-    text = f"{status.get('reason') or status['status']}\n  go on with: fedimb deploy run --resume {folder.path}"
+    text = f"{status.get('reason') or status['status']}\n  continue with: fedimb deploy run --resume {folder.path}"
     raise (RunWaiting if status["status"] == "waiting" else RunFailed)(text)

@@ -120,7 +120,7 @@ def test_servers_that_are_down(deployment, plan, flower):
 def test_how_it_ended_is_read_from_the_folder(deployment, plan, flower, status, error):
     flower.on_run = lambda folder: folder.set_status(status, "va (labels 0/4)")
     folder = submit.create_run(deployment, plan, [], 1, 1)
-    with pytest.raises(error, match=r"^va \(labels 0/4\)\n  go on with: fedimb deploy run --resume /"):
+    with pytest.raises(error, match=r"^va \(labels 0/4\)\n  continue with: fedimb deploy run --resume /"):
         execute(deployment, folder)
     folder.lock()  # nobody holds it any more
 
