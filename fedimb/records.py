@@ -6,6 +6,7 @@ There is one file format (for query results, client state and checkpoints): safe
 
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -78,8 +79,11 @@ _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64
 _PLAIN = _INTEGERS | {"bool", "float16", "float32", "float64"}
 
 
-def pack(content: RecordDict) -> bytes:
+def pack(content: RecordDict, note: str | None = None) -> bytes:
     """A RecordDict as safetensors bytes; `unpack` restores it exactly.
+
+    Args:
+        note: a text to keep beside the records (`note_of`); the bytes then also hold their own hash (`is_intact`).
 
     Example:
         >>> content = RecordDict({"x.counts": array_record({"counts": np.array([3, 1])})})
@@ -105,7 +109,9 @@ def pack(content: RecordDict) -> bytes:
         else:
             kind = "metrics" if isinstance(record, MetricRecord) else "config"
             header[name] = {"kind": kind, "values": {key: _encode(value) for key, value in record.items()}}
-    return _save(arrays, metadata={"records": json.dumps(header)})
+    if note is None:
+        return _save(arrays, metadata={"records": json.dumps(header)})
+    return _with_hash(arrays, {"records": json.dumps(header), "note": note})
 
 
 def unpack(data: bytes) -> RecordDict:
@@ -165,17 +171,72 @@ def _decode(value: Any) -> Any:
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], info: Mapping[str, object]) -> None:
     """Write arrays and ``info`` (as JSON) to one file, atomically (temporary file, then rename)."""
-    data = _save({k: _contiguous(v) for k, v in arrays.items()}, metadata={"info": json.dumps(info)})
-    write_atomic(path, data)
+    write_atomic(path, pack_arrays(arrays, info))
 
 
 def load_arrays(path: Path) -> tuple[Arrays, dict[str, Any]]:
     """Inverse of `save_arrays`. Raises FedimbError if the file is missing or damaged."""
     try:
-        data = path.read_bytes()
-        return _load(data), json.loads(_metadata(data)["info"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        return unpack_arrays(path.read_bytes())
+    except (OSError, FedimbError) as error:
         raise FedimbError(f"cannot read {path}: {error}") from error
+
+
+def pack_arrays(arrays: Mapping[str, np.ndarray], info: Mapping[str, object]) -> bytes:
+    """Arrays and ``info`` (as JSON) as safetensors bytes that hold their own hash (`is_intact`)."""
+    return _with_hash({k: _contiguous(v) for k, v in arrays.items()}, {"info": json.dumps(info)})
+
+
+def unpack_arrays(data: bytes) -> tuple[Arrays, dict[str, Any]]:
+    """Inverse of `pack_arrays`. Raises FedimbError if the bytes are damaged."""
+    try:
+        if is_intact(data) is False:
+            raise ValueError("a byte of it was changed: its content does not have the hash it was written with")
+        return _load(data), json.loads(_metadata(data)["info"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise FedimbError(str(error)) from error
+
+
+_BLANK = "0" * 64
+_HASH_FIELD = b'"sha256":"'
+
+
+def _with_hash(arrays: Arrays, metadata: dict[str, str]) -> bytes:
+    """Safetensors bytes with a field ``sha256`` in the header: the hash of all bytes with 64 zeros in its place."""
+    data = bytearray(_save(arrays, metadata=metadata | {"sha256": _BLANK}))
+    start = _hash_position(data)
+    data[start : start + 64] = hashlib.sha256(data).hexdigest().encode()
+    return bytes(data)
+
+
+def _hash_position(data: bytes | bytearray) -> int:
+    """Where the 64 digits of the hash start; -1 if there is no such field in the header."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    # Quotes within other fields are escaped, so only the field itself matches.
+    found = data.find(_HASH_FIELD, 8, min(end, len(data)))
+    return -1 if found < 0 else found + len(_HASH_FIELD)
+
+
+def stored_hash(data: bytes) -> str | None:
+    """The hash that the bytes say they were written with; None if they hold none (fedimb 0.1)."""
+    start = _hash_position(data)
+    return None if start < 0 else data[start : start + 64].decode("ascii", errors="replace")
+
+
+def is_intact(data: bytes) -> bool | None:
+    """Whether bytes of `pack` or `pack_arrays` are as they were written; None if they hold no hash (fedimb 0.1)."""
+    start = _hash_position(data)
+    if start < 0:
+        return None
+    digest = hashlib.sha256(data[:start])
+    digest.update(_BLANK.encode())
+    digest.update(memoryview(data)[start + 64 :])
+    return digest.hexdigest().encode() == data[start : start + 64]
+
+
+def note_of(data: bytes) -> str | None:
+    """The note that `pack` was given; None if there is none."""
+    return _metadata(data).get("note")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

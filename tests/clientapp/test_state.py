@@ -58,14 +58,16 @@ def test_a_resumed_run_overwrites_the_versions_of_the_lost_rounds(store):
 @given(st.lists(st.booleans(), min_size=1, max_size=12))
 def test_any_pattern_of_checkpoints_can_be_resumed(tmp_path_factory, checkpoints):
     store = StateStore(tmp_path_factory.mktemp("state"))
-    committed = current = 0
+    before = committed = current = 0  # versions at the last two checkpoints, and of the work since
     for version, checkpoint in enumerate(checkpoints, start=1):
         assert current == 0 or value_of(store.load(0, current)) == current
         store.save(0, version, state(version), keep=(committed, current))
         current = version
-        assert committed == 0 or value_of(store.load(0, committed)) == committed
-        committed = current if checkpoint else committed
-    assert len(list(store.root.rglob("*.safetensors"))) <= 3
+        for one in (before, committed):
+            assert one == 0 or value_of(store.load(0, one)) == one
+        if checkpoint:
+            before, committed = committed, current
+    assert len(list(store.root.rglob("*.safetensors"))) <= 4
 
 
 def test_a_file_left_by_a_crash_while_writing_is_never_read(store):
@@ -79,9 +81,9 @@ def test_a_file_left_by_a_crash_while_writing_is_never_read(store):
     assert value_of(store.load(0, 1)) == 1
 
 
-def test_killed_between_writing_and_dropping_both_versions_are_there(store, monkeypatch):
-    store.save(0, 1, state(1), keep=(0,))
-    store.save(0, 2, state(2), keep=(1,))
+def test_killed_between_writing_and_dropping_all_versions_are_there(store, monkeypatch):
+    for version in (1, 2, 3):
+        store.save(0, version, state(version), keep=(version - 1,))
 
     def killed(*_):
         raise KeyboardInterrupt
@@ -89,9 +91,9 @@ def test_killed_between_writing_and_dropping_both_versions_are_there(store, monk
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.unlink", killed)
         with pytest.raises(KeyboardInterrupt):
-            store.save(0, 3, state(3), keep=(2,))
-    assert [value_of(store.load(0, v)) for v in (1, 2, 3)] == [1, 2, 3]
-    store.save(0, 3, state(3), keep=(2,))
+            store.save(0, 4, state(4), keep=(3,))
+    assert [value_of(store.load(0, v)) for v in (1, 2, 3, 4)] == [1, 2, 3, 4]
+    store.save(0, 4, state(4), keep=(3,))
     with pytest.raises(StateLost):
         store.load(0, 1)
 
@@ -102,6 +104,34 @@ def test_a_damaged_version_counts_as_lost(store, size):
     path = next(store.root.rglob("v*.safetensors"))
     write_atomic(path, path.read_bytes()[:size])
     with pytest.raises(StateLost, match=r"client 7.*damaged"):
+        store.load(7, 1)
+
+
+def test_a_changed_byte_counts_as_lost_wherever_it_is(store):
+    store.save(7, 1, state(1), keep=(0,))
+    path = next(store.root.rglob("v*.safetensors"))
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+        try:
+            assert value_of(store.load(7, 1)) == 1  # only the name of the hash's own field may change unseen
+            assert b'"sha256":"' not in path.read_bytes()
+        except StateLost:
+            pass
+    path.write_bytes(whole)
+    assert value_of(store.load(7, 1)) == 1
+
+
+def test_a_state_of_another_client_or_version_and_a_link_are_refused(store):
+    store.save(7, 1, state(1), keep=(0,))
+    store.save(8, 1, state(1), keep=(0,))
+    one, two = (next(store.root.glob(f"client-00000{c}/*")) for c in (7, 8))
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(StateLost, match="is the state of client 8, version 1"):
+        store.load(7, 1)
+    one.unlink()
+    one.symlink_to(two)
+    with pytest.raises(StateLost, match="links in a run folder are not followed"):
         store.load(7, 1)
 
 
