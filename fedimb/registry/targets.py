@@ -2,15 +2,31 @@
 
 `_target_` is read into the part's ``name``; a name with dots is a path, so a run folder that stores the resolved
 configuration opens again as long as the class can be imported: from an installed package, a folder of PYTHONPATH, or
-a plain file in the working folder.
+a plain file in the working folder. The last only if the user typed the path, or started the run in this folder, or says
+``--trust``: a run folder from elsewhere must not run a file that lies beside it (`installed_only`).
 """
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 from fedimb.errors import ConfigError, nearest
+
+_INSTALLED_ONLY = ContextVar("installed_only", default=False)
+
+
+@contextlib.contextmanager
+def installed_only(active: bool) -> Iterator[None]:
+    """Within the block, if ``active``, modules of the working folder are not imported, unless PYTHONPATH names it."""
+    token = _INSTALLED_ONLY.set(active)
+    try:
+        yield
+    finally:
+        _INSTALLED_ONLY.reset(token)
 
 
 def is_path(name: str) -> bool:
@@ -28,12 +44,17 @@ def load_target(kind: str, path: str, base: type) -> type[Any]:
     Raises:
         ConfigError: its module cannot be imported, has no such class, or the class is not a subclass of ``base``.
     """
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # last, so that a file never hides an installed module of the same name
     module, _, attribute = path.rpartition(".")
+    guarded = _INSTALLED_ONLY.get()
     try:
-        loaded = importlib.import_module(module)
+        with _without_working_folder() if guarded else _with_working_folder():
+            loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if guarded and _in_working_folder(module):
+            raise ConfigError(
+                f"{kind} '{path}': module {module} is a file of the working folder ({os.getcwd()}), and the run was not "
+                "started here by you: read the file, then give --trust to import it, or put its folder on PYTHONPATH"
+            ) from error
         raise ConfigError(
             f"{kind} '{path}': no Python module '{error.name}'; run where its file is, put its folder on PYTHONPATH, "
             "or install it"
@@ -49,3 +70,29 @@ def load_target(kind: str, path: str, base: type) -> type[Any]:
             f"{nearest(attribute, own)}"
         )
     return found
+
+
+@contextlib.contextmanager
+def _with_working_folder() -> Iterator[None]:
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # last, so that a file never hides an installed module of the same name
+    yield
+
+
+@contextlib.contextmanager
+def _without_working_folder() -> Iterator[None]:
+    """Within the block, Python does not look for modules in the working folder, unless PYTHONPATH names it."""
+    before, here = list(sys.path), os.path.realpath(os.getcwd())
+    named = {os.path.realpath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p}
+    if here not in named:
+        sys.path[:] = [p for p in before if os.path.realpath(p or ".") != here]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _in_working_folder(module: str) -> bool:
+    top = os.path.join(os.getcwd(), module.partition(".")[0])
+    return os.path.isfile(top + ".py") or os.path.isdir(top)

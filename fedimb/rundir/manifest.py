@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import json
 import shutil
 import uuid
 from pathlib import Path
@@ -13,8 +14,11 @@ from fedimb.data.federation import Federation
 from fedimb.data.store import cache_dir
 from fedimb.records import write_atomic
 from fedimb.rundir import partition_picture
+from fedimb.rundir.checkpoints import fixed_hashes
 from fedimb.rundir.environment import environment
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.origin import origin_tag
+from fedimb.rundir.seal import Manifest, write_seal
 from fedimb.schema import RunConfig
 
 
@@ -27,7 +31,7 @@ def return_freed_memory() -> None:
 def write_start(folder: RunFolder, config: RunConfig, federation: Federation) -> None:
     write_atomic(folder.path / "config.json", to_json(config).encode())
     federation.save(folder.path)
-    folder.write_json("environment.json", environment())
+    folder.write_json("environment.json", environment() | {"sealed": True})
     weight = resolved_weight(config, contracts_of(config))
     params = flatten(config) | {"resolved.aggregation_weight": weight}
     rows = []
@@ -50,7 +54,10 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
         shutil.copyfile(folder.path / name, artifacts / name)
     _draw_partition(federation, artifacts / "partition.png")
     folder.set_status("new")
-    folder.write_json("rows.json", rows)  # last: a folder with rows.json is complete
+    data = (json.dumps(rows, indent=1) + "\n").encode()
+    sealed = fixed_hashes(folder.path) | {"rows.json": hashlib.sha256(data).hexdigest()}
+    write_seal(folder.path, Manifest(files=sealed, origin=origin_tag(config)))
+    write_atomic(folder.path / "rows.json", data)  # last: a folder with rows.json is complete
 
 
 def _draw_partition(federation: Federation, path: Path) -> None:

@@ -17,6 +17,9 @@ from fedimb.data.scaling import Scaling, prepared
 from fedimb.errors import DataError, FedimbError
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.plain import JsonObject
+from fedimb.registry.targets import installed_only
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.origin import made_here
 from fedimb.schema import RunConfig
 
 log = logging.getLogger("fedimb")
@@ -91,8 +94,12 @@ def save_model(model: Classifier, config: RunConfig, federation: Federation, pat
     (path / "model.json").write_text(json.dumps(description, indent=1) + "\n")
 
 
-def load_model(path: str | Path) -> TrainedModel:
+def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
     """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
+
+    Args:
+        path: the folder. A run folder's files are checked against its seal.
+        trust: the model's class may come from a file in the working folder, even if the run was not started here.
 
     Example:
         >>> result = fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none")
@@ -102,10 +109,13 @@ def load_model(path: str | Path) -> TrainedModel:
 
     Raises:
         FedimbError: there is no model at that path.
+        Damaged: a file of it is not as it was written.
     """
     folder = Path(path)
-    if (folder / "artifacts" / "model").is_dir():
-        folder = folder / "artifacts" / "model"
+    run = _run_of(folder.absolute())
+    if run is not None:
+        run.check(*(f"artifacts/model/{name}" for name in ("model.json", "model.safetensors")))
+        folder = run.path / "artifacts" / "model"
     if not (folder / "model.json").is_file():
         raise FedimbError(f"{path} holds no model: expected model.json and model.safetensors (is the run finished?)")
     facts: JsonObject = json.loads((folder / "model.json").read_text())
@@ -114,7 +124,21 @@ def load_model(path: str | Path) -> TrainedModel:
         log.warning("%s is from an older fedimb, which kept no scaling of tables: scale the rows yourself", folder)
     args = {k: v for k, v in facts["model"].items() if k != "name"}
     given = {"n_classes": facts["n_classes"], "input_shape": shape}
-    classifier: Classifier = registry.build("model", facts["model"]["name"], given, **args)
+    with installed_only(not (trust or (run is not None and _made_here(run)))):
+        classifier: Classifier = registry.build("model", facts["model"]["name"], given, **args)
     load_into(classifier, {k: torch.from_numpy(v) for k, v in load_file(folder / "model.safetensors").items()})
     scaling = Scaling.from_facts(facts["scaling"]) if facts.get("scaling") else None
     return TrainedModel(classifier, shape, tuple(facts["class_names"]), float(facts["input_scale"]), scaling).eval()
+
+
+def _run_of(folder: Path) -> RunFolder | None:
+    """The run folder that a model belongs to: the folder itself, or two above; None for a model by itself."""
+    for place in (folder, folder.parent.parent if folder.parts[-2:] == ("artifacts", "model") else folder):
+        if (place / "artifacts" / "model").is_dir() and (place / "config.json").is_file():
+            return RunFolder.open(place)
+    return None
+
+
+def _made_here(run: RunFolder) -> bool:
+    seal = run.seal
+    return seal is not None and made_here(run.read("config.json") or b"", seal.origin)

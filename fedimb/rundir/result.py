@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.errors import FedimbError
+from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel, load_model
+from fedimb.rundir.seal import Damaged
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,32 @@ class RunResult:
 
     @classmethod
     def read(cls, path: str | Path) -> "RunResult":
-        """Read the folder of a finished run. Raises FedimbError if it is not finished."""
+        """Read the folder of a finished run.
+
+        Raises:
+            FedimbError: it is not finished.
+            Damaged: ``result.json`` is missing or not as it was written.
+        """
         folder = RunFolder.open(Path(path))
         data = folder.read_json("result.json")
         if data is None:
-            raise FedimbError(f"{path} is not finished (status: {folder.status()}): fedimb run --resume {path}")
+            status = folder.status()
+            if status == "finished":
+                raise Damaged(
+                    f"{folder.path / 'result.json'} is missing, though the run has finished: "
+                    f"fedimb run --resume {path} writes it again from the checkpoint"
+                )
+            raise FedimbError(f"{path} is not finished (status: {status}): fedimb run --resume {path}")
+        try:
+            return cls._of(folder, data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Damaged(
+                f"{folder.path / 'result.json'} is damaged ({type(error).__name__}: {error}): "
+                f"fedimb run --resume {path} writes it again from the checkpoint"
+            ) from None
+
+    @classmethod
+    def _of(cls, folder: RunFolder, data: JsonObject) -> "RunResult":
         rows = tuple(
             RowResult(**{**row, "confusion": np.array(row["confusion"], dtype=np.int64)}) for row in data["rows"]
         )

@@ -1,22 +1,25 @@
 """What the loop saves: one checkpoint file, step results, metric lines, in an order that survives kill -9.
 
-Order of writing: client state (during a step) -> step result -> metric lines -> checkpoint -> MLflow. Whatever was
-written after the last checkpoint is either overwritten by the repeated step (same names) or cut off (metrics).
+Order of writing: client state (during a step) -> step result -> metric lines -> checkpoint -> seal -> MLflow. Whatever
+was written after the last checkpoint is either overwritten by the repeated step (same names) or cut off (metrics). If
+the last checkpoint, or something that only it builds on, is damaged, the one before is used in the same way.
 """
 
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
 
+from fedimb.clientapp.state import StateStore
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
-from fedimb.records import Arrays, load_arrays, pack, save_arrays, unpack, write_atomic
+from fedimb.records import Arrays, pack, unpack, write_atomic
+from fedimb.rundir.checkpoints import Checkpoints
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
@@ -56,6 +59,14 @@ class FolderCheckpointer:
         self._pending: list[JsonObject] = []
         self._metrics_size = 0
         self._watch = StateWatch()
+        self._saved = Checkpoints(folder, self._check_states)
+
+    def _check_states(self, versions: Mapping[int, int]) -> None:
+        """Raise StateLost if a simulated client's state cannot be loaded; sites of a deployment keep their own."""
+        if not self.folder.is_deployed:
+            store = StateStore(self.folder.path / "clients")
+            for client, version in versions.items():
+                store.check(client, version)
 
     def event(self, **event: Any) -> None:
         """Append to journal.jsonl."""
@@ -72,22 +83,30 @@ class FolderCheckpointer:
             encode(owner)
         self._watch.start_step(owners, step_name(step), lambda: beside(step, loop.context))
 
-    def _result_file(self, index: int) -> Path:
-        return self.folder.path / "steps" / f"{index:04d}.safetensors"
+    @staticmethod
+    def _result_file(index: int) -> str:
+        return f"steps/{index:04d}.safetensors"
 
     def save_result(self, index: int, result: RecordDict) -> None:
         """Write ``steps/<index>.safetensors`` atomically."""
-        write_atomic(self._result_file(index), pack(result))
+        data = pack(result)
+        write_atomic(self.folder.path / self._result_file(index), data)
+        self._saved.seal_file(self._result_file(index), hashlib.sha256(data).hexdigest())
 
     def load_result(self, index: int) -> RecordDict:
-        """Read a step's result. Raises FedimbError if the file is missing."""
-        try:
-            return unpack(self._result_file(index).read_bytes())
-        except FileNotFoundError:
+        """Read a step's result. Raises FedimbError if the file is missing or not as it was written."""
+        name = self._result_file(index)
+        data = self.folder.read(name)
+        if data is None:
             raise FedimbError(
-                f"{self._result_file(index)} is missing, so the run folder is incomplete; "
+                f"{self.folder.path / name} is missing, so the run folder is incomplete; "
                 "restore the file or start a new run"
-            ) from None
+            )
+        return unpack(data)
+
+    def seal_end(self) -> None:
+        """Seal the result and the artifacts of a run that has ended."""
+        self._saved.seal_end()
 
     def after_round(self, loop: Loop, metrics: dict[str, float], last: bool) -> None:
         """Evaluate if due, queue the round's lines, checkpoint if due."""
@@ -143,16 +162,20 @@ class FolderCheckpointer:
             },
             "metrics_size": self._metrics_size,
         }
-        save_arrays(self.folder.path / "checkpoint.safetensors", arrays, info)
+        self._saved.write(arrays, info)
         exchange.versions.commit()
 
     def restore(self, loop: Loop) -> bool:
-        """Set a new loop to the state of the checkpoint; returns False if the run has none."""
-        path = self.folder.path / "checkpoint.safetensors"
-        if not path.exists():
+        """Set a new loop to the state of the newest checkpoint that can be used; returns False if the run has none.
+
+        Raises:
+            Damaged: there are checkpoints, but none that can be used.
+        """
+        saved = self._saved.restore()
+        if saved is None:
             self.folder.truncate_metrics(0)
             return False
-        arrays, info = load_arrays(path)
+        arrays, info = saved.arrays, saved.info
         loop.progress = Progress(**info["progress"])
 
         methods = chain(loop.method)[:-1]

@@ -11,7 +11,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 import torch
 
-from fedimb.config.load import config_sha, from_json, row_label
+from fedimb.config.load import config_sha, row_label
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
@@ -20,9 +20,12 @@ from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
 from fedimb.process_state import log_level, restored
+from fedimb.rundir.checkpoints import FIXED, rewrite_seal
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.manifest import return_freed_memory, write_start
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.seal import CHECKPOINT, Damaged
+from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.serverapp.assemble import build_loop, check_parts
 from fedimb.serverapp.client_sampler import ClientSampler
@@ -91,12 +94,24 @@ def launch(
 
 @_restores_process
 def resume(
-    path: Path, engine: Engine | None = None, progress: ProgressBar | None = None, tracked: bool = True
+    path: Path,
+    engine: Engine | None = None,
+    progress: ProgressBar | None = None,
+    tracked: bool = True,
+    trust: bool = False,
 ) -> RunResult:
     """Continue a run that was killed, failed or is waiting; a finished run is only sent to MLflow again.
 
+    If a result file of a finished run is missing or damaged, the result is written again from the checkpoint.
+
+    Args:
+        engine, progress, tracked: as for `launch`.
+        trust: a class that the configuration names may come from a file in the working folder, even if the run was not
+            started here (`fedimb.rundir.origin`).
+
     Raises:
         FedimbError: not a run folder, or in use by another process.
+        Damaged: a file that the run builds on is missing or was changed.
     """
     folder = RunFolder.open(path)
     folder.lock()
@@ -104,18 +119,45 @@ def resume(
         left = folder.read_json("processes.json")
         if left is not None:
             _end_left_over(left)
-        config = from_json((folder.path / "config.json").read_text())
-        if folder.status() == "finished":
+        rewrite_seal(folder)
+        config = read_config(folder, trust)
+        if _is_finished(folder):
             log.warning("%s is already finished; sending to MLflow what it lacks", folder.path)
             _tracker(folder, config, tracked).finish()
             return RunResult.read(folder.path)
-        if not (folder.path / "rows.json").exists():  # killed while the folder was being written
+        if _is_incomplete(folder):
             federation = prepare(config.data, config.partition, config.clients.count, config.seed)
             write_start(folder, config, federation)
-        federation = Federation.load(folder.path)
-        return execute(folder, config, federation, engine, progress, tracked)
+        folder.check_sealed(*FIXED)
+        return execute(folder, config, read_federation(folder), engine, progress, tracked)
     finally:
         folder.unlock()
+
+
+def _is_incomplete(folder: RunFolder) -> bool:
+    """Whether the run was killed while its folder was being written, before the first step."""
+    seal = folder.seal
+    started = (folder.path / CHECKPOINT).exists() or (seal is not None and seal.number > 0)
+    return not started and not (folder.path / "rows.json").exists()
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    """Whether a run has finished and its result is as it was written; if it is not, says so."""
+    try:
+        if folder.status() != "finished":
+            return False
+    except Damaged as error:
+        log.warning("%s", error)
+        return False
+    try:
+        if (seal := folder.seal) is not None and not seal.ended:
+            return False
+        folder.check_sealed("result.json", "artifacts/")
+        RunResult.read(folder.path)
+    except Damaged as error:
+        log.warning("%s", error)
+        return False
+    return True
 
 
 def _end_left_over(left: LeftOver) -> None:
@@ -196,6 +238,7 @@ def execute(
             loop.run()
             keep_scores(folder, evaluator, loop)
             write_result(folder, config, federation, evaluator, loop)
+            checkpointer.seal_end()
             folder.set_status("finished")
         return RunResult.read(folder.path)
 
@@ -228,8 +271,8 @@ def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[Non
 def run_in_server_app(path: Path, engine: Engine) -> RunResult:
     """Execute a run folder whose lock the launcher holds: the part of ``run_elsewhere`` that runs in the ServerApp."""
     folder = RunFolder.open(path)
-    config = from_json((folder.path / "config.json").read_text())
-    return execute(folder, config, Federation.load(folder.path), engine, None)
+    config = read_config(folder, trust=True)  # the launcher has decided
+    return execute(folder, config, read_federation(folder), engine, None)
 
 
 def _check_finished(folder: RunFolder) -> None:

@@ -1,0 +1,34 @@
+"""Reads a run folder's configuration and partition for use, checked against its seal."""
+
+from fedimb.config.load import from_json
+from fedimb.data.federation import Federation
+from fedimb.errors import FedimbError
+from fedimb.registry.targets import installed_only
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.origin import made_here
+from fedimb.schema import RunConfig
+
+
+def read_config(folder: RunFolder, trust: bool = False) -> RunConfig:
+    """The configuration of ``config.json``.
+
+    Args:
+        trust: a class that it names by its import path may come from a file in the working folder, even if the run
+            was not started here by this user.
+
+    Raises:
+        Damaged: the file was changed since the run was started.
+        ConfigError: it is not valid for this installation, or names a class that only the working folder has.
+    """
+    data = folder.read("config.json")
+    if data is None:
+        raise FedimbError(f"{folder.path} is not a run folder: it has no config.json")
+    seal = folder.seal
+    with installed_only(not (trust or (seal is not None and made_here(data, seal.origin)))):
+        return from_json(data.decode("utf-8", errors="replace"))
+
+
+def read_federation(folder: RunFolder) -> Federation:
+    """The partition. Raises Damaged if a file of it was changed since the run was started."""
+    folder.check("partition.json", "partition.npz")
+    return Federation.load(folder.path)
