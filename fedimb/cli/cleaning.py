@@ -16,6 +16,7 @@ from fedimb.data.store import cache_dir
 from fedimb.engine.processes import marked, start_time
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.seal import Damaged
 
 DELETING = ".deleting-"
 TEMP = Path("/tmp")  # where fedimb.engine.ray puts a private head, whose sockets need a short path
@@ -92,7 +93,12 @@ def find_rubbish(output_dir: str | Path, days: float, cache: bool) -> list[Rubbi
     plan: list[Rubbish] = []
     running = False
     for path in run_folders(output_dir):
-        facts = read_facts(path)
+        try:
+            facts = read_facts(path)
+        except Damaged as error:
+            print(f"kept: {error}", file=sys.stderr)
+            running |= in_use(path)
+            continue
         running |= facts.status == "running"
         if facts.status in ("failed", "killed") and age(facts) >= days * 86_400:
             plan.append(Rubbish(path, size_of(path), f"{facts.status} {shown_age(age(facts))} ago"))

@@ -108,12 +108,13 @@ class Run(Action):
         """Submit, watch, print the result."""
         from pathlib import Path
 
-        from fedimb.config.load import from_json, row_label
+        from fedimb.config.load import row_label
         from fedimb.deploy.coordinator.serve import is_deployed
         from fedimb.deploy.coordinator.submit import create_run, execute, find_plan
         from fedimb.errors import ConfigError
         from fedimb.report.panel import panels
         from fedimb.rundir.folder import RunFolder
+        from fedimb.rundir.stored import read_config
         from fedimb.serverapp.progress import ProgressBar
 
         deployment = open_deployment(args)
@@ -125,7 +126,7 @@ class Run(Action):
             folder = create_run(deployment, find_plan(deployment, args.plan), args.overrides, args.join, args.away)
         else:
             raise ConfigError("give a plan (fedimb deploy run PLAN) or a run to resume (--resume RUN)")
-        config = from_json((folder.path / "config.json").read_text())
+        config = read_config(folder)
         with ProgressBar(config.rounds) as progress:
             progress.title(row_label(config, next(iter(config.calibration))))
             result = execute(deployment, folder, progress)

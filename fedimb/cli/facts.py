@@ -61,8 +61,8 @@ def read_facts(path: Path) -> RunFacts:
     folder = RunFolder.open(path)
     config = folder.read_json("config.json")
     stored = folder.read_json("status.json", {})
-    result = folder.read_json("result.json") or {}
-    status = folder.status()
+    result = folder.read_json("result.json", {})
+    status = str(stored.get("status", "new"))
     if in_use(folder.path):
         status = "running"
     elif status in ("running", "new"):

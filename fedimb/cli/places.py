@@ -21,3 +21,12 @@ def open_deployment(args: argparse.Namespace) -> "Deployment":
     from fedimb.deploy.coordinator.deployment import Deployment
 
     return Deployment.open(args.deployment)
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust``."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import the modules that a run folder from elsewhere names from the working folder: they run as you",
+    )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedimb.cli.places import OUTPUT_DIR
+from fedimb.cli.places import OUTPUT_DIR, add_trust
 from fedimb.plain import Settings
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def register(verbs: "Verbs") -> None:
     )
     predict.add_argument("--calibration", metavar="NAME", help="one of the run's calibrations (default: its first)")
     predict.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
+    add_trust(predict)
     predict.set_defaults(handler=predict_command)
 
 
@@ -67,15 +68,20 @@ def predict_command(args: argparse.Namespace) -> int:
     from fedimb.cli.find import find_run
     from fedimb.cli.scoring import score, write_csv
     from fedimb.records import write_atomic
+    from fedimb.registry.targets import trusted
     from fedimb.rundir.result import RunResult
 
     out = Path(args.out).expanduser()
     result = RunResult.read(find_run(args.run, args.output_dir))
-    scored = score(result, source_of(args.data, args.source, result), args.calibration)
+    with trusted(args.trust):
+        scored = score(result, source_of(args.data, args.source, result), args.calibration)
     write_csv(scored, out)
     card = out.with_name(out.name + ".card.md")
     write_atomic(card, model_card(result, scored).encode())
-    for warning in scored.warnings:
+    from fedimb.rundir.folder import RunFolder
+
+    note = RunFolder.open(result.folder).not_sealed()
+    for warning in (*scored.warnings, *([note] if note else [])):
         print(f"fedimb: {warning}", file=sys.stderr)
     print(f"{len(scored.rows):,} rows: {out}\nmodel card: {card}")
     _say_how_well(scored, result)

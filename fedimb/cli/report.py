@@ -1,11 +1,12 @@
 """``fedimb report``: writes one HTML file on a run or a study, to read, send and print."""
 
 import argparse
+import sys
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedimb.cli.places import OUTPUT_DIR
+from fedimb.cli.places import OUTPUT_DIR, add_trust
 from fedimb.errors import ConfigError, FedimbError, nearest
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def register(verbs: "Verbs") -> None:
     )
     report.add_argument("--open", action="store_true", help="open it in the browser")
     report.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
+    add_trust(report)
     report.set_defaults(handler=report_command)
 
 
@@ -44,9 +46,13 @@ def report_command(args: argparse.Namespace) -> int:
         FedimbError: no such run or study, or nothing in it has finished.
     """
     from fedimb.records import write_atomic
+    from fedimb.registry.targets import trusted
     from fedimb.report.html.page import page
 
-    folder, study = find_study(args.what, args.output_dir)
+    with trusted(args.trust):
+        folder, study = find_study(args.what, args.output_dir)
+    for note in _not_sealed(study):
+        print(f"fedimb: {note}", file=sys.stderr)
     to = folder / "report.html" if args.to is None else args.to.expanduser()
     if to.is_dir():
         raise ConfigError(f"--to {to} is a folder; give a file, e.g. {to / 'report.html'}")
@@ -61,6 +67,17 @@ def report_command(args: argparse.Namespace) -> int:
     if args.open and not webbrowser.open(to.absolute().as_uri()):
         raise FedimbError(f"no browser could be started; open {to} in one")
     return 0
+
+
+def _not_sealed(study: "StudyResults") -> list[str]:
+    """A line for each run folder without a seal; more than three are counted."""
+    from fedimb.rundir.folder import RunFolder
+
+    folders = dict.fromkeys(Path(str(r.folder)) for r in study.results if r.folder is not None)
+    notes = [
+        note for folder in folders if (folder / "config.json").is_file() and (note := RunFolder(folder).not_sealed())
+    ]
+    return notes if len(notes) <= 3 else [*notes[:3], f"and {len(notes) - 3} more runs are not sealed"]
 
 
 def find_study(word: str, output_dir: str) -> tuple[Path, "StudyResults"]:

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedimb.cli.places import add_trust
+
 if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
@@ -32,6 +34,7 @@ def register(verbs: "Verbs") -> None:
     mode.add_argument("--dry-run", action="store_true", help="print an estimate of the run's cost, and stop")
     mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
     mode.add_argument("--resume", metavar="RUN", help="continue this run")
+    add_trust(run)
     run.set_defaults(handler=run_command)
 
 
@@ -44,10 +47,12 @@ def run_command(args: argparse.Namespace) -> int:
         if args.overrides:
             raise ConfigError("--resume takes no settings: a run continues with the configuration it was started with")
         folder = find_run(args.resume)
+        from fedimb.registry.targets import trusted
         from fedimb.report.panel import panels
         from fedimb.serverapp.launch import resume
 
-        print(panels(resume(folder)))
+        with trusted(args.trust):
+            print(panels(resume(folder)))
         return 0
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate

@@ -1,6 +1,7 @@
 """``fedimb runs list|rm|gc``: lists and deletes run folders; never touches a run in use."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
@@ -52,10 +53,14 @@ def list_runs(args: argparse.Namespace) -> int:
     from fedimb.cli.facts import read_facts
     from fedimb.cli.find import run_folders
     from fedimb.errors import ConfigError, nearest
+    from fedimb.rundir.seal import Damaged
 
     studies: dict[str, list[RunFacts]] = {}
     for folder in run_folders(args.output_dir):
-        studies.setdefault(folder.parent.name, []).append(read_facts(folder))
+        try:
+            studies.setdefault(folder.parent.name, []).append(read_facts(folder))
+        except Damaged as error:  # the others are still listed
+            print(f"fedimb: {error}", file=sys.stderr)
     if args.study is not None and args.study not in studies:
         raise ConfigError(f"no study '{args.study}' below {args.output_dir}.{nearest(args.study, studies)}")
     if not studies:

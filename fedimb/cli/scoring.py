@@ -9,14 +9,16 @@ import numpy as np
 import torch
 
 from fedimb import registry
-from fedimb.config.load import from_json, row_label
+from fedimb.config.load import row_label
 from fedimb.data.federation import Federation
 from fedimb.data.labels import none_class
 from fedimb.data.store import Store, open_source
 from fedimb.data.views import to_tensors
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.records import write_atomic
+from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
@@ -69,11 +71,12 @@ def score(result: RunResult, source: dict[str, object] | None, calibration: str 
         DataError: the data's classes, task or input shape are not the run's, or its folder lacks what the calibration
             needs.
     """
-    config = from_json((result.folder / "config.json").read_text())
+    folder = RunFolder.open(result.folder)
+    config = read_config(folder)
     name = next(iter(config.calibration)) if calibration is None else calibration
     if name not in config.calibration:
         raise ConfigError(f"this run has no calibration '{name}'.{nearest(name, config.calibration)}")
-    federation = Federation.load(result.folder)
+    federation = read_federation(folder)
     store = federation.store if source is None else open_source(source)
     if store.task != result.task:
         raise DataError(

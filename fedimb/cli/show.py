@@ -43,15 +43,20 @@ def show_command(args: argparse.Namespace) -> int:
     """``fedimb show``: a finished run's panel, or an unfinished run's progress and how to continue it."""
     from fedimb.cli.facts import read_facts
     from fedimb.cli.find import find_run
+    from fedimb.rundir.folder import RunFolder
 
     facts = read_facts(find_run(args.run, args.output_dir))
+    folder = RunFolder.open(facts.path)
+    folder.check("config.json", "metrics.jsonl", "partition.json", "partition.npz", "environment.json")
     if facts.status != "finished":
         print("\n".join(_unfinished(facts)))
-        return 0
-    from fedimb.report.panel import panels
-    from fedimb.rundir.result import RunResult
+    else:
+        from fedimb.report.panel import panels
+        from fedimb.rundir.result import RunResult
 
-    print(panels(RunResult.read(facts.path)))
+        print(panels(RunResult.read(facts.path)))
+    if note := folder.not_sealed():
+        print(f"note        {note}")
     return 0
 
 

@@ -79,12 +79,13 @@ def report_failures(failures: Sequence[str]) -> int:
 
 def charts(results: StudyResults) -> tuple[str, str] | None:
     """How to open the study's charts in MLflow, or None if its runs are not tracked."""
-    from fedimb.config.load import from_json
+    from fedimb.rundir.folder import RunFolder
+    from fedimb.rundir.stored import read_config
     from fedimb.study.execute import store_of
     from fedimb.tracking.mlflow import charts_link
 
     folder = next((r.folder for r in results.results if r.folder is not None), None)
     if folder is None:
         return None
-    config = from_json((folder / "config.json").read_text())
+    config = read_config(RunFolder.open(folder))
     return None if config.tracking["name"] == "none" else charts_link(*store_of(config))

@@ -17,6 +17,17 @@ from typing import Any
 from fedimb.errors import ConfigError, nearest
 
 _INSTALLED_ONLY = ContextVar("installed_only", default=False)
+_TRUSTED = ContextVar("trusted", default=False)
+
+
+@contextlib.contextmanager
+def trusted(active: bool = True) -> Iterator[None]:
+    """Within the block, if ``active``, `installed_only` has no effect: the user said ``--trust``."""
+    token = _TRUSTED.set(active or _TRUSTED.get())
+    try:
+        yield
+    finally:
+        _TRUSTED.reset(token)
 
 
 @contextlib.contextmanager
@@ -45,14 +56,14 @@ def load_target(kind: str, path: str, base: type) -> type[Any]:
         ConfigError: its module cannot be imported, has no such class, or the class is not a subclass of ``base``.
     """
     module, _, attribute = path.rpartition(".")
-    guarded = _INSTALLED_ONLY.get()
+    guarded = _INSTALLED_ONLY.get() and not _TRUSTED.get()
     try:
         with _without_working_folder() if guarded else _with_working_folder():
             loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if guarded and _in_working_folder(module):
             raise ConfigError(
-                f"{kind} '{path}': module {module} is a file of the working folder ({os.getcwd()}), and the run was not "
+                f"{kind} '{path}': {module} is a file of the working folder ({os.getcwd()}), and the run was not "
                 "started here by you: read the file, then give --trust to import it, or put its folder on PYTHONPATH"
             ) from error
         raise ConfigError(

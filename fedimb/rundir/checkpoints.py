@@ -95,25 +95,31 @@ class Checkpoints:
         self.folder, self._check_states = folder, check_states
         self._growing = {name: GrowingFile(folder.path / name) for name in GROWING}
         self._manifest = Manifest()
+        self._work = (-1, -1)
 
     def seal_file(self, name: str, sha256: str) -> None:
         """Add a file that does not change any more to the next seal."""
         self._manifest = self._manifest.with_files({name: sha256})
 
     def write(self, arrays: Arrays, info: JsonObject) -> None:
-        """Write a checkpoint and the seal; the last checkpoint becomes the one before."""
-        path = self.folder.path
-        before = self._manifest.checkpoints.get(CHECKPOINT)
+        """Write a checkpoint and the seal; the last checkpoint becomes the one before.
+
+        Unless nothing was computed since: the end of a step follows its last round at once, and a checkpoint before
+        that builds on the same states and metric lines would be no help if one of them is damaged.
+        """
+        path, work = self.folder.path, _work(info)
+        kept = CHECKPOINT_BEFORE if work == self._work else CHECKPOINT
+        before = self._manifest.checkpoints.get(kept)
         manifest = replace(
             self._manifest, number=self._manifest.number + 1, growing=self._sealed(), checkpoints={}, ended=False
         )
         data = pack_arrays(arrays, info | {"sealed": manifest.to_json()})
         write_atomic(path / _NEXT, data)
-        if (path / CHECKPOINT).exists():
+        if kept == CHECKPOINT and (path / CHECKPOINT).exists():
             os.replace(path / CHECKPOINT, path / CHECKPOINT_BEFORE)
         os.replace(path / _NEXT, path / CHECKPOINT)
         hashes = {CHECKPOINT: stored_hash(data) or ""} | ({CHECKPOINT_BEFORE: before} if before else {})
-        self._manifest = replace(manifest, checkpoints=hashes)
+        self._manifest, self._work = replace(manifest, checkpoints=hashes), work
         write_seal(path, self._manifest)
 
     def seal_end(self) -> None:
@@ -137,6 +143,7 @@ class Checkpoints:
         if found is None:
             self._manifest = sealed or Manifest(files=fixed_hashes(self.folder.path))
             return None
+        self._work = _work(found.info)
         if found.manifest is None:
             self._manifest = Manifest(files=self._files_of_unsealed())
             self.folder.journal(event="sealed from here on", why="the run was started by an older fedimb")
@@ -214,3 +221,8 @@ class Checkpoints:
     def _files_of_unsealed(self) -> dict[str, str]:
         steps = sorted((self.folder.path / "steps").glob("[0-9]*.safetensors"))
         return fixed_hashes(self.folder.path) | {f"steps/{step.name}": sha256_of(step) for step in steps}
+
+
+def _work(info: JsonObject) -> tuple[int, int]:
+    """What a checkpoint covers: messages to clients, and bytes of metric lines."""
+    return int(info["message"]), int(info["metrics_size"])

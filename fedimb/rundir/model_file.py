@@ -17,7 +17,7 @@ from fedimb.data.scaling import Scaling, prepared
 from fedimb.errors import DataError, FedimbError
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.plain import JsonObject
-from fedimb.registry.targets import installed_only
+from fedimb.registry.targets import installed_only, trusted
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.origin import made_here
 from fedimb.schema import RunConfig
@@ -124,7 +124,7 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
         log.warning("%s is from an older fedimb, which kept no scaling of tables: scale the rows yourself", folder)
     args = {k: v for k, v in facts["model"].items() if k != "name"}
     given = {"n_classes": facts["n_classes"], "input_shape": shape}
-    with installed_only(not (trust or (run is not None and _made_here(run)))):
+    with trusted(trust), installed_only(run is None or not _made_here(run)):
         classifier: Classifier = registry.build("model", facts["model"]["name"], given, **args)
     load_into(classifier, {k: torch.from_numpy(v) for k, v in load_file(folder / "model.safetensors").items()})
     scaling = Scaling.from_facts(facts["scaling"]) if facts.get("scaling") else None

@@ -9,12 +9,11 @@ from fedimb.rundir.origin import made_here
 from fedimb.schema import RunConfig
 
 
-def read_config(folder: RunFolder, trust: bool = False) -> RunConfig:
+def read_config(folder: RunFolder) -> RunConfig:
     """The configuration of ``config.json``.
 
-    Args:
-        trust: a class that it names by its import path may come from a file in the working folder, even if the run
-            was not started here by this user.
+    A class that it names by its import path is imported from the working folder only if this user started the run here,
+    or within `fedimb.registry.targets.trusted`.
 
     Raises:
         Damaged: the file was changed since the run was started.
@@ -24,7 +23,7 @@ def read_config(folder: RunFolder, trust: bool = False) -> RunConfig:
     if data is None:
         raise FedimbError(f"{folder.path} is not a run folder: it has no config.json")
     seal = folder.seal
-    with installed_only(not (trust or (seal is not None and made_here(data, seal.origin)))):
+    with installed_only(seal is None or not made_here(data, seal.origin)):
         return from_json(data.decode("utf-8", errors="replace"))
 
 

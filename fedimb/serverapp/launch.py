@@ -20,6 +20,7 @@ from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
 from fedimb.process_state import log_level, restored
+from fedimb.registry.targets import trusted
 from fedimb.rundir.checkpoints import FIXED, rewrite_seal
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.manifest import return_freed_memory, write_start
@@ -98,7 +99,6 @@ def resume(
     engine: Engine | None = None,
     progress: ProgressBar | None = None,
     tracked: bool = True,
-    trust: bool = False,
 ) -> RunResult:
     """Continue a run that was killed, failed or is waiting; a finished run is only sent to MLflow again.
 
@@ -106,8 +106,6 @@ def resume(
 
     Args:
         engine, progress, tracked: as for `launch`.
-        trust: a class that the configuration names may come from a file in the working folder, even if the run was not
-            started here (`fedimb.rundir.origin`).
 
     Raises:
         FedimbError: not a run folder, or in use by another process.
@@ -116,11 +114,11 @@ def resume(
     folder = RunFolder.open(path)
     folder.lock()
     try:
+        rewrite_seal(folder)
         left = folder.read_json("processes.json")
         if left is not None:
             _end_left_over(left)
-        rewrite_seal(folder)
-        config = read_config(folder, trust)
+        config = read_config(folder)
         if _is_finished(folder):
             log.warning("%s is already finished; sending to MLflow what it lacks", folder.path)
             _tracker(folder, config, tracked).finish()
@@ -271,7 +269,8 @@ def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[Non
 def run_in_server_app(path: Path, engine: Engine) -> RunResult:
     """Execute a run folder whose lock the launcher holds: the part of ``run_elsewhere`` that runs in the ServerApp."""
     folder = RunFolder.open(path)
-    config = read_config(folder, trust=True)  # the launcher has decided
+    with trusted():  # the launcher has decided
+        config = read_config(folder)
     return execute(folder, config, read_federation(folder), engine, None)
 
 

@@ -8,19 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from fedimb.config.load import config_sha, from_json, row_label
+from fedimb.config.load import config_sha, row_label
 from fedimb.config.parts import prior_label
 from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunDiverged
 from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RowResult, RunResult
+from fedimb.rundir.seal import Damaged
+from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.study.cells import Cell
 from fedimb.study.design import Costs
 from fedimb.study.results import Result, Setting, Status
 from fedimb.study.work import Done, judged
 
+REPORTED = (
+    "config.json",
+    "rows.json",
+    "partition.",
+    "environment.json",
+    "metrics.jsonl",
+    "result.json",
+    "artifacts/panels/",
+)
+"""What a report reads of a run folder: beginnings of names."""
 CURVE = ("macro_recall", "minority_recall")
 
 
@@ -38,15 +50,22 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
         ConfigError: a cost matrix that does not fit.
     """
     folder = RunFolder.open(path)
-    config = from_json((folder.path / "config.json").read_text())
+    config = read_config(folder)
     names = labels or {name: row_label(config, name) for name in config.calibration}
     seed, sha = config.seed, config_sha(config)
-    if not (path / "result.json").exists():
+    if not _has_ended(folder):
         state = folder.read_json("status.json", {})
         how: Status = "diverged" if state.get("kind") == RunDiverged.__name__ else "failed"
         reason = _line(str(state.get("reason") or f"status {state.get('status', 'unknown')}"))
         return [Result(setting, label, seed, how, folder=path, sha=sha, error=reason) for label in names.values()]
-    run = RunResult.read(path)
+    try:
+        folder.check_sealed(*REPORTED)
+        run = RunResult.read(path)
+    except Damaged as damage:  # the other runs of a study can still be read
+        return [
+            Result(setting, label, seed, "failed", folder=path, sha=sha, error=_line(str(damage)))
+            for label in names.values()
+        ]
     status, error = judged(path)
     curves = _curves(folder)
     rows = dict(zip(config.calibration, run.rows, strict=True))
@@ -69,6 +88,13 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
         )
         for name, label in names.items()
     ]
+
+
+def _has_ended(folder: RunFolder) -> bool:
+    """Whether there is a result, or should be one."""
+    if (folder.path / "result.json").exists():
+        return True
+    return (seal := folder.seal) is not None and seal.ended
 
 
 def read_computed(path: Path, cell: Cell, costs: Costs) -> Result:
@@ -106,7 +132,7 @@ def setting_of(name: str, words: Sequence[str], results: Sequence[Result]) -> Se
     best: Federation | None = None
     for result in folders:  # a pooled row has one client, others have the setting's clients
         assert result.folder is not None
-        federation = Federation.load(result.folder)
+        federation = read_federation(RunFolder.open(result.folder))
         if best is None or federation.n_clients > best.n_clients:
             best = federation
         if best.n_clients > 1:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedimb.config.load import flatten, from_json
+from fedimb.config.load import flatten
 from fedimb.errors import FedimbError
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.stored import read_config
 from fedimb.study.collect import read_run, setting_of
 from fedimb.study.compare import RECORD, read_compared
 from fedimb.study.design import Costs
@@ -42,13 +44,13 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
     """
     if not paths:
         raise FedimbError(f"there are no runs of '{name}'; `fedimb run study={name}` creates one")
-    flat = [flatten(from_json((path / "config.json").read_text())) for path in paths]
+    configs = [read_config(RunFolder.open(path)) for path in paths]
+    flat = [flatten(config) for config in configs]
     found: dict[tuple[str, str, int], Result] = {}
     words: dict[str, tuple[str, ...]] = {}
-    for path, named in zip(paths, disambiguate(flat), strict=True):
+    for path, config, named in zip(paths, configs, disambiguate(flat), strict=True):
         words.setdefault(named.setting, named.words)
-        rows = from_json((path / "config.json").read_text()).calibration
-        for calibration, result in zip(rows, read_run(path, named.setting, Costs()), strict=True):
+        for calibration, result in zip(config.calibration, read_run(path, named.setting, Costs()), strict=True):
             keep(found, replace(result, label=named.label(result.label, calibration)))
     results = tuple(found.values())
     settings = {

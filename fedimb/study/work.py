@@ -17,6 +17,7 @@ from fedimb.errors import ConfigError, DataError, FedimbError, RunDiverged
 from fedimb.records import write_atomic
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.seal import Damaged
 from fedimb.schema import RunConfig
 from fedimb.serverapp.launch import launch, resume
 from fedimb.serverapp.progress import ProgressBar
@@ -169,7 +170,11 @@ def earlier(tasks: Sequence[Task]) -> tuple[dict[str, Done], dict[str, Path]]:
                 folder = RunFolder(path.parent)
                 state = folder.read_json("status.json", {})
                 if (folder.path / "result.json").exists():
-                    done[key] = Done(folder.path, *judged(folder.path))
+                    try:
+                        done[key] = Done(folder.path, *judged(folder.path))
+                    except Damaged as error:
+                        logging.getLogger("fedimb").warning("%s", error)
+                        unfinished[key] = folder.path  # resumed, it writes its result again
                 elif state.get("kind") == RunDiverged.__name__:
                     done[key] = Done(folder.path, "diverged", str(state.get("reason", "")))
                 else:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedimb.errors import DataError, FedimbError
+from fedimb.rundir.folder import RunFolder
 from fedimb.tracking.lock import Busy
 from fedimb.tracking.projection import Projection, read_rows
 from fedimb.tracking.state import load
@@ -159,6 +160,8 @@ def sync(folder: str | Path, uri: str | None = None, experiment: str | None = No
     """
     folder = Path(folder).expanduser().resolve()
     read_rows(folder)
+    if (folder / "config.json").is_file():
+        RunFolder.open(folder).check_sealed("config.json", "rows.json", "metrics.jsonl", "partition.", "artifacts/")
     state = load(folder)
     if state is not None and uri is None and experiment is None:
         uri, experiment = state.uri, state.experiment

@@ -13,6 +13,8 @@ import uuid
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from fedimb.rundir.seal import own_hash_fits, with_own_hash
+
 STATE_FILE = "tracking.json"
 IDENTITY_FILE = "tracking.id"
 METRICS_FILE = "metrics.jsonl"
@@ -47,15 +49,17 @@ def load(folder: Path) -> State | None:
     """Read the recorded state; None if there is none or it is damaged (runs are then found by their tag)."""
     try:
         stored = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        if not own_hash_fits(stored):
+            return None
         return State(**{item.name: stored[item.name] for item in fields(State)})
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def save(folder: Path, state: State) -> None:
     """Write ``tracking.json`` atomically (temporary file, rename). The caller holds the lock."""
     temporary = folder / f".{STATE_FILE}.new"
-    temporary.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+    temporary.write_bytes(with_own_hash(asdict(state)))
     os.replace(temporary, folder / STATE_FILE)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from small_runs import launch_in
+from unsealed import unseal
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def copy(finished, home):
         path = home / "runs" / study / name
         shutil.copytree(finished.folder, path)
         if status is not None:
-            (path / "result.json").unlink()
+            (unseal(path) / "result.json").unlink()
             RunFolder(path).set_status(status, "labels needed" if status == "waiting" else "")
         return path
 

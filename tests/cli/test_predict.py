@@ -8,12 +8,14 @@ import shutil
 import numpy as np
 import pytest
 from small_runs import launch_in
+from unsealed import unseal
 
 from fedimb import registry
 from fedimb.cli import main, predict
 from fedimb.cli.scoring import check_classes, score
 from fedimb.errors import ConfigError, DataError
 from fedimb.evaluation.confusion import confusion_matrix
+from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 
 
@@ -56,7 +58,7 @@ def test_counts_that_follow_the_model_are_those_of_its_last_round(home):
 
 
 def test_the_counts_of_the_prior_are_kept_and_an_older_folder_without_them_says_so(run, capsys):
-    file = run.folder / "result.json"
+    file = unseal(run.folder) / "result.json"
     result = json.loads(file.read_text())
     held_out = run.train_counts.sum() - sum(result["prior"]["counts"])
     assert 0 < held_out < 0.2 * run.train_counts.sum()  # the clients count what they train on
@@ -107,7 +109,7 @@ def test_the_card_says_what_the_run_says(run, home):
 
 
 def test_the_card_warns_of_classes_nobody_can_judge(run, home):
-    file = run.folder / "result.json"
+    file = unseal(run.folder) / "result.json"
     result = json.loads(file.read_text())
     for row in result["rows"]:
         row["confusion"][3] = [0] * 10
@@ -170,7 +172,10 @@ def test_an_unfinished_run_and_a_missing_folder(run, capsys):
     assert "no folder no/such/folder" in capsys.readouterr().err
     (run.folder / "result.json").unlink()
     assert main(["predict", "fedavg", "--out", "p.csv"]) == 1
-    assert "is not finished" in capsys.readouterr().err
+    assert "result.json is missing: fedimb run --resume" in capsys.readouterr().err
+    RunFolder(unseal(run.folder)).set_status("killed")
+    assert main(["predict", "fedavg", "--out", "p.csv"]) == 1
+    assert "is not finished (status: killed)" in capsys.readouterr().err
 
 
 class _Toy:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 from small_runs import launch_in
+from unsealed import unseal
 
 from fedimb.data.federation import Federation
 from fedimb.evaluation.probabilities import PROBABILITY_SCORES
@@ -120,7 +121,7 @@ def test_an_older_folder_still_reads(run, tmp_path):
             del row[name]
     for name in EFFORT:
         del stored[name]
-    (old / "result.json").write_text(json.dumps(stored))
+    (unseal(old) / "result.json").write_text(json.dumps(stored))
     result = RunResult.read(old)
     assert result.metrics == run.metrics
     assert (result.rows[0].probability, result.rows[0].auroc, result.rows[0].defined_clients) == ({}, [], 0)

@@ -105,14 +105,15 @@ def test_the_test_can_fail(warm, tmp_path, reference):
     assert facts(only_run(tmp_path)) != reference
 
 
-def test_lost_client_state_is_said(warm, tmp_path):
-    assert (
-        killing.run(warm, [*OVERRIDES, "tracking=none", "clients.min_reply_fraction=1.0"], tmp_path, "train", 9) == -9
-    )
+def test_lost_client_state_is_said_before_any_work(warm, tmp_path):
+    assert killing.run(warm, [*OVERRIDES, "tracking=none"], tmp_path, "train", 9) == -9
     folder = only_run(tmp_path)
     shutil.rmtree(folder / "clients")
-    assert killing.resume(warm, folder, tmp_path) == 1
-    assert "state_lost" in json.loads((folder / "status.json").read_text())["reason"]
+    before = (folder / "metrics.jsonl").read_bytes()
+    done = warm(tmp_path, f"import killing; killing.go_on({str(folder)!r})")
+    assert done.returncode == 1
+    assert "state_lost: client 0 has no state" in done.stderr
+    assert (folder / "metrics.jsonl").read_bytes() == before
 
 
 def test_two_resumes_do_not_collide(tmp_path):

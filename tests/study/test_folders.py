@@ -5,6 +5,7 @@ import math
 
 import pytest
 from small_runs import launch_in
+from unsealed import unseal
 
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
@@ -98,7 +99,7 @@ def test_seeds_are_one_row_and_a_finished_run_comes_before_one_that_is_not(made,
     one, two = made(), made("seed=1")
     broken = tmp_path / "broken"
     shutil.copytree(one, broken)
-    (broken / "result.json").unlink()
+    (unseal(broken) / "result.json").unlink()
     RunFolder(broken).set_status("failed", "no more disk")
     for paths in ([broken, one, two], [one, two, broken]):
         found = of_runs(paths, "s")
@@ -179,7 +180,7 @@ def test_a_run_that_is_gone_is_a_failed_row_and_not_a_missing_one(compared, tmp_
 
     shutil.copytree(compared.folder, tmp_path / "mine")
     shutil.rmtree(next(path for path in (tmp_path / "mine").glob("focal-s1-*")))
-    (next((tmp_path / "mine").glob("focal-s0-*")) / "result.json").unlink()
+    (unseal(next((tmp_path / "mine").glob("focal-s0-*"))) / "result.json").unlink()
     again = read_compared(tmp_path / "mine")
     assert [(r.seed, r.status, r.error) for r in again.of("default", "focal")] == [
         (0, "failed", "not finished"),

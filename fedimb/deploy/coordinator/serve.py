@@ -14,7 +14,6 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from pydantic import Field
 
-from fedimb.config.load import from_json
 from fedimb.contracts import platform as names
 from fedimb.data.scaling import Scaling, scaling_of
 from fedimb.deploy.coordinator.federation import DeployedFederation
@@ -27,6 +26,7 @@ from fedimb.errors import DataError, FedimbError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.manifest import write_start
+from fedimb.rundir.stored import read_config
 from fedimb.schema import RunConfig, Strict
 from fedimb.serverapp.launch import execute
 
@@ -66,7 +66,7 @@ def serve(path: Path, grid: Grid) -> None:
     folder.write_json("processes.json", {"temp_dir": None, "driver": driver, "processes": {}})
     about = parse_settings(folder.read_json(DEPLOYED), Deployed, str(path / DEPLOYED))
     plan = read_plan((path / "plan.json").read_text(encoding="utf-8"))
-    config = from_json((path / "config.json").read_text())
+    config = read_config(folder)
     try:
         engine = _SiteEngine(grid, folder, about, plan, config)
     except FedimbError as error:

@@ -9,7 +9,7 @@ from fedimb.plain import Settings
 from fedimb.report.html.classes import partition_of
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
-from fedimb.study.collect import read_run, setting_of
+from fedimb.study.collect import REPORTED, read_run, setting_of
 from fedimb.study.design import Costs
 from fedimb.study.results import StudyResults
 
@@ -36,6 +36,7 @@ def study_of_run(path: str | Path) -> StudyResults:
     """
     done = RunResult.read(path)
     folder = RunFolder.open(done.folder)
+    folder.check_sealed(*REPORTED)
     config = folder.read_json("config.json")
     results = tuple(read_run(done.folder, "default", Costs()))
     setting = setting_of("default", _words(config), results)
