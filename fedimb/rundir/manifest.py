@@ -15,6 +15,7 @@ from fedimb.records import write_atomic
 from fedimb.rundir import partition_picture
 from fedimb.rundir.environment import environment
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import record_start, tags_of
 from fedimb.schema import RunConfig
 
 
@@ -28,6 +29,7 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
     write_atomic(folder.path / "config.json", to_json(config).encode())
     federation.save(folder.path)
     folder.write_json("environment.json", environment())
+    identity = record_start(folder, config, federation)
     weight = resolved_weight(config, contracts_of(config))
     params = flatten(config) | {"resolved.aggregation_weight": weight}
     rows = []
@@ -42,6 +44,7 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
             "fedimb.calibration": calibration,
             "fedimb.sweep_id": config.study,
             "fedimb.run_id": uuid.uuid4().hex,
+            **tags_of(identity),
         }
         rows.append({"label": label, "tags": tags, "params": params})
     artifacts = folder.path / "artifacts"

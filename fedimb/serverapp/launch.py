@@ -21,6 +21,7 @@ from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
 from fedimb.process_state import log_level, restored
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import record_end
 from fedimb.rundir.manifest import return_freed_memory, write_start
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
@@ -193,7 +194,10 @@ def execute(
         folder.set_status("running")
         tracker.start()
         with _ending(folder, tracker, running):
-            loop.run()
+            try:
+                loop.run()
+            finally:
+                record_end(folder, config, running.code(config) if hasattr(running, "code") else ())
             keep_scores(folder, evaluator, loop)
             write_result(folder, config, federation, evaluator, loop)
             folder.set_status("finished")

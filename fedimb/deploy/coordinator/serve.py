@@ -101,6 +101,7 @@ class _Site:
     scale: float
     sums: dict[str, np.ndarray] | None
     key: str
+    code: str
 
 
 class _SiteEngine:
@@ -134,6 +135,7 @@ class _SiteEngine:
             [site.validation for site in joined],
             scaling,
             joined[0].scale,
+            [site.code for site in joined],
         )
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
 
@@ -163,7 +165,8 @@ def _read_join_reply(site: str, reply: Message | None) -> _Site:
         raise RunFailed(f"node {site} says it is {facts['site']}: it was registered under another site's name")
     sums = arrays_of(reply.content, names.SUMS) if names.SUMS in reply.content else None
     rows, validation, version = int(facts["rows"]), int(facts["validation"]), str(facts["version"])
-    return _Site(rows, validation, version, float(facts["scale"]), sums, str(facts.get("key", "")))
+    key, code = str(facts.get("key", "")), str(facts.get("code", "not reported"))
+    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code)
 
 
 def _scaling(joined: list[_Site]) -> Scaling | None:
