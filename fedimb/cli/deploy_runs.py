@@ -2,7 +2,7 @@
 
 import argparse
 
-from fedimb.cli.places import add_deployment, open_deployment
+from fedimb.cli.places import add_accept, add_deployment, open_deployment
 from fedimb.cli.verbs import Action
 
 
@@ -87,6 +87,7 @@ class Run(Action):
         parser.add_argument("plan", nargs="?", metavar="PLAN", help="beginning of a plan's hash, or a plan.json")
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that the plan allows to vary")
         parser.add_argument("--resume", metavar="RUN", help="resume this run folder")
+        add_accept(parser)
         parser.add_argument(
             "--join",
             type=float,
@@ -129,7 +130,7 @@ class Run(Action):
         config = read_config(folder)
         with ProgressBar(config.rounds) as progress:
             progress.title(row_label(config, next(iter(config.calibration))))
-            result = execute(deployment, folder, progress)
+            result = execute(deployment, folder, progress, args.accept_changes)
         print(panels(result))
 
 

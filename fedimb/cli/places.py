@@ -30,3 +30,12 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="import the modules that a run folder from elsewhere names from the working folder: they run as you",
     )
+
+
+def add_accept(parser: argparse.ArgumentParser) -> None:
+    """Add ``--accept-changes``."""
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: continue although code or data changed since the start; the run's journal says so",
+    )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedimb.cli.places import add_trust
+from fedimb.cli.places import add_accept, add_trust
 
 if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
@@ -35,6 +35,7 @@ def register(verbs: "Verbs") -> None:
     mode.add_argument("--show", action="store_true", help="print the resolved configuration, and stop")
     mode.add_argument("--resume", metavar="RUN", help="continue this run")
     add_trust(run)
+    add_accept(run)
     run.set_defaults(handler=run_command)
 
 
@@ -52,7 +53,7 @@ def run_command(args: argparse.Namespace) -> int:
         from fedimb.serverapp.launch import resume
 
         with trusted(args.trust):
-            print(panels(resume(folder)))
+            print(panels(resume(folder, accept_changes=args.accept_changes)))
         return 0
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate

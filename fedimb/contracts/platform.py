@@ -77,7 +77,7 @@ PLATFORM = Contract(
                 SITE,
                 "config",
                 "the site's name, rows to train and to validate on, hash of the data's version, scale of its numbers, "
-                "public key for masks between sites",
+                "public key for masks between sites, release and hash of its code",
                 "operational",
                 max_bytes=512,
             ),

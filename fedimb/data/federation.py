@@ -1,7 +1,7 @@
 """Which client holds which rows: `prepare` splits a source into a test set and clients; a `Federation` holds only
 indices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,6 +98,16 @@ class Federation:
     def client_names(self) -> tuple[str, ...]:
         """Name of each client by id in a deployment, where each client is a site; empty in a simulation."""
         return ()
+
+    @property
+    def content_sha(self) -> str:
+        """Hash of what the source gives, wherever its files are (`Store.content_sha`)."""
+        return self.store.content_sha
+
+    @property
+    def site_code(self) -> Mapping[str, str]:
+        """Release and hash of the code of each site of a deployment, by its name; empty in a simulation."""
+        return {}
 
     @property
     def task(self) -> str:

@@ -3,6 +3,7 @@
 Ten thousand clients then need index lists, not copies of the data.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -10,7 +11,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.labels import class_counts
 from fedimb.errors import ConfigError, DataError
+from fedimb.records import write_atomic
 
 __all__ = ["SourceData", "Store", "open_source", "open_store"]
 
 FORMAT = 2  # raised when the folder's layout changes: old caches are then ignored, not misread
 _COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_, "targets": np.uint8}
+_CHUNK_BYTES = 1 << 26
 log = logging.getLogger("fedimb")
 
 
@@ -62,6 +65,21 @@ class Store:
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """[C] int64: how many of ``rows`` have each class; a row with several labels counts for each."""
         return class_counts(self.y, self.targets, self.n_classes, rows)
+
+    @cached_property
+    def content_sha(self) -> str:
+        """sha256 (hex) of what the source gave: arrays, labels, groups, ids and names; not of where it was.
+
+        Kept in the store's folder, as reading gigabytes takes seconds.
+        """
+        kept = self.path / "content.sha256"
+        try:
+            return _checked(kept.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            found = _content_sha(self)
+        with contextlib.suppress(OSError):  # another user's cache: computed again by each process
+            write_atomic(kept, found.encode())
+        return found
 
     @staticmethod
     def open(path: str | Path) -> "Store":
@@ -148,6 +166,26 @@ class Store:
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return Store.open(path)
+
+
+def _content_sha(store: Store) -> str:
+    scaled = None if store.scaled is None else store.scaled.tolist()
+    names = [store.class_names, store.site_names, store.task, store.scale, scaled]
+    sha = hashlib.sha256(json.dumps(names).encode())
+    for name in ("x", "y", *sorted(_COLUMNS)):
+        array = getattr(store, name)
+        sha.update(json.dumps([name, None if array is None else [list(array.shape), str(array.dtype)]]).encode())
+        rows = 0 if array is None else max(1, _CHUNK_BYTES * len(array) // max(1, array.nbytes))
+        for start in range(0, 0 if array is None else len(array), rows or 1):
+            sha.update(np.ascontiguousarray(array[start : start + rows]).tobytes())
+    return sha.hexdigest()
+
+
+def _checked(text: str) -> str:
+    """A hash that was kept. Raises ValueError if the file was cut short."""
+    if len(text) != 64:
+        raise ValueError("not a sha256")
+    return text
 
 
 def cache_dir(kind: str = "stores") -> Path:

@@ -137,6 +137,11 @@ def isolated() -> Iterator[None]:
                 del _entries[key]
 
 
+def registered() -> list[Entry]:
+    """Every part registered in this process so far; nothing is imported for it."""
+    return list(_entries.values())
+
+
 def _installed(kind: str) -> dict[str, Any]:
     return _points(kind, tuple(sys.path))
 

@@ -31,11 +31,14 @@ from fedimb.rundir.seal import (
 log = logging.getLogger("fedimb")
 
 FIXED = (
-    *("config.json", "partition.npz", "partition.json", "environment.json", "rows.json"),
+    *("config.json", "partition.npz", "partition.json", "environment.json", "rows.json", "identity.json"),
     *("artifacts/config.json", "artifacts/partition.json", "artifacts/environment.json"),
     *("plan.json", "deployed.json"),  # of a deployment
 )
-"""What does not change after the start, where it is there."""
+"""What is written at the start, where it is there."""
+
+WITH_END = ("rows.json", "identity.json")
+"""Those of `FIXED` to which the end of a run adds what it imported meanwhile; no checkpoint builds on them."""
 
 _NEXT, _UNUSABLE = "checkpoint.next.safetensors", "checkpoint.damaged.safetensors"
 CheckStates = Callable[[Mapping[int, int]], None]
@@ -56,7 +59,8 @@ def rewrite_seal(folder: RunFolder) -> None:
         for name in (CHECKPOINT, CHECKPOINT_BEFORE):
             with contextlib.suppress(FedimbError, OSError, KeyError, ValueError, TypeError):
                 _, info = unpack_arrays((folder.path / name).read_bytes())
-                write_seal(folder.path, Manifest.from_json(info["sealed"]))
+                now = {n: sha256_of(folder.path / n) for n in WITH_END if (folder.path / n).is_file()}
+                write_seal(folder.path, Manifest.from_json(info["sealed"]).with_files(now))
                 log.warning("%s: written again from %s", error, name)
                 return
         raise
@@ -125,6 +129,7 @@ class Checkpoints:
     def seal_end(self) -> None:
         """Seal the result and the artifacts of a run that has ended."""
         names = ["result.json", *self.folder.names_of_artifacts()]
+        names += [name for name in WITH_END if (self.folder.path / name).exists()]
         files = {name: sha256_of(self.folder.path / name) for name in names}
         self._manifest = replace(self._manifest.with_files(files), growing=self._sealed(), ended=True)
         write_seal(self.folder.path, self._manifest, durable=True)
@@ -149,7 +154,8 @@ class Checkpoints:
             self.folder.journal(event="sealed from here on", why="the run was started by an older fedimb")
             log.warning("%s is sealed from here on; what an older fedimb wrote cannot be checked", self.folder.path)
             return found
-        self._manifest = found.manifest
+        now = {} if sealed is None else {n: sha for n, sha in sealed.files.items() if n in WITH_END}
+        self._manifest = found.manifest.with_files(now)
         if found.skipped:
             self._fall_back(found.skipped)
         elif sealed is not None and sealed.number == self._manifest.number:
@@ -191,6 +197,8 @@ class Checkpoints:
             return SavedCheckpoint(arrays, info, None)
         manifest = Manifest.from_json(info["sealed"])
         for file, sha in manifest.files.items():
+            if file in WITH_END:
+                continue
             place = self.folder.path / file
             if not place.is_file():
                 raise Damaged(f"{place} is missing, which {name} builds on")

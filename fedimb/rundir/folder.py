@@ -38,6 +38,7 @@ from fedimb.rundir.seal import (
     read_seal,
     what_to_do,
     with_own_hash,
+    write_seal,
 )
 
 _OWN_HASH = ("status.json", "processes.json")
@@ -207,9 +208,15 @@ class RunFolder:
             self.check(*(name for name in names if not beginnings or name.startswith(beginnings)))
 
     def write_json(self, name: str, content: Any) -> None:
-        """Write ``<name>`` atomically."""
+        """Write ``<name>`` atomically. A file that is sealed is sealed again."""
         data = with_own_hash(content) if name in _OWN_HASH else (json.dumps(content, indent=1) + "\n").encode()
+        manifest = None if name in _OWN_HASH else read_seal(self.path)
+        if manifest is None or name not in manifest.files:
+            write_atomic(self.path / name, data)
+            return
+        write_seal(self.path, manifest.without(name))  # so that a kill between the two leaves no false alarm
         write_atomic(self.path / name, data)
+        write_seal(self.path, manifest.with_files({name: hashlib.sha256(data).hexdigest()}))
 
     def read_json(self, name: str, default: Any = None) -> Any:
         """Read a JSON file; returns ``default`` if it does not exist.

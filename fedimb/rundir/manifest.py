@@ -17,6 +17,7 @@ from fedimb.rundir import partition_picture
 from fedimb.rundir.checkpoints import fixed_hashes
 from fedimb.rundir.environment import environment
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import record_start, tags_of
 from fedimb.rundir.origin import origin_tag
 from fedimb.rundir.seal import Manifest, write_seal
 from fedimb.schema import RunConfig
@@ -32,6 +33,7 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
     write_atomic(folder.path / "config.json", to_json(config).encode())
     federation.save(folder.path)
     folder.write_json("environment.json", environment() | {"sealed": True})
+    identity = record_start(folder, config, federation)
     weight = resolved_weight(config, contracts_of(config))
     params = flatten(config) | {"resolved.aggregation_weight": weight}
     rows = []
@@ -46,6 +48,7 @@ def write_start(folder: RunFolder, config: RunConfig, federation: Federation) ->
             "fedimb.calibration": calibration,
             "fedimb.sweep_id": config.study,
             "fedimb.run_id": uuid.uuid4().hex,
+            **tags_of(identity),
         }
         rows.append({"label": label, "tags": tags, "params": params})
     artifacts = folder.path / "artifacts"

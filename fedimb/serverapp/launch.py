@@ -21,8 +21,10 @@ from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
 from fedimb.process_state import log_level, restored
 from fedimb.registry.targets import trusted
+from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.checkpoints import FIXED, rewrite_seal
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import record_end
 from fedimb.rundir.manifest import return_freed_memory, write_start
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.seal import CHECKPOINT, Damaged
@@ -99,6 +101,7 @@ def resume(
     engine: Engine | None = None,
     progress: ProgressBar | None = None,
     tracked: bool = True,
+    accept_changes: bool = False,
 ) -> RunResult:
     """Continue a run that was killed, failed or is waiting; a finished run is only sent to MLflow again.
 
@@ -106,10 +109,12 @@ def resume(
 
     Args:
         engine, progress, tracked: as for `launch`.
+        accept_changes: continue although code or data changed since the start (`fedimb.rundir.changes`).
 
     Raises:
         FedimbError: not a run folder, or in use by another process.
         Damaged: a file that the run builds on is missing or was changed.
+        Changed: the code or the data changed, and this was not accepted.
     """
     folder = RunFolder.open(path)
     folder.lock()
@@ -119,27 +124,29 @@ def resume(
         if left is not None:
             _end_left_over(left)
         config = read_config(folder)
-        if _is_finished(folder):
+        if is_finished(folder):
             log.warning("%s is already finished; sending to MLflow what it lacks", folder.path)
             _tracker(folder, config, tracked).finish()
             return RunResult.read(folder.path)
-        if _is_incomplete(folder):
+        if is_incomplete(folder):
             federation = prepare(config.data, config.partition, config.clients.count, config.seed)
             write_start(folder, config, federation)
         folder.check_sealed(*FIXED)
-        return execute(folder, config, read_federation(folder), engine, progress, tracked)
+        federation = read_federation(folder)
+        check_unchanged(folder, config, federation, accept_changes)
+        return execute(folder, config, federation, engine, progress, tracked)
     finally:
         folder.unlock()
 
 
-def _is_incomplete(folder: RunFolder) -> bool:
+def is_incomplete(folder: RunFolder) -> bool:
     """Whether the run was killed while its folder was being written, before the first step."""
     seal = folder.seal
     started = (folder.path / CHECKPOINT).exists() or (seal is not None and seal.number > 0)
     return not started and not (folder.path / "rows.json").exists()
 
 
-def _is_finished(folder: RunFolder) -> bool:
+def is_finished(folder: RunFolder) -> bool:
     """Whether a run has finished and its result is as it was written; if it is not, says so."""
     try:
         if folder.status() != "finished":
@@ -228,12 +235,19 @@ def execute(
         _record_processes(folder, running)
         tracker = _tracker(folder, config, tracked)
         loop, checkpointer, evaluator = build_loop(folder, config, federation, grid, tracker, progress)
-        checkpointer.restore(loop)
+        try:
+            checkpointer.restore(loop)
+        except FedimbError as error:  # the launcher of a ServerApp reads it there
+            folder.set_status("failed", str(error), type(error).__name__)
+            raise
         progress.skip(loop.progress.server_round)
         folder.set_status("running")
         tracker.start()
         with _ending(folder, tracker, running):
-            loop.run()
+            try:
+                loop.run()
+            finally:
+                record_end(folder, config, running.code(config) if hasattr(running, "code") else ())
             keep_scores(folder, evaluator, loop)
             write_result(folder, config, federation, evaluator, loop)
             checkpointer.seal_end()

@@ -15,6 +15,7 @@ from fedimb.config.load import config_sha, from_json, to_json
 from fedimb.engine.open import Engine, open_engine
 from fedimb.errors import ConfigError, DataError, FedimbError, RunDiverged
 from fedimb.records import write_atomic
+from fedimb.rundir.changes import Changed
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.seal import Damaged
@@ -120,7 +121,10 @@ class Worker:
         engine = self._open(config)
         quiet = ProgressBar(config.rounds, enabled=False)
         if before is not None:
-            return resume(before, engine, quiet, tracked=False).folder
+            try:
+                return resume(before, engine, quiet, tracked=False).folder
+            except Changed as error:
+                logging.getLogger("fedimb").warning("%s; a new run is started", error)
         return launch(config, engine, quiet, tracked=False).folder
 
     def _open(self, config: RunConfig) -> Engine | None:

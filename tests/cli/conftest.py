@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from seals import unseal
 from small_runs import launch_in
-from unsealed import unseal
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
+from seals import unseal
 from small_runs import launch_in
-from unsealed import unseal
 
 from fedimb import registry
 from fedimb.cli import main, predict

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from seals import unseal
 from sklearn import metrics as sklearn_metrics
 from small_runs import launch_in
-from unsealed import unseal
 
 from fedimb.data.federation import Federation
 from fedimb.evaluation.probabilities import PROBABILITY_SCORES

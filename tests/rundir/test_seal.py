@@ -6,30 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from seals import flip, rows_of, unfinished, unseal
 from small_runs import launch_in, weights_sha
-from unsealed import unseal
 
 from fedimb.cli import main
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
-from fedimb.rundir.seal import Damaged, read_seal
+from fedimb.rundir.seal import Damaged
 from fedimb.serverapp.launch import resume
 
 SCAFFOLD = ("engine=inline", "aggregator=scaffold", "clients.count=3", "rounds=4")
-
-
-def rows_of(folder: Path) -> list:
-    """The metric lines without times."""
-    lines = RunFolder(folder).metrics()
-    return [(o["row"], o["step"], {k: v for k, v in o["metrics"].items() if "time/" not in k}) for o in lines]
-
-
-def flip(path: Path, at: int = -1) -> None:
-    """Change one bit of the byte at a position, or of the one in the middle."""
-    data = bytearray(path.read_bytes())
-    data[at if at >= 0 else len(data) // 2] ^= 4
-    path.write_bytes(data)
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +29,6 @@ def run(finished, tmp_path, monkeypatch):
     """A copy of the finished run's folder."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(finished.folder, tmp_path / "runs" / "default" / finished.folder.name))
-
-
-def unfinished(run: Path) -> Path:
-    """The folder as a kill before the result would have left it, with both checkpoints."""
-    from dataclasses import replace
-
-    from fedimb.rundir.seal import write_seal
-
-    seal = read_seal(run)
-    assert seal is not None
-    for name in [n for n in seal.files if n == "result.json" or n.startswith("artifacts/model")]:
-        (run / name).unlink()
-    kept = {n: sha for n, sha in seal.files.items() if (run / n).exists()}
-    write_seal(run, replace(seal, files=kept, ended=False))
-    RunFolder(run).set_status("running")
-    return run
 
 
 def say(capsys, *words: str) -> tuple[int, str]:

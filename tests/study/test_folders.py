@@ -4,8 +4,8 @@ import json
 import math
 
 import pytest
+from seals import unseal
 from small_runs import launch_in
-from unsealed import unseal
 
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder

@@ -1,7 +1,7 @@
 """The federation of a deployment, without its rows: row counts from the sites, the rest from the study plan."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class DeployedFederation(Federation):
         rows, validation: number of training and validation rows of each site.
         scaling: of a table's columns, over all sites; None if there is none.
         scale: factor by which every site's source multiplies a row.
+        code: release and hash of the code of each site, in client-id order.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class DeployedFederation(Federation):
         validation: Sequence[int],
         scaling: Scaling | None,
         scale: float,
+        code: Sequence[str],
     ) -> None:
+        self._code = dict(zip(sites, code, strict=True))
         self._shape, self._scale, self._sites = tuple(plan.input_shape), scale, tuple(sites)
         minority = tuple(sorted(plan.classes.index(name) for name in plan.minority))
         super().__init__(
@@ -57,6 +60,16 @@ class DeployedFederation(Federation):
     def store(self) -> Store:
         """Not available: the rows are at the sites. Raises DataError."""
         raise DataError("the rows of a deployment are at its sites; nothing at the coordinator can read them")
+
+    @property
+    def content_sha(self) -> str:
+        """Hash of the sites' data versions."""
+        return self.fingerprint
+
+    @property
+    def site_code(self) -> Mapping[str, str]:
+        """Release and hash of the code of each site, as it reported them when it joined."""
+        return self._code
 
     @property
     def input_shape(self) -> tuple[int, ...]:

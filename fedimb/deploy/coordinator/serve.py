@@ -24,12 +24,15 @@ from fedimb.engine import processes
 from fedimb.engine.grid import Job
 from fedimb.errors import DataError, FedimbError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
+from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.manifest import write_start
 from fedimb.rundir.stored import read_config
 from fedimb.schema import RunConfig, Strict
 from fedimb.serverapp.launch import execute
 
+ACCEPTED = "accept-changes"
+"""A file in the run folder while the run is resumed with ``--accept-changes``."""
 DEPLOYED = "deployed.json"
 """The file that marks a run folder as one of a deployment."""
 
@@ -79,6 +82,11 @@ def serve(path: Path, grid: Grid) -> None:
         write_start(folder, config, engine.federation)
     else:
         _check_same_data(folder, engine.federation)
+        try:
+            check_unchanged(folder, config, engine.federation, (path / ACCEPTED).exists())
+        except FedimbError as error:
+            folder.set_status("failed", str(error), type(error).__name__)
+            raise
     execute(folder, config, engine.federation, engine, None)
 
 
@@ -101,6 +109,7 @@ class _Site:
     scale: float
     sums: dict[str, np.ndarray] | None
     key: str
+    code: str
 
 
 class _SiteEngine:
@@ -134,6 +143,7 @@ class _SiteEngine:
             [site.validation for site in joined],
             scaling,
             joined[0].scale,
+            [site.code for site in joined],
         )
         self.federation.pairs = {client: site.key for client, site in enumerate(joined)}
 
@@ -163,7 +173,8 @@ def _read_join_reply(site: str, reply: Message | None) -> _Site:
         raise RunFailed(f"node {site} says it is {facts['site']}: it was registered under another site's name")
     sums = arrays_of(reply.content, names.SUMS) if names.SUMS in reply.content else None
     rows, validation, version = int(facts["rows"]), int(facts["validation"]), str(facts["version"])
-    return _Site(rows, validation, version, float(facts["scale"]), sums, str(facts.get("key", "")))
+    key, code = str(facts.get("key", "")), str(facts.get("code", "not reported"))
+    return _Site(rows, validation, version, float(facts["scale"]), sums, key, code)
 
 
 def _scaling(joined: list[_Site]) -> Scaling | None:

@@ -18,16 +18,19 @@ from fedimb.config.overrides import set_value
 from fedimb.deploy.bundle_hash import BUNDLE
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.plan_checks import check_parts
-from fedimb.deploy.coordinator.serve import DEPLOYED
+from fedimb.deploy.coordinator.serve import ACCEPTED, DEPLOYED
 from fedimb.deploy.coordinator.site_grid import EVENTS
 from fedimb.deploy.coordinator.superlink import CONNECTION, flwr, healthy
 from fedimb.deploy.study_plan.plan import StudyPlan, check_config, read_plan
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunFailed, RunWaiting, nearest
 from fedimb.records import write_atomic
+from fedimb.rundir.checkpoints import FIXED, fixed_hashes, rewrite_seal
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.seal import Manifest, write_seal
 from fedimb.schema import RunConfig
+from fedimb.serverapp.launch import is_finished, is_incomplete
 from fedimb.serverapp.progress import ProgressBar
 
 log = logging.getLogger("fedimb")
@@ -84,6 +87,7 @@ def create_run(
     write_atomic(folder.path / "config.json", to_json(config).encode())
     write_atomic(folder.path / "plan.json", plan.to_json().encode())
     folder.write_json(DEPLOYED, {"deployment": name, "sites": list(sites), "join_s": join_s, "away_s": away_s})
+    write_seal(folder.path, Manifest(files=fixed_hashes(folder.path)))
     folder.set_status("new")
     return folder
 
@@ -101,8 +105,13 @@ def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deploymen
     return config
 
 
-def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) -> RunResult:
+def execute(
+    deployment: Deployment, folder: RunFolder, progress: ProgressBar, accept_changes: bool = False
+) -> RunResult:
     """Submit a run folder to the SuperLink and wait until the run ends. The folder is locked meanwhile.
+
+    Args:
+        accept_changes: continue although code or data changed since the start (`fedimb.rundir.changes`).
 
     Raises:
         ConfigError: the servers are down.
@@ -113,9 +122,14 @@ def execute(deployment: Deployment, folder: RunFolder, progress: ProgressBar) ->
         raise ConfigError(f"the servers of {deployment.root} are down: start them with fedimb deploy up")
     folder.lock()
     try:
-        if folder.status() == "finished":
+        rewrite_seal(folder)
+        if is_finished(folder):
             return RunResult.read(folder.path)
+        if not is_incomplete(folder):
+            folder.check_sealed(*FIXED)
         _end_left_over(deployment, folder)
+        accepted = folder.path / ACCEPTED
+        accepted.touch() if accept_changes else accepted.unlink(missing_ok=True)
         folder.set_status("running")
         words = deployment.folder("state") / f"run-{folder.path.name[-8:]}.toml"
         words.write_text(f"run-dir = {json.dumps(str(folder.path), ensure_ascii=False)}\n", encoding="utf-8")

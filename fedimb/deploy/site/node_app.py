@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
-from fedimb import registry
+from fedimb import __version__, registry
 from fedimb.clientapp.context import Site
 from fedimb.clientapp.runtime import ClientRuntime
 from fedimb.clientapp.state import StateStore
@@ -45,6 +45,7 @@ from fedimb.deploy.study_plan.outbound_records import message_types
 from fedimb.deploy.study_plan.plan import StudyPlan, site_config
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.records import array_record, arrays_of
+from fedimb.rundir.code import code_of, words_of
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 
@@ -208,6 +209,7 @@ def _joined(run: NodeRun) -> RecordDict:
     train, validation = run.split_rows(store)
     about = {"site": run.home.site, "rows": len(train), "validation": len(validation)}
     about |= {"version": run.data.version, "scale": float(store.scale), "key": public_key(run.home, run.name)}
+    about |= {"code": f"{__version__} {code_of(words_of(run.config), deployed=True).sha[:16]}"}
     reply = RecordDict({names.SITE: ConfigRecord(about)})  # type: ignore[arg-type]
     if store.scaled is not None:
         sums = column_sums(np.asarray(store.x[train]))

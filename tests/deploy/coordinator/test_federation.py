@@ -10,7 +10,7 @@ from fedimb.errors import DataError
 
 def made(versions=("a", "b")):
     plan = plan_of(run_config("clients.count=2"))
-    return DeployedFederation(plan, ["linz", "va"], versions, [3, 5], [1, 0], None, 0.5)
+    return DeployedFederation(plan, ["linz", "va"], versions, [3, 5], [1, 0], None, 0.5, ["0.1.0 a", "0.1.0 b"])
 
 
 def test_what_a_loop_asks():
