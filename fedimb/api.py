@@ -57,8 +57,15 @@ def resume(path: str | Path) -> "RunResult":
         return launch.resume(Path(path))
 
 
-def compare(study: str | Path, overrides: str = "", *, workers: int | None = None) -> "Compared":
-    """Run the missing runs of a study and collect its results, as ``fedimb compare`` does before printing them.
+def compare(
+    study: str | Path,
+    overrides: str = "",
+    *,
+    workers: int | None = None,
+    rerun: str | None = None,
+    keep_stale: bool = False,
+) -> "Compared":
+    """Run what is missing or stale of a study and collect its results, as ``fedimb compare`` does before printing them.
 
     Example:
         >>> words = "seeds: 1\\nreferences: false\\nrows: {fedavg: [], balanced: [loss=balanced_softmax]}\\n"
@@ -71,6 +78,8 @@ def compare(study: str | Path, overrides: str = "", *, workers: int | None = Non
         study: the study's YAML file.
         overrides: settings for every run, applied after the study's own, in one string.
         workers: runs at a time; None: one per core; 0: all in this process.
+        rerun: a row whose finished runs are run again too; ``""``: all rows.
+        keep_stale: use finished runs whose code, data or versions have changed; their rows are called ``... (stale)``.
 
     Raises:
         ConfigError: the study cannot be run or compared on equal terms; raised before any work. `Compared.failures`
@@ -82,11 +91,12 @@ def compare(study: str | Path, overrides: str = "", *, workers: int | None = Non
         from fedimb.study.cells import plan
         from fedimb.study.design import read_study
         from fedimb.study.execute import workers_of
+        from fedimb.study.reuse import Reuse
 
         read = read_study(Path(study).expanduser())
         folder = comparison.study_folder(plan(read, None, words)[1])
         command = " ".join(["fedimb", "compare", *map(shlex.quote, [str(study), *words])])
-        return comparison.compare(read, words, workers_of(workers, folder), command)
+        return comparison.compare(read, words, workers_of(workers, folder, reuse=Reuse(rerun, keep_stale)), command)
 
 
 def load_model(path: str | Path) -> "TrainedModel":

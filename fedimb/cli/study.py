@@ -9,14 +9,23 @@ from pathlib import Path
 from fedimb.errors import ConfigError
 from fedimb.study.execute import Workers, workers_of
 from fedimb.study.results import StudyResults
+from fedimb.study.reuse import Reuse
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--workers``, ``--isolate``, ``--dry-run``, ``--no-report``."""
+    """``--workers``, ``--isolate``, ``--rerun``, ``--keep-stale``, ``--dry-run``, ``--no-report``."""
     parser.add_argument(
         "--workers", type=int, metavar="N", help="runs at a time (default: one per core); 0: all in this process"
     )
     parser.add_argument("--isolate", action="store_true", help="use a new process for every run")
+    parser.add_argument(
+        "--rerun", nargs="?", const="", metavar="ROW", help="run finished runs again: of one row, or (given last) all"
+    )
+    parser.add_argument(
+        "--keep-stale",
+        action="store_true",
+        help="use finished runs whose code, data or versions have changed, marked (stale) in every table",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be run, and stop")
     parser.add_argument("--no-report", action="store_true", help="do not write the HTML report")
 
@@ -29,7 +38,7 @@ def workers(args: argparse.Namespace, folder: Path) -> Workers:
     """
     if args.workers is not None and args.workers < 0:
         raise ConfigError(f"--workers {args.workers}: give 1 or more, or 0 to run everything in this process")
-    return workers_of(args.workers, folder, args.isolate)
+    return workers_of(args.workers, folder, args.isolate, Reuse(args.rerun, args.keep_stale))
 
 
 def default_workers(folder: Path) -> Workers:

@@ -86,7 +86,7 @@ class Identity:
 
     def to_json(self) -> JsonObject:
         """As JSON values."""
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, "sha": self.sha, "code_sha": self.code_sha, **asdict(self)}
 
 
 def differences(recorded: Identity | None, now: Identity) -> list[str]:
@@ -150,10 +150,14 @@ def of_json(tree: object) -> Identity | None:
     return Identity(**{name: tree[name] for name in known})
 
 
-def record_start(folder: RunFolder, config: RunConfig, federation: Federation) -> Identity:
-    """Write a run's identity before its first round."""
-    code = code_of(words_of(config), bool(federation.site_code))
-    found = Identity(
+def identity_of(config: RunConfig, federation: Federation, more: Iterable[str] = ()) -> Identity:
+    """The identity of a run that starts now.
+
+    Args:
+        more: further files of fedimb that it uses.
+    """
+    code = code_of(words_of(config), bool(federation.site_code), more)
+    return Identity(
         config=config_sha(config),
         problem=problem_sha(config),
         data=federation.content_sha,
@@ -164,6 +168,11 @@ def record_start(folder: RunFolder, config: RunConfig, federation: Federation) -
         distributions=code.distributions,
         sites=dict(federation.site_code),
     )
+
+
+def record_start(folder: RunFolder, config: RunConfig, federation: Federation) -> Identity:
+    """Write a run's identity before its first round."""
+    found = identity_of(config, federation)
     folder.write_json(FILE, found.to_json())
     return found
 
@@ -182,11 +191,7 @@ def record_end(folder: RunFolder, config: RunConfig, more: Iterable[Code] = ()) 
         for mine, theirs in ((files, code.files), (distributions, code.distributions)):
             mine |= {name: sha if mine.get(name, sha) == sha else EDITED for name, sha in theirs.items()}
     end = replace(start, files=dict(sorted(files.items())), distributions=dict(sorted(distributions.items())))
-    if end == start:
-        return
     folder.write_json(FILE, end.to_json())
-    rows = folder.read_json("rows.json", [])
-    folder.write_json("rows.json", [{**row, "tags": {**row["tags"], **tags_of(end)}} for row in rows])
 
 
 def tags_of(identity: Identity) -> dict[str, str]:

@@ -111,12 +111,12 @@ def plan(
             for _, _, config in members:
                 parts |= config.calibration
             shared = members[0][2].model_copy(update={"calibration": parts})
-            task = Task.of("run", shared, f"{members[0][1]}, {members[0][0]}, seed {seed}")
+            task = Task.of("run", shared, f"{members[0][1]}, {members[0][0]}, seed {seed}", [m[1] for m in members])
             tasks[task.key] = task
             cells += [Cell(s, label, seed, "run", next(iter(c.calibration)), task.key) for s, label, c in members]
         for setting, label, first in references:
             kind = str(REFERENCES[label].computed)
-            task = Task.of(kind, first.model_copy(update={"seed": seed}), f"{label}, {setting}, seed {seed}")
+            task = Task.of(kind, first.model_copy(update={"seed": seed}), f"{label}, {setting}, seed {seed}", [label])
             tasks[task.key] = task
             cells.append(Cell(setting, label, seed, kind, "", task.key))
     return cells, list(tasks.values())

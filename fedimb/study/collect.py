@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunDiverged
 from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import read_identity
 from fedimb.rundir.result import RowResult, RunResult
 from fedimb.rundir.seal import Damaged
 from fedimb.rundir.stored import read_config, read_federation
@@ -21,6 +23,7 @@ from fedimb.schema import RunConfig
 from fedimb.study.cells import Cell
 from fedimb.study.design import Costs
 from fedimb.study.results import Result, Setting, Status
+from fedimb.study.reuse import stale_mark
 from fedimb.study.work import Done, judged
 
 REPORTED = (
@@ -49,6 +52,12 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
         FedimbError: not a run folder, or from an incompatible version.
         ConfigError: a cost matrix that does not fit.
     """
+    results = _results(path, setting, costs, labels)
+    made, stale = read_identity(path), stale_mark(path)
+    return [replace(result, identity=made.sha if made else "", stale=stale) for result in results]
+
+
+def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None) -> list[Result]:
     folder = RunFolder.open(path)
     config = read_config(folder)
     names = labels or {name: row_label(config, name) for name in config.calibration}
@@ -108,7 +117,8 @@ def read_computed(path: Path, cell: Cell, costs: Costs) -> Result:
     if matrix is not None and matrix.ndim == 2:
         scores |= _costs(matrix, np.array(found["train_counts"]), found["minority"], costs)
     recall = [_number(r) for r in row["recall"]]
-    return Result(cell.setting, cell.label, cell.seed, scores=scores, matrix=matrix, recall=recall, sha=path.stem)
+    result = Result(cell.setting, cell.label, cell.seed, scores=scores, matrix=matrix, recall=recall, sha=path.stem)
+    return replace(result, identity=(found.get("identity") or {}).get("sha", ""), stale=found.get("stale", ""))
 
 
 def read_cells(cells: Sequence[Cell], done: Mapping[str, Done], costs: Costs) -> list[Result]:

@@ -13,9 +13,9 @@ from fedimb.study.cells import Cell, plan
 from fedimb.study.collect import read_cells, setting_of
 from fedimb.study.design import Study, study_of
 from fedimb.study.execute import Workers, execute, failures
-from fedimb.study.results import StudyResults, write_csv
+from fedimb.study.results import StudyResults, with_stale_named, write_csv
 from fedimb.study.tuning import Tuned, tune, write_trials
-from fedimb.study.work import Done, Task, folder_of
+from fedimb.study.work import Done, Task, earlier, folder_of, judged
 
 RECORD = "study.json"
 """File with everything needed to read a study's results again without running anything."""
@@ -63,9 +63,22 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
     }
     write_atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     done = execute(tasks, workers, study.name)
+    renamed = _renamed(tasks, done)
+    if renamed:
+        write_atomic(folder / RECORD, (json.dumps(record | {"renamed": renamed}, indent=1) + "\n").encode())
     results = gather(record, cells, done)
     write_csv(results.results, folder / "rows.csv")
     return Compared(results, folder, found + failures(tasks, done, workers))
+
+
+def _renamed(tasks: Sequence[Task], done: dict[str, Done]) -> dict[str, str]:
+    """Folder names of runs that were made on the same data under another name, by key (`fedimb.study.reuse`)."""
+    own, unfinished = earlier(tasks)
+    return {
+        task.key: path.name
+        for task in tasks
+        if (path := done[task.key].path) is not None and task.key not in own.keys() | unfinished.keys()
+    }
 
 
 def tuned_rows(study: Study, more: Sequence[str], workers: Workers, folder: Path) -> tuple[Tuned, list[str]]:
@@ -118,15 +131,17 @@ def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> 
         facts["at the end of their range"] = "; ".join(
             f"{label} in {s}: {' '.join(k)}" for s, label, k in record["edges"]
         )
-    return StudyResults(
-        study.name,
-        " ".join(part for part in (study.about, study.takeaway and f"Takeaway: {study.takeaway}") if part),
-        settings,
-        tuple(study.labels),
-        record["control"],
-        results,
-        record["command"],
-        facts,
+    return with_stale_named(
+        StudyResults(
+            study.name,
+            " ".join(part for part in (study.about, study.takeaway and f"Takeaway: {study.takeaway}") if part),
+            settings,
+            tuple(study.labels),
+            record["control"],
+            results,
+            record["command"],
+            facts,
+        )
     )
 
 
@@ -136,8 +151,6 @@ def read_compared(folder: Path) -> StudyResults:
     Raises:
         ConfigError: the record is damaged, or from an incompatible version.
     """
-    from fedimb.study.work import earlier
-
     try:
         record = json.loads((folder / RECORD).read_text())
         study = study_of(record["study"], str(folder / RECORD))
@@ -154,6 +167,9 @@ def read_compared(folder: Path) -> StudyResults:
         ) from None
     cells, tasks = plan(study, chosen, words)
     found, unfinished = earlier(tasks)
+    for key, name in record.get("renamed", {}).items():
+        if key not in found and (folder / name / "result.json").exists():
+            found[key] = Done(folder / name, *judged(folder / name))
     absent = {task.key: Done(None, "failed", "not finished" if task.key in unfinished else "not run") for task in tasks}
     return gather(record, cells, absent | found)
 

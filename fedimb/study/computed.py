@@ -8,6 +8,7 @@ whose own model has the lowest and the highest expected accuracy at that client.
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import ratio
 from fedimb.models.base import Classifier
 from fedimb.plain import JsonObject
+from fedimb.rundir.identity import identity_of
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, torch_generator
 from fedimb.training.forward import forward_batched
@@ -36,6 +38,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, object]:
     """Do one computation of `COMPUTED`; returns plain data for JSON.
 
     Returns:
+        ``identity``: see `fedimb.rundir.identity`;
         ``rows``: label -> {"scores": {name: value}, "matrix": [[...]] or None, "recall": [C], "client_seconds",
         "steps", "labels"}; and ``train_counts``, ``class_names``, ``minority``.
 
@@ -49,6 +52,7 @@ def compute(kind: str, config: RunConfig) -> dict[str, object]:
         "train_counts": federation.counts.sum(axis=0).tolist(),
         "class_names": list(federation.class_names),
         "minority": list(federation.minority),
+        "identity": identity_of(config, federation, [f"study/{Path(__file__).name}"]).to_json(),
     }
 
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.study.pool import do_all, log_of
+from fedimb.study.reuse import Reuse, standing
 from fedimb.study.work import Done, Task, earlier
 from fedimb.tracking.mlflow import prepare_store, resolve_uri, sync
 
@@ -28,14 +29,16 @@ class Workers:
         workers: number of processes; 0: everything in this process.
         isolate: use a new process for every task.
         logs: folder for the output of tasks that failed.
+        reuse: which earlier runs are used again.
     """
 
     workers: int
     isolate: bool
     logs: Path
+    reuse: Reuse = field(default_factory=Reuse)
 
 
-def workers_of(count: int | None, folder: Path, isolate: bool = False) -> Workers:
+def workers_of(count: int | None, folder: Path, isolate: bool = False, reuse: Reuse | None = None) -> Workers:
     """Worker settings with logs in a study's folder.
 
     Args:
@@ -48,19 +51,25 @@ def workers_of(count: int | None, folder: Path, isolate: bool = False) -> Worker
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if count < 0:
         raise ConfigError(f"workers={count}: give 1 or more, or 0 to run everything in this process")
-    return Workers(count, isolate, folder / "logs")
+    return Workers(count, isolate, folder / "logs", reuse or Reuse())
 
 
 def execute(tasks: Sequence[Task], workers: Workers, title: str) -> dict[str, Done]:
-    """Run the tasks that are not done yet.
+    """Run the tasks that are not done yet, and those whose earlier run is stale (`fedimb.study.reuse`).
 
     Args:
         title: title of the progress bar.
 
     Returns:
         The outcome of every task by key, including those done before.
+
+    Raises:
+        ConfigError, DataError, FedimbError: see `standing`.
     """
-    done, unfinished = earlier(tasks)
+    found = standing(tasks, workers.reuse)
+    done, unfinished = found.done, found.unfinished
+    if sentence := found.sentence():
+        log.warning("%s", sentence)
     left = [task for task in tasks if task.key not in done]
     tracked = _prepare_tracking([*left, *_unsent(tasks, done)])
     with _explained_interrupt(), ProgressBar(len(tasks), unit="runs") as progress:

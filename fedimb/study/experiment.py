@@ -35,6 +35,7 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
         ConfigError: no such experiment, or no fedimb run in it.
         FedimbError: the store cannot be used.
     """
+    from fedimb.tracking.mlflow import STALE_TAG
     from fedimb.tracking.store import connect, resolve_uri
 
     client = connect(resolve_uri(uri, output_dir), True)
@@ -45,7 +46,7 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
     runs, token = [], None
     while True:
         page = client.search_runs([experiment.experiment_id], "tags.`fedimb.strategy` != ''", page_token=token)
-        runs += list(page)
+        runs += [run for run in page if STALE_TAG not in run.data.tags]
         token = page.token
         if not token:
             break
@@ -98,6 +99,7 @@ def _result(client: "Client", run: "Run") -> tuple[Result, tuple[str, ...]]:
     result = Result(
         "default", label, seed, status, scores, matrix, recall, curve=sorted(curve.items()),
         prior=tags.get("fedimb.prior", "none"), sha=tags.get("fedimb.config_sha", ""),
+        identity=tags.get("fedimb.identity", ""),
         error="" if status == "finished" else f"MLflow says {run.info.status}",
     )  # fmt: skip
     return result, classes

@@ -6,7 +6,7 @@ Tables, statistics, the HTML report and the CSV all read these, so they cannot d
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +78,8 @@ class Result:
         prior: source of the class counts that the row uses, e.g. ``clear_sum``; ``none`` if it uses none.
         folder: its run folder, or None (a computed reference row).
         sha: `config_sha` of its run, or ``""``.
+        identity: hash of all that the run is made of (`fedimb.rundir.identity`), or ``""``.
+        stale: what changed since the run was made, if it is shown nevertheless; else ``""``.
         error: why there is no result, or ``""``.
     """
 
@@ -94,6 +96,8 @@ class Result:
     prior: str = "none"
     folder: Path | None = None
     sha: str = ""
+    identity: str = ""
+    stale: str = ""
     error: str = ""
 
     def score(self, name: str) -> float:
@@ -162,14 +166,39 @@ class StudyResults:
         return {r.seed: r.score(name) if r.status == "finished" else math.nan for r in self.of(setting, label)}
 
 
+def with_stale_named(study: StudyResults) -> StudyResults:
+    """The same results, where a row with a stale run is called ``<row> (stale)`` everywhere, and a fact says why."""
+    why: dict[str, list[str]] = {}
+    for result in study.results:
+        if result.stale:
+            why.setdefault(result.label, []).append(result.stale)
+    if not why:
+        return study
+
+    def named(label: str) -> str:
+        return f"{label} (stale)" if label in why else label
+
+    reasons = {label: "; ".join(dict.fromkeys(part for text in texts for part in text.split("; ")))
+               for label, texts in why.items()}  # fmt: skip
+    return replace(
+        study,
+        labels=tuple(map(named, study.labels)),
+        control=None if study.control is None else named(study.control),
+        results=tuple(replace(result, label=named(result.label)) for result in study.results),
+        facts={**study.facts, "stale": ". ".join(f"{label}: {text}" for label, text in reasons.items())},
+    )
+
+
 def write_csv(results: Iterable[Result], path: Path) -> Path:
-    """Write one line per result: setting, label, seed, status, all columns, the prior's provenance, hash and error."""
+    """Write one line per result: setting, label, seed, status, all columns, provenance of the prior, hashes, error."""
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["setting", "label", "seed", "status", *COLUMNS, "prior", "sha", "error"])
+        writer.writerow(["setting", "label", "seed", "status", *COLUMNS, "prior", "sha", "identity", "stale", "error"])
         for r in results:
             values = [_cell(r.score(name)) for name in COLUMNS]
-            writer.writerow([r.setting, r.label, r.seed, r.status, *values, r.prior, r.sha, r.error])
+            writer.writerow(
+                [r.setting, r.label, r.seed, r.status, *values, r.prior, r.sha, r.identity, r.stale, r.error]
+            )
     return path
 
 

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 
 from fedimb.config.compose import compose
+from fedimb.config.load import row_label
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
@@ -78,7 +79,8 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
             config = validate(compose([*fixed, *combination]))
         except ConfigError as error:
             raise ConfigError(f"{shown}: {error}" if shown else str(error)) from None
-        task = Task.of("run", config, shown or "the only run")
+        labels = [row_label(config, calibration) for calibration in config.calibration]
+        task = Task.of("run", config, shown or "the only run", [*labels, *shown.split(" ")])
         if task.key in tasks:
             raise ConfigError(
                 f"'{shown}' and '{tasks[task.key].what}' are the same run: engine, tracking, study and names do not "

@@ -36,11 +36,13 @@ class Task:
         kind: ``run``, or a name of `fedimb.study.computed.COMPUTED`.
         config: canonical text of its configuration.
         what: description for people: row, setting and seed.
+        rows: labels of the rows it has results for.
     """
 
     kind: str
     config: str
     what: str
+    rows: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -48,9 +50,9 @@ class Task:
         return f"{self.kind}-{config_sha(from_json(self.config))}"
 
     @staticmethod
-    def of(kind: str, config: RunConfig, what: str) -> "Task":
+    def of(kind: str, config: RunConfig, what: str, rows: Sequence[str] = ()) -> "Task":
         """A task from a configuration."""
-        return Task(kind, to_json(config), what)
+        return Task(kind, to_json(config), what, tuple(rows))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,19 @@ def read_rows(folder: Path) -> dict[str, dict[str, object]]:
     return rows
 
 
+def identity_tags(folder: Path) -> dict[str, str]:
+    """Tags of what the run is made of (`fedimb.rundir.identity`); empty for a run folder of fedimb 0.1."""
+    path = folder / "identity.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        hashes = {"identity": stored["sha"], "data_sha": stored["data"], "code_sha": stored["code_sha"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); run again") from None
+    return {f"fedimb.{name}": str(sha) for name, sha in hashes.items()}
+
+
 def read_status(folder: Path) -> tuple[str, int]:
     """(status, time of writing in epoch ms); ("running", now) before the first ``status.json``."""
     path = folder / "status.json"

@@ -18,7 +18,7 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.tracking.lock import Busy
 from fedimb.tracking.projection import Projection, read_rows
 from fedimb.tracking.state import load
-from fedimb.tracking.store import charts_link, prepare_store, resolve_uri, shown
+from fedimb.tracking.store import charts_link, connect, prepare_store, resolve_uri, shown
 
 __all__ = [
     "MlflowTracker",
@@ -26,11 +26,14 @@ __all__ = [
     "SyncReport",
     "Tracker",
     "charts_link",
+    "mark_stale",
     "prepare_store",
     "resolve_uri",
     "sync",
 ]
 
+STALE_TAG = "fedimb.stale"
+"""On runs that a study replaced by newer ones: what changed."""
 _log = logging.getLogger(__name__)
 
 _INTERVAL_S = 10.0  # between two sends: a run shorter than this is sent in one batch at its end
@@ -179,6 +182,28 @@ def sync(folder: str | Path, uri: str | None = None, experiment: str | None = No
             " then sync again (points that arrived are not sent twice)"
         ) from error
     return SyncReport(sent, dict(state.runs), uri, experiment)
+
+
+def mark_stale(folder: Path, why: str) -> None:
+    """Tag the MLflow runs of a run folder with ``fedimb.stale``: tables of the experiment leave them out.
+
+    Raises:
+        FedimbError: the store cannot be reached or used.
+    """
+    state = load(folder)
+    if state is None or not state.runs:
+        return
+    try:
+        client = connect(state.uri, True)
+        for run_id in state.runs.values():
+            client.set_tag(run_id, STALE_TAG, why[:_REASON])
+    except FedimbError:
+        raise
+    except Exception as error:
+        raise FedimbError(
+            f"MLflow at {shown(state.uri)} did not take the mark that {folder} is stale: {_reason(error)}; its charts"
+            " still show that run"
+        ) from error
 
 
 def _configured(folder: Path) -> tuple[str | None, str]:

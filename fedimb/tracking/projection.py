@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fedimb.errors import DataError, FedimbError
 from fedimb.plain import JsonObject
 from fedimb.tracking import store
-from fedimb.tracking.folder import Point, artifacts_digest, first_time, parse, read_rows, read_status
+from fedimb.tracking.folder import Point, artifacts_digest, first_time, identity_tags, parse, read_rows, read_status
 from fedimb.tracking.lock import locked
 from fedimb.tracking.state import EVERY_STEP, IDENTITY_FILE, MetricsReader, State, identity, load, save
 
@@ -239,7 +239,10 @@ class Projection:
         status, end = read_status(self.folder)
         if status == state.status:
             return
+        tags = identity_tags(self.folder)  # the last of its code is imported during the run
         for run_id in state.runs.values():
+            for name, text in tags.items():
+                self._client.set_tag(run_id, name, text)
             self._client.set_tag(run_id, STATUS_TAG, status)
             if status in STATUSES:
                 self._client.set_terminated(run_id, STATUSES[status], end_time=end)
