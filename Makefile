@@ -28,7 +28,7 @@ export OMP_NUM_THREADS := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test test-slow lint format clean
+.PHONY: help install demo deploy-demo test test-slow kill-matrix lint format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ test: $(STAMP)  ## the tests that take seconds each
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+kill-matrix: $(STAMP)  ## kill runs at random moments, resume and compare them (an hour; continues where it ended)
+	PYTHONPATH=tests/support $(BIN)/python tests/support/kill_matrix.py
 
 # The links fedimb/strategies, fedimb/clients and fedimb/configs are followed by mypy and skipped by ruff,
 # so each file is checked once by each.

@@ -42,19 +42,24 @@ def run(overrides: str = "", *, config_dirs: Sequence[str | Path] = ()) -> "RunR
         return launch(validate(compose(shlex.split(overrides), [Path(d) for d in config_dirs])))
 
 
-def resume(path: str | Path) -> "RunResult":
+def resume(path: str | Path, *, accept_changes: bool = False, trust: bool = False) -> "RunResult":
     """Continue a run that was killed, failed or is waiting, as ``fedimb run --resume`` does.
 
     Args:
         path: its run folder.
+        accept_changes: continue although code or data changed since the start; the run's journal says so.
+        trust: a class that the configuration names may come from a file in the working folder, even if the run was not
+            started here.
 
     Raises:
-        FedimbError: not a run folder, in use by another process, or the run fails again.
+        FedimbError: not a run folder, damaged, in use by another process, or the run fails again.
     """
     with restored():
+        from fedimb.registry.targets import trusted
         from fedimb.serverapp import launch
 
-        return launch.resume(Path(path))
+        with trusted(trust):
+            return launch.resume(Path(path), accept_changes=accept_changes)
 
 
 def compare(
@@ -99,8 +104,12 @@ def compare(
         return comparison.compare(read, words, workers_of(workers, folder, reuse=Reuse(rerun, keep_stale)), command)
 
 
-def load_model(path: str | Path) -> "TrainedModel":
+def load_model(path: str | Path, *, trust: bool = False) -> "TrainedModel":
     """A trained global model, in eval mode: from a run folder or from its ``artifacts/model``.
+
+    Args:
+        path: the folder.
+        trust: the model's class may come from a file in the working folder, even if the run was not started here.
 
     Example:
         >>> result = fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none")
@@ -112,7 +121,7 @@ def load_model(path: str | Path) -> "TrainedModel":
     """
     from fedimb.rundir import model_file
 
-    return model_file.load_model(path)
+    return model_file.load_model(path, trust)
 
 
 if not TYPE_CHECKING:
