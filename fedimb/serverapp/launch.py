@@ -157,7 +157,7 @@ def is_finished(folder: RunFolder) -> bool:
     try:
         if (seal := folder.seal) is not None and not seal.ended:
             return False
-        folder.check_sealed("result.json", "artifacts/")
+        folder.check_sealed("result.json", "artifacts/", "steps/", "metrics.jsonl", *FIXED)
         RunResult.read(folder.path)
     except Damaged as error:
         log.warning("%s", error)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from behind_nginx import NGINX
-from deployed import Study, in_background, small_study, wait_for_round, weights
+from deployed import Study, here, in_background, small_study, wait_for_round, weights
 from seals import flip, rows_of
 
 from fedimb.deploy.coordinator.servers import Servers
@@ -31,7 +31,7 @@ METHODS = {
 @pytest.fixture(params=METHODS)
 def study(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Study]:
     made = small_study(tmp_path, {"linz": 60, "st-anna": 90}, "tracking=none", *METHODS[request.param])
-    with Servers(made.deployment), made.nodes():
+    with Servers(made.deployment, here()), made.nodes():
         with pytest.raises(FedimbError, match="waiting: linz"):
             made.execute(made.new())
         made.approve()

@@ -265,6 +265,27 @@ def test_modules_a_foreign_run_names_are_not_imported_from_the_working_folder(wa
     assert (away / "imported").exists()
 
 
+def test_of_two_processes_that_resume_a_run_one_goes_on(cache_dir, tmp_path):
+    from kill_matrix import Fork
+
+    words = ["run", "engine=inline", "tracking=none", "rounds=25", "clients.count=4", "local.epochs=1"]
+    first = Fork(tmp_path, words)
+    while not (found := list(tmp_path.glob("runs/default/*/checkpoint.safetensors"))):
+        assert first.poll() is None
+    first.kill()
+    first.wait(20)
+    run = found[0].parent
+    logs = [tmp_path / "one", tmp_path / "two"]
+    for log in logs:
+        log.mkdir()
+    both = [Fork(log, ["run", "--resume", str(run)]) for log in logs]
+    codes = [one.wait(120) for one in both]
+    assert sorted(codes) == [0, 1]
+    loser, winner = codes.index(1), codes.index(0)
+    assert f"{run} is in use by process {both[winner].pid}; wait" in (logs[loser] / "log").read_text()
+    assert RunFolder(run).status() == "finished"
+
+
 def test_of_two_who_want_a_run_the_second_is_told_who_holds_it(run):
     one, two = RunFolder.open(run), RunFolder.open(run)
     one.lock()

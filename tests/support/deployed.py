@@ -106,7 +106,8 @@ class Study:
         hook = home.root.parent / "hook"
         hook.mkdir(exist_ok=True)
         (hook / "sitecustomize.py").write_text(TAMPER)
-        own = {"PYTHONPATH": str(hook), "FEDIMB_TEST_TAMPER": str(self._tamper_file(home.site))}
+        paths = [str(hook), *filter(None, [os.environ.get("PYTHONPATH")])]
+        own = {"PYTHONPATH": os.pathsep.join(paths), "FEDIMB_TEST_TAMPER": str(self._tamper_file(home.site))}
         return words, environment | own
 
     def start(self, site: str, timings: Timings = QUICK) -> None:
@@ -155,6 +156,12 @@ class Study:
 
         until(lambda: read_json(home.file(*LAST_MESSAGE)) or {}, busy, 400)
         os.kill(int(self.status(site)["node"]), number)
+
+
+def here() -> dict[str, str]:
+    """Variables for the servers, which drop PYTHONPATH: they run the code of this process."""
+    path = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": path} if path else {}
 
 
 def until(look: Callable, true: Callable, seconds: float):  # type: ignore[no-untyped-def]

@@ -219,6 +219,11 @@ class Fork:
         self._process = multiprocessing.get_context("fork").Process(target=_main, args=(cwd, words))
         self._process.start()
 
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        return int(self._process.pid or 0)
+
     def poll(self) -> int | None:
         """Its exit code; None while it runs."""
         return self._process.exitcode
@@ -241,7 +246,9 @@ def _main(cwd: Path, words: list[str]) -> None:
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    sys.exit(main(words))
+    with os.fdopen(1, "w", closefd=False) as sys.stdout, os.fdopen(2, "w", closefd=False) as sys.stderr:
+        code = main(words)
+    os._exit(code)
 
 
 class Deployed:
@@ -256,7 +263,7 @@ class Deployed:
 
     def all(self, wanted: list[Point]) -> Iterator[Point]:
         """The points, method by method."""
-        from deployed import small_study
+        from deployed import here, small_study
 
         from fedimb.deploy.coordinator.servers import Servers
         from fedimb.errors import FedimbError
@@ -267,7 +274,7 @@ class Deployed:
             more = ("strategy.fairfal.budget=5",) if method == "fairfal" else ()
             words = ("tracking=none", *METHODS[method], *more)
             study = small_study(place, {"linz": 60, "st-anna": 90}, *words)
-            with Servers(study.deployment), study.nodes():
+            with Servers(study.deployment, here()), study.nodes():
                 try:
                     study.execute(study.new())
                 except FedimbError:
