@@ -178,9 +178,11 @@ def _import(module: str, wanted: str) -> None:
 
 
 def _load_installed(kind: str, name: str) -> None:
-    loaded = _installed(kind)[name].load()
+    point = _installed(kind)[name]
+    loaded = point.load()
     if (kind, name) not in _entries:  # the package need not use the decorator: the entry point names it
         register(kind, name, **getattr(loaded, "flags", {}))(loaded)
+        _entries[(kind, name)] = replace(_entries[(kind, name)], module=point.value.partition(":")[0].strip())
 
 
 def get(kind: str, name: str) -> Entry:
