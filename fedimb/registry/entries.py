@@ -19,7 +19,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from fedimb.errors import ConfigError, nearest
+from fedimb.errors import ConfigError, error_from, nearest
 
 KINDS = {
     "source": "fedimb.data.sources",
@@ -268,7 +268,7 @@ def check_args(kind: str, name: str, args: Mapping[str, object], given: tuple[st
         try:
             settings(**checked)
         except ValueError as error:
-            raise ConfigError(f"{kind} '{name}': {error}") from None
+            raise error_from(ConfigError, f"{kind} '{name}': {error}", error) from error
     return checked
 
 
@@ -282,7 +282,8 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: object) -> 
         given: names of what fedimb passes itself, as keywords of the returned function; the user cannot set them.
 
     Raises:
-        ConfigError: see `get` and `check_args`.
+        ConfigError: see `get` and `check_args`; from the function it returns, the part's own, or one line for its
+            ValueError, whose traceback is then shown below (see `fedimb.errors.error_from`).
     """
     from fedimb.registry.arguments import settings_class
 
@@ -294,8 +295,8 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: object) -> 
     def make(**values: object) -> Any:
         try:
             return factory(**own, **{k: v for k, v in values.items() if k in wanted})
-        except ValueError as error:  # how a part refuses a value that its signature cannot rule out
-            raise ConfigError(f"{kind} '{name}': {error}") from error
+        except ValueError as error:  # a refused value, or a mistake in the part: only its author can tell
+            raise error_from(ConfigError, f"{kind} '{name}': {error}", error) from error
 
     return make
 
