@@ -144,7 +144,7 @@ class ServerOptimizer(FedAvg):
                 f"{where} must name 'mean' for every client; it names {', '.join(map(str, given)) or 'nothing'}"
             )
         for name, weight in given.items():
-            if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= weight < math.inf:
+            if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
                 raise RunFailed(
                     f"{where} returned {name!r}: {weight!r} for a client with {dict(client)}; return a finite number "
                     "of at least 0"

@@ -170,7 +170,7 @@ class Memory:
         if isinstance(self.value, torch.Tensor) or isinstance(other.value, torch.Tensor):
             return True
         try:
-            return np.shares_memory(self.value, other.value, max_work=10**4)
+            return np.shares_memory(self.value, other.value, max_work=10**4)  # type: ignore[arg-type]  # NumPy allows any bound
         except np.exceptions.TooHardError:
             return True
 
@@ -308,7 +308,9 @@ class _Decoder:
 
     def value(self, node: Any) -> Any:
         """The value of a node; nodes must come in the order in which they were made."""
-        if not isinstance(node, list | dict):
+        if isinstance(node, list):
+            return self._met(node)
+        if not isinstance(node, dict):
             return node
         if "same" in node:
             return self._made[node["same"]]
@@ -318,6 +320,9 @@ class _Decoder:
             return self._arrays[node["bytes"]].tobytes()
         if "number" in node:
             return _array_at(node["number"], self._arrays)[()]
+        return self._met(node)
+
+    def _met(self, node: Any) -> Any:
         place = len(self._made)
         self._made.append(None)
         self._made[place] = self._mutable(node)

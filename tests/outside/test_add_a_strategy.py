@@ -109,6 +109,7 @@ def test_waits_resumes_and_agrees_on_inline_and_ray(installed, fedimb, shell, sm
     assert np.isfinite(metric(run, "train/loss")).all()
 
 
+@pytest.mark.slow
 def test_inside_a_method_that_trains_before_it(installed, fedimb, small, labels, tmp_path):
     words = [*small[1:], "strategy=[scope,toy]", "strategy.scope.warmup=1", f"strategy.toy.labels_file={labels}"]
     done = fedimb(installed, "run", *words, "engine=inline", f"output_dir={tmp_path}/runs")
