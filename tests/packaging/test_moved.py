@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import re
 import subprocess
 import sys
 import warnings
@@ -113,12 +112,6 @@ def test_every_renamed_name_leads_to_one_that_exists_and_hides_none() -> None:
         assert name in defined(place), new
         place, _, name = old.rpartition(".")
         assert place in MOVED or name not in defined(place), f"{old} is also a name of today"
-
-
-def test_the_changelog_has_the_tables() -> None:
-    text = (ROOT / "CHANGELOG.md").read_text().partition("## [0.1.0]")[0]
-    rows = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", text, re.MULTILINE))
-    assert rows == MOVED | RENAMED
 
 
 def test_the_old_package_run_does_not_hide_the_function() -> None:
