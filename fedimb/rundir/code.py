@@ -105,14 +105,13 @@ def code_of(words: Iterable[str], deployed: bool = False, more: Iterable[str] = 
         more: further files of fedimb, as ``study/computed.py``.
     """
     used = set(words)
-    outside = _outside(used)
-    imports, texts = _read_all(outside)
+    outside, imports, texts = _outside(used)
     own = frozenset(name for name in imports if name.startswith("fedimb."))
     files = {f"fedimb/{name}": sha for name, sha in _own_files(frozenset(used | texts), own, deployed).items()}
     files |= {f"fedimb/{name}": _own_sha(OWN / name) for name in more}
     for name in sorted(outside):
         files[outside[name][0]] = _loaded_sha(name, outside[name][1])
-    return Code(files, {name: _installed(name) for name in sorted(_imported(used, outside))})
+    return Code(files, {name: _installed(name) for name in sorted(_imported(used, _tops_of(imports)))})
 
 
 def words_of(config: RunConfig) -> set[str]:
@@ -222,24 +221,32 @@ def _own_sha(path: Path) -> str:
 # modules outside distributions
 
 
-def _outside(used: set[str]) -> dict[str, tuple[str, Path]]:
-    """Modules outside distributions that the run uses: name -> (path below its package's folder, file)."""
+def _outside(used: set[str]) -> tuple[dict[str, tuple[str, Path]], set[str], set[str]]:
+    """Modules outside distributions that the run uses: name -> (path below its package's folder, file).
+
+    All that are imported are, except those of parts that it does not use, and of packages of which it uses no part.
+    Beside them: all modules that those of its parts may import, and the texts in these.
+    """
     imported = {name for name in list(sys.modules) if _file_of(name) is not None}
     parts: dict[str, set[str]] = {}
     for entry in entries.registered():
         modules = {entry.module, str(getattr(entry.factory, "__module__", ""))}
         parts.setdefault(entry.name, set()).update(name for name in modules if _file_of(name) is not None)
-    paths = {word.rpartition(".")[0] for word in used if "." in word}
-    roots = {name for name in paths if name and _file_of(name) is not None}
+    roots = {word.rpartition(".")[0] for word in used if _file_of(word.rpartition(".")[0]) is not None}
     while True:
-        named = {module for part, modules in parts.items() if part in used for module in modules}
-        reached = _closure(roots | named)
-        spare = _closure({module for part, modules in parts.items() if part not in used for module in modules})
+        reached = _closure(roots.union(*(modules for part, modules in parts.items() if part in used)))
+        unused = set().union(*(modules for part, modules in parts.items() if part not in used)) - reached.keys()
+        packages = _tops_of(unused) - _tops_of(reached)
+        spare = _closure(unused | {name for name in imported if _tops_of([name]) <= packages})
         kept = _closure(reached.keys() | (imported - spare.keys()))
-        words = _read_all(kept)[1] & parts.keys()
-        if words <= used:  # a part may build another by a name in its own code
-            return kept
-        used = used | words
+        imports, texts = _read_all(reached)
+        if texts & parts.keys() <= used:  # a part may build another by a name in its own code
+            return kept, imports, texts
+        used = used | texts & parts.keys()
+
+
+def _tops_of(names: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
 
 
 def _read_all(places: Mapping[str, tuple[str, Path]]) -> tuple[set[str], set[str]]:
@@ -425,7 +432,7 @@ _TOP = re.compile(r"^\"?([^/.,\"\n]+)[^,\n]*\.(?:py|so|pyd),", re.MULTILINE)
 _FILES = re.compile(r"^\"?([^,\"\n]+\.(?:py|so|pyd))\"?,(?:sha256=)?([^,\n]*),", re.MULTILINE)
 
 
-def _imported(used: set[str], outside: Mapping[str, tuple[str, Path]]) -> set[str]:
+def _imported(used: set[str], wanted: set[str]) -> set[str]:
     """Names of the distributions that this process imported, without `TOOLS` and plug-ins that the run does not use."""
     tops = _tops(tuple(sys.path))
     found = set().union(*(tops.get(name, set()) for name in {name.partition(".")[0] for name in list(sys.modules)}))
@@ -434,7 +441,6 @@ def _imported(used: set[str], outside: Mapping[str, tuple[str, Path]]) -> set[st
         for name in tops.get(str(getattr(entry.factory, "__module__", "")).partition(".")[0], ()):
             plugged[name] = plugged.get(name, False) or entry.name in used
     if not any(used_here for name, used_here in plugged.items() if name != "fedimb"):
-        wanted = {word.partition(".")[0] for word in _read_all(outside)[0]}
         found -= {name for name in plugged if not any(name in tops.get(top, ()) for top in wanted)}
     return found - TOOLS - {"fedimb"}
 
