@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedimb.errors import FedimbError
@@ -60,7 +60,15 @@ class Manifest:
 
     def to_json(self) -> JsonObject:
         """As JSON values."""
-        return {"format": FORMAT, **asdict(self)}
+        return {
+            "format": FORMAT,
+            "number": self.number,
+            "files": dict(self.files),
+            "growing": {name: {"size": one.size, "sha256": one.sha256} for name, one in self.growing.items()},
+            "checkpoints": dict(self.checkpoints),
+            "ended": self.ended,
+            "origin": self.origin,
+        }
 
     @classmethod
     def from_json(cls, stored: JsonObject) -> "Manifest":
@@ -87,17 +95,16 @@ class Manifest:
 
 def with_own_hash(content: JsonObject) -> bytes:
     """A JSON object as bytes, with a field ``sha256`` over the others."""
-    return (json.dumps(content | {"sha256": _hash_of(content)}, indent=1) + "\n").encode()
+    text = json.dumps(content, sort_keys=True)
+    sha = hashlib.sha256(text.encode()).hexdigest()
+    return f'{text[:-1]}, "sha256": "{sha}"}}\n'.encode()
 
 
 def own_hash_fits(content: JsonObject) -> bool:
     """Whether an object is as `with_own_hash` wrote it; True also for one without a hash (fedimb 0.1)."""
     rest = {key: value for key, value in content.items() if key != "sha256"}
-    return "sha256" not in content or content["sha256"] == _hash_of(rest)
-
-
-def _hash_of(content: JsonObject) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    text = json.dumps(rest, sort_keys=True)
+    return "sha256" not in content or content["sha256"] == hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_seal(folder: Path) -> Manifest | None:

@@ -8,6 +8,7 @@ from fedimb.errors import DataError, FedimbError
 from fedimb.tracking import mlflow as tracking
 from fedimb.tracking.lock import locked
 from fedimb.tracking.mlflow import MlflowTracker, sync
+from fedimb.tracking.state import load, save
 from tracking.conftest import runs
 
 
@@ -42,8 +43,9 @@ def test_sync_builds_a_removed_database_again(folder, template, tmp_path, points
     shutil.copy(template, new)
     folder.append(folder.line(1, a=1.0))
     sync(folder.path, f"sqlite:///{old}", "study")
-    record = folder.path / "tracking.json"
-    record.write_text(record.read_text().replace("old.db", "new.db"))
+    state = load(folder.path)
+    state.uri = state.uri.replace("old.db", "new.db")
+    save(folder.path, state)
     assert sync(folder.path).sent_points == 1
     assert points(f"sqlite:///{new}") == {("fedavg", "a"): [(1, 1.0)]}
 
