@@ -264,7 +264,8 @@ def _bootstrap(
         gaps, counts = times @ gap, times @ rows  # whole numbers far below 2^53: exact
         for part, mean in zip(parts, means, strict=True):
             part.append(mean.of(gaps, counts))
-    return [np.concatenate(part) * (-1 if swapped else 1) for part in parts]
+    # + 0.0: no -0
+    return [np.concatenate(part) * (-1 if swapped else 1) + 0.0 for part in parts]
 
 
 def _first_sign(values: NDArray[np.int64]) -> int:

@@ -79,6 +79,7 @@ class Result:
         folder: its run folder, or None (a computed reference row).
         sha: `config_sha` of its run, or ``""``.
         error: why there is no result, or ``""``.
+        row: label of the row in its run folder, which the study may call otherwise; ``""`` without a result there.
     """
 
     setting: str
@@ -95,6 +96,7 @@ class Result:
     folder: Path | None = None
     sha: str = ""
     error: str = ""
+    row: str = ""
 
     def score(self, name: str) -> float:
         """A score; NaN if absent."""
