@@ -25,6 +25,7 @@ class AurocTest:
     """AUROC of two models on the same rows, one class against the rest; differences are A - B. NaN if undefined.
 
     Attributes:
+        positives, negatives: rows of the class, and the others.
         auroc_a, auroc_b: areas under the ROC curves, ties counting half.
         difference: auroc_a - auroc_b.
         low, high: its Wald interval at the level asked for.
@@ -32,20 +33,19 @@ class AurocTest:
             variance is 0 (one model separates the class completely, the other ranks no row differently): there is
             then no standard error to test with.
         variance_a, variance_b, covariance: of the two areas; the covariance is what makes the test a paired one.
-        positives, negatives: rows of the class, and the others.
     """
 
-    auroc_a: float
-    auroc_b: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    variance_a: float
-    variance_b: float
-    covariance: float
     positives: int
     negatives: int
+    auroc_a: float = math.nan
+    auroc_b: float = math.nan
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    variance_a: float = math.nan
+    variance_b: float = math.nan
+    covariance: float = math.nan
 
 
 def delong(
@@ -78,14 +78,13 @@ def delong(
     check_level(level)
     owner, _ = number_units(units, len(yes))
     m, n = int(yes.sum()), int((~yes).sum())
-    undefined = AurocTest(*[math.nan] * 9, positives=m, negatives=n)
     if not (m and n and np.isfinite(first).all() and np.isfinite(second).all()):
-        return undefined
+        return AurocTest(m, n)
     placements = [_placements(yes, first), _placements(yes, second)]
     areas = [float(one[yes].mean()) for one in placements]
     groups = [np.unique(owner[side]).size for side in (yes, ~yes)]
     if min(groups) < 2:
-        return AurocTest(areas[0], areas[1], areas[0] - areas[1], *[math.nan] * 6, positives=m, negatives=n)
+        return AurocTest(m, n, areas[0], areas[1], areas[0] - areas[1])
     centred = [one - area for one, area in zip(placements, areas, strict=True)]
     centred.append(centred[0] - centred[1])  # exactly 0 for two models that rank alike, unlike va + vb - 2 cov
     sums = [_unit_sums(yes, owner, one) for one in centred]
@@ -100,7 +99,7 @@ def delong(
     elif difference == 0:
         low, high, p = 0.0, 0.0, 1.0
     variances = [_covariance(sums[i], sums[j], groups, m, n) for i, j in ((0, 0), (1, 1), (0, 1))]
-    return AurocTest(areas[0], areas[1], difference, low, high, p, *variances, positives=m, negatives=n)
+    return AurocTest(m, n, areas[0], areas[1], difference, low, high, p, *variances)
 
 
 def _placements(yes: Bools, scores: Floats) -> Floats:
@@ -118,10 +117,8 @@ def _placements(yes: Bools, scores: Floats) -> Floats:
 def _unit_sums(yes: Bools, owner: Units, centred: Floats) -> tuple[Floats, Floats]:
     """Sum over each unit's positive and each unit's negative rows, [units] each."""
     count = int(owner.max()) + 1
-    return (
-        np.bincount(owner[yes], centred[yes], count),
-        np.bincount(owner[~yes], centred[~yes], count),
-    )
+    found, lost = (np.bincount(owner[side], centred[side], count) for side in (yes, ~yes))
+    return np.asarray(found, np.float64), np.asarray(lost, np.float64)
 
 
 def _covariance(a: tuple[Floats, Floats], b: tuple[Floats, Floats], groups: Sequence[int], m: int, n: int) -> float:

@@ -28,6 +28,8 @@ class RecallTest:
     """Recall of two models on the same rows: of a class, of a mean over classes, or of all rows; always A - B.
 
     Attributes:
+        rows: positive rows.
+        only_a, only_b: positive rows that only A, or only B, finds: the rows the test rests on.
         recall_a, recall_b: shares found.
         difference: recall_a - recall_b.
         low, high: percentile interval of the paired bootstrap, stratified by class. A width of 0 says that the models
@@ -36,22 +38,20 @@ class RecallTest:
             test for one class; for a mean over classes the same with every row weighted as in the mean. Never above
             its level.
         mid_p: the same, counting half the probability of the observed result: less conservative, close to its level.
-        only_a, only_b: positive rows that only A, or only B, finds: the rows the test rests on.
-        rows: positive rows.
         smallest_p: the smallest p that these discordant rows can reach.
     """
 
-    recall_a: float
-    recall_b: float
-    difference: float
-    low: float
-    high: float
-    p: float
-    mid_p: float
+    rows: int
     only_a: int
     only_b: int
-    rows: int
-    smallest_p: float
+    recall_a: float = math.nan
+    recall_b: float = math.nan
+    difference: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    mid_p: float = math.nan
+    smallest_p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def recall_tests(
     draws = _bootstrap(found_a, found_b, rows, means, resamples, rng)
     given = (found_a, found_b, only, support)
     found = [_recall_test(mean, *given, draw, level, rng) for mean, draw in zip(means, draws, strict=True)]
-    return RecallTests(tuple(found[:n_classes]), *found[n_classes : n_classes + 2], found[-1] if single else None)
+    macro, minor = found[n_classes : n_classes + 2]
+    return RecallTests(tuple(found[:n_classes]), macro, minor, found[-1] if single else None)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _recall_test(
     own = list(mean.classes)
     rows = int(support[own].sum())
     if not rows:
-        return RecallTest(*[math.nan] * 7, only_a=0, only_b=0, rows=0, smallest_p=math.nan)
+        return RecallTest(0, 0, 0)
     weights = mean.weights(support)
     gap = a - b
     per_unit = gap[:, own] @ weights[own]
@@ -179,6 +180,9 @@ def _recall_test(
     difference = float(gap.sum(0) @ weights)
     low, high = percentiles(difference, draws, level)
     return RecallTest(
+        rows,
+        int(only[0, own].sum()),
+        int(only[1, own].sum()),
         float(a.sum(0) @ weights),
         float(b.sum(0) @ weights),
         difference,
@@ -186,9 +190,6 @@ def _recall_test(
         high,
         p,
         mid_p,
-        only_a=int(only[0, own].sum()),
-        only_b=int(only[1, own].sum()),
-        rows=rows,
         smallest_p=min(1.0, 2.0 ** (1 - int((np.abs(per_unit) > _ROUNDING).sum()))),
     )
 
@@ -224,7 +225,8 @@ def _sign_test(values: Floats, rng: np.random.Generator) -> tuple[float, float]:
         steps = np.arange(count + 1)
         reached = np.add.outer(sums, kind * (2 * steps - count)).ravel()
         sums, place = np.unique(np.round(reached, 8), return_inverse=True)
-        chances = np.bincount(place.ravel(), np.outer(chances, binom.pmf(steps, count, 0.5)).ravel())
+        joint = np.outer(chances, binom.pmf(steps, count, 0.5)).ravel()
+        chances = np.asarray(np.bincount(place.ravel(), joint), np.float64)
     beyond_chance = float(chances[np.abs(sums) > observed + near].sum())
     equal_chance = float(chances[np.abs(np.abs(sums) - observed) <= near].sum())
     return min(1.0, beyond_chance + equal_chance), min(1.0, beyond_chance + equal_chance / 2)

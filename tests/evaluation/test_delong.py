@@ -83,7 +83,7 @@ def columns(rows):
     return positive.astype(bool), a.astype(float), b.astype(float)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(scores)
 def test_any_scores_with_ties_by_the_definition(rows):
     positive, a, b = columns(rows)
@@ -98,7 +98,7 @@ def test_any_scores_with_ties_by_the_definition(rows):
     )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(scores)
 def test_swapped_models_are_mirrored_and_equal_ones_are_not_different(rows):
     positive, a, b = columns(rows)
@@ -112,7 +112,7 @@ def test_swapped_models_are_mirrored_and_equal_ones_are_not_different(rows):
         assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(scores)
 def test_a_patient_per_row_changes_nothing(rows):
     positive, a, b = columns(rows)

@@ -55,7 +55,7 @@ def test_fagerlands_example():
     assert mcnemar(1, 7) == pytest.approx((18 / 256, 10 / 256))
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 40), st.integers(0, 40))
 def test_mcnemar_is_statsmodels(only_a, only_b):
     p, mid_p = mcnemar(only_a, only_b)
@@ -69,7 +69,7 @@ models = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(models)
 def test_swapped_models_are_mirrored(rows):
     labels, a, b, patients = zip(*rows, strict=True)
@@ -86,7 +86,7 @@ def test_swapped_models_are_mirrored(rows):
             assert (other.only_a, other.recall_a) == pytest.approx((one.only_b, one.recall_b), nan_ok=True)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(models)
 def test_a_model_does_not_differ_from_itself(rows):
     labels, a, _, patients = zip(*rows, strict=True)
@@ -97,7 +97,7 @@ def test_a_model_does_not_differ_from_itself(rows):
             assert math.isnan(one.p) if not one.rows else (one.difference, one.low, one.high, one.p) == (0, 0, 0, 1)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.booleans()), min_size=1, max_size=9))
 def test_the_mean_over_classes_is_tested_by_exchanging_rows(rows):
     """All 2^n ways to exchange the two models on single rows, listed."""
