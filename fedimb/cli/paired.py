@@ -72,11 +72,14 @@ def find_pairs(first: str, second: str, output_dir: str = OUTPUT_DIR) -> "list[M
         raise ConfigError(f"{first} and {second}: give two runs, or a row of a study (STUDY:ROW) for each")
     if first == second:
         raise ConfigError(f"{first} is given twice; give two rows")
+    labels = (a.label, b.label) if a.label != b.label else (first, second)
+    if len(a.study) == len(b.study) == 1:  # of two studies, each with its one setting, whatever they call it
+        ((setting, one),), (other,) = a.study.items(), b.study.values()
+        return [compare_seeds(one, other, setting, labels)]
     if not (shared := [setting for setting in a.study if setting in b.study]):
-        raise FedimbError(
-            f"{first} and {second} have no setting in common ({', '.join(a.study)}; {', '.join(b.study)})"
-        )
-    return [compare_seeds(a.study[setting], b.study[setting], setting, (a.label, b.label)) for setting in shared]
+        have = f"{', '.join(a.study)}; {', '.join(b.study)}"
+        raise FedimbError(f"{first} and {second} have no setting in common ({have})")
+    return [compare_seeds(a.study[setting], b.study[setting], setting, labels) for setting in shared]
 
 
 def page_place(found: "ModelPair | SeedPairs") -> Path:

@@ -81,8 +81,9 @@ def method(found: ModelPair | SeedPairs) -> list[str]:
         f"Holm corrects over the classes, for recall and for AUROC separately; + and - mark what is significant at "
         f"{1 - found.level:.2g} after it. Minority recall, macro recall and accuracy are one test each, not corrected.",
     ]
+    stars = ["* marks the minority classes."] if isinstance(found, ModelPair) and found.minority else []
     if isinstance(found, ModelPair):
-        return each
+        return [*each, *stars]
     return [
         "Seeds are not pooled as rows: the two models of each seed are tested on that seed's test rows. Over seeds: "
         "Hodges-Lehmann effect of A - B with its distribution-free interval and Wilcoxon's signed-rank test (Pratt), "

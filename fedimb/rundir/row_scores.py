@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ class RowScores:
     def write(self, folder: "RunFolder", label: str) -> None:
         """Write them as an artifact of the run's row ``label``, atomically. Integers take as few bytes as they need."""
         facts = {"format": _FORMAT, "test_set": self.test_set, "class_names": self.class_names, "row": label}
-        parts = {"rows": _small(self.rows), "labels": _small(self.labels), "logits": self.logits}
+        parts: dict[str, Any] = {"rows": _small(self.rows), "labels": _small(self.labels), "logits": self.logits}
         if self.patients is not None:
             parts["patients"] = _small(self.patients)
         data = io.BytesIO()

@@ -9,6 +9,7 @@ The tests themselves are in `fedimb.evaluation.delong` and `fedimb.evaluation.pa
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -313,8 +314,8 @@ def compare_seeds(
         both = [values(pair) for pair in pairs.values()] + [(math.nan, math.nan)] * len(asked)
         return paired([one for one, _ in both], [other for _, other in both], level=level)
 
-    auroc = [over_seeds(lambda pair, c=c: _areas(pair.auroc[c])) for c in classes]
-    recall = [over_seeds(lambda pair, c=c: _recalls(pair.recall.classes[c])) for c in classes]
+    auroc = [over_seeds(partial(_areas, c=c)) for c in classes]
+    recall = [over_seeds(partial(_recalls_of, c=c)) for c in classes]
     macro = over_seeds(lambda pair: _recalls(pair.recall.macro))
     minority = over_seeds(lambda pair: _recalls(pair.recall.minority))
     notes = [note for note in first.notes if all(note in pair.notes for pair in pairs.values())]
@@ -338,8 +339,12 @@ def compare_seeds(
     )
 
 
-def _areas(test: AurocTest) -> tuple[float, float]:
-    return test.auroc_a, test.auroc_b
+def _areas(pair: ModelPair, c: int) -> tuple[float, float]:
+    return pair.auroc[c].auroc_a, pair.auroc[c].auroc_b
+
+
+def _recalls_of(pair: ModelPair, c: int) -> tuple[float, float]:
+    return _recalls(pair.recall.classes[c])
 
 
 def _recalls(test: RecallTest) -> tuple[float, float]:

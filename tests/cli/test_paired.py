@@ -17,8 +17,8 @@ def four(cache_dir, tmp_path_factory):
     """Two seeds of two rows, in the study ``default``."""
     where = tmp_path_factory.mktemp("four")
     for seed in (0, 1):
-        for loss in ("ce", "balanced_softmax"):
-            launch_in(where, "engine=inline", "rounds=2", f"loss={loss}", f"seed={seed}")
+        for words in (["calibration=[none,la_post]"], ["loss=balanced_softmax"]):
+            launch_in(where, "engine=inline", "rounds=1", "clients.count=2", f"seed={seed}", *words)
     return where / "runs"
 
 
@@ -45,16 +45,31 @@ def test_two_runs_by_name_and_by_path(runs, capsys):
     assert capsys.readouterr().out.replace(str(runs["fedavg-s0"]), "A").splitlines()[3:] == out.splitlines()[3:]
 
 
-def test_rows_of_one_run(copy, capsys):
-    path = copy()
-    assert main(["compare", path.name, f"{path.name}:la_post"]) == 0
+def test_rows_of_one_run(runs, capsys):
+    assert main(["compare", "fedavg-s0", "fedavg-s0:la_post"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0].startswith("A          fedavg, seed 0: ")
     assert out.splitlines()[1].startswith("B          la_post, seed 0: ")
-    assert main(["compare", path.name, f"{path.name}:fedavg"]) == 2
+    assert "* marks the minority classes." in out
+    assert main(["compare", "fedavg-s0", "fedavg-s0:fedavg"]) == 2
     assert "are the same row of the same run" in one_line(capsys)
-    assert main(["compare", path.name, f"{path.name}:la_pots"]) == 2
+    assert main(["compare", "fedavg-s0", "fedavg-s0:la_pots"]) == 2
     assert "has no row 'la_pots'. Did you mean 'la_post'?" in one_line(capsys)
+
+
+def test_rows_of_two_studies_and_a_row_without_a_model(home, capsys):
+    base = ["data.n_max=60", "clients.count=2", "rounds=1", "local.epochs=1", "tracking=none", "evaluation.bootstrap=0"]
+    for name, more in (("one", []), ("two", ["local.lr=0.4"])):
+        tree = {"name": name, "base": [*base, *more], "rows": {}, "references": ["fedavg", "majority"], "seeds": 1}
+        (home / f"{name}.yaml").write_text(json.dumps(tree))
+        assert main(["compare", f"{name}.yaml", "--workers", "0", "--no-report"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "one:fedavg", "two:fedavg"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "between one:fedavg and two:fedavg" in out
+    assert "1 seed: the smallest p that 1 pair can reach is 1" in out
+    assert main(["compare", "one:fedavg", "one:majority"]) == 2
+    assert "one:majority is computed, not run" in one_line(capsys)
 
 
 def test_rows_of_a_study_are_tested_seed_by_seed(runs, capsys):
@@ -94,7 +109,7 @@ def test_a_changed_data_set_is_refused(runs, capsys):
 
 
 def test_a_run_scored_by_its_clients_is_refused_in_words(home, capsys):
-    launch_in(home, "engine=inline", "rounds=1", "data.test={name: none}", "data.validation=0.3")
+    launch_in(home, "engine=inline", "rounds=1", "clients.count=2", "data.test={name: none}", "data.validation=0.3")
     assert main(["compare", "fedavg-s0", "fedavg-s0"]) == 2
     assert "scores of patients do not leave a site" in one_line(capsys)
 

@@ -11,6 +11,7 @@ from fedimb.evaluation.probabilities import ranking_scores
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.row_scores import RowScores, hash_of_rows
 
+TINY = ("engine=inline", "rounds=1", "clients.count=2")
 ROWS = np.array([1, 4, 5, 9])
 
 
@@ -35,7 +36,7 @@ def some_scores(**change):
 
 
 def test_they_are_what_the_result_was_computed_from(tmp_path):
-    result = launch_in(tmp_path, "engine=inline", "calibration=[none,la_post]")
+    result = launch_in(tmp_path, *TINY, "calibration=[none,la_post]")
     found = [RowScores.read(result.folder, row.label) for row in result.rows]
     for row, scores in zip(result.rows, found, strict=True):
         assert scores.logits.dtype == np.float32
@@ -51,11 +52,11 @@ def test_they_are_what_the_result_was_computed_from(tmp_path):
 def test_a_resumed_run_writes_the_same_bytes(tmp_path, monkeypatch):
     from fedimb.serverapp import launch
 
-    whole = launch_in(tmp_path / "whole", "engine=inline")
+    whole = launch_in(tmp_path / "whole", *TINY)
     original = launch.write_result
     monkeypatch.setattr(launch, "write_result", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        launch_in(tmp_path, "engine=inline")
+        launch_in(tmp_path, *TINY)
     monkeypatch.setattr(launch, "write_result", original)
     (folder,) = (tmp_path / "runs" / "default").iterdir()
     name = "artifacts/rows/fedavg/test_scores.npz"
@@ -65,7 +66,7 @@ def test_a_resumed_run_writes_the_same_bytes(tmp_path, monkeypatch):
 
 
 def test_scores_of_the_clients_rows_are_not_kept(tmp_path):
-    result = launch_in(tmp_path, "engine=inline", "data.test={name: none}", "data.validation=0.3")
+    result = launch_in(tmp_path, *TINY, "data.test={name: none}", "data.validation=0.3")
     assert not list(result.folder.rglob("test_scores.npz"))
 
 
