@@ -25,7 +25,7 @@ from fedimb.seeds import Stream, numpy_rng
 
 RESAMPLES = 2000
 FEW_ROWS = 10
-"""Below as many rows (or patients) of a class, DeLong's normal approximation is not to be relied on."""
+"""With fewer rows (or patients) of a class, nothing is claimed of its AUROC: DeLong's p errs too often there."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ModelPair:
         rows, patients: test rows, and patients among them; patients is 0 if every row counts on its own.
         minority: ids of the minority classes, empty if the two runs do not agree on them.
         auroc: DeLong's test of each class, one against the rest.
-        auroc_holm: its p after Holm over the classes.
+        auroc_holm: its p after Holm over the classes; NaN, and counted by Holm, with fewer than `FEW_ROWS` rows.
         recall: McNemar's test and the bootstrap of each class, of the means and of all rows.
         recall_holm: McNemar's p of each class after Holm over the classes.
         notes: limitations, in sentences.
@@ -217,7 +217,10 @@ def compare_models(a: ScoredRow, b: ScoredRow, level: float = 0.95, resamples: i
         0 if units is None else int(np.unique(units).size),
         minority,
         auroc,
-        _holm([test.p for test in auroc], [bool(test.positives and test.negatives) for test in auroc]),
+        _holm(
+            [test.p if test.units >= FEW_ROWS else math.nan for test in auroc],
+            [bool(test.positives and test.negatives) for test in auroc],
+        ),
         recall,
         _holm([test.p for test in recall.classes], [bool(test.rows) for test in recall.classes]),
         (),
@@ -247,15 +250,14 @@ def _notes(pair: ModelPair) -> list[str]:
         )
     if absent := [names[c] for c, test in enumerate(pair.recall.classes) if not test.rows]:
         notes.append(f"without test rows: {_named(absent)}")
-    unclear = [c for c, test in enumerate(pair.auroc) if math.isnan(test.p) and test.positives and test.negatives]
-    if unclear:
-        notes.append(
-            f"AUROC cannot be tested (scores not finite, fewer than two units, or no variance): {_of(pair, unclear)}"
-        )
-    few = [c for c, test in enumerate(pair.auroc) if 0 < test.positives < FEW_ROWS and c not in unclear]
+    still = [c for c, test in enumerate(pair.auroc) if test.units >= FEW_ROWS and math.isnan(test.p)]
+    if still:
+        notes.append(f"no test of AUROC, because neither model's placement of any row varies: {_of(pair, still)}")
+    few = [c for c, test in enumerate(pair.auroc) if test.positives and test.negatives and test.units < FEW_ROWS]
     if few:
         notes.append(
-            f"fewer than {FEW_ROWS} rows, where DeLong's p is approximate; rely on McNemar's there: {_of(pair, few)}"
+            f"fewer than {FEW_ROWS} rows, where DeLong's p errs too often, so nothing is claimed of their AUROC: "
+            + _of(pair, few)
         )
     blind = [c for c, test in enumerate(pair.recall.classes) if test.rows and test.smallest_p > pair.alpha]
     if blind:

@@ -77,7 +77,20 @@ def test_what_limits_a_comparison_is_noted():
     assert "minority classes differ, so minority recall is not compared" in notes
     assert "seeds 0 and 3" in notes
     assert "without test rows: rare" in notes
-    assert "fewer than 10 rows, where DeLong's p is approximate; rely on McNemar's there: middle" in notes
+    assert "fewer than 10 rows, where DeLong's p errs too often, so nothing is claimed of their AUROC:" in notes
+
+
+@pytest.mark.parametrize("patients", [None, np.repeat(np.arange(40), 5)])
+def test_nothing_is_claimed_of_the_auroc_of_few_rows_or_patients(patients):
+    """9 rows, or 40 rows of 8 patients: McNemar's test is exact, DeLong's is not."""
+    labels = np.repeat([0, 1], [160, 40] if patients is not None else [160, 9])
+    change = {"labels": labels, "patients": patients}
+    found = compared(scored(6, **change), scored(-2, "b", draw=1, **change))
+    assert found.auroc[1].units == (9 if patients is None else 8)
+    assert found.auroc[1].p < 0.001
+    assert math.isnan(found.auroc_holm[1])
+    assert found.recall_holm[1] < 0.05
+    assert any("nothing is claimed of their AUROC: frequent, middle" in note for note in found.notes)
 
 
 def test_an_absent_class_is_not_among_those_holm_corrects_for():
