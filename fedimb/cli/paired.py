@@ -74,8 +74,8 @@ def find_pairs(first: str, second: str, output_dir: str = OUTPUT_DIR) -> "list[M
         raise ConfigError(f"{first} is given twice; give two rows")
     labels = (a.label, b.label) if a.label != b.label else (first, second)
     if len(a.study) == len(b.study) == 1:  # of two studies, each with its one setting, whatever they call it
-        ((setting, one),), (other,) = a.study.items(), b.study.values()
-        return [compare_seeds(one, other, setting, labels)]
+        ((setting, seeds_a),), (seeds_b,) = a.study.items(), b.study.values()
+        return [compare_seeds(seeds_a, seeds_b, setting, labels)]
     if not (shared := [setting for setting in a.study if setting in b.study]):
         have = f"{', '.join(a.study)}; {', '.join(b.study)}"
         raise FedimbError(f"{first} and {second} have no setting in common ({have})")
