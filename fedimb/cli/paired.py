@@ -64,7 +64,7 @@ def find_pairs(first: str, second: str, output_dir: str = OUTPUT_DIR) -> "list[M
     if a.run is not None and b.run is not None:
         one, other = a.run, b.run
         if one.label == other.label:
-            one, other = (replace(row, label=f"{row.label} ({row.folder.name})") for row in (one, other))
+            one, other = (replace(row, label=f"{row.label} {side}") for row, side in ((one, "A"), (other, "B")))
         if (one.folder.resolve(), a.label) == (other.folder.resolve(), b.label):
             raise ConfigError(f"{first} and {second} are the same row of the same run; give two models")
         return [compare_models(one, other)]

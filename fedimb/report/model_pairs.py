@@ -123,7 +123,7 @@ def _main(pair: ModelPair) -> tuple[RecallTest, str]:
 
 
 def _better(pair: ModelPair, kind: str) -> str:
-    """``"2 (A better: x; B better: y)"``, or ``"none"``."""
+    """``"2 (A better: x; B better: y)"``, or ``"no class"``."""
     tests = pair.recall.classes if kind == "recall" else pair.auroc
     adjusted = pair.recall_holm if kind == "recall" else pair.auroc_holm
     sides: dict[str, list[str]] = {}
@@ -132,7 +132,7 @@ def _better(pair: ModelPair, kind: str) -> str:
             winner = pair.a.label if tests[c].difference > 0 else pair.b.label
             sides.setdefault(winner, []).append(pair.class_names[c])
     if not sides:
-        return "none"
+        return "no class"
     named = "; ".join(f"{who} better: {_few(names)}" for who, names in sides.items())
     return f"{sum(map(len, sides.values()))} ({named})"
 

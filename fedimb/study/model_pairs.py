@@ -236,7 +236,7 @@ def _holm(values: Sequence[float], planned: Sequence[bool]) -> tuple[float, ...]
 
 
 def _notes(pair: ModelPair) -> list[str]:
-    names, notes = pair.class_names, []
+    names, notes, counted = pair.class_names, [], "patients" if pair.patients else "rows"
     if pair.patients:
         notes.append(
             f"{pair.rows} rows of {pair.patients} patients: every test counts patients, since rows of one patient are "
@@ -256,13 +256,13 @@ def _notes(pair: ModelPair) -> list[str]:
     few = [c for c, test in enumerate(pair.auroc) if test.positives and test.negatives and test.units < FEW_ROWS]
     if few:
         notes.append(
-            f"fewer than {FEW_ROWS} rows, where DeLong's p errs too often, so nothing is claimed of their AUROC: "
+            f"fewer than {FEW_ROWS} {counted}, where DeLong's p errs too often, so nothing is claimed of their AUROC: "
             + _of(pair, few)
         )
     blind = [c for c, test in enumerate(pair.recall.classes) if test.rows and test.smallest_p > pair.alpha]
     if blind:
         notes.append(
-            f"too few rows with different results for any p of recall below {pair.alpha:g}: {_of(pair, blind)}"
+            f"too few {counted} with different results for any p of recall below {pair.alpha:g}: {_of(pair, blind)}"
         )
     return notes
 

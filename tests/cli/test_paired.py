@@ -162,3 +162,12 @@ def test_settings_still_go_to_a_study(home, capsys):
     (home / "study.yaml").write_text(json.dumps({"name": "mine", "rows": {"fedavg": []}, "references": False}))
     assert main(["compare", "study.yaml", "rounds=2", "--dry-run"]) == 0
     assert capsys.readouterr().out.startswith("mine: 1 settings, 1 rows")
+
+
+def test_two_runs_of_one_label_are_told_apart(runs, capsys):
+    other = runs["fedavg-s0"].with_name("other")
+    shutil.copytree(runs["fedavg-s0"], other)
+    assert main(["compare", "fedavg-s0", "other"]) == 0
+    out = capsys.readouterr().out
+    assert "fedavg A and fedavg B find the same rows of the minority classes" in " ".join(out.split())
+    assert out.splitlines()[1].startswith("B          fedavg B, seed 0: ")

@@ -51,7 +51,7 @@ def test_no_difference_is_never_equality():
     assert "That does not show them equal." in said
     same = sentence(compare_models(scored(1, "one"), scored(1, "two")))
     assert "one and two find the same rows of the minority classes" in same
-    assert same.endswith("recall differs in none and AUROC in none.")
+    assert same.endswith("recall differs in no class and AUROC in no class.")
 
 
 def test_without_a_common_minority_the_headline_is_macro_recall():
