@@ -41,6 +41,13 @@ def score(value: float) -> str:
     return "n/a" if math.isnan(value) else f"{value:.3f}"
 
 
+def chance(value: float) -> str:
+    """A p-value with three decimals and no leading 0; ``<.001`` below that, ``n/a`` if it is undefined."""
+    if math.isnan(value):
+        return "n/a"
+    return "<.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")
+
+
 def shorten(text: str, columns: int) -> str:
     """The text cut to this many columns, with ``..`` where it was cut."""
     if width(text) <= columns:

@@ -4,6 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedimb.cli.paired import print_pairs, second_model
+from fedimb.cli.places import OUTPUT_DIR
+
 if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
@@ -18,6 +21,11 @@ make the same number of local steps and try the same number of configurations. F
   fedimb compare study.yaml --dry-run              list rows, settings and the number of runs
   fedimb compare runs/baselines                     print the tables of finished runs again
   fedimb compare mlflow:baselines                   the same for an MLflow experiment
+  fedimb compare 103b96c9 7f02a1de                  two finished runs on the same test rows
+  fedimb compare baselines:la_post baselines:focal  two rows of a study, seed by seed and over its seeds
+
+Two runs are tested on the same test rows (RUN:ROW for another row than a run's first): DeLong's test of AUROC,
+McNemar's test and a paired bootstrap of recall, per class and in the mean. STUDY:ROW takes all seeds of a study's row.
 
 A study file:
 
@@ -34,9 +42,12 @@ def register(verbs: "Verbs") -> None:
     from fedimb.cli.study import add_options
 
     compare = verbs.add_parser("compare", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
-    compare.add_argument("study", metavar="STUDY", help="YAML file, folder of runs, or mlflow:EXPERIMENT")
-    compare.add_argument("words", nargs="*", metavar="key=value", help="settings for every run")
+    compare.add_argument("study", metavar="STUDY", help="YAML file, folder of runs, mlflow:EXPERIMENT, or a model")
+    compare.add_argument("words", nargs="*", metavar="key=value", help="settings for every run, or the second model")
     compare.add_argument("--uri", help="MLflow store for mlflow:EXPERIMENT (default: the one in runs/)")
+    compare.add_argument(
+        "--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where two models are looked for ({OUTPUT_DIR})"
+    )
     add_options(compare)
     compare.set_defaults(handler=compare_command)
 
@@ -48,6 +59,8 @@ def compare_command(args: argparse.Namespace) -> int:
     from fedimb.study.compare import compare, study_folder
     from fedimb.study.design import allowed, read_study
 
+    if (other := second_model(args.study, args.words)) is not None:
+        return print_pairs(args, args.study, other)
     source = Path(args.study).expanduser()
     given = command_line("compare", [args.study, *args.words])
     if args.study.startswith("mlflow:") or source.is_dir():

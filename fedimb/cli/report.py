@@ -3,6 +3,7 @@
 import argparse
 import sys
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,9 @@ class, confusion matrices, cost, data per client, statistics, commands and hashe
   fedimb report runs/default/fedavg-s0-103b96c9     a run, to report.html in its folder
   fedimb report 103b96c9                            the same by the hash in its name
   fedimb report runs/baselines                      all runs of a study
-  fedimb report baselines --to result.html --open   to another file, and open it in the browser"""
+  fedimb report baselines --to result.html --open   to another file, and open it in the browser
+  fedimb report 103b96c9 7f02a1de                   two runs tested on the same test rows (see `fedimb compare --help`)
+  fedimb report baselines:la_post baselines:focal   two rows of a study, seed by seed and over its seeds"""
 
 
 def register(verbs: "Verbs") -> None:
@@ -28,6 +31,9 @@ def register(verbs: "Verbs") -> None:
     report = verbs.add_parser("report", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     report.add_argument(
         "what", metavar="RUN|STUDY", help="a run (folder, name, or the beginning of a name) or a study's folder"
+    )
+    report.add_argument(
+        "other", nargs="?", metavar="RUN|STUDY:ROW", help="a second model, to test both on the same test rows"
     )
     report.add_argument(
         "--to", metavar="FILE", type=Path, help="file to write (default: report.html in the run's or study's folder)"
@@ -47,18 +53,15 @@ def report_command(args: argparse.Namespace) -> int:
     """
     from fedimb.records import write_atomic
     from fedimb.registry.targets import trusted
-    from fedimb.report.html.page import page
 
     with trusted(args.trust):
-        folder, study = find_study(args.what, args.output_dir)
-    for note in _not_sealed(study):
-        print(f"fedimb: {note}", file=sys.stderr)
-    to = folder / "report.html" if args.to is None else args.to.expanduser()
+        place, render = _of_study(args) if args.other is None else _of_two_models(args)
+    to = place if args.to is None else args.to.expanduser()
     if to.is_dir():
         raise ConfigError(f"--to {to} is a folder; give a file, e.g. {to / 'report.html'}")
     if not to.absolute().parent.is_dir():
         raise ConfigError(f"--to {to}: there is no folder {to.absolute().parent}; create it first")
-    text = page(study)
+    text = render()
     try:
         write_atomic(to.absolute(), text.encode())
     except OSError as error:
@@ -67,6 +70,23 @@ def report_command(args: argparse.Namespace) -> int:
     if args.open and not webbrowser.open(to.absolute().as_uri()):
         raise FedimbError(f"no browser could be started; open {to} in one")
     return 0
+
+
+def _of_study(args: argparse.Namespace) -> tuple[Path, Callable[[], str]]:
+    from fedimb.report.html.page import page
+
+    folder, study = find_study(args.what, args.output_dir)
+    for note in _not_sealed(study):
+        print(f"fedimb: {note}", file=sys.stderr)
+    return folder / "report.html", lambda: page(study)
+
+
+def _of_two_models(args: argparse.Namespace) -> tuple[Path, Callable[[], str]]:
+    from fedimb.cli.paired import find_pairs, page_place
+    from fedimb.report.html.models import models_page
+
+    found = find_pairs(args.what, args.other, args.output_dir)
+    return page_place(found[0]), lambda: models_page(found)
 
 
 def _not_sealed(study: "StudyResults") -> list[str]:

@@ -8,12 +8,15 @@ Undefined values are NaN, and means are over the defined classes. Probabilities 
 diverged) make every score NaN.
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedimb.evaluation.ratios import Floats, mean_defined
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PROBABILITY_SCORES = ("ece", "classwise_ece", "log_loss", "brier", "auroc", "auprc")
 
@@ -32,6 +35,16 @@ class ProbabilityScores(NamedTuple):
     means: dict[str, float]
     auroc: Floats
     auprc: Floats
+
+
+def probabilities_of(logits: "Tensor", several: bool) -> Floats:
+    """Probabilities [n, C] from logits [n, C]: their softmax, or their sigmoid if rows have several labels.
+
+    In float64, so that confident rows are not all rounded to 1.
+    """
+    exact = logits.double()
+    found: Floats = (exact.sigmoid() if several else exact.softmax(1)).numpy()
+    return found
 
 
 def _check(probabilities: ArrayLike, labels: ArrayLike) -> tuple[Floats, NDArray[np.bool_], bool]:

@@ -9,7 +9,7 @@ from typing import TextIO
 from fedimb.evaluation.significance import Paired
 from fedimb.study.results import COLUMNS
 from fedimb.study.statistics import Comparison, Statistics, Summary
-from fedimb.text import WIDTH, aligned, pad, plain, shorten, width, writable
+from fedimb.text import WIDTH, aligned, chance, pad, plain, shorten, width, writable
 
 _UPPER = ["", "", "", "", "interval", "wins/", "p to ", "p to "]
 _LOWER = ["seeds", "mean", "median", "effect", "of the effect", "l/t", "differ", "equal "]
@@ -95,8 +95,8 @@ def _test(comparison: Comparison | None) -> list[str]:
     test = comparison.test
     interval = "n/a" if math.isnan(test.low) else f"{_signed(test.low)} to {_signed(test.high)}"
     # Every row has a place for the mark, so that figures are aligned.
-    differ = _chance(comparison.p_holm) + {"better": "+", "worse": "-", "": " "}[comparison.verdict]
-    equal = _chance(comparison.tost_holm) + ("=" if comparison.equivalent else " ")
+    differ = chance(comparison.p_holm) + {"better": "+", "worse": "-", "": " "}[comparison.verdict]
+    equal = chance(comparison.tost_holm) + ("=" if comparison.equivalent else " ")
     return [_signed(test.effect), interval, f"{test.wins}/{test.losses}/{test.ties}", differ, equal]
 
 
@@ -122,7 +122,7 @@ def _ranks(found: Statistics, score: str, stream: TextIO | None) -> list[str]:
     shown = ", ".join(f"{names[ranks.methods[at]]} {ranks.mean_ranks[at]:.2f}" for at in order)
     lines = _wrapped(f"{title} over {ranks.settings} settings, mean ranks (1 is best): {shown}")
     apart = f"ranks closer than {ranks.critical_difference:.2f} do not differ significantly (Nemenyi)"
-    lines += _wrapped(f"Friedman: chi-square {_score(ranks.chi2)}, p = {_chance(ranks.p)}; {apart}")
+    lines += _wrapped(f"Friedman: chi-square {_score(ranks.chi2)}, p = {chance(ranks.p)}; {apart}")
     if left_out := [shorten(plain(label, stream), 40) for label in found.labels if label not in names]:
         lines += _wrapped("no rank, because not in every setting or without this score: " + ", ".join(left_out))
     for group in ranks.groups:
@@ -176,9 +176,3 @@ def _score(value: float) -> str:
 
 def _signed(value: float) -> str:
     return _score(value) if math.isnan(value) else f"{'-' if value < 0 else '+'}{_score(abs(value))}"
-
-
-def _chance(value: float) -> str:
-    if math.isnan(value):
-        return "n/a"
-    return "<.001" if value < 0.001 else f"{value:.3f}".removeprefix("0")

@@ -1,5 +1,6 @@
 """Score the global model on the server's test set: one forward pass, one set of predictions per calibration."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from fedimb.evaluation.domains import Domains, domain_recalls
 from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import named_scores
 from fedimb.evaluation.multilabel import bootstrap_labels
-from fedimb.evaluation.probabilities import ProbabilityScores, probability_scores
+from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of, probability_scores
 from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
+from fedimb.rundir.row_scores import RowScores, hash_of_rows
 from fedimb.schema import RunConfig
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
@@ -103,14 +105,24 @@ class Evaluator:
         return bootstrap_labels(self._y.numpy(), said, strata, minority, resamples, rng)
 
     def probability(self, row: str) -> ProbabilityScores:
-        """Scores of the probabilities behind the predictions last scored for ``row``, over the test rows.
+        """Scores of the probabilities behind the predictions last scored for ``row``, over the test rows."""
+        return probability_scores(probabilities_of(self._logits[row], self._y.ndim == 2), self._y.numpy())
 
-        Probabilities are the softmax of the calibrated logits, or the sigmoid if rows have several labels, in float64
-        so that confident rows are not all rounded to 1.
-        """
-        logits = self._logits[row].double()
-        shares = logits.sigmoid() if self._y.ndim == 2 else logits.softmax(1)
-        return probability_scores(shares.numpy(), self._y.numpy())
+    def row_scores(self, row: str) -> RowScores | None:
+        """The scores last computed for ``row``, of every test row; None if the test rows are not the server's."""
+        federation = self._federation
+        rows = federation.test
+        if not len(rows):
+            return None
+        store = federation.store
+        patients = None if store.patients is None else np.unique(store.patients[rows], return_inverse=True)[1]
+        labels = store.y[rows] if store.targets is None else store.targets[rows]
+        names = tuple(federation.class_names)
+        return RowScores(rows, np.asarray(labels), self._logits[row].numpy(), patients, self._test_set, names)
+
+    @cached_property
+    def _test_set(self) -> str:
+        return hash_of_rows(self._federation.store, self._federation.test)
 
     def _client_metrics(self, outcome: LaneOutcome | None) -> dict[str, float]:
         if outcome is None or outcome.total.confusion is None:

@@ -67,6 +67,8 @@ def write_result(
             "auprc": probability.auprc.tolist(),
             **_clients(matrix, federation.counts),
         })  # fmt: skip
+        if (scored := evaluator.row_scores(row)) is not None:
+            scored.write(folder, row)
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
         (target / "confusion.json").write_text(

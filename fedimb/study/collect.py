@@ -87,6 +87,7 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             error=error,
             folder=path,
             sha=sha,
+            row=rows[name].label,
             scores=_scores(run, rows[name], costs) | _over_labels(folder, rows[name].label),
             matrix=rows[name].confusion,
             recall=[r[0] for r in rows[name].recall],

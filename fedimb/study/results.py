@@ -81,6 +81,7 @@ class Result:
         identity: hash of all that the run is made of (`fedimb.rundir.identity`), or ``""``.
         stale: what changed since the run was made, if it is shown nevertheless; else ``""``.
         error: why there is no result, or ``""``.
+        row: label of the row in its run folder, which the study may call otherwise; ``""`` without a result there.
     """
 
     setting: str
@@ -99,6 +100,7 @@ class Result:
     identity: str = ""
     stale: str = ""
     error: str = ""
+    row: str = ""
 
     def score(self, name: str) -> float:
         """A score; NaN if absent."""

@@ -81,7 +81,7 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
         words = sentence(own, study.control, said)
         sections.append(_section(f"s{len(sections) + 1}", study.settings[name], own, words, each, drawn))
     comparisons = [(s, comparison.comparison_tables(found, s.setting.name, s.rows)) for s in sections]
-    environment = _environment()
+    environment = page_templates()
     script = environment.loader.get_source(environment, "open_for_print.js")[0].strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return str(
@@ -155,7 +155,7 @@ def _minority(section: Section) -> str:
 
 
 @cache
-def _environment() -> Any:
+def page_templates() -> Any:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
