@@ -33,13 +33,16 @@ def run(overrides: str = "", *, config_dirs: Sequence[str | Path] = ()) -> "RunR
 
     Raises:
         ConfigError, DataError: before any work. RunFailed, RunWaiting: the run folder can be resumed.
+        RunSuspect: the run finished but did not learn, and ``run.on_suspect=fail``.
     """
     with restored():  # before Flower is imported, as it decides then whether it may send telemetry
         from fedimb.config.compose import compose
         from fedimb.config.validate import validate
         from fedimb.serverapp.launch import launch
 
-        return launch(validate(compose(shlex.split(overrides), [Path(d) for d in config_dirs])))
+        result = launch(validate(compose(shlex.split(overrides), [Path(d) for d in config_dirs])))
+    result.raise_if_refused()
+    return result
 
 
 def resume(path: str | Path) -> "RunResult":
@@ -50,11 +53,14 @@ def resume(path: str | Path) -> "RunResult":
 
     Raises:
         FedimbError: not a run folder, in use by another process, or the run fails again.
+        RunSuspect: as `run`.
     """
     with restored():
         from fedimb.serverapp import launch
 
-        return launch.resume(Path(path))
+        result = launch.resume(Path(path))
+    result.raise_if_refused()
+    return result
 
 
 def compare(study: str | Path, overrides: str = "", *, workers: int | None = None) -> "Compared":

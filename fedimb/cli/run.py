@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
+    from fedimb.rundir.result import RunResult
 
 _RUN = """\
 Run one configuration. Settings are given as key=value; parts (loss, aggregator, ...) are chosen by name:
@@ -44,11 +45,9 @@ def run_command(args: argparse.Namespace) -> int:
         if args.overrides:
             raise ConfigError("--resume takes no settings: a run continues with the configuration it was started with")
         folder = find_run(args.resume)
-        from fedimb.report.panel import panels
         from fedimb.serverapp.launch import resume
 
-        print(panels(resume(folder)))
-        return 0
+        return _concluded(resume(folder))
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
 
@@ -63,8 +62,15 @@ def run_command(args: argparse.Namespace) -> int:
 
         print(estimate(config).table())
         return 0
-    from fedimb.report.panel import panels
     from fedimb.serverapp.launch import launch
 
-    print(panels(launch(config)))
+    return _concluded(launch(config))
+
+
+def _concluded(result: "RunResult") -> int:
+    """Print a finished run. Raises RunSuspect after that if its configuration refuses a suspect result."""
+    from fedimb.report.panel import panels
+
+    print(panels(result), flush=True)
+    result.raise_if_refused()
     return 0

@@ -195,8 +195,10 @@ def execute(
         with _ending(folder, tracker, running):
             loop.run()
             keep_scores(folder, evaluator, loop)
-            write_result(folder, config, federation, evaluator, loop)
-            folder.set_status("finished")
+            why = write_result(folder, config, federation, evaluator, loop)
+            if why:
+                log.warning("suspect: %s", why)
+            folder.set_status("finished", f"suspect: {why}" if why else "")
         return RunResult.read(folder.path)
 
 

@@ -14,7 +14,7 @@ from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunDiverged
 from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
 from fedimb.rundir.folder import RunFolder
-from fedimb.rundir.result import RowResult, RunResult
+from fedimb.rundir.result import CLASSES, RowResult, RunResult
 from fedimb.schema import RunConfig
 from fedimb.study.cells import Cell
 from fedimb.study.design import Costs
@@ -24,7 +24,9 @@ from fedimb.study.work import Done, judged
 CURVE = ("macro_recall", "minority_recall")
 
 
-def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None = None) -> list[Result]:
+def read_run(
+    path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None = None, reference: bool = False
+) -> list[Result]:
     """Read the rows of a run folder.
 
     Args:
@@ -32,6 +34,7 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
         setting: name of the setting.
         costs: costs of mistakes.
         labels: row label by calibration; None: the run's own labels.
+        reference: whether it is a study's reference row, which may predict one class: that is what it shows.
 
     Raises:
         FedimbError: not a run folder, or from an incompatible version.
@@ -65,6 +68,8 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             auroc=rows[name].auroc,
             auprc=rows[name].auprc,
             curve=curves.get(rows[name].label, ()),
+            suspect="; ".join(w for k, w in rows[name].suspect.items() if not (reference and k == CLASSES)),
+            refused=config.run.on_suspect == "fail",
             prior="none" if run.prior_counts is None or not _reads_prior(config, name) else prior_label(config),
         )
         for name, label in names.items()
@@ -94,7 +99,7 @@ def read_cells(cells: Sequence[Cell], done: Mapping[str, Done], costs: Costs) ->
             status = outcome.status if outcome.status != "finished" else "failed"
             found.append(Result(cell.setting, cell.label, cell.seed, status, error=_line(outcome.error)))
         elif cell.kind == "run":
-            found += read_run(outcome.path, cell.setting, costs, {cell.calibration: cell.label})
+            found += read_run(outcome.path, cell.setting, costs, {cell.calibration: cell.label}, cell.reference)
         else:
             found.append(read_computed(outcome.path, cell, costs))
     return found

@@ -99,6 +99,7 @@ def _result(client: "Client", run: "Run") -> tuple[Result, tuple[str, ...]]:
         "default", label, seed, status, scores, matrix, recall, curve=sorted(curve.items()),
         prior=tags.get("fedimb.prior", "none"), sha=tags.get("fedimb.config_sha", ""),
         error="" if status == "finished" else f"MLflow says {run.info.status}",
+        suspect=tags.get("fedimb.suspect", ""),
     )  # fmt: skip
     return result, classes
 

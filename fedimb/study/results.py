@@ -79,6 +79,8 @@ class Result:
         folder: its run folder, or None (a computed reference row).
         sha: `config_sha` of its run, or ``""``.
         error: why there is no result, or ``""``.
+        suspect: why the result should not be trusted (`fedimb.serverapp.monitor`), or ``""``.
+        refused: whether its run says ``run.on_suspect=fail``.
     """
 
     setting: str
@@ -95,6 +97,8 @@ class Result:
     folder: Path | None = None
     sha: str = ""
     error: str = ""
+    suspect: str = ""
+    refused: bool = False
 
     def score(self, name: str) -> float:
         """A score; NaN if absent."""
@@ -163,13 +167,15 @@ class StudyResults:
 
 
 def write_csv(results: Iterable[Result], path: Path) -> Path:
-    """Write one line per result: setting, label, seed, status, all columns, the prior's provenance, hash and error."""
+    """Write one line per result: setting, label, seed, status, all columns, the prior's provenance, hash, why it is
+    suspect, error.
+    """
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["setting", "label", "seed", "status", *COLUMNS, "prior", "sha", "error"])
+        writer.writerow(["setting", "label", "seed", "status", *COLUMNS, "prior", "sha", "suspect", "error"])
         for r in results:
             values = [_cell(r.score(name)) for name in COLUMNS]
-            writer.writerow([r.setting, r.label, r.seed, r.status, *values, r.prior, r.sha, r.error])
+            writer.writerow([r.setting, r.label, r.seed, r.status, *values, r.prior, r.sha, r.suspect, r.error])
     return path
 
 
