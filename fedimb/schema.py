@@ -90,7 +90,10 @@ class CheckpointConfig(Strict):
 
 
 class RunPolicy(Strict):
-    """``on_suspect``: what a run does that ends without having learned: ``warn``, or ``fail`` (exit code 3)."""
+    """``on_suspect``: what a run does that ends without having learned: ``warn``, or ``fail`` (exit code 3).
+
+    The default serves older configurations without this section.
+    """
 
     on_suspect: Literal["warn", "fail"] = "warn"
 
