@@ -4,8 +4,8 @@
     python experiments/monitor/false_alarms.py --minutes 30     # as many as fit
 
 Draws from the configurations (row, setting, seed) of every study of experiments/ whose data come with scikit-learn, and
-of experiments/heart. A run that takes more than a minute is done again with as many rounds
-as fit in one. One line per run in false_alarms.csv; finished ones are not repeated.
+of experiments/heart. A run that takes more than a minute of CPU time is done again with as
+many rounds as fit in one. One line per run in false_alarms.csv; finished ones are not repeated.
 """
 
 import argparse
@@ -88,18 +88,18 @@ def drawn(count: int, seed: int) -> Iterator[tuple[str, RunConfig]]:
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise TooLongError after that many seconds."""
+    """Raise TooLongError after that many seconds of this process's CPU time."""
 
     def stop(*_: object) -> None:
         raise TooLongError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def run_capped(config: RunConfig, output: Path) -> RunResult:
@@ -154,7 +154,7 @@ def main() -> None:
             continue
         rows = " ".join(row_label(config, name) for name in config.calibration)
         line: dict[str, object] = {"study": study, "rows": rows, "seed": config.seed, "sha": sha, "of": config.rounds}
-        began = time.monotonic()
+        began = time.process_time()
         try:
             result = run_capped(config, args.output)
             rounds = RunFolder(result.folder).read_json("config.json")["rounds"]
@@ -163,7 +163,7 @@ def main() -> None:
             line |= {"status": "too long"}
         except FedimbError as error:
             line |= {"status": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
-        line["seconds"] = round(time.monotonic() - began, 1)
+        line["seconds"] = round(time.process_time() - began, 1)
         with file.open("a", newline="") as opened:
             writer = csv.DictWriter(opened, COLUMNS, restval="")
             if not done:

@@ -99,7 +99,8 @@ class Monitor:
             found[WEIGHTS] = f"no round of {course.rounds} moved the weights; check learning rates and clients"
         if course.constant and None not in course.constant:
             n, only = len(course.constant), ", ".join(dict.fromkeys(c for c in course.constant if c))
-            found[CLASSES] = f"predicts one class for all rows, in each of the last {n} scored rounds ({only})"
+            when = f"each of the last {n} scored rounds" if n > 1 else "the last scored round"
+            found[CLASSES] = f"predicts one class for all rows, in {when} ({only})"
         return found
 
     def warn(self, server_round: int) -> None:

@@ -145,6 +145,12 @@ def test_a_calibrated_row_is_judged_by_its_own_scores(tmp_path):
     assert result.suspect.count("moved the weights") == 1
 
 
+def test_a_run_scored_at_its_clients_alone_is_judged_by_its_final_scores(tmp_path):
+    words = ["data.test={name: none}", "data.validation=0.3", "local.lr=1e6"]
+    result = launch_in(tmp_path, *images(tmp_path / "rows.npz", 1.0), *LEARNS, *words)
+    assert "in the last scored round (" in result.rows[0].suspect[CLASSES]
+
+
 def test_fail_raises_after_everything_is_written_and_is_no_part_of_the_hash(tmp_path):
     words = [*images(tmp_path / "rows.npz", 1.0), *LEARNS, "local.lr=1e-30"]
     result = launch_in(tmp_path, *words, "run.on_suspect=fail")
@@ -167,9 +173,9 @@ def test_a_configuration_from_before_the_setting_keeps_its_hash(tmp_path):
     assert result.folder.name.endswith(config_sha(before)[:8])
 
 
-@pytest.mark.parametrize("words", [["local.lr=1e-30"], ["local.lr=1e6"], []], ids=["weights", "classes", "none"])
-def test_a_killed_run_is_judged_like_an_uninterrupted_one(words, tmp_path, monkeypatch):
-    words = [*images(tmp_path / "rows.npz", 1.0), *LEARNS, *words, "checkpoint.every=2"]
+@pytest.mark.parametrize(("lr", "suspect"), [(1e-30, True), (1e6, True), (0.1, False)])
+def test_a_killed_run_is_judged_like_an_uninterrupted_one(lr, suspect, tmp_path, monkeypatch):
+    words = [*images(tmp_path / "rows.npz", 1.0), *LEARNS, f"local.lr={lr}", "checkpoint.every=2"]
     whole = launch_in(tmp_path / "whole", *words)
     save, saves = FolderCheckpointer.checkpoint, []
 
@@ -185,4 +191,4 @@ def test_a_killed_run_is_judged_like_an_uninterrupted_one(words, tmp_path, monke
     (folder,) = (path.parent for path in (tmp_path / "killed").glob("runs/*/*/config.json"))
     resumed = resume(folder, tracked=False)
     assert [row.suspect for row in resumed.rows] == [row.suspect for row in whole.rows]
-    assert bool(whole.suspect) == (len(words) > len([*images(tmp_path / "rows.npz", 1.0), *LEARNS]) + 1)
+    assert bool(whole.suspect) == suspect
