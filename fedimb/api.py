@@ -33,13 +33,16 @@ def run(overrides: str = "", *, config_dirs: Sequence[str | Path] = ()) -> "RunR
 
     Raises:
         ConfigError, DataError: before any work. RunFailed, RunWaiting: the run folder can be resumed.
+        RunSuspect: the run finished but did not learn, and ``run.on_suspect=fail``.
     """
     with restored():  # before Flower is imported, as it decides then whether it may send telemetry
         from fedimb.config.compose import compose
         from fedimb.config.validate import validate
         from fedimb.serverapp.launch import launch
 
-        return launch(validate(compose(shlex.split(overrides), [Path(d) for d in config_dirs])))
+        result = launch(validate(compose(shlex.split(overrides), [Path(d) for d in config_dirs])))
+    result.raise_if_refused()
+    return result
 
 
 def resume(path: str | Path, *, accept_changes: bool = False, trust: bool = False) -> "RunResult":
@@ -53,13 +56,16 @@ def resume(path: str | Path, *, accept_changes: bool = False, trust: bool = Fals
 
     Raises:
         FedimbError: not a run folder, damaged, in use by another process, or the run fails again.
+        RunSuspect: as `run`.
     """
     with restored():
         from fedimb.registry.targets import trusted
         from fedimb.serverapp import launch
 
         with trusted(trust):
-            return launch.resume(Path(path), accept_changes=accept_changes)
+            result = launch.resume(Path(path), accept_changes=accept_changes)
+    result.raise_if_refused()
+    return result
 
 
 def compare(

@@ -40,6 +40,12 @@ class RunDiverged(RunFailed):
     """A run's weights are no longer finite: training diverged, and would again with the same configuration."""
 
 
+class RunSuspect(FedimbError):
+    """A run finished, and everything is written, but its result should not be trusted; see ``run.on_suspect``."""
+
+    exit_code = 3
+
+
 class RunWaiting(FedimbError):
     """The run is waiting for a person (step `Wait`): not a failure. Resume it later."""
 

@@ -89,6 +89,15 @@ class CheckpointConfig(Strict):
     every: int = Field(ge=1)
 
 
+class RunPolicy(Strict):
+    """``on_suspect``: what a run does that ends without having learned: ``warn``, or ``fail`` (exit code 3).
+
+    The default serves older configurations without this section.
+    """
+
+    on_suspect: Literal["warn", "fail"] = "warn"
+
+
 def _named(value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str) or not value["name"]:
         raise PydanticCustomError("named", "a mapping with a name")
@@ -169,3 +178,4 @@ class RunConfig(Strict):
     evaluation: EvaluationConfig
     privacy: PrivacyConfig = PrivacyConfig()
     checkpoint: CheckpointConfig
+    run: RunPolicy = RunPolicy()

@@ -131,7 +131,8 @@ class Run(Action):
         with ProgressBar(config.rounds) as progress:
             progress.title(row_label(config, next(iter(config.calibration))))
             result = execute(deployment, folder, progress, args.accept_changes)
-        print(panels(result))
+        print(panels(result), flush=True)
+        result.raise_if_refused()
 
 
 class Demo(Action):

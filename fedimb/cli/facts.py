@@ -22,11 +22,12 @@ class RunFacts:
         path: the folder.
         status: ``running`` (a process holds it), ``killed`` (none does, yet it is unfinished), ``waiting``, ``failed``
             or ``finished``.
-        reason: why it waits or failed; else empty.
+        reason: why it waits, failed or is suspect; else empty.
         labels: its row labels.
         seed: run seed.
         done, total: rounds in ``metrics.jsonl``, and configured ones (of a finished run: those it took).
         scores: row label -> headline scores of a finished run.
+        suspect: labels of a finished run's suspect rows.
         changed: epoch seconds of its last sign of life.
     """
 
@@ -39,6 +40,7 @@ class RunFacts:
     total: int
     scores: dict[str, dict[str, float]]
     changed: float
+    suspect: frozenset[str] = frozenset()
 
 
 def in_use(path: Path) -> bool:
@@ -81,6 +83,7 @@ def read_facts(path: Path) -> RunFacts:
         done if finished else max(done, int(config["rounds"])),
         {row["label"]: row["metrics"] for row in result.get("rows", [])} if finished else {},
         changed,
+        frozenset(row["label"] for row in result.get("rows", []) if finished and row.get("suspect")),
     )
 
 

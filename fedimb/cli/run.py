@@ -8,6 +8,7 @@ from fedimb.cli.places import add_accept, add_trust
 
 if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
+    from fedimb.rundir.result import RunResult
 
 _RUN = """\
 Run one configuration. Settings are given as key=value; parts (loss, aggregator, ...) are chosen by name:
@@ -49,12 +50,11 @@ def run_command(args: argparse.Namespace) -> int:
             raise ConfigError("--resume takes no settings: a run continues with the configuration it was started with")
         folder = find_run(args.resume)
         from fedimb.registry.targets import trusted
-        from fedimb.report.panel import panels
         from fedimb.serverapp.launch import resume
 
         with trusted(args.trust):
-            print(panels(resume(folder, accept_changes=args.accept_changes)))
-        return 0
+            result = resume(folder, accept_changes=args.accept_changes)
+        return _concluded(result)
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
 
@@ -69,8 +69,15 @@ def run_command(args: argparse.Namespace) -> int:
 
         print(estimate(config).table())
         return 0
-    from fedimb.report.panel import panels
     from fedimb.serverapp.launch import launch
 
-    print(panels(launch(config)))
+    return _concluded(launch(config))
+
+
+def _concluded(result: "RunResult") -> int:
+    """Print a finished run. Raises RunSuspect after that if its configuration refuses a suspect result."""
+    from fedimb.report.panel import panels
+
+    print(panels(result), flush=True)
+    result.raise_if_refused()
     return 0

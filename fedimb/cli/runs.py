@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _ABOUT = """\
 List or delete run folders (below --output-dir):
 
-  fedimb runs list                      all runs: status, rounds, scores if finished, age, size
+  fedimb runs list                      all runs: status, rounds, scores if finished (? suspect), age, size
   fedimb runs list shifts               runs of the study 'shifts'
   fedimb runs rm fedavg-s0-103b96c9     delete a run, by name or the beginning of it (asks first)
   fedimb runs gc --days 14 --yes        delete runs that failed or were killed at least two weeks ago
@@ -83,7 +83,9 @@ def table(runs: "list[RunFacts]") -> list[str]:
         for at, label in enumerate(run.labels or ("",)):
             scores = run.scores.get(label, {})
             recalls = [_score(scores.get(name)) for name in ("macro_recall", "minority_recall")]
-            left.append([run.path.name, run.status, label] if at == 0 else ["", "", label])
+            marked = f"{label} ?" if label in run.suspect else label
+            status = "suspect" if run.suspect else run.status
+            left.append([run.path.name, status, marked] if at == 0 else ["", "", marked])
             right.append([*whole[:2], *recalls, *whole[2:]] if at == 0 else ["", "", *recalls, "", ""])
     figures = aligned(right, left=0)
     longest = max(len(run.path.name) for run in runs)

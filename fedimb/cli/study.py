@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunSuspect
 from fedimb.study.execute import Workers, workers_of
 from fedimb.study.results import StudyResults
 from fedimb.study.reuse import Reuse
@@ -73,7 +73,16 @@ def conclude(results: StudyResults, folder: Path, failures: Sequence[str], repor
     print("\n" + "\n".join(f"wrote    {path}" for path in written))
     if found_charts := charts(results):
         print(f"charts   {found_charts[0]}\n         {found_charts[1]}")
-    return report_failures(failures)
+    return report_failures(failures) or report_suspects(results)
+
+
+def report_suspects(results: StudyResults) -> int:
+    """List the suspect runs whose settings refuse them on standard error. Returns the exit code: 3 if there is one."""
+    refused = [result for result in results.results if result.suspect and result.refused]
+    for result in refused:
+        where = f"{result.label}, {result.setting}, seed {result.seed}"
+        print(f"suspect: {where}: {result.suspect} ({result.folder})", file=sys.stderr)
+    return RunSuspect.exit_code if refused else 0
 
 
 def report_failures(failures: Sequence[str]) -> int:

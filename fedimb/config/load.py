@@ -12,7 +12,7 @@ ORDERED = (
     "strategy",
     "calibration",
 )  # their order matters: outermost method first, rows as configured
-NO_INFLUENCE = ("engine", "tracking", "output_dir", "name", "study", "checkpoint")  # on a run's numbers
+NO_INFLUENCE = ("engine", "tracking", "output_dir", "name", "study", "checkpoint", "run")  # on a run's numbers
 
 
 def to_json(config: RunConfig) -> str:

@@ -27,6 +27,7 @@ class RunRow(TypedDict):
         bytes: up + down over the whole run.
         seconds: wall time.
         status: ``finished`` (the default), ``diverged`` or ``failed``.
+        suspect: why a finished run should not be trusted, or empty.
     """
 
     label: str
@@ -35,6 +36,7 @@ class RunRow(TypedDict):
     bytes: int
     seconds: float
     status: NotRequired[str]
+    suspect: NotRequired[str]
 
 
 @dataclass
@@ -66,6 +68,11 @@ class Group:
         return sum(values) / len(values) if values else math.nan
 
     @property
+    def suspect(self) -> str:
+        """Finished runs that should not be trusted as text, ``"2 of 5 runs (seeds 1, 3): why"``, or empty."""
+        return suspect_runs({int(row["seed"]): row.get("suspect", "") for row in self.finished})
+
+    @property
     def trouble(self) -> str:
         """Runs without a result as text, ``"1 failed (seed 2), 1 diverged (seed 5)"``, or empty."""
         parts = []
@@ -74,6 +81,15 @@ class Group:
                 word = "seed" if len(seeds) == 1 else "seeds"
                 parts.append(f"{len(seeds)} {what} ({word} {', '.join(map(str, sorted(seeds)))})")
         return ", ".join(parts)
+
+
+def suspect_runs(by_seed: Mapping[int, str]) -> str:
+    """The finished runs of a row (seed -> why it is suspect, or empty) as text: how many, which, and why."""
+    found = {seed: why for seed, why in sorted(by_seed.items()) if why}
+    if not found:
+        return ""
+    seeds = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+    return f"{len(found)} of {len(by_seed)} runs ({seeds}): {'; '.join(dict.fromkeys(found.values()))}"
 
 
 def group_rows(rows: Iterable[RunRow]) -> list[Group]:

@@ -20,6 +20,7 @@ def panels(result: RunResult) -> str:
                 "seconds": result.seconds,
                 "seed": result.seed,
                 "status": "finished",
+                "suspect": "; ".join(row.suspect.values()),
             }
         )
         for row in result.rows

@@ -32,4 +32,5 @@ def run_row(result: Result) -> RunRow:
         "bytes": int(result.score("up_bytes") + result.score("down_bytes")) if result.status == "finished" else 0,
         "seconds": result.score("client_seconds"),
         "status": result.status,
+        "suspect": result.suspect,
     }

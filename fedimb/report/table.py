@@ -1,6 +1,7 @@
 """The table at the end of a study and the panel at the end of a run, in plain text."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NotRequired, TextIO, TypedDict
 
@@ -44,6 +45,7 @@ class RunResult(TypedDict):
         bytes: up + down.
         seconds: wall time.
         seed, status: of the run.
+        suspect: why its result should not be trusted, or empty.
         intervals: name -> (low, high), instead of those computed from the matrix; none can be computed from a
             [C, 2, 2], which does not record the labels that occurred together.
     """
@@ -58,6 +60,7 @@ class RunResult(TypedDict):
     seconds: float
     seed: NotRequired[int]
     status: NotRequired[str]
+    suspect: NotRequired[str]
     intervals: NotRequired[Mapping[str, Sequence[float]]]
 
 
@@ -77,7 +80,8 @@ def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> st
     """The table of a study: one line per label, mean +- half-width of the 95 % t interval over seeds.
 
     ``*`` marks the best mean of a column among labels with a result for every run: a mean over only the seeds that
-    finished is not a fair comparison. Runs without a result are counted in ``seeds`` and listed below the table.
+    finished is not a fair comparison. Runs without a result are counted in ``seeds`` and listed below the table; a row
+    with a suspect run is marked ``?``, and why is below the table.
 
     Args:
         rows: one `RunRow` per run; labels keep the order of first appearance.
@@ -113,7 +117,7 @@ def comparison_table(rows: Sequence[RunRow], stream: TextIO | None = None) -> st
     heads = [[h + " " if 1 <= at <= len(QUALITIES) else h for at, h in enumerate(head)] for head in (upper, lower)]
     figures = aligned([*heads, *cells], left=0)
     figures_width = max(map(width, figures))
-    names = [plain(group.label, stream) for group in groups]
+    names = [plain(group.label, stream) + (" ?" if group.suspect else "") for group in groups]
     room = WIDTH - 2 - figures_width
     label_width = max([len("strategy"), *[width(name) for name in names if width(name) <= room]])
     lines = [f"{pad('', label_width)}  {figures[0]}", f"{pad('strategy', label_width)}  {figures[1]}"]
@@ -132,12 +136,21 @@ def _notes(groups: list[Group], names: list[str], sign: str) -> list[str]:
         notes.append(f"mean {sign} half-width of the 95 % t interval over seeds; * best mean of its column")
     elif len(groups) > 1:
         notes.append("* best of its column; one seed shows no spread")
+    notes += suspect_notes({group.label: group.suspect for group in groups if group.suspect})
     for group, name in zip(groups, names, strict=True):
         if not group.complete:
             over = f"means over the other {len(group.finished)}, no *" if group.finished else "no result"
             trouble = f": {group.trouble}; {over}"
             notes.append(shorten(name, max(12, WIDTH - width(trouble))) + trouble)
     return notes
+
+
+def suspect_notes(by_label: Mapping[str, str]) -> list[str]:
+    """Lines below a table for its rows marked ``?``."""
+    if not by_label:
+        return []
+    text = [f"? suspect, {label}: {why}" for label, why in by_label.items()]
+    return [line for each in text for line in textwrap.wrap(each, WIDTH - 1, subsequent_indent="  ")]
 
 
 def result_panel(result: RunResult, stream: TextIO | None = None) -> str:
@@ -170,8 +183,12 @@ def result_panel(result: RunResult, stream: TextIO | None = None) -> str:
         heading += f", seed {result['seed']}"
     if result.get("status", "finished") != "finished":
         heading += f" ({result.get('status')})"
+    if result.get("suspect"):
+        heading += " ?"
     cost = f"{_amount(result['bytes'] / 1e6)} MB sent, {_amount(result['seconds'])} s"
     lines = [shorten(heading, WIDTH - 2 - width(cost)) + "  " + cost, ""]
+    if result.get("suspect"):
+        lines += [*textwrap.wrap(f"suspect: {result['suspect']}", WIDTH - 1, subsequent_indent="  "), ""]
     lines += _headline(matrix, minority, result["last_k"], result.get("intervals"))
     lines += ["", *_classes(result, matrix, train_counts, minority, stream)]
     if by_domain := domain_lines(result["last_k"], stream):
@@ -205,6 +222,8 @@ def _headline(
         lines.append(
             f"{len(matrix) - called} of {len(matrix)} classes were never predicted: their precision is undefined"
         )
+    elif missed := [c for c in minority if not several and matrix[:, c].sum() == 0]:
+        lines.append(f"never predicted: minority class{'es' if len(missed) > 1 else ''} {', '.join(map(str, missed))}")
     if several and not bounds:
         lines.append("no intervals of means over classes: set evaluation.bootstrap above 0 to compute them")
     return lines

@@ -1,17 +1,21 @@
 """The result of a finished run: summary metrics per row, confusion matrices, the model."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.errors import FedimbError
+from fedimb.errors import FedimbError, RunSuspect
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel, load_model
 from fedimb.rundir.seal import Damaged
+
+LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
+"""Kinds of suspicion: training diverged, the weights did not move, one class is predicted for every row."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class RowResult:
             it holds (`fedimb.evaluation.costs.client_accuracies`: exact only if clients differ in label mix alone),
             over the clients for which it is defined; NaN if there are none, or if rows have several labels.
         defined_clients: number of these clients.
+        suspect: kind (`LOSS`, `WEIGHTS`, `CLASSES`) -> why this row should not be trusted; empty: nothing was seen.
 
     Values that a run folder of an earlier version lacks are empty, NaN or 0.
     """
@@ -50,6 +55,7 @@ class RowResult:
     mean_client: float = math.nan
     best_client: float = math.nan
     defined_clients: int = 0
+    suspect: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,17 @@ class RunResult:
         """The trained global model, in eval mode; see `fedimb.rundir.model_file`."""
         return load_model(self.folder)
 
+    @property
+    def suspect(self) -> str:
+        """Why the run should not be trusted, with the row where rows differ; empty if nothing was seen."""
+        return suspect_text({row.label: row.suspect for row in self.rows})
+
+    def raise_if_refused(self) -> None:
+        """Raise RunSuspect if the run is suspect and its configuration says ``run.on_suspect=fail``."""
+        config = RunFolder(self.folder).read_json("config.json")
+        if self.suspect and config.get("run", {}).get("on_suspect") == "fail":
+            raise RunSuspect(f"suspect: {self.suspect}; everything is written to {self.folder}")
+
     def summary(self) -> str:
         """One line of summary metrics per row, then the run folder."""
         shown = ("macro_recall", "minority_recall", "min_class_recall")
@@ -112,6 +129,7 @@ class RunResult:
             f"{row.label}: " + ", ".join(f"{name} {row.metrics[name]:.3f}" for name in shown if name in row.metrics)
             for row in self.rows
         ]
+        lines += [f"suspect: {self.suspect}"] if self.suspect else []
         return "\n".join([*lines, f"run folder {self.folder} (fedimb show {self.folder})"])
 
     @classmethod
@@ -163,3 +181,14 @@ class RunResult:
             data.get("labels", math.nan),
             data.get("privacy"),
         )
+
+
+def suspect_text(by_row: Mapping[str, Mapping[str, str]]) -> str:
+    """The suspicions of a run's rows (label -> kind -> why) in one line; those of all rows are said once."""
+    rows: dict[str, list[str]] = {}
+    for label, found in by_row.items():
+        for why in found.values():
+            rows.setdefault(why, []).append(label)
+    return "; ".join(
+        why if len(labels) == len(by_row) else f"{', '.join(labels)}: {why}" for why, labels in rows.items()
+    )

@@ -27,3 +27,4 @@ def main(grid: Grid, context: Context) -> None:
     words = shlex.split(str(context.run_config["overrides"]))
     result = launch(validate(compose([*words, "engine=flower"])), FlowerEngine(grid))
     print(result.summary(), flush=True)
+    result.raise_if_refused()

@@ -162,7 +162,13 @@ def build_loop(
         tracker.send()
 
     checkpointer = FolderCheckpointer(
-        folder, evaluator, list(evaluator.labels), config.evaluation.every, config.checkpoint.every, sent
+        folder,
+        evaluator,
+        list(evaluator.labels),
+        config.evaluation.every,
+        config.checkpoint.every,
+        config.evaluation.last_k,
+        sent,
     )
     exchange = Exchange(
         grid, ClientSampler(config.clients, config.seed, federation.train_sizes), config.clients.min_reply_fraction

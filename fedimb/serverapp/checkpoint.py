@@ -25,6 +25,7 @@ from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import Progress
 from fedimb.serverapp.loop import Loop
+from fedimb.serverapp.monitor import Monitor
 from fedimb.serverapp.old_state import state_of_snapshot
 from fedimb.serverapp.state_dict import decode, encode, load_state, wrapped
 from fedimb.serverapp.state_watch import StateWatch, beside
@@ -42,6 +43,7 @@ class FolderCheckpointer:
         evaluate: function that scores the global model, one dict of metrics per row.
         rows: row labels, so that rounds without evaluation are logged too.
         evaluate_every, checkpoint_every: in rounds; the last round of a Rounds step always counts.
+        last_k: scored rounds behind a summary score.
         sent: function called after each checkpoint (MLflow, progress) with the loop and the round's metrics by row.
     """
 
@@ -52,6 +54,7 @@ class FolderCheckpointer:
         rows: list[str],
         evaluate_every: int,
         checkpoint_every: int,
+        last_k: int,
         sent: Callable[[Loop, dict[str, dict[str, float]]], None],
     ) -> None:
         self.folder, self._evaluate, self._rows = folder, evaluate, rows
@@ -60,6 +63,7 @@ class FolderCheckpointer:
         self._metrics_size = 0
         self._watch = StateWatch()
         self._saved = Checkpoints(folder, self._check_states)
+        self._last_k, self._monitor = last_k, Monitor(last_k)
 
     def _check_states(self, versions: Mapping[int, int]) -> None:
         """Raise StateLost if a simulated client's state cannot be loaded; sites of a deployment keep their own."""
@@ -121,6 +125,8 @@ class FolderCheckpointer:
         for row, values in by_row.items():
             clean = {k: (float(v) if np.isfinite(v) else None) for k, v in values.items()}
             self._pending.append({"row": row, "step": server_round, "time": now, "metrics": clean})
+            self._monitor.observe(self._pending[-1])
+        self._monitor.warn(server_round)
         if last or server_round % self._checkpoint_every == 0:
             self.checkpoint(loop)
         self._sent(loop, by_row)
@@ -213,6 +219,7 @@ class FolderCheckpointer:
         exchange.traffic.total_up, exchange.traffic.total_down = traffic["total_up"], traffic["total_down"]
         self._metrics_size = int(info["metrics_size"])
         self.folder.truncate_metrics(self._metrics_size)
+        self._monitor = Monitor(self._last_k, self.folder.metrics())
         return True
 
 

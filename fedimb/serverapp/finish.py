@@ -16,10 +16,12 @@ from fedimb.evaluation.ratios import mean_defined
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import save_model
+from fedimb.rundir.result import suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.loop import Loop
+from fedimb.serverapp.monitor import Monitor
 
 
 def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
@@ -34,13 +36,13 @@ def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
     }
 
 
-def write_result(
-    folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop
-) -> None:
-    """Write result.json and the artifacts of a finished run."""
+def write_result(folder: RunFolder, config: RunConfig, federation: Federation, evaluator: Evaluator, loop: Loop) -> str:
+    """Write result.json and the artifacts of a finished run; returns why it is suspect, or ``""``."""
     model = loop.model()
     evaluator(model.parameters, model.buffers, loop.context.counts, None)
     rows: list[JsonObject] = []
+    monitor = Monitor(config.evaluation.last_k, folder.metrics())
+    suspect: dict[str, dict[str, str]] = {}
     for row, matrix in evaluator.matrices.items():
         mean, final = last_k_means(folder, row, config.evaluation.last_k)
         intervals: dict[str, list[float]] = {}
@@ -69,6 +71,8 @@ def write_result(
         })  # fmt: skip
         if (scored := evaluator.row_scores(row)) is not None:
             scored.write(folder, row)
+        suspect[row] = monitor.suspicions(row)
+        rows[-1] |= {"suspect": suspect[row]} if suspect[row] else {}
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
         (target / "confusion.json").write_text(
@@ -99,6 +103,7 @@ def write_result(
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model")
+    return suspect_text(suspect)
 
 
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:

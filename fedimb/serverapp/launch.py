@@ -249,9 +249,11 @@ def execute(
             finally:
                 record_end(folder, config, running.code(config) if hasattr(running, "code") else ())
             keep_scores(folder, evaluator, loop)
-            write_result(folder, config, federation, evaluator, loop)
+            why = write_result(folder, config, federation, evaluator, loop)
+            if why:
+                log.warning("suspect: %s", why)
             checkpointer.seal_end()
-            folder.set_status("finished")
+            folder.set_status("finished", f"suspect: {why}" if why else "")
         return RunResult.read(folder.path)
 
 

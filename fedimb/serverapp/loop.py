@@ -23,6 +23,7 @@ from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import Progress, RunContext
 from fedimb.serverapp.exchange import Exchange
 from fedimb.serverapp.method_state import method_records, take_method_records
+from fedimb.serverapp.monitor import NOT_FINITE, UNMOVED, not_finite, unmoved
 from fedimb.serverapp.steps import (
     Query,
     Replace,
@@ -195,7 +196,10 @@ class Loop:
                 if isinstance(model, AuxiliaryModel):
                     return self._auxiliary_rounds(model, step)
                 for number in range(self.progress.round_in_step + 1, step.n + 1):
+                    before = model.parameters
                     metrics = self._train_round(model, step.model)
+                    if unmoved(before, model.parameters):
+                        metrics[UNMOVED] = 1.0
                     self._round_done(number)
                     self.checkpointer.after_round(self, metrics, last=number == step.n)
                 return None
@@ -249,6 +253,8 @@ class Loop:
         if "train_loss" in aggregated:
             metrics["train/loss"] = aggregated["train_loss"]
         metrics["data/replies"] = float(len(usable))
+        if wrong := not_finite(outcome):
+            metrics[NOT_FINITE] = float(wrong)
         metrics["train/steps"] = sum(a.metrics.get("steps", 0.0) for a in usable)
         metrics |= add_round(self.context.ledger, self.progress.privacy, cohort.asked, [a.metrics for a in usable])
         metrics["time/client_s"] = sum(a.metrics.get("seconds", 0.0) for a in usable)
@@ -315,10 +321,12 @@ class Loop:
         model = self.model(step.model)
         if isinstance(model, AuxiliaryModel):
             raise RunFailed(f"Replace: '{step.model}' is an auxiliary model of the method; set its parameters instead")
+        before = model.parameters
         model.replace(step.weights)
         self.progress.server_round += 1
         self._clock()
-        self.checkpointer.after_round(self, {names.REPLACED: 1.0}, last=True)
+        still = {UNMOVED: 1.0} if unmoved(before, model.parameters) else {}
+        self.checkpointer.after_round(self, {names.REPLACED: 1.0} | still, last=True)
 
     def _wait(self, step: Wait) -> None:
         resumed = self.progress.waiting

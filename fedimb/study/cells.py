@@ -39,6 +39,7 @@ class Cell:
         kind: kind of its `Task`.
         calibration: the run's calibration whose scores it has; ``""`` for a computed row.
         task: key of the task that produces it.
+        reference: whether it is a reference row of the study, and not one of its own.
     """
 
     setting: str
@@ -47,6 +48,7 @@ class Cell:
     kind: str
     calibration: str
     task: str
+    reference: bool = False
 
 
 def first_config(study: Study, setting: str, words: Words, more: Sequence[str] = ()) -> RunConfig:
@@ -113,12 +115,15 @@ def plan(
             shared = members[0][2].model_copy(update={"calibration": parts})
             task = Task.of("run", shared, f"{members[0][1]}, {members[0][0]}, seed {seed}", [m[1] for m in members])
             tasks[task.key] = task
-            cells += [Cell(s, label, seed, "run", next(iter(c.calibration)), task.key) for s, label, c in members]
+            cells += [
+                Cell(s, label, seed, "run", next(iter(c.calibration)), task.key, label not in study.rows)
+                for s, label, c in members
+            ]
         for setting, label, first in references:
             kind = str(REFERENCES[label].computed)
             task = Task.of(kind, first.model_copy(update={"seed": seed}), f"{label}, {setting}, seed {seed}", [label])
             tasks[task.key] = task
-            cells.append(Cell(setting, label, seed, kind, "", task.key))
+            cells.append(Cell(setting, label, seed, kind, "", task.key, True))
     return cells, list(tasks.values())
 
 

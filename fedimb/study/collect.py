@@ -16,7 +16,7 @@ from fedimb.errors import ConfigError, RunDiverged
 from fedimb.evaluation.costs import check_costs, named_costs, prior_accuracy, total_cost, weighted_accuracy
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import read_identity
-from fedimb.rundir.result import RowResult, RunResult
+from fedimb.rundir.result import CLASSES, RowResult, RunResult
 from fedimb.rundir.seal import Damaged
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
@@ -39,7 +39,9 @@ REPORTED = (
 CURVE = ("macro_recall", "minority_recall")
 
 
-def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None = None) -> list[Result]:
+def read_run(
+    path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None = None, reference: bool = False
+) -> list[Result]:
     """Read the rows of a run folder.
 
     Args:
@@ -47,17 +49,18 @@ def read_run(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
         setting: name of the setting.
         costs: costs of mistakes.
         labels: row label by calibration; None: the run's own labels.
+        reference: whether it is a study's reference row, which may predict one class: that is what it shows.
 
     Raises:
         FedimbError: not a run folder, or from an incompatible version.
         ConfigError: a cost matrix that does not fit.
     """
-    results = _results(path, setting, costs, labels)
+    results = _results(path, setting, costs, labels, reference)
     made, stale = read_identity(path), stale_mark(path)
     return [replace(result, identity=made.sha if made else "", stale=stale) for result in results]
 
 
-def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None) -> list[Result]:
+def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] | None, reference: bool) -> list[Result]:
     folder = RunFolder.open(path)
     config = read_config(folder)
     names = labels or {name: row_label(config, name) for name in config.calibration}
@@ -94,6 +97,8 @@ def _results(path: Path, setting: str, costs: Costs, labels: Mapping[str, str] |
             auroc=rows[name].auroc,
             auprc=rows[name].auprc,
             curve=curves.get(rows[name].label, ()),
+            suspect="; ".join(w for k, w in rows[name].suspect.items() if not (reference and k == CLASSES)),
+            refused=config.run.on_suspect == "fail",
             prior="none" if run.prior_counts is None or not _reads_prior(config, name) else prior_label(config),
         )
         for name, label in names.items()
@@ -131,7 +136,7 @@ def read_cells(cells: Sequence[Cell], done: Mapping[str, Done], costs: Costs) ->
             status = outcome.status if outcome.status != "finished" else "failed"
             found.append(Result(cell.setting, cell.label, cell.seed, status, error=_line(outcome.error)))
         elif cell.kind == "run":
-            found += read_run(outcome.path, cell.setting, costs, {cell.calibration: cell.label})
+            found += read_run(outcome.path, cell.setting, costs, {cell.calibration: cell.label}, cell.reference)
         else:
             found.append(read_computed(outcome.path, cell, costs))
     return found

@@ -101,6 +101,7 @@ def _result(client: "Client", run: "Run") -> tuple[Result, tuple[str, ...]]:
         prior=tags.get("fedimb.prior", "none"), sha=tags.get("fedimb.config_sha", ""),
         identity=tags.get("fedimb.identity", ""),
         error="" if status == "finished" else f"MLflow says {run.info.status}",
+        suspect=tags.get("fedimb.suspect", ""),
     )  # fmt: skip
     return result, classes
 

@@ -20,7 +20,7 @@ from fedimb.study.results import Result, StudyResults, with_stale_named
 
 _PROBLEM = ("data.", "partition.", "clients.", "model.", "rounds", "local.epochs", "local.batch_size", "prior.")
 _LABELLED = ("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "name")
-_IGNORED = ("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "evaluation.bootstrap")
+_IGNORED = ("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "run.", "evaluation.bootstrap")
 _CONTROLS = ("la_post", "uniform+la_post", "fedavg")
 
 

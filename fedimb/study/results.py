@@ -82,6 +82,8 @@ class Result:
         stale: what changed since the run was made, if it is shown nevertheless; else ``""``.
         error: why there is no result, or ``""``.
         row: label of the row in its run folder, which the study may call otherwise; ``""`` without a result there.
+        suspect: why the result should not be trusted (`fedimb.serverapp.monitor`), or ``""``.
+        refused: whether its run says ``run.on_suspect=fail``.
     """
 
     setting: str
@@ -101,6 +103,8 @@ class Result:
     stale: str = ""
     error: str = ""
     row: str = ""
+    suspect: str = ""
+    refused: bool = False
 
     def score(self, name: str) -> float:
         """A score; NaN if absent."""
@@ -192,15 +196,17 @@ def with_stale_named(study: StudyResults) -> StudyResults:
 
 
 def write_csv(results: Iterable[Result], path: Path) -> Path:
-    """Write one line per result: setting, label, seed, status, all columns, provenance of the prior, hashes, error."""
+    """Write one line per result: setting, label, seed, status, all columns, provenance of the prior, hashes, why it is
+    stale or suspect, error.
+    """
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["setting", "label", "seed", "status", *COLUMNS, "prior", "sha", "identity", "stale", "error"])
+        last = ["prior", "sha", "identity", "stale", "suspect", "error"]
+        writer.writerow(["setting", "label", "seed", "status", *COLUMNS, *last])
         for r in results:
             values = [_cell(r.score(name)) for name in COLUMNS]
-            writer.writerow(
-                [r.setting, r.label, r.seed, r.status, *values, r.prior, r.sha, r.identity, r.stale, r.error]
-            )
+            texts = [r.prior, r.sha, r.identity, r.stale, r.suspect, r.error]
+            writer.writerow([r.setting, r.label, r.seed, r.status, *values, *texts])
     return path
 
 

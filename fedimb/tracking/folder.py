@@ -65,6 +65,18 @@ def read_status(folder: Path) -> tuple[str, int]:
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); resume the run") from None
 
 
+def read_suspicions(folder: Path) -> dict[str, str]:
+    """Row label -> why its result should not be trusted, of the suspect rows of a finished run."""
+    path = folder / "result.json"
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return {str(row["label"]): "; ".join(row["suspect"].values()) for row in rows if row.get("suspect")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); run again") from None
+
+
 def first_time(folder: Path) -> int | None:
     """Epoch milliseconds of the first line of ``metrics.jsonl``; None if there is no complete line yet."""
     path = folder / "metrics.jsonl"

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fedimb.errors import DataError, FedimbError
 from fedimb.plain import JsonObject
 from fedimb.tracking import store
-from fedimb.tracking.folder import Point, artifacts_digest, first_time, identity_tags, parse, read_rows, read_status
+from fedimb.tracking.folder import (
+    Point,
+    artifacts_digest,
+    first_time,
+    identity_tags,
+    parse,
+    read_rows,
+    read_status,
+    read_suspicions,
+)
 from fedimb.tracking.lock import locked
 from fedimb.tracking.state import EVERY_STEP, IDENTITY_FILE, MetricsReader, State, identity, load, save
 
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 FOLDER_TAG = "fedimb.run_folder_id"
 ROW_TAG = "fedimb.row"
 STATUS_TAG = "fedimb.status"
+SUSPECT_TAG = "fedimb.suspect"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}  # others stay RUNNING
 _BATCH = 1000  # MLflow's limit of metrics in one request
 _ENTRIES = 100  # MLflow's limit of parameters and tags in one request
@@ -236,14 +246,17 @@ class Projection:
                     self._client.log_artifact(run_id, str(path))
             state.artifacts[label] = digest
             save(self.folder, state)
+        suspect = read_suspicions(self.folder)
         status, end = read_status(self.folder)
         if status == state.status:
             return
         tags = identity_tags(self.folder)  # the last of its code is imported during the run
-        for run_id in state.runs.values():
+        for label, run_id in state.runs.items():
             for name, text in tags.items():
                 self._client.set_tag(run_id, name, text)
             self._client.set_tag(run_id, STATUS_TAG, status)
+            if label in suspect:
+                self._client.set_tag(run_id, SUSPECT_TAG, suspect[label][:_TAG_VALUE])
             if status in STATUSES:
                 self._client.set_terminated(run_id, STATUSES[status], end_time=end)
         state.status = status

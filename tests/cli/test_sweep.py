@@ -143,3 +143,17 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(home, cache_dir):
     assert models(home / "cut") == models(home / "whole")
     assert len(models(home / "cut")) == 3
     assert begun <= set(models(home / "cut"))
+
+
+@pytest.mark.parametrize(("more", "code"), [([], 0), (["run.on_suspect=fail"], 3)])
+def test_a_run_that_did_not_learn_is_marked_and_refused_if_asked(home, capsys, more, code):
+    assert main(["sweep", "local.lr=1e-30,0.4", *WORDS, *QUICK, *more]) == code
+    out, err = capsys.readouterr()
+    still, fine = rows(home)
+    assert "moved the weights" in still["suspect"]
+    assert (still["status"], fine["suspect"]) == ("finished", "")
+    assert "? suspect, fedavg local.lr=1e-30: 1 of 1 runs (seed 0): no round of 2 moved the weights" in out
+    assert err.count("suspect: fedavg local.lr=1e-30, default, seed 0: ") == (code == 3)
+    assert main(["runs", "list"]) == 0
+    listed = capsys.readouterr().out
+    assert listed.count(" suspect ") == listed.count(" fedavg ?") == 1

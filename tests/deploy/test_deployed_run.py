@@ -11,7 +11,7 @@ from fedimb.deploy.audit_chain import read_heads
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.servers import Servers
 from fedimb.engine import processes
-from fedimb.errors import ConfigError, RunWaiting
+from fedimb.errors import ConfigError, RunSuspect, RunWaiting
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="no nginx here (apt-get install nginx)")
 
@@ -70,3 +70,20 @@ def test_a_run_outside_the_plan_is_refused_before_anything_is_sent(study: Study)
     study.deployment.file("sites", "linz.join.json").unlink()
     with pytest.raises(ConfigError, match=r"clients.count is 2, but 1 sites have joined \(st-anna\)"):
         study.new()
+
+
+@pytest.mark.slow
+def test_a_deployed_run_that_did_not_learn_is_suspect_like_the_simulated_one(tmp_path: Path) -> None:
+    still = ["local.lr=1e-30", "tracking=none", "run.on_suspect=fail"]
+    study = small_study(tmp_path, {"linz": 60, "st-anna": 90}, *still)
+    folder = study.new("seed=3", join_s=60, away_s=60)
+    with Servers(study.deployment), study.nodes():
+        with pytest.raises(RunWaiting):
+            study.execute(folder)
+        study.approve()
+        result = study.execute(folder)
+    assert folder.status() == "finished"
+    assert result.rows[0].suspect["weights"].startswith("no round of 2 moved the weights")
+    assert [row.suspect for row in result.rows] == [row.suspect for row in study.simulated(tmp_path / "here").rows]
+    with pytest.raises(RunSuspect):
+        result.raise_if_refused()

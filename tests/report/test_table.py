@@ -130,3 +130,31 @@ def test_panel_sums_up_the_middle_of_many_classes_and_says_so():
 def test_panel_refuses_what_does_not_agree():
     with pytest.raises(ValueError, match="do not agree"):
         panel(MATRIX, [1, 2], [0])
+
+
+def test_a_suspect_row_is_marked_and_counted():
+    rows = [run("fedavg", 0, 0.1), run("fedavg", 1, 0.1), run("mine", 0, 0.5)]
+    rows[1]["suspect"] = "predicts one class"
+    text = comparison_table(rows, UTF8).splitlines()
+    assert [line.split("  ")[0] for line in text[3:5]] == ["fedavg ?", "mine"]
+    assert text[-1] == "? suspect, fedavg: 1 of 2 runs (seed 1): predicts one class"
+    assert "suspect" not in comparison_table([*rows[:1], rows[2]], UTF8)
+
+
+def test_the_panel_says_why_a_run_is_suspect_and_only_notes_a_minority_class_never_predicted():
+    about = {
+        "label": "fedavg",
+        "class_names": ["a", "b", "c"],
+        "train_counts": [90, 10, 1],
+        "matrix": [[9, 1, 0], [2, 8, 0], [3, 0, 0]],
+        "minority": [2],
+        "last_k": {},
+        "bytes": 0,
+        "seconds": 1.0,
+    }
+    noted = result_panel(about, UTF8).splitlines()
+    assert "never predicted: minority class 2" in noted
+    assert "?" not in noted[0]
+    marked = result_panel(about | {"suspect": "predicts one class"}, UTF8).splitlines()
+    assert marked[0].startswith("fedavg ?  ")
+    assert marked[2] == "suspect: predicts one class"

@@ -159,3 +159,9 @@ def test_chosen_seeds_and_settings_and_no_computed_rows():
     cells, _ = plan(one, seeds=[1000], settings=["alpha=0.1"], computed=False)
     assert {(cell.setting, cell.seed) for cell in cells} == {("alpha=0.1", 1000)}
     assert {cell.kind for cell in cells} == {"run"}
+
+
+def test_reference_rows_are_known_and_those_a_study_defines_itself_are_its_own():
+    cells, _ = plan(study({"fedavg": ["local.lr=0.2"], "mine": ["loss=focal"]}, seeds=1))
+    assert {cell.label for cell in cells if not cell.reference} == {"fedavg", "mine"}
+    assert {"la_post", "majority", "local_mean"} <= {cell.label for cell in cells if cell.reference}

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from seals import unseal
@@ -202,3 +203,15 @@ def test_cells_without_a_task_done_are_failed(compared):
     found = read_cells(cells, {}, Costs())
     assert len(found) == len(cells)
     assert {(r.status, r.error) for r in found} == {("failed", "not run")}
+
+
+def test_a_reference_row_may_predict_one_class_and_no_row_may_have_weights_that_stay(made, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(made(), path)
+    folder = RunFolder(path)
+    content = folder.read_json("result.json")
+    content["rows"][0]["suspect"] = {"classes": "predicts one class", "weights": "did not move"}
+    folder.write_json("result.json", content)
+    (own,), (reference,) = (read_run(path, "x", Costs(), reference=it) for it in (False, True))
+    assert (own.suspect, reference.suspect) == ("predicts one class; did not move", "did not move")
+    assert RunResult.read(path).suspect == "predicts one class; did not move"

@@ -1,5 +1,6 @@
 """`sync` sends what a store lacks, once, whatever happened before."""
 
+import json
 import shutil
 
 import pytest
@@ -75,3 +76,14 @@ def test_sync_of_an_untracked_run_uses_its_output_folder(folder, template, tmp_p
     report = sync(folder.path)
     assert (report.uri, report.experiment) == (f"sqlite:///{tmp_path}/mlflow.db", "study")
     assert points(report.uri) == {("fedavg", "a"): [(1, 1.0)]}
+
+
+def test_a_suspect_row_has_a_tag_with_the_reason(folder, uri):
+    folder.append(folder.line(1, a=1.0))
+    row = {"label": "fedavg", "suspect": {"classes": "predicts one class", "weights": "did not move"}}
+    (folder.path / "result.json").write_text(json.dumps({"rows": [row]}))
+    folder.status("finished")
+    sync(folder.path, uri, "study")
+    (run,) = runs(uri)
+    assert run.data.tags["fedimb.suspect"] == "predicts one class; did not move"
+    assert run.info.status == "FINISHED"

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from fedimb.evaluation.intervals import t_interval
+from fedimb.report.groups import suspect_runs
 from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, Result, StudyResults
 
 HEADLINE = "minority_recall"
@@ -41,6 +42,11 @@ class Row:
     def complete(self) -> bool:
         """Whether every run has a result, so that the mean is over all seeds and not only the lucky ones."""
         return bool(self.results) and len(self.finished) == len(self.results)
+
+    @property
+    def suspect(self) -> str:
+        """Finished runs that should not be trusted as text, with seeds and why, or empty."""
+        return suspect_runs({r.seed: r.suspect for r in self.finished})
 
     @property
     def trouble(self) -> str:

@@ -103,6 +103,7 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
             script_hash=digest,
             runs=len(study.results),
             finished=sum(r.status == "finished" for r in study.results),
+            suspect=sum(r.status == "finished" and bool(r.suspect) for r in study.results),
         )
     )
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedimb.report.html.numbers import COSTS, HEADLINE, Row, best, defined, heading, shown
 from fedimb.study.results import LOWER_IS_BETTER
@@ -56,7 +56,7 @@ def across(settings: dict[str, list[Row]], labels: Sequence[str]) -> list[Table]
             own = [by_label[name].get(label) for name in part]
             control = any(row.control for row in own if row is not None)
             cells = [
-                Cell("", hover="not asked for") if row is None else _cell(row, HEADLINE, winners[name])
+                Cell("", hover="not asked for") if row is None else _marked(row, _cell(row, HEADLINE, winners[name]))
                 for name, row in zip(part, own, strict=True)
             ]
             lines.append((Row(number, label, (), control), cells))
@@ -88,6 +88,11 @@ def _cell(row: Row, name: str, winners: set[int]) -> Cell:
     settled = math.isnan(mean.half) or (name in COSTS and mean.half == 0)  # e.g. bytes, which are equal in every run
     spread = "" if settled else f"± {shown(name, mean.half)}"
     return Cell(shown(name, mean.value), spread, row.number in winners, each)
+
+
+def _marked(row: Row, cell: Cell) -> Cell:
+    """A cell of a table over settings, where a row's name cannot say in which setting it is suspect."""
+    return replace(cell, small=f"{cell.small} ?".strip(), hover=f"suspect: {row.suspect}") if row.suspect else cell
 
 
 def _arrow(name: str) -> bool:

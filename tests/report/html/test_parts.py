@@ -240,3 +240,17 @@ def test_amounts_keep_three_figures_or_two_below_a_tenth(value):
 @pytest.mark.parametrize("name", list(COLUMNS))
 def test_every_column_has_words_for_nothing(name):
     assert shown(name, float("nan")) == "n/a"
+
+
+def test_suspect_runs_are_marked_counted_and_explained():
+    pytest.importorskip("jinja2")
+    from fedimb.report.html.page import page
+
+    fine = plain()
+    assert "suspect" not in page(fine).partition("<body")[2]
+    results = [replace(r, suspect="predicts one <class>") if r.seed == 1 else r for r in fine.results]
+    text = page(replace(fine, results=tuple(results)))
+    assert ", 2 suspect (marked" in text
+    assert "is suspect: 1 of 3 runs (seed 1): predicts one &lt;class&gt;." in text
+    (row, *_) = rows_of(replace(fine, results=tuple(results)), "default")
+    assert row.suspect == "1 of 3 runs (seed 1): predicts one <class>"

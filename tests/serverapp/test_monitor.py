@@ -1,0 +1,194 @@
+"""Runs that learned nothing are called suspect; others are not."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from small_runs import launch_in
+
+from fedimb.config.load import config_sha, from_json
+from fedimb.engine.lanes import ClientReply, LaneOutcome, LaneSum
+from fedimb.errors import RunSuspect
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.result import CLASSES, LOSS, WEIGHTS, suspect_text
+from fedimb.serverapp.checkpoint import FolderCheckpointer
+from fedimb.serverapp.launch import resume
+from fedimb.serverapp.monitor import NOT_FINITE, UNMOVED, Monitor, not_finite, unmoved
+
+ONE, TWO = {"test/recall/00_a": 1.0, "test/recall/01_b": 0.0}, {"test/recall/00_a": 0.9, "test/recall/01_b": 0.4}
+
+
+def scored(recalls, **more):
+    constant = 1.0 in recalls.values()
+    return (
+        {"test/macro_recall": 0.5, "test/mcc": None if constant else 0.3, "test/defined_classes": 2.0} | recalls | more
+    )
+
+
+def judged(rounds, last_k=3):
+    """The suspicions of a row with these metrics, one dict per round."""
+    base = {"data/participants": 4.0}
+    lines = [{"row": "r", "step": at, "time": 0, "metrics": base | metrics} for at, metrics in enumerate(rounds, 1)]
+    return Monitor(last_k, lines).suspicions("r")
+
+
+def losses(*values):
+    return judged([{"train/loss": value} for value in values])
+
+
+def test_a_loss_up_tenfold_is_suspect_and_one_that_spikes_is_not():
+    assert list(losses(2.0, 1.9, 2.1, 25.0, 30.0, 28.0)) == [LOSS]
+    assert losses(2.0, 1.9, 500.0, 1.2, 1.1, 1.0) == {}
+    assert losses(2.0, 1.9, 2.1, 18.0, 19.0, 18.5) == {}
+    assert losses(2.0) == losses() == losses(None, None) == {}
+
+
+def test_values_that_are_not_finite_are_suspect_in_any_round():
+    assert "in 1 of 3 rounds" in judged([{NOT_FINITE: 2.0}, {"train/loss": 1.0}, {"train/loss": 1.0}])[LOSS]
+    replies = [
+        ClientReply(0, metrics={"train_loss": 1.0}),
+        ClientReply(1, metrics={"train_loss": math.inf}),
+        ClientReply(2, metrics={"train_loss": math.nan}),  # no step, or kept private by noise
+        ClientReply(3, usable=False, diverged=True),
+        ClientReply(4, usable=False, error="gone"),
+    ]
+    assert not_finite(LaneOutcome(replies, LaneSum())) == 2
+
+
+def test_weights_that_moved_in_no_round_are_suspect_and_those_that_came_to_rest_are_not():
+    assert "no round of 2" in judged([{UNMOVED: 1.0}, {UNMOVED: 1.0}])[WEIGHTS]
+    assert judged([{}, {UNMOVED: 1.0}, {UNMOVED: 1.0}]) == {}
+    before = {"w": np.ones(100, np.float32), "b": np.zeros(3, np.float32)}
+    assert unmoved(before, before)
+    assert unmoved(before, before | {"w": before["w"] + np.float32(2e-7)})
+    assert not unmoved(before, before | {"b": np.full(3, 1e-3, np.float32)})
+    assert not unmoved(before, before | {"w": before["w"] * np.float32(1.0001)})
+
+
+def test_one_class_counts_only_in_all_of_the_last_k_rounds():
+    assert judged([scored(ONE)] * 3)[CLASSES].endswith("in each of the last 3 scored rounds (a)")
+    assert list(judged([scored(TWO), *[scored(ONE)] * 3])) == [CLASSES]
+    assert judged([*[scored(ONE)] * 5, scored(TWO)]) == {}
+    assert judged([*[scored(ONE)] * 5, scored(TWO, **{"model/replaced": 1.0})]) == {}
+    assert judged([scored(ONE), {}, scored(ONE)])[CLASSES]  # rounds without a score do not count
+
+
+def test_one_true_class_says_nothing_about_predictions():
+    assert judged([scored({"test/recall/00_a": 1.0}, **{"test/defined_classes": 1.0})] * 3) == {}
+
+
+def test_the_same_labels_for_every_row_are_one_class():
+    def labels(specificity, **recalls):
+        keys = {f"test/recall/{at:02d}_{name}": value for at, (name, value) in enumerate(recalls.items())}
+        return {"test/macro_recall": 0.5, "test/macro_specificity": specificity} | keys
+
+    assert "(no label)" in judged([labels(1.0, a=0.0, b=0.0)] * 3)[CLASSES]
+    assert "(a)" in judged([labels(0.5, a=1.0, b=0.0)] * 3)[CLASSES]
+    assert judged([labels(1.0, a=1.0, b=0.0)] * 3) == {}  # a is found, and only where it is
+    assert judged([labels(0.9, a=0.4, b=0.0)] * 3) == {}
+
+
+def test_what_all_rows_share_is_said_once():
+    assert suspect_text({"a": {LOSS: "up"}, "b": {LOSS: "up"}}) == "up"
+    assert suspect_text({"a": {LOSS: "up"}, "b": {LOSS: "up", CLASSES: "one"}}) == "up; b: one"
+    assert suspect_text({"a": {}, "b": {}}) == ""
+
+
+def images(path, top, shuffled=False):
+    """Three classes of pictures that anything learns, 80 % of them of the first: float32, 0 to ``top``."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [240, 30, 30])
+    x = rng.random((300, 1, 6, 6)).astype(np.float32) * 0.5
+    x[np.arange(300), 0, y * 2] += 0.5
+    np.savez(path, x=x * top, y=rng.permutation(y) if shuffled else y)
+    return [
+        "data=npz",
+        f"data.source.path={path}",
+        "data.test={name: stratified, fraction: 0.3}",
+        "engine=inline",
+        "clients.count=3",
+        "rounds=8",
+        "evaluation.last_k=3",
+    ]
+
+
+LEARNS = ("model=mlp", "local.lr=0.1")
+
+
+@pytest.mark.parametrize(
+    ("top", "shuffled", "words", "kinds"),
+    [
+        (1.0, False, [], []),
+        (255.0, False, [], [CLASSES]),
+        (1.0, True, ["local.lr=0.02"], [CLASSES]),
+        (1.0, False, ["local.lr=1e6"], [CLASSES]),
+        (1.0, False, ["local.lr=1e-30"], [WEIGHTS]),
+        (1.0, False, ["aggregator=fedavgm", "aggregator.server_learning_rate=0"], [WEIGHTS]),
+    ],
+    ids=["learns", "pictures_to_255", "labels_shuffled", "lr_1e6", "lr_0", "server_lr_0"],
+)
+def test_what_learned_nothing_is_suspect(top, shuffled, words, kinds, tmp_path):
+    result = launch_in(tmp_path, *images(tmp_path / "rows.npz", top, shuffled), *LEARNS, *words)
+    (row,) = result.rows
+    assert set(kinds) <= set(row.suspect)
+    assert bool(kinds) == bool(row.suspect) == bool(result.suspect)
+    status = RunFolder(result.folder).read_json("status.json")
+    assert (status["status"], status["reason"]) == ("finished", f"suspect: {result.suspect}" if kinds else "")
+    assert ("suspect: " in result.summary()) == bool(kinds)
+
+
+def test_a_calibrated_row_is_judged_by_its_own_scores(tmp_path):
+    words = [*images(tmp_path / "rows.npz", 1.0), "calibration=[none,la_post]", "local.lr=1e-30", "model=mlp"]
+    result = launch_in(tmp_path, *words)
+    assert [WEIGHTS in row.suspect for row in result.rows] == [True, True]
+    assert result.suspect.count("moved the weights") == 1
+
+
+def test_a_run_scored_at_its_clients_alone_is_judged_by_its_final_scores(tmp_path):
+    words = ["data.test={name: none}", "data.validation=0.3", "local.lr=1e6"]
+    result = launch_in(tmp_path, *images(tmp_path / "rows.npz", 1.0), *LEARNS, *words)
+    assert "in the last scored round (" in result.rows[0].suspect[CLASSES]
+
+
+def test_fail_raises_after_everything_is_written_and_is_no_part_of_the_hash(tmp_path):
+    words = [*images(tmp_path / "rows.npz", 1.0), *LEARNS, "local.lr=1e-30"]
+    result = launch_in(tmp_path, *words, "run.on_suspect=fail")
+    with pytest.raises(RunSuspect, match=r"^suspect: no round of 8 moved the weights.*everything is written") as raised:
+        result.raise_if_refused()
+    assert raised.value.exit_code == 3
+    assert (result.folder / "artifacts" / "model" / "model.safetensors").exists()
+    warned = launch_in(tmp_path, *words)
+    warned.raise_if_refused()
+    read = [from_json((one.folder / "config.json").read_text()) for one in (result, warned)]
+    assert config_sha(read[0]) == config_sha(read[1])
+
+
+def test_a_configuration_from_before_the_setting_keeps_its_hash(tmp_path):
+    result = launch_in(tmp_path, *images(tmp_path / "rows.npz", 1.0), *LEARNS, "rounds=1")
+    tree = json.loads((result.folder / "config.json").read_text())
+    del tree["run"]
+    before = from_json(json.dumps(tree))
+    assert before.run.on_suspect == "warn"
+    assert result.folder.name.endswith(config_sha(before)[:8])
+
+
+@pytest.mark.parametrize(("lr", "suspect"), [(1e-30, True), (1e6, True), (0.1, False)])
+def test_a_killed_run_is_judged_like_an_uninterrupted_one(lr, suspect, tmp_path, monkeypatch):
+    words = [*images(tmp_path / "rows.npz", 1.0), *LEARNS, f"local.lr={lr}", "checkpoint.every=2"]
+    whole = launch_in(tmp_path / "whole", *words)
+    save, saves = FolderCheckpointer.checkpoint, []
+
+    def killed(self, loop):
+        saves.append(loop)
+        if len(saves) == 3:
+            raise KeyboardInterrupt
+        save(self, loop)
+
+    monkeypatch.setattr(FolderCheckpointer, "checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        launch_in(tmp_path / "killed", *words)
+    (folder,) = (path.parent for path in (tmp_path / "killed").glob("runs/*/*/config.json"))
+    resumed = resume(folder, tracked=False)
+    assert [row.suspect for row in resumed.rows] == [row.suspect for row in whole.rows]
+    assert bool(whole.suspect) == suspect
