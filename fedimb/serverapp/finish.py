@@ -96,7 +96,7 @@ def write_result(
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
         },
     )
-    save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model")
+    save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)
 
 
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:
