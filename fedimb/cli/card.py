@@ -79,9 +79,10 @@ def _rule(scored: Scored) -> dict[str, object]:
         return {"no class predicted": f"highest score below {scored.abstain_below:g}: {scored.abstained:,} rows"}
     if scored.chosen is None:
         return {}
-    return {"thresholds": f"for {scored.chosen.aim}, chosen on {scored.chosen.chosen_on}"} | (
-        {"no class predicted": f"{scored.abstained:,} rows"} if scored.abstained else {}
-    )
+    facts: dict[str, object] = {"thresholds": f"for {scored.chosen.aim}, chosen on {scored.chosen.chosen_on}"}
+    if scored.abstained:
+        facts["no class predicted"] = f"{scored.abstained:,} rows"
+    return facts
 
 
 def threshold_line(one: ChosenThreshold, names: Sequence[str]) -> str:

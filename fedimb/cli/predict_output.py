@@ -14,7 +14,7 @@ import numpy as np
 from fedimb.errors import ConfigError, DataError
 from fedimb.rundir.prediction import Predictions, label_text
 
-_ROW_GROUP = 65536  # rows per group of a Parquet file
+_ROW_GROUP = 32768  # rows per group of a Parquet file
 _REFUSED = (".xlsx", ".xls", ".ods", ".feather", ".npz", ".npy", ".h5", ".pkl", ".html")
 
 Table = tuple[list[str], list[list[Any]]]
@@ -61,7 +61,7 @@ def write_predictions(batches: Iterable[Predictions], out: Path, own_probabiliti
             os.fsync(file.fileno())
         os.replace(temporary, out)
     except OSError as error:
-        raise DataError(f"cannot write {out} ({error.strerror or error}): make room, or give another --out") from error
+        raise DataError(f"cannot write {out} ({error.strerror or error}): give another --out, or make room") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

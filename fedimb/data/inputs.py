@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ _VALUES = 1 << 22  # values read at a time for the range
 _OUTSIDE = 0.01  # share of the values of new rows that may lie outside the training range before they are refused
 _MARGIN = 0.25  # of the range's width, still counted as inside
 _FAR = 6.0  # deviations between a column's mean and its training mean from which units are in doubt
+_REFUSED = 20.0  # ... and from which the column is refused, on enough rows
 _ENOUGH = 30  # rows from which a column's mean is judged
 
 
@@ -128,10 +130,10 @@ class InputCheck:
     def __init__(self, inputs: Inputs, place: str, scaling: Scaling | None = None) -> None:
         self.inputs, self.place, self._scaling = inputs, place, scaling
         self._low, self._high = math.inf, -math.inf
-        self._values = self._outside = self._rows = 0
+        self._values = self._outside = 0
         self._sums = np.zeros((3, math.prod(inputs.shape)))
 
-    def add(self, x: NDArray[np.generic]) -> None:
+    def add(self, x: NDArray[Any]) -> None:
         """Check one batch [m, *shape].
 
         Raises:
@@ -148,7 +150,6 @@ class InputCheck:
                 f"{self.place} holds {x.dtype} values, the run was trained on {wanted.dtype}: save them as the "
                 "training data were (0 to 255 is uint8, 0 to 1 is float32)"
             )
-        self._rows += len(x)
         if self._scaling is not None:
             self._sums += column_sums(x)
         if wanted.low is None or wanted.high is None or not len(x):
@@ -178,7 +179,7 @@ class InputCheck:
                     f"{self._outside:,} of {self._values:,} values are far outside the training range "
                     f"{wanted.low:g} to {wanted.high:g} ({self._low:g} to {self._high:g})"
                 )
-        return found if self._scaling is None or self._rows < _ENOUGH else found + self._units(self._scaling)
+        return found if self._scaling is None else found + self._units(self._scaling)
 
     def _refuse_range(self) -> None:
         wanted = self.inputs
@@ -191,13 +192,16 @@ class InputCheck:
         count, total, squares = self._sums
         mean = total / np.maximum(count, 1)
         deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
-        judged = ((scaling.deviation != 1) | (scaling.mean != 0)) & (count >= _ENOUGH)
+        scaled = (scaling.deviation != 1) | (scaling.mean != 0)
+        judged = scaled & (count >= _ENOUGH)
         names = self.inputs.columns.inputs if self.inputs.columns else tuple(map(str, range(len(mean))))
 
         def shown(c: int) -> str:
             return f"{mean[c]:g}, in training {scaling.mean[c]:g} with deviation {scaling.deviation[c]:g}"
 
-        telling = judged & ((np.abs(scaling.mean) > 1) | (scaling.deviation > 2) | (scaling.deviation < 0.5))
+        # Columns that patients of another kind do not bring to mean 0 and deviation 1.
+        distant = np.abs(scaling.mean) > 3 * scaling.deviation
+        telling = judged & (distant | (scaling.deviation > 10) | (scaling.deviation < 0.1))
         standard = (np.abs(mean) < 0.5) & (deviation > 0.5) & (deviation < 2)
         if telling.any() and standard[telling].all():
             c = int(np.flatnonzero(telling)[0])
@@ -205,11 +209,19 @@ class InputCheck:
                 f"{self.place} looks scaled already (mean of '{names[c]}': {shown(c)}): give the values in the "
                 "training data's units; the model scales them"
             )
-        off = judged & (np.abs(mean - scaling.mean) > _FAR * scaling.deviation)
-        if 2 * off.sum() > judged.sum():
-            c = int(np.flatnonzero(off)[0])
+        distance = np.where(count > 0, np.abs(mean - scaling.mean) / scaling.deviation, 0)
+        beyond = np.abs(mean) > 10 * (np.abs(scaling.mean) + 3 * scaling.deviation)  # not a rare flag that all have
+        far = judged & beyond & (distance > _REFUSED)
+        if far.any():
+            c = int(np.flatnonzero(far)[0])
             raise DataError(
-                f"{self.place}: {off.sum()} of {judged.sum()} columns are more than {_FAR:g} deviations from their "
-                f"training means (mean of '{names[c]}': {shown(c)}): give the values in the training data's units"
+                f"{self.place}: column '{names[c]}' has mean {shown(c)}: give the values in the training data's units"
             )
-        return [f"column '{names[c]}' has mean {shown(c)}: check its unit" for c in np.flatnonzero(off)]
+        off = scaled & (distance > _FAR)
+        if 2 * (off & judged).sum() > judged.sum() > 1:
+            c = int(np.flatnonzero(off & judged)[0])
+            raise DataError(
+                f"{self.place}: {(off & judged).sum()} of {judged.sum()} columns are more than {_FAR:g} deviations "
+                f"from their training means (mean of '{names[c]}': {shown(c)}): give the training data's units"
+            )
+        return [f"column '{names[c]}' has mean {shown(c)}: check its unit" for c in np.flatnonzero(off).tolist()]

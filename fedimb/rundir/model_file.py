@@ -22,7 +22,7 @@ from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.evaluation.thresholds import ChosenRule, DecisionRule, choose
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.plain import JsonObject, Settings
-from fedimb.rundir.new_data import source_for
+from fedimb.rundir.new_data import place_of, source_for
 from fedimb.rundir.origin import Origin, completed, origin_of
 from fedimb.rundir.prediction import Predictions, Scorer
 from fedimb.rundir.validation import held_out_rows
@@ -282,11 +282,7 @@ class TrainedModel(nn.Module):
 
 
 def _place(data: object) -> str:
-    if isinstance(data, dict):
-        return str(
-            next((data[key] for key in ("path", "files", "labels") if key in data), data.get("name", "the data"))
-        )
-    return str(data) if isinstance(data, str | Path) else "the array"
+    return place_of(data) if isinstance(data, dict) else str(data) if isinstance(data, str | Path) else "the array"
 
 
 def _array_batches(rows: Rows) -> Iterator[RowBatch]:

@@ -60,6 +60,14 @@ def source_for(path: Path, trained: Settings, inputs: Inputs) -> Settings:
     return kept | {argument: [given] if isinstance(kept.get(argument), list) else given}
 
 
+def place_of(source: Settings) -> str:
+    """The file or folder that a source reads, for messages; else the source's name."""
+    named = source.get("labels") or next((source[key] for key in PATHS if source.get(key)), source.get("name"))
+    if isinstance(named, dict):
+        named = list(named.values())
+    return ", ".join(map(str, named)) if isinstance(named, list) else str(named)
+
+
 def _dicom(path: Path, given: str, trained: Settings, name: str) -> Settings:
     if trained.get("name") != DICOM:
         raise DataError(

@@ -74,7 +74,7 @@ class Predictions:
 def label_text(label: NDArray[Any], class_names: Sequence[str]) -> str:
     """A class id, or flags [C], as class names; "" for none."""
     if np.ndim(label):
-        return "|".join(class_names[c] for c in np.flatnonzero(label))
+        return "|".join(class_names[c] for c in np.flatnonzero(label).tolist())
     return class_names[int(label)] if label >= 0 else ""
 
 

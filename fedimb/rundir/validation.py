@@ -10,6 +10,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.new_rows import Expected, RowBatch, open_new_rows, store_batches
 from fedimb.errors import DataError
 from fedimb.plain import Settings
+from fedimb.rundir.new_data import place_of
 
 _SAME = 0.5  # share of a file's rows found in the run's own from which the file is taken for a copy of them
 _DISTINCT = 0.9  # share of the run's rows that must differ from each other for equal rows to mean anything
@@ -25,11 +26,11 @@ def held_out_rows(folder: Path | None, source: Settings | None, expected: Expect
     if folder is None:
         if source is None:
             raise DataError("a copied model has no validation rows: load the run folder, or give labelled data")
-        return iter(()), _name(source)
+        return iter(()), place_of(source)
     federation = Federation.load(folder)
     if source is not None:
         _refuse_seen(federation, source, expected)
-        return iter(()), _name(source)
+        return iter(()), place_of(source)
     rows = np.sort(federation.validation.rows)
     if not len(rows):
         raise DataError(
@@ -39,14 +40,10 @@ def held_out_rows(folder: Path | None, source: Settings | None, expected: Expect
     return store_batches(federation.store, rows, expected), f"the run's {len(rows):,} validation rows"
 
 
-def _name(source: Settings) -> str:
-    return str(next((source[key] for key in ("path", "files", "labels") if source.get(key)), source.get("name")))
-
-
 def _refuse_seen(federation: Federation, source: Settings, expected: Expected) -> None:
     batches, fingerprint, _ = open_new_rows(source, expected)
     if fingerprint() == federation.fingerprint:
-        raise DataError(f"{_name(source)} is the data of the run, test set included: {_REMEDY}")
+        raise DataError(f"{place_of(source)} is the data of the run, test set included: {_REMEDY}")
     try:
         store = federation.store
     except DataError:
@@ -66,7 +63,7 @@ def _refuse_seen(federation: Federation, source: Settings, expected: Expected) -
             continue  # equal rows are usual in these data and prove nothing
         if total and count >= _SAME * total:
             raise DataError(
-                f"{count:,} of the {total:,} rows of {_name(source)} are in the run's {kind} set: {_REMEDY}"
+                f"{count:,} of the {total:,} rows of {place_of(source)} are in the run's {kind} set: {_REMEDY}"
             )
 
 

@@ -116,6 +116,7 @@ class HuggingFace:
                     x.append(taken[0])
                     labels.append(taken[1])
                 if rows:
+                    known: NDArray[Any] | None = None
                     known = np.array(labels, np.uint8 if expected.several else np.int64) if labelled else None
                     if known is not None and expected.several:
                         known = expected.targets(known)
