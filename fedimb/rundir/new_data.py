@@ -49,12 +49,14 @@ def source_for(path: Path, trained: Settings, inputs: Inputs) -> Settings:
         return _dicom(path, given, trained, name)
     if inputs.columns is not None and name not in (TABLE, own):
         raise DataError(f"{path}: the run was trained on a table with named columns: give a .csv or .parquet file")
-    kept = dict(trained) if name == own else {"name": name} | {k: trained[k] for k in _SHARED if k in trained}
+    able_to = registry.parameters("source", name)
+    kept = dict(trained) if name == own else {"name": name}
+    kept |= {key: trained[key] for key in _SHARED if key in trained and key in able_to}
     if name == TABLE and name != own:
         kept = {"name": name, "target": trained.get("label") or "label"}
     if name == "image_folder" and own not in FOLDERS and "mode" not in kept:
         kept["mode"] = "L" if inputs.shape[0] == 1 else "RGB"
-    argument = next((key for key in registry.parameters("source", name) if key in PATHS), None)
+    argument = next((key for key in able_to if key in PATHS), None)
     if argument is None:
         raise ConfigError(f"{path}: source '{name}' takes no path; give --source name=... key=...")
     return kept | {argument: [given] if isinstance(kept.get(argument), list) else given}
