@@ -203,7 +203,10 @@ def _settings(words: list[str]) -> Settings:
 def _from_path(path: Path, result: "RunResult") -> Settings:
     if path.exists() and path.suffix.lower() in (".yaml", ".yml"):
         return _from_yaml(path)
-    return result.model.source_of(path)
+    from fedimb.rundir.new_data import source_for
+
+    origin = result.model.origin
+    return source_for(path, origin.source, origin.inputs)
 
 
 def _from_yaml(path: Path) -> dict[str, object]:

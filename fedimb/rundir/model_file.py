@@ -173,7 +173,7 @@ class TrainedModel(nn.Module):
             return
         check, finish = InputCheck(self.origin.inputs, _place(data), self.scaling), lambda: 0
         if isinstance(data, str | Path | dict):
-            source = data if isinstance(data, dict) else self.source_of(data)
+            source = data if isinstance(data, dict) else self._source_of(data)
             batches, _, problems = open_new_rows(source, expected, on_bad)
             finish = lambda: len(problems.settle(1))  # noqa: E731
         else:
@@ -216,7 +216,7 @@ class TrainedModel(nn.Module):
         if recall is None and self.origin.task != "multilabel":
             raise ConfigError("best F1 is for rows with several labels: give recall=...")
         wanted = [self._class_id(name) for name in (self.class_names if classes is None else classes)]
-        source = self.source_of(on) if isinstance(on, str | Path) else on
+        source = self._source_of(on) if isinstance(on, str | Path) else on
         rows, place = held_out_rows(self.folder, source, self._expected(None, ()))
         batches = self.predict_batches(rows if source is None else source, calibration=calibration)
         parts = list(batches)
@@ -234,8 +234,7 @@ class TrainedModel(nn.Module):
                 )
         return choose(scores, labels, wanted, recall, place)
 
-    def source_of(self, path: str | Path) -> Settings:
-        """Settings of the source that reads a file or folder of new rows. See `fedimb.rundir.new_data`."""
+    def _source_of(self, path: str | Path) -> Settings:
         return source_for(Path(path).expanduser(), self.origin.source, self.origin.inputs)
 
     def _expected(self, id_column: str | None, ignored: Sequence[str]) -> Expected:

@@ -32,12 +32,12 @@ class Predictions:
     """
 
     rows: NDArray[np.int64]
-    predicted: NDArray[Any]
+    predicted: NDArray[np.int64 | np.bool_]
     scores: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     class_names: tuple[str, ...]
     ids: tuple[str, ...] | None = None
-    labels: NDArray[Any] | None = None
+    labels: NDArray[np.integer] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
