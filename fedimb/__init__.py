@@ -9,9 +9,19 @@ from typing import TYPE_CHECKING
 from fedimb import _moved
 
 if TYPE_CHECKING:
-    from fedimb.api import Compared, RowResult, RunResult, TrainedModel, compare, load_model, resume, run
+    from fedimb.api import Compared, Predictions, RowResult, RunResult, TrainedModel, compare, load_model, resume, run
 
-__all__ = ["Compared", "RowResult", "RunResult", "TrainedModel", "compare", "load_model", "resume", "run"]
+__all__ = [
+    "Compared",
+    "Predictions",
+    "RowResult",
+    "RunResult",
+    "TrainedModel",
+    "compare",
+    "load_model",
+    "resume",
+    "run",
+]
 __version__ = "0.1.0"
 _moved.install()
 

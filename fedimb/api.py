@@ -13,10 +13,21 @@ from fedimb.process_state import restored
 
 if TYPE_CHECKING:
     from fedimb.rundir.model_file import TrainedModel
+    from fedimb.rundir.prediction import Predictions
     from fedimb.rundir.result import RowResult, RunResult
     from fedimb.study.compare import Compared
 
-__all__ = ["Compared", "RowResult", "RunResult", "TrainedModel", "compare", "load_model", "resume", "run"]
+__all__ = [
+    "Compared",
+    "Predictions",
+    "RowResult",
+    "RunResult",
+    "TrainedModel",
+    "compare",
+    "load_model",
+    "resume",
+    "run",
+]
 
 
 def run(overrides: str = "", *, config_dirs: Sequence[str | Path] = ()) -> "RunResult":
@@ -119,8 +130,11 @@ def load_model(path: str | Path, *, trust: bool = False) -> "TrainedModel":
 
     Example:
         >>> result = fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none")
-        >>> fedimb.load_model(result.folder).class_names[:3]
+        >>> model = fedimb.load_model(result.folder)
+        >>> model.class_names[:3]
         ('0', '1', '2')
+        >>> model.predict({"name": "digits"}).scores.shape  # or a file of new rows, or an array
+        (1797, 10)
 
     Raises:
         FedimbError: there is no model at that path.
@@ -136,7 +150,7 @@ if not TYPE_CHECKING:
         """The classes of the results, imported on first use because they import torch."""
         import importlib
 
-        places = {"Compared": "study.compare", "TrainedModel": "rundir.model_file"}
+        places = {"Compared": "study.compare", "TrainedModel": "rundir.model_file", "Predictions": "rundir.prediction"}
         if name not in __all__:
             raise AttributeError(f"module 'fedimb.api' has no attribute {name!r}")
         return getattr(importlib.import_module(f"fedimb.{places.get(name, 'rundir.result')}"), name)

@@ -10,6 +10,7 @@ import fedimb
 from fedimb.cli.scoring import Scored
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.ratios import ratio
+from fedimb.evaluation.thresholds import ChosenThreshold
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RowResult, RunResult
 from fedimb.serverapp.assemble import needs_counts
@@ -24,6 +25,7 @@ def model_card(result: RunResult, scored: Scored) -> str:
         _heading(result, scored),
         _headline(result, row, scored),
         _classes(result, row),
+        *([_thresholds(result, scored)] if scored.chosen is not None else []),
         _warnings(result, row, scored),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
@@ -63,12 +65,41 @@ def _heading(result: RunResult, scored: Scored) -> list[str]:
         "calibration": scored.calibration,
         "class prior": prior,
         "minority classes": minority,
-        "data scored": f"{scored.source} ({len(scored.rows):,} rows)",
+        "data scored": f"{scored.source} ({scored.rows:,} rows)",
+        **_rule(scored),
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "fedimb": f"{fedimb.__version__}, trained with {packages.get('fedimb', 'an unknown version')}",
     }
     rows = [[name, _cell(value)] for name, value in facts.items()]
     return [f"# Model card: {_cell(scored.label)}, seed {result.seed}", "", *_table(["what", "value"], rows)]
+
+
+def _rule(scored: Scored) -> dict[str, object]:
+    if scored.abstain_below is not None:
+        return {"no class predicted": f"highest score below {scored.abstain_below:g}: {scored.abstained:,} rows"}
+    if scored.chosen is None:
+        return {}
+    facts: dict[str, object] = {"thresholds": f"for {scored.chosen.aim}, chosen on {scored.chosen.chosen_on}"}
+    if scored.abstained:
+        facts["no class predicted"] = f"{scored.abstained:,} rows"
+    return facts
+
+
+def threshold_line(one: ChosenThreshold, names: Sequence[str]) -> str:
+    """A class's threshold and what it achieves, in words."""
+    low, high = one.interval
+    precision = "no row predicted" if math.isnan(one.precision) else f"precision {one.precision:.3f}"
+    return (
+        f"{names[one.class_id]}: score from {one.value:.4g}, recall {one.recall:.3f} (95 % {low:.3f} to {high:.3f}, "
+        f"{one.positives:,} rows), {precision}"
+    )
+
+
+def _thresholds(result: RunResult, scored: Scored) -> list[str]:
+    assert scored.chosen is not None
+    lines = [f"- {_cell(threshold_line(one, result.class_names))}" for one in scored.chosen.achieved]
+    intro = f"For {scored.chosen.aim}. Chosen on {scored.chosen.chosen_on}, where they reach:"
+    return ["## Thresholds", "", intro, "", *lines]
 
 
 def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
@@ -87,7 +118,7 @@ def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
     head = ["score", "final round", "95 % interval", f"mean of the last {last} rounds"]
     intro = "On the run's own test set; the interval (stratified bootstrap) is over its rows, not over seeds."
     if scored.several:
-        intro += " Rows have several labels; one is predicted where its probability is above .5."
+        intro += " Rows have several labels; in these scores one is predicted where its probability is above .5."
     return ["## Test scores", "", intro, "", *_table(head, rows)]
 
 

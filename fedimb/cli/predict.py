@@ -1,4 +1,4 @@
-"""``fedimb predict``: scores data with a finished run's model, as a CSV with a model card."""
+"""``fedimb predict``: predicts rows with a finished run's model, into a file with a model card."""
 
 import argparse
 from pathlib import Path
@@ -8,32 +8,32 @@ from fedimb.cli.places import OUTPUT_DIR, add_trust
 from fedimb.plain import Settings
 
 if TYPE_CHECKING:
-    from fedimb.cli.scoring import Scored
+    from fedimb.cli.scoring import Options, Scored
     from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
 
 _ABOUT = """\
-Score data with the model of a finished run. Writes one line per row (predicted class, a score per class, the true
-label), and a model card, CSV.card.md: what the model was trained on and how reliable it is, class by class.
+Predict rows, with or without labels, with the model of a finished run. Writes one line per row (predicted class, a
+score per class, and the true label where it is known), and a model card, FILE.card.md: what the model was trained on
+and how reliable it is, class by class.
 
   fedimb predict fedavg-s0 --out test.csv                       the run's own test set
-  fedimb predict fedavg-s0 new.npz --out new.csv                a file: .npz, .csv, .zip, or a folder of pictures
+  fedimb predict fedavg-s0 new.csv --id patient --out new.csv   a table: .csv or .parquet, columns found by name
+  fedimb predict fedavg-s0 new.npz --out new.parquet            x, and ids and y where known
+  fedimb predict fedavg-s0 scans/ --out scans.json              pictures in a folder or .zip, or one picture
+  fedimb predict fedavg-s0 film.dcm --out film.csv              one DICOM file, or a folder of them
   fedimb predict fedavg-s0 new.yaml --out new.csv               a data YAML (source: {name: ..., ...})
   fedimb predict fedavg-s0 data=digits --out all.csv            settings as for `fedimb run`
   fedimb predict fedavg-s0 --source name=npz path=new.npz --out new.csv
   fedimb predict la_post-s0 new.npz --calibration la_post --out new.csv
+  fedimb predict fedavg-s0 new.npz --abstain-below 0.8 --out new.csv
+  fedimb predict fedavg-s0 new.npz --recall 0.9 --class melanoma --out new.csv
 
-A file of the kind the run was trained on is read with the run's settings (column names, image size). The data's class
-names must be the run's, in the same order. Scores are the softmax of the calibrated logits. If rows have several
-labels, scores are one sigmoid per class, and the classes above 0.5 are predicted."""
-
-BY_SUFFIX = {
-    ".npz": ("npz",),
-    ".csv": ("image_csv", "tabular_csv"),
-    ".zip": ("image_folder",),
-    "": ("image_folder",),
-}
-_PATHS = ("path", "file", "folder", "root", "csv", "paths", "files")  # how sources name what they read
+A file of the kind the run was trained on is read with the run's settings (column names, image size) and must be like
+the training data: the same columns in any order, the same image size, the same range of values. If not, it is refused.
+Labels are not needed; where there are any, their classes must be the run's. Scores are the softmax of the calibrated
+logits. If rows have several labels, scores are one sigmoid per class, and the classes above 0.5 are predicted, or above
+the thresholds that --best-f1 or --recall choose on the run's validation rows."""
 
 
 def register(verbs: "Verbs") -> None:
@@ -52,9 +52,36 @@ def register(verbs: "Verbs") -> None:
         help="a source and its arguments, name=... first (see `fedimb list sources`)",
     )
     predict.add_argument(
-        "--out", required=True, metavar="CSV", help="file to write; the model card goes to CSV.card.md"
+        "--out",
+        required=True,
+        metavar="FILE",
+        help="file to write: .csv, .parquet, .json or .jsonl; the model card goes to FILE.card.md",
     )
     predict.add_argument("--calibration", metavar="NAME", help="one of the run's calibrations (default: its first)")
+    predict.add_argument(
+        "--probabilities", action="store_true", help="also write the model's own probabilities, before calibration"
+    )
+    predict.add_argument("--id", metavar="COLUMN", help="a table's column of row ids, written as `id`")
+    predict.add_argument("--drop", nargs="+", default=[], metavar="COLUMN", help="columns of a table to leave out")
+    predict.add_argument(
+        "--on-bad", choices=("refuse", "skip"), default="refuse", help="rows that cannot be read (default: refuse)"
+    )
+    rules = predict.add_argument_group("how classes follow from scores (default: the highest score)")
+    rules.add_argument("--abstain-below", type=float, metavar="P", help="predict no class if no score reaches P")
+    rules.add_argument(
+        "--recall", type=float, metavar="R", help="choose thresholds so that each class is found in R of its rows"
+    )
+    rules.add_argument(
+        "--best-f1", action="store_true", help="choose thresholds with the best F1, if rows have several labels"
+    )
+    rules.add_argument(
+        "--class", dest="classes", action="append", default=[], metavar="NAME", help="only for this class; repeatable"
+    )
+    rules.add_argument(
+        "--choose-on",
+        metavar="DATA",
+        help="labelled data to choose on (default: the run's validation rows; never its test set)",
+    )
     predict.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
     add_trust(predict)
     predict.set_defaults(handler=predict_command)
@@ -66,7 +93,7 @@ def predict_command(args: argparse.Namespace) -> int:
 
     from fedimb.cli.card import model_card
     from fedimb.cli.find import find_run
-    from fedimb.cli.scoring import score, write_csv
+    from fedimb.cli.scoring import score_to
     from fedimb.records import write_atomic
     from fedimb.registry.targets import trusted
     from fedimb.rundir.result import RunResult
@@ -74,8 +101,9 @@ def predict_command(args: argparse.Namespace) -> int:
     out = Path(args.out).expanduser()
     result = RunResult.read(find_run(args.run, args.output_dir))
     with trusted(args.trust):
-        scored = score(result, source_of(args.data, args.source, result), args.calibration)
-    write_csv(scored, out)
+        source = source_of(args.data, args.source, result)
+        _refuse_overwriting(out, args.data)
+        scored = score_to(result, source, out, _options(args, result))
     card = out.with_name(out.name + ".card.md")
     write_atomic(card, model_card(result, scored).encode())
     from fedimb.rundir.folder import RunFolder
@@ -83,29 +111,62 @@ def predict_command(args: argparse.Namespace) -> int:
     note = RunFolder.open(result.folder).not_sealed()
     for warning in (*scored.warnings, *([note] if note else [])):
         print(f"fedimb: {warning}", file=sys.stderr)
-    print(f"{len(scored.rows):,} rows: {out}\nmodel card: {card}")
+    print(f"{scored.rows:,} rows: {out}\nmodel card: {card}")
+    _say_rule(scored, result)
     _say_how_well(scored, result)
     return 0
 
 
-def _say_how_well(scored: "Scored", result: "RunResult") -> None:
-    from fedimb.evaluation.confusion import confusion_matrix
-    from fedimb.evaluation.metrics import scores
-    from fedimb.evaluation.multilabel import label_confusion
+def _options(args: argparse.Namespace, result: "RunResult") -> "Options":
+    from fedimb.cli.scoring import Options
 
-    known = scored.labels.reshape(len(scored.labels), -1).min(axis=1) >= 0
-    if known.any():
-        true, said = scored.labels[known], scored.predicted[known]
-        n = len(result.class_names)
-        found = scores(
-            label_confusion(true, said) if scored.several else confusion_matrix(true, said, n), result.minority
-        )
+    return Options(
+        calibration=args.calibration,
+        abstain_below=args.abstain_below,
+        recall=args.recall,
+        best_f1=args.best_f1,
+        classes=tuple(args.classes),
+        choose_on=None if args.choose_on is None else source_of([args.choose_on], None, result),
+        id_column=args.id,
+        ignored=tuple(args.drop),
+        on_bad=args.on_bad,
+        probabilities=args.probabilities,
+    )
+
+
+def _refuse_overwriting(out: Path, words: list[str]) -> None:
+    from fedimb.errors import ConfigError
+
+    for word in words:
+        given = Path(word).expanduser()
+        if out.exists() and given.exists() and out.samefile(given):
+            raise ConfigError(f"--out {out} is the data to predict: give another file")
+
+
+def _say_rule(scored: "Scored", result: "RunResult") -> None:
+    from fedimb.cli.card import threshold_line
+
+    if scored.chosen is not None:
+        print(f"thresholds for {scored.chosen.aim}, chosen on {scored.chosen.chosen_on}, where they reach:")
+        for one in scored.chosen.achieved:
+            print(f"  {threshold_line(one, result.class_names)}")
+    if scored.abstain_below is not None or scored.abstained:
+        limit = "" if scored.abstain_below is None else f" (highest score below {scored.abstain_below:g})"
+        print(f"no class predicted for {scored.abstained:,} of {scored.rows:,} rows{limit}")
+
+
+def _say_how_well(scored: "Scored", result: "RunResult") -> None:
+    from fedimb.evaluation.metrics import scores
+
+    if scored.confusion is not None:
+        found = scores(scored.confusion, result.minority)
         shown = [
             f"{name.replace('_', ' ')} {'n/a' if found[name] != found[name] else format(found[name], '.3f')}"
             for name in ("macro_recall", "minority_recall", "macro_specificity", "accuracy")
             if name in found
         ]
-        print(f"against the labels: {', '.join(shown)}")
+        decided = " of the rows with a predicted class" if scored.abstained else ""
+        print(f"against the labels{decided}: {', '.join(shown)}")
 
 
 def source_of(words: list[str], source: list[str] | None, result: "RunResult") -> Settings | None:
@@ -146,32 +207,12 @@ def _settings(words: list[str]) -> Settings:
 
 
 def _from_path(path: Path, result: "RunResult") -> Settings:
-    from fedimb import registry
-    from fedimb.errors import ConfigError, DataError, nearest
-
-    if not path.exists():
-        raise DataError(f"{path} does not exist; give a file, a folder, or data=... settings")
-    suffix = "" if path.is_dir() else path.suffix.lower()
-    if suffix in (".yaml", ".yml"):
+    if path.exists() and path.suffix.lower() in (".yaml", ".yml"):
         return _from_yaml(path)
-    if suffix not in BY_SUFFIX:
-        known = nearest(suffix, [s for s in BY_SUFFIX if s])
-        raise ConfigError(f"{path}: no source is known for '{suffix}' files; give --source name=... key=....{known}")
-    trained = dict(_config(result)["data"]["source"])
-    name = trained["name"] if trained["name"] in BY_SUFFIX[suffix] else BY_SUFFIX[suffix][0]
-    argument = next((n for n in registry.parameters("source", name) if n in _PATHS), None)
-    if argument is None:
-        raise ConfigError(f"{path}: source '{name}' takes no path; give --source name=... key=...")
-    kept = trained if trained["name"] == name else {"name": name}
-    given = str(path.absolute())  # a relative one would count from FEDIMB_DATA_DIR
-    return kept | {argument: [given] if isinstance(kept.get(argument), list) else given}
+    from fedimb.rundir.new_data import source_for
 
-
-def _config(result: "RunResult") -> Settings:
-    from fedimb.rundir.folder import RunFolder
-
-    config: Settings = RunFolder.open(result.folder).read_json("config.json")
-    return config
+    origin = result.model.origin
+    return source_for(path, origin.source, origin.inputs)
 
 
 def _from_yaml(path: Path) -> dict[str, object]:

@@ -1,217 +1,225 @@
-"""Calibrated scores of a finished run's model on a source's rows, as the run itself scored its test set."""
+"""Predictions of a finished run's model on new rows or its own test set, written while they are made."""
 
-import csv
-import io
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
-from fedimb import registry
+from fedimb.cli.predict_output import check_output, write_predictions
 from fedimb.config.load import row_label
-from fedimb.data.federation import Federation
-from fedimb.data.labels import none_class
-from fedimb.data.store import Store, open_source
-from fedimb.data.views import to_tensors
-from fedimb.errors import ConfigError, DataError, nearest
-from fedimb.records import write_atomic
+from fedimb.data.new_rows import Expected, store_batches
+from fedimb.errors import ConfigError, DataError, FedimbError
+from fedimb.evaluation.confusion import confusion_matrix
+from fedimb.evaluation.multilabel import label_confusion
+from fedimb.evaluation.thresholds import ChosenRule
+from fedimb.plain import Settings
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.model_file import TrainedModel
+from fedimb.rundir.prediction import Predictions
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
-from fedimb.training.calibrations.base import Outputs
-from fedimb.training.forward import forward_batched
 
-_CHUNK = 4096  # rows in memory at a time beside their features and logits
+_FEW = 10  # validation rows of a class below which its threshold is hardly known
 
 
 @dataclass(frozen=True)
+class Options:
+    """What the command line asks for beside the data; see ``fedimb predict --help``."""
+
+    calibration: str | None = None
+    abstain_below: float | None = None
+    recall: float | None = None
+    best_f1: bool = False
+    classes: tuple[str, ...] = ()
+    choose_on: Settings | None = None
+    id_column: str | None = None
+    ignored: tuple[str, ...] = ()
+    on_bad: str = "refuse"
+    probabilities: bool = False
+
+
+@dataclass
 class Scored:
-    """What a model says of n rows.
+    """What was predicted, without the rows.
 
     Attributes:
-        rows: [n] int64 row numbers in the source.
-        predicted: [n] int64 class ids: argmax of the calibrated logits. Where rows have several labels [n, C] bool:
-            probability above .5.
-        scores: [n, C] float32, softmax of the calibrated logits; rows sum to 1. Of several labels their sigmoids.
-        labels: [n] int64 true class ids; -1 where the source knows none. Of several [n, C] uint8.
+        rows, abstained: number of rows, and of those for which no class is predicted.
         calibration, label: its name, and the label of the run's row it belongs to.
         config: the run's configuration.
         source: what was scored, in words.
-        class_names: one per class id.
+        several: whether rows have several labels.
+        chosen: thresholds and what they achieve; None without.
+        abstain_below: the limit; None without.
+        confusion: [C, C] or [C, 2, 2] over the labelled rows; None if no row is labelled.
         warnings: what a reader of the scores must know.
     """
 
-    rows: np.ndarray
-    predicted: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
     calibration: str
     label: str
     config: RunConfig
     source: str
-    class_names: tuple[str, ...]
-    warnings: tuple[str, ...]
+    several: bool
+    chosen: ChosenRule | None
+    abstain_below: float | None
+    rows: int = 0
+    abstained: int = 0
+    confusion: NDArray[np.int64] | None = None
+    warnings: list[str] = field(default_factory=list)
 
-    @property
-    def several(self) -> bool:
-        """Whether rows have several labels."""
-        return self.predicted.ndim == 2
 
-
-def score(result: RunResult, source: dict[str, object] | None, calibration: str | None = None) -> Scored:
-    """Score ``source`` (None: the run's own test rows) with a finished run's model.
-
-    Args:
-        calibration: one of the run's calibrations; None takes its first.
+def score_to(result: RunResult, source: Settings | None, out: Path, options: Options | None = None) -> Scored:
+    """Predict ``source`` (None: the run's own test rows) with a finished run's model, into the file ``out``.
 
     Raises:
-        ConfigError: the run has no such calibration.
-        DataError: the data's classes, task or input shape are not the run's, or its folder lacks what the calibration
-            needs.
+        ConfigError: the run has no such calibration or class, or options that do not go together.
+        DataError: the data are not like the run's, or the file cannot be written.
     """
-    folder = RunFolder.open(result.folder)
-    config = read_config(folder)
-    name = next(iter(config.calibration)) if calibration is None else calibration
-    if name not in config.calibration:
-        raise ConfigError(f"this run has no calibration '{name}'.{nearest(name, config.calibration)}")
-    federation = read_federation(folder)
-    store = federation.store if source is None else open_source(source)
-    if store.task != result.task:
-        raise DataError(
-            f"the data are {store.task}, the run's are {result.task}: rows of one label, or of several, in both"
+    options = options or Options()
+    _check(options, result)
+    check_output(out)
+    config = read_config(RunFolder.open(result.folder))
+    model = result.model
+    name = model.calibration_name(options.calibration)
+    several = result.task == "multilabel"
+    chosen = _chosen(model, options)
+    shown = "the run's own test set" if source is None else ", ".join(f"{k}={v}" for k, v in source.items())
+    scored = Scored(name, row_label(config, name), config, shown, several, chosen, options.abstain_below)
+    write_predictions(_batches(result, model, source, options, scored), out, options.probabilities)
+    if chosen is not None:
+        scored.warnings += _doubts(chosen, result.class_names, options.recall)
+    return scored
+
+
+def _check(options: Options, result: RunResult) -> None:
+    aims = (options.recall is not None) + options.best_f1
+    if aims > 1:
+        raise ConfigError("--recall and --best-f1 are two ways to choose thresholds: give one")
+    if not aims and (options.classes or options.choose_on is not None):
+        raise ConfigError("--class and --choose-on go with --recall or --best-f1: add one")
+    if options.abstain_below is not None and aims:
+        raise ConfigError("--abstain-below and thresholds per class are two rules for one decision: give one")
+    least = 1 / len(result.class_names)
+    if options.abstain_below is not None and not least < options.abstain_below <= 1:
+        raise ConfigError(
+            f"--abstain-below {options.abstain_below:g}: the highest of {len(result.class_names)} scores is never "
+            f"below {least:.3g}; give a number above that and at most 1"
         )
-    if store.targets is None:
-        check_classes(store.class_names, result.class_names)
-    if store.input_shape != federation.input_shape:
-        raise DataError(
-            f"a row of the data is {list(store.input_shape)}, the run's are {list(federation.input_shape)}: "
-            "prepare the data as the run's were (columns, image size, grey or colour)"
-        )
-    rows, several = federation.test if source is None else np.arange(len(store)), store.targets is not None
-    labels = fitted_targets(store, rows, result.class_names) if several else np.array(store.y[rows], dtype=np.int64)
-    logits = _calibrated(result, store, rows, federation, config, name)
-    return Scored(
-        rows,
-        (logits > 0 if several else logits.argmax(1)).numpy(),
-        (logits.sigmoid() if several else logits.softmax(1)).numpy(),
-        labels,
-        name,
-        row_label(config, name),
-        config,
-        "the run's own test set" if source is None else ", ".join(f"{k}={v}" for k, v in source.items()),
-        tuple(result.class_names),
-        tuple(_warnings(store, rows, federation)),
+
+
+def _chosen(model: TrainedModel, options: Options) -> ChosenRule | None:
+    if options.recall is None and not options.best_f1:
+        return None
+    return model.choose_thresholds(
+        recall=options.recall,
+        classes=options.classes or None,
+        calibration=options.calibration,
+        on=options.choose_on,
     )
 
 
-def check_classes(given: tuple[str, ...], wanted: tuple[str, ...]) -> None:
-    """Refuse data whose class list is not the run's, name by name and in order: a score column means a class."""
-    if tuple(given) == tuple(wanted):
+def _batches(
+    result: RunResult, model: TrainedModel, source: Settings | None, options: Options, scored: Scored
+) -> Iterator[Predictions]:
+    """The predictions, counted into ``scored`` as they pass."""
+    if source is None:
+        federation = read_federation(RunFolder.open(result.folder))
+        inputs = model.origin.inputs
+        if not len(federation.test):
+            raise DataError(f"{result.folder} has no test set of its own: give the data to predict")
+        expected = Expected(inputs, result.class_names, result.task)
+        batches = model.predict_batches(
+            store_batches(federation.store, federation.test, expected),
+            calibration=options.calibration,
+            abstain_below=options.abstain_below,
+            thresholds=scored.chosen,
+        )
+    else:
+        batches = model.predict_batches(
+            source,
+            calibration=options.calibration,
+            abstain_below=options.abstain_below,
+            thresholds=scored.chosen,
+            id_column=options.id_column,
+            ignored=options.ignored,
+            on_bad=options.on_bad,
+            notes=scored.warnings,
+        )
+    seen = None if source is None else _Seen(result, source)
+    for batch in batches:
+        _count(batch, scored, len(result.class_names))
+        if seen is not None:
+            seen.add(batch)
+        yield batch
+    if seen is not None:
+        scored.warnings += seen.warnings(scored.rows)
+
+
+def _count(batch: Predictions, scored: Scored, classes: int) -> None:
+    scored.rows += len(batch)
+    if not batch.several:
+        scored.abstained += int((batch.predicted < 0).sum())
+    if batch.labels is None:
         return
-    missing = [name for name in wanted if name not in given]
-    unknown = [name for name in given if name not in wanted]
-    facts = [f"missing: {', '.join(missing)}"] if missing else []
-    facts += [f"unknown to the run: {', '.join(unknown)}"] if unknown else []
-    if not facts:
-        at = next(i for i, (a, b) in enumerate(zip(given, wanted, strict=True)) if a != b)
-        facts = [f"same names in another order: class {at} is '{given[at]}', in the run '{wanted[at]}'"]
-    raise DataError(
-        f"the data's classes are not the run's ({'; '.join(facts)}); give the run's class list, in its order"
-    )
+    if batch.several:
+        matrix = label_confusion(batch.labels, batch.predicted)
+    else:
+        known = (batch.labels >= 0) & (batch.predicted >= 0)
+        if not (batch.labels >= 0).any():
+            return
+        matrix = confusion_matrix(batch.labels[known], batch.predicted[known], classes)
+    scored.confusion = matrix if scored.confusion is None else scored.confusion + matrix
 
 
-def fitted_targets(store: Store, rows: np.ndarray, wanted: tuple[str, ...]) -> np.ndarray:
-    """Targets [n, C] uint8 of ``rows`` in the run's classes, of data with several labels per row.
+class _Seen:
+    """Counts the rows that the model was trained or validated on, if the data are the run's own."""
 
-    The last class may be missing on either side where it means "none of them": whether a file has it depends on
-    whether it has a row without a label.
+    def __init__(self, result: RunResult, source: Settings) -> None:
+        self._used: NDArray[np.int64] | None = None
+        self.count = 0
+        try:
+            federation = read_federation(RunFolder.open(result.folder))
+            if _fingerprint(source) == federation.fingerprint and not federation.store.skipped:
+                self._used = np.sort(np.concatenate([federation.train.rows, federation.validation.rows]))
+        except FedimbError:  # the run's rows are elsewhere, or gone: these are not known to be its own
+            return
 
-    Raises:
-        DataError: other classes (see `check_classes`).
-    """
-    given, targets = store.class_names, np.asarray(store.targets)[rows]
-    if wanted[:-1] == given and none_class(wanted) == len(given):
-        return np.column_stack([targets, np.zeros(len(targets), np.uint8)])
-    if given[:-1] == wanted and none_class(given) == len(wanted):
-        return np.ascontiguousarray(targets[:, :-1])
-    check_classes(given, wanted)
-    return targets
+    def add(self, batch: Predictions) -> None:
+        """Count a batch."""
+        if self._used is not None and len(self._used):
+            at = np.minimum(np.searchsorted(self._used, batch.rows), len(self._used) - 1)
+            self.count += int((self._used[at] == batch.rows).sum())
+
+    def warnings(self, rows: int) -> list[str]:
+        """A line if there were any."""
+        if not self.count:
+            return []
+        return [
+            f"{self.count} of these {rows} rows are ones the model was trained or validated on: "
+            "their scores say nothing of new patients"
+        ]
 
 
-def _warnings(store: Store, rows: np.ndarray, federation: Federation) -> list[str]:
+def _fingerprint(source: Settings) -> str:
+    from fedimb import registry
+
+    args = {key: value for key, value in source.items() if key not in ("name", "on_bad")}
+    made = registry.build("source", str(source["name"]), given={"on_bad": source.get("on_bad", "refuse")}, **args)
+    return str(made.fingerprint())
+
+
+def _doubts(chosen: ChosenRule, names: tuple[str, ...], recall: float | None) -> list[str]:
     found = []
-    if store.scale != federation.store.scale:
-        found.append(
-            f"the data's values are multiplied by {store.scale:g}, the training data's by "
-            f"{federation.store.scale:g}: make sure that both have the same range"
-        )
-    if store.fingerprint == federation.fingerprint:
-        used = np.isin(rows, np.concatenate([*federation.train, *federation.validation]))
-        if used.any():
+    for one in chosen.achieved:
+        if one.positives < _FEW:
             found.append(
-                f"{int(used.sum())} of these {len(rows)} rows are ones the model was trained or validated on: "
-                "their scores say nothing of new patients"
+                f"the threshold of '{names[one.class_id]}' was chosen on {one.positives} rows of it: it is hardly known"
+            )
+        if recall is not None and one.recall < recall - 1e-9:
+            found.append(
+                f"'{names[one.class_id]}' reaches recall {one.recall:.3f}, not {recall:g}: other classes' thresholds "
+                "compete for its rows"
             )
     return found
-
-
-@torch.no_grad()
-def _calibrated(
-    result: RunResult, store: Store, rows: np.ndarray, federation: Federation, config: RunConfig, name: str
-) -> torch.Tensor:
-    """Calibrated logits [n, C]. All rows are calibrated together, as a run's test set is."""
-    model = result.model.classifier
-    parts = [
-        forward_batched(model, to_tensors(store, rows[start : start + _CHUNK], federation.scaling)[0])
-        for start in range(0, len(rows), _CHUNK)
-    ]
-    features, logits = (torch.cat([part[side] for part in parts]) for side in (0, 1))
-    counts = _prior(result, name)
-    bias = None if model.head.bias is None else model.head.bias.detach()
-    given = {"prior": counts, "minority": federation.minority}
-    calibration = registry.build("calibration", name, given, **config.calibration[name])
-    adjusted: torch.Tensor = calibration.adjust(Outputs(features, logits, model.head.weight.detach(), bias, counts))
-    return adjusted
-
-
-def _prior(result: RunResult, calibration: str) -> np.ndarray | None:
-    """Class counts [C] float64 as the run's last evaluation had them; None for a calibration that reads none."""
-    if not registry.flags("calibration", calibration).get("needs_prior", False):
-        return None
-    if result.prior_counts is None:
-        raise DataError(
-            f"{result.folder} keeps no class counts, which calibration '{calibration}' needs (it is older): "
-            "run its configuration again"
-        )
-    return result.prior_counts
-
-
-def write_csv(scored: Scored, path: Path) -> None:
-    """``row,predicted,score:<class>...,true``: whole or not at all. Without labels there is no column ``true``.
-
-    Where rows have several labels, ``labels`` stands for ``predicted``: their names joined by ``|``, as in ``true``.
-
-    Raises:
-        DataError: the folder does not exist or cannot be written.
-    """
-    names = scored.class_names
-    labelled = scored.several or bool((scored.labels >= 0).any())
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    said = "labels" if scored.several else "predicted"
-    writer.writerow(["row", said, *(f"score:{name}" for name in names), *(["true"] if labelled else [])])
-    for row, predicted, values, true in zip(scored.rows, scored.predicted, scored.scores, scored.labels, strict=True):
-        known = [_words(true, names)] if labelled else []
-        writer.writerow([int(row), _words(predicted, names), *(f"{value:.6g}" for value in values), *known])
-    if not path.parent.is_dir():
-        raise DataError(f"cannot write {path}: no folder {path.parent}; create it")
-    write_atomic(path, text.getvalue().encode())
-
-
-def _words(label: np.ndarray, names: tuple[str, ...]) -> str:
-    """A class id, or flags [C], in class names; empty where there is none."""
-    if np.ndim(label):
-        return "|".join(names[c] for c in np.flatnonzero(label))
-    return names[int(label)] if label >= 0 else ""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.inputs import TableColumns
 from fedimb.errors import DataError
 
 _CHUNK = 1 << 22  # values checked per step of the NaN scan: 16 MiB of float32
@@ -32,6 +33,8 @@ class SourceData:
             mean. None: x is used as it is.
         targets: [n, C] uint8 of 0 and 1, at least one 1 per row, if rows have several labels; ``y`` is then one of the
             row's labels, its primary class (`fedimb.data.labels`, which makes both). None: ``y`` alone is the label.
+        columns: of a table, the columns and categories behind x, so that a model finds them in another file by name.
+            None: columns of x have no names.
 
     Raises:
         DataError: with the row and the remedy.
@@ -49,6 +52,7 @@ class SourceData:
     skipped: tuple[str, ...] = ()
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
+    columns: TableColumns | None = None
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -85,6 +89,8 @@ class SourceData:
                 f"scaled is {list(self.scaled.shape)} beside x {self.x.dtype} {list(self.x.shape)}: "
                 "give one bool per column of a float32 table"
             )
+        if self.columns is not None and (len(self.columns.inputs),) != self.x.shape[1:]:
+            raise DataError(f"columns name {len(self.columns.inputs)} inputs beside x {list(self.x.shape)}; name each")
         _check_finite(self.x, self.scaled)
 
 

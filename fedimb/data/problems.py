@@ -17,15 +17,17 @@ class Problems:
 
     Args:
         on_bad: ``refuse`` or ``skip``.
+        option: what a user sets to skip, for messages.
+        most: bad rows after which ``refuse`` raises at once instead of listing more.
 
     Attributes:
         lines: one line per bad row, in the order found: ``place: reason``.
     """
 
-    def __init__(self, on_bad: str = "refuse") -> None:
+    def __init__(self, on_bad: str = "refuse", option: str = "data.on_bad=skip", most: int | None = None) -> None:
         if on_bad not in ON_BAD:
             raise ConfigError(f"data.on_bad={on_bad!r}: give refuse or skip")
-        self.on_bad = on_bad
+        self.on_bad, self._option, self._most = on_bad, option, most
         self.lines: list[str] = []
 
     def add(self, place: object, reason: str) -> None:
@@ -36,6 +38,8 @@ class Problems:
             reason: what is wrong and what would be right, in one line.
         """
         self.lines.append(f"{place}: {reason}")
+        if self.on_bad == "refuse" and self._most is not None and len(self.lines) >= self._most:
+            self.settle(0)
 
     def guard(self, place: object, read: Callable[[], T]) -> T | None:
         """``read()``, or None with its DataError noted under ``place``."""
@@ -56,7 +60,7 @@ class Problems:
         count = f"{len(self.lines)} bad row{'s' * (len(self.lines) > 1)}"
         shown = "; ".join(self.lines[:_SHOWN]) + (" ..." if len(self.lines) > _SHOWN else "")
         if self.on_bad == "refuse":
-            raise DataError(f"{count}: {shown} (fix them, or leave them out with data.on_bad=skip)")
+            raise DataError(f"{count}: {shown} (fix them, or leave them out with {self._option})")
         if rows_left == 0:
             raise DataError(f"{count} and no good row: {shown}")
         return tuple(self.lines)

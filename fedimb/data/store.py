@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.data.arrays import SourceData
+from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import class_counts
 from fedimb.errors import ConfigError, DataError
 from fedimb.records import write_atomic
@@ -49,6 +50,7 @@ class Store:
     skipped: tuple[str, ...] = ()
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
+    columns: TableColumns | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -122,6 +124,7 @@ class Store:
                 fingerprint=meta["fingerprint"],
                 skipped=tuple(meta["skipped"]),
                 scaled=None if meta["scaled"] is None else np.array(meta["scaled"], dtype=np.bool_),
+                columns=TableColumns.from_facts(named) if (named := meta.get("named")) else None,
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -155,6 +158,7 @@ class Store:
                 "columns": sorted(columns),
                 "skipped": source.skipped,
                 "scaled": None if source.scaled is None else source.scaled.tolist(),
+                "named": None if source.columns is None else source.columns.facts(),
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             building.chmod(0o755)  # mkdtemp makes it private; a shared cache must be readable by other users

@@ -2,8 +2,10 @@
 
 import json
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,18 +15,27 @@ from torch import Tensor, nn
 
 from fedimb import registry
 from fedimb.data.federation import Federation
+from fedimb.data.inputs import InputCheck, Inputs
+from fedimb.data.new_rows import Expected, RowBatch, batch_rows, open_new_rows
 from fedimb.data.scaling import Scaling, prepared
-from fedimb.errors import DataError, FedimbError
+from fedimb.errors import ConfigError, DataError, FedimbError, nearest
+from fedimb.evaluation.thresholds import ChosenRule, DecisionRule, choose
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
-from fedimb.plain import JsonObject
+from fedimb.plain import JsonObject, Settings
 from fedimb.registry.targets import installed_only, trusted
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.model_origin import Origin, completed, origin_of
+from fedimb.rundir.new_data import place_of, source_for
 from fedimb.rundir.origin import made_here
+from fedimb.rundir.prediction import Predictions, Scorer
+from fedimb.rundir.validation import held_out_rows
 from fedimb.schema import RunConfig
 
 log = logging.getLogger("fedimb")
 
 Rows = NDArray[np.generic] | Tensor
+Data = Rows | str | Path | Settings
+"""Rows to predict: an array [n, *shape], a file or folder, or a source's settings ``{"name": ..., ...}``."""
 
 
 class TrainedModel(nn.Module):
@@ -36,6 +47,8 @@ class TrainedModel(nn.Module):
         class_names: one name per logit.
         input_scale: factor applied to every value, e.g. 1/255 for grey levels.
         scaling: scaling of a table's columns, from all clients' training rows; None if the run had none.
+        folder: of the run, if the model was loaded from it; None for a copy of the two files.
+        trust: see `load_model`.
     """
 
     def __init__(
@@ -45,10 +58,14 @@ class TrainedModel(nn.Module):
         class_names: tuple[str, ...],
         input_scale: float,
         scaling: Scaling | None,
+        origin: Origin | None = None,
+        folder: Path | None = None,
+        trust: bool = False,
     ) -> None:
         super().__init__()
         self.classifier, self.input_shape, self.class_names = classifier, input_shape, class_names
         self.input_scale, self.scaling = input_scale, scaling
+        self.folder, self.trust, self._origin = folder, trust, origin
 
     if TYPE_CHECKING:  # torch types a module's call as returning Any
 
@@ -74,11 +91,228 @@ class TrainedModel(nn.Module):
         logits: Tensor = self.classifier(self.prepare(rows))
         return logits
 
+    @cached_property
+    def origin(self) -> Origin:
+        """What the rows of the run looked like, and its calibrations.
 
-def save_model(model: Classifier, config: RunConfig, federation: Federation, path: Path) -> None:
-    """Write both files: enough for `load_model` on a machine without the run folder.
+        Raises:
+            FedimbError: the run folder is damaged.
+        """
+        known = self._origin or Origin(Inputs(self.input_shape, ""))
+        if self.folder is None:
+            return known
+        with trusted(self.trust):
+            return completed(known, self.folder)
 
-    From the data they contain the class names and, for a table, mean and deviation of each column over all clients.
+    def predict(
+        self,
+        data: Data,
+        *,
+        calibration: str | None = None,
+        abstain_below: float | None = None,
+        thresholds: ChosenRule | Mapping[str, float] | None = None,
+        id_column: str | None = None,
+        ignored: Sequence[str] = (),
+        on_bad: str = "refuse",
+    ) -> Predictions:
+        """Predict rows with or without labels, as ``fedimb predict`` does.
+
+        Example:
+            >>> result = fedimb.run("rounds=1 clients.count=4 engine=inline tracking=none")
+            >>> model = fedimb.load_model(result.folder)
+            >>> said = model.predict(np.zeros((3, *model.input_shape), np.uint8), abstain_below=0.99)
+            >>> said.scores.shape, said.classes
+            ((3, 10), ('', '', ''))
+
+        Args:
+            data: rows [n, *input_shape] as the source has them, a file or folder, or settings of a source.
+            calibration: one of the run's; None: its first.
+            abstain_below: predict no class where the highest score is below this, in (0, 1].
+            thresholds: from `choose_thresholds`, or class name -> threshold.
+            id_column: of a table: the column with the rows' ids.
+            ignored: columns of a table that the run does not know and that are left out.
+            on_bad: ``refuse`` or ``skip`` (bad rows are left out, and counted in a warning).
+
+        Raises:
+            ConfigError, DataError: as `predict_batches`.
+        """
+        parts = list(
+            self.predict_batches(
+                data,
+                calibration=calibration,
+                abstain_below=abstain_below,
+                thresholds=thresholds,
+                id_column=id_column,
+                ignored=ignored,
+                on_bad=on_bad,
+            )
+        )
+        if not parts:
+            raise DataError("the data have no rows to predict")
+        return Predictions.joined(parts)
+
+    def predict_batches(
+        self,
+        data: Data | Iterator[RowBatch],
+        *,
+        calibration: str | None = None,
+        abstain_below: float | None = None,
+        thresholds: ChosenRule | Mapping[str, float] | None = None,
+        id_column: str | None = None,
+        ignored: Sequence[str] = (),
+        on_bad: str = "refuse",
+        notes: list[str] | None = None,
+    ) -> Iterator[Predictions]:
+        """`predict` in batches of at most 4096 rows, for data larger than memory.
+
+        Args:
+            data: as for `predict`; or batches, which are predicted without any check.
+            notes: gets what a reader of the predictions must know, complete after the last batch; None: it is logged.
+
+        Raises:
+            ConfigError: the run has no such calibration or class, or no source reads the file.
+            DataError: rows differ from the run's in columns, shape, type or range, or cannot be read. Some of this is
+                known only after the last batch: keep no predictions of a file before.
+        """
+        scorer = self._scorer(calibration, self._rule(abstain_below, thresholds))
+        expected = self._expected(id_column, ignored)
+        if isinstance(data, Iterator):
+            yield from map(scorer, data)
+            return
+        check, finish = InputCheck(self.origin.inputs, _place(data), self.scaling), lambda: 0
+        if isinstance(data, str | Path | dict):
+            source = data if isinstance(data, dict) else self._source_of(data)
+            batches, _, problems = open_new_rows(source, expected, on_bad)
+            finish = lambda: len(problems.settle(1))  # noqa: E731
+        else:
+            batches = _array_batches(data)
+        for batch in batches:
+            check.add(batch.x)
+            yield scorer(batch)
+        if skipped := finish():
+            expected.notes.append(f"left out {skipped} bad rows, first: {problems.lines[0]}")
+        found = expected.notes + check.finish()
+        if notes is not None:
+            notes += found
+            return
+        for note in found:
+            log.warning("%s", note)
+
+    def choose_thresholds(
+        self,
+        *,
+        recall: float | None = None,
+        classes: Sequence[str] | None = None,
+        calibration: str | None = None,
+        on: str | Path | Settings | None = None,
+    ) -> ChosenRule:
+        """Choose one threshold per class, on validation rows: never on the test set.
+
+        Args:
+            recall: each class is to be found in at least this fraction of its rows; None: the best F1, where rows have
+                several labels.
+            classes: names; None: all.
+            calibration: one of the run's; None: its first.
+            on: labelled data to choose on; None: the run's own validation rows (``data.validation``).
+
+        Raises:
+            ConfigError: no such class or calibration, recall outside (0, 1].
+            DataError: the run has no validation rows, a class has none, or ``on`` are rows of the test or training set.
+        """
+        if recall is not None and not 0 < recall <= 1:
+            raise ConfigError(f"recall={recall}: give a number above 0 and at most 1")
+        if recall is None and self.origin.task != "multilabel":
+            raise ConfigError("best F1 is for rows with several labels: give recall=...")
+        wanted = [self._class_id(name) for name in (self.class_names if classes is None else classes)]
+        source = self._source_of(on) if isinstance(on, str | Path) else on
+        rows, place = held_out_rows(self.folder, source, self._expected(None, ()))
+        batches = self.predict_batches(rows if source is None else source, calibration=calibration)
+        parts = list(batches)
+        if not parts or any(part.labels is None for part in parts):
+            raise DataError(f"{place} has no labels: thresholds are chosen on labelled rows")
+        joined = Predictions.joined(parts)
+        assert joined.labels is not None
+        known = np.ones(len(joined), np.bool_) if joined.several else joined.labels >= 0
+        scores, labels = joined.scores[known], joined.labels[known]
+        for c in wanted:
+            if not (labels[:, c] > 0 if joined.several else labels == c).any():
+                raise DataError(
+                    f"{place} has no row of class '{self.class_names[c]}': a threshold needs some; name other classes, "
+                    "or choose on other data"
+                )
+        return choose(scores, labels, wanted, recall, place)
+
+    def _source_of(self, path: str | Path) -> Settings:
+        return source_for(Path(path).expanduser(), self.origin.source, self.origin.inputs)
+
+    def _expected(self, id_column: str | None, ignored: Sequence[str]) -> Expected:
+        origin = self.origin
+        return Expected(origin.inputs, self.class_names, origin.task, id_column, tuple(ignored))
+
+    def _class_id(self, name: str) -> int:
+        if name not in self.class_names:
+            raise ConfigError(f"the run has no class '{name}'.{nearest(name, self.class_names)}")
+        return self.class_names.index(name)
+
+    def _rule(self, abstain_below: float | None, thresholds: ChosenRule | Mapping[str, float] | None) -> DecisionRule:
+        if abstain_below is not None and self.origin.task == "multilabel":
+            raise ConfigError("abstaining is for rows of one label: give thresholds")
+        limits = None
+        if isinstance(thresholds, ChosenRule):
+            limits = thresholds.rule.thresholds
+        elif thresholds is not None:
+            limits = {self._class_id(name): float(value) for name, value in thresholds.items()}
+        try:
+            return DecisionRule(abstain_below, limits)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def calibration_name(self, name: str | None) -> str:
+        """The run's calibration of that name; None: its first. ConfigError if it has no such calibration."""
+        known = self.origin.calibrations
+        if name is not None and name not in known:
+            raise ConfigError(f"this run has no calibration '{name}'.{nearest(name, known)}")
+        return next(iter(known)) if name is None else name
+
+    def _scorer(self, calibration: str | None, rule: DecisionRule) -> Scorer:
+        origin, name = self.origin, self.calibration_name(calibration)
+        counts = origin.prior_counts if registry.flags("calibration", name).get("needs_prior", False) else None
+        if counts is None and registry.flags("calibration", name).get("needs_prior", False):
+            raise DataError(
+                f"{self.folder or 'this model'} keeps no class counts, which calibration '{name}' needs (it is older): "
+                "run its configuration again"
+            )
+        given = {"prior": counts, "minority": origin.minority}
+        made = registry.build("calibration", name, given, **origin.calibrations[name])
+        several = origin.task == "multilabel"
+        return Scorer(self.classifier, self.input_scale, self.scaling, made, counts, rule, self.class_names, several)
+
+
+def _place(data: object) -> str:
+    return place_of(data) if isinstance(data, dict) else str(data) if isinstance(data, str | Path) else "the array"
+
+
+def _array_batches(rows: Rows) -> Iterator[RowBatch]:
+    values: NDArray[Any] = rows.numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    at_once = batch_rows(values.shape[1:])
+    for start in range(0, len(values), at_once):
+        part = values[start : start + at_once]
+        yield RowBatch(np.arange(start, start + len(part)), part)
+
+
+def save_model(
+    model: Classifier, config: RunConfig, federation: Federation, path: Path, counts: NDArray[Any] | None = None
+) -> None:
+    """Write both files: enough for `load_model` and `TrainedModel.predict` on a machine without the run folder.
+
+    From the data they contain the class names, class counts if a calibration needs them, and for a table its column
+    names, categories, and mean and deviation of each column over all clients; for other rows the smallest and largest
+    value.
+
+    Args:
+        counts: class counts [C] that calibrations had in the last round.
     """
     path.mkdir(parents=True, exist_ok=True)
     save_file(parameters_of(model) | buffers_of(model), path / "model.safetensors")
@@ -90,6 +324,7 @@ def save_model(model: Classifier, config: RunConfig, federation: Federation, pat
         "task": federation.task,
         "input_scale": federation.input_scale,
         "scaling": federation.scaling.facts() if federation.scaling else None,
+        **origin_of(config, federation, counts).facts(),
     }
     (path / "model.json").write_text(json.dumps(description, indent=1) + "\n")
 
@@ -128,7 +363,9 @@ def load_model(path: str | Path, trust: bool = False) -> TrainedModel:
         classifier: Classifier = registry.build("model", facts["model"]["name"], given, **args)
     load_into(classifier, {k: torch.from_numpy(v) for k, v in load_file(folder / "model.safetensors").items()})
     scaling = Scaling.from_facts(facts["scaling"]) if facts.get("scaling") else None
-    return TrainedModel(classifier, shape, tuple(facts["class_names"]), float(facts["input_scale"]), scaling).eval()
+    names, scale = tuple(facts["class_names"]), float(facts["input_scale"])
+    origin, own = Origin.from_facts(facts), None if run is None else run.path
+    return TrainedModel(classifier, shape, names, scale, scaling, origin, own, trust).eval()
 
 
 def _run_of(folder: Path) -> RunFolder | None:

@@ -102,7 +102,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
         },
     )
-    save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model")
+    save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)
     return suspect_text(suspect)
 
 

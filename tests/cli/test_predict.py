@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from small_runs import launch_in
 
 from fedimb import registry
 from fedimb.cli import main, predict
-from fedimb.cli.scoring import check_classes, score
+from fedimb.data.new_rows import check_classes
 from fedimb.errors import ConfigError, DataError
 from fedimb.evaluation.confusion import confusion_matrix
+from fedimb.rundir import new_data
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 
@@ -52,9 +54,10 @@ def test_the_test_set_is_scored_as_the_run_scored_it(run, home, row, capsys):
 def test_counts_that_follow_the_model_are_those_of_its_last_round(home):
     settings = ("engine=inline", "calibration=la_post", "prior.provenance=estimated", "local.epochs=4")
     result = launch_in(home, *settings)
-    scored = score(result, None)
-    assert (confusion_matrix(scored.labels, scored.predicted, 10) == result.confusion).all()
-    assert len(np.unique(scored.predicted)) > 1
+    assert main(["predict", str(result.folder), "--out", "p.csv"]) == 0
+    true, predicted = ([int(line[key]) for line in read("p.csv")] for key in ("true", "predicted"))
+    assert (confusion_matrix(true, predicted, 10) == result.confusion).all()
+    assert len(set(predicted)) > 1
 
 
 def test_the_counts_of_the_prior_are_kept_and_an_older_folder_without_them_says_so(run, capsys):
@@ -66,6 +69,9 @@ def test_the_counts_of_the_prior_are_kept_and_an_older_folder_without_them_says_
     assert (run.prior_counts == result["prior"]["counts"]).all()
     del result["prior"]
     file.write_text(json.dumps(result))
+    model = run.folder / "artifacts" / "model" / "model.json"
+    facts = json.loads(model.read_text())
+    model.write_text(json.dumps({key: facts[key] for key in facts if key not in ("inputs", "prior_counts")}))
     assert main(["predict", "fedavg", "--out", "a.csv"]) == 0
     assert main(["predict", "fedavg", "--out", "b.csv", "--calibration", "la_post"]) == 2
     assert "keeps no class counts, which calibration 'la_post' needs" in capsys.readouterr().err
@@ -164,7 +170,7 @@ def test_other_classes_and_other_shapes_end_the_command(run, capsys):
                 return replace(data, x=np.repeat(data.x, 2, axis=3))
 
         with pytest.raises(DataError, match=r"a row of the data is \[1, 8, 16\], the run's are \[1, 8, 8\]"):
-            score(run, {"name": "wide_digits"})
+            run.model.predict({"name": "wide_digits"})
 
 
 def test_an_unfinished_run_and_a_missing_folder(run, capsys):
@@ -191,30 +197,22 @@ def toy(monkeypatch):
         registry.register("source", "toy_npz")(_Toy)
         registry.register("source", "toy_csv")(_Toy)
         monkeypatch.setattr(
-            predict, "BY_SUFFIX", {".npz": ("toy_npz",), ".csv": ("other_csv", "toy_csv"), "": ("digits",)}
+            new_data, "BY_SUFFIX", {".npz": ("toy_npz",), ".csv": ("other_csv", "toy_csv"), ".tsv": ("digits",)}
         )
         yield
 
 
-def trained_on(monkeypatch, **source):
-    monkeypatch.setattr(predict, "_config", lambda result: {"data": {"source": source}})
-
-
-def test_the_suffix_chooses_the_source(toy, monkeypatch, tmp_path, run):
+def test_the_suffix_chooses_the_source(toy, tmp_path, run):
     for name in ("new.npz", "new.csv"):
         (tmp_path / name).touch()
-    trained_on(monkeypatch, name="digits")
+    inputs = run.model.origin.inputs
     assert predict.source_of([str(tmp_path / "new.npz")], None, run) == {
         "name": "toy_npz",
         "path": str(tmp_path / "new.npz"),
     }
     # The source the run was trained with keeps its settings.
-    trained_on(monkeypatch, name="toy_csv", path="old.csv", label="diagnosis")
-    assert predict.source_of(["new.csv"], None, run) == {
-        "name": "toy_csv",
-        "path": str(tmp_path / "new.csv"),
-        "label": "diagnosis",
-    }
+    trained = {"name": "toy_csv", "path": "old.csv", "label": "diagnosis"}
+    assert new_data.source_for(Path("new.csv"), trained, inputs) == trained | {"path": str(tmp_path / "new.csv")}
 
 
 def test_a_yaml_or_settings_name_the_source(tmp_path, run):
@@ -234,19 +232,19 @@ def test_a_yaml_or_settings_name_the_source(tmp_path, run):
     [
         (["a.npz"], ["name=npz"], ConfigError, "not both"),
         (["gone.npz"], None, DataError, "gone.npz does not exist"),
-        (["there.tiff"], None, ConfigError, "no source is known for '.tiff' files"),
+        (["there.xlsx"], None, ConfigError, "no source is known for '.xlsx' files"),
         (["there.tiff", "there.tiff"], None, ConfigError, "give one file or folder"),
         (["empty.yaml"], None, ConfigError, "names no source"),
         (["bad.yaml"], None, ConfigError, "is not valid YAML"),
         ([], ["path=x"], ConfigError, "give name=..."),
         ([], ["name=npz", "x.npz"], ConfigError, "give name=..."),
-        (["folder"], None, ConfigError, "takes no path"),
+        (["there.tsv"], None, ConfigError, "takes no path"),
     ],
 )
 def test_data_that_cannot_be_understood(toy, run, home, words, source, error, line):
-    (home / "there.tiff").touch()
+    for name in ("there.tiff", "there.xlsx", "there.tsv"):
+        (home / name).touch()
     (home / "empty.yaml").write_text("test: {name: official}\n")
     (home / "bad.yaml").write_text("a: [")
-    (home / "folder").mkdir()
     with pytest.raises(error, match=re.escape(line)):
         predict.source_of(words, source, run)

@@ -8,7 +8,7 @@ import pytest
 from small_runs import launch_in
 
 from fedimb.cli import main
-from fedimb.cli.scoring import fitted_targets, score
+from fedimb.data.new_rows import fitted_targets
 from fedimb.errors import DataError
 from fedimb.evaluation.multilabel import label_confusion
 
@@ -66,12 +66,12 @@ def test_the_test_set_is_scored_as_the_run_scored_it(run, folder, monkeypatch, c
 
 def test_a_file_without_a_row_of_no_label_is_scored_too_and_one_label_per_row_is_refused(run, folder):
     whole = {"name": "npz", "path": str(write(folder / "whole.npz", n=8, bare=False)), "class_names": NAMES}
-    scored = score(run, whole)
+    scored = run.model.predict(whole)
     assert scored.labels.shape == scored.scores.shape == (8, 3)
     assert not scored.labels[:, 2].any()
     np.savez(folder / "single.npz", x=np.zeros((4, 3), np.float32), y=[0, 1, 2, 0])
     with pytest.raises(DataError, match="the data are multiclass, the run's are multilabel"):
-        score(run, {"name": "npz", "path": str(folder / "single.npz"), "class_names": [*NAMES, "none"]})
+        run.model.predict({"name": "npz", "path": str(folder / "single.npz"), "class_names": [*NAMES, "none"]})
 
 
 @pytest.mark.parametrize(

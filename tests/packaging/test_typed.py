@@ -74,6 +74,17 @@ assert_type(model.prepare(np.zeros((2, 3))), Tensor)
 assert_type(model(np.zeros((2, 3))), Tensor)
 assert_type(model(np.zeros((2, 3))).argmax(1), Tensor)
 
+said = model.predict("new.csv", abstain_below=0.8, id_column="patient")
+assert_type(said, fedimb.Predictions)
+assert_type(said.rows, NDArray[np.int64])
+assert_type(said.predicted, NDArray[np.int64 | np.bool_])
+assert_type(said.scores, NDArray[np.float32])
+assert_type(said.probabilities, NDArray[np.float32])
+assert_type(said.classes, tuple[str, ...])
+assert_type(said.ids, tuple[str, ...] | None)
+model.predict(np.zeros((2, 3)), thresholds=model.choose_thresholds(recall=0.9, classes=["ill"]))
+model.predict(np.zeros((2, 3)), thresholds={"ill": 0.2})
+
 done = fedimb.compare("study.yaml", "rounds=10", workers=2)
 assert_type(done, fedimb.Compared)
 assert_type(done.folder, Path)
@@ -162,7 +173,16 @@ def test_no_public_attribute_of_a_result_is_any() -> None:
     from fedimb.rundir.model_file import TrainedModel
     from fedimb.study.results import Result, Setting, StudyResults
 
-    classes = (fedimb.RunResult, fedimb.RowResult, TrainedModel, fedimb.Compared, StudyResults, Result, Setting)
+    classes = (
+        fedimb.RunResult,
+        fedimb.RowResult,
+        TrainedModel,
+        fedimb.Predictions,
+        fedimb.Compared,
+        StudyResults,
+        Result,
+        Setting,
+    )
     seen = {(cls.__name__, name): hint for cls in classes for name, hint in public_hints(cls)}
     assert len(seen) > 60
     assert [name for name, hint in seen.items() if untyped(hint)] == []

@@ -2,22 +2,28 @@
 
 import hashlib
 import logging
+import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePosixPath
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
-from fedimb.data.sources.dicom_grey import load_pydicom, read_grey
+from fedimb.data.sources.dicom_grey import Grey, load_pydicom, read_grey
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
-from fedimb.data.sources.image_table import Columns, read_rows
+from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
+from fedimb.data.sources.new_pictures import NewPicture, OneFile, picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, load_pillow, resize
 from fedimb.data.sources.table_file import Layout
 from fedimb.errors import DataError
 from fedimb.registry import register
 
+SUFFIXES = (".dcm", ".dicom", ".ima", "")
 log = logging.getLogger("fedimb")
 
 
@@ -95,12 +101,32 @@ class Dicom:
             )
         return data
 
+    def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
+        """See `fedimb.data.new_rows.NewRows`. ``labels`` is the CSV; without one ("") every file of the folder, or the
+        one file ``path``, is a row. Ids are file names, never PatientIDs. Patients may be unknown."""
+        load_pydicom()
+        rows: Iterable[NewPicture]
+        if self.labels:
+            labelled, rows = new_pictures(self.labels, self._layout, self._columns, expected, problems)
+        else:
+            files = [name for name in self._files.walk()[0] if PurePosixPath(name).suffix.lower() in SUFFIXES]
+            if not files:
+                raise DataError(f"{self.path} holds no DICOM files (.dcm, .dicom, .ima, or no suffix): check the path")
+            labelled, rows = False, ((f"{self._files.title}/{name}", name, None) for name in files)
+        yield from picture_batches(rows, lambda name: self._pixels(self._grey(name)), labelled, expected, problems)
+
     @cached_property
     def _files(self) -> listing.Files:
-        return listing.open_files(find_data(self.path))
+        path = find_data(self.path)
+        return OneFile(path) if path.is_file() and not zipfile.is_zipfile(path) else listing.open_files(path)
 
-    def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
-        columns = Columns(
+    @property
+    def _layout(self) -> Layout:
+        return Layout(delimiter=self.delimiter, encoding=self.encoding)
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(
             self.file_column,
             self.label_column,
             self.site_column,
@@ -109,21 +135,29 @@ class Dicom:
             file_setting="file_column",
             label_separator=self.label_separator,
         )
-        layout = Layout(delimiter=self.delimiter, encoding=self.encoding)
-        return read_rows(self.labels, layout, columns, self.classes, problems)
 
-    def _read(self, row: ImageRow, burned_in: list[str]) -> Pixels:
-        image = read_grey(self._files.read(row.name))
+    def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
+        return read_rows(self.labels, self._layout, self._columns, self.classes, problems)
+
+    def _grey(self, name: str) -> Grey:
+        image = read_grey(self._files.read(name))
         if image.burned_in and not self.allow_burned_in:
             raise DataError(
                 "has burned-in annotation, which may show a name: leave it out, or check it and set "
                 "allow_burned_in=true"
             )
+        return image
+
+    def _pixels(self, image: Grey) -> Pixels:
+        return image.pixels if self.size is None else resize(image.pixels, self.size)
+
+    def _read(self, row: ImageRow, burned_in: list[str]) -> Pixels:
+        image = self._grey(row.name)
         if self.by_patient:
             if image.patient is None:
                 raise DataError("has no PatientID; if no patient has two images, set by_patient=false")
             row.patient = image.patient
-        pixels = image.pixels if self.size is None else resize(image.pixels, self.size)
+        pixels = self._pixels(image)
         if image.burned_in:
             burned_in.append(row.name)
         return pixels

@@ -1,13 +1,16 @@
 """Embeddings of a frozen encoder in one .npz, optionally with the site and patient of each row."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
+from fedimb.data.sources.new_arrays import npz_batches
 from fedimb.data.sources.npz_file import NpzFile, as_ids, class_ids, per_row, read_labels, read_values
 from fedimb.errors import DataError
 from fedimb.registry import register
@@ -78,6 +81,17 @@ class EmbeddingsNpz:
             skipped=skipped,
         )
 
+    def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
+        """See `fedimb.data.new_rows.NewRows`. ``ids`` [n], numbers or text, name the rows; labels may be absent."""
+
+        def prepare(
+            x: NDArray[np.generic], good: NDArray[np.bool_], start: int
+        ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+            return _unit_rows(x, good, self.path, problems, start) if self.l2_normalise else (x, good)
+
+        with NpzFile(self.path) as arrays:
+            yield from npz_batches(arrays, [("x", "y")], prepare, expected, problems)
+
 
 def _names(arrays: NpzFile, key: str, given: list[str] | None) -> list[str] | None:
     if given is not None or key not in arrays.keys:
@@ -89,13 +103,13 @@ def _names(arrays: NpzFile, key: str, given: list[str] | None) -> list[str] | No
 
 
 def _unit_rows(
-    x: NDArray[np.generic], good: NDArray[np.bool_], path: str, problems: Problems
+    x: NDArray[np.generic], good: NDArray[np.bool_], path: str, problems: Problems, start: int = 0
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     # In float64: the square of a large float32 is infinite.
     length = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     long = length[:, 0] > 0
     for row in np.flatnonzero(good & ~long):
-        problems.add(f"{path} x[{row}]", "all zeros, so it has no direction to normalise; embed it again")
+        problems.add(f"{path} x[{start + row}]", "all zeros, so it has no direction to normalise; embed it again")
     with np.errstate(invalid="ignore", divide="ignore"):  # bad rows, left out by the caller
         return (x / length).astype(np.float32), good & long
 

@@ -1,6 +1,7 @@
 """Hugging Face data sets: a folder written by ``save_to_disk``, or a name on the hub."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete
+from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch, batch_rows
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
@@ -96,6 +99,51 @@ class HuggingFace:
                 problems.guard(f"{self.path} {split}[{number}]", partial(self._take, row, names, split, rows))
         return rows.assemble(names, problems.settle(len(rows.x)), self)
 
+    def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
+        """See `fedimb.data.new_rows.NewRows`. The column of labels may be absent."""
+        start, at_once = 0, batch_rows(expected.inputs.shape)
+        for split, data in self._splits():
+            labelled = self.label in data.column_names
+            names = self._class_names(data) if labelled else None
+            plain = self._plain(data, split, label=labelled)
+            for first in range(0, len(plain), at_once):
+                rows, x, labels = [], [], []
+                for i, row in enumerate(plain.select(range(first, min(first + at_once, len(plain))))):
+                    place = f"{self.path} {split}[{first + i}]"
+                    if (taken := problems.guard(place, partial(self._new_row, row, names, labelled, expected))) is None:
+                        continue
+                    rows.append(start + first + i)
+                    x.append(taken[0])
+                    labels.append(taken[1])
+                if rows:
+                    known: NDArray[Any] | None = None
+                    known = np.array(labels, np.uint8 if expected.several else np.int64) if labelled else None
+                    if known is not None and expected.several:
+                        known = expected.targets(known)
+                    yield RowBatch(np.array(rows, np.int64), np.stack(x), None, known)
+            start += len(plain)
+
+    def _new_row(
+        self, row: dict[str, Any], names: list[str] | None, labelled: bool, expected: Expected
+    ) -> tuple[NDArray[Any], int | list[int]]:
+        x = self._values(row)
+        if x.shape != expected.inputs.shape:
+            raise DataError(f"is {list(x.shape)}, the run's rows are {list(expected.inputs.shape)}")
+        label = row[self.label] if labelled else None
+        if not labelled or (label in (None, -1) and not expected.several):  # -1: a hidden label of the hub
+            return x, UNKNOWN
+        if expected.several:
+            held = several_labels(label, names)
+            for name in held:
+                expected.class_id(name)
+            return x, [int(name in held) for name in expected.class_names]
+        return x, expected.class_id(str(one_label(label, names)))
+
+    def _values(self, row: dict[str, Any]) -> NDArray[Any]:
+        if self.image is not None:
+            return decode(_bytes(row[self.image]), self.mode, self.size)
+        return np.array([_number(name, row[name]) for name in self.features or ()], dtype=np.float32)
+
     def _folder(self) -> Path | None:
         """The folder that ``path`` refers to; None if it is a name on the hub."""
         # A hub name is name or owner/name.
@@ -130,9 +178,13 @@ class HuggingFace:
         wanted = [self.train_split, *([self.test_split] if self.test_split in found else [])]
         return [(split, found[split]) for split in wanted if split is not None]
 
-    def _plain(self, data: Any, split: str) -> Any:
-        """The requested columns, images as bytes: an image that cannot be decoded is then only one bad row."""
+    def _plain(self, data: Any, split: str, label: bool | None = None) -> Any:
+        """The requested columns, images as bytes: an image that cannot be decoded is then only one bad row.
+
+        ``label``: only the values, and the label or not; None: the site and patient too."""
         named = {"image": self.image, "label": self.label, "site": self.site, "patient": self.patient}
+        if label is not None:
+            named = {"image": self.image, "label": self.label if label else None}
         wanted = [(setting, name) for setting, name in named.items() if name]
         wanted += [("features", name) for name in self.features or ()]
         for setting, name in wanted:
@@ -164,14 +216,11 @@ class HuggingFace:
         for what, value in texts.items():
             if value is None or value == "":
                 raise DataError(f"the {what} is missing")
-        if self.image is not None:
-            x = decode(_bytes(row[self.image]), self.mode, self.size)
-            if rows.x and rows.x[0].shape != x.shape:
-                raise DataError(
-                    f"the image is {list(x.shape[1:])} pixels, the first {list(rows.x[0].shape[1:])}; give size=[h, w]"
-                )
-        else:
-            x = np.array([_number(name, row[name]) for name in self.features or ()], dtype=np.float32)
+        x = self._values(row)
+        if self.image is not None and rows.x and rows.x[0].shape != x.shape:
+            raise DataError(
+                f"the image is {list(x.shape[1:])} pixels, the first {list(rows.x[0].shape[1:])}; give size=[h, w]"
+            )
         rows.x.append(x)
         rows.labels.append(labels)
         rows.sites.append(str(texts.get("site", "")))
@@ -209,6 +258,7 @@ class _Rows:
             targets=targets,
             skipped=skipped,
             scaled=np.ones(x.shape[1], dtype=np.bool_) if self.table else None,
+            columns=TableColumns(tuple(source.features)) if source.features else None,
         )
 
     def _classes(

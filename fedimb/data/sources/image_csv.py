@@ -1,17 +1,20 @@
 """Images listed in a CSV: path, label and optionally site, patient and split."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
-from fedimb.data.sources.image_table import Columns, read_rows
+from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
+from fedimb.data.sources.new_pictures import picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, decode
 from fedimb.data.sources.table_file import Layout
 from fedimb.registry import register
@@ -85,8 +88,18 @@ class ImageCsv:
     def _files(self) -> listing.Files:
         return listing.open_files(find_data(self.root) if self.root else whole.regular_file(self.path).parent)
 
-    def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
-        columns = Columns(
+    def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
+        """See `fedimb.data.new_rows.NewRows`. The column of labels may be absent, and any other but the paths'."""
+        labelled, rows = new_pictures(self.path, self._layout, self._columns, expected, problems)
+        yield from picture_batches(rows, self._decode, labelled, expected, problems)
+
+    @property
+    def _layout(self) -> Layout:
+        return Layout(delimiter=self.delimiter, encoding=self.encoding)
+
+    @property
+    def _columns(self) -> Columns:
+        return Columns(
             self.path_column,
             self.label_column,
             self.site_column,
@@ -94,8 +107,12 @@ class ImageCsv:
             self.split_column,
             label_separator=self.label_separator,
         )
-        layout = Layout(delimiter=self.delimiter, encoding=self.encoding)
-        return read_rows(self.path, layout, columns, self.classes, problems)
+
+    def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
+        return read_rows(self.path, self._layout, self._columns, self.classes, problems)
 
     def _read(self, row: ImageRow) -> Pixels:
-        return decode(self._files.read(row.name), self.mode, self.size)
+        return self._decode(row.name)
+
+    def _decode(self, name: str) -> Pixels:
+        return decode(self._files.read(name), self.mode, self.size)

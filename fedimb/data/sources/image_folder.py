@@ -1,16 +1,19 @@
 """Images in one folder per class, in a directory or a zip that is read without unpacking."""
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import PurePosixPath
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import image_files as listing
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes
+from fedimb.data.sources.new_pictures import OneFile, picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, decode
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
@@ -75,9 +78,50 @@ class ImageFolder:
         classes = self.classes or tuple(sorted(folders))
         return assemble(self._files.title, rows, classes, self._read, problems)
 
+    def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
+        """See `fedimb.data.new_rows.NewRows`. Pictures in the run's class folders have labels; others, or one file,
+        have none. Files that are not pictures by their names are left out and counted."""
+        files, folders = self._walked
+        pictures = [name for name in files if PurePosixPath(name).suffix.lower() in IMAGES]
+        if not pictures:
+            raise DataError(f"{self._files.title} holds no pictures ({', '.join(sorted(IMAGES))}): check the path")
+        if len(pictures) < len(files):
+            other = next(name for name in files if PurePosixPath(name).suffix.lower() not in IMAGES)
+            expected.notes.append(f"{len(files) - len(pictures)} files are not pictures and left out, first {other}")
+        depth = self._class_depth(pictures, folders, expected.class_names)
+        rows = (
+            (f"{self._files.title}/{name}", name, None if depth is None else (name.split("/")[depth],))
+            for name in pictures
+        )
+        yield from picture_batches(rows, self._decode, depth is not None, expected, problems)
+
+    def _class_depth(self, pictures: list[str], folders: list[str], classes: Sequence[str]) -> int | None:
+        """At which level the folders are the run's classes; None if they are not.
+
+        Raises:
+            DataError: some folders are classes of the run and some are not.
+        """
+        depth = 1 if {name for name in folders if "/" not in name} & {self.train_folder, self.test_folder} else 0
+        above = {parts[depth] if len(parts := name.split("/")) > depth + 1 else "" for name in pictures}
+        known = above & set(classes)
+        if known and (unknown := above - known):
+            name = min(unknown)
+            raise DataError(
+                f"{self._files.title}: folder '{min(known)}' is a class of the run and "
+                + (f"'{name}' is not.{nearest(name, classes)}" if name else "some pictures are outside such folders.")
+                + " Give class folders only, or none"
+            )
+        return depth if known else None
+
+    def _decode(self, name: str) -> Pixels:
+        return decode(self._files.read(name), self.mode, self.size)
+
     @cached_property
     def _files(self) -> listing.Files:
-        return listing.open_files(find_data(self.path), self.inside)
+        path = find_data(self.path)
+        if path.is_file() and path.suffix.lower() in IMAGES:
+            return OneFile(path)
+        return listing.open_files(path, self.inside)
 
     @cached_property
     def _walked(self) -> tuple[list[str], list[str]]:
@@ -142,4 +186,4 @@ class ImageFolder:
         return pattern
 
     def _read(self, row: ImageRow) -> Pixels:
-        return decode(self._files.read(row.name), self.mode, self.size)
+        return self._decode(row.name)

@@ -1,13 +1,15 @@
 """From a CSV of labelled image files to rows; every unusable line is reported."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from fedimb.data.labels import check_row
+from fedimb.data.new_rows import Expected
 from fedimb.data.problems import Problems
 from fedimb.data.sources.image_files import clean_name
 from fedimb.data.sources.image_rows import ImageRow
+from fedimb.data.sources.new_pictures import NewPicture
 from fedimb.data.sources.table_file import Layout, column, read_table
 from fedimb.data.sources.table_target import in_order
 from fedimb.errors import DataError, nearest
@@ -71,6 +73,38 @@ def read_rows(
             rows.append(row)
     rows = _once(rows, problems)
     return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
+
+
+def new_pictures(
+    path: str, layout: Layout, columns: Columns, expected: Expected, problems: Problems
+) -> tuple[bool, Iterator[NewPicture]]:
+    """Whether the CSV has the column of labels, and its rows: (place, file, class names or None).
+
+    Raises:
+        DataError: the CSV as a whole cannot be read, or it has no column of files.
+    """
+    names, records = read_table(path, layout)
+    at = column(columns.file, names, columns.file_setting, path)
+    label_at = names.index(columns.label) if columns.label in names else None
+
+    def row(fields: list[str]) -> tuple[str, tuple[str, ...] | None]:
+        if len(fields) != len(names):
+            raise DataError(f"{len(fields)} fields where the table has {len(names)} columns")
+        name = clean_name(fields[at])
+        text = "" if label_at is None else fields[label_at]
+        if text == "":
+            return name, None
+        parts = [text] if columns.label_separator is None else [p.strip() for p in text.split(columns.label_separator)]
+        labels = tuple(_class(part, expected.class_names) for part in parts)
+        check_row(labels)
+        return name, labels
+
+    def rows() -> Iterator[NewPicture]:
+        for place, fields in records:
+            found = problems.guard(place, partial(row, fields))
+            yield place, *(("", None) if found is None else found)
+
+    return label_at is not None, rows()
 
 
 def _row(

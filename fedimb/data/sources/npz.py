@@ -1,5 +1,6 @@
 """One .npz of images or tables: MedMNIST's layout, or plain ``x`` and ``y``."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
+from fedimb.data.sources.new_arrays import npz_batches
 from fedimb.data.sources.npz_file import NpzFile, class_ids, read_labels, read_values
 from fedimb.errors import DataError
 from fedimb.registry import register
@@ -87,10 +90,19 @@ class Npz:
             skipped=skipped,
         )
 
-    def _parts(self, arrays: NpzFile) -> list[tuple[str, str, bool]]:
+    def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
+        """See `fedimb.data.new_rows.NewRows`. ``ids`` [n], numbers or text, name the rows; labels may be absent."""
+        with NpzFile(self.path) as arrays:
+            parts = [(x_key, y_key) for x_key, y_key, _ in self._parts(arrays, "test_images")]
+            yield from npz_batches(
+                arrays, parts, lambda x, good, _: (_channels_first(x, f"{self.path} x"), good), expected, problems
+            )
+
+    def _parts(self, arrays: NpzFile, least: str = "train_images") -> list[tuple[str, str, bool]]:
+        """(values, labels, whether it is the test set) of each part; train_images or ``least`` must be there."""
         if "x" in arrays.keys or "y" in arrays.keys:
             return [("x", "y", False)]
-        if "train_images" not in arrays.keys:
+        if not {"train_images", least} & set(arrays.keys):
             held = ", ".join(arrays.keys) or "nothing"
             raise DataError(f"{self.path} holds {held}; give train_images and train_labels, or x and y")
         wanted = ["train", *(["val"] if self.validation == "train" else []), "test"]

@@ -16,7 +16,7 @@ from fedimb.data.sources.table_target import in_order
 from fedimb.errors import DataError, nearest
 
 _MOST_IDS = 100_000  # a larger class id is a patient number or a hash, not a class
-_DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError)
+DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError)
 
 
 class NpzFile:
@@ -33,7 +33,7 @@ class NpzFile:
         self.path = path
         try:
             opened = np.load(regular_file(path), allow_pickle=False)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise DataError(f"{path} is not an .npz file; write it with numpy.savez") from error
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise DataError(f"{path} is one array (.npy), not an .npz file; write it with numpy.savez")
@@ -52,7 +52,7 @@ class NpzFile:
             raise DataError(f"{self.path} has no array '{key}'.{nearest(key, self.keys)}")
         try:
             array: NDArray[np.generic] = self._file[key]
-        except _DAMAGE as error:
+        except DAMAGE as error:
             if "Object arrays" in str(error):
                 raise DataError(
                     f"{self.path} {key} holds Python objects, which could run code when read; save numbers or text"

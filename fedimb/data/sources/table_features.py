@@ -8,6 +8,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.inputs import TableColumns
 from fedimb.data.sources.table_file import number
 from fedimb.data.sources.table_target import Value, canonical, in_order
 from fedimb.errors import DataError
@@ -19,11 +20,12 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """x [n, F] float32, ``scaled`` [F] bool (`SourceData`), one name per column."""
+    """x [n, F] float32, ``scaled`` [F] bool (`SourceData`), a name per column of x, and how to encode further rows."""
 
     x: NDArray[np.float32]
     scaled: NDArray[np.bool_]
     names: tuple[str, ...]
+    columns: TableColumns
 
 
 class FeatureColumns:
@@ -46,7 +48,7 @@ class FeatureColumns:
         missing: dict[str, list[Value]],
         indicators: bool | Sequence[str],
     ) -> None:
-        self.names, self.indicators = list(names), indicators
+        self.names, self.indicators, self._also_missing = list(names), indicators, missing
         self._gathered = {c for c, listed in categorical.items() if listed is None}
         self._codes: dict[str, dict[str, int]] = {
             c: {canonical(value): code for code, value in enumerate(listed or ())} for c, listed in categorical.items()
@@ -111,6 +113,7 @@ class FeatureColumns:
         blocks: list[NDArray[np.float32]] = []
         names: list[str] = []
         scaled: list[bool] = []
+        encoded: dict[str, tuple[str, ...]] = {}
         for j, name in enumerate(self.names):
             if name not in self._codes:
                 blocks.append(cells[:, j : j + 1])
@@ -121,13 +124,18 @@ class FeatureColumns:
             categories = self._found(name, cells[:, j]) if name in self._gathered else list(codes)
             blocks += [(cells[:, j : j + 1] == codes[category]).astype(np.float32) for category in categories]
             names += [f"{name}={category}" for category in categories]
+            encoded[name] = tuple(categories)
             scaled += [False] * len(categories)
         marked = self.indicators
+        given = []
         for j, name in enumerate(self.names):
             if name in marked if not isinstance(marked, bool) else marked and absent[:, j].any():
                 blocks.append(absent[:, j : j + 1].astype(np.float32))
                 names.append(f"{name} missing")
+                given.append(name)
                 scaled.append(False)
         if not blocks:
             raise DataError("the table has no feature columns; list its columns, or drop fewer")
-        return Features(np.concatenate(blocks, axis=1), np.array(scaled, dtype=np.bool_), tuple(names))
+        missing = {name: tuple(values) for name, values in self._also_missing.items() if values}
+        columns = TableColumns(tuple(self.names), encoded, tuple(given), missing)
+        return Features(np.concatenate(blocks, axis=1), np.array(scaled, dtype=np.bool_), tuple(names), columns)

@@ -58,7 +58,7 @@ class Rows:
             raise DataError(f"{len(fields)} fields where the table has {at.width} columns")
         if isinstance(at.target, dict):
             raw = label = ""
-            names = _flagged(at.target, fields)
+            names = flagged(at.target, fields)
         else:
             raw = fields[at.target]
             if raw in MISSING:
@@ -88,7 +88,7 @@ class Rows:
         return name
 
 
-def _flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
+def flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
     """The classes whose column is 1."""
     for name, i in columns.items():
         if fields[i] in MISSING:

@@ -1,6 +1,7 @@
 """Tables in text files (CSV): one file, several of one layout, or one per site."""
 
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.labels import as_targets, complete, none_class
+from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.table_features import FeatureColumns
+from fedimb.data.sources.new_tables import TableSettings, table_batches
+from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_file import Layout, column, read_table
-from fedimb.data.sources.table_rows import Positions, Rows
+from fedimb.data.sources.table_rows import Positions, Rows, flagged
 from fedimb.data.sources.table_target import Target, Value, canonical, in_order, refuse_mute_site
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
@@ -141,6 +144,26 @@ class TabularCsv:
         assert rows is not None  # files is not empty
         return self._assemble(rows, problems.settle(len(rows)))
 
+    def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
+        """See `fedimb.data.new_rows.NewRows`. A path ending in .parquet is read as Parquet."""
+        layout = Layout(
+            self.header, None if self.columns is None else tuple(self.columns), self.delimiter, self.encoding
+        )
+        beside = tuple(name for name in (self.patient, self.site_column, self.split_column, *self.drop) if name)
+        settings = TableSettings(layout, tuple(self._targets()), beside)
+        start = 0
+        for _, path in self._paths():
+            start = yield from table_batches(
+                path, settings, partial(self._new_label, expected), expected, problems, start
+            )
+
+    def _new_label(self, expected: Expected, fields: Sequence[str]) -> int | list[int]:
+        if isinstance(self.target, list):
+            at = {name: i for i, name in enumerate(self.target)}
+            held = flagged(at, fields)
+            return [int(name in held) for name in self.target]
+        return UNKNOWN if fields[0] in MISSING else expected.class_id(self._label(fields[0]))
+
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else self.target
 
@@ -213,6 +236,7 @@ class TabularCsv:
             targets=targets,
             skipped=skipped,
             scaled=table.scaled,
+            columns=table.columns,
         )
 
     def _sites(self, rows: Rows) -> list[str]:

@@ -1,0 +1,227 @@
+"""What a run's rows looked like: column names and categories, type, shape and range of values. New rows must match."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.scaling import Scaling, column_sums
+from fedimb.errors import DataError
+from fedimb.plain import JsonObject
+
+_VALUES = 1 << 22  # values read at a time for the range
+_OUTSIDE = 0.01  # share of the values of new rows that may lie outside the training range before they are refused
+_MARGIN = 0.25  # of the range's width, still counted as inside
+_FAR = 6.0  # deviations between a column's mean and its training mean from which units are in doubt
+_REFUSED = 20.0  # ... and from which the column is refused, on enough rows
+_ENOUGH = 30  # rows from which a column's mean is judged
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """A table's feature columns before encoding, in the order the model reads them.
+
+    Attributes:
+        names: of the columns.
+        categories: column -> its categories in order, one 0/1 input each, in the spelling of
+            `fedimb.data.sources.table_target.canonical`.
+        indicators: columns that get a 0/1 "missing" input, after all others.
+        missing: column -> values that mean "missing", in addition to '', '?' and 'NA'.
+    """
+
+    names: tuple[str, ...]
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    indicators: tuple[str, ...] = ()
+    missing: dict[str, tuple[int | float | str, ...]] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """One name per input of the model."""
+        found: list[str] = []
+        for name in self.names:
+            found += [f"{name}={value}" for value in self.categories[name]] if name in self.categories else [name]
+        return (*found, *(f"{name} missing" for name in self.names if name in self.indicators))
+
+    def facts(self) -> JsonObject:
+        """As plain values, for JSON."""
+        return {
+            "names": list(self.names),
+            "categories": {name: list(values) for name, values in self.categories.items()},
+            "indicators": list(self.indicators),
+            "missing": {name: list(values) for name, values in self.missing.items()},
+        }
+
+    @staticmethod
+    def from_facts(facts: JsonObject) -> "TableColumns":
+        """Inverse of `facts`."""
+        return TableColumns(
+            tuple(facts["names"]),
+            {name: tuple(values) for name, values in facts["categories"].items()},
+            tuple(facts["indicators"]),
+            {name: tuple(values) for name, values in facts["missing"].items()},
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The rows a model was trained on, as their source holds them (before `fedimb.data.scaling`).
+
+    Attributes:
+        shape: of one row.
+        dtype: uint8 or float32; "" if it is not known (a deployment, an older run).
+        low, high: smallest and largest value of all clients' rows; None for a table, whose extremes are single
+            patients' values, and for a deployment, whose rows are at the sites.
+        columns: of a table with named columns; None if the columns have no names.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    low: float | None = None
+    high: float | None = None
+    columns: TableColumns | None = None
+
+    def facts(self) -> JsonObject:
+        """As plain values, for JSON."""
+        return {
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "low": self.low,
+            "high": self.high,
+            "columns": None if self.columns is None else self.columns.facts(),
+        }
+
+    @staticmethod
+    def from_facts(facts: JsonObject) -> "Inputs":
+        """Inverse of `facts`."""
+        columns = facts["columns"]
+        return Inputs(
+            tuple(facts["shape"]),
+            facts["dtype"],
+            facts["low"],
+            facts["high"],
+            None if columns is None else TableColumns.from_facts(columns),
+        )
+
+
+def value_range(x: NDArray[np.generic], rows: Sequence[NDArray[np.int64]]) -> tuple[float | None, float | None]:
+    """(smallest, largest) value of the given rows of x [n, *shape], a list of rows per client; None without a value."""
+    low, high = math.inf, -math.inf
+    at_once = max(1, _VALUES // max(1, math.prod(x.shape[1:])))
+    for held in rows:
+        for start in range(0, len(held), at_once):
+            part = x[held[start : start + at_once]]
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return (low, high) if low <= high else (None, None)
+
+
+class InputCheck:
+    """Compares new rows with the training rows, batch by batch: shape, type, range of values, a table's units.
+
+    Args:
+        inputs: of the training rows.
+        place: names the new rows in messages.
+        scaling: mean and deviation [F] of a table's columns in training (0 and 1 for a column that is not scaled);
+            None for other rows.
+    """
+
+    def __init__(self, inputs: Inputs, place: str, scaling: Scaling | None = None) -> None:
+        self.inputs, self.place, self._scaling = inputs, place, scaling
+        self._low, self._high = math.inf, -math.inf
+        self._values = self._outside = 0
+        self._sums = np.zeros((3, math.prod(inputs.shape)))
+
+    def add(self, x: NDArray[Any]) -> None:
+        """Check one batch [m, *shape].
+
+        Raises:
+            DataError: another shape or type, or more than 1 % of the values so far lie outside the training range.
+        """
+        wanted = self.inputs
+        if tuple(x.shape[1:]) != wanted.shape:
+            raise DataError(
+                f"a row of the data is {list(x.shape[1:])}, the run's are {list(wanted.shape)}: "
+                "prepare the data as the run's were (columns, image size, grey or colour)"
+            )
+        if wanted.dtype and str(x.dtype) != wanted.dtype:
+            raise DataError(
+                f"{self.place} holds {x.dtype} values, the run was trained on {wanted.dtype}: save them as the "
+                "training data were (0 to 255 is uint8, 0 to 1 is float32)"
+            )
+        if self._scaling is not None:
+            self._sums += column_sums(x)
+        if wanted.low is None or wanted.high is None or not len(x):
+            return
+        margin = _MARGIN * (wanted.high - wanted.low)
+        self._low, self._high = min(self._low, float(x.min())), max(self._high, float(x.max()))
+        self._values += x.size
+        if self._low < wanted.low - margin or self._high > wanted.high + margin:
+            self._outside += int(((x < wanted.low - margin) | (x > wanted.high + margin)).sum())
+        if self._outside > _OUTSIDE * self._values:
+            self._refuse_range()
+
+    def finish(self) -> list[str]:
+        """After the last batch: warnings.
+
+        Raises:
+            DataError: the values span less than a hundredth of the training range (0 to 1 where it was 0 to 255), or a
+                table's values are in other units.
+        """
+        wanted = self.inputs
+        found = []
+        if self._values and wanted.low is not None and wanted.high is not None:
+            if 0 < self._high - self._low < 0.01 * (wanted.high - wanted.low):
+                self._refuse_range()
+            if self._outside:
+                found.append(
+                    f"{self._outside:,} of {self._values:,} values are far outside the training range "
+                    f"{wanted.low:g} to {wanted.high:g} ({self._low:g} to {self._high:g})"
+                )
+        return found if self._scaling is None else found + self._units(self._scaling)
+
+    def _refuse_range(self) -> None:
+        wanted = self.inputs
+        raise DataError(
+            f"{self.place} holds values from {self._low:g} to {self._high:g}, the run was trained on {wanted.low:g} "
+            f"to {wanted.high:g}: scale them as the training data were"
+        )
+
+    def _units(self, scaling: Scaling) -> list[str]:
+        count, total, squares = self._sums
+        mean = total / np.maximum(count, 1)
+        deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
+        scaled = (scaling.deviation != 1) | (scaling.mean != 0)
+        judged = scaled & (count >= _ENOUGH)
+        names = self.inputs.columns.inputs if self.inputs.columns else tuple(map(str, range(len(mean))))
+
+        def shown(c: int) -> str:
+            return f"{mean[c]:g}, in training {scaling.mean[c]:g} with deviation {scaling.deviation[c]:g}"
+
+        # Columns that patients of another kind do not bring to mean 0 and deviation 1.
+        distant = np.abs(scaling.mean) > 3 * scaling.deviation
+        telling = judged & (distant | (scaling.deviation > 10) | (scaling.deviation < 0.1))
+        standard = (np.abs(mean) < 0.5) & (deviation > 0.5) & (deviation < 2)
+        if telling.any() and standard[telling].all():
+            c = int(np.flatnonzero(telling)[0])
+            raise DataError(
+                f"{self.place} looks scaled already (mean of '{names[c]}': {shown(c)}): give the values in the "
+                "training data's units; the model scales them"
+            )
+        distance = np.where(count > 0, np.abs(mean - scaling.mean) / scaling.deviation, 0)
+        beyond = np.abs(mean) > 10 * (np.abs(scaling.mean) + 3 * scaling.deviation)  # not a rare flag that all have
+        far = judged & beyond & (distance > _REFUSED)
+        if far.any():
+            c = int(np.flatnonzero(far)[0])
+            raise DataError(
+                f"{self.place}: column '{names[c]}' has mean {shown(c)}: give the values in the training data's units"
+            )
+        off = scaled & (distance > _FAR)
+        if 2 * (off & judged).sum() > judged.sum() > 1:
+            c = int(np.flatnonzero(off & judged)[0])
+            raise DataError(
+                f"{self.place}: {(off & judged).sum()} of {judged.sum()} columns are more than {_FAR:g} deviations "
+                f"from their training means (mean of '{names[c]}': {shown(c)}): give the training data's units"
+            )
+        return [f"column '{names[c]}' has mean {shown(c)}: check its unit" for c in np.flatnonzero(off).tolist()]

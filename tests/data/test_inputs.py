@@ -1,0 +1,91 @@
+"""New rows that are not like the training rows are refused: shape, type, range, units."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fedimb.data.inputs import InputCheck, Inputs, TableColumns, value_range
+from fedimb.data.scaling import Scaling
+from fedimb.errors import DataError
+
+COLUMNS = TableColumns(("age", "sex", "dose"), {"sex": ("f", "m")}, ("dose",), {"dose": (0, "x")})
+PICTURES = Inputs((1, 2, 2), "float32", 0.0, 1.0)
+TABLE = Inputs((2,), "float32", columns=TableColumns(("age", "dose")))
+SCALING = Scaling(np.array([60, 5000], np.float32), np.array([9, 500], np.float32))
+
+
+def rows(n=40, seed=0, mean=(60, 5000), deviation=(9, 500)):
+    return np.random.default_rng(seed).normal(mean, deviation, (n, 2)).astype(np.float32)
+
+
+def test_facts_survive_json():
+    inputs = Inputs((5,), "float32", None, None, COLUMNS)
+    assert Inputs.from_facts(json.loads(json.dumps(inputs.facts()))) == inputs
+    assert COLUMNS.inputs == ("age", "sex=f", "sex=m", "dose", "dose missing")
+
+
+def test_the_range_is_that_of_the_given_rows():
+    x = np.arange(8, dtype=np.float32).reshape(8, 1)
+    assert value_range(x, [np.array([2, 3]), np.array([5])]) == (2.0, 5.0)
+    assert value_range(x, [np.array([], np.int64)]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("x", "line"),
+    [
+        (np.zeros((1, 1, 2, 3), np.float32), r"a row of the data is \[1, 2, 3\], the run's are \[1, 2, 2\]"),
+        (np.zeros((1, 1, 2, 2), np.uint8), "new holds uint8 values, the run was trained on float32"),
+        (np.full((1, 1, 2, 2), 255, np.float32), "values from 255 to 255, the run was trained on 0 to 1"),
+        (np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 1, 2, 2), "values from -1 to 1"),
+    ],
+)
+def test_pictures_of_another_kind_are_refused(x, line):
+    with pytest.raises(DataError, match=line):
+        InputCheck(PICTURES, "new").add(x)
+
+
+def test_grey_levels_of_0_to_1_are_refused_where_they_were_0_to_255_and_a_black_picture_is_not():
+    wide = Inputs((1, 2, 2), "float32", 0.0, 255.0)
+    check = InputCheck(wide, "new")
+    check.add(np.random.default_rng(0).random((3, 1, 2, 2)).astype(np.float32))
+    with pytest.raises(DataError, match="trained on 0 to 255: scale them as the training data were"):
+        check.finish()
+    black = InputCheck(wide, "new")
+    black.add(np.zeros((1, 1, 2, 2), np.float32))
+    assert black.finish() == []
+
+
+def test_a_few_values_outside_are_said_and_not_refused():
+    x = np.full((100, 1, 2, 2), 0.5, np.float32)
+    x[0, 0, 0, 0] = 3
+    check = InputCheck(PICTURES, "new")
+    check.add(x)
+    assert check.finish() == ["1 of 400 values are far outside the training range 0 to 1 (0.5 to 3)"]
+
+
+@pytest.mark.parametrize(
+    ("x", "line"),
+    [
+        (rows(mean=(0, 0), deviation=(1, 1)), "looks scaled already"),
+        (rows(mean=(60, 5e6), deviation=(9, 5e5)), "column 'dose' has mean 5.*e.06, in training 5000"),
+        (rows(mean=(180, 9000)), "2 of 2 columns are more than 6 deviations"),
+    ],
+)
+def test_a_table_in_other_units_is_refused(x, line):
+    check = InputCheck(TABLE, "new.csv", SCALING)
+    check.add(x)
+    with pytest.raises(DataError, match=line):
+        check.finish()
+
+
+def test_other_patients_in_the_same_units_are_not_refused():
+    for mean, warned in (((60, 5000), []), ((72, 5600), []), ((125, 5000), ["age"])):
+        check = InputCheck(TABLE, "new.csv", SCALING)
+        for part in np.array_split(rows(mean=mean), 3):
+            check.add(part)
+        found = check.finish()
+        assert [note.split("'")[1] for note in found] == warned
+    flag = InputCheck(Inputs((1,), "float32"), "new", Scaling(np.array([0.002], "f4"), np.array([0.045], "f4")))
+    flag.add(np.ones((50, 1), np.float32))  # everybody has what few had
+    assert "check its unit" in flag.finish()[0]
