@@ -26,7 +26,7 @@ from pathlib import Path
 
 from fedimb.config.load import NO_INFLUENCE
 from fedimb.registry import entries
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 
 _STARTED_NS = time.time_ns()
 _BEFORE = frozenset(sys.modules)
@@ -130,7 +130,7 @@ def words_of(config: RunConfig) -> set[str]:
             found.add(node)
 
     walk({key: value for key, value in config.model_dump().items() if key not in NO_INFLUENCE})
-    return found
+    return found | set(map(calibration_part, config.calibration))
 
 
 class DiskCode:

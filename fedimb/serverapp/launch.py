@@ -11,7 +11,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 import torch
 
-from fedimb.config.load import config_sha, from_json, row_label
+from fedimb.config.load import config_sha, from_json, run_label
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
@@ -79,7 +79,7 @@ def launch(
     check_parts(config, federation)
     per_round = ClientSampler(config.clients, config.seed, federation.train_sizes).per_round()
     config = resolve_trainer(config, federation.n_classes, federation.input_shape, per_round)
-    label = row_label(config, next(iter(config.calibration)))
+    label = run_label(config)
     name = f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"
     folder = RunFolder.create(Path(config.output_dir) / config.study, name)
     folder.lock()
@@ -175,7 +175,7 @@ def execute(
     with contextlib.ExitStack() as stack:
         if progress is None:
             progress = stack.enter_context(ProgressBar(config.rounds))
-        progress.title(row_label(config, next(iter(config.calibration))))
+        progress.title(run_label(config))
         torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind
