@@ -20,6 +20,7 @@ from fedimb.engine.open import Engine, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
 from fedimb.process_state import log_level, restored
+from fedimb.rundir.code import Code
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import record_end
 from fedimb.rundir.manifest import return_freed_memory, write_start
@@ -154,6 +155,12 @@ def _engine(given: Engine | None, config: RunConfig) -> Iterator[Engine]:
         engine.close()
 
 
+def _code_of_workers(engine: Engine, config: RunConfig) -> list[Code]:
+    """What worker processes report, on an engine that has some of its own."""
+    code: Callable[[RunConfig], list[Code]] | None = getattr(engine, "code", None)
+    return [] if code is None else code(config)
+
+
 def _record_processes(folder: RunFolder, engine: Engine) -> None:
     left, temp = folder.read_json("processes.json", {}), engine.temp_dir
     # In a ServerApp the launcher remains the driver: if it is killed, a resume has to end the ServerApp.
@@ -197,7 +204,7 @@ def execute(
             try:
                 loop.run()
             finally:
-                record_end(folder, config, running.code(config) if hasattr(running, "code") else ())
+                record_end(folder, config, _code_of_workers(running, config))
             keep_scores(folder, evaluator, loop)
             write_result(folder, config, federation, evaluator, loop)
             folder.set_status("finished")
