@@ -179,3 +179,8 @@ class RunConfig(Strict):
     privacy: PrivacyConfig = PrivacyConfig()
     checkpoint: CheckpointConfig
     run: RunPolicy = RunPolicy()
+
+
+def calibration_part(key: str) -> str:
+    """The part behind a key of ``calibration``: ``la_post:2`` is a second ``la_post`` with other arguments."""
+    return key.partition(":")[0]

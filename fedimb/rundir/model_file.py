@@ -29,7 +29,7 @@ from fedimb.rundir.new_data import place_of, source_for
 from fedimb.rundir.origin import made_here
 from fedimb.rundir.prediction import Predictions, Scorer
 from fedimb.rundir.validation import held_out_rows
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 
 log = logging.getLogger("fedimb")
 
@@ -276,14 +276,18 @@ class TrainedModel(nn.Module):
 
     def _scorer(self, calibration: str | None, rule: DecisionRule) -> Scorer:
         origin, name = self.origin, self.calibration_name(calibration)
-        counts = origin.prior_counts if registry.flags("calibration", name).get("needs_prior", False) else None
-        if counts is None and registry.flags("calibration", name).get("needs_prior", False):
+        counts = (
+            origin.prior_counts
+            if registry.flags("calibration", calibration_part(name)).get("needs_prior", False)
+            else None
+        )
+        if counts is None and registry.flags("calibration", calibration_part(name)).get("needs_prior", False):
             raise DataError(
                 f"{self.folder or 'this model'} keeps no class counts, which calibration '{name}' needs (it is older): "
                 "run its configuration again"
             )
         given = {"prior": counts, "minority": origin.minority}
-        made = registry.build("calibration", name, given, **origin.calibrations[name])
+        made = registry.build("calibration", calibration_part(name), given, **origin.calibrations[name])
         several = origin.task == "multilabel"
         return Scorer(self.classifier, self.input_scale, self.scaling, made, counts, rule, self.class_names, several)
 

@@ -15,7 +15,7 @@ from fedimb.plain import JsonObject, Settings
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.new_data import PATHS
 from fedimb.rundir.stored import read_config, read_federation
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def origin_of(config: RunConfig, federation: Federation, counts: NDArray[Any] | 
     Args:
         counts: the class counts that calibrations had in the last round.
     """
-    needed = any(registry.flags("calibration", name).get("needs_prior", False) for name in config.calibration)
+    needed = any(
+        registry.flags("calibration", calibration_part(name)).get("needs_prior", False) for name in config.calibration
+    )
     return Origin(
         inputs_of(federation),
         dict(config.data["source"]),

@@ -21,7 +21,7 @@ from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of,
 from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
 from fedimb.rundir.row_scores import RowScores, hash_of_rows
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
 
@@ -51,7 +51,7 @@ class Evaluator:
             self._x, self._y = torch.zeros((0, *federation.input_shape)), torch.zeros(0, dtype=torch.int64)
         self.labels = {row_label(config, name): name for name in config.calibration}
         self._calibrations: dict[str, Any] = {
-            row_label(config, name): registry.build("calibration", name, **(args or {}))
+            row_label(config, name): registry.build("calibration", calibration_part(name), **(args or {}))
             for name, args in config.calibration.items()
         }
         self.matrices: dict[str, np.ndarray] = {}
