@@ -217,6 +217,13 @@ class Checkpoints:
             log.warning("%s; no result depends on it, so the run continues", error)
             self.folder.journal(event="journal damaged", why=str(error))
 
+    def fall_back(self, why: str) -> str:
+        """Put the last checkpoint aside, as something it builds on is lost; returns what a resume does, in words."""
+        if not (self.folder.path / CHECKPOINT_BEFORE).exists():
+            return "put it back from a backup, or start a new run"
+        self._fall_back((why,))
+        return "a resume continues from the checkpoint before the last one"
+
     def _fall_back(self, problems: tuple[str, ...]) -> None:
         """Continue from the checkpoint before, and put the last one aside."""
         path = self.folder.path

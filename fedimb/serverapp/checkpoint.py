@@ -108,6 +108,10 @@ class FolderCheckpointer:
             )
         return unpack(data)
 
+    def fall_back(self, why: str) -> str:
+        """Put the last checkpoint aside, as something it builds on is lost; returns what a resume does, in words."""
+        return self._saved.fall_back(why)
+
     def seal_end(self) -> None:
         """Seal the result and the artifacts of a run that has ended."""
         self._saved.seal_end()

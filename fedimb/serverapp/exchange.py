@@ -58,6 +58,18 @@ class Versions:
         self.committed = dict(self.current)
 
 
+class StateGone(RunFailed):
+    """A client lacks the state that a message builds on: without it the result would be another one.
+
+    Attributes:
+        at_checkpoint: whether it is a state that the last checkpoint names, so that a resume from it would fail again.
+    """
+
+    def __init__(self, text: str, at_checkpoint: bool) -> None:
+        super().__init__(text)
+        self.at_checkpoint = at_checkpoint
+
+
 class Exchange:
     """Sends a step's messages and returns the replies.
 
@@ -118,6 +130,7 @@ class Exchange:
         Raises:
             RunFailed: fewer usable replies than configured, with the first errors; with ``everyone``, if any is
                 missing.
+            StateGone: a client's state is lost or damaged, however many replies are usable.
         """
         sent = [(c, m) for c, m in instructions if c not in lost]
         costs = [float(self.client_sampler.sizes[c]) for c, _ in sent]
@@ -133,6 +146,7 @@ class Exchange:
                 version = reply.content.config_records[names.STATE]["version"]
                 self.versions.current[reply.client] = int(version)  # type: ignore[arg-type]
                 del reply.content[names.STATE]
+        self._check_states(outcome.replies, where)
         self._check_replies(outcome.replies, where)
         if everyone and (missing := [a for a in outcome.replies if not a.usable]):
             raise RunFailed(
@@ -140,6 +154,13 @@ class Exchange:
                 "masks cancel only in the sum over all clients; fix that client and resume: all are asked again"
             )
         return outcome
+
+    def _check_states(self, replies: Sequence[ClientReply], where: str) -> None:
+        versions = self.versions
+        for reply in replies:
+            if "state_lost: " in (reply.error or ""):
+                base, saved = (each.get(reply.client, 0) for each in (versions.current, versions.committed))
+                raise StateGone(f"{where}: client {reply.client}: {str(reply.error).splitlines()[0]}", base == saved)
 
     def _check_replies(self, replies: Sequence[ClientReply], where: str) -> None:
         failed = [a for a in replies if not a.usable and not (a.error or "").startswith("empty")]

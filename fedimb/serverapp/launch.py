@@ -34,6 +34,7 @@ from fedimb.schema import RunConfig
 from fedimb.serverapp.assemble import build_loop, check_parts
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.client_scores import keep_scores
+from fedimb.serverapp.exchange import StateGone
 from fedimb.serverapp.finish import write_result
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
@@ -253,6 +254,10 @@ def execute(
         with _ending(folder, tracker, running):
             try:
                 loop.run()
+            except StateGone as error:
+                if not error.at_checkpoint:
+                    raise
+                raise RunFailed(f"{error}; {checkpointer.fall_back(str(error))}") from None
             finally:
                 record_end(folder, config, _code_of_workers(running, config))
             keep_scores(folder, evaluator, loop)

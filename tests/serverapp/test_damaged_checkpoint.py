@@ -7,8 +7,10 @@ import pytest
 from seals import flip, rows_of
 from small_runs import launch_in, weights_sha
 
+from fedimb.errors import RunFailed
 from fedimb.rundir.checkpoints import Checkpoints
 from fedimb.rundir.result import RunResult
+from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.launch import resume
 
 BASE = ("clients.count=3", "rounds=4", "evaluation.last_k=2")
@@ -52,6 +54,21 @@ def test_a_damaged_last_checkpoint_costs_a_step(method, tmp_path, monkeypatch, c
     flip(folder / "checkpoint.safetensors")
     resume(folder)
     assert "continuing from the checkpoint before" in caplog.text
+    assert weights_sha(RunResult.read(folder)) == weights_sha(whole)
+    assert rows_of(folder) == rows_of(whole.folder)
+
+
+def test_a_state_lost_where_the_server_cannot_look_ends_the_run_and_costs_a_round(tmp_path, monkeypatch):
+    """As at a site of a deployment: it is found when the site is asked, and not passed over as one missing reply."""
+    words = (*METHODS["scaffold"], "engine=inline")
+    whole = launch_in(tmp_path / "whole", *words)
+    folder = stopped_after(monkeypatch, 3, tmp_path / "cut", *words)
+    assert folder is not None
+    flip(folder / "clients" / "client-000001" / "v000000003.safetensors")
+    monkeypatch.setattr(FolderCheckpointer, "_check_states", lambda *_: None)
+    with pytest.raises(RunFailed, match=r"round 4: client 1: .*state_lost.*continues from the checkpoint before"):
+        resume(folder)
+    resume(folder)
     assert weights_sha(RunResult.read(folder)) == weights_sha(whole)
     assert rows_of(folder) == rows_of(whole.folder)
 
