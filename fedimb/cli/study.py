@@ -3,12 +3,14 @@
 import argparse
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedimb.errors import ConfigError
 from fedimb.study.execute import Workers, workers_of
 from fedimb.study.results import StudyResults
+from fedimb.text import WIDTH
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,17 +46,20 @@ def command_line(verb: str, words: Sequence[str]) -> str:
 
 def conclude(results: StudyResults, folder: Path, failures: Sequence[str], report: bool, margin: float = 0.02) -> int:
     """Print the tables, write the statistics and the report, and list failures. Returns the exit code."""
+    from fedimb.report.meaning import study_sentence
     from fedimb.report.statistics_text import statistics_csv, statistics_table
     from fedimb.report.study_tables import study_table
     from fedimb.study.results import write_csv
     from fedimb.study.statistics import statistics
 
+    meaning = ""
     written = [write_csv(results.results, folder / "rows.csv")]
     if any(result.status == "finished" for result in results.results):
         found = statistics(results, margin=margin)
         text = f"{study_table(results)}\n\n{statistics_table(found)}"
+        meaning = textwrap.fill(study_sentence(found), WIDTH)
         print(text)
-        (folder / "table.txt").write_text(text + "\n")
+        (folder / "table.txt").write_text(f"{text}\n\n{meaning}\n")
         written += [folder / "table.txt", statistics_csv(found, folder / "statistics.csv")]
         if report:
             from fedimb.report.html.page import page
@@ -64,6 +69,8 @@ def conclude(results: StudyResults, folder: Path, failures: Sequence[str], repor
     print("\n" + "\n".join(f"wrote    {path}" for path in written))
     if found_charts := charts(results):
         print(f"charts   {found_charts[0]}\n         {found_charts[1]}")
+    if meaning:
+        print(f"\n{meaning}")
     return report_failures(failures)
 
 
