@@ -17,6 +17,7 @@ VERBS = {
     "data": ("fedimb.cli.data", "show what each client would hold, or check your own data"),
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
+    "register": ("fedimb.cli.register", "put a finished run's model into MLflow's model registry"),
     "report": ("fedimb.cli.report", "write an HTML report on a run or a study"),
     "new": ("fedimb.cli.new", "create a package with your own loss, query rule, strategy, ..."),
     "sweep": ("fedimb.cli.sweep", "run every combination of given values, and compare them"),
