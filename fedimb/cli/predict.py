@@ -8,6 +8,7 @@ from fedimb.cli.places import OUTPUT_DIR
 from fedimb.plain import Settings
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import Predicted
     from fedimb.cli.scoring import Scored
     from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
@@ -59,12 +60,13 @@ def register(verbs: "Verbs") -> None:
     predict.set_defaults(handler=predict_command)
 
 
-def predict_command(args: argparse.Namespace) -> int:
+def predict_command(args: argparse.Namespace) -> "Predicted":
     """``fedimb predict``."""
     import sys
 
     from fedimb.cli.card import model_card
     from fedimb.cli.find import find_run
+    from fedimb.cli.output import Predicted
     from fedimb.cli.scoring import score, write_csv
     from fedimb.records import write_atomic
     from fedimb.rundir.result import RunResult
@@ -78,16 +80,24 @@ def predict_command(args: argparse.Namespace) -> int:
     for warning in scored.warnings:
         print(f"fedimb: {warning}", file=sys.stderr)
     print(f"{len(scored.rows):,} rows: {out}\nmodel card: {card}")
-    _say_how_well(scored, result)
-    return 0
+    return Predicted(
+        folder=str(result.folder),
+        rows=len(scored.rows),
+        out=str(out),
+        card=str(card),
+        scores=dict(_say_how_well(scored, result)),
+        warnings=list(scored.warnings),
+    )
 
 
-def _say_how_well(scored: "Scored", result: "RunResult") -> None:
+def _say_how_well(scored: "Scored", result: "RunResult") -> dict[str, float]:
+    """Print the scores against the labels, if there are any, and return them."""
     from fedimb.evaluation.confusion import confusion_matrix
     from fedimb.evaluation.metrics import scores
     from fedimb.evaluation.multilabel import label_confusion
 
     known = scored.labels.reshape(len(scored.labels), -1).min(axis=1) >= 0
+    found: dict[str, float] = {}
     if known.any():
         true, said = scored.labels[known], scored.predicted[known]
         n = len(result.class_names)
@@ -100,6 +110,7 @@ def _say_how_well(scored: "Scored", result: "RunResult") -> None:
             if name in found
         ]
         print(f"against the labels: {', '.join(shown)}")
+    return found
 
 
 def source_of(words: list[str], source: list[str] | None, result: "RunResult") -> Settings | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import ModelRegistered
     from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
 
@@ -31,9 +32,10 @@ def register(verbs: "Verbs") -> None:
     verb.set_defaults(handler=register_command)
 
 
-def register_command(args: argparse.Namespace) -> int:
+def register_command(args: argparse.Namespace) -> "ModelRegistered":
     """``fedimb register``. Raises FedimbError when the run is not finished or MLflow cannot be used."""
     from fedimb.cli.find import find_run
+    from fedimb.cli.output import ModelRegistered
     from fedimb.rundir.result import RunResult
     from fedimb.tracking import registered_model
     from fedimb.tracking.store import shown
@@ -43,7 +45,7 @@ def register_command(args: argparse.Namespace) -> int:
     version, address, uri = registered_model.register(result, args.name, card, args.calibration, args.uri)
     print(f"{args.name}, version {version}, in MLflow at {shown(uri)}")
     print(f"load it with  mlflow.set_tracking_uri({shown(uri)!r}); mlflow.pyfunc.load_model({address!r})")
-    return 0
+    return ModelRegistered(name=args.name, version=version, address=address, uri=shown(uri), folder=str(result.folder))
 
 
 def _card(result: "RunResult", calibration: str | None) -> str:

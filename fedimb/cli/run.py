@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import Configuration, Cost, RunFinished
     from fedimb.cli.verbs import Verbs
+    from fedimb.rundir.result import RunResult
 
 _RUN = """\
 Run one configuration. Settings are given as key=value; parts (loss, aggregator, ...) are chosen by name:
@@ -35,8 +37,10 @@ def register(verbs: "Verbs") -> None:
     run.set_defaults(handler=run_command)
 
 
-def run_command(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> "RunFinished | Configuration | Cost":
     """``fedimb run``."""
+    from fedimb.cli import output
+
     if args.resume:
         from fedimb.cli.find import find_run
         from fedimb.errors import ConfigError
@@ -44,11 +48,9 @@ def run_command(args: argparse.Namespace) -> int:
         if args.overrides:
             raise ConfigError("--resume takes no settings: a run continues with the configuration it was started with")
         folder = find_run(args.resume)
-        from fedimb.report.panel import panels
         from fedimb.serverapp.launch import resume
 
-        print(panels(resume(folder)))
-        return 0
+        return shown(resume(folder), args.json)
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
 
@@ -56,15 +58,26 @@ def run_command(args: argparse.Namespace) -> int:
     if args.show:
         import json
 
-        print(json.dumps(config.model_dump(), indent=2))
-        return 0
+        if not args.json:
+            print(json.dumps(config.model_dump(), indent=2))
+        return output.Configuration(configuration=config.model_dump())
     if args.dry_run:
         from fedimb.serverapp.estimate import estimate
 
-        print(estimate(config).table())
-        return 0
-    from fedimb.report.panel import panels
+        cost = estimate(config)
+        if not args.json:
+            print(cost.table())
+        return output.Cost.model_validate(vars(cost))
     from fedimb.serverapp.launch import launch
 
-    print(panels(launch(config)))
-    return 0
+    return shown(launch(config), args.json)
+
+
+def shown(result: "RunResult", as_json: bool) -> "RunFinished":
+    """Print the panel of a finished run unless JSON is wanted, and return what that holds."""
+    from fedimb.cli.output import RunFinished
+    from fedimb.report.panel import panels
+
+    if not as_json:
+        print(panels(result))
+    return RunFinished.from_result(result)

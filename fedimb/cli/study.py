@@ -6,11 +6,15 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedimb.errors import ConfigError
 from fedimb.study.execute import Workers, workers_of
 from fedimb.study.results import StudyResults
 from fedimb.text import WIDTH
+
+if TYPE_CHECKING:
+    from fedimb.cli.output import StudyFinished
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,34 +48,43 @@ def command_line(verb: str, words: Sequence[str]) -> str:
     return " ".join(["fedimb", verb, *map(shlex.quote, words)])
 
 
-def conclude(results: StudyResults, folder: Path, failures: Sequence[str], report: bool, margin: float = 0.02) -> int:
-    """Print the tables, write the statistics and the report, and list failures. Returns the exit code."""
+def conclude(
+    args: argparse.Namespace, results: StudyResults, folder: Path, failures: Sequence[str], margin: float = 0.02
+) -> "StudyFinished":
+    """Print the tables, write the statistics and the report, and list failures."""
+    from fedimb.cli.output import StudyFinished
     from fedimb.report.meaning import study_sentence
     from fedimb.report.statistics_text import statistics_csv, statistics_table
     from fedimb.report.study_tables import study_table
     from fedimb.study.results import write_csv
     from fedimb.study.statistics import statistics
 
-    meaning = ""
+    meaning, found = "", None
     written = [write_csv(results.results, folder / "rows.csv")]
     if any(result.status == "finished" for result in results.results):
         found = statistics(results, margin=margin)
         text = f"{study_table(results)}\n\n{statistics_table(found)}"
         meaning = textwrap.fill(study_sentence(found), WIDTH)
-        print(text)
+        if not args.json:
+            print(text)
         (folder / "table.txt").write_text(f"{text}\n\n{meaning}\n")
         written += [folder / "table.txt", statistics_csv(found, folder / "statistics.csv")]
-        if report:
+        if not args.no_report:
             from fedimb.report.html.page import page
 
             (folder / "report.html").write_text(page(results, found))
             written.append(folder / "report.html")
-    print("\n" + "\n".join(f"wrote    {path}" for path in written))
-    if found_charts := charts(results):
-        print(f"charts   {found_charts[0]}\n         {found_charts[1]}")
-    if meaning:
-        print(f"\n{meaning}")
-    return report_failures(failures)
+    found_charts = charts(results)
+    if not args.json:
+        print("\n" + "\n".join(f"wrote    {path}" for path in written))
+        if found_charts:
+            print(f"charts   {found_charts[0]}\n         {found_charts[1]}")
+        if meaning:
+            print(f"\n{meaning}")
+    report_failures(failures)
+    return StudyFinished.from_results(
+        results, found, folder, " ".join(meaning.split()), written, failures, found_charts[1] if found_charts else None
+    )
 
 
 def report_failures(failures: Sequence[str]) -> int:
