@@ -173,6 +173,7 @@ def test_people(said, home):
     assert said.seen == STORIES["people"]
 
 
+@pytest.mark.slow
 def test_site(said, home, monkeypatch):
     deployment = make_deployment(home / "study")
     ca = deployment.file("ca.crt")
@@ -214,10 +215,13 @@ def test_site(said, home, monkeypatch):
     (home / "ids.txt").write_text("1\n")
     assert said("node", "data", "withdraw", "heads", "--ids", "ids.txt")["records"] == 1
     assert said("node", "check", code=2)["fit"] is False
-    assert said("node", "status", code=2)["state"] == "stopped"
+    assert (
+        "has never run" in said("node", "status", code=2)["error"]
+    )  # of one that ran: tests/deploy/site/test_status.py
     assert said.seen == STORIES["site"]
 
 
+@pytest.mark.slow
 def test_coordinator(said, home, monkeypatch):
     made = said("deploy", "init", "heart-study", "--host", "localhost")
     monkeypatch.chdir(made["folder"])
