@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from fedimb.cli.output import Output
 
-if TYPE_CHECKING:  # argparse has no public name for the result of `add_subparsers`
+    # argparse has no public name for the result of `add_subparsers`
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
