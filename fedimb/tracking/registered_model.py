@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedimb import __version__, process_env, registry
+from fedimb import process_env, registry
 from fedimb.config.load import from_json, row_label
 from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.rundir.model_file import TrainedModel, load_model
@@ -146,10 +147,10 @@ def _put(
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(data.iterdir()))).hexdigest()
     (data / "card.md").write_text(card, encoding="utf-8")
     if not any(known.name == name for known in client.search_registered_models(f"name = '{_quoted(name)}'")):
-        client.create_registered_model(name, {"fedimb": __version__})
-    for version in client.search_model_versions(f"name = '{_quoted(name)}'"):
-        if version.tags.get(_MODEL_TAG) == digest and version.run_id == run_id:
-            return str(version.version), f"models:/{name}/{version.version}", uri
+        client.create_registered_model(name)
+    for known in client.search_model_versions(f"name = '{_quoted(name)}'"):
+        if known.tags.get(_MODEL_TAG) == digest and known.run_id == run_id:
+            return str(known.version), f"models:/{name}/{known.version}", uri
     place = f"{_PLACE}/{digest[:12]}"  # rows of a run share its model, and each version keeps its files
     _save(folder / "model", data, result)
     client.log_artifacts(run_id, str(folder / "model"), place)
@@ -186,7 +187,7 @@ def _save(path: Path, data: Path, result: RunResult) -> None:
         Schema([TensorSpec(np.dtype("float32"), (-1, *model.input_shape))]),
         Schema([ColSpec(DataType.string, said), *scores]),
     )
-    needed = [f"fedimb=={__version__}", f"torch=={torch.__version__}", f"mlflow=={mlflow.__version__}"]
+    needed = [f"{package}=={version(package)}" for package in ("fedimb", "torch", "mlflow")]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*An input example was not provided")  # the signature says it all
         mlflow.pyfunc.save_model(
