@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fedimb import __version__, process_env
 from fedimb.cli import json_mode
-from fedimb.errors import FedimbError
+from fedimb.errors import FedimbError, traceback_of
 
 VERBS = {
     "run": ("fedimb.cli.run", "run one configuration"),
@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return answer.result(args.handler(args))
         except FedimbError as error:
+            if cause := traceback_of(error):
+                print(cause, file=sys.stderr)  # above, so that the line that says what to do is the last one
             print(f"fedimb: {error}", file=sys.stderr)
             return answer.failure(str(error), type(error).__name__, error.exit_code)
         except KeyboardInterrupt:
