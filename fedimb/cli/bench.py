@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from fedimb.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from fedimb.bench.bench import Bench
+    from fedimb.bench.cases import Case
+    from fedimb.cli.output import BenchCases, BenchResult
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -47,8 +50,8 @@ def register(verbs: "Verbs") -> None:
     bench.set_defaults(handler=bench_command)
 
 
-def bench_command(args: argparse.Namespace) -> int:
-    """``fedimb bench``. Returns 0 if everything was measured, whatever the verdicts; 1 if a measurement failed.
+def bench_command(args: argparse.Namespace) -> "BenchResult | BenchCases":
+    """``fedimb bench``. The exit code is 1 if a measurement failed, else 0, whatever the verdicts.
 
     Raises:
         ConfigError: unknown case or engine, a number out of range, or nothing can be measured here.
@@ -58,8 +61,9 @@ def bench_command(args: argparse.Namespace) -> int:
     cases = [CASES[name] for name in _known(args.cases or list(CASES), list(CASES), "case")]
     engines = _known((args.engines or ",".join(ENGINES)).split(","), list(ENGINES), "engine")
     if args.list:
-        print(listing(args.cases))
-        return 0
+        if not args.json:
+            print(listing(args.cases))
+        return _cases(cases)
     for name, value, least in (("rounds", args.rounds, 3), ("repeat", args.repeat, 1), ("workers", args.workers, 1)):
         if value is not None and value < least:
             raise ConfigError(f"--{name} {value}: give at least {least}")
@@ -78,9 +82,39 @@ def bench_command(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; results so far:", file=sys.stderr)
         print(bench.report())
-        return 130
-    print(bench.report())
-    return 1 if bench.failed else 0
+        return _result(bench, 130)
+    text = bench.report()
+    if not args.json:
+        print(text)
+    return _result(bench, 1 if bench.failed else 0)
+
+
+def _cases(cases: "Sequence[Case]") -> "BenchCases":
+    from fedimb.bench.cases import ENGINES
+    from fedimb.cli.output import BenchCase, BenchCases
+
+    shown = [
+        BenchCase(
+            name=case.name, about=case.about, rounds=case.rounds, engines=list(case.engines), lacking=case.lacking()
+        )
+        for case in cases
+    ]
+    return BenchCases(cases=shown, engines=dict(ENGINES))
+
+
+def _result(bench: "Bench", exit_code: int) -> "BenchResult":
+    from dataclasses import asdict
+
+    from fedimb.cli.output import BenchResult
+
+    files = [path for name in ("bench.csv", "bench.txt") if (path := bench.to / name).exists()]
+    return BenchResult(
+        measurements=[asdict(one) for one in bench.figures.measured],
+        failed=bench.failed,
+        left_out=bench.left_out,
+        files=list(map(str, files)),
+        exit_code=exit_code,
+    )
 
 
 def _known(names: Sequence[str], valid: Sequence[str], kind: str) -> list[str]:

@@ -8,6 +8,7 @@ from fedimb.cli.paired import print_pairs, second_model
 from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import ModelsCompared, StudyFinished, StudyPlanned
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -52,8 +53,9 @@ def register(verbs: "Verbs") -> None:
     compare.set_defaults(handler=compare_command)
 
 
-def compare_command(args: argparse.Namespace) -> int:
-    """``fedimb compare``. Returns 0, or 1 if a run failed (the other runs are still done)."""
+def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished | StudyPlanned":
+    """``fedimb compare``. The exit code is 1 if a run failed (the other runs are still done)."""
+    from fedimb.cli.output import StudyPlanned
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.errors import ConfigError
     from fedimb.study.compare import compare, study_folder
@@ -73,30 +75,41 @@ def compare_command(args: argparse.Namespace) -> int:
     cells, tasks = plan(study, None, args.words)
     folder = study_folder(tasks)
     if args.dry_run:
-        print(
-            f"{study.name}: {len(study.setting_words)} settings, {len(study.labels)} rows, {len(study.seed_list)} seeds"
-        )
-        print("\n".join(f"  setting  {name}" for name in study.setting_words))
-        print("\n".join(f"  row      {label}" for label in study.labels))
         trials = 0 if study.tune is None else allowed(study) * study.tune.seeds
-        tuned = f", after about {trials * len(tasks) // len(study.seed_list)} tuning runs" if trials else ""
-        print(f"{len(cells)} results from {len(tasks)} runs{tuned}, to {folder}")
-        return 0
+        planned = StudyPlanned(
+            study=study.name,
+            folder=str(folder),
+            settings=list(study.setting_words),
+            rows=study.labels,
+            seeds=study.seed_list,
+            results=len(cells),
+            runs=len(tasks),
+            tuning_runs=trials * len(tasks) // len(study.seed_list),
+        )
+        if not args.json:
+            print(
+                f"{study.name}: {len(planned.settings)} settings, {len(planned.rows)} rows, {len(planned.seeds)} seeds"
+            )
+            print("\n".join(f"  setting  {name}" for name in planned.settings))
+            print("\n".join(f"  row      {label}" for label in planned.rows))
+            tuned = f", after about {planned.tuning_runs} tuning runs" if trials else ""
+            print(f"{len(cells)} results from {len(tasks)} runs{tuned}, to {folder}")
+        return planned
     done = compare(study, args.words, workers(args, folder), given)
-    return conclude(done.results, done.folder, done.failures, not args.no_report, study.margin)
+    return conclude(args, done.results, done.folder, done.failures, study.margin)
 
 
-def _existing_runs(args: argparse.Namespace, source: Path, command: str) -> int:
+def _existing_runs(args: argparse.Namespace, source: Path, command: str) -> "StudyFinished":
     from fedimb.cli.study import conclude
     from fedimb.study.compare import margin_of
     from fedimb.study.folders import collect
 
     if not args.study.startswith("mlflow:"):
-        return conclude(collect(source, command), source, [], not args.no_report, margin_of(source))
+        return conclude(args, collect(source, command), source, [], margin_of(source))
     from fedimb.study.experiment import of_experiment
 
     name = args.study.removeprefix("mlflow:")
     results = of_experiment(name, args.uri)
     folder = Path("runs") / f"{name}.mlflow"
     folder.mkdir(parents=True, exist_ok=True)
-    return conclude(results, folder, [], not args.no_report)
+    return conclude(args, results, folder, [])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import DataChecked, DataDescription
     from fedimb.cli.verbs import Verbs
 
 _DESCRIBE = """\
@@ -48,16 +49,19 @@ def register(verbs: "Verbs") -> None:
     check.set_defaults(handler=check_command)
 
 
-def describe_command(args: argparse.Namespace) -> int:
+def describe_command(args: argparse.Namespace) -> "DataDescription":
     """``fedimb data describe``.
 
     Raises:
         ConfigError, DataError: as `fedimb run` would; or the plot's suffix is neither .png nor .svg.
     """
+    import numpy as np
+
+    from fedimb.cli.output import DataDescription
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.data.prepare import prepare
-    from fedimb.report.describe import describe
+    from fedimb.report.describe import client_names, describe, warnings
 
     if args.plot:
         from fedimb.errors import ConfigError
@@ -66,27 +70,59 @@ def describe_command(args: argparse.Namespace) -> int:
             raise ConfigError(f"--plot {args.plot}: give a name ending in .png or .svg")
     config = validate(compose(args.overrides, [Path(folder) for folder in args.config_dir]))
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
-    print(describe(federation))
+    if not args.json:
+        print(describe(federation))
+    drawn = None
     if args.plot:
         from fedimb.rundir.partition_picture import partition_figure
 
         drawn = partition_figure(federation.counts, federation.class_names, federation.minority, args.plot)
         print(f"\npicture: {drawn}")
-    return 0
+    test, held_out = (
+        federation.store.class_counts(np.concatenate([np.empty(0, np.int64), *rows]))
+        for rows in ([federation.test], federation.validation)
+    )
+    return DataDescription(
+        class_names=list(federation.class_names),
+        minority=list(federation.minority),
+        clients=client_names(federation),
+        counts=federation.counts.tolist(),
+        test=test.tolist(),
+        validation=held_out.tolist(),
+        imbalance_factor=federation.imbalance_factor,
+        partition=federation.sha,
+        warnings=warnings(federation.counts, test, federation.class_names),
+        picture=None if drawn is None else str(drawn),
+    )
 
 
-def check_command(args: argparse.Namespace) -> int:
+def check_command(args: argparse.Namespace) -> "DataChecked":
     """``fedimb data check``.
 
     Raises:
         ConfigError: a setting is wrong, or the source for the file cannot be guessed.
         DataError: the data cannot be read or split.
     """
+    from fedimb.cli.output import DataChecked
     from fedimb.data.check import describe_cut, read_source
+    from fedimb.data.labels import class_counts
     from fedimb.report.describe import describe_source
 
     name, data, group = read_source(args.file, args.settings, args.source)
-    print(f"source: {name}\n{describe_source(data)}", flush=True)
-    if group is not None:
-        print(f"\n{describe_cut(group)}")
-    return 0
+    if not args.json:
+        print(f"source: {name}\n{describe_source(data)}", flush=True)
+    cut = None if group is None else describe_cut(group)
+    if cut is not None and not args.json:
+        print(f"\n{cut}")
+    return DataChecked(
+        source=name,
+        rows=len(data.y),
+        shape=list(data.x.shape[1:]),
+        class_names=list(data.class_names),
+        counts=class_counts(data.y, data.targets, len(data.class_names), slice(None)).tolist(),
+        patients=None if data.patients is None else len(set(data.patients.tolist())),
+        sites=None if data.sites is None else len(data.site_names),
+        skipped=list(data.skipped),
+        official_test=None if data.official_test is None else int(data.official_test.sum()),
+        cut=cut,
+    )

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import DemoFinished
     from fedimb.cli.verbs import Verbs
 
 
@@ -21,7 +22,7 @@ def register(verbs: "Verbs") -> None:
     demo.set_defaults(handler=demo_command)
 
 
-def demo_command(args: argparse.Namespace) -> int:
+def demo_command(args: argparse.Namespace) -> "DemoFinished":
     """``fedimb demo``."""
     from fedimb.cli.demo_tables import demo
 

@@ -3,7 +3,10 @@
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
+from fedimb.cli.output import DemoFinished
+from fedimb.cli.output.studies import study_runs
 from fedimb.cli.study import charts, default_workers, report_failures
 from fedimb.config.load import from_json
 from fedimb.data.prepare import prepare
@@ -11,7 +14,7 @@ from fedimb.errors import ConfigError
 from fedimb.report.plots import comparison_figure
 from fedimb.report.study_tables import run_rows, study_table
 from fedimb.study.cells import plan
-from fedimb.study.compare import compare, study_folder
+from fedimb.study.compare import Compared, compare, study_folder
 from fedimb.study.design import Row, Study
 from fedimb.study.results import StudyResults
 
@@ -87,8 +90,8 @@ def server_study(seeds: int, name: str) -> Study:
     return Study(name=name, about=about, base=SERVER, rows=rows, references=["fedavg", "la_post"], seeds=seeds)
 
 
-def demo(overrides: Sequence[str], seeds: int) -> int:
-    """Run the demo and print its tables. Returns the exit code: 1 if a run failed (the table shows which).
+def demo(overrides: Sequence[str], seeds: int) -> DemoFinished:
+    """Run the demo and print its tables. The exit code is 1 if a run failed (the table shows which).
 
     Args:
         overrides: settings of the first table's rows.
@@ -101,7 +104,7 @@ def demo(overrides: Sequence[str], seeds: int) -> int:
     done = compare(study, overrides, default_workers(study_folder(tasks)), " ".join(["fedimb demo", *overrides]))
     rows, folder = run_rows(done.results), done.folder
     if all(row["status"] != "finished" for row in rows):
-        return report_failures(done.failures)
+        return _finished([done], [])
     from fedimb.report.html.page import page
     from fedimb.study.statistics import statistics
 
@@ -120,7 +123,22 @@ def demo(overrides: Sequence[str], seeds: int) -> int:
     print(f"report:  {folder / 'report.html'}")
     if found := charts(done.results):
         print(f"charts:  {found[0]}\n         {found[1]}")
-    return report_failures([*done.failures, *asked.failures, *made.failures])
+    return _finished([done, asked, made], [folder / name for name in ("comparison.png", "rows.csv", "report.html")])
+
+
+def _finished(parts: Sequence[Compared], files: Sequence[Path]) -> DemoFinished:
+    """List failures, and put the parts that were done together."""
+    failures = [line for part in parts for line in part.failures]
+    runs = [study_runs(part.results) for part in parts] + [[], []]
+    return DemoFinished(
+        folder=str(parts[0].folder),
+        strategies=runs[0],
+        active_learning=runs[1],
+        synthetic_samples=runs[2],
+        failures=failures,
+        files=list(map(str, files)),
+        exit_code=report_failures(failures),
+    )
 
 
 def _found(results: StudyResults) -> str:

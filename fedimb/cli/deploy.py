@@ -8,6 +8,13 @@ from fedimb.cli.places import add_deployment, open_deployment
 from fedimb.cli.verbs import Action, register_actions
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import (
+        BundleWritten,
+        CertificateRenewed,
+        DeploymentCreated,
+        DeploymentStatus,
+        SiteChanged,
+    )
     from fedimb.cli.verbs import Verbs
     from fedimb.deploy.coordinator.deployment import Deployment
 
@@ -46,11 +53,12 @@ class Init(Action):
         parser.add_argument("--to", metavar="DIR", help="the new folder (default: ./NAME)")
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "DeploymentCreated":
         """Create it, and print the fingerprint and what to do next."""
         import shlex
         from pathlib import Path
 
+        from fedimb.cli.output import DeploymentCreated
         from fedimb.deploy.coordinator.creation import create_deployment
         from fedimb.deploy.pki import fingerprint, format_fingerprint
 
@@ -68,6 +76,9 @@ class Init(Action):
             f"--fingerprint 'FINGERPRINT'\n"
             f"Then, here, with what the site sends back:\n"
             f"  fedimb deploy add-site SITE.join.json --deployment {place}"
+        )
+        return DeploymentCreated(
+            name=config.name, folder=str(root), fingerprint=digest, host=config.host, port=config.port
         )
 
 
@@ -140,8 +151,9 @@ class Status(Action):
         add_deployment(parser)
 
     @staticmethod
-    def run(args: argparse.Namespace) -> int:
-        """Print the state. Returns 0 or 1."""
+    def run(args: argparse.Namespace) -> "DeploymentStatus":
+        """Print the state. The exit code is 1 if it is down or something needs attention."""
+        from fedimb.cli.output import DeploymentStatus, SiteStatus
         from fedimb.deploy.coordinator.creation import expiry_warnings
         from fedimb.deploy.coordinator.registration import list_nodes, registered_sites
         from fedimb.deploy.coordinator.sites import joined_sites
@@ -152,22 +164,32 @@ class Status(Action):
         config, up = deployment.config, healthy(deployment)
         known = list_nodes(deployment) if up else {}
         registered = registered_sites(deployment)
-        print(f"{config.name}: {'up' if up else 'down (fedimb deploy up)'}, sites reach {config.host}:{config.port}")
-        print(f"fingerprint of ca.crt: {format_fingerprint(fingerprint(deployment.file('ca.crt').read_bytes()))}")
-        for name in ("ca.crt", "server.pem"):
-            print(f"{name} is valid until {expires(deployment.file(name).read_bytes()):%Y-%m-%dT%H:%MZ}")
+        digest = format_fingerprint(fingerprint(deployment.file("ca.crt").read_bytes()))
+        valid = {
+            name: f"{expires(deployment.file(name).read_bytes()):%Y-%m-%dT%H:%MZ}" for name in ("ca.crt", "server.pem")
+        }
+        sites = []
         for site, join in joined_sites(deployment).items():
             node = known.get(registered.get(site, {}).get("node_id", ""), {})
             state = node.get("status", "not registered" if up else "unknown while down")
             since = {"online": node.get("online-at"), "offline": node.get("offline-at")}.get(state)
-            when = f" since {since.replace(' ', 'T')}" if since else ""
-            print(f"  {site:<24} {state}{when}  {join.contact}".rstrip())
-        if not deployment.sites():
-            print("  no sites yet: add one with fedimb deploy add-site SITE.join.json")
+            when = since.replace(" ", "T") if since else None
+            sites.append(SiteStatus(site=site, state=state, since=when, contact=join.contact))
         troubles = expiry_warnings(deployment)
-        for line in troubles:
-            print(f"warning: {line}")
-        return 0 if up and not troubles else 1
+        status = DeploymentStatus(
+            name=config.name,
+            up=up,
+            host=config.host,
+            port=config.port,
+            fingerprint=digest,
+            valid_until=valid,
+            sites=sites,
+            warnings=list(troubles),
+            exit_code=0 if up and not troubles else 1,
+        )
+        if not args.json:
+            print_status(status)
+        return status
 
 
 class AddSite(Action):
@@ -189,7 +211,7 @@ class AddSite(Action):
         add_deployment(parser)
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "SiteChanged":
         """Add the site, register it if the SuperLink is running, and print what to compare."""
         from pathlib import Path
 
@@ -206,7 +228,7 @@ class AddSite(Action):
                 f"Note: it has fedimb {join.fedimb}, here is {__version__}; fedimb node check at the site shows "
                 "whether it matters."
             )
-        bring_up_to_date(deployment)
+        return _changed("added", join.site, join.key_fingerprint, join.contact, bring_up_to_date(deployment))
 
 
 class RemoveSite(Action):
@@ -226,14 +248,14 @@ class RemoveSite(Action):
         add_deployment(parser)
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "SiteChanged":
         """Remove the site, also from a running SuperLink."""
         from fedimb.deploy.coordinator.sites import remove_site
 
         deployment = open_deployment(args)
         remove_site(deployment, args.site)
         print(f"{args.site} no longer takes part.")
-        bring_up_to_date(deployment)
+        return _changed("removed", args.site, None, "", bring_up_to_date(deployment))
 
 
 class Rotate(Action):
@@ -254,7 +276,7 @@ class Rotate(Action):
         add_deployment(parser)
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "SiteChanged":
         """Replace the key, also in a running SuperLink."""
         from pathlib import Path
 
@@ -269,7 +291,7 @@ class Rotate(Action):
             )
         rotate_key(deployment, join)
         print(f"{join.site} has a new key; fingerprint to compare by telephone: {join.key_fingerprint}")
-        bring_up_to_date(deployment)
+        return _changed("rotated", join.site, join.key_fingerprint, join.contact, bring_up_to_date(deployment))
 
 
 class Renew(Action):
@@ -289,8 +311,9 @@ class Renew(Action):
         add_deployment(parser)
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "CertificateRenewed":
         """Rewrite server.key and server.pem."""
+        from fedimb.cli.output import CertificateRenewed
         from fedimb.deploy.coordinator.creation import renew_certificate
         from fedimb.deploy.pki import expires
 
@@ -298,6 +321,7 @@ class Renew(Action):
         renew_certificate(deployment)
         end = expires(deployment.file("server.pem").read_bytes())
         print(f"server.pem is valid until {end:%Y-%m-%dT%H:%MZ}. Restart fedimb deploy up (or the service) to use it.")
+        return CertificateRenewed(valid_until=f"{end:%Y-%m-%dT%H:%MZ}")
 
 
 class Bundle(Action):
@@ -328,28 +352,56 @@ class Bundle(Action):
         parser.add_argument("--wheel", metavar="FILE", help="fedimb's own wheel (default: built from the installation)")
 
     @staticmethod
-    def run(args: argparse.Namespace) -> int:
+    def run(args: argparse.Namespace) -> "BundleWritten":
         """Run the action."""
         from pathlib import Path
 
+        from fedimb.cli.output import BundleWritten
         from fedimb.deploy.offline import write_bundle
 
         wheel = Path(args.wheel) if args.wheel else None
         made = write_bundle(Path(args.to), args.extra, args.without, wheel, say=lambda line: print(line, flush=True))
         print(f"{made} ({made.stat().st_size / 1e6:.0f} MB): unpack it at the hospital and run ./install.sh")
-        return 0
+        return BundleWritten(file=str(made), bytes=made.stat().st_size)
 
 
-def bring_up_to_date(deployment: "Deployment") -> None:
-    """Update a running SuperLink and print the changes. If none is running, say when they take effect."""
+def print_status(status: "DeploymentStatus") -> None:
+    """Print the state of a deployment."""
+    state = "up" if status.up else "down (fedimb deploy up)"
+    print(f"{status.name}: {state}, sites reach {status.host}:{status.port}")
+    print(f"fingerprint of ca.crt: {status.fingerprint}")
+    for name, end in status.valid_until.items():
+        print(f"{name} is valid until {end}")
+    for one in status.sites:
+        when = f" since {one.since}" if one.since else ""
+        print(f"  {one.site:<24} {one.state}{when}  {one.contact}".rstrip())
+    if not status.sites:
+        print("  no sites yet: add one with fedimb deploy add-site SITE.join.json")
+    for line in status.warnings:
+        print(f"warning: {line}")
+
+
+def _changed(change: str, site: str, fingerprint: str | None, contact: str, updated: bool) -> "SiteChanged":
+    from fedimb.cli.output import SiteChanged
+
+    return SiteChanged(site=site, change=change, key_fingerprint=fingerprint, contact=contact, servers_updated=updated)
+
+
+def bring_up_to_date(deployment: "Deployment") -> bool:
+    """Update a running SuperLink and print the changes. If none is running, say when they take effect.
+
+    Returns:
+        whether one is running.
+    """
     from fedimb.deploy.coordinator.registration import reconcile
     from fedimb.deploy.coordinator.superlink import healthy
 
     if not healthy(deployment):
         print("The servers are down: this takes effect at the next fedimb deploy up.")
-        return
+        return False
     for line in reconcile(deployment):
         print(line)
+    return True
 
 
 def register(verbs: "Verbs") -> None:

@@ -1,9 +1,13 @@
 """``fedimb deploy plan``, ``run`` and ``demo``: write study plans and run them at the sites."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from fedimb.cli.places import add_accept, add_deployment, open_deployment
 from fedimb.cli.verbs import Action
+
+if TYPE_CHECKING:
+    from fedimb.cli.output import DeployDemo, PlanWritten, RunFinished
 
 
 class Plan(Action):
@@ -39,8 +43,9 @@ class Plan(Action):
         add_deployment(parser)
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "PlanWritten":
         """Write plan.json, plan.md and plan.html, and print what to do next."""
+        from fedimb.cli.output import PlanWritten
         from fedimb.config.compose import compose
         from fedimb.config.validate import validate
         from fedimb.deploy.audit_log import utc_now
@@ -65,6 +70,7 @@ class Plan(Action):
             f"leaves    {len(plan.leaves)} kinds of records, all listed on the page\n"
             f"Next: sites get it with the first run under it (fedimb node inbox), or send them plan.json beforehand."
         )
+        return PlanWritten(sha=plan.sha, folder=str(folder), leaves=len(plan.leaves))
 
 
 class Run(Action):
@@ -105,15 +111,15 @@ class Run(Action):
         add_deployment(parser)
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "RunFinished":
         """Submit, watch, print the result."""
         from pathlib import Path
 
+        from fedimb.cli.run import shown
         from fedimb.config.load import row_label
         from fedimb.deploy.coordinator.serve import is_deployed
         from fedimb.deploy.coordinator.submit import create_run, execute, find_plan
         from fedimb.errors import ConfigError
-        from fedimb.report.panel import panels
         from fedimb.rundir.folder import RunFolder
         from fedimb.rundir.stored import read_config
         from fedimb.serverapp.progress import ProgressBar
@@ -131,8 +137,7 @@ class Run(Action):
         with ProgressBar(config.rounds) as progress:
             progress.title(row_label(config, next(iter(config.calibration))))
             result = execute(deployment, folder, progress, args.accept_changes)
-        print(panels(result), flush=True)
-        result.raise_if_refused()
+        return shown(result, args.json)
 
 
 class Demo(Action):
@@ -154,10 +159,11 @@ class Demo(Action):
         parser.add_argument("--data", metavar="DIR", help="folder with heart-disease/ (default: $FEDIMB_DATA_DIR)")
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "DeployDemo":
         """Run the demo, and print where everything is."""
         from pathlib import Path
 
+        from fedimb.cli.output import DeployDemo
         from fedimb.deploy.demo import Demo, check_data
         from fedimb.errors import ConfigError
 
@@ -173,3 +179,4 @@ class Demo(Action):
             f"pace         the run of three rounds took {demo.times['run']:.0f} s\n"
             "On real machines: the commands above, each at its own site; docs/coordinator.md and docs/hospital.md."
         )
+        return DeployDemo(folder=str(folder), root=str(root), seconds=demo.times["run"])

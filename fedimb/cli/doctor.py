@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import Checks
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -27,13 +28,15 @@ def register(verbs: "Verbs") -> None:
     doctor.set_defaults(handler=doctor_command)
 
 
-def doctor_command(args: argparse.Namespace) -> int:
+def doctor_command(args: argparse.Namespace) -> "Checks":
     """``fedimb doctor``. Returns 1 when a check failed."""
+    from fedimb.cli.output import CheckLine, Checks
     from fedimb.deploy.checks import all_checks
 
-    failed = 0
+    found = []
     for check in all_checks(args.output_dir):
+        found.append(CheckLine.of(check))
         remedy = f": {check.remedy}" if check.remedy else ""
-        print(f"{check.level:<4}  {check.name:<16}  {check.found}{remedy}", flush=True)
-        failed += check.level == "fail"
-    return 1 if failed else 0
+        if not args.json:
+            print(f"{check.level:<4}  {check.name:<16}  {check.found}{remedy}", flush=True)
+    return Checks(checks=found, exit_code=int(any(check.level == "fail" for check in found)))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import Combinations, ListedPart, PartsListing
     from fedimb.cli.verbs import Verbs
     from fedimb.registry import Entry
 
@@ -76,32 +77,77 @@ def register(verbs: "Verbs") -> None:
     listing.set_defaults(handler=list_parts)
 
 
-def list_parts(args: argparse.Namespace) -> int:
+def list_parts(args: argparse.Namespace) -> "PartsListing | Combinations":
     """``fedimb list [kind [name]]``."""
     from fedimb import registry
+    from fedimb.cli.output import Combinations, Pair, PartsListing
     from fedimb.errors import ConfigError, nearest
 
     if args.kind == "combinations":
         from fedimb.cli.matrix import render
         from fedimb.config.combinations import matrix
 
-        print(render(matrix()))
-        return 0
+        cells = matrix()
+        if not args.json:
+            print(render(cells))
+        pairs = [Pair(first=c.first, second=c.second, allowed=c.reason is None, reason=c.reason) for c in cells]
+        return Combinations(pairs=pairs)
     kind = PLURALS.get(OLD_PLURALS.get(args.kind, args.kind), args.kind)
     if kind is not None and kind not in PLURALS.values():
         raise ConfigError(f"no kind '{args.kind}'.{nearest(args.kind, [*PLURALS, 'combinations'])}")
     if args.name is not None:
         entry = registry.get(str(kind), args.name)
-        print("\n".join([*table([entry]), *settings_table(entry)]))
-        return 0
+        if not args.json:
+            print("\n".join([*table([entry]), *settings_table(entry)]))
+        return PartsListing(parts=[_listed(entry)])
     chosen = {plural: each for plural, each in PLURALS.items() if kind in (None, each)}
+    found = []
     for position, (plural, each) in enumerate(chosen.items()):
-        print(f"{chr(10) if position else ''}{plural}:")
         entries = [registry.get(each, name) for name in registry.names(each)]
+        found += entries
+        if args.json:
+            continue
+        print(f"{chr(10) if position else ''}{plural}:")
         print("\n".join(table(entries)) if entries else "  none")
         if kind == "strategy":
             print("\n".join(line for entry in entries for line in settings_table(entry)))
-    return 0
+    return PartsListing(parts=[_listed(entry) for entry in found])
+
+
+def _listed(entry: "Entry") -> "ListedPart":
+    from fedimb.cli.output import ListedPart, PartSetting
+    from fedimb.registry.arguments import docs_of
+
+    docs = docs_of(entry.factory)
+    return ListedPart(
+        kind=entry.kind,
+        name=entry.name,
+        about=sentence(entry),
+        prior=prior_of(entry),
+        leaves_a_site=leaves(entry) if entry.kind in _SENDING else "",
+        flags=flags_of(entry),
+        settings=[
+            PartSetting(name=name, default=default_of(parameter), about=docs.get(name, "").replace("`", ""))
+            for name, parameter in _settings_of(entry).items()
+        ],
+    )
+
+
+def _settings_of(entry: "Entry") -> dict[str, inspect.Parameter]:
+    """The arguments of a part that a configuration sets."""
+    from fedimb.config.validate import GIVEN
+    from fedimb.registry.arguments import parameters_of
+
+    open_ended = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    fields = getattr(entry.factory, "__dataclass_fields__", {})
+    found = {}
+    for name, parameter in parameters_of(entry.factory).items():
+        if name in GIVEN[entry.kind] or parameter.kind in open_ended:
+            continue
+        if name in fields and callable(make := fields[name].default_factory):  # such as an empty list
+            parameter = parameter.replace(default=make())
+        found[name] = parameter
+    return found
 
 
 def table(entries: "list[Entry]") -> list[str]:
@@ -125,15 +171,10 @@ def table(entries: "list[Entry]") -> list[str]:
 
 def settings_table(entry: "Entry") -> list[str]:
     """Lines below 100 columns: a blank line, a title, and each setting with its default and meaning."""
-    import inspect
-
-    from fedimb.config.validate import GIVEN
-    from fedimb.registry.arguments import docs_of, parameters_of
+    from fedimb.registry.arguments import docs_of
     from fedimb.text import WIDTH
 
-    given, docs = GIVEN[entry.kind], docs_of(entry.factory)
-    open_ended = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    own = {k: p for k, p in parameters_of(entry.factory).items() if k not in given and p.kind not in open_ended}
+    docs, own = docs_of(entry.factory), _settings_of(entry)
     if not own:
         return ["", f"{entry.kind} {entry.name} has no settings"]
     rows = [["setting", "default", "meaning"]]

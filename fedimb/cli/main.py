@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from fedimb import __version__, process_env
+from fedimb.cli import json_mode
 from fedimb.errors import FedimbError, traceback_of
 
 VERBS = {
@@ -17,6 +18,7 @@ VERBS = {
     "data": ("fedimb.cli.data", "show what each client would hold, or check your own data"),
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
+    "register": ("fedimb.cli.register", "put a finished run's model into MLflow's model registry"),
     "report": ("fedimb.cli.report", "write an HTML report on a run or a study"),
     "new": ("fedimb.cli.new", "create a package with your own loss, query rule, strategy, ..."),
     "sweep": ("fedimb.cli.sweep", "run every combination of given values, and compare them"),
@@ -27,6 +29,7 @@ VERBS = {
     "deploy": ("fedimb.cli.deploy", "at the coordinator of hospitals: certificates, sites, study plans, runs"),
     "outbox": ("fedimb.cli.outbox", "review synthetic samples before they leave a site"),
     "ui": ("fedimb.cli.ui", "open the charts in MLflow"),
+    "completion": ("fedimb.cli.completion", "print the script that completes fedimb's words in bash, zsh or fish"),
     "doctor": ("fedimb.cli.doctor", "check the installation and the machine"),
     "bench": ("fedimb.cli.bench", "benchmark against plain PyTorch and Flower's own simulation"),
 }
@@ -45,6 +48,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         if verb == chosen:
             module, _, function = module.partition(":")
             getattr(importlib.import_module(module), function or "register")(verbs)
+            json_mode.add_json(verbs.choices[verb], verb)
         else:
             verbs.add_parser(verb, help=line)
     return parser
@@ -66,19 +70,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``fedimb``. Exit codes: 0, 1 failed, 2 bad input, 75 waiting for a person, 130 Ctrl-C."""
     process_env.set_defaults()  # before importing anything that reads the environment
     words = sys.argv[1:] if argv is None else list(argv)
-    args = _parse(words)
-    import logging
+    with json_mode.answering(words) as answer:
+        args = answer.parse(_parse, words)
+        import logging
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    try:
-        return int(args.handler(args) or 0)
-    except FedimbError as error:
-        if cause := traceback_of(error):
-            print(cause, file=sys.stderr)  # above, so that the line that says what to do is the last one
-        print(f"fedimb: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("fedimb: interrupted; a started run can be resumed with fedimb run --resume RUN", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        return 0  # the reader (head, less) has seen enough
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        try:
+            return answer.result(args.handler(args))
+        except FedimbError as error:
+            if cause := traceback_of(error):
+                print(cause, file=sys.stderr)  # above, so that the line that says what to do is the last one
+            print(f"fedimb: {error}", file=sys.stderr)
+            return answer.failure(str(error), type(error).__name__, error.exit_code)
+        except KeyboardInterrupt:
+            message = "interrupted; a started run can be resumed with fedimb run --resume RUN"
+            print(f"fedimb: {message}", file=sys.stderr)
+            return answer.failure(message, "Interrupted", 130)
+        except BrokenPipeError:
+            return 0  # the reader (head, less) has seen enough

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import NewPart
     from fedimb.cli.verbs import Verbs
 
 _EMPTY = ("$package/__init__.py", "$package/configs/__init__.py")
@@ -178,8 +179,10 @@ def register(verbs: "Verbs") -> None:
     new.set_defaults(handler=new_part)
 
 
-def new_part(args: argparse.Namespace) -> int:
+def new_part(args: argparse.Namespace) -> "NewPart":
     """``fedimb new``."""
+    from fedimb.cli.output import NewPart
+
     kind = kind_of(args.kind)
     check_name(kind, args.name)
     words = kind.words(args.name)
@@ -189,8 +192,9 @@ def new_part(args: argparse.Namespace) -> int:
     print(f"{folder}/")
     for name in files:
         print(f"  {name}")
-    print(f"next:\n  pip install --no-build-isolation -e {folder}\n  {words['run']}\n  cd {folder} && python -m pytest")
-    return 0
+    steps = [f"pip install --no-build-isolation -e {folder}", words["run"], f"cd {folder} && python -m pytest"]
+    print("\n  ".join(["next:", *steps]))
+    return NewPart(folder=str(folder), files=list(files), next=steps)
 
 
 def kind_of(word: str) -> Kind:

@@ -8,6 +8,18 @@ from fedimb.cli.node_decisions import Approve, Audit, Inbox, Reject
 from fedimb.cli.verbs import Action, register_actions
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import (
+        DataListing,
+        DataRegistered,
+        DataVerified,
+        DataWithdrawn,
+        KeyRotated,
+        NodeChecked,
+        NodeCreated,
+        NodeStatus,
+        ProofChecked,
+        ProofWritten,
+    )
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -42,11 +54,12 @@ class Init(Action):
         parser.add_argument("--to", metavar="DIR", help="the new folder (default: ./SITE)")
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "NodeCreated":
         """Create the node, and print what to send and what to do next."""
         import shlex
         from pathlib import Path
 
+        from fedimb.cli.output import NodeCreated
         from fedimb.deploy.site.identity import init_node
 
         root = Path(args.to or args.site).expanduser().absolute()
@@ -60,6 +73,12 @@ class Init(Action):
             f"  fedimb node data add PATH --name NAME --tags TAG --home {place}\n"
             f"  fedimb node check --home {place}\n"
             f"  fedimb node run --home {place}"
+        )
+        return NodeCreated(
+            site=join.site,
+            folder=str(root),
+            join_file=str(root / f"{join.site}.join.json"),
+            key_fingerprint=join.key_fingerprint,
         )
 
 
@@ -90,6 +109,7 @@ class Data(Action):
         actions = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
         add = actions.add_parser("add", help="read a data set completely and register it", parents=[home])
+        add.set_defaults(handler=_add_data)
         add.add_argument("path", metavar="PATH", help="table, .npz, folder or .zip")
         add.add_argument(
             "words", nargs="*", metavar="key=value", help="settings of the source, as for fedimb data check"
@@ -112,11 +132,16 @@ class Data(Action):
             help="classes without any rows that this site would record if it saw a case",
         )
 
-        actions.add_parser("list", help="list registered data sets and the runs that use them", parents=[home])
+        listing = actions.add_parser(
+            "list", help="list registered data sets and the runs that use them", parents=[home]
+        )
+        listing.set_defaults(handler=_list_data)
         verify = actions.add_parser("verify", help="read all records again and compare", parents=[home])
+        verify.set_defaults(handler=_verify_data)
         verify.add_argument("name", nargs="?", metavar="NAME", help="default: all")
 
         prove = actions.add_parser("prove", help="prove that a record is in the registered version", parents=[home])
+        prove.set_defaults(handler=_prove_data)
         prove.add_argument("name", metavar="NAME")
         prove.add_argument("record", metavar="RECORD", help="row number, or place as in 'a.csv row 17' or cat/p1.png")
         prove.add_argument(
@@ -127,10 +152,12 @@ class Data(Action):
         prove.add_argument("--to", metavar="FILE", help="output file (default: the terminal)")
 
         check = actions.add_parser("verify-proof", help="check a proof; works without a node")
+        check.set_defaults(handler=_verify_proof_data)
         check.add_argument("file", metavar="FILE")
         check.add_argument("--root", metavar="HEX", help="the Merkle root that the site published")
 
         withdraw = actions.add_parser("withdraw", help="remove patients from now on", parents=[home])
+        withdraw.set_defaults(handler=_withdraw_data)
         withdraw.add_argument("name", metavar="NAME")
         withdraw.add_argument(
             "--ids",
@@ -145,12 +172,41 @@ class Data(Action):
             help="runs that used them: stop (default), continue without them, or retrain: only a new run from round 0",
         )
 
-    @staticmethod
-    def run(args: argparse.Namespace) -> int:
-        """Run the chosen action."""
-        from fedimb.cli import registered
 
-        return int(getattr(registered, f"{args.what.replace('-', '_')}_data")(args) or 0)
+def _add_data(args: argparse.Namespace) -> "DataRegistered":
+    from fedimb.cli import registered
+
+    return registered.add_data(args)
+
+
+def _list_data(args: argparse.Namespace) -> "DataListing":
+    from fedimb.cli import registered
+
+    return registered.list_data(args)
+
+
+def _verify_data(args: argparse.Namespace) -> "DataVerified":
+    from fedimb.cli import registered
+
+    return registered.verify_data(args)
+
+
+def _prove_data(args: argparse.Namespace) -> "ProofWritten":
+    from fedimb.cli import registered
+
+    return registered.prove_data(args)
+
+
+def _verify_proof_data(args: argparse.Namespace) -> "ProofChecked":
+    from fedimb.cli import registered
+
+    return registered.verify_proof_data(args)
+
+
+def _withdraw_data(args: argparse.Namespace) -> "DataWithdrawn":
+    from fedimb.cli import registered
+
+    return registered.withdraw_data(args)
 
 
 class Check(Action):
@@ -171,16 +227,14 @@ class Check(Action):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
         parser.add_argument("--plan", metavar="FILE", help="plan.json from the coordinator")
-        parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
         parser.add_argument(
             "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
         )
 
     @staticmethod
-    def run(args: argparse.Namespace) -> int:
+    def run(args: argparse.Namespace) -> "NodeChecked":
         """Print the results."""
-        import json
-
+        from fedimb.cli.output import NodeChecked
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.check import all_pass, node_checks, open_plan, report
 
@@ -191,9 +245,7 @@ class Check(Action):
             if not args.json:
                 remedy = f": {check.remedy}" if check.remedy else ""
                 print(f"{check.level:<4}  {check.name:<16}  {' '.join(check.found.split())}{remedy}", flush=True)
-        if args.json:
-            print(json.dumps(report(home, found), ensure_ascii=False, indent=1))
-        return 0 if all_pass(found) else 2
+        return NodeChecked.model_validate(report(home, found) | {"exit_code": 0 if all_pass(found) else 2})
 
 
 class Run(Action):
@@ -273,25 +325,22 @@ class Status(Action):
         parser.add_argument(
             "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
         )
-        parser.add_argument(
-            "--json", action="store_true", help="print status.json with exit code and judgement, and nothing else"
-        )
 
     @staticmethod
-    def run(args: argparse.Namespace) -> int:
+    def run(args: argparse.Namespace) -> "NodeStatus":
         """Run the action."""
-        import json
         import time
         from dataclasses import asdict
 
+        from fedimb.cli.output import NodeStatus
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.status import judge, read_status
 
         found = read_status(NodeHome.open(args.home))
         code, line = judge(found, time.time())
+        status = NodeStatus.model_validate(asdict(found) | {"judgement": line, "exit_code": code})
         if args.json:
-            print(json.dumps(asdict(found) | {"judgement": line, "exit_code": code}, indent=1, ensure_ascii=False))
-            return code
+            return status
         from fedimb.text import aligned
 
         last, size = found.message or {}, found.disk
@@ -309,7 +358,7 @@ class Status(Action):
             *(("warning", warning) for warning in found.warnings),
         ]
         print("\n".join(aligned(rows, left=2)))
-        return code
+        return status
 
 
 class Rotate(Action):
@@ -331,8 +380,9 @@ class Rotate(Action):
         parser.add_argument("--contact", metavar="TEXT", help="whom the coordinator may call (default: unchanged)")
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "KeyRotated":
         """Replace key, key.pub and SITE.join.json."""
+        from fedimb.cli.output import KeyRotated
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.joining import read_join
         from fedimb.deploy.site.identity import new_identity
@@ -343,6 +393,7 @@ class Rotate(Action):
         join = new_identity(home.root, home.site, contact)
         print(f"Send to the coordinator:  {before}\nRead out to them:         {join.key_fingerprint}")
         print("After they have run fedimb deploy rotate with it, restart fedimb node run.")
+        return KeyRotated(site=home.site, join_file=str(before), key_fingerprint=join.key_fingerprint)
 
 
 def register(verbs: "Verbs") -> None:

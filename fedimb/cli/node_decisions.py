@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.verbs import Action
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import AuditExported, AuditVerified, Decided, InboxListing, PlanShown
     from fedimb.deploy.audit_log import AuditLog
 
 
@@ -30,8 +31,9 @@ class Inbox(Action):
         )
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "InboxListing | PlanShown":
         """Print the list, or a plan."""
+        from fedimb.cli.output import InboxListing, PlanShown, WaitingItem
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.approvals import load_plan, received_plans
         from fedimb.deploy.site.inbox import inbox_items
@@ -45,15 +47,20 @@ class Inbox(Action):
             found = [sha for sha in received_plans(home) if sha.startswith(wanted)]
             if len(found) != 1:
                 raise ConfigError(f"{len(found)} plans match '{args.item}'; see fedimb node inbox --all")
-            print(as_markdown(load_plan(home, found[0])), end="")
-            print(f"\nAs a page: {home.file('plans', found[0], 'plan.html')}")
-            return
+            text, page = as_markdown(load_plan(home, found[0])), home.file("plans", found[0], "plan.html")
+            if not args.json:
+                print(f"{text}\nAs a page: {page}")
+            return PlanShown(sha=found[0], text=text, page=str(page))
         found_items = inbox_items(home, args.all)
+        listed = InboxListing(site=home.site, items=[WaitingItem.of(item) for item in found_items])
+        if args.json:
+            return listed
         if not found_items:
             print(f"nothing is waiting at {home.site}")
-            return
+            return listed
         print("\n".join(aligned([["item", "state", "what"], *([i.id, i.state, i.text] for i in found_items)], left=3)))
         print("\nfedimb node approve ITEM | reject ITEM --reason TEXT; read a plan first: fedimb node inbox PLAN")
+        return listed
 
 
 class Approve(Action):
@@ -77,12 +84,14 @@ class Approve(Action):
         )
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "Decided":
         """Decide, and print what it means."""
+        from fedimb.cli.output import Decided
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.inbox import decide_item
 
-        print(decide_item(NodeHome.open(args.home), args.item, "approved", args.by))
+        print(text := decide_item(NodeHome.open(args.home), args.item, "approved", args.by))
+        return Decided(item=args.item, decision="approved", text=text)
 
 
 class Reject(Action):
@@ -107,12 +116,14 @@ class Reject(Action):
         )
 
     @staticmethod
-    def run(args: argparse.Namespace) -> None:
+    def run(args: argparse.Namespace) -> "Decided":
         """Decide, and print what it means."""
+        from fedimb.cli.output import Decided
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.inbox import decide_item
 
-        print(decide_item(NodeHome.open(args.home), args.item, "rejected", args.by, args.reason))
+        print(text := decide_item(NodeHome.open(args.home), args.item, "rejected", args.by, args.reason))
+        return Decided(item=args.item, decision="rejected", text=text)
 
 
 class Audit(Action):
@@ -137,8 +148,10 @@ class Audit(Action):
         )
         actions = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
         verify = actions.add_parser("verify", help="check that every line is as it was written", parents=[home])
+        verify.set_defaults(handler=_verify_log)
         verify.add_argument("--heads", metavar="FILE", help="lines {line, sha} that the coordinator kept for this site")
         export = actions.add_parser("export", help="export a period as CSV or JSON", parents=[home])
+        export.set_defaults(handler=_export_log)
         export.add_argument(
             "--from", dest="first", default="", metavar="DAY", help="first day, as in 2026-03 or 2026-03-01 (UTC)"
         )
@@ -146,48 +159,53 @@ class Audit(Action):
         export.add_argument("--as", dest="form", choices=("csv", "json"), default="csv")
         export.add_argument("--out", metavar="FILE", help="output file (default: the terminal)")
 
-    @staticmethod
-    def run(args: argparse.Namespace) -> int:
-        """Verify or export."""
-        from fedimb.deploy.audit_log import AuditLog
-        from fedimb.deploy.home import NodeHome
 
-        home = NodeHome.open(args.home)
-        log = AuditLog(home.file("audit.jsonl"))
-        return _verify(log, args.heads) if args.what == "verify" else _export(log, args)
+def _open_log(args: argparse.Namespace) -> "AuditLog":
+    from fedimb.deploy.audit_log import AuditLog
+    from fedimb.deploy.home import NodeHome
+
+    return AuditLog(NodeHome.open(args.home).file("audit.jsonl"))
 
 
-def _verify(log: "AuditLog", heads: str | None) -> int:
+def _verify_log(args: argparse.Namespace) -> "AuditVerified":
     from pathlib import Path
 
+    from fedimb.cli.output import AuditVerified
     from fedimb.deploy.audit_chain import read_heads
 
+    log, heads = _open_log(args), args.heads
     bad = log.verify(read_heads(Path(heads).expanduser()) if heads else ())
     if bad is not None:
         print(f"{log.path}: {bad}")
-        return 2
+        return AuditVerified(log=str(log.path), lines=None, bad_line=str(bad), compared=bool(heads), exit_code=2)
     print(f"{log.path}: {log.head().line} lines, all as written")
     if not heads:
         print(
             "A log that was forged as a whole would also pass: compare it with what the coordinator kept (--heads "
             "FILE)."
         )
-    return 0
+    return AuditVerified(log=str(log.path), lines=log.head().line, bad_line=None, compared=bool(heads))
 
 
-def _export(log: "AuditLog", args: argparse.Namespace) -> int:
+def _export_log(args: argparse.Namespace) -> "AuditExported":
+    import json
     import sys
     from pathlib import Path
 
     from fedimb.annotation.private import write_private
+    from fedimb.cli.output import AuditExported
 
-    data = log.export(args.form, _day(args.first), _day(args.last))
+    log = _open_log(args)
+    within = _day(args.first), _day(args.last)
+    if args.json and not args.out:
+        return AuditExported(file=None, lines=json.loads(log.export("json", *within)))
+    data = log.export(args.form, *within)
     if args.out:
         write_private(Path(args.out).expanduser().absolute(), data)
         print(f"wrote {args.out}; it lists what left this site, so take care who can read it")
     else:
         sys.stdout.buffer.write(data)
-    return 0
+    return AuditExported(file=args.out or None, lines=None)
 
 
 def _day(text: str) -> str:

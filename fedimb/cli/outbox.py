@@ -8,6 +8,7 @@ from fedimb.plain import JsonObject
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fedimb.cli.output import BatchDecided, BatchesListing, BatchShown
     from fedimb.cli.verbs import Verbs
     from fedimb.generation.outbox import Outbox
 
@@ -48,10 +49,12 @@ def register(verbs: "Verbs") -> None:
         one.set_defaults(handler=handler)
 
 
-def list_batches(args: argparse.Namespace) -> int:
+def list_batches(args: argparse.Namespace) -> "BatchesListing":
     """``fedimb outbox list``."""
+    from fedimb.cli.output import BatchesListing, ListedBatch
     from fedimb.text import aligned
 
+    batches = []
     rows = [["batch", "made", "samples", "waiting", "released", "rejected", "runs", "recalled"]]
     for box in _outboxes(root := _root(args.folder)):
         for id in box.ids():
@@ -59,14 +62,30 @@ def list_batches(args: argparse.Namespace) -> int:
             counts = [str(states.count(state)) for state in ("waiting", "released", "rejected")]
             total = str(sum(about["samples"].values()))
             rows.append([id, about["made"][:16], total, *counts, str(len(box.users(id))), box.recalled(id) or "-"])
-    print("\n".join(aligned(rows, left=1)) if len(rows) > 1 else f"no batches in outboxes below {root}")
-    return 0
+            batches.append(
+                ListedBatch(
+                    batch=id,
+                    folder=str(box.folder / id),
+                    made=about["made"],
+                    samples=int(total),
+                    waiting=int(counts[0]),
+                    released=int(counts[1]),
+                    rejected=int(counts[2]),
+                    runs=len(box.users(id)),
+                    recalled=box.recalled(id),
+                )
+            )
+    if not args.json:
+        print("\n".join(aligned(rows, left=1)) if len(rows) > 1 else f"no batches in outboxes below {root}")
+    return BatchesListing(batches=batches)
 
 
-def show_batch(args: argparse.Namespace) -> int:
+def show_batch(args: argparse.Namespace) -> "BatchShown":
     """``fedimb outbox show``: all classes that were checked, including those that did not pass."""
     box, id = _find(args)
     about, state = box.about(id), box.state(id)
+    if args.json:
+        return _shown(box, id)
     print(f"batch {id}, {sum(about['samples'].values())} samples, made {about['made'][:19]}, in {box.folder / id}")
     if (reason := box.recalled(id)) is not None:
         print(f"recalled: {reason}")
@@ -83,37 +102,71 @@ def show_batch(args: argparse.Namespace) -> int:
             print(f"  look at {box.sheet(id, int(label))}")
     if users := box.users(id):
         print("\nused by " + ", ".join(users))
-    return 0
+    return _shown(box, id)
 
 
-def release_classes(args: argparse.Namespace) -> int:
+def _shown(box: "Outbox", id: str) -> "BatchShown":
+    from fedimb.cli.output import BatchClass, BatchShown
+
+    about, state, names = box.about(id), box.state(id), _names(box.about(id), plain=True)
+    return BatchShown(
+        batch=id,
+        folder=str(box.folder / id),
+        made=about["made"],
+        samples=sum(about["samples"].values()),
+        recalled=box.recalled(id),
+        classes=[
+            BatchClass(
+                label=int(label),
+                name=names.get(int(label), label),
+                gate=verdict["state"],
+                state=state.get(int(label)),
+                reasons=verdict["reasons"],
+                rejected=box.reason(id, int(label)) or None,
+                figures=verdict["figures"],
+                sheet=str(sheet) if (sheet := box.sheet(id, int(label))).exists() else None,
+            )
+            for label, verdict in about["audit"].items()
+        ],
+        runs=list(box.users(id)),
+    )
+
+
+def release_classes(args: argparse.Namespace) -> "BatchDecided":
     """``fedimb outbox release``."""
+    from fedimb.cli.output import BatchDecided
+
     box, id = _find(args)
     chosen = _classes(args, box, id)
     box.release(id, chosen)
     print(f"batch {id}: released {_said(box, id, chosen)}")
-    return 0
+    return BatchDecided(batch=id, decision="released", classes=chosen)
 
 
-def reject_classes(args: argparse.Namespace) -> int:
+def reject_classes(args: argparse.Namespace) -> "BatchDecided":
     """``fedimb outbox reject``."""
+    from fedimb.cli.output import BatchDecided
+
     box, id = _find(args)
     chosen = _classes(args, box, id)
     box.reject(id, chosen, args.reason)
     print(f"batch {id}: rejected {_said(box, id, chosen)}")
-    return 0
+    return BatchDecided(batch=id, decision="rejected", classes=chosen)
 
 
-def recall_batch(args: argparse.Namespace) -> int:
+def recall_batch(args: argparse.Namespace) -> "BatchDecided":
     """``fedimb outbox recall``."""
     from pathlib import Path
+
+    from fedimb.cli.output import BatchDecided
 
     box, id = _find(args)
     users = box.recall(id, args.reason)
     print(f"batch {id}: recalled; {len(users)} runs used it")
     for run in users:
         print(f"  {run}: {'marked' if Path(run).is_dir() else 'not reachable: tell whoever has it'}")
-    return 0
+    lost = [run for run in users if not Path(run).is_dir()]
+    return BatchDecided(batch=id, decision="recalled", classes=[], runs=list(users), unreachable=lost)
 
 
 def _root(folder: str | None) -> "Path":

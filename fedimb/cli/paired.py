@@ -11,6 +11,7 @@ from fedimb.cli.places import OUTPUT_DIR
 from fedimb.errors import ConfigError, FedimbError, nearest
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import ModelsCompared
     from fedimb.study.model_pairs import ModelPair, ScoredRow, SeedPairs
     from fedimb.study.results import Result
 
@@ -41,14 +42,17 @@ def second_model(study: str, words: Sequence[str]) -> str | None:
     return named[0]
 
 
-def print_pairs(args: argparse.Namespace, first: str, second: str) -> int:
+def print_pairs(args: argparse.Namespace, first: str, second: str) -> "ModelsCompared":
     """``fedimb compare A B``."""
+    from fedimb.cli.output import ModelsCompared
     from fedimb.report.model_pairs import models_text
 
     if wrong := [name for name, usual in _STUDY_OPTIONS.items() if getattr(args, name, usual) != usual]:
         raise ConfigError(f"--{wrong[0].replace('_', '-')} is for studies: two finished runs are only read")
-    print("\n\n\n".join(models_text(found) for found in find_pairs(first, second, args.output_dir)))
-    return 0
+    pairs = find_pairs(first, second, args.output_dir)
+    if not args.json:
+        print("\n\n\n".join(models_text(found) for found in pairs))
+    return ModelsCompared.of_pairs(pairs)
 
 
 def find_pairs(first: str, second: str, output_dir: str = OUTPUT_DIR) -> "list[ModelPair | SeedPairs]":

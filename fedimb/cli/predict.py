@@ -8,6 +8,7 @@ from fedimb.cli.places import OUTPUT_DIR, add_trust
 from fedimb.plain import Settings
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import Predicted
     from fedimb.cli.scoring import Options, Scored
     from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
@@ -87,12 +88,13 @@ def register(verbs: "Verbs") -> None:
     predict.set_defaults(handler=predict_command)
 
 
-def predict_command(args: argparse.Namespace) -> int:
+def predict_command(args: argparse.Namespace) -> "Predicted":
     """``fedimb predict``."""
     import sys
 
     from fedimb.cli.card import model_card
     from fedimb.cli.find import find_run
+    from fedimb.cli.output import Predicted
     from fedimb.cli.scoring import score_to
     from fedimb.records import write_atomic
     from fedimb.registry.targets import trusted
@@ -109,12 +111,27 @@ def predict_command(args: argparse.Namespace) -> int:
     from fedimb.rundir.folder import RunFolder
 
     note = RunFolder.open(result.folder).not_sealed()
-    for warning in (*scored.warnings, *([note] if note else [])):
+    warnings = [*scored.warnings, *([note] if note else [])]
+    for warning in warnings:
         print(f"fedimb: {warning}", file=sys.stderr)
     print(f"{scored.rows:,} rows: {out}\nmodel card: {card}")
     _say_rule(scored, result)
-    _say_how_well(scored, result)
-    return 0
+    return Predicted(
+        folder=str(result.folder),
+        rows=scored.rows,
+        out=str(out),
+        card=str(card),
+        abstained=scored.abstained,
+        thresholds=_thresholds(scored, result),
+        scores=dict(_say_how_well(scored, result)),
+        warnings=warnings,
+    )
+
+
+def _thresholds(scored: "Scored", result: "RunResult") -> dict[str, float] | None:
+    if scored.chosen is None:
+        return None
+    return {result.class_names[one.class_id]: one.threshold for one in scored.chosen.achieved}
 
 
 def _options(args: argparse.Namespace, result: "RunResult") -> "Options":
@@ -155,9 +172,11 @@ def _say_rule(scored: "Scored", result: "RunResult") -> None:
         print(f"no class predicted for {scored.abstained:,} of {scored.rows:,} rows{limit}")
 
 
-def _say_how_well(scored: "Scored", result: "RunResult") -> None:
+def _say_how_well(scored: "Scored", result: "RunResult") -> dict[str, float]:
+    """Print the scores against the labels, if there are any, and return them."""
     from fedimb.evaluation.metrics import scores
 
+    found: dict[str, float] = {}
     if scored.confusion is not None:
         found = scores(scored.confusion, result.minority)
         shown = [
@@ -167,6 +186,7 @@ def _say_how_well(scored: "Scored", result: "RunResult") -> None:
         ]
         decided = " of the rows with a predicted class" if scored.abstained else ""
         print(f"against the labels{decided}: {', '.join(shown)}")
+    return found
 
 
 def source_of(words: list[str], source: list[str] | None, result: "RunResult") -> Settings | None:

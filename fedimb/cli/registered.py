@@ -6,6 +6,17 @@ import sys
 from pathlib import Path
 
 from fedimb.annotation.private import write_private
+from fedimb.cli.output import (
+    DataListing,
+    DataRegistered,
+    DataSet,
+    DataVerified,
+    DataWithdrawn,
+    PinnedRun,
+    ProofChecked,
+    ProofWritten,
+    VerifiedData,
+)
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data.commitment import read_proof, verify_proof
 from fedimb.deploy.registered_data.data_version import DataVersion
@@ -23,7 +34,7 @@ _THEN = {
 }
 
 
-def add_data(args: argparse.Namespace) -> None:
+def add_data(args: argparse.Namespace) -> DataRegistered:
     """Register a data set, and print what it contains."""
     home = NodeHome.open(args.home)
     before = {one.name: one.version for one in data_sets(home)}.get(args.name)
@@ -46,15 +57,22 @@ def add_data(args: argparse.Namespace) -> None:
         print(f"left out because withdrawn: {version.facts['left_out']:,} rows")
     print(f"Merkle root: {version.facts['merkle_root']}")
     print("Next: fedimb node check --plan plan.json")
+    return DataRegistered(change=what, data_set=DataSet.from_version(version))
 
 
-def list_data(args: argparse.Namespace) -> None:
+def list_data(args: argparse.Namespace) -> DataListing:
     """Print one line per data set and one per run."""
     home = NodeHome.open(args.home)
     found = data_sets(home)
+    runs = read_pins(home)
+    listed = DataListing(
+        data_sets=[DataSet.from_version(one) for one in found], runs=[PinnedRun.of(one) for one in runs]
+    )
+    if args.json:
+        return listed
     if not found:
         print("nothing is registered: fedimb node data add PATH --name NAME --tags TAG")
-        return
+        return listed
     rows = [["name", "version", "since", "tags", "rows", "patients", "withdrawn"]]
     for one in found:
         facts = one.facts
@@ -62,41 +80,49 @@ def list_data(args: argparse.Namespace) -> None:
         about = [one.about["created"][:10], ",".join(one.tags), f"{facts['rows']:,}", patients]
         rows.append([one.name, one.version[:12], *about, f"{facts['left_out']:,}"])
     print("\n".join(aligned(rows, left=4)))
-    if runs := read_pins(home):
+    if runs:
         table = [["run", "data", "version", "since", "after a withdrawal"]]
         table += [[one.run, one.name, one.version[:12], one.since[:10], one.decision or "-"] for one in runs]
         print("\n" + "\n".join(aligned(table, left=5)))
     for one in found:
         print(f"\n{one.name}: {describe_holdings(one)}\n  Merkle root {one.facts['merkle_root']}")
+    return listed
 
 
-def verify_data(args: argparse.Namespace) -> int:
-    """Read all records again. Returns 2 if something changed."""
+def verify_data(args: argparse.Namespace) -> DataVerified:
+    """Read all records again. The exit code is 2 if something changed."""
     home = NodeHome.open(args.home)
-    failed = 0
+    found = []
     for version in data_sets(home) if args.name is None else [open_data_set(home, args.name)]:
+        problem = ""
         try:
             version.verify(full=True)
             print(f"ok    {version.name} {version.version[:12]}: {version.facts['rows']:,} records as registered")
         except DataError as error:
-            failed = 2
+            problem = str(error)
             print(f"fail  {error}")
-    return failed
+        found.append(
+            VerifiedData(name=version.name, version=version.version, rows=version.facts["rows"], error=problem)
+        )
+    return DataVerified(data_sets=found, exit_code=2 if any(one.error for one in found) else 0)
 
 
-def prove_data(args: argparse.Namespace) -> None:
+def prove_data(args: argparse.Namespace) -> ProofWritten:
     """Write the proof of a record."""
     version: DataVersion = open_data_set(NodeHome.open(args.home), args.name)
-    text = json.dumps(version.prove(args.record, args.open), ensure_ascii=False, indent=1)
+    proof = version.prove(args.record, args.open)
+    text = json.dumps(proof, ensure_ascii=False, indent=1)
     if args.to is None:
-        print(text)
-        return
+        if not args.json:
+            print(text)
+        return ProofWritten(file=None, proof=proof)
     write_private(Path(args.to).expanduser(), text.encode())
     shown = "contains the record: only for people who may see it" if args.open else "contains no values of the record"
     print(f"{args.to}: {shown}")
+    return ProofWritten(file=args.to, proof=None)
 
 
-def verify_proof_data(args: argparse.Namespace) -> None:
+def verify_proof_data(args: argparse.Namespace) -> ProofChecked:
     """Check a proof, and print what it shows."""
     proof = read_proof(Path(args.file).expanduser())
     shown = verify_proof(proof, args.root)
@@ -107,9 +133,16 @@ def verify_proof_data(args: argparse.Namespace) -> None:
         )
     if args.root is None:
         print("Not checked: whether this is the site's root. Give the root that the site published with --root")
+    return ProofChecked(
+        record=proof["index"] + 1,
+        records=proof["size"],
+        root=proof["root"],
+        root_compared=args.root is not None,
+        revealed=shown,
+    )
 
 
-def withdraw_data(args: argparse.Namespace) -> None:
+def withdraw_data(args: argparse.Namespace) -> DataWithdrawn:
     """Withdraw records, and print what was done and what was not."""
     home = NodeHome.open(args.home)
     done = withdraw(home, args.name, _ids(args.ids), args.then)
@@ -124,6 +157,16 @@ def withdraw_data(args: argparse.Namespace) -> None:
         "Not undone: what was sent before (weights, counts, released samples) is with the coordinator, and models\n"
         "trained with these records may still hold what they learnt from them. Tell the coordinator which runs.\n"
         "The site's own file and backups are as they were."
+    )
+    return DataWithdrawn(
+        name=done.name,
+        old=done.old,
+        new=done.new,
+        records=done.records,
+        already=done.already,
+        runs=list(done.runs),
+        decision=args.then,
+        deleted=list(done.deleted),
     )
 
 

@@ -11,6 +11,7 @@ from fedimb.cli.places import OUTPUT_DIR, add_trust
 from fedimb.errors import ConfigError, FedimbError, nearest
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import ModelsReport, ReportWritten
     from fedimb.cli.verbs import Verbs
     from fedimb.study.results import StudyResults
 
@@ -44,13 +45,14 @@ def register(verbs: "Verbs") -> None:
     report.set_defaults(handler=report_command)
 
 
-def report_command(args: argparse.Namespace) -> int:
+def report_command(args: argparse.Namespace) -> "ModelsReport | ReportWritten":
     """``fedimb report``. Prints the file's path.
 
     Raises:
         ConfigError: several runs match, or the file cannot be written.
         FedimbError: no such run or study, or nothing in it has finished.
     """
+    from fedimb.cli.output import ModelsReport, ReportWritten
     from fedimb.records import write_atomic
     from fedimb.registry.targets import trusted
 
@@ -66,10 +68,13 @@ def report_command(args: argparse.Namespace) -> int:
         write_atomic(to.absolute(), text.encode())
     except OSError as error:
         raise ConfigError(f"{to} cannot be written ({error.strerror}); give another place with --to") from None
-    print(to)
+    if not args.json:
+        print(to)
     if args.open and not webbrowser.open(to.absolute().as_uri()):
         raise FedimbError(f"no browser could be started; open {to} in one")
-    return 0
+    if args.other is not None:
+        return ModelsReport(report=str(to))
+    return ReportWritten(report=str(to), source=str(place.parent))
 
 
 def _of_study(args: argparse.Namespace) -> tuple[Path, Callable[[], str]]:

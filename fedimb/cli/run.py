@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import add_accept, add_trust
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import Configuration, Cost, RunFinished
     from fedimb.cli.verbs import Verbs
     from fedimb.rundir.result import RunResult
 
@@ -40,8 +41,10 @@ def register(verbs: "Verbs") -> None:
     run.set_defaults(handler=run_command)
 
 
-def run_command(args: argparse.Namespace) -> int:
+def run_command(args: argparse.Namespace) -> "RunFinished | Configuration | Cost":
     """``fedimb run``."""
+    from fedimb.cli import output
+
     if args.resume:
         from fedimb.cli.find import find_run
         from fedimb.errors import ConfigError
@@ -53,8 +56,7 @@ def run_command(args: argparse.Namespace) -> int:
         from fedimb.serverapp.launch import resume
 
         with trusted(args.trust):
-            result = resume(folder, accept_changes=args.accept_changes)
-        return _concluded(result)
+            return shown(resume(folder, accept_changes=args.accept_changes), args.json)
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
 
@@ -62,22 +64,35 @@ def run_command(args: argparse.Namespace) -> int:
     if args.show:
         import json
 
-        print(json.dumps(config.model_dump(), indent=2))
-        return 0
+        if not args.json:
+            print(json.dumps(config.model_dump(), indent=2))
+        return output.Configuration(configuration=config.model_dump())
     if args.dry_run:
         from fedimb.serverapp.estimate import estimate
 
-        print(estimate(config).table())
-        return 0
+        cost = estimate(config)
+        if not args.json:
+            print(cost.table())
+        return output.Cost.model_validate(vars(cost))
     from fedimb.serverapp.launch import launch
 
-    return _concluded(launch(config))
+    return shown(launch(config), args.json)
 
 
-def _concluded(result: "RunResult") -> int:
-    """Print a finished run. Raises RunSuspect after that if its configuration refuses a suspect result."""
+def shown(result: "RunResult", as_json: bool, refuse: bool = True) -> "RunFinished":
+    """Print the panel of a finished run unless JSON is wanted, and return what that holds.
+
+    Args:
+        refuse: whether a suspect result that the configuration refuses ends the command with exit code 3.
+
+    Raises:
+        RunSuspect: it does, and text is wanted: after the panel.
+    """
+    from fedimb.cli.output import RunFinished
     from fedimb.report.panel import panels
 
-    print(panels(result), flush=True)
-    result.raise_if_refused()
-    return 0
+    if not as_json:
+        print(panels(result), flush=True)
+        if refuse:
+            result.raise_if_refused()
+    return RunFinished.from_result(result, refuse)

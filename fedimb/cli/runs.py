@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
+    from fedimb.cli.cleaning import Rubbish
     from fedimb.cli.facts import RunFacts
+    from fedimb.cli.output import RunsDeleted, RunsListing
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -48,8 +50,9 @@ def register(verbs: "Verbs") -> None:
         action.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def list_runs(args: argparse.Namespace) -> int:
+def list_runs(args: argparse.Namespace) -> "RunsListing":
     """``fedimb runs list``."""
+    from fedimb.cli import output
     from fedimb.cli.facts import read_facts
     from fedimb.cli.find import run_folders
     from fedimb.errors import ConfigError, nearest
@@ -63,13 +66,16 @@ def list_runs(args: argparse.Namespace) -> int:
             print(f"fedimb: {error}", file=sys.stderr)
     if args.study is not None and args.study not in studies:
         raise ConfigError(f"no study '{args.study}' below {args.output_dir}.{nearest(args.study, studies)}")
+    wanted = {name: runs for name, runs in studies.items() if args.study in (None, name)}
+    listed = output.RunsListing(runs=[output.ListedRun.from_facts(run) for runs in wanted.values() for run in runs])
+    if args.json:
+        return listed
     if not studies:
         print(f"no runs below {args.output_dir} (start one: fedimb run)")
-    wanted = {name: runs for name, runs in studies.items() if args.study in (None, name)}
     for position, (name, runs) in enumerate(wanted.items()):
         print(f"{chr(10) if position else ''}{name}:")
         print("\n".join(f"  {line}" for line in table(runs)))
-    return 0
+    return listed
 
 
 def table(runs: "list[RunFacts]") -> list[str]:
@@ -110,7 +116,7 @@ def _score(value: float | None) -> str:
     return "n/a" if value != value else f"{value:.3f}"
 
 
-def remove_runs(args: argparse.Namespace) -> int:
+def remove_runs(args: argparse.Namespace) -> "RunsDeleted":
     """``fedimb runs rm``: all of them or, when one is in use or unknown, none."""
     from fedimb.cli.cleaning import Rubbish, confirmed, delete_run, held
     from fedimb.cli.facts import size_of
@@ -120,15 +126,15 @@ def remove_runs(args: argparse.Namespace) -> int:
     with held(folders):
         plan = [Rubbish(folder, size_of(folder), "run") for folder in folders]
         if not confirmed(plan, args.yes):
-            return 1
+            return _deleted([], 1)
         for folder in folders:
             tracked = (folder / "tracking.json").exists()
             delete_run(folder)
             print(f"deleted {folder}" + ("; MLflow keeps its copy" if tracked else ""))
-    return 0
+    return _deleted(plan)
 
 
-def collect_garbage(args: argparse.Namespace) -> int:
+def collect_garbage(args: argparse.Namespace) -> "RunsDeleted":
     """``fedimb runs gc``."""
     from fedimb.cli.cleaning import confirmed, delete, find_rubbish
     from fedimb.cli.facts import shown_bytes
@@ -139,9 +145,16 @@ def collect_garbage(args: argparse.Namespace) -> int:
     plan = find_rubbish(args.output_dir, args.days, args.cache)
     if not plan:
         print("nothing to free")
-        return 0
+        return _deleted([])
     if not confirmed(plan, args.yes):
-        return 1
-    freed = sum(one.size for one in plan if delete(one))
-    print(f"freed {shown_bytes(freed)}")
-    return 0
+        return _deleted([], 1)
+    freed = [one for one in plan if delete(one)]
+    print(f"freed {shown_bytes(sum(one.size for one in freed))}")
+    return _deleted(freed)
+
+
+def _deleted(gone: "list[Rubbish]", exit_code: int = 0) -> "RunsDeleted":
+    from fedimb.cli.output import Deleted, RunsDeleted
+
+    things = [Deleted(path=str(one.path), bytes=one.size, why=one.why) for one in gone]
+    return RunsDeleted(deleted=things, freed_bytes=sum(one.size for one in gone), exit_code=exit_code)

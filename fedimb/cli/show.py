@@ -7,6 +7,7 @@ from fedimb.cli.places import OUTPUT_DIR
 
 if TYPE_CHECKING:
     from fedimb.cli.facts import RunFacts
+    from fedimb.cli.output import RunFinished, RunUnfinished, TrackingSent
     from fedimb.cli.verbs import Verbs
 
 _SHOW = """\
@@ -39,7 +40,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-dir", default=OUTPUT_DIR, metavar="DIR", help=f"where runs are ({OUTPUT_DIR})")
 
 
-def show_command(args: argparse.Namespace) -> int:
+def show_command(args: argparse.Namespace) -> "RunFinished | RunUnfinished":
     """``fedimb show``: a finished run's panel, or an unfinished run's progress and how to continue it."""
     from fedimb.cli.facts import read_facts
     from fedimb.cli.find import find_run
@@ -49,15 +50,34 @@ def show_command(args: argparse.Namespace) -> int:
     folder = RunFolder.open(facts.path)
     folder.check("config.json", "metrics.jsonl", "partition.json", "partition.npz", "environment.json")
     if facts.status != "finished":
-        print("\n".join(_unfinished(facts)))
+        if not args.json:
+            print("\n".join(_unfinished(facts)))
+        found: RunFinished | RunUnfinished = _unfinished_output(facts)
     else:
-        from fedimb.report.panel import panels
+        from fedimb.cli.run import shown
         from fedimb.rundir.result import RunResult
 
-        print(panels(RunResult.read(facts.path)))
+        found = shown(RunResult.read(facts.path), args.json, refuse=False)
     if note := folder.not_sealed():
         print(f"note        {note}")
-    return 0
+    return found
+
+
+def _unfinished_output(facts: "RunFacts") -> "RunUnfinished":
+    from fedimb.cli.facts import age, latest_scores
+    from fedimb.cli.output import RunUnfinished
+
+    return RunUnfinished(
+        folder=str(facts.path),
+        status=facts.status,
+        reason=facts.reason,
+        labels=list(facts.labels),
+        seed=facts.seed,
+        rounds_done=facts.done,
+        rounds=facts.total,
+        scores=dict(latest_scores(facts.path)),
+        idle_s=age(facts),
+    )
 
 
 def _unfinished(facts: "RunFacts") -> list[str]:
@@ -79,15 +99,24 @@ def _unfinished(facts: "RunFacts") -> list[str]:
     return [*lines, f"run folder  {facts.path}", f"continue    {how}"]
 
 
-def sync_command(args: argparse.Namespace) -> int:
+def sync_command(args: argparse.Namespace) -> "TrackingSent":
     """``fedimb track sync``."""
     from fedimb.cli.find import find_run
+    from fedimb.cli.output import TrackingSent
 
     folder = find_run(args.run, args.output_dir)
     from fedimb.tracking.mlflow import charts_link, sync
+    from fedimb.tracking.store import shown
 
     report = sync(folder)
     print(f"sent {report.sent_points} points; {len(report.runs)} MLflow runs: {', '.join(report.runs)}")
     command, url = charts_link(report.uri, report.experiment)
     print(f"{command}\n{url}")
-    return 0
+    return TrackingSent(
+        folder=str(folder),
+        sent_points=report.sent_points,
+        runs=report.runs,
+        uri=shown(report.uri),
+        experiment=report.experiment,
+        charts=url,
+    )

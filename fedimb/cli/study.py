@@ -3,13 +3,19 @@
 import argparse
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedimb.errors import ConfigError, RunSuspect
 from fedimb.study.execute import Workers, workers_of
 from fedimb.study.results import StudyResults
 from fedimb.study.reuse import Reuse
+from fedimb.text import WIDTH
+
+if TYPE_CHECKING:
+    from fedimb.cli.output import StudyFinished
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -51,29 +57,44 @@ def command_line(verb: str, words: Sequence[str]) -> str:
     return " ".join(["fedimb", verb, *map(shlex.quote, words)])
 
 
-def conclude(results: StudyResults, folder: Path, failures: Sequence[str], report: bool, margin: float = 0.02) -> int:
-    """Print the tables, write the statistics and the report, and list failures. Returns the exit code."""
+def conclude(
+    args: argparse.Namespace, results: StudyResults, folder: Path, failures: Sequence[str], margin: float = 0.02
+) -> "StudyFinished":
+    """Print the tables, write the statistics and the report, and list failures."""
+    from fedimb.cli.output import StudyFinished
+    from fedimb.report.meaning import study_sentence
     from fedimb.report.statistics_text import statistics_csv, statistics_table
     from fedimb.report.study_tables import study_table
     from fedimb.study.results import write_csv
     from fedimb.study.statistics import statistics
 
+    meaning, found = "", None
     written = [write_csv(results.results, folder / "rows.csv")]
     if any(result.status == "finished" for result in results.results):
         found = statistics(results, margin=margin)
         text = f"{study_table(results)}\n\n{statistics_table(found)}"
-        print(text)
-        (folder / "table.txt").write_text(text + "\n")
+        meaning = textwrap.fill(study_sentence(found), WIDTH)
+        if not args.json:
+            print(text)
+        (folder / "table.txt").write_text(f"{text}\n\n{meaning}\n")
         written += [folder / "table.txt", statistics_csv(found, folder / "statistics.csv")]
-        if report:
+        if not args.no_report:
             from fedimb.report.html.page import page
 
             (folder / "report.html").write_text(page(results, found))
             written.append(folder / "report.html")
-    print("\n" + "\n".join(f"wrote    {path}" for path in written))
-    if found_charts := charts(results):
-        print(f"charts   {found_charts[0]}\n         {found_charts[1]}")
-    return report_failures(failures) or report_suspects(results)
+    found_charts = charts(results)
+    if not args.json:
+        print("\n" + "\n".join(f"wrote    {path}" for path in written))
+        if found_charts:
+            print(f"charts   {found_charts[0]}\n         {found_charts[1]}")
+        if meaning:
+            print(f"\n{meaning}")
+    exit_code = report_failures(failures) or report_suspects(results)
+    shown = found_charts[1] if found_charts else None
+    return StudyFinished.from_results(
+        results, found, folder, " ".join(meaning.split()), written, failures, shown, exit_code
+    )
 
 
 def report_suspects(results: StudyResults) -> int:

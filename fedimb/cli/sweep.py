@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import StudyFinished, SweepPlanned
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -27,8 +28,9 @@ def register(verbs: "Verbs") -> None:
     sweep.set_defaults(handler=sweep_command)
 
 
-def sweep_command(args: argparse.Namespace) -> int:
-    """``fedimb sweep``. Returns 0, or 1 if a run failed (the other runs are still done)."""
+def sweep_command(args: argparse.Namespace) -> "StudyFinished | SweepPlanned":
+    """``fedimb sweep``. The exit code is 1 if a run failed (the other runs are still done)."""
+    from fedimb.cli.output import SweepPlanned
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.study.execute import execute, failures
     from fedimb.study.folders import of_runs
@@ -38,9 +40,10 @@ def sweep_command(args: argparse.Namespace) -> int:
     configs, tasks = sweep_tasks(args.words)
     folder = folder_of(configs[0])
     if args.dry_run:
-        print(f"{len(tasks)} runs, to {folder}:")
-        print("\n".join(f"  {task.what}" for task in tasks))
-        return 0
+        if not args.json:
+            print(f"{len(tasks)} runs, to {folder}:")
+            print("\n".join(f"  {task.what}" for task in tasks))
+        return SweepPlanned(folder=str(folder), runs=[task.what for task in tasks])
     working = workers(args, folder)
     done = execute(tasks, working, folder.name)
     lost = failures(tasks, done, working)
@@ -50,4 +53,4 @@ def sweep_command(args: argparse.Namespace) -> int:
 
         raise RunFailed(f"none of {len(tasks)} runs finished; the first: {lost[0]}")
     results = of_runs(paths, folder.name, command_line("sweep", args.words))
-    return conclude(results, folder, lost, not args.no_report)
+    return conclude(args, results, folder, lost)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedimb.cli.output import TuningFinished, TuningPlanned
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -39,8 +40,9 @@ def register(verbs: "Verbs") -> None:
     tune.set_defaults(handler=tune_command)
 
 
-def tune_command(args: argparse.Namespace) -> int:
-    """``fedimb tune``. Prints each row's choice; returns 1 if a run failed."""
+def tune_command(args: argparse.Namespace) -> "TuningFinished | TuningPlanned":
+    """``fedimb tune``. Prints each row's choice; the exit code is 1 if a run failed."""
+    from fedimb.cli.output import Choice, TuningFinished, TuningPlanned
     from fedimb.cli.study import workers
     from fedimb.study.cells import plan
     from fedimb.study.compare import study_folder, tuned_rows
@@ -51,20 +53,33 @@ def tune_command(args: argparse.Namespace) -> int:
     if args.dry_run:
         from fedimb.study.design import points_of
 
-        for label, row in study.all_rows.items():
-            print(f"{label}: " + "; ".join(" ".join(point) for point in points_of(study, row)))
-        return 0
+        points = {label: points_of(study, row) for label, row in study.all_rows.items()}
+        if not args.json:
+            for label, tried in points.items():
+                print(f"{label}: " + "; ".join(" ".join(point) for point in tried))
+        return TuningPlanned(rows={label: [list(point) for point in tried] for label, tried in points.items()})
     folder.mkdir(parents=True, exist_ok=True)
     tuned, lost = tuned_rows(study, more, workers(args, folder), folder)
+    choices = []
     for (scope, label), trial in tuned.best.items():
         where = "" if scope in ("default", "*") else f" in {scope}"
         edge = tuned.edges.get((scope, label))
+        choices.append(
+            Choice(
+                setting=scope if where else None,
+                row=label,
+                words=list(trial.words),
+                lower_quartile=trial.quartile,
+                edges=list(edge or ()),
+            )
+        )
         note = f"  ({', '.join(edge)} is still at the end of the values tried)" if edge else ""
         print(f"{label}{where}: {' '.join(trial.words)}  lower quartile {trial.quartile:.3f}{note}")
     print(f"wrote {folder / 'tuning.csv'}")
     for line in lost:
         print(f"  {line}")
-    return 1 if any(line.startswith("failed") for line in lost) else 0
+    failed = any(line.startswith("failed") for line in lost)
+    return TuningFinished(choices=choices, file=str(folder / "tuning.csv"), failures=lost, exit_code=int(failed))
 
 
 def _study(args: argparse.Namespace) -> tuple[Any, list[str]]:

@@ -23,7 +23,7 @@ _ABOUT = """\
 Serve MLflow's charts of the runs below --output-dir. The server listens on this machine only, sends nothing anywhere,
 and stops with Ctrl-C.
 
-  fedimb ui                          the newest study's charts, grouped by strategy, on port 5000
+  fedimb ui                          the newest study's charts, by row and setting, on port 5000
   fedimb ui --port 5050              another port, if 5000 is taken
   fedimb ui --output-dir results     runs made with output_dir=results
   fedimb ui --uri sqlite:///a.db     another database (tracking.uri of the run)"""

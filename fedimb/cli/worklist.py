@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fedimb.annotation.status import CycleStatus
+    from fedimb.cli.output import FileChecked, WorklistsListing
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
@@ -35,22 +36,28 @@ def register(verbs: "Verbs") -> None:
     check.set_defaults(handler=check_file)
 
 
-def show_status(args: argparse.Namespace) -> int:
+def show_status(args: argparse.Namespace) -> "WorklistsListing":
     """``fedimb worklist status``."""
     import os
     from pathlib import Path
 
     from fedimb.annotation.oracles import SITE_DIR
     from fedimb.annotation.status import cycle_statuses, find_worklists
+    from fedimb.cli.output import Cycle, Worklist, WorklistsListing
 
     root = Path(args.folder or os.environ.get(SITE_DIR) or "sites").expanduser()
-    found = find_worklists(root)
+    found = {folder: cycle_statuses(folder) for folder in find_worklists(root)}
     if not found:
         print(f"no worklists below {root}")
-    for position, folder in enumerate(found):
-        print(f"{chr(10) if position else ''}{folder}:")
-        print("\n".join(f"  {line}" for line in table(cycle_statuses(folder))))
-    return 0
+    for position, (folder, cycles) in enumerate(found.items()):
+        if not args.json:
+            print(f"{chr(10) if position else ''}{folder}:")
+            print("\n".join(f"  {line}" for line in table(cycles)))
+    return WorklistsListing(
+        worklists=[
+            Worklist(folder=str(folder), cycles=[Cycle.of(one) for one in cycles]) for folder, cycles in found.items()
+        ]
+    )
 
 
 def table(found: "list[CycleStatus]") -> list[str]:
@@ -70,17 +77,20 @@ def table(found: "list[CycleStatus]") -> list[str]:
     return [*aligned(rows, left=0), *notes]
 
 
-def check_file(args: argparse.Namespace) -> int:
+def check_file(args: argparse.Namespace) -> "FileChecked":
     """``fedimb worklist check``."""
     from pathlib import Path
 
     from fedimb.annotation import status
+    from fedimb.cli.output import FileChecked
 
     problems, answered, items = status.check_file(Path(args.file), Path(args.worklist) if args.worklist else None)
     for problem in problems:
         print(problem)
     if problems:
         print(f"mistakes: {len(problems)}; nothing is imported until all are fixed")
-        return 2
-    print(f"no mistakes; {answered} of {items} items answered")
-    return 0
+    else:
+        print(f"no mistakes; {answered} of {items} items answered")
+    return FileChecked(
+        file=args.file, problems=list(problems), answered=answered, items=items, exit_code=2 if problems else 0
+    )

@@ -1,11 +1,15 @@
 """A finished run as text: a panel for each of its rows, and where its files are."""
 
+import textwrap
+
+from fedimb.report.meaning import run_sentence
 from fedimb.report.table import result_panel
 from fedimb.rundir.result import RunResult
+from fedimb.text import WIDTH
 
 
 def panels(result: RunResult) -> str:
-    """One panel per row (calibration), then the run folder and how to load the model."""
+    """One panel per row (calibration), the run folder and how to load the model, and a sentence on what it means."""
     parts = [
         result_panel(
             {
@@ -26,4 +30,4 @@ def panels(result: RunResult) -> str:
         for row in result.rows
     ]
     where = f"run folder  {result.folder}\nmodel       fedimb.load_model({str(result.folder)!r})"
-    return "\n\n".join([*parts, where])
+    return "\n\n".join([*parts, where, textwrap.fill(run_sentence(result), WIDTH)])

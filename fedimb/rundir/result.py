@@ -116,10 +116,15 @@ class RunResult:
         """Why the run should not be trusted, with the row where rows differ; empty if nothing was seen."""
         return suspect_text({row.label: row.suspect for row in self.rows})
 
-    def raise_if_refused(self) -> None:
-        """Raise RunSuspect if the run is suspect and its configuration says ``run.on_suspect=fail``."""
+    @property
+    def refused(self) -> bool:
+        """Whether the run is suspect and its configuration says ``run.on_suspect=fail``."""
         config = RunFolder(self.folder).read_json("config.json")
-        if self.suspect and config.get("run", {}).get("on_suspect") == "fail":
+        return bool(self.suspect) and config.get("run", {}).get("on_suspect") == "fail"
+
+    def raise_if_refused(self) -> None:
+        """Raise RunSuspect if the run is `refused`."""
+        if self.refused:
             raise RunSuspect(f"suspect: {self.suspect}; everything is written to {self.folder}")
 
     def summary(self) -> str:

@@ -1,4 +1,7 @@
-"""Progress of a run, in the server process: a bar on a terminal, otherwise a line every few seconds, or nothing."""
+"""Progress of a run, in the server process: a bar on a terminal, otherwise a line every few seconds, or nothing.
+
+The last line of a log or a pipe is the final count, so that a reader sees whether everything was done.
+"""
 
 import sys
 import time
@@ -27,6 +30,7 @@ class ProgressBar:
         self._task: Any = None
         self._title = ""
         self._last_line = time.monotonic()
+        self._unsaid = ""  # the latest count, if no line has shown it yet
         if enabled and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -54,15 +58,15 @@ class ProgressBar:
 
     def work(self, what: str, total: int) -> Callable[[int], None]:
         """Show other work of the server; returns a function to call with the number of steps just done."""
-        done = 0
+        done, shown = 0, False
 
         def step(n: int) -> None:
-            nonlocal done
+            nonlocal done, shown
             done += n
             if self._bar is not None:
                 self._bar.update(self._task, scores=f"{what} {done}/{total}" if done < total else "")
             else:
-                self._line(f"{what} {done}/{total}")
+                shown |= self._line(f"{what} {done}/{total}", now=shown and done >= total)
 
         return step
 
@@ -79,18 +83,25 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.update(self._task, advance=rounds, **({"scores": scores} if scores else {}))
             return
-        self._line(f"{self._done}/{self._total} {self._unit}  {scores}")
+        self._unsaid = f"{self._done}/{self._total} {self._unit}  {scores}".rstrip()
+        if self._line(self._unsaid, now=self._done >= self._total):
+            self._unsaid = ""
 
-    def _line(self, text: str) -> None:
-        now = time.monotonic()
-        if self._enabled and (now - self._last_line >= _LINE_EVERY_S):
-            self._last_line = now
-            print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+    def _line(self, text: str, now: bool = False) -> bool:
+        """Print a line if it is time for one, or ``now``; returns whether it was printed."""
+        moment = time.monotonic()
+        if not self._enabled or not (now or moment - self._last_line >= _LINE_EVERY_S):
+            return False
+        self._last_line = moment
+        print(f"{self._title}: {text}", file=sys.stderr, flush=True)
+        return True
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the bar; in a pipe, print the last count if no line has shown it."""
         if self._bar is not None:
             self._bar.stop()
+        elif self._unsaid and self._line(self._unsaid, now=True):
+            self._unsaid = ""
 
     def __enter__(self) -> "ProgressBar":
         return self

@@ -27,6 +27,7 @@ from fedimb.tracking.folder import (
     read_suspicions,
 )
 from fedimb.tracking.lock import locked
+from fedimb.tracking.naming import SETTING_TAG, run_name, setting_of
 from fedimb.tracking.state import EVERY_STEP, IDENTITY_FILE, MetricsReader, State, identity, load, save
 
 if TYPE_CHECKING:
@@ -134,13 +135,17 @@ class Projection:
                 else:
                     tags = {FOLDER_TAG: identity(self.folder), ROW_TAG: label}
                     info = self._client.create_run(
-                        self._experiment_id, start_time=begin, tags=tags, run_name=label
+                        self._experiment_id, start_time=begin, tags=tags, run_name=run_name(label, rows[label])
                     ).info
                     state.runs[label] = info.run_id
                 save(self.folder, state)
         for label in [label for label in rows if label not in state.described]:
             self._describe(state.runs[label], rows[label])
             state.described.append(label)
+            save(self.folder, state)
+        for label in [label for label in rows if label not in state.named]:
+            self._name(state.runs[label], label, rows[label])
+            state.named.append(label)
             save(self.folder, state)
 
     def _find(self) -> dict[str, str]:
@@ -177,6 +182,14 @@ class Projection:
                 params=[e for e in part if isinstance(e, Param)],
                 tags=[e for e in part if isinstance(e, RunTag)],
             )
+
+    def _name(self, run_id: str, label: str, row: JsonObject) -> None:
+        """Give a run its setting; one that an earlier version named after its row alone gets its whole name."""
+        run = self._client.get_run(run_id)
+        if run.data.tags.get(SETTING_TAG) != (setting := setting_of(row)):
+            self._client.set_tag(run_id, SETTING_TAG, setting)
+        if run.info.run_name == label:  # not what a person called it
+            self._client.update_run(run_id, name=run_name(label, row))
 
     def _send(self, state: State, budget_s: float | None) -> int:
         lines = self._reader.pending(state)

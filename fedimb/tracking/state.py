@@ -37,6 +37,7 @@ class State:
     check_to_step: int = -1  # steps up to here are looked up before they are sent
     status: str = ""  # of status.json, as last sent
     artifacts: dict[str, str] = field(default_factory=dict)  # row label -> digest of what was uploaded
+    named: list[str] = field(default_factory=list)  # rows whose runs have their name and setting; not kept by 0.1
 
     def forget(self) -> None:
         """Reset, because nothing is in MLflow: it is another store, or its database was removed."""
@@ -51,6 +52,7 @@ def load(folder: Path) -> State | None:
         stored = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         if not own_hash_fits(stored):
             return None
+        stored.setdefault("named", [])
         return State(**{item.name: stored[item.name] for item in fields(State)})
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None

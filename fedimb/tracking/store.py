@@ -178,7 +178,7 @@ def _experiment(client: Any, uri: str, name: str, location: str | None) -> str:
 
 
 def charts_link(uri: str, experiment: str) -> tuple[str, str]:
-    """How to see the charts: (command that opens the UI, address of the study's charts grouped by row label).
+    """How to see the charts: (command that opens the UI, address of the study's charts grouped by row and setting).
 
     The command is empty for a server, which is already running. When the experiment cannot be looked up
     (server down, nothing tracked yet) the address is the UI's front page: a link never stops a run.

@@ -1,4 +1,4 @@
-"""How a study looks when its charts open in MLflow: rare classes first, runs grouped by row, useful columns.
+"""How a study looks when its charts open in MLflow: rare classes first, runs by row and setting, useful columns.
 
 MLflow keeps a shared view as an experiment tag, `mlflow.sharedViewState.<name>`, and applies it to an address that
 ends in ``viewStateShareKey=<name>``. The fields are those of MLflow 3.17's page (its RunsCharts cards and sections); an
@@ -6,6 +6,8 @@ older or newer page ignores what it does not know and shows its own order.
 """
 
 import json
+
+from fedimb.tracking.naming import SETTING_TAG
 
 VIEW = "fedimb"
 
@@ -22,6 +24,7 @@ _SECTIONS = {  # heading -> charts drawn first in it; the page adds the other me
 }
 _OPEN = ("test", "test/recall")
 _COLUMNS = (
+    f"tags.`{SETTING_TAG}`",
     "tags.`fedimb.seed`",
     "metrics.`test/minority_recall`",
     "metrics.`test/macro_recall`",
@@ -71,7 +74,10 @@ def _section(name: str) -> dict[str, object]:
 
 
 _STATE = {
-    "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "fedimb.strategy"}]},
+    "groupBy": {
+        "aggregateFunction": "average",
+        "groupByKeys": [{"mode": "tag", "groupByData": tag} for tag in ("fedimb.strategy", SETTING_TAG)],
+    },
     "groupsExpanded": {},
     "isAccordionReordered": True,
     "compareRunCharts": [_chart(section, metric) for section, metrics in _SECTIONS.items() for metric in metrics],

@@ -1,8 +1,10 @@
 """One finished run for every file here, made once; tests work on copies."""
 
+import json
 import shutil
 from pathlib import Path
 
+import jsonschema
 import pytest
 from seals import unseal
 from small_runs import launch_in
@@ -37,3 +39,26 @@ def copy(finished, home):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def schema():
+    """The published schema of every verb's output."""
+    return json.loads((Path(__file__).parents[2] / "docs" / "json.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def valid_outputs(schema, monkeypatch):
+    """In every test here, what a verb returns beside its text, which ``--json`` would print, keeps the schema."""
+    from fedimb.cli import json_mode
+    from fedimb.cli.output import Output
+
+    result = json_mode.Answer.result
+
+    def checked(self, outcome):
+        if isinstance(outcome, Output):
+            found = json.loads(outcome.model_dump_json(by_alias=True))
+            jsonschema.validate(found, {"$ref": f"#/$defs/{type(outcome).__name__}", "$defs": schema["$defs"]})
+        return result(self, outcome)
+
+    monkeypatch.setattr(json_mode.Answer, "result", checked)

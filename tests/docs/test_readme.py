@@ -19,7 +19,8 @@ def shown(command: str) -> list[str]:
 
 def without_numbers(lines: list[str]) -> list[str]:
     """What a line says on any machine: measured figures and their bars are left out, counts of rows are not."""
-    return [re.sub(r"[█▏▎▍▌▋▊▉·]+", "bar", re.sub(r"\d+\.\d+", "n", line)) for line in lines]
+    measured = re.compile(r"\d+\.\d+|(?<=found )\d+|\d+(?= %\))")
+    return [re.sub(r"[█▏▎▍▌▋▊▉·]+", "bar", measured.sub("n", line)) for line in lines]
 
 
 def test_the_first_screen_says_what_it_is_installs_runs_one_command_and_says_why() -> None:

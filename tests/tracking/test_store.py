@@ -31,7 +31,7 @@ def test_processes_that_start_together_share_one_new_store(tmp_path):
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-def test_the_experiment_groups_its_charts_by_strategy(uri, tmp_path):
+def test_the_experiment_groups_its_charts_by_row_and_setting(uri, tmp_path):
     first = prepare_store(uri, "study", tmp_path / "a b")
     assert prepare_store(uri, "study") == first
     experiment = connect(uri).get_experiment(first)
@@ -39,7 +39,7 @@ def test_the_experiment_groups_its_charts_by_strategy(uri, tmp_path):
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert json.loads(experiment.tags["mlflow.sharedViewState.fedimb"])["groupBy"] == {
         "aggregateFunction": "average",
-        "groupByKeys": [{"mode": "tag", "groupByData": "fedimb.strategy"}],
+        "groupByKeys": [{"mode": "tag", "groupByData": tag} for tag in ("fedimb.strategy", "fedimb.setting")],
     }
     command, url = charts_link(uri, "study")
     assert command.endswith(f"mlflow ui --backend-store-uri {uri} --port 5000")

@@ -49,12 +49,19 @@ T = TypeVar("T")
 
 
 def with_progress(items: Sequence[T], title: str) -> Iterator[T]:
-    """``items`` one by one; after two seconds it prints ``title: done/all`` at intervals."""
+    """``items`` one by one; after two seconds it prints ``title: done/all`` at intervals, and all/all at the end."""
     began = time.monotonic()
     due = began + _FIRST_S
+    shown = False
+
+    def show(done: int, now: float) -> None:
+        print(f"{title} {done:,}/{len(items):,} ({done / (now - began):,.0f}/s)", file=sys.stderr, flush=True)
+
     for done, item in enumerate(items):
         now = time.monotonic()
         if now >= due:
-            due = now + _EVERY_S
-            print(f"{title} {done:,}/{len(items):,} ({done / (now - began):,.0f}/s)", file=sys.stderr, flush=True)
+            due, shown = now + _EVERY_S, True
+            show(done, now)
         yield item
+    if shown:
+        show(len(items), time.monotonic())

@@ -1,0 +1,127 @@
+"""Outputs of ``fedimb deploy``, at the coordinator."""
+
+from fedimb.cli.output.base import Output, Part, Place
+
+
+class DeploymentCreated(Output):
+    """A new deployment.
+
+    Attributes:
+        name: its name.
+        folder: its folder; ca.key in it is secret.
+        fingerprint: of ca.crt, to read out to each site.
+        host, port: what sites connect to.
+    """
+
+    name: str
+    folder: Place
+    fingerprint: str
+    host: str
+    port: int
+
+
+class SiteStatus(Part):
+    """A site of a deployment.
+
+    Attributes:
+        site: its name.
+        state: "online", "offline", "not registered", or "unknown while down".
+        since: when this state began; null if unknown.
+        contact: whom to call.
+    """
+
+    site: str
+    state: str
+    since: str | None
+    contact: str
+
+
+class DeploymentStatus(Output):
+    """State of a deployment. The exit code is 1 if it is down or something needs attention.
+
+    Attributes:
+        name: its name.
+        up: whether the servers are up.
+        host, port: what sites connect to.
+        fingerprint: of ca.crt.
+        valid_until: certificate -> its last day.
+        sites: all sites.
+        warnings: what needs attention.
+    """
+
+    name: str
+    up: bool
+    host: str
+    port: int
+    fingerprint: str
+    valid_until: dict[str, str]
+    sites: list[SiteStatus]
+    warnings: list[str]
+
+
+class SiteChanged(Output):
+    """A site that was added, removed, or got a new key.
+
+    Attributes:
+        site: its name.
+        change: "added", "removed" or "rotated".
+        key_fingerprint: to compare by telephone; null for a removed site.
+        contact: whom to call.
+        servers_updated: whether the servers are up and know it; else it takes effect at the next fedimb deploy up.
+    """
+
+    site: str
+    change: str
+    key_fingerprint: str | None
+    contact: str
+    servers_updated: bool
+
+
+class CertificateRenewed(Output):
+    """A new server certificate.
+
+    Attributes:
+        valid_until: its last day.
+    """
+
+    valid_until: str
+
+
+class BundleWritten(Output):
+    """A tar for installing nodes offline.
+
+    Attributes:
+        file: the tar.
+        bytes: its size.
+    """
+
+    file: Place
+    bytes: int
+
+
+class PlanWritten(Output):
+    """A study plan.
+
+    Attributes:
+        sha: its hash.
+        folder: its folder, with plan.json, plan.md and plan.html.
+        leaves: number of kinds of records that leave a site.
+    """
+
+    sha: str
+    folder: Place
+    leaves: int
+
+
+class DeployDemo(Output):
+    """A complete deployment on this machine, after its run.
+
+    Attributes:
+        folder: the run folder.
+        root: the folder of the coordinator and the sites.
+        seconds: what the run of three rounds took.
+    """
+
+    folder: Place
+    root: Place
+    seconds: float

@@ -1,0 +1,324 @@
+"""Outputs about runs: results, lists, predictions, reports, models."""
+
+from typing import TYPE_CHECKING, Any
+
+from fedimb.cli.output.base import Number, Output, Part, Place
+
+if TYPE_CHECKING:
+    from fedimb.cli.facts import RunFacts
+    from fedimb.rundir.result import RunResult
+
+
+class Row(Part):
+    """One row of a run: the scores with one calibration.
+
+    Attributes:
+        label: row label.
+        metrics: summary scores, means over the last evaluated rounds.
+        final: the same scores in the final round.
+        confusion: final-round matrix [C][C], rows are true classes; [C][2][2] if rows have several labels.
+        intervals: name -> [low, high], 95 % within-run intervals of the final round.
+        recall: per class [recall, low, high], with Wilson's interval.
+        probability: scores of the calibrated probabilities.
+        auroc, auprc: per class, one against the rest.
+        worst_client, mean_client, best_client: accuracy expected at clients from the classes they hold.
+        defined_clients: number of clients for which it is defined.
+        suspect: kind of suspicion -> why this row should not be trusted; empty if nothing was seen.
+    """
+
+    label: str
+    metrics: dict[str, Number]
+    final: dict[str, Number]
+    confusion: list[Any]
+    intervals: dict[str, list[Number]]
+    recall: list[list[Number]]
+    probability: dict[str, Number]
+    auroc: list[Number]
+    auprc: list[Number]
+    worst_client: Number
+    mean_client: Number
+    best_client: Number
+    defined_clients: int
+    suspect: dict[str, str]
+
+
+class RunFinished(Output):
+    """A finished run. The exit code is 3 if it is suspect and its configuration refuses that.
+
+    Attributes:
+        folder: the run folder.
+        status: "finished".
+        seed: run seed.
+        rows: one per calibration, in configured order.
+        task: "multiclass", or "multilabel" if rows have several labels.
+        class_names: by class id.
+        minority: ids of the minority classes.
+        train_counts: training rows of each class over all clients.
+        up_bytes, down_bytes: payload over all clients and rounds.
+        seconds: wall time of the rounds.
+        client_seconds, steps, labels: training time and optimiser steps over all clients, labelled rows used.
+        privacy: settings and epsilons of a run with noise on its updates; null without.
+        suspect: why the run should not be trusted; empty if nothing was seen.
+        meaning: one sentence on what the result means.
+    """
+
+    folder: Place
+    status: str = "finished"
+    seed: int
+    rows: list[Row]
+    task: str
+    class_names: list[str]
+    minority: list[int]
+    train_counts: list[int]
+    up_bytes: int
+    down_bytes: int
+    seconds: float
+    client_seconds: Number
+    steps: Number
+    labels: Number
+    privacy: dict[str, Number] | None
+    suspect: str
+    meaning: str
+
+    @classmethod
+    def from_result(cls, result: "RunResult", refuse: bool = True) -> "RunFinished":
+        """The output for a finished run; ``refuse``: with exit code 3 if its configuration refuses a suspect result."""
+        from fedimb.errors import RunSuspect
+        from fedimb.report.meaning import run_sentence
+
+        rows = [
+            {name: getattr(row, name) for name in Row.model_fields} | {"confusion": row.confusion.tolist()}
+            for row in result.rows
+        ]
+        names = set(cls.model_fields) & set(vars(result))
+        facts = {name: getattr(result, name) for name in names} | {
+            "rows": rows,
+            "train_counts": result.train_counts.tolist(),
+            "suspect": result.suspect,
+            "exit_code": RunSuspect.exit_code if refuse and result.refused else 0,
+            "meaning": run_sentence(result),
+        }
+        return cls.model_validate(facts)
+
+
+class RunUnfinished(Output):
+    """A run that is not finished.
+
+    Attributes:
+        folder: the run folder.
+        status: "running", "killed", "waiting" (for a person) or "failed".
+        reason: why it waits or failed.
+        labels: its row labels.
+        seed: run seed.
+        rounds_done, rounds: rounds done, and rounds configured.
+        scores: test scores of the last evaluated round.
+        idle_s: seconds since its last sign of life.
+    """
+
+    folder: Place
+    status: str
+    reason: str
+    labels: list[str]
+    seed: int
+    rounds_done: int
+    rounds: int
+    scores: dict[str, Number]
+    idle_s: float
+
+
+class Configuration(Output):
+    """A resolved configuration.
+
+    Attributes:
+        configuration: all settings, as in config.json.
+    """
+
+    configuration: dict[str, Any]
+
+
+class Cost(Output):
+    """The estimated cost of a run.
+
+    Attributes:
+        rounds, messages, steps: train messages and optimiser steps over all rounds and clients.
+        up_bytes, down_bytes: payload over all clients and rounds.
+        start_s, seconds: seconds of the engine's start, and of the rounds, on this machine.
+    """
+
+    rounds: int
+    messages: int
+    steps: int
+    up_bytes: int
+    down_bytes: int
+    start_s: float
+    seconds: float
+
+
+class ListedRow(Part):
+    """A row of a listed run.
+
+    Attributes:
+        label: row label.
+        scores: summary scores; empty if the run is not finished.
+    """
+
+    label: str
+    scores: dict[str, Number]
+
+
+class ListedRun(Part):
+    """A run in a list.
+
+    Attributes:
+        study: its study.
+        name: its folder's name.
+        folder: the run folder.
+        status: "running", "killed", "waiting", "failed" or "finished".
+        reason: why it waits or failed.
+        seed: run seed.
+        rounds_done, rounds: rounds done, and rounds configured.
+        rows: one per calibration.
+        idle_s: seconds since its last sign of life.
+        bytes: size of the folder.
+    """
+
+    study: str
+    name: str
+    folder: Place
+    status: str
+    reason: str
+    seed: int
+    rounds_done: int
+    rounds: int
+    rows: list[ListedRow]
+    idle_s: float
+    bytes: int
+
+    @classmethod
+    def from_facts(cls, facts: "RunFacts") -> "ListedRun":
+        """The entry of a run."""
+        from fedimb.cli.facts import age, size_of
+
+        rows = [ListedRow(label=label, scores=dict(facts.scores.get(label, {}))) for label in facts.labels]
+        return cls(
+            study=facts.path.parent.name,
+            name=facts.path.name,
+            folder=facts.path,  # type: ignore[arg-type]
+            status=facts.status,
+            reason=facts.reason,
+            seed=facts.seed,
+            rounds_done=facts.done,
+            rounds=facts.total,
+            rows=rows,
+            idle_s=age(facts),
+            bytes=size_of(facts.path),
+        )
+
+
+class RunsListing(Output):
+    """Runs, by study and name.
+
+    Attributes:
+        runs: all runs below --output-dir, or of one study.
+    """
+
+    runs: list[ListedRun]
+
+
+class Deleted(Part):
+    """Something deleted.
+
+    Attributes:
+        path: what.
+        bytes: its size.
+        why: why it was deleted.
+    """
+
+    path: Place
+    bytes: int
+    why: str
+
+
+class RunsDeleted(Output):
+    """What was deleted; with exit code 1 nothing, because a person declined.
+
+    Attributes:
+        deleted: files and folders.
+        freed_bytes: their size together.
+    """
+
+    deleted: list[Deleted]
+    freed_bytes: int
+
+
+class TrackingSent(Output):
+    """What was sent to MLflow.
+
+    Attributes:
+        folder: the run folder.
+        sent_points: metric values sent now.
+        runs: row label -> MLflow run id.
+        uri: the store, without password.
+        experiment: its experiment.
+        charts: address of the study's charts.
+    """
+
+    folder: Place
+    sent_points: int
+    runs: dict[str, str]
+    uri: str
+    experiment: str
+    charts: str
+
+
+class ModelRegistered(Output):
+    """A model in MLflow's model registry.
+
+    Attributes:
+        name, version: of the registered model.
+        address: for mlflow.pyfunc.load_model.
+        uri: for mlflow.set_tracking_uri, without password.
+        folder: the run folder.
+    """
+
+    name: str
+    version: str
+    address: str
+    uri: str
+    folder: Place
+
+
+class Predicted(Output):
+    """What was predicted.
+
+    Attributes:
+        folder: the run folder of the model.
+        rows: number of rows.
+        out: the file with one line per row.
+        card: the model card.
+        abstained: rows without a predicted class.
+        thresholds: class -> threshold; null if none was chosen.
+        scores: scores against the labels; empty if there are none.
+        warnings: what a reader of the predictions must know.
+    """
+
+    folder: Place
+    rows: int
+    out: Place
+    card: Place
+    abstained: int
+    thresholds: dict[str, Number] | None
+    scores: dict[str, Number]
+    warnings: list[str]
+
+
+class ReportWritten(Output):
+    """A report.
+
+    Attributes:
+        report: the HTML file.
+        source: folder of the run or study it is about.
+    """
+
+    report: Place
+    source: Place

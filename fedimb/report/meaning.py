@@ -1,0 +1,120 @@
+"""One sentence at the end of a result that says what it means, for a run and for a study."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fedimb.evaluation.confusion import hits_and_support
+from fedimb.evaluation.significance import seeds_needed
+from fedimb.rundir.result import RowResult, RunResult
+from fedimb.study.results import COLUMNS
+from fedimb.study.statistics import Comparison, Statistics
+from fedimb.text import plain
+
+_MOST_NAMED = 4  # rows named in a sentence; more are counted
+
+
+def run_sentence(result: RunResult) -> str:
+    """Which part of the minority cases a run found in its final round, and that one seed shows no significance.
+
+    ``In the final round, fedavg found 39 of 76 test rows of minority classes (51 %); one seed says nothing about ...``
+    """
+    what = "test rows of minority classes" if result.minority else "test rows"
+    if result.task == "multilabel":
+        what = "minority labels in the test set" if result.minority else "labels in the test set"
+    found = [_found(row, result.minority or tuple(range(len(result.class_names)))) for row in result.rows]
+    if not any(support for _, support in found):
+        start = f"The test set has no {what.removesuffix(' in the test set')}, so the run says nothing about them"
+    else:
+        parts = [
+            f"{plain(row.label, None)} found {hits:,} of {support:,} {what} ({100 * hits / support:.0f} %)"
+            for row, (hits, support) in zip(result.rows, found, strict=True)
+        ]
+        rest = [part.replace(f" {what}", "") for part in parts[1:]]
+        start = f"In the final round, {_listed([parts[0], *rest])}"
+    return f"{start}; one seed says nothing about significance: compare on several (fedimb sweep ... seed=0,1,2,3,4,5)."
+
+
+def _found(row: RowResult, classes: Sequence[int]) -> tuple[int, int]:
+    """(found, all) test rows of these classes."""
+    hits, support = hits_and_support(row.confusion)
+    return int(sum(hits[c] for c in classes)), int(sum(support[c] for c in classes))
+
+
+def study_sentence(found: Statistics) -> str:
+    """Which rows differ significantly from the control in the study's first score, and on how many seeds."""
+    tested = {own for (_, own, _), c in found.comparisons.items() if c.test.n}
+    score = next((own for own in found.scores if own in tested), found.scores[0])
+    comparisons = [c for (_, own, _), c in found.comparisons.items() if own == score]
+    if not comparisons:
+        return _uncompared(found, score)
+    control, name = plain(comparisons[0].control, None), COLUMNS[score]
+    pairs = [c.test.n for c in comparisons]
+    on = f"On {_range(pairs)} seed{'s' * (pairs != [1] * len(pairs))}"
+    parts = []
+    for verdict in ("better", "worse"):
+        if rows := _named(comparisons, verdict):
+            has = "has" if len(rows) == 1 else "have"
+            parts.append(f"{_listed(rows)} {has} significantly {verdict} {name} than {control}")
+    if parts:
+        if others := {c.label for c in comparisons} - {c.label for c in comparisons if c.verdict}:
+            does = "does" if len(others) == 1 else "do"
+            parts.append(f"{_rows(len(others))} {does} not differ significantly from it")
+        return f"{on}, {'; '.join(parts)}{_incomplete(comparisons)}."
+    if all(n < 2 for n in pairs):
+        return f"{on}, nothing can be said about significance: give several seeds{_incomplete(comparisons)}."
+    return f"{on}, no row differs significantly from {control} in {name}{_reach(found, comparisons)}."
+
+
+def _reach(found: Statistics, comparisons: Sequence[Comparison]) -> str:
+    """Why the lack of a significant difference may mean little."""
+    rows = Counter(c.setting for c in comparisons)
+    needed = max(seeds_needed(count, round(1 - found.level, 12)) for count in rows.values())
+    if max(c.test.n for c in comparisons) < needed:
+        return f", but no difference could be on fewer than {needed} seeds{_incomplete(comparisons)}"
+    return _incomplete(comparisons)
+
+
+def _uncompared(found: Statistics, score: str) -> str:
+    """For a study of one row, or without a control."""
+    summaries = [s for (_, own, _), s in found.summaries.items() if own == score and s.values]
+    seeds = _range([s.n for s in summaries]) if summaries else "0"
+    on = f"On {seeds} seed{'' if seeds == '1' else 's'}"
+    if len(found.labels) > 1:
+        return f"{on}, rows were not tested against each other, as none is the control: nothing here is significant."
+    return f"{on}, there is one row and nothing to compare it with: nothing can be said about significance."
+
+
+def _named(comparisons: Sequence[Comparison], verdict: str) -> list[str]:
+    """Rows with that verdict, with the effect, or with the number of settings where there are several."""
+    settings = {c.setting for c in comparisons}
+    own: dict[str, list[Comparison]] = {}
+    for c in comparisons:
+        if c.verdict == verdict:
+            own.setdefault(c.label, []).append(c)
+    names = [
+        f"{plain(label, None)} ({cs[0].test.effect:+.3f})"
+        if len(settings) == 1
+        else f"{plain(label, None)} (in {len(cs)} of {len(settings)} settings)"
+        for label, cs in own.items()
+    ]
+    if len(names) > _MOST_NAMED:
+        names = [*names[: _MOST_NAMED - 1], f"{len(names) - _MOST_NAMED + 1} other rows"]
+    return names
+
+
+def _incomplete(comparisons: Sequence[Comparison]) -> str:
+    lost = {c.label for c in comparisons if c.test.missing}
+    return f"; nothing is claimed of {_rows(len(lost))} with missing runs" if lost else ""
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
