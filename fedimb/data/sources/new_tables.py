@@ -59,8 +59,9 @@ def table_batches(
     wanted = expected.inputs.columns
     if wanted is None:
         raise DataError(
-            f"{path}: the run keeps no names of its columns, so a table's cannot be matched: give an .npz with x "
-            f"{['n', *expected.inputs.shape]}, or --source with every setting of the training table"
+            f"{path}: the run keeps no names of its columns, so a table's cannot be matched: give the training table's "
+            "settings with columns=[...], every category and the indicators listed (data=... or --source), or an .npz "
+            f"with x [n, {', '.join(map(str, expected.inputs.shape))}]"
         )
     names, records = _open(path, settings, wanted)
     at, labels_at = _positions(path, names, settings, wanted, expected)

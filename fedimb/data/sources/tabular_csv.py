@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete, none_class
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch
 from fedimb.data.problems import Problems
@@ -151,11 +152,31 @@ class TabularCsv:
         )
         beside = tuple(name for name in (self.patient, self.site_column, self.split_column, *self.drop) if name)
         settings = TableSettings(layout, tuple(self._targets()), beside)
+        if expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
+            expected = replace(expected, inputs=replace(expected.inputs, columns=declared))
+            expected.notes.append("the run keeps no names of its columns: they are those that these settings list")
         start = 0
         for _, path in self._paths():
             start = yield from table_batches(
                 path, settings, partial(self._new_label, expected), expected, problems, start
             )
+
+    def _declared(self, shape: tuple[int, ...]) -> TableColumns | None:
+        """The columns, if these settings alone say them in order, with every category and indicator; else None."""
+        categories = {name: tuple(map(canonical, listed)) for name, listed in self._categorical.items() if listed}
+        if self.columns is None or self.indicators is True or len(categories) < len(self._categorical):
+            return None
+        aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
+        names = tuple(name for name in self.columns if name not in aside)
+        missing = {name: tuple(values) for name, values in self.missing_values.items()}
+        marked = () if isinstance(self.indicators, bool) else tuple(self.indicators)
+        found = TableColumns(names, categories, marked, missing)
+        if (len(found.inputs),) != shape:
+            raise DataError(
+                f"these settings make {len(found.inputs)} inputs of a row, the run's model reads {list(shape)}: give "
+                "the settings of the training table"
+            )
+        return found
 
     def _new_label(self, expected: Expected, fields: Sequence[str]) -> int | list[int]:
         if isinstance(self.target, list):
