@@ -16,7 +16,7 @@ from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
-from fedimb.engine.open import Engine, open_engine
+from fedimb.engine.open import Engine, check_gpu, open_engine
 from fedimb.engine.trainer import resolve_trainer
 from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
 from fedimb.process_state import log_level, restored
@@ -73,6 +73,7 @@ def launch(
     """
     if uri := config.tracking.get("uri"):  # absolute, because a ServerApp or a later resume may run in another folder
         config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
+    check_gpu(config.engine)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     return_freed_memory()
     check_parts(config, federation)
