@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fedimb import __version__, process_env
 from fedimb.cli.verbs import Parser
-from fedimb.errors import FedimbError
+from fedimb.errors import FedimbError, storage_reason
 
 VERBS = {
     "run": ("fedimb.cli.run", "run one configuration"),
@@ -103,3 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0  # the reader (head, less) has seen enough
+    except OSError as error:
+        if (reason := storage_reason(error)) is None:
+            raise
+        print(f"fedimb: {reason}", file=sys.stderr)
+        return 1

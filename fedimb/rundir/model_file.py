@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
 from fedimb import registry
@@ -17,6 +17,7 @@ from fedimb.data.scaling import Scaling, prepared
 from fedimb.errors import DataError, FedimbError
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.plain import JsonObject
+from fedimb.records import write_atomic
 from fedimb.schema import RunConfig
 
 log = logging.getLogger("fedimb")
@@ -77,8 +78,7 @@ def save_model(model: Classifier, config: RunConfig, federation: Federation, pat
 
     From the data they contain the class names and, for a table, mean and deviation of each column over all clients.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    save_file(parameters_of(model) | buffers_of(model), path / "model.safetensors")
+    write_atomic(path / "model.safetensors", save(parameters_of(model) | buffers_of(model)))
     description = {
         "model": config.model,
         "n_classes": federation.n_classes,
@@ -88,7 +88,7 @@ def save_model(model: Classifier, config: RunConfig, federation: Federation, pat
         "input_scale": federation.input_scale,
         "scaling": federation.scaling.facts() if federation.scaling else None,
     }
-    (path / "model.json").write_text(json.dumps(description, indent=1) + "\n")
+    write_atomic(path / "model.json", (json.dumps(description, indent=1) + "\n").encode())
 
 
 def load_model(path: str | Path) -> TrainedModel:

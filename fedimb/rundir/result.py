@@ -117,8 +117,13 @@ class RunResult:
         """Read the folder of a finished run. Raises FedimbError if it is not finished."""
         folder = RunFolder.open(Path(path))
         data = folder.read_json("result.json")
+        if data is None and (status := folder.status()) == "finished":
+            raise FedimbError(
+                f"{folder.path / 'result.json'} is missing, though the run finished: fedimb run --resume {path} writes "
+                "it again from the checkpoint"
+            )
         if data is None:
-            raise FedimbError(f"{path} is not finished (status: {folder.status()}): fedimb run --resume {path}")
+            raise FedimbError(f"{path} is not finished (status: {status}): fedimb run --resume {path}")
         rows = tuple(
             RowResult(**{**row, "confusion": np.array(row["confusion"], dtype=np.int64)}) for row in data["rows"]
         )
