@@ -44,10 +44,12 @@ def register(verbs: "Verbs") -> None:
 def compare_command(args: argparse.Namespace) -> int:
     """``fedimb compare``. Returns 0, or 1 if a run failed (the other runs are still done)."""
     from fedimb.cli.study import command_line, conclude, workers
+    from fedimb.cli.verbs import split_words
     from fedimb.errors import ConfigError
     from fedimb.study.compare import compare, study_folder
     from fedimb.study.design import allowed, read_study
 
+    args.study, args.words = split_words(args.study, args.words)
     source = Path(args.study).expanduser()
     given = command_line("compare", [args.study, *args.words])
     if args.study.startswith("mlflow:") or source.is_dir():

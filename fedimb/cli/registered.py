@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from fedimb.annotation.private import write_private
+from fedimb.cli.verbs import split_words
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data.commitment import read_proof, verify_proof
 from fedimb.deploy.registered_data.data_version import DataVersion
@@ -26,15 +27,16 @@ _THEN = {
 def add_data(args: argparse.Namespace) -> None:
     """Register a data set, and print what it contains."""
     home = NodeHome.open(args.home)
+    path, settings = split_words(args.path, args.words)
     before = {one.name: one.version for one in data_sets(home)}.get(args.name)
     version = register_data(
         home,
-        args.path,
+        path,
         args.name,
         [tag for words in args.tags for tag in _split(words)],
         source=args.source,
         patient_column=args.patient_column,
-        settings=args.words,
+        settings=settings,
         like=args.like,
         classes=_split(args.classes),
         recordable=_split(args.can_record),

@@ -8,6 +8,7 @@ import argparse
 import inspect
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from fedimb.errors import nearest
@@ -31,6 +32,14 @@ class Parser(argparse.ArgumentParser):
             self.print_help(sys.stderr)
             self.exit(2, f"\n{self.prog}: {message}\n")
         super().error(message)
+
+
+def split_words(first: str, rest: Sequence[str]) -> tuple[str, list[str]]:
+    """(the file, the key=value settings) of words given in any order; argparse takes the first for the file."""
+    words = [first, *rest]
+    file = next((word for word in words if "=" not in word or Path(word).expanduser().exists()), first)
+    words.remove(file)
+    return file, words
 
 
 class Action:
