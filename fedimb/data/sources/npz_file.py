@@ -54,8 +54,10 @@ class NpzFile:
         """One array. DataError if it is missing, damaged, or holds Python objects."""
         if key not in self.keys:
             raise DataError(f"{self.path} has no array '{key}'.{nearest(key, self.keys)}")
+        archive = self._file.zip
+        assert archive is not None, "read after the file was closed"
         try:
-            check_size(self._file.zip, key)
+            check_size(archive, key)
             array: NDArray[np.generic] = self._file[key]
         except _DAMAGE as error:
             if "Object arrays" in str(error):
