@@ -2,13 +2,21 @@
 
 import difflib
 import errno
+import traceback
 from collections.abc import Iterable
+from typing import TypeVar
 
 
 class FedimbError(Exception):
-    """Base class of every error that fedimb raises on purpose. ``exit_code`` is the exit code of the command line."""
+    """Base class of every error that fedimb raises on purpose.
+
+    Attributes:
+        exit_code: exit code of the command line.
+        cause_traceback: traceback of the error in a part's own code that this one reports (see `error_from`), or "".
+    """
 
     exit_code = 1
+    cause_traceback = ""
 
 
 class ConfigError(FedimbError):
@@ -37,6 +45,33 @@ class RunWaiting(FedimbError):
     """The run is waiting for a person (step `Wait`): not a failure. Resume it later."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+E = TypeVar("E", bound=FedimbError)
+
+
+def error_from(kind: type[E], text: str, cause: BaseException) -> E:
+    """A one-line error for an exception in code that fedimb called: a plug-in's constructor, a user's module.
+
+    Unless fedimb raised the cause on purpose, its traceback is kept with the error, also when that is sent to another
+    process; the command line and a client's error reply show it, so that the author finds the line. Use as
+    ``raise error_from(ConfigError, text, error) from error``.
+    """
+    error = kind(text)
+    error.cause_traceback = traceback_of(cause)
+    return error
+
+
+def traceback_of(error: BaseException) -> str:
+    """What to show below the message of an error: the traceback of the code at fault; "" if that says all.
+
+    Of an error that fedimb raised on purpose: what `error_from` kept, with it or with an error that caused it.
+    """
+    if not isinstance(error, FedimbError):
+        return "".join(traceback.format_exception(error)).rstrip()
+    if error.cause_traceback or error.__cause__ is None:
+        return error.cause_traceback
+    return traceback_of(error.__cause__) if isinstance(error.__cause__, FedimbError) else ""
 
 
 def nearest(wrong: str, valid: Iterable[str]) -> str:

@@ -6,9 +6,9 @@ import numpy as np
 
 from fedimb.aggregators.server_optimizer import CLIENT, Clients, ServerOptimizer
 from fedimb.contracts.platform import WEIGHT
-from fedimb.errors import ConfigError
 from fedimb.plain import StateDict
 from fedimb.registry import register
+from fedimb.registry.arguments import Positive, in_range
 
 
 @register("aggregator", "feddyn")
@@ -25,11 +25,10 @@ class FedDyn(ServerOptimizer):
         alpha: strength of the local objective, > 0.
     """
 
-    def __init__(self, n_clients: int, alpha: float = 0.1) -> None:
+    def __init__(self, n_clients: int, alpha: Positive = 0.1) -> None:
         super().__init__()
-        if not alpha > 0:
-            raise ConfigError(f"aggregator feddyn alpha must be > 0; got {alpha}")
-        self.n_clients, self.alpha = n_clients, alpha
+        self.n_clients = n_clients
+        self.alpha = in_range("aggregator 'feddyn'", "alpha", alpha, 0, low_allowed=False)
 
     def weights(self, client: Mapping[str, float]) -> dict[str, float]:
         """The weight in the model's mean, and in the unweighted mean that h needs."""

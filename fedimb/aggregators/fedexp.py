@@ -7,9 +7,9 @@ import numpy as np
 from fedimb.aggregators.server_optimizer import Clients, ServerOptimizer, squared_norm
 from fedimb.contracts.optimizer import SQUARED_NORM
 from fedimb.contracts.platform import WEIGHT
-from fedimb.errors import ConfigError
 from fedimb.plain import StateDict
 from fedimb.registry import register
+from fedimb.registry.arguments import Positive, in_range
 
 
 @register("aggregator", "fedexp")
@@ -26,11 +26,9 @@ class FedExP(ServerOptimizer):
 
     scalars = (SQUARED_NORM,)
 
-    def __init__(self, epsilon: float = 1e-3) -> None:
+    def __init__(self, epsilon: Positive = 1e-3) -> None:
         super().__init__()
-        if not epsilon > 0:
-            raise ConfigError(f"aggregator fedexp epsilon must be > 0; got {epsilon}")
-        self.epsilon = epsilon
+        self.epsilon = in_range("aggregator 'fedexp'", "epsilon", epsilon, 0, low_allowed=False)
 
     def aggregate(
         self,

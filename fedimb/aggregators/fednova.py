@@ -10,6 +10,7 @@ from fedimb.contracts.platform import WEIGHT
 from fedimb.errors import ConfigError
 from fedimb.plain import StateDict
 from fedimb.registry import register
+from fedimb.registry.arguments import Decay, in_range
 
 
 @register("aggregator", "fednova")
@@ -29,13 +30,11 @@ class FedNova(ServerOptimizer):
 
     scalars = ("steps",)
 
-    def __init__(self, momentum: float = 0.0, optimizer: str = "sgd") -> None:
+    def __init__(self, momentum: Decay = 0.0, optimizer: str = "sgd") -> None:
         super().__init__()
         if optimizer != "sgd":
             raise ConfigError(f"aggregator fednova knows the steps of sgd, not of {optimizer}; set local.optimizer=sgd")
-        if not 0 <= momentum < 1:
-            raise ConfigError(f"aggregator fednova momentum must be in [0, 1); got {momentum}")
-        self.momentum = momentum
+        self.momentum = in_range("aggregator 'fednova'", "momentum", momentum, 0, 1, high_allowed=False)
 
     def length(self, steps: np.ndarray | float) -> Any:
         """a_k: sum over s = 1..steps of (1 - momentum^s) / (1 - momentum)."""

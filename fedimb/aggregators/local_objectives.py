@@ -8,10 +8,11 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb.aggregators.stock import fedavg
 from fedimb.registry import register
+from fedimb.registry.arguments import NonNegative, Positive
 
 
 @register("aggregator", "moon", linear=True)
-def moon(mu: float = 1.0, temperature: float = 0.5) -> Strategy:
+def moon(mu: NonNegative = 1.0, temperature: Positive = 0.5) -> Strategy:
     """MOON: FedAvg, with a contrastive term in the clients' loss.
 
     Li et al., CVPR 2021; see `fedimb.training.objectives.moon`.
@@ -20,7 +21,7 @@ def moon(mu: float = 1.0, temperature: float = 0.5) -> Strategy:
 
 
 @register("aggregator", "distil", linear=True)
-def distil(weight: float = 1.0, temperature: float = 2.0, absent_only: bool = False) -> Strategy:
+def distil(weight: NonNegative = 1.0, temperature: Positive = 2.0, absent_only: bool = False) -> Strategy:
     """FedAvg, with distillation from the received model in the clients' loss.
 
     Distillation from the received model; see `fedimb.training.objectives.distil`.

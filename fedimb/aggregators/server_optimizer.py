@@ -14,9 +14,12 @@ Clients are summed one by one where they are trained, so the server holds one su
 is also a Flower `Strategy` and works in a plain ServerApp with clients that handle ``train``.
 """
 
+import contextlib
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -27,11 +30,13 @@ from flwr.serverapp.strategy import FedAvg
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT, CLIENTS, MEANS, SINCE, SQUARED_NORM
-from fedimb.errors import FedimbError
+from fedimb.errors import FedimbError, RunFailed, error_from
 from fedimb.plain import StateDict
 from fedimb.records import array_record, to_numpy
 
 Arrays = dict[str, np.ndarray]
+REAL = "biuf"
+"""NumPy's kinds of numbers that a model's weights may be converted from."""
 
 
 class ClientReply(Protocol):
@@ -114,8 +119,37 @@ class ServerOptimizer(FedAvg):
 
         Args:
             client: its ``num-examples`` (1 under ``aggregation_weight=uniform``) and `scalars`.
+
+        Returns:
+            finite numbers of at least 0, among them ``mean``; 0 leaves the client out of that mean.
         """
         return {"mean": client[names.WEIGHT]}
+
+    def checked_weights(self, client: Mapping[str, float]) -> dict[str, float]:
+        """`weights`, checked.
+
+        Raises:
+            RunFailed: it raised, or returned something else than a finite number >= 0 by mean; names the class.
+        """
+        where = f"aggregator {type(self).__name__}: weights()"
+        with _reported(where):
+            given: Any = self.weights(MappingProxyType(client))
+        if not isinstance(given, Mapping):
+            raise RunFailed(
+                f"{where} must return a dict of numbers by mean, such as {{'mean': 1.0}}, and returned a "
+                f"{type(given).__name__}"
+            )
+        if "mean" not in given:
+            raise RunFailed(
+                f"{where} must name 'mean' for every client; it names {', '.join(map(str, given)) or 'nothing'}"
+            )
+        for name, weight in given.items():
+            if isinstance(weight, bool) or not isinstance(weight, Real) or not 0 <= float(weight) < math.inf:
+                raise RunFailed(
+                    f"{where} returned {name!r}: {weight!r} for a client with {dict(client)}; return a finite number "
+                    "of at least 0"
+                )
+        return {str(name): float(weight) for name, weight in given.items()}
 
     def before_aggregation(self, server_round: int, replies: Sequence[ClientReply]) -> None:
         """Hook that receives the records ``x.*`` of the usable replies, sorted by client id, before aggregation."""
@@ -166,7 +200,8 @@ class ServerOptimizer(FedAvg):
         """Convert replies, or one reply merged by lanes, into the arguments of `aggregate`.
 
         Raises:
-            FedimbError: a reply lacks a scalar that the method reads, or `aggregate` returns other names.
+            FedimbError: a reply lacks a scalar that the method reads.
+            RunFailed: `aggregate` raised, or its result is not a real array of the same shape for each name.
         """
         replies = sorted((r for r in replies if not r.has_error()), key=lambda r: r.metadata.src_node_id)
         previous, self._previous = self._previous, None
@@ -186,14 +221,23 @@ class ServerOptimizer(FedAvg):
         }
         mean = {k: view(a) - previous[k] for k, a in content.array_records[names.ARRAYS].items()}
         clients = Clients(to_numpy(content.array_records[CLIENTS]), means)
-        new: Any = self.aggregate(previous, mean, clients, self.state)
+        where = f"aggregator {type(self).__name__}: aggregate()"
+        with _reported(f"round {server_round}: {where}"):
+            new: Any = self.aggregate(MappingProxyType(previous), mean, clients, self.state)
         if not isinstance(new, Mapping) or new.keys() != previous.keys():
             came = ", ".join(map(str, new)) if isinstance(new, Mapping) else type(new).__name__
-            raise FedimbError(
-                f"aggregator {type(self).__name__}: aggregate() must return a new value for every name in previous "
-                f"({', '.join(previous)}), and returned {came}"
+            raise RunFailed(
+                f"{where} must return a new value for every name in previous ({', '.join(previous)}), and returned "
+                f"{came}"
             )
-        return array_record({k: np.asarray(v, previous[k].dtype) for k, v in new.items()}), metrics
+        values = {name: np.asarray(new[name]) for name in new}
+        for name, value in values.items():
+            if value.dtype.kind not in REAL or value.shape != previous[name].shape:
+                raise RunFailed(
+                    f"{where} returned {value.dtype} {list(value.shape)} for '{name}': return real numbers of shape "
+                    f"{list(previous[name].shape)}, as in previous"
+                )
+        return array_record({k: np.asarray(v, previous[k].dtype) for k, v in values.items()}), metrics
 
     def _merged(self, previous: Arrays, replies: Sequence[Message]) -> RecordDict:
         """Single replies, merged as lanes would; in a plain ServerApp a client's id is that of its node."""
@@ -210,7 +254,7 @@ class ServerOptimizer(FedAvg):
             client: Any = own.get(CLIENT, reply.metadata.src_node_id)
             for name, value in {CLIENT: client, **scalars}.items():
                 columns.setdefault(name, []).append(value)
-            for mean, weight in self.weights(scalars).items():
+            for mean, weight in self.checked_weights(scalars).items():
                 totals[mean] = totals.get(mean, 0.0) + weight
                 before = sums.get(mean, {})
                 weighed = {k: np.multiply(view(a), weight, dtype=np.float64) for k, a in trained.items()}
@@ -230,12 +274,7 @@ def merge_replies(
         previous: the value of a mean whose total weight is 0.
         totals, sums: by mean, the sum of the clients' weights and of the weighted arrays.
         columns: scalars by name, one per client.
-
-    Raises:
-        FedimbError: no weights for the mean.
     """
-    if "mean" not in totals:
-        raise FedimbError(f"weights() must name 'mean' for every client; it names {', '.join(totals) or 'nothing'}")
     content = RecordDict()
     for name, total in totals.items():
         values = {k: v / total for k, v in sums[name].items()} if total else dict(previous)
@@ -244,6 +283,20 @@ def merge_replies(
     kinds = {name: None if name == CLIENT else np.float64 for name in columns}
     content[CLIENTS] = array_record({name: np.array(values, kinds[name]) for name, values in columns.items()})
     return content
+
+
+@contextlib.contextmanager
+def _reported(where: str) -> Iterator[None]:
+    """Report what a method's own code raises in one line with the place; the traceback stays with the error."""
+    try:
+        yield
+    except FedimbError:
+        raise
+    except Exception as error:  # the code of whoever wrote the method
+        text = f"{where} failed: {type(error).__name__}: {' '.join(str(error).split())}"
+        if "read-only" in str(error) or "mappingproxy" in str(error):  # NumPy's and Python's words for it
+            text += "; what it receives is read-only: compute new arrays instead of writing into these"
+        raise error_from(RunFailed, text, error) from error
 
 
 def squared_norm(arrays: Mapping[str, np.ndarray]) -> float:

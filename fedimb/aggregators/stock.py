@@ -4,12 +4,13 @@ Flags: ``linear`` (the result depends on the replies only through their weighted
 ``needs_start_loss`` (the client reports the loss of the model it received).
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 from flwr.serverapp import strategy as flower
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.registry import register
+from fedimb.registry.arguments import Count, Decay, NonNegative, Positive, PositiveCount, Range
 
 _EVERYONE: dict[str, Any] = {
     "fraction_train": 1.0,
@@ -29,7 +30,7 @@ def fedavg() -> Strategy:
 
 
 @register("aggregator", "fedprox", linear=True)
-def fedprox(proximal_mu: float) -> Strategy:
+def fedprox(proximal_mu: NonNegative) -> Strategy:
     """FedProx: FedAvg, with a proximal term in the clients' loss.
 
     Li et al., MLSys 2020; the proximal term itself is the local objective ``proximal``.
@@ -38,7 +39,7 @@ def fedprox(proximal_mu: float) -> Strategy:
 
 
 @register("aggregator", "fedavgm", linear=True)
-def fedavgm(server_learning_rate: float = 1.0, server_momentum: float = 0.9) -> Strategy:
+def fedavgm(server_learning_rate: Positive = 1.0, server_momentum: Decay = 0.9) -> Strategy:
     """FedAvgM: FedAvg with momentum at the server.
 
     Hsu et al. 2019 (arXiv 1909.06335): server momentum.
@@ -47,7 +48,7 @@ def fedavgm(server_learning_rate: float = 1.0, server_momentum: float = 0.9) -> 
 
 
 @register("aggregator", "fedadam", linear=True)
-def fedadam(eta: float = 0.01, beta_1: float = 0.9, beta_2: float = 0.99, tau: float = 1e-3) -> Strategy:
+def fedadam(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau: Positive = 1e-3) -> Strategy:
     """FedAdam: Adam at the server, on the clients' mean update.
 
     Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate.
@@ -56,7 +57,7 @@ def fedadam(eta: float = 0.01, beta_1: float = 0.9, beta_2: float = 0.99, tau: f
 
 
 @register("aggregator", "fedadagrad", linear=True)
-def fedadagrad(eta: float = 0.01, tau: float = 1e-3) -> Strategy:
+def fedadagrad(eta: Positive = 0.01, tau: Positive = 1e-3) -> Strategy:
     """FedAdagrad: Adagrad at the server, on the clients' mean update.
 
     Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate.
@@ -65,7 +66,7 @@ def fedadagrad(eta: float = 0.01, tau: float = 1e-3) -> Strategy:
 
 
 @register("aggregator", "fedyogi", linear=True)
-def fedyogi(eta: float = 0.01, beta_1: float = 0.9, beta_2: float = 0.99, tau: float = 1e-3) -> Strategy:
+def fedyogi(eta: Positive = 0.01, beta_1: Decay = 0.9, beta_2: Decay = 0.99, tau: Positive = 1e-3) -> Strategy:
     """FedYogi: Yogi at the server, on the clients' mean update.
 
     Reddi et al., ICLR 2021, algorithm 2. ``eta``: server learning rate.
@@ -83,7 +84,7 @@ def fedmedian() -> Strategy:
 
 
 @register("aggregator", "fedtrimmedavg", linear=False)
-def fedtrimmedavg(beta: float = 0.2) -> Strategy:
+def fedtrimmedavg(beta: Annotated[float, Range(0, 0.5, high_allowed=False)] = 0.2) -> Strategy:
     """The coordinate-wise trimmed mean of the clients' weights, robust to outliers.
 
     Yin et al., ICML 2018: coordinate-wise trimmed mean; ``beta`` in [0, 0.5) is trimmed at each end.
@@ -92,7 +93,7 @@ def fedtrimmedavg(beta: float = 0.2) -> Strategy:
 
 
 @register("aggregator", "krum", linear=False)
-def krum(num_malicious_nodes: int = 0) -> Strategy:
+def krum(num_malicious_nodes: Count = 0) -> Strategy:
     """Krum: the one update that is closest to its neighbours, robust to malicious clients.
 
     Blanchard et al., NeurIPS 2017.
@@ -101,7 +102,7 @@ def krum(num_malicious_nodes: int = 0) -> Strategy:
 
 
 @register("aggregator", "multikrum", linear=False)
-def multikrum(num_malicious_nodes: int = 0, num_nodes_to_select: int = 5) -> Strategy:
+def multikrum(num_malicious_nodes: Count = 0, num_nodes_to_select: PositiveCount = 5) -> Strategy:
     """Multi-Krum: the mean of the updates that are closest to their neighbours.
 
     Blanchard et al., NeurIPS 2017: mean of the ``num_nodes_to_select`` best-scored updates.
@@ -112,7 +113,7 @@ def multikrum(num_malicious_nodes: int = 0, num_nodes_to_select: int = 5) -> Str
 
 
 @register("aggregator", "bulyan", linear=False)
-def bulyan(num_malicious_nodes: int = 0) -> Strategy:
+def bulyan(num_malicious_nodes: Count = 0) -> Strategy:
     """Bulyan: Krum, then a trimmed mean; robust to malicious clients.
 
     El Mhamdi et al., ICML 2018; needs at least 4 f + 3 replies, else the round leaves the model unchanged.
@@ -121,7 +122,7 @@ def bulyan(num_malicious_nodes: int = 0) -> Strategy:
 
 
 @register("aggregator", "qfedavg", linear=False, needs_start_loss=True)
-def qfedavg(client_learning_rate: float, q: float = 0.1) -> Strategy:
+def qfedavg(client_learning_rate: Positive, q: NonNegative = 0.1) -> Strategy:
     """q-FedAvg: clients with a higher loss weigh more, for a fairer model.
 
     Li et al., ICLR 2020, algorithm 2. Its F_k(w^t) is the loss of the *received* model (``start_loss``).

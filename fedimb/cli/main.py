@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fedimb import __version__, process_env
 from fedimb.cli.verbs import Parser
-from fedimb.errors import FedimbError, storage_reason
+from fedimb.errors import FedimbError, storage_reason, traceback_of
 
 VERBS = {
     "run": ("fedimb.cli.run", "run one configuration"),
@@ -96,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.handler(args) or 0)
     except FedimbError as error:
+        if cause := traceback_of(error):
+            print(cause, file=sys.stderr)  # above, so that the line that says what to do is the last one
         print(f"fedimb: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fedimb.contracts.base import Contract, Record
 from fedimb.contracts.settings import Settings
 from fedimb.data.views import QueryView
 from fedimb.registry import register
+from fedimb.registry.arguments import PositiveCount, Range, Share
 
 Ask = Literal["global", "local", "adaptive"]
 
@@ -46,22 +47,16 @@ class ActiveSettings(Settings):
 
     query: Mapping[str, Any] = field(default_factory=lambda: {"name": "random"})
     which: Ask = "global"
-    cycles: int = 5
-    budget: int = 10
-    first: int | None = None
+    cycles: PositiveCount = 5
+    budget: PositiveCount = 10
+    first: Annotated[int | None, Range(1)] = None
     restart: bool = True
     share_prototypes: bool = False
     oracle: Mapping[str, Any] = field(default_factory=lambda: {"name": "simulated"})
-    local_epochs: int = 50
-    local_stop: float = 0.99
+    local_epochs: PositiveCount = 50
+    local_stop: Share = 0.99
     query_view: QueryView = "train"
     kcfu: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("cycles", "budget", "first", "local_epochs"):
-            self.require(name, 1)
-        self.require("local_stop", 0, 1)
 
 
 def active_contract(name: str) -> Contract:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fedimb.contracts.base import Contract, Record
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
+from fedimb.registry.arguments import Count, PositiveCount, Range
 
 MEANS = "x.class_means"
 CENTRES = "x.centres"
@@ -35,18 +36,12 @@ class CoresetSettings(Settings):
     method: ClassVar[str] = "coreset"
 
     rule: Mapping[str, Any] = field(default_factory=lambda: {"name": "random"})
-    keep: float = 0.5
+    keep: Annotated[float, Range(0, 1, low_allowed=False)] = 0.5
     match: Literal["none", "inner"] = "none"
-    warmup: int = 0
-    epochs: int = 10
+    warmup: Count = 0
+    epochs: PositiveCount = 10
     encoder: Mapping[str, Any] = field(default_factory=lambda: {"name": "global_features"})
     steps: Literal["equal", "native"] = "equal"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("keep", 1e-9, 1)
-        self.require("epochs", 1)
-        self.require("warmup", 0)
 
 
 CORESET = Contract(

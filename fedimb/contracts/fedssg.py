@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from fedimb.contracts.base import Contract, Record
 from fedimb.contracts.settings import Settings
-from fedimb.errors import ConfigError
 from fedimb.registry import register
+from fedimb.registry.arguments import Count, PositiveCount, Range, Share
 
 Source = Literal["server_public", "fed_diffusion", "client_generators"]
 Made = Literal["generator", "public", "oversample", "smote", "composite"]
@@ -87,35 +87,23 @@ class FedSSGSettings(Settings):
         }
     )
     pool: Literal["shared", "own"] = "shared"
-    surplus: float = 2.0
-    visits: float = 0.5
-    pretrain: int = 20
+    surplus: Annotated[float, Range(1)] = 2.0
+    visits: Share = 0.5
+    pretrain: Count = 20
     screen: bool = True
-    rounds: int = 10
-    local_steps: int = 100
-    epsilon: float | None = None
+    rounds: PositiveCount = 10
+    local_steps: PositiveCount = 100
+    epsilon: Annotated[float | None, Range(0, low_allowed=False)] = None
     style: bool = False
     force: bool = False
     gate: Mode = "enforce"
     audit: Mapping[str, Any] = field(
         default_factory=lambda: {"min_count": 20, "alpha": 0.05, "power": 0.8, "copied": 0.1}
     )
-    holdout: float = 0.5
+    holdout: Annotated[float, Range(0, 1, low_allowed=False, high_allowed=False)] = 0.5
     cross: bool = False
     release: Literal["auto", "manual"] = "auto"
     folder: str = "sites"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("pretrain", 0)
-        self.require("rounds", 1)
-        self.require("local_steps", 1)
-        self.require("visits", 0, 1)
-        self.require("surplus", 1)
-        if self.epsilon is not None and not self.epsilon > 0:
-            raise ConfigError(f"strategy.fedssg.epsilon={self.epsilon}: give a number above 0, or null for no noise")
-        if not 0 < self.holdout < 1:
-            raise ConfigError(f"strategy.fedssg.holdout={self.holdout}: give a number between 0 and 1")
 
 
 _VERDICTS = Record(

@@ -1,11 +1,12 @@
 """What server and clients agree on for the controls with the server's own rows: settings, rows down, Gaussians up."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fedimb.contracts.base import Contract, Record
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
+from fedimb.registry.arguments import Positive, PositiveCount, Range
 
 Use = Literal["only", "init", "client", "share", "head", "ccvr"]
 
@@ -39,22 +40,15 @@ class PublicSettings(Settings):
     method: ClassVar[str] = "public"
 
     use: Use = "init"
-    epochs: int = 60
-    local_epochs: int = 5
-    weight: float | None = None
+    epochs: PositiveCount = 60
+    local_epochs: PositiveCount = 5
+    weight: Annotated[float | None, Range(0)] = None
     steps: Literal["equal", "native"] = "equal"
-    head_epochs: int = 20
-    head_lr: float = 1.0
-    per_class: int = 200
+    head_epochs: PositiveCount = 20
+    head_lr: Positive = 1.0
+    per_class: PositiveCount = 200
     nonnegative: bool = False
-    min_count: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("epochs", "local_epochs", "head_epochs", "per_class", "min_count"):
-            self.require(name, 1)
-        self.require("head_lr", 1e-9)
-        self.require("weight", 0)
+    min_count: PositiveCount = 1
 
 
 PUBLIC = Contract(

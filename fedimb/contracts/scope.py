@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from fedimb.contracts.base import Contract, Record
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
+from fedimb.registry.arguments import Count, NonNegative, Positive, PositiveCount, Share
 
 Gate = Literal["relative", "literal"]
 Variant = Literal["full", "no_global_profile", "no_anomaly", "no_redundancy", "no_diversity"]
@@ -54,29 +55,20 @@ class ScopeSettings(Settings):
 
     method: ClassVar[str] = "scope"
 
-    p_f: float = 0.5
-    p_l: float = 0.1
-    beta: float = 0.5
-    gamma: float = 1.0
-    eps: float = 1e-6
+    p_f: Share = 0.5
+    p_l: Share = 0.1
+    beta: Share = 0.5
+    gamma: NonNegative = 1.0
+    eps: Positive = 1e-6
     gate: Gate = "relative"
     variant: Variant = "full"
     choice: Choice = "scope"
     encoder: Mapping[str, Any] = field(default_factory=lambda: {"name": "global_features"})
-    warmup: int = 5
-    min_count: int = 1
-    sigma: float = 0.0
-    min_rows: int = 2
+    warmup: Count = 5
+    min_count: PositiveCount = 1
+    sigma: NonNegative = 0.0
+    min_rows: Count = 2
     steps: Literal["equal", "native"] = "equal"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("p_f", "p_l", "beta"):
-            self.require(name, 0, 1)
-        self.require("eps", 1e-300)
-        self.require("min_count", 1)
-        for name in ("gamma", "warmup", "sigma", "min_rows"):
-            self.require(name, 0)
 
 
 SCOPE = Contract(

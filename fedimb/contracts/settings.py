@@ -5,15 +5,16 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from fedimb.errors import ConfigError, nearest
-from fedimb.registry.arguments import field_types, in_range, typed
+from fedimb.registry.arguments import check_ranges, field_types, in_range, typed
 
 
 @dataclass(frozen=True)
 class Settings:
     """Base class of a method's settings: the only place that defines their names, types, defaults and ranges.
 
-    A subclass lists its fields under ``Attributes:``, a line each (`fedimb list strategies` prints them), and checks
-    their ranges in ``__post_init__`` after calling this one's. Both sides take them as their parameter ``settings``:
+    A subclass lists its fields under ``Attributes:``, a line each (`fedimb list strategies` prints them), and declares
+    the range of each number with its type: ``rate: Annotated[float, Range(0, 1)] = 0.5``, or ``rate: Share = 0.5`` (see
+    `fedimb.registry.arguments.Range`). Both sides take them as their parameter ``settings``:
 
     ```python
     class Mine(Method):
@@ -29,13 +30,13 @@ class Settings:
         method: the registered name of the method.
 
     Raises:
-        ConfigError: a value of the wrong type.
+        ConfigError: a value of the wrong type, or a number out of range.
     """
 
     method: ClassVar[str]
 
     def __post_init__(self) -> None:
-        """Bring each value to its annotated type (1 to 1.0), mappings as copies."""
+        """Bring each value to its annotated type (1 to 1.0), mappings as copies, and check ranges."""
         types = field_types(type(self))
         for field in fields(self):
             value = getattr(self, field.name)
@@ -43,9 +44,10 @@ class Settings:
                 object.__setattr__(self, field.name, typed(types[field.name], value))
             except ValueError as error:
                 raise ConfigError(f"strategy.{self.method}: {field.name}={value!r}: {error}") from None
+        check_ranges(f"strategy.{self.method}", types, vars(self))
 
     def require(self, name: str, low: float, high: float = float("inf")) -> None:
-        """Refuse a field that is not within [low, high]; None, where its type allows it, is accepted.
+        """Refuse a field that is not within [low, high], a range that depends on other fields; None is accepted.
 
         Raises:
             ConfigError: with the setting, its value and the range.

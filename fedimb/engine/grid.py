@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import traceback
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from flwr.serverapp import Grid
 from fedimb.contracts.platform import STEP
 from fedimb.engine.flower_private import Run, ensure_identity, number
 from fedimb.engine.lanes import Instruction, Lane, LaneOutcome, Reduction, cut_lanes, gather, merge_lanes
-from fedimb.errors import FedimbError
+from fedimb.errors import traceback_of
 
 CLIENT_FAILED = 1300
 """Error code of a client that raised."""
@@ -53,7 +52,7 @@ class Job:
 
 def deliver(app: ClientApp, message: Message, context: Context, client: int) -> Message:
     """Call a ClientApp; an exception becomes an error reply with client, round and message type, and with a traceback
-    unless it is a `FedimbError`.
+    unless its message says all (see `fedimb.errors.traceback_of`).
     """
     try:
         return app(message, context)
@@ -61,9 +60,7 @@ def deliver(app: ClientApp, message: Message, context: Context, client: int) -> 
         step = dict(message.content.config_records.get(STEP) or {})
         where = f"client {client}, round {step.get('round', '?')!r}, {message.metadata.message_type}"
         where = ", ".join([where, *getattr(error, "__notes__", [])])  # in local step 3 of 20
-        reason = f"{where}: {type(error).__name__}: {error}"
-        if not isinstance(error, FedimbError):  # a FedimbError already says what to do
-            reason += f"\n{traceback.format_exc()}"
+        reason = "\n".join(filter(None, (f"{where}: {type(error).__name__}: {error}", traceback_of(error))))
         return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=message)
 
 

@@ -36,8 +36,11 @@ class Summing(Protocol):
         """One client's scalars, kept with its reply. Raises FedimbError when the reply is not usable."""
         ...
 
-    def weights(self, client: Mapping[str, float]) -> dict[str, float]:
-        """The client's weight in each mean, by the mean's name, computed from its scalars."""
+    def checked_weights(self, client: Mapping[str, float]) -> dict[str, float]:
+        """The client's weight in each mean, by the mean's name, computed from its scalars.
+
+        Raises RunFailed when the method's own code is at fault.
+        """
         ...
 
 
@@ -126,16 +129,15 @@ class LaneSum:
                 else:
                     sums[name] = term
 
-    def add_to_means(self, summing: Summing, reply: ClientReply, received: ArrayRecord) -> None:
+    def add_to_means(self, summing: Summing, reply: ClientReply, scalars: Mapping[str, float]) -> None:
         """Add one client's reply to each mean, and its buffers as usual; its scalars are kept with the reply.
 
         Raises:
-            FedimbError: the reply is not usable.
+            RunFailed: see `Summing.checked_weights`.
         """
         trained = cast(ArrayRecord, reply.content[names.ARRAYS])
-        scalars = summing.read(reply.metrics, received, trained)
         reply.metrics |= scalars
-        for name, weight in summing.weights(scalars).items():
+        for name, weight in summing.checked_weights(scalars).items():
             self.means.setdefault(name, LaneSum()).add_reply(weight, RecordDict({names.ARRAYS: trained}))
         rest = RecordDict({key: record for key, record in reply.content.items() if key == names.BUFFERS})
         self.add_reply(reply.metrics[WEIGHT], rest)
@@ -238,10 +240,13 @@ def _add(total: LaneSum, reply: ClientReply, reduce: Reduction, sent: Message | 
         total.add_reply(reply.metrics[WEIGHT], reply.content)
         return
     assert sent is not None, "a Summing needs the messages that were sent"
+    received, trained = (cast(ArrayRecord, message[names.ARRAYS]) for message in (sent.content, reply.content))
     try:
-        total.add_to_means(reduce, reply, cast(ArrayRecord, sent.content[names.ARRAYS]))
+        scalars = reduce.read(reply.metrics, received, trained)
     except FedimbError as error:
         reply.usable, reply.error = False, str(error)
+    else:
+        total.add_to_means(reduce, reply, scalars)
 
 
 def run_lane(

@@ -1,5 +1,7 @@
 """Engines by name."""
 
+import inspect
+from collections.abc import Callable
 from typing import Protocol
 
 from fedimb.config.parts import device_of
@@ -52,20 +54,18 @@ def open_engine(config: Settings) -> Engine:
     """
     clients = ("trainer", "device")  # read by the clients, not by the engine
     args = {k: v for k, v in config.items() if k != "name" and k not in clients}
-    try:
-        match config["name"]:
-            case "inline":
-                from fedimb.engine.inline import InlineEngine
-
-                return InlineEngine(**args)
-            case "flower":
-                from fedimb.engine.flower import FlowerLauncher
-
-                return FlowerLauncher(**args)
-            case "ray":
-                from fedimb.engine.ray import RayEngine
-
-                return RayEngine(**args)
+    make: Callable[..., Engine]
+    match config["name"]:
+        case "inline":
+            from fedimb.engine.inline import InlineEngine as make
+        case "flower":
+            from fedimb.engine.flower import FlowerLauncher as make
+        case "ray":
+            from fedimb.engine.ray import RayEngine as make
+        case name:
+            raise ConfigError(f"no engine '{name}'.{nearest(name, ['inline', 'ray', 'flower'])}")
+    try:  # bound first, so that a TypeError inside the engine's own code keeps its traceback
+        inspect.signature(make).bind(**args)
     except TypeError as error:
         raise ConfigError(f"engine '{config['name']}': {error}") from None
-    raise ConfigError(f"no engine '{config['name']}'.{nearest(config['name'], ['inline', 'ray', 'flower'])}")
+    return make(**args)

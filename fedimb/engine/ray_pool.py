@@ -13,7 +13,7 @@ from fedimb.engine.grid import Job
 from fedimb.engine.lanes import LaneOutcome, Reduction
 from fedimb.engine.ray_checks import why_died
 from fedimb.engine.ray_worker import PackedLane, Worker, batches
-from fedimb.errors import RunFailed
+from fedimb.errors import FedimbError, RunFailed
 
 _TRIES = 3
 _QUEUED = 2  # calls in flight per actor: the next is already there when one ends
@@ -153,6 +153,8 @@ class Pool:
                     outcomes.update(zip(batch, ray.get(call), strict=True))
                     if actor in load:
                         load[actor] -= 1
+                except FedimbError as error:  # Ray's copy of it, whose text is the worker's traceback
+                    raise getattr(error, "cause", error) from None
                 except self._lost as error:
                     waiting.extendleft([lane] for lane in reversed(batch))
                     if actor in load:  # else known to be dead

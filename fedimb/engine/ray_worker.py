@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedimb import process_env
-from fedimb.engine.grid import CLIENT_FAILED, Job, deliver
+from fedimb.engine.grid import Job, deliver
 from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, Reduction, ahead_of, run_lanes
-from fedimb.errors import DataError, FedimbError
+from fedimb.errors import DataError
 
 PackedLane = list[tuple[int, int, str, RecordDict]]
 """(client, node id, message type, records for this client only) of each client, in id order."""
@@ -92,16 +92,12 @@ def _prepare(job: Job) -> tuple[Ahead | None, Exception | None]:
 
 
 def _error_reply(error: Exception, message: Message, context: Context, client: int) -> Message:
-    """The reply of a client whose machine lacks something: the error, with a traceback unless it is a `FedimbError`."""
+    """The reply of a client whose machine lacks something: the error, as `deliver` reports it."""
 
     def refuse(message: Message, context: Context) -> Message:
         raise error
 
-    reply = deliver(cast(ClientApp, refuse), message, context, client)
-    if not isinstance(error, FedimbError):
-        return reply
-    reason = str(reply.error.reason).partition("\nTraceback ")[0]
-    return Message(Error(code=CLIENT_FAILED, reason=reason), reply_to=message)
+    return deliver(cast(ClientApp, refuse), message, context, client)
 
 
 def batches(costs: Sequence[float], count: int) -> list[list[int]]:

@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from fedimb.errors import ConfigError, nearest
+from fedimb.registry.arguments import field_types, typed
 
 Settings = TypeVar("Settings")
 
@@ -19,7 +20,10 @@ def settings_from(name: str, kind: type[Settings], given: Mapping[str, Any]) -> 
     for key in given:
         if key not in known:
             raise ConfigError(f"no setting '{name}.{key}'.{nearest(key, known)}")
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"{name}: {error}; give numbers") from error
+    types, values = field_types(kind), {}
+    for key, value in given.items():
+        try:
+            values[key] = typed(types[key], value)
+        except ValueError as error:
+            raise ConfigError(f"{name}.{key}={value!r}: {error}") from None
+    return kind(**values)

@@ -22,6 +22,7 @@ from fedimb.generation.base import Generator, Progress
 from fedimb.generation.batches import BALANCES, draw_batch, drop_conditions
 from fedimb.generation.checkpoint import TrainingState, restore_training, save_training, training_digest
 from fedimb.generation.examples import REFUSE, WARN, Examples, check_examples, small_classes
+from fedimb.registry.arguments import Count, Decay, NonNegative, Positive, PositiveCount, check_ranges, field_types
 
 log = logging.getLogger("fedimb")
 _LAST = 100  # steps whose mean loss is reported
@@ -44,35 +45,21 @@ class Training:
         checkpoint_every: steps between checkpoints.
     """
 
-    steps: int = 500
-    batch: int = 64
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    ema: float = 0.995
+    steps: PositiveCount = 500
+    batch: PositiveCount = 64
+    lr: Positive = 2e-3
+    weight_decay: NonNegative = 0.01
+    ema: Decay = 0.995
     balance: str = "class"
-    drop: float = 0.1
-    clip: float = 1.0
-    warmup: int = 20
-    checkpoint_every: int = 500
+    drop: Decay = 0.1
+    clip: Positive = 1.0
+    warmup: Count = 20
+    checkpoint_every: PositiveCount = 500
 
     def __post_init__(self) -> None:
         if self.balance not in BALANCES:
             raise ConfigError(f"generator training: balance={self.balance!r}.{nearest(self.balance, BALANCES)}")
-        for key, low, high in (
-            ("steps", 1, math.inf),
-            ("batch", 1, math.inf),
-            ("checkpoint_every", 1, math.inf),
-            ("warmup", 0, math.inf),
-            ("weight_decay", 0, math.inf),
-            ("ema", 0, 1),
-            ("drop", 0, 1),
-        ):
-            if not low <= getattr(self, key) <= high or (key in ("ema", "drop") and getattr(self, key) == high):
-                bound = f"at least {low}" + (f" and below {high}" if high == 1 else "")
-                raise ConfigError(f"generator training: {key}={getattr(self, key)}: give {bound}")
-        for key in ("lr", "clip"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise ConfigError(f"generator training: {key}={getattr(self, key)}: give a positive number")
+        check_ranges("generator training", field_types(Training), vars(self))
 
 
 def train_generator(

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 from fedimb.errors import ConfigError
 
@@ -47,7 +47,7 @@ def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def field_types(settings: type[Any]) -> Mapping[str, Any]:
     """The type of each field of a dataclass; Any for all if one type is imported for type checkers only."""
     try:
-        return get_type_hints(settings)
+        return get_type_hints(settings, include_extras=True)
     except NameError:
         return {field.name: Any for field in dataclasses.fields(settings)}
 
@@ -122,9 +122,16 @@ def _adapter(annotation: Any) -> Any:
 
 
 def in_range(
-    part: str, key: str, value: float, low: float, high: float = math.inf, *, high_allowed: bool = True
+    part: str,
+    key: str,
+    value: float,
+    low: float,
+    high: float = math.inf,
+    *,
+    low_allowed: bool = True,
+    high_allowed: bool = True,
 ) -> float:
-    """Return ``value`` if it is finite and low <= value <= high (< high unless ``high_allowed``).
+    """Return ``value`` if it is finite and low <= value <= high (< unless ``low_allowed``, ``high_allowed``).
 
     Args:
         part: kind and name for the message, e.g. ``loss 'focal'``.
@@ -132,7 +139,71 @@ def in_range(
     Raises:
         ConfigError: otherwise, with the part, the argument, its value and the range.
     """
-    if math.isfinite(value) and low <= value and (value <= high if high_allowed else value < high):
-        return value
-    upper = "" if high == math.inf else f" and {'at most' if high_allowed else 'less than'} {high:g}"
-    raise ConfigError(f"{part}: {key}={value}: give a finite number of at least {low:g}{upper}")
+    return Range(low, high, low_allowed=low_allowed, high_allowed=high_allowed).check(part, key, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The allowed values of a number, declared with its type: ``rate: Annotated[float, Range(0, 1)] = 0.5``.
+
+    Checked with a configuration, before a run folder exists, and by a method's `fedimb.contracts.settings.Settings`.
+    Values are finite. A setting that may be null: ``Annotated[float | None, Range(0)]``.
+
+    Args:
+        low, high: the bounds.
+        low_allowed, high_allowed: whether the bounds themselves are allowed.
+    """
+
+    low: float
+    high: float = math.inf
+    low_allowed: bool = dataclasses.field(default=True, kw_only=True)
+    high_allowed: bool = dataclasses.field(default=True, kw_only=True)
+
+    def check(self, part: str, key: str, value: float, hint: str = "") -> float:
+        """Return ``value`` if it is in the range.
+
+        Args:
+            part, key: for the message, as in `in_range`.
+            hint: added to the remedy.
+
+        Raises:
+            ConfigError: otherwise, with the part, the argument, its value and the range.
+        """
+        finite = not isinstance(value, float) or math.isfinite(value)
+        above = self.low <= value if self.low_allowed else self.low < value
+        below = value <= self.high if self.high_allowed else value < self.high
+        if finite and above and below:
+            return value
+        lower = f"{'of at least' if self.low_allowed else 'above'} {self.low:g}"
+        upper = "" if self.high == math.inf else f" and {'at most' if self.high_allowed else 'less than'} {self.high:g}"
+        raise ConfigError(f"{part}: {key}={value}: give a finite number {lower}{upper}{hint}")
+
+
+Positive = Annotated[float, Range(0, low_allowed=False)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Decay = Annotated[float, Range(0, 1, high_allowed=False)]
+"""Of a momentum or a moving average."""
+Count = Annotated[int, Range(0)]
+PositiveCount = Annotated[int, Range(1)]
+
+
+def range_of(annotation: Any) -> Range | None:
+    """The `Range` declared in an annotation."""
+    return next((one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, Range)), None)
+
+
+def check_ranges(part: str, types: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Check every value whose type declares a `Range`.
+
+    Args:
+        part: kind and name for the message.
+        types, values: by argument.
+
+    Raises:
+        ConfigError: see `Range.check`.
+    """
+    for key, value in values.items():
+        if value is not None and (allowed := range_of(types.get(key))) is not None:
+            optional = type(None) in get_args(get_args(types[key])[0])
+            allowed.check(part, key, value, ", or null" if optional else "")

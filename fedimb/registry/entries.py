@@ -19,7 +19,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
-from fedimb.errors import ConfigError, nearest
+from fedimb.errors import ConfigError, error_from, nearest
 
 KINDS = {
     "source": "fedimb.data.sources",
@@ -283,31 +283,33 @@ def check_args(kind: str, name: str, args: Mapping[str, object], given: tuple[st
     """Validate YAML arguments against the factory's signature and annotations; returns them coerced.
 
     Numbers are strict (no ``"3"``, no ``true`` for an integer); an integer widens to a float, a list becomes
-    a tuple where one is wanted. A settings dataclass is built from them, so that its own checks run too.
+    a tuple where one is wanted, and a number is within the `fedimb.registry.arguments.Range` of its annotation. A
+    settings dataclass is built from them, so that its own checks run too.
 
     Args:
         args: the arguments in the configuration.
         given: parameter names fedimb itself passes when it builds the part (not settable, not missing).
 
     Raises:
-        ConfigError: unknown argument (with the nearest name), missing argument, wrong type, or a value that the
-            settings dataclass refuses.
+        ConfigError: unknown argument (with the nearest name), missing argument, wrong type, a number out of range, or
+            a value that the settings dataclass refuses.
     """
-    from fedimb.registry.arguments import annotation_of, settings_class, typed
+    from fedimb.registry.arguments import annotation_of, check_ranges, settings_class, typed
 
     params = parameters(kind, name)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in params.values())
     settable = {k: p for k, p in params.items() if k not in given and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     checked: dict[str, Any] = {}
+    types: dict[str, Any] = {}
     for key, value in args.items():
         if key in given and key in params:
             raise ConfigError(f"{kind} '{name}': '{key}' is passed by fedimb itself; remove it")
         if key not in settable and not (open_ended and key not in given):
             remedy = nearest(key, settable) or " It takes none."
             raise ConfigError(f"{kind} '{name}' has no argument '{key}'.{remedy}")
-        annotation = annotation_of(get(kind, name).factory, settable[key]) if key in settable else Any
+        types[key] = annotation_of(get(kind, name).factory, settable[key]) if key in settable else Any
         try:
-            checked[key] = typed(annotation, value)
+            checked[key] = typed(types[key], value)
         except ValueError as error:
             raise ConfigError(f"{kind} '{name}': {key}={value!r}: {error}") from None
     missing = [k for k, p in settable.items() if p.default is p.empty and k not in checked]
@@ -317,7 +319,8 @@ def check_args(kind: str, name: str, args: Mapping[str, object], given: tuple[st
         try:
             settings(**checked)
         except ValueError as error:
-            raise ConfigError(f"{kind} '{name}': {error}") from None
+            raise error_from(ConfigError, f"{kind} '{name}': {error}", error) from error
+    check_ranges(f"{kind} '{name}'", types, checked)
     return checked
 
 
@@ -331,7 +334,8 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: object) -> 
         given: names of what fedimb passes itself, as keywords of the returned function; the user cannot set them.
 
     Raises:
-        ConfigError: see `get` and `check_args`.
+        ConfigError: see `get` and `check_args`; from the function it returns, the part's own, or one line for its
+            ValueError, whose traceback is then shown below (see `fedimb.errors.error_from`).
     """
     from fedimb.registry.arguments import settings_class
 
@@ -343,8 +347,8 @@ def maker(kind: str, name: str, given: tuple[str, ...] = (), **args: object) -> 
     def make(**values: object) -> Any:
         try:
             return factory(**own, **{k: v for k, v in values.items() if k in wanted})
-        except ValueError as error:  # how a part refuses a value that its signature cannot rule out
-            raise ConfigError(f"{kind} '{name}': {error}") from error
+        except ValueError as error:  # a refused value, or a mistake in the part: only its author can tell
+            raise error_from(ConfigError, f"{kind} '{name}': {error}", error) from error
 
     return make
 

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from fedimb.errors import ConfigError, nearest
+from fedimb.errors import ConfigError, error_from, nearest
 
 
 def is_path(name: str) -> bool:
@@ -39,7 +39,8 @@ def load_target(kind: str, path: str, base: type) -> type[Any]:
             "or install it"
         ) from error
     except Exception as error:  # a user's module may raise anything while it is imported
-        raise ConfigError(f"{kind} '{path}': importing {module} failed: {type(error).__name__}: {error}") from error
+        text = f"{kind} '{path}': importing {module} failed: {type(error).__name__}: {error}"
+        raise error_from(ConfigError, text, error) from error
     found = getattr(loaded, attribute, None)
     if not (isinstance(found, type) and issubclass(found, base)):
         own = {n for n, v in vars(loaded).items() if isinstance(v, type) and issubclass(v, base)} - {base.__name__}

@@ -9,14 +9,14 @@ is not linear may name additional records of the replies in its attribute ``read
 import contextlib
 import gc
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import Strategy
 
-from fedimb.aggregators.server_optimizer import ServerOptimizer, merge_replies
+from fedimb.aggregators.server_optimizer import REAL, ServerOptimizer, merge_replies
 from fedimb.contracts import platform as names
 from fedimb.contracts.optimizer import CLIENT
 from fedimb.engine.grid import SimulationGrid
@@ -24,7 +24,7 @@ from fedimb.engine.lanes import WEIGHT, ClientReply, Instruction, Lane, LaneOutc
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.plain import StateDict
 from fedimb.records import Arrays, array_record, to_numpy
-from fedimb.serverapp.state_dict import load_state, state_of
+from fedimb.serverapp.state_dict import load_state, owner_name, state_of
 
 
 class _CohortGrid(SimulationGrid):
@@ -116,15 +116,10 @@ class Aggregator:
         # QFedAvg and Bulyan run the garbage collector once per reply, a tenth of a second each; frozen objects are
         # skipped. Only for strategies that get every reply: unfreezing moves objects to the oldest generation, rarely
         # collected.
-        with gc_frozen() if not self.linear else contextlib.nullcontext():
+        with gc_frozen() if not self.linear else contextlib.nullcontext(), results_of(self.strategy) as results:
             merged, metrics = self.strategy.aggregate_train(server_round, replies)
         if merged is not None:
-            new = self._in_order(to_numpy(merged), f"aggregator {type(self.strategy).__name__}")
-            if not all(np.isfinite(v).all() for v in new.values()):
-                raise RunDiverged(
-                    f"round {server_round}: aggregator {type(self.strategy).__name__} returned non-finite weights from "
-                    "finite replies; lower its learning rate or local.lr"
-                )
+            new = self._checked(merged, server_round, results)
             self.parameters = {k: v.astype(self._dtypes[k], copy=False) for k, v in new.items()}
             self.buffers = {k: _mean_buffer(total, k, old) for k, old in self.buffers.items()}
         means = {k: float(v) for k, v in (metrics or {}).items() if not isinstance(v, list)}
@@ -164,6 +159,34 @@ class Aggregator:
             )
         return {k: arrays[k] for k in self._dtypes}
 
+    def _checked(self, merged: ArrayRecord, server_round: int, results: Sequence[tuple[str, ArrayRecord]]) -> Arrays:
+        """A round's result as arrays in the model's order.
+
+        Args:
+            results: of all strategies (see `results_of`): an error names the innermost one at fault.
+
+        Raises:
+            RunFailed: names, shapes or the kind of number differ from the model's.
+            RunDiverged: a value is not finite.
+        """
+        try:
+            return self._weights_of(merged, f"round {server_round}: {owner_name(self.strategy)}")
+        except RunFailed:
+            for name, result in results:
+                self._weights_of(result, f"round {server_round}: {name}")
+            raise
+
+    def _weights_of(self, result: ArrayRecord, sender: str) -> Arrays:
+        new = self._in_order(to_numpy(result), sender)
+        for name, value in new.items():
+            if value.dtype.kind not in REAL:
+                raise RunFailed(f"{sender} returned {value.dtype} for '{name}': return real numbers")
+            if not np.isfinite(value).all():
+                raise RunDiverged(
+                    f"{sender} returned non-finite weights from finite replies; lower its learning rate or local.lr"
+                )
+        return new
+
     def replace(self, weights: Mapping[str, np.ndarray]) -> None:
         """Replace the model's parameters, keeping its dtypes; the aggregator keeps its state.
 
@@ -191,6 +214,38 @@ def gc_frozen() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextlib.contextmanager
+def results_of(strategy: Strategy) -> Iterator[list[tuple[str, ArrayRecord]]]:
+    """What each strategy of a `chain` returns from `aggregate_train` inside the block, innermost first, with its name.
+
+    A method that returns what its inner one did, as most do, is left out.
+    """
+    found: list[tuple[str, ArrayRecord]] = []
+
+    def watched(one: Strategy) -> Callable[..., tuple[ArrayRecord | None, MetricRecord | None]]:
+        aggregate = one.aggregate_train
+
+        def aggregate_train(*args: Any, **options: Any) -> tuple[ArrayRecord | None, MetricRecord | None]:
+            result = aggregate(*args, **options)
+            if result[0] is not None and not any(result[0] is earlier for _, earlier in found):
+                found.append((owner_name(one), result[0]))
+            return result
+
+        return aggregate_train
+
+    before = [(one, vars(one).get("aggregate_train")) for one in chain(strategy)]
+    for one, _ in before:
+        one.aggregate_train = watched(one)  # type: ignore[method-assign]
+    try:
+        yield found
+    finally:
+        for one, own in before:
+            if own is None:
+                del one.aggregate_train
+            else:
+                one.aggregate_train = own  # type: ignore[method-assign]
 
 
 def chain(strategy: Strategy) -> list[Strategy]:

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
 from fedimb.clientapp.context import Site
-from fedimb.config.parts import build_model, part_maker, spec_of_rows
+from fedimb.config.parts import build_model, contracts_of, part_maker, spec_of_rows
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.models.base import buffers_of, load_into, parameters_of
@@ -76,6 +76,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     Raises:
         ConfigError: names the part, the reason, and what to set instead.
     """
+    contracts_of(config)
     check_task(config, federation.task)
     check_scores(config, federation.task)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))

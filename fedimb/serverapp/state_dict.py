@@ -3,14 +3,16 @@
 A state dict has one item for each attribute that must be saved, under the attribute's name. Its values are numbers,
 bools, None, strings, bytes, NumPy arrays and scalars, torch tensors on the CPU, Flower ArrayRecords, and lists, tuples
 and dicts (keys: strings or ints) of these. They are
-restored with their exact types, dtypes and bits; two items that were the same object become two. Everything else is
-refused, with the place and what to keep instead.
+restored with their exact types, dtypes and bits; an object that is in a state dict twice is one object again. All
+else is refused, with the place and what to keep instead: so are two arrays that share memory, as a view does with its
+array, because a change to one would no longer reach the other, and what two methods or aggregators share.
 """
 
 import io
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from fedimb.serverapp.stock_state import stock_attributes
 PAGE = "see docs/add-a-strategy.md, 'What your method keeps'"
 _DEEPEST = 100
 _INTEGERS = {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_MUTABLE = (list, dict, np.ndarray, torch.Tensor, ArrayRecord)
 _PLAIN = _INTEGERS | {"bool", "float16", "float32", "float64"}  # stored directly by safetensors
 _REMEDIES: tuple[tuple[Any, str], ...] = (
     (set | frozenset, "keep sorted(...) and rebuild the set in load_state_dict"),
@@ -117,12 +120,28 @@ def encode(owner: object) -> tuple[Any, Arrays]:
     state = state_of(owner)
     flower = encoder.node(state["flower"], "", ())
     own = None if state["own"] is None else encoder.node(state["own"], "", ())
+    refuse_shared(encoder.memory)
     return {"flower": flower, "own": own}, encoder.arrays
 
 
 def decode(spec: Any, arrays: Arrays) -> StateDict:
     """Inverse of `encode`, for `load_state`; arrays are new and writable."""
-    return {"flower": _value(spec["flower"], arrays), "own": _value(spec["own"], arrays)}
+    decoder = _Decoder(arrays)
+    return {"flower": decoder.value(spec["flower"]), "own": decoder.value(spec["own"])}
+
+
+def check_shared(owners: Sequence[object]) -> None:
+    """Refuse arrays that the state dicts of two owners share: each owner's are restored by themselves.
+
+    Raises:
+        RunFailed: names both places.
+    """
+    memory = []
+    for owner in owners:
+        encoder = _Encoder(owner_name(owner))
+        encoder.node(own_state(owner) or {}, "", ())
+        memory += encoder.memory
+    refuse_shared(memory)
 
 
 def can_be_kept(value: object) -> bool:
@@ -134,16 +153,64 @@ def can_be_kept(value: object) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Memory:
+    """The memory of one array or tensor in a state dict: addresses [start, end), and where errors find it."""
+
+    place: str
+    start: int
+    end: int
+    writable: bool
+    value: np.ndarray | torch.Tensor
+
+    def overlaps(self, other: "Memory") -> bool:
+        """Whether a change through one of them is seen in the other."""
+        if not (self.writable or other.writable) or self.end <= other.start or other.end <= self.start:
+            return False
+        if isinstance(self.value, torch.Tensor) or isinstance(other.value, torch.Tensor):
+            return True
+        try:
+            return np.shares_memory(self.value, other.value, max_work=10**4)  # type: ignore[arg-type]  # NumPy allows any bound
+        except np.exceptions.TooHardError:
+            return True
+
+
+def refuse_shared(memory: Sequence[Memory]) -> None:
+    """Refuse different arrays that share memory.
+
+    Raises:
+        RunFailed: names both places and what to keep instead.
+    """
+    open_ones: list[Memory] = []
+    for one in sorted(memory, key=lambda m: m.start):
+        open_ones = [other for other in open_ones if other.end > one.start]
+        for other in open_ones:
+            if one.overlaps(other):
+                first, second = sorted((other, one), key=memory.index)
+                raise RunFailed(
+                    f"{second.place} shares memory with {first.place}, and a resumed run would have two separate "
+                    "arrays: keep only one of them and make the other from it in load_state_dict, or keep a copy "
+                    f"(.copy(), .clone()); {PAGE}"
+                )
+        open_ones.append(one)
+
+
 class _Encoder:
     """Turns values into nodes for JSON: scalars and lists as they are, everything else tagged.
 
+    A list, dict, array, tensor or record that was met before becomes ``{"same": number}``, by the order in which they
+    are met.
+
     Attributes:
         arrays: what cannot be in JSON, by number.
+        memory: that of every array and tensor met.
     """
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
+        self._met: dict[int, int] = {}
         self.arrays: Arrays = {}
+        self.memory: list[Memory] = []
 
     def node(self, value: Any, path: str, above: tuple[int, ...]) -> Any:
         """The node of a value; ``above``: the containers it is in."""
@@ -152,13 +219,22 @@ class _Encoder:
             return value
         if kind is bytes:
             return {"bytes": self._put(np.frombuffer(value, np.uint8))}
-        if kind is np.ndarray:
-            return {"array": self._array(value, path)}
         if isinstance(value, np.generic):
             return {"number": self._array(np.asarray(value), path)}
+        if kind in _MUTABLE and id(value) not in above:
+            if id(value) in self._met:
+                return {"same": self._met[id(value)]}
+            self._met[id(value)] = len(self._met)
+        if kind is np.ndarray:
+            self._note(value, path)
+            return {"array": self._array(value, path)}
         if kind is torch.Tensor:
-            return self._tensor(value, path)
+            node = self._tensor(value, path)
+            self._note_tensor(value, path)
+            return node
         if kind is ArrayRecord:
+            for key, array in value.items():
+                self._note(view(array), f"{path}[{key!r}]")
             return {"record": [[key, self._array(view(array), path)] for key, array in value.items()]}
         if kind not in (list, tuple, dict):
             self._refuse(value, path)
@@ -183,6 +259,20 @@ class _Encoder:
         raise RunFailed(
             f"{self._owner}: state_dict(){path} is a {name}, which cannot be saved: {remedy(value)}; {PAGE}"
         )
+
+    def _note(self, value: np.ndarray, path: str) -> None:
+        if value.nbytes:
+            spans = [(size - 1) * stride for size, stride in zip(value.shape, value.strides, strict=True)]
+            first = value.__array_interface__["data"][0]
+            start, end = first + sum(s for s in spans if s < 0), first + sum(s for s in spans if s > 0) + value.itemsize
+            place = f"{self._owner}: state_dict(){path}"
+            self.memory.append(Memory(place, start, end, value.flags.writeable, value))
+
+    def _note_tensor(self, value: torch.Tensor, path: str) -> None:
+        if value.numel():
+            steps = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+            start, place = value.data_ptr(), f"{self._owner}: state_dict(){path}"
+            self.memory.append(Memory(place, start, start + (steps + 1) * value.element_size(), True, value))
 
     def _put(self, array: np.ndarray) -> str:
         number = str(len(self.arrays))
@@ -209,27 +299,47 @@ class _Encoder:
         return {"tensor": self._put(flat.view(torch.uint8).numpy() if len(flat) else np.zeros(0, np.uint8)), **about}
 
 
-def _value(node: Any, arrays: Arrays) -> Any:
-    """Inverse of `_Encoder.node`."""
-    if isinstance(node, list):
-        return [_value(item, arrays) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "dict" in node:
-        return {key: _value(item, arrays) for key, item in node["dict"]}
-    if "tuple" in node:
-        return tuple(_value(item, arrays) for item in node["tuple"])
-    if "bytes" in node:
-        return arrays[node["bytes"]].tobytes()
-    if "array" in node:
-        return _array_at(node["array"], arrays)
-    if "number" in node:
-        return _array_at(node["number"], arrays)[()]
-    if "record" in node:
-        return array_record({key: _array_at(at, arrays) for key, at in node["record"]})
-    dtype, data = getattr(torch, node["dtype"]), bytearray(arrays[node["tensor"]].tobytes())
-    flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-    return flat.reshape(node["shape"])
+class _Decoder:
+    """Inverse of `_Encoder`."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+        self._made: list[Any] = []
+
+    def value(self, node: Any) -> Any:
+        """The value of a node; nodes must come in the order in which they were made."""
+        if isinstance(node, list):
+            return self._met(node)
+        if not isinstance(node, dict):
+            return node
+        if "same" in node:
+            return self._made[node["same"]]
+        if "tuple" in node:
+            return tuple(self.value(item) for item in node["tuple"])
+        if "bytes" in node:
+            return self._arrays[node["bytes"]].tobytes()
+        if "number" in node:
+            return _array_at(node["number"], self._arrays)[()]
+        return self._met(node)
+
+    def _met(self, node: Any) -> Any:
+        place = len(self._made)
+        self._made.append(None)
+        self._made[place] = self._mutable(node)
+        return self._made[place]
+
+    def _mutable(self, node: Any) -> Any:
+        if isinstance(node, list):
+            return [self.value(item) for item in node]
+        if "dict" in node:
+            return {key: self.value(item) for key, item in node["dict"]}
+        if "array" in node:
+            return _array_at(node["array"], self._arrays)
+        if "record" in node:
+            return array_record({key: _array_at(at, self._arrays) for key, at in node["record"]})
+        dtype, data = getattr(torch, node["dtype"]), bytearray(self._arrays[node["tensor"]].tobytes())
+        flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+        return flat.reshape(node["shape"])
 
 
 def _array_at(about: dict[str, Any], arrays: Arrays) -> np.ndarray:

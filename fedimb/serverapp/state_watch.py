@@ -16,7 +16,7 @@ from fedimb.errors import RunFailed
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
-from fedimb.serverapp.state_dict import PAGE, can_be_kept, own_state, owner_name, remedy
+from fedimb.serverapp.state_dict import PAGE, can_be_kept, check_shared, own_state, owner_name, remedy
 from fedimb.serverapp.state_digest import attributes, computed, digest
 from fedimb.serverapp.steps import ServerWork, Step
 from fedimb.serverapp.stock_state import stock_attributes
@@ -51,8 +51,10 @@ class StateWatch:
         """Compare the state with that at the start of the step.
 
         Raises:
-            RunFailed: an attribute changed and is not in the state dict, or the state dict has its old value.
+            RunFailed: an attribute changed and is not in the state dict, or the state dict has its old value, or two
+                of the owners keep the same array.
         """
+        check_shared(owners)
         for owner in owners:
             if (before := self._before.get(id(owner))) is not None:
                 now = _Snapshot(owner, owners)

@@ -13,7 +13,7 @@ from typing import Literal
 
 from fedimb.config.load import config_sha, from_json, to_json
 from fedimb.engine.open import Engine, open_engine
-from fedimb.errors import ConfigError, DataError, FedimbError, RunDiverged
+from fedimb.errors import ConfigError, DataError, FedimbError, RunDiverged, traceback_of
 from fedimb.records import write_atomic
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
@@ -102,6 +102,8 @@ class Worker:
         except RunDiverged as error:
             return Done(None, "diverged", str(error), time.perf_counter() - started)
         except FedimbError as error:
+            if cause := traceback_of(error):
+                logging.getLogger("fedimb").error("%s failed\n%s", task.what, cause)
             refused = isinstance(error, ConfigError | DataError)
             return Done(None, "failed", str(error), time.perf_counter() - started, refused)
         except Exception as error:

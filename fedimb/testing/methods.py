@@ -17,6 +17,9 @@ from fedimb.schema import RunConfig
 from fedimb.testing.expectations import Contract, check_yaml
 from fedimb.testing.runs import compare, configured, run, run_killed, small_tables, weights
 
+_TRAINS_FIRST = {"scope": {"warmup": 1}}
+"""A method that trains a round before its inner method's program begins."""
+
 
 def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, **settings: object) -> None:
     """Check that a method runs in a small federation and that interruptions and edge cases do not change its result.
@@ -24,6 +27,7 @@ def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, 
     The run is killed after every step and resumed to the same weights, with every item of the server's, the
     aggregator's and the clients' state as before; Ray gives the weights of the inline engine; a client with one row, a
     client that lacks a class, a class that nobody holds and a federation of one client run, or are refused before work;
+    so does a run inside a method that trains before the program of this one begins;
     a record that its contract does not declare does not leave a client.
 
     Args:
@@ -51,6 +55,8 @@ def check_method(name: str, *, run_words: Sequence[str] = (), ray: bool = True, 
             contract.equal(weights(run(config, place / "again")), weights(whole), "the same model file")
         for case, more in (("a class that nobody holds", {"absent": True}), ("one client", {"clients": 1})):
             _check_case(Contract("strategy", name, case), configured(place, run_words, part, **more), place / case)
+        if name not in _TRAINS_FIRST:
+            _check_inside(Contract("strategy", name, "inside scope"), place, run_words, part)
         _check_leak(contract, config, place / "leak")
         if ray:
             with contract.rule("Ray gives the weights of the inline engine"):
@@ -89,6 +95,17 @@ def _check_case(contract: Contract, config: RunConfig, place: Path) -> None:
         except (ConfigError, DataError) as error:
             contract.expect(not list(place.glob("*/*")), "a refusal before a run folder is created", error)
             contract.expect("\n" not in str(error), "a refusal in one line", error)
+
+
+def _check_inside(
+    contract: Contract, place: Path, words: Sequence[str], part: Mapping[str, tuple[str, Mapping[str, object]]]
+) -> None:
+    """Check it inside a method that trains first: its hooks are called for rounds before its own program begins."""
+    try:
+        config = configured(place, words, part, around=_TRAINS_FIRST)
+    except ConfigError:  # the two do not go together
+        return
+    _check_case(contract, config, place / "inside")
 
 
 def _check_leak(contract: Contract, config: RunConfig, place: Path) -> None:

@@ -90,6 +90,7 @@ def configured(
     parts: Mapping[str, tuple[str, Mapping[str, object]]],
     absent: bool = False,
     clients: int = 3,
+    around: Mapping[str, Mapping[str, object]] | None = None,
 ) -> RunConfig:
     """A validated run of the small federation.
 
@@ -99,6 +100,7 @@ def configured(
         parts: kind (``strategy``, ``aggregator``) -> the part's name, and settings instead of those in its YAML.
         absent: whether there is a class that nobody holds.
         clients: 3, or 1 with all rows.
+        around: a method around that of ``parts``: its name -> settings instead of those in its YAML.
     """
     shipped = Catalogue()
     chosen = [f"{kind}={name}" for kind, (name, _) in parts.items() if name in shipped.options(kind)]
@@ -109,6 +111,8 @@ def configured(
         else:
             old = raw[kind] if raw[kind].get("name") == name else {"name": name, **yaml_settings(kind, name)}
             raw[kind] = {**old, **settings}
+    outer = {name: {**yaml_settings("strategy", name), **settings} for name, settings in (around or {}).items()}
+    raw["strategy"] = {**outer, **raw["strategy"]}
     if raw["data"]["source"]["name"] == "synthetic_table":
         raw["data"]["source"] = {"name": "embeddings_npz", "path": str(write_table(folder, absent, clients))}
     return validate(raw)

@@ -1,6 +1,7 @@
 """Optimisers at the server: their reference values, through the lanes as a run plays them, and what they cost."""
 
 import json
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -22,10 +23,10 @@ from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract, Record
 from fedimb.engine.lanes import cut_lanes, gather, merge_lanes
 from fedimb.engine.ray import RayEngine
-from fedimb.errors import ConfigError, FedimbError
+from fedimb.errors import ConfigError, RunFailed, traceback_of
 from fedimb.records import array_record
 from fedimb.rundir.folder import RunFolder
-from fedimb.serverapp.aggregator import Aggregator
+from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.launch import resume
 from fedimb.strategies.base import Method
 from fedimb.strategies.plain import Plain
@@ -242,10 +243,10 @@ def test_what_does_not_go_together_is_refused(words, why):
 @pytest.mark.parametrize(
     ("name", "settings", "why"),
     [
-        ("fedexp", {"epsilon": 0.0}, "epsilon must be > 0"),
-        ("fednova", {"momentum": 1.0}, r"momentum must be in \[0, 1\)"),
+        ("fedexp", {"epsilon": 0.0}, "epsilon=0.0: give a finite number above 0"),
+        ("fednova", {"momentum": 1.0}, "momentum=1.0: give a finite number of at least 0 and less than 1"),
         ("fednova", {"optimizer": "adam"}, r"set local\.optimizer=sgd"),
-        ("feddyn", {"alpha": -0.1}, "alpha must be > 0"),
+        ("feddyn", {"alpha": -0.1}, "alpha=-0.1: give a finite number above 0"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(name, settings, why):
@@ -381,17 +382,69 @@ def test_killed_before_or_after_a_reset_it_ends_with_the_same_bits(warm, tmp_pat
     assert weights[0] == weights[1] == weights[2]
 
 
+def _writes(self, previous, mean, clients, state):
+    previous["w"][0] = 1.0
+    return previous
+
+
+def _adds_a_name(self, previous, mean, clients, state):
+    previous["x"] = mean["w"]
+    return previous
+
+
+FAULTS = [
+    ({"aggregate": lambda self, previous, mean, clients, state: {"x": mean["w"]}}, r"\(w, b\), and returned x$"),
+    ({"aggregate": lambda self, previous, mean, clients, state: None}, "and returned NoneType$"),
+    ({"aggregate": lambda self, previous, mean, clients, state: {k: v * 1j for k, v in mean.items()}}, "complex128"),
+    ({"aggregate": lambda self, previous, mean, clients, state: {k: v.astype(str) for k, v in mean.items()}}, "<U"),
+    (
+        {"aggregate": lambda self, previous, mean, clients, state: {k: v[:1] for k, v in mean.items()}},
+        r"\[1, 2\] for 'w'",
+    ),
+    ({"aggregate": _writes}, "assignment destination is read-only; .* compute new arrays"),
+    ({"aggregate": _adds_a_name}, "'mappingproxy' object .* compute new arrays"),
+    ({"aggregate": lambda self, previous, mean, clients, state: mean["v"]}, "failed: KeyError: 'v'$"),
+    ({"weights": lambda self, client: {"other": 1.0}}, "name 'mean' for every client; it names other$"),
+    ({"weights": lambda self, client: {} if client["num-examples"] > 1 else {"mean": 1.0}}, "it names nothing$"),
+    ({"weights": lambda self, client: 1.0}, r"such as \{'mean': 1.0\}, and returned a float$"),
+    (
+        {"weights": lambda self, client: {"mean": -1.0}},
+        r"'mean': -1.0 for a client with \{'num-examples': 1.0\}; return a",
+    ),
+    ({"weights": lambda self, client: {"mean": float("nan")}}, "'mean': nan for a client"),
+    ({"weights": lambda self, client: {"mean": 1.0, "more": float("inf")}}, "'more': inf for a client"),
+    ({"weights": lambda self, client: {"mean": 1j}}, "'mean': 1j for a client"),
+    ({"weights": lambda self, client: client["rows"]}, "failed: KeyError: 'rows'$"),
+]
+
+
 @pytest.mark.parametrize("linear", [True, False])
-@pytest.mark.parametrize(
-    ("page", "why"),
-    [
-        ({"aggregate": lambda self, previous, mean, clients, state: {"x": mean["w"]}}, r"\(w, b\), and returned x$"),
-        ({"aggregate": lambda self, previous, mean, clients, state: None}, "and returned NoneType$"),
-        ({"weights": lambda self, client: {"other": 1.0}}, "name 'mean' for every client; it names other$"),
-    ],
-)
-def test_a_page_that_returns_something_else_is_told_what_is_wanted(page, why, linear):
+@pytest.mark.parametrize(("page", "why"), FAULTS)
+def test_a_page_at_fault_is_named_on_one_line_with_what_is_wanted(page, why, linear):
     plain = {"aggregate": lambda self, previous, mean, clients, state: previous}
-    model = aggregator(type("Mine", (ServerOptimizer,), plain | page)(), np.zeros(6), linear)
-    with pytest.raises(FedimbError, match=why):
+    optimizer = type("Mine", (ServerOptimizer,), plain | page)()
+    model = aggregator(Plain(optimizer), np.zeros(6), linear)
+    place = rf"aggregator Mine: {next(iter(page))}\(\) "
+    with pytest.raises(RunFailed, match=place) as caught:
+        play(model, 1, {0: np.ones(6), 1: np.ones(6)}, rows=[1, 2])
+    assert re.search(why, str(caught.value))
+    assert "\n" not in str(caught.value)
+    assert bool(traceback_of(caught.value)) == (" failed: " in str(caught.value))
+    np.testing.assert_array_equal(flat(model.parameters), np.zeros(6))
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(np.nan, np.nan), (1.0, np.nan), (1j, 1j)])
+def test_an_error_names_the_innermost_that_is_at_fault(inner, outer):
+    class Inner(FedAvg):
+        def aggregate_train(self, server_round, replies):
+            return array_record({k: v * inner for k, v in layered(np.ones(6)).items()}), None
+
+    class Outer(Method):
+        def aggregate_train(self, server_round, replies):
+            arrays, metrics = super().aggregate_train(server_round, replies)
+            return array_record({k: a.numpy() * outer for k, a in arrays.items()}), metrics
+
+    model = aggregator(Plain(Outer(Plain(Inner()))), np.zeros(6), linear=False)
+    with pytest.raises(RunFailed, match="round 1: " + ("method Outer" if inner == 1.0 else "aggregator Inner")):
         play(model, 1, {0: np.ones(6), 1: np.ones(6)})
+    assert all("aggregate_train" not in vars(one) for one in chain(model.strategy))

@@ -5,6 +5,7 @@ import json
 import pytest
 from small_runs import SMALL
 
+from fedimb import registry
 from fedimb.cli import main
 
 TABLE = ("data=synthetic_table", "data.source.rows=1000")
@@ -142,3 +143,22 @@ def test_without_an_action_the_actions_are_shown(words, capsys):
     assert f"usage: fedimb {' '.join(words)} " in (shown := capsys.readouterr().err)
     assert "are required" in shown.splitlines()[-1]
     assert len(shown.splitlines()) > 5
+
+
+def test_a_mistake_in_a_plug_ins_code_is_shown_with_its_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    class Crooked:
+        def __init__(self):
+            int("three")
+
+    with registry.isolated():
+        registry.register("sampler", "crooked")(Crooked)
+        groups = tmp_path / "groups"
+        (groups / "sampler").mkdir(parents=True)
+        (groups / "sampler" / "crooked.yaml").write_text("name: crooked\n")
+        assert main(["run", *SMALL, "sampler=crooked", "--config-dir", str(groups)]) == 2
+    *shown, last = capsys.readouterr().err.splitlines()
+    assert last.startswith("fedimb: sampler 'crooked': invalid literal for int() with base 10: 'three'")
+    assert any('int("three")' in line for line in shown)
+    assert not (tmp_path / "runs").exists()

@@ -1,10 +1,11 @@
 """A method's settings stand once: halves, YAML and docs agree with the dataclass of its contract file."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import pytest
 from flwr.serverapp.strategy import FedAvg, Strategy
@@ -21,7 +22,16 @@ from fedimb.generation.settings import settings_from
 from fedimb.generation.sharing_plan import Plan
 from fedimb.generation.training import Training
 from fedimb.privacy.audit.types import GateSettings
-from fedimb.registry.arguments import argument_docs, docs_of, settings_class, typed
+from fedimb.registry.arguments import (
+    Count,
+    annotation_of,
+    argument_docs,
+    docs_of,
+    field_types,
+    range_of,
+    settings_class,
+    typed,
+)
 from fedimb.strategies.active import Active
 from fedimb.strategies.base import Method
 from fedimb.strategies.coreset import Coreset
@@ -145,7 +155,7 @@ def test_what_is_wrong_is_said_in_one_line(wrong: dict[str, Any], line: str) -> 
     ("words", "line"),
     [
         ("strategy=scope strategy.scope.p_l=-1", "p_l=-1.0: give a finite number of at least 0 and at most 1"),
-        ("strategy=coreset strategy.coreset.keep=0", "keep=0.0: give a finite number of at least 1e-09 and at most 1"),
+        ("strategy=coreset strategy.coreset.keep=0", "keep=0.0: give a finite number above 0 and at most 1"),
         ("strategy=active strategy.active.first=0", "strategy.active: first=0: give a finite number of at least 1"),
         (
             "strategy=fairfal strategy.fairfal.budget=0",
@@ -153,14 +163,67 @@ def test_what_is_wrong_is_said_in_one_line(wrong: dict[str, Any], line: str) -> 
         ),
         ("strategy=public strategy.public.weight=-2", "weight=-2.0: give a finite number of at least 0"),
         ("strategy=fedssg strategy.fedssg.surplus=0.5", "surplus=0.5: give a finite number of at least 1"),
-        ("strategy=fedssg strategy.fedssg.epsilon=0", "strategy.fedssg.epsilon=0.0: give a number above 0, or null"),
-        ("strategy=fedssg strategy.fedssg.holdout=1", "strategy.fedssg.holdout=1.0: give a number between 0 and 1"),
+        ("strategy=fedssg strategy.fedssg.epsilon=0", "epsilon=0.0: give a finite number above 0, or null"),
+        ("strategy=fedssg strategy.fedssg.holdout=1", "holdout=1.0: give a finite number above 0 and less than 1"),
+        ("aggregator=fedadam aggregator.eta=-1", "aggregator 'fedadam': eta=-1.0: give a finite number above 0"),
+        (
+            "aggregator=krum aggregator.num_malicious_nodes=-1",
+            "num_malicious_nodes=-1: give a finite number of",
+        ),
+        (
+            "aggregator=fedtrimmedavg aggregator.beta=0.5",
+            "beta=0.5: give a finite number of at least 0 and less",
+        ),
     ],
 )
 def test_a_range_is_checked_with_the_configuration_before_anything_is_built(words: str, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         validate(compose(words.split()))
     assert line in str(caught.value)
+
+
+def numbers(types: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments whose type is a number, or may be null or one."""
+    plain = {key: get_args(note)[0] if get_origin(note) is Annotated else note for key, note in types.items()}
+    return {key: types[key] for key, note in plain.items() if any(t in (int, float) for t in (note, *get_args(note)))}
+
+
+def numbers_of(kind: str, name: str) -> dict[str, Any]:
+    factory = registry.get(kind, name).factory
+    given = registry.parameters(kind, name).items()
+    return numbers({key: annotation_of(factory, p) for key, p in given if key not in GIVEN[kind]})
+
+
+PARTS = [(kind, name) for kind in ("strategy", "aggregator") for name in registry.names(kind)]
+
+
+@pytest.mark.parametrize(("kind", "name"), PARTS)
+def test_every_number_has_a_range_and_no_other_value_is_accepted(kind: str, name: str) -> None:
+    for key, note in numbers_of(kind, name).items():
+        allowed = range_of(note)
+        assert allowed is not None, f"{kind} '{name}': declare the range of {key} with its type"
+        for wrong in (math.nan, math.inf, -math.inf, allowed.low - 1, allowed.high + 1):
+            with pytest.raises(ConfigError, match=rf"{name}'?: {key}="):
+                registry.check_args(kind, name, {**required(kind, name), key: wrong}, GIVEN[kind])
+
+
+def required(kind: str, name: str) -> dict[str, Any]:
+    found = registry.parameters(kind, name)
+    return {k: 0.1 for k, p in found.items() if p.default is p.empty and k not in GIVEN[kind]}
+
+
+def test_the_settings_of_a_generators_training_have_ranges_too() -> None:
+    for key, note in numbers(field_types(Training)).items():
+        assert range_of(note) is not None, key
+        with pytest.raises(ConfigError, match=f"generator training: {key}=inf: give"):
+            Training(**{key: math.inf})
+    with pytest.raises(ConfigError, match=r"^training\.steps=1\.5: input should be a valid integer"):
+        settings_from("training", Training, {"steps": 1.5})
+
+
+def test_settings_made_in_python_are_checked_as_well() -> None:
+    with pytest.raises(ConfigError, match=r"^strategy\.fedssg: epsilon=inf: give a finite number above 0, or null$"):
+        FedSSGSettings(epsilon=math.inf)
 
 
 @dataclass(frozen=True)
@@ -246,7 +309,7 @@ def test_the_page_on_adding_a_strategy_shows_what_works() -> None:
         name: value
         for name, value in globals().items()
         if name in ("dataclass", "Settings", "ClassVar", "Strategy", "Any", "Method")
-    }
+    } | {"Count": Count}
     exec(f"{contract}\nclass Toy(Method):\n{constructor}", space)
     toy = space["Toy"]
     assert (

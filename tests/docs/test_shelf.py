@@ -21,10 +21,10 @@ def rows(text: str, heading: str) -> list[tuple[str, str]]:
     return re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", table, re.MULTILINE)
 
 
-def test_the_changelog_lists_every_moved_module_and_renamed_class_once() -> None:
+def test_the_changelog_lists_every_moved_module_and_renamed_name_once() -> None:
     text = read("CHANGELOG.md")
     assert sorted(rows(text, "module in 0.1.0")) == sorted(MOVED.items())
-    assert sorted(rows(text, "class in 0.1.0")) == sorted(RENAMED.items())
+    assert sorted(rows(text, "name in 0.1.0")) == sorted(RENAMED.items())
 
 
 def test_the_changelog_has_a_section_for_this_version_and_one_for_what_is_not_released() -> None:

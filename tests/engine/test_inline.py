@@ -13,7 +13,7 @@ from fedimb.by_reference import view
 from fedimb.clientapp.local_training import LocalTraining
 from fedimb.clientapp.runtime import ClientRuntime
 from fedimb.engine.grid import deliver
-from fedimb.errors import ConfigError, RunFailed
+from fedimb.errors import ConfigError, RunFailed, error_from
 from fedimb.rundir.folder import RunFolder
 from fedimb.training.losses.ce import CrossEntropy
 
@@ -193,6 +193,27 @@ def test_an_exception_outside_a_message_step_is_still_an_error_reply():
     reply = deliver(ClientApp(), Message(RecordDict(), 1, "train"), Context(1, 1, {}, RecordDict(), {}), 0)
     assert reply.has_error()
     assert "client 0" in reply.error.reason
+
+
+def test_a_clients_error_reply_has_the_traceback_of_a_parts_own_mistake():
+    from flwr.app import Context, Message
+
+    from fedimb.engine.flower_private import ensure_identity
+
+    def app(message, context):
+        def part():
+            return int("three")
+
+        try:
+            part()
+        except ValueError as error:
+            raise error_from(ConfigError, f"loss 'crooked': {error}", error) from error
+
+    ensure_identity()
+    reply = deliver(app, Message(RecordDict(), 1, "train"), Context(1, 1, {}, RecordDict(), {}), 0)
+    first, *below = reply.error.reason.splitlines()
+    assert first.startswith("client 0, round '?', train: ConfigError: loss 'crooked': invalid literal for int()")
+    assert any('return int("three")' in line for line in below)
 
 
 def test_small_settings_are_what_the_tests_think():

@@ -139,6 +139,20 @@ def test_a_lane_that_kills_three_times_is_named_with_what_to_do_and_its_neighbou
     assert set(ray.sizes[-3:]) == {1}, "tried again one lane at a time"
 
 
+class Copied(RunFailed):
+    """In place of Ray's RayTaskError: of the error's class, with the worker's traceback as its text."""
+
+    cause = RunFailed("aggregator Mine: weights() returned 'mean': -1.0")
+
+
+def test_an_error_of_fedimb_in_a_worker_is_raised_as_it_was():
+    pool = Pool(FakeRay({2: 1}, kind=Copied), {})
+    pool.fill(1)
+    with pytest.raises(RunFailed) as caught:
+        outcome(pool, 5)
+    assert caught.value is Copied.cause
+
+
 def test_an_actor_that_rays_memory_monitor_ends_is_replaced_like_any_other():
     ray = FakeRay({2: 1}, kind=OutOfMemory)
     pool = Pool(ray, {})

@@ -109,6 +109,18 @@ def test_waits_resumes_and_agrees_on_inline_and_ray(installed, fedimb, shell, sm
     assert np.isfinite(metric(run, "train/loss")).all()
 
 
+@pytest.mark.slow
+def test_inside_a_method_that_trains_before_it(installed, fedimb, small, labels, tmp_path):
+    words = [*small[1:], "strategy=[scope,toy]", "strategy.scope.warmup=1", f"strategy.toy.labels_file={labels}"]
+    done = fedimb(installed, "run", *words, "engine=inline", f"output_dir={tmp_path}/runs")
+    assert done.returncode == 75, done.stderr
+    (run,) = tmp_path.glob("runs/default/*")
+    seen = [line["metrics"].get("toy/seen") for line in lines(run, "metrics.jsonl")]
+    assert seen[0] is None
+    assert len(seen) > 1
+    assert all(share is not None for share in seen[1:])
+
+
 def test_listed_with_its_first_sentence(installed, fedimb):
     done = fedimb(installed, "list", "strategies")
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,12 @@
 Lazy imports and those for type checkers count as any other, save of a Protocol: a type that says what is needed of
 something is nobody's implementation. There is no list of exceptions; a floor that proves wrong is changed here and in
 docs/architecture.md, in words.
+
+The sources are read, nothing is imported. Seen are ``import`` and ``from``, also by old paths that `fedimb._moved`
+leads on, and `import_module`, ``__import__`` and `pkgutil.resolve_name`, also under another name, with a text, an
+f-string, a sum of texts or a name that is assigned one once; of a text that is known in part, the package. Not seen: a
+module's name that is computed (from a dict such as ``registry.KINDS`` or ``cli.main.VERBS``, an argument, a file), an
+import function fetched by ``getattr``, code in texts (``exec``, ``python -c``), what an installed package imports.
 """
 
 import ast
@@ -172,12 +178,30 @@ LOOP = {"fedimb.serverapp.loop": "", "fedimb.engine.grid": ""}
         "import importlib\nimportlib.import_module('..serverapp.loop', __package__)",
         "if x:\n    __import__('fedimb.serverapp.loop')",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fedimb.serverapp.loop import Loop",
+        "from importlib import import_module as load\nload('fedimb.serverapp.loop')",
+        "import importlib as machinery\nmachinery.import_module('fedimb.serverapp.loop')",
+        "import importlib\nload = importlib.import_module\nload('fedimb.serverapp.loop')",
+        "import importlib\nPLACE = 'fedimb.serverapp'\nimportlib.import_module(f'{PLACE}.loop')",
+        "import importlib\nTOP: str = 'fedimb'\nPLACE = TOP + '.serverapp.loop'\nimportlib.import_module(PLACE)",
+        "import importlib\nimportlib.import_module('fedimb.' + 'serverapp.loop')",
+        "from pkgutil import resolve_name\nresolve_name('fedimb.serverapp.loop:Loop')",
+        "import pkgutil\npkgutil.resolve_name('fedimb.serverapp.loop')",
+        "from fedimb.run.loop import Loop",
+        "import fedimb.run.rounds",
+        "from fedimb.run import loop",
+        "import importlib\nimportlib.import_module('fedimb.run.loop')",
     ],
 )
 def test_a_planted_import_that_goes_up_is_found_with_both_names(text: str) -> None:
     (line,) = going_up(counted({**LOOP, "fedimb.engine.grid": text}))
     assert "fedimb.engine.grid" in line
     assert "fedimb.serverapp.loop" in line
+
+
+def test_of_a_name_known_in_part_the_package_is_found() -> None:
+    text = "import importlib\ndef late(name):\n    importlib.import_module(f'fedimb.serverapp.{name}')"
+    (line,) = going_up(counted({"fedimb.serverapp": "", **LOOP, "fedimb.engine.grid": text}))
+    assert "imports fedimb.serverapp:" in line
 
 
 def test_a_protocol_may_be_named_for_type_checkers_and_nothing_beside_it() -> None:

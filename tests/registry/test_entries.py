@@ -1,5 +1,8 @@
 import importlib
+import math
+import pickle
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -7,7 +10,7 @@ import pytest
 
 from fedimb import registry
 from fedimb.contracts.base import Contract
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed, error_from, traceback_of
 from fedimb.strategies.plain import Plain
 
 
@@ -171,5 +174,58 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_value_that_a_part_refuses_is_one_line_with_its_name():
-    with pytest.raises(ConfigError, match=r"^objective 'proximal': proximal mu must be >= 0 and finite; got -1\.0$"):
+    with pytest.raises(ConfigError, match=r"^objective 'proximal': mu must be >= 0 and finite; got -1\.0$"):
         registry.build("objective", "proximal", mu=-1.0)
+
+
+def test_a_mistake_in_a_parts_constructor_keeps_its_traceback() -> None:
+    with registry.isolated():
+
+        @registry.register("sampler", "crooked")
+        class Crooked:
+            def __init__(self) -> None:
+                int("three")  # the author's mistake, not a refused setting
+
+        with pytest.raises(ConfigError, match=r"^sampler 'crooked': invalid literal for int.*$") as caught:
+            registry.build("sampler", "crooked")
+    assert "\n" not in str(caught.value)
+    assert 'int("three")  # the author\'s mistake' in traceback_of(caught.value)
+    sent = pickle.loads(pickle.dumps(caught.value))  # from a worker process
+    assert traceback_of(sent) == traceback_of(caught.value)
+
+
+@dataclass(frozen=True)
+class CrookedSettings:
+    rate: float
+
+    def __post_init__(self) -> None:
+        math.sqrt(self.rate)
+
+
+class Crooked:
+    def __init__(self, settings: CrookedSettings) -> None:
+        self.settings = settings
+
+
+def test_a_refusal_in_a_settings_dataclass_of_a_part_keeps_its_traceback() -> None:
+    with registry.isolated():
+        registry.register("sampler", "crooked")(Crooked)
+        with pytest.raises(ConfigError, match=r"^sampler 'crooked': math domain error$") as caught:
+            registry.check_args("sampler", "crooked", {"rate": -1.0})
+    assert "math.sqrt(self.rate)" in traceback_of(caught.value)
+
+
+def test_an_error_that_a_part_raises_on_purpose_needs_no_traceback() -> None:
+    with pytest.raises(ConfigError) as caught:
+        registry.build("objective", "proximal", mu=-1.0)
+    assert traceback_of(caught.value) == ""
+    again = RunFailed(f"{caught.value}; continue with ...")
+    again.__cause__ = caught.value
+    assert traceback_of(again) == ""
+    assert "ZeroDivisionError" in traceback_of(ZeroDivisionError())
+
+
+def test_the_traceback_is_shown_although_the_error_was_raised_again() -> None:
+    again = RunFailed("after fixing the cause: ...")
+    again.__cause__ = error_from(ConfigError, "sampler 'crooked': no", ValueError("no"))
+    assert traceback_of(again) == "ValueError: no"

@@ -28,7 +28,7 @@ from fedimb.records import array_record, load_arrays, save_arrays, to_numpy
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.launch import resume
-from fedimb.serverapp.state_dict import decode, encode, load_state
+from fedimb.serverapp.state_dict import check_shared, decode, encode, load_state
 from fedimb.serverapp.state_digest import attributes, digest
 from fedimb.serverapp.state_watch import StateWatch
 from fedimb.serverapp.steps import Rounds, ServerWork
@@ -402,6 +402,90 @@ def test_values_come_back_from_a_file_with_their_types_and_bits(name, tmp_path):
 def test_the_order_of_an_arrays_axes_in_memory_is_kept():
     spec, arrays = encode(Anything(np.asfortranarray(np.ones((2, 3)))))
     assert decode(json.loads(json.dumps(spec)), arrays)["own"]["it"].flags.f_contiguous
+
+
+class Holding(Method):
+    """A method that keeps one value."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(FedAvg())
+        self.held = value
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"held": self.held}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.arange(3.0),
+        lambda: torch.arange(3.0),
+        lambda: [1.0],
+        lambda: {"a": 1.0},
+        lambda: array_record({"w": np.arange(3.0)}),
+    ],
+)
+def test_what_is_kept_under_two_names_is_one_object_again(make, tmp_path):
+    value = make()
+    method, again = (Holding({"first": [0, [value]], "n": [], "second": one}) for one in (value, None))
+    spec, arrays = encode(method)
+    save_arrays(tmp_path / "state", arrays, {"spec": spec})
+    read, info = load_arrays(tmp_path / "state")
+    load_state(again, decode(info["spec"], read))
+    assert again.held["second"] is again.held["first"][1][0]
+    assert again.held["second"] is not value
+    assert digest(again.held) == digest(method.held)
+
+
+def overlapping() -> dict[str, Callable[[], tuple[Any, Any]]]:
+    table, tensor = np.arange(6.0).reshape(2, 3), torch.arange(6.0)
+    return {
+        "a view": lambda: (table, table[0]),
+        "its transpose": lambda: (table, table.T),
+        "the base of a view": lambda: (table[1:], table),
+        "a slice of a tensor": lambda: (tensor, tensor[2:4]),
+        "a tensor's array": lambda: (tensor, tensor.numpy()),
+    }
+
+
+@pytest.mark.parametrize("name", overlapping())
+def test_arrays_that_share_memory_are_refused_by_class_attribute_and_remedy(name):
+    first, second = overlapping()[name]()
+    says = r"^method Holding: state_dict\(\)\['held'\]\['b'\] shares memory with method Holding: state_dict\(\)"
+    with pytest.raises(RunFailed, match=says + r"\['held'\]\['a'\]\[0\], .*keep only one .*load_state_dict"):
+        encode(Holding({"a": [first], "b": second}))
+
+
+def test_arrays_that_do_not_share_memory_may_be_of_one_buffer():
+    table = np.arange(6.0)
+    frozen = table.view()
+    frozen.flags.writeable = False
+    encode(Holding([table[:3], table[3:]]))
+    encode(Holding([table[::2], table[1::2]]))
+    encode(Holding([frozen[:4], frozen[2:]]))  # nobody can change one of the two
+
+
+def test_an_array_that_two_methods_keep_is_refused():
+    shared = np.zeros(3)
+    with pytest.raises(RunFailed, match=r"Holding: state_dict\(\)\['held'\] shares memory with method Holding: state"):
+        check_shared([Holding(shared), Holding(shared)])
+    check_shared([Holding(shared), Holding(shared.copy())])
+
+
+def test_a_view_is_refused_before_the_first_round(tmp_path):
+    class Viewing(Holding):
+        def __init__(self, inner: Any) -> None:
+            super().__init__(np.zeros((2, 3)))
+            self.inner, self.row = inner, self.held[0]
+
+        def state_dict(self) -> dict[str, Any]:
+            return super().state_dict() | {"row": self.row}
+
+    with (
+        own_method(tmp_path, Viewing, Client, Contract("viewing")) as groups,
+        pytest.raises(RunFailed, match=r"Viewing: state_dict\(\)\['row'\] shares memory with .*\['held'\]"),
+    ):
+        launch_in(tmp_path, *TINY, "strategy=viewing", dirs=[groups])
 
 
 def test_a_subclass_of_a_stock_strategy_keeps_both_its_own_and_flowers_state(tmp_path, monkeypatch):

@@ -1,9 +1,11 @@
 """The project's own imports, read from the sources of every file: nothing is imported, no file is seen twice."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from fedimb._moved import MOVED
 
 ROOT = Path(__file__).parents[2]
 # Real folders: fedimb/strategies and the other links would be seen twice (walks below do not follow links).
@@ -21,30 +23,122 @@ def sources(*folders: str) -> list[Path]:
     return sorted(found)
 
 
-def imported(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:
+def imported(tree: ast.AST, package: str, known: "Names | None" = None) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import: ``from a import b`` gives both ``a`` and ``a.b``.
+
+    Old module paths of fedimb 0.1 are given as the modules they lead to.
 
     Args:
         package: the dotted package of the file, to resolve ``from . import x``.
+        known: what the file's names mean; None reads them from ``tree``.
     """
+    known = known or Names.of(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            yield from ((node.lineno, current(alias.name)) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = package.split(".")
-                parts = parts[: len(parts) - node.level + 1]
-                base = ".".join([*parts, base] if base else parts)
-            yield node.lineno, base
-            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.Call) and _names_itself(node):
+            base = base_of(node, package)
+            yield node.lineno, current(base)
+            yield from ((node.lineno, current(f"{base}.{alias.name}")) for alias in node.names)
+        elif isinstance(node, ast.Call) and known.imports(node):
             for given in (*node.args[:1], *(word.value for word in node.keywords if word.arg == "name")):
-                if isinstance(given, ast.Constant):
-                    name = str(given.value)
+                if name := known.module(given):
                     level = len(name) - len(name.lstrip("."))
                     parts = package.split(".")
-                    yield node.lineno, ".".join([*parts[: len(parts) - level + 1], name[level:]]) if level else name
+                    full = ".".join([*parts[: len(parts) - level + 1], name[level:]]) if level else name
+                    yield node.lineno, current(full)
+
+
+def base_of(node: ast.ImportFrom, package: str) -> str:
+    """The dotted module of a ``from`` import in a file of ``package``."""
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+
+
+def current(name: str) -> str:
+    """A dotted name with an old module path of fedimb 0.1 replaced by the new one."""
+    top, _, inner = name.partition(".")
+    return f"{top}.{MOVED[inner]}" if top == "fedimb" and inner in MOVED else name
+
+
+IMPORTERS = ("import_module", "__import__", "resolve_name")
+"""Functions of `importlib`, Python and `pkgutil` whose first argument names a module."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What names of one file mean.
+
+    Attributes:
+        importers: names of functions that import, their aliases included.
+        texts: names that are assigned a text once.
+    """
+
+    importers: frozenset[str]
+    texts: Mapping[str, str]
+
+    @classmethod
+    def of(cls, tree: ast.AST) -> "Names":
+        """Read from a file's syntax tree."""
+        importers, values = set(IMPORTERS), dict[str, list[ast.expr]]()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                importers |= {a.asname for a in node.names if a.asname and a.name in IMPORTERS}
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                if isinstance(target, ast.Name) and isinstance(value := getattr(node, "value", None), ast.expr):
+                    values.setdefault(target.id, []).append(value)
+        for name, given in values.items():
+            if any(_last_word(one) in IMPORTERS for one in given):
+                importers.add(name)
+        texts: dict[str, str] = {}
+        for _ in range(2):  # a text may be made of another one
+            found = {name: _text(given[0], texts) for name, given in values.items() if len(given) == 1}
+            texts = {name: text for name, (text, whole) in found.items() if whole}
+        return cls(frozenset(importers), texts)
+
+    def imports(self, call: ast.Call) -> bool:
+        """Whether a call imports a module by name."""
+        return _last_word(call.func) in self.importers
+
+    def module(self, given: ast.expr) -> str:
+        """The module that an argument names, as far as it can be read: of ``f"fedimb.data.{x}"`` the package."""
+        text, whole = _text(given, self.texts)
+        text = text.partition(":")[0]
+        if whole:
+            return text
+        package = text.rpartition(".")[0]
+        return package if "." in package else ""
+
+
+def _last_word(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _text(node: ast.expr, texts: Mapping[str, str]) -> tuple[str, bool]:
+    """The text of an expression up to the first part that cannot be read, and whether that is all of it."""
+    match node:
+        case ast.Constant(value=str(value)):
+            return value, True
+        case ast.Name(id=name) if name in texts:
+            return texts[name], True
+        case ast.FormattedValue(value=value, format_spec=None):
+            return _text(value, texts)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            parts = [left, right]
+        case ast.JoinedStr(values=parts):
+            pass
+        case _:
+            return "", False
+    found = ""
+    for part in parts:
+        text, whole = _text(part, texts)
+        found += text
+        if not whole:
+            return found, False
+    return found, True
 
 
 def module_of(file: Path) -> str:
@@ -84,8 +178,9 @@ def arrows(modules: dict[str, str]) -> list[Arrow]:
         tree = ast.parse(text)
         package = name if name in packages else name.rpartition(".")[0]
         quiet = {id(node) for block in _typing_blocks(tree) for node in ast.walk(block)}
+        known = Names.of(tree)
         for node in ast.walk(tree):
-            for line, target, names in _targets(node, package, modules):
+            for line, target, names in _targets(node, package, modules, known):
                 if target != name:
                     found.append(Arrow(name, target, line, names, id(node) in quiet))
     return found
@@ -97,23 +192,20 @@ def _typing_blocks(tree: ast.AST) -> Iterator[ast.stmt]:
             yield from node.body
 
 
-def _targets(node: ast.AST, package: str, modules: dict[str, str]) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+def _targets(
+    node: ast.AST, package: str, modules: dict[str, str], known: Names
+) -> Iterator[tuple[int, str, tuple[str, ...]]]:
     if isinstance(node, ast.ImportFrom):
-        base = node.module or ""
-        if node.level:
-            parts = package.split(".")
-            base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
-        inner = [alias.name for alias in node.names if f"{base}.{alias.name}" in modules]
-        yield from ((node.lineno, f"{base}.{one}", ()) for one in inner)
+        base = base_of(node, package)
+        inner = {alias.name: current(f"{base}.{alias.name}") for alias in node.names}
+        inner = {name: module for name, module in inner.items() if module in modules}
+        yield from ((node.lineno, module, ()) for module in inner.values())
         rest = tuple(alias.name for alias in node.names if alias.name not in inner)
-        if rest and base in modules:
-            yield node.lineno, base, rest
+        if rest and current(base) in modules:
+            yield node.lineno, current(base), rest
         return
     if isinstance(node, ast.Import | ast.Call):
-        for line, name in imported(ast.Module([node] if isinstance(node, ast.stmt) else [ast.Expr(node)], []), package):
-            if name in modules and (isinstance(node, ast.Import) or _names_itself(node)):
+        block = [node] if isinstance(node, ast.stmt) else [ast.Expr(node)]
+        for line, name in imported(ast.Module(block, []), package, known):
+            if name in modules:
                 yield line, name, ()
-
-
-def _names_itself(call: ast.Call) -> bool:
-    return ast.unparse(call.func).split(".")[-1] in ("import_module", "__import__")

@@ -15,6 +15,7 @@ better.
 import numpy as np
 import torch
 
+from fedimb.errors import ConfigError
 from fedimb.registry import register
 from fedimb.training.losses.base import AdjustedCrossEntropy, in_range
 
@@ -33,14 +34,14 @@ class FedLC(AdjustedCrossEntropy):
 
     Raises:
         ConfigError: tau negative or not finite.
-        ValueError: counts of another length, negative or not finite.
+        ConfigError: counts of another length, negative or not finite.
     """
 
     def __init__(self, n_classes: int, tau: float = 1.0, local_counts: np.ndarray | None = None) -> None:
         counts = np.ones(n_classes) if local_counts is None else np.asarray(local_counts, dtype=np.float64)
         if counts.shape != (n_classes,) or not np.isfinite(counts).all() or (counts < 0).any():
-            raise ValueError(
-                f"fedlc needs one finite count >= 0 for each of {n_classes} classes; got {counts.tolist()}"
+            raise ConfigError(
+                f"loss 'fedlc' needs one finite count >= 0 for each of {n_classes} classes; got {counts.tolist()}"
             )
         margins = in_range("fedlc", "tau", tau, 0) * np.maximum(counts, ABSENT) ** -0.25
         super().__init__(-torch.from_numpy(margins).to(torch.float32))

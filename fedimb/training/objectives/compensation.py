@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from fedimb.errors import ConfigError
 from fedimb.training.objectives.base import LocalObjective
 
 
@@ -47,7 +48,7 @@ class Compensation(LocalObjective):
         floor: count of a class without labels, > 0.
 
     Raises:
-        ValueError: any other weight, temperature or floor.
+        ConfigError: any other weight, temperature or floor.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class Compensation(LocalObjective):
         floor: float = 1.0,
     ) -> None:
         if not 0 <= weight < math.inf:
-            raise ValueError(f"compensation weight must be >= 0 and finite; got {weight}")
+            raise ConfigError(f"objective 'compensation': weight must be >= 0 and finite; got {weight}")
         if not 0 < temperature < math.inf:
-            raise ValueError(f"compensation temperature must be > 0 and finite; got {temperature}")
+            raise ConfigError(f"objective 'compensation': temperature must be > 0 and finite; got {temperature}")
         if not floor > 0:
-            raise ValueError(f"compensation floor must be > 0; got {floor}")
+            raise ConfigError(f"objective 'compensation': floor must be > 0; got {floor}")
         self.rows, self.weight, self.temperature = rows, weight, temperature
         self.class_weights = class_weights(counts, floor).to(rows.device)
         self._generator = generator

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax
 
+from fedimb.errors import ConfigError
 from fedimb.registry import register
 from fedimb.training.objectives.base import LocalObjective
 
@@ -28,14 +29,14 @@ class Distil(LocalObjective):
             term is then 0 for a client that lacks fewer than two classes: a single class always has probability 1.
 
     Raises:
-        ValueError: any other weight or temperature.
+        ConfigError: any other weight or temperature.
     """
 
     def __init__(self, weight: float = 1.0, temperature: float = 2.0, absent_only: bool = False) -> None:
         if not 0 <= weight < math.inf:
-            raise ValueError(f"distil weight must be >= 0 and finite; got {weight}")
+            raise ConfigError(f"objective 'distil': weight must be >= 0 and finite; got {weight}")
         if not 0 < temperature < math.inf:
-            raise ValueError(f"distil temperature must be > 0 and finite; got {temperature}")
+            raise ConfigError(f"objective 'distil': temperature must be > 0 and finite; got {temperature}")
         self.weight, self.temperature, self.absent_only = weight, temperature, absent_only
         self._teacher: nn.Module | None = None
         self._present = self._target = torch.zeros(0)

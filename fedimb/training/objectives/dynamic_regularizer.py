@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 from torch import Tensor, nn
 
 from fedimb.contracts.optimizer import SINCE
-from fedimb.errors import FedimbError
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.records import Arrays, array_record, to_numpy
 from fedimb.registry import register
 from fedimb.training.objectives.base import LocalObjective, trained_model
@@ -42,14 +42,14 @@ class DynamicRegularizer(LocalObjective):
             0.
 
     Raises:
-        ValueError: any other alpha or max_norm.
+        ConfigError: any other alpha or max_norm.
     """
 
     def __init__(self, alpha: float, max_norm: float = 10.0) -> None:
         if not 0 < alpha < math.inf:
-            raise ValueError(f"dynamic_regularizer alpha must be > 0 and finite; got {alpha}")
+            raise ConfigError(f"objective 'dynamic_regularizer': alpha must be > 0 and finite; got {alpha}")
         if not max_norm > 0:
-            raise ValueError(f"dynamic_regularizer max_norm must be > 0; got {max_norm}")
+            raise ConfigError(f"objective 'dynamic_regularizer': max_norm must be > 0; got {max_norm}")
         self.alpha, self.max_norm = alpha, max_norm
         self._key = ""
         self._mine: Arrays = {}

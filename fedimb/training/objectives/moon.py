@@ -14,6 +14,7 @@ from flwr.app import RecordDict
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, softplus
 
+from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.records import array_record, to_numpy
 from fedimb.registry import register
@@ -36,14 +37,14 @@ class Moon(LocalObjective):
         temperature: T, > 0 and finite.
 
     Raises:
-        ValueError: any other mu or temperature.
+        ConfigError: any other mu or temperature.
     """
 
     def __init__(self, mu: float = 1.0, temperature: float = 0.5) -> None:
         if not 0 <= mu < math.inf:
-            raise ValueError(f"moon mu must be >= 0 and finite; got {mu}")
+            raise ConfigError(f"objective 'moon': mu must be >= 0 and finite; got {mu}")
         if not 0 < temperature < math.inf:
-            raise ValueError(f"moon temperature must be > 0 and finite; got {temperature}")
+            raise ConfigError(f"objective 'moon': temperature must be > 0 and finite; got {temperature}")
         self.mu, self.temperature = mu, temperature
         self._key = f"{_STATE}/global/0"
         self._weights: dict[str, Tensor] | None = None

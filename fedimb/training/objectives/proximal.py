@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fedimb.errors import ConfigError
 from fedimb.registry import register
 from fedimb.training.objectives.base import LocalObjective
 
@@ -21,14 +22,14 @@ class Proximal(LocalObjective):
         mu: strength, >= 0 and finite.
 
     Raises:
-        ValueError: any other mu.
+        ConfigError: any other mu.
     """
 
     stackable = True
 
     def __init__(self, mu: float) -> None:
         if not 0 <= mu < math.inf:
-            raise ValueError(f"proximal mu must be >= 0 and finite; got {mu}")
+            raise ConfigError(f"objective 'proximal': mu must be >= 0 and finite; got {mu}")
         self.mu = mu
         self._start: list[Tensor] = []
 

@@ -94,7 +94,7 @@ def test_a_tau_outside_its_range_is_refused(tau):
 
 @pytest.mark.parametrize("counts", [[3, 1, 2], [3, -1], [3, math.nan]])
 def test_counts_that_do_not_fit_are_refused(counts):
-    with pytest.raises(ValueError, match="one finite count >= 0 for each of 2 classes"):
+    with pytest.raises(ConfigError, match="one finite count >= 0 for each of 2 classes"):
         FedLC(2, 1.0, np.array(counts))
 
 

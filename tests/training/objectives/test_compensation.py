@@ -8,6 +8,7 @@ import torch
 from scipy.stats import beta, kstest
 from torch.nn.functional import cross_entropy
 
+from fedimb.errors import ConfigError
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
 from fedimb.training.losses.base import AdjustedCrossEntropy
@@ -94,5 +95,5 @@ def test_without_unlabelled_rows_or_weight_there_is_no_term(rows, weight):
 
 @pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"temperature": 0.0}, {"floor": 0.0}, {"weight": float("nan")}])
 def test_a_value_out_of_range_is_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
         Compensation(torch.zeros(1, 4), COUNTS, torch.Generator(), **wrong)

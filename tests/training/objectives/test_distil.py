@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
+from fedimb.errors import ConfigError
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
 from fedimb.training.losses.ce import CrossEntropy
@@ -82,5 +83,5 @@ def test_fewer_than_two_absent_classes_leave_nothing_to_distil(present):
 
 @pytest.mark.parametrize("wrong", [{"weight": -1.0}, {"weight": float("nan")}, {"temperature": 0.0}])
 def test_settings_that_mean_nothing_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"distil .* must be"):
+    with pytest.raises(ConfigError, match=r"'distil': .* must be"):
         Distil(**wrong)

@@ -11,7 +11,7 @@ from torch import nn
 
 from fedimb.aggregators.feddyn import FedDyn
 from fedimb.aggregators.server_optimizer import Clients
-from fedimb.errors import FedimbError
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.training.objectives.dynamic_regularizer import DynamicRegularizer
 
 FILE = json.loads((Path(__file__).parents[2] / "aggregators" / "reference" / "feddyn.json").read_text())
@@ -99,7 +99,7 @@ def test_without_feddyn_at_the_server_it_says_so():
 
 @pytest.mark.parametrize(("alpha", "norm"), [(0.0, 1.0), (-1.0, 1.0), (float("nan"), 1.0), (1.0, 0.0)])
 def test_settings_without_a_meaning_are_refused(alpha, norm):
-    with pytest.raises(ValueError, match="must be > 0"):
+    with pytest.raises(ConfigError, match="must be > 0"):
         DynamicRegularizer(alpha, norm)
 
 

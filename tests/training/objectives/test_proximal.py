@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from fedimb.errors import ConfigError
 from fedimb.models.mlp import MLP
 from fedimb.training.local import train_locally
 from fedimb.training.losses.ce import CrossEntropy
@@ -49,5 +50,5 @@ def test_a_larger_mu_stays_nearer_the_received_weights():
 
 @pytest.mark.parametrize("mu", [-0.1, float("nan"), float("inf")])
 def test_a_mu_that_is_no_strength_is_refused(mu):
-    with pytest.raises(ValueError, match="proximal mu must be"):
+    with pytest.raises(ConfigError, match="mu must be"):
         Proximal(mu)
