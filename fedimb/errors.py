@@ -1,6 +1,7 @@
 """Errors a user sees: each says where, what is wrong, and what to do. The command line prints them as one line."""
 
 import difflib
+import errno
 import traceback
 from collections.abc import Iterable
 from typing import TypeVar
@@ -95,3 +96,32 @@ def nearest(wrong: str, valid: Iterable[str]) -> str:
         return f" Did you mean '{close[0]}'?"
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f" Valid: {shown}." if names else ""
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space: the quota is used up",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EACCES: "give this user write access, or choose another folder",
+    errno.EPERM: "give this user write access, or choose another folder",
+    errno.EROFS: "choose a folder that can be written",
+    errno.ENOENT: "choose a folder that can be created",
+    errno.ENOTDIR: "a file is where a folder should be: choose another folder",
+    errno.EEXIST: "a file is where a folder should be: choose another folder",
+    errno.EISDIR: "a folder is where a file should be: choose another name",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "check the disk",
+}
+
+
+def storage_reason(error: OSError) -> str | None:
+    """``path: what is wrong; remedy`` for an error of a disk or its permissions; None for any other (a network, ...).
+
+    Example:
+        >>> storage_reason(OSError(errno.ENOSPC, "No space left on device", "runs/a"))
+        'runs/a: No space left on device; free some space there'
+    """
+    if error.errno not in _REMEDIES or isinstance(error, ConnectionError | TimeoutError):
+        return None
+    place = error.filename2 or error.filename
+    return f"{f'{place}: ' if place else ''}{error.strerror}; {_REMEDIES[error.errno]}"

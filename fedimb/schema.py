@@ -13,6 +13,14 @@ from pydantic_core import PydanticCustomError
 from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
 
+STUDY = r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$"
+ROW_NAME = r"^[^/\\\n]+$"
+PATTERNS = {
+    STUDY: "expected letters, digits, spaces and _ . - only, beginning with a letter or digit",
+    ROW_NAME: "expected a name without slashes",
+}
+"""What a text that does not match a pattern should be."""
+
 
 class Strict(BaseModel):
     """Base model: unknown keys are refused, only int is coerced (to float), no NaN or infinity, read-only."""
@@ -168,8 +176,8 @@ class RunConfig(Strict):
     tracking: Part
     seed: int = Field(ge=0, lt=2**63)
     rounds: int = Field(ge=1)
-    name: Annotated[str, Field(pattern=r"^[^/\\\n]+$")] | None
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$")
+    name: Annotated[str, Field(pattern=ROW_NAME)] | None
+    study: str = Field(pattern=STUDY)
     output_dir: str = Field(min_length=1)
     clients: ClientsConfig
     local: LocalConfig

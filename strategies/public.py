@@ -64,6 +64,13 @@ class Public(Method):
         self._server: Server | None = None
         self._sent: Message | None = None
 
+    def check_server(self, server: Server) -> None:
+        """Refuse a server without the rows that ``use`` needs, or a model whose head cannot be retrained."""
+        if self.settings.use != "ccvr":
+            server.public()
+        if self.settings.use in ("head", "ccvr"):
+            _refuse_buffers(server)
+
     def program(self, run: RunContext) -> Program:
         """Before, around or after the inner program, as ``use`` says."""
         if run.server is None:
@@ -91,8 +98,6 @@ class Public(Method):
         if self.settings.use == "client" and run.counts is not None:
             weight = self.settings.weight
             _trained_on(run, run.counts + (1.0 if weight is None else weight / counts.sum()) * counts)
-        if self.settings.use == "head":
-            _refuse_buffers(server)
         yield from self.inner_program(run)
         if self.settings.use == "head":
             made = yield ServerWork("public_head", lambda: self._head_on_rows(run, server))
@@ -100,7 +105,6 @@ class Public(Method):
             yield Replace(arrays_of(made, "weights"))
 
     def _calibrated(self, run: RunContext, server: Server) -> Program:
-        _refuse_buffers(server)
         yield from self.inner_program(run)
         replies = yield Query(GAUSSIANS_OF, model="global")
         made = yield ServerWork("public_ccvr", lambda: self._head_on_gaussians(run, server, replies))

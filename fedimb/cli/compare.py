@@ -57,10 +57,12 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
     """``fedimb compare``. The exit code is 1 if a run failed (the other runs are still done)."""
     from fedimb.cli.output import StudyPlanned
     from fedimb.cli.study import command_line, conclude, workers
+    from fedimb.cli.verbs import split_words
     from fedimb.errors import ConfigError
     from fedimb.study.compare import compare, study_folder
     from fedimb.study.design import allowed, read_study
 
+    args.study, args.words = split_words(args.study, args.words)
     if (other := second_model(args.study, args.words)) is not None:
         return print_pairs(args, args.study, other)
     source = Path(args.study).expanduser()

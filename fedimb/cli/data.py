@@ -23,7 +23,9 @@ Read your data completely and print what they hold, or what is wrong and where. 
   fedimb data check images/                         a folder (or .zip) with one folder per class
   fedimb data check bloodmnist.npz                  a file; settings of its source may follow
   fedimb data check table.csv label=diagnosis       ... as key=value
-  fedimb data check labels.csv --source image_csv   choose the source instead of guessing it"""
+  fedimb data check labels.csv --source image_csv   choose the source instead of guessing it
+
+File, settings and options may come in any order."""
 
 
 def register(verbs: "Verbs") -> None:
@@ -104,11 +106,13 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
         DataError: the data cannot be read or split.
     """
     from fedimb.cli.output import DataChecked
+    from fedimb.cli.verbs import split_words
     from fedimb.data.check import describe_cut, read_source
     from fedimb.data.labels import class_counts
     from fedimb.report.describe import describe_source
 
-    name, data, group = read_source(args.file, args.settings, args.source)
+    file, settings = split_words(args.file, args.settings)
+    name, data, group = read_source(file, settings, args.source)
     if not args.json:
         print(f"source: {name}\n{describe_source(data)}", flush=True)
     cut = None if group is None else describe_cut(group)

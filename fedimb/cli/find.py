@@ -1,11 +1,12 @@
 """Finds the run folder for a path, a folder's name, the hash at its end, a run id, or the start of one of these."""
 
+import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fedimb.cli.places import OUTPUT_DIR
-from fedimb.errors import ConfigError, FedimbError, nearest
+from fedimb.errors import ConfigError, FedimbError
 
 _SHORTEST_ID = 6  # characters; fewer would match by accident
 
@@ -27,7 +28,7 @@ def find_run(word: str, output_dir: str | Path = OUTPUT_DIR) -> Path:
 
     Raises:
         ConfigError: several runs match; names them.
-        FedimbError: no run matches; names the nearest.
+        FedimbError: no run matches; names the nearest, and how to list all.
     """
     if (Path(word).expanduser() / "config.json").is_file():
         return Path(word).expanduser()
@@ -36,11 +37,23 @@ def find_run(word: str, output_dir: str | Path = OUTPUT_DIR) -> Path:
         for fitting in (_equal, _beginning, _hash, _identity):
             if found := [folder for folder in folders if fitting(folder, word)]:
                 return _only(found, word)
-    names = [folder.name for folder in folders]
     raise FedimbError(
         f"{word} is not a run folder: it has no config.json, and no run below {output_dir} has that name."
-        f"{nearest(word, names)}"
+        f"{nearest_runs(word, [folder.name for folder in folders], output_dir)}"
     )
+
+
+def nearest_runs(word: str, names: Iterable[str], output_dir: str | Path = OUTPUT_DIR) -> str:
+    """The end of an error: up to five of ``names`` that are near ``word``, and the command that lists all runs."""
+    known = sorted(set(names))
+    if not known:
+        return " There are no runs yet: `fedimb run` starts one."
+    close = difflib.get_close_matches(word, known, n=5, cutoff=0.5)
+    shown = {0: "", 1: f" Did you mean '{close[0] if close else ''}'?"}.get(
+        len(close), f" Nearest: {', '.join(close)}."
+    )
+    command = "fedimb runs list" + (f" --output-dir {output_dir}" if str(output_dir) != OUTPUT_DIR else "")
+    return f"{shown} `{command}` lists all runs."
 
 
 def _only(found: list[Path], word: str) -> Path:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from fedimb import __version__, process_env
 from fedimb.cli import json_mode
-from fedimb.errors import FedimbError, traceback_of
+from fedimb.cli.verbs import Parser
+from fedimb.errors import FedimbError, storage_reason, traceback_of
 
 VERBS = {
     "run": ("fedimb.cli.run", "run one configuration"),
@@ -35,10 +36,26 @@ VERBS = {
 }
 """Every verb: the module with its ``register(subparsers)`` (or the named function), and its line in the help."""
 
+_REPEATED = ("overrides", "words", "settings", "cases", "runs", "data")  # arguments that take any number of words
+_FIRST_STEPS = ("demo", "run", "compare", "list", "data", "doctor")
+
+
+def _short_help() -> str:
+    lines = [f"  fedimb {verb:9}{VERBS[verb][1]}" for verb in _FIRST_STEPS]
+    return "\n".join(
+        [
+            "fedimb: federated learning for long-tailed data. Give a verb, such as",
+            "",
+            *lines,
+            "",
+            f"fedimb --help lists all {len(VERBS)} verbs, fedimb VERB --help explains one with examples.",
+        ]
+    )
+
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
     """The parser, complete for the verb ``chosen`` only: importing every verb's file would slow each command down."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="fedimb",
         description="Federated learning for long-tailed data, where the classes that matter are rare at every site.",
     )
@@ -56,11 +73,14 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 def _parse(words: list[str]) -> argparse.Namespace:
     """Parse the arguments; settings may come before and after options (argparse alone stops after the first option)."""
-    parser = _parser(next((word for word in words if not word.startswith("-")), None))
+    verb = next((word for word in words if not word.startswith("-")), None)
+    parser = _parser(verb)
+    if verb is not None and verb not in VERBS and "=" in verb:
+        parser.exit(2, f"fedimb: '{verb}' is a setting, and settings follow a verb: fedimb run {verb}\n")
     args, rest = parser.parse_known_args(words)
-    taken = next((name for name in ("overrides", "words") if isinstance(getattr(args, name, None), list)), None)
+    taken = next((name for name in _REPEATED if isinstance(getattr(args, name, None), list)), None)
     if rest and (taken is None or any(word.startswith("-") for word in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.exit(2, f"fedimb {verb}: unrecognized arguments: {' '.join(rest)}. See fedimb {verb} --help\n")
     if taken is not None:
         getattr(args, taken).extend(rest)
     return args
@@ -70,6 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``fedimb``. Exit codes: 0, 1 failed, 2 bad input, 75 waiting for a person, 130 Ctrl-C."""
     process_env.set_defaults()  # before importing anything that reads the environment
     words = sys.argv[1:] if argv is None else list(argv)
+    if not words:
+        print(_short_help(), file=sys.stderr)
+        return 2
     with json_mode.answering(words) as answer:
         args = answer.parse(_parse, words)
         import logging
@@ -88,3 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return answer.failure(message, "Interrupted", 130)
         except BrokenPipeError:
             return 0  # the reader (head, less) has seen enough
+        except OSError as error:
+            if (reason := storage_reason(error)) is None:
+                raise
+            print(f"fedimb: {reason}", file=sys.stderr)
+            return answer.failure(reason, type(error).__name__, 1)

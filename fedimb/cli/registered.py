@@ -17,6 +17,7 @@ from fedimb.cli.output import (
     ProofWritten,
     VerifiedData,
 )
+from fedimb.cli.verbs import split_words
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data.commitment import read_proof, verify_proof
 from fedimb.deploy.registered_data.data_version import DataVersion
@@ -37,15 +38,16 @@ _THEN = {
 def add_data(args: argparse.Namespace) -> DataRegistered:
     """Register a data set, and print what it contains."""
     home = NodeHome.open(args.home)
+    path, settings = split_words(args.path, args.words)
     before = {one.name: one.version for one in data_sets(home)}.get(args.name)
     version = register_data(
         home,
-        args.path,
+        path,
         args.name,
         [tag for words in args.tags for tag in _split(words)],
         source=args.source,
         patient_column=args.patient_column,
-        settings=args.words,
+        settings=settings,
         like=args.like,
         classes=_split(args.classes),
         recordable=_split(args.can_record),

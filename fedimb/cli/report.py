@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR, add_trust
-from fedimb.errors import ConfigError, FedimbError, nearest
+from fedimb.errors import ConfigError, FedimbError
 
 if TYPE_CHECKING:
     from fedimb.cli.output import ModelsReport, ReportWritten
@@ -111,7 +111,7 @@ def find_study(word: str, output_dir: str) -> tuple[Path, "StudyResults"]:
     Raises:
         FedimbError: neither (names the nearest), or nothing has finished.
     """
-    from fedimb.cli.find import find_run, run_folders
+    from fedimb.cli.find import find_run, nearest_runs, run_folders
 
     for folder in (Path(word).expanduser(), Path(output_dir).expanduser() / word):
         if word and folder.is_dir() and not (folder / "config.json").is_file():
@@ -128,7 +128,9 @@ def find_study(word: str, output_dir: str) -> tuple[Path, "StudyResults"]:
                 f"no run or study '{word}', and none below {output_dir}: `fedimb run` creates one; "
                 "for runs in another folder give --output-dir"
             ) from error
-        raise FedimbError(f"no run or study '{word}' below {output_dir}.{nearest(word, names)}") from None
+        raise FedimbError(
+            f"no run or study '{word}' below {output_dir}.{nearest_runs(word, names, output_dir)}"
+        ) from None
     from fedimb.report.html.run import study_of_run
 
     return found, study_of_run(found)

@@ -8,14 +8,43 @@ import anything heavy at the top, so that help is shown immediately.
 
 import argparse
 import inspect
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from fedimb.errors import nearest
 
 if TYPE_CHECKING:
     from fedimb.cli.output import Output
 
     # argparse has no public name for the result of `add_subparsers`
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that offers the nearest valid word for a mistyped one, in one line, with exit code 2."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            option = "/".join(action.option_strings)
+            what = f"{option} {value}: not a valid choice" if option else f"no {str(action.metavar).lower()} '{value}'"
+            self.exit(2, f"{self.prog}: {what}.{nearest(str(value), action.choices)} See {self.prog} --help\n")
+
+    def error(self, message: str) -> NoReturn:
+        """Without the word that names an action, print which actions there are."""
+        if self._subparsers is not None:
+            self.print_help(sys.stderr)
+            self.exit(2, f"\n{self.prog}: {message}\n")
+        super().error(message)
+
+
+def split_words(first: str, rest: Sequence[str]) -> tuple[str, list[str]]:
+    """(the file, the key=value settings) of words given in any order; argparse takes the first for the file."""
+    words = [first, *rest]
+    file = next((word for word in words if "=" not in word or Path(word).expanduser().exists()), first)
+    words.remove(file)
+    return file, words
 
 
 class Action:

@@ -10,10 +10,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from fedimb import registry
 from fedimb.config.catalogue import MODULE, Catalogue, Fingerprint
 from fedimb.config.overrides import NAMED, current_key, rename_keys, set_value
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
+from fedimb.schema import RunConfig
 
 _lock = threading.RLock()  # Hydra keeps its state in a process-wide singleton
 _composed: dict[tuple[Fingerprint, tuple[str, ...]], Settings] = {}
@@ -46,7 +48,7 @@ def _sort_words(words: Sequence[str], catalogue: Catalogue) -> tuple[list[str], 
     groups: list[str] = []
     values: list[tuple[str, Any]] = []
     for word in words:
-        override = _parsed(word)
+        override = _parsed(word, catalogue)
         key = override.key_or_group
         if override.is_hydra_override():
             raise ConfigError(f"cannot use '{word}': fedimb does not read Hydra's own settings; remove it")
@@ -60,7 +62,7 @@ def _sort_words(words: Sequence[str], catalogue: Catalogue) -> tuple[list[str], 
         if override.package is not None:
             raise ConfigError(f"cannot use '{word}': '@' is not supported; write {key}=<name>")
         if not _own_model(key, override.value()) and (options := catalogue.options(key)):
-            groups.append(_group_choice(word, key, override.value(), options))
+            groups.append(_group_choice(word, key, override.value(), options, catalogue))
         else:
             values.append((current_key(key), override.value()))
     return groups, values
@@ -71,14 +73,14 @@ def _own_model(key: str, value: Any) -> bool:
     return key == "model" and isinstance(value, dict) and "_target_" in value
 
 
-def _parsed(word: str) -> Any:
+def _parsed(word: str, catalogue: Catalogue) -> Any:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     if not isinstance(word, str) or "=" not in word.lstrip("~"):
         if isinstance(word, str) and word.startswith("~"):
             raise ConfigError(f"cannot use '{word}': a setting cannot be removed; give it another value")
-        raise ConfigError(f"cannot read {word!r}: expected key=value")
+        raise ConfigError(f"cannot read {word!r}: expected key=value{_meant_as(str(word), catalogue)}")
     try:
         return OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -88,7 +90,20 @@ def _parsed(word: str) -> Any:
         ) from None
 
 
-def _group_choice(word: str, group: str, value: Any, options: list[str]) -> str:
+def _meant_as(word: str, catalogue: Catalogue) -> str:
+    """What a word without ``=`` was probably meant as."""
+    if not word.endswith((".yaml", ".yml")):
+        return _what_it_is(word, catalogue).replace(":", ";", 1).rstrip(".")
+    name = Path(word).stem
+    return (
+        f". A YAML of settings goes into a folder per group, as in DIR/loss/{name}.yaml: "
+        f"--config-dir DIR loss={name}; a study is run by fedimb compare {word}"
+    )
+
+
+def _group_choice(word: str, group: str, value: Any, options: list[str], catalogue: Catalogue) -> str:
+    if group in registry.KINDS and group not in RunConfig.model_fields:
+        raise ConfigError(f"cannot use '{word}': a {group} is chosen by {registry.chosen_by(group, str(value))}")
     wanted = value if isinstance(value, list) else [value]
     example = "Write " + (f"{group}=[{options[0]},...]" if group in NAMED else f"{group}=<name>")
     if not wanted or (isinstance(value, list) and group not in NAMED):
@@ -97,10 +112,24 @@ def _group_choice(word: str, group: str, value: Any, options: list[str]) -> str:
         if not isinstance(name, str):
             raise ConfigError(f"cannot use '{word}': {group} takes {_counted(group)}. {example}.")
         if name not in options:
-            raise ConfigError(f"no {group} '{name}'.{nearest(name, options)}{_valid(name, options)}")
+            raise ConfigError(_not_an_option(group, name, options, catalogue))
     if repeated := {name for name in wanted if wanted.count(name) > 1}:
         raise ConfigError(f"cannot use '{word}': '{min(repeated)}' is given twice; name it once")
     return word
+
+
+def _not_an_option(group: str, name: str, options: list[str], catalogue: Catalogue) -> str:
+    """The error for a name that the group lacks: what it is instead, or the nearest name."""
+    if found := _what_it_is(name, catalogue):
+        return f"no {group} '{name}'{found}{nearest('', options)}"
+    return f"no {group} '{name}'.{nearest(name, options)}{_valid(name, options)}"
+
+
+def _what_it_is(name: str, catalogue: Catalogue) -> str:
+    """What a name is, by the YAML files and the few kinds that have none: importing every part would take seconds."""
+    kinds = [group for group in catalogue.groups() if name in catalogue.options(group)]
+    kinds += [kind for kind in ("objective", "augmentation") if registry.has_module(kind, name)]
+    return registry.it_is(name, kinds)
 
 
 def _counted(group: str) -> str:

@@ -9,7 +9,7 @@ from fedimb.config.engine_settings import check_engine
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
-from fedimb.schema import RunConfig, calibration_part
+from fedimb.schema import PATTERNS, RunConfig, calibration_part
 
 # Arguments that fedimb passes itself when it builds a part: not settable in YAML, and not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {
@@ -140,7 +140,7 @@ def _expected(kind: str, context: Settings, message: str) -> str:
         "finite_number": "a finite number",
         "string_type": "text (quote a number: key=\"'3'\")",
         "string_too_short": "non-empty text",
-        "string_pattern_mismatch": "a name without slashes that begins with a letter or digit",
+        "string_pattern_mismatch": PATTERNS.get(context.get("pattern", ""), message).removeprefix("expected "),
         "dict_type": "a mapping",
         "model_type": "a mapping of settings; set them one by one: key.setting=value",
     }

@@ -76,6 +76,11 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
         lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
     held = [pool[np.sort(positions)] for positions in lists]
     counts = np.stack([store.class_counts(rows) for rows in held])
+    if (empty := sum(not len(rows) for rows in held)) > clients / 2:
+        log.warning(
+            "clients.count=%d for %d training rows: %d hold none and never train; set a smaller clients.count",
+            clients, len(pool), empty,
+        )  # fmt: skip
 
     parts = [(np.sort(rows), rows[:0]) for rows in held]
     if config.validation:  # a generator for each of 100,000 clients takes seconds

@@ -4,7 +4,9 @@ import inspect
 from collections.abc import Callable
 from typing import Protocol
 
+from fedimb.config.parts import device_of
 from fedimb.engine.grid import Job, SimulationGrid
+from fedimb.engine.ray_checks import check_gpus
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
@@ -31,6 +33,17 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stop what was started."""
+
+
+def check_gpu(config: Settings) -> None:
+    """Refuse a GPU that this machine lacks, before a run folder exists; what a cluster has is seen when it is joined.
+
+    Raises:
+        ConfigError: ``engine.device=cuda`` or ``engine.gpus_per_worker``, but torch finds no GPU here.
+    """
+    if config.get("address") is None:
+        check_gpus(float(config.get("gpus_per_worker", 0.0)))
+        device_of(config)
 
 
 def open_engine(config: Settings) -> Engine:

@@ -5,6 +5,7 @@ import math
 
 from torch import Tensor, nn
 
+from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.heads import Head, build_head
 from fedimb.registry import register
@@ -25,6 +26,8 @@ class MLP(Classifier):
         self, n_classes: int, input_shape: tuple[int, ...], hidden: list[int] | None = None, head: Head = "linear"
     ) -> None:
         super().__init__()
+        if hidden and min(hidden) < 1:
+            raise ConfigError(f"model 'mlp': hidden={hidden}: give widths of at least 1")
         widths = [math.prod(input_shape), *(hidden if hidden is not None else [48])]
         layers: list[nn.Module] = [nn.Flatten()]
         for fan_in, fan_out in itertools.pairwise(widths):

@@ -12,8 +12,8 @@ import pkgutil
 import sys
 import warnings
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -43,6 +43,17 @@ KINDS = {
 
 OLD_KINDS = {"term": "objective"}
 """Kinds under another name than before: the old one, also of the entry-point group, goes with the next release."""
+
+_CHOSEN_BY = {
+    "source": "data={name}",
+    "objective": "aggregator.objectives=[{name}]",
+    "augmentation": "local.augmentation=[{name}]",
+    "encoder": "'strategy.coreset.encoder={{name: {name}}}' (or another strategy's encoder)",
+    "coreset": "strategy=coreset 'strategy.coreset.rule={{name: {name}}}'",
+    "query": "strategy=active 'strategy.active.query={{name: {name}}}'",
+    "generator": "strategy=fedssg 'strategy.fedssg.generator={{name: {name}}}'",
+}
+"""The words that choose a part on the command line, where they are not ``kind=name``."""
 
 TARGETS = {"model": "fedimb.models.base:Classifier"}
 """Kinds whose name may be a dotted path to a user's own class, and the class it must derive from."""
@@ -206,7 +217,7 @@ def get(kind: str, name: str) -> Entry:
     if (kind, name) not in _entries:
         _scan(kind)
     if (kind, name) not in _entries:
-        raise ConfigError(f"no {kind} '{name}'.{nearest(name, names(kind))}")
+        raise ConfigError(f"no {kind} '{name}'{elsewhere(name, kind) or '.' + nearest(name, names(kind))}")
     return _entries[(kind, name)]
 
 
@@ -215,6 +226,44 @@ def names(kind: str) -> list[str]:
     kind = current_kind(kind)
     _scan(kind)
     return sorted(name for k, name in _entries if k == kind)
+
+
+def has_module(kind: str, name: str) -> bool:
+    """Whether a module or an installed package provides this part under its own name; imports nothing that does not."""
+    spec = importlib.util.find_spec(f"{KINDS[kind]}.{name}") if name.isidentifier() else None
+    if spec is None and name not in _installed(kind):
+        return False
+    try:
+        return get(kind, name).name == name
+    except ConfigError:  # a module of helpers
+        return False
+
+
+def elsewhere(name: str, kind: str = "") -> str:
+    """The end of an error about ``name``, which is not of this kind: what it is instead; empty if it is nothing.
+
+    Example:
+        >>> elsewhere("fedavg", "strategy")
+        ': it is an aggregator, chosen by aggregator=fedavg.'
+    """
+    others = []
+    for other in KINDS:
+        with suppress(ConfigError):  # the folder needs a package that is not installed
+            if other not in (kind, "client", "contract") and name in names(other):
+                others.append(other)
+    return it_is(name, others)
+
+
+def it_is(name: str, kinds: Iterable[str]) -> str:
+    """``: it is an aggregator, chosen by aggregator=fedavg.`` for a name of these kinds; empty if there are none."""
+    nouns = {kind: {"data": "data set"}.get(kind, kind) for kind in kinds}
+    found = [f"{'an' if n[0] in 'aeiou' else 'a'} {n}, chosen by {chosen_by(kind, name)}" for kind, n in nouns.items()]
+    return f": it is {', or '.join(found)}." if found else ""
+
+
+def chosen_by(kind: str, name: str) -> str:
+    """The words that choose a part on the command line."""
+    return _CHOSEN_BY.get(kind, kind + "={name}").format(name=name)
 
 
 def flags(kind: str, name: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any
 
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
-from fedimb.records import write_atomic
+from fedimb.records import named_errors, write_atomic
 from fedimb.rundir.seal import (
     SEAL,
     Damaged,
@@ -268,13 +268,14 @@ class RunFolder:
 
     def journal(self, **event: object) -> None:
         """Append one event for people to read; no code reads it."""
-        with open(self.path / "journal.jsonl", "a") as file:
+        path = self.path / "journal.jsonl"
+        with named_errors(path), open(path, "a") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **event}) + "\n")
 
     def append_metrics(self, lines: list[dict[str, object]]) -> int:
         """Append metric lines durably; returns the file's size in bytes, which the checkpoint records."""
         path = self.path / "metrics.jsonl"
-        with open(path, "ab") as file:
+        with named_errors(path), open(path, "ab") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
             file.flush()
             os.fsync(file.fileno())

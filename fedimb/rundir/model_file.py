@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
 from fedimb import registry
@@ -22,6 +22,7 @@ from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.evaluation.thresholds import ChosenRule, DecisionRule, choose
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.plain import JsonObject, Settings
+from fedimb.records import write_atomic
 from fedimb.registry.targets import installed_only, trusted
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_origin import Origin, completed, origin_of
@@ -318,8 +319,7 @@ def save_model(
     Args:
         counts: class counts [C] that calibrations had in the last round.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    save_file(parameters_of(model) | buffers_of(model), path / "model.safetensors")
+    write_atomic(path / "model.safetensors", save(parameters_of(model) | buffers_of(model)))
     description = {
         "model": config.model,
         "n_classes": federation.n_classes,
@@ -330,7 +330,7 @@ def save_model(
         "scaling": federation.scaling.facts() if federation.scaling else None,
         **origin_of(config, federation, counts).facts(),
     }
-    (path / "model.json").write_text(json.dumps(description, indent=1) + "\n")
+    write_atomic(path / "model.json", (json.dumps(description, indent=1) + "\n").encode())
 
 
 def load_model(path: str | Path, trust: bool = False) -> TrainedModel:

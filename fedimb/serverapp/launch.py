@@ -16,9 +16,9 @@ from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
-from fedimb.engine.open import Engine, open_engine
+from fedimb.engine.open import Engine, check_gpu, open_engine
 from fedimb.engine.trainer import resolve_trainer
-from fedimb.errors import FedimbError, RunDiverged, RunFailed, RunWaiting
+from fedimb.errors import ConfigError, FedimbError, RunDiverged, RunFailed, RunWaiting, storage_reason
 from fedimb.process_state import log_level, restored
 from fedimb.registry.targets import trusted
 from fedimb.rundir.changes import check_unchanged
@@ -81,6 +81,8 @@ def launch(
     """
     if uri := config.tracking.get("uri"):  # absolute, because a ServerApp or a later resume may run in another folder
         config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
+    check_gpu(config.engine)
+    _check_output_dir(config)
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
     return_freed_memory()
     check_parts(config, federation)
@@ -88,13 +90,49 @@ def launch(
     config = resolve_trainer(config, federation.n_classes, federation.input_shape, per_round)
     label = run_label(config)
     name = f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"
-    folder = RunFolder.create(Path(config.output_dir) / config.study, name)
-    folder.lock()
+    folder = _create(config, name)
     try:
-        write_start(folder, config, federation)
-        return execute(folder, config, federation, engine, progress, tracked)
+        with _storage_errors(folder):
+            folder.lock()
+            write_start(folder, config, federation)
+            return execute(folder, config, federation, engine, progress, tracked)
     finally:
         folder.unlock()
+
+
+def _check_output_dir(config: RunConfig) -> None:
+    """Raise ConfigError, before the data are prepared, if ``output_dir`` cannot hold a run folder."""
+    wanted = Path(config.output_dir).expanduser().absolute() / config.study
+    place = next(path for path in (wanted, *wanted.parents) if os.path.lexists(path))
+    if not place.is_dir():
+        raise ConfigError(f"output_dir={config.output_dir}: {place} is a file, not a folder; choose another folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"output_dir={config.output_dir}: {place} is not writable for this user; give write access, or choose "
+            "another folder"
+        )
+
+
+def _create(config: RunConfig, name: str) -> RunFolder:
+    try:
+        return RunFolder.create(Path(config.output_dir) / config.study, name)
+    except OSError as error:
+        reason = storage_reason(error) or str(error)
+        raise ConfigError(f"output_dir={config.output_dir}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: RunFolder) -> Iterator[None]:
+    """Turn a full or unwritable disk into one line; what the folder holds so far can be resumed."""
+    try:
+        yield
+    except OSError as error:
+        if (reason := storage_reason(error)) is None:
+            raise
+        if (folder.path / "config.json").is_file():
+            raise RunFailed(f"{reason}, then: fedimb run --resume {folder.path}") from error
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise FedimbError(f"{reason}; the run has not started") from error
 
 
 @_restores_process
@@ -119,6 +157,13 @@ def resume(
         Changed: the code or the data changed, and this was not accepted.
     """
     folder = RunFolder.open(path)
+    with _storage_errors(folder):
+        return _resume(folder, engine, progress, tracked, accept_changes)
+
+
+def _resume(
+    folder: RunFolder, engine: Engine | None, progress: ProgressBar | None, tracked: bool, accept_changes: bool
+) -> RunResult:
     folder.lock()
     try:
         rewrite_seal(folder)
@@ -279,15 +324,18 @@ def _ending(folder: RunFolder, tracker: Tracker, engine: Engine) -> Iterator[Non
         folder.set_status("waiting", str(error))
         raise RunWaiting(f"{error}\n  continue with: {resume}") from None
     except FedimbError as error:
-        folder.set_status("failed", str(error), type(error).__name__)
+        with contextlib.suppress(OSError):  # the disk may be the cause; without a status the run counts as killed
+            folder.set_status("failed", str(error), type(error).__name__)
         kind = RunDiverged if isinstance(error, RunDiverged) else RunFailed
         raise kind(f"{error}\n  after fixing the cause: {resume}") from error
     except KeyboardInterrupt:
-        folder.set_status("killed", "interrupted")
+        with contextlib.suppress(OSError):
+            folder.set_status("killed", "interrupted")
         log.warning("interrupted; continue with: %s", resume)
         raise
     except Exception as error:
-        folder.set_status("failed", f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):
+            folder.set_status("failed", f"{type(error).__name__}: {error}")
         raise
     finally:
         tracker.finish()

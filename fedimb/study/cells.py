@@ -9,7 +9,7 @@ from fedimb.config.load import config_sha
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
-from fedimb.study.design import Study, Words
+from fedimb.study.design import Row, Study, Words, points_of
 from fedimb.study.references import REFERENCES, without_partition
 from fedimb.study.trunks import merge_calibrations, trunk_of
 from fedimb.study.work import Task
@@ -142,10 +142,15 @@ def _rows(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> di
         pooled = label in REFERENCES and REFERENCES[label].pooled
         _equal(label, base, config, [key for key in EQUAL if not (pooled and key in ("clients", "partition"))])
         twin = next((other for other, its in found.items() if config_sha(its) == config_sha(config)), None)
-        if twin is not None:
+        if twin is not None and not _tuned_apart(study, study.all_rows[twin], row):
             raise ConfigError(f"rows '{twin}' and '{label}' are the same run; leave one out")
         found[label] = config
     return found
+
+
+def _tuned_apart(study: Study, one: Row, other: Row) -> bool:
+    """Whether two rows of the same settings are tuned over different values: then they may share a run, or not."""
+    return study.tune is not None and points_of(study, one) != points_of(study, other)
 
 
 def _equal(label: str, base: RunConfig, config: RunConfig, keys: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedimb.errors import ConfigError, nearest
+from fedimb.schema import PATTERNS, STUDY
 from fedimb.study.references import REFERENCES
 from fedimb.study.results import COLUMNS
 
@@ -76,7 +77,7 @@ class Costs(_Strict):
 class Study(_Strict):
     """A study's YAML file. ``rows`` come after the ``references``; ``seeds`` is a number (0, 1, ...) or a list."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.\-]*$")
+    name: str = Field(pattern=STUDY)
     about: str = ""
     base: Words = ()
     settings: dict[str, Words] = Field(default_factory=dict)
@@ -250,4 +251,5 @@ _KINDS = {
     "tuple_type": "expected a list of settings, e.g. [loss=focal, local.lr=0.1]",
     "list_type": "expected a list of values, e.g. [0.1, 0.2]",
     "missing": "is missing",
+    "string_pattern_mismatch": PATTERNS[STUDY],
 }

@@ -35,10 +35,16 @@ def of_experiment(name: str, uri: str | None = None, output_dir: str = "runs") -
         ConfigError: no such experiment, or no fedimb run in it.
         FedimbError: the store cannot be used.
     """
-    from fedimb.tracking.mlflow import STALE_TAG
-    from fedimb.tracking.store import connect, resolve_uri
+    from fedimb.tracking.store import connect, one_line_errors, resolve_uri
 
-    client = connect(resolve_uri(uri, output_dir), True)
+    address = resolve_uri(uri, output_dir)
+    with one_line_errors(address):
+        return _read_experiment(connect(address, True), name)
+
+
+def _read_experiment(client: "Client", name: str) -> StudyResults:
+    from fedimb.tracking.mlflow import STALE_TAG
+
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         known = [found.name for found in client.search_experiments()]

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 from fedimb.errors import DataError, FedimbError
+from fedimb.process_state import log_level
 from fedimb.rundir.folder import RunFolder
 from fedimb.tracking.lock import Busy
 from fedimb.tracking.projection import Projection, read_rows
 from fedimb.tracking.state import load
-from fedimb.tracking.store import charts_link, connect, prepare_store, resolve_uri, shown
+from fedimb.tracking.store import LOUD, charts_link, connect, prepare_store, reason_of, resolve_uri, shown
 
 __all__ = [
     "MlflowTracker",
@@ -39,8 +40,8 @@ _log = logging.getLogger(__name__)
 _INTERVAL_S = 10.0  # between two sends: a run shorter than this is sent in one batch at its end
 _BUDGET_S = 5.0  # time limit of one send while training; the rest after an outage follows in the next ones
 _BACK_OFF_S = (10.0, 300.0)  # first and longest pause after a failure
+_MOST_TEXT = 300  # characters of a reason in a tag
 _WAIT_S = 30.0  # for a sync running at the same time
-_REASON = 300  # maximum characters of a reason
 
 
 class Tracker(Protocol):
@@ -108,7 +109,8 @@ class MlflowTracker:
     def _attempt(self, what: str, work: Callable[[], object]) -> None:
         """The one place where MLflow's failures are caught: tracking must never cost a training run."""
         try:
-            work()
+            with log_level(LOUD, logging.CRITICAL):
+                work()
         except Busy as error:
             _log.debug("%s", error)  # a concurrent sync sends the same lines
             if what == "the end":
@@ -125,7 +127,7 @@ class MlflowTracker:
     def _warn(self, what: str, error: Exception) -> None:
         kept = "the run is complete" if what == "the end" else "training continues"
         message = (
-            f"MLflow at {shown(self.uri)} did not accept {what} of {self.folder}: {_reason(error)}; "
+            f"MLflow at {shown(self.uri)} did not accept {what} of {self.folder}: {reason_of(error)}; "
             f"{kept} and nothing is lost: `fedimb track sync {self.folder}` sends it later"
         )
         _log.log(logging.DEBUG if self._failing else logging.WARNING, "%s", message)
@@ -173,12 +175,13 @@ def sync(folder: str | Path, uri: str | None = None, experiment: str | None = No
         uri = resolve_uri(uri or (state.uri if state else None) or configured[0], folder.parent.parent)
         experiment = experiment or (state.experiment if state else None) or configured[1]
     try:
-        sent, state = Projection(folder, uri, experiment, patient=True).push(_WAIT_S, close=True)
+        with log_level(LOUD, logging.CRITICAL):
+            sent, state = Projection(folder, uri, experiment, patient=True).push(_WAIT_S, close=True)
     except FedimbError:
         raise
     except Exception as error:
         raise FedimbError(
-            f"MLflow at {shown(uri)} did not accept {folder}: {_reason(error)}; check that it is running,"
+            f"MLflow at {shown(uri)} did not accept {folder}: {reason_of(error)}; check that it is running,"
             " then sync again (points that arrived are not sent twice)"
         ) from error
     return SyncReport(sent, dict(state.runs), uri, experiment)
@@ -196,12 +199,12 @@ def mark_stale(folder: Path, why: str) -> None:
     try:
         client = connect(state.uri, True)
         for run_id in state.runs.values():
-            client.set_tag(run_id, STALE_TAG, why[:_REASON])
+            client.set_tag(run_id, STALE_TAG, why[:_MOST_TEXT])
     except FedimbError:
         raise
     except Exception as error:
         raise FedimbError(
-            f"MLflow at {shown(state.uri)} did not take the mark that {folder} is stale: {_reason(error)}; its charts"
+            f"MLflow at {shown(state.uri)} did not take the mark that {folder} is stale: {reason_of(error)}; its charts"
             " still show that run"
         ) from error
 
@@ -217,9 +220,3 @@ def _configured(folder: Path) -> tuple[str | None, str]:
         raise DataError(
             f"{path} does not say where to track ({type(error).__name__}: {error}); give uri and experiment"
         ) from None
-
-
-def _reason(error: Exception) -> str:
-    """The first non-empty line of the message, without SQL or a traceback."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return text[:_REASON]

@@ -4,12 +4,15 @@ It guards against problems measured with MLflow 3.17: processes that create the 
 address means another database in another folder, and a file that cannot be opened is retried for 100 s.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
+import re
 import shlex
 import sqlite3
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
     Client = MlflowClient
 
+LOUD = "mlflow.store.db.utils"
+"""The logger on which MLflow prints a database's error with a traceback, before it raises it."""
+_DATABASE_ERROR = re.compile(r"\(\w[\w.]*Error\) ")
+_LONGEST_REASON = 300  # characters
 SQLITE = "sqlite:///"
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 PORT = 5000
@@ -93,7 +100,7 @@ def connect(uri: str, patient: bool = False) -> "MlflowClient":
     """
     mlflow = _imported()
     process_env.set_mlflow_timeout(_SYNC_TIMEOUT_S if patient else _TRAINING_TIMEOUT_S)
-    with log_level("mlflow.store.db.utils", logging.WARNING):  # two lines per new database
+    with log_level(LOUD, logging.CRITICAL):  # two lines per new database
         return mlflow.MlflowClient(tracking_uri=uri)
 
 
@@ -103,6 +110,36 @@ def _imported() -> ModuleType:
     import mlflow
 
     return mlflow
+
+
+def reason_of(error: Exception) -> str:
+    """MLflow's or the database's message as one line, without SQL or a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    database = next((line for line in lines if _DATABASE_ERROR.match(line)), None)
+    text = database or next(iter(lines), type(error).__name__)
+    if "database is locked" in text:
+        text = "the database is locked: another program is writing to it"
+    return text[:_LONGEST_REASON]
+
+
+@contextlib.contextmanager
+def one_line_errors(uri: str) -> Iterator[None]:
+    """Turn MLflow's errors into one line; it also logs a database's error with a traceback, which is left out.
+
+    Raises:
+        FedimbError: the store cannot be used; names it and the reason.
+    """
+    _imported()
+    from mlflow.exceptions import MlflowException
+
+    with log_level(LOUD, logging.CRITICAL):
+        try:
+            yield
+        except MlflowException as error:
+            raise FedimbError(
+                f"MLflow at {shown(uri)} cannot be used: {reason_of(error)}; check that it is running "
+                "and that nothing else holds it, or set tracking=none"
+            ) from error
 
 
 def error_code(error: Exception) -> str:
@@ -123,19 +160,19 @@ def prepare_store(uri: str, experiment: str, artifact_root: str | Path | None = 
         patient: see `connect`.
 
     Raises:
-        FedimbError: the database cannot be opened or written, or the experiment was deleted.
-        Exception: what MLflow raises when a server does not answer.
+        FedimbError: the database or server cannot be used, or the experiment was deleted.
     """
     path = sqlite_path(uri)
     if path is None:
         digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
-        with locked(Path(tempfile.gettempdir()) / f"fedimb-mlflow-{os.getuid()}-{digest}.lock", _CREATE_WAIT_S):
+        lock = Path(tempfile.gettempdir()) / f"fedimb-mlflow-{os.getuid()}-{digest}.lock"
+        with locked(lock, _CREATE_WAIT_S), one_line_errors(uri):
             return _experiment(connect(uri, patient), uri, experiment, None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         root = Path(artifact_root or path.parent / "mlartifacts").expanduser().resolve()
         _imported()  # seconds: not while others wait for the lock
-        with locked(path.with_name(path.name + ".lock"), _CREATE_WAIT_S):
+        with locked(path.with_name(path.name + ".lock"), _CREATE_WAIT_S), one_line_errors(uri):
             _open(path)
             return _experiment(connect(uri, patient), uri, experiment, root.as_uri())
     except (OSError, sqlite3.Error) as error:

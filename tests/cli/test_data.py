@@ -1,11 +1,12 @@
 """`fedimb data` as a newcomer uses it, without the rest of the command line."""
 
 import argparse
+import itertools
 
 import pytest
 import yaml
 
-from fedimb.cli import data
+from fedimb.cli import data, main
 from fedimb.errors import ConfigError, DataError
 
 
@@ -68,3 +69,21 @@ def test_check_reads_a_data_group_and_tries_its_cuts(capsys, tmp_path):
     with pytest.raises(DataError, match="has 30 rows: a balanced test set needs 30 and training 1"):
         run("check", str(file))
     assert "90 rows of 4" in capsys.readouterr().out  # what was read is shown before what cannot be cut
+
+
+@pytest.mark.parametrize("order", itertools.permutations(["t.csv", "target=y", "--source=tabular_csv"]))
+def test_check_takes_file_settings_and_options_in_any_order(capsys, tmp_path, monkeypatch, order):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("a,y\n" + "1,no\n2,yes\n" * 5)
+    assert main(["data", "check", *order]) == 0
+    assert "source: tabular_csv" in capsys.readouterr().out
+
+
+def test_clients_far_beyond_the_rows_are_warned_about(capsys, caplog):
+    assert main(["data", "describe", "clients.count=5000"]) == 0
+    (said,) = [record.getMessage() for record in caplog.records if "clients.count" in record.getMessage()]
+    assert said.startswith("clients.count=5000 for ")
+    assert said.endswith("hold none and never train; set a smaller clients.count")
+    caplog.clear()
+    assert main(["data", "describe"]) == 0
+    assert not [record for record in caplog.records if "clients.count" in record.getMessage()]

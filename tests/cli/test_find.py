@@ -75,6 +75,22 @@ def test_the_nearest_name_is_offered(root):
         find_run("tua-s0-deadbeef", root)
 
 
+def test_at_most_five_names_are_shown_and_how_to_list_all(root):
+    for number in range(40):
+        folder = root / "many" / f"scope-s{number}-0a0a0a{number:02}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(FedimbError) as caught:
+        find_run("scoped-s1-0a0a0a01", root)
+    message = str(caught.value)
+    assert message.count("scope-s") == 5
+    assert message.endswith(f" `fedimb runs list --output-dir {root}` lists all runs.")
+    with pytest.raises(FedimbError, match=r"that name\. `fedimb runs list"):
+        find_run("zzzzzzzzzzzzzzzzzz", root)
+    with pytest.raises(FedimbError, match="There are no runs yet"):
+        find_run("any", root / "empty")
+
+
 def test_runs_are_looked_for_where_runs_go_by_default():
     from fedimb.config.compose import compose
 

@@ -102,9 +102,47 @@ def test_every_verb_with_a_file_of_its_own_explains_itself(capsys):
             main([verb, "--help"])
         assert ended.value.code == 0
         assert capsys.readouterr().out.startswith(f"usage: fedimb {verb} ")
+
+
+def test_without_a_verb_the_first_steps_are_shown(capsys):
+    assert main([]) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") < 12
+    assert "fedimb run " in shown
+    assert "fedimb --help lists all" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["doktor"], "fedimb: no verb 'doktor'. Did you mean 'doctor'? See fedimb --help"),
+        (["rnu", "rounds=3"], "fedimb: no verb 'rnu'. Did you mean 'run'? See fedimb --help"),
+        (["rounds=3"], "fedimb: 'rounds=3' is a setting, and settings follow a verb: fedimb run rounds=3"),
+        (["runs", "lst"], "fedimb runs: no action 'lst'. Did you mean 'list'? See fedimb runs --help"),
+        (["node", "audt"], "fedimb node: no action 'audt'. Did you mean 'audit'? See fedimb node --help"),
+        (["run", "--dryrn"], "fedimb run: unrecognized arguments: --dryrn. See fedimb run --help"),
+        (
+            ["node", "audit", "export", "--as", "cvs"],
+            "fedimb node audit export: --as cvs: not a valid choice. Did you mean 'csv'? See fedimb node audit export "
+            "--help",
+        ),
+    ],
+)
+def test_a_mistyped_word_is_answered_in_one_line(words, line, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["doktor"])
+        main(words)
     assert ended.value.code == 2
+    assert capsys.readouterr().err == f"{line}\n"
+
+
+@pytest.mark.parametrize("words", [["runs"], ["data"], ["node"], ["node", "data"], ["deploy"], ["outbox"]])
+def test_without_an_action_the_actions_are_shown(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"usage: fedimb {' '.join(words)} " in (shown := capsys.readouterr().err)
+    assert "are required" in shown.splitlines()[-1]
+    assert len(shown.splitlines()) > 5
 
 
 def test_a_mistake_in_a_plug_ins_code_is_shown_with_its_line(capsys, tmp_path, monkeypatch):

@@ -55,7 +55,10 @@ def test_nothing_finished_says_what_to_do(copy, capsys):
 def test_a_wrong_name_gets_the_nearest(copy, capsys):
     copy()
     assert main(["report", "defalt"]) == 1
-    assert capsys.readouterr().err == "fedimb: no run or study 'defalt' below runs. Did you mean 'default'?\n"
+    expected = (
+        "fedimb: no run or study 'defalt' below runs. Did you mean 'default'? `fedimb runs list` lists all runs.\n"
+    )
+    assert capsys.readouterr().err == expected
 
 
 def test_nothing_there_at_all(home, capsys):

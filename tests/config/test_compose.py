@@ -29,6 +29,16 @@ REFUSED = {
     "loss=3": "cannot use 'loss=3': loss takes one name. Write loss=<name>.",
     "calibration=[none,none]": "cannot use 'calibration=[none,none]': 'none' is given twice; name it once",
     "x": "cannot read 'x': expected key=value",
+    "balanced_softmax": "cannot read 'balanced_softmax': expected key=value; it is a loss, chosen by "
+    "loss=balanced_softmax",
+    "mine.yaml": "cannot read 'mine.yaml': expected key=value. A YAML of settings goes into a folder per group, as in "
+    "DIR/loss/mine.yaml: --config-dir DIR loss=mine; a study is run by fedimb compare mine.yaml",
+    "device=cuda": "no setting 'device'. Did you mean 'engine.device'?",
+    "clip=3": "no setting 'clip'. Did you mean 'prior.clip' or 'privacy.clip'?",
+    "local.seed=3": "no setting 'local.seed'. Did you mean 'seed'?",
+    "local.count=3": "no setting 'local.count'. Did you mean 'clients.count'?",
+    "query=badge": "cannot use 'query=badge': a query is chosen by strategy=active "
+    "'strategy.active.query={name: badge}'",
     "~seed": "cannot use '~seed': a setting cannot be removed; give it another value",
     "loss@foo=ce": "cannot use 'loss@foo=ce': '@' is not supported; write loss=<name>",
     "hydra.run.dir=3": "cannot use 'hydra.run.dir=3': fedimb does not read Hydra's own settings; remove it",
@@ -69,6 +79,48 @@ def test_an_unknown_option_lists_the_valid_ones() -> None:
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"^no calibration 'la_pst'\. Did you mean 'la_post'\?"):
         compose(["calibration=[none,la_pst]"])
+
+
+@pytest.mark.parametrize(
+    ("word", "instead"),
+    [
+        ("strategy=fedavg", "it is an aggregator, chosen by aggregator=fedavg. Valid: active, "),
+        ("strategy=[scope,fedprox]", "it is an aggregator, chosen by aggregator=fedprox."),
+        ("aggregator=scope", "it is a strategy, chosen by strategy=scope."),
+        ("strategy=ray", "it is an engine, chosen by engine=ray."),
+        ("loss=digits", "it is a data set, chosen by data=digits."),
+        ("loss=flip", "it is an augmentation, chosen by local.augmentation=[flip]."),
+        ("aggregator=proximal", "it is an objective, chosen by aggregator.objectives=[proximal]."),
+        ("calibration=focal", "it is a loss, chosen by loss=focal."),
+        ("loss=margin", "it is a query, chosen by strategy=active 'strategy.active.query={name: margin}'."),
+        ("sampler=flow", "it is a generator, chosen by strategy=fedssg 'strategy.fedssg.generator={name: flow}'."),
+        ("strategy=class_balanced", "it is a loss, chosen by loss=class_balanced, or a sampler, chosen by sampler="),
+    ],
+)
+def test_a_name_of_another_kind_is_answered_with_the_words_that_choose_it(word: str, instead: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose([word])
+    assert f"': {instead}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_words_that_choose_a_part_work() -> None:
+    from fedimb import registry
+    from fedimb.config.validate import validate
+
+    for kind, name in [
+        ("aggregator", "fedprox"),
+        ("augmentation", "flip"),
+        ("objective", "moon"),
+        ("query", "margin"),
+        ("coreset", "herding"),
+        ("generator", "flow"),
+        ("source", "digits"),
+        ("encoder", "random_conv"),
+    ]:
+        words = registry.chosen_by(kind, name).partition(" (or ")[0].replace("'", "").replace(": ", ":").split()
+        words = [*(["strategy=coreset"] if kind == "encoder" else []), *words]
+        validate(compose(words))
 
 
 def test_an_unknown_top_level_key_lists_settings() -> None:

@@ -37,7 +37,7 @@ REFUSED = [
         "aggregation_weight='zzz': not a valid name. Valid: auto, original, real, uniform, view.",
     ),
     (["name=3"], "name=3: expected text (quote a number: key=\"'3'\")"),
-    (["study=a/b"], "study='a/b': expected a name without slashes that begins with a letter or digit"),
+    (["study=a/b"], "study='a/b': expected letters, digits, spaces and _ . - only, beginning with a letter or digit"),
     (["output_dir="], "output_dir='': expected non-empty text"),
     (["loss.gama=2"], "loss 'toy_plain' has no argument 'gama'. Did you mean 'gamma'?"),
     (["loss.gamma='2'"], "loss 'toy_plain': gamma='2': input should be a valid number"),

@@ -146,9 +146,18 @@ def test_stopped_on_the_way_a_control_ends_the_same(tmp_path, monkeypatch, use, 
 
 
 @pytest.mark.parametrize("use", ["only", "init", "client", "share", "head"])
-def test_without_rows_at_the_server_the_setting_is_named(tmp_path, use):
-    with pytest.raises(RunFailed, match=r"set data\.public"):
+def test_without_rows_at_the_server_the_setting_is_named_before_a_run_folder_exists(tmp_path, use):
+    with pytest.raises(ConfigError, match=r"set data\.public"):
         launch_in(tmp_path, "engine=inline", "strategy=public", f"strategy.public.use={use}", "rounds=1")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("use", ["head", "ccvr"])
+def test_a_model_whose_head_cannot_be_retrained_is_refused_before_a_run_folder_exists(tmp_path, use):
+    words = (*FIXED, "strategy=public", f"strategy.public.use={use}", "model=resnet8", "model.norm=batch")
+    with pytest.raises(ConfigError, match="norm=group"):
+        launch_in(tmp_path, *words)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,20 @@ def test_two_rows_that_are_one_run_are_refused(words):
         plan(study(rows, references=["fedavg"]))
 
 
+def test_a_tuned_row_may_stand_beside_its_untuned_twin():
+    fixed = {"words": ["loss=focal", "local.lr=0.4"], "tune": {"loss.gamma": [1, 3]}}
+    rows = {"tuned lr": ["loss=focal"], "fixed lr": fixed}
+    own = study(rows, references=False, tune={"grid": {"local.lr": [0.1, 0.4]}})
+    cells, tasks = plan(own, None, ["local.lr=0.4"])
+    assert {cell.label for cell in cells} == set(rows)
+    assert {cell.task for cell in cells} == {task.key for task in tasks}
+    chosen = {("default", "tuned lr"): ("local.lr=0.1",), ("default", "fixed lr"): ("loss.gamma=3",)}
+    assert len(plan(own, chosen)[1]) == 2 * len(tasks)
+    alike = study({"one": ["loss=focal"], "two": ["loss=focal"]}, references=False, tune={"grid": {"local.lr": [0.1]}})
+    with pytest.raises(ConfigError, match="same run"):
+        plan(alike)
+
+
 def test_a_row_of_two_calibrations_is_refused():
     with pytest.raises(ConfigError, match="row 'both' has 2 calibrations; make each a row of its own"):
         plan(study({"both": ["calibration=[none,tau]"]}, references=False))

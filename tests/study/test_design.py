@@ -64,7 +64,7 @@ def test_the_reference_rows_are_those_every_comparison_owes():
         ("tune: {grid: {local.lr: [1]}, on: []}", "tune.on: List should have at least 1 item"),
         ("tune: {grid: {local.lr: [1]}, score: macro_recal}", "Did you mean 'macro_recall'?"),
         ("margin: 0", "margin: Input should be greater than 0"),
-        ("name: a/b", "name: String should match"),
+        ("name: a+b", "name: expected letters, digits, spaces and _ . - only"),
         ("- a\n- b", "is not a study: it needs a mapping"),
         ("", "is not a study: it needs a mapping"),
         ("rows: {a: [calibration=[none]]}", "cannot be read: while parsing a flow sequence"),

@@ -1,4 +1,5 @@
 import json
+import logging
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.tracking.projection import safe_name
-from fedimb.tracking.store import charts_link, connect, prepare_store, resolve_uri, shown
+from fedimb.tracking.store import charts_link, connect, prepare_store, reason_of, resolve_uri, shown
 from fedimb.tracking.view import EXPERIMENT_TAGS
 
 
@@ -116,3 +117,64 @@ def test_the_shared_view_opens_rare_classes_first_and_every_chart_has_its_sectio
     assert {chart["metricSectionId"] for chart in charts} <= set(sections)
     assert len({chart["uuid"] for chart in charts}) == len(charts)
     assert len(EXPERIMENT_TAGS["mlflow.sharedViewState.fedimb"]) < 5000  # what older servers keep of a tag
+
+
+LOCKED = """(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block)
+(sqlite3.OperationalError) database is locked
+[SQL: INSERT INTO runs (run_uuid, name) VALUES (?, ?)]
+(Background on this error at: https://sqlalche.me/e/21/e3q8)"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LOCKED, "the database is locked: another program is writing to it"),
+        (
+            "(psycopg2.OperationalError) connection refused\n[SQL: SELECT 1]",
+            "(psycopg2.OperationalError) connection refused",
+        ),
+        ("\n  API request failed\nmore", "API request failed"),
+        ("", "MlflowException"),
+    ],
+)
+def test_a_databases_error_is_one_line_without_sql(text, reason):
+    from mlflow.exceptions import MlflowException
+
+    assert reason_of(MlflowException(text)) == reason
+
+
+def test_a_locked_store_is_one_line_and_mlflow_prints_no_traceback(uri, monkeypatch, caplog):
+    from mlflow.exceptions import MlflowException
+
+    from fedimb.tracking import store
+
+    def locked(*args):
+        logging.getLogger("mlflow.store.db.utils").error("SQLAlchemy database error\nTraceback ...")
+        raise MlflowException(LOCKED)
+
+    monkeypatch.setattr(store, "_experiment", locked)
+    logging.getLogger("mlflow").propagate = True
+    with pytest.raises(FedimbError) as caught:
+        prepare_store(uri, "study")
+    assert "cannot be used: the database is locked" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "SQLAlchemy" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_run_beside_a_locked_store_finishes_with_one_line_per_attempt(tmp_path):
+    from small_runs import SMALL
+
+    words = [*[word for word in SMALL if not word.startswith("tracking=")], "engine=inline", f"output_dir={tmp_path}"]
+    subprocess.run([sys.executable, "-m", "fedimb", "run", *words], check=True, capture_output=True)
+    holder = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    run = subprocess.run(
+        [sys.executable, "-m", "fedimb", "run", *words, "seed=1"], check=True, capture_output=True, text=True
+    )
+    holder.close()
+    lines = [line for line in run.stderr.splitlines() if "fedimb track sync" in line]
+    assert len(lines) == 2  # the start and the end
+    assert all("the database is locked: another program is writing to it" in line for line in lines)
+    assert "Traceback" not in run.stderr
+    assert "SQL" not in run.stderr

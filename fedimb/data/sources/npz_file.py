@@ -1,5 +1,7 @@
 """Arrays of an .npz file, read without pickle; labels and values checked row by row."""
 
+import math
+import os
 import zipfile
 import zlib
 from functools import partial
@@ -16,7 +18,9 @@ from fedimb.data.sources.table_target import in_order
 from fedimb.errors import DataError, nearest
 
 _MOST_IDS = 100_000  # a larger class id is a patient number or a hash, not a class
-DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError)
+DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, MemoryError)
+_DEFLATE_AT_MOST = 1032  # bytes from one compressed byte: zlib's limit
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class NpzFile:
@@ -50,7 +54,10 @@ class NpzFile:
         """One array. DataError if it is missing, damaged, or holds Python objects."""
         if key not in self.keys:
             raise DataError(f"{self.path} has no array '{key}'.{nearest(key, self.keys)}")
+        archive = self._file.zip
+        assert archive is not None, "read after the file was closed"
         try:
+            check_size(archive, key)
             array: NDArray[np.generic] = self._file[key]
         except DAMAGE as error:
             if "Object arrays" in str(error):
@@ -58,7 +65,37 @@ class NpzFile:
                     f"{self.path} {key} holds Python objects, which could run code when read; save numbers or text"
                 ) from error
             raise DataError(f"{self.path} {key} is damaged ({type(error).__name__}); copy the file again") from error
+        except WrongSize as error:
+            raise DataError(f"{self.path} {key}: {error}; write the file again with numpy.savez") from error
         return array
+
+
+class WrongSize(Exception):
+    """The header of an array claims more or less than the file holds."""
+
+
+def check_size(archive: zipfile.ZipFile, key: str) -> None:
+    """Compare an array's header with the bytes behind it, before numpy allocates what the header claims.
+
+    Raises:
+        WrongSize: they differ, or the archive claims more than its compressed bytes can hold.
+        ValueError: not an array, or a kind of array that is not read here.
+    """
+    member = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f".npy version {version}")
+        shape, _, dtype = _HEADERS[version](file)
+        held = member.file_size - file.tell()
+    if dtype.hasobject:
+        return  # refused by numpy, by its own message
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != held:
+        raise WrongSize(f"its header says {dtype} {list(shape)}, {claimed:,} bytes, but the file holds {held:,}")
+    packed = min(member.compress_size, os.stat(archive.filename).st_size if archive.filename else member.compress_size)
+    if member.file_size > _DEFLATE_AT_MOST * packed + 1024:
+        raise WrongSize(f"it says {member.file_size:,} bytes, more than its {packed:,} compressed bytes can hold")
 
 
 def read_values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fedimb.data.paths import find_data
 from fedimb.data.sources.files import with_progress
+from fedimb.data.sources.npz_file import WrongSize, check_size
 from fedimb.data.sources.pictures import CHANNELS, decode
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.generation.base import Generator, Progress
@@ -134,9 +135,12 @@ class ExternalDir(Generator):
 def _archive(file: Path, shape: tuple[int, ...]) -> tuple[Examples, bool]:
     try:
         with np.load(file, allow_pickle=False) as archive:
-            arrays: dict[str, NDArray[Any]] = {key: archive[key] for key in ("x", "y", "d") if key in archive}
+            present = [key for key in ("x", "y", "d") if key in archive]
+            for key in present:
+                check_size(archive.zip, key)
+            arrays: dict[str, NDArray[Any]] = {key: archive[key] for key in present}
         missing = [key for key in ("x", "y") if key not in arrays]
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, WrongSize, zipfile.BadZipFile) as error:
         raise DataError(f"{file} cannot be read as an .npz of x and y ({error})") from error
     if missing:
         raise DataError(

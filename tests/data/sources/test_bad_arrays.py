@@ -1,5 +1,10 @@
 """Bad arrays, one by one: where, what, and that skipping leaves out the bad row alone."""
 
+import io
+import struct
+import tracemalloc
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -160,3 +165,39 @@ def test_one_array_and_a_damaged_one_are_refused(tmp_path):
     (tmp_path / "d.npz").write_bytes(damaged)
     with pytest.raises(DataError, match=r"x is damaged \(BadZipFile\); copy the file again"):
         Npz(path=str(tmp_path / "d.npz")).load()
+
+
+def lying(path, shape, compressed=False):
+    """An .npz whose x has six float32 values and a header of another shape."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED) as archive:
+        archive.writestr("x.npy", head.getvalue() + F.tobytes())
+        for key in ("y", "train_labels"):
+            array = io.BytesIO()
+            np.save(array, Y)
+            archive.writestr(f"{key}.npy", array.getvalue())
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("shape", [(3, 10**12), (10**9, 2), (2, 2)])
+def test_a_header_that_claims_another_size_is_refused_before_memory_is_taken(tmp_path, shape, compressed):
+    path = tmp_path / "d.npz"
+    lying(path, shape, compressed)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"d\.npz x: its header says float32 .* but the file holds 24; write"):
+        EmbeddingsNpz(str(path)).load()
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
+
+
+def test_an_archive_that_claims_more_than_its_bytes_can_hold_is_refused(tmp_path):
+    path = tmp_path / "d.npz"
+    lying(path, (3, 10**8))
+    with zipfile.ZipFile(path) as archive:
+        true = archive.getinfo("x.npy").file_size
+    claimed = true - F.nbytes + 3 * 10**8 * F.itemsize
+    lies = path.read_bytes().replace(struct.pack("<LL", true, true), struct.pack("<LL", claimed, claimed))
+    path.write_bytes(lies)
+    with pytest.raises(DataError, match=r"d\.npz x: it says 1,200,000,128 bytes, more than its .* can hold"):
+        EmbeddingsNpz(str(path)).load()
