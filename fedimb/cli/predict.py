@@ -128,10 +128,10 @@ def predict_command(args: argparse.Namespace) -> "Predicted":
     )
 
 
-def _thresholds(scored: "Scored", result: "RunResult") -> dict[str, float] | None:
+def _thresholds(scored: "Scored", result: "RunResult") -> dict[str, float | None] | None:
     if scored.chosen is None:
         return None
-    return {result.class_names[one.class_id]: one.threshold for one in scored.chosen.achieved}
+    return {result.class_names[one.class_id]: one.value for one in scored.chosen.achieved}
 
 
 def _options(args: argparse.Namespace, result: "RunResult") -> "Options":

@@ -1,6 +1,7 @@
 """``fedimb register``: puts a finished run's model into MLflow's model registry."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
@@ -50,7 +51,11 @@ def register_command(args: argparse.Namespace) -> "ModelRegistered":
 
 def _card(result: "RunResult", calibration: str | None) -> str:
     """The card that `fedimb predict` writes beside scores of the run's test set."""
-    from fedimb.cli.card import model_card
-    from fedimb.cli.scoring import score
+    import tempfile
 
-    return model_card(result, score(result, None, calibration))
+    from fedimb.cli.card import model_card
+    from fedimb.cli.scoring import Options, score_to
+
+    with tempfile.TemporaryDirectory() as folder:
+        scored = score_to(result, None, Path(folder) / "scores.csv", Options(calibration=calibration))
+    return model_card(result, scored)

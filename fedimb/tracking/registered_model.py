@@ -19,10 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from fedimb import process_env, registry
-from fedimb.config.load import from_json, row_label
+from fedimb.config.load import row_label
 from fedimb.errors import ConfigError, DataError, FedimbError, nearest
+from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel, load_model
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.stored import read_config
+from fedimb.schema import calibration_part
 from fedimb.tracking.mlflow import sync
 from fedimb.tracking.naming import run_name
 from fedimb.tracking.projection import ROW_TAG, read_rows
@@ -81,7 +84,7 @@ def _load_pyfunc(path: str) -> CalibratedModel:
     facts = json.loads((Path(path) / "calibration.json").read_text())
     prior = None if facts["prior_counts"] is None else np.array(facts["prior_counts"], dtype=np.float64)
     given = {"prior": prior, "minority": tuple(facts["minority"])}
-    calibration = registry.build("calibration", facts["name"], given, **facts["arguments"])
+    calibration = registry.build("calibration", calibration_part(facts["name"]), given, **facts["arguments"])
     return CalibratedModel(load_model(path), calibration, prior, facts["task"] == "multilabel")
 
 
@@ -109,12 +112,17 @@ def register(
     """
     if not name.strip() or set(name) & set("/:"):
         raise ConfigError(f"'{name}' is not a name of a registered model: give one without / and :")
-    config = from_json((result.folder / "config.json").read_text())
+    folder = RunFolder.open(result.folder)
+    folder.check_sealed("artifacts/model/")
+    config = read_config(folder)
     chosen = next(iter(config.calibration)) if calibration is None else calibration
     if chosen not in config.calibration:
         raise ConfigError(f"this run has no calibration '{chosen}'.{nearest(chosen, config.calibration)}")
     label = row_label(config, chosen)
-    if registry.flags("calibration", chosen).get("needs_prior", False) and result.prior_counts is None:
+    if (
+        registry.flags("calibration", calibration_part(chosen)).get("needs_prior", False)
+        and result.prior_counts is None
+    ):
         raise DataError(
             f"{result.folder} keeps no class counts, which calibration '{chosen}' needs (it is older): run its "
             "configuration again"
@@ -128,8 +136,8 @@ def register(
     }
     sent = sync(result.folder, uri)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            return _put(result, name, card, facts, label, sent.runs[label], sent.uri, Path(folder))
+        with tempfile.TemporaryDirectory() as place:
+            return _put(result, name, card, facts, label, sent.runs[label], sent.uri, Path(place))
     except FedimbError:
         raise
     except Exception as error:

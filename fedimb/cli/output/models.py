@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from fedimb.cli.output.base import Number, Output, Part, Place
 
 if TYPE_CHECKING:
+    from fedimb.evaluation.delong import AurocTest
+    from fedimb.evaluation.paired_recall import RecallTest
     from fedimb.study.model_pairs import ModelPair, SeedPairs
-
-_MEANS = ("macro", "minority", "overall")
 
 
 class PairTest(Part):
@@ -17,8 +17,8 @@ class PairTest(Part):
     Attributes:
         seed: seed of both runs; null for a test over the seeds.
         measure: "recall" or "auroc".
-        of: a class, or "macro", "minority" or "overall" (all rows).
-        is_class: whether ``of`` names a class.
+        about: a class, or "macro", "minority" or "overall" (all rows).
+        is_class: whether ``about`` names a class.
         difference, low, high: the difference and its interval.
         p: two-sided.
         p_holm: the same after Holm over the classes; null for means, which are one test each.
@@ -26,7 +26,7 @@ class PairTest(Part):
 
     seed: int | None
     measure: str
-    of: str
+    about: str
     is_class: bool
     difference: Number
     low: Number
@@ -103,35 +103,46 @@ def _tests(found: "ModelPair | SeedPairs") -> Iterator[PairTest]:
     from fedimb.study.model_pairs import ModelPair
 
     for seed, pair in _pairs_of(found).items():
-        holm = {"recall": pair.recall_holm, "auroc": pair.auroc_holm}
-        for measure, tests in (("recall", pair.recall.classes), ("auroc", pair.auroc)):
-            for name, test, p_holm in zip(pair.class_names, tests, holm[measure], strict=True):
-                yield _test(seed, measure, name, True, test, test.p, p_holm)
-        for name in _MEANS:
-            if (test := getattr(pair.recall, name)) is not None:
-                yield _test(seed, "recall", name, False, test, test.p, None)
+        yield from _tests_of(pair, seed)
     if isinstance(found, ModelPair):
         return
     names = next(iter(found.pairs.values())).class_names if found.pairs else ()
-    for measure, over in (("recall", found.recall), ("auroc", found.auroc)):
-        for name, one in zip(names, over, strict=False):
-            yield _test(None, measure, name, True, one.test, one.test.p, one.p)
-    for name, one in (("macro", found.macro), ("minority", found.minority)):
-        yield _test(None, "recall", name, False, one.test, one.p, None)
+    tests = [("recall", name, True, one) for name, one in zip(names, found.recall, strict=False)]
+    tests += [("auroc", name, True, one) for name, one in zip(names, found.auroc, strict=False)]
+    tests += [("recall", "macro", False, found.macro), ("recall", "minority", False, found.minority)]
+    for measure, about, is_class, one in tests:
+        yield PairTest(
+            seed=None,
+            measure=measure,
+            about=about,
+            is_class=is_class,
+            difference=one.test.effect,
+            low=one.test.low,
+            high=one.test.high,
+            p=one.test.p,
+            p_holm=one.p if is_class else None,
+        )
 
 
-def _test(
-    seed: int | None, measure: str, of: str, is_class: bool, test: object, p: float, p_holm: float | None
-) -> PairTest:
-    difference = getattr(test, "difference", None)
-    return PairTest(
-        seed=seed,
-        measure=measure,
-        of=of,
-        is_class=is_class,
-        difference=getattr(test, "effect", None) if difference is None else difference,
-        low=getattr(test, "low", None),
-        high=getattr(test, "high", None),
-        p=p,
-        p_holm=p_holm,
-    )
+def _tests_of(pair: "ModelPair", seed: int) -> Iterator[PairTest]:
+    def record(measure: str, about: str, test: "RecallTest | AurocTest", p_holm: float | None) -> PairTest:
+        return PairTest(
+            seed=seed,
+            measure=measure,
+            about=about,
+            is_class=p_holm is not None,
+            difference=test.difference,
+            low=test.low,
+            high=test.high,
+            p=test.p,
+            p_holm=p_holm,
+        )
+
+    for name, recall, p_holm in zip(pair.class_names, pair.recall.classes, pair.recall_holm, strict=True):
+        yield record("recall", name, recall, p_holm)
+    for name, auroc, p_holm in zip(pair.class_names, pair.auroc, pair.auroc_holm, strict=True):
+        yield record("auroc", name, auroc, p_holm)
+    means = {"macro": pair.recall.macro, "minority": pair.recall.minority, "overall": pair.recall.overall}
+    for name, mean in means.items():
+        if mean is not None:
+            yield record("recall", name, mean, None)
