@@ -1,20 +1,18 @@
 """`fedimb data` as a newcomer uses it, without the rest of the command line."""
 
-import argparse
 import itertools
 
 import pytest
 import yaml
 
-from fedimb.cli import data, main
+from fedimb.cli import main
+from fedimb.cli.main import _parser
 from fedimb.errors import ConfigError, DataError
 
 
 def run(*words):
-    parser = argparse.ArgumentParser()
-    data.register(parser.add_subparsers())
-    args = parser.parse_args(["data", *words])
-    return args.handler(args)
+    args = _parser("data").parse_args(["data", *words])
+    return args.handler(args).exit_code
 
 
 def test_describe_prints_and_draws(capsys, tmp_path):
