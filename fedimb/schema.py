@@ -169,3 +169,8 @@ class RunConfig(Strict):
     evaluation: EvaluationConfig
     privacy: PrivacyConfig = PrivacyConfig()
     checkpoint: CheckpointConfig
+
+
+def calibration_part(key: str) -> str:
+    """The part behind a key of ``calibration``: ``la_post:2`` is a second ``la_post`` with other arguments."""
+    return key.partition(":")[0]

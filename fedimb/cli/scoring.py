@@ -19,7 +19,7 @@ from fedimb.records import write_atomic
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.stored import read_config, read_federation
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
 
@@ -171,14 +171,14 @@ def _calibrated(
     counts = _prior(result, name)
     bias = None if model.head.bias is None else model.head.bias.detach()
     given = {"prior": counts, "minority": federation.minority}
-    calibration = registry.build("calibration", name, given, **config.calibration[name])
+    calibration = registry.build("calibration", calibration_part(name), given, **config.calibration[name])
     adjusted: torch.Tensor = calibration.adjust(Outputs(features, logits, model.head.weight.detach(), bias, counts))
     return adjusted
 
 
 def _prior(result: RunResult, calibration: str) -> np.ndarray | None:
     """Class counts [C] float64 as the run's last evaluation had them; None for a calibration that reads none."""
-    if not registry.flags("calibration", calibration).get("needs_prior", False):
+    if not registry.flags("calibration", calibration_part(calibration)).get("needs_prior", False):
         return None
     if result.prior_counts is None:
         raise DataError(

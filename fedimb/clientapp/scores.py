@@ -12,6 +12,7 @@ from fedimb.contracts import platform as names
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.privacy.secure_sum import mask_values
 from fedimb.records import array_record
+from fedimb.schema import calibration_part
 from fedimb.training.calibrations.base import Outputs
 
 QUERIES = (names.SCORED, names.MASKED_SCORES)
@@ -38,6 +39,6 @@ def _matrices(context: ClientContext) -> dict[str, np.ndarray]:
     bias = None if head.bias is None else head.bias.detach()
     outputs = Outputs(features, logits, head.weight.detach(), bias, context.counts)
     return {
-        name: confusion_of(y, registry.build("calibration", name, **(args or {})).adjust(outputs))
+        name: confusion_of(y, registry.build("calibration", calibration_part(name), **(args or {})).adjust(outputs))
         for name, args in context.config.calibration.items()
     }

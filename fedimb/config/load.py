@@ -6,7 +6,7 @@ from typing import Any
 
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 
 ORDERED = (
     "strategy",
@@ -114,8 +114,26 @@ def row_label(config: RunConfig, calibration: str) -> str:
     parts += [f"noise_{config.privacy.noise:g}"] if config.privacy.noise else []
     if config.name is not None:
         parts = [config.name]
-    parts += [calibration] if calibration != "none" else []
-    return "+".join(parts) or "fedavg"
+    part = calibration_part(calibration)
+    parts += [part] if part != "none" else []
+    return " ".join(["+".join(parts) or "fedavg", *_distinct_arguments(config, calibration)])
+
+
+def run_label(config: RunConfig) -> str:
+    """The label of a run's first row, without arguments that tell it from the run's other rows: for a folder's name."""
+    key = next(iter(config.calibration))
+    return row_label(config.model_copy(update={"calibration": {key: config.calibration[key]}}), key)
+
+
+def _distinct_arguments(config: RunConfig, calibration: str) -> list[str]:
+    """The arguments that tell a calibration from others of the same part in one run."""
+    part, own = calibration_part(calibration), config.calibration[calibration]
+    others = [args for key, args in config.calibration.items() if calibration_part(key) == part and key != calibration]
+    return [
+        f"calibration.{part}.{name}={value}"
+        for name, value in sorted(own.items())
+        if any(args.get(name) != value for args in others)
+    ]
 
 
 def _method_label(name: str, args: dict[str, object]) -> str:

@@ -9,7 +9,7 @@ from fedimb.config.engine_settings import check_engine
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 from fedimb.registry.targets import is_path
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 
 # Arguments that fedimb passes itself when it builds a part: not settable in YAML, and not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {
@@ -63,7 +63,7 @@ def validate(raw: Settings) -> RunConfig:
     checked["aggregator"] = _aggregator(config.aggregator, parts)
     checked["strategy"] = {n: _strategy(n, args, parts) for n, args in config.strategy.items()}
     checked["calibration"] = {
-        name: _arguments("calibration", name, args, parts) for name, args in config.calibration.items()
+        key: _arguments("calibration", calibration_part(key), args, parts) for key, args in config.calibration.items()
     }
     if reason := refusal(_combination(config, tuple(parts))):
         raise ConfigError(f"refused combination: {reason}")
@@ -77,7 +77,7 @@ def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     named += [("augmentation", part["name"]) for part in config.local.augmentation]
     named += [("objective", part["name"]) for part in config.aggregator.get("objectives") or []]
     named += [("strategy", name) for name in config.strategy]
-    named += [("calibration", name) for name in config.calibration]
+    named += [("calibration", calibration_part(name)) for name in config.calibration]
     return tuple(registry.get(kind, name) for kind, name in named)
 
 

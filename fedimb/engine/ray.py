@@ -23,6 +23,8 @@ from fedimb.engine.ray_private import lean_head
 from fedimb.engine.ray_worker import PackedLane
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.process_state import handlers, log_level
+from fedimb.rundir.code import Code, words_of
+from fedimb.schema import RunConfig
 
 _STARTS = 3  # Ray allows its head 30 s to start, which a busy machine exceeds
 
@@ -128,6 +130,10 @@ class RayEngine:
     def grid(self, job: Job) -> "RayGrid":
         """A grid over the run's clients; starts Ray on first use."""
         return RayGrid(self.start(), job)
+
+    def code(self, config: RunConfig) -> list[Code]:
+        """The code that each actor has imported for this run: on a cluster its machines may have other files."""
+        return self.pool.code(words_of(config)) if self.pool is not None else []
 
     def worker_pids(self) -> list[int]:
         """Process ids of the actors; empty before they are started."""

@@ -5,15 +5,18 @@ import logging
 import os
 import sys
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fedimb.engine.grid import Job
 from fedimb.engine.lanes import LaneOutcome, Reduction
 from fedimb.engine.ray_checks import why_died
 from fedimb.engine.ray_worker import PackedLane, Worker, batches
 from fedimb.errors import FedimbError, RunFailed
+
+if TYPE_CHECKING:
+    from fedimb.rundir.code import Code
 
 _TRIES = 3
 _QUEUED = 2  # calls in flight per actor: the next is already there when one ends
@@ -34,6 +37,7 @@ class Actor(Protocol):
 
     ready: RemoteMethod
     run_lanes: RemoteMethod
+    code: RemoteMethod
 
 
 class Pool:
@@ -180,6 +184,22 @@ class Pool:
         """Process ids of the actors that are ready."""
         pids: list[int] = self._ray.get([actor.ready.remote() for actor in self.actors])
         return pids
+
+    def code(self, words: Iterable[str]) -> list["Code"]:
+        """The code that each actor has imported for a run with these names in its configuration.
+
+        An actor that does not reply in time, or has died, says nothing.
+        """
+        ray, path = self._ray, [os.path.abspath(folder) for folder in sys.path]
+        calls = [actor.code.remote(sorted(words), path) for actor in self.actors]
+        done, _ = ray.wait(calls, num_returns=len(calls), timeout=_PATIENCE_S) if calls else ([], [])
+        found: list[Code] = []
+        for call in done:
+            try:
+                found.append(ray.get(call))
+            except self._lost as error:
+                log.warning("a worker process ended before it could report its code; %s", why_died(error))
+        return found
 
     def dismiss(self) -> None:
         """End all actors."""

@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -15,6 +15,9 @@ from fedimb import process_env
 from fedimb.engine.grid import Job, deliver
 from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, Reduction, ahead_of, run_lanes
 from fedimb.errors import DataError
+
+if TYPE_CHECKING:
+    from fedimb.rundir.code import Code
 
 PackedLane = list[tuple[int, int, str, RecordDict]]
 """(client, node id, message type, records for this client only) of each client, in id order."""
@@ -75,6 +78,13 @@ class Worker:
             for lane, first in zip(lanes, first_ids, strict=True)
         ]
         return run_lanes(instructions, call, reduction, ahead)
+
+    def code(self, words: list[str], path: list[str]) -> "Code":
+        """The code of a run with these names in its configuration, as this process has imported it."""
+        sys.path.extend(folder for folder in path if folder not in sys.path)
+        from fedimb.rundir.code import code_of
+
+        return code_of(words)
 
 
 def _prepare(job: Job) -> tuple[Ahead | None, Exception | None]:

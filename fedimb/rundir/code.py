@@ -26,7 +26,7 @@ from pathlib import Path
 
 from fedimb.config.load import NO_INFLUENCE
 from fedimb.registry import entries
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 
 _STARTED_NS = time.time_ns()
 _BEFORE = frozenset(sys.modules)
@@ -84,16 +84,19 @@ class Code:
 
     Attributes:
         files: sha256 (hex) by path below its package's folder (``mine/client.py``); or `EDITED`, or `GONE`.
-        distributions: version and sha256 of each by its name; or `GONE`.
+        plugins: installed distributions whose parts the run uses: version and sha256 by name; or `GONE`.
+        distributions: the other installed distributions that the process imported, likewise. Some of them may have been
+            imported by something else it did, so they are compared by name, and not part of `sha`.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sha(self) -> str:
-        """sha256 (hex) of all of it."""
-        return _sha(json.dumps([dict(self.files), dict(self.distributions)], sort_keys=True).encode())
+        """sha256 (hex) of files and plug-ins."""
+        return _sha(json.dumps([dict(self.files), dict(self.plugins)], sort_keys=True).encode())
 
 
 def code_of(words: Iterable[str], deployed: bool = False, more: Iterable[str] = ()) -> Code:
@@ -111,7 +114,8 @@ def code_of(words: Iterable[str], deployed: bool = False, more: Iterable[str] = 
     files |= {f"fedimb/{name}": _own_sha(OWN / name) for name in more}
     for name in sorted(outside):
         files[outside[name][0]] = _loaded_sha(name, outside[name][1])
-    return Code(files, {name: _installed(name) for name in sorted(_imported(used, _tops_of(imports)))})
+    plugins, others = _imported(used, _tops_of(imports))
+    return Code(files, *({name: _installed(name) for name in sorted(names)} for names in (plugins, others)))
 
 
 def words_of(config: RunConfig) -> set[str]:
@@ -130,7 +134,7 @@ def words_of(config: RunConfig) -> set[str]:
             found.add(node)
 
     walk({key: value for key, value in config.model_dump().items() if key not in NO_INFLUENCE})
-    return found
+    return found | set(map(calibration_part, config.calibration))
 
 
 class DiskCode:
@@ -143,13 +147,16 @@ class DiskCode:
         self._distributions: dict[str, str] = {}
 
     def now(self, before: Code) -> Code:
-        """The same files and distributions as ``before`` names."""
+        """The same files, plug-ins and distributions as ``before`` names."""
         for name in before.files.keys() - self._files.keys():
             self._files[name] = _disk_sha(place) if (place := _place(name)) else GONE
-        for name in before.distributions.keys() - self._distributions.keys():
+        for name in (before.plugins.keys() | before.distributions.keys()) - self._distributions.keys():
             self._distributions[name] = _recorded(info) if (info := self._infos.get(name)) else GONE
-        distributions = {name: self._distributions[name] for name in before.distributions}
-        return Code({name: self._files[name] for name in before.files}, distributions)
+        return Code(
+            {name: self._files[name] for name in before.files},
+            {name: self._distributions[name] for name in before.plugins},
+            {name: self._distributions[name] for name in before.distributions},
+        )
 
 
 # fedimb's own files
@@ -432,17 +439,25 @@ _TOP = re.compile(r"^\"?([^/.,\"\n]+)[^,\n]*\.(?:py|so|pyd),", re.MULTILINE)
 _FILES = re.compile(r"^\"?([^,\"\n]+\.(?:py|so|pyd))\"?,(?:sha256=)?([^,\n]*),", re.MULTILINE)
 
 
-def _imported(used: set[str], wanted: set[str]) -> set[str]:
-    """Names of the distributions that this process imported, without `TOOLS` and plug-ins that the run does not use."""
+def _imported(used: set[str], wanted: set[str]) -> tuple[set[str], set[str]]:
+    """Names of the installed distributions whose parts the run uses, and of the others that this process imported.
+
+    `TOOLS` are not among them, nor plug-ins that the run does not use. One that uses a plug-in may use others by it.
+
+    Args:
+        used: names of parts.
+        wanted: top-level modules that code outside distributions imports.
+    """
     tops = _tops(tuple(sys.path))
     found = set().union(*(tops.get(name, set()) for name in {name.partition(".")[0] for name in list(sys.modules)}))
     plugged: dict[str, bool] = {}
     for entry in entries.registered():
         for name in tops.get(str(getattr(entry.factory, "__module__", "")).partition(".")[0], ()):
             plugged[name] = plugged.get(name, False) or entry.name in used
-    if not any(used_here for name, used_here in plugged.items() if name != "fedimb"):
-        found -= {name for name in plugged if not any(name in tops.get(top, ()) for top in wanted)}
-    return found - TOOLS - {"fedimb"}
+    plugged = {name: here or any(name in tops.get(top, ()) for top in wanted) for name, here in plugged.items()}
+    plugged.pop("fedimb", None)
+    plugins = set(plugged) if any(plugged.values()) else set()
+    return plugins, found - plugged.keys() - TOOLS - {"fedimb"}
 
 
 @lru_cache(maxsize=512)

@@ -55,7 +55,7 @@ class Identity:
         partition: sha256 of the rows of each client, of the test set, and of the server.
         inputs: sha256 of other files that the configuration names, by their setting.
         versions: python, torch, numpy, flwr, and the kind of device that clients compute on.
-        files, distributions: see `fedimb.rundir.code.Code`.
+        files, plugins, distributions: see `fedimb.rundir.code.Code`.
         sites: of a deployment: release and hash of the code of each site, by its name.
     """
 
@@ -66,23 +66,24 @@ class Identity:
     inputs: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
     distributions: Mapping[str, str] = field(default_factory=dict)
     sites: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def code(self) -> Code:
         """The part of it that `fedimb.rundir.code` finds."""
-        return Code(self.files, self.distributions)
+        return Code(self.files, self.plugins, self.distributions)
 
     @property
     def code_sha(self) -> str:
         """sha256 (hex) of code and versions."""
-        return _sha([dict(self.files), dict(self.distributions), dict(self.versions), dict(self.sites)])
+        return _sha([self.code.sha, dict(self.versions), dict(self.sites)])
 
     @property
     def sha(self) -> str:
-        """sha256 (hex) of all ingredients: equal for runs that are made of the same."""
-        return _sha(asdict(self))
+        """sha256 (hex) of all ingredients but ``distributions`` (see there)."""
+        return _sha({name: value for name, value in asdict(self).items() if name != "distributions"})
 
     def to_json(self) -> JsonObject:
         """As JSON values."""
@@ -108,7 +109,9 @@ def differences(recorded: Identity | None, now: Identity) -> list[str]:
     for name, before, after in _pairs(recorded.versions, now.versions):
         found.append(f"{name} {before} -> {after}")
     found += [_about_file(name, before, after) for name, before, after in _pairs(recorded.files, now.files)]
-    for name, before, after in _pairs(recorded.distributions, now.distributions):
+    for name, before, after in _pairs(
+        {**recorded.distributions, **recorded.plugins}, {**now.distributions, **now.plugins}
+    ):
         old, new = before.partition(" ")[0], after.partition(" ")[0]
         if recorded.versions.get(name, "") == now.versions.get(name, ""):  # else said above
             found.append(f"{name} {old} -> {new}" if old != new else f"the installed files of {name} {old} changed")
@@ -165,6 +168,7 @@ def identity_of(config: RunConfig, federation: Federation, more: Iterable[str] =
         inputs=inputs_of(config),
         versions=versions_of(config, bool(federation.site_code)),
         files=code.files,
+        plugins=code.plugins,
         distributions=code.distributions,
         sites=dict(federation.site_code),
     )
@@ -186,11 +190,12 @@ def record_end(folder: RunFolder, config: RunConfig, more: Iterable[Code] = ()) 
     start = read_identity(folder.path)
     if start is None:  # begun by an earlier version: it stays without
         return
-    files, distributions = dict(start.files), dict(start.distributions)
+    files, plugins, distributions = dict(start.files), dict(start.plugins), dict(start.distributions)
     for code in (code_of(words_of(config), bool(start.sites)), *more):
-        for mine, theirs in ((files, code.files), (distributions, code.distributions)):
+        found = ((files, code.files), (plugins, code.plugins), (distributions, code.distributions))
+        for mine, theirs in found:
             mine |= {name: sha if mine.get(name, sha) == sha else EDITED for name, sha in theirs.items()}
-    end = replace(start, files=dict(sorted(files.items())), distributions=dict(sorted(distributions.items())))
+    end = replace(start, files=files, plugins=plugins, distributions=dict(sorted(distributions.items())))
     folder.write_json(FILE, end.to_json())
 
 
@@ -229,6 +234,7 @@ class Present:
             inputs=missing | inputs_of(config, self._inputs),
             versions=versions_of(config, recorded is not None and bool(recorded.sites)),
             files=code.files,
+            plugins=code.plugins,
             distributions=code.distributions,
             sites={} if federation is None else dict(federation.site_code),
         )

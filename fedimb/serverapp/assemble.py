@@ -17,7 +17,7 @@ from fedimb.models.base import buffers_of, load_into, parameters_of
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
 from fedimb.rundir.folder import RunFolder
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.class_prior import check_prior, gather_prior, prior_from_counts
@@ -60,7 +60,7 @@ def ledger_of(config: RunConfig, n_clients: int) -> Ledger | None:
 
 def needs_counts(config: RunConfig) -> bool:
     """Whether any part of this run uses class counts, at the clients or at the server."""
-    calibrations = [registry.flags("calibration", name) for name in config.calibration]
+    calibrations = [registry.flags("calibration", calibration_part(name)) for name in config.calibration]
     return _clients_need_counts(config) or any(flags.get("needs_prior", False) for flags in calibrations)
 
 
@@ -100,7 +100,7 @@ def _build_all(config: RunConfig, federation: Federation) -> None:
     for objective in config.aggregator.get("objectives") or []:
         part_maker("objective", objective)()
     for name, args in config.calibration.items():
-        registry.build("calibration", name, **args)
+        registry.build("calibration", calibration_part(name), **args)
 
 
 def program(

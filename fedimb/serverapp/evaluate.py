@@ -19,7 +19,7 @@ from fedimb.evaluation.multilabel import bootstrap_labels
 from fedimb.evaluation.probabilities import ProbabilityScores, probability_scores
 from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
-from fedimb.schema import RunConfig
+from fedimb.schema import RunConfig, calibration_part
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
 
@@ -49,7 +49,7 @@ class Evaluator:
             self._x, self._y = torch.zeros((0, *federation.input_shape)), torch.zeros(0, dtype=torch.int64)
         self.labels = {row_label(config, name): name for name in config.calibration}
         self._calibrations: dict[str, Any] = {
-            row_label(config, name): registry.build("calibration", name, **(args or {}))
+            row_label(config, name): registry.build("calibration", calibration_part(name), **(args or {}))
             for name, args in config.calibration.items()
         }
         self.matrices: dict[str, np.ndarray] = {}

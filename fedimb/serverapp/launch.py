@@ -11,7 +11,7 @@ from typing import ParamSpec, TypedDict, TypeVar
 
 import torch
 
-from fedimb.config.load import config_sha, row_label
+from fedimb.config.load import config_sha, run_label
 from fedimb.data.federation import Federation
 from fedimb.data.prepare import prepare
 from fedimb.engine import processes
@@ -23,6 +23,7 @@ from fedimb.process_state import log_level, restored
 from fedimb.registry.targets import trusted
 from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.checkpoints import FIXED, rewrite_seal
+from fedimb.rundir.code import Code
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import record_end
 from fedimb.rundir.manifest import return_freed_memory, write_start
@@ -85,7 +86,7 @@ def launch(
     check_parts(config, federation)
     per_round = ClientSampler(config.clients, config.seed, federation.train_sizes).per_round()
     config = resolve_trainer(config, federation.n_classes, federation.input_shape, per_round)
-    label = row_label(config, next(iter(config.calibration)))
+    label = run_label(config)
     name = f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"
     folder = RunFolder.create(Path(config.output_dir) / config.study, name)
     folder.lock()
@@ -201,6 +202,12 @@ def _engine(given: Engine | None, config: RunConfig) -> Iterator[Engine]:
         engine.close()
 
 
+def _code_of_workers(engine: Engine, config: RunConfig) -> list[Code]:
+    """What worker processes report, on an engine that has some of its own."""
+    code: Callable[[RunConfig], list[Code]] | None = getattr(engine, "code", None)
+    return [] if code is None else code(config)
+
+
 def _record_processes(folder: RunFolder, engine: Engine) -> None:
     left, temp = folder.read_json("processes.json", {}), engine.temp_dir
     # In a ServerApp the launcher remains the driver: if it is killed, a resume has to end the ServerApp.
@@ -222,7 +229,7 @@ def execute(
     with contextlib.ExitStack() as stack:
         if progress is None:
             progress = stack.enter_context(ProgressBar(config.rounds))
-        progress.title(row_label(config, next(iter(config.calibration))))
+        progress.title(run_label(config))
         torch.set_num_threads(1)  # the same bits as on any engine, and no competition with the workers for cores
         running = stack.enter_context(_engine(engine, config))
         _record_processes(folder, running)  # the head's folder, before a process starts that could be left behind
@@ -252,7 +259,7 @@ def execute(
                     raise
                 raise RunFailed(f"{error}; {checkpointer.fall_back(str(error))}") from None
             finally:
-                record_end(folder, config, running.code(config) if hasattr(running, "code") else ())
+                record_end(folder, config, _code_of_workers(running, config))
             keep_scores(folder, evaluator, loop)
             write_result(folder, config, federation, evaluator, loop)
             checkpointer.seal_end()

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedimb.config.compose import compose
-from fedimb.config.load import config_sha, to_json
+from fedimb.config.load import config_sha
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
 from fedimb.study.design import Study, Words
 from fedimb.study.references import REFERENCES, without_partition
+from fedimb.study.trunks import merge_calibrations, trunk_of
 from fedimb.study.work import Task
 
 EQUAL = (
@@ -103,37 +104,22 @@ def plan(
         trunks: dict[str, list[_Member]] = {}
         for setting, label, first in rows:
             config = first.model_copy(update={"seed": seed})
-            trunks.setdefault(to_json(config.model_copy(update={"calibration": {}})), []).append(
-                (setting, label, config)
-            )
-        for members in (part for trunk in trunks.values() for part in _unmixed(trunk)):
-            parts: dict[str, dict[str, object]] = {}
-            for _, _, config in members:
-                parts |= config.calibration
+            trunks.setdefault(trunk_of(config), []).append((setting, label, config))
+        for members in trunks.values():
+            parts, keys = merge_calibrations([config.calibration for _, _, config in members])
             shared = members[0][2].model_copy(update={"calibration": parts})
             task = Task.of("run", shared, f"{members[0][1]}, {members[0][0]}, seed {seed}", [m[1] for m in members])
             tasks[task.key] = task
-            cells += [Cell(s, label, seed, "run", next(iter(c.calibration)), task.key) for s, label, c in members]
+            cells += [
+                Cell(s, label, seed, "run", next(iter(own.values())), task.key)
+                for (s, label, _), own in zip(members, keys, strict=True)
+            ]
         for setting, label, first in references:
             kind = str(REFERENCES[label].computed)
             task = Task.of(kind, first.model_copy(update={"seed": seed}), f"{label}, {setting}, seed {seed}", [label])
             tasks[task.key] = task
             cells.append(Cell(setting, label, seed, kind, "", task.key))
     return cells, list(tasks.values())
-
-
-def _unmixed(members: Sequence[_Member]) -> list[list[_Member]]:
-    """Rows of one trunk, apart where a calibration has other arguments: a run scores each calibration once."""
-    parts: list[list[_Member]] = []
-    for member in members:
-        (name, args), *_ = member[2].calibration.items()
-        for part in parts:
-            if all(other.calibration.get(name, args) == args for _, _, other in part):
-                part.append(member)
-                break
-        else:
-            parts.append([member])
-    return parts
 
 
 def _tuned(chosen: Chosen | None, setting: str, label: str) -> Words:

@@ -89,8 +89,9 @@ class Named:
 
     def label(self, row: str, calibration: str) -> str:
         """A row's label with the further differences, except arguments of other calibrations."""
-        own = f"calibration.{calibration}."
-        return " ".join([row, *(w for w in self.extra if not w.startswith("calibration.") or w.startswith(own))])
+        own, said = f"calibration.{calibration}.", row.split(" ")
+        extra = [w for w in self.extra if w not in said]  # a run of several taus says so in its rows
+        return " ".join([row, *(w for w in extra if not w.startswith("calibration.") or w.startswith(own))])
 
 
 def disambiguate(flat: Sequence[Mapping[str, object]]) -> list[Named]:

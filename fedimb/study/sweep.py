@@ -9,6 +9,7 @@ from fedimb.config.load import row_label
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
+from fedimb.study.trunks import share_trunks
 from fedimb.study.work import Task
 
 
@@ -59,7 +60,7 @@ def name_of(words: Sequence[str]) -> str:
 
 
 def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
-    """A sweep's configurations and their tasks.
+    """A sweep's configurations and their tasks; those that differ in a calibration's arguments alone share one.
 
     Raises:
         ConfigError: a combination that cannot be run, or that is the same run as another (names it).
@@ -88,4 +89,4 @@ def sweep_tasks(words: Sequence[str]) -> tuple[list[RunConfig], list[Task]]:
             )
         configs.append(config)
         tasks[task.key] = task
-    return configs, list(tasks.values())
+    return configs, share_trunks(list(tasks.values()), same_parts=True)[0]

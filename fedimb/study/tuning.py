@@ -6,7 +6,7 @@ best value is the first or last of its range, the range is extended; if it still
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from fedimb.study.cells import Cell, first_config, plan
 from fedimb.study.collect import read_cells
 from fedimb.study.design import TUNING_SEEDS_FROM, Study, Words, allowed, points_of
 from fedimb.study.results import LOWER_IS_BETTER
+from fedimb.study.trunks import share_trunks
 from fedimb.study.work import Done, Task
 
 Execute = Callable[[Sequence[Task]], Mapping[str, Done]]
@@ -135,8 +136,13 @@ def _try(
                 own, found = plan(part, choice, quiet, seeds, [setting], computed=False)
                 cells += [(cell, choice[cell.setting, cell.label]) for cell in own]
                 tasks |= {task.key: task for task in found}
-    done = execute(list(tasks.values()))
-    results = read_cells([cell for cell, _ in cells], done, study.costs)
+    joined, places = share_trunks(list(tasks.values()))
+    done = execute(joined)
+    read = []
+    for cell, _ in cells:
+        task, keys = places[cell.task]
+        read.append(replace(cell, task=task, calibration=keys[cell.calibration]))
+    results = read_cells(read, done, study.costs)
     shared = study.tune.on is not None
     gathered: dict[tuple[str, str, Words], list[tuple[float, bool]]] = {}
     for (cell, words), result in zip(cells, results, strict=True):

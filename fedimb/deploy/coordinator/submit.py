@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from fedimb.config.load import config_sha, from_json, row_label, to_json
+from fedimb.config.load import config_sha, from_json, run_label, to_json
 from fedimb.config.overrides import set_value
 from fedimb.deploy.bundle_hash import BUNDLE
 from fedimb.deploy.coordinator.deployment import Deployment
@@ -80,7 +80,7 @@ def create_run(
             f"({', '.join(sites)}): make the plan with clients.count={len(sites)}"
         )
     check_parts(plan, config)
-    label = row_label(config, next(iter(config.calibration)))
+    label = run_label(config)
     folder = RunFolder.create(
         deployment.folder("runs") / config.study, f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"
     )
