@@ -146,6 +146,8 @@ class RunFolder:
         return found
 
     def _was_sealed(self) -> bool:
+        if not (self.path / "rows.json").exists():  # written after the seal: the run was killed before
+            return False
         try:
             return bool(json.loads((self.path / "environment.json").read_bytes()).get("sealed", False))
         except (OSError, ValueError, AttributeError):

@@ -13,7 +13,7 @@ from fedimb.cli import main
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
-from fedimb.rundir.seal import Damaged
+from fedimb.rundir.seal import Damaged, Manifest, read_seal, write_seal
 from fedimb.serverapp.launch import resume
 
 SCAFFOLD = ("engine=inline", "aggregator=scaffold", "clients.count=3", "rounds=4")
@@ -156,6 +156,22 @@ def test_a_run_killed_after_it_fell_back_goes_on_again(run, finished, monkeypatc
         )
         with pytest.raises(KeyboardInterrupt):
             resume(run)
+    resume(run)
+    assert weights_sha(RunResult.read(run)) == weights_sha(finished)
+    assert rows_of(run) == rows_of(finished.folder)
+
+
+@pytest.mark.parametrize(
+    "gone", [("rows.json",), ("rows.json", "seal.json"), ("rows.json", "seal.json", "partition.npz")]
+)
+def test_a_run_killed_while_its_folder_was_written_starts_anew(run, finished, gone):
+    for path in list(run.iterdir()):
+        if path.name not in ("config.json", "partition.json", "partition.npz", "environment.json", "seal.json"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    seal = read_seal(run)
+    write_seal(run, Manifest(files={n: sha for n, sha in seal.files.items() if (run / n).exists() or n == "rows.json"}))
+    for name in gone:
+        (run / name).unlink(missing_ok=True)
     resume(run)
     assert weights_sha(RunResult.read(run)) == weights_sha(finished)
     assert rows_of(run) == rows_of(finished.folder)

@@ -183,7 +183,9 @@ class Simulated:
         if code != 0:
             code = self._start(cwd, "--resume", str(folder)).wait(_LIMIT_S)
         same = outcome(folder) if code == 0 else (b"", [])
-        shutil.rmtree(cwd, ignore_errors=code == 0)
+        if code != 0:
+            print((cwd / "log").read_text()[-2000:], flush=True)
+        shutil.rmtree(cwd, ignore_errors=True)
         return Point(**asdict(point) | {"rounds": rounds, "again": code, "weights": same[0] == whole[0]}
                      | {"rows": same[1] == whole[1]})  # fmt: skip
 
