@@ -28,15 +28,16 @@ def peak(*words):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two minutes on two free cores
 def test_a_table_of_a_million_patients(tmp_path):
     rng = np.random.default_rng(0)
-    features = [f"f{i}" for i in range(20)]
+    features = [f"f{i}" for i in range(10)]
 
     def write(path, blocks, labelled):
         with open(path, "w") as file:
             file.write(",".join(["id", *features, "stage", *(["diag"] if labelled else [])]) + "\n")
             for block in range(blocks):
-                for i, row in enumerate(rng.normal(50, 9, (1000, 20)).round(2)):
+                for i, row in enumerate(rng.normal(50, 9, (1000, 10)).round(2)):
                     end = f",{'ill' if row[0] > 58 else 'well'}" if labelled else ""
                     file.write(f"P{block * 1000 + i},{','.join(map(str, row))},{'I' * (1 + i % 3)}{end}\n")
         return path
