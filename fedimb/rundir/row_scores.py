@@ -109,10 +109,14 @@ class RowScores:
 
         Raises:
             FileNotFoundError: the run has no such file.
-            FedimbError: the file is damaged.
+            FedimbError: the file is damaged, or not as it was sealed.
         """
+        from fedimb.rundir.folder import RunFolder
+
         path = run / "artifacts" / _name(label)
-        data = path.read_bytes()
+        data = RunFolder(run).read(f"artifacts/{_name(label)}")
+        if data is None:
+            raise FileNotFoundError(path)
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as held:
                 facts = json.loads(str(held["facts"]))

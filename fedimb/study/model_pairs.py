@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.evaluation.delong import AurocTest, delong
 from fedimb.evaluation.paired_recall import RecallTest, RecallTests, recall_tests
 from fedimb.evaluation.significance import Paired, holm, paired, power_note
+from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.row_scores import RowScores
+from fedimb.rundir.stored import read_federation
 from fedimb.seeds import Stream, numpy_rng
 
 RESAMPLES = 2000
@@ -143,7 +144,7 @@ def read_row(folder: Path, label: str | None = None, name: str | None = None) ->
     row = result.rows[0] if label is None else found.get(label)
     if row is None:
         raise ConfigError(f"{folder} has no row '{label}'.{nearest(str(label), found)}")
-    if not len(Federation.load(folder).test):
+    if not len(read_federation(RunFolder.open(folder)).test):
         raise DataError(
             f"{folder} was scored by its clients on rows that stay with them, and scores of patients do not leave a "
             "site: there is no paired test on rows; compare several seeds with `fedimb compare STUDY`"
