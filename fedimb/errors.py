@@ -105,7 +105,6 @@ _REMEDIES = {
     errno.EACCES: "give this user write access, or choose another folder",
     errno.EPERM: "give this user write access, or choose another folder",
     errno.EROFS: "choose a folder that can be written",
-    errno.ENOENT: "choose a folder that can be created",
     errno.ENOTDIR: "a file is where a folder should be: choose another folder",
     errno.EEXIST: "a file is where a folder should be: choose another folder",
     errno.EISDIR: "a folder is where a file should be: choose another name",

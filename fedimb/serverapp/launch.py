@@ -117,7 +117,7 @@ def _create(config: RunConfig, name: str) -> RunFolder:
     try:
         return RunFolder.create(Path(config.output_dir) / config.study, name)
     except OSError as error:
-        reason = storage_reason(error) or str(error)
+        reason = storage_reason(error) or f"{error.filename}: {error.strerror}; choose another folder"
         raise ConfigError(f"output_dir={config.output_dir}: {reason}") from error
 
 

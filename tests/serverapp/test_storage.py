@@ -83,4 +83,5 @@ def test_a_deleted_result_is_named_and_written_again(tmp_path, cache_dir):
 def test_other_errors_are_not_taken_for_the_disk():
     assert storage_reason(ConnectionResetError(errno.ECONNRESET, "reset")) is None
     assert storage_reason(OSError(errno.EPIPE, "broken pipe")) is None
+    assert storage_reason(FileNotFoundError(errno.ENOENT, "No such file", "a method's own.csv")) is None
     assert storage_reason(PermissionError(errno.EACCES, "Permission denied", "a", None, "b")).startswith("b: Perm")
