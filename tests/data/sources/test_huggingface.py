@@ -5,6 +5,9 @@ import io
 import numpy as np
 import pytest
 
+from fedimb.data.inputs import Inputs
+from fedimb.data.new_rows import Expected
+from fedimb.data.problems import Problems
 from fedimb.data.sources.huggingface import HuggingFace
 from fedimb.errors import ConfigError, DataError
 from fedimb.testing import check_source
@@ -158,3 +161,28 @@ def test_a_folder_that_is_not_there_is_no_hub_name(monkeypatch):
 def test_arguments_that_contradict_each_other_are_refused(args, says):
     with pytest.raises(ConfigError, match=says):
         HuggingFace("x", **args)
+
+
+@pytest.mark.slow
+def test_new_rows_need_no_label_column(saved):
+    import datasets
+
+    inputs = Inputs((3, 4, 5), "uint8", 0.0, 255.0)
+    expected = Expected(inputs, ("cat", "dog"), "multiclass")
+    bare = saved({"image": [png(pixels) for pixels in PIXELS]}, image=datasets.Image())
+    (batch,) = HuggingFace(bare).new_rows(expected, Problems())
+    assert batch.labels is None
+    assert np.array_equal(batch.x, PIXELS.transpose(0, 3, 1, 2))
+    assert batch.rows.tolist() == list(range(6))
+    names = datasets.ClassLabel(names=["cat", "dog", "owl"])
+    labelled = saved(
+        {"image": [png(pixels) for pixels in PIXELS[:3]], "label": [1, -1, 2]}, image=datasets.Image(), label=names
+    )
+    problems = Problems()
+    (batch,) = HuggingFace(labelled).new_rows(expected, problems)
+    assert batch.labels.tolist() == [1, -1]  # dog, hidden
+    assert "label 'owl' is not a class of the run" in problems.lines[0]
+    table = saved({"a": [1.0, None], "b": [3, 4], "note": ["x", "y"]})
+    columns = Expected(Inputs((2,), "float32"), ("cat", "dog"), "multiclass")
+    (batch,) = HuggingFace(table, image=None, features=["b", "a"]).new_rows(columns, Problems())
+    assert np.array_equal(batch.x, np.array([[3, 1], [4, np.nan]], np.float32), equal_nan=True)
