@@ -34,7 +34,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
             '"data.test={name: none}" and, for example, data.validation=0.2'
         )
     count = config.clients.count
-    unseen = DeployedFederation(plan, [], [""] * count, [1] * count, [1] * count, None, 1.0, [""] * count)
+    unseen = DeployedFederation(plan, [], [""] * count, [1] * count, [1] * count, None, 1.0, [])
     check_scores(config, unseen.task)
     check_model(config.privacy, build_model(config, unseen.n_classes, unseen.input_shape))
     methods = chain(build_method(config, count)[0])[:-1]  # the last is the aggregator
