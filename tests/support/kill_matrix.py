@@ -167,13 +167,18 @@ class Simulated:
         raise AssertionError((cwd / "log").read_text())
 
     def do(self, point: Point) -> Point:
-        """Kill a run, resume it, compare."""
+        """Kill a run, resume it, compare. If it ended before the kill, it is killed earlier."""
         whole, _, seconds = self.whole(point.method)
-        cwd = self.root / f"{point.engine}-{point.number}"
-        process = self._start(cwd, *self._words(point.method))
-        folder = self._folder(cwd, process)
-        time.sleep(point.share * seconds)
-        rounds = rounds_of(folder)
+        cwd, share = self.root / f"{point.engine}-{point.number}", point.share
+        while True:
+            process = self._start(cwd, *self._words(point.method))
+            folder = self._folder(cwd, process)
+            time.sleep(share * seconds)
+            rounds, ended = rounds_of(folder), process.poll() is not None
+            if not ended:
+                break
+            share = round(0.7 * share, 3)
+            shutil.rmtree(cwd)
         if point.kills == "worker":
             self._kill_worker(folder, random.Random(point.number))
             code = process.wait(_LIMIT_S)
@@ -186,8 +191,8 @@ class Simulated:
         if code != 0:
             print((cwd / "log").read_text()[-2000:], flush=True)
         shutil.rmtree(cwd, ignore_errors=True)
-        return Point(**asdict(point) | {"rounds": rounds, "again": code, "weights": same[0] == whole[0]}
-                     | {"rows": same[1] == whole[1]})  # fmt: skip
+        done = {"share": share, "rounds": rounds, "again": code}
+        return Point(**asdict(point) | done | {"weights": same[0] == whole[0], "rows": same[1] == whole[1]})
 
     @staticmethod
     def _kill_worker(folder: Path, rng: random.Random) -> None:
