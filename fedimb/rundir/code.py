@@ -10,6 +10,7 @@ name computed at run time and only in another process.
 
 import ast
 import base64
+import contextlib
 import hashlib
 import importlib
 import json
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from fedimb.config.load import NO_INFLUENCE
@@ -333,21 +334,28 @@ def _sites(path: tuple[str, ...]) -> tuple[str, ...]:
 @lru_cache(maxsize=4096)
 def _found(name: str, path: tuple[str, ...]) -> str | None:
     """The file of a module that is not imported; nothing is imported to find it."""
-    where: list[str] | None = None
-    origin = None
+    where, origin = list(path), None
     for word in _prefixes(name):
-        spec = None
-        for finder in sys.meta_path:
-            find = getattr(finder, "find_spec", None)
-            places = list(path) if where is None and finder is PathFinder else where
-            spec = find(word, places) if find is not None else None
-            if spec is not None:
-                break
-        if spec is None:
+        spec = _spec(word, where)
+        last = word.rpartition(".")[2]
+        folders = [f"{place}/{last}" for place in where if os.path.isdir(f"{place}/{last}")]
+        if spec is None and not folders:
             return None
-        origin = spec.origin if spec.has_location else None
-        where = list(spec.submodule_search_locations) if spec.submodule_search_locations is not None else []
+        origin = spec.origin if spec is not None and spec.has_location else None
+        inside = None if spec is None else spec.submodule_search_locations
+        where = folders if inside is None or origin is None else list(inside)
     return origin
+
+
+def _spec(name: str, where: list[str]) -> ModuleSpec | None:
+    """The first finder's answer; None also for a folder without ``__init__.py``, which only an import can resolve."""
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        top = "." not in name and finder is not PathFinder
+        with contextlib.suppress(KeyError):  # of such a folder below another that is not imported
+            if find is not None and (spec := find(name, None if top else where)) is not None:
+                return spec if isinstance(spec, ModuleSpec) else None
+    return None
 
 
 def _search_path() -> tuple[str, ...]:

@@ -210,3 +210,23 @@ def test_without_the_data_nothing_is_moved_and_stale_runs_may_be_shown(home, cap
 
 def test_many_reasons_are_cut_short():
     assert summary(["a; b", "a", "c", "d", "e"]) == "a; b; c; and 2 more"
+
+
+@pytest.mark.slow
+def test_worker_processes_take_the_edited_code_and_record_it(home, tmp_path, warm):
+    words = ["data.source.path=rows.npz", *WORDS[: WORDS.index("--workers")], "--workers", "2"]
+    words += ["strategy=plain,mine", "seed=0,1", "--no-report"]
+
+    def swept(where):
+        start = f"import sys; sys.path.insert(0, {str(where)!r}); from fedimb.cli import main; sys.exit(main())"
+        done = warm(where, start, "sweep", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "reused 2 finished runs" in swept(home)
+    edit(home, *CODE[1])
+    assert "reused 2 finished runs; 2 are stale (mine/helper.py changed) and run again" in swept(home)
+    there = shutil.copytree(home, tmp_path / "afresh", ignore=shutil.ignore_patterns("runs"))
+    swept(there)
+    assert scores(home) == scores(there)
+    assert "reused 4 finished runs" in swept(home)

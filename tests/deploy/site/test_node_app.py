@@ -10,6 +10,7 @@ from deployed import Study, assert_same, events, small_study, usable, weights
 from flwr.app import ConfigRecord, Message, RecordDict
 from loopback import Loopback, at_node
 
+from fedimb import __version__
 from fedimb.deploy.audit_chain import read_heads
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.serve import serve
@@ -19,6 +20,7 @@ from fedimb.deploy.site.approvals import decide_plan, receive_plan
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.errors import DataError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
+from fedimb.rundir.identity import read_identity
 from fedimb.rundir.result import RunResult
 
 SITES = {"linz": 60, "st-anna": 90, "va": 75}
@@ -47,6 +49,10 @@ def test_the_run_is_the_simulated_one(study, tmp_path):
     assert grid.asked.count(("va", "train")) == 2
     assert len([site for site, _ in grid.asked if site == "va"]) <= 5
     assert folder.read_json("partition.json")["sha"]
+    made = read_identity(folder.path)
+    assert {site: code.split()[0] for site, code in made.sites.items()} == dict.fromkeys(study.homes, __version__)
+    assert len(set(made.sites.values())) == 1  # these sites share one installation
+    assert made.versions["device"] == "of each site"
     for site, home in study.homes.items():
         told = read_heads(folder.path / "heads" / f"{site}.jsonl")
         assert AuditLog(home.file("audit.jsonl")).verify(told) is None
