@@ -11,7 +11,8 @@ _ABOUT = """\
 Run a study and compare its rows. A study is a YAML file with settings (problems), rows (strategies) and seeds; every
 row is run in every setting with every seed, next to reference rows: always predicting the majority class, training at
 each client alone, training on all data in one place, FedAvg, and FedAvg with logit adjustment after training. All rows
-make the same number of local steps and try the same number of configurations. Finished runs are not repeated.
+make the same number of local steps and try the same number of configurations. Finished runs are
+repeated only if their code, data or versions have changed (docs/compare.md).
 
   fedimb compare experiments/baselines/study.yaml
   fedimb compare study.yaml rounds=10 --workers 2   settings for every run, after the study's own

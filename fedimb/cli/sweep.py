@@ -7,8 +7,9 @@ if TYPE_CHECKING:
     from fedimb.cli.verbs import Verbs
 
 _ABOUT = """\
-Run every combination of the given values, several runs at a time, and compare them. Finished runs are not repeated:
-run the same command again to continue an interrupted sweep.
+Run every combination of the given values, several runs at a time, and compare them. Finished runs are repeated only if
+their code, data or versions have changed (docs/compare.md). Run the same command again to continue an
+interrupted sweep.
 
   fedimb sweep loss=ce,balanced_softmax seed=0,1,2
   fedimb sweep partition.alpha=0.1,0.5 'calibration=[none,la_post]' seed=0,1,2,3,4 study=alphas

@@ -13,12 +13,12 @@ _WHOLE_UP_TO = 40
 
 @dataclass(frozen=True)
 class Hashes:
-    """One row of a setting: each run as (seed, status, configuration hash, error)."""
+    """One row of a setting: each run as (seed, status, hashes of its configuration and its identity, error)."""
 
     setting: str
     label: str
     prior: str
-    runs: Sequence[tuple[int, str, str, str]]
+    runs: Sequence[tuple[int, str, str, str, str]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def hashes(study: StudyResults) -> Repeat:
         for label in study.labels:
             if own := study.of(setting, label):
                 priors = sorted({r.prior for r in own if r.prior != "none"})
-                runs = [(r.seed, r.status, r.sha[:digits], r.error) for r in own]
+                runs = [(r.seed, r.status, r.sha[:digits], r.identity[:12], r.error) for r in own]
                 rows.append(Hashes(setting, label, ", ".join(priors), runs))
     found: dict[tuple[str, int], set[str]] = {}
     for folder, key in {r.folder: (r.setting, r.seed) for r in study.results if r.folder is not None}.items():

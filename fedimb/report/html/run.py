@@ -8,6 +8,7 @@ from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 from fedimb.report.html.classes import partition_of
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import read_identity
 from fedimb.rundir.result import RunResult
 from fedimb.study.collect import REPORTED, read_run, setting_of
 from fedimb.study.design import Costs
@@ -108,6 +109,8 @@ def _words(config: Settings) -> tuple[str, ...]:
 def _facts(folder: RunFolder) -> dict[str, str]:
     environment = folder.read_json("environment.json", {})
     facts = {"run folder": folder.path.name, "partition": str(partition_of(folder.path).get("sha", "not known"))}
+    if (identity := read_identity(folder.path)) is not None:
+        facts |= {"identity": identity.sha, "data": identity.data, "code": identity.code_sha}
     if packages := environment.get("packages"):
         facts["versions"] = ", ".join(f"{name} {number}" for name, number in packages.items())
     machine = [environment.get("platform"), f"Python {environment['python']}" if "python" in environment else None]
