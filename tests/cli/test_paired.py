@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("jinja2")
 
+from seals import unfinished, unseal
 from small_runs import launch_in
 
 from fedimb.cli import main
@@ -102,7 +103,7 @@ def test_a_changed_data_set_is_refused(runs, capsys):
     from fedimb.rundir.folder import RunFolder
     from fedimb.rundir.row_scores import RowScores
 
-    path = runs["fedavg-s0"]
+    path = unseal(runs["fedavg-s0"])
     replace(RowScores.read(path, "fedavg"), test_set="0" * 64).write(RunFolder(path), "fedavg")
     assert main(["compare", "fedavg-s0", "balanced_softmax-s0"]) == 2
     assert "the data changed between the runs" in one_line(capsys)
@@ -119,6 +120,9 @@ def test_a_run_without_scores_or_with_damaged_ones(runs, capsys):
     kept = path.read_bytes()
     path.write_bytes(kept[: len(kept) // 2])
     assert main(["compare", "fedavg-s0", "balanced_softmax-s0"]) == 1
+    assert "test_scores.npz was changed since it was written" in one_line(capsys)
+    unseal(runs["fedavg-s0"])
+    assert main(["compare", "fedavg-s0", "balanced_softmax-s0"]) == 1
     assert "test_scores.npz is damaged" in one_line(capsys)
     shutil.copyfile(runs["fedavg-s1"] / "artifacts/rows/fedavg/test_scores.npz", path)
     assert main(["compare", "fedavg-s0", "balanced_softmax-s0"]) == 1
@@ -131,7 +135,7 @@ def test_a_run_without_scores_or_with_damaged_ones(runs, capsys):
 def test_a_failed_seed_is_named_and_nothing_is_claimed(runs, capsys):
     from fedimb.rundir.folder import RunFolder
 
-    (runs["fedavg-s1"] / "result.json").unlink()
+    unfinished(runs["fedavg-s1"])
     RunFolder(runs["fedavg-s1"]).set_status("failed", "no more disk")
     assert main(["compare", "default:fedavg", "default:balanced_softmax"]) == 0
     out = " ".join(capsys.readouterr().out.split())
