@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedimb.cli.predict_output import check_output, write_predictions
 from fedimb.config.load import row_label
-from fedimb.data.new_rows import Expected, store_batches
+from fedimb.data.new_rows import Expected, RowBatch, store_batches
 from fedimb.errors import ConfigError, DataError, FedimbError
 from fedimb.evaluation.confusion import confusion_matrix
 from fedimb.evaluation.multilabel import label_confusion
@@ -19,9 +19,11 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel
 from fedimb.rundir.prediction import Predictions
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.seen_rows import SeenRows
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 
+_CHANCE = 0.01  # share of new rows that may equal training rows without a word
 _FEW = 10  # validation rows of a class below which its threshold is hardly known
 
 
@@ -136,25 +138,25 @@ def _batches(
             abstain_below=options.abstain_below,
             thresholds=scored.chosen,
         )
-    else:
-        batches = model.predict_batches(
-            source,
-            calibration=options.calibration,
-            abstain_below=options.abstain_below,
-            thresholds=scored.chosen,
-            id_column=options.id_column,
-            ignored=options.ignored,
-            on_bad=options.on_bad,
-            notes=scored.warnings,
-        )
-    seen = None if source is None else _Seen(result, source)
-    for batch in batches:
+        for batch in batches:
+            _count(batch, scored, len(result.class_names))
+            yield batch
+        return
+    seen = _Seen(result, source)
+    for batch in model.predict_batches(
+        source,
+        calibration=options.calibration,
+        abstain_below=options.abstain_below,
+        thresholds=scored.chosen,
+        id_column=options.id_column,
+        ignored=options.ignored,
+        on_bad=options.on_bad,
+        notes=scored.warnings,
+        watch=seen.add,
+    ):
         _count(batch, scored, len(result.class_names))
-        if seen is not None:
-            seen.add(batch)
         yield batch
-    if seen is not None:
-        scored.warnings += seen.warnings(scored.rows)
+    scored.warnings += seen.warnings(scored.rows)
 
 
 def _count(batch: Predictions, scored: Scored, classes: int) -> None:
@@ -174,30 +176,37 @@ def _count(batch: Predictions, scored: Scored, classes: int) -> None:
 
 
 class _Seen:
-    """Counts the rows that the model was trained or validated on, if the data are the run's own."""
+    """Counts the rows that the model was trained or validated on: by number in the run's own data, else by contents."""
 
     def __init__(self, result: RunResult, source: Settings) -> None:
         self._used: NDArray[np.int64] | None = None
-        self.count = 0
+        self._equal: SeenRows | None = None
+        self._count = 0
         try:
             federation = read_federation(RunFolder.open(result.folder))
+            used = np.sort(np.concatenate([federation.train.rows, federation.validation.rows]))
             if _fingerprint(source) == federation.fingerprint and not federation.store.skipped:
-                self._used = np.sort(np.concatenate([federation.train.rows, federation.validation.rows]))
+                self._used = used
+            else:
+                self._equal = SeenRows(federation, used)
         except FedimbError:  # the run's rows are elsewhere, or gone: these are not known to be its own
             return
 
-    def add(self, batch: Predictions) -> None:
+    def add(self, batch: RowBatch) -> None:
         """Count a batch."""
-        if self._used is not None and len(self._used):
+        if self._equal is not None:
+            self._equal.add(batch.x)
+        elif self._used is not None and len(self._used):
             at = np.minimum(np.searchsorted(self._used, batch.rows), len(self._used) - 1)
-            self.count += int((self._used[at] == batch.rows).sum())
+            self._count += int((self._used[at] == batch.rows).sum())
 
     def warnings(self, rows: int) -> list[str]:
-        """A line if there were any."""
-        if not self.count:
+        """A line if there were any; of rows known by their contents, if they are more than chance would bring."""
+        count = self._count if self._equal is None else self._equal.count
+        if not count or (self._equal is not None and count < _CHANCE * rows):
             return []
         return [
-            f"{self.count} of these {rows} rows are ones the model was trained or validated on: "
+            f"{count:,} of these {rows:,} rows are ones the model was trained or validated on: "
             "their scores say nothing of new patients"
         ]
 

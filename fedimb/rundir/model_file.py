@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,12 +163,14 @@ class TrainedModel(nn.Module):
         ignored: Sequence[str] = (),
         on_bad: str = "refuse",
         notes: list[str] | None = None,
+        watch: Callable[[RowBatch], None] | None = None,
     ) -> Iterator[Predictions]:
         """`predict` in batches of at most 4096 rows, for data larger than memory.
 
         Args:
             data: as for `predict`; or batches, which are predicted without any check.
             notes: gets what a reader of the predictions must know, complete after the last batch; None: it is logged.
+            watch: gets every batch of rows before it is predicted.
 
         Raises:
             ConfigError: the run has no such calibration or class, or no source reads the file.
@@ -189,6 +191,8 @@ class TrainedModel(nn.Module):
             batches = _array_batches(data)
         for batch in batches:
             check.add(batch.x)
+            if watch is not None:
+                watch(batch)
             yield scorer(batch)
         if skipped := finish():
             expected.notes.append(f"left out {skipped} bad rows, first: {problems.lines[0]}")

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedimb.data.federation import Federation
 from fedimb.data.new_rows import Expected, RowBatch, open_new_rows, store_batches
@@ -12,10 +11,10 @@ from fedimb.errors import DataError
 from fedimb.plain import Settings
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.new_data import place_of
+from fedimb.rundir.seen_rows import SeenRows
 from fedimb.rundir.stored import read_federation
 
-_SAME = 0.5  # share of a file's rows found in the run's own from which the file is taken for a copy of them
-_DISTINCT = 0.9  # share of the run's rows that must differ from each other for equal rows to mean anything
+_SAME = 0.1  # share of a file's rows found in the run's own from which this is no chance
 _REMEDY = "give labelled rows the run has not seen, or a run with data.validation above 0"
 
 
@@ -46,29 +45,16 @@ def _refuse_seen(federation: Federation, source: Settings, expected: Expected) -
     batches, fingerprint, _ = open_new_rows(source, expected)
     if fingerprint() == federation.fingerprint:
         raise DataError(f"{place_of(source)} is the data of the run, test set included: {_REMEDY}")
+    used = {"test": federation.test, "training": federation.train.rows}
     try:
-        store = federation.store
+        seen = {kind: SeenRows(federation, rows) for kind, rows in used.items()}
     except DataError:
         return  # the run's rows are elsewhere (a deployment), or gone
-    own = {
-        kind: _hashes(np.asarray(store.x[rows]))
-        for kind, rows in (("test", federation.test), ("training", federation.train.rows))
-    }
-    found, total = dict.fromkeys(own, 0), 0
     for batch in batches:
-        total += len(batch.rows)
-        new = _hashes(batch.x)
-        for kind, seen in own.items():
-            found[kind] += int(np.isin(new, seen).sum())
-    for kind, count in found.items():
-        if len(np.unique(own[kind])) < _DISTINCT * len(own[kind]):
-            continue  # equal rows are usual in these data and prove nothing
-        if total and count >= _SAME * total:
+        for one in seen.values():
+            one.add(batch.x)
+    for kind, one in seen.items():
+        if one.total and one.count >= _SAME * one.total:
             raise DataError(
-                f"{count:,} of the {total:,} rows of {place_of(source)} are in the run's {kind} set: {_REMEDY}"
+                f"{one.count:,} of the {one.total:,} rows of {place_of(source)} are in the run's {kind} set: {_REMEDY}"
             )
-
-
-def _hashes(x: NDArray[np.generic]) -> NDArray[np.int64]:
-    """One number per row, equal for equal rows."""
-    return np.array([hash(row.tobytes()) for row in np.ascontiguousarray(x)], dtype=np.int64)

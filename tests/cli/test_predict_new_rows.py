@@ -220,8 +220,26 @@ def test_thresholds_are_never_chosen_on_the_test_set_nor_on_training_rows(run, f
         (folder / "part.csv").write_text(lines[0] + "".join(lines[1 + row] for row in rows[:40]))
         assert predict(run, *words, "part.csv") == 2
         assert f"are in the run's {kind} set" in capsys.readouterr().err
+        known = [lines[1 + row].split(",", 1)[1] for row in rows[:10]]  # without pid, as fresh.csv
+        (folder / "mixed.csv").write_text((folder / "fresh.csv").read_text() + "".join(known))
+        assert predict(run, *words, "mixed.csv") == 2
+        assert f"10 of the 50 rows of {folder / 'mixed.csv'} are in the run's {kind} set" in capsys.readouterr().err
     assert predict(run, *words, "new.csv") == 2
     assert "has no labels: thresholds are chosen on labelled rows" in capsys.readouterr().err
+
+
+def test_rows_the_model_has_seen_are_known_by_their_contents(run, folder, capsys):
+    """A part of the training file, in another order and without labels, is not new patients."""
+    lines = (folder / "train.csv").read_text().splitlines()
+    federation = fedimb_federation(run)
+    seen = [*federation.train.rows[:7], *federation.validation.rows[:3]]
+    part = [lines[0], *(lines[1 + row] for row in (*seen, *federation.test[:5]))]
+    (folder / "part.csv").write_text("".join(",".join(line.split(",")[:4]) + "\n" for line in part))
+    assert predict(run, "part.csv", "--id", "pid", "--out", "part_out.csv") == 0
+    assert "10 of these 15 rows are ones the model was trained or validated on" in capsys.readouterr().err
+    table(folder / "fresh.csv", 40, 9)
+    assert predict(run, "fresh.csv", "--id", "pid", "--out", "fresh_out.csv") == 0
+    assert "trained or validated on" not in capsys.readouterr().err
 
 
 def test_a_run_without_validation_rows_says_where_thresholds_can_come_from(tmp_path, capsys):
