@@ -68,7 +68,7 @@ class Table:
 
 
 _SETTINGS = ("key=value", "key=a,b,c", "STUDY|key=a,b", "DATA")
-_RUNS = ("RUN", "RUN|STUDY")
+_RUNS = ("RUN", "RUN|STUDY", "STUDY")
 
 
 def collect() -> Table:
@@ -137,7 +137,8 @@ def _functions(table: Table) -> str:
     """Shell functions, for bash and zsh, that print the words of a command."""
     values = {f"{path} {option}": words for (path, option), words in table.values.items()}
     keys = [*(f"{group}=" for group in table.groups), *(f"{key}=" for key in table.keys if key not in table.groups)]
-    listed = {path: ["RUN"] for path in table.runs} | dict.fromkeys(table.settings, keys) | table.words
+    both = dict.fromkeys([*table.runs, *table.settings])
+    listed = {path: ["RUN"] * (path in table.runs) + keys * (path in table.settings) for path in both} | table.words
     parts = (("next", table.next), ("options", table.options), ("values", values), ("arguments", listed),
              ("parts", table.groups))  # fmt: skip
     return "\n".join(f"_fedimb_{name}() {{\n  case $1 in\n{_cases(words)}\n  esac\n}}" for name, words in parts)
@@ -184,7 +185,7 @@ _fedimb() {
   else
     found=$(_fedimb_arguments "$command")
   fi
-  [ "$found" = RUN ] && found=$(_fedimb_runs "$current")
+  case $found in RUN*) found="$(_fedimb_runs "$current") ${found#RUN}" ;; esac
   COMPREPLY=($(compgen -W "$found" -- "$current"))
   case ${COMPREPLY[0]} in *=) compopt -o nospace 2> /dev/null ;; esac
 }
@@ -227,9 +228,10 @@ _fedimb() {
   else
     found=$(_fedimb_arguments "$command")
   fi
-  if [[ $found == RUN ]]; then
-    local -a runs=(runs/*/*/config.json(N:h:t))
+  if [[ $found == RUN* ]]; then
+    local -a runs=(runs/*/*/config.json(N:h:t)) more=(${=found#RUN})
     compadd -- $runs
+    (( $#more )) && compadd -S '' -- $more
     _files
   elif [[ $found == *= ]]; then
     compadd -S '' -- ${=found}

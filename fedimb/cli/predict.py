@@ -1,6 +1,7 @@
 """``fedimb predict``: predicts rows with a finished run's model, into a file with a model card."""
 
 import argparse
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ score per class, and the true label where it is known), and a model card, FILE.c
 and how reliable it is, class by class.
 
   fedimb predict fedavg-s0 --out test.csv                       the run's own test set
-  fedimb predict fedavg-s0 new.csv --id patient --out new.csv   a table: .csv or .parquet, columns found by name
+  fedimb predict fedavg-s0 new.csv --id patient --out said.csv  a table: .csv or .parquet, columns found by name
   fedimb predict fedavg-s0 new.npz --out new.parquet            x, and ids and y where known
   fedimb predict fedavg-s0 scans/ --out scans.json              pictures in a folder or .zip, or one picture
   fedimb predict fedavg-s0 film.dcm --out film.csv              one DICOM file, or a folder of them
@@ -103,9 +104,9 @@ def predict_command(args: argparse.Namespace) -> "Predicted":
     out = Path(args.out).expanduser()
     result = RunResult.read(find_run(args.run, args.output_dir))
     with trusted(args.trust):
-        source = source_of(args.data, args.source, result)
-        _refuse_overwriting(out, args.data)
-        scored = score_to(result, source, out, _options(args, result))
+        source, options = source_of(args.data, args.source, result), _options(args, result)
+        _refuse_overwriting(out, args.data, source, options.choose_on, result.model.origin.source)
+        scored = score_to(result, source, out, options)
     card = out.with_name(out.name + ".card.md")
     write_atomic(card, model_card(result, scored).encode())
     from fedimb.rundir.folder import RunFolder
@@ -151,13 +152,25 @@ def _options(args: argparse.Namespace, result: "RunResult") -> "Options":
     )
 
 
-def _refuse_overwriting(out: Path, words: list[str]) -> None:
+def _refuse_overwriting(out: Path, words: list[str], *sources: Settings | None) -> None:
+    """Refuse an existing ``out`` that the words or the settings of a source name: the rows there would be lost."""
     from fedimb.errors import ConfigError
 
-    for word in words:
-        given = Path(word).expanduser()
+    for text in (*words, *_texts(sources)):
+        given = Path(text).expanduser()
         if out.exists() and given.exists() and out.samefile(given):
-            raise ConfigError(f"--out {out} is the data to predict: give another file")
+            raise ConfigError(f"--out {out} is a file of data: give another one")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All text in nested settings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _texts(item)
 
 
 def _say_rule(scored: "Scored", result: "RunResult") -> None:

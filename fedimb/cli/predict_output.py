@@ -34,6 +34,8 @@ def check_output(out: Path) -> None:
         _pyarrow(out)
     if out.is_dir():
         raise DataError(f"cannot write {out}: it is a folder; give a file in it")
+    if out.is_symlink() or (out.exists() and not out.is_file()):
+        raise DataError(f"cannot write {out}: it is a link or a device, and would be replaced; give a file")
     if not out.parent.is_dir():
         raise DataError(f"cannot write {out}: no folder {out.parent}; create it")
     if not os.access(out.parent, os.W_OK):

@@ -81,6 +81,9 @@ def score_to(result: RunResult, source: Settings | None, out: Path, options: Opt
     """
     options = options or Options()
     _check(options, result)
+    unused = {"--id": options.id_column, "--drop": options.ignored, "--on-bad": options.on_bad != "refuse"}
+    if source is None and (given := [flag for flag, value in unused.items() if value]):
+        raise ConfigError(f"{given[0]} goes with DATA; the run's own test set is read as it was for the run")
     check_output(out)
     config = read_config(RunFolder.open(result.folder))
     model = result.model
@@ -91,6 +94,10 @@ def score_to(result: RunResult, source: Settings | None, out: Path, options: Opt
     scored = Scored(name, row_label(config, name), config, shown, several, chosen, options.abstain_below)
     write_predictions(_batches(result, model, source, options, scored), out, options.probabilities)
     if chosen is not None:
+        if options.choose_on is not None and source is not None and _same_data(options.choose_on, source):
+            scored.warnings.append(
+                "the thresholds were chosen on these rows: how well they do here says nothing of others"
+            )
         scored.warnings += _doubts(chosen, result.class_names, options.recall)
     return scored
 
@@ -116,7 +123,7 @@ def _chosen(model: TrainedModel, options: Options) -> ChosenRule | None:
         return None
     return model.choose_thresholds(
         recall=options.recall,
-        classes=options.classes or None,
+        classes=tuple(dict.fromkeys(options.classes)) or None,
         calibration=options.calibration,
         on=options.choose_on,
     )
@@ -206,7 +213,7 @@ class _Seen:
         if not count or (self._equal is not None and count < _CHANCE * rows):
             return []
         return [
-            f"{count:,} of these {rows:,} rows are ones the model was trained or validated on: "
+            f"{count} of these {rows} rows are ones the model was trained or validated on: "
             "their scores say nothing of new patients"
         ]
 
@@ -217,6 +224,10 @@ def _fingerprint(source: Settings) -> str:
     args = {key: value for key, value in source.items() if key not in ("name", "on_bad")}
     made = registry.build("source", str(source["name"]), given={"on_bad": source.get("on_bad", "refuse")}, **args)
     return str(made.fingerprint())
+
+
+def _same_data(one: Settings, other: Settings) -> bool:
+    return _fingerprint(one) == _fingerprint(other)
 
 
 def _doubts(chosen: ChosenRule, names: tuple[str, ...], recall: float | None) -> list[str]:

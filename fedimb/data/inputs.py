@@ -15,8 +15,11 @@ from fedimb.plain import JsonObject
 _VALUES = 1 << 22  # values read at a time for the range
 _OUTSIDE = 0.01  # share of the values of new rows that may lie outside the training range before they are refused
 _MARGIN = 0.25  # of the range's width, still counted as inside
-_FAR = 6.0  # deviations between a column's mean and its training mean from which units are in doubt
-_REFUSED = 20.0  # ... and from which the column is refused, on enough rows
+_DOUBT = 3.0  # deviations between a column's mean and its training mean from which its unit is in doubt
+_FAR = 6.0  # ... from which a table is refused if most of its columns are as far
+_REFUSED = 20.0  # ... from which it is refused for one column
+_NARROW = 1 / 8  # of the training deviation, below which a column's unit is in doubt: mmol/l where it was mg/dl
+_EXTREME = 10.0  # deviations from which a single value is in doubt: -999 for a missing one
 _ENOUGH = 30  # rows from which a column's mean is judged
 
 
@@ -130,8 +133,10 @@ class InputCheck:
     def __init__(self, inputs: Inputs, place: str, scaling: Scaling | None = None) -> None:
         self.inputs, self.place, self._scaling = inputs, place, scaling
         self._low, self._high = math.inf, -math.inf
-        self._values = self._outside = 0
+        self._values = self._outside = self._rows = 0
         self._sums = np.zeros((3, math.prod(inputs.shape)))
+        self._extreme = np.zeros(math.prod(inputs.shape), np.int64)
+        self._furthest = np.zeros(math.prod(inputs.shape)) if scaling is None else scaling.mean.astype(np.float64)
 
     def add(self, x: NDArray[Any]) -> None:
         """Check one batch [m, *shape].
@@ -152,11 +157,13 @@ class InputCheck:
             )
         if self._scaling is not None:
             self._sums += column_sums(x)
+            self._add_extremes(x, self._scaling)
         if wanted.low is None or wanted.high is None or not len(x):
             return
         margin = _MARGIN * (wanted.high - wanted.low)
         self._low, self._high = min(self._low, float(x.min())), max(self._high, float(x.max()))
         self._values += x.size
+        self._rows += len(x)
         if self._low < wanted.low - margin or self._high > wanted.high + margin:
             self._outside += int(((x < wanted.low - margin) | (x > wanted.high + margin)).sum())
         if self._outside > _OUTSIDE * self._values:
@@ -174,12 +181,37 @@ class InputCheck:
         if self._values and wanted.low is not None and wanted.high is not None:
             if 0 < self._high - self._low < 0.01 * (wanted.high - wanted.low):
                 self._refuse_range()
+            if self._low == self._high and wanted.low < wanted.high and self._rows > 1:
+                found.append(f"all values are {self._low:g}: is this the file that was meant?")
             if self._outside:
                 found.append(
                     f"{self._outside:,} of {self._values:,} values are far outside the training range "
                     f"{wanted.low:g} to {wanted.high:g} ({self._low:g} to {self._high:g})"
                 )
-        return found if self._scaling is None else found + self._units(self._scaling)
+        return found if self._scaling is None else found + self._units(self._scaling) + self._extremes(self._scaling)
+
+    def _add_extremes(self, x: NDArray[Any], scaling: Scaling) -> None:
+        distance = np.abs(x - scaling.mean) / scaling.deviation
+        scaled = (scaling.deviation != 1) | (scaling.mean != 0)
+        far = scaled & (distance > _EXTREME) & (x != 0) & (x != 1)  # 1 in a column of rare flags is nothing unusual
+        if far.any():
+            self._extreme += far.sum(0)
+            new = x[np.where(far, distance, 0).argmax(0), np.arange(x.shape[1])]
+            further = far.any(0) & (np.abs(new - scaling.mean) > np.abs(self._furthest - scaling.mean))
+            self._furthest = np.where(further, new, self._furthest)
+
+    def _extremes(self, scaling: Scaling) -> list[str]:
+        return [
+            f"column '{self._names[c]}': {self._extreme[c]:,} value{'' if self._extreme[c] == 1 else 's'} more than "
+            f"{_EXTREME:g} deviations from the training mean, such as {self._furthest[c]:g} (mean {scaling.mean[c]:g}, "
+            f"deviation {scaling.deviation[c]:g}): a mark of missing values, or another unit?"
+            for c in np.flatnonzero(self._extreme).tolist()
+        ]
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        columns = self.inputs.columns
+        return columns.inputs if columns else tuple(map(str, range(math.prod(self.inputs.shape))))
 
     def _refuse_range(self) -> None:
         wanted = self.inputs
@@ -194,7 +226,7 @@ class InputCheck:
         deviation = np.sqrt(np.maximum(squares / np.maximum(count, 1) - mean**2, 0))
         scaled = (scaling.deviation != 1) | (scaling.mean != 0)
         judged = scaled & (count >= _ENOUGH)
-        names = self.inputs.columns.inputs if self.inputs.columns else tuple(map(str, range(len(mean))))
+        names = self._names
 
         def shown(c: int) -> str:
             return f"{mean[c]:g}, in training {scaling.mean[c]:g} with deviation {scaling.deviation[c]:g}"
@@ -224,4 +256,10 @@ class InputCheck:
                 f"{self.place}: {(off & judged).sum()} of {judged.sum()} columns are more than {_FAR:g} deviations "
                 f"from their training means (mean of '{names[c]}': {shown(c)}): give the training data's units"
             )
-        return [f"column '{names[c]}' has mean {shown(c)}: check its unit" for c in np.flatnonzero(off).tolist()]
+        flags = squares == total  # 0 and 1 only: these have no unit
+        narrow = (deviation < _NARROW * scaling.deviation) & (deviation > 1e-6 * np.abs(mean))
+        off |= judged & ~flags & ((distance > _DOUBT) | narrow)
+        return [
+            f"column '{names[c]}' has mean {shown(c)} (here {deviation[c]:g}): check its unit"
+            for c in np.flatnonzero(off).tolist()
+        ]

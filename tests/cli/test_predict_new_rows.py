@@ -136,6 +136,48 @@ def test_one_line_for_what_does_not_fit_and_no_file(run, folder, capsys, changed
     assert not [file for file in folder.iterdir() if "none.csv" in file.name]
 
 
+def test_another_layout_and_other_marks_of_missing_values_are_given_with_the_source(run, folder, capsys):
+    table(folder / "gaps.csv", 30, 5, labelled=False, age=lambda text: text if text < "70" else "")
+    table(folder / "marks.csv", 30, 5, labelled=False, age=lambda text: text if text < "70" else "-999")
+    (folder / "marks.csv").write_text((folder / "marks.csv").read_text().replace(",", ";"))
+    source = ("--source", "name=tabular_csv", "target=diag", "files=[marks.csv]", "delimiter=';'")
+    assert predict(run, "gaps.csv", "--id", "pid", "--out", "gaps_out.csv") == 0
+    assert predict(run, *source, "missing_values={age: [-999]}", "--id", "pid", "--out", "marks_out.csv") == 0
+    assert (folder / "gaps_out.csv").read_bytes() == (folder / "marks_out.csv").read_bytes()
+    capsys.readouterr()
+    assert predict(run, *source, "missing_values={Age: [-999]}", "--id", "pid", "--out", "none.csv") == 2
+    assert "missing_values names 'Age', which the run does not read. Did you mean 'age'?" in capsys.readouterr().err
+
+
+def test_a_file_of_data_is_never_written_over(run, folder, capsys):
+    table(folder / "fresh.csv", 40, 9)
+    table(folder / "new.csv", 30, 8, labelled=False)
+    before = {name: (folder / name).read_bytes() for name in ("fresh.csv", "new.csv", "train.csv")}
+    (folder / "link.csv").symlink_to("elsewhere.csv")
+    chosen = ("--recall", "0.9", "--choose-on", "fresh.csv", "--id", "pid")
+    source = ("--source", "name=tabular_csv", "target=diag", "files=[new.csv]", "--id", "pid")
+    for words, line in (
+        (("new.csv", *chosen, "--out", "fresh.csv"), "--out fresh.csv is a file of data"),
+        ((*source, "--out", "new.csv"), "--out new.csv is a file of data"),
+        (("new.csv", "--id", "pid", "--out", "train.csv"), "--out train.csv is a file of data"),
+        (("new.csv", "--id", "pid", "--out", "link.csv"), "it is a link or a device, and would be replaced"),
+        (("new.csv", "--id", "pid", "--out", "/dev/null"), "it is a link or a device, and would be replaced"),
+        (("--id", "pid", "--out", "none.csv"), "--id goes with DATA"),
+    ):
+        assert predict(run, *words) == 2
+        assert line in capsys.readouterr().err
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_thresholds_chosen_on_the_rows_that_are_predicted_are_said(run, folder, capsys):
+    table(folder / "fresh.csv", 40, 9, order=["age", "dose", "stage", "diag"])
+    words = ("fresh.csv", "--recall", "0.9", "--class", "well", "--class", "well", "--choose-on", "fresh.csv")
+    assert predict(run, *words, "--out", "fresh_out.csv") == 0
+    said = capsys.readouterr()
+    assert "the thresholds were chosen on these rows" in said.err
+    assert said.out.count("well: score from") == 1
+
+
 def test_an_unreadable_row_is_left_out_on_request_and_the_others_keep_their_numbers(run, folder, capsys):
     table(folder / "bad.csv", 10, 5, labelled=False, age=lambda text: text)
     lines = (folder / "bad.csv").read_text().splitlines()

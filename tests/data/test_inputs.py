@@ -54,6 +54,8 @@ def test_grey_levels_of_0_to_1_are_refused_where_they_were_0_to_255_and_a_black_
     black = InputCheck(wide, "new")
     black.add(np.zeros((1, 1, 2, 2), np.float32))
     assert black.finish() == []
+    black.add(np.zeros((9, 1, 2, 2), np.float32))
+    assert black.finish() == ["all values are 0: is this the file that was meant?"]
 
 
 def test_a_few_values_outside_are_said_and_not_refused():
@@ -89,3 +91,31 @@ def test_other_patients_in_the_same_units_are_not_refused():
     flag = InputCheck(Inputs((1,), "float32"), "new", Scaling(np.array([0.002], "f4"), np.array([0.045], "f4")))
     flag.add(np.ones((50, 1), np.float32))  # everybody has what few had
     assert "check its unit" in flag.finish()[0]
+
+
+@pytest.mark.parametrize("factor", [1 / 38.67, 0.1])
+def test_one_column_in_smaller_units_is_said(factor):
+    """Cholesterol in mmol/l where it was mg/dl: its mean is only 5 deviations off, but it hardly varies."""
+    scaling = Scaling(np.array([60, 200], np.float32), np.array([9, 40], np.float32))
+    x = rows(mean=(60, 200), deviation=(9, 40))
+    x[:, 1] *= factor
+    check = InputCheck(TABLE, "new.csv", scaling)
+    check.add(x)
+    (note,) = check.finish()
+    assert note.startswith("column 'dose' has mean")
+    assert note.endswith("check its unit")
+
+
+def test_a_single_value_no_patient_has_is_said_in_a_file_of_any_length():
+    for n in (1, 40):
+        check = InputCheck(TABLE, "new.csv", SCALING)
+        for part in (rows(n, 1), np.array([[-99, np.nan], [-999, 5000]], np.float32), rows(n, 2)):
+            check.add(part)
+        found = [note for note in check.finish() if "such as -999" in note]
+        assert found[0].startswith("column 'age': 2 values more than 10 deviations from the training mean")
+    near = InputCheck(TABLE, "new.csv", Scaling(np.array([60, 5000], np.float32), np.array([9, 1], np.float32)))
+    near.add(np.array([[60, 5020]], np.float32))
+    assert "such as 5020 " in near.finish()[1]
+    usual = InputCheck(TABLE, "new.csv", SCALING)
+    usual.add(rows(1000))
+    assert usual.finish() == []

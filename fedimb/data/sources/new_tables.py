@@ -18,6 +18,9 @@ from fedimb.errors import ConfigError, DataError, nearest
 
 PARQUET = (".parquet", ".pq")
 _SHOWN = 8
+_NUMBERS = (
+    ", as it was in training; a mark of missing values is given with --source ... missing_values={column: [mark]}"
+)
 
 ReadLabel = Callable[[Sequence[str]], Any]
 """A row's label columns -> its class id (`fedimb.data.new_rows.UNKNOWN` if empty), or 0/1 per class."""
@@ -31,11 +34,13 @@ class TableSettings:
         layout: of a text file. ``columns`` count only where the file has no header.
         targets: label columns: all of them are there, or none.
         beside: columns that a training file may have and no model reads: patient, site, split, dropped ones.
+        missing: column -> values that mean "missing" here, in addition to those of the training data.
     """
 
     layout: Layout
     targets: tuple[str, ...]
     beside: tuple[str, ...] = ()
+    missing: dict[str, list[int | float | str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,7 +95,7 @@ def table_batches(
         ids = None if id_at is None else tuple(batch.ids)
         return RowBatch(np.array(batch.numbers, dtype=np.int64), x, ids, labels)
 
-    at_once, batch, number = batch_rows(expected.inputs.shape), _Rows(_encoder(wanted)), start - 1
+    at_once, batch, number = batch_rows(expected.inputs.shape), _Rows(_encoder(wanted, settings)), start - 1
     for number, (place, fields) in enumerate(records, start):
         try:  # `Problems.guard` without a closure per row: files have millions
             take(number, fields, batch)
@@ -98,17 +103,17 @@ def table_batches(
             problems.add(place, str(error))
         if len(batch.numbers) == at_once:
             yield finished(batch)
-            batch = _Rows(_encoder(wanted))
+            batch = _Rows(_encoder(wanted, settings))
     if batch.numbers:
         yield finished(batch)
     _note_missing(missing, wanted, expected)
     return number + 1
 
 
-def _encoder(wanted: TableColumns) -> FeatureColumns:
+def _encoder(wanted: TableColumns, settings: TableSettings) -> FeatureColumns:
     categories = {name: list(values) for name, values in wanted.categories.items()}
-    missing = {name: list(values) for name, values in wanted.missing.items()}
-    return FeatureColumns(wanted.names, categories, missing, wanted.indicators)  # type: ignore[arg-type]
+    missing = {name: [*wanted.missing.get(name, ()), *settings.missing.get(name, ())] for name in wanted.names}
+    return FeatureColumns(wanted.names, categories, missing, wanted.indicators, _NUMBERS)  # type: ignore[arg-type]
 
 
 def _positions(

@@ -39,6 +39,7 @@ class FeatureColumns:
             of it (0 and 0.0), text must match the field exactly.
         indicators: True: a 0/1 column for each column with a missing value in any row; or the columns that always get
             one, so that the table has the same width at every site.
+        hint: what to do about text in a column of numbers, for the message.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class FeatureColumns:
         categorical: dict[str, list[Value] | None],
         missing: dict[str, list[Value]],
         indicators: bool | Sequence[str],
+        hint: str = "; list the column as categorical, or the value in missing_values",
     ) -> None:
+        self._hint = hint
         self.names, self.indicators, self._also_missing = list(names), indicators, missing
         self._gathered = {c for c, listed in categorical.items() if listed is None}
         self._codes: dict[str, dict[str, int]] = {
@@ -82,8 +85,7 @@ class FeatureColumns:
         if name in self._codes:
             return self._code(name, text)
         if value is None:
-            hint = "; list the column as categorical, or the value in missing_values"
-            raise DataError(f"column '{name}': '{text}' is not a number{hint}")
+            raise DataError(f"column '{name}': '{text}' is not a number{self._hint}")
         if not abs(value) <= _LARGEST:
             raise DataError(f"column '{name}': '{text}' is not a finite number; leave the field empty if it is missing")
         return value

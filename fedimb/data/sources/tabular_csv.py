@@ -146,15 +146,24 @@ class TabularCsv:
         return self._assemble(rows, problems.settle(len(rows)))
 
     def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
-        """See `fedimb.data.new_rows.NewRows`. A path ending in .parquet is read as Parquet."""
+        """See `fedimb.data.new_rows.NewRows`. A path ending in .parquet is read as Parquet.
+
+        Raises:
+            ConfigError: a mark of missing values for a column that the run does not have.
+        """
         layout = Layout(
             self.header, None if self.columns is None else tuple(self.columns), self.delimiter, self.encoding
         )
         beside = tuple(name for name in (self.patient, self.site_column, self.split_column, *self.drop) if name)
-        settings = TableSettings(layout, tuple(self._targets()), beside)
+        settings = TableSettings(layout, tuple(self._targets()), beside, self.missing_values)
         if expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
             expected = replace(expected, inputs=replace(expected.inputs, columns=declared))
             expected.notes.append("the run keeps no names of its columns: they are those that these settings list")
+        known = expected.inputs.columns
+        if known is not None and (odd := [name for name in self.missing_values if name not in known.names]):
+            raise ConfigError(
+                f"missing_values names '{odd[0]}', which the run does not read.{nearest(odd[0], known.names)}"
+            )
         start = 0
         for _, path in self._paths():
             start = yield from table_batches(
