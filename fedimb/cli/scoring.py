@@ -123,7 +123,7 @@ def _chosen(model: TrainedModel, options: Options) -> ChosenRule | None:
         return None
     return model.choose_thresholds(
         recall=options.recall,
-        classes=tuple(dict.fromkeys(options.classes)) or None,
+        classes=options.classes or None,
         calibration=options.calibration,
         on=options.choose_on,
     )

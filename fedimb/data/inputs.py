@@ -142,7 +142,8 @@ class InputCheck:
         """Check one batch [m, *shape].
 
         Raises:
-            DataError: another shape or type, or more than 1 % of the values so far lie outside the training range.
+            DataError: another shape or type, infinite values, NaN in rows that are not a table's, or more than 1 % of
+                the values so far lie outside the training range.
         """
         wanted = self.inputs
         if tuple(x.shape[1:]) != wanted.shape:
@@ -154,6 +155,10 @@ class InputCheck:
             raise DataError(
                 f"{self.place} holds {x.dtype} values, the run was trained on {wanted.dtype}: save them as the "
                 "training data were (0 to 255 is uint8, 0 to 1 is float32)"
+            )
+        if not np.isfinite(x).all() and (self._scaling is None or np.isinf(x).any()):
+            raise DataError(
+                f"{self.place} holds NaN or infinite values, which the model cannot read: impute or leave out"
             )
         if self._scaling is not None:
             self._sums += column_sums(x)
@@ -193,7 +198,8 @@ class InputCheck:
     def _add_extremes(self, x: NDArray[Any], scaling: Scaling) -> None:
         distance = np.abs(x - scaling.mean) / scaling.deviation
         scaled = (scaling.deviation != 1) | (scaling.mean != 0)
-        far = scaled & (distance > _EXTREME) & (x != 0) & (x != 1)  # 1 in a column of rare flags is nothing unusual
+        flag = (scaling.mean >= 0) & (scaling.mean <= 1) & ((x == 0) | (x == 1))  # of a rare flag 1 is nothing unusual
+        far = scaled & (distance > _EXTREME) & ~flag
         if far.any():
             self._extreme += far.sum(0)
             new = x[np.where(far, distance, 0).argmax(0), np.arange(x.shape[1])]

@@ -156,6 +156,7 @@ class ChosenRule:
         aim: what was asked for, as in "recall 0.9" or "best F1".
         chosen_on: where the rows come from.
         rows: their number.
+        calibration: of the scores; the thresholds mean nothing for those of another. "" if there is only one.
     """
 
     rule: DecisionRule
@@ -163,6 +164,7 @@ class ChosenRule:
     aim: str
     chosen_on: str
     rows: int
+    calibration: str = ""
 
 
 def choose(

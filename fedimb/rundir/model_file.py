@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ class TrainedModel(nn.Module):
         Raises:
             DataError: rows of another shape.
         """
-        values = rows.numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+        values = _array(rows)
         if values.shape[1:] != self.input_shape:
             raise DataError(
                 f"a row of the data is {list(values.shape[1:])}, this model reads {list(self.input_shape)}: prepare "
@@ -173,11 +174,12 @@ class TrainedModel(nn.Module):
             watch: gets every batch of rows before it is predicted.
 
         Raises:
-            ConfigError: the run has no such calibration or class, or no source reads the file.
+            ConfigError: the run has no such calibration or class, the thresholds were chosen for another calibration,
+                no source reads the file, or ``data`` is a data frame.
             DataError: rows differ from the run's in columns, shape, type or range, or cannot be read. Some of this is
                 known only after the last batch: keep no predictions of a file before.
         """
-        scorer = self._scorer(calibration, self._rule(abstain_below, thresholds))
+        scorer = self._scorer(calibration, self._rule(abstain_below, thresholds, self.calibration_name(calibration)))
         expected = self._expected(id_column, ignored)
         if isinstance(data, Iterator):
             yield from map(scorer, data)
@@ -188,6 +190,8 @@ class TrainedModel(nn.Module):
             batches, _, problems = open_new_rows(source, expected, on_bad)
             finish = lambda: len(problems.settle(1))  # noqa: E731
         else:
+            if expected.id_column or expected.ignored:
+                raise ConfigError("id_column and ignored are for tables in files: an array has no names of columns")
             batches = _array_batches(data)
         for batch in batches:
             check.add(batch.x)
@@ -221,14 +225,17 @@ class TrainedModel(nn.Module):
             on: labelled data to choose on; None: the run's own validation rows (``data.validation``).
 
         Raises:
-            ConfigError: no such class or calibration, recall outside (0, 1].
+            ConfigError: no such class or calibration, no class at all, recall outside (0, 1].
             DataError: the run has no validation rows, a class has none, or ``on`` are rows of the test or training set.
         """
         if recall is not None and not 0 < recall <= 1:
             raise ConfigError(f"recall={recall}: give a number above 0 and at most 1")
         if recall is None and self.origin.task != "multilabel":
             raise ConfigError("best F1 is for rows with several labels: give recall=...")
-        wanted = [self._class_id(name) for name in (self.class_names if classes is None else classes)]
+        names = self.class_names if classes is None else [classes] if isinstance(classes, str) else classes
+        wanted = [self._class_id(name) for name in dict.fromkeys(names)]
+        if not wanted:
+            raise ConfigError("classes is empty: give the classes that get a threshold, or leave it out for all")
         source = self._source_of(on) if isinstance(on, str | Path) else on
         rows, place = held_out_rows(self.folder, source, self._expected(None, ()))
         batches = self.predict_batches(rows if source is None else source, calibration=calibration)
@@ -245,26 +252,35 @@ class TrainedModel(nn.Module):
                     f"{place} has no row of class '{self.class_names[c]}': a threshold needs some; name other classes, "
                     "or choose on other data"
                 )
-        return choose(scores, labels, wanted, recall, place)
+        chosen = choose(scores, labels, wanted, recall, place)
+        return replace(chosen, calibration=self.calibration_name(calibration))
 
     def _source_of(self, path: str | Path) -> Settings:
         return source_for(Path(path).expanduser(), self.origin.source, self.origin.inputs)
 
     def _expected(self, id_column: str | None, ignored: Sequence[str]) -> Expected:
         origin = self.origin
-        return Expected(origin.inputs, self.class_names, origin.task, id_column, tuple(ignored))
+        dropped = (ignored,) if isinstance(ignored, str) else tuple(ignored)
+        return Expected(origin.inputs, self.class_names, origin.task, id_column, dropped)
 
     def _class_id(self, name: str) -> int:
         if name not in self.class_names:
             raise ConfigError(f"the run has no class '{name}'.{nearest(name, self.class_names)}")
         return self.class_names.index(name)
 
-    def _rule(self, abstain_below: float | None, thresholds: ChosenRule | Mapping[str, float] | None) -> DecisionRule:
+    def _rule(
+        self, abstain_below: float | None, thresholds: ChosenRule | Mapping[str, float] | None, calibration: str
+    ) -> DecisionRule:
         if abstain_below is not None and self.origin.task == "multilabel":
             raise ConfigError("abstaining is for rows of one label: give thresholds")
         limits = None
         if isinstance(thresholds, ChosenRule):
             limits = thresholds.rule.thresholds
+            if thresholds.calibration and thresholds.calibration != calibration:
+                raise ConfigError(
+                    f"these thresholds were chosen for the scores of calibration '{thresholds.calibration}', not of "
+                    f"'{calibration}': give calibration={thresholds.calibration}, or choose them again"
+                )
         elif thresholds is not None:
             limits = {self._class_id(name): float(value) for name, value in thresholds.items()}
         try:
@@ -301,8 +317,17 @@ def _place(data: object) -> str:
     return place_of(data) if isinstance(data, dict) else str(data) if isinstance(data, str | Path) else "the array"
 
 
+def _array(rows: Rows) -> NDArray[Any]:
+    if hasattr(rows, "columns"):  # whose order need not be the model's
+        raise ConfigError(
+            "a table with named columns is read from a file: write it as CSV or Parquet, or give an array with the "
+            "columns in the order of model.origin.inputs.columns.inputs"
+        )
+    return rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+
+
 def _array_batches(rows: Rows) -> Iterator[RowBatch]:
-    values: NDArray[Any] = rows.numpy() if isinstance(rows, Tensor) else np.asarray(rows)
+    values = _array(rows)
     if values.dtype == np.float64:
         values = values.astype(np.float32)
     at_once = batch_rows(values.shape[1:])

@@ -9,6 +9,7 @@ from small_runs import launch_in
 
 import fedimb
 from fedimb.cli import main
+from fedimb.errors import ConfigError
 
 NAMES = ("ill, severe", "well")
 
@@ -288,6 +289,23 @@ def test_a_run_without_validation_rows_says_where_thresholds_can_come_from(tmp_p
     result = launch_in(tmp_path, "engine=inline", "rounds=1")
     assert main(["predict", str(result.folder), "--recall", "0.9", "--out", str(tmp_path / "p.csv")]) == 2
     assert "no validation rows to choose thresholds on (data.validation=0), and its test set" in capsys.readouterr().err
+
+
+def test_python_refuses_what_an_array_cannot_say(run, folder):
+    pandas = pytest.importorskip("pandas")
+    model = run.model
+    x = np.zeros((3, 6), np.float32)
+    rule = model.choose_thresholds(recall=0.9, classes="well", calibration="la_post")
+    assert model.predict(x, thresholds=rule, calibration="la_post").predicted.shape == (3,)
+    for refused, line in (
+        (lambda: model.predict(x, thresholds=rule), "chosen for the scores of calibration 'la_post', not of 'none'"),
+        (lambda: model.choose_thresholds(recall=0.9, classes=[]), "classes is empty"),
+        (lambda: model.predict(x, id_column="pid"), "an array has no names of columns"),
+        (lambda: model.predict(pandas.DataFrame(x)), "a table with named columns is read from a file"),
+        (lambda: model.prepare(pandas.DataFrame(x)), "a table with named columns is read from a file"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            refused()
 
 
 def test_a_copy_of_the_model_is_enough(run, folder):

@@ -37,6 +37,7 @@ def test_the_range_is_that_of_the_given_rows():
         (np.zeros((1, 1, 2, 3), np.float32), r"a row of the data is \[1, 2, 3\], the run's are \[1, 2, 2\]"),
         (np.zeros((1, 1, 2, 2), np.uint8), "new holds uint8 values, the run was trained on float32"),
         (np.full((1, 1, 2, 2), 255, np.float32), "values from 255 to 255, the run was trained on 0 to 1"),
+        (np.full((1, 1, 2, 2), np.nan, np.float32), "new holds NaN or infinite values"),
         (np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 1, 2, 2), "values from -1 to 1"),
     ],
 )
@@ -79,6 +80,15 @@ def test_a_table_in_other_units_is_refused(x, line):
     check.add(x)
     with pytest.raises(DataError, match=line):
         check.finish()
+
+
+def test_a_table_may_have_gaps_and_no_infinite_values():
+    x = rows()
+    x[0, 0] = np.nan
+    InputCheck(TABLE, "new.csv", SCALING).add(x)
+    x[0, 0] = np.inf
+    with pytest.raises(DataError, match="holds NaN or infinite values"):
+        InputCheck(TABLE, "new.csv", SCALING).add(x)
 
 
 def test_other_patients_in_the_same_units_are_not_refused():
