@@ -9,6 +9,7 @@ from small_runs import launch_in
 
 import fedimb
 from fedimb.cli import main
+from fedimb.data.sources.new_tables import read_parquet
 from fedimb.errors import ConfigError
 
 NAMES = ("ill, severe", "well")
@@ -220,6 +221,17 @@ def test_a_parquet_table_gives_what_the_same_csv_gives(run, folder):
     csv_said, said = (model.predict(f"new.{suffix}", id_column="pid") for suffix in ("csv", "parquet"))
     assert np.array_equal(csv_said.scores, said.scores)
     assert csv_said.ids == said.ids
+
+
+def test_booleans_of_a_parquet_table_are_those_of_the_training_text(tmp_path):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table({"smokes": [True, False, None], "ill": [False, True, True]}), tmp_path / "t.parquet")
+    for spelled, rows in (
+        ({}, [["1", "0"], ["0", "1"], ["", "1"]]),
+        ({"smokes": ("False", "True")}, [["True", "0"], ["False", "1"], ["", "1"]]),
+        ({"smokes": ("0", "1"), "ill": ("false",)}, [["1", "false"], ["0", "true"], ["", "true"]]),
+    ):
+        assert [fields for _, fields in read_parquet(str(tmp_path / "t.parquet"), spelled)[1]] == rows
 
 
 def test_thresholds_are_chosen_on_validation_rows_and_what_they_reach_is_said(run, folder, capsys):

@@ -1,6 +1,6 @@
 """Rows of a table to predict, from CSV or Parquet: columns found by name, encoded as the run's were."""
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -68,7 +68,10 @@ def table_batches(
             "settings with columns=[...], every category and the indicators listed (data=... or --source), or an .npz "
             f"with x [n, {', '.join(map(str, expected.inputs.shape))}]"
         )
-    names, records = _open(path, settings, wanted)
+    spelled = {name: wanted.categories.get(name, ()) for name in wanted.names} | dict.fromkeys(
+        settings.targets, expected.class_names
+    )
+    names, records = _open(path, settings, wanted, spelled)
     at, labels_at = _positions(path, names, settings, wanted, expected)
     id_at = None if expected.id_column is None else column(expected.id_column, names, "--id", path)
     missing = np.zeros(len(wanted.inputs), np.int64)
@@ -158,9 +161,11 @@ def _note_missing(missing: NDArray[np.int64], wanted: TableColumns, expected: Ex
             )
 
 
-def _open(path: str, settings: TableSettings, wanted: TableColumns) -> tuple[tuple[str, ...], Iterator[Record]]:
+def _open(
+    path: str, settings: TableSettings, wanted: TableColumns, spelled: Mapping[str, Sequence[str]]
+) -> tuple[tuple[str, ...], Iterator[Record]]:
     if path.lower().endswith(PARQUET):
-        return read_parquet(path)
+        return read_parquet(path, spelled)
     layout = settings.layout
     if layout.header:
         return read_table(path, replace(layout, columns=None))
@@ -172,8 +177,14 @@ def _open(path: str, settings: TableSettings, wanted: TableColumns) -> tuple[tup
     return read_table(path, replace(layout, columns=bare if len(first) == len(bare) else names))
 
 
-def read_parquet(path: str) -> tuple[tuple[str, ...], Iterator[Record]]:
+def read_parquet(
+    path: str, spelled: Mapping[str, Sequence[str]] | None = None
+) -> tuple[tuple[str, ...], Iterator[Record]]:
     """Column names and rows of text, as `read_table` gives them; null and NaN are empty fields, booleans 1 and 0.
+
+    Args:
+        path: the file.
+        spelled: column -> values of the training data: booleans are True and False where these hold such a value.
 
     Raises:
         ConfigError: pyarrow is not installed. DataError: not a Parquet file, or a column name occurs twice.
@@ -191,11 +202,13 @@ def read_parquet(path: str) -> tuple[tuple[str, ...], Iterator[Record]]:
     if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
         raise DataError(f"{path}: column '{twice}' occurs twice; rename one")
 
+    truth = [_truth((spelled or {}).get(name, ())) for name in names]
+
     def records() -> Iterator[Record]:
         number = 0
         try:
             for batch in file.iter_batches(batch_size=4096):
-                for fields in zip(*(map(_text, part.to_pylist()) for part in batch.columns), strict=True):
+                for fields in zip(*map(_texts, batch.columns, truth), strict=True):
                     number += 1
                     yield f"{path} row {number}", list(fields)
         except (pa.ArrowException, OSError) as error:
@@ -208,7 +221,19 @@ def read_parquet(path: str) -> tuple[tuple[str, ...], Iterator[Record]]:
     return names, chain([first], rows)
 
 
-def _text(value: object) -> str:
+def _truth(values: Sequence[str]) -> tuple[str, str]:
+    """How False and True are spelled among the values of a column."""
+    for pair in (("False", "True"), ("false", "true"), ("FALSE", "TRUE")):
+        if {*pair} & {*values}:
+            return pair
+    return ("0", "1")
+
+
+def _texts(column: Any, truth: tuple[str, str]) -> list[str]:
+    return [_text(value, truth) for value in column.to_pylist()]
+
+
+def _text(value: object, truth: tuple[str, str]) -> str:
     if value is None or value != value:
         return ""
-    return str(int(value)) if isinstance(value, bool) else str(value).strip()
+    return truth[value] if isinstance(value, bool) else str(value).strip()
