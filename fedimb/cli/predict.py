@@ -105,9 +105,9 @@ def predict_command(args: argparse.Namespace) -> "Predicted":
     result = RunResult.read(find_run(args.run, args.output_dir))
     with trusted(args.trust):
         source, options = source_of(args.data, args.source, result), _options(args, result)
-        _refuse_overwriting(out, args.data, source, options.choose_on, result.model.origin.source)
+        _refuse_overwriting(out, result.folder, args.data, source, options.choose_on, result.model.origin.source)
         scored = score_to(result, source, out, options)
-    card = out.with_name(out.name + ".card.md")
+    card = _card(out)
     write_atomic(card, model_card(result, scored).encode())
     from fedimb.rundir.folder import RunFolder
 
@@ -152,14 +152,21 @@ def _options(args: argparse.Namespace, result: "RunResult") -> "Options":
     )
 
 
-def _refuse_overwriting(out: Path, words: list[str], *sources: Settings | None) -> None:
-    """Refuse an existing ``out`` that the words or the settings of a source name: the rows there would be lost."""
+def _card(out: Path) -> Path:
+    """Where the model card of the predictions in ``out`` is."""
+    return out.with_name(out.name + ".card.md")
+
+
+def _refuse_overwriting(out: Path, folder: Path, words: list[str], *sources: Settings | None) -> None:
+    """Refuse an existing ``out`` that the words or a source's settings name, or that belongs to the run in ``folder``."""
     from fedimb.errors import ConfigError
 
     for text in (*words, *_texts(sources)):
         given = Path(text).expanduser()
         if out.exists() and given.exists() and out.samefile(given):
             raise ConfigError(f"--out {out} is a file of data: give another one")
+    if out.exists() and out.resolve().is_relative_to(folder.resolve()) and not _card(out).exists():
+        raise ConfigError(f"--out {out} is a file of the run: give another one")
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -83,7 +83,7 @@ def score_to(result: RunResult, source: Settings | None, out: Path, options: Opt
     _check(options, result)
     unused = {"--id": options.id_column, "--drop": options.ignored, "--on-bad": options.on_bad != "refuse"}
     if source is None and (given := [flag for flag, value in unused.items() if value]):
-        raise ConfigError(f"{given[0]} goes with DATA; the run's own test set is read as it was for the run")
+        raise ConfigError(f"{given[0]} goes with DATA, which comes before it: RUN DATA {given[0]} ...")
     check_output(out)
     config = read_config(RunFolder.open(result.folder))
     model = result.model

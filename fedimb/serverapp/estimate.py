@@ -1,8 +1,11 @@
 """The cost of a run, before it starts: steps and bytes are counted, minutes come from real rounds on this machine."""
 
+import contextlib
+import logging
 import math
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,18 @@ class Estimate:
         )
 
 
+@contextlib.contextmanager
+def _unsaid_warnings() -> Iterator[None]:
+    """What the probe warns of was said before it, or is about its few rounds."""
+    log = logging.getLogger("fedimb")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def estimate(config: RunConfig) -> Estimate:
     """Cost of ``config`` on this machine.
 
@@ -79,7 +94,8 @@ def estimate(config: RunConfig) -> Estimate:
         rounds = method.shortest()
         probe = config.model_copy(update={**quiet, "rounds": rounds, "name": None})
         started = time.perf_counter()
-        result = launch(probe, progress=ProgressBar(rounds, enabled=False))
+        with _unsaid_warnings():
+            result = launch(probe, progress=ProgressBar(rounds, enabled=False))
         lines = [line["metrics"] for line in RunFolder(Path(result.folder)).metrics()]
         overhead = max(0.0, time.perf_counter() - started - result.seconds)
     second = lines[-1]

@@ -173,7 +173,7 @@ def read_study(path: Path) -> Study:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist; give the path of a study's YAML file") from None
+        raise ConfigError(f"{path} does not exist; give the path of a study's YAML file, or two runs") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):

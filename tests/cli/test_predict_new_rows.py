@@ -164,11 +164,21 @@ def test_a_file_of_data_is_never_written_over(run, folder, capsys):
         (("new.csv", "--id", "pid", "--out", "train.csv"), "--out train.csv is a file of data"),
         (("new.csv", "--id", "pid", "--out", "link.csv"), "it is a link or a device, and would be replaced"),
         (("new.csv", "--id", "pid", "--out", "/dev/null"), "it is a link or a device, and would be replaced"),
+        (("new.csv", "--id", "pid", "--out", run.folder / "result.json"), "result.json is a file of the run"),
         (("--id", "pid", "--out", "none.csv"), "--id goes with DATA"),
+        (("--drop", "pid", "new.csv", "--out", "none.csv"), "--drop goes with DATA, which comes before it"),
     ):
         assert predict(run, *words) == 2
         assert line in capsys.readouterr().err
     assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_a_label_column_that_is_dropped_is_not_read(run, folder, capsys):
+    table(folder / "old.csv", 20, 5, diag=lambda _: "unknown")
+    assert predict(run, "old.csv", "--id", "pid", "--out", "old_out.csv") == 2
+    assert "label 'unknown' is not a class of the run" in capsys.readouterr().err
+    assert predict(run, "old.csv", "--id", "pid", "--drop", "diag", "--out", "old_out.csv") == 0
+    assert "true" not in read("old_out.csv")[0]
 
 
 def test_thresholds_chosen_on_the_rows_that_are_predicted_are_said(run, folder, capsys):

@@ -72,3 +72,10 @@ def test_a_method_is_probed_in_as_few_rounds_as_its_program_takes(words):
 def test_what_the_run_would_refuse_the_estimate_refuses():
     with pytest.raises(ConfigError, match="does not divide rounds=41"):
         estimate(config("engine=inline", "rounds=41", "strategy=fairfal"))
+
+
+def test_warnings_are_said_once_and_the_probe_is_never_suspect(caplog):
+    estimate(config("clients.count=900", "rounds=1", "engine=inline"))
+    said = [record.getMessage() for record in caplog.records]
+    assert [line for line in said if "suspect" in line] == []
+    assert len([line for line in said if "hold none and never train" in line]) == 1

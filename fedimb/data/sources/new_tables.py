@@ -140,7 +140,7 @@ def _positions(
         )
     if [name for name in names if name in wanted.names] != list(wanted.names):
         expected.notes.append(f"{path}: columns are in another order than in training and were matched by name")
-    there = [name for name in settings.targets if name in names]
+    there = [name for name in settings.targets if name in names and name not in expected.ignored]
     if there and len(there) < len(settings.targets):
         lacking = next(name for name in settings.targets if name not in there)
         raise DataError(f"{path} has label column '{there[0]}' but not '{lacking}': give all of them, or none")
