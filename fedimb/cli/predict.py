@@ -158,7 +158,7 @@ def _card(out: Path) -> Path:
 
 
 def _refuse_overwriting(out: Path, folder: Path, words: list[str], *sources: Settings | None) -> None:
-    """Refuse an existing ``out`` that the words or a source's settings name, or that belongs to the run in ``folder``."""
+    """Refuse an existing ``out`` that the words or a source name, or that belongs to the run in ``folder``."""
     from fedimb.errors import ConfigError
 
     for text in (*words, *_texts(sources)):
