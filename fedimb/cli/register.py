@@ -1,6 +1,7 @@
 """``fedimb register``: puts a finished run's model into MLflow's model registry."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ def register_command(args: argparse.Namespace) -> "ModelRegistered":
 
     result = RunResult.read(find_run(args.run, args.output_dir))
     card = _card(result, args.calibration)
+    if result.suspect:
+        print(f"fedimb: the run is suspect: {result.suspect}", file=sys.stderr)
     version, address, uri = registered_model.register(result, args.name, card, args.calibration, args.uri)
     print(f"{args.name}, version {version}, in MLflow at {shown(uri)}")
     print(f"load it with  mlflow.set_tracking_uri({shown(uri)!r}); mlflow.pyfunc.load_model({address!r})")

@@ -39,6 +39,7 @@ class ScoredRow:
         seed: run seed.
         scores: its scores.
         minority: ids of the minority classes.
+        suspect: why the row should not be trusted; empty if nothing was seen.
     """
 
     label: str
@@ -46,6 +47,7 @@ class ScoredRow:
     seed: int
     scores: RowScores
     minority: tuple[int, ...]
+    suspect: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,8 @@ def read_row(folder: Path, label: str | None = None, name: str | None = None) ->
             f"{folder}: the scores of '{row.label}' do not give the confusion matrix in result.json; one of the two "
             "files is damaged or from another run: run the configuration again"
         )
-    return ScoredRow(row.label if name is None else name, folder, result.seed, scores, result.minority)
+    called = row.label if name is None else name
+    return ScoredRow(called, folder, result.seed, scores, result.minority, "; ".join(row.suspect.values()))
 
 
 def check_same_rows(a: ScoredRow, b: ScoredRow) -> None:
@@ -237,7 +240,8 @@ def _holm(values: Sequence[float], planned: Sequence[bool]) -> tuple[float, ...]
 
 
 def _notes(pair: ModelPair) -> list[str]:
-    names, notes, counted = pair.class_names, [], "patients" if pair.patients else "rows"
+    names, counted = pair.class_names, "patients" if pair.patients else "rows"
+    notes = [f"suspect, {one.label}, seed {one.seed}: {one.suspect}" for one in (pair.a, pair.b) if one.suspect]
     if pair.patients:
         notes.append(
             f"{pair.rows} rows of {pair.patients} patients: every test counts patients, since rows of one patient are "
@@ -321,7 +325,8 @@ def compare_seeds(
     recall = [over_seeds(partial(_recalls_of, c=c)) for c in classes]
     macro = over_seeds(lambda pair: _recalls(pair.recall.macro))
     minority = over_seeds(lambda pair: _recalls(pair.recall.minority))
-    notes = [note for note in first.notes if all(note in pair.notes for pair in pairs.values())]
+    notes = [note for pair in pairs.values() for note in pair.notes if note.startswith("suspect, ")]
+    notes += [note for note in first.notes if note not in notes and all(note in pair.notes for pair in pairs.values())]
     if len({pair.minority for pair in pairs.values()}) > 1:
         notes.append("the minority classes differ between seeds: a class is frequent in one seed and rare in another")
     tested = sum(test.n > 0 for test in recall)

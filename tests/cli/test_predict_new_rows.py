@@ -330,6 +330,14 @@ def test_python_refuses_what_an_array_cannot_say(run, folder):
             refused()
 
 
+def test_a_suspect_run_is_named_beside_its_predictions(tmp_path, capsys):
+    result = launch_in(tmp_path, "engine=inline", "rounds=2", "local.lr=1e-30")
+    capsys.readouterr()
+    assert main(["predict", str(result.folder), "--out", str(tmp_path / "p.csv")]) == 0
+    assert "fedimb: the run is suspect: no round of 2 moved the weights" in capsys.readouterr().err
+    assert "- The run is suspect: no round of 2 moved" in (tmp_path / "p.csv.card.md").read_text()
+
+
 def test_a_copy_of_the_model_is_enough(run, folder):
     table(folder / "new.csv", 30, 10, labelled=False)
     words = {"calibration": "la_post", "id_column": "pid"}

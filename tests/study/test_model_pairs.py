@@ -1,6 +1,7 @@
 """Two models on the same rows: what is tested, corrected and refused, and that seeds are never pooled as rows."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,15 @@ def test_a_model_against_itself_and_two_models_swapped():
     assert swapped.recall_holm == pytest.approx(found.recall_holm)
     assert swapped.auroc_holm == pytest.approx(found.auroc_holm)
     assert swapped.recall.macro.low == pytest.approx(-found.recall.macro.high)
+
+
+def test_a_suspect_run_is_named():
+    a, b = scored(2.5), replace(scored(1, "b", draw=1), suspect="predicts one class for all rows")
+    note = f"suspect, b, seed {b.seed}: predicts one class for all rows"
+    assert note in compared(a, b).notes
+    assert not any("suspect" in text for text in compared(a, replace(b, suspect="")).notes)
+    over = compare_seeds({0: a, 1: a}, {0: replace(b, suspect=""), 1: b}, "default", ("a", "b"))
+    assert over.notes.count(note) == 1
 
 
 @pytest.mark.parametrize(
