@@ -127,7 +127,7 @@ def run_label(config: RunConfig) -> str:
 
 def _distinct_arguments(config: RunConfig, calibration: str) -> list[str]:
     """The arguments that tell a calibration from others of the same part in one run."""
-    part, own = calibration_part(calibration), config.calibration[calibration]
+    part, own = calibration_part(calibration), config.calibration.get(calibration) or {}
     others = [args for key, args in config.calibration.items() if calibration_part(key) == part and key != calibration]
     return [
         f"calibration.{part}.{name}={value}"

@@ -186,6 +186,7 @@ def kept(result: RunResult) -> dict[str, Any]:
     arrays, info = load_arrays(result.folder / "checkpoint.safetensors")
     info["progress"].pop("elapsed_s", None)
     info.pop("metrics_size", None)
+    info.pop("sealed", None)  # hashes of the other files, whose times and paths differ
     found: dict[str, Any] = {f"checkpoint: {name}": value for name, value in arrays.items()}
     found |= {f"checkpoint: {name}": value for name, value in _leaves(info)}
     clients = result.folder / "clients"

@@ -11,10 +11,10 @@ from fedimb.serverapp.launch import launch
     ("words", "why"),
     [
         (("loss=focal", "loss.gamma=-1"), r"^loss 'focal': gamma=-1\.0: give a finite number of at least 0$"),
-        (("aggregator=fedprox", "aggregator.proximal_mu=-1"), r"^objective 'proximal': proximal mu must be >= 0"),
+        (("aggregator=fedprox", "aggregator.proximal_mu=-1"), r"^aggregator 'fedprox': proximal_mu=-1\.0: give a finite number of at least 0$"),
         (
             ("aggregator=moon", "aggregator.objectives=[{name: moon, mu: -1}]"),
-            r"^objective 'moon': moon mu must",
+            r"^objective 'moon': mu must be >= 0 and finite",
         ),
         (("sampler=rotating", "sampler.rows_per_class=0"), r"^sampler 'rotating': .*rows_per_class"),
     ],

@@ -124,7 +124,7 @@ LEARNS = ("model=mlp", "local.lr=0.1")
         (1.0, True, ["local.lr=0.02"], [CLASSES]),
         (1.0, False, ["local.lr=1e6"], [CLASSES]),
         (1.0, False, ["local.lr=1e-30"], [WEIGHTS]),
-        (1.0, False, ["aggregator=fedavgm", "aggregator.server_learning_rate=0"], [WEIGHTS]),
+        (1.0, False, ["aggregator=fedavgm", "aggregator.server_learning_rate=1e-30"], [WEIGHTS]),
     ],
     ids=["learns", "pictures_to_255", "labels_shuffled", "lr_1e6", "lr_0", "server_lr_0"],
 )

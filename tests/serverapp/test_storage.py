@@ -74,7 +74,7 @@ def test_a_deleted_result_is_named_and_written_again(tmp_path, cache_dir):
     done = launch_in(tmp_path, "engine=inline", "calibration=[none,la_post]")
     before = (done.folder / "result.json").read_bytes()
     (done.folder / "result.json").unlink()
-    with pytest.raises(FedimbError, match=r"result\.json is missing, though the run finished: fedimb run --resume"):
+    with pytest.raises(FedimbError, match=r"result\.json is missing: fedimb run --resume"):
         RunResult.read(done.folder)
     resume(done.folder)
     assert (done.folder / "result.json").read_bytes() == before
