@@ -132,6 +132,33 @@ def standing(tasks: Sequence[Task], reuse: Reuse) -> Standing:
     return found
 
 
+def changed_meanwhile(tasks: Sequence[Task], done: Mapping[str, Done]) -> str:
+    """Mark the runs that are stale by the time a study has ended: its other runs may have used other code or data.
+
+    Returns:
+        one line for people; empty if nothing changed while the study ran.
+    """
+    present, changed = Present(), dict[str, str]()
+    for task in tasks:
+        path = done[task.key].path
+        if path is None or done[task.key].status == "failed" or (path.is_dir() and stale_mark(path)):
+            continue
+        try:
+            why = "; ".join(present.differences(from_json(task.config), _identity(path)))
+        except (ConfigError, DataError) as error:
+            why = f"the data cannot be read any more: {error}"
+        if why:
+            _mark(path, why)
+            changed[task.key] = why
+    if not changed:
+        return ""
+    return (
+        f"{_runs(len(changed))} of this study {_is(changed)} stale ({summary(changed.values())}, since the study was "
+        "started), marked in every table; run the same command again to repeat "
+        f"{'it' if len(changed) == 1 else 'them'}"
+    )
+
+
 def asked_for(tasks: Sequence[Task], row: str | None) -> set[str]:
     """Keys of the tasks that ``--rerun`` names.
 

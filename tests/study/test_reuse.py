@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib
 import json
 import logging
 import os
@@ -16,6 +17,8 @@ from fedimb.cli import main
 from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import NONE_RECORDED, read_identity
+from fedimb.serverapp import launch
+from fedimb.study import execute
 from fedimb.study.folders import collect
 from fedimb.study.reuse import asked_for, summary
 from fedimb.study.work import Task
@@ -123,6 +126,13 @@ def test_other_data_in_the_same_file_make_all_runs_stale(home, tmp_path):
     assert all(scores(home)[label] != before[label] for label in before)
 
 
+def test_a_process_that_did_the_earlier_run_takes_the_new_data(home, tmp_path):
+    sweep(home, "--rerun")
+    write_data(home / "rows.npz", 1)
+    sweep(home)  # into a folder of the same name
+    assert scores(home) == afresh(home, tmp_path)
+
+
 def test_a_default_in_a_plug_ins_yaml_is_another_configuration(home, tmp_path):
     before = scores(home)
     edit(home, "configs/strategy/mine.yaml", "rate: 1.0", "rate: 30.0")
@@ -195,6 +205,47 @@ def test_an_unfinished_stale_run_is_not_continued(home):
     said = sweep(home)
     assert said.startswith("reused 1 finished run; 1 unfinished run is stale (mine/helper.py changed) and begun afresh")
     assert len(list(home.glob("runs/s/stale/mine*"))) == 1
+
+
+def test_a_part_that_is_edited_while_data_are_prepared_is_not_what_ran(home, monkeypatch):
+    shutil.rmtree(home / "runs")
+    real, path = launch.prepare, home / "mine" / "client.py"
+    edited = path.read_text().replace(*CODE[0][1:])
+
+    def edited_meanwhile(*args):
+        importlib.import_module("mine." + "client")  # as an engine that is kept open has
+
+        path.write_text(edited)
+        return real(*args)
+
+    monkeypatch.setattr(launch, "prepare", edited_meanwhile)
+    assert "1 run of this study is stale (mine/client.py changed, since the study was started)" in sweep(home)
+    monkeypatch.undo()
+    before = scores(home)["mine (stale)"]
+    assert "1 is stale (mine/client.py changed) and run again" in sweep(home)
+    assert scores(home)["mine"] != before
+
+
+def test_a_study_whose_code_changes_while_it_runs_marks_the_runs_of_the_old_code(home, monkeypatch):
+    shutil.rmtree(home / "runs")
+    real = execute.do_all
+
+    def edited_after_the_second(*args):
+        for number, ended in enumerate(real(*args)):
+            if number == 1:
+                edit(home, *CODE[0])
+            yield ended
+
+    monkeypatch.setattr(execute, "do_all", edited_after_the_second)
+    said = sweep(home, "seed=0,1")  # as with --isolate, which imports the edited file for the later runs
+    assert said == (
+        "2 runs of this study are stale (mine/client.py changed, since the study was started), marked in every table; "
+        "run the same command again to repeat them"
+    )
+    assert set(rows(home)) == {"fedavg", "mine (stale)"}
+    monkeypatch.undo()
+    assert "reused 2 finished runs; 2 are stale (mine/client.py changed) and run again" in sweep(home, "seed=0,1")
+    assert set(rows(home)) == {"fedavg", "mine"}
 
 
 def test_without_the_data_nothing_is_moved_and_stale_runs_may_be_shown(home, capsys):
