@@ -31,6 +31,7 @@ REPORTED = (
     "rows.json",
     "partition.",
     "environment.json",
+    "identity.json",
     "metrics.jsonl",
     "result.json",
     "artifacts/panels/",
@@ -56,7 +57,11 @@ def read_run(
         ConfigError: a cost matrix that does not fit.
     """
     results = _results(path, setting, costs, labels, reference)
-    made, stale = read_identity(path), stale_mark(path)
+    try:
+        made = read_identity(path)
+    except Damaged:  # said by the results of a run that has ended
+        made = None
+    stale = stale_mark(path)
     return [replace(result, identity=made.sha if made else "", stale=stale) for result in results]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from plugged import as_new_process, write_plugin
+from seals import unseal
 
 from fedimb.cli import main
 from fedimb.errors import ConfigError
@@ -193,8 +194,15 @@ def test_runs_are_repeated_when_asked_for(home):
 
 def test_a_run_of_an_earlier_version_is_stale(home):
     for path in home.glob("runs/s/mine*/identity.json"):
-        path.unlink()
+        (unseal(path.parent) / path.name).unlink()
     assert f"1 is stale ({NONE_RECORDED}) and run again" in sweep(home)
+
+
+def test_a_run_whose_identity_was_edited_is_not_reused(home):
+    for path in home.glob("runs/s/mine*/identity.json"):
+        path.write_text(path.read_text().replace("python", "pythom"))
+    assert "1 is stale" in (said := sweep(home))
+    assert "identity.json was changed since it was written" in said
 
 
 def test_an_unfinished_stale_run_is_not_continued(home):
