@@ -205,6 +205,12 @@ def test_a_run_whose_identity_was_edited_is_not_reused(home):
     assert "identity.json was changed since it was written" in said
 
 
+def test_on_suspect_is_that_of_the_command_also_for_runs_that_are_reused(home):
+    sweep(home, "local.lr=1e-12")
+    assert sweep(home, "local.lr=1e-12", "run.on_suspect=fail", code=3) == "reused 2 finished runs"
+    assert sweep(home, "local.lr=1e-12") == "reused 2 finished runs"
+
+
 def test_an_unfinished_stale_run_is_not_continued(home):
     (path,) = home.glob("runs/s/mine*")
     (path / "result.json").unlink()
