@@ -173,6 +173,9 @@ def test_a_kept_stale_run_is_marked_wherever_it_is_shown(home, capsys):
     said = sweep(home, "--keep-stale")
     assert said == "reused 1 finished run; kept 1 stale run (mine/client.py changed), marked in every table"
     assert "mine (stale)" in capsys.readouterr().out
+    with plugged_in(home):
+        assert main(["show", str(next(home.glob("runs/s/mine*")))]) == 0
+    assert "stale: mine/client.py changed, since this run was made" in capsys.readouterr().out
     assert rows(home)["mine (stale)"]["stale"] == "mine/client.py changed"
     assert rows(home)["fedavg"]["stale"] == ""
     with plugged_in(home):
