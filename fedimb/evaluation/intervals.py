@@ -5,12 +5,13 @@ set; t and BCa vary the seed (partition, initialisation, batch order).
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedimb.evaluation.confusion import check_matrix
-from fedimb.evaluation.metrics import score_arrays
+from fedimb.evaluation.metrics import margin_scores, score_arrays
 from fedimb.evaluation.ratios import Floats, percentiles
 
 _CHUNK_CELLS = 4_000_000  # 32 MB of int64 counts per chunk: 2,000 resamples of 100 classes would be 160 MB
@@ -76,21 +77,82 @@ def resample(matrix: ArrayLike, resamples: int, rng: np.random.Generator) -> NDA
     Raises:
         ValueError: not one integer confusion matrix, or resamples below 1.
     """
+    cells = _Cells(_resampled_counts(matrix, resamples))
+    return cells.dense(cells.draw(resamples, rng))
+
+
+def _resampled_counts(matrix: ArrayLike, resamples: int) -> NDArray[Any]:
     counts = check_matrix(matrix)
     if counts.ndim != 2 or counts.dtype.kind != "i":
         raise ValueError(f"the bootstrap draws whole samples: need integers [C, C]; got {counts.dtype} {counts.shape}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1; got {resamples}")
-    sizes = counts.sum(1)
-    shares = counts / np.maximum(sizes, 1)[:, None]
-    # A class without samples draws 0, but NumPy still requires its shares to be a distribution.
-    shares[sizes == 0, 0] = 1.0
-    return rng.multinomial(sizes, shares, size=(resamples, len(sizes))).astype(np.int64, copy=False)
+    return counts
 
 
-def _chunks(resamples: int, n_classes: int) -> list[int]:
-    size = max(1, _CHUNK_CELLS // (n_classes * n_classes))
+def _chunk_sizes(resamples: int, cells: int) -> list[int]:
+    size = max(1, _CHUNK_CELLS // cells)
     return [min(size, resamples - start) for start in range(0, resamples, size)]
+
+
+class _Cells:
+    """The cells of a confusion matrix that can be drawn: of 1,000 classes with ten test rows each, at most 1 in 100.
+
+    Each row's cells are packed to the left, in their order. The last column stays the last: NumPy gives it what is
+    left of a row, without a draw. A share of 0 takes no draw either, so that the random numbers, and with them the
+    counts, are those of the whole matrix.
+
+    Args:
+        counts: integers [C, C].
+    """
+
+    def __init__(self, counts: NDArray[Any]) -> None:
+        from scipy.sparse import csr_array
+
+        n = len(counts)
+        self._n, self.sizes = n, counts.sum(1)
+        used = counts[:, :-1] > 0
+        width = int(used.sum(1).max(initial=0)) + 1
+        rows, columns = np.nonzero(used)
+        place = (np.cumsum(used, axis=1) - 1)[rows, columns]
+        self._columns = np.full((n, width), -1)
+        self._columns[rows, place] = columns
+        self._columns[:, -1] = n - 1
+        self._shares = np.zeros((n, width))
+        self._shares[rows, place] = counts[rows, columns] / self.sizes[rows]
+        self._shares[:, -1] = counts[:, -1] / np.maximum(self.sizes, 1)
+        # A class without samples draws 0, but NumPy still requires its shares to be a distribution.
+        self._shares[self.sizes == 0, 0] = 1.0
+        flat = self._columns.ravel()
+        cells = np.flatnonzero(flat >= 0)
+        shape = (flat.size, n)
+        self._by_column = csr_array((np.ones(cells.size, np.int64), (cells, flat[cells])), shape=shape)
+        own = cells[flat[cells] == cells // width]
+        self._diagonal = csr_array((np.ones(own.size, np.int64), (own, flat[own])), shape=shape)
+
+    def chunks(self, resamples: int) -> list[int]:
+        """Sizes of the stacks to draw, which bound the memory."""
+        return _chunk_sizes(resamples, self._columns.size)
+
+    def draw(self, resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Counts of the packed cells, [B, C, width]."""
+        drawn = rng.multinomial(self.sizes, self._shares, size=(resamples, self._n))
+        return drawn.astype(np.int64, copy=False)
+
+    def dense(self, drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same as matrices, [B, C, C]."""
+        full = np.zeros((len(drawn), self._n, self._n), np.int64)
+        rows, place = np.nonzero(self._columns >= 0)
+        full[:, rows, self._columns[rows, place]] = drawn[:, rows, place]
+        return full
+
+    def resample(
+        self, resamples: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(hits, support, called) of resampled matrices, [B, C] each, for `metrics.margin_scores`."""
+        flat = self.draw(resamples, rng).reshape(resamples, -1)
+        support = np.broadcast_to(self.sizes.astype(np.int64), (resamples, self._n))
+        return (self._diagonal.T @ flat.T).T, support, (self._by_column.T @ flat.T).T
 
 
 def bootstrap(
@@ -120,7 +182,8 @@ def bootstrap(
     """
     _check_level(level)
     counts = np.asarray(matrix)
-    draws = [float(metric(one)) for size in _chunks(resamples, counts.shape[-1]) for one in resample(counts, size, rng)]
+    sizes = _chunk_sizes(resamples, counts.shape[-1] ** 2)
+    draws = [float(metric(one)) for size in sizes for one in resample(counts, size, rng)]
     return percentiles(float(metric(counts.astype(np.int64))), np.asarray(draws), level)
 
 
@@ -142,7 +205,8 @@ def bootstrap_scores(
     _check_level(level)
     counts = np.asarray(matrix)
     point = score_arrays(counts, minority)
-    parts = [score_arrays(resample(counts, size, rng), minority) for size in _chunks(resamples, counts.shape[-1])]
+    cells = _Cells(_resampled_counts(matrix, resamples))
+    parts = [margin_scores(*cells.resample(size, rng), minority) for size in cells.chunks(resamples)]
     return {
         name: percentiles(float(value), np.concatenate([part[name] for part in parts]), level)
         for name, value in point.items()

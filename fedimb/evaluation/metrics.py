@@ -9,6 +9,7 @@ absent but predicted class as 0.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,8 @@ SCORES = (
     "mcc",
     "defined_classes",
 )
+
+Counts = NDArray[Any]
 
 _LONGEST_NAME = 100  # MLflow refuses keys over 250 characters; prefixes need room too
 
@@ -55,10 +58,9 @@ def _root(square: ArrayLike) -> Floats:
     return np.sqrt(np.maximum(np.asarray(square, np.float64), 0.0))
 
 
-def _mcc(counts: NDArray[np.generic]) -> Floats:
+def _mcc(hits: Counts, true: Counts, predicted: Counts) -> Floats:
     """Gorodkin's R_K: (c s - sum_k p_k t_k) / sqrt((s^2 - sum p_k^2)(s^2 - sum t_k^2))."""
-    true, predicted = counts.sum(-1), counts.sum(-2)
-    total, correct = true.sum(-1), np.trace(counts, axis1=-2, axis2=-1)
+    total, correct = true.sum(-1), hits.sum(-1)
     top = correct * total - (predicted * true).sum(-1)
     # Separate roots: the product of two squared counts would overflow int64 beyond about 50,000 samples.
     spread_true = _root(total * total - (true * true).sum(-1))
@@ -80,12 +82,26 @@ def score_arrays(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, Floats
         ValueError: not a confusion matrix, or a minority class id outside 0..C-1 or given twice.
     """
     counts = check_matrix(matrix)
-    rare = minority_ids(minority, counts.shape[-1])
-    recall = per_class_recall(counts)
+    return margin_scores(np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(-1), counts.sum(-2), minority)
+
+
+def margin_scores(hits: Counts, support: Counts, called: Counts, minority: Sequence[int]) -> dict[str, Floats]:
+    """`score_arrays` from what these scores need of a matrix: its diagonal and the sums of its rows and columns.
+
+    Args:
+        hits, support, called: rows of each class that were found, that there are, that were predicted, [..., C] each.
+        minority: class ids of the minority classes; may be empty.
+
+    Returns:
+        float64 [...] for each name of `SCORES`.
+
+    Raises:
+        ValueError: a minority class id outside 0..C-1 or given twice.
+    """
+    rare = minority_ids(minority, hits.shape[-1])
+    recall = ratio(hits, support)
     defined = ~np.isnan(recall)
     some = defined.any(-1)
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    support, called = counts.sum(-1), counts.sum(-2)
     with np.errstate(divide="ignore"):  # log 0 = -inf makes the G-mean 0 if one class is never found
         logs = np.log(np.where(defined, recall, 1.0))
     f1 = np.where(defined, ratio(2 * hits, support + called), np.nan)
@@ -96,7 +112,7 @@ def score_arrays(matrix: ArrayLike, minority: Sequence[int]) -> dict[str, Floats
         "min_class_recall": np.where(some, np.where(defined, recall, np.inf).min(-1), np.nan),
         "g_mean": np.exp(ratio(logs.sum(-1), defined.sum(-1))),
         "macro_f1": mean_defined(f1),
-        "mcc": _mcc(counts),
+        "mcc": _mcc(hits, support, called),
         "defined_classes": defined.sum(-1).astype(np.float64),
     }
 

@@ -1,4 +1,5 @@
 import math
+import time
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedimb.evaluation.intervals import bca_interval, bootstrap, bootstrap_scores, resample, t_interval, wilson
-from fedimb.evaluation.metrics import scores
+from fedimb.evaluation.metrics import score_arrays, scores
+from fedimb.evaluation.ratios import percentiles
 
 MATRIX = np.array([[50, 6, 4], [9, 31, 10], [6, 6, 8]])
 
@@ -156,3 +158,45 @@ def test_bca_and_t_cover_the_mean_of_forty_seeds(draw, centre, n, share):
         for at, (_, low, high) in enumerate((bca_interval(values, resamples=300, rng=rng), t_interval(values))):
             hits[at] += low <= centre <= high
     assert hits / drawn == pytest.approx([share, share], abs=4 * math.sqrt(share * (1 - share) / drawn))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 80), st.integers(0, 2**32 - 1))
+def test_only_cells_that_can_be_drawn_are_drawn_with_the_same_random_numbers(n, rows, seed):
+    made = np.random.default_rng(seed)
+    true = made.integers(0, max(1, n - 1), rows)  # the last class has no rows, but is predicted
+    said = np.where(made.random(rows) < 0.6, true, made.integers(0, n, rows))
+    matrix = np.zeros((n, n), np.int64)
+    np.add.at(matrix, (true, said), 1)
+    sizes = matrix.sum(1)
+    shares = matrix / np.maximum(sizes, 1)[:, None]
+    shares[sizes == 0, 0] = 1.0
+    whole, packed = np.random.default_rng(1), np.random.default_rng(1)
+    drawn = whole.multinomial(sizes, shares, size=(7, n))
+    assert np.array_equal(resample(matrix, 7, packed), drawn)
+    assert whole.random() == packed.random()
+    found = bootstrap_scores(matrix, [0], 7, np.random.default_rng(1))
+    of_draws = score_arrays(drawn, [0])
+    for name, point in score_arrays(matrix, [0]).items():
+        assert np.array_equal(found[name], percentiles(float(point), of_draws[name], 0.95), equal_nan=True), name
+
+
+def test_a_thousand_classes_cost_by_their_rows():
+    rows, n = 5_000, 1_000
+    made = np.random.default_rng(0)
+    true = np.arange(rows) % n
+    said = np.where(made.random(rows) < 0.4, true, made.integers(0, n, rows))
+    matrix = np.zeros((n, n), np.int64)
+    np.add.at(matrix, (true, said), 1)
+
+    def seconds(work):
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    packed = seconds(lambda: bootstrap_scores(matrix, [0], 40, np.random.default_rng(0)))
+    shares = matrix / matrix.sum(1)[:, None]
+    whole = seconds(
+        lambda: score_arrays(np.random.default_rng(0).multinomial(matrix.sum(1), shares, size=(40, n)), [0])
+    )
+    assert packed < whole / 4
