@@ -1,6 +1,7 @@
 """``fedimb show`` prints a run; ``fedimb track`` sends it to MLflow."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from fedimb.cli.places import OUTPUT_DIR
@@ -45,6 +46,7 @@ def show_command(args: argparse.Namespace) -> "RunFinished | RunUnfinished":
     from fedimb.cli.facts import read_facts
     from fedimb.cli.find import find_run
     from fedimb.rundir.folder import RunFolder
+    from fedimb.study.reuse import stale_mark
 
     facts = read_facts(find_run(args.run, args.output_dir))
     folder = RunFolder.open(facts.path)
@@ -60,6 +62,8 @@ def show_command(args: argparse.Namespace) -> "RunFinished | RunUnfinished":
         found = shown(RunResult.read(facts.path), args.json, refuse=False)
     if note := folder.not_sealed():
         print(f"note        {note}")
+    if stale := stale_mark(facts.path):
+        print(f"note        stale: {stale}, since this run was made", file=sys.stderr if args.json else sys.stdout)
     return found
 
 

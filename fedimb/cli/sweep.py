@@ -1,6 +1,7 @@
 """``fedimb sweep``: runs every combination of given values on all cores, resumable, with one table at the end."""
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def sweep_command(args: argparse.Namespace) -> "StudyFinished | SweepPlanned":
     """``fedimb sweep``. The exit code is 1 if a run failed (the other runs are still done)."""
     from fedimb.cli.output import SweepPlanned
     from fedimb.cli.study import command_line, conclude, workers
+    from fedimb.study.collect import as_asked
     from fedimb.study.execute import execute, failures
     from fedimb.study.folders import of_runs
     from fedimb.study.sweep import sweep_tasks
@@ -54,4 +56,5 @@ def sweep_command(args: argparse.Namespace) -> "StudyFinished | SweepPlanned":
 
         raise RunFailed(f"none of {len(tasks)} runs finished; the first: {lost[0]}")
     results = of_runs(paths, folder.name, command_line("sweep", args.words))
+    results = replace(results, results=as_asked(results.results, tasks, done))
     return conclude(args, results, folder, lost)

@@ -25,7 +25,7 @@ from fedimb.privacy.egress_filter import egress_filter
 
 
 @lru_cache(maxsize=4)  # in a sweep, a worker serves several runs one after another
-def _runtime(run_dir: str, config_json: str) -> ClientRuntime:
+def _runtime(run_dir: str, config_json: str, _made: tuple[int, int]) -> ClientRuntime:
     config = from_json(config_json)
     federation = Federation.load(Path(run_dir))
 
@@ -37,16 +37,22 @@ def _runtime(run_dir: str, config_json: str) -> ClientRuntime:
     )
 
 
+def _runtime_of(run_dir: object, config_json: object) -> ClientRuntime:
+    # A folder that was deleted or moved away may be followed by another run of that name, with other data and code.
+    made = (Path(str(run_dir)) / "partition.npz").stat()
+    return _runtime(str(run_dir), str(config_json), (made.st_ino, made.st_mtime_ns))
+
+
 def runtime(context: Context) -> ClientRuntime:
     """The runtime of the run a message belongs to, built once per process."""
     if "run-dir" in context.node_config:
-        return _runtime(str(context.node_config["run-dir"]), str(context.run_config["cfg-json"]))
+        return _runtime_of(context.node_config["run-dir"], context.run_config["cfg-json"])
     if RUN not in context.state:
         raise FedimbError(
             "this node does not belong to a run yet: give it a run-dir, or let the server send query.join first"
         )
     run = context.state.config_records[RUN]
-    return _runtime(str(run["run-dir"]), str(run["cfg-json"]))
+    return _runtime_of(run["run-dir"], run["cfg-json"])
 
 
 def _contracts(context: Context) -> list[Contract]:

@@ -119,6 +119,16 @@ def code_of(words: Iterable[str], deployed: bool = False, more: Iterable[str] = 
     return Code(files, *({name: _installed(name) for name in sorted(names)} for names in (plugins, others)))
 
 
+def remember_imported() -> None:
+    """Note the content of every module outside distributions that is imported now.
+
+    To be called before anything that takes time: a file that is edited afterwards is not what this process runs.
+    """
+    for name in list(sys.modules):
+        if (path := _file_of(name)) is not None:
+            _loaded_sha(name, path)
+
+
 def words_of(config: RunConfig) -> set[str]:
     """Every key and text of a configuration that can change numbers: the names of its parts are among them."""
     found: set[str] = set()
@@ -307,6 +317,8 @@ def _file_of(name: str) -> Path | None:
     """The file of a module outside distributions; None for any other module, or if there is none."""
     top = name.partition(".")[0]
     if not top or top in sys.stdlib_module_names or top in ("fedimb", "__main__", "__mp_main__"):
+        return None
+    if top.startswith("__editable__"):  # pip's note of where a checkout is: another one with each version
         return None
     loaded = sys.modules.get(name)
     origin = getattr(loaded, "__file__", None) if loaded is not None else _found(name, _search_path())

@@ -134,9 +134,13 @@ def _about_file(name: str, before: str, after: str) -> str:
 
 
 def read_identity(folder: Path) -> Identity | None:
-    """A run folder's identity; None if it has none, or if its file cannot be read."""
+    """A run folder's identity; None if it has none, or if its file cannot be read.
+
+    Raises:
+        Damaged: the file is not as it was sealed.
+    """
     try:
-        return of_json(json.loads((folder / FILE).read_text(encoding="utf-8")))
+        return of_json(json.loads(RunFolder(folder).read(FILE) or b""))
     except (OSError, ValueError):
         return None
 

@@ -23,7 +23,7 @@ from fedimb.process_state import log_level, restored
 from fedimb.registry.targets import trusted
 from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.checkpoints import FIXED, rewrite_seal
-from fedimb.rundir.code import Code
+from fedimb.rundir.code import Code, remember_imported
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import record_end
 from fedimb.rundir.manifest import return_freed_memory, write_start
@@ -79,6 +79,7 @@ def launch(
         ConfigError, DataError: raised before a run folder is created.
         RunFailed, RunWaiting: see `fedimb.errors`; the run folder stays and can be resumed.
     """
+    remember_imported()
     if uri := config.tracking.get("uri"):  # absolute, because a ServerApp or a later resume may run in another folder
         config = config.model_copy(update={"tracking": config.tracking | {"uri": resolve_uri(uri, config.output_dir)}})
     check_gpu(config.engine)
@@ -171,6 +172,7 @@ def _resume(
         if left is not None:
             _end_left_over(left)
         config = read_config(folder)
+        remember_imported()
         if is_finished(folder):
             log.warning("%s is already finished; sending to MLflow what it lacks", folder.path)
             _tracker(folder, config, tracked).finish()

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedimb.config.load import config_sha, row_label
+from fedimb.config.load import config_sha, from_json, row_label
 from fedimb.config.parts import prior_label
 from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, RunDiverged
@@ -24,13 +24,14 @@ from fedimb.study.cells import Cell
 from fedimb.study.design import Costs
 from fedimb.study.results import Result, Setting, Status
 from fedimb.study.reuse import stale_mark
-from fedimb.study.work import Done, judged
+from fedimb.study.work import Done, Task, judged
 
 REPORTED = (
     "config.json",
     "rows.json",
     "partition.",
     "environment.json",
+    "identity.json",
     "metrics.jsonl",
     "result.json",
     "artifacts/panels/",
@@ -56,7 +57,11 @@ def read_run(
         ConfigError: a cost matrix that does not fit.
     """
     results = _results(path, setting, costs, labels, reference)
-    made, stale = read_identity(path), stale_mark(path)
+    try:
+        made = read_identity(path)
+    except Damaged:  # said by the results of a run that has ended
+        made = None
+    stale = stale_mark(path)
     return [replace(result, identity=made.sha if made else "", stale=stale) for result in results]
 
 
@@ -140,6 +145,15 @@ def read_cells(cells: Sequence[Cell], done: Mapping[str, Done], costs: Costs) ->
         else:
             found.append(read_computed(outcome.path, cell, costs))
     return found
+
+
+def as_asked(results: Sequence[Result], tasks: Sequence[Task], done: Mapping[str, Done]) -> tuple[Result, ...]:
+    """The same, where ``run.on_suspect`` is that of the present command and not that of a run that is reused."""
+    asked = {done[task.key].path: from_json(task.config).run.on_suspect for task in tasks if task.kind == "run"}
+    return tuple(
+        replace(result, refused=asked[result.folder] == "fail") if result.folder in asked else result
+        for result in results
+    )
 
 
 def setting_of(name: str, words: Sequence[str], results: Sequence[Result]) -> Setting:

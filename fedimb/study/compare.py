@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedimb.errors import ConfigError
@@ -10,7 +10,7 @@ from fedimb.plain import JsonObject
 from fedimb.records import write_atomic
 from fedimb.rundir.environment import environment
 from fedimb.study.cells import Cell, plan
-from fedimb.study.collect import read_cells, setting_of
+from fedimb.study.collect import as_asked, read_cells, setting_of
 from fedimb.study.design import Study, study_of
 from fedimb.study.execute import Workers, execute, failures
 from fedimb.study.results import StudyResults, with_stale_named, write_csv
@@ -67,6 +67,7 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
     if renamed:
         write_atomic(folder / RECORD, (json.dumps(record | {"renamed": renamed}, indent=1) + "\n").encode())
     results = gather(record, cells, done)
+    results = replace(results, results=as_asked(results.results, tasks, done))
     write_csv(results.results, folder / "rows.csv")
     return Compared(results, folder, found + failures(tasks, done, workers))
 

@@ -10,11 +10,12 @@ from typing import cast
 
 from fedimb.config.load import from_json
 from fedimb.errors import ConfigError, FedimbError, RunFailed
+from fedimb.rundir.code import remember_imported
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.study.pool import do_all, log_of
-from fedimb.study.reuse import Reuse, standing
+from fedimb.study.reuse import Reuse, changed_meanwhile, standing
 from fedimb.study.work import Done, Task, earlier
 from fedimb.tracking.mlflow import prepare_store, resolve_uri, sync
 
@@ -66,6 +67,7 @@ def execute(tasks: Sequence[Task], workers: Workers, title: str) -> dict[str, Do
     Raises:
         ConfigError, DataError, FedimbError: see `standing`.
     """
+    remember_imported()
     found = standing(tasks, workers.reuse)
     done, unfinished = found.done, found.unfinished
     if sentence := found.sentence():
@@ -83,6 +85,8 @@ def execute(tasks: Sequence[Task], workers: Workers, title: str) -> dict[str, Do
                     _send(ended.path)
                 progress.skip(1)
     done = _with_folders(tasks, done)
+    if left and (sentence := changed_meanwhile(tasks, done)):
+        log.warning("%s", sentence)
     for task in _unsent(tasks, done) if tracked else ():
         _send(cast(Path, done[task.key].path))
     return done

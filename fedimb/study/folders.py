@@ -4,6 +4,7 @@ Differences that define the problem (data, partition, clients, model, rounds, lo
 in the row label already; every other difference, such as a learning rate, is added to the label.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from fedimb.config.load import flatten
 from fedimb.errors import FedimbError
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import differences, read_identity
 from fedimb.rundir.stored import read_config
 from fedimb.study.collect import read_run, setting_of
 from fedimb.study.compare import RECORD, read_compared
@@ -22,6 +24,7 @@ _PROBLEM = ("data.", "partition.", "clients.", "model.", "rounds", "local.epochs
 _LABELLED = ("aggregator.name", "aggregation_weight", "loss.name", "sampler.name", "name")
 _IGNORED = ("seed", "study", "output_dir", "engine", "tracking", "checkpoint", "run.", "evaluation.bootstrap")
 _CONTROLS = ("la_post", "uniform+la_post", "fedavg")
+log = logging.getLogger("fedimb")
 
 
 def collect(folder: Path, command: str = "") -> StudyResults:
@@ -61,10 +64,34 @@ def of_runs(paths: Sequence[Path], name: str, command: str = "") -> StudyResults
 
 
 def keep(found: dict[tuple[str, str, int], Result], result: Result) -> None:
-    """Add a result; if a configuration was run twice, the first run that did not fail counts."""
+    """Add a result; if a configuration was run twice, the first run that did not fail counts.
+
+    Unless the two were made of other code or data: then the later one counts, and a warning says so.
+    """
     key = (result.setting, result.label, result.seed)
-    if key not in found or (found[key].status == "failed" and result.status != "failed"):
+    if (other := found.get(key)) is None or (other.status == "failed" and result.status != "failed"):
         found[key] = result
+    elif result.status != "failed" and (changed := _changed(other, result)):
+        old, new = sorted((other, result), key=_ended)
+        found[key] = new
+        log.warning(
+            "%s and %s are runs of one configuration, between which %s: the later one, %s, is shown; delete the other "
+            "with fedimb runs rm",
+            *(old.folder, new.folder, "; ".join(changed), new.folder),
+        )
+
+
+def _changed(one: Result, other: Result) -> list[str]:
+    """What changed between two runs of one configuration."""
+    if one.folder is None or other.folder is None or one.sha != other.sha:
+        return []
+    made = [read_identity(result.folder) for result in (one, other) if result.folder is not None]
+    return differences(made[0], made[1]) if made[0] is not None and made[1] is not None else []
+
+
+def _ended(result: Result) -> float:
+    assert result.folder is not None
+    return float(RunFolder(result.folder).read_json("status.json", {}).get("time", 0.0))
 
 
 def labels_of(results: Sequence[Result]) -> tuple[tuple[str, ...], str | None]:

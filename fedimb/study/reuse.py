@@ -4,6 +4,7 @@ The others are stale. They are moved to the folder ``stale`` beside them and run
 ones are kept and marked, and every table and report then names their row with ``(stale)``.
 """
 
+import contextlib
 import itertools
 import json
 import logging
@@ -17,6 +18,7 @@ from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.records import write_atomic
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import FILE, Identity, Present, differences, of_json, problem_sha, read_identity
+from fedimb.rundir.seal import Damaged
 from fedimb.schema import RunConfig
 from fedimb.study.work import REFERENCES, Done, Task, earlier, folder_of, judged
 from fedimb.tracking.mlflow import mark_stale
@@ -132,6 +134,35 @@ def standing(tasks: Sequence[Task], reuse: Reuse) -> Standing:
     return found
 
 
+def changed_meanwhile(tasks: Sequence[Task], done: Mapping[str, Done]) -> str:
+    """Mark the runs that are stale by the time a study has ended: its other runs may have used other code or data.
+
+    Returns:
+        one line for people; empty if nothing changed while the study ran.
+    """
+    present, changed = Present(), dict[str, str]()
+    for task in tasks:
+        path = done[task.key].path
+        if path is None or done[task.key].status == "failed" or (path.is_dir() and stale_mark(path)):
+            continue
+        try:
+            why = "; ".join(present.differences(from_json(task.config), _identity(path)))
+        except Damaged as damage:
+            why = str(damage)
+        except (ConfigError, DataError) as error:
+            why = f"the data cannot be read any more: {error}"
+        if why:
+            _mark(path, why)
+            changed[task.key] = why
+    if not changed:
+        return ""
+    return (
+        f"{_runs(len(changed))} of this study {_is(changed)} stale ({summary(changed.values())}, since the study was "
+        "started), marked in every table; run the same command again to repeat "
+        f"{'it' if len(changed) == 1 else 'them'}"
+    )
+
+
 def asked_for(tasks: Sequence[Task], row: str | None) -> set[str]:
     """Keys of the tasks that ``--rerun`` names.
 
@@ -151,9 +182,10 @@ def asked_for(tasks: Sequence[Task], row: str | None) -> set[str]:
 
 
 def _why(present: Present, config: RunConfig, path: Path, keep: bool) -> str:
-    recorded = _identity(path)
     try:
-        return "; ".join(present.differences(config, recorded))
+        return "; ".join(present.differences(config, _identity(path)))
+    except Damaged as damage:
+        return str(damage)
     except (ConfigError, DataError) as error:
         if keep:
             return f"the data cannot be read now: {error}"
@@ -177,9 +209,10 @@ def _elsewhere(tasks: Sequence[Task], taken: set[Path | None], present: Present)
     candidates: dict[str, list[tuple[Path, Identity]]] = {}
     for parent in sorted({folder_of(config) for config in wanted.values()}):
         for path in sorted(file.parent for file in parent.glob(f"*/{FILE}")):
-            found = read_identity(path) if path not in taken and (path / "result.json").exists() else None
-            if found is not None:
-                candidates.setdefault(found.problem, []).append((path, found))
+            with contextlib.suppress(Damaged):
+                found = read_identity(path) if path not in taken and (path / "result.json").exists() else None
+                if found is not None:
+                    candidates.setdefault(found.problem, []).append((path, found))
     done: dict[str, Done] = {}
     for key, config in wanted.items():
         for path, found in candidates.get(problem_sha(config), ()):
@@ -188,8 +221,9 @@ def _elsewhere(tasks: Sequence[Task], taken: set[Path | None], present: Present)
             except (ConfigError, DataError):  # its own run says what is wrong
                 break
             if not differences(replace(found, config=now.config), now):
-                done[key] = Done(path.absolute(), *judged(path))
-                break
+                with contextlib.suppress(Damaged):
+                    done[key] = Done(path.absolute(), *judged(path))
+                    break
     return done
 
 

@@ -111,6 +111,21 @@ def test_seeds_are_one_row_and_a_finished_run_comes_before_one_that_is_not(made,
     assert math.isnan(only[0].score("macro_recall"))
 
 
+def test_of_two_runs_of_one_configuration_by_other_code_the_later_is_shown_and_named(made, tmp_path, caplog):
+    old, new = made(), tmp_path / "again"
+    shutil.copytree(old, new)
+    assert of_runs([old, new], "s").results[0].folder == old
+    assert "one configuration" not in caplog.text
+    identity = json.loads((new / "identity.json").read_text())
+    identity["files"]["fedimb/seeds.py"] = "0" * 64
+    RunFolder(new).write_json("identity.json", identity)
+    RunFolder(new).set_status("finished")
+    for paths in ([old, new], [new, old]):
+        caplog.clear()
+        assert [result.folder for result in of_runs(paths, "s").results] == [new]
+        assert f"{old} and {new} are runs of one configuration, between which fedimb/seeds.py changed" in caplog.text
+
+
 def test_a_folder_without_runs_says_how_to_make_one(tmp_path):
     with pytest.raises(FedimbError, match="fedimb run study="):
         collect(tmp_path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib
 import json
 import logging
 import os
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from plugged import as_new_process, write_plugin
+from seals import unseal
 
 from fedimb.cli import main
 from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import NONE_RECORDED, read_identity
+from fedimb.serverapp import launch
+from fedimb.study import execute
 from fedimb.study.folders import collect
 from fedimb.study.reuse import asked_for, summary
 from fedimb.study.work import Task
@@ -124,6 +128,13 @@ def test_other_data_in_the_same_file_make_all_runs_stale(home, tmp_path):
     assert all(scores(home)[label] != before[label] for label in before)
 
 
+def test_a_process_that_did_the_earlier_run_takes_the_new_data(home, tmp_path):
+    sweep(home, "--rerun")
+    write_data(home / "rows.npz", 1)
+    sweep(home)  # into a folder of the same name
+    assert scores(home) == afresh(home, tmp_path)
+
+
 def test_a_default_in_a_plug_ins_yaml_is_another_configuration(home):
     before = scores(home)
     edit(home, "configs/strategy/mine.yaml", "rate: 1.0", "rate: 30.0")
@@ -163,6 +174,9 @@ def test_a_kept_stale_run_is_marked_wherever_it_is_shown(home, capsys):
     said = sweep(home, "--keep-stale")
     assert said == "reused 1 finished run; kept 1 stale run (mine/client.py changed), marked in every table"
     assert "mine (stale)" in capsys.readouterr().out
+    with plugged_in(home):
+        assert main(["show", str(next(home.glob("runs/s/mine*")))]) == 0
+    assert "stale: mine/client.py changed, since this run was made" in capsys.readouterr().out
     assert rows(home)["mine (stale)"]["stale"] == "mine/client.py changed"
     assert rows(home)["fedavg"]["stale"] == ""
     with plugged_in(home):
@@ -186,8 +200,22 @@ def test_runs_are_repeated_when_asked_for(home):
 @pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_stale(home):
     for path in home.glob("runs/s/mine*/identity.json"):
-        path.unlink()
+        (unseal(path.parent) / path.name).unlink()
     assert f"1 is stale ({NONE_RECORDED}) and run again" in sweep(home)
+
+
+@pytest.mark.slow
+def test_a_run_whose_identity_was_edited_is_not_reused(home):
+    for path in home.glob("runs/s/mine*/identity.json"):
+        path.write_text(path.read_text().replace("python", "pythom"))
+    assert "1 is stale" in (said := sweep(home))
+    assert "identity.json was changed since it was written" in said
+
+
+def test_on_suspect_is_that_of_the_command_also_for_runs_that_are_reused(home):
+    sweep(home, "local.lr=1e-12")
+    assert sweep(home, "local.lr=1e-12", "run.on_suspect=fail", code=3) == "reused 2 finished runs"
+    assert sweep(home, "local.lr=1e-12") == "reused 2 finished runs"
 
 
 @pytest.mark.slow
@@ -199,6 +227,48 @@ def test_an_unfinished_stale_run_is_not_continued(home):
     said = sweep(home)
     assert said.startswith("reused 1 finished run; 1 unfinished run is stale (mine/helper.py changed) and begun afresh")
     assert len(list(home.glob("runs/s/stale/mine*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_part_that_is_edited_while_data_are_prepared_is_not_what_ran(home, monkeypatch):
+    shutil.rmtree(home / "runs")
+    real, path = launch.prepare, home / "mine" / "client.py"
+    edited = path.read_text().replace(*CODE[0][1:])
+
+    def edited_meanwhile(*args):
+        importlib.import_module("mine." + "client")  # as an engine that is kept open has
+
+        path.write_text(edited)
+        return real(*args)
+
+    monkeypatch.setattr(launch, "prepare", edited_meanwhile)
+    assert "1 run of this study is stale (mine/client.py changed, since the study was started)" in sweep(home)
+    monkeypatch.undo()
+    before = scores(home)["mine (stale)"]
+    assert "1 is stale (mine/client.py changed) and run again" in sweep(home)
+    assert scores(home)["mine"] != before
+
+
+def test_a_study_whose_code_changes_while_it_runs_marks_the_runs_of_the_old_code(home, monkeypatch):
+    shutil.rmtree(home / "runs")
+    real = execute.do_all
+
+    def edited_after_the_second(*args):
+        for number, ended in enumerate(real(*args)):
+            if number == 1:
+                edit(home, *CODE[0])
+            yield ended
+
+    monkeypatch.setattr(execute, "do_all", edited_after_the_second)
+    said = sweep(home, "seed=0,1")  # as with --isolate, which imports the edited file for the later runs
+    assert said == (
+        "2 runs of this study are stale (mine/client.py changed, since the study was started), marked in every table; "
+        "run the same command again to repeat them"
+    )
+    assert set(rows(home)) == {"fedavg", "mine (stale)"}
+    monkeypatch.undo()
+    assert "reused 2 finished runs; 2 are stale (mine/client.py changed) and run again" in sweep(home, "seed=0,1")
+    assert set(rows(home)) == {"fedavg", "mine"}
 
 
 @pytest.mark.slow
