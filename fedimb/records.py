@@ -5,12 +5,10 @@ There is one file format (for query results, client state and checkpoints): safe
 """
 
 import base64
-import contextlib
 import hashlib
 import io
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as _load
 from safetensors.numpy import save as _save
 
+from fedimb.atomic import write_atomic
 from fedimb.by_reference import nbytes, reference, view
 from fedimb.errors import FedimbError
 
@@ -237,30 +236,3 @@ def is_intact(data: bytes) -> bool | None:
 def note_of(data: bytes) -> str | None:
     """The note that `pack` was given; None if there is none."""
     return _metadata(data).get("note")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file atomically, even across a power cut (fsync before rename)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with named_errors(path):
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-    except BaseException:  # a full disk or Ctrl-C must not leave a partial file behind
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-@contextlib.contextmanager
-def named_errors(path: Path) -> Iterator[None]:
-    """Name the file in an OSError: a failed write or fsync (disk full) does not say which file it was."""
-    try:
-        yield
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise

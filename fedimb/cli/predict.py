@@ -93,11 +93,11 @@ def predict_command(args: argparse.Namespace) -> "Predicted":
     """``fedimb predict``."""
     import sys
 
+    from fedimb.atomic import write_atomic
     from fedimb.cli.card import model_card
     from fedimb.cli.find import find_run
     from fedimb.cli.output import Predicted
     from fedimb.cli.scoring import score_to
-    from fedimb.records import write_atomic
     from fedimb.registry.targets import trusted
     from fedimb.rundir.result import RunResult
 

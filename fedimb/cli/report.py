@@ -52,8 +52,8 @@ def report_command(args: argparse.Namespace) -> "ModelsReport | ReportWritten":
         ConfigError: several runs match, or the file cannot be written.
         FedimbError: no such run or study, or nothing in it has finished.
     """
+    from fedimb.atomic import write_atomic
     from fedimb.cli.output import ModelsReport, ReportWritten
-    from fedimb.records import write_atomic
     from fedimb.registry.targets import trusted
 
     with trusted(args.trust):

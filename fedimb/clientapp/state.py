@@ -13,8 +13,9 @@ from typing import Any
 
 from flwr.app import Array, RecordDict
 
+from fedimb.atomic import write_atomic
 from fedimb.errors import FedimbError
-from fedimb.records import is_intact, note_of, pack, unpack, write_atomic
+from fedimb.records import is_intact, note_of, pack, unpack
 
 LOST = 1302
 """Error code of the reply of a client that lacks the requested version (``state_lost``)."""

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb import registry
+from fedimb.atomic import write_atomic
 from fedimb.data.arrays import SourceData
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import class_counts
 from fedimb.errors import ConfigError, DataError
-from fedimb.records import write_atomic
 
 __all__ = ["SourceData", "Store", "open_source", "open_store"]
 

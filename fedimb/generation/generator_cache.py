@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fedimb import registry
+from fedimb.atomic import write_atomic
 from fedimb.config.engine_settings import DEVICES
 from fedimb.config.parts import device_of, seeded
 from fedimb.data.store import cache_dir
@@ -24,7 +25,6 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.generation.base import Generator, Progress
 from fedimb.generation.examples import Examples
 from fedimb.generation.training import Training, train_generator
-from fedimb.records import write_atomic
 from fedimb.tracking.lock import locked
 
 VERSION = 2  # of the cached content: raise it when the training of generators changes

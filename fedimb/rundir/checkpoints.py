@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedimb.atomic import write_atomic
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
-from fedimb.records import Arrays, pack_arrays, stored_hash, unpack_arrays, write_atomic
+from fedimb.records import Arrays, pack_arrays, stored_hash, unpack_arrays
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.seal import (
     CHECKPOINT,

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedimb.atomic import named_errors, write_atomic
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
-from fedimb.records import named_errors, write_atomic
 from fedimb.rundir.seal import (
     SEAL,
     Damaged,

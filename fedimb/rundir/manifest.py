@@ -8,11 +8,11 @@ import shutil
 import uuid
 from pathlib import Path
 
+from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, flatten, row_label, to_json
 from fedimb.config.parts import contracts_of, prior_label, resolved_weight
 from fedimb.data.federation import Federation
 from fedimb.data.store import cache_dir
-from fedimb.records import write_atomic
 from fedimb.rundir import partition_picture
 from fedimb.rundir.checkpoints import fixed_hashes
 from fedimb.rundir.environment import environment

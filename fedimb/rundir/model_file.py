@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
 from fedimb import registry
+from fedimb.atomic import write_atomic
 from fedimb.data.federation import Federation
 from fedimb.data.inputs import InputCheck, Inputs
 from fedimb.data.new_rows import Expected, RowBatch, batch_rows, open_new_rows
@@ -23,7 +24,6 @@ from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.evaluation.thresholds import ChosenRule, DecisionRule, choose
 from fedimb.models.base import Classifier, buffers_of, load_into, parameters_of
 from fedimb.plain import JsonObject, Settings
-from fedimb.records import write_atomic
 from fedimb.registry.targets import installed_only, trusted
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_origin import Origin, completed, origin_of

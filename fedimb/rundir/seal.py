@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fedimb.atomic import write_atomic
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
-from fedimb.records import write_atomic
 
 SEAL = "seal.json"
 GROWING = ("metrics.jsonl", "journal.jsonl")

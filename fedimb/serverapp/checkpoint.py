@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from flwr.app import RecordDict
 
+from fedimb.atomic import write_atomic
 from fedimb.clientapp.state import StateStore
 from fedimb.engine.lanes import LaneOutcome
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
-from fedimb.records import Arrays, pack, unpack, write_atomic
+from fedimb.records import Arrays, pack, unpack
 from fedimb.rundir.checkpoints import Checkpoints
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.aggregator import Aggregator, chain

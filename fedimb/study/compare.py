@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedimb.atomic import write_atomic
 from fedimb.errors import ConfigError
 from fedimb.plain import JsonObject
-from fedimb.records import write_atomic
 from fedimb.rundir.environment import environment
 from fedimb.study.cells import Cell, plan
 from fedimb.study.collect import as_asked, read_cells, setting_of

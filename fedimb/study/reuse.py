@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fedimb.atomic import write_atomic
 from fedimb.config.load import from_json
 from fedimb.errors import ConfigError, DataError, FedimbError, nearest
-from fedimb.records import write_atomic
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import FILE, Identity, Present, differences, of_json, problem_sha, read_identity
 from fedimb.rundir.seal import Damaged

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, from_json, to_json
 from fedimb.engine.open import Engine, open_engine
 from fedimb.errors import ConfigError, DataError, FedimbError, RunDiverged, traceback_of
-from fedimb.records import write_atomic
 from fedimb.rundir.changes import Changed
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult

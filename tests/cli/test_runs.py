@@ -1,5 +1,7 @@
 """``fedimb runs``: the table, and that only what may go goes."""
 
+import os
+import re
 import subprocess
 import sys
 import time

@@ -6,8 +6,9 @@ from flwr.app import ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedimb.atomic import write_atomic
 from fedimb.clientapp.state import StateLost, StateStore
-from fedimb.records import array_record, write_atomic
+from fedimb.records import array_record
 
 
 def state(value):

@@ -18,7 +18,7 @@ import pytest
 from source_imports import Arrow, arrows, module_of, sources
 
 FLOORS = (
-    ("errors", "seeds", "by_reference", "records", "text", "plain", "process_env", "process_state", "_moved"),
+    ("errors", "seeds", "atomic", "by_reference", "records", "text", "plain", "process_env", "process_state", "_moved"),
     ("registry", "schema", "evaluation"),
     ("contracts", "data", "models"),
     ("training", "encoders", "selection", "aggregators", "privacy"),

@@ -11,7 +11,10 @@ from fedimb.serverapp.launch import launch
     ("words", "why"),
     [
         (("loss=focal", "loss.gamma=-1"), r"^loss 'focal': gamma=-1\.0: give a finite number of at least 0$"),
-        (("aggregator=fedprox", "aggregator.proximal_mu=-1"), r"^aggregator 'fedprox': proximal_mu=-1\.0: give a finite number of at least 0$"),
+        (
+            ("aggregator=fedprox", "aggregator.proximal_mu=-1"),
+            r"^aggregator 'fedprox': proximal_mu=-1\.0: give a finite number of at least 0$",
+        ),
         (
             ("aggregator=moon", "aggregator.objectives=[{name: moon, mu: -1}]"),
             r"^objective 'moon': mu must be >= 0 and finite",

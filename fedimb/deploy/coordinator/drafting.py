@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedimb.atomic import write_atomic
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.study_plan.page import as_html, as_markdown
 from fedimb.deploy.study_plan.plan import StudyPlan, parse_time
 from fedimb.deploy.study_plan.ranges import Range, Scalar
 from fedimb.errors import ConfigError
-from fedimb.records import write_atomic
 from fedimb.schema import RunConfig
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

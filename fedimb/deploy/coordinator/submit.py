@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, from_json, run_label, to_json
 from fedimb.config.overrides import set_value
 from fedimb.deploy.bundle_hash import BUNDLE
@@ -24,7 +25,6 @@ from fedimb.deploy.coordinator.superlink import CONNECTION, flwr, healthy
 from fedimb.deploy.study_plan.plan import StudyPlan, check_config, read_plan
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunFailed, RunWaiting, nearest
-from fedimb.records import write_atomic
 from fedimb.rundir.checkpoints import FIXED, fixed_hashes, rewrite_seal
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
