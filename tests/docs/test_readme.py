@@ -45,6 +45,7 @@ def test_the_first_command_prints_what_is_shown(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
     printed = done.stdout.replace(f"{tmp_path}/", "").rstrip("\n").splitlines()
+    printed = [line for line in printed if not line.startswith("never predicted:")]  # after one round, not after all
     hashed = re.compile(r"-s0-[0-9a-f]{8}")  # other settings, another hash
     assert [hashed.sub("", line) for line in without_numbers(printed)] == [
         hashed.sub("", line) for line in without_numbers(shown("fedimb run"))
