@@ -79,6 +79,7 @@ class JsonAnswer(Answer):
         except SystemExit as stop:  # argparse has explained what is wrong
             text = said.getvalue()
             print(text, end="", file=sys.stderr)
+            self._command = next((word for word in words if not word.startswith("-")), "")
             last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
             self.failure(re.sub(r"^fedimb[\w -]*: (error: )?", "", last.strip()), "Usage", int(stop.code or 0))
             raise

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
@@ -293,6 +294,10 @@ def versions_of(config: RunConfig, deployed: bool = False) -> dict[str, str]:
     }
 
 
+_PLACE = re.compile(r"(^|[._])(path|file|folder|root)s?(\.\d+)?$")
+"""Settings that name a file or folder, which need not have a slash or a point in its name."""
+
+
 def inputs_of(config: RunConfig, known: dict[str, str] | None = None) -> dict[str, str]:
     """Hashes of the files and folders that settings name, other than the source: an encoder's weights, pictures.
 
@@ -309,7 +314,7 @@ def inputs_of(config: RunConfig, known: dict[str, str] | None = None) -> dict[st
         elif isinstance(node, list | tuple):
             for at, value in enumerate(node):
                 walk(value, f"{key}.{at}")
-        elif isinstance(node, str) and ("/" in node or "." in node):
+        elif isinstance(node, str) and ("/" in node or "." in node or _PLACE.search(key)):
             if node not in known:
                 with contextlib.suppress(DataError, OSError, ValueError):
                     known[node] = _content(find_data(node))

@@ -270,6 +270,7 @@ def test_a_command_line_that_cannot_be_read_is_one_object_too(words, home, capsy
     assert (found.kind, found.exit_code) == ("Usage", stop.value.code)
     assert found.error
     assert found.error in taken.err
+    assert found.verb == words[0]
 
 
 def test_a_bug_leaves_an_object_and_its_traceback(home, monkeypatch, capsys):

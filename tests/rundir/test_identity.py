@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_runs import config
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
 from fedimb.rundir import code
 from fedimb.rundir.code import EDITED, GONE, Code, DiskCode, code_of
-from fedimb.rundir.identity import NONE_RECORDED, Identity, differences, of_json
+from fedimb.rundir.identity import NONE_RECORDED, Identity, differences, inputs_of, of_json
 
 MADE = Identity(
     config="c",
@@ -138,3 +139,15 @@ def test_of_fedimbs_parts_only_those_named_and_those_they_import():
     assert {"fedimb/clients/plain.py", "fedimb/training/losses/ce.py", "fedimb/clientapp/runtime.py"} <= plain
     assert not any(name.startswith(("fedimb/cli/", "fedimb/report/", "fedimb/deploy/")) for name in plain)
     assert any(name.startswith("fedimb/deploy") for name in code_of({"plain"}, deployed=True).files)
+
+
+def test_a_file_named_by_a_bare_word_is_part_of_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEDIMB_DATA_DIR", raising=False)
+    (tmp_path / "trained").write_bytes(b"1")
+    (tmp_path / "mean").write_bytes(b"a rule's name, not a file")
+    made = config("strategy=scope", "strategy.scope.encoder={name: clip, path: trained}")
+    first = inputs_of(made)
+    (tmp_path / "trained").write_bytes(b"2")
+    assert list(first) == ["strategy.scope.encoder.path"]
+    assert inputs_of(made) != first
