@@ -322,14 +322,14 @@ def _file_of(name: str) -> Path | None:
         return None
     loaded = sys.modules.get(name)
     origin = getattr(loaded, "__file__", None) if loaded is not None else _found(name, _search_path())
-    if not isinstance(origin, str) or _belongs(origin) or not os.path.isfile(origin):
+    if not isinstance(origin, str) or _belongs(origin, tuple(sys.path)) or not os.path.isfile(origin):
         return None
     return Path(os.path.abspath(origin))
 
 
-def _belongs(origin: str) -> bool:
+@lru_cache(maxsize=1 << 15)
+def _belongs(origin: str, path: tuple[str, ...]) -> bool:
     """Whether a file is one of an installed distribution, or of Python itself."""
-    path = tuple(sys.path)
     for site in _sites(path):
         if origin.startswith(site) and origin[len(site) :].partition("/")[0].partition(".")[0] in _tops(path):
             return True

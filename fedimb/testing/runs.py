@@ -17,7 +17,7 @@ from fedimb.config.catalogue import Catalogue
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.engine.open import Engine
-from fedimb.records import load_arrays
+from fedimb.records import load_arrays, pack, unpack
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import RunResult
 from fedimb.schema import RunConfig
@@ -192,7 +192,8 @@ def kept(result: RunResult) -> dict[str, Any]:
     clients = result.folder / "clients"
     for path in sorted(clients.rglob("*")) if clients.exists() else ():
         if path.is_file():
-            found[f"client state {path.relative_to(clients)}"] = path.read_bytes()
+            # Without the note on checkpoints: which of them a state belonged to depends on when the run was killed.
+            found[f"client state {path.relative_to(clients)}"] = pack(unpack(path.read_bytes()))
     for line in RunFolder(result.folder).metrics():
         values = {key: value for key, value in line["metrics"].items() if not key.startswith("time/")}
         found[f"metrics of round {line['step']}, row {line['row']}"] = values

@@ -368,6 +368,7 @@ def test_hooks_hear_of_the_clients_records_before_and_after_the_aggregation(tmp_
     ]
 
 
+@pytest.mark.slow
 def test_killed_before_or_after_a_reset_it_ends_with_the_same_bits(warm, tmp_path):
     words = ["strategy=remember", "aggregator=feddyn", "engine=inline", "clients.count=4", "clients.participation=0.6"]
     words += ["data.n_max=60", "rounds=4", "local.epochs=1", "evaluation.bootstrap=0", "tracking=none"]

@@ -57,6 +57,7 @@ def test_tables_and_files_are_written_and_a_second_call_runs_nothing(study, home
     assert capsys.readouterr().out == first
 
 
+@pytest.mark.slow
 def test_a_row_more_leaves_what_is_there(study, home, capsys):
     assert main(["compare", study(), *QUICK]) == 0
     before = {p: p.stat().st_mtime_ns for p in (home / "runs").rglob("result.json")}
@@ -66,6 +67,7 @@ def test_a_row_more_leaves_what_is_there(study, home, capsys):
     assert len(after) == 6
 
 
+@pytest.mark.slow
 def test_a_study_is_tuned_before_it_is_compared(study, home, capsys):
     path = study(references=["fedavg"], seeds=1, tune={"grid": {"local.lr": [0.1, 0.4]}, "seeds": 2, "extend": 0})
     assert main(["compare", path, *QUICK]) == 0
@@ -81,6 +83,7 @@ def test_a_study_is_tuned_before_it_is_compared(study, home, capsys):
     assert {p.name for p in (home / "runs").iterdir()} == {"mine", "mine.tuning"}
 
 
+@pytest.mark.slow
 def test_a_diverged_row_is_counted_and_shown_and_not_an_error(study, home, capsys):
     path = study(rows={"wild": ["local.lr=1e38"]}, control="fedavg")
     assert main(["compare", path, *QUICK]) == 0

@@ -1,5 +1,6 @@
 """The demo's rows, small: every row there, one MLflow run per row and seed, a link that groups them."""
 
+import pytest
 from mlflow.tracking import MlflowClient
 
 from fedimb.cli import main
@@ -28,6 +29,7 @@ def test_every_row_of_the_servers_table_has_the_same_data_and_a_small_generator(
     assert made["training"]["steps"] == 300
 
 
+@pytest.mark.slow
 def test_demo_prints_the_table_and_logs_every_row(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     short = ("data.n_max=60", "data.imbalance_factor=6", "clients.count=3", "rounds=5", "local.epochs=1")

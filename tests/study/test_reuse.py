@@ -128,6 +128,7 @@ def test_other_data_in_the_same_file_make_all_runs_stale(home, tmp_path):
     assert all(scores(home)[label] != before[label] for label in before)
 
 
+@pytest.mark.slow
 def test_a_process_that_did_the_earlier_run_takes_the_new_data(home, tmp_path):
     sweep(home, "--rerun")
     write_data(home / "rows.npz", 1)
@@ -212,6 +213,7 @@ def test_a_run_whose_identity_was_edited_is_not_reused(home):
     assert "identity.json was changed since it was written" in said
 
 
+@pytest.mark.slow
 def test_on_suspect_is_that_of_the_command_also_for_runs_that_are_reused(home):
     sweep(home, "local.lr=1e-12")
     assert sweep(home, "local.lr=1e-12", "run.on_suspect=fail", code=3) == "reused 2 finished runs"
@@ -249,6 +251,7 @@ def test_a_part_that_is_edited_while_data_are_prepared_is_not_what_ran(home, mon
     assert scores(home)["mine"] != before
 
 
+@pytest.mark.slow
 def test_a_study_whose_code_changes_while_it_runs_marks_the_runs_of_the_old_code(home, monkeypatch):
     shutil.rmtree(home / "runs")
     real = execute.do_all

@@ -20,7 +20,13 @@ AS_IS = {
 """Whether the weights of a round's only client become the model's."""
 
 
-@pytest.mark.parametrize("name", registry.names("aggregator"))
+FAST = ("fedavg", "fedadam", "scaffold", "krum")  # one of each kind; the others are slow tests
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in registry.names("aggregator")],
+)
 def test_the_contract(name):
     check_aggregator(name, single_as_is=AS_IS.get(name))
 
