@@ -254,6 +254,7 @@ def test_settings_without_a_meaning_are_refused(name, settings, why):
         registry.build("aggregator", name, {"n_clients": 3}, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_a_run_interrupted_between_checkpoints_ends_with_the_same_bits(name, tmp_path, monkeypatch):
     words = ("engine=inline", f"aggregator={name}", "clients.participation=0.6")

@@ -114,6 +114,7 @@ def test_every_renamed_name_leads_to_one_that_exists_and_hides_none() -> None:
         assert place in MOVED or name not in defined(place), f"{old} is also a name of today"
 
 
+@pytest.mark.slow
 def test_the_old_package_run_does_not_hide_the_function() -> None:
     code = (
         "import warnings; warnings.simplefilter('ignore')\n"

@@ -503,6 +503,7 @@ def test_a_subclass_of_a_stock_strategy_keeps_both_its_own_and_flowers_state(tmp
     assert weights_sha(run_cut(tmp_path / "cut", Counts, monkeypatch)) == whole
 
 
+@pytest.mark.slow
 def test_a_list_of_rounds_survives_sigkill(warm, tmp_path):
     words = [*TINY, "tracking=none", "evaluation.bootstrap=0", "aggregator=remembers"]
     assert killing.run(warm, words, tmp_path, "after_checkpoint", 2) == -9

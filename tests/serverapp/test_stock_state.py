@@ -86,7 +86,12 @@ def play(strategy: Strategy, arrays: Arrays, server_round: int) -> Arrays:
     return arrays if merged is None else to_numpy(merged)
 
 
-every = pytest.mark.parametrize("cls", EXPORTED, ids=lambda cls: cls.__name__)
+SLOW = ("Bulyan", "QFedAvg")  # large temporary arrays
+every = pytest.mark.parametrize(
+    "cls",
+    [pytest.param(cls, marks=pytest.mark.slow if cls.__name__ in SLOW else ()) for cls in EXPORTED],
+    ids=lambda cls: cls.__name__,
+)
 
 
 def digests(strategy: Strategy) -> dict[str, bytes]:

@@ -218,6 +218,7 @@ def check(folder, method=Summing, client=Honest, contract=CONTRACT, says=None):
             fails(check_method, "broken", ray=False, says=says)
 
 
+@pytest.mark.slow
 def test_an_honest_method_passes(tmp_path):
     check(tmp_path)
 

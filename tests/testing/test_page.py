@@ -11,6 +11,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "testing-plug-ins.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", BLOCKS, ids=lambda code: code.splitlines()[0].rpartition(" ")[2])
 def test_its_examples_run(code):
     names = {}
