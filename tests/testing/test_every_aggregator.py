@@ -20,12 +20,16 @@ AS_IS = {
 """Whether the weights of a round's only client become the model's."""
 
 
-FAST = ("fedavg", "fedadam", "scaffold", "krum")  # one of each kind; the others are slow tests
+LONG = (
+    *("bulyan", "distil", "fedadagrad", "fedavgm", "feddyn", "fedexp", "fedmedian", "fednova", "fedprox"),
+    *("fedtrimmedavg", "fedyogi", "moon", "multikrum", "qfedavg"),
+)
+"""Slow tests: another of their kind is among the fast ones, as is each aggregator that is added later."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in registry.names("aggregator")],
+    [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in registry.names("aggregator")],
 )
 def test_the_contract(name):
     check_aggregator(name, single_as_is=AS_IS.get(name))
