@@ -35,8 +35,10 @@ from fedimb.data.sources.files import fingerprint
 from fedimb.data.store import open_source
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import JsonObject
-from fedimb.rundir.code import EDITED, GONE, Code, DiskCode, code_of, words_of
+from fedimb.rundir.code import Code, DiskCode, code_of, words_of
+from fedimb.rundir.distributions import GONE
 from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.source_files import EDITED
 from fedimb.schema import RunConfig
 
 FILE = "identity.json"

@@ -23,12 +23,13 @@ from fedimb.process_state import log_level, restored
 from fedimb.registry.targets import trusted
 from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.checkpoints import FIXED, rewrite_seal
-from fedimb.rundir.code import Code, remember_imported
+from fedimb.rundir.code import Code
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.identity import record_end
 from fedimb.rundir.manifest import return_freed_memory, write_start
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.seal import CHECKPOINT, Damaged
+from fedimb.rundir.source_files import remember_imported
 from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.serverapp.assemble import build_loop, check_parts

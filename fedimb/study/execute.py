@@ -10,8 +10,8 @@ from typing import cast
 
 from fedimb.config.load import from_json
 from fedimb.errors import ConfigError, FedimbError, RunFailed
-from fedimb.rundir.code import remember_imported
 from fedimb.rundir.result import RunResult
+from fedimb.rundir.source_files import remember_imported
 from fedimb.schema import RunConfig
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.study.pool import do_all, log_of

@@ -11,9 +11,11 @@ from small_runs import config
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
-from fedimb.rundir import code
-from fedimb.rundir.code import EDITED, GONE, Code, DiskCode, code_of
+from fedimb.rundir import source_files
+from fedimb.rundir.code import Code, DiskCode, code_of
+from fedimb.rundir.distributions import GONE
 from fedimb.rundir.identity import NONE_RECORDED, Identity, differences, inputs_of, of_json
+from fedimb.rundir.source_files import EDITED
 
 MADE = Identity(
     config="c",
@@ -119,15 +121,17 @@ def test_an_installed_package_is_its_record_and_the_files_edited_since(installed
 def test_code_that_is_older_in_memory_than_on_disk_is_not_taken_for_either(tmp_path, monkeypatch):
     (tmp_path / "loose_one.py").write_text("ONE = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(code, "_seen", {})
+    monkeypatch.setattr(source_files, "_seen", {})
     __import__("loose_one")
     try:
         first = code_of(set()).files["loose_one.py"]
         (tmp_path / "loose_one.py").write_text("ONE = 2\n")
         assert code_of(set()).files["loose_one.py"] == first  # what this process runs
         assert DiskCode().now(Code({"loose_one.py": first})).files["loose_one.py"] != first
-        monkeypatch.setattr(code, "_seen", {})
-        monkeypatch.setattr(code, "_BEFORE", frozenset({"loose_one"}))  # as if imported before the identity began
+        monkeypatch.setattr(source_files, "_seen", {})
+        monkeypatch.setattr(
+            source_files, "_BEFORE", frozenset({"loose_one"})
+        )  # as if imported before the identity began
         assert code_of(set()).files["loose_one.py"] == EDITED
     finally:
         sys.modules.pop("loose_one")
