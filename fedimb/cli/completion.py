@@ -73,7 +73,7 @@ _RUNS = ("RUN", "RUN|STUDY", "STUDY")
 
 def collect() -> Table:
     """Everything that can be typed, from the parsers and the registry."""
-    from fedimb.cli.commands import every_leaf
+    from fedimb.cli.main import every_leaf
 
     found = Table({"": []}, {}, {}, [], [], {}, _groups(), _keys())
     for path, leaf in every_leaf():

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from pydantic.json_schema import models_json_schema
 
 from fedimb.cli import output
-from fedimb.cli.commands import every_leaf
 from fedimb.cli.json_mode import SILENT
+from fedimb.cli.main import every_leaf
 from fedimb.cli.output import Failure, Output
 
 _START, _END = "<!-- outputs -->\n", "<!-- end of outputs -->\n"

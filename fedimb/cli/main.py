@@ -3,7 +3,7 @@
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from fedimb import __version__, process_env
 from fedimb.cli import json_mode
@@ -69,6 +69,13 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         else:
             verbs.add_parser(verb, help=line)
     return parser
+
+
+def every_leaf() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """All actions of all verbs with their parsers, by what is typed (``runs list``). Imports every verb's module."""
+    for verb in VERBS:
+        (verbs,) = (a for a in _parser(verb)._actions if isinstance(a, argparse._SubParsersAction))
+        yield from json_mode.leaves(verbs.choices[verb], verb)
 
 
 def _parse(words: list[str]) -> argparse.Namespace:

@@ -17,8 +17,7 @@ from small_runs import SMALL
 from study_plans import node_home, plan_of, run_config
 
 from fedimb.cli import json_mode, json_schema
-from fedimb.cli.commands import every_leaf
-from fedimb.cli.main import main
+from fedimb.cli.main import every_leaf, main
 from fedimb.cli.output import Failure, RunsListing
 from fedimb.deploy.site.approvals import receive_plan
 from fedimb.generation.outbox import Outbox

@@ -1,9 +1,6 @@
 """What methods and aggregators keep survives a kill or is refused by name: nothing is dropped in silence."""
 
 import contextlib
-import functools
-import json
-import logging
 import random
 import re
 from collections import OrderedDict, deque
@@ -24,13 +21,10 @@ from fedimb import registry
 from fedimb.clients.base import Client
 from fedimb.contracts.base import Contract
 from fedimb.errors import RunFailed
-from fedimb.records import array_record, load_arrays, save_arrays, to_numpy
+from fedimb.records import array_record, load_arrays, to_numpy
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.launch import resume
-from fedimb.serverapp.state_dict import check_shared, decode, encode, load_state
-from fedimb.serverapp.state_digest import attributes, digest
-from fedimb.serverapp.state_watch import StateWatch
 from fedimb.serverapp.steps import Rounds, ServerWork
 from fedimb.strategies.base import Method
 
@@ -306,188 +300,6 @@ def test_what_cannot_be_saved_is_refused_by_its_path_before_the_first_round(valu
     assert RunFolder(folder).metrics() == []
 
 
-def test_a_value_within_itself_is_refused():
-    class Round(FedAvg):
-        def state_dict(self):
-            loop: list[Any] = [1]
-            loop.append({"again": loop})
-            return {"loop": loop}
-
-        loop = None
-
-    with pytest.raises(RunFailed, match=r"state_dict\(\)\['loop'\]\[1\]\['again'\] contains itself"):
-        encode(Round())
-
-
-@pytest.mark.parametrize("state", [None, [], {1: 2}])
-def test_a_state_dict_is_a_dict_by_attribute_name(state):
-    cls = type("Wrong", (FedAvg,), {"state_dict": lambda self: state})
-    with pytest.raises(RunFailed, match=r"aggregator Wrong: state_dict\(\) must return a dict of values by attribute"):
-        encode(cls())
-
-
-def test_an_item_that_is_no_attribute_needs_load_state_dict():
-    cls = type("Named", (FedAvg,), {"state_dict": lambda self: {"other": 1}})
-    with pytest.raises(RunFailed, match="'other', which is not an attribute"):
-        encode(cls())
-
-
-EXACT = {
-    "none": None,
-    "numbers": [True, 1, -0.0, 1.0, 1e-320, float("inf"), 2**200, 0.1],
-    "text": ["", "\u00e9", "\ud800", b"\x00\xff", b""],
-    "empty": [[], {}, (), [[]], {"a": {}}],
-    "keys": {1: "a", "1": "b", "": 0, -3: None, "a/b": 1, "dict": 2},
-    "tuples": (1, (2.0, [3, (4,)])),
-    "tags": [{"array": 1}, {"tuple": [1]}],
-    "scalars": [np.float32(0.1), np.float64(0.1), np.int8(-3), np.bool_(True), np.str_("x"), np.datetime64("2020")],
-    "arrays": [
-        np.zeros(()), np.zeros((2, 0), np.float16), np.arange(6, dtype=np.int16).reshape(2, 3), np.array(["a", "bc"]),
-        np.array([1 + 2j]), np.arange(3, dtype=">i4"), np.array([True]),
-        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        np.array([np.nan, -0.0]), np.arange(6.0)[::2],
-    ],
-    "tensors": [
-        torch.tensor(1.5), torch.ones(2, 3, dtype=torch.bfloat16), torch.zeros(0, 2), torch.tensor([True, False]),
-        torch.arange(6).reshape(2, 3).T, torch.tensor([1 + 2j]), torch.tensor([1.0, float("nan")], dtype=torch.float16),
-    ],
-    "record": array_record({"w": np.ones((2, 2), np.float32), "n": np.array(3)}),
-}  # fmt: skip
-
-
-class Anything(FedAvg):
-    """Keeps whatever it is given."""
-
-    def __init__(self, it: Any = None) -> None:
-        super().__init__()
-        self.it = it
-
-    def state_dict(self):
-        return {"it": self.it}
-
-
-def identical(one: Any, two: Any) -> None:
-    """Same types, all the way down, and same bits."""
-    assert type(one) is type(two)
-    if isinstance(one, list | tuple):
-        assert len(one) == len(two)
-        for a, b in zip(one, two, strict=True):
-            identical(a, b)
-    elif isinstance(one, dict):
-        assert [(type(k), k) for k in one] == [(type(k), k) for k in two]
-        identical(list(one.values()), list(two.values()))
-    elif isinstance(one, np.ndarray):
-        assert (one.dtype, one.shape) == (two.dtype, two.shape)
-        assert one.tobytes() == two.tobytes()
-        assert two.flags.writeable
-    elif isinstance(one, torch.Tensor):
-        assert (one.dtype, one.shape) == (two.dtype, two.shape)
-        assert digest(one) == digest(two)
-    elif hasattr(one, "items"):
-        identical(to_numpy(one), to_numpy(two))
-    else:
-        assert repr(one) == repr(two)
-
-
-@pytest.mark.parametrize("name", EXACT)
-def test_values_come_back_from_a_file_with_their_types_and_bits(name, tmp_path):
-    spec, arrays = encode(Anything({"x": EXACT[name]}))
-    save_arrays(tmp_path / "file", arrays, {"spec": spec})
-    read, info = load_arrays(tmp_path / "file")
-    again = Anything()
-    load_state(again, decode(info["spec"], read))
-    identical(again.it, {"x": EXACT[name]})
-
-
-def test_the_order_of_an_arrays_axes_in_memory_is_kept():
-    spec, arrays = encode(Anything(np.asfortranarray(np.ones((2, 3)))))
-    assert decode(json.loads(json.dumps(spec)), arrays)["own"]["it"].flags.f_contiguous
-
-
-class Holding(Method):
-    """A method that keeps one value."""
-
-    def __init__(self, value: object) -> None:
-        super().__init__(FedAvg())
-        self.held = value
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"held": self.held}
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: np.arange(3.0),
-        lambda: torch.arange(3.0),
-        lambda: [1.0],
-        lambda: {"a": 1.0},
-        lambda: array_record({"w": np.arange(3.0)}),
-    ],
-)
-def test_what_is_kept_under_two_names_is_one_object_again(make, tmp_path):
-    value = make()
-    method, again = (Holding({"first": [0, [value]], "n": [], "second": one}) for one in (value, None))
-    spec, arrays = encode(method)
-    save_arrays(tmp_path / "state", arrays, {"spec": spec})
-    read, info = load_arrays(tmp_path / "state")
-    load_state(again, decode(info["spec"], read))
-    assert again.held["second"] is again.held["first"][1][0]
-    assert again.held["second"] is not value
-    assert digest(again.held) == digest(method.held)
-
-
-def overlapping() -> dict[str, Callable[[], tuple[Any, Any]]]:
-    table, tensor = np.arange(6.0).reshape(2, 3), torch.arange(6.0)
-    return {
-        "a view": lambda: (table, table[0]),
-        "its transpose": lambda: (table, table.T),
-        "the base of a view": lambda: (table[1:], table),
-        "a slice of a tensor": lambda: (tensor, tensor[2:4]),
-        "a tensor's array": lambda: (tensor, tensor.numpy()),
-    }
-
-
-@pytest.mark.parametrize("name", overlapping())
-def test_arrays_that_share_memory_are_refused_by_class_attribute_and_remedy(name):
-    first, second = overlapping()[name]()
-    says = r"^method Holding: state_dict\(\)\['held'\]\['b'\] shares memory with method Holding: state_dict\(\)"
-    with pytest.raises(RunFailed, match=says + r"\['held'\]\['a'\]\[0\], .*keep only one .*load_state_dict"):
-        encode(Holding({"a": [first], "b": second}))
-
-
-def test_arrays_that_do_not_share_memory_may_be_of_one_buffer():
-    table = np.arange(6.0)
-    frozen = table.view()
-    frozen.flags.writeable = False
-    encode(Holding([table[:3], table[3:]]))
-    encode(Holding([table[::2], table[1::2]]))
-    encode(Holding([frozen[:4], frozen[2:]]))  # nobody can change one of the two
-
-
-def test_an_array_that_two_methods_keep_is_refused():
-    shared = np.zeros(3)
-    with pytest.raises(RunFailed, match=r"Holding: state_dict\(\)\['held'\] shares memory with method Holding: state"):
-        check_shared([Holding(shared), Holding(shared)])
-    check_shared([Holding(shared), Holding(shared.copy())])
-
-
-def test_a_view_is_refused_before_the_first_round(tmp_path):
-    class Viewing(Holding):
-        def __init__(self, inner: Any) -> None:
-            super().__init__(np.zeros((2, 3)))
-            self.inner, self.row = inner, self.held[0]
-
-        def state_dict(self) -> dict[str, Any]:
-            return super().state_dict() | {"row": self.row}
-
-    with (
-        own_method(tmp_path, Viewing, Client, Contract("viewing")) as groups,
-        pytest.raises(RunFailed, match=r"Viewing: state_dict\(\)\['row'\] shares memory with .*\['held'\]"),
-    ):
-        launch_in(tmp_path, *TINY, "strategy=viewing", dirs=[groups])
-
-
 def test_a_subclass_of_a_stock_strategy_keeps_both_its_own_and_flowers_state(tmp_path, monkeypatch):
     class Counts(Depends, FedAdam):
         thing = THINGS["list of floats"]
@@ -519,75 +331,6 @@ def test_the_pages_aggregator_survives_a_kill(tmp_path, monkeypatch):
     exec(compile(code, "add-a-strategy.md", "exec"), space)
     whole = weights_sha(run(tmp_path / "whole", space["Restless"]))
     assert weights_sha(run_cut(tmp_path / "cut", space["Restless"], monkeypatch)) == whole
-
-
-class Odds:
-    """What a digest must see, or must not."""
-
-    shared: list[int] = []  # noqa: RUF012  the mistake itself
-    count = 0
-    __slots__ = ("__dict__", "__private", "slot")
-
-    def __init__(self) -> None:
-        self.slot, self.__private = [1], {2: [3]}
-        total = [0.0]
-        self.closure = lambda: total.append(1.0)
-        self.steps = iter(range(5))
-        self.words = (word for word in "abc")
-        self.deep = {"a": [deque([Total()])]}
-        self.me = self
-        self.partial = functools.partial(np.add, [1])
-        self.weights = torch.nn.Linear(2, 1)
-        self.path, self.log = Path("a") / "b", logging.getLogger("fedimb.test")
-
-    @functools.cached_property
-    def derived(self) -> int:
-        return 5
-
-    @functools.cached_property
-    def kept(self) -> list[int]:
-        return [1]
-
-    def change_private(self) -> None:
-        self.__private[2].append(1)
-
-
-CHANGES: dict[str, Callable[[Odds], object]] = {
-    "slot": lambda o: o.slot.append(2),
-    "_Odds__private": lambda o: o.change_private(),
-    "closure": lambda o: o.closure(),
-    "steps": lambda o: next(o.steps),
-    "words": lambda o: next(o.words),
-    "deep": lambda o: o.deep["a"][0][0].add(),
-    "partial": lambda o: o.partial.args[0].append(2),
-    "weights": lambda o: o.weights.weight.data.add_(1),
-    "shared": lambda o: o.shared.append(1),
-    "count": lambda o: setattr(type(o), "count", o.count + 1),
-    "kept": lambda o: o.kept.append(2),
-    "new": lambda o: setattr(o, "new", 1),
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_is_seen_wherever_it_is(name):
-    odds, watch = Odds(), StateWatch()
-    watch.start_step([odds], "Rounds(1)")
-    assert odds.kept
-    watch.check([odds])
-    CHANGES[name](odds)
-    with pytest.raises(RunFailed, match=f"Odds: '{name}' changed in Rounds"):
-        watch.check([odds])
-
-
-def test_what_looking_at_an_object_leaves_behind_is_no_change():
-    odds, watch = Odds(), StateWatch()
-    watch.start_step([odds], "Rounds(1)")
-    assert odds.derived == 5
-    hash(odds.path), str(odds.path)
-    odds.log.warning("something"), odds.log.isEnabledFor(5)
-    odds.deep = {"a": [deque([Total()])]}  # another object, the same value
-    watch.check([odds])
-    assert "derived" not in attributes(odds)
 
 
 class OfTheRun(Method):
