@@ -1,8 +1,8 @@
 """A run's model in MLflow's model registry: loaded with ``mlflow.pyfunc.load_model``, it predicts as `fedimb predict`.
 
 The registered folder holds MLflow's own files and ``data/``: the model's two files (`fedimb.rundir.model_file`),
-``calibration.json`` and ``card.md``. It needs fedimb installed where it is loaded, and neither the run folder nor the
-data.
+``calibration.json`` with the calibration's name, and ``card.md``. It needs fedimb installed where it is loaded, and
+neither the run folder nor the data.
 """
 
 import hashlib
@@ -15,23 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from fedimb import process_env, registry
+from fedimb import process_env
 from fedimb.config.load import row_label
-from fedimb.errors import ConfigError, DataError, FedimbError, nearest
+from fedimb.errors import ConfigError, FedimbError
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel, load_model
+from fedimb.rundir.model_origin import Origin
 from fedimb.rundir.result import RunResult
 from fedimb.rundir.stored import read_config
-from fedimb.schema import calibration_part
 from fedimb.tracking.mlflow import sync
 from fedimb.tracking.naming import run_name
 from fedimb.tracking.projection import ROW_TAG, read_rows
 from fedimb.tracking.store import connect, shown
-from fedimb.training.calibrations.base import Calibration, Outputs
-from fedimb.training.forward import forward_batched
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,46 +42,32 @@ class CalibratedModel:
 
     Args:
         model: the trained model.
-        calibration: built for it.
-        prior: class counts [C] that the calibration reads; None if it reads none.
-        several: whether rows have several labels.
+        calibration: one of its run's calibrations.
     """
 
-    def __init__(
-        self, model: TrainedModel, calibration: Calibration, prior: NDArray[np.float64] | None, several: bool
-    ) -> None:
-        self.model, self._calibration, self._prior, self._several = model, calibration, prior, several
+    def __init__(self, model: TrainedModel, calibration: str) -> None:
+        self.model, self._calibration = model, calibration
 
-    @torch.no_grad()
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> "pd.DataFrame":
         """Rows [n, *input_shape] as the source has them (an array, or a table's columns in order) -> one line per row.
 
         Columns are those of ``fedimb predict``: ``predicted`` (or ``labels``, joined by ``|``), ``score:<class>``.
+
+        Raises:
+            DataError: the rows are not like the run's: another shape, type or range of values.
         """
         import pandas as pd
 
         rows = model_input.to_numpy() if isinstance(model_input, pd.DataFrame) else np.asarray(model_input)
-        classifier, names = self.model.classifier, self.model.class_names
-        features, logits = forward_batched(classifier, self.model.prepare(rows))
-        bias = None if classifier.head.bias is None else classifier.head.bias.detach()
-        outputs = Outputs(features, logits, classifier.head.weight.detach(), bias, self._prior)
-        adjusted = self._calibration.adjust(outputs)
-        scores = (adjusted.sigmoid() if self._several else adjusted.softmax(1)).numpy()
-        if self._several:
-            said = ["|".join(names[c] for c in np.flatnonzero(row)) for row in (adjusted > 0).numpy()]
-        else:
-            said = [names[c] for c in adjusted.argmax(1).tolist()]
-        columns = {f"score:{name}": scores[:, c] for c, name in enumerate(names)}
-        return pd.DataFrame({"labels" if self._several else "predicted": said} | columns)
+        said = self.model.predict(rows, calibration=self._calibration)
+        columns = {f"score:{name}": said.scores[:, c] for c, name in enumerate(said.class_names)}
+        return pd.DataFrame({"labels" if said.several else "predicted": said.classes} | columns)
 
 
 def _load_pyfunc(path: str) -> CalibratedModel:
     """MLflow's entry: the model of the ``data/`` folder that `register` wrote."""
     facts = json.loads((Path(path) / "calibration.json").read_text())
-    prior = None if facts["prior_counts"] is None else np.array(facts["prior_counts"], dtype=np.float64)
-    given = {"prior": prior, "minority": tuple(facts["minority"])}
-    calibration = registry.build("calibration", calibration_part(facts["name"]), given, **facts["arguments"])
-    return CalibratedModel(load_model(path), calibration, prior, facts["task"] == "multilabel")
+    return CalibratedModel(load_model(path), facts["name"])
 
 
 def register(
@@ -114,30 +96,14 @@ def register(
         raise ConfigError(f"'{name}' is not a name of a registered model: give one without / and :")
     folder = RunFolder.open(result.folder)
     folder.check_sealed("artifacts/model/")
-    config = read_config(folder)
-    chosen = next(iter(config.calibration)) if calibration is None else calibration
-    if chosen not in config.calibration:
-        raise ConfigError(f"this run has no calibration '{chosen}'.{nearest(chosen, config.calibration)}")
-    label = row_label(config, chosen)
-    if (
-        registry.flags("calibration", calibration_part(chosen)).get("needs_prior", False)
-        and result.prior_counts is None
-    ):
-        raise DataError(
-            f"{result.folder} keeps no class counts, which calibration '{chosen}' needs (it is older): run its "
-            "configuration again"
-        )
-    facts = {
-        "name": chosen,
-        "arguments": config.calibration[chosen],
-        "prior_counts": None if result.prior_counts is None else result.prior_counts.tolist(),
-        "minority": list(result.minority),
-        "task": result.task,
-    }
+    model = result.model
+    chosen = model.calibration_name(calibration)
+    next(model.predict_batches(iter(()), calibration=chosen), None)  # refuses a calibration that lacks its class counts
+    label = row_label(read_config(folder), chosen)
     sent = sync(result.folder, uri)
     try:
         with tempfile.TemporaryDirectory() as place:
-            return _put(result, name, card, facts, label, sent.runs[label], sent.uri, Path(place))
+            return _put(result, name, card, model.origin, chosen, label, sent.runs[label], sent.uri, Path(place))
     except FedimbError:
         raise
     except Exception as error:
@@ -146,12 +112,22 @@ def register(
 
 
 def _put(
-    result: RunResult, name: str, card: str, facts: dict[str, Any], label: str, run_id: str, uri: str, folder: Path
+    result: RunResult,
+    name: str,
+    card: str,
+    origin: Origin,
+    calibration: str,
+    label: str,
+    run_id: str,
+    uri: str,
+    folder: Path,
 ) -> tuple[str, str, str]:
     client = connect(uri, patient=True)
     data = folder / "data"
     shutil.copytree(result.folder / "artifacts" / "model", data)
-    (data / "calibration.json").write_text(json.dumps(facts, indent=1) + "\n")
+    facts = json.loads((data / "model.json").read_text()) | origin.facts()  # all of it for a run of 0.1, too
+    (data / "model.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (data / "calibration.json").write_text(json.dumps({"name": calibration}) + "\n")
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(data.iterdir()))).hexdigest()
     (data / "card.md").write_text(card, encoding="utf-8")
     if not any(known.name == name for known in client.search_registered_models(f"name = '{_quoted(name)}'")):
@@ -192,7 +168,7 @@ def _save(path: Path, data: Path, result: RunResult) -> None:
     said = "labels" if result.task == "multilabel" else "predicted"
     scores = [ColSpec(DataType.float, f"score:{name}") for name in model.class_names]
     signature = ModelSignature(
-        Schema([TensorSpec(np.dtype("float32"), (-1, *model.input_shape))]),
+        Schema([TensorSpec(np.dtype(model.origin.inputs.dtype or "float32"), (-1, *model.input_shape))]),
         Schema([ColSpec(DataType.string, said), *scores]),
     )
     needed = [f"{package}=={version(package)}" for package in ("fedimb", "torch", "mlflow")]

@@ -40,12 +40,14 @@ def test_the_registered_model_predicts_what_fedimb_predict_does(run, calibration
     out = tmp_path / "test.csv"
     assert main(["predict", str(result.folder), "--out", str(out), "--calibration", calibration]) == 0
     federation = Federation.load(result.folder)
-    rows = np.asarray(federation.store.x[federation.test], dtype=np.float32)
+    rows = np.asarray(federation.store.x[federation.test])
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
         model = mlflow.pyfunc.load_model(f"models:/digits-{calibration}/1")
         found = model.predict(rows)
+        with pytest.raises(mlflow.exceptions.MlflowException, match="uint8"):  # pictures scaled to [0, 1] before
+            model.predict((rows / rows.max()).astype(np.float32))
     finally:
         mlflow.set_tracking_uri(before)
     with out.open() as file:
@@ -55,7 +57,8 @@ def test_the_registered_model_predicts_what_fedimb_predict_does(run, calibration
     assert list(found.columns) == ["predicted", *scores]
     expected = np.array([[float(line[name]) for name in scores] for line in written])
     np.testing.assert_allclose(found[scores].to_numpy(), expected, rtol=1e-5, atol=1e-9)
-    assert model.metadata.signature.inputs.inputs[0].shape == (-1, *rows.shape[1:])
+    (spec,) = model.metadata.signature.inputs.inputs
+    assert (spec.shape, spec.type) == ((-1, *rows.shape[1:]), rows.dtype)
 
 
 def test_a_version_carries_its_card_run_row_and_seed_and_is_not_made_twice(run, capsys):
