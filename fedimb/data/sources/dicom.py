@@ -20,6 +20,7 @@ from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
 from fedimb.data.sources.new_pictures import NewPicture, OneFile, picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, load_pillow, resize
 from fedimb.data.sources.table_file import Layout
+from fedimb.data.times import check_time_format
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -42,7 +43,8 @@ class Dicom:
         labels: CSV with the columns file (relative to ``path``), label and optionally site and split; looked up in the
             same way.
         classes, size, label_separator, delimiter, encoding: as for `fedimb.data.sources.image_csv`.
-        file_column, label_column, site_column, split_column: as for `fedimb.data.sources.image_csv`.
+        file_column, label_column, site_column, split_column, time_column, time_format: as for
+            `fedimb.data.sources.image_csv`.
         by_patient: rows of one PatientID are never split up, and a file without one is a bad row. False: every image is
             independent, which is right only if no patient has two.
         allow_burned_in: accept images with BurnedInAnnotation YES, which may show a name; a warning gives their number.
@@ -65,12 +67,15 @@ class Dicom:
     label_separator: str | None = None
     delimiter: str = ","
     encoding: str = "utf-8"
+    time_column: str | None = None
+    time_format: str | None = None
     on_bad: str = "refuse"
 
     def __post_init__(self) -> None:
         check_format("dicom", self.size)
         check_classes("dicom", self.classes)
         check_separator("dicom", self.label_separator, self.delimiter)
+        check_time_format("dicom", self.time_column, self.time_format)
 
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each file."""
@@ -84,6 +89,8 @@ class Dicom:
         }
         if self.label_separator is not None:
             settings["label_separator"] = self.label_separator
+        if self.time_column is not None:
+            settings["time"] = [self.time_column, self.time_format]
         return listing.fingerprint("dicom-1", self._files, [row.name for row in rows], settings)
 
     def load(self) -> SourceData:
@@ -134,6 +141,8 @@ class Dicom:
             self.split_column,
             file_setting="file_column",
             label_separator=self.label_separator,
+            time=self.time_column,
+            time_format=self.time_format,
         )
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:

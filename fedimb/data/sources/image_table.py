@@ -12,6 +12,7 @@ from fedimb.data.sources.image_rows import ImageRow
 from fedimb.data.sources.new_pictures import NewPicture
 from fedimb.data.sources.table_file import Layout, column, read_table
 from fedimb.data.sources.table_target import in_order
+from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
 _SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
@@ -25,6 +26,7 @@ class Columns:
     Args:
         file_setting: the setting that gives ``file``, for messages.
         label_separator: separator between several labels of a row, as in ``mass|nodule``; None: one label per row.
+        time: the column of times, required if given; time_format: see `fedimb.data.times.as_time`.
     """
 
     file: str
@@ -34,6 +36,8 @@ class Columns:
     split: str | None = "split"
     file_setting: str = "path_column"
     label_separator: str | None = None
+    time: str | None = None
+    time_format: str | None = None
 
     def positions(self, names: tuple[str, ...], path: str) -> dict[str, int]:
         """Role -> index into a row's fields. Raises DataError if a column is missing."""
@@ -45,6 +49,8 @@ class Columns:
             name = getattr(self, role)
             if name is not None and (name != role or name in names):
                 at[role] = column(name, names, f"{role}_column", path)
+        if self.time is not None:
+            at["time"] = column(self.time, names, "time_column", path)
         return at
 
 
@@ -63,13 +69,15 @@ def read_rows(
     names, records = read_table(path, layout)
     at = columns.positions(names, path)
     rows = []
+    times = TimeColumn(columns.time_format)
     for place, fields in records:
         label = fields[at["label"]] if len(fields) == len(names) else ""
         if columns.label_separator is None and "|" in label and label not in (classes or ()):
             raise DataError(
                 f"{place}: label '{label}' names several classes; give one class per image, or label_separator=\"|\""
             )
-        if row := problems.guard(place, partial(_row, place, fields, at, len(names), classes, columns.label_separator)):
+        read = partial(_row, place, fields, at, len(names), classes, columns.label_separator, times)
+        if row := problems.guard(place, read):
             rows.append(row)
     rows = _once(rows, problems)
     return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
@@ -114,6 +122,7 @@ def _row(
     width: int,
     classes: Sequence[str] | None,
     separator: str | None,
+    times: TimeColumn,
 ) -> ImageRow:
     if len(fields) != width:
         raise DataError(f"{len(fields)} fields where the table has {width} columns")
@@ -126,6 +135,7 @@ def _row(
         raise DataError(f"split '{said['split']}' is not one of train, validation, test")
     test = _SPLIT[said["split"].lower()] if "split" in said else None
     row = ImageRow(place, name, "", said.get("site"), said.get("patient"), test)
+    row.time = times.read(said["time"]) if "time" in said else None
     if separator is None:
         row.label = _class(said["label"], classes)
         return row

@@ -19,6 +19,7 @@ from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_file import Layout, column, read_table
 from fedimb.data.sources.table_rows import Positions, Rows, flagged
 from fedimb.data.sources.table_target import Target, Value, canonical, in_order, refuse_mute_site
+from fedimb.data.times import TimeColumn, as_times, check_time_format
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
@@ -52,6 +53,10 @@ class TabularCsv:
         require_all_classes: refuse a site that has no row of some class.
         label_values: site -> every label it can record: the site is checked by these instead of its rows, and refused
             if they cannot express the class list.
+        time_column: column of the rows' dates or times, for data.test=temporal; not a feature.
+        time_format: of that column: null: ISO dates and timestamps (2024-03-04, 2024-03-04T10:30); a format such as
+            %d/%m/%Y; or ``number`` for whole numbers.
+        id_column: column that names the rows, each with an id of its own, for split files; not a feature.
         on_bad: `fedimb.data.problems`.
 
     Attributes:
@@ -77,6 +82,9 @@ class TabularCsv:
     split_column: str | None = None
     require_all_classes: bool = False
     label_values: dict[str, list[Value]] = field(default_factory=dict)
+    time_column: str | None = None
+    time_format: str | None = None
+    id_column: str | None = None
     on_bad: str = "refuse"
     feature_names: tuple[str, ...] = field(default=(), init=False)
 
@@ -97,6 +105,7 @@ class TabularCsv:
             raise ConfigError("source 'tabular_csv': files already names the sites; remove site_column")
         if self.site_names is not None and self.site_column is None:
             raise ConfigError("source 'tabular_csv': site_names goes with site_column; remove it")
+        check_time_format("tabular_csv", self.time_column, self.time_format)
         if isinstance(self.target, list):
             self._check_targets(self.target)
         self._label = Target(self.classes, self.target_map, self.thresholds)
@@ -154,7 +163,7 @@ class TabularCsv:
         layout = Layout(
             self.header, None if self.columns is None else tuple(self.columns), self.delimiter, self.encoding
         )
-        beside = tuple(name for name in (self.patient, self.site_column, self.split_column, *self.drop) if name)
+        beside = tuple(name for name in (*self._named_columns(), *self.drop) if name)
         settings = TableSettings(layout, tuple(self._targets()), beside, self.missing_values)
         if expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
             expected = replace(expected, inputs=replace(expected.inputs, columns=declared))
@@ -175,7 +184,7 @@ class TabularCsv:
         categories = {name: tuple(map(canonical, listed)) for name, listed in self._categorical.items() if listed}
         if self.columns is None or self.indicators is True or len(categories) < len(self._categorical):
             return None
-        aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
+        aside = {*self._targets(), *self._named_columns(), *self.drop}
         names = tuple(name for name in self.columns if name not in aside)
         missing = {name: tuple(values) for name, values in self.missing_values.items()}
         marked = () if isinstance(self.indicators, bool) else tuple(self.indicators)
@@ -194,6 +203,10 @@ class TabularCsv:
             return [int(name in held) for name in self.target]
         return UNKNOWN if fields[0] in MISSING else expected.class_id(self._label(fields[0]))
 
+    def _named_columns(self) -> tuple[str | None, ...]:
+        """Columns that are neither targets nor features."""
+        return self.patient, self.site_column, self.split_column, self.time_column, self.id_column
+
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else self.target
 
@@ -206,7 +219,7 @@ class TabularCsv:
         for setting in ("drop", "categorical", "missing_values", *(("indicators",) if self._marked else ())):
             for name in getattr(self, setting):
                 column(name, names, setting, path)
-        aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
+        aside = {*self._targets(), *self._named_columns(), *self.drop}
         kept = [name for name in names if name not in aside]
         if not kept:
             raise DataError(
@@ -223,6 +236,7 @@ class TabularCsv:
             features=FeatureColumns(kept, self._categorical, self.missing_values, self.indicators),
             recordable={site: {canonical(v) for v in values} for site, values in self.label_values.items()},
             known_sites=self.site_names,
+            time=TimeColumn(self.time_format),
         )
 
     def _positions(self, names: tuple[str, ...], features: list[int], path: str) -> Positions:
@@ -238,6 +252,8 @@ class TabularCsv:
             patient=position(self.patient, "patient"),
             site=position(self.site_column, "site_column"),
             split=position(self.split_column, "split_column"),
+            time=position(self.time_column, "time_column"),
+            row_id=position(self.id_column, "id_column"),
         )
 
     def _assemble(self, rows: Rows, skipped: tuple[str, ...]) -> SourceData:
@@ -267,6 +283,8 @@ class TabularCsv:
             skipped=skipped,
             scaled=table.scaled,
             columns=table.columns,
+            times=as_times(rows.times) if self.time_column else None,
+            row_ids=np.array(list(rows.row_ids), dtype=np.str_) if self.id_column else None,
         )
 
     def _sites(self, rows: Rows) -> list[str]:
