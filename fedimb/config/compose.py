@@ -20,6 +20,7 @@ from fedimb.schema import RunConfig
 _lock = threading.RLock()  # Hydra keeps its state in a process-wide singleton
 _composed: dict[tuple[Fingerprint, tuple[str, ...]], Settings] = {}
 _KEEP = 128
+_OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels"))
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Settings:
@@ -44,6 +45,8 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
             config["model"] = {}  # it replaces the chosen model entirely
         set_value(config, key, value)
     _check_objectives(config, last, catalogue)
+    if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.about") for key in given):
+        config["data"].pop("about", None)  # it is about the files of the YAML, not about these
     return _resolved(config)
 
 
