@@ -29,6 +29,7 @@ from fedimb.cli.output.parts import (
     Pair,
     PartSetting,
     PartsListing,
+    SplitWritten,
 )
 from fedimb.cli.output.people import (
     BatchClass,
@@ -152,6 +153,7 @@ __all__ = [
     "RunsListing",
     "SiteChanged",
     "SiteStatus",
+    "SplitWritten",
     "StudyFinished",
     "StudyPlanned",
     "SweepPlanned",
