@@ -91,9 +91,8 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
     from fedimb.data.prepare import prepare
     from fedimb.report.describe import about_data, client_names, describe, warnings
 
-    if args.plot:
-        if Path(args.plot).suffix not in (".png", ".svg"):  # checked before the work
-            raise ConfigError(f"--plot {args.plot}: give a name ending in .png or .svg")
+    if args.plot and Path(args.plot).suffix not in (".png", ".svg"):  # checked before the work
+        raise ConfigError(f"--plot {args.plot}: give a name ending in .png or .svg")
     if args.croissant:
         _new_file("--croissant", args.croissant, ".json")
     config = validate(compose(args.overrides, [Path(folder) for folder in args.config_dir]))
@@ -139,8 +138,8 @@ def _write_croissant(name: str, config: "RunConfig", federation: "Federation") -
     from fedimb.data.croissant import croissant
     from fedimb.rundir.identity import partition_sha
 
-    source, title = dict(config.data["source"]), Path(name).stem
-    document = croissant(federation, title, config.data.get("about") or {}, source, partition_sha(federation))
+    about, source = config.data.get("about") or {}, config.data["source"]
+    document = croissant(federation, Path(name).stem, about, source, partition_sha(federation))
     write_atomic(Path(name), (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
     return name
 

@@ -1,6 +1,7 @@
 """A test set of the last rows in time, as a model meets them that is used after it was trained."""
 
 import logging
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,18 +66,17 @@ def split_by_time(
     return np.flatnonzero(late), np.flatnonzero(early)
 
 
-def _nearest(found: Times, count: NDArray[np.int64], fraction: float) -> np.generic:
+def _nearest(found: Times, count: NDArray[np.int64], fraction: float) -> Any:
     """The time, not the first, from which on the share of rows is nearest to ``fraction``."""
     share = np.cumsum(count[::-1])[::-1][1:] / count.sum()
     distance = np.round(np.abs(share - fraction), 12)
     return found[1:][len(share) - 1 - int(np.argmin(distance[::-1]))]
 
 
-def _since(since: object, times: NDArray[np.generic]) -> np.generic:
-    number = isinstance(since, int)
-    if number != (times.dtype.kind == "i"):
+def _since(since: object, times: Times) -> Any:
+    if isinstance(since, int) != (times.dtype.kind == "i"):
         held = "numbers" if times.dtype.kind == "i" else "dates"
         raise DataError(f"data.test.since={str(since)!r}, but the times are {held}, such as {shown_time(times[0])}")
-    if number:
-        return np.int64(since)  # type: ignore[call-overload,no-any-return]
+    if isinstance(since, int):
+        return np.int64(since)
     return np.datetime64(as_time(str(since))[0], "us")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ NUMBER = "number"
 
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,6})?)?(Z|[+-]\d{2}:?\d{2})?)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-Times = NDArray[np.datetime64] | NDArray[np.int64]
+Times = NDArray[Any]  # datetime64[us] or int64
 
 
 def as_time(text: str, form: str | None = None) -> tuple[datetime | int, bool]:
@@ -105,6 +106,6 @@ def as_times(found: Sequence[datetime | int]) -> Times:
     return np.array(found, np.int64)
 
 
-def shown_time(time: np.datetime64 | np.int64) -> str:
+def shown_time(time: Any) -> str:
     """As a user writes it: a date without the hour if the hour is midnight."""
     return str(time).removesuffix(".000000").removesuffix("T00:00:00")
