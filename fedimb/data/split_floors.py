@@ -65,7 +65,10 @@ class Floors:
             cut = min(cuts)
             before = self._counts(np.flatnonzero(np.asarray(times) < cut))
             least = before[self._counts(np.arange(len(self.y))) > 0].min()
-            remedy = f"since '{shown_time(cut)}' every class has so many test rows, and at least {least} before it"
+            remedy = (
+                f"set data.test.since='{shown_time(cut)}': every class then has so many test rows, and at least "
+                f"{least} before them"
+            )
         self.check(test, rest, "data.test=temporal", remedy)
 
     def possible(self, c: int) -> int:
