@@ -1,8 +1,8 @@
 """One rule for identifiers: labels, categories, patients, sites and devices, in every source and for new rows.
 
 Two values are equal if they are the same whole number (``100``, ``100.0`` and ``" 100 "``), or else the same text,
-exactly: ``0012`` and ``12``, ``P1`` and ``p1``, ``1E2`` and ``100`` differ. The rule looks at a value alone, never at its
-column or file, and no value passes through float64. Names that differ and look the same are found by `look_alikes`.
+exactly: ``0012`` and ``12``, ``P1`` and ``p1``, ``1E2`` and ``100`` differ. The rule looks at a value alone, never at
+its column or file, and no value passes through float64. Names that differ and look the same are found by `look_alikes`.
 """
 
 import re

@@ -90,14 +90,11 @@ class ImageFolder:
             other = next(name for name in files if PurePosixPath(name).suffix.lower() not in IMAGES)
             expected.notes.append(f"{len(files) - len(pictures)} files are not pictures and left out, first {other}")
         depth, classes = self._class_depth(pictures, folders, expected.class_names), expected.names
-        rows = (
-            (
-                f"{self._files.title}/{name}",
-                name,
-                None if depth is None else (str(classes.name(name.split("/")[depth])),),
-            )
-            for name in pictures
-        )
+
+        def labels(name: str) -> tuple[str] | None:
+            return None if depth is None else (str(classes.name(name.split("/")[depth])),)
+
+        rows = ((f"{self._files.title}/{name}", name, labels(name)) for name in pictures)
         yield from picture_batches(rows, self._decode, depth is not None, expected, problems)
 
     def _class_depth(self, pictures: list[str], folders: list[str], classes: Sequence[str]) -> int | None:

@@ -26,8 +26,8 @@ class ImageRow:
         name: relative to the root of the files.
         label: class name (an identifier, or as ``classes`` spells it); if there are several labels, all in one string.
         labels: class names if rows may have several; empty if each has one.
-        site, patient: as spelled in the source, compared as identifiers (`fedimb.data.identifiers`); None if it has none.
-            ``patient`` stays in memory: stores hold numbers.
+        site, patient: as spelled in the source, compared as identifiers (`fedimb.data.identifiers`); None if it has
+            none. ``patient`` stays in memory: stores hold numbers.
         test: whether it is in the official test set; None if the source has none.
     """
 

@@ -14,7 +14,7 @@ _SHOWN = 8
 def value_spelling(value: object) -> str:
     """How 0.1 spelled labels and categories: numbers by their float64 value. Only for new rows of such runs.
 
-    ``0012`` is 12 and ``1E2`` 100, and whole numbers from 2^53 on are rounded: `fedimb.data.identifiers` does not do so.
+    ``0012`` is 12 and ``1E2`` 100, and whole numbers from 2^53 on are rounded, unlike by `fedimb.data.identifiers`.
     """
     text = str(value)
     parsed = number(text)
