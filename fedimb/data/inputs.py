@@ -82,6 +82,7 @@ class Inputs:
         low, high: smallest and largest value of all clients' rows; None for a table, whose extremes are single
             patients' values, and for a deployment, whose rows are at the sites.
         columns: of a table with named columns; None if the columns have no names.
+        label_names: label in the files -> class name; None where labels are the names or the ids.
     """
 
     shape: tuple[int, ...]
@@ -89,6 +90,7 @@ class Inputs:
     low: float | None = None
     high: float | None = None
     columns: TableColumns | None = None
+    label_names: dict[str, str] | None = None
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -98,6 +100,7 @@ class Inputs:
             "low": self.low,
             "high": self.high,
             "columns": None if self.columns is None else self.columns.facts(),
+            "label_names": self.label_names,
         }
 
     @staticmethod
@@ -110,6 +113,7 @@ class Inputs:
             facts["low"],
             facts["high"],
             None if columns is None else TableColumns.from_facts(columns),
+            facts.get("label_names"),
         )
 
 

@@ -94,7 +94,7 @@ def inputs_of(federation: Federation) -> Inputs:
     if columns is None and store.scaled is not None:  # prepared by an earlier version, which kept no names
         columns = _columns_of(federation)
     low, high = (None, None) if store.scaled is not None else value_range(store.x, [federation.train.rows])
-    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns)
+    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, store.label_names)
 
 
 def _columns_of(federation: Federation) -> Any:
