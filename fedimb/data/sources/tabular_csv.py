@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import Names, identifier, in_order
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete, none_class
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch
@@ -18,7 +19,7 @@ from fedimb.data.sources.new_tables import TableSettings, table_batches
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_file import Layout, column, read_table
 from fedimb.data.sources.table_rows import Positions, Rows, flagged
-from fedimb.data.sources.table_target import Target, Value, canonical, in_order, refuse_mute_site
+from fedimb.data.sources.table_target import Target, Value, refuse_mute_site, spelling_of
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
@@ -45,7 +46,8 @@ class TabularCsv:
             missing category is 0 in all of them.
         missing_values: column -> values that mean "missing", in addition to '', '?' and 'NA'; see `FeatureColumns`.
         indicators: true, false, or the columns that get a 0/1 "missing" column.
-        patient: column of patient ids. With one file per site the same id at two sites is two patients.
+        patient: column of patient ids, compared as identifiers (`fedimb.data.identifiers`): 100 and 100.0 are one. With
+            one file per site the same id at two sites is two patients.
         site_column: column of site names, instead of one file per site.
         site_names: the sites in order, for ``site_column``; null: those in the data, sorted.
         split_column: column of train, validation or test: the official split. Validation rows are used for training.
@@ -95,6 +97,9 @@ class TabularCsv:
             raise ConfigError("source 'tabular_csv': header=false needs columns=[...]")
         if isinstance(self.files, dict) and self.site_column is not None:
             raise ConfigError("source 'tabular_csv': files already names the sites; remove site_column")
+        for named in (self.files if isinstance(self.files, dict) else (), self.site_names or ()):
+            if len({identifier(name) for name in named}) < len(named):
+                raise ConfigError(f"source 'tabular_csv': sites {list(named)}: give each site once (1 and 1.0 are one)")
         if self.site_names is not None and self.site_column is None:
             raise ConfigError("source 'tabular_csv': site_names goes with site_column; remove it")
         if isinstance(self.target, list):
@@ -164,15 +169,17 @@ class TabularCsv:
             raise ConfigError(
                 f"missing_values names '{odd[0]}', which the run does not read.{nearest(odd[0], known.names)}"
             )
-        start = 0
+        start, label = 0, self._label
+        if (spell := spelling_of(known)) is not identifier:
+            label = Target(self.classes, self.target_map, self.thresholds, spell)
         for _, path in self._paths():
             start = yield from table_batches(
-                path, settings, partial(self._new_label, expected), expected, problems, start
+                path, settings, partial(self._new_label, expected, label), expected, problems, start
             )
 
     def _declared(self, shape: tuple[int, ...]) -> TableColumns | None:
         """The columns, if these settings alone say them in order, with every category and indicator; else None."""
-        categories = {name: tuple(map(canonical, listed)) for name, listed in self._categorical.items() if listed}
+        categories = {name: tuple(map(identifier, listed)) for name, listed in self._categorical.items() if listed}
         if self.columns is None or self.indicators is True or len(categories) < len(self._categorical):
             return None
         aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
@@ -187,12 +194,12 @@ class TabularCsv:
             )
         return found
 
-    def _new_label(self, expected: Expected, fields: Sequence[str]) -> int | list[int]:
+    def _new_label(self, expected: Expected, label: Target, fields: Sequence[str]) -> int | list[int]:
         if isinstance(self.target, list):
             at = {name: i for i, name in enumerate(self.target)}
             held = flagged(at, fields)
             return [int(name in held) for name in self.target]
-        return UNKNOWN if fields[0] in MISSING else expected.class_id(self._label(fields[0]))
+        return UNKNOWN if fields[0] in MISSING else expected.class_id(label(fields[0]))
 
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else self.target
@@ -221,7 +228,7 @@ class TabularCsv:
         return Rows(
             label=self._label,
             features=FeatureColumns(kept, self._categorical, self.missing_values, self.indicators),
-            recordable={site: {canonical(v) for v in values} for site, values in self.label_values.items()},
+            recordable={identifier(s): {identifier(v) for v in values} for s, values in self.label_values.items()},
             known_sites=self.site_names,
         )
 
@@ -276,7 +283,7 @@ class TabularCsv:
 
     def _check_sites(self, rows: Rows, classes: list[str], sites: list[str]) -> None:
         for name in self.label_values:
-            if name not in sites:
+            if name not in Names(sites):
                 raise DataError(f"label_values names site '{name}'.{nearest(name, sites)}")
         found: dict[str, set[str]] = {site: set() for site in sites or [""]}
         recorded: dict[str, set[str]] = {site: set() for site in found}
@@ -286,8 +293,7 @@ class TabularCsv:
             found[site].update(labels or unlabelled)
             recorded[site].add(label)
         for site in found:
-            if site in rows.recordable:
-                able = rows.recordable[site]
+            if (able := rows.recordable.get(identifier(site))) is not None:
                 refuse_mute_site(site, {self._label(label) for label in able}, able, classes)
             elif self.require_all_classes:
                 refuse_mute_site(site or "(all rows)", found[site], recorded[site], classes)
