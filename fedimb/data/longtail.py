@@ -134,8 +134,7 @@ def minority_classes(counts: Counts, rule: object, class_names: Sequence[str] | 
 
     Args:
         counts: [C] original training rows.
-        rule: ``rarest_30pct``: the max(1, floor(.3 C + .5)) classes with fewest rows, ties by class id, of the C classes
-                that have rows.
+        rule: ``rarest_30pct``: of the C classes with rows, the max(1, floor(.3 C + .5)) with fewest, ties by class id.
             ``cumulative_75_95``: in order of decreasing frequency, the classes that start after 95 % of the rows (mass
                 *before* adding the class).
             A list: exactly those, each as its class id or, as text, by its name.
@@ -187,8 +186,8 @@ def _listed(rule: list[object], n_classes: int, class_names: Sequence[str] | Non
             at, meant = entry, names.index(entry)
             if meant is not None and meant != at:
                 raise ConfigError(
-                    f"data.minority={rule}: {entry} is the id of class '{(class_names or ())[at]}' and the name of another; "
-                    f"write names as text, as in data.minority=['{entry}']"
+                    f"data.minority={rule}: {entry} is the id of class '{(class_names or ())[at]}' and the name of "
+                    f"another; write names as text, as in data.minority=['{entry}']"
                 )
         if at is None:
             valid = f" or names as text ({', '.join(list(class_names)[:8])})" if class_names else ""
