@@ -18,6 +18,7 @@ from fedimb.data.labels import class_counts
 from fedimb.data.prepare import prepare
 from fedimb.data.sources.pictures import decode
 from fedimb.errors import DataError
+from fedimb.report.html.run import command
 
 GROUPS = Path(__file__).parents[2] / "configs" / "data"
 ROOT = Path(os.environ.get("FEDIMB_DATA_DIR") or "/nowhere")
@@ -166,6 +167,14 @@ def test_what_is_said_of_a_data_set_does_not_change_the_hash():
     assert config.data["about"]["licence"] == "CC BY 4.0 (UCI)"
     assert config_sha(config) == config_sha(config.model_copy(update={"data": silent}))
     assert "about" not in compose(["data=glass", "data.source.files=[mine.csv]"])["data"]
+
+
+def test_a_report_names_the_shipped_set():
+    config = validate(compose(["data=glass", "seed=3", "engine=inline"])).model_dump()
+    assert command(config).startswith("fedimb run data=glass ")
+    assert command(config).endswith(" seed=3")
+    other = compose(["data=glass", "data.source.files=[mine.csv]", "engine=inline"])
+    assert "data=glass" not in command(validate(other).model_dump())
 
 
 def test_no_committed_figure_rests_on_data_without_a_licence():
