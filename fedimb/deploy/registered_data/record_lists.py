@@ -7,7 +7,6 @@ readers of `fedimb.data.sources` do the reading; this module knows which of thei
 
 import contextlib
 import io
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,17 +87,19 @@ def _dicom(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     listed, _ = source._rows(Problems("skip"))
     rows, files = _images(source, source.labels)
     if source.by_patient:
-        rows = [RecordPlace(row.place, _patient_id(source._files, row.name)) for row in listed]
+        ids = {row.name: _patient_id(source._files, row.name) for row in listed}
+        rows = [RecordPlace(row.place, ids[row.name]) for row in source.frame_rows(listed, Problems("skip"))]
+    elif source.frames == "all":
+        rows = [RecordPlace(row.place, row.patient) for row in source.frame_rows(listed, Problems("skip"))]
     return rows, files
 
 
 def _patient_id(files: Files, name: str) -> str | None:
     """PatientID of a DICOM file; None if it cannot be read (the source refuses or skips such a row)."""
-    from fedimb.data.sources.dicom_grey import load_pydicom
+    from fedimb.data.sources.dicom_grey import load_pydicom, silent_pydicom
 
     pydicom = load_pydicom()
-    with warnings.catch_warnings(), contextlib.suppress(Exception):  # damaged headers raise many kinds
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+    with silent_pydicom(), contextlib.suppress(Exception):  # damaged headers raise many kinds
         header = pydicom.dcmread(io.BytesIO(files.read(name)), stop_before_pixels=True, specific_tags=["PatientID"])
         return str(header.get("PatientID") or "").strip() or None
     return None
