@@ -5,7 +5,7 @@ from pathlib import Path
 from fedimb import registry
 from fedimb.data.inputs import Inputs
 from fedimb.data.sources.image_folder import IMAGES
-from fedimb.data.sources.new_tables import PARQUET
+from fedimb.data.sources.table_formats import TABLES
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
@@ -14,7 +14,7 @@ FOLDERS = ("image_folder", DICOM, "huggingface")
 BY_SUFFIX: dict[str, tuple[str, ...]] = {
     ".npz": ("npz", "embeddings_npz"),
     ".csv": ("image_csv", TABLE, DICOM),
-    **dict.fromkeys((".txt", ".tsv", ".data", *PARQUET), (TABLE,)),
+    **dict.fromkeys((name for name in TABLES if name != ".csv"), (TABLE,)),
     ".zip": ("image_folder", DICOM),
     **dict.fromkeys((".dcm", ".dicom", ".ima"), (DICOM,)),
     **dict.fromkeys(IMAGES, ("image_folder",)),
