@@ -54,6 +54,8 @@ def source_for(path: Path, trained: Settings, inputs: Inputs) -> Settings:
     kept |= {key: trained[key] for key in _SHARED if key in trained and key in able_to}
     if name == TABLE and name != own:
         kept = {"name": name, "target": trained.get("label") or "label"}
+        if own == "sql":  # its settings mean the same of a file, but for where the rows are
+            kept |= {key: value for key, value in trained.items() if key in able_to and key != "name"}
     if name == "image_folder" and own not in FOLDERS and "mode" not in kept:
         kept["mode"] = "L" if inputs.shape[0] == 1 else "RGB"
     argument = next((key for key in able_to if key in PATHS), None)

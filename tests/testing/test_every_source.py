@@ -1,5 +1,7 @@
 """Every registered source keeps to its contract, on small files made here."""
 
+import sqlite3
+
 import numpy as np
 import pytest
 from tiny_images import two_classes
@@ -41,12 +43,23 @@ def image_csv(folder):
     return {"path": str(folder / "im" / "list.csv")}
 
 
+def sql(folder):
+    with sqlite3.connect(folder / "t.db") as database:
+        database.execute("CREATE TABLE t (age REAL, kind TEXT, site INTEGER, label INTEGER)")
+        rows = [(i / 3 if i % 4 else None, "ab"[i % 2], i % 3, i % 2) for i in range(40)]
+        database.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", rows)
+    database.close()
+    settings = {"target": "label", "categorical": ["kind"], "site_column": "site"}
+    return {"url": f"sqlite:///{folder / 't.db'}", "query": "SELECT * FROM t"} | settings
+
+
 MADE = {
     "npz": npz,
     "embeddings_npz": embeddings_npz,
     "tabular_csv": tabular_csv,
     "image_folder": image_folder,
     "image_csv": image_csv,
+    "sql": sql,
 }
 ELSEWHERE = {"dicom", "huggingface"}  # libraries and files of their own: their tests call check_source where these are
 

@@ -75,7 +75,13 @@ class FeatureColumns:
 
         Args:
             at: of each feature column, its index in the block.
+
+        Raises:
+            DataError: see `Block.texts`.
         """
+        for name, i in zip(self.names, at, strict=True):
+            if name in self._codes:
+                block.texts(i, identifier=True)  # its error is about the whole column
         try:
             columns = [self._block_column(name, block, i) for name, i in zip(self.names, at, strict=True)]
         except DataError:

@@ -47,6 +47,7 @@ class OpenedTable:
         blocks: the same rows in blocks of typed columns; None: the file is text.
         nominal: column -> the values that the file itself declares, in its order.
         odd: column -> what it holds, where that is neither a number nor text ("dates").
+        inexact: column -> where it holds a float beyond 2^53, which may stand for several whole numbers.
         outputs: the columns that the file itself declares as labels.
     """
 
@@ -56,6 +57,7 @@ class OpenedTable:
     blocks: Iterator[Block] | None = None
     nominal: dict[str, tuple[str, ...]] = field(default_factory=dict)
     odd: dict[str, str] = field(default_factory=dict)
+    inexact: dict[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
 
 

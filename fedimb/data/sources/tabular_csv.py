@@ -246,7 +246,7 @@ class Table(ABC):
 
     def _check_kinds(self, table: OpenedTable, features: FeatureColumns) -> None:
         """Refuse columns that are neither numbers nor text, and parts that declare other categories than the first."""
-        named = {name: "names something" for name in (*self._targets(), self.patient, self.site_column) if name}
+        named = [name for name in (*self._targets(), self.patient, self.site_column) if name]
         for name, what in table.odd.items():
             if name in named and what != "dates or times":
                 raise DataError(f"{table.path}: column '{name}' holds {what}; save it as numbers or text")
@@ -254,6 +254,12 @@ class Table(ABC):
                 raise DataError(
                     f"{table.path}: column '{name}' holds {what}, which no model reads: drop it, or save it as "
                     "a number (days since a fixed date)"
+                )
+        for name in (*named, *self._categorical):
+            if name in table.inexact:
+                raise DataError(
+                    f"{table.path}: column '{name}' names something and {table.inexact[name]}: from 2^53 on floats "
+                    "merge whole numbers; give integers or text"
                 )
         for name, values in table.nominal.items():
             known = features.categories(name)
