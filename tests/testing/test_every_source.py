@@ -1,5 +1,6 @@
 """Every registered source keeps to its contract, on small files made here."""
 
+import json
 import sqlite3
 
 import numpy as np
@@ -53,6 +54,26 @@ def sql(folder):
     return {"url": f"sqlite:///{folder / 't.db'}", "query": "SELECT * FROM t"} | settings
 
 
+def shards(folder):
+    rng = np.random.default_rng(0)
+    for name, rows in (("train", 12), ("test", 4)):
+        (folder / name).mkdir()
+        for k in range(3):
+            held = {"x": rng.normal(size=(rows, 1, 4, 4)).astype(np.float32), "y": np.arange(rows) % 2}
+            np.savez(folder / name / f"{k}.npz", data=held)
+    return {"path": str(folder)}
+
+
+def leaf_json(folder):
+    rng = np.random.default_rng(0)
+    for name, rows in (("train", 12), ("test", 4)):
+        (folder / name).mkdir()
+        users = {f"u{k}": {"x": rng.random((rows, 4)).tolist(), "y": [i % 2 for i in range(rows)]} for k in range(3)}
+        content = {"users": list(users), "num_samples": [rows] * 3, "user_data": users}
+        (folder / name / "all.json").write_text(json.dumps(content))
+    return {"path": str(folder), "shape": [1, 2, 2]}
+
+
 MADE = {
     "npz": npz,
     "embeddings_npz": embeddings_npz,
@@ -60,6 +81,8 @@ MADE = {
     "image_folder": image_folder,
     "image_csv": image_csv,
     "sql": sql,
+    "shards": shards,
+    "leaf_json": leaf_json,
 }
 ELSEWHERE = {"dicom", "huggingface"}  # libraries and files of their own: their tests call check_source where these are
 

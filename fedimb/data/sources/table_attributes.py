@@ -51,7 +51,7 @@ def open_declared(path: str, layout: Layout) -> OpenedTable:
     header = _header(path, lines)
     odd = {name: what for name, what in header.text.items() if what}
     rows = first_of(_rows(path, lines, header), path)
-    return OpenedTable(path, tuple(header.names), rows, None, header.nominal, odd, header.outputs)
+    return OpenedTable(path, tuple(header.names), rows, None, header.nominal, odd, outputs=header.outputs)
 
 
 def _encoding(name: str) -> str:
