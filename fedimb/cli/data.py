@@ -63,7 +63,7 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.data.prepare import prepare
-    from fedimb.report.describe import client_names, describe, warnings
+    from fedimb.report.describe import about_data, client_names, describe, warnings
 
     if args.plot:
         from fedimb.errors import ConfigError
@@ -72,8 +72,9 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
             raise ConfigError(f"--plot {args.plot}: give a name ending in .png or .svg")
     config = validate(compose(args.overrides, [Path(folder) for folder in args.config_dir]))
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    about = config.data.get("about") or {}
     if not args.json:
-        print(describe(federation))
+        print("\n\n".join([describe(federation), *([about_data(about)] if about else [])]))
     drawn = None
     if args.plot:
         from fedimb.rundir.partition_picture import partition_figure
@@ -95,6 +96,7 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
         partition=federation.sha,
         warnings=warnings(federation.counts, test, federation.class_names),
         picture=None if drawn is None else str(drawn),
+        about=about,
     )
 
 
@@ -109,7 +111,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     from fedimb.cli.verbs import split_words
     from fedimb.data.check import describe_cut, read_source
     from fedimb.data.labels import class_counts
-    from fedimb.report.describe import describe_source
+    from fedimb.report.describe import about_data, describe_source
 
     file, settings = split_words(args.file, args.settings)
     name, data, group = read_source(file, settings, args.source)
@@ -118,6 +120,9 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     cut = None if group is None else describe_cut(group)
     if cut is not None and not args.json:
         print(f"\n{cut}")
+    about = dict((group or {}).get("about") or {})
+    if about and not args.json:
+        print(f"\n{about_data(about)}")
     return DataChecked(
         source=name,
         rows=len(data.y),
@@ -129,4 +134,5 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
         skipped=list(data.skipped),
         official_test=None if data.official_test is None else int(data.official_test.sum()),
         cut=cut,
+        about=about,
     )

@@ -13,6 +13,7 @@ from fedimb.data.problems import Problems
 from fedimb.data.sources.table_features import FeatureColumns
 from fedimb.data.sources.table_file import Layout, column, read_table
 from fedimb.data.sources.table_opened import OpenedTable
+from fedimb.data.sources.table_target import spelling_of
 from fedimb.errors import ConfigError, DataError, nearest
 
 _SHOWN = 8
@@ -126,7 +127,8 @@ def table_batches(
 def _encoder(wanted: TableColumns, settings: TableSettings) -> FeatureColumns:
     categories = {name: list(values) for name, values in wanted.categories.items()}
     missing = {name: [*wanted.missing.get(name, ()), *settings.missing.get(name, ())] for name in wanted.names}
-    return FeatureColumns(wanted.names, categories, missing, wanted.indicators, _NUMBERS)  # type: ignore[arg-type]
+    spell = spelling_of(wanted)
+    return FeatureColumns(wanted.names, categories, missing, wanted.indicators, _NUMBERS, spell)  # type: ignore[arg-type]
 
 
 def _positions(

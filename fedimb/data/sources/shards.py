@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import in_order
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint, with_progress
 from fedimb.data.sources.npz_file import DAMAGE, NpzFile
 from fedimb.data.sources.pickled_arrays import unpickle_arrays
 from fedimb.data.sources.site_arrays import SiteRows, assemble_sites
-from fedimb.data.sources.table_target import in_order
 from fedimb.errors import DataError, nearest
 from fedimb.registry import register
 

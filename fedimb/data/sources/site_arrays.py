@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole
 from fedimb.data.problems import Problems
-from fedimb.data.sources.table_arrow import EXACT, text_of
-from fedimb.data.sources.table_target import canonical, in_order
 from fedimb.errors import DataError, nearest
 
 
@@ -50,7 +49,7 @@ def assemble_sites(
     held = [part for part in parts if len(part.y)]
     if not held:
         raise DataError(f"{parts[0].place if parts else 'the source'} has no rows, nor has any other; check the path")
-    first = held[0]
+    first, known = held[0], None if class_names is None else Names(class_names)
     xs: list[NDArray[Any]] = []
     texts: list[list[str]] = []
     goods: list[int] = []
@@ -72,10 +71,10 @@ def assemble_sites(
         for row, reason in bad.items():
             problems.add(f"{part.place} y[{row}]", reason)
             good[row] = False
-        if class_names is not None:
+        if known is not None:
             for row in np.flatnonzero(good).tolist():
                 try:
-                    labels[row] = _class(labels[row], class_names)
+                    labels[row] = _class(labels[row], known)
                 except DataError as error:
                     problems.add(f"{part.place} y[{row}]", str(error))
                     good[row] = False
@@ -104,24 +103,25 @@ def assemble_sites(
 
 
 def label_texts(y: NDArray[Any] | list[Any]) -> tuple[list[str], dict[int, str]]:
-    """Labels as text, whole numbers in one spelling, and the reason of each label that cannot be one."""
-    values = y.tolist() if isinstance(y, np.ndarray) else y
+    """Labels as identifiers (`fedimb.data.identifiers`), and the reason of each label that cannot be one."""
+    values = y.tolist() if isinstance(y, np.ndarray) and y.dtype.kind != "f" else list(y)
+    texts: list[str] = []
     bad: dict[int, str] = {}
-    known: dict[Any, str] = {}
-    texts = []
     for row, value in enumerate(values):
-        key = (type(value), value) if isinstance(value, int | float | str) else None
-        if key is None:
-            bad[row] = f"label {str(value)[:40]} is not a whole number or text"
-        elif key not in known:
-            number = float(value) if isinstance(value, float) else 0.0
-            if not number.is_integer() or abs(number) >= EXACT or value == "":
-                bad[row] = f"label {value!r} is not a whole number or text"
-                texts.append("")
-                continue
-            known[key] = canonical(int(value) if isinstance(value, bool | float) else text_of(value))
-        texts.append("" if key is None else known[key])
+        try:
+            texts.append(_label(value))
+        except DataError as error:
+            texts.append("")
+            bad[row] = str(error)
     return texts, bad
+
+
+def _label(value: object) -> str:
+    broken = isinstance(value, float | np.floating) and np.isfinite(value) and value != np.floor(value)
+    if not isinstance(value, int | float | np.floating | str) or value == "" or broken:
+        shown = float(value) if isinstance(value, np.floating) else value
+        raise DataError(f"label {shown!r:.40} is not a whole number or text")
+    return identifier(value)
 
 
 def _values(part: SiteRows) -> NDArray[Any]:
@@ -136,11 +136,11 @@ def _values(part: SiteRows) -> NDArray[Any]:
         return x.astype(np.float32, copy=False)
 
 
-def _class(label: str, names: Sequence[str]) -> str:
-    if label in names:
-        return label
-    if label.isdecimal() and not any(name.isdecimal() for name in names):
-        if int(label) < len(names):
-            return names[int(label)]
-        raise DataError(f"label {label} is outside the class ids 0 to {len(names) - 1}")
-    raise DataError(f"label '{label}' is not in class_names.{nearest(label, names)}")
+def _class(label: str, names: Names) -> str:
+    if (known := names.name(label)) is not None:
+        return known
+    if is_whole(label) and not any(map(is_whole, names.names)):
+        if 0 <= int(label) < len(names.names):
+            return names.names[int(label)]
+        raise DataError(f"label {label} is outside the class ids 0 to {len(names.names) - 1}")
+    raise DataError(f"label '{label}' is not in class_names.{nearest(label, names.names)}")

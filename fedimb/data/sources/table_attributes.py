@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from fedimb.data.identifiers import identifier
 from fedimb.data.sources.files import regular_file
 from fedimb.data.sources.table_file import Layout, Record
 from fedimb.data.sources.table_opened import OpenedTable, first_of
-from fedimb.data.sources.table_target import canonical
 from fedimb.errors import DataError, nearest
 
 DECLARED = (".arff", ".dat")
@@ -103,7 +103,7 @@ def _attribute(place: str, text: str, header: _Header) -> None:
         raise DataError(f"{place}: attribute '{name}' occurs twice; rename one")
     if kind.startswith("{"):
         values = tuple(_unquoted(value) for value in _split(kind[1:].rpartition("}")[0])) if "}" in kind else ()
-        if not values or "" in values or len({canonical(value) for value in values}) < len(values):
+        if not values or "" in values or len({identifier(value) for value in values}) < len(values):
             raise DataError(f"{place}: attribute '{name}' needs {{value, value, ...}}, each once; it has {kind[:60]}")
         header.nominal[name] = values
     elif (word := kind.lower().split(" ")[0]) in _WORDS:

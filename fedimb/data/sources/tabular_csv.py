@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import Names, identifier, in_order
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete, none_class
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch
@@ -22,7 +23,7 @@ from fedimb.data.sources.table_file import Layout, column
 from fedimb.data.sources.table_formats import has_own_header, open_table
 from fedimb.data.sources.table_opened import OpenedTable
 from fedimb.data.sources.table_rows import Positions, Rows, flagged
-from fedimb.data.sources.table_target import Target, Value, canonical, in_order, refuse_mute_site
+from fedimb.data.sources.table_target import Target, Value, refuse_mute_site, spelling_of
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
@@ -54,7 +55,8 @@ class Table(ABC):
             not be named.
         missing_values: column -> values that mean "missing", in addition to '', '?' and 'NA'; see `FeatureColumns`.
         indicators: true, false, or the columns that get a 0/1 "missing" column.
-        patient: column of patient ids. With one file per site the same id at two sites is two patients.
+        patient: column of patient ids, compared as identifiers (`fedimb.data.identifiers`): 100 and 100.0 are one. With
+            one file per site the same id at two sites is two patients.
         site_column: column of site names, instead of one file per site.
         site_names: the sites in order, for ``site_column``; null: those in the data, sorted.
         split_column: column of train, validation or test: the official split. Validation rows are used for training.
@@ -87,6 +89,9 @@ class Table(ABC):
     feature_names: tuple[str, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
+        for named in ([part.name for part in self.parts() if part.name is not None], self.site_names or ()):
+            if len({identifier(name) for name in named}) < len(named):
+                raise ConfigError(f"source '{self.kind}': sites {list(named)}: give each site once (1 and 1.0 are one)")
         if self.site_names is not None and self.site_column is None:
             raise ConfigError(f"source '{self.kind}': site_names goes with site_column; remove it")
         if isinstance(self.target, list):
@@ -130,7 +135,7 @@ class Table(ABC):
         first: tuple[str, ...] = ()
         start = ""
         for site, path, open_part in self.parts():
-            table = open_part({})
+            table = open_part(self._truth())
             names = table.names
             if rows is None:
                 first, start, rows = names, path, self._rows(table)
@@ -142,6 +147,14 @@ class Table(ABC):
             self._take(rows, at, site, table, problems)
         assert rows is not None  # there is a part
         return self._assemble(rows, problems.settle(len(rows)))
+
+    def _truth(self) -> dict[str, list[str]]:
+        """Column -> values of it, from which a typed table sees how booleans are spelled; else they are 1 and 0."""
+        named = {name: ["True"] for name in (self.patient, self.site_column, *self._categorical) if name}
+        named |= {name: list(map(str, listed)) for name, listed in self._categorical.items() if listed}
+        if isinstance(self.target, str):
+            named[self.target] = list(map(str, self.target_map or self.classes or ["True"]))
+        return named
 
     def _take(self, rows: Rows, at: Positions, site: str | None, table: OpenedTable, problems: Problems) -> None:
         if table.blocks is None:
@@ -169,13 +182,15 @@ class Table(ABC):
             raise ConfigError(
                 f"missing_values names '{odd[0]}', which the run does not read.{nearest(odd[0], known.names)}"
             )
-        start = 0
+        start, label = 0, self._label
+        if (spell := spelling_of(known)) is not identifier:
+            label = Target(self.classes, self.target_map, self.thresholds, spell)
         for part in self.parts():
             start = yield from table_batches(
                 partial(self._open_new, part, expected),
                 part.path,
                 settings,
-                partial(self._new_label, expected),
+                partial(self._new_label, expected, label),
                 expected,
                 problems,
                 start,
@@ -187,7 +202,7 @@ class Table(ABC):
 
     def _declared(self, shape: tuple[int, ...]) -> TableColumns | None:
         """The columns, if these settings alone say them in order, with every category and indicator; else None."""
-        categories = {name: tuple(map(canonical, listed)) for name, listed in self._categorical.items() if listed}
+        categories = {name: tuple(map(identifier, listed)) for name, listed in self._categorical.items() if listed}
         order = self._declared_order()
         if order is None or self.indicators is True or len(categories) < len(self._categorical):
             return None
@@ -203,12 +218,12 @@ class Table(ABC):
             )
         return found
 
-    def _new_label(self, expected: Expected, fields: Sequence[str]) -> int | list[int]:
+    def _new_label(self, expected: Expected, label: Target, fields: Sequence[str]) -> int | list[int]:
         if isinstance(self.target, list):
             at = {name: i for i, name in enumerate(self.target)}
             held = flagged(at, fields)
             return [int(name in held) for name in self.target]
-        return UNKNOWN if fields[0] in MISSING else expected.class_id(self._label(fields[0]))
+        return UNKNOWN if fields[0] in MISSING else expected.class_id(label(fields[0]))
 
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else self.target
@@ -233,7 +248,7 @@ class Table(ABC):
         return Rows(
             label=self._label,
             features=FeatureColumns(kept, self._encoded(table, kept), self.missing_values, self.indicators),
-            recordable={site: {canonical(v) for v in values} for site, values in self.label_values.items()},
+            recordable={identifier(s): {identifier(v) for v in values} for s, values in self.label_values.items()},
             known_sites=self.site_names,
         )
 
@@ -263,7 +278,7 @@ class Table(ABC):
                 )
         for name, values in table.nominal.items():
             known = features.categories(name)
-            if known is not None and name not in self._categorical and list(map(canonical, values)) != known:
+            if known is not None and name not in self._categorical and list(map(identifier, values)) != known:
                 raise DataError(
                     f"{table.path}: column '{name}' lists {', '.join(values[:8])}, another file "
                     f"{', '.join(known[:8])}; give categorical={{{name}: [...]}} with all of them"
@@ -320,7 +335,7 @@ class Table(ABC):
 
     def _check_sites(self, rows: Rows, classes: list[str], sites: list[str]) -> None:
         for name in self.label_values:
-            if name not in sites:
+            if name not in Names(sites):
                 raise DataError(f"label_values names site '{name}'.{nearest(name, sites)}")
         found: dict[str, set[str]] = {site: set() for site in sites or [""]}
         recorded: dict[str, set[str]] = {site: set() for site in found}
@@ -330,8 +345,7 @@ class Table(ABC):
             found[site].update(labels or unlabelled)
             recorded[site].add(label)
         for site in found:
-            if site in rows.recordable:
-                able = rows.recordable[site]
+            if (able := rows.recordable.get(identifier(site))) is not None:
                 refuse_mute_site(site, {self._label(label) for label in able}, able, classes)
             elif self.require_all_classes:
                 refuse_mute_site(site or "(all rows)", found[site], recorded[site], classes)

@@ -76,6 +76,8 @@ def test_whole_numbers_beyond_two_to_the_53_stay_exact(tmp_path):
     data = TabularCsv(str(tmp_path / "t.parquet"), target="y", site_column="code", on_bad="skip").load()
     assert data.site_names == ("999000011000000103", "999000011000000128")
     assert data.sites.tolist() == [0, 1, 0]
+    data = TabularCsv(str(tmp_path / "t.parquet"), target="code", on_bad="skip").load()
+    assert data.class_names == ("999000011000000103", "999000011000000128")
     pq.write_table(pa.table({"a": [1.0, 2, 3], "code": [1.0, 2.0, 9e17]}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="row 3: column 'code' names something and holds the float 900000000000000000"):
         TabularCsv(str(tmp_path / "t.parquet"), target="code").load()
@@ -97,6 +99,17 @@ def test_blocks_hold_what_single_rows_hold(tmp_path_factory, rows):
     opened.blocks = None
     make.parts = lambda: [make_part(opened)]
     same(one, make.load())
+
+
+def test_booleans_are_numbers_as_features_and_words_as_names(tmp_path):
+    columns = {"flag": [True, False, None], "kind": [True, False, True], "y": [True, False, False]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    args = {"files": str(tmp_path / "t.parquet"), "target": "y"}
+    data = TabularCsv(**args, categorical=["kind"], indicators=False).load()
+    assert data.class_names == ("False", "True")
+    assert data.columns.categories == {"kind": ("False", "True")}
+    assert data.x[:2, 0].tolist() == [1, 0]
+    assert TabularCsv(**args, drop=["kind"], target_map={"0": "well", "1": "ill"}).load().y.tolist() == [1, 0, 0]
 
 
 def make_part(opened):
