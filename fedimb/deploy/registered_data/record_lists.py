@@ -17,7 +17,6 @@ from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.image_files import Files, Folder
 from fedimb.data.sources.npz_file import NpzFile, per_row
-from fedimb.data.sources.table_file import Layout, read_table
 
 PATHS = ("path", "paths", "files", "folder", "labels", "root")
 """Source settings that name files or folders."""
@@ -60,20 +59,18 @@ def list_records(name: str, source: Any) -> tuple[list[RecordPlace], list[Path]]
 
 
 def _table(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
-    layout = Layout(
-        source.header, None if source.columns is None else tuple(source.columns), source.delimiter, source.encoding
-    )
-    paths = source._paths()
+    parts = source.parts()
     rows = []
-    for site, path in paths:
-        names, records = read_table(path, layout)
+    for part in parts:
+        site, table = part.name, part.open({})
+        names, records = table.names, table.records
         at = None if source.patient is None else names.index(source.patient)
         for place, fields in records:
             own = fields[at] if at is not None and at < len(fields) else None
             # The same id in two files means two people, as in the source.
-            apart = own is not None and site and len(paths) > 1
+            apart = own is not None and site and len(parts) > 1
             rows.append(RecordPlace(place, f"{site}/{own}" if apart else own, site or "" if apart else ""))
-    return rows, [find_data(path) for _, path in paths]
+    return rows, [find_data(part.path) for part in parts]
 
 
 def _images(source: Any, *tables: str) -> tuple[Iterable[RecordPlace], list[Path]]:
