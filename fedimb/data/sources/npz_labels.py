@@ -185,7 +185,7 @@ def _usable(value: np.generic, what: str) -> str:
     if isinstance(value, (np.str_, np.bytes_)):
         if not value:
             raise DataError("is empty")
-    elif not np.isfinite(value) or value != np.floor(value):  # type: ignore[call-overload]
+    elif not np.isfinite(value) or value != np.floor(value):
         raise DataError(f"is not a {'class' if what == 'label' else what} id: give whole numbers")
     try:
         return identifier(value)
