@@ -136,7 +136,10 @@ def test_patients_stay_whole_through_every_cut(cohort, caplog):
     assert one.minority == (1,)  # c, in which nobody trains, is not one
     assert "no training rows of class c" in caplog.text
     rows = one.counts.sum(axis=0)
-    assert one.minority_line() == f"minority: b ({rows[1]}) of 3 classes (training rows); no training rows: c"
+    assert (
+        one.minority_line()
+        == f"minority: b ({rows[1]}) of 3 classes (training rows); no training rows: c; no test rows: c"
+    )
 
 
 def test_absent_classes_are_null_in_the_file(cohort, tmp_path):
