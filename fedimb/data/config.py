@@ -27,7 +27,7 @@ class DataConfig:
     imbalance_factor: float = 1.0
     n_max: int | None = None
     class_order: str = "seeded"
-    minority: str | list[int] = "rarest_30pct"
+    minority: str | list[int | str] = "rarest_30pct"
     on_bad: str = "refuse"
     public: int | None = None
     about: dict[str, str] | None = None

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.atomic import write_atomic
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import READING
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import class_counts
 from fedimb.errors import ConfigError, DataError
@@ -51,6 +52,7 @@ class Store:
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
     columns: TableColumns | None = None
+    label_names: dict[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -125,6 +127,7 @@ class Store:
                 skipped=tuple(meta["skipped"]),
                 scaled=None if meta["scaled"] is None else np.array(meta["scaled"], dtype=np.bool_),
                 columns=TableColumns.from_facts(named) if (named := meta.get("named")) else None,
+                label_names=meta.get("label_names"),  # stores of 0.1 have none
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -159,6 +162,7 @@ class Store:
                 "skipped": source.skipped,
                 "scaled": None if source.scaled is None else source.scaled.tolist(),
                 "named": None if source.columns is None else source.columns.facts(),
+                "label_names": source.label_names,
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             building.chmod(0o755)  # mkdtemp makes it private; a shared cache must be readable by other users
@@ -216,13 +220,13 @@ def open_source(config: dict[str, object]) -> Store:
         raise ConfigError("data.source needs a name, for example source: {name: digits}")
     source = registry.build("source", name, given={"on_bad": on_bad}, **args)
     fingerprint = source.fingerprint()
-    key = json.dumps([FORMAT, name, args, fingerprint, on_bad], sort_keys=True)
+    key = json.dumps([FORMAT, READING, name, args, fingerprint, on_bad], sort_keys=True)
     path = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
     store = open_store(path) if path.exists() else Store.build(source.load(), path, fingerprint)
     if store.skipped:
         where = path / "meta.json"
         log.warning(
-            "source '%s': left out %d bad rows, listed in %s; first: %s",
+            "source '%s': left out %d rows, listed in %s; first: %s",
             name,
             len(store.skipped),
             where,
