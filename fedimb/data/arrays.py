@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.identifiers import identifier
 from fedimb.data.inputs import TableColumns
 from fedimb.errors import DataError
 
@@ -39,6 +40,8 @@ class SourceData:
             rows are known by their number. Never a patient's id.
         columns: of a table, the columns and categories behind x, so that a model finds them in another file by name.
             None: columns of x have no names.
+        label_names: label in the files -> class name, to read the labels of new rows; None where labels are the names
+            or the ids.
 
     Raises:
         DataError: with the row and the remedy.
@@ -59,6 +62,7 @@ class SourceData:
     columns: TableColumns | None = None
     times: NDArray[Any] | None = None
     row_ids: NDArray[np.str_] | None = None
+    label_names: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -103,8 +107,8 @@ class SourceData:
 
 
 def _check_names(what: str, names: tuple[str, ...]) -> None:
-    if not names or len(set(names)) != len(names):
-        raise DataError(f"{what} names {list(names)} must be distinct and at least one")
+    if not names or len(set(map(identifier, names))) != len(names):
+        raise DataError(f"{what} names {list(names)} must be distinct (1 and 1.0 are one) and at least one")
 
 
 def _check_column(name: str, column: NDArray[np.generic], n: int, dtype: type) -> None:

@@ -29,16 +29,18 @@ class TableColumns:
 
     Attributes:
         names: of the columns.
-        categories: column -> its categories in order, one 0/1 input each, in the spelling of
-            `fedimb.data.sources.table_target.canonical`.
+        categories: column -> its categories in order, one 0/1 input each: identifiers (`fedimb.data.identifiers`).
         indicators: columns that get a 0/1 "missing" input, after all others.
         missing: column -> values that mean "missing", in addition to '', '?' and 'NA'.
+        by_value: whether categories and labels are spelled by their float64 value, as 0.1 did; such a run's new rows
+            are read by the same rule.
     """
 
     names: tuple[str, ...]
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     indicators: tuple[str, ...] = ()
     missing: dict[str, tuple[int | float | str, ...]] = field(default_factory=dict)
+    by_value: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -55,6 +57,7 @@ class TableColumns:
             "categories": {name: list(values) for name, values in self.categories.items()},
             "indicators": list(self.indicators),
             "missing": {name: list(values) for name, values in self.missing.items()},
+            "by_value": self.by_value,
         }
 
     @staticmethod
@@ -65,6 +68,7 @@ class TableColumns:
             {name: tuple(values) for name, values in facts["categories"].items()},
             tuple(facts["indicators"]),
             {name: tuple(values) for name, values in facts["missing"].items()},
+            facts.get("by_value", True),  # 0.1 did not write it
         )
 
 
@@ -79,6 +83,7 @@ class Inputs:
             patients' values, and for a deployment, whose rows are at the sites.
         columns: of a table with named columns; None if the columns have no names.
         colour: of pictures of three channels, whether any had colours (channels that differ); None if not known.
+        label_names: label in the files -> class name; None where labels are the names or the ids.
     """
 
     shape: tuple[int, ...]
@@ -87,6 +92,7 @@ class Inputs:
     high: float | None = None
     columns: TableColumns | None = None
     colour: bool | None = None
+    label_names: dict[str, str] | None = None
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -97,6 +103,7 @@ class Inputs:
             "high": self.high,
             "columns": None if self.columns is None else self.columns.facts(),
             "colour": self.colour,
+            "label_names": self.label_names,
         }
 
     @staticmethod
@@ -110,6 +117,7 @@ class Inputs:
             facts["high"],
             None if columns is None else TableColumns.from_facts(columns),
             facts.get("colour"),
+            facts.get("label_names"),
         )
 
 

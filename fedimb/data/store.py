@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.atomic import write_atomic
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import READING
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import class_counts
 from fedimb.errors import ConfigError, DataError
@@ -55,6 +56,7 @@ class Store:
     columns: TableColumns | None = None
     times: NDArray[Any] | None = None
     row_ids: NDArray[np.str_] | None = None
+    label_names: dict[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -132,6 +134,7 @@ class Store:
                 columns=TableColumns.from_facts(named) if (named := meta.get("named")) else None,
                 times=columns.get("times"),
                 row_ids=columns.get("row_ids"),
+                label_names=meta.get("label_names"),  # stores of 0.1 have none
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -167,6 +170,7 @@ class Store:
                 "skipped": source.skipped,
                 "scaled": None if source.scaled is None else source.scaled.tolist(),
                 "named": None if source.columns is None else source.columns.facts(),
+                "label_names": source.label_names,
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             building.chmod(0o755)  # mkdtemp makes it private; a shared cache must be readable by other users
@@ -225,14 +229,13 @@ def open_source(config: dict[str, object]) -> Store:
         raise ConfigError("data.source needs a name, for example source: {name: digits}")
     source = registry.build("source", name, given={"on_bad": on_bad}, **args)
     fingerprint = source.fingerprint()
-    # "row_ids": caches of before may lack them, and are left alone.
-    key = json.dumps([FORMAT, name, args, fingerprint, on_bad, "row_ids"], sort_keys=True)
+    key = json.dumps([FORMAT, READING, name, args, fingerprint, on_bad], sort_keys=True)
     path = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
     store = open_store(path) if path.exists() else Store.build(source.load(), path, fingerprint)
     if store.skipped:
         where = path / "meta.json"
         log.warning(
-            "source '%s': left out %d bad rows, listed in %s; first: %s",
+            "source '%s': left out %d rows, listed in %s; first: %s",
             name,
             len(store.skipped),
             where,

@@ -1,9 +1,10 @@
 """From a CSV of labelled image files to rows; every unusable line is reported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole
 from fedimb.data.labels import check_row
 from fedimb.data.new_rows import Expected
 from fedimb.data.problems import Problems
@@ -11,7 +12,6 @@ from fedimb.data.sources.image_files import clean_name
 from fedimb.data.sources.image_rows import ImageRow
 from fedimb.data.sources.new_pictures import NewPicture
 from fedimb.data.sources.table_file import Layout, column, read_table
-from fedimb.data.sources.table_target import in_order
 from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
@@ -27,6 +27,7 @@ class Columns:
         file_setting: the setting that gives ``file``, for messages.
         label_separator: separator between several labels of a row, as in ``mass|nodule``; None: one label per row.
         time: the column of times, required if given; time_format: see `fedimb.data.times.as_time`.
+        find_file: (cell of ``file``, the row by column names) -> file name; None: the cell is the name.
     """
 
     file: str
@@ -38,6 +39,15 @@ class Columns:
     label_separator: str | None = None
     time: str | None = None
     time_format: str | None = None
+    find_file: Callable[[str, Mapping[str, str]], str] | None = None
+
+    def name(self, cell: str, names: Sequence[str], fields: Sequence[str]) -> str:
+        """The file of a row, as a clean relative name. DataError if it cannot be found or leads outside the root."""
+        if self.find_file is None:
+            return clean_name(cell)
+        if not cell:
+            raise DataError("the name of the file is empty")
+        return clean_name(self.find_file(cell, dict(zip(names, fields, strict=True))))
 
     def positions(self, names: tuple[str, ...], path: str) -> dict[str, int]:
         """Role -> index into a row's fields. Raises DataError if a column is missing."""
@@ -68,16 +78,16 @@ def read_rows(
     """
     names, records = read_table(path, layout)
     at = columns.positions(names, path)
+    known = None if classes is None else Names(classes)
     rows = []
     times = TimeColumn(columns.time_format)
     for place, fields in records:
         label = fields[at["label"]] if len(fields) == len(names) else ""
-        if columns.label_separator is None and "|" in label and label not in (classes or ()):
+        if columns.label_separator is None and "|" in label and (known is None or label not in known):
             raise DataError(
                 f"{place}: label '{label}' names several classes; give one class per image, or label_separator=\"|\""
             )
-        read = partial(_row, place, fields, at, len(names), classes, columns.label_separator, times)
-        if row := problems.guard(place, read):
+        if row := problems.guard(place, partial(_row, place, fields, at, names, known, columns, times)):
             rows.append(row)
     rows = _once(rows, problems)
     return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
@@ -94,16 +104,17 @@ def new_pictures(
     names, records = read_table(path, layout)
     at = column(columns.file, names, columns.file_setting, path)
     label_at = names.index(columns.label) if columns.label in names else None
+    classes = Names(expected.class_names)
 
     def row(fields: list[str]) -> tuple[str, tuple[str, ...] | None]:
         if len(fields) != len(names):
             raise DataError(f"{len(fields)} fields where the table has {len(names)} columns")
-        name = clean_name(fields[at])
+        name = columns.name(fields[at], names, fields)
         text = "" if label_at is None else fields[label_at]
         if text == "":
             return name, None
         parts = [text] if columns.label_separator is None else [p.strip() for p in text.split(columns.label_separator)]
-        labels = tuple(_class(part, expected.class_names) for part in parts)
+        labels = tuple(_class(part, classes) for part in parts)
         check_row(labels)
         return name, labels
 
@@ -119,15 +130,15 @@ def _row(
     place: str,
     fields: list[str],
     at: dict[str, int],
-    width: int,
-    classes: Sequence[str] | None,
-    separator: str | None,
+    names: tuple[str, ...],
+    classes: Names | None,
+    columns: Columns,
     times: TimeColumn,
 ) -> ImageRow:
-    if len(fields) != width:
-        raise DataError(f"{len(fields)} fields where the table has {width} columns")
+    if len(fields) != len(names):
+        raise DataError(f"{len(fields)} fields where the table has {len(names)} columns")
     said = {role: fields[i] for role, i in at.items()}
-    name = clean_name(said["file"])
+    name, separator = columns.name(said["file"], names, fields), columns.label_separator
     for role, value in said.items():
         if value == "":
             raise DataError(f"the {role} of '{name}' is empty")
@@ -148,14 +159,17 @@ def _row(
     return row
 
 
-def _class(label: str, classes: Sequence[str] | None) -> str:
-    if classes is None or label in classes:
-        return label
-    if label.isdecimal() and not any(name.isdecimal() for name in classes):
-        if int(label) < len(classes):
-            return classes[int(label)]
-        raise DataError(f"label {label} is outside the class ids 0 to {len(classes) - 1}")
-    raise DataError(f"label '{label}' is not in classes.{nearest(label, classes)}")
+def _class(label: str, classes: Names | None) -> str:
+    if classes is None:
+        return identifier(label)
+    if (known := classes.name(label)) is not None:
+        return known
+    number = identifier(label)
+    if is_whole(number) and not any(map(is_whole, classes.names)):
+        if 0 <= int(number) < len(classes.names):
+            return classes.names[int(number)]
+        raise DataError(f"label {label} is outside the class ids 0 to {len(classes.names) - 1}")
+    raise DataError(f"label '{label}' is not in classes.{nearest(label, classes.names)}")
 
 
 def _once(rows: list[ImageRow], problems: Problems) -> list[ImageRow]:

@@ -1,16 +1,18 @@
 """A table's feature columns to float32: numbers, missing values, one-hot categories, missing-value indicators."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.identifiers import identifier, in_order
 from fedimb.data.inputs import TableColumns
 from fedimb.data.sources.table_file import number
-from fedimb.data.sources.table_target import Value, canonical, in_order
+from fedimb.data.sources.table_opened import Block
+from fedimb.data.sources.table_target import Value
 from fedimb.errors import DataError
 
 MISSING = ("", "?", "NA")
@@ -40,6 +42,7 @@ class FeatureColumns:
         indicators: True: a 0/1 column for each column with a missing value in any row; or the columns that always get
             one, so that the table has the same width at every site.
         hint: what to do about text in a column of numbers, for the message.
+        spell: a category's identifier; another only for new rows of a run of 0.1.
     """
 
     def __init__(
@@ -49,21 +52,61 @@ class FeatureColumns:
         missing: dict[str, list[Value]],
         indicators: bool | Sequence[str],
         hint: str = "; list the column as categorical, or the value in missing_values",
+        spell: Callable[[object], str] = identifier,
     ) -> None:
-        self._hint = hint
+        self._hint, self._spell = hint, spell
         self.names, self.indicators, self._also_missing = list(names), indicators, missing
         self._gathered = {c for c, listed in categorical.items() if listed is None}
         self._codes: dict[str, dict[str, int]] = {
-            c: {canonical(value): code for code, value in enumerate(listed or ())} for c, listed in categorical.items()
+            c: {spell(value): code for code, value in enumerate(listed or ())} for c, listed in categorical.items()
         }
         self._missing_text = {c: {*MISSING, *(v for v in missing.get(c, ()) if isinstance(v, str))} for c in self.names}
         self._missing_number = {c: {float(v) for v in missing.get(c, ()) if not isinstance(v, str)} for c in self.names}
         self._special = bool(categorical) or any(missing.values())
         self._cells = array("f")
 
+    def categories(self, name: str) -> list[str] | None:
+        """The categories listed for a column, in their one spelling; None: not listed."""
+        return list(self._codes[name]) if name in self._codes and name not in self._gathered else None
+
     def add(self, fields: Sequence[str]) -> None:
         """Add one row, one field per name. DataError names the wrong column; the row is then not added."""
         self._cells.extend(self._plain(fields) or list(map(self._cell, self.names, fields)))
+
+    def encode_block(self, block: Block, at: Sequence[int]) -> NDArray[np.float32] | None:
+        """[m, columns] float32 as `add` would make it of a block's rows; None if a value needs a message of its own.
+
+        Args:
+            at: of each feature column, its index in the block.
+
+        Raises:
+            DataError: see `Block.texts`.
+        """
+        for name, i in zip(self.names, at, strict=True):
+            if name in self._codes:
+                block.texts(i, identifier=True)  # its error is about the whole column
+        try:
+            columns = [self._block_column(name, block, i) for name, i in zip(self.names, at, strict=True)]
+        except DataError:
+            return None
+        return None if any(one is None for one in columns) else np.stack(columns, axis=1)  # type: ignore[arg-type]
+
+    def add_encoded(self, cells: NDArray[np.float32]) -> None:
+        """Add rows that `encode_block` made."""
+        self._cells.frombytes(np.ascontiguousarray(cells).tobytes())
+
+    def _block_column(self, name: str, block: Block, at: int) -> NDArray[np.float32] | None:
+        marks = self._also_missing.get(name, ())
+        plain = name not in self._codes and not any(isinstance(mark, str) for mark in marks)
+        values = block.numbers(at) if plain else None
+        if values is None:
+            codes, texts = block.texts(at)
+            return np.array([self._cell(name, text) for text in texts], np.float32)[codes]
+        if marks:
+            values = np.where(np.isin(values, list(self._missing_number[name])), np.nan, values)
+        if (np.abs(values) > _LARGEST).any():
+            return None
+        return values.astype(np.float32)
 
     def _plain(self, fields: Sequence[str]) -> list[float] | None:
         """A row of plain numbers, converted in one step for speed. None: the row must be converted cell by cell."""
@@ -91,7 +134,7 @@ class FeatureColumns:
         return value
 
     def _code(self, name: str, text: str) -> float:
-        codes, known = self._codes[name], canonical(text)
+        codes, known = self._codes[name], self._spell(text)
         if known not in codes:
             if name not in self._gathered:
                 raise DataError(f"column '{name}': category '{text}' is not listed ({', '.join(codes)})")

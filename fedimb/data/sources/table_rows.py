@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from fedimb.data.identifiers import Names, identifier
 from fedimb.data.labels import check_row
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
-from fedimb.data.sources.table_target import Target, canonical
+from fedimb.data.sources.table_opened import Block
+from fedimb.data.sources.table_target import Target
 from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
@@ -34,9 +36,12 @@ class Rows:
     Args:
         label: the rule for the label, for a target of one column.
         features: collects the feature columns.
-        recordable: site -> canonical labels it can record, for sites that declare them.
+        recordable: identifier of a site -> identifiers of the labels it can record, for sites that declare them.
         known_sites: the only sites a row may name; None: any.
         time: reads the column of times.
+
+    Attributes:
+        sites: of each row, as first spelled (or as ``known_sites`` spell it).
     """
 
     label: Target
@@ -52,6 +57,10 @@ class Rows:
     times: list[datetime | int] = field(default_factory=list)
     row_ids: dict[str, None] = field(default_factory=dict)
     _patient_ids: dict[tuple[str | None, str], int] = field(default_factory=dict)
+    _spelled_sites: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._known_sites = None if self.known_sites is None else Names(self.known_sites)
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -71,10 +80,10 @@ class Rows:
             raw = fields[at.target]
             if raw in MISSING:
                 raise DataError("the label is missing" if raw == "" else f"the label is missing ('{raw}')")
-            names, label = (self.label(raw),), canonical(raw)
+            names, label = (self.label(raw),), identifier(raw)
         site = self._site(fields[at.site]) if at.site is not None else file_site
-        if site in self.recordable and label not in self.recordable[site]:
-            said = ", ".join(sorted(self.recordable[site]))
+        if self.recordable and label not in (able := self.recordable.get(identifier(site or ""), {label})):
+            said = ", ".join(sorted(able))
             raise DataError(f"label '{raw}' is not one that site '{site}' records ({said}); see label_values")
         patient = fields[at.patient] if at.patient is not None else "-"
         if patient in MISSING:
@@ -86,8 +95,7 @@ class Rows:
         self.classes.append(names)
         self.labels.append(label)
         self.sites.append(site or "")
-        # Hospitals number patients independently: the same number in two files means two people.
-        self.patients.append(self._patient_ids.setdefault((file_site, patient), len(self._patient_ids)))
+        self.patients.append(self._patient(file_site, patient))
         self.test.append(test)
         if time is not None:
             self.times.append(time)
@@ -103,12 +111,61 @@ class Rows:
             raise DataError(f"row id '{found}' stands for an earlier row already; give each row one of its own")
         return found
 
+    def take_block(self, at: Positions, file_site: str | None, block: Block) -> bool:
+        """Add all rows of a block of typed columns at once, as `take` would one by one.
+
+        Returns:
+            False: nothing was added, as some row is bad or needs a rule that only `take` has; take the rows one by one.
+
+        Raises:
+            DataError: see `Block.texts`.
+        """
+        site_codes, sites = (None, []) if at.site is None else block.texts(at.site, identifier=True)
+        patient_codes, patients = (None, []) if at.patient is None else block.texts(at.patient, identifier=True)
+        if isinstance(at.target, dict) or at.time is not None or at.row_id is not None:
+            return False
+        label_codes, labels = block.texts(at.target, identifier=True)
+        if self.recordable:
+            return False
+        split_codes, splits = (None, []) if at.split is None else block.texts(at.split)
+        if any(text in MISSING for text in (*labels, *patients)):
+            return False
+        try:
+            names = [(self.label(text),) for text in labels]
+            sites = [self._site(text) for text in sites]
+            test = [_is_test(text) for text in splits]
+        except DataError:
+            return False
+        cells = self.features.encode_block(block, at.features)
+        if cells is None:
+            return False
+        known = [identifier(text) for text in labels]
+        numbers = [self._patient(file_site, text) for text in patients]
+        n = len(label_codes)
+        self.features.add_encoded(cells)
+        self.classes += [names[c] for c in label_codes.tolist()]
+        self.labels += [known[c] for c in label_codes.tolist()]
+        self.sites += [file_site or ""] * n if site_codes is None else [sites[c] for c in site_codes.tolist()]
+        self.patients += (
+            [self._patient(file_site, "-")] * n
+            if patient_codes is None
+            else [numbers[c] for c in patient_codes.tolist()]
+        )
+        self.test += [False] * n if split_codes is None else [test[c] for c in split_codes.tolist()]
+        return True
+
+    def _patient(self, file_site: str | None, patient: str) -> int:
+        # Hospitals number patients independently: the same number in two files means two people.
+        return self._patient_ids.setdefault((file_site, identifier(patient)), len(self._patient_ids))
+
     def _site(self, name: str) -> str:
         if name in MISSING:
             raise DataError("the site is missing")
-        if self.known_sites is not None and name not in self.known_sites:
-            raise DataError(f"site '{name}' is not in site_names.{nearest(name, self.known_sites)}")
-        return name
+        if self._known_sites is None:
+            return self._spelled_sites.setdefault(identifier(name), name)
+        if (known := self._known_sites.name(name)) is None:
+            raise DataError(f"site '{name}' is not in site_names.{nearest(name, self.known_sites or ())}")
+        return known
 
 
 def flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
@@ -116,9 +173,9 @@ def flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
     for name, i in columns.items():
         if fields[i] in MISSING:
             raise DataError(f"target '{name}' is missing")
-        if canonical(fields[i]) not in ("0", "1"):
+        if identifier(fields[i]) not in ("0", "1"):
             raise DataError(f"target '{name}' is '{fields[i]}', neither 0 nor 1")
-    names = tuple(name for name, i in columns.items() if canonical(fields[i]) == "1")
+    names = tuple(name for name, i in columns.items() if identifier(fields[i]) == "1")
     check_row(names)
     return names
 
