@@ -113,6 +113,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     from fedimb.cli.output import DataChecked
     from fedimb.cli.verbs import split_words
     from fedimb.data.check import describe_cut, read_source
+    from fedimb.data.config import DataConfig
     from fedimb.data.labels import class_counts
     from fedimb.report.describe import about_data, describe_source
 
@@ -123,7 +124,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     cut = None if group is None else describe_cut(group)
     if cut is not None and not args.json:
         print(f"\n{cut}")
-    about = dict((group or {}).get("about") or {})
+    about = {} if group is None else DataConfig.parse(group).about or {}
     if about and not args.json:
         print(f"\n{about_data(about)}")
     return DataChecked(

@@ -36,6 +36,8 @@ class SourceData:
             row's labels, its primary class (`fedimb.data.labels`, which makes both). None: ``y`` alone is the label.
         columns: of a table, the columns and categories behind x, so that a model finds them in another file by name.
             None: columns of x have no names.
+        label_names: label in the files -> class name, to read the labels of new rows; None where labels are the names
+            or the ids.
 
     Raises:
         DataError: with the row and the remedy.
@@ -54,6 +56,7 @@ class SourceData:
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
     columns: TableColumns | None = None
+    label_names: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.x)

@@ -135,9 +135,8 @@ def describe_cut(group: dict[str, object]) -> str:
     from fedimb.data.prepare import prepare
 
     one = prepare(group, {"name": "iid"}, clients=1, seed=0)
-    minority = ", ".join(one.class_names[c] for c in one.minority)
     return (
         f"cut with seed 0: {len(one.test):,} rows to test, {sum(map(len, [*one.train, *one.validation])):,} to train "
         f"({len(one.validation[0]):,} of them for validation), imbalance factor {one.imbalance_factor:.1f}\n"
-        f"minority: {minority}"
+        f"{one.minority_line()}"
     )

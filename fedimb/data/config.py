@@ -10,7 +10,7 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
 ABOUT = ("source", "licence", "citation", "split", "flaws")
-"""What `data.about` may say of a data set: where it is from, terms of use, whom to cite, how it is split, known flaws."""
+"""What `data.about` may say of a data set: where it is from, terms of use, whom to cite, the split, known flaws."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DataConfig:
     imbalance_factor: float = 1.0
     n_max: int | None = None
     class_order: str = "seeded"
-    minority: str | list[int] = "rarest_30pct"
+    minority: str | list[int | str] = "rarest_30pct"
     on_bad: str = "refuse"
     public: int | None = None
     about: dict[str, str] | None = None

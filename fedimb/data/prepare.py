@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.data.config import DataConfig, partition_parts
-from fedimb.data.federation import Federation
+from fedimb.data.federation import Federation, some
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
 from fedimb.data.placement import Placement, place_minority
 from fedimb.data.public import split_public
@@ -63,8 +63,8 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
     wanted = target_counts(available, config.long_tail, config.imbalance_factor, config.n_max, ranks, names)
     pool = keep_rows(rest, y, wanted, numpy_rng(seed, Stream.TAIL, 1))
     if (absent := np.flatnonzero(store.class_counts(pool) == 0)).size:
-        log.warning("no training rows of class %s", ", ".join(names[c] for c in absent))
-    minority = minority_classes(store.class_counts(pool), config.minority)
+        log.warning("no training rows of class %s", some([names[c] for c in absent]))
+    minority = minority_classes(store.class_counts(pool), config.minority, names)
 
     patients = _take(store.patients, pool)
     columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
@@ -100,6 +100,7 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
         minority=minority,
         fingerprint=store.fingerprint,
         public=public,
+        test_counts=store.class_counts(test if len(test) else np.concatenate([out for _, out in parts])),
         scaling=None if store.scaled is None else federated_scaling([store.x[kept] for kept, _ in parts], store.scaled),
     )
 

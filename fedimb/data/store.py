@@ -52,6 +52,7 @@ class Store:
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
     columns: TableColumns | None = None
+    label_names: dict[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -126,6 +127,7 @@ class Store:
                 skipped=tuple(meta["skipped"]),
                 scaled=None if meta["scaled"] is None else np.array(meta["scaled"], dtype=np.bool_),
                 columns=TableColumns.from_facts(named) if (named := meta.get("named")) else None,
+                label_names=meta.get("label_names"),  # stores of 0.1 have none
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -160,6 +162,7 @@ class Store:
                 "skipped": source.skipped,
                 "scaled": None if source.scaled is None else source.scaled.tolist(),
                 "named": None if source.columns is None else source.columns.facts(),
+                "label_names": source.label_names,
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             building.chmod(0o755)  # mkdtemp makes it private; a shared cache must be readable by other users
@@ -223,7 +226,7 @@ def open_source(config: dict[str, object]) -> Store:
     if store.skipped:
         where = path / "meta.json"
         log.warning(
-            "source '%s': left out %d bad rows, listed in %s; first: %s",
+            "source '%s': left out %d rows, listed in %s; first: %s",
             name,
             len(store.skipped),
             where,
