@@ -208,7 +208,7 @@ def test_it_says_what_it_found_and_how_to_run_it(tmp_path, monkeypatch, capsys):
     assert "written: data/t.yaml\ncheck it: fedimb data check data/t.yaml\n" in out
     assert "run it:   fedimb run --config-dir . data=t\n" in out
     text = (tmp_path / "data/t.yaml").read_text()
-    assert text.startswith("# A table in text, separated by commas, from ")
+    assert text.startswith("# A table in text, separated by commas, from")
     assert "# Not sure: drop: 'uid' has another value in every row, as an id has\n" in text
     assert main(["data", "check", "data/t.yaml"]) == 0
     assert main(["data", "describe", "--config-dir", ".", "data=t", "clients.count=2"]) == 0
