@@ -49,6 +49,9 @@ def register(verbs: "Verbs") -> None:
     check.add_argument("settings", nargs="*", metavar="key=value", help="settings of the source (not with a YAML file)")
     check.add_argument("--source", metavar="NAME", help="read FILE with this source (see `fedimb list sources`)")
     check.set_defaults(handler=check_command)
+    from fedimb.cli.data_import import register_import
+
+    register_import(actions)
 
 
 def describe_command(args: argparse.Namespace) -> "DataDescription":
@@ -110,6 +113,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     from fedimb.cli.output import DataChecked
     from fedimb.cli.verbs import split_words
     from fedimb.data.check import describe_cut, read_source
+    from fedimb.data.config import DataConfig
     from fedimb.data.labels import class_counts
     from fedimb.report.describe import about_data, describe_source
 
@@ -120,7 +124,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     cut = None if group is None else describe_cut(group)
     if cut is not None and not args.json:
         print(f"\n{cut}")
-    about = dict((group or {}).get("about") or {})
+    about = {} if group is None else DataConfig.parse(group).about or {}
     if about and not args.json:
         print(f"\n{about_data(about)}")
     return DataChecked(

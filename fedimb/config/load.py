@@ -70,6 +70,9 @@ def _as_first_hashed(tree: Settings) -> None:
     if not tree["evaluation"]["secure"]:
         del tree["evaluation"]["secure"]
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data
+    source = tree["data"]["source"]
+    if source["name"] == "dicom" and source.get("frames", "") is None:
+        tree["data"]["source"] = {key: value for key, value in source.items() if key != "frames"}
     if "objectives" in tree["aggregator"]:  # hashed under its first name
         tree["aggregator"]["terms"] = tree["aggregator"].pop("objectives")
 

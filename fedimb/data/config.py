@@ -10,7 +10,7 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
 ABOUT = ("source", "licence", "citation", "split", "flaws")
-"""What `data.about` may say of a data set: where it is from, terms of use, whom to cite, how it is split, known flaws."""
+"""What `data.about` may say of a data set: where it is from, terms of use, whom to cite, the split, known flaws."""
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,41 @@ class DataChecked(Output):
     about: dict[str, str]
 
 
+class DataImported(Output):
+    """What was found at a path, and the data YAML that reads it.
+
+    Attributes:
+        layout: what the files are, in words.
+        source: name of the source that reads them.
+        rows: number of rows.
+        shape: shape of one row.
+        class_names: by class id.
+        counts: rows of each class.
+        patients, sites: how many there are; null if there are none.
+        official_test: rows of the official test set; null if there is none.
+        skipped: rows left out, and why.
+        unsure: what was guessed and may be wrong.
+        settings: the data group that was written.
+        file: the YAML.
+        run: the command that runs with it; null if it is not in a folder called data.
+    """
+
+    layout: str
+    source: str
+    rows: int
+    shape: list[int]
+    class_names: list[str]
+    counts: list[int]
+    patients: int | None
+    sites: int | None
+    official_test: int | None
+    skipped: list[str]
+    unsure: list[str]
+    settings: dict[str, Any]
+    file: Place
+    run: str | None
+
+
 class CheckLine(Part):
     """One check.
 

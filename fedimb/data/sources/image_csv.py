@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
@@ -12,11 +12,13 @@ from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
+from fedimb.data.sources.file_names import FileNames
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
 from fedimb.data.sources.new_pictures import picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, decode
 from fedimb.data.sources.table_file import Layout
+from fedimb.errors import ConfigError
 from fedimb.registry import register
 
 
@@ -36,6 +38,10 @@ class ImageCsv:
             size.
         mode: RGB or L (grey).
         path_column, label_column: required columns.
+        path_template: the file's name from the cell of ``path_column``, as ``{:03d}.jpg`` or ``{site}/{}.png`` with
+            another column; null: the cell is the name.
+        suffix: appended to names that do not have it, as ``.jpg`` for HAM10000's ids.
+        folders: folders below ``root`` in which each file is looked for; null: names are relative to ``root``.
         site_column, patient_column, split_column: used if the CSV has them; null: not used. A split is train,
             validation (also used for training) or test (the official test set).
         label_separator: separator between the labels of an image that may have several, such as ``|`` in
@@ -54,6 +60,9 @@ class ImageCsv:
     mode: Literal["RGB", "L"] = "RGB"
     path_column: str = "path"
     label_column: str = "label"
+    path_template: str | None = None
+    suffix: str = ""
+    folders: tuple[str, ...] | None = None
     site_column: str | None = "site"
     patient_column: str | None = "patient"
     split_column: str | None = "split"
@@ -66,6 +75,10 @@ class ImageCsv:
         check_format("image_csv", self.size, self.mode)
         check_classes("image_csv", self.classes)
         check_separator("image_csv", self.label_separator, self.delimiter)
+        try:
+            _ = self._names
+        except ConfigError as error:
+            raise ConfigError(f"source 'image_csv': {error}") from None
 
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each image."""
@@ -98,6 +111,10 @@ class ImageCsv:
         return Layout(delimiter=self.delimiter, encoding=self.encoding)
 
     @property
+    def _names(self) -> FileNames:
+        return FileNames(self.path_template, self.suffix, self.folders or ())
+
+    @property
     def _columns(self) -> Columns:
         return Columns(
             self.path_column,
@@ -106,6 +123,7 @@ class ImageCsv:
             self.patient_column,
             self.split_column,
             label_separator=self.label_separator,
+            find_file=None if self._names == FileNames() else partial(self._names.find, files=self._files),
         )
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:

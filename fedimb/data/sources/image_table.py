@@ -1,6 +1,6 @@
 """From a CSV of labelled image files to rows; every unusable line is reported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +25,7 @@ class Columns:
     Args:
         file_setting: the setting that gives ``file``, for messages.
         label_separator: separator between several labels of a row, as in ``mass|nodule``; None: one label per row.
+        find_file: (cell of ``file``, the row by column names) -> file name; None: the cell is the name.
     """
 
     file: str
@@ -34,6 +35,15 @@ class Columns:
     split: str | None = "split"
     file_setting: str = "path_column"
     label_separator: str | None = None
+    find_file: Callable[[str, Mapping[str, str]], str] | None = None
+
+    def name(self, cell: str, names: Sequence[str], fields: Sequence[str]) -> str:
+        """The file of a row, as a clean relative name. DataError if it cannot be found or leads outside the root."""
+        if self.find_file is None:
+            return clean_name(cell)
+        if not cell:
+            raise DataError("the name of the file is empty")
+        return clean_name(self.find_file(cell, dict(zip(names, fields, strict=True))))
 
     def positions(self, names: tuple[str, ...], path: str) -> dict[str, int]:
         """Role -> index into a row's fields. Raises DataError if a column is missing."""
@@ -70,7 +80,7 @@ def read_rows(
             raise DataError(
                 f"{place}: label '{label}' names several classes; give one class per image, or label_separator=\"|\""
             )
-        if row := problems.guard(place, partial(_row, place, fields, at, len(names), known, columns.label_separator)):
+        if row := problems.guard(place, partial(_row, place, fields, at, names, known, columns)):
             rows.append(row)
     rows = _once(rows, problems)
     return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
@@ -92,7 +102,7 @@ def new_pictures(
     def row(fields: list[str]) -> tuple[str, tuple[str, ...] | None]:
         if len(fields) != len(names):
             raise DataError(f"{len(fields)} fields where the table has {len(names)} columns")
-        name = clean_name(fields[at])
+        name = columns.name(fields[at], names, fields)
         text = "" if label_at is None else fields[label_at]
         if text == "":
             return name, None
@@ -113,14 +123,14 @@ def _row(
     place: str,
     fields: list[str],
     at: dict[str, int],
-    width: int,
+    names: tuple[str, ...],
     classes: Names | None,
-    separator: str | None,
+    columns: Columns,
 ) -> ImageRow:
-    if len(fields) != width:
-        raise DataError(f"{len(fields)} fields where the table has {width} columns")
+    if len(fields) != len(names):
+        raise DataError(f"{len(fields)} fields where the table has {len(names)} columns")
     said = {role: fields[i] for role, i in at.items()}
-    name = clean_name(said["file"])
+    name, separator = columns.name(said["file"], names, fields), columns.label_separator
     for role, value in said.items():
         if value == "":
             raise DataError(f"the {role} of '{name}' is empty")

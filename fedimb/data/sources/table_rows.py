@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fedimb.data.identifiers import Names, identifier
 from fedimb.data.labels import check_row
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
+from fedimb.data.sources.table_opened import Block
 from fedimb.data.sources.table_target import Target
 from fedimb.errors import DataError, nearest
 
@@ -84,9 +85,55 @@ class Rows:
         self.classes.append(names)
         self.labels.append(label)
         self.sites.append(site or "")
-        # Hospitals number patients independently: the same number in two files means two people.
-        self.patients.append(self._patient_ids.setdefault((file_site, identifier(patient)), len(self._patient_ids)))
+        self.patients.append(self._patient(file_site, patient))
         self.test.append(test)
+
+    def take_block(self, at: Positions, file_site: str | None, block: Block) -> bool:
+        """Add all rows of a block of typed columns at once, as `take` would one by one.
+
+        Returns:
+            False: nothing was added, as some row is bad or needs a rule that only `take` has; take the rows one by one.
+
+        Raises:
+            DataError: see `Block.texts`.
+        """
+        site_codes, sites = (None, []) if at.site is None else block.texts(at.site, identifier=True)
+        patient_codes, patients = (None, []) if at.patient is None else block.texts(at.patient, identifier=True)
+        if isinstance(at.target, dict):
+            return False
+        label_codes, labels = block.texts(at.target, identifier=True)
+        if self.recordable:
+            return False
+        split_codes, splits = (None, []) if at.split is None else block.texts(at.split)
+        if any(text in MISSING for text in (*labels, *patients)):
+            return False
+        try:
+            names = [(self.label(text),) for text in labels]
+            sites = [self._site(text) for text in sites]
+            test = [_is_test(text) for text in splits]
+        except DataError:
+            return False
+        cells = self.features.encode_block(block, at.features)
+        if cells is None:
+            return False
+        known = [identifier(text) for text in labels]
+        numbers = [self._patient(file_site, text) for text in patients]
+        n = len(label_codes)
+        self.features.add_encoded(cells)
+        self.classes += [names[c] for c in label_codes.tolist()]
+        self.labels += [known[c] for c in label_codes.tolist()]
+        self.sites += [file_site or ""] * n if site_codes is None else [sites[c] for c in site_codes.tolist()]
+        self.patients += (
+            [self._patient(file_site, "-")] * n
+            if patient_codes is None
+            else [numbers[c] for c in patient_codes.tolist()]
+        )
+        self.test += [False] * n if split_codes is None else [test[c] for c in split_codes.tolist()]
+        return True
+
+    def _patient(self, file_site: str | None, patient: str) -> int:
+        # Hospitals number patients independently: the same number in two files means two people.
+        return self._patient_ids.setdefault((file_site, identifier(patient)), len(self._patient_ids))
 
     def _site(self, name: str) -> str:
         if name in MISSING:

@@ -7,7 +7,6 @@ readers of `fedimb.data.sources` do the reading; this module knows which of thei
 
 import contextlib
 import io
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.image_files import Files, Folder
 from fedimb.data.sources.npz_file import NpzFile, per_row
-from fedimb.data.sources.table_file import Layout, read_table
 
 PATHS = ("path", "paths", "files", "folder", "labels", "root")
 """Source settings that name files or folders."""
@@ -61,20 +59,18 @@ def list_records(name: str, source: Any) -> tuple[list[RecordPlace], list[Path]]
 
 
 def _table(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
-    layout = Layout(
-        source.header, None if source.columns is None else tuple(source.columns), source.delimiter, source.encoding
-    )
-    paths = source._paths()
+    parts = source.parts()
     rows = []
-    for site, path in paths:
-        names, records = read_table(path, layout)
+    for part in parts:
+        site, table = part.name, part.open({})
+        names, records = table.names, table.records
         at = None if source.patient is None else names.index(source.patient)
         for place, fields in records:
             own = fields[at] if at is not None and at < len(fields) else None
             # The same id in two files means two people, as in the source.
-            apart = own is not None and site and len(paths) > 1
+            apart = own is not None and site and len(parts) > 1
             rows.append(RecordPlace(place, f"{site}/{own}" if apart else own, site or "" if apart else ""))
-    return rows, [find_data(path) for _, path in paths]
+    return rows, [find_data(part.path) for part in parts]
 
 
 def _images(source: Any, *tables: str) -> tuple[Iterable[RecordPlace], list[Path]]:
@@ -88,17 +84,19 @@ def _dicom(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     listed, _ = source._rows(Problems("skip"))
     rows, files = _images(source, source.labels)
     if source.by_patient:
-        rows = [RecordPlace(row.place, _patient_id(source._files, row.name)) for row in listed]
+        ids = {row.name: _patient_id(source._files, row.name) for row in listed}
+        rows = [RecordPlace(row.place, ids[row.name]) for row in source.frame_rows(listed, Problems("skip"))]
+    elif source.frames == "all":
+        rows = [RecordPlace(row.place, row.patient) for row in source.frame_rows(listed, Problems("skip"))]
     return rows, files
 
 
 def _patient_id(files: Files, name: str) -> str | None:
     """PatientID of a DICOM file; None if it cannot be read (the source refuses or skips such a row)."""
-    from fedimb.data.sources.dicom_grey import load_pydicom
+    from fedimb.data.sources.dicom_grey import load_pydicom, silent_pydicom
 
     pydicom = load_pydicom()
-    with warnings.catch_warnings(), contextlib.suppress(Exception):  # damaged headers raise many kinds
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+    with silent_pydicom(), contextlib.suppress(Exception):  # damaged headers raise many kinds
         header = pydicom.dcmread(io.BytesIO(files.read(name)), stop_before_pixels=True, specific_tags=["PatientID"])
         return str(header.get("PatientID") or "").strip() or None
     return None
