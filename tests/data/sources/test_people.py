@@ -38,7 +38,7 @@ def write_csv(path, header, rows):
 
 def table(folder, rows):
     lines = [(i, y, who) for i, ((_, who), y) in enumerate(zip(rows, labels(len(rows)), strict=True))]
-    return TabularCsv(write_csv(folder / "t.csv", ("a", "label", "pid"), lines), "label", patient="pid")
+    return TabularCsv(write_csv(folder / "t.csv", ("a", "label", "pid"), lines), target="label", patient="pid")
 
 
 def picture(path, i):
@@ -166,9 +166,9 @@ def test_codes_stay_the_classes_that_are_written(tmp_path, codes):
     rows = [codes[i % 2] for i in range(8)]
     names = {str(code) for code in codes}
     path = write_csv(tmp_path / "t.csv", ("a", "label"), [(i, code) for i, code in enumerate(rows)])
-    assert set(TabularCsv(path, "label").load().class_names) == names
+    assert set(TabularCsv(path, target="label").load().class_names) == names
     feature = write_csv(tmp_path / "c.csv", ("a", "label"), [(code, i % 2) for i, code in enumerate(rows)])
-    columns = TabularCsv(feature, "label", categorical=["a"]).load().columns
+    columns = TabularCsv(feature, target="label", categorical=["a"]).load().columns
     assert set(columns.categories["a"]) == names
     for i in range(8):
         picture(tmp_path / f"{i}.png", i)
@@ -184,12 +184,12 @@ def test_numbers_of_patients_stay_apart_by_site(tmp_path):
         site: write_csv(tmp_path / f"{site}.csv", ("a", "label", "pid"), [(1, 0, "7"), (2, 1, spelled)])
         for site, spelled in (("north", "7.0"), ("south", "8"))
     }
-    assert TabularCsv(paths, "label", patient="pid").load().patients.tolist() == [0, 0, 1, 2]
+    assert TabularCsv(paths, target="label", patient="pid").load().patients.tolist() == [0, 0, 1, 2]
 
 
 def test_sites_and_categories_in_two_spellings_are_one(tmp_path):
     rows = [(1.0, 0, "2.0"), (2, 1, "2"), (1, 0, "10"), (2, 1, "02")]
     path = write_csv(tmp_path / "t.csv", ("a", "label", "site"), rows)
-    data = TabularCsv(path, "label", site_column="site", categorical=["a"]).load()
+    data = TabularCsv(path, target="label", site_column="site", categorical=["a"]).load()
     assert (data.site_names, data.sites.tolist()) == (("02", "2.0", "10"), [1, 1, 2, 0])
     assert data.columns.categories["a"] == ("1", "2")
