@@ -98,8 +98,10 @@ def _check_temporal(given: Settings) -> None:
     if isinstance(since, str | date):
         try:
             as_time(str(since))
-        except ValueError as error:
-            raise ConfigError(f"data.test.since={str(since)!r}: {error}") from None
+        except ValueError:
+            raise ConfigError(
+                f"data.test.since={str(since)!r}: give an ISO date such as '2024-03-04' or '2024-03-04T10:30'"
+            ) from None
 
 
 def _check_sites(sites: object) -> None:

@@ -19,6 +19,14 @@ def chosen(words: str) -> str:
     ("one_word", "in_full"),
     [
         ("data.test.name=official", "'data.test={name: official}'"),
+        (
+            "data=tabular_csv data.test.name=temporal data.test.since='2023-01-01'",
+            "data=tabular_csv 'data.test={name: temporal, since: 2023-01-01}'",
+        ),
+        (
+            "data=tabular_csv data.test.name=temporal",
+            "data=tabular_csv 'data.test={name: temporal, fraction: 0.2}'",
+        ),
         ("data.test.name=none", "'data.test={name: none}'"),
         ("data.test.fraction=0.3 data.test.name=stratified", "'data.test={name: stratified, fraction: 0.3}'"),
         ("data.test.name=stratified data.test.fraction=0.3", "'data.test={name: stratified, fraction: 0.3}'"),
