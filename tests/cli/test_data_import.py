@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import zipfile
 
 import numpy as np
 import pytest
@@ -88,6 +89,14 @@ def numbered(folder):
     return folder / "n" / "list.csv"
 
 
+def zipped(folder):
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        for i in range(12):
+            archive.writestr(f"im/{i}.png", image(i))
+    put(folder, list_csv="path,label,site\n" + "".join(f"im/{i}.png,{'ab'[i % 2]},{i % 3}\n" for i in range(12)))
+    return folder / "list.csv"
+
+
 def medmnist(folder):
     made = {}
     for part, rows in (("train", 20), ("val", 4), ("test", 8)):
@@ -161,6 +170,7 @@ LAYOUTS = {
     folders: (("image_folder", 24, None, None, 12), {"inside": "top"}, ""),
     ham: (("image_csv", 12, None, 12, None), {"suffix": ".jpg", "folders": ["part_1", "part_2"]}, "label_column=dx"),
     numbered: (("image_csv", 12, None, None, None), {"path_template": "{:03d}.png", "path_column": "id"}, ""),
+    zipped: (("image_csv", 12, 3, None, None), {"path_column": "path", "site_column": "site"}, ""),
     dicom: (("dicom", 8, None, 8, None), {"file_column": "file", "by_patient": True}, ""),
     medmnist: (("npz", 32, None, None, 8), {"validation": "train"}, ""),
     embeddings: (("embeddings_npz", 40, 4, None, None), {}, ""),
@@ -198,7 +208,7 @@ def test_it_says_what_it_found_and_how_to_run_it(tmp_path, monkeypatch, capsys):
     assert "written: data/t.yaml\ncheck it: fedimb data check data/t.yaml\n" in out
     assert "run it:   fedimb run --config-dir . data=t\n" in out
     text = (tmp_path / "data/t.yaml").read_text()
-    assert text.startswith("# A table in text, separated by commas, from ")
+    assert text.startswith("# A table in text, separated by commas, from")
     assert "# Not sure: drop: 'uid' has another value in every row, as an id has\n" in text
     assert main(["data", "check", "data/t.yaml"]) == 0
     assert main(["data", "describe", "--config-dir", ".", "data=t", "clients.count=2"]) == 0
