@@ -198,6 +198,11 @@ def test_sites_and_categories_in_two_spellings_are_one(tmp_path):
     path = write_csv(tmp_path / "t.csv", ("a", "label", "site"), rows)
     data = TabularCsv(path, target="label", site_column="site", categorical=["a"]).load()
     assert (data.site_names, data.sites.tolist()) == (("02", "2.0", "10"), [1, 1, 2, 0])
+    rule = {"name": "leave_site_out", "sites": [2]}
+    test, _ = split_test(
+        data.y, data.class_names, rule, np.random.default_rng(0), sites=data.sites, site_names=data.site_names
+    )
+    assert test.tolist() == [0, 1]
     assert data.columns.categories["a"] == ("1", "2")
 
 
