@@ -2,6 +2,7 @@
 
 from datetime import date
 
+from fedimb.data.identifiers import identifier
 from fedimb.data.times import as_time
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
@@ -109,6 +110,6 @@ def _check_sites(sites: object) -> None:
         not isinstance(sites, list)
         or not sites
         or not all(isinstance(site, str | int) and not isinstance(site, bool) for site in sites)
-        or len({str(site) for site in sites}) < len(sites)
+        or len(set(map(identifier, sites))) < len(sites)
     ):
         raise ConfigError(f"data.test.sites={sites!r}: give the names of the held-out sites, each once, as in [site_a]")

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedimb.data.identifiers import Names, identifier, in_order, is_whole, no_label_marks
 from fedimb.data.labels import check_row, complete, none_class
+from fedimb.data.problems import IGNORED as NOT_A_CLASS
 from fedimb.data.problems import Problems
 from fedimb.data.sources.npz_file import NpzFile, as_ids, per_row
 from fedimb.errors import ConfigError, DataError
@@ -344,7 +345,7 @@ def apply_meaning(
                     f"{column.place}[{row}]", f"{what} {key!r} {reason}" if column.text else f"{what} {key} {reason}"
                 )
     for row in np.flatnonzero(good & (column.of_row == IGNORED)):
-        problems.leave_out(f"{column.place}[{row}]", "its label is ignore_label")
+        problems.leave_out(f"{column.place}[{row}]", NOT_A_CLASS)
     return ids, good & (ids >= 0)
 
 
