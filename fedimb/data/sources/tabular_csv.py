@@ -96,7 +96,7 @@ class Table(ABC):
             raise ConfigError(f"source '{self.kind}': site_names goes with site_column; remove it")
         if isinstance(self.target, list):
             self._check_targets(self.target)
-        self._label = Target(self.classes, self.target_map, self.thresholds)
+        self._label = Target(self.classes, self.target_map, self.thresholds, kind=self.kind)
         self._categorical = self.categorical if isinstance(self.categorical, dict) else dict.fromkeys(self.categorical)
         self._marked = not isinstance(self.indicators, bool)
 
