@@ -169,7 +169,7 @@ def test_a_partitioner_is_given_the_columns_it_names_and_checked(cohort):
         prepare(data, {"name": "toy_broken"}, 2, 0)
     with pytest.raises(DataError, match="made 3 clients instead of 2"):
         prepare(data, {"name": "toy_broken", "times": 3}, 2, 0)
-    with pytest.raises(DataError, match="'toy_sites' splits a patient"):
+    with pytest.raises(DataError, match="'toy_sites' splits patients"):
         prepare(COHORT, {"name": "toy_sites"}, 3, 0)
 
 

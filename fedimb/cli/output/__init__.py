@@ -30,6 +30,7 @@ from fedimb.cli.output.parts import (
     Pair,
     PartSetting,
     PartsListing,
+    SplitWritten,
 )
 from fedimb.cli.output.people import (
     BatchClass,
@@ -154,6 +155,7 @@ __all__ = [
     "RunsListing",
     "SiteChanged",
     "SiteStatus",
+    "SplitWritten",
     "StudyFinished",
     "StudyPlanned",
     "SweepPlanned",

@@ -90,6 +90,7 @@ class DataDescription(Output):
         partition: hash of the partition.
         warnings: classes that cannot be learned or measured, and why.
         picture: the picture drawn; null without --plot.
+        croissant: the metadata written; null without --croissant.
         about: what the data's YAML says: source, licence, citation, split, flaws; empty where it says nothing.
     """
 
@@ -103,7 +104,22 @@ class DataDescription(Output):
     partition: str
     warnings: list[str]
     picture: Place | None
+    croissant: Place | None
     about: dict[str, str]
+
+
+class SplitWritten(Output):
+    """A split saved for other tools.
+
+    Attributes:
+        file: the CSV: id, side and client of each row.
+        rows: number of rows.
+        sides: rows on each side: train, validation, test, public, unused.
+    """
+
+    file: Place
+    rows: int
+    sides: dict[str, int]
 
 
 class DataChecked(Output):

@@ -70,7 +70,7 @@ class Reading:
         data = self.data
         cut = {
             name: getattr(data, name)[kept]
-            for name in ("x", "y", "sites", "patients", "official_test", "targets")
+            for name in ("x", "y", "sites", "patients", "official_test", "targets", "times", "row_ids")
             if getattr(data, name) is not None
         }
         rows = tuple(row for row, keep in zip(self.rows, kept, strict=True) if keep)
