@@ -214,6 +214,15 @@ def test_it_says_what_it_found_and_how_to_run_it(tmp_path, monkeypatch, capsys):
     assert main(["data", "describe", "--config-dir", ".", "data=t", "clients.count=2"]) == 0
 
 
+def test_dates_order_the_rows_and_are_no_feature(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, t_csv="seen,age,label\n" + "".join(f"2020-01-{1 + i % 28:02d},{i},{i % 2}\n" for i in range(40)))
+    assert main(["data", "import", "t.csv", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["settings"]["source"]["time_column"], said["shape"]) == ("seen", [1])
+    assert "time_column=seen: it holds dates; only data.test=temporal uses it" in said["unsure"]
+
+
 def test_a_yaml_is_not_replaced_unless_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = csv_table(tmp_path)

@@ -140,6 +140,20 @@ def test_columns_that_no_model_reads(tmp_path, column, says):
     assert TabularCsv(str(tmp_path / "t.parquet"), target="y", drop=["odd"]).load().x.shape == (4, 1)
 
 
+def test_times_and_row_ids_are_those_of_single_rows(tmp_path):
+    days = [datetime.datetime(2020, 1, 1 + d % 2, 10) for d in range(4)]
+    columns = {"a": [1, 2, 3, 4], "day": days, "row": [2**60 + i for i in range(4)], "y": [0, 1, 0, 1]}
+    args = {"target": "y", "time_column": "day", "id_column": "row"}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    data = TabularCsv(str(tmp_path / "t.parquet"), **args).load()
+    assert data.row_ids.tolist() == [str(2**60 + i) for i in range(4)]
+    assert data.times.tolist() == days
+    columns["row"][3] = columns["row"][0]
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 4: row id '1152921504606846976' stands for an earlier row already"):
+        TabularCsv(str(tmp_path / "t.parquet"), **args).load()
+
+
 def test_dates_may_be_categories_or_patients(tmp_path):
     days = [datetime.date(2020, 1, d) for d in (2, 1, 1, 2)]
     pq.write_table(pa.table({"a": [1, 2, 3, 4], "day": days, "y": [0, 1, 0, 1]}), tmp_path / "t.parquet")
