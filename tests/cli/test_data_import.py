@@ -284,3 +284,22 @@ def test_what_is_not_understood_is_said_in_one_line(make, tmp_path, monkeypatch,
     assert REFUSED[make] in error
     assert error.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (csv_table, ["model=logistic", "clients.count=3", "partition=by_column"]),
+        (shards, ["model=logistic", "clients.count=3", "partition=by_column"]),
+        (database, ["model=logistic", "clients.count=2"]),
+        (folders, ["model=cnn4conv", "clients.count=2", "data.source.size=[32,32]"]),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_what_is_written_runs(make, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDIMB_CACHE_DIR", str(tmp_path / "cache"))
+    assert main(["data", "import", str(make(tmp_path)), "--to", "data/mine.yaml"]) == 0
+    settings = ["engine=inline", "rounds=1", "output_dir=out", "run.on_suspect=warn"]
+    assert main(["run", "--config-dir", ".", "data=mine", *words, *settings]) == 0
