@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.identifiers import Names, identifier, in_order, is_whole
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole, no_label_marks
 from fedimb.data.labels import check_row, complete, none_class
 from fedimb.data.problems import Problems
 from fedimb.data.sources.npz_file import NpzFile, as_ids, per_row
@@ -19,7 +19,6 @@ NameList = list[str] | dict[int | str, str]
 LabelKind = Literal["ids", "onehot", "several"]
 BAD, IGNORED = -1, -2
 _MOST = 100_000  # distinct labels: more are patient numbers or hashes, not classes
-_MARKS = ("-1", "-100", "255", "65535")  # ids that other tools use for "no label"
 _SHOWN = 8
 
 
@@ -322,19 +321,11 @@ def _by_map(values: list[str], mapping: Mapping[int | str, str], order: list[str
 
 
 def _marks(values: Sequence[str]) -> dict[str, str]:
-    """Ids that look like a mark for "no label": far from the others, at the end where other tools put it."""
-    if not all(map(is_whole, values)):
-        return {}
-    marks = {}
-    for mark in set(_MARKS) & set(values):
-        others = [int(value) for value in values if value not in _MARKS]
-        apart = len(others) > 1 and (max(others) < int(mark) - 1 if int(mark) > 0 else min(others) >= 0)
-        if apart:
-            marks[mark] = (
-                f"stands beside ids {min(others)} to {max(others)} as a mark for 'no label' does: give "
-                f"ignore_label={mark}, or, if it is a class, class_names={{{mark}: name, ...}}"
-            )
-    return marks
+    """Why an id that looks like a mark for "no label" is not taken for a class."""
+    return {
+        mark: f"{reason}: give ignore_label={mark}, or, if it is a class, class_names={{{mark}: name, ...}}"
+        for mark, reason in no_label_marks(values).items()
+    }
 
 
 def apply_meaning(
