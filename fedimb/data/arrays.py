@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.findings.finding import Finding
 from fedimb.data.inputs import TableColumns
 from fedimb.errors import DataError
 
@@ -35,6 +36,7 @@ class SourceData:
             row's labels, its primary class (`fedimb.data.labels`, which makes both). None: ``y`` alone is the label.
         columns: of a table, the columns and categories behind x, so that a model finds them in another file by name.
             None: columns of x have no names.
+        findings: what only the source can see, as in the text of a file; `fedimb.data.findings.look` adds the rest.
 
     Raises:
         DataError: with the row and the remedy.
@@ -53,6 +55,7 @@ class SourceData:
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
     columns: TableColumns | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.x)

@@ -1,7 +1,9 @@
 """The `data` and `partition` groups of the configuration, checked before any work."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from fedimb.data.findings.finding import check_accepted
 from fedimb.data.longtail import SHAPES
 from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
@@ -24,6 +26,7 @@ class DataConfig:
     minority: str | list[int] = "rarest_30pct"
     on_bad: str = "refuse"
     public: int | None = None
+    accept: Sequence[str] = ()
 
     @staticmethod
     def parse(raw: Settings) -> "DataConfig":
@@ -55,6 +58,7 @@ class DataConfig:
             raise ConfigError(f"data.public={config.public!r}: give rows per class for the server, at least 1, or null")
         if config.on_bad not in ON_BAD:
             raise ConfigError(f"data.on_bad: no rule '{config.on_bad}'.{nearest(str(config.on_bad), ON_BAD)}")
+        check_accepted(config.accept)
         if config.class_order not in ("seeded", "fixed"):
             valid = nearest(str(config.class_order), ("seeded", "fixed"))
             raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")

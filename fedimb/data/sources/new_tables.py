@@ -14,6 +14,7 @@ from fedimb.data.problems import Problems
 from fedimb.data.sources.files import regular_file
 from fedimb.data.sources.table_features import FeatureColumns
 from fedimb.data.sources.table_file import Layout, Record, column, read_table
+from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.errors import ConfigError, DataError, nearest
 
 PARQUET = (".parquet", ".pq")
@@ -35,12 +36,16 @@ class TableSettings:
         targets: label columns: all of them are there, or none.
         beside: columns that a training file may have and no model reads: patient, site, split, dropped ones.
         missing: column -> values that mean "missing" here, in addition to those of the training data.
+        missing_anywhere: such values of every column.
+        numbers: how numbers are written in a text file, and in text columns of Parquet.
     """
 
     layout: Layout
     targets: tuple[str, ...]
     beside: tuple[str, ...] = ()
     missing: dict[str, list[int | float | str]] = field(default_factory=dict)
+    missing_anywhere: tuple[int | float | str, ...] = ()
+    numbers: NumberFormat = field(default_factory=NumberFormat)
 
 
 @dataclass
@@ -115,8 +120,12 @@ def table_batches(
 
 def _encoder(wanted: TableColumns, settings: TableSettings) -> FeatureColumns:
     categories = {name: list(values) for name, values in wanted.categories.items()}
-    missing = {name: [*wanted.missing.get(name, ()), *settings.missing.get(name, ())] for name in wanted.names}
-    return FeatureColumns(wanted.names, categories, missing, wanted.indicators, _NUMBERS)  # type: ignore[arg-type]
+    missing = {
+        name: [*wanted.missing.get(name, ()), *settings.missing.get(name, ()), *settings.missing_anywhere]
+        for name in wanted.names
+    }
+    numbers = settings.numbers
+    return FeatureColumns(wanted.names, categories, missing, wanted.indicators, _NUMBERS, numbers)  # type: ignore[arg-type]
 
 
 def _positions(
@@ -165,7 +174,7 @@ def _open(
     path: str, settings: TableSettings, wanted: TableColumns, spelled: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[str, ...], Iterator[Record]]:
     if path.lower().endswith(PARQUET):
-        return read_parquet(path, spelled)
+        return read_parquet(path, spelled, settings.numbers.decimal)
     layout = settings.layout
     if layout.header:
         return read_table(path, replace(layout, columns=None))
@@ -178,13 +187,14 @@ def _open(
 
 
 def read_parquet(
-    path: str, spelled: Mapping[str, Sequence[str]] | None = None
+    path: str, spelled: Mapping[str, Sequence[str]] | None = None, decimal: str = "."
 ) -> tuple[tuple[str, ...], Iterator[Record]]:
     """Column names and rows of text, as `read_table` gives them; null and NaN are empty fields, booleans 1 and 0.
 
     Args:
         path: the file.
         spelled: column -> values of the training data: booleans are True and False where these hold such a value.
+        decimal: the sign to write numbers with, as the text around them does.
 
     Raises:
         ConfigError: pyarrow is not installed. DataError: not a Parquet file, or a column name occurs twice.
@@ -208,7 +218,9 @@ def read_parquet(
         number = 0
         try:
             for batch in file.iter_batches(batch_size=4096):
-                for fields in zip(*map(_texts, batch.columns, truth), strict=True):
+                for fields in zip(
+                    *(_texts(*one, decimal) for one in zip(batch.columns, truth, strict=True)), strict=True
+                ):
                     number += 1
                     yield f"{path} row {number}", list(fields)
         except (pa.ArrowException, OSError) as error:
@@ -229,11 +241,13 @@ def _truth(values: Sequence[str]) -> tuple[str, str]:
     return ("0", "1")
 
 
-def _texts(column: Any, truth: tuple[str, str]) -> list[str]:
-    return [_text(value, truth) for value in column.to_pylist()]
+def _texts(column: Any, truth: tuple[str, str], decimal: str) -> list[str]:
+    return [_text(value, truth, decimal) for value in column.to_pylist()]
 
 
-def _text(value: object, truth: tuple[str, str]) -> str:
+def _text(value: object, truth: tuple[str, str], decimal: str) -> str:
     if value is None or value != value:
         return ""
-    return truth[value] if isinstance(value, bool) else str(value).strip()
+    if isinstance(value, bool):
+        return truth[value]
+    return str(value).strip() if isinstance(value, str) else str(value).replace(".", decimal)

@@ -1,5 +1,6 @@
 """One .npz of images or tables: MedMNIST's layout, or plain ``x`` and ``y``."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,7 @@ from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import npz_batches
 from fedimb.data.sources.npz_file import NpzFile, class_ids, read_labels, read_values
-from fedimb.errors import DataError
+from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
 
 
@@ -34,13 +35,19 @@ class Npz:
         validation: whether val rows are added to the training rows or dropped.
         class_names: in order of the class ids; None: the ids up to the largest of all parts. For labels [n, C] the
             columns' names, optionally followed by "none".
+        divide_by: the model gets x divided by this; None: 255 for uint8, 1 for float.
         on_bad: `fedimb.data.problems`.
     """
 
     path: str
     validation: Literal["train", "drop"] = "train"
     class_names: list[str] | None = None
+    divide_by: float | None = None
     on_bad: str = "refuse"
+
+    def __post_init__(self) -> None:
+        if self.divide_by is not None and not (math.isfinite(self.divide_by) and self.divide_by > 0):
+            raise ConfigError(f"source 'npz': divide_by={self.divide_by}: give a number above 0, or null")
 
     def fingerprint(self) -> str:
         """Of the file."""
@@ -83,7 +90,7 @@ class Npz:
             x=x,
             y=y,
             class_names=names,
-            scale=1 / 255 if x.dtype == np.uint8 else 1.0,
+            scale=1 / (self.divide_by or (255 if x.dtype == np.uint8 else 1)),
             official_test=is_test if is_test.any() else None,
             task="multiclass" if targets is None else "multilabel",
             targets=targets,

@@ -8,14 +8,18 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.text import decimal_findings, mark_findings
 from fedimb.data.inputs import TableColumns
-from fedimb.data.sources.table_file import number
+from fedimb.data.sources.table_numbers import NumberFormat, is_mark
 from fedimb.data.sources.table_target import Value, canonical, in_order
 from fedimb.errors import DataError
 
 MISSING = ("", "?", "NA")
 _MOST = 1000  # categories collected for one column: more means that an identifier was taken for a category
 _LARGEST = float(np.finfo(np.float32).max)
+_KEPT = 2000  # rows whose text is kept, for `fedimb.data.findings.text`
+_PLAIN = NumberFormat()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,11 @@ class FeatureColumns:
         indicators: True: a 0/1 column for each column with a missing value in any row; or the columns that always get
             one, so that the table has the same width at every site.
         hint: what to do about text in a column of numbers, for the message.
+        numbers: how numbers are written.
+        read_marks: read marks such as N/A and null beside numbers as missing and count them; False: they are bad rows.
+
+    Attributes:
+        marks: column -> mark of a missing value that no setting names -> rows.
     """
 
     def __init__(
@@ -49,8 +58,12 @@ class FeatureColumns:
         missing: dict[str, list[Value]],
         indicators: bool | Sequence[str],
         hint: str = "; list the column as categorical, or the value in missing_values",
+        numbers: NumberFormat = _PLAIN,
+        read_marks: bool = False,
     ) -> None:
-        self._hint = hint
+        self._hint, self._number, self._read_marks = hint, numbers, read_marks
+        self.marks: dict[str, dict[str, int]] = {}
+        self._texts: list[Sequence[str]] = []
         self.names, self.indicators, self._also_missing = list(names), indicators, missing
         self._gathered = {c for c, listed in categorical.items() if listed is None}
         self._codes: dict[str, dict[str, int]] = {
@@ -64,11 +77,18 @@ class FeatureColumns:
     def add(self, fields: Sequence[str]) -> None:
         """Add one row, one field per name. DataError names the wrong column; the row is then not added."""
         self._cells.extend(self._plain(fields) or list(map(self._cell, self.names, fields)))
+        if len(self._texts) < _KEPT:
+            self._texts.append(fields)
 
     def _plain(self, fields: Sequence[str]) -> list[float] | None:
         """A row of plain numbers, converted in one step for speed. None: the row must be converted cell by cell."""
-        if self._special or "_" in "".join(fields):
+        if self._special or "_" in (together := "".join(fields)):
             return None
+        signs = self._number
+        if not signs.plain:
+            if "." in together or (signs.thousands is not None and signs.thousands in together):
+                return None
+            fields = [field.replace(signs.decimal, ".") for field in fields]
         try:
             cells = list(map(float, fields))
         except ValueError:
@@ -79,13 +99,17 @@ class FeatureColumns:
     def _cell(self, name: str, text: str) -> float:
         if text in self._missing_text[name]:
             return float("nan")
-        value = number(text)
+        value = self._number(text)
         if value is not None and value in self._missing_number[name]:
             return float("nan")
         if name in self._codes:
-            return self._code(name, text)
+            return self._code(name, self._number.normal(text))
+        if self._read_marks and is_mark(text):
+            found = self.marks.setdefault(name, {})
+            found[text] = found.get(text, 0) + 1
+            return float("nan")
         if value is None:
-            raise DataError(f"column '{name}': '{text}' is not a number{self._hint}")
+            raise DataError(f"column '{name}': '{text}' is not a number{self._number.hint(text) or self._hint}")
         if not abs(value) <= _LARGEST:
             raise DataError(f"column '{name}': '{text}' is not a finite number; leave the field empty if it is missing")
         return value
@@ -107,6 +131,26 @@ class FeatureColumns:
                 f"drop it, or leave it out of categorical if it holds numbers"
             )
         return categories
+
+    def findings(self) -> list[Finding]:
+        """What the text of the rows shows (`fedimb.data.findings.text`)."""
+        numeric = [j for j, name in enumerate(self.names) if name not in self._codes]
+        marks = self.marks | {name: held for name in self._codes if (held := self._marked_categories(name))}
+        found = list(mark_findings(marks))
+        if self._number.plain:
+            cells = np.frombuffer(self._cells, dtype=np.float32).reshape(-1, len(self.names))
+            texts = [[fields[j] for j in numeric] for fields in self._texts]
+            found += decimal_findings([self.names[j] for j in numeric], cells[:, numeric], texts)
+        return found
+
+    def _marked_categories(self, name: str) -> dict[str, int]:
+        """The marks among the categories of a column whose other categories are all numbers, with their rows."""
+        marks = [text for text in self._codes[name] if is_mark(text)]
+        others = [text for text in self._codes[name] if not is_mark(text)]
+        if not marks or name not in self._gathered or not others or None in map(self._number, others):
+            return {}
+        column = np.frombuffer(self._cells, dtype=np.float32).reshape(-1, len(self.names))[:, self.names.index(name)]
+        return {text: rows for text in marks if (rows := int((column == self._codes[name][text]).sum()))}
 
     def table(self) -> Features:
         """The rows added so far, as one table."""
@@ -138,6 +182,7 @@ class FeatureColumns:
                 scaled.append(False)
         if not blocks:
             raise DataError("the table has no feature columns; list its columns, or drop fewer")
-        missing = {name: tuple(values) for name, values in self._also_missing.items() if values}
+        given_marks = {name: (*self._also_missing.get(name, ()), *self.marks.get(name, ())) for name in self.names}
+        missing = {name: values for name, values in given_marks.items() if values}
         columns = TableColumns(tuple(self.names), encoded, tuple(given), missing)
         return Features(np.concatenate(blocks, axis=1), np.array(scaled, dtype=np.bool_), tuple(names), columns)

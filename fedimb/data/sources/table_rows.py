@@ -1,10 +1,11 @@
 """Rows of a table added one by one: label, site, patient, split, features; a bad row adds nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from fedimb.data.labels import check_row
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
+from fedimb.data.sources.table_numbers import NumberFormat, is_mark
 from fedimb.data.sources.table_target import Target, canonical
 from fedimb.errors import DataError, nearest
 
@@ -32,12 +33,16 @@ class Rows:
         features: collects the feature columns.
         recordable: site -> canonical labels it can record, for sites that declare them.
         known_sites: the only sites a row may name; None: any.
+        missing: marks of missing values in any column, in addition to '', '?' and 'NA'; a number in any spelling.
+        numbers: how a label that is a number is written.
     """
 
     label: Target
     features: FeatureColumns
     recordable: dict[str, set[str]] = field(default_factory=dict)
     known_sites: Sequence[str] | None = None
+    missing: Collection[str] = ()
+    numbers: NumberFormat = field(default_factory=NumberFormat)
     classes: list[tuple[str, ...]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
@@ -58,10 +63,10 @@ class Rows:
             raise DataError(f"{len(fields)} fields where the table has {at.width} columns")
         if isinstance(at.target, dict):
             raw = label = ""
-            names = flagged(at.target, fields)
+            names = flagged(at.target, fields, self.missing)
         else:
-            raw = fields[at.target]
-            if raw in MISSING:
+            raw = self.numbers.normal(fields[at.target])
+            if self._is_missing(raw):
                 raise DataError("the label is missing" if raw == "" else f"the label is missing ('{raw}')")
             names, label = (self.label(raw),), canonical(raw)
         site = self._site(fields[at.site]) if at.site is not None else file_site
@@ -69,8 +74,9 @@ class Rows:
             said = ", ".join(sorted(self.recordable[site]))
             raise DataError(f"label '{raw}' is not one that site '{site}' records ({said}); see label_values")
         patient = fields[at.patient] if at.patient is not None else "-"
-        if patient in MISSING:
-            raise DataError("the patient id is missing")
+        # A mark as an id would make one person of all whose id is missing.
+        if at.patient is not None and (self._is_missing(patient) or is_mark(patient)):
+            raise DataError("the patient id is missing" + (f" ('{patient}')" * (patient != "")))
         test = _is_test(fields[at.split]) if at.split is not None else False
         self.features.add([fields[i] for i in at.features])
         self.classes.append(names)
@@ -80,18 +86,21 @@ class Rows:
         self.patients.append(self._patient_ids.setdefault((file_site, patient), len(self._patient_ids)))
         self.test.append(test)
 
+    def _is_missing(self, text: str) -> bool:
+        return text in MISSING or (bool(self.missing) and (text in self.missing or canonical(text) in self.missing))
+
     def _site(self, name: str) -> str:
-        if name in MISSING:
+        if self._is_missing(name):
             raise DataError("the site is missing")
         if self.known_sites is not None and name not in self.known_sites:
             raise DataError(f"site '{name}' is not in site_names.{nearest(name, self.known_sites)}")
         return name
 
 
-def flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
+def flagged(columns: dict[str, int], fields: Sequence[str], missing: Collection[str] = ()) -> tuple[str, ...]:
     """The classes whose column is 1."""
     for name, i in columns.items():
-        if fields[i] in MISSING:
+        if fields[i] in MISSING or fields[i] in missing:
             raise DataError(f"target '{name}' is missing")
         if canonical(fields[i]) not in ("0", "1"):
             raise DataError(f"target '{name}' is '{fields[i]}', neither 0 nor 1")

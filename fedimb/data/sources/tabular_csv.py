@@ -17,6 +17,7 @@ from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_tables import TableSettings, table_batches
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_file import Layout, column, read_table
+from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_rows import Positions, Rows, flagged
 from fedimb.data.sources.table_target import Target, Value, canonical, in_order, refuse_mute_site
 from fedimb.errors import ConfigError, DataError, nearest
@@ -44,6 +45,8 @@ class TabularCsv:
         categorical: columns to encode as one-hot: a list, or column -> categories (null: those in the data, sorted). A
             missing category is 0 in all of them.
         missing_values: column -> values that mean "missing", in addition to '', '?' and 'NA'; see `FeatureColumns`.
+        missing: values that mean "missing" in every column, of features and others, as ['N/A', -9].
+        decimal, thousands: how numbers are written: ',' and '.' for 7.111,5; see `NumberFormat`.
         indicators: true, false, or the columns that get a 0/1 "missing" column.
         patient: column of patient ids. With one file per site the same id at two sites is two patients.
         site_column: column of site names, instead of one file per site.
@@ -77,6 +80,9 @@ class TabularCsv:
     split_column: str | None = None
     require_all_classes: bool = False
     label_values: dict[str, list[Value]] = field(default_factory=dict)
+    missing: list[Value] = field(default_factory=list)
+    decimal: str = "."
+    thousands: str | None = None
     on_bad: str = "refuse"
     feature_names: tuple[str, ...] = field(default=(), init=False)
 
@@ -102,6 +108,7 @@ class TabularCsv:
         self._label = Target(self.classes, self.target_map, self.thresholds)
         self._categorical = self.categorical if isinstance(self.categorical, dict) else dict.fromkeys(self.categorical)
         self._marked = not isinstance(self.indicators, bool)
+        self._numbers = NumberFormat(self.decimal, self.thousands)
 
     def _check_targets(self, target: list[str]) -> None:
         if len(target) < 2 or len(set(target)) < len(target):
@@ -155,7 +162,9 @@ class TabularCsv:
             self.header, None if self.columns is None else tuple(self.columns), self.delimiter, self.encoding
         )
         beside = tuple(name for name in (self.patient, self.site_column, self.split_column, *self.drop) if name)
-        settings = TableSettings(layout, tuple(self._targets()), beside, self.missing_values)
+        settings = TableSettings(
+            layout, tuple(self._targets()), beside, self.missing_values, tuple(self.missing), self._numbers
+        )
         if expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
             expected = replace(expected, inputs=replace(expected.inputs, columns=declared))
             expected.notes.append("the run keeps no names of its columns: they are those that these settings list")
@@ -177,7 +186,7 @@ class TabularCsv:
             return None
         aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
         names = tuple(name for name in self.columns if name not in aside)
-        missing = {name: tuple(values) for name, values in self.missing_values.items()}
+        missing = {name: tuple(values) for name, values in self._missing(names).items() if values}
         marked = () if isinstance(self.indicators, bool) else tuple(self.indicators)
         found = TableColumns(names, categories, marked, missing)
         if (len(found.inputs),) != shape:
@@ -188,11 +197,23 @@ class TabularCsv:
         return found
 
     def _new_label(self, expected: Expected, fields: Sequence[str]) -> int | list[int]:
+        marks = self._marks()
         if isinstance(self.target, list):
             at = {name: i for i, name in enumerate(self.target)}
-            held = flagged(at, fields)
+            held = flagged(at, fields, marks)
             return [int(name in held) for name in self.target]
-        return UNKNOWN if fields[0] in MISSING else expected.class_id(self._label(fields[0]))
+        label = self._numbers.normal(fields[0])
+        if label in MISSING or label in marks or canonical(label) in marks:
+            return UNKNOWN
+        return expected.class_id(self._label(label))
+
+    def _missing(self, names: Sequence[str]) -> dict[str, list[Value]]:
+        """What means "missing" in each feature column, beside '', '?' and 'NA'."""
+        return {name: [*self.missing_values.get(name, ()), *self.missing] for name in names}
+
+    def _marks(self) -> frozenset[str]:
+        """``missing`` as it is written in a field, or as `canonical` writes it."""
+        return frozenset(canonical(value) for value in self.missing)
 
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else self.target
@@ -220,9 +241,13 @@ class TabularCsv:
                     )
         return Rows(
             label=self._label,
-            features=FeatureColumns(kept, self._categorical, self.missing_values, self.indicators),
+            features=FeatureColumns(
+                kept, self._categorical, self._missing(kept), self.indicators, numbers=self._numbers, read_marks=True
+            ),
             recordable={site: {canonical(v) for v in values} for site, values in self.label_values.items()},
             known_sites=self.site_names,
+            missing=self._marks(),
+            numbers=self._numbers,
         )
 
     def _positions(self, names: tuple[str, ...], features: list[int], path: str) -> Positions:
@@ -267,6 +292,7 @@ class TabularCsv:
             skipped=skipped,
             scaled=table.scaled,
             columns=table.columns,
+            findings=tuple(rows.features.findings()),
         )
 
     def _sites(self, rows: Rows) -> list[str]:
