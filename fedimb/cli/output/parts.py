@@ -104,8 +104,26 @@ class DataDescription(Output):
     picture: Place | None
 
 
+class FindingLine(Part):
+    """Something in the data that may mean something else than it seems.
+
+    Attributes:
+        name: of the finding, as data.accept takes it.
+        severity: refuse, ask or note.
+        place: column, site, class or part of the data.
+        text: what was found, and what to do.
+        accepted: whether data.accept names it.
+    """
+
+    name: str
+    severity: str
+    place: str
+    text: str
+    accepted: bool
+
+
 class DataChecked(Output):
-    """What your data hold.
+    """What your data hold. The exit code is 2 if a run would refuse them for what was found.
 
     Attributes:
         source: name of the source that read them.
@@ -117,6 +135,7 @@ class DataChecked(Output):
         skipped: rows left out, and why.
         official_test: rows of the official test set; null if there is none.
         cut: what the data group's test split and long tail leave, in words; null for a bare file.
+        findings: what looks wrong.
     """
 
     source: str
@@ -129,6 +148,7 @@ class DataChecked(Output):
     skipped: list[str]
     official_test: int | None
     cut: str | None
+    findings: list[FindingLine]
 
 
 class CheckLine(Part):

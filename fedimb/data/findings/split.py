@@ -35,7 +35,7 @@ def split_findings(federation: "Federation", groups: Rows | None) -> Iterator[Fi
         yield Finding(
             "clients_beyond_rows",
             f"clients.count={federation.n_clients}",
-            f"{rows:,} training rows: {empty:,} clients hold none and never train; set a smaller clients.count",
+            f"for {rows:,} training rows: {empty:,} hold none and never train; set a smaller clients.count",
         )
 
 
