@@ -117,6 +117,7 @@ def _headline(result: RunResult, row: RowResult, scored: Scored) -> list[str]:
     last = scored.config.evaluation.last_k
     head = ["score", "final round", "95 % interval", f"mean of the last {last} rounds"]
     intro = "On the run's own test set; the interval (stratified bootstrap) is over its rows, not over seeds."
+    intro += f" The mean is over all scored rounds if there were fewer than {last}."
     if scored.several:
         intro += " Rows have several labels; in these scores one is predicted where its probability is above .5."
     return ["## Test scores", "", intro, "", *_table(head, rows)]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fedimb.cli.output import DataChecked, DataDescription, FindingLine
     from fedimb.cli.verbs import Verbs
     from fedimb.data.findings.finding import Finding
+    from fedimb.plain import Settings
 
 _DESCRIBE = """\
 Split the data as `fedimb run` would with the same settings, and print who holds what: rows per client and class, how
@@ -70,7 +71,7 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
     from fedimb.config.compose import compose
     from fedimb.config.validate import validate
     from fedimb.data.prepare import prepare
-    from fedimb.report.describe import client_names, describe, warnings
+    from fedimb.report.describe import about_data, client_names, describe, warnings
 
     if args.plot:
         from fedimb.errors import ConfigError
@@ -79,8 +80,9 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
             raise ConfigError(f"--plot {args.plot}: give a name ending in .png or .svg")
     config = validate(compose(args.overrides, [Path(folder) for folder in args.config_dir]))
     federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    about = config.data.get("about") or {}
     if not args.json:
-        print(describe(federation))
+        print("\n\n".join([describe(federation), *([about_data(about)] if about else [])]))
     drawn = None
     if args.plot:
         from fedimb.rundir.partition_picture import partition_figure
@@ -102,6 +104,7 @@ def describe_command(args: argparse.Namespace) -> "DataDescription":
         partition=federation.sha,
         warnings=warnings(federation.counts, test, federation.class_names),
         picture=None if drawn is None else str(drawn),
+        about=about,
     )
 
 
@@ -121,7 +124,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     from fedimb.data.findings.look import look_at
     from fedimb.data.findings.stage import unresolved
     from fedimb.data.labels import class_counts
-    from fedimb.report.describe import describe_source
+    from fedimb.report.describe import about_data, describe_source
 
     file, words = split_words(args.file, args.settings)
     accept, settings = split_accepted(words)
@@ -138,6 +141,9 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
         if not args.json:
             print(f"\n{cut}")
             _print_findings(later, accept)
+    about = _about(group or {})
+    if about and not args.json:
+        print(f"\n{about_data(about)}")
     return DataChecked(
         exit_code=_NOT_READY if unresolved(findings, accept) else 0,
         findings=[_finding_line(one, accept) for one in findings],
@@ -151,7 +157,12 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
         skipped=list(data.skipped),
         official_test=None if data.official_test is None else int(data.official_test.sum()),
         cut=cut,
+        about=about,
     )
+
+
+def _about(group: "Settings") -> dict[str, str]:
+    return dict(group.get("about") or {})
 
 
 def _print_findings(findings: "Sequence[Finding]", accept: "Sequence[str]") -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedimb import registry
 from fedimb.config.catalogue import MODULE, Catalogue, Fingerprint
-from fedimb.config.overrides import NAMED, current_key, rename_keys, set_value
+from fedimb.config.overrides import NAMED, current_key, drop_arguments, given_keys, rename_keys, set_value
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 from fedimb.schema import RunConfig
@@ -20,6 +20,7 @@ from fedimb.schema import RunConfig
 _lock = threading.RLock()  # Hydra keeps its state in a process-wide singleton
 _composed: dict[tuple[Fingerprint, tuple[str, ...]], Settings] = {}
 _KEEP = 128
+_OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels"))
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Settings:
@@ -36,11 +37,31 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
         catalogue = Catalogue(config_dirs)
         groups, values = _sort_words(overrides, catalogue)
         config = rename_keys(deepcopy(_base(catalogue, groups)))
+    given, last = given_keys(values), dict(values)
     for key, value in values:
+        if last[key] == value:
+            drop_arguments(config, key, value, given)
         if _own_model(key, value):
             config["model"] = {}  # it replaces the chosen model entirely
         set_value(config, key, value)
+    _check_objectives(config, last, catalogue)
+    if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.about") for key in given):
+        config["data"].pop("about", None)  # it is about the files of the YAML, not about these
     return _resolved(config)
+
+
+def _check_objectives(config: Settings, last: Settings, catalogue: Catalogue) -> None:
+    """Refuse ``aggregator.name=moon``: the name alone lacks the local objectives of its YAML, so FedAvg would run."""
+    name, chosen = last.get("aggregator.name"), config["aggregator"]
+    if not isinstance(name, str) or "objectives" in chosen or name not in catalogue.options("aggregator"):
+        return
+    with _lock:
+        usual = rename_keys(deepcopy(_base(catalogue, [f"aggregator={name}"])))["aggregator"]
+    if isinstance(usual, dict) and usual.get("objectives"):
+        raise ConfigError(
+            f"aggregator.name={name} alone lacks the local objectives that make it {name}: choose it by "
+            f"aggregator={name}, or give aggregator.objectives=[...]"
+        )
 
 
 def _sort_words(words: Sequence[str], catalogue: Catalogue) -> tuple[list[str], list[tuple[str, Any]]]:

@@ -81,6 +81,7 @@ def _as_first_hashed(tree: Settings) -> None:
                 source.pop(key, None)
     if not tree["evaluation"]["secure"]:
         del tree["evaluation"]["secure"]
+    tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data
     if "objectives" in tree["aggregator"]:  # hashed under its first name
         tree["aggregator"]["terms"] = tree["aggregator"].pop("objectives")
 
@@ -106,7 +107,9 @@ def flatten(config: RunConfig) -> dict[str, str | int | float | bool]:
         else:
             flat[key] = "null" if node is None else node
 
-    walk(_canonical(config.model_dump()), "")
+    tree = _canonical(config.model_dump())
+    tree["data"].pop("about", None)  # paragraphs, which no run is compared by
+    walk(tree, "")
     return flat
 
 

@@ -6,6 +6,7 @@ wrong key can name the nearest right one and a sweep need not compose its groups
 
 import difflib
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from fedimb import registry
@@ -17,6 +18,14 @@ from fedimb.plain import Settings
 OPEN = ("partition", "model", "aggregator", "loss", "sampler")
 OPEN_INSIDE = (("data", "source"), ("data", "test"))
 NAMED = ("strategy", "calibration")  # name -> arguments, several may be chosen
+PART_OF_GROUP = {"data.source": "source"} | {group: group for group in OPEN}  # key of a part -> its kind
+PART_OF_METHOD = {
+    "query": "query",
+    "encoder": "encoder",
+    "rule": "coreset",
+    "generator": "generator",
+}  # by the last word
+BESIDE = {"partition": ("minority_placement", "minority_clients"), "aggregator": ("objectives",)}  # fedimb's own
 RENAMED = {"aggregator.terms": "aggregator.objectives"}  # old key -> new one; the old goes with the next release
 
 
@@ -66,6 +75,73 @@ def set_value(config: dict[str, object], key: str, value: object) -> None:
         node[last] = value
 
 
+def given_keys(values: Iterable[tuple[str, object]]) -> set[str]:
+    """Every dotted key that a user's words set, those inside mappings included."""
+    found = set()
+    for key, value in values:
+        found |= {key, *(dotted(value, f"{key}.") if isinstance(value, dict) else ())}
+    return found
+
+
+def drop_arguments(config: Settings, key: str, value: object, given: set[str]) -> None:
+    """Before ``X.name=value`` is set: remove the arguments of X that only the former part takes.
+
+    A group's default brings arguments of its own (data.test: per_class), so that one word could not choose another
+    part. What the new part takes stays, and so does what the user gave: a wrong argument of theirs is refused.
+
+    Args:
+        config: changed in place.
+        key: a dotted key; nothing is done unless it is the name of a part and the name changes.
+        given: the keys that the user's words set (`given_keys`).
+    """
+    part, _, last = key.rpartition(".")
+    node: Any = config
+    for step in part.split("."):
+        node = node.get(step) if isinstance(node, dict) else None
+    if last != "name" or not isinstance(node, dict) or not isinstance(value, str) or node.get("name") == value:
+        return
+    default = [k for k in node if k != "name" and not any(f"{g}.".startswith(f"{part}.{k}.") for g in given)]
+    if default and (taken := _taken(part, value)) is not None:
+        gone = [argument for argument in default if argument not in taken]
+        for argument in gone:
+            del node[argument]
+        if part == "aggregator" and isinstance(node.get("objectives"), list) and "objectives" in default:
+            node["objectives"] = [one for one in node["objectives"] if _stays(one, value, gone)]
+            if not node["objectives"]:
+                del node["objectives"]
+
+
+def _stays(objective: Any, aggregator: str, gone: list[str]) -> bool:
+    """Whether a default's objective can go with another aggregator: its values are there, and what it answers to."""
+    if isinstance(objective, dict) and any(f"${{aggregator.{k}}}" in str(v) for v in objective.values() for k in gone):
+        return False
+    name = objective.get("name") if isinstance(objective, dict) else objective
+    try:
+        return registry.flags("objective", str(name)).get("needs_aggregator") in (None, aggregator)
+    except ConfigError:  # validation says it, with the nearest name
+        return True
+
+
+def _taken(part: str, name: str) -> set[str] | None:
+    """Names of the settings that a part takes; None if it takes any, is unknown, or nobody checks them."""
+    from fedimb.data.split import TEST_RULES
+
+    if part == "data.test":
+        return set(TEST_RULES[name]) if name in TEST_RULES else None
+    kind = PART_OF_GROUP.get(part)
+    if kind is None and part.startswith("strategy."):
+        kind = PART_OF_METHOD.get(part.rpartition(".")[2])
+    if kind is None:  # engine and tracking: settings of one are none to the other, and are not refused
+        return None
+    try:
+        arguments = registry.parameters(kind, name)
+    except ConfigError:  # validation says it, with the nearest name
+        return None
+    if any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values()):
+        return None
+    return {*arguments, *BESIDE.get(part, ())}
+
+
 def _open(config: Settings, parts: list[str], depth: int) -> bool:
     """True when ``parts[:depth]`` is an argument of a part rather than a setting of the platform."""
     if parts[0] in NAMED:
@@ -103,6 +179,8 @@ def unknown(config: dict[str, object], key: str) -> ConfigError:
 def _not_chosen(parts: list[str], chosen: list[str]) -> ConfigError:
     """The error for a setting of a method or calibration that the run does not use or that does not exist."""
     kind, name = parts[:2]
+    if parts[1:] == ["name"]:
+        return ConfigError(f"no setting '{kind}.name': several may be chosen, so write {kind}=NAME or {kind}=[A,B].")
     names = registry.names(kind)
     # A part in a user's own file is registered only when it is chosen, so a near name is only a guess.
     close = [] if name in names else difflib.get_close_matches(name, names, n=1, cutoff=0.7)

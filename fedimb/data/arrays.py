@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.findings.finding import Finding
+from fedimb.data.identifiers import identifier
 from fedimb.data.inputs import TableColumns
 from fedimb.errors import DataError
 
@@ -98,8 +99,8 @@ class SourceData:
 
 
 def _check_names(what: str, names: tuple[str, ...]) -> None:
-    if not names or len(set(names)) != len(names):
-        raise DataError(f"{what} names {list(names)} must be distinct and at least one")
+    if not names or len(set(map(identifier, names))) != len(names):
+        raise DataError(f"{what} names {list(names)} must be distinct (1 and 1.0 are one) and at least one")
 
 
 def _check_column(name: str, column: NDArray[np.generic], n: int, dtype: type) -> None:

@@ -11,10 +11,16 @@ from fedimb.data.split import check_test_rule
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
+ABOUT = ("source", "licence", "citation", "split", "flaws")
+"""What `data.about` may say of a data set: where it is from, terms of use, whom to cite, how it is split, known flaws."""
+
 
 @dataclass(frozen=True)
 class DataConfig:
-    """One `data` group. Keys and defaults as in configs/data/*.yaml; `source` and `test` have none."""
+    """One `data` group. Keys and defaults as in configs/data/*.yaml; `source` and `test` have none.
+
+    ``about`` (`ABOUT`) is shown by `fedimb data` and stored with the run; it decides nothing and is not hashed.
+    """
 
     source: Settings
     test: dict[str, object]
@@ -26,6 +32,7 @@ class DataConfig:
     minority: str | list[int] = "rarest_30pct"
     on_bad: str = "refuse"
     public: int | None = None
+    about: dict[str, str] | None = None
     accept: Sequence[str] = ()
 
     @staticmethod
@@ -45,6 +52,7 @@ class DataConfig:
                 raise ConfigError(f"data.{key}={raw.get(key)!r}: give a name, as in {key}: {{name: ...}}")
         config = DataConfig(**raw)
         check_test_rule(config.test)
+        _check_about(config.about)
         if not (_number(config.validation) and 0 <= config.validation < 1):
             raise ConfigError(f"data.validation={config.validation!r}: give a fraction from 0 to below 1")
         if config.long_tail not in (*SHAPES, "natural"):
@@ -63,6 +71,19 @@ class DataConfig:
             valid = nearest(str(config.class_order), ("seeded", "fixed"))
             raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")
         return config
+
+
+def _check_about(about: object) -> None:
+    if about is None:
+        return
+    if not isinstance(about, dict):
+        raise ConfigError(f"data.about={about!r}: give a mapping of {', '.join(ABOUT)}, each a text")
+    for key, text in about.items():
+        if key not in ABOUT:
+            near = nearest(f"data.about.{key}", [f"data.about.{name}" for name in ABOUT])
+            raise ConfigError(f"no setting 'data.about.{key}'.{near}")
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(f"data.about.{key}={text!r}: give a text, or leave it out")
 
 
 def partition_parts(raw: dict[str, object]) -> tuple[str, dict[str, object]]:

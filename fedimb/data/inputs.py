@@ -29,16 +29,18 @@ class TableColumns:
 
     Attributes:
         names: of the columns.
-        categories: column -> its categories in order, one 0/1 input each, in the spelling of
-            `fedimb.data.sources.table_target.canonical`.
+        categories: column -> its categories in order, one 0/1 input each: identifiers (`fedimb.data.identifiers`).
         indicators: columns that get a 0/1 "missing" input, after all others.
         missing: column -> values that mean "missing", in addition to '', '?' and 'NA'.
+        by_value: whether categories and labels are spelled by their float64 value, as 0.1 did; such a run's new rows
+            are read by the same rule.
     """
 
     names: tuple[str, ...]
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     indicators: tuple[str, ...] = ()
     missing: dict[str, tuple[int | float | str, ...]] = field(default_factory=dict)
+    by_value: bool = False
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -55,6 +57,7 @@ class TableColumns:
             "categories": {name: list(values) for name, values in self.categories.items()},
             "indicators": list(self.indicators),
             "missing": {name: list(values) for name, values in self.missing.items()},
+            "by_value": self.by_value,
         }
 
     @staticmethod
@@ -65,6 +68,7 @@ class TableColumns:
             {name: tuple(values) for name, values in facts["categories"].items()},
             tuple(facts["indicators"]),
             {name: tuple(values) for name, values in facts["missing"].items()},
+            facts.get("by_value", True),  # 0.1 did not write it
         )
 
 
@@ -78,6 +82,7 @@ class Inputs:
         low, high: smallest and largest value of all clients' rows; None for a table, whose extremes are single
             patients' values, and for a deployment, whose rows are at the sites.
         columns: of a table with named columns; None if the columns have no names.
+        colour: of pictures of three channels, whether any had colours (channels that differ); None if not known.
     """
 
     shape: tuple[int, ...]
@@ -85,6 +90,7 @@ class Inputs:
     low: float | None = None
     high: float | None = None
     columns: TableColumns | None = None
+    colour: bool | None = None
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -94,6 +100,7 @@ class Inputs:
             "low": self.low,
             "high": self.high,
             "columns": None if self.columns is None else self.columns.facts(),
+            "colour": self.colour,
         }
 
     @staticmethod
@@ -106,7 +113,21 @@ class Inputs:
             facts["low"],
             facts["high"],
             None if columns is None else TableColumns.from_facts(columns),
+            facts.get("colour"),
         )
+
+
+def has_colour(x: NDArray[np.generic], rows: NDArray[np.int64]) -> bool | None:
+    """Whether any of these pictures of x [n, 3, h, w] has channels that differ; None for rows of another shape."""
+    if x.ndim != 4 or x.shape[1] != 3:
+        return None
+    at_once = max(1, _VALUES // math.prod(x.shape[1:]))
+    parts = (x[rows[start : start + at_once]] for start in range(0, len(rows), at_once))
+    return any(_differ(part) for part in parts)
+
+
+def _differ(x: NDArray[np.generic]) -> bool:
+    return bool((x[:, 0] != x[:, 1]).any() or (x[:, 0] != x[:, 2]).any())
 
 
 def value_range(x: NDArray[np.generic], rows: Sequence[NDArray[np.int64]]) -> tuple[float | None, float | None]:
@@ -134,6 +155,7 @@ class InputCheck:
         self.inputs, self.place, self._scaling = inputs, place, scaling
         self._low, self._high = math.inf, -math.inf
         self._values = self._outside = self._rows = 0
+        self._grey = bool(inputs.colour)  # none of the new pictures has colours yet
         self._sums = np.zeros((3, math.prod(inputs.shape)))
         self._extreme = np.zeros(math.prod(inputs.shape), np.int64)
         self._furthest = np.zeros(math.prod(inputs.shape)) if scaling is None else scaling.mean.astype(np.float64)
@@ -160,6 +182,8 @@ class InputCheck:
             raise DataError(
                 f"{self.place} holds NaN or infinite values, which the model cannot read: impute or leave out"
             )
+        if self._grey and len(x):
+            self._grey = not _differ(x)
         if self._scaling is not None:
             self._sums += column_sums(x)
             self._add_extremes(x, self._scaling)
@@ -183,6 +207,11 @@ class InputCheck:
         """
         wanted = self.inputs
         found = []
+        if self._grey and self._rows:
+            found.append(
+                "all pictures are grey (three equal channels), the run's had colours: what it learned of them is not "
+                "there"
+            )
         if self._values and wanted.low is not None and wanted.high is not None:
             if 0 < self._high - self._low < 0.01 * (wanted.high - wanted.low):
                 self._refuse_range()

@@ -6,12 +6,14 @@ A source reads such rows if it has the method `NewRows.new_rows`; the rows of an
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb import registry
+from fedimb.data.identifiers import Names
 from fedimb.data.inputs import Inputs
 from fedimb.data.labels import complete, none_class
 from fedimb.data.problems import Problems
@@ -69,11 +71,16 @@ class Expected:
         """Whether rows may have several labels."""
         return self.task == "multilabel"
 
+    @cached_property
+    def names(self) -> Names:
+        """The run's classes, found by identifier."""
+        return Names(self.class_names)
+
     def class_id(self, name: str) -> int:
-        """The id of a class. DataError if the run has no such class."""
-        if name not in self.class_names:
+        """The id of a class, in any spelling. DataError if the run has no such class."""
+        if (known := self.names.index(name)) is None:
             raise DataError(f"label '{name}' is not a class of the run ({', '.join(self.class_names[:12])})")
-        return self.class_names.index(name)
+        return known
 
     def targets(self, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """0/1 columns [m, C or C - 1] -> [m, C]: rows without a label get the class that means none, if there is one.

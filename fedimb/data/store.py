@@ -24,6 +24,7 @@ from fedimb.atomic import write_atomic
 from fedimb.data.arrays import SourceData
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.look import RULES, look_at
+from fedimb.data.identifiers import READING
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import class_counts
 from fedimb.errors import ConfigError, DataError
@@ -262,7 +263,7 @@ def open_source(config: dict[str, object]) -> Store:
         raise ConfigError("data.source needs a name, for example source: {name: digits}")
     source = registry.build("source", name, given={"on_bad": on_bad}, **args)
     fingerprint = source.fingerprint()
-    key = json.dumps([FORMAT, name, args, fingerprint, on_bad], sort_keys=True)
+    key = json.dumps([FORMAT, READING, name, args, fingerprint, on_bad], sort_keys=True)
     path = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
     store = open_store(path) if path.exists() else Store.build(source.load(), path, fingerprint)
     if store.findings is None:

@@ -1,6 +1,7 @@
 """Describes a prepared federation or a source in plain text: shows before a run which classes cannot be learned."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 import numpy as np
@@ -58,6 +59,20 @@ def describe(federation: Federation, stream: TextIO | None = None) -> str:
     ]
     found = warnings(federation.counts, test, names)
     return "\n".join([*lines, *([""] if found else []), *(f"warning: {line}" for line in found)])
+
+
+def about_data(about: Mapping[str, str], stream: TextIO | None = None) -> str:
+    """Where a data set is from, its licence, citation, split and known flaws (`fedimb.data.config.ABOUT`), in lines.
+
+    Returns:
+        text without a final newline, each line under 100 columns; empty if nothing is known.
+    """
+    lines = []
+    for key, text in about.items():
+        lines += textwrap.wrap(
+            plain(text, stream), WIDTH - 1, initial_indent=f"{key + ':':<10}", subsequent_indent=" " * 10
+        )
+    return "\n".join(lines)
 
 
 def warnings(counts: Counts, test: Counts, class_names: Sequence[str]) -> list[str]:

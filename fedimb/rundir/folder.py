@@ -29,6 +29,8 @@ from fedimb.atomic import named_errors, write_atomic
 from fedimb.errors import FedimbError
 from fedimb.plain import JsonObject
 from fedimb.rundir.seal import (
+    CHECKPOINT,
+    CHECKPOINT_BEFORE,
     SEAL,
     Damaged,
     Manifest,
@@ -146,7 +148,8 @@ class RunFolder:
         return found
 
     def _was_sealed(self) -> bool:
-        if not (self.path / "rows.json").exists():  # written after the seal: the run was killed before
+        later = ("rows.json", CHECKPOINT, CHECKPOINT_BEFORE, "result.json")
+        if not any((self.path / name).exists() for name in later):  # written after the seal: it was killed before
             return False
         try:
             return bool(json.loads((self.path / "environment.json").read_bytes()).get("sealed", False))

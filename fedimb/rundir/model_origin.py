@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.data.federation import Federation
-from fedimb.data.inputs import Inputs, value_range
+from fedimb.data.inputs import Inputs, has_colour, value_range
 from fedimb.errors import DataError, FedimbError
 from fedimb.plain import JsonObject, Settings
 from fedimb.rundir.folder import RunFolder
@@ -94,7 +94,8 @@ def inputs_of(federation: Federation) -> Inputs:
     if columns is None and store.scaled is not None:  # prepared by an earlier version, which kept no names
         columns = _columns_of(federation)
     low, high = (None, None) if store.scaled is not None else value_range(store.x, [federation.train.rows])
-    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns)
+    colour = has_colour(store.x, federation.train.rows)
+    return Inputs(store.input_shape, str(store.x.dtype), low, high, columns, colour)
 
 
 def _columns_of(federation: Federation) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedimb.errors import DataError
 from fedimb.plain import JsonObject
+from fedimb.rundir.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,12 @@ def read_rows(folder: Path) -> dict[str, dict[str, object]]:
 def identity_tags(folder: Path) -> dict[str, str]:
     """Tags of what the run is made of (`fedimb.rundir.identity`); empty for a run folder of fedimb 0.1."""
     path = folder / "identity.json"
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        hashes = {"identity": stored["sha"], "data_sha": stored["data"], "code_sha": stored["code_sha"]}
-    except FileNotFoundError:
+    content = RunFolder(folder).read(path.name)  # raises if it is not as it was sealed
+    if content is None:
         return {}
+    try:
+        stored = json.loads(content)
+        hashes = {"identity": stored["sha"], "data_sha": stored["data"], "code_sha": stored["code_sha"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); run again") from None
     return {f"fedimb.{name}": str(sha) for name, sha in hashes.items()}

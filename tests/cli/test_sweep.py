@@ -129,7 +129,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(home, cache_dir):
     assert until(lambda: len(list((home / "cut").glob("runs/s/*/checkpoint.safetensors"))) == 2, 90)
     assert len(in_session(cut.pid)) >= 3
     os.killpg(cut.pid, signal.SIGINT)
-    _, err = cut.communicate(timeout=30)
+    _, err = cut.communicate(timeout=60)
     assert cut.returncode == 130
     assert "run the same command again to continue" in err
     assert "Traceback" not in err
@@ -138,7 +138,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(home, cache_dir):
 
     again, whole = start(home / "cut"), start(home / "whole")
     for process in (again, whole):
-        _, err = process.communicate(timeout=120)
+        _, err = process.communicate(timeout=400)
         assert process.returncode == 0, err
     assert models(home / "cut") == models(home / "whole")
     assert len(models(home / "cut")) == 3

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fedimb.data.inputs import InputCheck, Inputs, TableColumns, value_range
+from fedimb.data.inputs import InputCheck, Inputs, TableColumns, has_colour, value_range
 from fedimb.data.scaling import Scaling
 from fedimb.errors import DataError
 
@@ -57,6 +57,25 @@ def test_grey_levels_of_0_to_1_are_refused_where_they_were_0_to_255_and_a_black_
     assert black.finish() == []
     black.add(np.zeros((9, 1, 2, 2), np.float32))
     assert black.finish() == ["all values are 0: is this the file that was meant?"]
+
+
+def test_grey_pictures_are_noted_where_the_run_had_colours():
+    grey = np.repeat(np.arange(8, dtype=np.uint8).reshape(2, 1, 2, 2), 3, axis=1)
+    coloured = grey + np.array([0, 1, 2], np.uint8).reshape(3, 1, 1)
+    both = np.concatenate([grey, coloured])
+    assert has_colour(both, np.array([0, 1])) is False
+    assert has_colour(both, np.array([0, 3])) is True
+    assert has_colour(both[:, :1], np.array([0])) is None
+
+    def said(colour, x):
+        check = InputCheck(Inputs((3, 2, 2), "uint8", 0.0, 255.0, colour=colour), "new")
+        check.add(x)
+        return [line for line in check.finish() if "grey" in line]
+
+    assert said(True, grey)
+    assert not said(True, both)
+    assert not said(False, grey)
+    assert not said(None, grey)
 
 
 def test_a_few_values_outside_are_said_and_not_refused():

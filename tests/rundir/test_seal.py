@@ -177,6 +177,13 @@ def test_a_run_killed_while_its_folder_was_written_starts_anew(run, finished, go
     assert rows_of(run) == rows_of(finished.folder)
 
 
+def test_a_run_whose_seal_and_rows_were_deleted_is_not_taken_for_an_old_one(run):
+    for name in ("seal.json", "rows.json"):
+        (run / name).unlink()
+    with pytest.raises(Damaged, match=r"seal\.json is missing: nothing in the folder can be checked"):
+        _ = RunFolder(run).seal
+
+
 def test_two_damaged_checkpoints_are_both_named(run):
     unfinished(run)
     for name in ("checkpoint.safetensors", "checkpoint.before.safetensors"):

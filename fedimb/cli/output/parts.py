@@ -90,6 +90,7 @@ class DataDescription(Output):
         partition: hash of the partition.
         warnings: classes that cannot be learned or measured, and why.
         picture: the picture drawn; null without --plot.
+        about: what the data's YAML says: source, licence, citation, split, flaws; empty where it says nothing.
     """
 
     class_names: list[str]
@@ -102,6 +103,7 @@ class DataDescription(Output):
     partition: str
     warnings: list[str]
     picture: Place | None
+    about: dict[str, str]
 
 
 class FindingLine(Part):
@@ -135,6 +137,7 @@ class DataChecked(Output):
         skipped: rows left out, and why.
         official_test: rows of the official test set; null if there is none.
         cut: what the data group's test split and long tail leave, in words; null for a bare file.
+        about: what the data's YAML says: source, licence, citation, split, flaws; empty where it says nothing.
         findings: what looks wrong.
     """
 
@@ -148,6 +151,7 @@ class DataChecked(Output):
     skipped: list[str]
     official_test: int | None
     cut: str | None
+    about: dict[str, str]
     findings: list[FindingLine]
 
 

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.duplicates import exact_groups
 from fedimb.data.findings.finding import Finding
-from fedimb.data.findings.rows import mark_findings, picture_findings, repeat_findings, site_findings
+from fedimb.data.findings.rows import (
+    mark_findings,
+    name_findings,
+    picture_findings,
+    repeat_findings,
+    site_findings,
+)
 from fedimb.data.findings.tables import column_findings
 from fedimb.data.labels import class_counts
 
@@ -33,6 +39,10 @@ def _found(data: SourceData, groups: NDArray[np.int64]) -> Iterator[Finding]:
     yield from mark_findings(
         "class", data.class_names, class_counts(data.y, data.targets, len(data.class_names), slice(None))
     )
+    yield from name_findings("classes", data.class_names)
+    yield from name_findings("sites", data.site_names)
+    for name, categories in ({} if data.columns is None else data.columns.categories).items():
+        yield from name_findings(f"categories of column '{name}'", categories)
     if data.sites is not None:
         yield from mark_findings("site", data.site_names, np.bincount(data.sites, minlength=len(data.site_names)))
     yield from site_findings(data.y, data.sites, data.site_names, data.class_names)

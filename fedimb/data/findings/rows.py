@@ -1,12 +1,13 @@
 """Rows and pictures of any source: range of values, pictures of one value, identical rows, sites of one class."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.findings.finding import Finding, shorten_list
+from fedimb.data.identifiers import look_alikes
 
 _CHUNK_BYTES = 1 << 24
 _STANDARD = 3.0  # overall deviation up to which float pictures with negative values count as standardised
@@ -100,6 +101,23 @@ def site_findings(
         f"{len(single):,} of {len(site_names):,} sites with rows of one class only: the site gives the class away; see "
         "that the labels mean the same everywhere",
     )
+
+
+def name_findings(what: str, names: Iterable[str], private: bool = False) -> Iterator[Finding]:
+    """Names that are different identifiers and differ in spelling only (`fedimb.data.identifiers.look_alikes`).
+
+    Args:
+        what: whose names.
+        private: count them, but do not show them: patients.
+    """
+    groups = look_alikes(names)
+    if private and groups:
+        text = f"{len(groups):,} groups of ids differ only in case, zeros in front, space or the like, and are several"
+        yield Finding("look_alike_names", what, f"{text} people here: if they are one, spell them alike in the data")
+        return
+    for alike in groups:
+        text = f"{shorten_list(map(repr, alike))} are different names here"
+        yield Finding("look_alike_names", what, f"{text}: if they mean one, spell them alike in the data")
 
 
 def mark_findings(what: str, names: Sequence[str], counts: NDArray[np.int64]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import identifier, in_order, number_of_each
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch, batch_rows
@@ -21,7 +22,6 @@ from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.huggingface_labels import is_list, of_one, one_label, several_labels
 from fedimb.data.sources.npz_file import as_ids
 from fedimb.data.sources.pictures import check_format, decode
-from fedimb.data.sources.table_target import in_order
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.process_env import import_offline
 from fedimb.registry import register
@@ -214,8 +214,9 @@ class HuggingFace:
             labels = (one_label(label, names),)
         texts = {what: row[name] for what, name in (("site", self.site), ("patient", self.patient)) if name}
         for what, value in texts.items():
-            if value is None or value == "":
+            if value is None or value == "" or value != value:
                 raise DataError(f"the {what} is missing")
+            identifier(value)  # refuses a float that stands for several whole numbers
         x = self._values(row)
         if self.image is not None and rows.x and rows.x[0].shape != x.shape:
             raise DataError(
@@ -223,8 +224,8 @@ class HuggingFace:
             )
         rows.x.append(x)
         rows.labels.append(labels)
-        rows.sites.append(str(texts.get("site", "")))
-        rows.patients.append(str(texts.get("patient", "")))
+        rows.sites.append(_text(texts.get("site", "")))
+        rows.patients.append(_text(texts.get("patient", "")))
         rows.test.append(split == self.test_split)
 
 
@@ -243,8 +244,8 @@ class _Rows:
             raise DataError(f"{source.path} has no rows; give a data set with rows")
         x = np.stack(self.x)
         y, targets, class_names = self._classes(names, source)
-        sites, site_names = as_ids(np.array(self.sites), None) if source.site else (None, ())
-        patients = np.unique(self.patients, return_inverse=True)[1].astype(np.int64) if source.patient else None
+        sites, site_names = _numbered_sites(self.sites) if source.site else (None, ())
+        patients = number_of_each(self.patients)[0] if source.patient else None
         return SourceData(
             x=x,
             y=y,
@@ -271,6 +272,17 @@ class _Rows:
         if not known:
             raise DataError(f"{source.path}: no row has a label; give lists of classes")
         return complete(as_targets(self.labels, known), known)
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _numbered_sites(sites: list[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """(id of each row's site, names in order); sites are named as first spelled."""
+    numbers, spelled = number_of_each(sites)
+    names = in_order(spelled)
+    return np.array([names.index(name) for name in spelled], dtype=np.int64)[numbers], tuple(names)
 
 
 def _package() -> ModuleType:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from fedimb.data.identifiers import identifier
 from fedimb.data.labels import check_row
-from fedimb.data.sources.table_target import canonical
 from fedimb.errors import DataError
 
 
@@ -25,7 +25,7 @@ def one_label(label: Any, names: list[str] | None) -> str:
     if label is None or label == "":
         raise DataError("the label is missing")
     if names is None:
-        return canonical(label)
+        return identifier(label)
     if isinstance(label, int) and not 0 <= label < len(names):
         raise DataError(f"label {label} is not one of the {len(names)} classes (-1 is a hidden label)")
     return names[label]

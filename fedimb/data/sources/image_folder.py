@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import Names, identifier
 from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
@@ -88,11 +89,12 @@ class ImageFolder:
         if len(pictures) < len(files):
             other = next(name for name in files if PurePosixPath(name).suffix.lower() not in IMAGES)
             expected.notes.append(f"{len(files) - len(pictures)} files are not pictures and left out, first {other}")
-        depth = self._class_depth(pictures, folders, expected.class_names)
-        rows = (
-            (f"{self._files.title}/{name}", name, None if depth is None else (name.split("/")[depth],))
-            for name in pictures
-        )
+        depth, classes = self._class_depth(pictures, folders, expected.class_names), expected.names
+
+        def labels(name: str) -> tuple[str] | None:
+            return None if depth is None else (str(classes.name(name.split("/")[depth])),)
+
+        rows = ((f"{self._files.title}/{name}", name, labels(name)) for name in pictures)
         yield from picture_batches(rows, self._decode, depth is not None, expected, problems)
 
     def _class_depth(self, pictures: list[str], folders: list[str], classes: Sequence[str]) -> int | None:
@@ -102,8 +104,9 @@ class ImageFolder:
             DataError: some folders are classes of the run and some are not.
         """
         depth = 1 if {name for name in folders if "/" not in name} & {self.train_folder, self.test_folder} else 0
+        names = Names(classes)
         above = {parts[depth] if len(parts := name.split("/")) > depth + 1 else "" for name in pictures}
-        known = above & set(classes)
+        known = {name for name in above if name in names}
         if known and (unknown := above - known):
             name = min(unknown)
             raise DataError(
@@ -132,6 +135,7 @@ class ImageFolder:
         files, folders = self._walked
         sets = self._sets({name for name in folders if "/" not in name})
         depth = 1 if sets else 0
+        classes = None if self.classes is None else Names(self.classes)
         rows = []
         for name in files:
             parts = name.split("/")
@@ -144,13 +148,14 @@ class ImageFolder:
                 problems.add(place, "an image outside the class folders; move it into one")
             elif not is_image:
                 problems.add(place, "not an image file by its name; move it out of the class folders")
-            elif self.classes and parts[depth] not in self.classes:
-                problems.add(place, f"folder '{parts[depth]}' is not in classes.{nearest(parts[depth], self.classes)}")
+            elif classes is not None and parts[depth] not in classes:
+                problems.add(place, f"folder '{parts[depth]}' is not in classes.{nearest(parts[depth], classes.names)}")
             else:
-                row = ImageRow(place, name, parts[depth], test=sets.get(parts[0]))
+                label = identifier(parts[depth]) if classes is None else str(classes.name(parts[depth]))
+                row = ImageRow(place, name, label, test=sets.get(parts[0]))
                 if problems.guard(place, partial(self._name_units, row)):
                     rows.append(row)
-        return rows, {parts[depth] for name in folders if len(parts := name.split("/")) == depth + 1}
+        return rows, {identifier(parts[depth]) for name in folders if len(parts := name.split("/")) == depth + 1}
 
     def _sets(self, top: set[str]) -> dict[str, bool | None]:
         """Top folder -> whether it is the test set (None: there is only one set); empty if top folders are classes."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import identifier, number_of_each
 from fedimb.data.labels import as_targets, primary_class
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import with_progress
@@ -23,9 +24,10 @@ class ImageRow:
     Attributes:
         place: where to find it, for messages.
         name: relative to the root of the files.
-        label: class name; if there are several labels, all names in one string.
+        label: class name (an identifier, or as ``classes`` spells it); if there are several labels, all in one string.
         labels: class names if rows may have several; empty if each has one.
-        site, patient: None if the source has none. ``patient`` stays in memory: stores hold numbers.
+        site, patient: as spelled in the source, compared as identifiers (`fedimb.data.identifiers`); None if it has
+            none. ``patient`` stays in memory: stores hold numbers.
         test: whether it is in the official test set; None if the source has none.
     """
 
@@ -42,10 +44,15 @@ class ImageRow:
         """All classes of the image, one or more."""
         return self.labels or (self.label,)
 
+    @property
+    def person(self) -> str | None:
+        """The patient's identifier; None if the source has none."""
+        return None if self.patient is None else identifier(self.patient)
+
 
 def check_classes(kind: str, classes: tuple[str, ...] | None) -> None:
     """Raise ConfigError unless ``classes`` is None or distinct names."""
-    if classes is not None and (not classes or len(set(classes)) != len(classes) or not all(classes)):
+    if classes is not None and (not classes or len(set(map(identifier, classes))) != len(classes) or not all(classes)):
         raise ConfigError(f"source '{kind}': classes={list(classes)}: give distinct names, at least one")
 
 
@@ -134,11 +141,11 @@ def _named(read: Callable[[ImageRow], Pixels], row: ImageRow) -> Pixels:
 
 def _parted(rows: list[ImageRow], problems: Problems) -> list[ImageRow]:
     """Remove test rows of patients who also have training rows."""
-    trained = {row.patient: row.place for row in reversed(rows) if row.patient is not None and row.test is False}
+    trained = {row.person: row.place for row in reversed(rows) if row.person is not None and row.test is False}
     kept = []
     for row in rows:
-        if row.test and row.patient in trained:
-            problems.add(row.place, f"a test image of a patient who also has training rows ({trained[row.patient]})")
+        if row.test and (person := row.person) in trained:
+            problems.add(row.place, f"a test image of a patient who also has training rows ({trained[person]})")
         else:
             kept.append(row)
     return kept
@@ -163,8 +170,8 @@ def _room(title: str, n: int, shape: tuple[int, ...]) -> Pixels:
 
 def _ids(names: list[str | None]) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
     """(sorted names, id of each), or no names and None if the source has none."""
-    known = sorted({name for name in names if name is not None})
+    known = [name for name in names if name is not None]
     if not known:
         return (), None
-    number = {name: i for i, name in enumerate(known)}
-    return tuple(known), np.array([number[name] for name in names if name is not None], dtype=np.int64)
+    numbers, spelled = number_of_each(known)
+    return spelled, numbers

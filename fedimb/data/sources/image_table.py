@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole
 from fedimb.data.labels import check_row
 from fedimb.data.new_rows import Expected
 from fedimb.data.problems import Problems
@@ -11,7 +12,6 @@ from fedimb.data.sources.image_files import clean_name
 from fedimb.data.sources.image_rows import ImageRow
 from fedimb.data.sources.new_pictures import NewPicture
 from fedimb.data.sources.table_file import Layout, column, read_table
-from fedimb.data.sources.table_target import in_order
 from fedimb.errors import DataError, nearest
 
 _SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
@@ -62,14 +62,15 @@ def read_rows(
     """
     names, records = read_table(path, layout)
     at = columns.positions(names, path)
+    known = None if classes is None else Names(classes)
     rows = []
     for place, fields in records:
         label = fields[at["label"]] if len(fields) == len(names) else ""
-        if columns.label_separator is None and "|" in label and label not in (classes or ()):
+        if columns.label_separator is None and "|" in label and (known is None or label not in known):
             raise DataError(
                 f"{place}: label '{label}' names several classes; give one class per image, or label_separator=\"|\""
             )
-        if row := problems.guard(place, partial(_row, place, fields, at, len(names), classes, columns.label_separator)):
+        if row := problems.guard(place, partial(_row, place, fields, at, len(names), known, columns.label_separator)):
             rows.append(row)
     rows = _once(rows, problems)
     return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
@@ -86,6 +87,7 @@ def new_pictures(
     names, records = read_table(path, layout)
     at = column(columns.file, names, columns.file_setting, path)
     label_at = names.index(columns.label) if columns.label in names else None
+    classes = Names(expected.class_names)
 
     def row(fields: list[str]) -> tuple[str, tuple[str, ...] | None]:
         if len(fields) != len(names):
@@ -95,7 +97,7 @@ def new_pictures(
         if text == "":
             return name, None
         parts = [text] if columns.label_separator is None else [p.strip() for p in text.split(columns.label_separator)]
-        labels = tuple(_class(part, expected.class_names) for part in parts)
+        labels = tuple(_class(part, classes) for part in parts)
         check_row(labels)
         return name, labels
 
@@ -112,7 +114,7 @@ def _row(
     fields: list[str],
     at: dict[str, int],
     width: int,
-    classes: Sequence[str] | None,
+    classes: Names | None,
     separator: str | None,
 ) -> ImageRow:
     if len(fields) != width:
@@ -138,14 +140,17 @@ def _row(
     return row
 
 
-def _class(label: str, classes: Sequence[str] | None) -> str:
-    if classes is None or label in classes:
-        return label
-    if label.isdecimal() and not any(name.isdecimal() for name in classes):
-        if int(label) < len(classes):
-            return classes[int(label)]
-        raise DataError(f"label {label} is outside the class ids 0 to {len(classes) - 1}")
-    raise DataError(f"label '{label}' is not in classes.{nearest(label, classes)}")
+def _class(label: str, classes: Names | None) -> str:
+    if classes is None:
+        return identifier(label)
+    if (known := classes.name(label)) is not None:
+        return known
+    number = identifier(label)
+    if is_whole(number) and not any(map(is_whole, classes.names)):
+        if 0 <= int(number) < len(classes.names):
+            return classes.names[int(number)]
+        raise DataError(f"label {label} is outside the class ids 0 to {len(classes.names) - 1}")
+    raise DataError(f"label '{label}' is not in classes.{nearest(label, classes.names)}")
 
 
 def _once(rows: list[ImageRow], problems: Problems) -> list[ImageRow]:

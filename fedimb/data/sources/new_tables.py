@@ -15,6 +15,7 @@ from fedimb.data.sources.files import regular_file
 from fedimb.data.sources.table_features import FeatureColumns
 from fedimb.data.sources.table_file import Layout, Record, column, read_table
 from fedimb.data.sources.table_numbers import NumberFormat
+from fedimb.data.sources.table_target import spelling_of
 from fedimb.errors import ConfigError, DataError, nearest
 
 PARQUET = (".parquet", ".pq")
@@ -124,8 +125,15 @@ def _encoder(wanted: TableColumns, settings: TableSettings) -> FeatureColumns:
         name: [*wanted.missing.get(name, ()), *settings.missing.get(name, ()), *settings.missing_anywhere]
         for name in wanted.names
     }
-    numbers = settings.numbers
-    return FeatureColumns(wanted.names, categories, missing, wanted.indicators, _NUMBERS, numbers)  # type: ignore[arg-type]
+    return FeatureColumns(
+        wanted.names,
+        categories,  # type: ignore[arg-type]
+        missing,
+        wanted.indicators,
+        _NUMBERS,
+        spelling_of(wanted),
+        settings.numbers,
+    )
 
 
 def _positions(

@@ -1,7 +1,7 @@
 """A table's feature columns to float32: numbers, missing values, one-hot categories, missing-value indicators."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.text import decimal_findings, mark_findings
+from fedimb.data.identifiers import identifier, in_order
 from fedimb.data.inputs import TableColumns
 from fedimb.data.sources.table_numbers import NumberFormat, is_mark
-from fedimb.data.sources.table_target import Value, canonical, in_order
+from fedimb.data.sources.table_target import Value
 from fedimb.errors import DataError
 
 MISSING = ("", "?", "NA")
@@ -44,6 +45,7 @@ class FeatureColumns:
         indicators: True: a 0/1 column for each column with a missing value in any row; or the columns that always get
             one, so that the table has the same width at every site.
         hint: what to do about text in a column of numbers, for the message.
+        spell: a category's identifier; another only for new rows of a run of 0.1.
         numbers: how numbers are written.
         read_marks: read marks such as N/A and null beside numbers as missing and count them; False: they are bad rows.
 
@@ -58,16 +60,17 @@ class FeatureColumns:
         missing: dict[str, list[Value]],
         indicators: bool | Sequence[str],
         hint: str = "; list the column as categorical, or the value in missing_values",
+        spell: Callable[[object], str] = identifier,
         numbers: NumberFormat = _PLAIN,
         read_marks: bool = False,
     ) -> None:
-        self._hint, self._number, self._read_marks = hint, numbers, read_marks
+        self._hint, self._spell, self._number, self._read_marks = hint, spell, numbers, read_marks
         self.marks: dict[str, dict[str, int]] = {}
         self._texts: list[Sequence[str]] = []
         self.names, self.indicators, self._also_missing = list(names), indicators, missing
         self._gathered = {c for c, listed in categorical.items() if listed is None}
         self._codes: dict[str, dict[str, int]] = {
-            c: {canonical(value): code for code, value in enumerate(listed or ())} for c, listed in categorical.items()
+            c: {spell(value): code for code, value in enumerate(listed or ())} for c, listed in categorical.items()
         }
         self._missing_text = {c: {*MISSING, *(v for v in missing.get(c, ()) if isinstance(v, str))} for c in self.names}
         self._missing_number = {c: {float(v) for v in missing.get(c, ()) if not isinstance(v, str)} for c in self.names}
@@ -115,7 +118,7 @@ class FeatureColumns:
         return value
 
     def _code(self, name: str, text: str) -> float:
-        codes, known = self._codes[name], canonical(text)
+        codes, known = self._codes[name], self._spell(text)
         if known not in codes:
             if name not in self._gathered:
                 raise DataError(f"column '{name}': category '{text}' is not listed ({', '.join(codes)})")

@@ -1,7 +1,9 @@
 """A table's label column to class names, and whether a site's labels cover all of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from fedimb.data.identifiers import identifier, in_order
+from fedimb.data.inputs import TableColumns
 from fedimb.data.sources.table_file import number
 from fedimb.errors import ConfigError, DataError, nearest
 
@@ -9,8 +11,11 @@ Value = int | float | str
 _SHOWN = 8
 
 
-def canonical(value: Value) -> str:
-    """One spelling per label or category: ``1``, ``1.0`` and ``"1.0"`` are all ``1``; text stays as it is."""
+def value_spelling(value: object) -> str:
+    """How 0.1 spelled labels and categories: numbers by their float64 value. Only for new rows of such runs.
+
+    ``0012`` is 12 and ``1E2`` 100, and whole numbers from 2^53 on are rounded, unlike by `fedimb.data.identifiers`.
+    """
     text = str(value)
     parsed = number(text)
     if parsed is None or parsed != parsed or parsed in (float("inf"), float("-inf")):
@@ -18,13 +23,9 @@ def canonical(value: Value) -> str:
     return str(int(parsed)) if parsed == int(parsed) else repr(parsed)
 
 
-def in_order(values: Iterable[str]) -> list[str]:
-    """Sorted: as numbers if all are numbers, else as text."""
-    distinct = set(values)
-    numbers = {value: number(value) for value in distinct}
-    if None in numbers.values():
-        return sorted(distinct)
-    return sorted(distinct, key=lambda value: (float(numbers[value] or 0.0), value))
+def spelling_of(columns: TableColumns | None) -> Callable[[object], str]:
+    """How the labels and categories of a run's table are spelled: `identifier`, or as the run's release did."""
+    return value_spelling if columns is not None and columns.by_value else identifier
 
 
 class Target:
@@ -35,7 +36,10 @@ class Target:
     - ``target_map`` {label: class}: ``{0: healthy, 1: ill, 2: ill}``. Without ``classes``, in the labels' order.
     - neither: the label is the class's name. Without ``classes`` the names are those in the data, in order.
 
-    Numbers are compared by value: label ``1.0`` matches ``1`` in the map.
+    Labels are compared as identifiers (`fedimb.data.identifiers`): ``1.0`` matches ``1`` in the map, ``01`` does not.
+
+    Args:
+        spell: a label's identifier; another only for new rows of a run of 0.1.
 
     Raises:
         ConfigError: rules that contradict each other.
@@ -46,22 +50,23 @@ class Target:
         classes: Sequence[str] | None = None,
         target_map: dict[str, str] | None = None,
         thresholds: Sequence[float] | None = None,
+        spell: Callable[[object], str] = identifier,
     ) -> None:
         if target_map is not None and thresholds is not None:
             raise ConfigError("source 'tabular_csv': target_map and thresholds are two rules for one label; give one")
-        self.thresholds = thresholds
-        self.map = {canonical(label): name for label, name in target_map.items()} if target_map is not None else None
+        self.thresholds, self._spell = thresholds, spell
+        self.map = {spell(label): name for label, name in target_map.items()} if target_map is not None else None
         if target_map is not None and len(self.map or {}) < max(1, len(target_map)):
             raise ConfigError("source 'tabular_csv': target_map is empty or has a label twice; give each label once")
         if classes is None and self.map is not None:
             classes = list(dict.fromkeys(self.map[label] for label in in_order(self.map)))
         self.classes = None if classes is None else list(classes)
         self._check()
-        self._names = {canonical(name): name for name in self.classes or ()}
+        self._names = {spell(name): name for name in self.classes or ()}
 
     def _check(self) -> None:
         classes = self.classes
-        if classes is not None and (not classes or len({canonical(name) for name in classes}) < len(classes)):
+        if classes is not None and (not classes or len({self._spell(name) for name in classes}) < len(classes)):
             raise ConfigError(f"source 'tabular_csv': classes={classes}: give distinct names, at least one")
         if self.thresholds is not None:
             if classes is None or len(classes) != len(self.thresholds) + 1:
@@ -88,7 +93,7 @@ class Target:
             if value is None or value != value:
                 raise DataError(f"label '{label}' is not a number, but the classes are defined by thresholds")
             return (self.classes or [])[sum(value >= threshold for threshold in self.thresholds)]
-        known = canonical(label)
+        known = self._spell(label)
         if self.map is not None:
             if known not in self.map:
                 raise DataError(f"label '{label}' is not in target_map ({_listed(self.map)})")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.identifiers import Names, identifier, in_order
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete, none_class
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch
@@ -19,7 +20,7 @@ from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_file import Layout, column, read_table
 from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_rows import Positions, Rows, flagged
-from fedimb.data.sources.table_target import Target, Value, canonical, in_order, refuse_mute_site
+from fedimb.data.sources.table_target import Target, Value, refuse_mute_site, spelling_of
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
@@ -48,7 +49,8 @@ class TabularCsv:
         missing: values that mean "missing" in every column, of features and others, as ['N/A', -9].
         decimal, thousands: how numbers are written: ',' and '.' for 7.111,5; see `NumberFormat`.
         indicators: true, false, or the columns that get a 0/1 "missing" column.
-        patient: column of patient ids. With one file per site the same id at two sites is two patients.
+        patient: column of patient ids, compared as identifiers (`fedimb.data.identifiers`): 100 and 100.0 are one. With
+            one file per site the same id at two sites is two patients.
         site_column: column of site names, instead of one file per site.
         site_names: the sites in order, for ``site_column``; null: those in the data, sorted.
         split_column: column of train, validation or test: the official split. Validation rows are used for training.
@@ -101,6 +103,9 @@ class TabularCsv:
             raise ConfigError("source 'tabular_csv': header=false needs columns=[...]")
         if isinstance(self.files, dict) and self.site_column is not None:
             raise ConfigError("source 'tabular_csv': files already names the sites; remove site_column")
+        for named in (self.files if isinstance(self.files, dict) else (), self.site_names or ()):
+            if len({identifier(name) for name in named}) < len(named):
+                raise ConfigError(f"source 'tabular_csv': sites {list(named)}: give each site once (1 and 1.0 are one)")
         if self.site_names is not None and self.site_column is None:
             raise ConfigError("source 'tabular_csv': site_names goes with site_column; remove it")
         if isinstance(self.target, list):
@@ -173,15 +178,17 @@ class TabularCsv:
             raise ConfigError(
                 f"missing_values names '{odd[0]}', which the run does not read.{nearest(odd[0], known.names)}"
             )
-        start = 0
+        start, label = 0, self._label
+        if (spell := spelling_of(known)) is not identifier:
+            label = Target(self.classes, self.target_map, self.thresholds, spell)
         for _, path in self._paths():
             start = yield from table_batches(
-                path, settings, partial(self._new_label, expected), expected, problems, start
+                path, settings, partial(self._new_label, expected, label), expected, problems, start
             )
 
     def _declared(self, shape: tuple[int, ...]) -> TableColumns | None:
         """The columns, if these settings alone say them in order, with every category and indicator; else None."""
-        categories = {name: tuple(map(canonical, listed)) for name, listed in self._categorical.items() if listed}
+        categories = {name: tuple(map(identifier, listed)) for name, listed in self._categorical.items() if listed}
         if self.columns is None or self.indicators is True or len(categories) < len(self._categorical):
             return None
         aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
@@ -196,24 +203,22 @@ class TabularCsv:
             )
         return found
 
-    def _new_label(self, expected: Expected, fields: Sequence[str]) -> int | list[int]:
+    def _new_label(self, expected: Expected, label: Target, fields: Sequence[str]) -> int | list[int]:
         marks = self._marks()
         if isinstance(self.target, list):
             at = {name: i for i, name in enumerate(self.target)}
             held = flagged(at, fields, marks)
             return [int(name in held) for name in self.target]
-        label = self._numbers.normal(fields[0])
-        if label in MISSING or label in marks or canonical(label) in marks:
-            return UNKNOWN
-        return expected.class_id(self._label(label))
+        text = self._numbers.normal(fields[0])
+        return UNKNOWN if text in MISSING or identifier(text) in marks else expected.class_id(label(text))
 
     def _missing(self, names: Sequence[str]) -> dict[str, list[Value]]:
         """What means "missing" in each feature column, beside '', '?' and 'NA'."""
         return {name: [*self.missing_values.get(name, ()), *self.missing] for name in names}
 
     def _marks(self) -> frozenset[str]:
-        """``missing`` as it is written in a field, or as `canonical` writes it."""
-        return frozenset(canonical(value) for value in self.missing)
+        """``missing`` as identifiers."""
+        return frozenset(map(identifier, self.missing))
 
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else self.target
@@ -244,7 +249,7 @@ class TabularCsv:
             features=FeatureColumns(
                 kept, self._categorical, self._missing(kept), self.indicators, numbers=self._numbers, read_marks=True
             ),
-            recordable={site: {canonical(v) for v in values} for site, values in self.label_values.items()},
+            recordable={identifier(s): {identifier(v) for v in values} for s, values in self.label_values.items()},
             known_sites=self.site_names,
             missing=self._marks(),
             numbers=self._numbers,
@@ -292,7 +297,7 @@ class TabularCsv:
             skipped=skipped,
             scaled=table.scaled,
             columns=table.columns,
-            findings=tuple(rows.features.findings()),
+            findings=(*rows.features.findings(), *rows.findings()),
         )
 
     def _sites(self, rows: Rows) -> list[str]:
@@ -302,7 +307,7 @@ class TabularCsv:
 
     def _check_sites(self, rows: Rows, classes: list[str], sites: list[str]) -> None:
         for name in self.label_values:
-            if name not in sites:
+            if name not in Names(sites):
                 raise DataError(f"label_values names site '{name}'.{nearest(name, sites)}")
         found: dict[str, set[str]] = {site: set() for site in sites or [""]}
         recorded: dict[str, set[str]] = {site: set() for site in found}
@@ -312,8 +317,7 @@ class TabularCsv:
             found[site].update(labels or unlabelled)
             recorded[site].add(label)
         for site in found:
-            if site in rows.recordable:
-                able = rows.recordable[site]
+            if (able := rows.recordable.get(identifier(site))) is not None:
                 refuse_mute_site(site, {self._label(label) for label in able}, able, classes)
             elif self.require_all_classes:
                 refuse_mute_site(site or "(all rows)", found[site], recorded[site], classes)

@@ -9,9 +9,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedimb.data.identifiers import identifier
 from fedimb.data.paths import VARIABLE
 from fedimb.data.prepare import prepare
-from fedimb.data.sources.table_target import Target, canonical
+from fedimb.data.sources.table_target import Target
 from fedimb.data.sources.tabular_csv import TabularCsv
 from fedimb.errors import DataError
 
@@ -113,8 +114,8 @@ def test_label_rules(folder):
     assert Target(target_map={"10": "c", "9": "b", "1.0": "a"}).classes == ["a", "b", "c"]
     assert Target(["b", "a"], {"1": "a", "0": "b"}).classes == ["b", "a"]
     assert Target(["2", "x"])("2.0") == "2"
-    assert [canonical(v) for v in (1, 1.0, "1.0", "-0", "1e3", "a", "inf", 0.5)] == [
-        *("1", "1", "1", "0", "1000", "a", "inf", "0.5")
+    assert [identifier(v) for v in (1, 1.0, "1.0", "-0", "1e3", "a", "inf", 0.5)] == [
+        *("1", "1", "1", "0", "1e3", "a", "inf", "0.5")
     ]
     with pytest.raises(DataError, match="label 'nan' is not a number"):
         Target(["a", "b"], thresholds=[1])("nan")
