@@ -97,8 +97,9 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
         if not equals:
             raise ConfigError(f"cannot read '{word}': expected key=value")
         try:
-            # Errors name settings as a run has them: data.on_bad=skip, data.source.size=[32,32].
-            args[key.removeprefix("data.").removeprefix("source.")] = yaml.safe_load(text)
+            # Errors name settings as a run has them: data.on_bad=skip, data.source.size=[32,32]. A sign is itself.
+            value = text if len(text) == 1 and not text.isalnum() else yaml.safe_load(text)
+            args[key.removeprefix("data.").removeprefix("source.")] = value
         except yaml.YAMLError:
             raise ConfigError(f"cannot read '{word}': write the value as in YAML, a list as [a,b]") from None
     takes = registry.parameters("source", name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.findings.finding import Finding, shorten_list
+from fedimb.data.findings.finding import Finding
 
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}")
 _SHOWN = 3
@@ -46,8 +46,8 @@ def decimal_findings(
         yield Finding(
             "decimal_signs",
             f"column '{name}'",
-            f"{one} stands beside {whole:.0f}: if it is {one.replace('.', '')}, give data.source.decimal=',' "
-            "data.source.thousands='.'",
+            f"{one} stands beside {whole:.0f}: if it is {one.replace('.', '')}, give "
+            "data.source.decimal=\"','\" data.source.thousands=\"'.'\"",
         )
 
 
@@ -62,5 +62,5 @@ def mark_findings(marks: Mapping[str, Mapping[str, int]]) -> Iterator[Finding]:
         yield Finding(
             "missing_marks",
             f"column '{name}'",
-            f"{shown} beside numbers: if it means missing, give data.source.missing=[{shorten_list(map(repr, found))}]",
+            f'{shown} beside numbers: if it means missing, give data.source.missing="[{", ".join(map(repr, found))}]"',
         )

@@ -14,6 +14,13 @@ THOUSANDS = (".", ",", " ", "'", "\u2019", "\u00a0", "\u202f")
 _USUAL = ((".", None), (",", None), (",", "."), (".", ","), (".", "'"), (".", " "), (",", " "))
 
 
+def settings(decimal: str, thousands: str | None) -> str:
+    """The settings as they are typed: the quotes outside are the shell's."""
+    given = {"decimal": decimal, "thousands": thousands}
+    typed = {name: f"'\"{sign}\"'" if sign == "'" else f"\"'{sign}'\"" for name, sign in given.items() if sign}
+    return " ".join(f"data.source.{name}={sign}" for name, sign in typed.items())
+
+
 def is_mark(text: str) -> bool:
     """Whether a field that is not one of `fedimb.data.sources.table_features.MISSING` looks like a missing value."""
     return text.lower() in MARKS
@@ -75,13 +82,10 @@ class NumberFormat:
 
     def hint(self, text: str) -> str:
         """What to set if ``text`` is a number in another format; "" if it is not."""
-        for decimal, thousands in _USUAL:
+        for decimal, thousands in sorted(_USUAL, key=lambda signs: signs[0] != self.decimal):
             other = NumberFormat(decimal, thousands)
             if other != self and other(text) is not None:
-                signs = f"data.source.decimal='{decimal}'" + (
-                    f" data.source.thousands='{thousands}'" if thousands else ""
-                )
-                return f"; if it is a number, give {signs}"
+                return f"; if it is a number, give {settings(decimal, thousands)}"
         return ""
 
     @cached_property

@@ -182,7 +182,7 @@ TEXTS = {
         "'NaN' in 2 rows and 'nan' in 2 rows beside numbers",
         [["1", "", "3", "NA"]],
     ),
-    "null": ("missing_marks", ["1", "null", "3", "4"], {}, "missing=['null']", [["1", "2", "3", "4"]]),
+    "null": ("missing_marks", ["1", "null", "3", "4"], {}, "missing=\"['null']\"", [["1", "2", "3", "4"]]),
     "N/A": ("missing_marks", ["1", "N/A", "3", "4"], {}, "'N/A' in 2 rows", [["1", "2", "3", "?"]]),
     "None": ("missing_marks", ["1", "None", "3", "4"], {}, "'None' in 2 rows", [["1", "2", "3", "4"]]),
     "point": ("missing_marks", ["1", ".", "3", "4"], {}, "'.' in 2 rows", [["1", ".5", "3", "4"]]),

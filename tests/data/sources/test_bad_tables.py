@@ -23,7 +23,7 @@ ROWS = [
     ("old,a,p3,north,train,no", {}, "column 'age': 'old' is not a number; list the column as categorical"),
     ("1_000,a,p3,north,train,no", {}, "column 'age': '1_000' is not a number"),
     ("inf,a,p3,north,train,no", {}, "column 'age': 'inf' is not a finite number; leave the field empty"),
-    ("7.111,a,p3,north,train,no", {"decimal": ","}, "give data.source.decimal='.'"),
+    ("7.111,a,p3,north,train,no", {"decimal": ","}, "give data.source.decimal=\"','\" data.source.thousands=\"'.'\""),
     ("1e39,a,p3,north,train,no", {}, "column 'age': '1e39' is not a finite number"),
     ("70,c,p3,north,train,no", {}, "column 'kind': category 'c' is not listed (a, b)"),
     ("70,a,p3,north,train,maybe", {}, "label 'maybe' is not in the class list (no, yes)"),
