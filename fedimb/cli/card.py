@@ -50,6 +50,7 @@ def _between(bounds: Sequence[float]) -> str:
 
 def _heading(result: RunResult, scored: Scored) -> list[str]:
     config = scored.config
+    about = config.data.get("about") or {}
     packages = (RunFolder.open(result.folder).read_json("environment.json") or {}).get("packages", {})
     prior = "none: no part of the run reads class counts"
     if needs_counts(config):
@@ -60,6 +61,7 @@ def _heading(result: RunResult, scored: Scored) -> list[str]:
         "row": scored.label,
         "seed": result.seed,
         "data trained on": ", ".join(f"{k}={v}" for k, v in config.data["source"].items()),
+        **{f"{key} of the data": text for key, text in about.items() if key in ("licence", "citation", "flaws")},
         "clients": f"{config.clients.count}, partition {config.partition['name']}",
         "rounds": config.rounds,
         "calibration": scored.calibration,

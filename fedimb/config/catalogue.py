@@ -8,7 +8,7 @@ A file that fedimb ships takes precedence over one of the same name elsewhere.
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -61,6 +61,19 @@ class Catalogue:
         """Names of all groups (folders with at least one YAML file), sorted, nested ones with a slash."""
         found = {f.parent.relative_to(root).as_posix() for root in self.roots for f in root.rglob("*.yaml")}
         return sorted(found - {"."})
+
+
+def data_set_about(about: Mapping[str, object]) -> str | None:
+    """The name of the installed data YAML whose `data.about` this is; None if there is none."""
+    import yaml
+
+    for folder in Catalogue().roots:
+        for file in sorted((folder / "data").glob("*.yaml")):
+            group = yaml.safe_load(file.read_text(encoding="utf-8"))
+            group = group.get("data", group) if isinstance(group, dict) else {}
+            if isinstance(group, dict) and group.get("about") == about:
+                return file.stem
+    return None
 
 
 @lru_cache(maxsize=8)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from fedimb.data.groups import SplitConfig
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 from fedimb.schema import RunConfig, calibration_part
@@ -81,7 +82,12 @@ def _as_first_hashed(tree: Settings) -> None:
                 source.pop(key, None)
     if not tree["evaluation"]["secure"]:
         del tree["evaluation"]["secure"]
+    if "split" in tree["data"] and SplitConfig.parse(tree["data"]["split"]) == SplitConfig():
+        tree["data"] = {key: value for key, value in tree["data"].items() if key != "split"}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data
+    source = tree["data"]["source"]
+    if source["name"] == "dicom" and source.get("frames", "") is None:
+        tree["data"]["source"] = {key: value for key, value in source.items() if key != "frames"}
     if "objectives" in tree["aggregator"]:  # hashed under its first name
         tree["aggregator"]["terms"] = tree["aggregator"].pop("objectives")
 

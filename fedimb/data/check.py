@@ -88,11 +88,12 @@ def _csv(path: Path) -> str:
     return "image_csv" if pictures else "tabular_csv"
 
 
-def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
+def read_settings(words: Sequence[str]) -> Settings:
+    """``key=value`` words as settings of a source; ConfigError if one cannot be read."""
     import yaml
 
-    args: dict[str, object] = {}
-    for word in settings:
+    args: Settings = {}
+    for word in words:
         key, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"cannot read '{word}': expected key=value")
@@ -102,6 +103,11 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
             args[key.removeprefix("data.").removeprefix("source.")] = value
         except yaml.YAMLError:
             raise ConfigError(f"cannot read '{word}': write the value as in YAML, a list as [a,b]") from None
+    return args
+
+
+def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
+    args = read_settings(settings)
     takes = registry.parameters("source", name)
     place = next((key for key in ("path", "paths", "files", "folder") if key in takes), None)
     if place is None:
@@ -155,13 +161,12 @@ def split_accepted(settings: Sequence[str]) -> tuple[tuple[str, ...], list[str]]
 
 def try_cut(group: dict[str, object]) -> tuple[str, list[Finding]]:
     """What `describe_cut` says, and what is found in the data and in this cut (`fedimb.data.findings`)."""
-    from fedimb.data.prepare import cut
+    from fedimb.data.prepare import prepare_unsettled
 
-    one, findings = cut(group, {"name": "iid"}, clients=1, seed=0)
-    minority = ", ".join(one.class_names[c] for c in one.minority)
+    one, findings = prepare_unsettled(group, {"name": "iid"}, clients=1, seed=0)
     text = (
         f"cut with seed 0: {len(one.test):,} rows to test, {sum(map(len, [*one.train, *one.validation])):,} to train "
         f"({len(one.validation[0]):,} of them for validation), imbalance factor {one.imbalance_factor:.1f}\n"
-        f"minority: {minority}"
+        f"{one.minority_line()}"
     )
     return text, findings

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from fedimb.data.findings.finding import check_accepted
+from fedimb.data.groups import SplitConfig
 from fedimb.data.longtail import SHAPES
 from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
-from fedimb.data.split import check_test_rule
+from fedimb.data.split_rules import check_test_rule
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
 ABOUT = ("source", "licence", "citation", "split", "flaws")
-"""What `data.about` may say of a data set: where it is from, terms of use, whom to cite, how it is split, known flaws."""
+"""What `data.about` may say of a data set: where it is from, terms of use, whom to cite, the split, known flaws."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class DataConfig:
     imbalance_factor: float = 1.0
     n_max: int | None = None
     class_order: str = "seeded"
-    minority: str | list[int] = "rarest_30pct"
+    minority: str | list[int | str] = "rarest_30pct"
     on_bad: str = "refuse"
     public: int | None = None
+    split: Settings | None = None
     about: dict[str, str] | None = None
     accept: Sequence[str] = ()
 
@@ -52,6 +54,10 @@ class DataConfig:
                 raise ConfigError(f"data.{key}={raw.get(key)!r}: give a name, as in {key}: {{name: ...}}")
         config = DataConfig(**raw)
         check_test_rule(config.test)
+        SplitConfig.parse(config.split)
+        if config.test["name"] == "file" and (config.public is not None or config.validation):
+            key = "validation" if config.validation else "public"
+            raise ConfigError(f"data.{key} beside data.test=file: the file says which rows these are; leave it out")
         _check_about(config.about)
         if not (_number(config.validation) and 0 <= config.validation < 1):
             raise ConfigError(f"data.validation={config.validation!r}: give a fraction from 0 to below 1")

@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from fedimb.data.views import ClientData
 
 Rows = NDArray[np.int64]
+_NAMED = 20  # classes named in a line
+
+
+def some(names: Sequence[str]) -> str:
+    """``a, b, c``; of many names the first ones and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "") or "none"
+
+
+def minority_line(names: Sequence[str], n_classes: int, rows: Mapping[str, int] | None) -> str:
+    """The minority classes in one line, each with its training ``rows`` if they are known."""
+    if rows is None:
+        return f"minority: {some(names)}, of {n_classes} classes; their rows are counted at the sites"
+    return f"minority: {some([f'{name} ({rows[name]:,})' for name in names])} of {n_classes} classes (training rows)"
 
 
 class Federation:
@@ -39,6 +53,8 @@ class Federation:
         fingerprint: of the source.
         scaling: of a table's columns, from all clients' training rows; None if the source needs none.
         public: sorted int64 labelled rows that the server itself holds; empty unless ``data.public`` is set.
+        test_counts: [C] int64 rows of each class that score the run: the test set, or without one the validation rows;
+            None if they are not known (a deployment, a run of 0.1).
         pairs: public key (hex) of each client by id, if clients agree on masks with each other (at hospitals).
         sha: hex sha256 over the index lists in client order, test rows, class names and fingerprint.
     """
@@ -56,6 +72,7 @@ class Federation:
         fingerprint: str,
         scaling: Scaling | None = None,
         public: Rows | None = None,
+        test_counts: NDArray[np.int64] | None = None,
     ) -> None:
         self.source = source
         self.store_path = store_path
@@ -67,6 +84,7 @@ class Federation:
         self.minority = minority
         self.fingerprint = fingerprint
         self.scaling = scaling
+        self.test_counts = test_counts
         self.pairs: dict[int, str] = {}
         self.public = np.zeros(0, np.int64) if public is None else public
         self.sha = digest(self.train, self.validation, test, class_names, fingerprint, self.public)
@@ -120,6 +138,38 @@ class Federation:
         none."""
         total = self.counts.sum(axis=0)
         return float(total.max() / total.min()) if total.min() else float("inf")
+
+    @property
+    def counts_known(self) -> bool:
+        """Whether the rows of each class are known: not in a deployment, whose rows are at the sites."""
+        return bool(self.counts.any())
+
+    @property
+    def minority_rows(self) -> dict[str, int] | None:
+        """Training rows of each minority class, by name; None if they are not known."""
+        total = self.counts.sum(axis=0).tolist()
+        return {self.class_names[c]: total[c] for c in self.minority} if self.counts_known else None
+
+    @property
+    def without_training_rows(self) -> list[str]:
+        """Names of the classes without training rows, as far as known."""
+        return self._without(self.counts.sum(axis=0)) if self.counts_known else []
+
+    @property
+    def without_test_rows(self) -> list[str]:
+        """Names of the classes without rows that score the run, as far as known."""
+        return [] if self.test_counts is None or not self.test_counts.any() else self._without(self.test_counts)
+
+    def _without(self, counts: NDArray[np.int64]) -> list[str]:
+        return [self.class_names[c] for c in np.flatnonzero(counts == 0)]
+
+    def minority_line(self) -> str:
+        """One line: the minority classes with their training rows, and the classes without training or test rows."""
+        names = [self.class_names[c] for c in self.minority]
+        line = minority_line(names, self.n_classes, self.minority_rows)
+        for what, classes in (("training", self.without_training_rows), ("test", self.without_test_rows)):
+            line += f"; no {what} rows: {some(classes)}" if classes else ""
+        return line
 
     def exposure(self) -> dict[str, NDArray[np.generic]]:
         """Who holds each class; see `fedimb.data.exposure.exposure`."""
@@ -181,6 +231,10 @@ class Federation:
             "minority": list(self.minority),
             "imbalance_factor": self.imbalance_factor,
             "scaling": self.scaling.facts() if self.scaling else None,
+            "minority_rows": self.minority_rows,
+            "without_training_rows": self.without_training_rows,
+            "without_test_rows": self.without_test_rows,
+            "test_counts": None if self.test_counts is None else self.test_counts.tolist(),
             "counts": self.counts.tolist(),
             "exposure": {name: values.tolist() for name, values in self.exposure().items()},
         }
@@ -206,6 +260,7 @@ class Federation:
             fingerprint=facts["fingerprint"],
             scaling=Scaling.from_facts(facts["scaling"]) if facts["scaling"] else None,
             public=public,
+            test_counts=None if (counts := facts.get("test_counts")) is None else np.array(counts, dtype=np.int64),
         )
         if federation.sha != facts["sha"]:
             raise DataError(f"{folder}: partition.npz is not the one partition.json was written with; copy both again")

@@ -83,6 +83,7 @@ class Inputs:
             patients' values, and for a deployment, whose rows are at the sites.
         columns: of a table with named columns; None if the columns have no names.
         colour: of pictures of three channels, whether any had colours (channels that differ); None if not known.
+        label_names: label in the files -> class name; None where labels are the names or the ids.
     """
 
     shape: tuple[int, ...]
@@ -91,6 +92,7 @@ class Inputs:
     high: float | None = None
     columns: TableColumns | None = None
     colour: bool | None = None
+    label_names: dict[str, str] | None = None
 
     def facts(self) -> JsonObject:
         """As plain values, for JSON."""
@@ -101,6 +103,7 @@ class Inputs:
             "high": self.high,
             "columns": None if self.columns is None else self.columns.facts(),
             "colour": self.colour,
+            "label_names": self.label_names,
         }
 
     @staticmethod
@@ -114,6 +117,7 @@ class Inputs:
             facts["high"],
             None if columns is None else TableColumns.from_facts(columns),
             facts.get("colour"),
+            facts.get("label_names"),
         )
 
 

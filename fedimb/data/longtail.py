@@ -1,10 +1,11 @@
 """How many rows of each class to keep, which class is rare, and which classes count as the minority."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.identifiers import Names
 from fedimb.errors import ConfigError, DataError, nearest
 
 Counts = NDArray[np.int64]
@@ -126,26 +127,32 @@ def redraw(
     return shown
 
 
-def minority_classes(counts: Counts, rule: object) -> tuple[int, ...]:
+def minority_classes(counts: Counts, rule: object, class_names: Sequence[str] | None = None) -> tuple[int, ...]:
     """The classes that `minority_recall` covers, as sorted class ids; fixed before any method runs.
+
+    Only classes with training rows are considered, whatever the rule: no method could learn another.
 
     Args:
         counts: [C] original training rows.
-        rule: ``rarest_30pct``: the max(1, floor(.3 C + .5)) classes with fewest rows, ties by class id.
+        rule: ``rarest_30pct``: of the C classes with rows, the max(1, floor(.3 C + .5)) with fewest, ties by class id.
             ``cumulative_75_95``: in order of decreasing frequency, the classes that start after 95 % of the rows (mass
                 *before* adding the class).
-            A list of class ids: exactly those.
+            A list: exactly those, each as its class id or, as text, by its name.
+        class_names: by class id; None: names are not known.
 
     Raises:
-        ConfigError: unknown rule, or ids that are not distinct class ids.
-        DataError: ``cumulative_75_95`` finds no class.
+        ConfigError: unknown rule, or entries that are not distinct classes.
+        DataError: ``cumulative_75_95`` finds no class, no class has rows, or a listed class has none.
     """
-    n_classes = len(counts)
+    counts = np.asarray(counts)
+    there = np.flatnonzero(counts > 0)
+    if len(there) == 0:
+        raise DataError("no class has training rows, so there is no minority; check data.test and the source")
     if rule == "rarest_30pct":
-        size = max(1, (3 * n_classes + 5) // 10)  # whole numbers: .3 * C + .5 is inexact at C = 15
-        return tuple(sorted(np.argsort(counts, kind="stable")[:size].tolist()))
+        size = max(1, (3 * len(there) + 5) // 10)  # whole numbers: .3 * C + .5 is inexact at C = 15
+        return tuple(sorted(there[np.argsort(counts[there], kind="stable")[:size]].tolist()))
     if rule == "cumulative_75_95":
-        order = np.argsort(-np.asarray(counts), kind="stable")
+        order = there[np.argsort(-counts[there], kind="stable")]
         before = np.cumsum(counts[order]) - counts[order]
         tail = order[before * 100 >= 95 * int(np.sum(counts))]
         if len(tail) == 0:
@@ -157,8 +164,35 @@ def minority_classes(counts: Counts, rule: object) -> tuple[int, ...]:
         known = ("rarest_30pct", "cumulative_75_95")
         raise ConfigError(f"data.minority: no rule '{rule}'.{nearest(rule, known)}")
     if not isinstance(rule, (list, tuple)) or not rule:
-        raise ConfigError(f"data.minority={rule!r}: give a rule's name or a list of class ids")
-    whole = all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c < n_classes for c in rule)
-    if not whole or len(set(rule)) != len(rule):
-        raise ConfigError(f"data.minority={list(rule)}: give distinct class ids from 0 to {n_classes - 1}")
-    return tuple(sorted(rule))
+        raise ConfigError(f"data.minority={rule!r}: give a rule's name or a list of classes")
+    listed = _listed(list(rule), len(counts), class_names)
+    for c in listed:
+        if counts[c] == 0:
+            name = f"class {c}" if class_names is None else f"class '{class_names[c]}'"
+            raise DataError(
+                f"data.minority lists {name}, which has no training rows; leave it out of the list, or give it rows "
+                "(see the source and data.test)"
+            )
+    return tuple(sorted(listed))
+
+
+def _listed(rule: list[object], n_classes: int, class_names: Sequence[str] | None) -> list[int]:
+    """Class ids of a list of ids and names; ConfigError unless they are distinct classes."""
+    names = Names(class_names or ())
+    found: list[int] = []
+    for entry in rule:
+        at = names.index(entry) if isinstance(entry, str) else None
+        if isinstance(entry, int) and not isinstance(entry, bool) and 0 <= entry < n_classes:
+            at, meant = entry, names.index(entry)
+            if meant is not None and meant != at:
+                raise ConfigError(
+                    f"data.minority={rule}: {entry} is the id of class '{(class_names or ())[at]}' and the name of "
+                    f"another; write names as text, as in data.minority=['{entry}']"
+                )
+        if at is None:
+            valid = f" or names as text ({', '.join(list(class_names)[:8])})" if class_names else ""
+            raise ConfigError(f"data.minority={rule}: give distinct class ids from 0 to {n_classes - 1}{valid}")
+        found.append(at)
+    if len(set(found)) != len(found):
+        raise ConfigError(f"data.minority={rule}: give distinct class ids from 0 to {n_classes - 1}")
+    return found

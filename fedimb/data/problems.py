@@ -22,6 +22,7 @@ class Problems:
 
     Attributes:
         lines: one line per bad row, in the order found: ``place: reason``.
+        left_out: one line per row that the settings leave out, which is not bad.
     """
 
     def __init__(self, on_bad: str = "refuse", option: str = "data.on_bad=skip", most: int | None = None) -> None:
@@ -29,6 +30,7 @@ class Problems:
             raise ConfigError(f"data.on_bad={on_bad!r}: give refuse or skip")
         self.on_bad, self._option, self._most = on_bad, option, most
         self.lines: list[str] = []
+        self.left_out: list[str] = []
 
     def add(self, place: object, reason: str) -> None:
         """Note one bad row.
@@ -41,6 +43,10 @@ class Problems:
         if self.on_bad == "refuse" and self._most is not None and len(self.lines) >= self._most:
             self.settle(0)
 
+    def leave_out(self, place: object, reason: str) -> None:
+        """Note one row that is left out as the settings say; it is never refused."""
+        self.left_out.append(f"{place}: {reason}")
+
     def guard(self, place: object, read: Callable[[], T]) -> T | None:
         """``read()``, or None with its DataError noted under ``place``."""
         try:
@@ -50,17 +56,19 @@ class Problems:
             return None
 
     def settle(self, rows_left: int) -> tuple[str, ...]:
-        """Call after the last row: returns the skipped rows (empty if none was bad).
+        """Call after the last row: returns the rows left out, bad ones first (empty if there are none).
 
         Raises:
             DataError: on_bad is refuse and a row is bad, or no row is left.
         """
         if not self.lines:
-            return ()
+            if self.left_out and rows_left == 0:
+                raise DataError(f"every row is left out: {self.left_out[0]}")
+            return tuple(self.left_out)
         count = f"{len(self.lines)} bad row{'s' * (len(self.lines) > 1)}"
         shown = "; ".join(self.lines[:_SHOWN]) + (" ..." if len(self.lines) > _SHOWN else "")
         if self.on_bad == "refuse":
             raise DataError(f"{count}: {shown} (fix them, or leave them out with {self._option})")
         if rows_left == 0:
             raise DataError(f"{count} and no good row: {shown}")
-        return tuple(self.lines)
+        return (*self.lines, *self.left_out)

@@ -140,7 +140,7 @@ def describe_source(data: SourceData, stream: TextIO | None = None) -> str:
     if data.skipped:
         lines += [
             "",
-            f"{_number(len(data.skipped), 'bad row')} left out:",
+            f"{_number(len(data.skipped), 'row')} left out:",
             *(f"  {line}" for line in data.skipped[:_SKIPPED]),
         ]
         lines += [f"  ... {len(data.skipped) - _SKIPPED:,} more"] * (len(data.skipped) > _SKIPPED)

@@ -5,7 +5,7 @@ from pathlib import Path
 from fedimb import registry
 from fedimb.data.inputs import Inputs
 from fedimb.data.sources.image_folder import IMAGES
-from fedimb.data.sources.new_tables import PARQUET
+from fedimb.data.sources.table_formats import TABLES
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
@@ -14,7 +14,7 @@ FOLDERS = ("image_folder", DICOM, "huggingface")
 BY_SUFFIX: dict[str, tuple[str, ...]] = {
     ".npz": ("npz", "embeddings_npz"),
     ".csv": ("image_csv", TABLE, DICOM),
-    **dict.fromkeys((".txt", ".tsv", ".data", *PARQUET), (TABLE,)),
+    **dict.fromkeys((name for name in TABLES if name != ".csv"), (TABLE,)),
     ".zip": ("image_folder", DICOM),
     **dict.fromkeys((".dcm", ".dicom", ".ima"), (DICOM,)),
     **dict.fromkeys(IMAGES, ("image_folder",)),
@@ -54,6 +54,8 @@ def source_for(path: Path, trained: Settings, inputs: Inputs) -> Settings:
     kept |= {key: trained[key] for key in _SHARED if key in trained and key in able_to}
     if name == TABLE and name != own:
         kept = {"name": name, "target": trained.get("label") or "label"}
+        if own == "sql":  # its settings mean the same of a file, but for where the rows are
+            kept |= {key: value for key, value in trained.items() if key in able_to and key != "name"}
     if name == "image_folder" and own not in FOLDERS and "mode" not in kept:
         kept["mode"] = "L" if inputs.shape[0] == 1 else "RGB"
     argument = next((key for key in able_to if key in PATHS), None)

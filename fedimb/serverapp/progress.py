@@ -30,6 +30,7 @@ class ProgressBar:
         self._task: Any = None
         self._title = ""
         self._last_line = time.monotonic()
+        self._noted: set[str] = set()
         self._unsaid = ""  # the latest count, if no line has shown it yet
         if enabled and sys.stderr.isatty():
             from rich.console import Console
@@ -51,6 +52,15 @@ class ProgressBar:
         self._title = text
         if self._bar is not None:
             self._bar.update(self._task, description=text, scores="")
+
+    def note(self, text: str) -> None:
+        """Print a line about the data or the configuration before the rounds; the same line of several runs once."""
+        if self._enabled and text not in self._noted:
+            self._noted.add(text)
+            if self._bar is not None:  # above the bar
+                self._bar.console.print(f"{self._title}: {text}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(f"{self._title}: {text}", file=sys.stderr, flush=True)
 
     def skip(self, rounds: int) -> None:
         """Count rounds done before a resume, or in another process."""

@@ -9,7 +9,7 @@ from small_runs import launch_in
 
 import fedimb
 from fedimb.cli import main
-from fedimb.data.sources.new_tables import read_parquet
+from fedimb.data.sources.table_arrow import open_arrow
 from fedimb.errors import ConfigError
 
 NAMES = ("ill, severe", "well")
@@ -241,7 +241,7 @@ def test_booleans_of_a_parquet_table_are_those_of_the_training_text(tmp_path):
         ({"smokes": ("False", "True")}, [["True", "0"], ["False", "1"], ["", "1"]]),
         ({"smokes": ("0", "1"), "ill": ("false",)}, [["1", "false"], ["0", "true"], ["", "true"]]),
     ):
-        assert [fields for _, fields in read_parquet(str(tmp_path / "t.parquet"), spelled)[1]] == rows
+        assert [fields for _, fields in open_arrow(str(tmp_path / "t.parquet"), spelled).records] == rows
 
 
 def test_thresholds_are_chosen_on_validation_rows_and_what_they_reach_is_said(run, folder, capsys):

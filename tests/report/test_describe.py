@@ -108,7 +108,7 @@ def test_columns_and_rows_left_out_are_told():
     assert "4 patients" in text
     assert "official test set: 1 rows" in text
     assert ["Zug", "3", "2", "1", "2", "."] in [line.split() for line in text.splitlines()]
-    assert "12 bad rows left out:\n  a.csv row 0: no label" in text
+    assert "12 rows left out:\n  a.csv row 0: no label" in text
     assert "a.csv row 9" in text
     assert "a.csv row 10" not in text
     assert "... 2 more" in text

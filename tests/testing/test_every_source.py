@@ -1,5 +1,8 @@
 """Every registered source keeps to its contract, on small files made here."""
 
+import json
+import sqlite3
+
 import numpy as np
 import pytest
 from tiny_images import two_classes
@@ -41,12 +44,45 @@ def image_csv(folder):
     return {"path": str(folder / "im" / "list.csv")}
 
 
+def sql(folder):
+    with sqlite3.connect(folder / "t.db") as database:
+        database.execute("CREATE TABLE t (age REAL, kind TEXT, site INTEGER, label INTEGER)")
+        rows = [(i / 3 if i % 4 else None, "ab"[i % 2], i % 3, i % 2) for i in range(40)]
+        database.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", rows)
+    database.close()
+    settings = {"target": "label", "categorical": ["kind"], "site_column": "site"}
+    return {"url": f"sqlite:///{folder / 't.db'}", "query": "SELECT * FROM t"} | settings
+
+
+def shards(folder):
+    rng = np.random.default_rng(0)
+    for name, rows in (("train", 12), ("test", 4)):
+        (folder / name).mkdir()
+        for k in range(3):
+            held = {"x": rng.normal(size=(rows, 1, 4, 4)).astype(np.float32), "y": np.arange(rows) % 2}
+            np.savez(folder / name / f"{k}.npz", data=held)
+    return {"path": str(folder)}
+
+
+def leaf_json(folder):
+    rng = np.random.default_rng(0)
+    for name, rows in (("train", 12), ("test", 4)):
+        (folder / name).mkdir()
+        users = {f"u{k}": {"x": rng.random((rows, 4)).tolist(), "y": [i % 2 for i in range(rows)]} for k in range(3)}
+        content = {"users": list(users), "num_samples": [rows] * 3, "user_data": users}
+        (folder / name / "all.json").write_text(json.dumps(content))
+    return {"path": str(folder), "shape": [1, 2, 2]}
+
+
 MADE = {
     "npz": npz,
     "embeddings_npz": embeddings_npz,
     "tabular_csv": tabular_csv,
     "image_folder": image_folder,
     "image_csv": image_csv,
+    "sql": sql,
+    "shards": shards,
+    "leaf_json": leaf_json,
 }
 ELSEWHERE = {"dicom", "huggingface"}  # libraries and files of their own: their tests call check_source where these are
 

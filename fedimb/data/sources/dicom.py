@@ -5,8 +5,9 @@ import logging
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import PurePosixPath
+from typing import Any
 
 from fedimb.data.arrays import SourceData
 from fedimb.data.new_rows import Expected, RowBatch
@@ -14,17 +15,26 @@ from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
-from fedimb.data.sources.dicom_grey import Grey, load_pydicom, read_grey
+from fedimb.data.sources.dicom_grey import Grey, count_frames, frame_grey, load_pydicom, read_grey, read_header
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
 from fedimb.data.sources.new_pictures import NewPicture, OneFile, picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, load_pillow, resize
 from fedimb.data.sources.table_file import Layout
-from fedimb.errors import DataError
+from fedimb.data.times import check_time_format
+from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
 SUFFIXES = (".dcm", ".dicom", ".ima", "")
+FRAMES = ("first", "middle", "all")
 log = logging.getLogger("fedimb")
+
+
+@dataclass
+class FrameRow(ImageRow):
+    """One frame of a file with several. ``frame`` counts from 0, ``place`` from 1."""
+
+    frame: int = 0
 
 
 @register("source", "dicom")
@@ -42,9 +52,13 @@ class Dicom:
         labels: CSV with the columns file (relative to ``path``), label and optionally site and split; looked up in the
             same way.
         classes, size, label_separator, delimiter, encoding: as for `fedimb.data.sources.image_csv`.
-        file_column, label_column, site_column, split_column: as for `fedimb.data.sources.image_csv`.
+        file_column, label_column, site_column, split_column, time_column, time_format: as for
+            `fedimb.data.sources.image_csv`.
         by_patient: rows of one PatientID are never split up, and a file without one is a bad row. False: every image is
             independent, which is right only if no patient has two.
+        frames: of a file with several frames: ``first``, ``middle`` (of an even number the lower one) or ``all``, each
+            a row with the file's label; None: a bad row. With ``all`` the frames of one file are never split up: they
+            are one patient's, or with ``by_patient=false`` count as one patient's.
         allow_burned_in: accept images with BurnedInAnnotation YES, which may show a name; a warning gives their number.
         on_bad: see `fedimb.data.problems`.
 
@@ -65,12 +79,18 @@ class Dicom:
     label_separator: str | None = None
     delimiter: str = ","
     encoding: str = "utf-8"
+    time_column: str | None = None
+    time_format: str | None = None
     on_bad: str = "refuse"
+    frames: str | None = None
 
     def __post_init__(self) -> None:
+        if self.frames is not None and self.frames not in FRAMES:
+            raise ConfigError(f"source 'dicom': no frames '{self.frames}'.{nearest(self.frames, FRAMES)}")
         check_format("dicom", self.size)
         check_classes("dicom", self.classes)
         check_separator("dicom", self.label_separator, self.delimiter)
+        check_time_format("dicom", self.time_column, self.time_format)
 
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each file."""
@@ -84,7 +104,11 @@ class Dicom:
         }
         if self.label_separator is not None:
             settings["label_separator"] = self.label_separator
-        return listing.fingerprint("dicom-1", self._files, [row.name for row in rows], settings)
+        if self.frames is not None:
+            settings["frames"] = self.frames
+        if self.time_column is not None:
+            settings["time"] = [self.time_column, self.time_format]
+        return listing.fingerprint("dicom-2", self._files, [row.name for row in rows], settings)
 
     def load(self) -> SourceData:
         """Decode every image."""
@@ -93,13 +117,42 @@ class Dicom:
             load_pillow()
         problems = Problems(self.on_bad)
         rows, classes = self._rows(problems)
-        burned_in: list[str] = []
-        data = assemble(self.labels, rows, classes, lambda row: self._read(row, burned_in), problems)
+        rows = self.frame_rows(rows, problems)
+        burned_in: dict[str, None] = {}
+        opened: dict[str, Any] = {}
+        data = assemble(self.labels, rows, classes, lambda row: self._read(row, burned_in, opened), problems)
         if burned_in:
             log.warning(
-                "source 'dicom': %d images with burned-in annotation are used, first %s", len(burned_in), burned_in[0]
+                "source 'dicom': %d images with burned-in annotation are used, first %s",
+                len(burned_in),
+                next(iter(burned_in)),
             )
         return data
+
+    def frame_rows(self, rows: list[ImageRow], problems: Problems) -> list[ImageRow]:
+        """With ``frames=all`` a row for each frame, else the rows as they are. Reads the headers of all files."""
+        if self.frames != "all":
+            return rows
+        found: list[ImageRow] = []
+        for row in rows:
+            count = problems.guard(row.place, partial(self._count, row.name))
+            patient = row.patient if self.by_patient else row.name
+            for frame in range(count or 0):
+                place = row.place if count == 1 else f"{row.place} frame {frame + 1}"
+                found.append(
+                    FrameRow(place, row.name, row.label, row.site, patient, row.test, row.labels, row.time, frame)
+                )
+        return found
+
+    def _count(self, name: str) -> int:
+        try:
+            data = self._files.read(name)
+            count = count_frames(read_header(data, pixels=False))
+        except DataError as error:
+            raise DataError(f"'{name}' {error}") from error
+        if not 0 < count <= 8 * len(data):  # at least a bit each
+            raise DataError(f"'{name}' claims {count} frames in {len(data):,} bytes")
+        return count
 
     def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
         """See `fedimb.data.new_rows.NewRows`. ``labels`` is the CSV; without one ("") every file of the folder, or the
@@ -113,7 +166,24 @@ class Dicom:
             if not files:
                 raise DataError(f"{self.path} holds no DICOM files (.dcm, .dicom, .ima, or no suffix): check the path")
             labelled, rows = False, ((f"{self._files.title}/{name}", name, None) for name in files)
-        yield from picture_batches(rows, lambda name: self._pixels(self._grey(name)), labelled, expected, problems)
+        if self.frames == "all":
+            rows = self._new_frames(rows, problems)
+        yield from picture_batches(rows, lambda name: self._pixels(self._new_grey(name)), labelled, expected, problems)
+
+    def _new_frames(self, rows: Iterable[NewPicture], problems: Problems) -> Iterator[NewPicture]:
+        """Each frame as a picture, named ``file#3`` by its number from 1."""
+        for place, name, labels in rows:
+            count = problems.guard(place, partial(self._count, name)) if name else None
+            if count is None:
+                yield place, "", None
+            for frame in range(count or 0):
+                yield f"{place} frame {frame + 1}", f"{name}#{frame + 1}", labels
+
+    def _new_grey(self, name: str) -> Grey:
+        if self.frames != "all":
+            return self._grey(name)
+        name, _, number = name.rpartition("#")
+        return self._checked(frame_grey(read_header(self._files.read(name)), int(number) - 1))
 
     @cached_property
     def _files(self) -> listing.Files:
@@ -134,13 +204,18 @@ class Dicom:
             self.split_column,
             file_setting="file_column",
             label_separator=self.label_separator,
+            time=self.time_column,
+            time_format=self.time_format,
         )
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
         return read_rows(self.labels, self._layout, self._columns, self.classes, problems)
 
     def _grey(self, name: str) -> Grey:
-        image = read_grey(self._files.read(name))
+        data = self._files.read(name)
+        return self._checked(read_grey(data) if self.frames is None else read_grey(data, self.frames))
+
+    def _checked(self, image: Grey) -> Grey:
         if image.burned_in and not self.allow_burned_in:
             raise DataError(
                 "has burned-in annotation, which may show a name: leave it out, or check it and set "
@@ -151,13 +226,19 @@ class Dicom:
     def _pixels(self, image: Grey) -> Pixels:
         return image.pixels if self.size is None else resize(image.pixels, self.size)
 
-    def _read(self, row: ImageRow, burned_in: list[str]) -> Pixels:
-        image = self._grey(row.name)
+    def _read(self, row: ImageRow, burned_in: dict[str, None], opened: dict[str, Any]) -> Pixels:
+        if isinstance(row, FrameRow):
+            if row.name not in opened:  # the frames of a file follow each other: it is read once
+                opened.clear()
+                opened[row.name] = read_header(self._files.read(row.name))
+            image = self._checked(frame_grey(opened[row.name], row.frame))
+        else:
+            image = self._grey(row.name)
         if self.by_patient:
             if image.patient is None:
                 raise DataError("has no PatientID; if no patient has two images, set by_patient=false")
             row.patient = image.patient
         pixels = self._pixels(image)
         if image.burned_in:
-            burned_in.append(row.name)
+            burned_in[row.name] = None
         return pixels

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 from fedimb.data.arrays import SourceData
@@ -12,11 +12,14 @@ from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
+from fedimb.data.sources.file_names import FileNames
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
 from fedimb.data.sources.new_pictures import picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, decode
 from fedimb.data.sources.table_file import Layout
+from fedimb.data.times import check_time_format
+from fedimb.errors import ConfigError
 from fedimb.registry import register
 
 
@@ -36,10 +39,17 @@ class ImageCsv:
             size.
         mode: RGB or L (grey).
         path_column, label_column: required columns.
+        path_template: the file's name from the cell of ``path_column``, as ``{:03d}.jpg`` or ``{site}/{}.png`` with
+            another column; null: the cell is the name.
+        suffix: appended to names that do not have it, as ``.jpg`` for HAM10000's ids.
+        folders: folders below ``root`` in which each file is looked for; null: names are relative to ``root``.
         site_column, patient_column, split_column: used if the CSV has them; null: not used. A split is train,
             validation (also used for training) or test (the official test set).
         label_separator: separator between the labels of an image that may have several, such as ``|`` in
             ``mass|nodule``; null: one label per image.
+        time_column: column of the images' dates or times, for data.test=temporal; null: none.
+        time_format: of that column: null: ISO dates and timestamps (2024-03-04, 2024-03-04T10:30); a format such as
+            %d/%m/%Y; or ``number`` for whole numbers.
         delimiter, encoding: of the CSV, see `fedimb.data.sources.table_file.Layout`.
         on_bad: see `fedimb.data.problems`.
 
@@ -54,18 +64,28 @@ class ImageCsv:
     mode: Literal["RGB", "L"] = "RGB"
     path_column: str = "path"
     label_column: str = "label"
+    path_template: str | None = None
+    suffix: str = ""
+    folders: tuple[str, ...] | None = None
     site_column: str | None = "site"
     patient_column: str | None = "patient"
     split_column: str | None = "split"
     label_separator: str | None = None
     delimiter: str = ","
     encoding: str = "utf-8"
+    time_column: str | None = None
+    time_format: str | None = None
     on_bad: str = "refuse"
 
     def __post_init__(self) -> None:
         check_format("image_csv", self.size, self.mode)
         check_classes("image_csv", self.classes)
         check_separator("image_csv", self.label_separator, self.delimiter)
+        check_time_format("image_csv", self.time_column, self.time_format)
+        try:
+            _ = self._names
+        except ConfigError as error:
+            raise ConfigError(f"source 'image_csv': {error}") from None
 
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each image."""
@@ -75,6 +95,8 @@ class ImageCsv:
         columns = [self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column]
         if self.label_separator is not None:
             columns.append(self.label_separator)
+        if self.time_column is not None:
+            columns += [self.time_column, self.time_format]
         names = [row.name for row in rows]
         return listing.fingerprint("image_csv-1", self._files, names, settings | {"columns": columns})
 
@@ -98,6 +120,10 @@ class ImageCsv:
         return Layout(delimiter=self.delimiter, encoding=self.encoding)
 
     @property
+    def _names(self) -> FileNames:
+        return FileNames(self.path_template, self.suffix, self.folders or ())
+
+    @property
     def _columns(self) -> Columns:
         return Columns(
             self.path_column,
@@ -106,6 +132,9 @@ class ImageCsv:
             self.patient_column,
             self.split_column,
             label_separator=self.label_separator,
+            time=self.time_column,
+            time_format=self.time_format,
+            find_file=None if self._names == FileNames() else partial(self._names.find, files=self._files),
         )
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:

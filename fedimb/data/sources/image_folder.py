@@ -19,6 +19,7 @@ from fedimb.data.sources.pictures import Pixels, check_format, decode
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
+_TRAIN, _TEST, _VALIDATION = {"train", "training"}, {"test", "testing"}, {"val", "valid", "validation"}
 IMAGES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -29,7 +30,8 @@ class ImageFolder:
 
     x [n, 3 or 1, h, w] uint8, scale 1/255; rows sorted by path, classes by folder name.
 
-    Layouts: ``class/**/image`` or ``train/class/**/image`` and ``test/class/**/image`` (then the official test set).
+    Layouts: ``class/**/image`` or ``train/class/**/image`` and ``test/class/**/image`` (then the official test set);
+    also Training and Testing, and val, valid or validation beside train (used for training), in upper or lower case.
     Hidden files, and other files next to the class folders, are ignored; inside class folders every file must be an
     image.
 
@@ -40,7 +42,8 @@ class ImageFolder:
             size.
         mode: RGB or L (grey).
         inside: folder below ``path`` to start in, for example if a zip has a single top folder.
-        train_folder, test_folder: folder names of the two sets; null: there are no sets, every top folder is a class.
+        train_folder, test_folder: folder names of the two sets; "train" and "test" stand for all the usual names; null:
+            there are no sets, every top folder is a class.
         patient, site: regular expressions searched in the path below ``path`` (such as train/cat/p01_3.png), with a
             group of that name, as in ``(?P<patient>p\\d+)_``.
         on_bad: see `fedimb.data.problems`.
@@ -70,6 +73,9 @@ class ImageFolder:
         """From the settings and each file's size and time (folder) or checksum (zip)."""
         settings = [self.classes, self.size, self.mode, self.inside, self.train_folder, self.test_folder]
         facts = {"settings": settings, "units": [self.patient, self.site]}
+        sets = self._set_folders({name for name in self._walked[1] if "/" not in name})
+        if usual := sorted(set(sets) - {self.train_folder, self.test_folder}):  # else as before these were known
+            facts["usual"] = usual
         return listing.fingerprint("image_folder-1", self._files, self._walked[0], facts)
 
     def load(self) -> SourceData:
@@ -103,7 +109,7 @@ class ImageFolder:
         Raises:
             DataError: some folders are classes of the run and some are not.
         """
-        depth = 1 if {name for name in folders if "/" not in name} & {self.train_folder, self.test_folder} else 0
+        depth = 1 if self._set_folders({name for name in folders if "/" not in name}) else 0
         names = Names(classes)
         above = {parts[depth] if len(parts := name.split("/")) > depth + 1 else "" for name in pictures}
         known = {name for name in above if name in names}
@@ -159,15 +165,30 @@ class ImageFolder:
 
     def _sets(self, top: set[str]) -> dict[str, bool | None]:
         """Top folder -> whether it is the test set (None: there is only one set); empty if top folders are classes."""
-        wanted = {name for name in (self.train_folder, self.test_folder) if name}
-        if not wanted & top:
-            return {}
-        if extra := sorted(top - wanted):
+        sets = self._set_folders(top)
+        if sets and (extra := sorted(top - set(sets))):
             raise DataError(
-                f"{self._files.title}: folder '{extra[0]}' beside '{min(wanted & top)}': move it away, or give "
+                f"{self._files.title}: folder '{extra[0]}' beside '{min(sets)}': move it away, or give "
                 f"train_folder=null test_folder=null when all of them are classes"
             )
-        return {name: name == self.test_folder if len(top) == 2 else None for name in top}
+        return {name: test if len(set(sets.values())) == 2 else None for name, test in sets.items()}
+
+    def _set_folders(self, top: set[str]) -> dict[str, bool]:
+        """Those of the top folders that are sets -> whether it is the test set."""
+        train = self._called(top, self.train_folder, "train", _TRAIN)
+        test = self._called(top, self.test_folder, "test", _TEST)
+        # Only beside training rows: by themselves, valid and invalid are classes.
+        validation = self._called(top, "val", "val", _VALIDATION) if train and self.train_folder == "train" else []
+        for same in (train, test, validation):
+            if len(same) > 1:
+                raise DataError(
+                    f"{self._files.title}: folders '{same[0]}' and '{same[1]}' are both the same set; join them, or "
+                    "give train_folder=... test_folder=..."
+                )
+        return dict.fromkeys([*train, *validation], False) | dict.fromkeys(test, True)
+
+    def _called(self, top: set[str], name: str | None, usual: str, words: set[str]) -> list[str]:
+        return sorted(one for one in top if one == name or (name == usual and one.lower() in words))
 
     def _name_units(self, row: ImageRow) -> ImageRow:
         for unit in ("patient", "site"):

@@ -1,6 +1,6 @@
 """From a CSV of labelled image files to rows; every unusable line is reported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,7 @@ from fedimb.data.sources.image_files import clean_name
 from fedimb.data.sources.image_rows import ImageRow
 from fedimb.data.sources.new_pictures import NewPicture
 from fedimb.data.sources.table_file import Layout, column, read_table
+from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
 _SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
@@ -25,6 +26,8 @@ class Columns:
     Args:
         file_setting: the setting that gives ``file``, for messages.
         label_separator: separator between several labels of a row, as in ``mass|nodule``; None: one label per row.
+        time: the column of times, required if given; time_format: see `fedimb.data.times.as_time`.
+        find_file: (cell of ``file``, the row by column names) -> file name; None: the cell is the name.
     """
 
     file: str
@@ -34,6 +37,17 @@ class Columns:
     split: str | None = "split"
     file_setting: str = "path_column"
     label_separator: str | None = None
+    time: str | None = None
+    time_format: str | None = None
+    find_file: Callable[[str, Mapping[str, str]], str] | None = None
+
+    def name(self, cell: str, names: Sequence[str], fields: Sequence[str]) -> str:
+        """The file of a row, as a clean relative name. DataError if it cannot be found or leads outside the root."""
+        if self.find_file is None:
+            return clean_name(cell)
+        if not cell:
+            raise DataError("the name of the file is empty")
+        return clean_name(self.find_file(cell, dict(zip(names, fields, strict=True))))
 
     def positions(self, names: tuple[str, ...], path: str) -> dict[str, int]:
         """Role -> index into a row's fields. Raises DataError if a column is missing."""
@@ -45,6 +59,8 @@ class Columns:
             name = getattr(self, role)
             if name is not None and (name != role or name in names):
                 at[role] = column(name, names, f"{role}_column", path)
+        if self.time is not None:
+            at["time"] = column(self.time, names, "time_column", path)
         return at
 
 
@@ -64,13 +80,14 @@ def read_rows(
     at = columns.positions(names, path)
     known = None if classes is None else Names(classes)
     rows = []
+    times = TimeColumn(columns.time_format)
     for place, fields in records:
         label = fields[at["label"]] if len(fields) == len(names) else ""
         if columns.label_separator is None and "|" in label and (known is None or label not in known):
             raise DataError(
                 f"{place}: label '{label}' names several classes; give one class per image, or label_separator=\"|\""
             )
-        if row := problems.guard(place, partial(_row, place, fields, at, len(names), known, columns.label_separator)):
+        if row := problems.guard(place, partial(_row, place, fields, at, names, known, columns, times)):
             rows.append(row)
     rows = _once(rows, problems)
     return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
@@ -92,7 +109,7 @@ def new_pictures(
     def row(fields: list[str]) -> tuple[str, tuple[str, ...] | None]:
         if len(fields) != len(names):
             raise DataError(f"{len(fields)} fields where the table has {len(names)} columns")
-        name = clean_name(fields[at])
+        name = columns.name(fields[at], names, fields)
         text = "" if label_at is None else fields[label_at]
         if text == "":
             return name, None
@@ -113,14 +130,15 @@ def _row(
     place: str,
     fields: list[str],
     at: dict[str, int],
-    width: int,
+    names: tuple[str, ...],
     classes: Names | None,
-    separator: str | None,
+    columns: Columns,
+    times: TimeColumn,
 ) -> ImageRow:
-    if len(fields) != width:
-        raise DataError(f"{len(fields)} fields where the table has {width} columns")
+    if len(fields) != len(names):
+        raise DataError(f"{len(fields)} fields where the table has {len(names)} columns")
     said = {role: fields[i] for role, i in at.items()}
-    name = clean_name(said["file"])
+    name, separator = columns.name(said["file"], names, fields), columns.label_separator
     for role, value in said.items():
         if value == "":
             raise DataError(f"the {role} of '{name}' is empty")
@@ -128,6 +146,7 @@ def _row(
         raise DataError(f"split '{said['split']}' is not one of train, validation, test")
     test = _SPLIT[said["split"].lower()] if "split" in said else None
     row = ImageRow(place, name, "", said.get("site"), said.get("patient"), test)
+    row.time = times.read(said["time"]) if "time" in said else None
     if separator is None:
         row.label = _class(said["label"], classes)
         return row

@@ -7,10 +7,21 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.new_rows import Expected, RowBatch, batch_rows
+from fedimb.data.identifiers import identifier
+from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch, batch_rows
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import regular_file
-from fedimb.data.sources.npz_file import DAMAGE, NpzFile, read_labels
+from fedimb.data.sources.npz_file import DAMAGE, NpzFile, likely_arrays
+from fedimb.data.sources.npz_labels import (
+    IGNORED,
+    Column,
+    LabelRule,
+    Meaning,
+    apply_meaning,
+    kind_of,
+    read_column,
+    read_several,
+)
 from fedimb.errors import ConfigError, DataError, nearest
 
 IDS = ("ids", "id")
@@ -19,7 +30,12 @@ Prepare = Callable[[NDArray[Any], NDArray[np.bool_], int], tuple[NDArray[Any], N
 
 
 def npz_batches(
-    arrays: NpzFile, parts: list[tuple[str, str]], prepare: Prepare, expected: Expected, problems: Problems
+    arrays: NpzFile,
+    parts: list[tuple[str, str]],
+    prepare: Prepare,
+    expected: Expected,
+    problems: Problems,
+    rule: LabelRule,
 ) -> Iterator[RowBatch]:
     """Batches of an .npz.
 
@@ -27,6 +43,7 @@ def npz_batches(
         arrays: the opened file.
         parts: keys of values and labels; a label key that is not there means rows without labels.
         prepare: see `Prepare`.
+        rule: what the settings say of labels; what they mean is as in training, unless this names them.
 
     Raises:
         DataError: arrays missing, damaged, or of the wrong shape or type.
@@ -46,7 +63,7 @@ def npz_batches(
         raise DataError(f"{arrays.path} has {len(ids)} ids for {total} rows; give one per row")
     start = 0
     for (x_key, y_key), (n, blocks) in zip(parts, streams, strict=True):
-        labels, labelled = _labels(arrays, y_key, n, expected, problems)
+        labels, labelled = _labels(arrays, y_key, n, expected, problems, rule)
         done = 0
         for block in blocks:
             here = slice(done, done + len(block))
@@ -71,23 +88,47 @@ def _ids(arrays: NpzFile) -> NDArray[Any] | None:
 
 
 def _labels(
-    arrays: NpzFile, key: str, n: int, expected: Expected, problems: Problems
+    arrays: NpzFile, key: str, n: int, expected: Expected, problems: Problems, rule: LabelRule
 ) -> tuple[NDArray[Any] | None, NDArray[np.bool_]]:
     every = np.ones(n, np.bool_)
     if key not in arrays.keys:
         return None, every
-    found, good = read_labels(arrays, key, every, list(expected.class_names), problems)
-    if (found.ndim == 2) != expected.several:
-        given = "multilabel" if found.ndim == 2 else "multiclass"
+    kind = kind_of(arrays, key, n, rule.labels)
+    if (kind == "several") != expected.several:
+        given = "multilabel" if kind == "several" else "multiclass"
         raise DataError(
             f"the data are {given}, the run's are {expected.task}: rows of one label, or of several, in both"
         )
-    if expected.several:
-        return expected.targets(found.astype(np.uint8)), good
-    if found.dtype.kind == "U":
-        of_name = {name: c for c, name in enumerate(expected.class_names)}
-        return np.array([of_name.get(str(name), -1) for name in found], np.int64), good
-    return found.astype(np.int64), good
+    if kind == "several":
+        targets, good = read_several(arrays, key, every, list(expected.class_names), problems)
+        return expected.targets(targets), good
+    column = read_column(arrays, key, every, problems, ignored=rule.ignored, onehot=kind == "onehot")
+    good = column.of_row != -1
+    meaning = _meaning(column, column.found(good), expected, rule)
+    ids, labelled = apply_meaning(column, meaning, good & (column.of_row >= 0), problems)
+    return np.where(labelled, ids, UNKNOWN), labelled | (column.of_row == IGNORED)
+
+
+def _meaning(column: Column, found: set[str], expected: Expected, rule: LabelRule) -> Meaning:
+    """What labels of new rows mean: what the settings name, else what they meant in training."""
+    named = rule.mapping or expected.inputs.label_names
+    if named is not None:
+        of = {identifier(label): expected.class_id(str(name)) for label, name in named.items()}
+        wrong = f"is not a label of the run ({', '.join(list(of)[:12])})"
+    else:
+        of = {identifier(name): at for at, name in enumerate(expected.class_names)}
+        wrong = "is not in class_names"
+        if not column.text:
+            positions = {str(at): at for at in range(len(expected.class_names))}
+            by_name, by_position = found <= set(of), found <= set(positions)
+            if by_name and by_position and any(of[label] != positions[label] for label in found):
+                raise DataError(
+                    f"{column.place} holds {', '.join(sorted(found)[:4])}, which may be names of classes or their "
+                    "numbers from 0: say it with class_names={id: name, ...}"
+                )
+            if not by_name or by_position:
+                of, wrong = positions, f"is not a class id: give whole numbers from 0 to {len(positions) - 1}"
+    return Meaning(expected.class_names, of, {label: wrong for label in found if label not in of})
 
 
 def _as_values(
@@ -113,11 +154,12 @@ def stream_rows(arrays: NpzFile, key: str, at_once: int) -> tuple[int, Iterator[
         DataError: no such array, one without rows, Python objects, or a header that does not fit the data.
     """
     if key not in arrays.keys:
-        raise DataError(f"{arrays.path} has no array '{key}'.{nearest(key, arrays.keys)}")
-    place = f"{arrays.path} {key}"
+        likely = likely_arrays(arrays.keys) or f".{nearest(key, arrays.keys)}"
+        raise DataError(f"{arrays.path} has no array '{key}'{likely}")
+    place, own = f"{arrays.path} {key}", f"{arrays.own_name(key)}.npy"
     try:
         archive = zipfile.ZipFile(regular_file(arrays.path))
-        member = archive.open(f"{key}.npy")
+        member = archive.open(own)
         version = np.lib.format.read_magic(member)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_column, dtype = read_header(member)
@@ -129,7 +171,7 @@ def stream_rows(arrays: NpzFile, key: str, at_once: int) -> tuple[int, Iterator[
         raise DataError(f"{place} is {list(shape)}; give rows of values, [n, ...] with n of at least 1")
     # Before anything is allocated: a header may name any number of rows.
     bytes_per_row = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
-    held = archive.getinfo(f"{key}.npy").file_size
+    held = archive.getinfo(own).file_size
     if not 0 <= held - shape[0] * bytes_per_row < 1 << 16 or bytes_per_row == 0:
         raise DataError(f"{place} says it is {list(shape)} {dtype} but holds {held:,} bytes; write the file again")
     if by_column:  # its rows are not consecutive in the file

@@ -1,8 +1,7 @@
-"""Rows of a table to predict, from CSV or Parquet: columns found by name, encoded as the run's were."""
+"""Rows of a table to predict: columns found by name, encoded as the run's were."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,37 +10,36 @@ from numpy.typing import NDArray
 from fedimb.data.inputs import TableColumns
 from fedimb.data.new_rows import Expected, RowBatch, batch_rows
 from fedimb.data.problems import Problems
-from fedimb.data.sources.files import regular_file
 from fedimb.data.sources.table_features import FeatureColumns
-from fedimb.data.sources.table_file import Layout, Record, column, read_table
+from fedimb.data.sources.table_file import Layout, column, read_table
 from fedimb.data.sources.table_numbers import NumberFormat
+from fedimb.data.sources.table_opened import OpenedTable
 from fedimb.data.sources.table_target import spelling_of
 from fedimb.errors import ConfigError, DataError, nearest
 
-PARQUET = (".parquet", ".pq")
 _SHOWN = 8
 _NUMBERS = (
     ", as it was in training; a mark of missing values is given with --source ... missing_values={column: [mark]}"
 )
 
+OpenNew = Callable[[Mapping[str, Sequence[str]]], OpenedTable]
+"""Column -> values of the training data, for how booleans are spelled; opens the table."""
 ReadLabel = Callable[[Sequence[str]], Any]
 """A row's label columns -> its class id (`fedimb.data.new_rows.UNKNOWN` if empty), or 0/1 per class."""
 
 
 @dataclass(frozen=True)
 class TableSettings:
-    """How a table's file is laid out.
+    """What the columns of a table are, besides those that the model reads.
 
     Attributes:
-        layout: of a text file. ``columns`` count only where the file has no header.
         targets: label columns: all of them are there, or none.
         beside: columns that a training file may have and no model reads: patient, site, split, dropped ones.
         missing: column -> values that mean "missing" here, in addition to those of the training data.
         missing_anywhere: such values of every column.
-        numbers: how numbers are written in a text file, and in text columns of Parquet.
+        numbers: how numbers are written in a text file.
     """
 
-    layout: Layout
     targets: tuple[str, ...]
     beside: tuple[str, ...] = ()
     missing: dict[str, list[int | float | str]] = field(default_factory=dict)
@@ -60,12 +58,23 @@ class _Rows:
 
 
 def table_batches(
-    path: str, settings: TableSettings, read_label: ReadLabel, expected: Expected, problems: Problems, start: int = 0
+    open_new: OpenNew,
+    path: str,
+    settings: TableSettings,
+    read_label: ReadLabel,
+    expected: Expected,
+    problems: Problems,
+    start: int = 0,
 ) -> Generator[RowBatch, None, int]:
     """Batches of a table's rows, numbered from ``start``; returns the number after the last row.
 
+    Args:
+        open_new: opens the table.
+        path: its name in messages.
+
     Raises:
-        DataError: columns missing, unknown or twice, a file that cannot be read; ConfigError: pyarrow not installed.
+        DataError: columns missing, unknown or twice, a file that cannot be read; ConfigError: its library is not
+            installed.
     """
     wanted = expected.inputs.columns
     if wanted is None:
@@ -77,7 +86,10 @@ def table_batches(
     spelled = {name: wanted.categories.get(name, ()) for name in wanted.names} | dict.fromkeys(
         settings.targets, expected.class_names
     )
-    names, records = _open(path, settings, wanted, spelled)
+    table = open_new(spelled)
+    if table.blocks is not None:  # typed columns are not text
+        settings = replace(settings, numbers=NumberFormat())
+    names, records = table.names, table.records
     at, labels_at = _positions(path, names, settings, wanted, expected)
     id_at = None if expected.id_column is None else column(expected.id_column, names, "--id", path)
     missing = np.zeros(len(wanted.inputs), np.int64)
@@ -178,84 +190,23 @@ def _note_missing(missing: NDArray[np.int64], wanted: TableColumns, expected: Ex
             )
 
 
-def _open(
-    path: str, settings: TableSettings, wanted: TableColumns, spelled: Mapping[str, Sequence[str]]
-) -> tuple[tuple[str, ...], Iterator[Record]]:
-    if path.lower().endswith(PARQUET):
-        return read_parquet(path, spelled, settings.numbers.decimal)
-    layout = settings.layout
-    if layout.header:
-        return read_table(path, replace(layout, columns=None))
-    names = layout.columns or ()
-    first = next(read_table(path, replace(layout, columns=("",)))[1])[1]  # the first row, whatever it holds
-    if set(wanted.names) <= set(first):  # the run's files had no header, this one has
-        return read_table(path, replace(layout, header=True, columns=None))
-    bare = tuple(name for name in names if name not in settings.targets)
-    return read_table(path, replace(layout, columns=bare if len(first) == len(bare) else names))
-
-
-def read_parquet(
-    path: str, spelled: Mapping[str, Sequence[str]] | None = None, decimal: str = "."
-) -> tuple[tuple[str, ...], Iterator[Record]]:
-    """Column names and rows of text, as `read_table` gives them; null and NaN are empty fields, booleans 1 and 0.
+def open_new_text(path: str, layout: Layout, targets: Sequence[str], wanted: Sequence[str]) -> OpenedTable:
+    """A text table of rows to predict: with or without label columns, and with a header even if the run's had none.
 
     Args:
-        path: the file.
-        spelled: column -> values of the training data: booleans are True and False where these hold such a value.
-        decimal: the sign to write numbers with, as the text around them does.
-
-    Raises:
-        ConfigError: pyarrow is not installed. DataError: not a Parquet file, or a column name occurs twice.
+        layout: of the training files; ``columns`` count only where this file has no header.
+        targets: label columns.
+        wanted: feature columns of the run.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ConfigError(f"{path}: Parquet needs pyarrow: pip install pyarrow") from None
-    try:
-        file = pq.ParquetFile(regular_file(path))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file ({' '.join(str(error).split())[:200]})") from error
-    names = tuple(file.schema_arrow.names)
-    if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
-        raise DataError(f"{path}: column '{twice}' occurs twice; rename one")
-
-    truth = [_truth((spelled or {}).get(name, ())) for name in names]
-
-    def records() -> Iterator[Record]:
-        number = 0
-        try:
-            for batch in file.iter_batches(batch_size=4096):
-                for fields in zip(
-                    *(_texts(*one, decimal) for one in zip(batch.columns, truth, strict=True)), strict=True
-                ):
-                    number += 1
-                    yield f"{path} row {number}", list(fields)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is damaged after row {number} ({' '.join(str(error).split())[:200]})") from error
-
-    rows = records()
-    first = next(rows, None)
-    if first is None:
-        raise DataError(f"{path} has no rows; add rows or leave the file out")
-    return names, chain([first], rows)
-
-
-def _truth(values: Sequence[str]) -> tuple[str, str]:
-    """How False and True are spelled among the values of a column."""
-    for pair in (("False", "True"), ("false", "true"), ("FALSE", "TRUE")):
-        if {*pair} & {*values}:
-            return pair
-    return ("0", "1")
-
-
-def _texts(column: Any, truth: tuple[str, str], decimal: str) -> list[str]:
-    return [_text(value, truth, decimal) for value in column.to_pylist()]
-
-
-def _text(value: object, truth: tuple[str, str], decimal: str) -> str:
-    if value is None or value != value:
-        return ""
-    if isinstance(value, bool):
-        return truth[value]
-    return str(value).strip() if isinstance(value, str) else str(value).replace(".", decimal)
+    names = layout.columns or ()
+    if layout.header:
+        layout = replace(layout, columns=None)
+    else:
+        first = next(read_table(path, replace(layout, columns=("",)))[1])[1]  # the first row, whatever it holds
+        if set(wanted) <= set(first):
+            layout = replace(layout, header=True, columns=None)
+        else:
+            bare = tuple(name for name in names if name not in targets)
+            layout = replace(layout, columns=bare if len(first) == len(bare) else names)
+    found, records = read_table(path, layout)
+    return OpenedTable(path, found, records)

@@ -12,8 +12,10 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.new_rows import Expected, RowBatch
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
-from fedimb.data.sources.new_arrays import npz_batches
-from fedimb.data.sources.npz_file import NpzFile, class_ids, read_labels, read_values
+from fedimb.data.sources.new_arrays import IDS, npz_batches
+from fedimb.data.sources.npz_file import NpzFile, likely_arrays
+from fedimb.data.sources.npz_labels import LabelKind, LabelRule, NameList, Value
+from fedimb.data.sources.npz_rows import PLAIN, PartKeys, read_rows
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
 
@@ -30,24 +32,47 @@ class Npz:
     Labels [n, C] of 0 and 1, C > 1, mean several labels per row (ChestMNIST); a row of zeros gets a separate class
     (`fedimb.data.labels.complete`). Plain: ``x`` and ``y``. Images may have their channels (1 or 3) last or first.
 
+    Optional arrays of either layout (of the first: ``train_sites``, ``test_sites``, ...): ``sites`` [n] ids or names,
+    ``patients`` [n] whole numbers or text, ``class_names`` [C] and ``site_names`` [S] text; of the plain one also
+    ``test`` [n] bool. An array whose name is nearly one of these is refused as misspelt.
+
+    Classes are the labels found, and named by them: ids may start at 1 or have gaps. With ``class_names`` or a map a
+    class may be without rows here; sites that share one class list need that. An id that looks like a mark for "no
+    label" (255 or -1 beside others) is a bad row until ``ignore_label`` or a map says what it is.
+
     Args:
         path: the file; see `fedimb.data.paths`.
         validation: whether val rows are added to the training rows or dropped.
-        class_names: in order of the class ids; None: the ids up to the largest of all parts. For labels [n, C] the
-            columns' names, optionally followed by "none".
+        class_names: a list in the order of the class ids (or the ids themselves as text), or id -> name; None: those of
+            the file, else the ids found. For labels [n, C] the columns' names, optionally followed by "none".
+        site_names: the same for sites.
+        arrays: what arrays are called in the file, as in ``{x: data, y: label}``; null for one that is not to be read.
+        label_map: label -> class name; several labels may have one class. ``{-1: healthy, 1: ill}``
+        ignore_label: label, or list of labels, of rows that have no class: they are left out.
+        labels: ids, onehot (columns with a single 1 per row: one class) or several (columns of 0 and 1: any number of
+            classes); None: several for columns, ids otherwise.
         divide_by: the model gets x divided by this; None: 255 for uint8, 1 for float.
         on_bad: `fedimb.data.problems`.
     """
 
     path: str
     validation: Literal["train", "drop"] = "train"
-    class_names: list[str] | None = None
+    class_names: NameList | None = None
+    site_names: NameList | None = None
+    arrays: dict[str, str | None] | None = None
+    label_map: dict[int | str, str] | None = None
+    ignore_label: Value | list[Value] | None = None
+    labels: LabelKind | None = None
     divide_by: float | None = None
     on_bad: str = "refuse"
 
     def __post_init__(self) -> None:
+        self._rule()  # refuses settings that contradict each other
         if self.divide_by is not None and not (math.isfinite(self.divide_by) and self.divide_by > 0):
             raise ConfigError(f"source 'npz': divide_by={self.divide_by}: give a number above 0, or null")
+
+    def _rule(self) -> LabelRule:
+        return LabelRule("npz", self.class_names, self.label_map, self.ignore_label, self.labels)
 
     def fingerprint(self) -> str:
         """Of the file."""
@@ -60,61 +85,50 @@ class Npz:
             DataError: not an .npz, arrays missing or of the wrong shape or type, bad rows.
         """
         problems = Problems(self.on_bad)
-        xs: list[NDArray[np.generic]] = []
-        ys: list[NDArray[np.generic]] = []
-        tests: list[NDArray[np.bool_]] = []
-        with NpzFile(self.path) as arrays:
-            for x_key, y_key, test in self._parts(arrays):
-                x, good = read_values(arrays, x_key, problems)
-                y, good = read_labels(arrays, y_key, good, self.class_names, problems)
-                x = _channels_first(x, f"{self.path} {x_key}")
-                if ys and y.shape[1:] != ys[0].shape[1:]:
-                    first, other = (
-                        "one class id" if one.ndim == 1 else f"{one.shape[1]} columns" for one in (ys[0], y)
-                    )
-                    raise DataError(
-                        f"{self.path} {y_key} has {other} per row but earlier parts have {first}; use one layout"
-                    )
-                if xs and (
-                    x.shape[1:] != xs[0].shape[1:] or x.dtype != xs[0].dtype or y.dtype.kind != ys[0].dtype.kind
-                ):
-                    raise DataError(f"{self.path}: {x_key} and {y_key} differ from the other parts in shape or type")
-                xs.append(x if good.all() else x[good])
-                ys.append(y[good])
-                tests.append(np.full(int(good.sum()), test))
-        found, is_test = np.concatenate(ys), np.concatenate(tests)
-        skipped = problems.settle(len(found))
-        y, targets, names = class_ids(found, self.class_names)
-        x = xs[0] if len(xs) == 1 else np.concatenate(xs)
-        return SourceData(
-            x=x,
-            y=y,
-            class_names=names,
-            scale=1 / (self.divide_by or (255 if x.dtype == np.uint8 else 1)),
-            official_test=is_test if is_test.any() else None,
-            task="multiclass" if targets is None else "multilabel",
-            targets=targets,
-            skipped=skipped,
-        )
+        with self._open() as arrays:
+            parts = self._parts(arrays)
+            arrays.check_unread(self._wanted(parts))
+            return read_rows(
+                arrays, parts, self._rule(), self.site_names, self._prepare, problems, divide_by=self.divide_by
+            )
 
     def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
         """See `fedimb.data.new_rows.NewRows`. ``ids`` [n], numbers or text, name the rows; labels may be absent."""
-        with NpzFile(self.path) as arrays:
-            parts = [(x_key, y_key) for x_key, y_key, _ in self._parts(arrays, "test_images")]
+        with self._open() as arrays:
+            parts = [(keys.x, keys.y) for keys in self._parts(arrays, "test_images")]
             yield from npz_batches(
-                arrays, parts, lambda x, good, _: (_channels_first(x, f"{self.path} x"), good), expected, problems
+                arrays, parts, lambda x, good, _: self._prepare(x, good), expected, problems, self._rule()
             )
 
-    def _parts(self, arrays: NpzFile, least: str = "train_images") -> list[tuple[str, str, bool]]:
-        """(values, labels, whether it is the test set) of each part; train_images or ``least`` must be there."""
+    def _open(self) -> NpzFile:
+        return NpzFile(self.path, self.arrays)
+
+    def _prepare(
+        self, x: NDArray[np.generic], good: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        return _channels_first(x, f"{self.path} x"), good
+
+    @staticmethod
+    def _wanted(parts: list[PartKeys]) -> list[str]:
+        names = [name for keys in parts for name in (keys.x, keys.y, keys.sites, keys.patients, keys.test)]
+        also = [f"val_{what}" for what in ("images", "labels", "sites", "patients")] if parts != [PLAIN] else []
+        return [name for name in names if isinstance(name, str)] + [*also, "class_names", "site_names", *IDS]
+
+    def _parts(self, arrays: NpzFile, least: str = "train_images") -> list[PartKeys]:
+        """The arrays of each part; train_images or ``least`` must be there."""
         if "x" in arrays.keys or "y" in arrays.keys:
-            return [("x", "y", False)]
+            return [PLAIN]
         if not {"train_images", least} & set(arrays.keys):
             held = ", ".join(arrays.keys) or "nothing"
-            raise DataError(f"{self.path} holds {held}; give train_images and train_labels, or x and y")
+            raise DataError(
+                f"{self.path} holds {held}; give train_images and train_labels, or x and y{likely_arrays(arrays.keys)}"
+            )
         wanted = ["train", *(["val"] if self.validation == "train" else []), "test"]
         there = [part for part in wanted if f"{part}_images" in arrays.keys or f"{part}_labels" in arrays.keys]
-        return [(f"{part}_images", f"{part}_labels", part == "test") for part in there]
+        return [
+            PartKeys(f"{part}_images", f"{part}_labels", f"{part}_sites", f"{part}_patients", part == "test")
+            for part in there
+        ]
 
 
 def _channels_first(x: NDArray[np.generic], shown: str) -> NDArray[np.generic]:

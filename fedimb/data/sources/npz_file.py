@@ -1,23 +1,25 @@
-"""Arrays of an .npz file, read without pickle; labels and values checked row by row."""
+"""Arrays of an .npz file, read without pickle, under the names that the settings give; values checked row by row."""
 
+import difflib
+import logging
 import math
 import os
 import zipfile
 import zlib
-from functools import partial
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.labels import check_row, complete, none_class
+from fedimb.data.identifiers import in_order
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import regular_file
-from fedimb.data.sources.table_target import in_order
 from fedimb.errors import DataError, nearest
 
-_MOST_IDS = 100_000  # a larger class id is a patient number or a hash, not a class
+_ALIKE = 0.8  # from which an array's name is taken for a misspelt one: sites and site, patients and patient_id
+log = logging.getLogger("fedimb")
 DAMAGE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError, MemoryError)
 _DEFLATE_AT_MOST = 1032  # bytes from one compressed byte: zlib's limit
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -28,13 +30,18 @@ class NpzFile:
 
     Args:
         path: as given in the configuration and shown in messages.
+        names: what an array is called in the file, where that is not the name by which it is read: ``{"x": "data"}``;
+            None: it is not read, whatever the file holds.
+
+    Attributes:
+        keys: names by which its arrays are read.
 
     Raises:
-        DataError: it is missing or not an .npz.
+        DataError: it is missing or not an .npz, or has no array that ``names`` names.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, names: Mapping[str, str | None] | None = None) -> None:
+        self.path, self._names = path, dict(names or {})
         try:
             opened = np.load(regular_file(path), allow_pickle=False)
         except DAMAGE as error:
@@ -42,7 +49,13 @@ class NpzFile:
         if not isinstance(opened, np.lib.npyio.NpzFile):
             raise DataError(f"{path} is one array (.npy), not an .npz file; write it with numpy.savez")
         self._file = opened
-        self.keys = tuple(opened.files)
+        renamed = {own: key for key, own in self._names.items() if own is not None}
+        if absent := next((own for own in renamed if own not in opened.files), None):
+            raise DataError(
+                f"{path} has no array '{absent}' (arrays: {renamed[absent]}).{nearest(absent, opened.files)}"
+            )
+        left = [own for own in opened.files if own not in renamed and own not in self._names]
+        self.keys = (*renamed.values(), *left)
 
     def __enter__(self) -> "NpzFile":
         return self
@@ -54,11 +67,12 @@ class NpzFile:
         """One array. DataError if it is missing, damaged, or holds Python objects."""
         if key not in self.keys:
             raise DataError(f"{self.path} has no array '{key}'.{nearest(key, self.keys)}")
+        own = self.own_name(key)
         archive = self._file.zip
         assert archive is not None, "read after the file was closed"
         try:
-            check_size(archive, key)
-            array: NDArray[np.generic] = self._file[key]
+            check_size(archive, own)
+            array: NDArray[np.generic] = self._file[own]
         except DAMAGE as error:
             if "Object arrays" in str(error):
                 raise DataError(
@@ -68,6 +82,31 @@ class NpzFile:
         except WrongSize as error:
             raise DataError(f"{self.path} {key}: {error}; write the file again with numpy.savez") from error
         return array
+
+    def own_name(self, key: str) -> str:
+        """What the array that is read as ``key`` is called in the file."""
+        return self._names.get(key) or key
+
+    def check_unread(self, wanted: Iterable[str]) -> None:
+        """Refuse a misspelt array, and tell which arrays are not read.
+
+        Args:
+            wanted: all names by which arrays are read.
+
+        Raises:
+            DataError: the file has no such array and one whose name is much like it.
+        """
+        wanted = list(wanted)
+        absent = [key for key in wanted if key not in self.keys and key not in self._names]
+        unread = [key for key in self.keys if key not in wanted]
+        for key in unread:
+            if close := difflib.get_close_matches(key.casefold(), absent, n=1, cutoff=_ALIKE):
+                raise DataError(
+                    f"{self.path} holds an array '{key}', which is not read. Did you mean '{close[0]}'? Then give "
+                    f"arrays={{{close[0]}: {key}}}, else arrays={{{close[0]}: null}}"
+                )
+        if unread:
+            log.warning("%s: not read: %s (arrays={...} names arrays of other names)", self.path, ", ".join(unread))
 
 
 class WrongSize(Exception):
@@ -119,68 +158,6 @@ def read_values(arrays: NpzFile, key: str, problems: Problems) -> tuple[NDArray[
     return x, good
 
 
-def read_labels(
-    arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
-) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Labels and [n] bool: rows of ``good`` with usable labels. The other rows are added to ``problems``.
-
-    Labels are [n], int64 class ids or text, or, if a row may have several, [n, C] uint8 of 0 and 1.
-
-    Args:
-        class_names: the class list; None: any whole number from 0, or any text.
-
-    Raises:
-        DataError: a type that is neither numbers nor text, or columns that do not match the class list.
-    """
-    n, raw = len(good), arrays[key]
-    if raw.ndim == 2 and len(raw) == n and raw.shape[1] > 1:
-        return _several(arrays, key, raw, good, class_names, problems)
-    raw = per_row(arrays, key, n)
-    if raw.dtype.kind == "U":
-        ids: NDArray[Any] = raw
-        wrong = raw == "" if class_names is None else ~np.isin(raw, class_names)
-        reason = "is empty" if class_names is None else "is not in class_names"
-    elif raw.dtype.kind in "iubf":
-        number = raw.astype(np.float64)
-        ids = np.where(np.isfinite(number) & (np.abs(number) < _MOST_IDS), number, -1).astype(np.int64)
-        most = _MOST_IDS if class_names is None else len(class_names)
-        wrong = (ids != number) | (ids < 0) | (ids >= most)
-        reason = f"is not a class id: give whole numbers from 0{f' to {most - 1}' if class_names else ''}"
-    else:
-        raise DataError(f"{arrays.path} {key} is {raw.dtype}; give class ids as integers, or names as text")
-    for row in np.flatnonzero(good & wrong):
-        problems.add(f"{arrays.path} {key}[{row}]", f"label {raw[row].item()!r} {reason}")
-    return ids, good & ~wrong
-
-
-def _several(
-    arrays: NpzFile,
-    key: str,
-    raw: NDArray[np.generic],
-    good: NDArray[np.bool_],
-    class_names: list[str] | None,
-    problems: Problems,
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """`labels` in columns: one class each."""
-    if raw.dtype.kind not in "iubf":
-        raise DataError(f"{arrays.path} {key} is {raw.dtype} {list(raw.shape)}; give 0 and 1, one column per class")
-    names = class_names if class_names is not None else [str(c) for c in range(raw.shape[1])]
-    complete(np.zeros((0, raw.shape[1]), np.uint8), names)  # refuses names that do not match the columns
-    binary = (raw == 0) | (raw == 1)  # NaN is neither
-    targets = np.where(binary, raw, 0).astype(np.uint8)
-    usable = good & binary.all(axis=1)
-    for row in np.flatnonzero(good & ~usable):
-        c = int(np.flatnonzero(~binary[row])[0])
-        problems.add(f"{arrays.path} {key}[{row}]", f"{raw[row, c].item()!r} in column {c} is neither 0 nor 1")
-    none = none_class(names)
-    if none is not None and none < raw.shape[1]:
-        for row in np.flatnonzero(usable & (targets[:, none] == 1) & (targets.sum(axis=1) > 1)):
-            at = f"{arrays.path} {key}[{row}]"
-            problems.guard(at, partial(check_row, [names[c] for c in np.flatnonzero(targets[row])]))
-            usable[row] = False
-    return targets, usable
-
-
 def per_row(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
     """An array [n]; [n, 1] is flattened. DataError for any other shape."""
     array = arrays[key]
@@ -191,25 +168,32 @@ def per_row(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
     return array
 
 
-def class_ids(
-    found: NDArray[Any], names: list[str] | None
-) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None, tuple[str, ...]]:
-    """Checked labels in the form of `SourceData`: (y, targets or None, class names)."""
-    if found.ndim == 2:
-        return complete(found, names if names is not None else [str(c) for c in range(found.shape[1])])
-    y, class_names = as_ids(found, names)
-    return y, None, class_names
-
-
 def as_ids(found: NDArray[np.generic], names: list[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Checked labels or sites (ids or text) to int64 ids and names: the given ones, else those in the data.
+    """Checked labels or sites (ids or text) to int64 ids and names: the given ones, else those in the data, in order.
 
-    Text is sorted; ids without names are named by their numbers, 0 to the largest.
+    With ``names``, whole numbers are positions in them.
     """
-    if found.dtype.kind == "U":
-        names = names if names is not None else in_order(str(name) for name in np.unique(found))
-        order = np.argsort(names)
-        return order[np.searchsorted(np.array(names), found, sorter=order)].astype(np.int64), tuple(names)
-    if names is None:
-        names = [str(i) for i in range(int(found.max()) + 1)]
-    return found.astype(np.int64), tuple(names)
+    if found.dtype.kind != "U" and names is not None:
+        return found.astype(np.int64), tuple(names)
+    found = found.astype(str)
+    names = names if names is not None else in_order(str(name) for name in np.unique(found))
+    order = np.argsort(names)
+    return order[np.searchsorted(np.array(names), found, sorter=order)].astype(np.int64), tuple(names)
+
+
+def read_names(arrays: NpzFile, key: str) -> list[str] | None:
+    """An array of names [C]; None if the file has none. DataError if it is not text."""
+    if key not in arrays.keys:
+        return None
+    names = arrays[key]
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise DataError(f"{arrays.path} {key} is {names.dtype} {list(names.shape)}; give text, one name each")
+    return [str(name) for name in names]
+
+
+def likely_arrays(keys: Iterable[str]) -> str:
+    """How to name the arrays of a file that uses other usual names; "" if none is known."""
+    held = {key.casefold(): key for key in keys}
+    pairs = ((x, y) for x in ("x", "data", "features", "images", "inputs") for y in ("y", "label", "labels", "target"))
+    found = next(((held[x], held[y]) for x, y in pairs if x in held and y in held), None)
+    return "" if found is None else f"; here perhaps arrays={{x: {found[0]}, y: {found[1]}}}"

@@ -13,6 +13,7 @@ from fedimb.data.findings.text import decimal_findings, mark_findings
 from fedimb.data.identifiers import identifier, in_order
 from fedimb.data.inputs import TableColumns
 from fedimb.data.sources.table_numbers import NumberFormat, is_mark
+from fedimb.data.sources.table_opened import Block
 from fedimb.data.sources.table_target import Value
 from fedimb.errors import DataError
 
@@ -77,11 +78,51 @@ class FeatureColumns:
         self._special = bool(categorical) or any(missing.values())
         self._cells = array("f")
 
+    def categories(self, name: str) -> list[str] | None:
+        """The categories listed for a column, in their one spelling; None: not listed."""
+        return list(self._codes[name]) if name in self._codes and name not in self._gathered else None
+
     def add(self, fields: Sequence[str]) -> None:
         """Add one row, one field per name. DataError names the wrong column; the row is then not added."""
         self._cells.extend(self._plain(fields) or list(map(self._cell, self.names, fields)))
         if len(self._texts) < _KEPT:
             self._texts.append(fields)
+
+    def encode_block(self, block: Block, at: Sequence[int]) -> NDArray[np.float32] | None:
+        """[m, columns] float32 as `add` would make it of a block's rows; None if a value needs a message of its own.
+
+        Args:
+            at: of each feature column, its index in the block.
+
+        Raises:
+            DataError: see `Block.texts`.
+        """
+        for name, i in zip(self.names, at, strict=True):
+            if name in self._codes:
+                block.texts(i, identifier=True)  # its error is about the whole column
+        try:
+            columns = [self._block_column(name, block, i) for name, i in zip(self.names, at, strict=True)]
+        except DataError:
+            return None
+        return None if any(one is None for one in columns) else np.stack(columns, axis=1)  # type: ignore[arg-type]
+
+    def add_encoded(self, cells: NDArray[np.float32]) -> None:
+        """Add rows that `encode_block` made."""
+        self._cells.frombytes(np.ascontiguousarray(cells).tobytes())
+
+    def _block_column(self, name: str, block: Block, at: int) -> NDArray[np.float32] | None:
+        marks = self._also_missing.get(name, ())
+        numeric = any(isinstance(mark, str) and self._number(mark) is not None for mark in marks)  # '0', not 0.0
+        plain = name not in self._codes and not numeric
+        values = block.numbers(at) if plain else None
+        if values is None:
+            codes, texts = block.texts(at)
+            return np.array([self._cell(name, text) for text in texts], np.float32)[codes]
+        if marks:
+            values = np.where(np.isin(values, list(self._missing_number[name])), np.nan, values)
+        if (np.abs(values) > _LARGEST).any():
+            return None
+        return values.astype(np.float32)
 
     def _plain(self, fields: Sequence[str]) -> list[float] | None:
         """A row of plain numbers, converted in one step for speed. None: the row must be converted cell by cell."""
@@ -140,7 +181,7 @@ class FeatureColumns:
         numeric = [j for j, name in enumerate(self.names) if name not in self._codes]
         marks = self.marks | {name: held for name in self._codes if (held := self._marked_categories(name))}
         found = list(mark_findings(marks))
-        if self._number.plain:
+        if self._number.plain and self._texts:
             cells = np.frombuffer(self._cells, dtype=np.float32).reshape(-1, len(self.names))
             texts = [[fields[j] for j in numeric] for fields in self._texts]
             found += decimal_findings([self.names[j] for j in numeric], cells[:, numeric], texts)

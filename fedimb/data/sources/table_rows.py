@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.rows import name_findings
@@ -9,7 +10,9 @@ from fedimb.data.identifiers import Names, identifier
 from fedimb.data.labels import check_row
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_numbers import NumberFormat, is_mark
+from fedimb.data.sources.table_opened import Block
 from fedimb.data.sources.table_target import Target
+from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
 _SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
@@ -25,6 +28,8 @@ class Positions:
     patient: int | None = None
     site: int | None = None
     split: int | None = None
+    time: int | None = None
+    row_id: int | None = None
 
 
 @dataclass
@@ -36,6 +41,7 @@ class Rows:
         features: collects the feature columns.
         recordable: identifier of a site -> identifiers of the labels it can record, for sites that declare them.
         known_sites: the only sites a row may name; None: any.
+        time: reads the column of times.
         missing: marks of missing values in any column, in addition to '', '?' and 'NA'; as identifiers.
         numbers: how a label that is a number is written.
 
@@ -47,6 +53,7 @@ class Rows:
     features: FeatureColumns
     recordable: dict[str, set[str]] = field(default_factory=dict)
     known_sites: Sequence[str] | None = None
+    time: TimeColumn = field(default_factory=TimeColumn)
     missing: Collection[str] = ()
     numbers: NumberFormat = field(default_factory=NumberFormat)
     classes: list[tuple[str, ...]] = field(default_factory=list)
@@ -54,6 +61,8 @@ class Rows:
     sites: list[str] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
     test: list[bool] = field(default_factory=list)
+    times: list[datetime | int] = field(default_factory=list)
+    row_ids: dict[str, None] = field(default_factory=dict)
     _patient_ids: dict[tuple[str | None, str], int] = field(default_factory=dict)
     _spelled_sites: dict[str, str] = field(default_factory=dict)
 
@@ -88,13 +97,74 @@ class Rows:
         if at.patient is not None and (self._is_missing(patient) or is_mark(patient)):
             raise DataError("the patient id is missing" + (f" ('{patient}')" * (patient != "")))
         test = _is_test(fields[at.split]) if at.split is not None else False
+        time = self.time.read(fields[at.time]) if at.time is not None else None
+        row_id = self._row_id(fields[at.row_id], file_site) if at.row_id is not None else None
         self.features.add([fields[i] for i in at.features])
         self.classes.append(names)
         self.labels.append(label)
         self.sites.append(site or "")
-        # Hospitals number patients independently: the same number in two files means two people.
-        self.patients.append(self._patient_ids.setdefault((file_site, identifier(patient)), len(self._patient_ids)))
+        self.patients.append(self._patient(file_site, patient))
         self.test.append(test)
+        if time is not None:
+            self.times.append(time)
+        if row_id is not None:
+            self.row_ids[row_id] = None
+
+    def _row_id(self, text: str, file_site: str | None) -> str:
+        """With one file per site, the site's name stands before the id: sites number their rows independently."""
+        if text == "":
+            raise DataError("the row id is missing")
+        found = text if file_site is None else f"{file_site}/{text}"
+        if found in self.row_ids:
+            raise DataError(f"row id '{found}' stands for an earlier row already; give each row one of its own")
+        return found
+
+    def take_block(self, at: Positions, file_site: str | None, block: Block) -> bool:
+        """Add all rows of a block of typed columns at once, as `take` would one by one.
+
+        Returns:
+            False: nothing was added, as some row is bad or needs a rule that only `take` has; take the rows one by one.
+
+        Raises:
+            DataError: see `Block.texts`.
+        """
+        site_codes, sites = (None, []) if at.site is None else block.texts(at.site, identifier=True)
+        patient_codes, patients = (None, []) if at.patient is None else block.texts(at.patient, identifier=True)
+        if isinstance(at.target, dict) or at.time is not None or at.row_id is not None:
+            return False
+        label_codes, labels = block.texts(at.target, identifier=True)
+        if self.recordable:
+            return False
+        split_codes, splits = (None, []) if at.split is None else block.texts(at.split)
+        if any(map(self._is_missing, (*labels, *patients))) or any(map(is_mark, patients)):
+            return False
+        try:
+            names = [(self.label(text),) for text in labels]
+            sites = [self._site(text) for text in sites]
+            test = [_is_test(text) for text in splits]
+        except DataError:
+            return False
+        cells = self.features.encode_block(block, at.features)
+        if cells is None:
+            return False
+        known = [identifier(text) for text in labels]
+        numbers = [self._patient(file_site, text) for text in patients]
+        n = len(label_codes)
+        self.features.add_encoded(cells)
+        self.classes += [names[c] for c in label_codes.tolist()]
+        self.labels += [known[c] for c in label_codes.tolist()]
+        self.sites += [file_site or ""] * n if site_codes is None else [sites[c] for c in site_codes.tolist()]
+        self.patients += (
+            [self._patient(file_site, "-")] * n
+            if patient_codes is None
+            else [numbers[c] for c in patient_codes.tolist()]
+        )
+        self.test += [False] * n if split_codes is None else [test[c] for c in split_codes.tolist()]
+        return True
+
+    def _patient(self, file_site: str | None, patient: str) -> int:
+        # Hospitals number patients independently: the same number in two files means two people.
+        return self._patient_ids.setdefault((file_site, identifier(patient)), len(self._patient_ids))
 
     def findings(self) -> list[Finding]:
         """Patients whose ids differ in spelling only."""

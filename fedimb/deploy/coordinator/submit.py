@@ -16,6 +16,7 @@ import yaml
 from fedimb.atomic import write_atomic
 from fedimb.config.load import config_sha, from_json, run_label, to_json
 from fedimb.config.overrides import set_value
+from fedimb.data.federation import minority_line
 from fedimb.deploy.bundle_hash import BUNDLE
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.plan_checks import check_parts
@@ -128,6 +129,8 @@ def execute(
         if not is_incomplete(folder):
             folder.check_sealed(*FIXED)
         _end_left_over(deployment, folder)
+        plan = read_plan((folder.path / "plan.json").read_text(encoding="utf-8"))
+        progress.note(minority_line(plan.minority, len(plan.classes), None))
         accepted = folder.path / ACCEPTED
         accepted.touch() if accept_changes else accepted.unlink(missing_ok=True)
         folder.set_status("running")

@@ -7,17 +7,16 @@ readers of `fedimb.data.sources` do the reading; this module knows which of thei
 
 import contextlib
 import io
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedimb.data.identifiers import identifier
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.image_files import Files, Folder
-from fedimb.data.sources.npz_file import NpzFile
-from fedimb.data.sources.table_file import Layout, read_table
+from fedimb.data.sources.npz_file import NpzFile, per_row
 
 PATHS = ("path", "paths", "files", "folder", "labels", "root")
 """Source settings that name files or folders."""
@@ -29,11 +28,24 @@ class RecordPlace:
 
     Attributes:
         place: where to find it, written as in the source's messages.
-        patient: the patient's id in the files; None if they give none.
+        patient: the patient's id as the files spell it; None if they give none.
+        site: before the patient's id where files number patients independently; "" where they do not.
     """
 
     place: str
     patient: str | None = None
+    site: str = ""
+
+    @property
+    def person(self) -> str | None:
+        """Who it is: equal for equal identifiers (`fedimb.data.identifiers`), however they are spelled."""
+        return None if self.patient is None else person_of(self.patient, self.site)
+
+
+def person_of(patient: str, site: str = "") -> str:
+    """`RecordPlace.person` of a patient's id."""
+    start = f"{site}/" if site else ""
+    return start + identifier(patient.removeprefix(start))
 
 
 def list_records(name: str, source: Any) -> tuple[list[RecordPlace], list[Path]]:
@@ -47,19 +59,18 @@ def list_records(name: str, source: Any) -> tuple[list[RecordPlace], list[Path]]
 
 
 def _table(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
-    layout = Layout(
-        source.header, None if source.columns is None else tuple(source.columns), source.delimiter, source.encoding
-    )
-    paths = source._paths()
+    parts = source.parts()
     rows = []
-    for site, path in paths:
-        names, records = read_table(path, layout)
+    for part in parts:
+        site, table = part.name, part.open({})
+        names, records = table.names, table.records
         at = None if source.patient is None else names.index(source.patient)
         for place, fields in records:
             own = fields[at] if at is not None and at < len(fields) else None
             # The same id in two files means two people, as in the source.
-            rows.append(RecordPlace(place, f"{site}/{own}" if own is not None and site and len(paths) > 1 else own))
-    return rows, [find_data(path) for _, path in paths]
+            apart = own is not None and site and len(parts) > 1
+            rows.append(RecordPlace(place, f"{site}/{own}" if apart else own, site or "" if apart else ""))
+    return rows, [find_data(part.path) for part in parts]
 
 
 def _images(source: Any, *tables: str) -> tuple[Iterable[RecordPlace], list[Path]]:
@@ -73,40 +84,37 @@ def _dicom(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
     listed, _ = source._rows(Problems("skip"))
     rows, files = _images(source, source.labels)
     if source.by_patient:
-        rows = [RecordPlace(row.place, _patient_id(source._files, row.name)) for row in listed]
+        ids = {row.name: _patient_id(source._files, row.name) for row in listed}
+        rows = [RecordPlace(row.place, ids[row.name]) for row in source.frame_rows(listed, Problems("skip"))]
+    elif source.frames == "all":
+        rows = [RecordPlace(row.place, row.patient) for row in source.frame_rows(listed, Problems("skip"))]
     return rows, files
 
 
 def _patient_id(files: Files, name: str) -> str | None:
     """PatientID of a DICOM file; None if it cannot be read (the source refuses or skips such a row)."""
-    from fedimb.data.sources.dicom_grey import load_pydicom
+    from fedimb.data.sources.dicom_grey import load_pydicom, silent_pydicom
 
     pydicom = load_pydicom()
-    with warnings.catch_warnings(), contextlib.suppress(Exception):  # damaged headers raise many kinds
-        warnings.simplefilter("ignore")  # pydicom's warnings quote values
+    with silent_pydicom(), contextlib.suppress(Exception):  # damaged headers raise many kinds
         header = pydicom.dcmread(io.BytesIO(files.read(name)), stop_before_pixels=True, specific_tags=["PatientID"])
         return str(header.get("PatientID") or "").strip() or None
     return None
 
 
 def _npz(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
-    with NpzFile(source.path) as arrays:
-        rows = [
-            RecordPlace(f"{source.path} {key}[{i}]")
-            for key, _, _ in source._parts(arrays)
-            for i in range(len(arrays[key]))
-        ]
+    rows: list[RecordPlace] = []
+    with NpzFile(source.path, source.arrays) as arrays:
+        for keys in source._parts(arrays):
+            n = len(arrays[keys.x])
+            patients = per_row(arrays, keys.patients, n) if keys.patients in arrays.keys else None
+            own = [None] * n if patients is None else list(map(_spelled, patients.tolist()))
+            rows += [RecordPlace(f"{source.path} {keys.x}[{i}]", one) for i, one in enumerate(own)]
     return rows, [find_data(source.path)]
 
 
-def _embeddings(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
-    with NpzFile(source.path) as arrays:
-        patients = arrays["patients"] if "patients" in arrays.keys else None
-        rows = [
-            RecordPlace(f"{source.path} x[{i}]", None if patients is None else str(patients[i].item()))
-            for i in range(len(arrays["x"]))
-        ]
-    return rows, [find_data(source.path)]
+def _spelled(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _huggingface(source: Any) -> tuple[Iterable[RecordPlace], list[Path]]:
@@ -140,6 +148,6 @@ _LISTS: dict[str, Callable[[Any], tuple[Iterable[RecordPlace], list[Path]]]] = {
     "image_folder": _images,
     "dicom": _dicom,
     "npz": _npz,
-    "embeddings_npz": _embeddings,
+    "embeddings_npz": _npz,
     "huggingface": _huggingface,
 }

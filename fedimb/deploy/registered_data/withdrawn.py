@@ -52,9 +52,14 @@ def withdrawn_mask(
     out = np.zeros(len(marks), dtype=np.bool_)
     patients = {one["patient"] for one in entries if "patient" in one}
     if patients:
-        ids = {row.patient for row in reading.rows if row.patient is not None}
-        known = {own for own in ids if patient_mark(secret, own) in patients}
-        out |= np.array([row.patient in known for row in reading.rows], dtype=np.bool_)
+        # 0.1 marked the spelling that was typed; whoever it names is left out in every spelling.
+        spelled = {(own, row.person) for row in reading.rows if (own := row.patient) is not None}
+        known = {
+            person
+            for own, person in spelled
+            if patient_mark(secret, own) in patients or patient_mark(secret, str(person)) in patients
+        }
+        out |= np.array([row.person in known for row in reading.rows], dtype=np.bool_)
     single = Counter((one["record"], one["place"]) for one in entries if "record" in one)
     wanted = Counter(mark for mark, _ in single.elements())
     for by_place in (True, False):

@@ -25,6 +25,7 @@ from fedimb.clientapp.state import StateStore
 from fedimb.config.load import config_sha
 from fedimb.config.parts import contracts_of
 from fedimb.contracts import platform as names
+from fedimb.data.groups import SplitConfig, row_groups
 from fedimb.data.scaling import Scaling, column_sums
 from fedimb.data.split import split_fraction
 from fedimb.data.store import Store
@@ -88,7 +89,8 @@ class NodeRun:
         rows = np.arange(len(store))
         rng = numpy_rng(self.config.seed, Stream.VALIDATION, 0, self.client)
         share = float(self.config.data.get("validation", 0.0))
-        return split_fraction(rows, np.asarray(store.y), share, rng, store.patients)
+        groups = row_groups(store, SplitConfig.parse(self.config.data.get("split")).group)
+        return split_fraction(rows, np.asarray(store.y), share, rng, None if groups is None else groups.of_row)
 
     @property
     def short_name(self) -> str:

@@ -20,6 +20,7 @@ from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data import commitment
 from fedimb.deploy.registered_data.datasets import make_version, open_data_set
 from fedimb.deploy.registered_data.pins import Decision, apply_decision, read_pins, write_pin
+from fedimb.deploy.registered_data.record_lists import person_of
 from fedimb.deploy.registered_data.source_records import Reading, find_record, read_source
 from fedimb.deploy.registered_data.withdrawn import Entry, read_withdrawn, withdrawn_mask, write_withdrawn
 from fedimb.deploy.site.purge import dependents, purge
@@ -136,14 +137,17 @@ def _entries(reading: Reading, ids: Sequence[str], known: Sequence[Entry], secre
     ids = list(dict.fromkeys(one.strip() for one in ids if one.strip()))
     if not ids:
         raise ConfigError("no id was given: write one per line")
-    named_patients = {row.patient for row in reading.rows if row.patient is not None}
+    named_patients = {row.person for row in reading.rows if row.person is not None}
+    file_sites = {row.site for row in reading.rows if row.site}
     fresh: list[Entry] = []
     already = 0
     marks = [] if named_patients else commitment.mark_records(secret, reading)
     for one in ids:
         if named_patients:
-            entry = {"patient": commitment.patient_mark(secret, one)}
-            unknown = one not in named_patients
+            site = next((site for site in file_sites if one.startswith(f"{site}/")), "")
+            person = person_of(one, site)
+            entry = {"patient": commitment.patient_mark(secret, person)}
+            unknown = person not in named_patients
         else:
             at = find_record([row.place for row in reading.rows], one)
             entry, unknown = {"record": marks[at], "place": reading.rows[at].place}, False

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedimb.config.catalogue import data_set_about
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 from fedimb.report.html.classes import partition_of
@@ -66,7 +67,7 @@ def command(config: Settings) -> str:
     from fedimb.config.load import to_json
     from fedimb.config.validate import validate
 
-    groups = [f"{group}={_name(config[group])}" for group in _GROUPS]
+    groups = [f"{group}={_chosen(config, group)}" for group in _GROUPS]
     try:
         words = [*groups, *_different(compose(groups), config)]
         made = validate(compose(words))
@@ -76,6 +77,12 @@ def command(config: Settings) -> str:
         return "# fedimb.run with the configuration that config.json in the run folder holds"
     quoted = ["'" + word.replace("'", "'\\''") + "'" if set(word) & _SPECIAL else word for word in words]
     return " ".join(["fedimb run", *quoted])
+
+
+def _chosen(config: Settings, group: str) -> str:
+    """The option of a group that a configuration was made with: for data of a shipped set its YAML, else the source."""
+    about = config[group].get("about") if group == "data" else None
+    return (about and data_set_about(about)) or _name(config[group])
 
 
 def _name(part: Settings) -> str:
@@ -99,7 +106,7 @@ def _different(default: Mapping[str, object], wanted: Mapping[str, object], pref
 
 def _words(config: Settings) -> tuple[str, ...]:
     """The settings that define the problem: data, partition, clients, model and rounds."""
-    words = [f"{group}={_name(config[group])}" for group in ("data", "partition", "model")]
+    words = [f"{group}={_chosen(config, group)}" for group in ("data", "partition", "model")]
     words += [f"rounds={config['rounds']}", f"data.imbalance_factor={config['data']['imbalance_factor']}"]
     words += [f"clients.{key}={config['clients'][key]}" for key in ("count", "participation")]
     alpha = config["partition"].get("alpha")
@@ -109,6 +116,8 @@ def _words(config: Settings) -> tuple[str, ...]:
 def _facts(folder: RunFolder) -> dict[str, str]:
     environment = folder.read_json("environment.json", {})
     facts = {"run folder": folder.path.name, "partition": str(partition_of(folder.path).get("sha", "not known"))}
+    about = folder.read_json("config.json", {}).get("data", {}).get("about") or {}
+    facts |= {f"{key} of the data": about[key] for key in ("licence", "citation") if key in about}
     if (identity := read_identity(folder.path)) is not None:
         facts |= {"identity": identity.sha, "data": identity.data, "code": identity.code_sha}
     if packages := environment.get("packages"):

@@ -14,7 +14,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.look import look_at
 from fedimb.data.findings.stage import unresolved
-from fedimb.data.prepare import cut
+from fedimb.data.prepare import prepare_unsettled
 from fedimb.data.store import Store, open_source, open_store
 from fedimb.registry import register
 
@@ -109,7 +109,7 @@ SHARED = Path("/work/shared/data")
 @pytest.mark.parametrize("name", BUNDLED)
 def test_bundled_data_run_without_accepting_anything(name):
     config = compose([f"data={name}"])
-    found = cut(config["data"], config["partition"], 4, 0)[1]
+    found = prepare_unsettled(config["data"], config["partition"], 4, 0)[1]
     assert [one.line for one in found] == []
 
 

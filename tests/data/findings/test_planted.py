@@ -11,7 +11,7 @@ from fedimb.data.findings import stage
 from fedimb.data.findings.finding import ACCEPTABLE, KINDS, Finding, check_accepted
 from fedimb.data.findings.look import look_at
 from fedimb.data.inputs import TableColumns
-from fedimb.data.prepare import cut, prepare
+from fedimb.data.prepare import prepare, prepare_unsettled
 from fedimb.data.sources.tabular_csv import TabularCsv
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
@@ -240,7 +240,7 @@ IID = {"name": "iid"}
 OFFICIAL = {"name": "official"}
 
 
-def test_what_shows_after_the_cut(toys):
+def test_what_shows_after_the_prepare_unsettled(toys):
     twins = registered(SourceData(np.concatenate([CLEAN, CLEAN]), np.tile(Y, 2), ("no", "yes")), "looks_twins")
     clean = registered(SourceData(CLEAN, Y, ("no", "yes")), "looks_clean")
     lone = registered(SourceData(CLEAN, Y, ("no", "yes"), official_test=(Y == 0) & (ID < 60)), "looks_lone")
@@ -250,7 +250,7 @@ def test_what_shows_after_the_cut(toys):
     absent = registered(SourceData(CLEAN, Y, ("no", "yes", "never")), "looks_absent")
 
     def found(data, clients=4, **more):
-        return [one for one in cut({**data, **more}, IID, clients, 0)[1] if one.name != "repeated_rows"]
+        return [one for one in prepare_unsettled({**data, **more}, IID, clients, 0)[1] if one.name != "repeated_rows"]
 
     (one,) = found(twins)
     assert (one.name, one.severity) == ("rows_on_two_sides", "note")
@@ -271,7 +271,7 @@ def test_what_shows_after_the_cut(toys):
     assert found(absent, minority=[1]) == []
 
 
-def test_a_patient_on_two_sides_is_refused_whoever_cut(toys, monkeypatch):
+def test_a_patient_on_two_sides_is_refused_whoever_prepare_unsettled(toys, monkeypatch):
     data = registered(SourceData(CLEAN, Y, ("no", "yes"), patients=ID // 4), "looks_patients")
     assert prepare({**data, "validation": 0.3}, IID, 3, 0).store.patients is not None
 

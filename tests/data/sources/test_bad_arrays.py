@@ -65,10 +65,46 @@ ARRAYS = [
     (EmbeddingsNpz, {"x": X, "y": Y}, {}, "d.npz x is uint8 [3, 2, 2]; give float32 [n, d]"),
     (EmbeddingsNpz, {"y": Y}, {}, "d.npz has no array 'x'. Valid: y."),
     (EmbeddingsNpz, {"x": F, "y": Y, "class_names": np.array([1, 2])}, {}, "d.npz class_names is int64 [2]; give text"),
-    (EmbeddingsNpz, {"x": F, "y": Y, "sites": F[:, 0]}, {}, "d.npz sites is float32; give site ids"),
+    (
+        EmbeddingsNpz,
+        {"x": F, "y": Y, "sites": Y.astype("datetime64[s]")},
+        {},
+        "d.npz sites is datetime64[s]; give site",
+    ),
+    (Npz, {"x": F, "y": Y, "site": Y}, {}, "d.npz holds an array 'site', which is not read. Did you mean 'sites'?"),
+    (
+        EmbeddingsNpz,
+        {"x": F, "y": Y, "patient": Y},
+        {},
+        "an array 'patient', which is not read. Did you mean 'patients'?",
+    ),
+    (
+        Npz,
+        {"train_images": X, "train_labels": Y, "train_Sites": Y},
+        {},
+        "an array 'train_Sites', which is not read. Did you mean 'train_sites'?",
+    ),
+    (Npz, {"data": X, "label": Y}, {}, "x and y; here perhaps arrays={x: data, y: label}"),
+    (EmbeddingsNpz, {"data": F, "label": Y}, {}, "d.npz has no array 'x'; here perhaps arrays={x: data, y: label}"),
+    (Npz, {"data": X, "y": Y}, {"arrays": {"x": "dat"}}, "no array 'dat' (arrays: x). Did you mean 'data'?"),
+    (Npz, {"x": X, "y": np.eye(3)}, {}, "3 columns with a single 1 in every row: give labels=onehot if a row has one"),
+    (Npz, {"x": X, "y": Y}, {"labels": "onehot"}, "labels=onehot reads numbers [n, C], one column per class"),
+    (
+        Npz,
+        {"x": X, "y": np.array([1, 2, 5])},
+        {"class_names": ["a", "b"]},
+        "holds the ids 1, 2, 5, and class_names lists 2",
+    ),
+    (Npz, {"x": X, "y": np.array([1, 2, 2])}, {"class_names": list("abc")}, "class_names={1: a, ...}, with every id"),
+    (
+        Npz,
+        {"x": X, "y": np.full(3, 7)},
+        {"ignore_label": 7},
+        "every row is left out: d.npz y[0]: its label is ignore_label",
+    ),
     (EmbeddingsNpz, {"x": F, "y": Y, "sites": Y[:2]}, {}, "d.npz sites is [2] beside 3 rows"),
     (EmbeddingsNpz, {"x": F, "y": Y}, {"site_names": ["a"]}, "d.npz has site_names but no sites"),
-    (EmbeddingsNpz, {"x": F, "y": Y, "patients": F[:, 0]}, {}, "d.npz patients is float32; give ids"),
+    (EmbeddingsNpz, {"x": F, "y": Y, "patients": Y.astype("datetime64[s]")}, {}, "patients is datetime64[s]; give"),
     (EmbeddingsNpz, {"x": F, "y": Y, "test": Y}, {}, "d.npz test is int64; give bool"),
     (EmbeddingsNpz, {"x": F, "y": Y, "class_names": np.array(["a", "a"])}, {}, "must be distinct"),
 ]
@@ -89,11 +125,22 @@ ARRAY_ROWS = [
         Npz,
         {"x": X, "y": np.array([0, -1, 1])},
         {},
-        "d.npz y[1]: label -1 is not a class id: give whole numbers from 0",
+        "d.npz y[1]: label -1 stands beside ids 0 to 1 as a mark for 'no label' does: give ignore_label=-1, or, if",
     ),
+    (Npz, {"x": X, "y": np.array([3, 255, 4])}, {}, "d.npz y[1]: label 255 stands beside ids 3 to 4"),
+    (Npz, {"x": X, "y": np.array([1, 2**53, 0], float)}, {}, "whole numbers from 2^53 on are rounded in it"),
+    (Npz, {"x": X, "y": np.array([1, -2, 1])}, {"label_map": {1: "a"}}, "d.npz y[1]: label -2 is not named (1)"),
+    (Npz, {"x": X, "y": np.array([[1, 0], [1, 1], [0, 1]])}, {"labels": "onehot"}, "d.npz y[1]: is not one-hot"),
+    (
+        EmbeddingsNpz,
+        {"x": F, "y": Y, "patients": np.array(["p", "", "q"])},
+        {},
+        "d.npz patients[1]: patient '' is empty",
+    ),
+    (EmbeddingsNpz, {"x": F, "y": Y, "patients": np.array([1, np.nan, 2])}, {}, "patients[1]: patient nan is not a"),
+    (Npz, {"x": F, "y": Y, "sites": np.array([0, 0.5, 1])}, {}, "d.npz sites[1]: site 0.5 is not a site id"),
     (Npz, {"x": X, "y": np.array([0, 0.5, 1])}, {}, "d.npz y[1]: label 0.5 is not a class id"),
     (Npz, {"x": X, "y": np.array([0, np.nan, 1])}, {}, "d.npz y[1]: label nan is not a class id"),
-    (Npz, {"x": X, "y": np.array([0, 10**9, 1])}, {}, "d.npz y[1]: label 1000000000 is not a class id"),
     (
         Npz,
         {"x": X, "y": np.array([0, 2, 1])},
@@ -124,8 +171,8 @@ ARRAY_ROWS = [
 def npz(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def read(source, arrays, **args):
-        np.savez(tmp_path / "d.npz", **arrays)
+    def read(source, held, **args):
+        np.savez(tmp_path / "d.npz", **held)
         return source(path="d.npz", **args).load()
 
     return read

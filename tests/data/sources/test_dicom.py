@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_dicom import dicom
 from tiny_images import packed
 
+from fedimb.data.inputs import Inputs
+from fedimb.data.new_rows import Expected
+from fedimb.data.problems import Problems
 from fedimb.data.sources.dicom import Dicom
 from fedimb.data.sources.dicom_grey import apply_window, read_grey
 from fedimb.data.store import open_source
+from fedimb.deploy.registered_data.source_records import read_source
 from fedimb.errors import ConfigError, DataError
 from fedimb.testing import check_source
 
@@ -20,39 +25,6 @@ try:
 except ImportError:
     pydicom = None
 needs_pydicom = pytest.mark.skipif(pydicom is None, reason="pydicom is not installed: pip install 'fedimb[dicom]'")
-STORED = np.array([[0, 100], [200, 1000]], dtype=np.uint16)
-
-
-def dicom(stored=STORED, frames=None, kind="MONOCHROME2", **entries):
-    """The bytes of a minimal uncompressed file; ``entries`` by keyword, None leaves one out."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    header = Dataset()
-    header.file_meta = meta
-    header.SOPClassUID, header.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-    header.PatientID = "Q-773-19"
-    header.Rows, header.Columns = stored.shape[:2]
-    header.SamplesPerPixel, header.PhotometricInterpretation = (1 if stored.ndim == 2 else 3), kind
-    header.BitsAllocated = header.BitsStored = stored.dtype.itemsize * 8
-    header.HighBit, header.PixelRepresentation = header.BitsStored - 1, 0
-    if stored.ndim == 3:
-        header.PlanarConfiguration = 0
-    if frames:
-        header.NumberOfFrames = frames
-    header.PixelData = stored.tobytes() * (frames or 1)
-    for name, value in entries.items():
-        if value is None:
-            delattr(header, name)
-        else:
-            setattr(header, name, value)
-    out = io.BytesIO()
-    pydicom.dcmwrite(out, header, enforce_file_format=True)
-    return out.getvalue()
 
 
 def fixture(name):
@@ -194,7 +166,7 @@ def bad(name):
         ("truncated", "pixels cannot be decoded (The number of bytes of pixel data is less than expected"),
         ("no pixels", "has no pixels: it is not an image"),
         ("colour", "is RGB: MONOCHROME1 or MONOCHROME2 is needed"),
-        ("frames", "has 15 frames: give one image per file"),
+        ("frames", "has 15 frames: choose frames=first, middle or all (data.source.frames)"),
         ("burned in", "has burned-in annotation, which may show a name"),
         ("no patient", "has no PatientID; if no patient has two images, set by_patient=false"),
         ("empty patient", "has no PatientID;"),
@@ -256,3 +228,84 @@ def test_a_patient_on_both_sides_is_found_in_the_files(scans):
     data = Dicom(**config, on_bad="skip").load()
     assert data.y.tolist() == [0, 1, 0]
     assert data.official_test.tolist() == [False, False, True]
+
+
+def film(first, frames=3, **entries):
+    """A file of ``frames`` frames of one grey level each, which rises by 10 from ``first``."""
+    levels = first + 10 * np.arange(frames)
+    x = np.repeat(levels, 4).reshape(frames, 2, 2).astype(np.uint8)
+    made = {"WindowCenter": 128, "WindowWidth": 256, **entries}
+    return dicom(x[0], frames=frames, **made).replace(x[0].tobytes() * frames, x.tobytes())
+
+
+@needs_pydicom
+def test_frames_are_refused_chosen_or_all_read(scans):
+    files = {"a.dcm": ("x", film(10)), "b.dcm": ("y", film(100, 4, PatientID="B")), "c.dcm": ("y", dicom())}
+    config = scans(files)
+    with pytest.raises(DataError, match=r"2 bad rows: labels\.csv row 2: 'a\.dcm' has 3 frames: choose frames=first"):
+        Dicom(**config).load()
+    for frames, levels in (("first", [10, 100]), ("middle", [20, 110])):
+        data = Dicom(**config, frames=frames).load()
+        assert data.x[:2, 0, 0, 0].tolist() == levels
+        assert len(data.y) == 3
+    data = Dicom(**config, frames="all").load()
+    assert data.x[:7, 0, 0, 0].tolist() == [10, 20, 30, 100, 110, 120, 130]
+    assert data.y.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert data.patients.tolist() == [1, 1, 1, 0, 0, 0, 0, 1]
+    marks = {Dicom(**config, frames=frames).fingerprint() for frames in (None, "first", "middle", "all")}
+    assert len(marks) == 4
+
+
+@needs_pydicom
+def test_frames_of_one_file_stay_together_without_patients(scans):
+    files = {"a.dcm": ("x", film(10, PatientID=None)), "b.dcm": ("y", film(100, 2)), "c.dcm": ("y", film(7, 1))}
+    config = scans(files)
+    data = Dicom(**config, frames="all", by_patient=False).load()
+    assert data.patients.tolist() == [0, 0, 0, 1, 1, 2]
+    assert Dicom(**config, frames="first", by_patient=False).load().patients is None
+
+
+@needs_pydicom
+def test_a_bad_frame_is_named(scans):
+    groups = [pydicom.Dataset() for _ in range(2)]
+    bad_film = film(10, 3, PerFrameFunctionalGroupsSequence=pydicom.Sequence(groups))
+    files = {"a.dcm": ("x", bad_film), "b.dcm": ("y", dicom()), "c.dcm": ("y", b"hello")}
+    data = Dicom(**scans(files), frames="all", on_bad="skip").load()
+    assert data.y.tolist() == [0, 0, 1]
+    assert data.skipped == (
+        "labels.csv row 4: 'c.dcm' is not a DICOM file, or a damaged one (InvalidDicomError)",
+        "labels.csv row 2 frame 3: 'a.dcm' has 2 per-frame functional groups, and no one for frame 3",
+    )
+    with pytest.raises(ConfigError, match=r"no frames 'al'\. Did you mean 'all'"):
+        Dicom("a", "b", frames="al")
+
+
+@needs_pydicom
+def test_new_frames_have_the_file_and_the_frame_as_their_id(scans):
+    source = Dicom(**scans({"a.dcm": ("x", film(10)), "b.dcm": ("y", dicom())}), frames="all")
+    expected = Expected(Inputs((1, 2, 2), "uint8", 0.0, 255.0), ("x", "y"), "multiclass")
+    (batch,) = Dicom("scans.zip", "", frames="all").new_rows(expected, Problems())
+    assert batch.ids == ("a.dcm#1", "a.dcm#2", "a.dcm#3", "b.dcm#1")
+    assert batch.x[:3, 0, 0, 0].tolist() == [10, 20, 30]
+    (batch,) = source.new_rows(expected, Problems())
+    assert batch.labels.tolist() == [0, 0, 0, 1]
+
+
+@needs_pydicom
+def test_records_of_a_registered_set_tell_the_frame(scans):
+    config = scans({"a.dcm": ("x", film(10)), "b.dcm": ("y", dicom(PatientID="B"))})
+    reading = read_source({"name": "dicom", **config, "frames": "all"})
+    assert [row.place for row in reading.rows] == [
+        *(f"labels.csv row 2 frame {k}" for k in (1, 2, 3)),
+        "labels.csv row 3",
+    ]
+    assert [row.patient for row in reading.rows] == ["Q-773-19"] * 3 + ["B"]
+
+
+@needs_pydicom
+def test_what_pydicom_says_of_odd_values_reaches_nobody(scans, caplog, capsys):
+    """It warns, and logs to the root logger, with the value."""
+    odd = dicom(NumberOfFrames="17").replace(b"17", b"7Q")
+    with caplog.at_level(logging.DEBUG), pytest.raises(DataError, match="NumberOfFrames is not a whole number"):
+        Dicom(**scans({"a.dcm": ("x", odd), "b.dcm": ("y", dicom())})).load()
+    assert "7Q" not in caplog.text + capsys.readouterr().err

@@ -31,7 +31,7 @@ def test_chestmnist_layout(tmp_path):
     named = [f"finding {c}" for c in range(13)] + ["No Finding"]
     arrays |= {f"{part}_labels": np.eye(14, dtype=np.uint8)[:n] for part, n in parts.items()}
     np.savez(tmp_path / "chest.npz", **arrays)
-    assert Npz(str(tmp_path / "chest.npz"), class_names=named).load().class_names == tuple(named)
+    assert Npz(str(tmp_path / "chest.npz"), class_names=named, labels="several").load().class_names == tuple(named)
 
 
 def test_embeddings_with_class_names_in_the_file(tmp_path):
