@@ -14,7 +14,8 @@ from fedimb.data.inputs import TableColumns
 _HIGH = (99, 999, 9999, 99999, 999999, 9999999, 99999999, 888, 8888, 99.9, 99.99, 999.9, 999.99, 9999.9)
 _LOW = (-7, -8, -9, -77, -88, -99, -777, -888, -999, -9999, -99999, -999999, -99.9, -999.9, -9999.9)
 _SAMPLE = 2000  # rows that refute most columns before all rows are read
-_FEWEST = 20  # rows from which a column is judged to number them
+_FEWEST = 50  # rows from which a column is judged to number them
+_FEWEST_NAMED = 20  # different values, where its name says so
 _EXACT = 1 << 24  # whole numbers beyond it are rounded in float32
 _MOST_VALUES = 1000  # of a column that may be a label
 _ID_NAME = re.compile(
@@ -151,7 +152,7 @@ def _ids(
 def _number_is_id(column: Column, x: NDArray[np.float32], sample: NDArray[np.float32], high: float) -> str:
     """Why a column of whole numbers numbers the rows; "" if it does not.
 
-    From 20 rows: 99 % of the values are distinct, and they rise or fall through the whole file, or lie so close
+    From 50 rows: 99 % of the values are distinct, and they rise or fall through the whole file, or lie so close
     together that values drawn at random would repeat (chance below 1 in 1,000), or all have the same number of digits,
     at least six. Or the column is named like an id and has at least 20 values, one for every 20 rows.
     """
@@ -161,12 +162,14 @@ def _number_is_id(column: Column, x: NDArray[np.float32], sample: NDArray[np.flo
         return ""
     values = x[:, column.first]
     values = values[~np.isnan(values)].astype(np.float64)
-    if len(values) < _FEWEST or (np.floor(values) != values).any():
+    if (np.floor(values) != values).any():
         return ""
     distinct = np.unique(values)
-    share = len(distinct) / len(values)
-    if named and len(distinct) >= _FEWEST and share >= 0.05:
+    share = len(distinct) / max(1, len(values))
+    if named and len(distinct) >= _FEWEST_NAMED and share >= 0.05:
         return f"{len(distinct):,} different numbers in {len(values):,} rows, in a column named like an id"
+    if len(values) < _FEWEST:
+        return ""
     steps = np.diff(values)
     one_way = bool((steps >= 0).all() or (steps <= 0).all())
     rounded = high >= _EXACT  # float32 makes neighbours equal
@@ -184,11 +187,12 @@ def _number_is_id(column: Column, x: NDArray[np.float32], sample: NDArray[np.flo
 def _category_is_id(column: Column, x: NDArray[np.float32]) -> str:
     """Why a column of categories names the rows; "" if it does not: 90 % of the rows have one of their own."""
     named = bool(_ID_NAME.search(column.name.lower())) or column.name.endswith(("ID", "Id"))
-    if column.width < _FEWEST or (not named and column.width < 0.9 * min(len(x), column.width + len(x) // 2)):
+    least = _FEWEST_NAMED if named else _FEWEST
+    if column.width < least or (not named and column.width < 0.9 * min(len(x), column.width + len(x) // 2)):
         return ""
     held = x[:, column.first : column.first + column.width].sum(axis=0)
     there, rows = int((held > 0).sum()), int(held.sum())
-    if there >= _FEWEST and there >= (0.05 if named else 0.9) * rows:
+    if there >= least and there >= (0.05 if named else 0.9) * rows:
         return f"{there:,} different categories in {rows:,} rows"
     return ""
 
