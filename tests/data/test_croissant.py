@@ -71,7 +71,7 @@ def test_names_with_blanks_and_signs_are_kept(loaded, tmp_path, monkeypatch):
 
 
 def test_absolute_paths_are_shown_by_name_alone(loaded, tmp_path):
-    np.savez(tmp_path / "set.npz", x=np.arange(80, dtype=np.float32).reshape(40, 2), y=np.arange(40) % 2)
+    np.savez(tmp_path / "set.npz", x=np.sin(np.arange(80, dtype=np.float32)).reshape(40, 2), y=np.arange(40) % 2)
     source = {"name": "npz", "path": str(tmp_path / "set.npz")}
     found, document, _ = loaded({"source": source, "test": {"name": "balanced", "per_class": 5}}, {})
     assert [file.content_url for file in found.metadata.distribution] == ["set.npz"]

@@ -63,10 +63,12 @@ def read_rows(
     site_names: NameList | None,
     prepare: Prepare,
     problems: Problems,
+    divide_by: float | None = None,
 ) -> SourceData:
     """All rows of the parts, one after another.
 
     Args:
+        divide_by: what the model gets x divided by; None: 255 for uint8, 1 for float.
         rule: what labels mean; the file's ``class_names`` count where it has none.
         site_names: as ``class_names`` of the rule.
 
@@ -97,7 +99,7 @@ def read_rows(
         x=x,
         y=_joined(y, kept) if several is None else several[0],
         class_names=class_names if several is None else several[2],
-        scale=1 / 255 if x.dtype == np.uint8 else 1.0,
+        scale=1 / (divide_by or (255 if x.dtype == np.uint8 else 1)),
         sites=None if sites is None else _joined(sites, kept),
         site_names=site_list,
         patients=None if patients is None else _joined(patients, kept),

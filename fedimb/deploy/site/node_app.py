@@ -130,6 +130,7 @@ def join_run(home: NodeHome, message: Message, context: Context) -> NodeRun:
         raise Shareable(NOT_APPROVED, str(error)) from None
     _check_data(home, plan, version)
     version.verify(full=True)
+    version.refuse_findings()
     run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version)
     version = pin_run(home, name, version, names=(run.short_name,))
     _check_parts(home, run.config, replace(run, data=version).store())
