@@ -89,7 +89,7 @@ def test_whole_numbers_beyond_two_to_the_53_stay_exact(tmp_path):
 cells = st.one_of(st.none(), st.integers(-(2**62), 2**62), st.integers(-3, 3))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.tuples(cells, st.sampled_from(["a", "b", "", " a"]), st.integers(0, 2)), min_size=2, max_size=12))
 def test_blocks_hold_what_single_rows_hold(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("blocks")
