@@ -20,7 +20,7 @@ from fedimb.schema import RunConfig
 _lock = threading.RLock()  # Hydra keeps its state in a process-wide singleton
 _composed: dict[tuple[Fingerprint, tuple[str, ...]], Settings] = {}
 _KEEP = 128
-_OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels"))
+_OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels", "root", "url", "query"))
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Settings:

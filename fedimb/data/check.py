@@ -9,6 +9,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.config import DataConfig
 from fedimb.data.findings.finding import Finding, check_accepted
 from fedimb.data.paths import find_data
+from fedimb.data.sources.table_formats import TABLES
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
@@ -54,14 +55,20 @@ def load_source(source: Settings) -> SourceData:
 
 def guess_source(path: Path) -> str:
     """The source that reads such a file; ConfigError lists the choices if there is none."""
+    if path.is_dir() and any((path / "train").glob("*.npz")):
+        return "shards"
     if path.is_dir() or path.suffix.lower() == ".zip":
         return "image_folder"
     if path.suffix.lower() == ".npz":
         return _npz(path)
     if path.suffix.lower() == ".csv":
         return _csv(path)
+    if path.suffix.lower() in TABLES:
+        return "tabular_csv"
+    if path.suffix.lower() == ".json":
+        return "leaf_json"
     raise ConfigError(
-        f"cannot tell how to read {path}: give a data YAML, folder, .zip, .csv or .npz, or --source NAME"
+        f"cannot tell how to read {path}: see what it is with fedimb data import, give a data YAML, or --source NAME"
         f"{nearest('', registry.names('source'))}"
     )
 

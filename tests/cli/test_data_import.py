@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import zipfile
 
 import numpy as np
 import pytest
@@ -88,6 +89,14 @@ def numbered(folder):
     return folder / "n" / "list.csv"
 
 
+def zipped(folder):
+    with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+        for i in range(12):
+            archive.writestr(f"im/{i}.png", image(i))
+    put(folder, list_csv="path,label,site\n" + "".join(f"im/{i}.png,{'ab'[i % 2]},{i % 3}\n" for i in range(12)))
+    return folder / "list.csv"
+
+
 def medmnist(folder):
     made = {}
     for part, rows in (("train", 20), ("val", 4), ("test", 8)):
@@ -161,6 +170,7 @@ LAYOUTS = {
     folders: (("image_folder", 24, None, None, 12), {"inside": "top"}, ""),
     ham: (("image_csv", 12, None, 12, None), {"suffix": ".jpg", "folders": ["part_1", "part_2"]}, "label_column=dx"),
     numbered: (("image_csv", 12, None, None, None), {"path_template": "{:03d}.png", "path_column": "id"}, ""),
+    zipped: (("image_csv", 12, 3, None, None), {"path_column": "path", "site_column": "site"}, ""),
     dicom: (("dicom", 8, None, 8, None), {"file_column": "file", "by_patient": True}, ""),
     medmnist: (("npz", 32, None, None, 8), {"validation": "train"}, ""),
     embeddings: (("embeddings_npz", 40, 4, None, None), {}, ""),
@@ -198,10 +208,19 @@ def test_it_says_what_it_found_and_how_to_run_it(tmp_path, monkeypatch, capsys):
     assert "written: data/t.yaml\ncheck it: fedimb data check data/t.yaml\n" in out
     assert "run it:   fedimb run --config-dir . data=t\n" in out
     text = (tmp_path / "data/t.yaml").read_text()
-    assert text.startswith("# A table in text, separated by commas, from ")
+    assert text.startswith("# A table in text, separated by commas, from")
     assert "# Not sure: drop: 'uid' has another value in every row, as an id has\n" in text
     assert main(["data", "check", "data/t.yaml"]) == 0
     assert main(["data", "describe", "--config-dir", ".", "data=t", "clients.count=2"]) == 0
+
+
+def test_dates_order_the_rows_and_are_no_feature(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, t_csv="seen,age,label\n" + "".join(f"2020-01-{1 + i % 28:02d},{i},{i % 2}\n" for i in range(40)))
+    assert main(["data", "import", "t.csv", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["settings"]["source"]["time_column"], said["shape"]) == ("seen", [1])
+    assert "time_column=seen: it holds dates; only data.test=temporal uses it" in said["unsure"]
 
 
 def test_a_yaml_is_not_replaced_unless_asked(tmp_path, monkeypatch, capsys):
@@ -265,3 +284,22 @@ def test_what_is_not_understood_is_said_in_one_line(make, tmp_path, monkeypatch,
     assert REFUSED[make] in error
     assert error.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (csv_table, ["model=logistic", "clients.count=3", "partition=by_column"]),
+        (shards, ["model=logistic", "clients.count=3", "partition=by_column"]),
+        (database, ["model=logistic", "clients.count=2"]),
+        (folders, ["model=cnn4conv", "clients.count=2", "data.source.size=[32,32]"]),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_what_is_written_runs(make, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDIMB_CACHE_DIR", str(tmp_path / "cache"))
+    assert main(["data", "import", str(make(tmp_path)), "--to", "data/mine.yaml"]) == 0
+    settings = ["engine=inline", "rounds=1", "output_dir=out", "run.on_suspect=warn"]
+    assert main(["run", "--config-dir", ".", "data=mine", *words, *settings]) == 0

@@ -31,7 +31,7 @@ STORIES = {
         "run", "show", "track sync", "runs list", "runs rm", "runs gc", "predict", "register", "report", "compare",
         "sweep", "tune",
     },
-    "parts": {"list", "data describe", "data check", "data split", "doctor", "bench", "new"},
+    "parts": {"list", "data describe", "data check", "data import", "data split", "doctor", "bench", "new"},
     "people": {
         "outbox list", "outbox show", "outbox release", "outbox reject", "outbox recall", "worklist status",
         "worklist check",
@@ -150,6 +150,8 @@ def test_parts(said, home):
     assert len(described["counts"]) == 5
     (home / "table.csv").write_text("a,dx\n1,x\n2,y\n")
     assert said("data", "check", "table.csv", "target=dx")["counts"] == [1, 1]
+    imported = said("data", "import", "table.csv", "target=dx")
+    assert (imported["counts"], imported["file"]) == ([1, 1], str(home / "data/table.yaml"))
     assert {check["level"] for check in said("doctor")["checks"]} <= {"ok", "warn"}
     assert {case["name"] for case in said("bench", "--list")["cases"]} >= {"table", "noop"}
     assert "pyproject.toml" in said("new", "loss", "mine")["files"]

@@ -25,11 +25,13 @@ SITE = (
 )  # fmt: skip
 SPLIT = ("split", "set", "subset", "partition", "fold", "usage")
 SETS = {"train", "training", "val", "validation", "test"}
+_BESIDE = ("patient", "site_column", "split_column", "time_column", "id_column")
 _MOST = 1000  # distinct values kept of a column
 _CATEGORIES = 100  # more distinct texts are free text
 _FEW = 10  # distinct whole numbers that may be codes
 _CLASSES = 50
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?")
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}.*)?)?")
 _ID = re.compile(r"(^|_)(id|index|uid|key|no|number)$|^unnamed")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
 
@@ -151,7 +153,7 @@ def choose_features(facts: Mapping[str, ColumnFacts], table: OpenedTable, found:
     source = found.source
     target = source["target"]
     aside = {*(target if isinstance(target, list) else [target])}
-    aside |= {source.get(setting) for setting in ("patient", "site_column", "split_column")} | set(source["drop"])
+    aside |= {source.get(setting) for setting in _BESIDE} | set(source["drop"])
     codes = []
     for name, one in facts.items():
         if name in aside or name in source["categorical"]:
@@ -159,7 +161,11 @@ def choose_features(facts: Mapping[str, ColumnFacts], table: OpenedTable, found:
         if name in table.nominal:
             source["categorical"][name] = list(table.nominal[name])
         elif name in table.odd or one.like(_DATE):
-            _drop(found, name, f"holds {table.odd.get(name, 'dates')}")
+            what = table.odd.get(name, "dates")
+            if "date" in what and not source.get("time_column") and one.like(_ISO) and not one.missing:
+                found.choose("time_column", name, f"it holds {what}; only data.test=temporal uses it")
+            else:
+                _drop(found, name, f"holds {what}")
         elif not one.counts:
             _drop(found, name, "holds no value")
         elif one.distinct and (

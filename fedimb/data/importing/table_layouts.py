@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -90,10 +91,12 @@ def find_database(path: Path, given: Settings) -> Found:
 
 def find_image_list(path: Path, facts: Mapping[str, ColumnFacts], text: Settings, given: Settings) -> Found | None:
     """A list of pictures below its folder; None if no column names pictures."""
-    named = _files_named(path.parent, facts, IMAGES)
-    if named is None:
+    for root in (path.parent, *sorted(path.parent.glob("*.zip"))):
+        if (root.is_dir() or zipfile.is_zipfile(root)) and (named := _files_named(root, facts, IMAGES)):
+            break
+    else:
         return None
-    name, settings = named
+    name, settings = named[0], named[1] | ({} if root.is_dir() else {"root": str(root)})
     found = Found(
         f"a list of pictures ({path.name})", {"name": "image_csv", "path": str(path), "path_column": name}, [], True
     )
@@ -232,7 +235,7 @@ def _tables_of(alchemy: object, url: str, path: Path) -> list[str]:
 
 def _files_named(folder: Path, facts: Mapping[str, ColumnFacts], suffixes: set[str]) -> tuple[str, Settings] | None:
     """The column that names the pictures below a folder, and the settings that make names of its values."""
-    if not _has_any(folder, suffixes):
+    if folder.is_dir() and not _has_any(folder, suffixes):
         return None
     files = [name for name in open_files(folder).walk()[0] if PurePosixPath(name).suffix.lower() in suffixes]
     paths, by_name = set(files), {PurePosixPath(name).name for name in files}

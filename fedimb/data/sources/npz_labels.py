@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.identifiers import Names, identifier, in_order, is_whole
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole, no_label_marks
 from fedimb.data.labels import check_row, complete, none_class
+from fedimb.data.problems import IGNORED as NOT_A_CLASS
 from fedimb.data.problems import Problems
 from fedimb.data.sources.npz_file import NpzFile, as_ids, per_row
 from fedimb.errors import ConfigError, DataError
@@ -19,7 +20,6 @@ NameList = list[str] | dict[int | str, str]
 LabelKind = Literal["ids", "onehot", "several"]
 BAD, IGNORED = -1, -2
 _MOST = 100_000  # distinct labels: more are patient numbers or hashes, not classes
-_MARKS = ("-1", "-100", "255", "65535")  # ids that other tools use for "no label"
 _SHOWN = 8
 
 
@@ -322,19 +322,11 @@ def _by_map(values: list[str], mapping: Mapping[int | str, str], order: list[str
 
 
 def _marks(values: Sequence[str]) -> dict[str, str]:
-    """Ids that look like a mark for "no label": far from the others, at the end where other tools put it."""
-    if not all(map(is_whole, values)):
-        return {}
-    marks = {}
-    for mark in set(_MARKS) & set(values):
-        others = [int(value) for value in values if value not in _MARKS]
-        apart = len(others) > 1 and (max(others) < int(mark) - 1 if int(mark) > 0 else min(others) >= 0)
-        if apart:
-            marks[mark] = (
-                f"stands beside ids {min(others)} to {max(others)} as a mark for 'no label' does: give "
-                f"ignore_label={mark}, or, if it is a class, class_names={{{mark}: name, ...}}"
-            )
-    return marks
+    """Why an id that looks like a mark for "no label" is not taken for a class."""
+    return {
+        mark: f"{reason}: give ignore_label={mark}, or, if it is a class, class_names={{{mark}: name, ...}}"
+        for mark, reason in no_label_marks(values).items()
+    }
 
 
 def apply_meaning(
@@ -353,7 +345,7 @@ def apply_meaning(
                     f"{column.place}[{row}]", f"{what} {key!r} {reason}" if column.text else f"{what} {key} {reason}"
                 )
     for row in np.flatnonzero(good & (column.of_row == IGNORED)):
-        problems.leave_out(f"{column.place}[{row}]", "its label is ignore_label")
+        problems.leave_out(f"{column.place}[{row}]", NOT_A_CLASS)
     return ids, good & (ids >= 0)
 
 

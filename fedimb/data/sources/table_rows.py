@@ -130,15 +130,21 @@ class Rows:
         """
         site_codes, sites = (None, []) if at.site is None else block.texts(at.site, identifier=True)
         patient_codes, patients = (None, []) if at.patient is None else block.texts(at.patient, identifier=True)
-        if isinstance(at.target, dict) or at.time is not None or at.row_id is not None:
+        id_codes, ids = (None, []) if at.row_id is None else block.texts(at.row_id, identifier=True)
+        if isinstance(at.target, dict):
             return False
         label_codes, labels = block.texts(at.target, identifier=True)
         if self.recordable:
             return False
         split_codes, splits = (None, []) if at.split is None else block.texts(at.split)
+        time_codes, times = (None, []) if at.time is None else block.texts(at.time)
         if any(map(self._is_missing, (*labels, *patients))) or any(map(is_mark, patients)):
             return False
+        if id_codes is not None and len(ids) < len(id_codes):
+            return False
         try:
+            row_ids = [self._row_id(text, file_site) for text in ids]
+            read_times = [self.time.read(text) for text in times]
             names = [(self.label(text),) for text in labels]
             sites = [self._site(text) for text in sites]
             test = [_is_test(text) for text in splits]
@@ -160,6 +166,8 @@ class Rows:
             else [numbers[c] for c in patient_codes.tolist()]
         )
         self.test += [False] * n if split_codes is None else [test[c] for c in split_codes.tolist()]
+        self.times += [] if time_codes is None else [read_times[c] for c in time_codes.tolist()]
+        self.row_ids |= dict.fromkeys(row_ids)
         return True
 
     def _patient(self, file_site: str | None, patient: str) -> int:

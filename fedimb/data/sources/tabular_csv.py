@@ -111,7 +111,7 @@ class Table(ABC):
         check_time_format(self.kind, self.time_column, self.time_format)
         if isinstance(self.target, list):
             self._check_targets(self.target)
-        self._label = Target(self.classes, self.target_map, self.thresholds)
+        self._label = Target(self.classes, self.target_map, self.thresholds, kind=self.kind)
         self._categorical = self.categorical if isinstance(self.categorical, dict) else dict.fromkeys(self.categorical)
         self._marked = not isinstance(self.indicators, bool)
         self._numbers = NumberFormat(self.decimal, self.thousands)

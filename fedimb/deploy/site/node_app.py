@@ -147,7 +147,8 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
         raise Shareable(
             NOT_APPROVED,
             f"{home.site}: data set '{version.name}' has classes {', '.join(schema['classes'])} and rows of "
-            f"{schema['shape']}; the plan says {', '.join(plan.classes)} and {plan.input_shape}",
+            f"{schema['shape']}; the plan says {', '.join(plan.classes)} and {plan.input_shape}: if it lacks a class "
+            "or names them otherwise, register it again with all classes (--classes, or class_names={id: name})",
         )
     if missing := [name for name in plan.classes if name not in able]:
         raise Shareable(
