@@ -1,6 +1,7 @@
 """A table's label column to class names, and whether a site's labels cover all of them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 
 from fedimb.data.identifiers import identifier, in_order
 from fedimb.data.inputs import TableColumns
@@ -93,7 +94,7 @@ class Target:
         """The class name of a label as written in the file. DataError if there is none."""
         if self.thresholds is not None:
             value = number(label)
-            if value is None or value != value:
+            if value is None or not isfinite(value):
                 raise DataError(f"label '{label}' is not a number, but the classes are defined by thresholds")
             return (self.classes or [])[sum(value >= threshold for threshold in self.thresholds)]
         known = self._spell(label)
