@@ -149,8 +149,15 @@ def _test(arrays: NpzFile, key: str | bool, n: int) -> NDArray[np.bool_]:
     return test
 
 
+def _width(labels: Column | NDArray[np.uint8]) -> int | None:
+    """Number of columns; None of one id per row."""
+    if not isinstance(labels, Column):
+        return int(labels.shape[1])
+    return len(labels.keys) if labels.every else None
+
+
 def _check_alike(path: str, keys: PartKeys, part: _Part, first: _Part) -> None:
-    columns = [None if isinstance(one.labels, Column) else one.labels.shape[1] for one in (first, part)]
+    columns = [_width(one.labels) for one in (first, part)]
     if columns[0] != columns[1]:
         shown = ["one class id" if c is None else f"{c} columns" for c in columns]
         raise DataError(f"{path} {keys.y} has {shown[1]} per row but earlier parts have {shown[0]}; use one layout")

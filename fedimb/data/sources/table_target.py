@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from math import isfinite
 
-from fedimb.data.identifiers import identifier, in_order
+from fedimb.data.identifiers import identifier, in_order, no_label_marks
 from fedimb.data.inputs import TableColumns
 from fedimb.data.sources.table_file import number
 from fedimb.errors import ConfigError, DataError, nearest
@@ -127,6 +127,12 @@ class Target:
             raise DataError(
                 f"labels are numbers in some rows ('{numbers[0]}') and text in others ('{text}'); "
                 f"give target_map={{label: class}}"
+            )
+        if marks := no_label_marks(gathered):
+            mark, reason = min(marks.items())
+            raise DataError(
+                f"label {mark} {reason}: give missing=[{mark}] and data.on_bad=skip to leave its rows out, or, if it "
+                "is a class, list all in classes"
             )
         return gathered
 

@@ -174,3 +174,40 @@ def test_a_leaf_file_moved_to_the_test_set_is_other_data(tmp_path):
     (tmp_path / "test").mkdir()
     shutil.move(tmp_path / "train/b.json", tmp_path / "test/b.json")
     assert LeafJson(str(tmp_path)).fingerprint() != before
+
+
+@pytest.mark.parametrize("mark", ["-1", "255"])
+def test_a_mark_for_no_label_is_no_class_of_pictures_and_tables(tmp_path, mark):
+    Image = pytest.importorskip("PIL.Image")
+    labels = ["0", "1", mark, "2"]
+    for i in range(4):
+        Image.fromarray(np.full((2, 2), i, np.uint8)).save(tmp_path / f"{i}.png")
+    path = csv(tmp_path, "path,label\n" + "".join(f"{i}.png,{label}\n" for i, label in enumerate(labels)))
+    with pytest.raises(DataError, match=f"label {mark} stands beside ids 0 to 2"):
+        ImageCsv(path, mode="L").load()
+    assert len(ImageCsv(path, mode="L", classes=("0", "1", "2", mark)).load().class_names) == 4
+    path = csv(tmp_path, "a,label\n" + "".join(f"{i},{label}\n" for i, label in enumerate(labels)))
+    with pytest.raises(DataError, match=f"label {mark} stands beside ids 0 to 2"):
+        TabularCsv(path, target="label").load()
+    assert len(TabularCsv(path, target="label", classes=["0", "1", "2", mark]).load().class_names) == 4
+    assert TabularCsv(path, target="label", missing=[int(mark)], on_bad="skip").load().class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("name", ["Patient", "patient_id", "Patients"])
+def test_a_misspelt_column_of_patients_is_not_passed_over(tmp_path, name):
+    Image = pytest.importorskip("PIL.Image")
+    for i in range(2):
+        Image.fromarray(np.full((2, 2), i, np.uint8)).save(tmp_path / f"{i}.png")
+    path = csv(tmp_path, f"path,label,{name}\n0.png,0,7\n1.png,1,7\n")
+    with pytest.raises(DataError, match=f"column '{name}', which is not read; .*patient_column={name}"):
+        ImageCsv(path, mode="L").load()
+    assert ImageCsv(path, mode="L", patient_column=name).load().patients.tolist() == [0, 0]
+    assert ImageCsv(path, mode="L", patient_column=None).load().patients is None
+
+
+def test_one_hot_parts_have_the_same_columns(tmp_path):
+    x = np.zeros((3, 4, 4), np.uint8)
+    arrays = {f"{part}_images": x for part in ("train", "test")}
+    np.savez(tmp_path / "p.npz", train_labels=np.eye(2)[[0, 1, 0]], test_labels=np.eye(3)[[0, 1, 0]], **arrays)
+    with pytest.raises(DataError, match="test_labels has 3 columns per row but earlier parts have 2 columns"):
+        Npz(str(tmp_path / "p.npz"), labels="onehot").load()
