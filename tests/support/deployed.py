@@ -173,7 +173,9 @@ def until(look: Callable, true: Callable, seconds: float):  # type: ignore[no-un
     return found
 
 
-def make_study(root: Path, files: Mapping[str, Path], vary: Mapping[str, Range], *overrides: str) -> Study:
+def make_study(
+    root: Path, files: Mapping[str, Path], vary: Mapping[str, Range], *overrides: str, runs: int = 20
+) -> Study:
     """A deployment and a node for each file, registered, added; and a plan.
 
     Args:
@@ -191,7 +193,7 @@ def make_study(root: Path, files: Mapping[str, Path], vary: Mapping[str, Range],
         add_site(deployment, read_join(root / site / f"{site}.join.json"))
     classes, minority, shape = describe_data(config, None, None, None)
     about = ("Ein Versuch", ["Dr. Jürgen Müller"], "2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z")
-    plan = make_plan(deployment.config.name, config, *about, vary, ["heads"], classes, minority, shape)
+    plan = make_plan(deployment.config.name, config, *about, vary, ["heads"], classes, minority, shape, runs)
     write_plan(deployment, plan)
     return Study(deployment, homes, config, plan)
 
