@@ -18,8 +18,9 @@ class Plan(Action):
           --expires 2026-12-31 --tags heart --vary rounds=1..50 --vary seed
 
     --vary KEY: any value; KEY=1..50: a range; KEY=a,b,c: one of these. Everything else is fixed: a change makes another
-    plan, which every site must approve again. A plan covers a number of runs (--runs); sites take part in no more. Sizes, classes and minority are read from the configured data; if the
-    coordinator has no data, give --classes, --minority and --input-shape.
+    plan, which every site must approve again. A plan covers so many runs (--runs), and sites take part in no more.
+    Sizes, classes and minority are read from the configured data; if the coordinator has no data, give --classes,
+    --minority and --input-shape.
     """
 
     name = "plan"

@@ -56,6 +56,7 @@ from fedimb.cli.output.runs import (
     TrackingSent,
 )
 from fedimb.cli.output.site import (
+    Asked,
     AuditExported,
     AuditVerified,
     DataListing,
@@ -66,6 +67,7 @@ from fedimb.cli.output.site import (
     Decided,
     InboxListing,
     KeyRotated,
+    LedgerShown,
     NodeChecked,
     NodeCreated,
     NodeStatus,
@@ -87,6 +89,7 @@ from fedimb.cli.output.studies import (
 )
 
 __all__ = [
+    "Asked",
     "AuditExported",
     "AuditVerified",
     "BatchClass",
@@ -123,6 +126,7 @@ __all__ = [
     "FileChecked",
     "InboxListing",
     "KeyRotated",
+    "LedgerShown",
     "ListedBatch",
     "ListedPart",
     "ListedRun",

@@ -104,6 +104,11 @@ class Ledger:
             before = line["sha"]
         return None
 
+    @property
+    def length(self) -> int:
+        """Number of lines as last read."""
+        return len(self._lines)
+
     def verify(self) -> None:
         """Check every line. Raises LedgerDamaged."""
         with self.locked():

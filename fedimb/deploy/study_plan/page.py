@@ -54,7 +54,7 @@ def _sections(plan: StudyPlan) -> list[Section]:
     budget = plan_budget(plan)
     most = [
         ["", "in one run", f"in all {budget.runs} runs" if budget.runs > 1 else "in all (1 run)"],
-        ["training rounds", str(budget.rounds), str(budget.rounds * budget.runs)],
+        ["rounds of training", str(budget.rounds), str(budget.rounds * budget.runs)],
         ["other messages", str(budget.queries), str(budget.queries * budget.runs)],
         ["epsilon of a site's updates, as the coordinator sees them", *_epsilons(budget, plan, budget.updates)],
     ]
