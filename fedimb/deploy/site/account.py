@@ -266,7 +266,7 @@ class Account:
 
     def _sites(self, clients: list[int]) -> str:
         """The set of sites a masked sum is over, the same in every run of a deployment."""
-        return f"{self._plan.deployment}: {', '.join(map(str, sorted(clients)))} of {self._clients}"
+        return f"{self._plan.deployment}: {', '.join(map(str, sorted({*clients})))} of {self._clients}"
 
     def _stored(self, asked: Asked, slot: Slot) -> RecordDict:
         try:

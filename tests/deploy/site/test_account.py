@@ -15,7 +15,8 @@ from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import OVER_BUDGET
 from fedimb.deploy.registered_data.datasets import register_data
-from fedimb.deploy.site.account import MOST_REPLIES, Account, release
+from fedimb.deploy.site import account as accounts
+from fedimb.deploy.site.account import Account, release
 from fedimb.deploy.site.approvals import decide_plan, receive_plan
 from fedimb.deploy.site.ledger import Ledger, LedgerDamaged
 from fedimb.deploy.site.node_app import load_run
@@ -234,10 +235,7 @@ def test_epsilon_is_that_of_the_sites_own_share_over_all_plans(ran, va):
     assert not ask(home, first).has_error()  # of the second run now
     assert counted(home).epsilon(1e-5) == pytest.approx(limit)
     text = refused(home, copy(first, step={"round": 2, "step": 2}))
-    assert (
-        text
-        == f"va answers no more than epsilon {limit:g} at delta 1e-05 about these data (budget.epsilon in its node.yaml)"
-    )
+    assert text.startswith(f"va answers no more than epsilon {limit:g} at delta 1e-05 about these data (budget.epsilon")
     silent = study.config.model_copy(update={"privacy": PrivacyConfig(), "aggregation_weight": "auto"})
     open_plan = another_plan(study, home, silent)
     assert "which updates without noise exceed" in refused(home, joining(join, "open", open_plan, silent))
@@ -292,7 +290,8 @@ def test_a_person_can_release_a_round_and_it_is_counted_again(ran, va):
     assert not ask(va, first).has_error()
 
 
-def test_replies_are_kept_while_a_resume_may_ask_for_them(ran, va):
+def test_replies_are_kept_while_a_resume_may_ask_for_them(ran, va, monkeypatch):
+    monkeypatch.setattr(accounts, "MOST_REPLIES", 4)
     study, folder, ((_, _), (first, _), *_) = ran
     kept = va.file("state", "runs", folder.path.name, "replies")
     assert [path.name for path in sorted(kept.iterdir())] == [f"{step:06d}.safetensors" for step in (1, 2, 3)]
@@ -303,18 +302,17 @@ def test_replies_are_kept_while_a_resume_may_ask_for_them(ran, va):
     run = load_run(va, context)
     account = Account(va, "long", study.plan, config, 1, 2, run.data)
     account._keep_join()
-    for number in range(1, 41):
+    for number in range(1, 8):
         message = copy(first, step={"round": number, "step": number})
         assert account.accept(message) is None
         account.keep(message, RecordDict({"x": ConfigRecord({"number": number})}))
     files = sorted(va.file("state", "runs", "long", "replies").iterdir())
-    assert len(files) == MOST_REPLIES
-    assert files[0].name == "000009.safetensors"
-    with pytest.raises(Exception, match="answered round 8 before and no longer keeps that reply"):
-        account.accept(copy(first, step={"round": 8, "step": 8}))
+    assert [path.name for path in files] == [f"{step:06d}.safetensors" for step in (4, 5, 6, 7)]
+    with pytest.raises(Exception, match="answered round 3 before and no longer keeps that reply"):
+        account.accept(copy(first, step={"round": 3, "step": 3}))
     (files[0]).write_bytes(b"another reply")
     with pytest.raises(Exception, match="is not the reply that was sent"):
-        account.accept(copy(first, step={"round": 9, "step": 9}))
+        account.accept(copy(first, step={"round": 4, "step": 4}))
 
 
 def test_of_two_processes_with_one_message_the_first_is_the_one(ran, va):
@@ -331,12 +329,15 @@ def test_of_two_processes_with_one_message_the_first_is_the_one(ran, va):
     assert counted(va).rounds == 3
 
 
-def test_a_withdrawal_keeps_the_ledger(ran, va, tmp_path):
-    _, folder, _ = ran
+def test_a_withdrawal_keeps_the_ledger(ran, va):
+    _, folder, ((join, _), (first, _), *_) = ran
     before = counted(va)
     withdraw(va, "heads", ["3"], "continue")
     assert not va.file("state", "runs", folder.path.name, "replies").exists()
     assert counted(va) == before
+    assert not ask(va, join).has_error()  # with the new version
+    assert "answered round 1 before and no longer keeps that reply (withdrawn" in refused(va, first)
+    assert counted(va).queries == before.queries + 1
     Ledger(va).verify()
 
 
@@ -356,8 +357,7 @@ def test_sums_over_another_set_of_sites_are_refused(ran, va):
         account = Account(va, run, plan, config, 1, 3, data)
         account._keep_join()
         assert account.accept(asked(clients, 3)) is None
-    account = Account(va, "three", study.plan.model_copy(update={"runs": 9}), config, 1, 3, data)
-    account._plan_runs = lambda: set()
+    account = Account(va, "three", plan, config, 1, 3, data)
     account._keep_join()
     with pytest.raises(Exception, match="answers no more than masked sums over one set of sites"):
         account.accept(asked([0, 1], 3))
