@@ -38,7 +38,7 @@ def test_a_run_resumed_from_the_checkpoint_before_is_answered_from_the_ledger(na
     folder = study.new()
 
     def dies(site, message):
-        step = message.content["x.fedimb"] if "x.fedimb" in message.content else {}
+        step = message.content.get("x.fedimb", {})
         if (site, message.metadata.message_type, step.get("round")) == ("va", "train", last):
             raise OSError("the servers are gone")
 
