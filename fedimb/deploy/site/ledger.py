@@ -57,8 +57,7 @@ class Ledger:
 
     def __init__(self, home: NodeHome) -> None:
         self.home, self.path = home, home.file(FILE_NAME)
-        self._lines: list[bytes] = []
-        self._size, self._hash = 0, hashlib.sha256()
+        self._data, self._count, self._hash = bytearray(), 0, hashlib.sha256()
         self._intact = False
 
     @contextmanager
@@ -74,53 +73,43 @@ class Ledger:
 
     def _read(self) -> None:
         self._intact = False
-        data = self.path.read_bytes() if self.path.exists() else b""
-        data = data[: data.rfind(b"\n") + 1]  # a crash can leave an unfinished line
-        mark = last_mark(self.home.file("audit.jsonl"))
-        known = mark.bytes if mark else 0
-        if mark and (len(data) < known or hashlib.sha256(data[:known]).hexdigest() != mark.sha256):
+        data, mark = _whole_lines(self.path), last_mark(self.home.file("audit.jsonl"))
+        known, count = (mark.bytes, mark.lines) if mark else (0, 0)
+        self._hash = hashlib.sha256(memoryview(data)[:known])
+        if mark and (len(data) < known or self._hash.hexdigest() != mark.sha256):
             raise LedgerDamaged(
                 f"{self.path} is not as the audit log has it: it was edited, cut, deleted or restored from an older "
                 f"copy. Look for the cause; then continue with the lines that are left: fedimb node ledger --restart"
             )
-        self._lines, self._size, self._hash = data.split(b"\n")[:-1], len(data), hashlib.sha256(data)
-        if bad := self._fault(len(data[:known].split(b"\n")) - 1):
+        if bad := _fault(data, known, count):
             raise LedgerDamaged(
                 f"{self.path}: {bad}. Look for the cause; then continue with the lines before it: "
                 "fedimb node ledger --restart"
             )
-        self._intact = True
-
-    def _fault(self, first: int = 0) -> BadLine | None:
-        """The first bad line after the first ``first`` ones."""
-        before = GENESIS_SHA
-        if first and (line := parse_line(self._lines[first - 1])):
-            before = line["sha"]
-        for number, raw in enumerate(self._lines[first:], first + 1):
-            line = parse_line(raw)
-            if wrong := line_fault(number, line, before, set()):
-                return BadLine(number, wrong)
-            assert line is not None
-            before = line["sha"]
-        return None
+        self._hash.update(memoryview(data)[known:])
+        self._data, self._count, self._intact = bytearray(data), count + data.count(b"\n", known), True
 
     @property
     def length(self) -> int:
         """Number of lines as last read."""
-        return len(self._lines)
+        return self._count
 
     def verify(self) -> None:
         """Check every line. Raises LedgerDamaged."""
         with self.locked():
-            if bad := self._fault():
+            if bad := _fault(bytes(self._data)):
                 raise LedgerDamaged(f"{self.path}: {bad}")
 
     def lines(self, *texts: str) -> Iterator[JsonObject]:
         """Lines that contain each of these JSON texts, such as ``"run":"r1"``, newest first."""
-        wanted = [text.encode() for text in texts]
-        for raw in reversed(self._lines):
-            if all(one in raw for one in wanted):
+        first, *others = (text.encode() for text in texts)
+        end = len(self._data)
+        while (at := self._data.rfind(first, 0, end)) >= 0:
+            start, stop = self._data.rfind(b"\n", 0, at) + 1, self._data.find(b"\n", at)
+            raw = self._data[start:stop]
+            if all(one in raw for one in others):
                 yield json.loads(raw)
+            end = start
 
     def append(self, kind: str, facts: dict[str, Any], durable: bool = True) -> None:
         """Append a line.
@@ -130,25 +119,25 @@ class Ledger:
             facts: JSON-able.
             durable: flush it to disk. False: a power cut may lose the line, and nothing has left by then.
         """
-        before = json.loads(self._lines[-1])["sha"] if self._lines else GENESIS_SHA
-        body = {"n": len(self._lines) + 1, "at": utc_now(), "kind": kind, "facts": facts, "before": before}
+        before = _last_sha(self._data)
+        body = {"n": self._count + 1, "at": utc_now(), "kind": kind, "facts": facts, "before": before}
         raw = canonical_json(body | {"sha": line_sha(body)})
         with open(os.open(self.path, os.O_RDWR | os.O_CREAT, FILE), "r+b") as file:
-            file.truncate(self._size)  # an unfinished line of a crashed process
-            file.seek(self._size)
+            file.truncate(len(self._data))  # an unfinished line of a crashed process
+            file.seek(len(self._data))
             file.write(raw + b"\n")
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        self._lines.append(raw)
-        self._size += len(raw) + 1
+        self._data += raw + b"\n"
+        self._count += 1
         self._hash.update(raw + b"\n")
 
     def mark(self) -> JsonObject | None:
         """The ledger as last read or written, for an audit line; None if it was not as it was written."""
         if not self._intact:
             return None
-        return asdict(Mark(len(self._lines), self._size, self._hash.hexdigest()))
+        return asdict(Mark(self._count, len(self._data), self._hash.hexdigest()))
 
     def restart(self, by: str, reason: str) -> int:
         """Continue a damaged ledger from its lines before the first bad one. Returns how many these are.
@@ -156,18 +145,15 @@ class Ledger:
         The file as found is kept beside it as evidence. The audit log gets a line.
         """
         with locked(self.path.with_suffix(".lock"), _WAIT_S):
-            data = self.path.read_bytes() if self.path.exists() else b""
-            data = data[: data.rfind(b"\n") + 1]
-            self._lines = data.split(b"\n")[:-1]
-            if bad := self._fault():
-                self._lines = self._lines[: bad.line - 1]
-            kept = b"".join(raw + b"\n" for raw in self._lines)
+            data = _whole_lines(self.path)
+            if bad := _fault(data):
+                data = b"".join(data.splitlines(keepends=True)[: bad.line - 1])
             evidence = self.path.with_name(f"ledger.{utc_now().replace(':', '')}.jsonl")
             if self.path.exists():
                 write_private(evidence, self.path.read_bytes())
-            write_private(self.path, kept)
-            self._size, self._hash = len(kept), hashlib.sha256(kept)
-            count, self._intact = len(self._lines), True
+            write_private(self.path, data)
+            self._data, self._hash, self._intact = bytearray(data), hashlib.sha256(data), True
+            self._count = count = data.count(b"\n")
             self.append("restart", {"by": by, "reason": reason, "lines": count})
             self.log("restart", {"lines": count, "evidence": evidence.name, "by": by, "reason": reason})
         return count
@@ -175,6 +161,30 @@ class Ledger:
     def log(self, what: str, facts: dict[str, Any]) -> None:
         """Write a person's act to the audit log, with the ledger's mark."""
         AuditLog(self.home.file("audit.jsonl")).append("ledger", {"what": what, **facts, "ledger": self.mark()})
+
+
+def _whole_lines(path: Path) -> bytes:
+    """The file without an unfinished last line, which a crash can leave."""
+    data = path.read_bytes() if path.exists() else b""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def _last_sha(data: bytes | bytearray) -> str:
+    """The hash of the last line."""
+    line = parse_line(bytes(data[data.rfind(b"\n", 0, max(0, len(data) - 1)) + 1 : -1])) if data else None
+    return GENESIS_SHA if line is None else str(line["sha"])
+
+
+def _fault(data: bytes, known: int = 0, count: int = 0) -> BadLine | None:
+    """The first bad line after the first ``known`` bytes, which are ``count`` lines."""
+    before = _last_sha(data[:known])
+    for number, raw in enumerate(data[known:].split(b"\n")[:-1], count + 1):
+        line = parse_line(raw)
+        if wrong := line_fault(number, line, before, set()):
+            return BadLine(number, wrong)
+        assert line is not None
+        before = line["sha"]
+    return None
 
 
 def last_mark(path: Path) -> Mark | None:
