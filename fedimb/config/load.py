@@ -69,6 +69,9 @@ def _as_first_hashed(tree: Settings) -> None:
         del tree["privacy"]
     if not tree["evaluation"]["secure"]:
         del tree["evaluation"]["secure"]
+    for later in ("max_weight_share", "max_update_ratio"):
+        if tree["clients"][later] is None:
+            del tree["clients"][later]
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data
     source = tree["data"]["source"]
     if source["name"] == "dicom" and source.get("frames", "") is None:
