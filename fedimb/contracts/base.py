@@ -47,6 +47,10 @@ class Values:
     text: str | None = None
 
 
+LIMITS = frozenset({"rows", "-rows", "validation", "labels", "steps", "weight", "C-1", "D-1"})
+"""Names that a limit may have."""
+
+
 def counts(shape: str, most: str | None = "rows", noise: str = "") -> Values:
     """Numbers of rows: whole, at least 0, and together at most ``most``."""
     return Values(shape, low=0, high=most, total=most, whole=True, noise=noise)
@@ -93,6 +97,22 @@ class Record:
     about: About = "site"
     shape: str = ""
     values: Mapping[str, Values] | None = None
+
+
+def declaration_fault(record: Record) -> str:
+    """What is wrong with a record's ``values``, in words; empty if nothing is, or if it declares none."""
+    for name, one in (record.values or {}).items():
+        where = f"{record.key}, '{name}'"
+        for limit in (one.low, one.high, one.total):
+            if isinstance(limit, str) and limit not in LIMITS:
+                return f"{where}: '{limit}' is not a limit; there are {', '.join(sorted(LIMITS))}, and numbers"
+        if one.text is not None and record.kind != "config":
+            return f"{where}: only a record of kind config holds texts"
+        if (one.shape is not None or one.sent) and record.kind != "arrays":
+            return f"{where}: only a record of kind arrays has a shape"
+        if one.shape is not None and not all(one.shape.replace(" or ", " x ").split(" x ")):
+            return f"{where}: write the shape as in 'C x d'"
+    return ""
 
 
 @dataclass(frozen=True)

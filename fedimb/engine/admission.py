@@ -109,7 +109,7 @@ class Admission:
         Args:
             sent: the message it replies to.
         """
-        declared = self._records(message.metadata.message_type)
+        declared = self._records((sent or message).metadata.message_type)  # not what the reply says of itself
         limits = self._limits_of(client)
         for key, record in message.content.items():
             own = declared.get(key)

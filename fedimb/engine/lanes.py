@@ -187,11 +187,11 @@ def read_reply(
         return ClientReply(client, error=message.error.reason or f"error {message.error.code}", usable=False)
     refused = None if admission is None else admission.refusal(client, message, sent)
     if refused is not None:
-        diverged = refused.not_finite and message.metadata.message_type == "train"
+        diverged = refused.not_finite and (sent or message).metadata.message_type == "train"
         return ClientReply(client, error=str(refused), usable=False, diverged=diverged, refused=refused)
     content = message.content
     reply = ClientReply(client, content=content, up_bytes=payload_bytes(content))
-    trained = message.metadata.message_type.partition(".")[0] == "train"
+    trained = (sent or message).metadata.message_type.partition(".")[0] == "train"
     if trained and (missing := [key for key in (names.ARRAYS, names.METRICS) if key not in content]):
         reply.usable = False
         reply.error = f"the train reply holds no record '{missing[0]}'; a client must send its weights and metrics"

@@ -105,7 +105,7 @@ def _not_aside(holders: list[int], context: RunContext) -> list[int]:
 
 def _most(federation: Federation, holders: list[int]) -> float:
     """The most that class counts over these clients add up to."""
-    rows = float(federation.train_sizes[holders].sum())
+    rows = float(sum(len(federation.train[client]) for client in holders))
     return rows * (federation.n_classes if federation.task == "multilabel" else 1)
 
 

@@ -19,9 +19,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedimb.contracts import platform as names
+from fedimb.contracts.platform import AUDIT_HEAD
 from fedimb.deploy.audit_chain import Head
-from fedimb.deploy.coordinator.screen import screen_replies
+from fedimb.deploy.coordinator.screen import LEFT_OUT, screen_replies
 from fedimb.deploy.incidents import WAITING
+from fedimb.engine.admission import Sizes, check_record, clean_text
 from fedimb.engine.flower_grid import in_lanes
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
@@ -93,7 +95,8 @@ class DeployedGrid(SimulationGrid):
         for client in instructions.keys() - replies.keys():
             late = f"no reply within {self._timeouts.deadline_s:g} s (clients.deadline_s); left out of this step"
             replies[client] = Message(Error(code=CLIENT_FAILED, reason=late), reply_to=instructions[client])
-        outcomes = in_lanes(lanes, instructions, screen_replies(instructions, replies, self._sites), reduce)
+        kept = screen_replies(instructions, replies, self._sites, self.admission)
+        outcomes = in_lanes(lanes, instructions, kept, reduce, self.admission)
         for reply in (reply for outcome in outcomes for reply in outcome.replies):
             if reply.error is None or reply.error.startswith("empty"):
                 continue
@@ -120,8 +123,7 @@ class DeployedGrid(SimulationGrid):
                     open_.away[client] = reply
                     self.event(client, "is away; asked again when it is back")
                     continue
-                replies[client] = reply
-                self._note(client, reply)
+                replies[client] = self._note(client, _readable(reply, instructions[client]))
             if now - started > self._timeouts.away_s:
                 replies |= open_.away  # errors, kept as they are
                 open_.away.clear()
@@ -168,7 +170,7 @@ class DeployedGrid(SimulationGrid):
         with open(self._folder / EVENTS, "a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False) + "\n")
 
-    def _note(self, client: int, reply: Message) -> None:
+    def _note(self, client: int, reply: Message) -> Message:
         """Keep the number and hash of the site's audit line: a log that is rewritten later no longer matches them."""
         head = pop_audit_head(reply)
         if head is not None:
@@ -176,6 +178,7 @@ class DeployedGrid(SimulationGrid):
             heads.mkdir(parents=True, exist_ok=True)
             with open(heads / f"{self._sites[client]}.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps({"line": head.line, "sha": head.sha}) + "\n")
+        return reply
 
     def _refuse_waiting(self, replies: Mapping[int, Message]) -> None:
         reasons = [str(replies[c].error.reason) for c in sorted(replies) if _code(replies[c]) == WAITING]
@@ -237,6 +240,22 @@ class _Exchange:
 def _names(text: str, site: str) -> bool:
     """Whether a text names a site as a whole word: "the value" does not name ``va``."""
     return re.search(rf"(?<![\w-]){re.escape(site)}(?![\w-])", text) is not None
+
+
+def _readable(reply: Message, request: Message) -> Message:
+    """The reply with what the coordinator itself reads of it checked: an error's text as one clean line, and the audit
+    line's number and hash. One that is not as declared becomes an error.
+    """
+    if reply.has_error():
+        text = clean_text(reply.error.reason or f"error {reply.error.code}")
+        return Message(Error(code=reply.error.code, reason=text), reply_to=request)
+    head = reply.content.get(names.AUDIT)
+    if head is None:
+        return reply
+    wrong: object = f"record '{names.AUDIT}': is not declared as {type(head).__name__}"
+    if isinstance(head, ConfigRecord):
+        wrong = check_record(AUDIT_HEAD, head, None, Sizes({}, ()), {})
+    return reply if wrong is None else Message(Error(code=LEFT_OUT, reason=f"{wrong}; left out"), reply_to=request)
 
 
 def _code(reply: Message) -> int | None:

@@ -41,6 +41,7 @@ from fedimb.deploy.site.inbox import waiting_line
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, public_key
 from fedimb.deploy.site.sharing import Patients
 from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
+from fedimb.deploy.study_plan.limits import beyond
 from fedimb.deploy.study_plan.outbound_records import message_types
 from fedimb.deploy.study_plan.plan import StudyPlan, site_config
 from fedimb.errors import ConfigError, FedimbError
@@ -130,7 +131,9 @@ def join_run(home: NodeHome, message: Message, context: Context) -> NodeRun:
     version.verify(full=True)
     run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version)
     version = pin_run(home, name, version, names=(run.short_name,))
-    _check_parts(home, run.config, replace(run, data=version).store())
+    store = replace(run, data=version).store()
+    _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
+    _check_parts(home, run.config, store)
     record: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
     record |= {"client": client, "clients": clients}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(record).encode())
@@ -150,6 +153,17 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
         raise Shareable(
             NOT_APPROVED, f"{home.site}: the labels of '{version.name}' cannot express class '{missing[0]}'"
         )
+
+
+def _check_limits(home: NodeHome, plan: StudyPlan, store: Store, columns: list[str]) -> None:
+    low = high = np.zeros(0)
+    if store.scaled is not None:
+        x = np.asarray(store.x, np.float64).reshape(len(store), -1)
+        low, high = (np.full(x.shape[1], np.nan) for _ in range(2))
+        known = ~np.isnan(x).all(axis=0)
+        low[known], high[known] = np.nanmin(x[:, known], axis=0), np.nanmax(x[:, known], axis=0)
+    if why := beyond(plan.limits, home.site, len(store), columns, low, high):
+        raise Shareable(NOT_APPROVED, f"{home.site}: {why}")
 
 
 def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
