@@ -39,6 +39,20 @@ class Plan(Action):
         )
         parser.add_argument("--classes", metavar="A,B", help="class names in order (default: from the data)")
         parser.add_argument("--minority", metavar="A,B", help="the classes the study is about (default: from the data)")
+        parser.add_argument(
+            "--rows",
+            action="append",
+            default=[],
+            metavar="[SITE=]N",
+            help="most rows of a site, of every site or of one; repeatable (default: all rows of the configured data)",
+        )
+        parser.add_argument(
+            "--value-range",
+            action="append",
+            default=[],
+            metavar="LOW..HIGH",
+            help="values of a table's columns: once for all, or once for each in order (default: from the data)",
+        )
         parser.add_argument("--input-shape", metavar="N,N", help="shape of one row, as in 13 or 3,28,28")
         add_deployment(parser)
 
@@ -49,18 +63,38 @@ class Plan(Action):
         from fedimb.config.compose import compose
         from fedimb.config.validate import validate
         from fedimb.deploy.audit_log import utc_now
-        from fedimb.deploy.coordinator.drafting import describe_data, end_of_day, parse_vary, write_plan
+        from fedimb.deploy.coordinator.drafting import (
+            describe_data,
+            describe_limits,
+            end_of_day,
+            parse_vary,
+            with_deployment_defaults,
+            write_plan,
+        )
         from fedimb.deploy.coordinator.plan_checks import check_parts
         from fedimb.deploy.study_plan.plan import make_plan
 
         deployment = open_deployment(args)
-        config = validate(compose(args.overrides))
+        config = validate(compose(with_deployment_defaults(args.overrides)))
         classes, minority, shape = describe_data(config, args.classes, args.minority, args.input_shape)
+        has_data = not (args.classes and args.minority and args.input_shape)
+        limits = describe_limits(config, deployment.sites(), args.rows, args.value_range, has_data)
         vary = parse_vary(args.vary)
         expires = end_of_day(args.expires)
         name, now = deployment.config.name, utc_now()
         plan = make_plan(
-            name, config, args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape
+            name,
+            config,
+            args.purpose,
+            args.contact,
+            now,
+            expires,
+            vary,
+            args.tags.split(","),
+            classes,
+            minority,
+            shape,
+            limits,
         )
         check_parts(plan, config)
         folder = write_plan(deployment, plan)
@@ -68,6 +102,7 @@ class Plan(Action):
             f"{folder / 'plan.html'} is the page for data-protection officers; sites approve plan.json.\n"
             f"plan      {plan.sha}\n"
             f"leaves    {len(plan.leaves)} kinds of records, all listed on the page\n"
+            f"limits    at most {limits.most_rows} rows at a site; another number with --rows\n"
             f"Next: sites get it with the first run under it (fedimb node inbox), or send them plan.json beforehand."
         )
         return PlanWritten(sha=plan.sha, folder=str(folder), leaves=len(plan.leaves))

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from fedimb.data.groups import SplitConfig
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 from fedimb.schema import RunConfig, calibration_part
@@ -72,6 +73,8 @@ def _as_first_hashed(tree: Settings) -> None:
     for later in ("max_weight_share", "max_update_ratio"):
         if tree["clients"][later] is None:
             del tree["clients"][later]
+    if "split" in tree["data"] and SplitConfig.parse(tree["data"]["split"]) == SplitConfig():
+        tree["data"] = {key: value for key, value in tree["data"].items() if key != "split"}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data
     source = tree["data"]["source"]
     if source["name"] == "dicom" and source.get("frames", "") is None:

@@ -87,11 +87,12 @@ def _csv(path: Path) -> str:
     return "image_csv" if pictures else "tabular_csv"
 
 
-def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
+def read_settings(words: Sequence[str]) -> Settings:
+    """``key=value`` words as settings of a source; ConfigError if one cannot be read."""
     import yaml
 
-    args: dict[str, object] = {}
-    for word in settings:
+    args: Settings = {}
+    for word in words:
         key, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"cannot read '{word}': expected key=value")
@@ -100,6 +101,11 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
             args[key.removeprefix("data.").removeprefix("source.")] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"cannot read '{word}': write the value as in YAML, a list as [a,b]") from None
+    return args
+
+
+def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
+    args = read_settings(settings)
     takes = registry.parameters("source", name)
     place = next((key for key in ("path", "paths", "files", "folder") if key in takes), None)
     if place is None:

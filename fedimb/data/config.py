@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, fields
 
+from fedimb.data.groups import SplitConfig
 from fedimb.data.longtail import SHAPES
 from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
-from fedimb.data.split import check_test_rule
+from fedimb.data.split_rules import check_test_rule
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
@@ -30,6 +31,7 @@ class DataConfig:
     minority: str | list[int | str] = "rarest_30pct"
     on_bad: str = "refuse"
     public: int | None = None
+    split: Settings | None = None
     about: dict[str, str] | None = None
 
     @staticmethod
@@ -49,6 +51,10 @@ class DataConfig:
                 raise ConfigError(f"data.{key}={raw.get(key)!r}: give a name, as in {key}: {{name: ...}}")
         config = DataConfig(**raw)
         check_test_rule(config.test)
+        SplitConfig.parse(config.split)
+        if config.test["name"] == "file" and (config.public is not None or config.validation):
+            key = "validation" if config.validation else "public"
+            raise ConfigError(f"data.{key} beside data.test=file: the file says which rows these are; leave it out")
         _check_about(config.about)
         if not (_number(config.validation) and 0 <= config.validation < 1):
             raise ConfigError(f"data.validation={config.validation!r}: give a fraction from 0 to below 1")

@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ __all__ = ["SourceData", "Store", "open_source", "open_store"]
 
 FORMAT = 2  # raised when the folder's layout changes: old caches are then ignored, not misread
 _COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_, "targets": np.uint8}
+_LATER_COLUMNS = ("times", "row_ids")  # of any width and unit; stores of before have none, and keep their content hash
 _CHUNK_BYTES = 1 << 26
 log = logging.getLogger("fedimb")
 
@@ -52,6 +54,8 @@ class Store:
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
     columns: TableColumns | None = None
+    times: NDArray[Any] | None = None
+    row_ids: NDArray[np.str_] | None = None
     label_names: dict[str, str] | None = None
 
     def __len__(self) -> int:
@@ -72,7 +76,8 @@ class Store:
 
     @cached_property
     def content_sha(self) -> str:
-        """sha256 (hex) of what the source gave: arrays, labels, groups, ids and names; not of where it was.
+        """sha256 (hex) of what the source gave: arrays, labels, groups, times and names; not of where it was, nor of
+        the rows' ids.
 
         Kept in the store's folder, as reading gigabytes takes seconds.
         """
@@ -101,13 +106,13 @@ class Store:
             y = np.load(path / "y.npy", mmap_mode="r", allow_pickle=False)
             columns = {
                 name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in _COLUMNS
+                for name in (*_COLUMNS, *_LATER_COLUMNS)
                 if name in meta["columns"]
             }
             shapes = [list(x.shape), str(x.dtype), list(y.shape), str(y.dtype)]
             wide = (len(y), len(meta["class_names"]))
             if shapes != [meta["shape"], meta["dtype"], meta["shape"][:1], "int64"] or any(
-                c.shape != (wide if name == "targets" else y.shape) or c.dtype != _COLUMNS[name]
+                c.shape != (wide if name == "targets" else y.shape) or c.dtype != _COLUMNS.get(name, c.dtype)
                 for name, c in columns.items()
             ):
                 raise ValueError("array shapes do not match meta.json")
@@ -127,6 +132,8 @@ class Store:
                 skipped=tuple(meta["skipped"]),
                 scaled=None if meta["scaled"] is None else np.array(meta["scaled"], dtype=np.bool_),
                 columns=TableColumns.from_facts(named) if (named := meta.get("named")) else None,
+                times=columns.get("times"),
+                row_ids=columns.get("row_ids"),
                 label_names=meta.get("label_names"),  # stores of 0.1 have none
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -146,7 +153,8 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            columns = {n: getattr(source, n) for n in _COLUMNS if getattr(source, n) is not None}
+            names = (*_COLUMNS, *_LATER_COLUMNS)
+            columns = {n: getattr(source, n) for n in names if getattr(source, n) is not None}
             for name, array in {"x": source.x, "y": source.y, **columns}.items():
                 np.save(building / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
             meta = {
@@ -180,7 +188,8 @@ def _content_sha(store: Store) -> str:
     scaled = None if store.scaled is None else store.scaled.tolist()
     names = [store.class_names, store.site_names, store.task, store.scale, scaled]
     sha = hashlib.sha256(json.dumps(names).encode())
-    for name in ("x", "y", *sorted(_COLUMNS)):
+    times = () if store.times is None else ("times",)
+    for name in ("x", "y", *sorted(_COLUMNS), *times):
         array = getattr(store, name)
         sha.update(json.dumps([name, None if array is None else [list(array.shape), str(array.dtype)]]).encode())
         rows = 0 if array is None else max(1, _CHUNK_BYTES * len(array) // max(1, array.nbytes))

@@ -41,12 +41,14 @@ class Refusal:
         field: name of the array, metric or setting in it; empty if the record as a whole is at fault.
         reason: what is wrong with it.
         not_finite: whether a value is NaN or infinite, which may also happen when training diverges.
+        counts: whether it counts against the client (`fedimb.serverapp.left_out`).
     """
 
     record: str
     field: str
     reason: str
     not_finite: bool = False
+    counts: bool = True
 
     def __str__(self) -> str:
         where = f"record '{self.record}'" + (f", '{self.field}'" if self.field else "")

@@ -192,7 +192,9 @@ class Exchange:
         failed = [a for a in replies if not a.usable and not (a.error or "").startswith("empty")]
         self.errors += len(failed)
         for reply in failed:
-            log.warning("%s: no usable reply of %s: %s", where, self.left_out.name(reply.client), reply.error)
+            who = self.left_out.name(reply.client)
+            text = str(reply.error).removeprefix(f"{who}: ")
+            log.warning("%s: no usable reply of %s: %s", where, who, text)
             if reply.refused is not None:
                 signed = self._admission is not None and self._admission.signed
                 self.left_out.add(self.versions.message, where, reply.client, reply.refused, signed)

@@ -70,7 +70,7 @@ class LeftOut:
 
     def add(self, message: int, where: str, client: int, refusal: Refusal, signed: bool) -> None:
         """Add a reply; one that was left out before the run was resumed is not added twice."""
-        counts = signed and not refusal.not_finite
+        counts = signed and refusal.counts and not refusal.not_finite
         about = (refusal.record, refusal.field, refusal.reason)
         self._append(LeftOutReply(message, where, client, self._site(client), *about, counts))
         if sum(one.counts for one in self.replies if one.client == client) == MOST:

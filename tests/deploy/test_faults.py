@@ -174,7 +174,7 @@ def test_replies_that_cannot_be_right_are_left_out_and_named(up: Coordinator) ->
     result = study.execute(folder)
     nan, shape, huge = events(folder)
     assert nan.startswith("va: the reply holds a value that is not finite")
-    assert shape.startswith("linz sent '")
+    assert shape.startswith("linz: record 'arrays', '")
     assert re.match(r"st-anna's update is \de\+0[67] times as long as the others'", huge)
     assert usable(folder) == [2, 2, 2]
     assert all(abs(value).max() < 100 for value in weights(result).values())

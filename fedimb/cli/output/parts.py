@@ -90,6 +90,7 @@ class DataDescription(Output):
         partition: hash of the partition.
         warnings: classes that cannot be learned or measured, and why.
         picture: the picture drawn; null without --plot.
+        croissant: the metadata written; null without --croissant.
         about: what the data's YAML says: source, licence, citation, split, flaws; empty where it says nothing.
     """
 
@@ -103,7 +104,22 @@ class DataDescription(Output):
     partition: str
     warnings: list[str]
     picture: Place | None
+    croissant: Place | None
     about: dict[str, str]
+
+
+class SplitWritten(Output):
+    """A split saved for other tools.
+
+    Attributes:
+        file: the CSV: id, side and client of each row.
+        rows: number of rows.
+        sides: rows on each side: train, validation, test, public, unused.
+    """
+
+    file: Place
+    rows: int
+    sides: dict[str, int]
 
 
 class DataChecked(Output):
@@ -133,6 +149,41 @@ class DataChecked(Output):
     official_test: int | None
     cut: str | None
     about: dict[str, str]
+
+
+class DataImported(Output):
+    """What was found at a path, and the data YAML that reads it.
+
+    Attributes:
+        layout: what the files are, in words.
+        source: name of the source that reads them.
+        rows: number of rows.
+        shape: shape of one row.
+        class_names: by class id.
+        counts: rows of each class.
+        patients, sites: how many there are; null if there are none.
+        official_test: rows of the official test set; null if there is none.
+        skipped: rows left out, and why.
+        unsure: what was guessed and may be wrong.
+        settings: the data group that was written.
+        file: the YAML.
+        run: the command that runs with it; null if it is not in a folder called data.
+    """
+
+    layout: str
+    source: str
+    rows: int
+    shape: list[int]
+    class_names: list[str]
+    counts: list[int]
+    patients: int | None
+    sites: int | None
+    official_test: int | None
+    skipped: list[str]
+    unsure: list[str]
+    settings: dict[str, Any]
+    file: Place
+    run: str | None
 
 
 class CheckLine(Part):

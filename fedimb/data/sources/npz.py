@@ -119,7 +119,7 @@ class Npz:
         wanted = ["train", *(["val"] if self.validation == "train" else []), "test"]
         there = [part for part in wanted if f"{part}_images" in arrays.keys or f"{part}_labels" in arrays.keys]
         return [
-            PartKeys(*(f"{part}_{what}" for what in ("images", "labels", "sites", "patients")), test=part == "test")
+            PartKeys(f"{part}_images", f"{part}_labels", f"{part}_sites", f"{part}_patients", part == "test")
             for part in there
         ]
 

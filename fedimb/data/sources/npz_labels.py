@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedimb.data.identifiers import Names, identifier, in_order, is_whole
 from fedimb.data.labels import check_row, complete, none_class
 from fedimb.data.problems import Problems
-from fedimb.data.sources.npz_file import NpzFile, per_row
+from fedimb.data.sources.npz_file import NpzFile, as_ids, per_row
 from fedimb.errors import ConfigError, DataError
 
 Value = int | float | str
@@ -185,7 +185,7 @@ def _usable(value: np.generic, what: str) -> str:
     if isinstance(value, (np.str_, np.bytes_)):
         if not value:
             raise DataError("is empty")
-    elif not np.isfinite(value) or value != np.floor(value):  # type: ignore[call-overload]
+    elif not np.isfinite(value) or value != np.floor(value):
         raise DataError(f"is not a {'class' if what == 'label' else what} id: give whole numbers")
     try:
         return identifier(value)
@@ -355,3 +355,27 @@ def apply_meaning(
     for row in np.flatnonzero(good & (column.of_row == IGNORED)):
         problems.leave_out(f"{column.place}[{row}]", "its label is ignore_label")
     return ids, good & (ids >= 0)
+
+
+def read_labels(
+    arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The labels of a single array, for sources of other packages: class names [n], or targets [n, C] uint8, and usable
+    rows [n] bool. See `class_ids`."""
+    if kind_of(arrays, key, len(good), None) == "several":
+        return read_several(arrays, key, good, class_names, problems)
+    column = read_column(arrays, key, good, problems)
+    good = good & (column.of_row >= 0)
+    meaning = find_meaning([column], column.found(good), class_names)
+    ids, good = apply_meaning(column, meaning, good, problems)
+    return np.array([*meaning.names, ""])[np.maximum(ids, -1)], good
+
+
+def class_ids(
+    found: NDArray[Any], names: list[str] | None
+) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None, tuple[str, ...]]:
+    """The usable rows of `read_labels` in the form of `SourceData`: (y, targets or None, class names)."""
+    if found.ndim == 2:
+        return complete(found, names if names is not None else [str(c) for c in range(found.shape[1])])
+    y, class_names = as_ids(found, names)
+    return y, None, class_names

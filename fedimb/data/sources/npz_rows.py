@@ -90,25 +90,20 @@ def read_rows(
     patients = _patients(read)
     kept = [part.good for part in read]
     skipped = problems.settle(sum(int(good.sum()) for good in kept))
-    task = "multiclass" if targets is None else "multilabel"
-    if targets is not None:
-        y, targets, class_names = complete(_joined(targets, kept), class_names)
-        ids = y
-    else:
-        ids = _joined(y, kept)
+    several = None if targets is None else complete(_joined(targets, kept), class_names)
     is_test = _joined([part.test for part in read], kept)
     x = _joined([part.x for part in read], kept)
     return SourceData(
         x=x,
-        y=ids,
-        class_names=class_names,
+        y=_joined(y, kept) if several is None else several[0],
+        class_names=class_names if several is None else several[2],
         scale=1 / 255 if x.dtype == np.uint8 else 1.0,
         sites=None if sites is None else _joined(sites, kept),
         site_names=site_list,
         patients=None if patients is None else _joined(patients, kept),
         official_test=is_test if is_test.any() or parts[0].test in arrays.keys else None,
-        task=task,
-        targets=targets,
+        task="multiclass" if several is None else "multilabel",
+        targets=None if several is None else several[1],
         skipped=skipped,
         label_names=label_names,
     )

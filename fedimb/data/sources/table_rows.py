@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from fedimb.data.identifiers import Names, identifier
 from fedimb.data.labels import check_row
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_opened import Block
 from fedimb.data.sources.table_target import Target
+from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
 _SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
@@ -23,6 +25,8 @@ class Positions:
     patient: int | None = None
     site: int | None = None
     split: int | None = None
+    time: int | None = None
+    row_id: int | None = None
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Rows:
         features: collects the feature columns.
         recordable: identifier of a site -> identifiers of the labels it can record, for sites that declare them.
         known_sites: the only sites a row may name; None: any.
+        time: reads the column of times.
 
     Attributes:
         sites: of each row, as first spelled (or as ``known_sites`` spell it).
@@ -43,11 +48,14 @@ class Rows:
     features: FeatureColumns
     recordable: dict[str, set[str]] = field(default_factory=dict)
     known_sites: Sequence[str] | None = None
+    time: TimeColumn = field(default_factory=TimeColumn)
     classes: list[tuple[str, ...]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
     test: list[bool] = field(default_factory=list)
+    times: list[datetime | int] = field(default_factory=list)
+    row_ids: dict[str, None] = field(default_factory=dict)
     _patient_ids: dict[tuple[str | None, str], int] = field(default_factory=dict)
     _spelled_sites: dict[str, str] = field(default_factory=dict)
 
@@ -81,12 +89,27 @@ class Rows:
         if patient in MISSING:
             raise DataError("the patient id is missing")
         test = _is_test(fields[at.split]) if at.split is not None else False
+        time = self.time.read(fields[at.time]) if at.time is not None else None
+        row_id = self._row_id(fields[at.row_id], file_site) if at.row_id is not None else None
         self.features.add([fields[i] for i in at.features])
         self.classes.append(names)
         self.labels.append(label)
         self.sites.append(site or "")
         self.patients.append(self._patient(file_site, patient))
         self.test.append(test)
+        if time is not None:
+            self.times.append(time)
+        if row_id is not None:
+            self.row_ids[row_id] = None
+
+    def _row_id(self, text: str, file_site: str | None) -> str:
+        """With one file per site, the site's name stands before the id: sites number their rows independently."""
+        if text == "":
+            raise DataError("the row id is missing")
+        found = text if file_site is None else f"{file_site}/{text}"
+        if found in self.row_ids:
+            raise DataError(f"row id '{found}' stands for an earlier row already; give each row one of its own")
+        return found
 
     def take_block(self, at: Positions, file_site: str | None, block: Block) -> bool:
         """Add all rows of a block of typed columns at once, as `take` would one by one.
@@ -99,7 +122,7 @@ class Rows:
         """
         site_codes, sites = (None, []) if at.site is None else block.texts(at.site, identifier=True)
         patient_codes, patients = (None, []) if at.patient is None else block.texts(at.patient, identifier=True)
-        if isinstance(at.target, dict):
+        if isinstance(at.target, dict) or at.time is not None or at.row_id is not None:
             return False
         label_codes, labels = block.texts(at.target, identifier=True)
         if self.recordable:

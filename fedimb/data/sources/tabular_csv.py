@@ -24,6 +24,7 @@ from fedimb.data.sources.table_formats import has_own_header, open_table
 from fedimb.data.sources.table_opened import OpenedTable
 from fedimb.data.sources.table_rows import Positions, Rows, flagged
 from fedimb.data.sources.table_target import Target, Value, refuse_mute_site, spelling_of
+from fedimb.data.times import TimeColumn, as_times, check_time_format
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
@@ -63,6 +64,10 @@ class Table(ABC):
         require_all_classes: refuse a site that has no row of some class.
         label_values: site -> every label it can record: the site is checked by these instead of its rows, and refused
             if they cannot express the class list.
+        time_column: column of the rows' dates or times, for data.test=temporal; not a feature.
+        time_format: of that column: null: ISO dates and timestamps (2024-03-04, 2024-03-04T10:30); a format such as
+            %d/%m/%Y; or ``number`` for whole numbers.
+        id_column: column that names the rows, each with an id of its own, for split files; not a feature.
         on_bad: `fedimb.data.problems`.
 
     Attributes:
@@ -85,6 +90,9 @@ class Table(ABC):
     split_column: str | None = None
     require_all_classes: bool = False
     label_values: dict[str, list[Value]] = field(default_factory=dict)
+    time_column: str | None = None
+    time_format: str | None = None
+    id_column: str | None = None
     on_bad: str = "refuse"
     feature_names: tuple[str, ...] = field(default=(), init=False)
 
@@ -94,6 +102,7 @@ class Table(ABC):
                 raise ConfigError(f"source '{self.kind}': sites {list(named)}: give each site once (1 and 1.0 are one)")
         if self.site_names is not None and self.site_column is None:
             raise ConfigError(f"source '{self.kind}': site_names goes with site_column; remove it")
+        check_time_format(self.kind, self.time_column, self.time_format)
         if isinstance(self.target, list):
             self._check_targets(self.target)
         self._label = Target(self.classes, self.target_map, self.thresholds)
@@ -150,7 +159,9 @@ class Table(ABC):
 
     def _truth(self) -> dict[str, list[str]]:
         """Column -> values of it, from which a typed table sees how booleans are spelled; else they are 1 and 0."""
-        named = {name: ["True"] for name in (self.patient, self.site_column, *self._categorical) if name}
+        named = {
+            name: ["True"] for name in (self.patient, self.site_column, self.id_column, *self._categorical) if name
+        }
         named |= {name: list(map(str, listed)) for name, listed in self._categorical.items() if listed}
         if isinstance(self.target, str):
             named[self.target] = list(map(str, self.target_map or self.classes or ["True"]))
@@ -172,7 +183,7 @@ class Table(ABC):
         Raises:
             ConfigError: a mark of missing values for a column that the run does not have.
         """
-        beside = tuple(name for name in (self.patient, self.site_column, self.split_column, *self.drop) if name)
+        beside = tuple(name for name in (*self._named_columns(), *self.drop) if name)
         settings = TableSettings(tuple(self._targets()), beside, self.missing_values)
         if expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
             expected = replace(expected, inputs=replace(expected.inputs, columns=declared))
@@ -206,7 +217,7 @@ class Table(ABC):
         order = self._declared_order()
         if order is None or self.indicators is True or len(categories) < len(self._categorical):
             return None
-        aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
+        aside = {*self._targets(), *self._named_columns(), *self.drop}
         names = tuple(name for name in order if name not in aside)
         missing = {name: tuple(values) for name, values in self.missing_values.items()}
         marked = () if isinstance(self.indicators, bool) else tuple(self.indicators)
@@ -225,6 +236,10 @@ class Table(ABC):
             return [int(name in held) for name in self.target]
         return UNKNOWN if fields[0] in MISSING else expected.class_id(label(fields[0]))
 
+    def _named_columns(self) -> tuple[str | None, ...]:
+        """Columns that are neither targets nor features."""
+        return self.patient, self.site_column, self.split_column, self.time_column, self.id_column
+
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else self.target
 
@@ -233,7 +248,7 @@ class Table(ABC):
         for setting in ("drop", "categorical", "missing_values", *(("indicators",) if self._marked else ())):
             for name in getattr(self, setting):
                 column(name, names, setting, path)
-        aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
+        aside = {*self._targets(), *self._named_columns(), *self.drop}
         kept = [name for name in names if name not in aside]
         if not kept:
             raise DataError(
@@ -250,6 +265,7 @@ class Table(ABC):
             features=FeatureColumns(kept, self._encoded(table, kept), self.missing_values, self.indicators),
             recordable={identifier(s): {identifier(v) for v in values} for s, values in self.label_values.items()},
             known_sites=self.site_names,
+            time=TimeColumn(self.time_format),
         )
 
     def _encoded(self, table: OpenedTable, kept: list[str]) -> dict[str, list[Value] | None]:
@@ -261,7 +277,7 @@ class Table(ABC):
 
     def _check_kinds(self, table: OpenedTable, features: FeatureColumns) -> None:
         """Refuse columns that are neither numbers nor text, and parts that declare other categories than the first."""
-        named = [name for name in (*self._targets(), self.patient, self.site_column) if name]
+        named = [name for name in (*self._targets(), self.patient, self.site_column, self.id_column) if name]
         for name, what in table.odd.items():
             if name in named and what != "dates or times":
                 raise DataError(f"{table.path}: column '{name}' holds {what}; save it as numbers or text")
@@ -297,6 +313,8 @@ class Table(ABC):
             patient=position(self.patient, "patient"),
             site=position(self.site_column, "site_column"),
             split=position(self.split_column, "split_column"),
+            time=position(self.time_column, "time_column"),
+            row_id=position(self.id_column, "id_column"),
         )
 
     def _assemble(self, rows: Rows, skipped: tuple[str, ...]) -> SourceData:
@@ -326,6 +344,8 @@ class Table(ABC):
             skipped=skipped,
             scaled=table.scaled,
             columns=table.columns,
+            times=as_times(rows.times) if self.time_column else None,
+            row_ids=np.array(list(rows.row_ids), dtype=np.str_) if self.id_column else None,
         )
 
     def _sites(self, rows: Rows) -> list[str]:

@@ -16,7 +16,7 @@ from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.fedssg import GENERATOR
 from fedimb.contracts.variate import VARIATE
-from fedimb.engine.admission import Admission
+from fedimb.engine.admission import Admission, Refusal
 
 LEFT_OUT = 1311
 """Error code that replaces a reply that was left out."""
@@ -31,13 +31,14 @@ def screen_replies(
     replies: Mapping[int, Message],
     sites: Mapping[int, str],
     admission: Admission | None = None,
-) -> dict[int, Message]:
-    """Replies by client id; one with an implausible update is replaced by an error that says why.
+) -> tuple[dict[int, Message], dict[int, Refusal]]:
+    """Replies by client id; one with an implausible update is replaced by an error that says why. And what was left
+    out, by client id: it does not count against the site, as training may diverge.
 
     Args:
         admission: what a reply is checked against first; one that it refuses is kept as it is, for the lanes to name.
     """
-    kept = dict(replies)
+    kept, left_out = dict(replies), dict[int, Refusal]()
     good = {
         client: reply
         for client, reply in replies.items()
@@ -54,9 +55,11 @@ def screen_replies(
             typical = float(np.median(others)) if len(others) >= 2 else math.inf
             if math.isfinite(length) and length > MAX_RATIO * typical > 0:
                 what = "update" if key == names.ARRAYS else f"'{key}'"
-                text = f"{sites[client]}'s {what} is {length / typical:.0e} times as long as the others'; left out"
+                long = f"{length / typical:.0e} times as long as the others'"
+                text = f"{sites[client]}'s {what} is {long}; left out"
                 kept[client] = Message(Error(code=LEFT_OUT, reason=text), reply_to=sent[client])
-    return kept
+                left_out[client] = Refusal(key, "", f"is {long}", counts=False)
+    return kept, left_out
 
 
 def _changes(key: str, request: Message) -> bool:

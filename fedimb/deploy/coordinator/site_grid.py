@@ -23,7 +23,7 @@ from fedimb.contracts.platform import AUDIT_HEAD
 from fedimb.deploy.audit_chain import Head
 from fedimb.deploy.coordinator.screen import LEFT_OUT, screen_replies
 from fedimb.deploy.incidents import WAITING
-from fedimb.engine.admission import Sizes, check_record, clean_text
+from fedimb.engine.admission import Refusal, Sizes, check_record, clean_text
 from fedimb.engine.flower_grid import in_lanes
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
@@ -70,6 +70,7 @@ class DeployedGrid(SimulationGrid):
         super().__init__(len(sites))
         self._grid, self._sites, self._folder, self._timeouts = grid, dict(enumerate(sites)), folder, timeouts
         self.scaling: ArrayRecord | None = None  # goes with every message
+        self._unreadable: dict[int, Refusal] = {}  # of the replies to the last messages
         self._node_of = self._find_nodes()
 
     def _find_nodes(self) -> dict[int, int]:
@@ -95,11 +96,13 @@ class DeployedGrid(SimulationGrid):
         for client in instructions.keys() - replies.keys():
             late = f"no reply within {self._timeouts.deadline_s:g} s (clients.deadline_s); left out of this step"
             replies[client] = Message(Error(code=CLIENT_FAILED, reason=late), reply_to=instructions[client])
-        kept = screen_replies(instructions, replies, self._sites, self.admission)
+        kept, left_out = screen_replies(instructions, replies, self._sites, self.admission)
+        left_out |= self._unreadable
         outcomes = in_lanes(lanes, instructions, kept, reduce, self.admission)
         for reply in (reply for outcome in outcomes for reply in outcome.replies):
             if reply.error is None or reply.error.startswith("empty"):
                 continue
+            reply.refused = reply.refused or left_out.get(reply.client)
             site = self._sites[reply.client]
             if not _names(reply.error, site):
                 reply.error = f"{site}: {reply.error}"
@@ -113,6 +116,7 @@ class DeployedGrid(SimulationGrid):
             RunWaiting: a site is waiting for a person.
         """
         open_, replies = _Exchange(self, instructions), dict[int, Message]()
+        self._unreadable.clear()
         started = looked = time.monotonic()
         while len(replies) < len(instructions):
             now = time.monotonic()
@@ -123,7 +127,7 @@ class DeployedGrid(SimulationGrid):
                     open_.away[client] = reply
                     self.event(client, "is away; asked again when it is back")
                     continue
-                replies[client] = self._note(client, _readable(reply, instructions[client]))
+                replies[client] = self._note(client, self._readable(client, reply, instructions[client]))
             if now - started > self._timeouts.away_s:
                 replies |= open_.away  # errors, kept as they are
                 open_.away.clear()
@@ -179,6 +183,24 @@ class DeployedGrid(SimulationGrid):
             with open(heads / f"{self._sites[client]}.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps({"line": head.line, "sha": head.sha}) + "\n")
         return reply
+
+    def _readable(self, client: int, reply: Message, request: Message) -> Message:
+        """The reply with what the coordinator itself reads of it checked: an error's text as one clean line, and the
+        audit line's number and hash. A reply whose audit line is not as declared becomes an error.
+        """
+        if reply.has_error():
+            text = clean_text(reply.error.reason or f"error {reply.error.code}")
+            return Message(Error(code=reply.error.code, reason=text), reply_to=request)
+        head = reply.content.get(names.AUDIT)
+        if head is None:
+            return reply
+        wrong: Refusal | None = Refusal(names.AUDIT, "", "is not declared as such a record")
+        if isinstance(head, ConfigRecord):
+            wrong = check_record(AUDIT_HEAD, head, None, Sizes({}, ()), {})
+        if wrong is None:
+            return reply
+        self._unreadable[client] = wrong
+        return Message(Error(code=LEFT_OUT, reason=f"{wrong}; left out"), reply_to=request)
 
     def _refuse_waiting(self, replies: Mapping[int, Message]) -> None:
         reasons = [str(replies[c].error.reason) for c in sorted(replies) if _code(replies[c]) == WAITING]
@@ -240,22 +262,6 @@ class _Exchange:
 def _names(text: str, site: str) -> bool:
     """Whether a text names a site as a whole word: "the value" does not name ``va``."""
     return re.search(rf"(?<![\w-]){re.escape(site)}(?![\w-])", text) is not None
-
-
-def _readable(reply: Message, request: Message) -> Message:
-    """The reply with what the coordinator itself reads of it checked: an error's text as one clean line, and the audit
-    line's number and hash. One that is not as declared becomes an error.
-    """
-    if reply.has_error():
-        text = clean_text(reply.error.reason or f"error {reply.error.code}")
-        return Message(Error(code=reply.error.code, reason=text), reply_to=request)
-    head = reply.content.get(names.AUDIT)
-    if head is None:
-        return reply
-    wrong: object = f"record '{names.AUDIT}': is not declared as {type(head).__name__}"
-    if isinstance(head, ConfigRecord):
-        wrong = check_record(AUDIT_HEAD, head, None, Sizes({}, ()), {})
-    return reply if wrong is None else Message(Error(code=LEFT_OUT, reason=f"{wrong}; left out"), reply_to=request)
 
 
 def _code(reply: Message) -> int | None:

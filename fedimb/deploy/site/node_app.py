@@ -25,6 +25,7 @@ from fedimb.clientapp.state import StateStore
 from fedimb.config.load import config_sha
 from fedimb.config.parts import contracts_of
 from fedimb.contracts import platform as names
+from fedimb.data.groups import SplitConfig, row_groups
 from fedimb.data.scaling import Scaling, column_sums
 from fedimb.data.split import split_fraction
 from fedimb.data.store import Store
@@ -41,7 +42,7 @@ from fedimb.deploy.site.inbox import waiting_line
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, public_key
 from fedimb.deploy.site.sharing import Patients
 from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
-from fedimb.deploy.study_plan.limits import beyond
+from fedimb.deploy.study_plan.limits import beyond, column_ranges
 from fedimb.deploy.study_plan.outbound_records import message_types
 from fedimb.deploy.study_plan.plan import StudyPlan, site_config
 from fedimb.errors import ConfigError, FedimbError
@@ -89,7 +90,8 @@ class NodeRun:
         rows = np.arange(len(store))
         rng = numpy_rng(self.config.seed, Stream.VALIDATION, 0, self.client)
         share = float(self.config.data.get("validation", 0.0))
-        return split_fraction(rows, np.asarray(store.y), share, rng, store.patients)
+        groups = row_groups(store, SplitConfig.parse(self.config.data.get("split")).group)
+        return split_fraction(rows, np.asarray(store.y), share, rng, None if groups is None else groups.of_row)
 
     @property
     def short_name(self) -> str:
@@ -158,10 +160,7 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
 def _check_limits(home: NodeHome, plan: StudyPlan, store: Store, columns: list[str]) -> None:
     low = high = np.zeros(0)
     if store.scaled is not None:
-        x = np.asarray(store.x, np.float64).reshape(len(store), -1)
-        low, high = (np.full(x.shape[1], np.nan) for _ in range(2))
-        known = ~np.isnan(x).all(axis=0)
-        low[known], high[known] = np.nanmin(x[:, known], axis=0), np.nanmax(x[:, known], axis=0)
+        low, high = column_ranges(np.asarray(store.x))
     if why := beyond(plan.limits, home.site, len(store), columns, low, high):
         raise Shareable(NOT_APPROVED, f"{home.site}: {why}")
 

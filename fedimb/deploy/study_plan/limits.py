@@ -41,6 +41,16 @@ class SiteLimits(Strict):
         return pairs
 
 
+def column_ranges(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest value [F] float64 of each column of rows [n, ...]; NaN for one without any."""
+    rows = np.asarray(x, np.float64).reshape(len(x), -1)
+    low, high = (np.full(rows.shape[1], np.nan) for _ in range(2))
+    known = ~np.isnan(rows).all(axis=0)
+    if known.any():
+        low[known], high[known] = np.nanmin(rows[:, known], axis=0), np.nanmax(rows[:, known], axis=0)
+    return low, high
+
+
 def beyond(limits: SiteLimits, site: str, rows: int, columns: Sequence[str], low: np.ndarray, high: np.ndarray) -> str:
     """Why a site's own data are beyond a plan's limits, in words without a value of them; empty if they are within.
 
@@ -87,4 +97,4 @@ def wrong_sums(sums: np.ndarray, rows: int, ranges: np.ndarray) -> str:
     return ""
 
 
-__all__ = ["MOST_ROWS", "VALUES", "SiteLimits", "beyond", "wrong_sums"]
+__all__ = ["MOST_ROWS", "VALUES", "SiteLimits", "beyond", "column_ranges", "wrong_sums"]

@@ -36,7 +36,7 @@ def moved(by, **other):
 def screen(*contents, kind="train"):
     sent = {client: order(kind) for client in range(len(contents))}
     replies = {client: Message(content, reply_to=sent[client]) for client, content in enumerate(contents)}
-    return screen_replies(sent, replies, SITES), replies
+    return screen_replies(sent, replies, SITES)[0], replies
 
 
 def test_another_shape_is_no_measure_and_left_to_admission():
@@ -50,7 +50,8 @@ def test_a_generator_and_a_variate_are_screened_as_an_update_is():
         sent = {c: order(kind, RecordDict({key: array_record(SENT), "arrays": array_record(SENT)})) for c in range(3)}
         own = [{name: value * factor + (factor > 1) for name, value in SENT.items()} for factor in (1.1, 1.2, 1e7)]
         replies = {c: Message(RecordDict({key: array_record(own[c])}), reply_to=sent[c]) for c in range(3)}
-        kept = screen_replies(sent, replies, SITES)
+        kept, left_out = screen_replies(sent, replies, SITES)
+        assert list(left_out) == [2]
         assert [kept[c].has_error() for c in range(3)] == [False, False, True]
         assert f"va's '{key}' is " in kept[2].error.reason
 
@@ -95,4 +96,4 @@ def test_queries_and_errors_pass():
     assert all(kept[client] is replies[client] for client in kept)
     sent = {0: order(), 1: order()}
     said = {0: Message(Error(7, "gone"), reply_to=sent[0]), 1: Message(RecordDict(), reply_to=sent[1])}
-    assert screen_replies(sent, said, SITES) == said
+    assert screen_replies(sent, said, SITES) == (said, {})
