@@ -17,6 +17,7 @@ from fedimb.errors import ConfigError, nearest
 log = logging.getLogger("fedimb")
 
 FILE = "left_out.jsonl"
+_SHOWN = 100
 MOST = 3
 """Refused replies after which a client is set aside."""
 
@@ -85,6 +86,17 @@ class LeftOut:
         for client in {one.client for one in before}:
             if sum(one.counts for one in before if one.client == client) >= MOST:
                 found.setdefault(client, f"set aside: {MOST} of its replies were refused (left_out.jsonl)")
+        return found
+
+    def facts(self) -> list[dict[str, object]]:
+        """What result.json keeps: the first `_SHOWN` replies that were left out, and every client set aside."""
+        kept = [one for one in self.replies if one.record][:_SHOWN] + [one for one in self.replies if one.aside]
+        keys = ("where", "client", "site", "record", "field", "reason")
+        found: list[dict[str, object]] = [{key: asdict(one)[key] for key in keys} for one in kept]
+        for client, why in self.aside(2**62).items():
+            if not any(one.aside and one.client == client for one in kept):
+                about = {"where": "from then on", "client": client, "site": self._site(client)}
+                found.append(about | {"record": "", "field": "", "reason": why})
         return found
 
     def name(self, client: int) -> str:
