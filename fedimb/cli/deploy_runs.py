@@ -128,6 +128,13 @@ class Run(Action):
         parser.add_argument("plan", nargs="?", metavar="PLAN", help="beginning of a plan's hash, or a plan.json")
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that the plan allows to vary")
         parser.add_argument("--resume", metavar="RUN", help="resume this run folder")
+        parser.add_argument(
+            "--without",
+            action="append",
+            default=[],
+            metavar="SITE",
+            help="with --resume: set this site aside for the rest of the run; repeatable",
+        )
         add_accept(parser)
         parser.add_argument(
             "--join",
@@ -152,18 +159,23 @@ class Run(Action):
 
         from fedimb.cli.run import shown
         from fedimb.config.load import row_label
-        from fedimb.deploy.coordinator.serve import is_deployed
+        from fedimb.deploy.coordinator.serve import is_deployed, run_sites
         from fedimb.deploy.coordinator.submit import create_run, execute, find_plan
         from fedimb.errors import ConfigError
         from fedimb.rundir.folder import RunFolder
         from fedimb.rundir.stored import read_config
+        from fedimb.serverapp.left_out import set_aside
         from fedimb.serverapp.progress import ProgressBar
 
         deployment = open_deployment(args)
+        if args.without and not args.resume:
+            raise ConfigError("--without goes with --resume; a new run without a site needs a plan for the others")
         if args.resume:
             folder = RunFolder.open(Path(args.resume))
             if not is_deployed(folder.path):
                 raise ConfigError(f"{folder.path} is a simulation's run: resume it with fedimb run --resume")
+            for site in args.without:
+                set_aside(folder.path, run_sites(folder.path), site, "the coordinator's decision")
         elif args.plan:
             folder = create_run(deployment, find_plan(deployment, args.plan), args.overrides, args.join, args.away)
         else:

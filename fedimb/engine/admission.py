@@ -408,7 +408,7 @@ def _bounds(expected: Values, limits: Mapping[str, float]) -> tuple[float, float
 
 
 def _range(expected: Values, limits: Mapping[str, float]) -> str:
-    low, high = _bounds(expected, limits)
+    low, high = _bounds(replace(expected, whole=True), limits)  # as declared, without the slack of rounding
     if not math.isfinite(low) or not math.isfinite(high):
         return f"at least {low:g}" if math.isfinite(low) else f"at most {high:g}"
     return f"{low:g} to {high:g}"

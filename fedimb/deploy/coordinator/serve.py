@@ -6,7 +6,8 @@ Everything after joining is the same as in a simulation, so a deployed run resum
 
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,9 +36,13 @@ from fedimb.rundir.stored import read_config
 from fedimb.schema import RunConfig, Strict
 from fedimb.serverapp.influence import capped
 from fedimb.serverapp.launch import execute
+from fedimb.serverapp.left_out import LeftOut
 
 ACCEPTED = "accept-changes"
 """A file in the run folder while the run is resumed with ``--accept-changes``."""
+JOINED = "joined.json"
+"""The file with what the sites of a run reported when they joined."""
+_FOREVER = 2**62  # a message after all others
 DEPLOYED = "deployed.json"
 """The file that marks a run folder as one of a deployment."""
 
@@ -61,6 +66,12 @@ class Deployed(Strict):
 def is_deployed(folder: Path) -> bool:
     """Whether a run folder belongs to a deployment."""
     return (folder / DEPLOYED).is_file()
+
+
+def run_sites(folder: Path) -> list[str]:
+    """Names of a deployed run's sites, in client-id order."""
+    about = parse_settings(RunFolder.open(folder).read_json(DEPLOYED), Deployed, str(folder / DEPLOYED))
+    return list(about.sites)
 
 
 def serve(path: Path, grid: Grid) -> None:
@@ -124,7 +135,8 @@ class _SiteEngine:
 
     def __init__(self, flower: Grid, folder: RunFolder, about: Deployed, plan: StudyPlan, config: RunConfig) -> None:
         timeouts = Timeouts(about.join_s, about.away_s, config.clients.deadline_s)
-        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts)
+        aside = LeftOut(folder.path, about.sites).aside(_FOREVER)
+        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts, frozenset(aside))
         shared = {
             "run": folder.path.name,
             "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),
@@ -132,9 +144,16 @@ class _SiteEngine:
             "clients": len(about.sites),
         }
         replies = self._grid.query_all(names.JOIN_SITE, lambda client: {**shared, "client": client})
-        joined = [
-            _read_join_reply(plan, about.sites[client], replies.get(client)) for client in range(len(about.sites))
-        ]
+        known = _read_joined(folder) if aside else {}
+        joined = []
+        for client, name in enumerate(about.sites):
+            if client not in aside:
+                joined.append(_read_join_reply(plan, name, replies.get(client)))
+            elif name in known:
+                joined.append(known[name])
+            else:
+                raise RunFailed(f"{name} is set aside, but has never joined this run: make a plan for the other sites")
+        _write_joined(folder, dict(zip(about.sites, joined, strict=True)))
         scaling = _scaling(joined, config.clients.max_weight_share)
         if scaling is not None:
             self._grid.scaling = array_record({"mean": scaling.mean, "deviation": scaling.deviation})
@@ -169,6 +188,24 @@ class _SiteEngine:
 
     def close(self) -> None:
         """Nothing to stop."""
+
+
+def _write_joined(folder: RunFolder, joined: Mapping[str, _Site]) -> None:
+    """Keep what the sites reported, for a resume without one of them."""
+    facts = {
+        name: asdict(site) | {"sums": None if site.sums is None else {k: v.tolist() for k, v in site.sums.items()}}
+        for name, site in joined.items()
+    }
+    folder.write_json(JOINED, facts)
+
+
+def _read_joined(folder: RunFolder) -> dict[str, _Site]:
+    found = {}
+    for name, facts in (folder.read_json(JOINED) or {}).items():
+        sums = facts["sums"]
+        arrays = None if sums is None else {"sums": np.array(sums["sums"]), "scaled": np.array(sums["scaled"], bool)}
+        found[name] = _Site(**(facts | {"sums": arrays}))
+    return found
 
 
 def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> _Site:

@@ -64,13 +64,17 @@ class DeployedGrid(SimulationGrid):
         sites: names of the sites in client-id order.
         folder: the run folder; gets the sites' audit heads in ``heads/<site>.jsonl`` and events in `EVENTS`.
         timeouts: see `Timeouts`.
+        aside: client ids of sites that are set aside: they are neither waited for nor asked.
     """
 
-    def __init__(self, grid: Grid, sites: Sequence[str], folder: Path, timeouts: Timeouts) -> None:
+    def __init__(
+        self, grid: Grid, sites: Sequence[str], folder: Path, timeouts: Timeouts, aside: frozenset[int] = frozenset()
+    ) -> None:
         super().__init__(len(sites))
         self._grid, self._sites, self._folder, self._timeouts = grid, dict(enumerate(sites)), folder, timeouts
         self.scaling: ArrayRecord | None = None  # goes with every message
         self._unreadable: dict[int, Refusal] = {}  # of the replies to the last messages
+        self._aside = aside
         self._node_of = self._find_nodes()
 
     def _find_nodes(self) -> dict[int, int]:
@@ -78,9 +82,10 @@ class DeployedGrid(SimulationGrid):
         deadline = time.monotonic() + self._timeouts.join_s
         while True:
             by_name = {node.name: node.node_id for node in self._grid.get_nodes()}
-            missing = [site for site in self._sites.values() if site not in by_name]
+            asked = {client: site for client, site in self._sites.items() if client not in self._aside}
+            missing = [site for site in asked.values() if site not in by_name]
             if not missing:
-                return {client: by_name[site] for client, site in self._sites.items()}
+                return {client: by_name[site] for client, site in asked.items()}
             if time.monotonic() > deadline:
                 raise RunFailed(
                     f"{', '.join(missing)} not online after {self._timeouts.join_s:.0f} s: check that fedimb node run "
