@@ -29,7 +29,7 @@ TIMES_NOISE = 40.0
 """Limits of a noised figure are wider by this many standard deviations of its noise."""
 _SLACK = 1e-5  # of rounding, relative to the limit
 _KINDS = {ArrayRecord: "arrays", MetricRecord: "metrics", ConfigRecord: "config"}
-_MOST_AXES = 8
+_MOST_AXES, _MOST_NAMES = 8, 10_000
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,34 @@ class Sizes:
     weighting: str = "view"
 
 
+@dataclass
+class _Declared:
+    """A record's declaration, with what is looked up for every reply kept."""
+
+    record: Record
+    required: list[str] = field(default_factory=list)
+    known: dict[str, Values | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, one in (self.record.values or {}).items():
+            if "*" not in name and not one.optional:
+                self.required.append(name)
+
+    def of(self, name: str) -> Values | None:
+        """What an array, metric or setting of this name may hold; None if that is not declared."""
+        if name not in self.known:
+            values = self.record.values or {}
+            found = values.get(name)
+            if found is None:
+                found = next(
+                    (one for key, one in values.items() if "*" in key and fnmatch.fnmatchcase(name, key)), None
+                )
+            if len(self.known) > _MOST_NAMES:  # a stranger may send any name
+                return found
+            self.known[name] = found
+        return self.known[name]
+
+
 class _Fault(Exception):
     def __init__(self, field: str, reason: str, not_finite: bool = False) -> None:
         self.field, self.reason, self.not_finite = field, reason, not_finite
@@ -98,7 +126,7 @@ class Admission:
     sizes: Sizes
     rows: Mapping[int, tuple[int, int]]
     signed: bool = True
-    _declared: dict[str, dict[str, Record]] = field(default_factory=dict, repr=False)
+    _declared: dict[str, dict[str, _Declared]] = field(default_factory=dict, repr=False)
     _limits: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)
 
     def only(self, clients: Iterable[int]) -> "Admission":
@@ -113,25 +141,26 @@ class Admission:
         """
         declared = self._records((sent or message).metadata.message_type)  # not what the reply says of itself
         limits = self._limits_of(client)
-        for key, record in message.content.items():
+        content, received_all = message.content, None if sent is None else sent.content
+        for key, record in content.items():
             own = declared.get(key)
             if own is None:
                 return Refusal(clean_text(key, 60), "", "is not declared by any contract of this run")
-            if _KINDS[type(record)] != own.kind:
-                return Refusal(key, "", f"is {_KINDS[type(record)]}, declared as {own.kind}")
-            received = sent.content.get(key) if sent is not None else None
-            if (found := check_record(own, record, received, self.sizes, limits)) is not None:
+            if _KINDS[type(record)] != own.record.kind:
+                return Refusal(key, "", f"is {_KINDS[type(record)]}, declared as {own.record.kind}")
+            received = None if received_all is None else received_all.get(key)
+            if (found := _checked(own, record, received, self.sizes, limits)) is not None:
                 return found
         for key, own in declared.items():
-            if not own.optional and key not in message.content:
+            if not own.record.optional and key not in content:
                 return Refusal(key, "", "is missing")
         return None
 
-    def _records(self, message_type: str) -> dict[str, Record]:
+    def _records(self, message_type: str) -> dict[str, _Declared]:
         if message_type not in self._declared:
             found = {}
             for record in declared_for(message_type, list(self.contracts)):
-                found[record.key] = self._with_noise(record)
+                found[record.key] = _Declared(self._with_noise(record))
             self._declared[message_type] = found
         return self._declared[message_type]
 
@@ -181,38 +210,71 @@ def check_record(
     Args:
         sent: the record of the same key in the message, or None.
     """
+    return _checked(_Declared(declared), record, sent, sizes, limits)
+
+
+def _checked(
+    own: _Declared,
+    record: ArrayRecord | MetricRecord | ConfigRecord,
+    sent: object,
+    sizes: Sizes,
+    limits: Mapping[str, float],
+) -> Refusal | None:
     try:
-        if declared.max_bytes is not None and not isinstance(record, ArrayRecord):
-            size = payload_bytes(cast(Any, {declared.key: record}))
-            if size > declared.max_bytes:
-                raise _Fault("", f"has {size} bytes, declared at most {declared.max_bytes}")
         if isinstance(record, ArrayRecord):
-            _check_arrays(declared, record, sent if isinstance(sent, ArrayRecord) else None, sizes, limits)
+            _check_arrays(own, record, sent if isinstance(sent, ArrayRecord) else None, sizes, limits)
         else:
-            _check_entries(declared, record, limits)
+            _check_entries(own, record, limits)
     except _Fault as fault:
-        return Refusal(declared.key, clean_text(fault.field, 60), fault.reason, fault.not_finite)
+        return Refusal(own.record.key, clean_text(fault.field, 60), fault.reason, fault.not_finite)
     except Exception as error:  # whatever a stranger put into it: not readable is a fault like any other
-        return Refusal(declared.key, "", f"cannot be read ({type(error).__name__})")
+        return Refusal(own.record.key, "", f"cannot be read ({type(error).__name__})")
     return None
 
 
-def _check_entries(declared: Record, record: MetricRecord | ConfigRecord, limits: Mapping[str, float]) -> None:
+def _check_entries(own: _Declared, record: MetricRecord | ConfigRecord, limits: Mapping[str, float]) -> None:
+    declared = own.record
+    most, numbers = declared.max_bytes, 0
     for name, value in record.items():
-        expected = _of_name(declared, name)
-        if expected is None:
-            if declared.values is not None:
-                raise _Fault(name, "is not declared")
-            if isinstance(value, float) and not math.isfinite(value):
-                raise _Fault(name, f"is {value}", True)
-        elif expected.text is not None:
-            if not isinstance(value, str) or re.fullmatch(expected.text, value) is None:
-                raise _Fault(name, f"is not a text of the form {expected.text}")
-        elif not isinstance(value, int | float) or isinstance(value, bool):
-            raise _Fault(name, "is not a number")
-        else:
-            _check_number(name, value, expected, limits)
-    _check_missing(declared, record)
+        numbers += type(value) is float
+        expected = own.of(name)
+        if type(value) is float and expected is not None and _in_short(value, expected, limits):
+            continue
+        _check_entry(declared, expected, name, value, limits)
+    if most is not None and (numbers < len(record) or 8 * numbers > most):
+        size = payload_bytes(cast(Any, {declared.key: record}))
+        if size > most:
+            raise _Fault("", f"has {size} bytes, declared at most {most}")
+    for name in own.required:
+        if name not in record:
+            raise _Fault(name, "is missing")
+
+
+def _in_short(value: float, expected: Values, limits: Mapping[str, float]) -> bool:
+    """Whether a number is within its limits, for the usual declaration; False: look closer."""
+    low, high = expected.low, expected.high
+    if expected.text is not None or expected.noise or (expected.whole and not value.is_integer()):
+        return False
+    least = -math.inf if low is None else limits[low] if type(low) is str else low
+    most = math.inf if high is None else limits[high] if type(high) is str else high
+    return least <= value <= most and -math.inf < value < math.inf
+
+
+def _check_entry(
+    declared: Record, expected: Values | None, name: str, value: object, limits: Mapping[str, float]
+) -> None:
+    if expected is None:
+        if declared.values is not None:
+            raise _Fault(name, "is not declared")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _Fault(name, f"is {value}", True)
+    elif expected.text is not None:
+        if not isinstance(value, str) or re.fullmatch(expected.text, value) is None:
+            raise _Fault(name, f"is not a text of the form {expected.text}")
+    elif not isinstance(value, int | float) or isinstance(value, bool):
+        raise _Fault(name, "is not a number")
+    else:
+        _check_number(name, value, expected, limits)
 
 
 def _check_number(name: str, value: float, expected: Values, limits: Mapping[str, float]) -> None:
@@ -227,15 +289,10 @@ def _check_number(name: str, value: float, expected: Values, limits: Mapping[str
         raise _Fault(name, f"is {value:g}, allowed are {_range(expected, limits)}")
 
 
-def _check_missing(declared: Record, record: Mapping[str, object]) -> None:
-    for name, expected in (declared.values or {}).items():
-        if "*" not in name and not expected.optional and name not in record:
-            raise _Fault(name, "is missing")
-
-
 def _check_arrays(
-    declared: Record, record: ArrayRecord, sent: ArrayRecord | None, sizes: Sizes, limits: Mapping[str, float]
+    own: _Declared, record: ArrayRecord, sent: ArrayRecord | None, sizes: Sizes, limits: Mapping[str, float]
 ) -> None:
+    declared = own.record
     lengths: dict[str, int] = {}  # of the letters that stand for the same length within the record
     if declared.max_bytes is not None and (size := sum(_claimed(array) for array in record.values())) > (
         declared.max_bytes
@@ -243,48 +300,57 @@ def _check_arrays(
         raise _Fault("", f"has {size} bytes, declared at most {declared.max_bytes}")
     as_sent = False
     for name, array in record.items():
-        expected = _of_name(declared, name)
-        if expected is None and declared.values is not None:
-            raise _Fault(name, "is not declared")
-        dtype = _dtype(array, name)
-        if declared.dtypes and dtype.name not in declared.dtypes:
-            raise _Fault(name, f"is {dtype.name}, declared as {' or '.join(declared.dtypes)}")
+        expected = own.of(name)
         if expected is not None and expected.sent:
             as_sent = True
-            _check_as_sent(name, array, expected, sent)
-            _check_bytes(name, array, dtype)
-            if expected.low is None and expected.high is None:
+            if _just_as_sent(array, expected, declared, sent, name):
                 continue
-        elif expected is not None and expected.shape is not None:
-            _check_shape(name, tuple(array.shape), expected.shape, sizes, lengths)
-        _check_bytes(name, array, dtype)
-        if dtype.kind in "iufb":
-            _check_values(name, view(array), expected or _undeclared(declared), limits)
-    if as_sent and sent is not None and declared.values is not None:
+        _check_array(declared, expected, name, array, sent, sizes, lengths, limits)
+    if as_sent and sent is not None and not declared.optional and len(record) != len(sent):
         absent = [name for name in sent if name not in record]
-        if absent and not declared.optional:
-            raise _Fault("", f"holds other arrays than the client was sent ({', '.join(absent[:3])})")
-    _check_missing(declared, record)
+        raise _Fault("", f"holds other arrays than the client was sent ({', '.join(absent[:3])})")
+    for name in own.required:
+        if name not in record:
+            raise _Fault(name, "is missing")
+
+
+def _just_as_sent(array: Array, expected: Values, declared: Record, sent: ArrayRecord | None, name: str) -> bool:
+    """Whether an array from this process is like the one sent, and nothing else is declared: the usual case."""
+    if sent is None or expected.low is not None or declared.dtypes or type(array) is not ReferenceArray:
+        return False
+    received = sent.get(name)
+    return received is not None and array.shape == received.shape and array.dtype == received.dtype
+
+
+def _check_array(
+    declared: Record,
+    expected: Values | None,
+    name: str,
+    array: Array,
+    sent: ArrayRecord | None,
+    sizes: Sizes,
+    lengths: dict[str, int],
+    limits: Mapping[str, float],
+) -> None:
+    if expected is None and declared.values is not None:
+        raise _Fault(name, "is not declared")
+    dtype = _dtype(array, name)
+    if declared.dtypes and array.dtype not in declared.dtypes and dtype.name not in declared.dtypes:
+        raise _Fault(name, f"is {dtype.name}, declared as {' or '.join(declared.dtypes)}")
+    if expected is not None and expected.sent:
+        _check_as_sent(name, array, expected, sent)
+        _check_bytes(name, array, dtype)
+        if expected.low is None and expected.high is None:
+            return
+    elif expected is not None and expected.shape is not None:
+        _check_shape(name, tuple(array.shape), expected.shape, sizes, lengths)
+    _check_bytes(name, array, dtype)
+    if dtype.kind in "iufb":
+        _check_values(name, view(array), expected or _undeclared(declared), limits)
 
 
 def _undeclared(declared: Record) -> Values:
     return Values(missing=declared.about == "class")
-
-
-@lru_cache(maxsize=1024)
-def _pattern(names_: tuple[str, ...], name: str) -> str | None:
-    if name in names_:
-        return name
-    return next((one for one in names_ if "*" in one and fnmatch.fnmatchcase(name, one)), None)
-
-
-def _of_name(declared: Record, name: str) -> Values | None:
-    if declared.values is None:
-        return None
-    if name in declared.values:
-        return declared.values[name]
-    found = _pattern(tuple(declared.values), name)
-    return None if found is None else declared.values[found]
 
 
 @lru_cache(maxsize=256)
@@ -373,7 +439,10 @@ def _check_values(name: str, values: np.ndarray, expected: Values, limits: Mappi
             raise _Fault(name, "holds values that are not whole numbers")
     if expected.low is not None or expected.high is not None:
         low, high = _bounds(expected, limits)
-        least, most = values.min(), values.max()
+        least = values.min()
+        # Whole numbers from 0 on that add up to at most the limit are not above it: the sum is checked below.
+        summed = expected.total is not None and expected.total == expected.high and expected.low == 0
+        most = least if summed and least >= 0 else values.max()
         if least < low or most > high:
             wrong = least if least < low else most
             raise _Fault(name, f"holds {wrong:g}, allowed are {_range(expected, limits)}")
