@@ -75,7 +75,6 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
     match config.prior.provenance:
         case "clear_sum":
             replies = yield from gather_counts("train")
-            replies = capped_counts(replies, config.clients.max_weight_share)
             context.counts = prior_from_counts(replies.astype(np.float64), config)
         case "oracle":
             context.counts = prior_from_counts(federation.counts[holders].astype(np.float64), config)
@@ -116,7 +115,11 @@ def _masked_sum(query: str, holders: list[int], federation: Federation) -> Gener
 
 
 def prior_from_counts(counts: np.ndarray, config: RunConfig) -> np.ndarray:
-    """Client counts [K, C] -> counts [C]: their sum, or the priors with the aggregator's client weights."""
+    """Client counts [K, C] -> counts [C]: their sum, or the priors with the aggregator's client weights.
+
+    A client above ``clients.max_weight_share`` of all rows counts with that share.
+    """
+    counts = capped_counts(counts, config.clients.max_weight_share)
     if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
         sizes = counts.sum(axis=1, keepdims=True)
         mean: np.ndarray = (counts / sizes).mean(axis=0) * sizes.sum()

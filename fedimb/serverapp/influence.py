@@ -53,6 +53,8 @@ def capped(weights: Sequence[float], share: float | None) -> list[float]:
 
 def capped_counts(counts: np.ndarray, share: float | None) -> np.ndarray:
     """Counts of each client, [K, ...] integers; those of a client above the share are scaled down, rounded down."""
+    if share is None or not len(counts):
+        return counts
     totals = counts.reshape(len(counts), -1).sum(axis=1).astype(np.float64)
     limits = capped(totals.tolist(), share)
     out = counts.copy()

@@ -41,7 +41,9 @@ def test_with_two_there_is_no_protection():
 def test_counts_of_one_client_are_scaled_down():
     counts = np.array([[900, 100], [10, 20], [30, 40]])
     assert capped_counts(counts, 0.5).tolist() == [[90, 10], [10, 20], [30, 40]]
-    assert capped_counts(counts, None) is not counts
+    assert counts[0, 0] == 900
+    assert capped_counts(counts, None) is counts
+    assert capped_counts(counts[:0], 0.5).shape == (0, 2)
 
 
 def outcome_of(updates, weights):
