@@ -15,6 +15,8 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel, load_model
 from fedimb.rundir.seal import Damaged
 
+WITHOUT_SITE = "without_site.json"
+"""Artifact with the final scores without each site (`RunResult.without_site`)."""
 LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
 """Kinds of suspicion: training diverged, the weights did not move, one class is predicted for every row."""
 
@@ -193,7 +195,7 @@ class RunResult:
             data.get("labels", math.nan),
             data.get("privacy"),
             data.get("left_out", []),
-            data.get("without_site", {}),
+            folder.read_json(f"artifacts/{WITHOUT_SITE}", {}),
         )
 
 

@@ -18,7 +18,7 @@ from fedimb.evaluation.ratios import mean_defined
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import save_model
-from fedimb.rundir.result import suspect_text
+from fedimb.rundir.result import WITHOUT_SITE, suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
@@ -84,7 +84,9 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
         (target / "confusion.json").write_text(
             json.dumps({"class_names": list(federation.class_names), "matrix": matrix.tolist()})
         )
-    traffic = loop.exchange.traffic
+    traffic, left_out = loop.exchange.traffic, loop.exchange.left_out
+    if without := scores_without(evaluator, left_out.name, config, federation.minority):
+        folder.artifact(WITHOUT_SITE, (json.dumps(without, indent=1) + "\n").encode())
     folder.write_json(
         "result.json",
         {
@@ -106,8 +108,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "task": federation.task,
             "seed": config.seed,
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
-            "left_out": loop.exchange.left_out.facts(),
-            "without_site": scores_without(evaluator, loop.exchange.left_out.name, config, federation.minority),
+            **({"left_out": left_out.facts()} if left_out.replies else {}),
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)
