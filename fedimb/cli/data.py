@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from fedimb.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import DataChecked, DataDescription, SplitWritten
+    from collections.abc import Sequence
+
+    from fedimb.cli.output import DataChecked, DataDescription, FindingLine, SplitWritten
     from fedimb.cli.verbs import Verbs
     from fedimb.data.federation import Federation
+    from fedimb.data.findings.finding import Finding
     from fedimb.schema import RunConfig
 
 _DESCRIBE = """\
@@ -26,8 +29,8 @@ Split the data as `fedimb run` would with the same settings, and write one line 
 validation, test, public, unused) and its client. Other tools can read the file, and so can fedimb:
 data.test={name: file, path: FILE}.
 
-  fedimb data split data=wbc data.test={name:by_site,fraction:0.2} --to split.csv
-  fedimb data split --run outputs/default/3f2a... --to split.csv       the split of a run"""
+  fedimb data split data=wbc data.test.name=by_site --to split.csv
+  fedimb data split --run runs/default/fedavg-s0-3f2a --to split.csv       the split of a run"""
 
 _CHECK = """\
 Read your data completely and print what they hold, or what is wrong and where. Nothing is trained.
@@ -35,15 +38,19 @@ Read your data completely and print what they hold, or what is wrong and where. 
   fedimb data check configs/data/mine.yaml          a data group; its test split and long tail are tried too
   fedimb data check images/                         a folder (or .zip) with one folder per class
   fedimb data check bloodmnist.npz                  a file; settings of its source may follow
-  fedimb data check table.csv label=diagnosis       ... as key=value
+  fedimb data check table.csv target=diagnosis      ... as key=value
   fedimb data check labels.csv --source image_csv   choose the source instead of guessing it
 
-File, settings and options may come in any order."""
+File, settings and options may come in any order. What looks wrong is listed with its severity: refuse and ask stop a
+run (ask until data.accept names it), note does not."""
+
+
+_NOT_READY = 2
 
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
-    data = verbs.add_parser("data", help="show what each client would hold, or check your own data")
+    data = verbs.add_parser("data", help="import or check your own data, or show what each client would hold")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
     raw = argparse.RawDescriptionHelpFormatter
     describe = actions.add_parser(
@@ -71,7 +78,9 @@ def register(verbs: "Verbs") -> None:
     check = actions.add_parser(
         "check", help="read your data completely, and report what is wrong", description=_CHECK, formatter_class=raw
     )
-    check.add_argument("file", metavar="FILE", help="data YAML, folder, .zip, .csv or .npz")
+    check.add_argument(
+        "file", metavar="FILE", help="data YAML, folder, .zip, table or .npz; others: first fedimb data import"
+    )
     check.add_argument("settings", nargs="*", metavar="key=value", help="settings of the source (not with a YAML file)")
     check.add_argument("--source", metavar="NAME", help="read FILE with this source (see `fedimb list sources`)")
     check.set_defaults(handler=check_command)
@@ -198,25 +207,39 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     Raises:
         ConfigError: a setting is wrong, or the source for the file cannot be guessed.
         DataError: the data cannot be read or split.
+
+    The exit code is 2 if a run would refuse the data for what is found in them.
     """
     from fedimb.cli.output import DataChecked
     from fedimb.cli.verbs import split_words
-    from fedimb.data.check import describe_cut, read_source
+    from fedimb.data.check import read_source, split_accepted, try_cut
     from fedimb.data.config import DataConfig
+    from fedimb.data.findings.look import look_at
+    from fedimb.data.findings.stage import unresolved
     from fedimb.data.labels import class_counts
     from fedimb.report.describe import about_data, describe_source
 
-    file, settings = split_words(args.file, args.settings)
+    file, words = split_words(args.file, args.settings)
+    accept, settings = split_accepted(words)
     name, data, group = read_source(file, settings, args.source)
     if not args.json:
         print(f"source: {name}\n{describe_source(data)}", flush=True)
-    cut = None if group is None else describe_cut(group)
-    if cut is not None and not args.json:
-        print(f"\n{cut}")
+    findings, cut = look_at(data)[0], None
+    if not args.json:
+        _print_findings(findings, accept)
+    if group is not None:
+        accept = (*accept, *DataConfig.parse(group).accept)
+        cut, found = try_cut(group)
+        findings += (later := [one for one in found if one not in findings])
+        if not args.json:
+            print(f"\n{cut}")
+            _print_findings(later, accept)
     about = {} if group is None else DataConfig.parse(group).about or {}
     if about and not args.json:
         print(f"\n{about_data(about)}")
     return DataChecked(
+        exit_code=_NOT_READY if unresolved(findings, accept) else 0,
+        findings=[_finding_line(one, accept) for one in findings],
         source=name,
         rows=len(data.y),
         shape=list(data.x.shape[1:]),
@@ -228,4 +251,19 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
         official_test=None if data.official_test is None else int(data.official_test.sum()),
         cut=cut,
         about=about,
+    )
+
+
+def _print_findings(findings: "Sequence[Finding]", accept: "Sequence[str]") -> None:
+    from fedimb.data.findings.stage import described
+
+    if findings:
+        print("\n" + "\n".join(described(one, accept) for one in findings), flush=True)
+
+
+def _finding_line(one: "Finding", accept: "Sequence[str]") -> "FindingLine":
+    from fedimb.cli.output import FindingLine
+
+    return FindingLine(
+        name=one.name, severity=one.severity, place=one.place, text=one.text, accepted=one.name in accept
     )

@@ -102,6 +102,8 @@ def drop_arguments(config: Settings, key: str, value: object, given: set[str]) -
         return
     default = [k for k in node if k != "name" and not any(f"{g}.".startswith(f"{part}.{k}.") for g in given)]
     if default and (taken := _taken(part, value)) is not None:
+        if "data.test.since" in given:  # the last fraction of the rows, or those since a date
+            taken = taken - {"fraction"}
         gone = [argument for argument in default if argument not in taken]
         for argument in gone:
             del node[argument]

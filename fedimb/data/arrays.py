@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.findings.finding import Finding
 from fedimb.data.identifiers import identifier
 from fedimb.data.inputs import TableColumns
 from fedimb.errors import DataError
@@ -42,6 +43,7 @@ class SourceData:
             None: columns of x have no names.
         label_names: label in the files -> class name, to read the labels of new rows; None where labels are the names
             or the ids.
+        findings: what only the source can see, as in the text of a file; `fedimb.data.findings.look` adds the rest.
 
     Raises:
         DataError: with the row and the remedy.
@@ -63,6 +65,7 @@ class SourceData:
     times: NDArray[Any] | None = None
     row_ids: NDArray[np.str_] | None = None
     label_names: dict[str, str] | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.x)

@@ -1,7 +1,9 @@
 """The `data` and `partition` groups of the configuration, checked before any work."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from fedimb.data.findings.finding import check_accepted
 from fedimb.data.groups import SplitConfig
 from fedimb.data.longtail import SHAPES
 from fedimb.data.placement import Placement
@@ -33,6 +35,7 @@ class DataConfig:
     public: int | None = None
     split: Settings | None = None
     about: dict[str, str] | None = None
+    accept: Sequence[str] = ()
 
     @staticmethod
     def parse(raw: Settings) -> "DataConfig":
@@ -48,7 +51,10 @@ class DataConfig:
                 raise ConfigError(f"no setting 'data.{key}'.{near}")
         for key in ("source", "test"):
             if not isinstance(raw.get(key), dict) or not isinstance(raw[key].get("name"), str):
-                raise ConfigError(f"data.{key}={raw.get(key)!r}: give a name, as in {key}: {{name: ...}}")
+                raise ConfigError(
+                    f"data.{key}={raw.get(key)!r}: give a name, as in data.{key}.name=NAME, "
+                    f"or with arguments, {key}: {{name: NAME, ...}}"
+                )
         config = DataConfig(**raw)
         check_test_rule(config.test)
         SplitConfig.parse(config.split)
@@ -69,6 +75,7 @@ class DataConfig:
             raise ConfigError(f"data.public={config.public!r}: give rows per class for the server, at least 1, or null")
         if config.on_bad not in ON_BAD:
             raise ConfigError(f"data.on_bad: no rule '{config.on_bad}'.{nearest(str(config.on_bad), ON_BAD)}")
+        check_accepted(config.accept)
         if config.class_order not in ("seeded", "fixed"):
             valid = nearest(str(config.class_order), ("seeded", "fixed"))
             raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")

@@ -7,6 +7,8 @@ it, and of paths only what is below the folder of the data.
 import hashlib
 import mimetypes
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -95,12 +97,16 @@ def _description(store: "Store", about: Mapping[str, str], source: Settings) -> 
 def _distribution(mlc: ModuleType, source: Settings) -> list[Any]:
     """A FileObject per file of the source, a FileSet per folder; none for bundled data and other places."""
     found: dict[str, Any] = {}
+    ids: set[str] = set()
     for place in _PLACES:
         value = source.get(place)
         named = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
         for path in named:
-            if isinstance(path, str) and (file := _existing(path)) is not None:
-                found.setdefault(_shown(path), _entry(mlc, _shown(path), file))
+            if isinstance(path, str) and (file := _existing(path)) is not None and str(file) not in found:
+                ident = _file_id(_shown(path))
+                ident += f"_{len(found)}" if ident in ids else ""  # two folders may hold files of one name
+                ids.add(ident)
+                found[str(file)] = _entry(mlc, _shown(path), file, ident)
     return list(found.values())
 
 
@@ -114,13 +120,14 @@ def _existing(path: str) -> Path | None:
 def _shown(path: str) -> str:
     """The path below the folder of the data; of an absolute one, or one that leads up, the name alone."""
     pure = PurePath(path)
-    return pure.name if pure.is_absolute() or {"..", "~"} & set(pure.parts) else pure.as_posix()
+    outside = pure.is_absolute() or any(part == ".." or part.startswith("~") for part in pure.parts)
+    return pure.name if outside else pure.as_posix()
 
 
-def _entry(mlc: ModuleType, shown: str, file: Path) -> Any:
+def _entry(mlc: ModuleType, shown: str, file: Path, ident: str) -> Any:
     if file.is_dir():
         return mlc.FileSet(
-            id=shown, name=shown, includes=[f"{shown}/**/*"], encoding_formats=["application/octet-stream"]
+            id=ident, name=shown, includes=[f"{shown}/**/*"], encoding_formats=["application/octet-stream"]
         )
     kind = _TYPES.get(file.suffix.lower()) or mimetypes.guess_type(shown)[0] or "application/octet-stream"
     sha = hashlib.sha256()
@@ -132,13 +139,22 @@ def _entry(mlc: ModuleType, shown: str, file: Path) -> Any:
     except OSError as error:
         raise DataError(f"{shown}: cannot be read ({error.strerror}); check its permissions") from None
     return mlc.FileObject(
-        id=shown,
+        id=ident,
         name=shown,
         content_url=shown,
         content_size=f"{size} B",
         encoding_formats=[kind],
         sha256=sha.hexdigest(),
     )
+
+
+def _file_id(shown: str) -> str:
+    return "/".join(map(_id, shown.split("/")))
+
+
+def _id(name: str) -> str:
+    """A name as part of an id, which may not have blanks."""
+    return re.sub(r"[^\w.-]+", "_", name)
 
 
 def _rows(mlc: ModuleType, store: "Store", source: Settings, files: list[Any]) -> list[Any]:
@@ -152,11 +168,13 @@ def _rows(mlc: ModuleType, store: "Store", source: Settings, files: list[Any]) -
     for at, file in enumerate(file for file in files if file.encoding_formats == ["text/csv"]):
         name = "rows" if len(files) == 1 else f"rows_{at}"
         fields = []
-        for column in (*store.columns.names, *labels):
+        columns = (*store.columns.names, *labels)
+        once = Counter(map(_id, columns))
+        for number, column in enumerate(columns):
             text = column in store.columns.categories or column in labels
             fields.append(
                 mlc.Field(
-                    id=f"{name}/{column}",
+                    id=f"{name}/{_id(column)}" + (f"_{number}" if once[_id(column)] > 1 else ""),
                     name=column,
                     data_types=[mlc.DataType.TEXT if text else mlc.DataType.FLOAT],
                     source=mlc.Source(file_object=file.id, extract=mlc.Extract(column=column)),

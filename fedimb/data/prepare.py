@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.data.config import DataConfig, partition_parts
 from fedimb.data.federation import Federation, some
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.split import split_findings
+from fedimb.data.findings.stage import settle
 from fedimb.data.groups import RowGroups, SplitConfig, at_two_sites, row_groups
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
 from fedimb.data.placement import Placement, place_minority
@@ -27,8 +30,22 @@ log = logging.getLogger(__name__)
 
 
 def prepare(data: dict[str, object], partition: dict[str, object], clients: int, seed: int) -> Federation:
+    """The federation of a run (`prepare_unsettled`), unless something looks wrong that the settings do not accept.
+
+    Raises:
+        ConfigError, DataError: as `prepare_unsettled`; or a finding is refused, or asked about and not in
+            ``data.accept`` (`fedimb.data.findings.stage.settle`, which logs the others).
+    """
+    federation, findings = prepare_unsettled(data, partition, clients, seed)
+    settle(findings, DataConfig.parse(data).accept)
+    return federation
+
+
+def prepare_unsettled(
+    data: dict[str, object], partition: dict[str, object], clients: int, seed: int
+) -> tuple[Federation, list[Finding]]:
     """Source -> test split -> the server's rows -> long tail -> partition -> validation split, each with its own seed
-    stream.
+    stream; and what is found in the data (`fedimb.data.findings`).
 
     If rows have several labels, every step uses the primary class (`fedimb.data.labels`); counts and minority use all
     labels.
@@ -82,11 +99,6 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
         lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
     held = [pool[np.sort(positions)] for positions in lists]
     counts = np.stack([store.class_counts(rows) for rows in held])
-    if (empty := sum(not len(rows) for rows in held)) > clients / 2:
-        log.warning(
-            "clients.count=%d for %d training rows: %d hold none and never train; set a smaller clients.count",
-            clients, len(pool), empty,
-        )  # fmt: skip
 
     parts = [(np.sort(rows), rows[:0]) for rows in held]
     if config.validation:  # a generator for each of 100,000 clients takes seconds
@@ -96,7 +108,7 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
         ]
     elif len(cut.validation):
         parts = [(np.setdiff1d(rows, cut.validation), np.intersect1d(rows, cut.validation)) for rows in held]
-    return Federation(
+    federation = Federation(
         source=source,
         store_path=store.path.absolute(),
         train=[kept for kept, _ in parts],
@@ -110,6 +122,7 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
         test_counts=store.class_counts(cut.test if len(cut.test) else np.concatenate([out for _, out in parts])),
         scaling=None if store.scaled is None else federated_scaling([store.x[kept] for kept, _ in parts], store.scaled),
     )
+    return federation, [*(store.findings or ()), *split_findings(federation, store.groups)]
 
 
 def _cut(config: DataConfig, store: Store, groups: RowGroups | None, seed: int) -> SavedSplit:

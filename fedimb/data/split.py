@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedimb.data.folds import fold_of_rows, inner_fold_of_rows
 from fedimb.data.groups import at_two_sites
+from fedimb.data.identifiers import Names
 from fedimb.data.rows import Rows
 from fedimb.data.split_floors import Floors
 from fedimb.data.split_rules import TEST_RULES, check_test_rule
@@ -201,10 +202,11 @@ def _leave_site_out(
 ) -> tuple[Rows, Rows]:
     if sites is None:
         raise DataError("data.test=leave_site_out needs a source with sites; use {name: stratified, fraction: 0.2}")
+    names = Names(site_names)
     for site in map(str, held_out):
-        if site not in site_names:
+        if site not in names:
             raise DataError(f"data.test.sites: the source has no site '{site}'.{nearest(site, site_names)}")
-    inside = np.isin(sites, [list(site_names).index(str(site)) for site in held_out])
+    inside = np.isin(sites, [at for site in held_out if (at := names.index(site)) is not None])
     if inside.all() or not inside.any():
         lacking = "train on" if inside.all() else "test"
         raise DataError(

@@ -46,7 +46,7 @@ class Floors:
             remedy = f"no split can give it more than {most}: " + (
                 f"set data.test.min_per_class={most}" if most else "leave the class out of the source"
             )
-        others = f" (and {len(wrong) - 1} more classes)" if len(wrong) > 1 else ""
+        others = f" (and {len(wrong) - 1} more such)" if len(wrong) > 1 else ""
         raise DataError(
             f"class '{self.class_names[c]}' has {have[c]} rows{self._of_groups(c)}: {what} gives {got[c]} to test and "
             f"{left[c]} to train on{others}, below min_per_class={self.floor}; "

@@ -2,6 +2,7 @@
 
 from datetime import date
 
+from fedimb.data.identifiers import identifier
 from fedimb.data.times import as_time
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
@@ -98,8 +99,10 @@ def _check_temporal(given: Settings) -> None:
     if isinstance(since, str | date):
         try:
             as_time(str(since))
-        except ValueError as error:
-            raise ConfigError(f"data.test.since={str(since)!r}: {error}") from None
+        except ValueError:
+            raise ConfigError(
+                f"data.test.since={str(since)!r}: give an ISO date such as '2024-03-04' or '2024-03-04T10:30'"
+            ) from None
 
 
 def _check_sites(sites: object) -> None:
@@ -107,6 +110,6 @@ def _check_sites(sites: object) -> None:
         not isinstance(sites, list)
         or not sites
         or not all(isinstance(site, str | int) and not isinstance(site, bool) for site in sites)
-        or len({str(site) for site in sites}) < len(sites)
+        or len(set(map(identifier, sites))) < len(sites)
     ):
         raise ConfigError(f"data.test.sites={sites!r}: give the names of the held-out sites, each once, as in [site_a]")

@@ -5,11 +5,13 @@ Ten thousand clients then need index lists, not copies of the data.
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,6 +23,8 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.atomic import write_atomic
 from fedimb.data.arrays import SourceData
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.look import RULES, look_at
 from fedimb.data.identifiers import READING
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import class_counts
@@ -32,12 +36,17 @@ FORMAT = 2  # raised when the folder's layout changes: old caches are then ignor
 _COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_, "targets": np.uint8}
 _LATER_COLUMNS = ("times", "row_ids")  # of any width and unit; stores of before have none, and keep their content hash
 _CHUNK_BYTES = 1 << 26
+_FINDINGS, _GROUPS = "findings.json", "groups.npy"
 log = logging.getLogger("fedimb")
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An opened store. Its arrays are read-only memory maps of the files; see `SourceData` for their meaning."""
+    """An opened store. Its arrays are read-only memory maps of the files; see `SourceData` for their meaning.
+
+    Beside the arrays the folder keeps what was found in the data (findings.json) and which rows are identical
+    (groups.npy). Both are no part of the content: they change neither `content_sha` nor a fingerprint.
+    """
 
     path: Path
     x: NDArray[np.generic]
@@ -73,6 +82,29 @@ class Store:
     def class_counts(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """[C] int64: how many of ``rows`` have each class; a row with several labels counts for each."""
         return class_counts(self.y, self.targets, self.n_classes, rows)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...] | None:
+        """What was found in the data; None if they were decoded by an earlier fedimb, or looked at by other rules."""
+        try:
+            kept = json.loads((self.path / _FINDINGS).read_text(encoding="utf-8"))
+            return tuple(map(Finding.from_facts, kept["findings"])) if kept["rules"] == RULES else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """[n] the first row that is identical to each row; None if no two are."""
+        path = self.path / _GROUPS
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+
+    def look(self, data: SourceData) -> None:
+        """Look at the data again from which this store was built, and keep what is found."""
+        found, groups = look_at(data)
+        with contextlib.suppress(OSError):  # another user's cache: looked at again by each process
+            _keep_findings(self.path, found, groups)
+        self.__dict__["findings"] = tuple(found)
+        self.__dict__["groups"] = groups if _repeat(groups) else None
 
     @cached_property
     def content_sha(self) -> str:
@@ -173,6 +205,7 @@ class Store:
                 "label_names": source.label_names,
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            _keep_findings(building, *look_at(source))
             building.chmod(0o755)  # mkdtemp makes it private; a shared cache must be readable by other users
             try:
                 os.rename(building, path)
@@ -182,6 +215,19 @@ class Store:
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return Store.open(path)
+
+
+def _repeat(groups: NDArray[np.int64]) -> bool:
+    return bool((groups != np.arange(len(groups))).any())
+
+
+def _keep_findings(folder: Path, found: Sequence[Finding], groups: NDArray[np.int64]) -> None:
+    if _repeat(groups):
+        held = io.BytesIO()
+        np.save(held, groups, allow_pickle=False)
+        write_atomic(folder / _GROUPS, held.getvalue())
+    kept = {"rules": RULES, "findings": [one.facts() for one in found]}
+    write_atomic(folder / _FINDINGS, json.dumps(kept, ensure_ascii=False, indent=1).encode())
 
 
 def _content_sha(store: Store) -> str:
@@ -232,6 +278,8 @@ def open_source(config: dict[str, object]) -> Store:
     key = json.dumps([FORMAT, READING, name, args, fingerprint, on_bad], sort_keys=True)
     path = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
     store = open_store(path) if path.exists() else Store.build(source.load(), path, fingerprint)
+    if store.findings is None:
+        store.look(source.load())
     if store.skipped:
         where = path / "meta.json"
         log.warning(

@@ -45,8 +45,7 @@ def as_time(text: str, form: str | None = None) -> tuple[datetime | int, bool]:
             raise ValueError(f"'{text}' is not a time of the format {form}") from None
         hint = " or 'number'" if _WHOLE.fullmatch(text) else ""
         raise ValueError(
-            f"'{text}' is not an ISO date such as 2024-03-04 or 2024-03-04T10:30; if every row is written so, give "
-            f"time_format, such as '%d/%m/%Y'{hint}"
+            f"'{text}' is not an ISO date such as 2024-03-04; give time_format, such as '%d/%m/%Y'{hint}"
         ) from None
     return (found, False) if found.tzinfo is None else (found.astimezone(UTC).replace(tzinfo=None), True)
 

@@ -255,8 +255,8 @@ def _in_short(value: float, expected: Values, limits: Mapping[str, float]) -> bo
     low, high = expected.low, expected.high
     if expected.text is not None or expected.noise or (expected.whole and not value.is_integer()):
         return False
-    least = -math.inf if low is None else limits[low] if type(low) is str else low
-    most = math.inf if high is None else limits[high] if type(high) is str else high
+    least = -math.inf if low is None else limits[low] if isinstance(low, str) else low
+    most = math.inf if high is None else limits[high] if isinstance(high, str) else high
     return least <= value <= most and -math.inf < value < math.inf
 
 

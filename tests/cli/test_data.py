@@ -77,10 +77,11 @@ def test_check_takes_file_settings_and_options_in_any_order(capsys, tmp_path, mo
     assert "source: tabular_csv" in capsys.readouterr().out
 
 
-def test_clients_far_beyond_the_rows_are_warned_about(capsys, caplog):
+def test_clients_far_beyond_the_rows_are_warned_about(capsys, caplog, monkeypatch):
+    monkeypatch.setattr("fedimb.data.findings.stage._said", set())
     assert main(["data", "describe", "clients.count=5000"]) == 0
     (said,) = [record.getMessage() for record in caplog.records if "clients.count" in record.getMessage()]
-    assert said.startswith("clients.count=5000 for ")
+    assert said.startswith("note clients_beyond_rows: clients.count=5000: for ")
     assert said.endswith("hold none and never train; set a smaller clients.count")
     caplog.clear()
     assert main(["data", "describe"]) == 0

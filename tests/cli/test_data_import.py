@@ -214,6 +214,15 @@ def test_it_says_what_it_found_and_how_to_run_it(tmp_path, monkeypatch, capsys):
     assert main(["data", "describe", "--config-dir", ".", "data=t", "clients.count=2"]) == 0
 
 
+def test_dates_order_the_rows_and_are_no_feature(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    put(tmp_path, t_csv="seen,age,label\n" + "".join(f"2020-01-{1 + i % 28:02d},{i},{i % 2}\n" for i in range(40)))
+    assert main(["data", "import", "t.csv", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["settings"]["source"]["time_column"], said["shape"]) == ("seen", [1])
+    assert "time_column=seen: it holds dates; only data.test=temporal uses it" in said["unsure"]
+
+
 def test_a_yaml_is_not_replaced_unless_asked(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = csv_table(tmp_path)
@@ -275,3 +284,22 @@ def test_what_is_not_understood_is_said_in_one_line(make, tmp_path, monkeypatch,
     assert REFUSED[make] in error
     assert error.count("\n") == 1
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (csv_table, ["model=logistic", "clients.count=3", "partition=by_column"]),
+        (shards, ["model=logistic", "clients.count=3", "partition=by_column"]),
+        (database, ["model=logistic", "clients.count=2"]),
+        (folders, ["model=cnn4conv", "clients.count=2", "data.source.size=[32,32]"]),
+    ],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_what_is_written_runs(make, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDIMB_CACHE_DIR", str(tmp_path / "cache"))
+    assert main(["data", "import", str(make(tmp_path)), "--to", "data/mine.yaml"]) == 0
+    settings = ["engine=inline", "rounds=1", "output_dir=out", "run.on_suspect=warn"]
+    assert main(["run", "--config-dir", ".", "data=mine", *words, *settings]) == 0

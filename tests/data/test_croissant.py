@@ -59,14 +59,34 @@ def test_a_table_is_described_and_its_rows_can_be_read(loaded, tmp_path, monkeyp
     assert str(tmp_path) not in document
 
 
+def test_names_with_blanks_and_signs_are_kept(loaded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i},{i % 7},{i % 3},class {'AB'[i % 2]}" for i in range(40)]
+    (tmp_path / "my table.csv").write_text("\n".join(["age (y),age [y],\u00fc/%,dx", *rows]) + "\n")
+    source = {"name": "tabular_csv", "files": ["my table.csv"], "target": "dx"}
+    found, _, _ = loaded({"source": source, "test": {"name": "stratified", "fraction": 0.25}})
+    (first,) = (set_ for set_ in found.metadata.record_sets if set_.name == "rows")
+    assert [field.name for field in first.fields] == ["age (y)", "age [y]", "\u00fc/%", "dx"]
+    assert len(list(found.records("rows"))) == 40
+
+
 def test_absolute_paths_are_shown_by_name_alone(loaded, tmp_path):
-    np.savez(tmp_path / "set.npz", x=np.arange(80, dtype=np.float32).reshape(40, 2), y=np.arange(40) % 2)
+    np.savez(tmp_path / "set.npz", x=np.sin(np.arange(80, dtype=np.float32)).reshape(40, 2), y=np.arange(40) % 2)
     source = {"name": "npz", "path": str(tmp_path / "set.npz")}
     found, document, _ = loaded({"source": source, "test": {"name": "balanced", "per_class": 5}}, {})
     assert [file.content_url for file in found.metadata.distribution] == ["set.npz"]
     assert str(tmp_path) not in document
     assert tmp_path.name not in document
     assert {row["field"] for row in records(found, "fields")} == {"x", "label"}
+
+
+def test_files_of_one_name_in_two_folders_are_both_there(loaded, tmp_path):
+    for site in "ab":
+        (tmp_path / site).mkdir()
+        (tmp_path / site / "t.csv").write_text("age,dx\n" + "".join(f"{i},{site}{i % 2}\n" for i in range(20)))
+    files = {site: str(tmp_path / site / "t.csv") for site in "ab"}
+    found, _, _ = loaded({"source": {"name": "tabular_csv", "files": files, "target": "dx"}, "test": {"name": "none"}})
+    assert len({file.sha256 for file in found.metadata.distribution}) == 2
 
 
 def test_bundled_data_have_no_files(loaded, digits):

@@ -100,7 +100,7 @@ class Cohort:
         )
 
 
-COHORT = {"source": {"name": "cohort"}, "test": {"name": "stratified", "fraction": 0.2}}
+COHORT = {"source": {"name": "cohort"}, "test": {"name": "stratified", "fraction": 0.2}, "minority": [1]}
 
 
 @pytest.fixture

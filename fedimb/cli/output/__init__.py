@@ -25,6 +25,7 @@ from fedimb.cli.output.parts import (
     DataChecked,
     DataDescription,
     DataImported,
+    FindingLine,
     ListedPart,
     NewPart,
     Pair,
@@ -58,6 +59,7 @@ from fedimb.cli.output.runs import (
     TrackingSent,
 )
 from fedimb.cli.output.site import (
+    Asked,
     AuditExported,
     AuditVerified,
     DataListing,
@@ -68,6 +70,7 @@ from fedimb.cli.output.site import (
     Decided,
     InboxListing,
     KeyRotated,
+    LedgerShown,
     NodeChecked,
     NodeCreated,
     NodeStatus,
@@ -89,6 +92,7 @@ from fedimb.cli.output.studies import (
 )
 
 __all__ = [
+    "Asked",
     "AuditExported",
     "AuditVerified",
     "BatchClass",
@@ -124,8 +128,10 @@ __all__ = [
     "DeploymentStatus",
     "Failure",
     "FileChecked",
+    "FindingLine",
     "InboxListing",
     "KeyRotated",
+    "LedgerShown",
     "ListedBatch",
     "ListedPart",
     "ListedRun",

@@ -108,6 +108,24 @@ class DataDescription(Output):
     about: dict[str, str]
 
 
+class FindingLine(Part):
+    """Something in the data that may mean something else than it seems.
+
+    Attributes:
+        name: of the finding, as data.accept takes it.
+        severity: refuse, ask or note.
+        place: column, site, class or part of the data.
+        text: what was found, and what to do.
+        accepted: whether data.accept names it.
+    """
+
+    name: str
+    severity: str
+    place: str
+    text: str
+    accepted: bool
+
+
 class SplitWritten(Output):
     """A split saved for other tools.
 
@@ -123,7 +141,7 @@ class SplitWritten(Output):
 
 
 class DataChecked(Output):
-    """What your data hold.
+    """What your data hold. The exit code is 2 if a run would refuse them for what was found.
 
     Attributes:
         source: name of the source that read them.
@@ -136,6 +154,7 @@ class DataChecked(Output):
         official_test: rows of the official test set; null if there is none.
         cut: what the data group's test split and long tail leave, in words; null for a bare file.
         about: what the data's YAML says: source, licence, citation, split, flaws; empty where it says nothing.
+        findings: what looks wrong.
     """
 
     source: str
@@ -149,6 +168,7 @@ class DataChecked(Output):
     official_test: int | None
     cut: str | None
     about: dict[str, str]
+    findings: list[FindingLine]
 
 
 class DataImported(Output):

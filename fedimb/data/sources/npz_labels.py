@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.identifiers import Names, identifier, in_order, is_whole
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole, names_nobody, no_label_marks
 from fedimb.data.labels import check_row, complete, none_class
+from fedimb.data.problems import IGNORED as NOT_A_CLASS
 from fedimb.data.problems import Problems
 from fedimb.data.sources.npz_file import NpzFile, as_ids, per_row
 from fedimb.errors import ConfigError, DataError
@@ -19,7 +20,6 @@ NameList = list[str] | dict[int | str, str]
 LabelKind = Literal["ids", "onehot", "several"]
 BAD, IGNORED = -1, -2
 _MOST = 100_000  # distinct labels: more are patient numbers or hashes, not classes
-_MARKS = ("-1", "-100", "255", "65535")  # ids that other tools use for "no label"
 _SHOWN = 8
 
 
@@ -185,6 +185,8 @@ def _usable(value: np.generic, what: str) -> str:
     if isinstance(value, (np.str_, np.bytes_)):
         if not value:
             raise DataError("is empty")
+        if what == "patient" and names_nobody(identifier(value)):
+            raise DataError("names nobody: give each patient an id")
     elif not np.isfinite(value) or value != np.floor(value):
         raise DataError(f"is not a {'class' if what == 'label' else what} id: give whole numbers")
     try:
@@ -273,20 +275,26 @@ def find_meaning(
     place, text = columns[0].place, columns[0].text
     values = in_order(found)
     mapping = label_map if label_map is not None else names if isinstance(names, dict) else None
+    every = any(column.every for column in columns)
     if mapping is not None:
+        if every and (odd := sorted({identifier(key) for key in mapping} ^ set(values))):
+            raise DataError(
+                f"{place} has columns 0 to {len(values) - 1}, which class_names or label_map do not name one by one "
+                f"({odd[0]} is on one side only): name each, counted from 0"
+            )
         return _by_map(values, mapping, names if isinstance(names, list) else None)
     setting = "class_names" if what == "label" else "site_names"
     lacks = "is not in class_names" if what == "label" else "is not known; see site_names"
     if what == "site":
         marks = {value: lacks for value in values if value.startswith("-") and is_whole(value)}
     else:
-        marks = {} if any(column.every for column in columns) else _marks(values)
+        marks = {} if every else _marks(values)
     values = [value for value in values if value not in marks]
     if names is None:
         return Meaning(tuple(values), {value: at for at, value in enumerate(values)}, marks)
     assert isinstance(names, list)
     known = Names(names)
-    if text or (values and all(value in known for value in values)):
+    if text or (values and not every and all(value in known for value in values)):
         wrong = {value: lacks for value in values if value not in known}
         return Meaning(
             tuple(names), {value: at for value in values if (at := known.index(value)) is not None}, marks | wrong
@@ -322,19 +330,11 @@ def _by_map(values: list[str], mapping: Mapping[int | str, str], order: list[str
 
 
 def _marks(values: Sequence[str]) -> dict[str, str]:
-    """Ids that look like a mark for "no label": far from the others, at the end where other tools put it."""
-    if not all(map(is_whole, values)):
-        return {}
-    marks = {}
-    for mark in set(_MARKS) & set(values):
-        others = [int(value) for value in values if value not in _MARKS]
-        apart = len(others) > 1 and (max(others) < int(mark) - 1 if int(mark) > 0 else min(others) >= 0)
-        if apart:
-            marks[mark] = (
-                f"stands beside ids {min(others)} to {max(others)} as a mark for 'no label' does: give "
-                f"ignore_label={mark}, or, if it is a class, class_names={{{mark}: name, ...}}"
-            )
-    return marks
+    """Why an id that looks like a mark for "no label" is not taken for a class."""
+    return {
+        mark: f"{reason}: give ignore_label={mark}, or, if it is a class, class_names={{{mark}: name, ...}}"
+        for mark, reason in no_label_marks(values).items()
+    }
 
 
 def apply_meaning(
@@ -353,7 +353,7 @@ def apply_meaning(
                     f"{column.place}[{row}]", f"{what} {key!r} {reason}" if column.text else f"{what} {key} {reason}"
                 )
     for row in np.flatnonzero(good & (column.of_row == IGNORED)):
-        problems.leave_out(f"{column.place}[{row}]", "its label is ignore_label")
+        problems.leave_out(f"{column.place}[{row}]", NOT_A_CLASS)
     return ids, good & (ids >= 0)
 
 

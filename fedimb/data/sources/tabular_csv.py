@@ -21,6 +21,7 @@ from fedimb.data.sources.new_tables import TableSettings, open_new_text, table_b
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_file import Layout, column
 from fedimb.data.sources.table_formats import has_own_header, open_table
+from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_opened import OpenedTable
 from fedimb.data.sources.table_rows import Positions, Rows, flagged
 from fedimb.data.sources.table_target import Target, Value, refuse_mute_site, spelling_of
@@ -55,6 +56,8 @@ class Table(ABC):
             missing category is 0 in all of them. Columns whose categories the file itself declares (ARFF, KEEL) need
             not be named.
         missing_values: column -> values that mean "missing", in addition to '', '?' and 'NA'; see `FeatureColumns`.
+        missing: values that mean "missing" in every column, of features and others, as ['N/A', -9].
+        decimal, thousands: how a text file writes numbers: ',' and '.' for 7.111,5; see `NumberFormat`.
         indicators: true, false, or the columns that get a 0/1 "missing" column.
         patient: column of patient ids, compared as identifiers (`fedimb.data.identifiers`): 100 and 100.0 are one. With
             one file per site the same id at two sites is two patients.
@@ -93,6 +96,9 @@ class Table(ABC):
     time_column: str | None = None
     time_format: str | None = None
     id_column: str | None = None
+    missing: list[Value] = field(default_factory=list)
+    decimal: str = "."
+    thousands: str | None = None
     on_bad: str = "refuse"
     feature_names: tuple[str, ...] = field(default=(), init=False)
 
@@ -105,9 +111,10 @@ class Table(ABC):
         check_time_format(self.kind, self.time_column, self.time_format)
         if isinstance(self.target, list):
             self._check_targets(self.target)
-        self._label = Target(self.classes, self.target_map, self.thresholds)
+        self._label = Target(self.classes, self.target_map, self.thresholds, kind=self.kind)
         self._categorical = self.categorical if isinstance(self.categorical, dict) else dict.fromkeys(self.categorical)
         self._marked = not isinstance(self.indicators, bool)
+        self._numbers = NumberFormat(self.decimal, self.thousands)
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -184,7 +191,9 @@ class Table(ABC):
             ConfigError: a mark of missing values for a column that the run does not have.
         """
         beside = tuple(name for name in (*self._named_columns(), *self.drop) if name)
-        settings = TableSettings(tuple(self._targets()), beside, self.missing_values)
+        settings = TableSettings(
+            tuple(self._targets()), beside, self.missing_values, tuple(self.missing), self._numbers
+        )
         if expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
             expected = replace(expected, inputs=replace(expected.inputs, columns=declared))
             expected.notes.append("the run keeps no names of its columns: they are those that these settings list")
@@ -219,7 +228,7 @@ class Table(ABC):
             return None
         aside = {*self._targets(), *self._named_columns(), *self.drop}
         names = tuple(name for name in order if name not in aside)
-        missing = {name: tuple(values) for name, values in self.missing_values.items()}
+        missing = {name: tuple(values) for name, values in self._missing(names).items() if values}
         marked = () if isinstance(self.indicators, bool) else tuple(self.indicators)
         found = TableColumns(names, categories, marked, missing)
         if (len(found.inputs),) != shape:
@@ -230,11 +239,21 @@ class Table(ABC):
         return found
 
     def _new_label(self, expected: Expected, label: Target, fields: Sequence[str]) -> int | list[int]:
+        marks = self._marks()
         if isinstance(self.target, list):
             at = {name: i for i, name in enumerate(self.target)}
-            held = flagged(at, fields)
+            held = flagged(at, fields, marks)
             return [int(name in held) for name in self.target]
-        return UNKNOWN if fields[0] in MISSING else expected.class_id(label(fields[0]))
+        text = self._numbers.normal(fields[0])
+        return UNKNOWN if text in MISSING or identifier(text) in marks else expected.class_id(label(text))
+
+    def _missing(self, names: Sequence[str]) -> dict[str, list[Value]]:
+        """What means "missing" in each feature column, beside '', '?' and 'NA'."""
+        return {name: [*self.missing_values.get(name, ()), *self.missing] for name in names}
+
+    def _marks(self) -> frozenset[str]:
+        """``missing`` as identifiers."""
+        return frozenset(map(identifier, self.missing))
 
     def _named_columns(self) -> tuple[str | None, ...]:
         """Columns that are neither targets nor features."""
@@ -260,11 +279,22 @@ class Table(ABC):
                     raise DataError(
                         f"{setting} names '{name}', which is not a feature column: it is dropped or used otherwise"
                     )
+        numbers = self._numbers if table.blocks is None else NumberFormat()  # typed columns are not text
         return Rows(
             label=self._label,
-            features=FeatureColumns(kept, self._encoded(table, kept), self.missing_values, self.indicators),
+            features=FeatureColumns(
+                kept,
+                self._encoded(table, kept),
+                self._missing(kept),
+                self.indicators,
+                numbers=numbers,
+                read_marks=True,
+                typed=table.typed,
+            ),
             recordable={identifier(s): {identifier(v) for v in values} for s, values in self.label_values.items()},
             known_sites=self.site_names,
+            missing=self._marks(),
+            numbers=numbers,
             time=TimeColumn(self.time_format),
         )
 
@@ -289,8 +319,8 @@ class Table(ABC):
         for name in (*named, *self._categorical):
             if name in table.inexact:
                 raise DataError(
-                    f"{table.path}: column '{name}' names something and {table.inexact[name]}: from 2^53 on floats "
-                    "merge whole numbers; give integers or text"
+                    f"{table.path}: column '{name}' names something and {table.inexact[name]}: floats merge whole "
+                    "numbers of this size; give integers or text"
                 )
         for name, values in table.nominal.items():
             known = features.categories(name)
@@ -346,6 +376,7 @@ class Table(ABC):
             columns=table.columns,
             times=as_times(rows.times) if self.time_column else None,
             row_ids=np.array(list(rows.row_ids), dtype=np.str_) if self.id_column else None,
+            findings=(*rows.features.findings(), *rows.findings()),
         )
 
     def _sites(self, rows: Rows) -> list[str]:

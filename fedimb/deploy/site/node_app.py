@@ -36,6 +36,7 @@ from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
 from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.registered_data.datasets import find_data_set
 from fedimb.deploy.registered_data.pins import pin_run, pinned_version
+from fedimb.deploy.site.account import Account
 from fedimb.deploy.site.approvals import approved_plan, require_approval
 from fedimb.deploy.site.egress_filter import Terms
 from fedimb.deploy.site.inbox import waiting_line
@@ -66,6 +67,7 @@ class NodeRun:
         config: the run's configuration, with the site's overrides (`apply_site_overrides`).
         client, clients: this site's client id, and the number of clients.
         data: the pinned version.
+        asked: the run's configuration as the coordinator sent it.
     """
 
     home: NodeHome
@@ -75,6 +77,11 @@ class NodeRun:
     client: int
     clients: int
     data: DataVersion
+    asked: RunConfig
+
+    def account(self) -> Account:
+        """This run in the site's ledger."""
+        return Account(self.home, self.name, self.plan, self.asked, self.client, self.clients, self.data)
 
     def store(self) -> Store:
         """The pinned rows, all with this site as their domain.
@@ -108,7 +115,7 @@ class NodeRun:
 def terms_of(home: NodeHome, message: Message, context: Context) -> Terms:
     """The terms on which this message may be answered. Raises Shareable if the site has not agreed to the run."""
     run = join_run(home, message, context) if _is_join(message) else load_run(home, context)
-    return Terms(contracts_of(run.config), message_types(run.config), run.name, run.patients())
+    return Terms(contracts_of(run.config), message_types(run.config), run.name, run.patients(), run.account())
 
 
 def _is_join(message: Message) -> bool:
@@ -130,8 +137,10 @@ def join_run(home: NodeHome, message: Message, context: Context) -> NodeRun:
     except ConfigError as error:
         raise Shareable(NOT_APPROVED, str(error)) from None
     _check_data(home, plan, version)
+    run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version, config)
+    run.account().check_join()
     version.verify(full=True)
-    run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version)
+    version.refuse_findings()
     version = pin_run(home, name, version, names=(run.short_name,))
     store = replace(run, data=version).store()
     _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
@@ -149,7 +158,8 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
         raise Shareable(
             NOT_APPROVED,
             f"{home.site}: data set '{version.name}' has classes {', '.join(schema['classes'])} and rows of "
-            f"{schema['shape']}; the plan says {', '.join(plan.classes)} and {plan.input_shape}",
+            f"{schema['shape']}; the plan says {', '.join(plan.classes)} and {plan.input_shape}: if it lacks a class "
+            "or names them otherwise, register it again with all classes (--classes, or class_names={id: name})",
         )
     if missing := [name for name in plan.classes if name not in able]:
         raise Shareable(
@@ -196,8 +206,9 @@ def load_run(home: NodeHome, context: Context) -> NodeRun:
         raise Shareable(NOT_APPROVED, f"{home.site}: plan {str(record['plan'])[:8]} is no longer approved")
     version = pinned_version(home, name)
     version.verify(full=False)
-    config = apply_site_overrides(home, site_config(str(record["config"])))
-    return NodeRun(home, name, plan, config, int(record["client"]), int(record["clients"]), version)
+    asked = site_config(str(record["config"]))
+    config, client, clients = apply_site_overrides(home, asked), int(record["client"]), int(record["clients"])
+    return NodeRun(home, name, plan, config, client, clients, version, asked)
 
 
 def handle_message(home: NodeHome, message: Message, context: Context) -> Message:

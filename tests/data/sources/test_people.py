@@ -1,6 +1,7 @@
 """One person, and one class, however it is spelled: the same in every source, and never on two sides of a split."""
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -8,10 +9,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fedimb.data.inputs import Inputs, TableColumns
+from fedimb.data.new_rows import Expected
+from fedimb.data.problems import Problems
 from fedimb.data.sources.embeddings_npz import EmbeddingsNpz
 from fedimb.data.sources.image_csv import ImageCsv
 from fedimb.data.sources.image_folder import ImageFolder
+from fedimb.data.sources.leaf_json import LeafJson
 from fedimb.data.sources.npz import Npz
+from fedimb.data.sources.shards import Shards
 from fedimb.data.sources.tabular_csv import TabularCsv
 from fedimb.data.split import split_test
 from fedimb.errors import DataError
@@ -192,4 +198,55 @@ def test_sites_and_categories_in_two_spellings_are_one(tmp_path):
     path = write_csv(tmp_path / "t.csv", ("a", "label", "site"), rows)
     data = TabularCsv(path, target="label", site_column="site", categorical=["a"]).load()
     assert (data.site_names, data.sites.tolist()) == (("02", "2.0", "10"), [1, 1, 2, 0])
+    rule = {"name": "leave_site_out", "sites": [2]}
+    test, _ = split_test(
+        data.y, data.class_names, rule, np.random.default_rng(0), sites=data.sites, site_names=data.site_names
+    )
+    assert test.tolist() == [0, 1]
     assert data.columns.categories["a"] == ("1", "2")
+
+
+def test_a_user_of_leaf_under_two_spellings_is_one_patient(tmp_path):
+    for part, user in (("train", "7.0"), ("test", "7")):
+        (tmp_path / part).mkdir()
+        held = {"users": [user, "8"], "num_samples": [2, 2]}
+        held["user_data"] = {one: {"x": [[1.0], [2.0]], "y": [0, 1]} for one in held["users"]}
+        (tmp_path / part / "all.json").write_text(json.dumps(held))
+    assert LeafJson(str(tmp_path), users="patient").load().patients.tolist() == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert LeafJson(str(tmp_path)).load().site_names == ("7.0", "8")
+
+
+def test_marks_for_no_label_are_no_classes(tmp_path):
+    (tmp_path / "train").mkdir()
+    np.savez(tmp_path / "train" / "0.npz", x=np.ones((4, 2), np.float32), y=np.array([0, 1, 2, 255]))
+    with pytest.raises(DataError, match="label 255 stands beside ids 0 to 2 as a mark for 'no label' does"):
+        Shards(str(tmp_path)).load()
+    assert Shards(str(tmp_path), class_names=["0", "1", "2", "255"]).load().class_names[3] == "255"
+    datasets = pytest.importorskip("datasets")
+    from fedimb.data.sources.huggingface import HuggingFace
+
+    held = datasets.Dataset.from_dict({"a": [1.0, 2, 3], "label": [0, 1, -1]})
+    datasets.DatasetDict({"train": held}).save_to_disk(str(tmp_path / "hf"))
+    with pytest.raises(DataError, match="label -1 stands beside ids 0 to 1"):
+        HuggingFace(str(tmp_path / "hf"), image=None, features=["a"]).load()
+
+
+OLD = {"names": ["a"], "categories": {"a": ["12", "0.5"]}, "indicators": [], "missing": {}}
+
+
+def test_new_rows_of_a_run_of_0_1_are_read_by_its_rule(tmp_path):
+    """It stored 0012 as 12 and 0.50 as 0.5; its labels too."""
+    path = write_csv(tmp_path / "new.csv", ("a", "label"), [("0012", "01"), ("0.50", "2.0")])
+
+    def read(facts):
+        expected = Expected(Inputs((2,), "float32", columns=TableColumns.from_facts(facts)), ("1", "2"), "multiclass")
+        problems = Problems("refuse")
+        batches = list(TabularCsv(path, target="label").new_rows(expected, problems))
+        problems.settle(2)
+        return batches[0]
+
+    batch = read(OLD)
+    assert batch.x.tolist() == [[1, 0], [0, 1]]
+    assert batch.labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match=r"category '0012' is not listed|label '01' is not a class"):
+        read(OLD | {"by_value": False})

@@ -103,3 +103,16 @@ def test_the_content_hash_sees_times_but_neither_ids_nor_their_absence(tmp_path)
     ]
     assert found[0] == found[1]
     assert len({*found}) == 3
+
+
+@pytest.mark.parametrize("column", ["moment", "day"])
+def test_typed_tables_give_the_same_times_and_exact_ids(tmp_path, column):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    moments = np.array(["2024-03-04T10:30", "2023-01-01"], "datetime64[us]")
+    held = {"moment": moments, "day": moments.astype("datetime64[D]"), "code": [7, 2**53 + 1], "dx": ["a", "b"]}
+    parquet.write_table(arrow.table(held | {"age": [1.0, 2.0]}), tmp_path / "t.parquet")
+    other = "day" if column == "moment" else "moment"
+    args = {"files": str(tmp_path / "t.parquet"), "target": "dx", "time_column": column, "id_column": "code"}
+    data = registry.build("source", "tabular_csv", given={"on_bad": "refuse"}, drop=[other], **args).load()
+    assert data.times.tolist() == held[column].astype("datetime64[us]").tolist()
+    assert data.row_ids.tolist() == ["7", str(2**53 + 1)]
