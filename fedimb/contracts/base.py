@@ -141,10 +141,10 @@ class Contract:
     queries: dict[str, tuple[Record, ...]] = field(default_factory=dict)
     aggregation_weight: str = "view"
     often: dict[str, str] = field(default_factory=dict)
+    adds_rows: bool = False
     most: dict[str, int | str] = field(default_factory=dict)
     repeats: str = ""
     replaces: int = 0
-    adds_rows: bool = False
 
     def __call__(self) -> "Contract":
         """A contract is its own factory, so the registry builds it like any other part."""

@@ -83,18 +83,18 @@ def _sections(plan: StudyPlan) -> list[Section]:
             vary if plan.vary else [],
         ),
         (
+            "Limits",
+            "What a site sends is checked against these before it is used; a reply beyond them is left out, and the "
+            "site named. A site with more rows, or with values outside a column's range, does not take part.",
+            _limits(plan),
+        ),
+        (
             "How much is asked at most",
             "The site answers each message of a run once; the same message again gets the same reply. It answers no "
             "more than this, whatever the coordinator sends, and counts what was asked about its data over all plans: "
             "fedimb node ledger. Epsilon is at the plan's privacy.delta, with the site's own share of the noise and "
             "without any gain from sampling; the unit is the whole site, for counts a row or a patient.",
             most,
-        ),
-        (
-            "Limits",
-            "What a site sends is checked against these before it is used; a reply beyond them is left out, and the "
-            "site named. A site with more rows, or with values outside a column's range, does not take part.",
-            _limits(plan),
         ),
         (
             "What approving means",
@@ -105,14 +105,6 @@ def _sections(plan: StudyPlan) -> list[Section]:
             [],
         ),
     ]
-
-
-def _epsilons(budget: PlanBudget, plan: StudyPlan, precision: float) -> list[str]:
-    """Epsilon of one run and of all, from the precision of one."""
-    if not precision:
-        return ["not bounded: no noise is added"] * 2
-    delta = plan.run_config().privacy.delta
-    return [f"{epsilon_of_precision(precision * runs, delta):.3g}" for runs in (1, budget.runs)]
 
 
 def _limits(plan: StudyPlan) -> list[list[str]]:
@@ -126,6 +118,14 @@ def _limits(plan: StudyPlan) -> list[list[str]]:
         "not limited" if share is None else f"at most {share:.0%}, from three sites on (with two nobody is protected)"
     )
     return [["limit", "value"], *rows, ["share of one site in a mean, a sum or a score", most]]
+
+
+def _epsilons(budget: PlanBudget, plan: StudyPlan, precision: float) -> list[str]:
+    """Epsilon of one run and of all, from the precision of one."""
+    if not precision:
+        return ["not bounded: no noise is added"] * 2
+    delta = plan.run_config().privacy.delta
+    return [f"{epsilon_of_precision(precision * runs, delta):.3g}" for runs in (1, budget.runs)]
 
 
 def _cells(row: OutboundRecord) -> list[str]:
