@@ -159,6 +159,10 @@ def test_killed_in_the_middle_it_goes_on_where_it_stood(study, tmp_path):
     grid = Loopback(study.homes.values(), 2)
     assert_same(run(study, folder, grid), study.simulated(tmp_path / "simulated"))
     assert grid.asked.count(("va", "train")) == 1
+    again = {
+        site: [one["round"] for one in study.messages(site, folder.path.name) if one.get("again")] for site in SITES
+    }
+    assert again == {"linz": [2], "st-anna": [2], "va": []}  # they had answered; the node's ledger has what they sent
 
 
 def test_what_is_written_down_at_a_node(study):
