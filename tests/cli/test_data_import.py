@@ -235,6 +235,27 @@ def test_a_yaml_is_not_replaced_unless_asked(tmp_path, monkeypatch, capsys):
     assert main(["data", "import", str(path), "--to", "t.txt"]) == 2
 
 
+def test_points_and_commas_of_numbers_are_read_and_the_column_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{i // 2:03d};{'NS'[i // 2 % 2]};{6 + i % 3}.{i:03d},5;{i},25;{'ja' if i % 4 else 'nein'}" for i in range(40)
+    ]
+    put(tmp_path, t_csv="\n".join(["PatientNr;Klinik;Leukozyten;CRP;Befund", *rows]))
+    assert main(["data", "import", "t.csv"]) == 0
+    source = yaml.safe_load((tmp_path / "data/t.yaml").read_text())["source"]
+    assert (source["decimal"], source["thousands"], source["drop"]) == (",", ".", [])
+    assert (source["patient"], source["site_column"]) == ("PatientNr", "Klinik")
+    said = capsys.readouterr().out
+    assert "not sure: thousands=.: column 'Leukozyten' holds numbers as 7.111,5" in said
+    assert "40 rows of 2 float32" in said
+
+
+def test_a_table_without_a_target_is_sent_to_import(tmp_path, capsys):
+    path = csv_table(tmp_path)
+    assert main(["data", "check", str(path)]) == 2
+    assert f"give target=COLUMN, or see what is in it with fedimb data import {path}" in capsys.readouterr().err
+
+
 def test_settings_are_kept_and_wrong_ones_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = csv_table(tmp_path)
