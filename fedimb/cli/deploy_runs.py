@@ -18,8 +18,9 @@ class Plan(Action):
           --expires 2026-12-31 --tags heart --vary rounds=1..50 --vary seed
 
     --vary KEY: any value; KEY=1..50: a range; KEY=a,b,c: one of these. Everything else is fixed: a change makes another
-    plan, which every site must approve again. Sizes, classes and minority are read from the configured data; if the
-    coordinator has no data, give --classes, --minority and --input-shape.
+    plan, which every site must approve again. A plan covers so many runs (--runs), and sites take part in no more.
+    Sizes, classes and minority are read from the configured data; if the coordinator has no data, give --classes,
+    --minority and --input-shape.
     """
 
     name = "plan"
@@ -37,6 +38,12 @@ class Plan(Action):
         parser.add_argument(
             "--vary", action="append", default=[], metavar="KEY[=RANGE]", help="setting that may vary; repeatable"
         )
+        parser.add_argument(
+            "--runs",
+            type=int,
+            metavar="N",
+            help="number of runs the plan covers (default: the combinations of listed values and of a range of seeds)",
+        )
         parser.add_argument("--classes", metavar="A,B", help="class names in order (default: from the data)")
         parser.add_argument("--minority", metavar="A,B", help="the classes the study is about (default: from the data)")
         parser.add_argument("--input-shape", metavar="N,N", help="shape of one row, as in 13 or 3,28,28")
@@ -51,6 +58,7 @@ class Plan(Action):
         from fedimb.deploy.audit_log import utc_now
         from fedimb.deploy.coordinator.drafting import describe_data, end_of_day, parse_vary, write_plan
         from fedimb.deploy.coordinator.plan_checks import check_parts
+        from fedimb.deploy.study_plan.budget import default_runs
         from fedimb.deploy.study_plan.plan import make_plan
 
         deployment = open_deployment(args)
@@ -59,14 +67,15 @@ class Plan(Action):
         vary = parse_vary(args.vary)
         expires = end_of_day(args.expires)
         name, now = deployment.config.name, utc_now()
-        plan = make_plan(
-            name, config, args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape
-        )
+        runs = default_runs(vary) if args.runs is None else args.runs
+        about = (args.purpose, args.contact, now, expires, vary, args.tags.split(","))
+        plan = make_plan(name, config, *about, classes, minority, shape, runs)
         check_parts(plan, config)
         folder = write_plan(deployment, plan)
         print(
             f"{folder / 'plan.html'} is the page for data-protection officers; sites approve plan.json.\n"
             f"plan      {plan.sha}\n"
+            f"covers    {plan.runs} run{'s' * (plan.runs > 1)}; for another number give --runs N\n"
             f"leaves    {len(plan.leaves)} kinds of records, all listed on the page\n"
             f"Next: sites get it with the first run under it (fedimb node inbox), or send them plan.json beforehand."
         )

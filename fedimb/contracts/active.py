@@ -117,6 +117,9 @@ def active_contract(name: str) -> Contract:
         often={f"{name}_start": "once, before training"}
         | {f"{name}_{what}": "once in each labelling cycle" for what in ("balance", "prototypes", "choose")}
         | {f"{name}_collect": "once in each labelling cycle, and again while people label"},
+        most={f"{name}_start": 1}
+        | {f"{name}_{what}": "cycles" for what in ("balance", "prototypes", "choose", "collect")},
+        repeats="cycles",
     )
 
 

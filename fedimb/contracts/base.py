@@ -54,6 +54,10 @@ class Contract:
         train: records added to each train reply.
         queries: reply records by query name. Query names are Python identifiers, unique over all contracts.
         often: how often a query is sent, as text by query name; absent: as often as the method asks.
+        most: how often at most a query is sent in one run of the method's program: a number, or the method's setting
+            that has it; absent: once in each round. A site answers no more (`fedimb.deploy.study_plan.budget`).
+        repeats: the method's setting that says how often the program inside it runs; empty: once.
+        replaces: how often at most the method's program replaces the model, which counts as a round.
         aggregation_weight: what ``aggregation_weight: auto`` means for the method: view | real | original | uniform.
     """
 
@@ -62,6 +66,9 @@ class Contract:
     queries: dict[str, tuple[Record, ...]] = field(default_factory=dict)
     aggregation_weight: str = "view"
     often: dict[str, str] = field(default_factory=dict)
+    most: dict[str, int | str] = field(default_factory=dict)
+    repeats: str = ""
+    replaces: int = 0
 
     def __call__(self) -> "Contract":
         """A contract is its own factory, so the registry builds it like any other part."""

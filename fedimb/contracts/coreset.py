@@ -72,5 +72,6 @@ CORESET = Contract(
         ),
     },
     often=dict.fromkeys((CENTRES_OF, CHOOSE), "once, before training"),
+    most=dict.fromkeys((CENTRES_OF, CHOOSE), 1),
 )
 register("contract", "coreset")(CORESET)

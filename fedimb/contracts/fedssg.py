@@ -195,5 +195,6 @@ FEDSSG = Contract(
         VETO: "once",
         TAKE: "once",
     },
+    most={COVERAGE: 1, TEACH: "rounds", MAKE: 1, VETO: 1, TAKE: 1},
 )
 register("contract", "fedssg")(FEDSSG)

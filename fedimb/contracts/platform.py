@@ -160,6 +160,7 @@ PLATFORM = Contract(
         JOIN_SITE: "once, again when the run is resumed",
         **dict.fromkeys((SCORED, MASKED_SCORES), "once, after training"),
     },
+    most=dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
 )
 register("contract", "platform")(PLATFORM)
 

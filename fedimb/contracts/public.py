@@ -69,6 +69,8 @@ PUBLIC = Contract(
         ),
     },
     often={SHARE: "once, before training", GAUSSIANS_OF: "once, after training"},
+    most={SHARE: 1, GAUSSIANS_OF: 1},
+    replaces=1,
     aggregation_weight="real",
 )
 register("contract", "public")(PUBLIC)

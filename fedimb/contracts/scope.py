@@ -111,5 +111,6 @@ SCOPE = Contract(
         ),
     },
     often=dict.fromkeys((SUMS, PROFILES, PRUNE), "once, before training"),
+    most=dict.fromkeys((SUMS, PROFILES, PRUNE), 1),
 )
 register("contract", "scope")(SCOPE)

@@ -21,6 +21,8 @@ NOT_APPROVED = 1305
 """The site has not approved a study plan that covers this run."""
 WAITING = 1306
 """A person at the site must act first."""
+OVER_BUDGET = 1320
+"""The site's ledger: asked before with another message, or more often than the plan or the site's budget covers."""
 
 log = logging.getLogger("fedimb")
 

@@ -36,6 +36,7 @@ from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
 from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.registered_data.datasets import find_data_set
 from fedimb.deploy.registered_data.pins import pin_run, pinned_version
+from fedimb.deploy.site.account import Account
 from fedimb.deploy.site.approvals import approved_plan, require_approval
 from fedimb.deploy.site.egress_filter import Terms
 from fedimb.deploy.site.inbox import waiting_line
@@ -65,6 +66,7 @@ class NodeRun:
         config: the run's configuration, with the site's overrides (`apply_site_overrides`).
         client, clients: this site's client id, and the number of clients.
         data: the pinned version.
+        asked: the run's configuration as the coordinator sent it.
     """
 
     home: NodeHome
@@ -74,6 +76,11 @@ class NodeRun:
     client: int
     clients: int
     data: DataVersion
+    asked: RunConfig
+
+    def account(self) -> Account:
+        """This run in the site's ledger."""
+        return Account(self.home, self.name, self.plan, self.asked, self.client, self.clients, self.data)
 
     def store(self) -> Store:
         """The pinned rows, all with this site as their domain.
@@ -107,7 +114,7 @@ class NodeRun:
 def terms_of(home: NodeHome, message: Message, context: Context) -> Terms:
     """The terms on which this message may be answered. Raises Shareable if the site has not agreed to the run."""
     run = join_run(home, message, context) if _is_join(message) else load_run(home, context)
-    return Terms(contracts_of(run.config), message_types(run.config), run.name, run.patients())
+    return Terms(contracts_of(run.config), message_types(run.config), run.name, run.patients(), run.account())
 
 
 def _is_join(message: Message) -> bool:
@@ -129,9 +136,10 @@ def join_run(home: NodeHome, message: Message, context: Context) -> NodeRun:
     except ConfigError as error:
         raise Shareable(NOT_APPROVED, str(error)) from None
     _check_data(home, plan, version)
+    run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version, config)
+    run.account().check_join()
     version.verify(full=True)
     version.refuse_findings()
-    run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version)
     version = pin_run(home, name, version, names=(run.short_name,))
     _check_parts(home, run.config, replace(run, data=version).store())
     record: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
@@ -187,8 +195,9 @@ def load_run(home: NodeHome, context: Context) -> NodeRun:
         raise Shareable(NOT_APPROVED, f"{home.site}: plan {str(record['plan'])[:8]} is no longer approved")
     version = pinned_version(home, name)
     version.verify(full=False)
-    config = apply_site_overrides(home, site_config(str(record["config"])))
-    return NodeRun(home, name, plan, config, int(record["client"]), int(record["clients"]), version)
+    asked = site_config(str(record["config"]))
+    config, client, clients = apply_site_overrides(home, asked), int(record["client"]), int(record["clients"])
+    return NodeRun(home, name, plan, config, client, clients, version, asked)
 
 
 def handle_message(home: NodeHome, message: Message, context: Context) -> Message:

@@ -56,6 +56,7 @@ class StudyPlan(Strict):
         config: the complete resolved configuration.
         config_sha: its hash.
         vary: settings that may differ between runs, by dotted key.
+        runs: number of runs the plan covers; a run that is resumed is the same one.
         tags: tags of the registered data set to use; a data set must have all of them.
         classes: class names in the order of class ids.
         minority: the classes that the study is about.
@@ -74,6 +75,7 @@ class StudyPlan(Strict):
     config: Settings
     config_sha: Sha
     vary: dict[str, Range]
+    runs: int = Field(ge=1, le=100_000)
     tags: list[Line] = Field(min_length=1)
     classes: list[Line] = Field(min_length=1)
     minority: list[Line]
@@ -141,6 +143,7 @@ def make_plan(
     classes: Sequence[str],
     minority: Sequence[str],
     input_shape: Sequence[int],
+    runs: int = 1,
 ) -> StudyPlan:
     """Make a plan; its table is derived from the contracts.
 
@@ -158,9 +161,10 @@ def make_plan(
         "deployment": deployment, "purpose": purpose, "contacts": list(contacts), "created": created,
         "expires": expires, "release": {"fedimb": __version__, "bundle": bundle_sha()},
         "config": json.loads(to_json(config)), "config_sha": config_sha(config),
-        "vary": {key: one.model_dump() for key, one in vary.items()}, "tags": list(tags), "classes": list(classes),
+        "vary": {key: one.model_dump() for key, one in vary.items()}, "runs": runs, "tags": list(tags),
+        "classes": list(classes),
         "minority": list(minority), "input_shape": list(input_shape), "sizes": sizes.model_dump(),
-        "leaves": [row.model_dump() for row in outbound_records(config, sizes, most_rounds(config, vary))],
+        "leaves": [row.model_dump() for row in outbound_records(config, sizes, most_rounds(config, vary), vary)],
     }  # fmt: skip
     return parse_settings(tree, StudyPlan, "study plan")
 
@@ -177,6 +181,11 @@ def read_plan(text: str) -> StudyPlan:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the study plan is not JSON: {error}") from None
+    if isinstance(tree, dict) and "runs" not in tree:
+        raise ConfigError(
+            "the study plan does not say how many runs it covers: it was made by an earlier fedimb; make it again with "
+            "fedimb deploy plan, and have the sites approve it"
+        )
     plan = parse_settings(tree, StudyPlan, "study plan")
     parse_time(plan.created), parse_time(plan.expires)
     return plan
@@ -200,7 +209,9 @@ def mismatch(plan: StudyPlan) -> str | None:
         return f"its configuration is refused: {error}"
     if config_sha(config) != plan.config_sha or flatten(config) != flatten(_as_given(plan)):
         return "its configuration is not the one it names"
-    if sizes != plan.sizes or outbound_records(config, sizes, most_rounds(config, plan.vary)) != plan.leaves:
+    if sizes != plan.sizes or (
+        outbound_records(config, sizes, most_rounds(config, plan.vary), plan.vary) != plan.leaves
+    ):
         return "its table of what leaves is not what the installed contracts say"
     return None
 

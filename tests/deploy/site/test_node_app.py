@@ -119,7 +119,7 @@ def test_data_that_do_not_suit_the_plan(study, tmp_path):
     approved(study)
     home = study.homes["va"]
     table = tmp_path / "va.csv"
-    wider = [f"{line},{'more' if i == 0 else i}" for i, line in enumerate(table.read_text().splitlines())]
+    wider = [f"{line},{'more' if i == 0 else i % 7}" for i, line in enumerate(table.read_text().splitlines())]
     table.write_text("\n".join(wider) + "\n")
     register_data(home, str(table), "heads", ["heads"], like=str(tmp_path / "group.yaml"))
     with pytest.raises(RunFailed, match=r"va: data set 'heads' has classes ill, well and rows of \[5\]; the plan says"):
@@ -159,6 +159,10 @@ def test_killed_in_the_middle_it_goes_on_where_it_stood(study, tmp_path):
     grid = Loopback(study.homes.values(), 2)
     assert_same(run(study, folder, grid), study.simulated(tmp_path / "simulated"))
     assert grid.asked.count(("va", "train")) == 1
+    again = {
+        site: [one["round"] for one in study.messages(site, folder.path.name) if one.get("again")] for site in SITES
+    }
+    assert again == {"linz": [2], "st-anna": [2], "va": []}  # they had answered; the node's ledger has what they sent
 
 
 def test_what_is_written_down_at_a_node(study):
