@@ -91,6 +91,12 @@ def _sections(plan: StudyPlan) -> list[Section]:
             most,
         ),
         (
+            "Limits",
+            "What a site sends is checked against these before it is used; a reply beyond them is left out, and the "
+            "site named. A site with more rows, or with values outside a column's range, does not take part.",
+            _limits(plan),
+        ),
+        (
             "What approving means",
             "Runs within this plan may train on the data named above until it expires. A change of purpose, "
             "data tag, class list, release or table, or a setting outside the ranges, is another plan and needs a "
@@ -107,6 +113,19 @@ def _epsilons(budget: PlanBudget, plan: StudyPlan, precision: float) -> list[str
         return ["not bounded: no noise is added"] * 2
     delta = plan.run_config().privacy.delta
     return [f"{epsilon_of_precision(precision * runs, delta):.3g}" for runs in (1, budget.runs)]
+
+
+def _limits(plan: StudyPlan) -> list[list[str]]:
+    limits, share = plan.limits, plan.run_config().clients.max_weight_share
+    rows = [[f"rows at {site}", f"at most {most}"] for site, most in sorted(limits.rows.items())]
+    rows.append([f"rows at {'another' if rows else 'a'} site", f"at most {limits.most_rows}"])
+    pairs = {f"{low:g} to {high:g}" for low, high in limits.values}
+    ranges = [f"{low:g} to {high:g}" for low, high in limits.values] if len(pairs) > 1 else sorted(pairs)
+    rows.append(["values of a table's columns", "; ".join(ranges)])
+    most = (
+        "not limited" if share is None else f"at most {share:.0%}, from three sites on (with two nobody is protected)"
+    )
+    return [["limit", "value"], *rows, ["share of one site in a mean, a sum or a score", most]]
 
 
 def _cells(row: OutboundRecord) -> list[str]:
