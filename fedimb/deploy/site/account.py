@@ -210,7 +210,7 @@ class Account:
         if message.metadata.message_type == _JOIN:
             return None  # `check_join` was called; what it replies depends on the pinned data alone
         try:
-            asked = self._asked = Asked.of_spent(message)  # now: what handles the message may change it
+            asked = self._asked = Asked.of(message)  # now: what handles the message may change it
         except ValueError as error:
             self._refuse(f"answers no message without a place in a run: {error}")
         with self._open() as book:
