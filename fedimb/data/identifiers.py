@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedimb.errors import DataError
 
-READING = 3
+READING = 4
 """Raised when sources read the same files to other arrays, so that no cache of before is used."""
 
 _WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(?:\.0+)?")
