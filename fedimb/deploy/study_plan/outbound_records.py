@@ -12,6 +12,7 @@ from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
 from fedimb.deploy.study_plan.ranges import Range, largest
+from fedimb.errors import ConfigError
 from fedimb.schema import PrivacyConfig, RunConfig, Strict
 
 COUNTS_OF = {
@@ -138,7 +139,12 @@ class Repetition:
         return found
 
     def setting(self, key: str, vary: Mapping[str, Range]) -> int:
-        """A whole number among the method's settings, as large as it may be."""
+        """A whole number among the method's settings, as large as it may be. Raises ConfigError if it is not one."""
+        if not isinstance(self.settings.get(key), int):
+            raise ConfigError(
+                f"strategy '{self.name}': its contract says that a query is sent as often as its setting '{key}' says, "
+                "which is not a whole number: correct `most` or `repeats` of the contract"
+            )
         return int(largest(f"strategy.{self.name}.{key}", self.settings[key], vary))
 
     def most(self, query: str, rounds: int, vary: Mapping[str, Range]) -> int:
