@@ -2,7 +2,6 @@
 
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +102,6 @@ def test_accepted_findings_belong_to_the_files_of_their_yaml(tmp_path):
 
 
 BUNDLED = ("digits", "digits_devices", "synthetic_table")
-SHARED = Path("/work/shared/data")
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -129,5 +127,8 @@ def test_looking_takes_little_time():
     x = rng.integers(0, 1000, (150_000, 41)).astype(np.float32)
     data = SourceData(x, rng.integers(0, 5, len(x)), tuple("abcde"), scaled=np.ones(41, np.bool_))
     start = time.process_time()
+    np.sort(x, axis=0)
+    sorting = time.process_time() - start
+    start = time.process_time()
     look_at(data)
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 8 * sorting  # 1.5 of it is usual
