@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.base import Contract, Record, Values, counts
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 from fedimb.registry.arguments import Positive, PositiveCount, Range
@@ -65,6 +65,7 @@ PUBLIC = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="C + C x d + C x d x d",
+                values={"counts": counts("C"), "mean": Values("C x d"), "covariance": Values("C x d x d")},
             ),
         ),
     },
@@ -72,5 +73,6 @@ PUBLIC = Contract(
     most={SHARE: 1, GAUSSIANS_OF: 1},
     replaces=1,
     aggregation_weight="real",
+    adds_rows=True,
 )
 register("contract", "public")(PUBLIC)

@@ -10,7 +10,7 @@ from fedimb import registry
 from fedimb.data.config import DataConfig, partition_parts
 from fedimb.data.federation import Federation, some
 from fedimb.data.findings.finding import Finding
-from fedimb.data.findings.split import split_findings
+from fedimb.data.findings.split import official_test_unused, split_findings
 from fedimb.data.findings.stage import settle
 from fedimb.data.groups import RowGroups, SplitConfig, at_two_sites, row_groups
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
@@ -122,7 +122,8 @@ def prepare_unsettled(
         test_counts=store.class_counts(cut.test if len(cut.test) else np.concatenate([out for _, out in parts])),
         scaling=None if store.scaled is None else federated_scaling([store.x[kept] for kept, _ in parts], store.scaled),
     )
-    return federation, [*(store.findings or ()), *split_findings(federation, store.groups)]
+    ignored = official_test_unused(federation, str(config.test["name"]))
+    return federation, [*(store.findings or ()), *split_findings(federation, store.groups), *ignored]
 
 
 def _cut(config: DataConfig, store: Store, groups: RowGroups | None, seed: int) -> SavedSplit:

@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "look_alike_names": ("note", "names of classes, sites, patients or categories that differ in spelling only"),
     "clients_beyond_rows": ("note", "more clients than can hold rows"),
+    "official_test_unused": ("note", "a drawn test set where the source has one: its test rows are trained on"),
     "one_class_test": ("note", "a test set, a site's part of it or a client's validation rows of one class"),
 }
 """Name of a finding -> (severity, what it means)."""

@@ -39,6 +39,25 @@ def split_findings(federation: "Federation", groups: Rows | None) -> Iterator[Fi
         )
 
 
+def official_test_unused(federation: "Federation", rule: str) -> Iterator[Finding]:
+    """Test rows of the source that another test set's rule leaves to the clients.
+
+    Args:
+        rule: name of `data.test`; nothing is said of ``fold``, which tests each row once, and of ``file``.
+    """
+    official = federation.store.official_test
+    if official is None or rule in ("official", "fold", "file"):
+        return
+    trained = int(np.asarray(official)[federation.train.rows].sum())
+    if trained:
+        yield Finding(
+            "official_test_unused",
+            f"data.test={rule}",
+            f"{trained:,} of the source's {int(np.asarray(official).sum()):,} test rows are trained on; for its own "
+            "test set give data.test.name=official",
+        )
+
+
 def patients_on_two_sides(side: NDArray[np.int64], patients: Rows | None) -> Iterator[Finding]:
     """Patients whose rows are on more than one side.
 

@@ -43,6 +43,7 @@ from fedimb.deploy.site.inbox import waiting_line
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, public_key
 from fedimb.deploy.site.sharing import Patients
 from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
+from fedimb.deploy.study_plan.limits import beyond, column_ranges
 from fedimb.deploy.study_plan.outbound_records import message_types
 from fedimb.deploy.study_plan.plan import StudyPlan, site_config
 from fedimb.errors import ConfigError, FedimbError
@@ -141,7 +142,9 @@ def join_run(home: NodeHome, message: Message, context: Context) -> NodeRun:
     version.verify(full=True)
     version.refuse_findings()
     version = pin_run(home, name, version, names=(run.short_name,))
-    _check_parts(home, run.config, replace(run, data=version).store())
+    store = replace(run, data=version).store()
+    _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
+    _check_parts(home, run.config, store)
     record: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
     record |= {"client": client, "clients": clients}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(record).encode())
@@ -162,6 +165,14 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
         raise Shareable(
             NOT_APPROVED, f"{home.site}: the labels of '{version.name}' cannot express class '{missing[0]}'"
         )
+
+
+def _check_limits(home: NodeHome, plan: StudyPlan, store: Store, columns: list[str]) -> None:
+    low = high = np.zeros(0)
+    if store.scaled is not None:
+        low, high = column_ranges(np.asarray(store.x))
+    if why := beyond(plan.limits, home.site, len(store), columns, low, high):
+        raise Shareable(NOT_APPROVED, f"{home.site}: {why}")
 
 
 def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:

@@ -83,6 +83,12 @@ def _sections(plan: StudyPlan) -> list[Section]:
             vary if plan.vary else [],
         ),
         (
+            "Limits",
+            "What a site sends is checked against these before it is used; a reply beyond them is left out, and the "
+            "site named. A site with more rows, or with values outside a column's range, does not take part.",
+            _limits(plan),
+        ),
+        (
             "How much is asked at most",
             "The site answers each message of a run once; the same message again gets the same reply. It answers no "
             "more than this, whatever the coordinator sends, and counts what was asked about its data over all plans: "
@@ -99,6 +105,19 @@ def _sections(plan: StudyPlan) -> list[Section]:
             [],
         ),
     ]
+
+
+def _limits(plan: StudyPlan) -> list[list[str]]:
+    limits, share = plan.limits, plan.run_config().clients.max_weight_share
+    rows = [[f"rows at {site}", f"at most {most}"] for site, most in sorted(limits.rows.items())]
+    rows.append([f"rows at {'another' if rows else 'a'} site", f"at most {limits.most_rows}"])
+    pairs = {f"{low:g} to {high:g}" for low, high in limits.values}
+    ranges = [f"{low:g} to {high:g}" for low, high in limits.values] if len(pairs) > 1 else sorted(pairs)
+    rows.append(["values of a table's columns", "; ".join(ranges)])
+    most = (
+        "not limited" if share is None else f"at most {share:.0%}, from three sites on (with two nobody is protected)"
+    )
+    return [["limit", "value"], *rows, ["share of one site in a mean, a sum or a score", most]]
 
 
 def _epsilons(budget: PlanBudget, plan: StudyPlan, precision: float) -> list[str]:

@@ -18,6 +18,7 @@ from fedimb.config.load import NO_INFLUENCE, config_sha, flatten, from_json, to_
 from fedimb.deploy.bundle_hash import bundle_sha
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import SITE
+from fedimb.deploy.study_plan.limits import SiteLimits
 from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
@@ -63,6 +64,7 @@ class StudyPlan(Strict):
         input_shape: shape of one row.
         sizes: sizes of the model.
         leaves: everything that leaves a site.
+        limits: rows and value ranges per site, which replies are checked against.
     """
 
     format: Literal[1] = 1
@@ -82,6 +84,7 @@ class StudyPlan(Strict):
     input_shape: list[int]
     sizes: Sizes
     leaves: list[OutboundRecord]
+    limits: SiteLimits = SiteLimits()
 
     @property
     def sha(self) -> str:
@@ -144,6 +147,7 @@ def make_plan(
     minority: Sequence[str],
     input_shape: Sequence[int],
     runs: int = 1,
+    limits: SiteLimits | None = None,
 ) -> StudyPlan:
     """Make a plan; its table is derived from the contracts.
 
@@ -165,6 +169,7 @@ def make_plan(
         "classes": list(classes),
         "minority": list(minority), "input_shape": list(input_shape), "sizes": sizes.model_dump(),
         "leaves": [row.model_dump() for row in outbound_records(config, sizes, most_rounds(config, vary), vary)],
+        "limits": (limits or SiteLimits()).model_dump(),
     }  # fmt: skip
     return parse_settings(tree, StudyPlan, "study plan")
 

@@ -10,8 +10,17 @@ from fedimb.config.load import NO_INFLUENCE, flatten
 from fedimb.errors import ConfigError, nearest
 from fedimb.schema import RunConfig, Strict
 
-_FIXED = ("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy")
-"""Settings that may never vary: they change what leaves a site, or how it is protected."""
+_FIXED = (
+    "model",
+    "data.source",
+    "prior.provenance",
+    "aggregator.objectives",
+    "evaluation.secure",
+    "privacy",
+    "clients.max_weight_share",
+    "clients.max_update_ratio",
+)
+"""Settings that may never vary: they change what leaves a site, or how it or the result is protected."""
 Scalar = int | float | bool | str
 
 

@@ -263,9 +263,14 @@ def test_what_shows_after_the_cut(toys):
     ]
     (one,) = found(sites, test=OFFICIAL)
     assert one.line.startswith("test rows of site p (5 of yes)")
-    assert found(sites) == []
+    assert [one.name for one in found(sites)] == ["official_test_unused"]
     (one,) = found(clean, clients=2000)
     assert one.name == "clients_beyond_rows"
+    half = registered(SourceData(CLEAN, Y, ("no", "yes"), official_test=ID < 100), "looks_half")
+    (one,) = found(half)
+    assert (one.name, one.severity, one.place) == ("official_test_unused", "note", "data.test=stratified")
+    assert "of the source's 100 test rows are trained on; for its own test set" in one.text
+    assert found(half, test=OFFICIAL) == []
     federation = prepare_unsettled(absent, IID, 4, 0)[0]
     federation.minority = (1, 2)  # as from a rule of another release; a list of classes is refused before
     (one,) = split_findings(federation, None)
@@ -338,6 +343,7 @@ def test_every_kind_is_planted_here_and_in_the_docs_with_its_severity():
         "minority_without_rows",
         "rows_on_two_sides",
         "clients_beyond_rows",
+        "official_test_unused",
         "one_class_test",
     }
     assert planted | after == set(KINDS)

@@ -216,7 +216,7 @@ def test_replies_that_cannot_be_right_are_left_out_and_named(study, tmp_path):
     run(study, folder, Tampering(study.homes.values(), changes))
     nan, shape, huge = events(folder)
     assert nan.startswith("va: the reply holds a value that is not finite")
-    assert shape.startswith("linz sent '")
+    assert shape.startswith("linz: record 'arrays', '")
     assert re.fullmatch(r"st-anna's update is \de\+0[67] times as long as the others'; left out", huge)
     assert usable(folder) == [2, 2, 2, 3]
     honest = study.new("rounds=4")
