@@ -57,7 +57,7 @@ class LedgerAction(Action):
             for name in ledger_names(ledger):
                 names = lineage(ledger, name)
                 if name == names[0]:
-                    found.append(Asked.of_spent(names, one := spent(ledger, name), budget.delta))
+                    found.append(Asked.from_spent(names, one := spent(ledger, name), budget.delta))
                     head = [", ".join(names), "so far", "limit"]
                     tables.append("\n".join(aligned([head, *rows(one, budget)], left=1)))
             count = ledger.length
@@ -127,4 +127,4 @@ def plan_costs(home: "NodeHome", item: str) -> "tuple[str, Asked | None, Asked |
     text = "\n".join(aligned([head, *rows(now, budget, now + more)], left=1)) + "\n"
     if why := beyond(counted + more, budget):
         text += f"This plan asks for more than the site answers: it answers no more than {why}\n"
-    return text, Asked.of_spent([data], now, budget.delta), Asked.of_spent([data], now + more, budget.delta)
+    return text, Asked.from_spent([data], now, budget.delta), Asked.from_spent([data], now + more, budget.delta)

@@ -317,7 +317,7 @@ class Asked(Part):
     sum_sets: list[str]
 
     @classmethod
-    def of_spent(cls, data: list[str], spent: Any, delta: float) -> "Asked":
+    def from_spent(cls, data: list[str], spent: Any, delta: float) -> "Asked":
         """The entry of a `fedimb.deploy.site.spending.Spent`."""
         numbers = {key: getattr(spent, key) for key in ("runs", "rounds", "queries", "samples", "noiseless")}
         epsilons = {"epsilon": spent.epsilon(delta), "counts_epsilon": spent.counts_epsilon(delta)}
