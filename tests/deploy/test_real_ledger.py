@@ -25,7 +25,7 @@ def test_a_coordinator_that_asks_again_gets_nothing_more(tmp_path: Path) -> None
         receive_plan(home, study.plan.to_json())
     study.approve()
     told = tmp_path / "greedy"
-    with Servers(study.deployment, greedy_servers(tmp_path / "hook", told)), study.nodes():
+    with Servers(study.deployment, greedy_servers(tmp_path / "greedy-hook", told)), study.nodes():
         folder = study.new()
         first = weights(study.execute(folder))
 
