@@ -24,6 +24,9 @@ REPLACED = "model/replaced"
 """Metric of a round in which the server replaced the model's weights (`fedimb.serverapp.steps.Replace`)."""
 
 AUDIT = "x.audit"
+ORDER = "x.order"
+"""Sent to hospital nodes with every message: its id and the coordinator's signature (`fedimb.deploy.signing`)."""
+SIGNATURE = "x.signature"
 
 RUN = "x.run"
 CLIENT = "x.client"
@@ -77,9 +80,9 @@ PLATFORM = Contract(
                 SITE,
                 "config",
                 "the site's name, rows to train and to validate on, hash of the data's version, scale of its numbers, "
-                "public key for masks between sites, release and hash of its code",
+                "public key for masks between sites, signed, release and hash of its code",
                 "operational",
-                max_bytes=512,
+                max_bytes=768,
             ),
             Record(
                 SUMS,
@@ -171,3 +174,8 @@ AUDIT_HEAD = Record(
     max_bytes=72,
 )
 """Added by a hospital node to every reply that is not an error, after the egress filter; absent in simulation."""
+
+SITE_SIGNATURE = Record(
+    SIGNATURE, "config", "the site's signature of this reply, with its key in the plan", "operational", max_bytes=160
+)
+"""Added by a hospital node to every reply, last; absent in simulation."""

@@ -90,6 +90,8 @@ def _csv(path: Path) -> str:
 def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
     import yaml
 
+    from fedimb.strict_yaml import load_yaml
+
     args: dict[str, object] = {}
     for word in settings:
         key, equals, text = word.partition("=")
@@ -97,7 +99,7 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
             raise ConfigError(f"cannot read '{word}': expected key=value")
         try:
             # Errors name settings as a run has them: data.on_bad=skip, data.source.size=[32,32].
-            args[key.removeprefix("data.").removeprefix("source.")] = yaml.safe_load(text)
+            args[key.removeprefix("data.").removeprefix("source.")] = load_yaml(text)
         except yaml.YAMLError:
             raise ConfigError(f"cannot read '{word}': write the value as in YAML, a list as [a,b]") from None
     takes = registry.parameters("source", name)
@@ -110,8 +112,10 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
 def _group(path: Path) -> dict[str, object]:
     import yaml
 
+    from fedimb.strict_yaml import load_yaml
+
     try:
-        group = yaml.safe_load(path.read_text(encoding="utf-8"))
+        group = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(group, dict):

@@ -16,13 +16,15 @@ from pydantic import Field
 
 from fedimb.contracts import platform as names
 from fedimb.data.scaling import Scaling, scaling_of
+from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.federation import DeployedFederation
+from fedimb.deploy.coordinator.signed_messages import SignedMessages
 from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
 from fedimb.engine import processes
 from fedimb.engine.grid import Job
-from fedimb.errors import DataError, FedimbError, RunFailed, RunWaiting
+from fedimb.errors import ConfigError, DataError, FedimbError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
 from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.folder import RunFolder
@@ -119,7 +121,11 @@ class _SiteEngine:
 
     def __init__(self, flower: Grid, folder: RunFolder, about: Deployed, plan: StudyPlan, config: RunConfig) -> None:
         timeouts = Timeouts(about.join_s, about.away_s, config.clients.deadline_s)
-        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts)
+        sites = [site.name for site in plan.sites]
+        if about.sites != sites:
+            raise ConfigError(f"{folder.path / DEPLOYED} lists other sites than the plan ({', '.join(sites)})")
+        signed = SignedMessages(Deployment.of_run(folder.path), plan, folder.path.name)
+        self._grid = DeployedGrid(flower, sites, folder.path, timeouts, signed)
         shared = {
             "run": folder.path.name,
             "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),

@@ -21,7 +21,9 @@ from flwr.serverapp import Grid
 from fedimb.contracts import platform as names
 from fedimb.deploy.audit_chain import Head
 from fedimb.deploy.coordinator.screen import screen_replies
+from fedimb.deploy.coordinator.signed_messages import LOST_BY_FLOWER, SignedMessages
 from fedimb.deploy.incidents import WAITING
+from fedimb.deploy.signing import Order
 from fedimb.engine.flower_grid import in_lanes
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
@@ -29,8 +31,8 @@ from fedimb.errors import RunFailed, RunWaiting
 
 log = logging.getLogger("fedimb")
 
-AWAY = (3, 4, 5)
-"""Flower's codes for a message or reply that was lost because a node went away (flwr.common.constant.ErrorCode)."""
+AWAY = LOST_BY_FLOWER
+"""Flower's codes for a message or reply that was lost because a node went away."""
 EVENTS = "sites.jsonl"
 """File in the run folder: events at sites, one JSON object per line with ``time``, ``site``, ``text``."""
 
@@ -62,10 +64,14 @@ class DeployedGrid(SimulationGrid):
         sites: names of the sites in client-id order.
         folder: the run folder; gets the sites' audit heads in ``heads/<site>.jsonl`` and events in `EVENTS`.
         timeouts: see `Timeouts`.
+        signed: signs messages and checks replies, see `SignedMessages`.
     """
 
-    def __init__(self, grid: Grid, sites: Sequence[str], folder: Path, timeouts: Timeouts) -> None:
+    def __init__(
+        self, grid: Grid, sites: Sequence[str], folder: Path, timeouts: Timeouts, signed: SignedMessages
+    ) -> None:
         super().__init__(len(sites))
+        self._signed, self._orders = signed, dict[str, Order]()
         self._grid, self._sites, self._folder, self._timeouts = grid, dict(enumerate(sites)), folder, timeouts
         self.scaling: ArrayRecord | None = None  # goes with every message
         self._node_of = self._find_nodes()
@@ -140,24 +146,32 @@ class DeployedGrid(SimulationGrid):
 
     def deliver(self, messages: Mapping[int, Message]) -> dict[str, int]:
         """Hand messages to the SuperLink. Returns client ids by message id."""
-        sent = [self._sent(client, message) for client, message in messages.items()]
+        orders = [self._order(client, message) for client, message in messages.items()]
+        sent = [message for message, _ in orders]
         ids = list(self._grid.push_messages(sent))
         refused = [self._sites[client] for client, id_ in zip(messages, ids, strict=False) if id_ is None]
         if refused or len(ids) < len(sent):
             raise RunFailed(
                 f"the SuperLink did not take the message for {', '.join(refused) or 'any site'}; see its log"
             )
+        self._orders |= {id_: order for id_, (_, order) in zip(ids, orders, strict=True)}
         return dict(zip(ids, messages, strict=True))
 
     def pull(self, ids: Iterable[str]) -> list[Message]:
         """Fetch the replies that have arrived."""
         return list(self._grid.pull_messages(list(ids)))
 
-    def _sent(self, client: int, message: Message) -> Message:
+    def check(self, client: int, message: Message, reply: Message) -> Message:
+        """The reply, if the site signed it for the message it answers; else an error that says so."""
+        order = self._orders.pop(reply.metadata.reply_to_message_id)
+        return self._signed.check(client, order, message, reply)
+
+    def _order(self, client: int, message: Message) -> tuple[Message, Order]:
         content = dict(message.content)
         if self.scaling is not None:
             content[names.SCALING] = self.scaling
-        return Message(RecordDict(content), self._node_of[client], message.metadata.message_type)
+        node = self._node_of[client]
+        return self._signed.order(client, Message(RecordDict(content), node, message.metadata.message_type), node)
 
     def event(self, client: int, text: str) -> None:
         """Record an event at a site: in the log, and for ``fedimb deploy run``, which watches from another process."""
@@ -217,7 +231,7 @@ class _Exchange:
         for reply in self._grid.pull(self._ids) if self._ids else ():
             client = self._ids.pop(reply.metadata.reply_to_message_id, None)
             if client is not None:
-                found.append((client, reply))
+                found.append((client, self._grid.check(client, self._instructions[client], reply)))
         return found
 
     def push_again(self) -> None:

@@ -8,8 +8,11 @@ from fedimb.config.load import NO_INFLUENCE, flatten
 from fedimb.errors import ConfigError, nearest
 from fedimb.schema import RunConfig, Strict
 
-_FIXED = ("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy")
-"""Settings that may never vary: they change what leaves a site, or how it is protected."""
+_FIXED = (
+    *("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy"),
+    "clients.count",
+)
+"""Settings that may never vary: they change what leaves a site, how it is protected, or which sites take part."""
 Scalar = int | float | bool | str
 
 

@@ -1,0 +1,23 @@
+"""Parts of a coordinator, a site or a stranger that does not follow the protocol."""
+
+import json
+
+from flwr.app import ConfigRecord, Message
+
+from fedimb.contracts import platform as names
+from fedimb.deploy.home import NodeHome
+from fedimb.deploy.signing import Order, content_digest, load_key, sign
+
+
+def order_id(message: Message) -> str:
+    """The id of the order that a message is."""
+    return str(message.content.config_records[names.ORDER]["id"])
+
+
+def sign_again(home: NodeHome, run_id: int, asked: Message, order: str, reply: Message) -> None:
+    """Sign what a site made of its reply, with its own key, as the honest node does."""
+    del reply.content[names.SIGNATURE]
+    name = home.file("state", "flower", str(run_id)).read_text()
+    plan = json.loads(home.file("state", "runs", name, "run.json").read_text())["plan"]
+    text = Order.of(asked, home.site, plan, name, order).statement("reply", content_digest(reply.content))
+    reply.content[names.SIGNATURE] = ConfigRecord({"signature": sign(load_key(home.file("key")), text)})
