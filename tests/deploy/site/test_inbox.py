@@ -155,7 +155,7 @@ def test_an_item_is_named_without_doubt(home, plan):
 def test_a_plan_is_not_approved_by_the_beginning_of_its_id(home, plan):
     receive_plan(home, plan.to_json())
     for item in ("plan-", f"plan-{plan.sha[:8]}", f"plan-{plan.sha[:63]}"):
-        with pytest.raises(ConfigError, match="^To approve a plan, give its complete id or a word of its purpose"):
+        with pytest.raises(ConfigError, match=r"^To approve a plan, give its complete id or a word of its purpose"):
             decide_item(home, item, "approved", None)
     for word in ("", "Herz", "b", "Fäl"):
         with pytest.raises(ConfigError, match="is not a word of its purpose"):
