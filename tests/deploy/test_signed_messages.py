@@ -19,10 +19,12 @@ from fedimb.deploy.files import write_private
 from fedimb.deploy.incidents import INCIDENT, ORDER_REFUSED, WAITING
 from fedimb.deploy.signing import Order, content_digest, load_key, sign, split_signature, verify, with_signature
 from fedimb.deploy.site.approvals import receive_plan
+from fedimb.deploy.site.pairwise_masks import signed_run_key
 from fedimb.engine.flower_private import ensure_identity
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.privacy.egress_filter import REFUSED
 from fedimb.records import array_record, arrays_of, pack, unpack
+from fedimb.serverapp.steps import masked_request
 
 SITES = {"linz": 40, "st-anna": 40, "va": 40}
 
@@ -245,6 +247,32 @@ def test_in_a_run_what_was_changed_is_named_and_the_rest_goes_on(study):
     assert "(code 1307), so it may be anybody's: va refused a message whose signature is not" in order
     assert reply.startswith("va: a reply was left out, because va did not sign it for this message")
     assert error == "va did not sign this error (code 1306), so it may be anybody's: waiting: va (labels 0/4)"
+
+
+@pytest.mark.parametrize("lie", ["swapped", "invented"])
+def test_a_coordinator_that_swaps_a_run_key_or_invents_a_site_gets_no_masked_sum(tmp_path, monkeypatch, lie):
+    """One honest site refuses, so the sum stays hidden; which one it is does not matter."""
+    study = small_study(
+        tmp_path, SITES, "tracking=none", "rounds=1", "prior.provenance=secure_sum", "loss=balanced_softmax"
+    )
+    for home in study.homes.values():
+        receive_plan(home, study.plan.to_json())
+    study.approve()
+    own, folder = node_home(tmp_path / "own", "site: va\n"), study.new()
+    key = signed_run_key(own, study.plan.sha, folder.path.name)  # signed with a key that is not va's in the plan
+
+    def request(view, clients, pairs):
+        if lie == "swapped":
+            return masked_request(view, clients, dict(pairs) | {2: key})
+        return masked_request(view, [*clients, 3], dict(pairs) | {3: key})
+
+    monkeypatch.setattr("fedimb.serverapp.class_prior.masked_request", request)
+    with pytest.raises(RunFailed):
+        serve(folder.path, Loopback(study.homes.values()))
+    why = "a run key of va that va did not sign" if lie == "swapped" else "asked to sum over 4 of 3 with 4 keys"
+    assert [event for event in events(folder) if event.startswith("linz ") and why in event]
+    sums = [facts for facts in study.messages("linz", folder.path.name) if facts["type"] == "query.masked_counts"]
+    assert [(facts["outcome"], facts["records"]) for facts in sums] == [("error", [])]
 
 
 def order_to_va(study, grid, kind, content=None):
