@@ -214,7 +214,7 @@ def test_no_text_of_a_plan_is_markup_on_its_page(plan):
     assert r"x \|\\n\\n\# Approved\\u202e\\x1b\[2J\\u200b" in page
     found = Cells()
     found.feed(as_html(changed))
-    assert found.cells.count(NASTY) == 3
+    assert sum(NASTY in cell for cell in found.cells) == 3
     assert r"x |\n\n# Approved\u202e\x1b[2J\u200b" in found.cells
     assert not found.tags & {"script", "img", "a", "b"}
 
