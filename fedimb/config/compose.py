@@ -20,7 +20,7 @@ from fedimb.schema import RunConfig
 _lock = threading.RLock()  # Hydra keeps its state in a process-wide singleton
 _composed: dict[tuple[Fingerprint, tuple[str, ...]], Settings] = {}
 _KEEP = 128
-_OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels"))
+_OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels", "root", "url", "query"))
 
 
 def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Settings:
@@ -37,6 +37,8 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
         catalogue = Catalogue(config_dirs)
         groups, values = _sort_words(overrides, catalogue)
         config = rename_keys(deepcopy(_base(catalogue, groups)))
+    if isinstance(config.get("data"), dict):
+        config["data"].setdefault("accept", [])  # can be given for every data YAML, also those that do not list it
     given, last = given_keys(values), dict(values)
     for key, value in values:
         if last[key] == value:
@@ -47,6 +49,8 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
     _check_objectives(config, last, catalogue)
     if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.about") for key in given):
         config["data"].pop("about", None)  # it is about the files of the YAML, not about these
+    if any(key in _OTHER_DATA for key in given) and not any(key.startswith("data.accept") for key in given):
+        config["data"]["accept"] = []  # likewise
     return _resolved(config)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from fedimb.data.groups import SplitConfig
 from fedimb.errors import ConfigError
 from fedimb.plain import Settings
 from fedimb.schema import RunConfig, calibration_part
@@ -13,6 +14,12 @@ ORDERED = (
     "calibration",
 )  # their order matters: outermost method first, rows as configured
 NO_INFLUENCE = ("engine", "tracking", "output_dir", "name", "study", "checkpoint", "run")  # on a run's numbers
+
+_LATER: dict[str, Settings] = {
+    "tabular_csv": {"missing": [], "decimal": ".", "thousands": None},
+    "npz": {"divide_by": None},
+}
+"""Settings that a source got after configurations of it were hashed, with the defaults under which nothing changes."""
 
 
 def to_json(config: RunConfig) -> str:
@@ -67,8 +74,16 @@ def _as_first_hashed(tree: Settings) -> None:
     """Remove later settings that this configuration does not use and restore first names: old hashes stay valid."""
     if tree["privacy"]["clip"] is None and not tree["privacy"]["noise"]:
         del tree["privacy"]
+    tree["data"].pop("accept", None)  # what the user knows of the data changes no number
+    source = tree["data"].get("source")
+    if isinstance(source, dict) and source.get("name") in _LATER:
+        for key, default in _LATER[source["name"]].items():
+            if source.get(key, default) == default:
+                source.pop(key, None)
     if not tree["evaluation"]["secure"]:
         del tree["evaluation"]["secure"]
+    if "split" in tree["data"] and SplitConfig.parse(tree["data"]["split"]) == SplitConfig():
+        tree["data"] = {key: value for key, value in tree["data"].items() if key != "split"}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data
     source = tree["data"]["source"]
     if source["name"] == "dicom" and source.get("frames", "") is None:

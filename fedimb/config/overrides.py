@@ -102,6 +102,8 @@ def drop_arguments(config: Settings, key: str, value: object, given: set[str]) -
         return
     default = [k for k in node if k != "name" and not any(f"{g}.".startswith(f"{part}.{k}.") for g in given)]
     if default and (taken := _taken(part, value)) is not None:
+        if "data.test.since" in given:  # the last fraction of the rows, or those since a date
+            taken = taken - {"fraction"}
         gone = [argument for argument in default if argument not in taken]
         for argument in gone:
             del node[argument]
@@ -124,10 +126,10 @@ def _stays(objective: Any, aggregator: str, gone: list[str]) -> bool:
 
 def _taken(part: str, name: str) -> set[str] | None:
     """Names of the settings that a part takes; None if it takes any, is unknown, or nobody checks them."""
-    from fedimb.data.split import TEST_RULES
+    from fedimb.data.split_rules import OPTIONAL, TEST_RULES
 
     if part == "data.test":
-        return set(TEST_RULES[name]) if name in TEST_RULES else None
+        return {*TEST_RULES[name], *OPTIONAL.get(name, ())} if name in TEST_RULES else None
     kind = PART_OF_GROUP.get(part)
     if kind is None and part.startswith("strategy."):
         kind = PART_OF_METHOD.get(part.rpartition(".")[2])
@@ -146,6 +148,8 @@ def _open(config: Settings, parts: list[str], depth: int) -> bool:
     """True when ``parts[:depth]`` is an argument of a part rather than a setting of the platform."""
     if parts[0] in NAMED:
         return depth > 2 and parts[1] in config.get(parts[0], {})
+    if parts[0] == "data" and depth >= 2 and parts[1] == "split":  # data groups of before this setting lack it
+        return True
     return (depth > 1 and parts[0] in OPEN) or (depth > 2 and tuple(parts[:2]) in OPEN_INSIDE)
 
 

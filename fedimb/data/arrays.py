@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.findings.finding import Finding
 from fedimb.data.identifiers import identifier
 from fedimb.data.inputs import TableColumns
 from fedimb.errors import DataError
@@ -34,10 +35,15 @@ class SourceData:
             mean. None: x is used as it is.
         targets: [n, C] uint8 of 0 and 1, at least one 1 per row, if rows have several labels; ``y`` is then one of the
             row's labels, its primary class (`fedimb.data.labels`, which makes both). None: ``y`` alone is the label.
+        times: [n] datetime64[us] (UTC, or without a zone), or int64 numbers that order the rows in time; None if the
+            source has none.
+        row_ids: [n] text, one distinct id per row that another tool finds it by, such as an image's file name; None:
+            rows are known by their number. Never a patient's id.
         columns: of a table, the columns and categories behind x, so that a model finds them in another file by name.
             None: columns of x have no names.
         label_names: label in the files -> class name, to read the labels of new rows; None where labels are the names
             or the ids.
+        findings: what only the source can see, as in the text of a file; `fedimb.data.findings.look` adds the rest.
 
     Raises:
         DataError: with the row and the remedy.
@@ -56,7 +62,10 @@ class SourceData:
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
     columns: TableColumns | None = None
+    times: NDArray[Any] | None = None
+    row_ids: NDArray[np.str_] | None = None
     label_names: dict[str, str] | None = None
+    findings: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -88,6 +97,8 @@ class SourceData:
             _check_column("patients", self.patients, n, np.int64)
         if self.official_test is not None:
             _check_column("official_test", self.official_test, n, np.bool_)
+        _check_times(self.times, n)
+        _check_row_ids(self.row_ids, n)
         if self.scaled is not None and (self.x.dtype != np.float32 or self.scaled.shape != self.x.shape[1:]):
             raise DataError(
                 f"scaled is {list(self.scaled.shape)} beside x {self.x.dtype} {list(self.x.shape)}: "
@@ -107,6 +118,30 @@ def _check_column(name: str, column: NDArray[np.generic], n: int, dtype: type) -
     if column.shape != (n,) or column.dtype != dtype:
         raise DataError(
             f"{name} is {column.dtype} {list(column.shape)} beside {n} rows of x; give one {np.dtype(dtype)} per row"
+        )
+
+
+def _check_times(times: NDArray[np.generic] | None, n: int) -> None:
+    if times is None:
+        return
+    if times.shape != (n,) or times.dtype not in (np.dtype("datetime64[us]"), np.int64):
+        raise DataError(
+            f"times is {times.dtype} {list(times.shape)} beside {n} rows of x; give datetime64[us] or int64"
+        )
+    if (missing := np.flatnonzero(np.isnat(times)) if times.dtype.kind == "M" else times[:0]).size:
+        raise DataError(f"row {missing[0]}: the time is missing; give each row's or leave the row out")
+
+
+def _check_row_ids(ids: NDArray[np.str_] | None, n: int) -> None:
+    if ids is None:
+        return
+    if ids.shape != (n,) or ids.dtype.kind != "U":
+        raise DataError(f"row_ids is {ids.dtype} {list(ids.shape)} beside {n} rows of x; give one text per row")
+    found, first, count = np.unique(ids, return_index=True, return_counts=True)
+    if (count > 1).any() or found[0] == "":
+        row, shown = first[np.argmax(count)], found[np.argmax(count)]
+        raise DataError(
+            f"row {row}: row id '{shown}' is empty or stands for several rows; give each row one of its own"
         )
 
 

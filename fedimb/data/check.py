@@ -7,7 +7,9 @@ from pathlib import Path
 from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.config import DataConfig
+from fedimb.data.findings.finding import Finding, check_accepted
 from fedimb.data.paths import find_data
+from fedimb.data.sources.table_formats import TABLES
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
@@ -53,14 +55,20 @@ def load_source(source: Settings) -> SourceData:
 
 def guess_source(path: Path) -> str:
     """The source that reads such a file; ConfigError lists the choices if there is none."""
+    if path.is_dir() and any((path / "train").glob("*.npz")):
+        return "shards"
     if path.is_dir() or path.suffix.lower() == ".zip":
         return "image_folder"
     if path.suffix.lower() == ".npz":
         return _npz(path)
     if path.suffix.lower() == ".csv":
         return _csv(path)
+    if path.suffix.lower() in TABLES:
+        return "tabular_csv"
+    if path.suffix.lower() == ".json":
+        return "leaf_json"
     raise ConfigError(
-        f"cannot tell how to read {path}: give a data YAML, folder, .zip, .csv or .npz, or --source NAME"
+        f"cannot tell how to read {path}: see what it is with fedimb data import, give a data YAML, or --source NAME"
         f"{nearest('', registry.names('source'))}"
     )
 
@@ -87,21 +95,28 @@ def _csv(path: Path) -> str:
     return "image_csv" if pictures else "tabular_csv"
 
 
-def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
+def read_settings(words: Sequence[str]) -> Settings:
+    """``key=value`` words as settings of a source; ConfigError if one cannot be read."""
     import yaml
 
     from fedimb.strict_yaml import load_yaml
 
-    args: dict[str, object] = {}
-    for word in settings:
+    args: Settings = {}
+    for word in words:
         key, equals, text = word.partition("=")
         if not equals:
             raise ConfigError(f"cannot read '{word}': expected key=value")
         try:
-            # Errors name settings as a run has them: data.on_bad=skip, data.source.size=[32,32].
-            args[key.removeprefix("data.").removeprefix("source.")] = load_yaml(text)
+            # Errors name settings as a run has them: data.on_bad=skip, data.source.size=[32,32]. A sign is itself.
+            value = text if len(text) == 1 and not text.isalnum() else load_yaml(text)
+            args[key.removeprefix("data.").removeprefix("source.")] = value
         except yaml.YAMLError:
             raise ConfigError(f"cannot read '{word}': write the value as in YAML, a list as [a,b]") from None
+    return args
+
+
+def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
+    args = read_settings(settings)
     takes = registry.parameters("source", name)
     place = next((key for key in ("path", "paths", "files", "folder") if key in takes), None)
     if place is None:
@@ -130,11 +145,39 @@ def describe_cut(group: dict[str, object]) -> str:
     Raises:
         DataError: the source's rows cannot be cut as the data group says.
     """
-    from fedimb.data.prepare import prepare
+    return try_cut(group)[0]
 
-    one = prepare(group, {"name": "iid"}, clients=1, seed=0)
-    return (
+
+def split_accepted(settings: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """(the findings that a word ``data.accept=[...]`` names, the other words).
+
+    Raises:
+        ConfigError: no such finding.
+    """
+    import yaml
+
+    accepted: tuple[str, ...] = ()
+    others = []
+    for word in settings:
+        key, _, text = word.partition("=")
+        if key.removeprefix("data.") == "accept":
+            try:
+                accepted += check_accepted(yaml.safe_load(text))
+            except yaml.YAMLError:
+                raise ConfigError(f"cannot read '{word}': write a list, as in data.accept=[id_column]") from None
+        else:
+            others.append(word)
+    return accepted, others
+
+
+def try_cut(group: dict[str, object]) -> tuple[str, list[Finding]]:
+    """What `describe_cut` says, and what is found in the data and in this cut (`fedimb.data.findings`)."""
+    from fedimb.data.prepare import prepare_unsettled
+
+    one, findings = prepare_unsettled(group, {"name": "iid"}, clients=1, seed=0)
+    text = (
         f"cut with seed 0: {len(one.test):,} rows to test, {sum(map(len, [*one.train, *one.validation])):,} to train "
         f"({len(one.validation[0]):,} of them for validation), imbalance factor {one.imbalance_factor:.1f}\n"
         f"{one.minority_line()}"
     )
+    return text, findings

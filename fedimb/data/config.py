@@ -1,11 +1,14 @@
 """The `data` and `partition` groups of the configuration, checked before any work."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from fedimb.data.findings.finding import check_accepted
+from fedimb.data.groups import SplitConfig
 from fedimb.data.longtail import SHAPES
 from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
-from fedimb.data.split import check_test_rule
+from fedimb.data.split_rules import check_test_rule
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
@@ -30,7 +33,9 @@ class DataConfig:
     minority: str | list[int | str] = "rarest_30pct"
     on_bad: str = "refuse"
     public: int | None = None
+    split: Settings | None = None
     about: dict[str, str] | None = None
+    accept: Sequence[str] = ()
 
     @staticmethod
     def parse(raw: Settings) -> "DataConfig":
@@ -49,6 +54,10 @@ class DataConfig:
                 raise ConfigError(f"data.{key}={raw.get(key)!r}: give a name, as in {key}: {{name: ...}}")
         config = DataConfig(**raw)
         check_test_rule(config.test)
+        SplitConfig.parse(config.split)
+        if config.test["name"] == "file" and (config.public is not None or config.validation):
+            key = "validation" if config.validation else "public"
+            raise ConfigError(f"data.{key} beside data.test=file: the file says which rows these are; leave it out")
         _check_about(config.about)
         if not (_number(config.validation) and 0 <= config.validation < 1):
             raise ConfigError(f"data.validation={config.validation!r}: give a fraction from 0 to below 1")
@@ -63,6 +72,7 @@ class DataConfig:
             raise ConfigError(f"data.public={config.public!r}: give rows per class for the server, at least 1, or null")
         if config.on_bad not in ON_BAD:
             raise ConfigError(f"data.on_bad: no rule '{config.on_bad}'.{nearest(str(config.on_bad), ON_BAD)}")
+        check_accepted(config.accept)
         if config.class_order not in ("seeded", "fixed"):
             valid = nearest(str(config.class_order), ("seeded", "fixed"))
             raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")

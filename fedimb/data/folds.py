@@ -3,10 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.rows import Rows
 from fedimb.errors import DataError
+from fedimb.plain import Settings
 from fedimb.seeds import Stream, numpy_rng
 
 _FOLDS = 1  # client slot of the SPLIT stream: no run's own test split draws from (0, SPLIT, repeat, 1)
+_INNER = 2  # and from here on one slot for the inner folds of each outer fold
 
 
 def fold_of_rows(
@@ -31,7 +34,41 @@ def fold_of_rows(
     Raises:
         DataError: fewer rows or patients than folds.
     """
-    rng = numpy_rng(0, Stream.SPLIT, round=repeat, client=_FOLDS)
+    return _fold_of_rows(y, folds, numpy_rng(0, Stream.SPLIT, round=repeat, client=_FOLDS), patients, sites)
+
+
+def inner_fold_of_rows(
+    rows: Rows,
+    y: NDArray[np.int64],
+    rule: Settings,
+    patients: NDArray[np.int64] | None = None,
+    sites: NDArray[np.int64] | None = None,
+) -> NDArray[np.int64]:
+    """[m] int64, the inner fold 0..inner_folds-1 of each of ``rows``, the training rows of an outer fold.
+
+    As `fold_of_rows`, drawn within these rows alone: what is tuned on inner folds never meets the outer test rows. This
+    is nested cross-validation (Varma and Simon, BMC Bioinformatics 7:91, 2006).
+
+    Args:
+        rows: [m] int64 rows of the store.
+        y: [n] labels of the whole store; ``patients`` and ``sites`` [n] too.
+        rule: ``{name: fold, folds, fold, repeat, inner_folds}``.
+
+    Raises:
+        DataError: fewer rows or patients than inner folds.
+    """
+    rng = numpy_rng(0, Stream.SPLIT, round=rule["repeat"], client=_INNER + rule["fold"])
+    own = (None if column is None else np.asarray(column[rows]) for column in (patients, sites))
+    return _fold_of_rows(y[rows], rule["inner_folds"], rng, *own)
+
+
+def _fold_of_rows(
+    y: NDArray[np.int64],
+    folds: int,
+    rng: np.random.Generator,
+    patients: NDArray[np.int64] | None,
+    sites: NDArray[np.int64] | None,
+) -> NDArray[np.int64]:
     where = np.zeros_like(y) if sites is None else sites
     _, stratum = np.unique(np.stack([y, where]), axis=1, return_inverse=True)  # by class, then by site
     if patients is None:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from fedimb.errors import DataError
 
-READING = 2
+READING = 3
 """Raised when sources read the same files to other arrays, so that no cache of before is used."""
 
 _WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(?:\.0+)?")
+_MARKS = ("-1", "-100", "255", "65535")  # ids that other tools use for "no label"
 _LARGEST_EXPONENT = 400  # beyond it two spellings of a number are not compared by value
 
 
@@ -165,6 +166,26 @@ def number_array(values: NDArray[np.generic]) -> tuple[NDArray[np.int64], tuple[
 def _spelling(value: np.generic) -> str:
     """As it is written in the array: text unchanged, a float that is a whole number as that."""
     return str(value) if isinstance(value, np.str_) else identifier(value)
+
+
+def no_label_marks(labels: Iterable[str]) -> dict[str, str]:
+    """Class ids that look like a mark for "no label", and why: -1, -100, 255 or 65535, far from two or more other ids.
+
+    Example:
+        >>> no_label_marks(["0", "1", "2", "255"])
+        {'255': "stands beside ids 0 to 2 as a mark for 'no label' does"}
+        >>> no_label_marks(["-1", "1"])
+        {}
+    """
+    found = set(labels)
+    if not all(map(is_whole, found)):
+        return {}
+    others = [int(label) for label in found if label not in _MARKS]
+    marks = {}
+    for mark in sorted(found & set(_MARKS)):
+        if len(others) > 1 and (max(others) < int(mark) - 1 if int(mark) > 0 else min(others) >= 0):
+            marks[mark] = f"stands beside ids {min(others)} to {max(others)} as a mark for 'no label' does"
+    return marks
 
 
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:

@@ -9,13 +9,19 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.data.config import DataConfig, partition_parts
 from fedimb.data.federation import Federation, some
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.split import split_findings
+from fedimb.data.findings.stage import settle
+from fedimb.data.groups import RowGroups, SplitConfig, at_two_sites, row_groups
 from fedimb.data.longtail import class_ranks, keep_rows, minority_classes, target_counts
 from fedimb.data.placement import Placement, place_minority
 from fedimb.data.public import split_public
 from fedimb.data.rows import Rows
 from fedimb.data.scaling import federated_scaling
 from fedimb.data.split import split_fraction, split_test
-from fedimb.data.store import open_source
+from fedimb.data.split_file import SavedSplit, read_split
+from fedimb.data.split_rules import of_seed
+from fedimb.data.store import Store, open_source
 from fedimb.errors import ConfigError, DataError
 from fedimb.seeds import Stream, numpy_rng
 
@@ -24,8 +30,22 @@ log = logging.getLogger(__name__)
 
 
 def prepare(data: dict[str, object], partition: dict[str, object], clients: int, seed: int) -> Federation:
+    """The federation of a run (`prepare_unsettled`), unless something looks wrong that the settings do not accept.
+
+    Raises:
+        ConfigError, DataError: as `prepare_unsettled`; or a finding is refused, or asked about and not in
+            ``data.accept`` (`fedimb.data.findings.stage.settle`, which logs the others).
+    """
+    federation, findings = prepare_unsettled(data, partition, clients, seed)
+    settle(findings, DataConfig.parse(data).accept)
+    return federation
+
+
+def prepare_unsettled(
+    data: dict[str, object], partition: dict[str, object], clients: int, seed: int
+) -> tuple[Federation, list[Finding]]:
     """Source -> test split -> the server's rows -> long tail -> partition -> validation split, each with its own seed
-    stream.
+    stream; and what is found in the data (`fedimb.data.findings`).
 
     If rows have several labels, every step uses the primary class (`fedimb.data.labels`); counts and minority use all
     labels.
@@ -51,12 +71,10 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
     store = open_source(source)
     y, names = np.asarray(store.y), store.class_names
 
-    split_rng = numpy_rng(seed, Stream.SPLIT)
-    test, rest = split_test(y, names, config.test, split_rng, store.patients, store.official_test, store.sites)
-
-    public, rest = (rest[:0], rest)
-    if config.public:
-        public, rest = split_public(rest, y, names, config.public, numpy_rng(seed, Stream.SPLIT, 1), store.patients)
+    split = SplitConfig.parse(config.split)
+    groups = row_groups(store, split.group)
+    cut = _cut(config, store, groups, seed)
+    rest = cut.rest
 
     ranks = class_ranks(len(names), config.class_order, numpy_rng(seed, Stream.TAIL, 0))
     available = np.bincount(y[rest], minlength=len(names))
@@ -66,50 +84,96 @@ def prepare(data: dict[str, object], partition: dict[str, object], clients: int,
         log.warning("no training rows of class %s", some([names[c] for c in absent]))
     minority = minority_classes(store.class_counts(pool), config.minority, names)
 
+    kept_whole = None if groups is None else groups.of_row
     patients = _take(store.patients, pool)
+    noun = "patients"
+    if split.clients and groups is not None:
+        _check_sites(partition_name, store, groups)
+        patients, noun = groups.of_row[pool], groups.noun
     columns = {"patients": patients, "sites": _take(store.sites, pool), "site_names": store.site_names}
     partitioner = registry.build("partition", partition_name, given=columns, **partition_args)
     lists = partitioner(y[pool], clients, numpy_rng(seed, Stream.PARTITION))
-    _check_partition(lists, len(pool), clients, partition_name, patients)
+    _check_partition(lists, len(pool), clients, partition_name, patients, noun)
     if placement.rule is not None:
         moves = numpy_rng(seed, Stream.PARTITION, 1)
         lists = place_minority(lists, y[pool], minority, placement.rule, holders, moves, patients)
     held = [pool[np.sort(positions)] for positions in lists]
     counts = np.stack([store.class_counts(rows) for rows in held])
-    if (empty := sum(not len(rows) for rows in held)) > clients / 2:
-        log.warning(
-            "clients.count=%d for %d training rows: %d hold none and never train; set a smaller clients.count",
-            clients, len(pool), empty,
-        )  # fmt: skip
 
     parts = [(np.sort(rows), rows[:0]) for rows in held]
     if config.validation:  # a generator for each of 100,000 clients takes seconds
         rngs = (numpy_rng(seed, Stream.VALIDATION, 0, k) for k in range(clients))
         parts = [
-            split_fraction(rows, y, config.validation, rng, store.patients)
-            for rows, rng in zip(held, rngs, strict=True)
+            split_fraction(rows, y, config.validation, rng, kept_whole) for rows, rng in zip(held, rngs, strict=True)
         ]
-    return Federation(
+    elif len(cut.validation):
+        parts = [(np.setdiff1d(rows, cut.validation), np.intersect1d(rows, cut.validation)) for rows in held]
+    federation = Federation(
         source=source,
         store_path=store.path.absolute(),
         train=[kept for kept, _ in parts],
         validation=[out for _, out in parts],
-        test=test,
+        test=cut.test,
         counts=counts.astype(np.int64),
         class_names=names,
         minority=minority,
         fingerprint=store.fingerprint,
-        public=public,
-        test_counts=store.class_counts(test if len(test) else np.concatenate([out for _, out in parts])),
+        public=cut.public,
+        test_counts=store.class_counts(cut.test if len(cut.test) else np.concatenate([out for _, out in parts])),
         scaling=None if store.scaled is None else federated_scaling([store.x[kept] for kept, _ in parts], store.scaled),
     )
+    return federation, [*(store.findings or ()), *split_findings(federation, store.groups)]
+
+
+def _cut(config: DataConfig, store: Store, groups: RowGroups | None, seed: int) -> SavedSplit:
+    """The rows of the test set, of the server and of the clients, before the long tail."""
+    y, names, kept_whole = np.asarray(store.y), store.class_names, None if groups is None else groups.of_row
+    if config.test["name"] == "file":
+        cut = read_split(str(config.test["path"]), store, groups)
+        if cut.unused and config.long_tail != "natural":
+            raise ConfigError(
+                f"data.long_tail={config.long_tail} beside a split that leaves {cut.unused} rows unused already: set "
+                "data.long_tail=natural, so that no more are taken away"
+            )
+        return cut
+    noun = "patients" if groups is None else groups.noun
+    test, rest = split_test(
+        y,
+        names,
+        of_seed(config.test, seed),
+        numpy_rng(seed, Stream.SPLIT),
+        kept_whole,
+        store.official_test,
+        store.sites,
+        site_names=store.site_names,
+        times=store.times,
+        noun=noun,
+    )
+    public, none = rest[:0], rest[:0]
+    if config.public:
+        rng = numpy_rng(seed, Stream.SPLIT, 1)
+        public, rest = split_public(rest, y, names, config.public, rng, kept_whole, noun)
+    return SavedSplit(test, rest, none, public, len(y) - len(test) - len(public) - len(rest))
+
+
+def _check_sites(partition: str, store: Store, groups: RowGroups) -> None:
+    """Refuse to keep groups at one client where clients are sites, and a group is at two."""
+    if store.sites is None or "sites" not in registry.parameters("partition", partition):
+        return
+    if shared := at_two_sites(groups.of_row, np.asarray(store.sites)):
+        raise DataError(
+            f"data.split.clients=true: {shared} {groups.noun} have rows at two sites, which partition '{partition}' "
+            "makes clients of; set data.split.clients=false, or use a partition that does not go by site"
+        )
 
 
 def _take(column: NDArray[Any] | None, rows: Rows) -> NDArray[Any] | None:
     return None if column is None else np.asarray(column[rows])
 
 
-def _check_partition(lists: list[Rows], n: int, clients: int, name: str, patients: NDArray[np.int64] | None) -> None:
+def _check_partition(
+    lists: list[Rows], n: int, clients: int, name: str, patients: NDArray[np.int64] | None, noun: str
+) -> None:
     """Check any partitioner's result: no row lost or repeated, no patient split up."""
     if len(lists) != clients:
         raise DataError(f"partition '{name}' made {len(lists)} clients instead of {clients}; fix the partitioner")
@@ -123,4 +187,4 @@ def _check_partition(lists: list[Rows], n: int, clients: int, name: str, patient
         owners = np.concatenate([np.full(len(rows), k) for k, rows in enumerate(lists)])
         pairs = np.unique(np.stack([patients[np.concatenate(lists)], owners], axis=1), axis=0)
         if len(pairs) > len(np.unique(patients)):
-            raise DataError(f"partition '{name}' splits a patient over clients; use a partition that takes patients")
+            raise DataError(f"partition '{name}' splits {noun} over clients; use a partition that takes patients")

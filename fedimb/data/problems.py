@@ -6,6 +6,9 @@ from typing import TypeVar
 from fedimb.errors import ConfigError, DataError
 
 ON_BAD = ("refuse", "skip")
+IGNORED = "its label is ignore_label"
+"""Why a row is left out that is not bad."""
+
 _SHOWN = 5
 T = TypeVar("T")
 

@@ -61,12 +61,13 @@ def split_public(
     per_class: int,
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None = None,
+    noun: str = "patients",
 ) -> tuple[Rows, Rows]:
     """Split off the server's own labelled rows: equally many of each class, whole patients; clients never see them.
 
     Args:
         rows: [m] int64 rows of the store that are not test rows.
-        y: [n] labels of the whole store; ``patients`` [n] too.
+        y: [n] labels of the whole store; ``patients`` [n] too, called ``noun`` in messages.
 
     Returns:
         (public, rest), sorted int64, disjoint. When splitting by patient, rows of a patient beyond ``per_class`` are in
@@ -78,7 +79,7 @@ def split_public(
     rule = {"name": "balanced", "per_class": per_class}
     own = None if patients is None else np.asarray(patients[rows])
     try:
-        public, rest = split_test(np.asarray(y[rows]), class_names, rule, rng, own)
+        public, rest = split_test(np.asarray(y[rows]), class_names, rule, rng, own, noun=noun)
     except DataError as error:
         raise DataError(f"data.public={per_class} takes the server's rows like a test set: {error}") from error
     return rows[public], rows[rest]

@@ -1,25 +1,26 @@
 """Held-out rows: first the test set, later each client's validation rows.
 
-If the source has patients, the split is by patient: a patient is never on both sides.
+If the source has patients, the split is by patient: a patient is never on both sides. Groups of duplicates are treated
+in the same way, if asked (`fedimb.data.groups`).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.folds import fold_of_rows
+from fedimb.data.folds import fold_of_rows, inner_fold_of_rows
+from fedimb.data.groups import at_two_sites
+from fedimb.data.identifiers import Names
+from fedimb.data.rows import Rows
+from fedimb.data.split_floors import Floors
+from fedimb.data.split_rules import TEST_RULES, check_test_rule
+from fedimb.data.split_time import split_by_time
+from fedimb.data.times import Times
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
-Rows = NDArray[np.int64]
-TEST_RULES: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "official": (),
-    "balanced": ("per_class",),
-    "stratified": ("fraction",),
-    "by_site": ("fraction",),
-    "fold": ("folds", "fold", "repeat"),
-}
-_LEAST = {"per_class": 1, "folds": 2, "fold": 0, "repeat": 0}
+__all__ = ["TEST_RULES", "Rows", "check_test_rule", "split_fraction", "split_test"]
 
 
 def split_test(
@@ -30,6 +31,10 @@ def split_test(
     patients: NDArray[np.int64] | None = None,
     official: NDArray[np.bool_] | None = None,
     sites: NDArray[np.int64] | None = None,
+    *,
+    site_names: Sequence[str] = (),
+    times: Times | None = None,
+    noun: str = "patients",
 ) -> tuple[Rows, Rows]:
     """Split off the test set by one rule:
 
@@ -37,53 +42,94 @@ def split_test(
     - ``official``: the source's own.
     - ``balanced`` (``per_class``): equally many rows of each class.
     - ``stratified`` (``fraction``): that fraction of each class.
+    - ``by_patient`` (``fraction``): the same, refused for a source without patients.
     - ``by_site`` (``fraction``): that fraction of each class at each site, rounded half up, never a site's last row.
+    - ``leave_site_out`` (``sites``): all rows of these sites.
     - ``fold`` (``folds``, ``fold``, ``repeat``): one of the disjoint folds that together cover all rows
-      (`fedimb.data.folds`); drawn by ``repeat`` alone, so runs of any seed share them.
+      (`fedimb.data.folds`); drawn by ``repeat`` alone, so runs of any seed share them. With ``inner_folds`` and
+      ``inner_fold`` that fold is left out of both sides, and the test set is a fold of the rest: for tuning.
+    - ``temporal`` (``fraction`` or ``since``): the last rows in time (`fedimb.data.split_time`).
+
+    ``min_per_class``: every class with rows has at least so many to test and so many to train on.
+
+    Args:
+        patients: [n] ids of what is never split up, called ``noun`` in messages; None: every row stands for itself.
+        official, sites, site_names, times: of the source, see `SourceData`.
 
     Returns:
-        (test, rest), sorted int64, disjoint. Together all rows, except that a balanced split by patient leaves out the
-        rows that its test patients have beyond ``per_class``, which may not be on either side.
+        (test, rest), sorted int64, disjoint. Together all rows, except those that may be on neither side: rows that
+        test patients have beyond ``per_class`` or before a temporal cut, and the outer fold of an inner one.
 
     Raises:
         ConfigError: unknown rule or argument, or a value out of range.
-        DataError: too few rows of a class, no official split, an official split that divides a patient's rows, or
-            ``by_site`` without sites or with a patient at two of them.
+        DataError: too few rows of a class, a column that the rule needs and the source lacks, an official split that
+            divides a patient's rows, or a patient at two sites of a rule by site.
     """
     check_test_rule(rule)
-    n_classes = len(class_names)
-    if rule["name"] == "none":
+    name, floors = rule["name"], Floors(y, class_names, rule.get("min_per_class"), patients, noun)
+    if name == "none":
         return np.zeros(0, np.int64), np.arange(len(y))
-    if rule["name"] == "official":
-        return _official(official, patients)
-    if rule["name"] == "by_site":
-        return _by_site(y, class_names, rule["fraction"], rng, patients, sites)
-    if rule["name"] == "fold":
-        return _fold(y, class_names, rule, patients, sites)
+    if name == "official":
+        test, rest = _official(official, patients, noun)
+    elif name == "by_site":
+        test, rest = _by_site(y, class_names, rule["fraction"], rng, patients, sites, noun)
+    elif name == "leave_site_out":
+        test, rest = _leave_site_out(y, class_names, rule["sites"], patients, sites, site_names, noun)
+    elif name == "fold":
+        test, rest = _fold(y, class_names, rule, patients, sites)
+    elif name == "temporal":
+        test, rest = split_by_time(rule, times, patients, noun)
+        _refuse_without(y, class_names, rest, "training before the cut in time")
+        floors.check_time(test, rest, times)
+    elif name == "file":
+        raise ConfigError("data.test=file is read by fedimb.data.prepare, which knows the rows' ids")
+    else:
+        if name == "by_patient" and patients is None:
+            raise DataError("data.test=by_patient needs a source with patients; use {name: stratified, fraction: 0.2}")
+        return _drawn(y, class_names, rule, rng, patients, floors, noun)
+    floors.check(test, rest, f"data.test={name}")
+    return test, rest
+
+
+def _drawn(
+    y: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    rule: Settings,
+    rng: np.random.Generator,
+    patients: NDArray[np.int64] | None,
+    floors: Floors,
+    noun: str,
+) -> tuple[Rows, Rows]:
+    """``balanced``, ``stratified`` and ``by_patient``: classes in turn, the rarest first."""
+    n_classes, balanced, floor = len(class_names), rule["name"] == "balanced", floors.floor or 1
     have = np.bincount(y, minlength=n_classes)
-    if rule["name"] == "balanced":
+    if balanced:
         targets = np.full(n_classes, rule["per_class"], dtype=np.int64)
         least = targets
     else:
-        targets = np.where(have > 0, np.maximum(1, _share(have, rule["fraction"])), 0)
-        least = np.minimum(targets, 1)
-    for c in np.flatnonzero(have < least + (targets > 0)):
+        targets = np.where(have > 0, np.maximum(floor, _share(have, rule["fraction"])), 0)
+        least = np.minimum(targets, floor)
+    for c in np.flatnonzero(have < least + floor * (targets > 0)):
+        if floors.floor is not None:
+            side = np.flatnonzero(y == c)
+            floors.check(side[:0], side, f"a {rule['name']} test set")
         raise DataError(
             f"class '{class_names[c]}' has {have[c]} rows: a {rule['name']} test set needs {least[c]} "
             f"and training 1; lower data.test or leave the class out of the source"
         )
-    side = _choose(y, targets, rng, patients, reach=rule["name"] == "balanced")
-    got, left = (np.bincount(y[part], minlength=n_classes) for part in (side, ~side))
+    held = _choose(y, targets, rng, patients, reach=balanced, floor=floor)
+    got, left = (np.bincount(y[part], minlength=n_classes) for part in (held, ~held))
+    floors.check(np.flatnonzero(held), np.flatnonzero(~held), f"a {rule['name']} test set of whole {noun}")
     for c in np.flatnonzero((got < least) | ((left == 0) & (have > 0))):
         raise DataError(
-            f"class '{class_names[c]}' has {have[c]} rows{_patients_of(patients, y == c)}: "
-            f"whole patients give {got[c]} for testing (needed: {least[c]}) and {left[c]} to train on; "
-            f"lower data.test or use more patients"
+            f"class '{class_names[c]}' has {have[c]} rows{_groups_of(patients, y == c, noun)}: "
+            f"whole {noun} give {got[c]} for testing (needed: {least[c]}) and {left[c]} to train on; "
+            f"lower data.test or use more {noun}"
         )
-    test = np.flatnonzero(side)
-    if patients is not None and rule["name"] == "balanced":
+    test = np.flatnonzero(held)
+    if patients is not None and balanced:
         test = np.concatenate([rng.permutation(test[y[test] == c])[: rule["per_class"]] for c in range(n_classes)])
-    return np.sort(test), np.flatnonzero(~side)
+    return np.sort(test), np.flatnonzero(~held)
 
 
 def split_fraction(
@@ -111,35 +157,15 @@ def split_fraction(
     return np.sort(rows[~out]), np.sort(rows[out])
 
 
-def check_test_rule(rule: Settings) -> None:
-    """Raise ConfigError unless ``rule`` is a known test split with arguments in range."""
-    name = rule.get("name")
-    if name not in TEST_RULES:
-        raise ConfigError(f"data.test.name: no test split '{name}'.{nearest(str(name), TEST_RULES)}")
-    for key in rule:
-        if key not in ("name", *TEST_RULES[name]):
-            raise ConfigError(f"data.test ({name}) has no argument '{key}'.{nearest(key, TEST_RULES[name])}")
-    for key in TEST_RULES[name]:
-        value = rule.get(key)
-        if key in _LEAST and not (type(value) is int and value >= _LEAST[key]):  # not isinstance: True is not a count
-            raise ConfigError(f"data.test.{key}={value!r}: give a whole number of at least {_LEAST[key]}")
-        if key == "fraction" and not (isinstance(value, float) and 0 < value < 1):
-            raise ConfigError(f"data.test.fraction={value!r}: give a number between 0 and 1")
-    if name == "fold" and rule["fold"] >= rule["folds"]:
-        raise ConfigError(
-            f"data.test.fold={rule['fold']}: folds={rule['folds']} are counted from 0 to {rule['folds'] - 1}"
-        )
-
-
-def _official(official: NDArray[np.bool_] | None, patients: NDArray[np.int64] | None) -> tuple[Rows, Rows]:
+def _official(official: NDArray[np.bool_] | None, patients: NDArray[np.int64] | None, noun: str) -> tuple[Rows, Rows]:
     if official is None or official.all() or not official.any():
         raise DataError("the source has no official test set, or only that; use {name: stratified, fraction: 0.2}")
     if patients is not None:
         both = np.intersect1d(patients[official], patients[~official])
         if len(both):
             raise DataError(
-                f"the official test set shares {len(both)} patients with the training rows, first {both[0]}; "
-                f"use data.test={{name: stratified, fraction: .2}}, which cuts by patient"
+                f"the official test set shares {len(both)} {noun} with the training rows, first {both[0]}; "
+                f"use data.test={{name: stratified, fraction: .2}}, which keeps {noun} whole"
             )
     return np.flatnonzero(official), np.flatnonzero(~official)
 
@@ -151,16 +177,49 @@ def _by_site(
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None,
     sites: NDArray[np.int64] | None,
+    noun: str,
 ) -> tuple[Rows, Rows]:
     if sites is None:
         raise DataError("data.test=by_site needs a source with sites; use {name: stratified, fraction: 0.2}")
-    if patients is not None:
-        pairs = np.unique(np.stack([patients, sites], axis=1), axis=0)
-        if len(pairs) > len(np.unique(patients)):
-            raise DataError("a patient has rows at two sites, so data.test=by_site would split it up; use stratified")
+    if shared := at_two_sites(patients, sites):
+        raise DataError(
+            f"{shared} {noun} have rows at two sites, so data.test=by_site would split them up; use stratified"
+        )
     parts = [split_fraction(np.flatnonzero(sites == s), y, fraction, rng, patients) for s in np.unique(sites)]
     rest, test = (np.sort(np.concatenate(side)) for side in zip(*parts, strict=True))
     _refuse_without(y, class_names, test, f"a test set of {fraction} of each site")
+    return test, rest
+
+
+def _leave_site_out(
+    y: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    held_out: Sequence[str | int],
+    patients: NDArray[np.int64] | None,
+    sites: NDArray[np.int64] | None,
+    site_names: Sequence[str],
+    noun: str,
+) -> tuple[Rows, Rows]:
+    if sites is None:
+        raise DataError("data.test=leave_site_out needs a source with sites; use {name: stratified, fraction: 0.2}")
+    names = Names(site_names)
+    for site in map(str, held_out):
+        if site not in names:
+            raise DataError(f"data.test.sites: the source has no site '{site}'.{nearest(site, site_names)}")
+    inside = np.isin(sites, [at for site in held_out if (at := names.index(site)) is not None])
+    if inside.all() or not inside.any():
+        lacking = "train on" if inside.all() else "test"
+        raise DataError(
+            f"data.test.sites=[{', '.join(map(str, held_out))}] leaves no rows to {lacking}; "
+            f"the sites are {', '.join(site_names)}"
+        )
+    if patients is not None and (both := np.intersect1d(patients[inside], patients[~inside])).size:
+        raise DataError(
+            f"{len(both)} {noun} have rows at a held-out site and at another; hold out those sites too, or use "
+            "{name: stratified, fraction: 0.2}"
+        )
+    test, rest = np.flatnonzero(inside), np.flatnonzero(~inside)
+    _refuse_without(y, class_names, rest, "training beside the held-out sites")
     return test, rest
 
 
@@ -173,6 +232,9 @@ def _fold(
 ) -> tuple[Rows, Rows]:
     inside = fold_of_rows(y, rule["folds"], rule["repeat"], patients, sites) == rule["fold"]
     test, rest = np.flatnonzero(inside), np.flatnonzero(~inside)
+    if rule.get("inner_folds") is not None:
+        of_rest = inner_fold_of_rows(rest, y, rule, patients, sites)
+        test, rest = rest[of_rest == rule["inner_fold"]], rest[of_rest != rule["inner_fold"]]
     # A class with fewer rows than folds is absent from some test sets; pooled over the folds it is complete.
     _refuse_without(y, class_names, rest, f"training beside fold {rule['fold']} of {rule['folds']}")
     return test, rest
@@ -192,8 +254,8 @@ def _share(counts: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
     return np.floor(counts * fraction + 0.5 + 1e-9).astype(np.int64)
 
 
-def _patients_of(patients: NDArray[np.int64] | None, rows: NDArray[np.bool_]) -> str:
-    return "" if patients is None else f" of {len(np.unique(patients[rows]))} patients"
+def _groups_of(patients: NDArray[np.int64] | None, rows: NDArray[np.bool_], noun: str) -> str:
+    return "" if patients is None else f" of {len(np.unique(patients[rows]))} {noun}"
 
 
 def _choose(
@@ -202,11 +264,12 @@ def _choose(
     rng: np.random.Generator,
     patients: NDArray[np.int64] | None,
     reach: bool,
+    floor: int = 1,
 ) -> NDArray[np.bool_]:
-    """[n] bool, True for held-out rows: ``targets[c]`` rows of class c, always leaving a row of each class.
+    """[n] bool, True for held-out rows: ``targets[c]`` rows of class c, always leaving ``floor`` rows of each class.
 
     Takes whole patients, greedily, starting with the smallest class (it has the least choice). With ``reach`` at least
-    the target is taken; otherwise as close to it as whole patients allow, and at least one patient.
+    the target is taken; otherwise as close to it as whole patients allow, and at least ``floor`` rows.
     """
     side = np.zeros(len(y), dtype=bool)
     left = np.bincount(y, minlength=len(targets))
@@ -214,7 +277,7 @@ def _choose(
     if patients is None:
         for c in order:
             members = rng.permutation(np.flatnonzero(y == c))
-            side[members[: min(int(targets[c]), max(0, len(members) - 1))]] = True
+            side[members[: min(int(targets[c]), max(0, len(members) - floor))]] = True
         return side
     _, of_row = np.unique(patients, return_inverse=True)
     by_unit = np.argsort(of_row, kind="stable")
@@ -227,8 +290,8 @@ def _choose(
             missing = targets[c] - got[c]
             if missing <= 0:
                 break
-            too_much = not reach and got[c] > 0 and held[c] > 2 * missing
-            if side[members[0]] or too_much or ((held > 0) & (held == left)).any():
+            too_much = not reach and got[c] >= floor and held[c] > 2 * missing
+            if side[members[0]] or too_much or ((held > 0) & (left - held < floor)).any():
                 continue
             side[members] = True
             got += held

@@ -5,14 +5,17 @@ Ten thousand clients then need index lists, not copies of the data.
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +23,8 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.atomic import write_atomic
 from fedimb.data.arrays import SourceData
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.look import RULES, look_at
 from fedimb.data.identifiers import READING
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import class_counts
@@ -29,13 +34,19 @@ __all__ = ["SourceData", "Store", "open_source", "open_store"]
 
 FORMAT = 2  # raised when the folder's layout changes: old caches are then ignored, not misread
 _COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_, "targets": np.uint8}
+_LATER_COLUMNS = ("times", "row_ids")  # of any width and unit; stores of before have none, and keep their content hash
 _CHUNK_BYTES = 1 << 26
+_FINDINGS, _GROUPS = "findings.json", "groups.npy"
 log = logging.getLogger("fedimb")
 
 
 @dataclass(frozen=True, eq=False)
 class Store:
-    """An opened store. Its arrays are read-only memory maps of the files; see `SourceData` for their meaning."""
+    """An opened store. Its arrays are read-only memory maps of the files; see `SourceData` for their meaning.
+
+    Beside the arrays the folder keeps what was found in the data (findings.json) and which rows are identical
+    (groups.npy). Both are no part of the content: they change neither `content_sha` nor a fingerprint.
+    """
 
     path: Path
     x: NDArray[np.generic]
@@ -52,6 +63,8 @@ class Store:
     scaled: NDArray[np.bool_] | None = None
     targets: NDArray[np.uint8] | None = None
     columns: TableColumns | None = None
+    times: NDArray[Any] | None = None
+    row_ids: NDArray[np.str_] | None = None
     label_names: dict[str, str] | None = None
 
     def __len__(self) -> int:
@@ -71,8 +84,32 @@ class Store:
         return class_counts(self.y, self.targets, self.n_classes, rows)
 
     @cached_property
+    def findings(self) -> tuple[Finding, ...] | None:
+        """What was found in the data; None if they were decoded by an earlier fedimb, or looked at by other rules."""
+        try:
+            kept = json.loads((self.path / _FINDINGS).read_text(encoding="utf-8"))
+            return tuple(map(Finding.from_facts, kept["findings"])) if kept["rules"] == RULES else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """[n] the first row that is identical to each row; None if no two are."""
+        path = self.path / _GROUPS
+        return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+
+    def look(self, data: SourceData) -> None:
+        """Look at the data again from which this store was built, and keep what is found."""
+        found, groups = look_at(data)
+        with contextlib.suppress(OSError):  # another user's cache: looked at again by each process
+            _keep_findings(self.path, found, groups)
+        self.__dict__["findings"] = tuple(found)
+        self.__dict__["groups"] = groups if _repeat(groups) else None
+
+    @cached_property
     def content_sha(self) -> str:
-        """sha256 (hex) of what the source gave: arrays, labels, groups, ids and names; not of where it was.
+        """sha256 (hex) of what the source gave: arrays, labels, groups, times and names; not of where it was, nor of
+        the rows' ids.
 
         Kept in the store's folder, as reading gigabytes takes seconds.
         """
@@ -101,13 +138,13 @@ class Store:
             y = np.load(path / "y.npy", mmap_mode="r", allow_pickle=False)
             columns = {
                 name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in _COLUMNS
+                for name in (*_COLUMNS, *_LATER_COLUMNS)
                 if name in meta["columns"]
             }
             shapes = [list(x.shape), str(x.dtype), list(y.shape), str(y.dtype)]
             wide = (len(y), len(meta["class_names"]))
             if shapes != [meta["shape"], meta["dtype"], meta["shape"][:1], "int64"] or any(
-                c.shape != (wide if name == "targets" else y.shape) or c.dtype != _COLUMNS[name]
+                c.shape != (wide if name == "targets" else y.shape) or c.dtype != _COLUMNS.get(name, c.dtype)
                 for name, c in columns.items()
             ):
                 raise ValueError("array shapes do not match meta.json")
@@ -127,6 +164,8 @@ class Store:
                 skipped=tuple(meta["skipped"]),
                 scaled=None if meta["scaled"] is None else np.array(meta["scaled"], dtype=np.bool_),
                 columns=TableColumns.from_facts(named) if (named := meta.get("named")) else None,
+                times=columns.get("times"),
+                row_ids=columns.get("row_ids"),
                 label_names=meta.get("label_names"),  # stores of 0.1 have none
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
@@ -146,7 +185,8 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
-            columns = {n: getattr(source, n) for n in _COLUMNS if getattr(source, n) is not None}
+            names = (*_COLUMNS, *_LATER_COLUMNS)
+            columns = {n: getattr(source, n) for n in names if getattr(source, n) is not None}
             for name, array in {"x": source.x, "y": source.y, **columns}.items():
                 np.save(building / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
             meta = {
@@ -165,6 +205,7 @@ class Store:
                 "label_names": source.label_names,
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            _keep_findings(building, *look_at(source))
             building.chmod(0o755)  # mkdtemp makes it private; a shared cache must be readable by other users
             try:
                 os.rename(building, path)
@@ -176,11 +217,25 @@ class Store:
         return Store.open(path)
 
 
+def _repeat(groups: NDArray[np.int64]) -> bool:
+    return bool((groups != np.arange(len(groups))).any())
+
+
+def _keep_findings(folder: Path, found: Sequence[Finding], groups: NDArray[np.int64]) -> None:
+    if _repeat(groups):
+        held = io.BytesIO()
+        np.save(held, groups, allow_pickle=False)
+        write_atomic(folder / _GROUPS, held.getvalue())
+    kept = {"rules": RULES, "findings": [one.facts() for one in found]}
+    write_atomic(folder / _FINDINGS, json.dumps(kept, ensure_ascii=False, indent=1).encode())
+
+
 def _content_sha(store: Store) -> str:
     scaled = None if store.scaled is None else store.scaled.tolist()
     names = [store.class_names, store.site_names, store.task, store.scale, scaled]
     sha = hashlib.sha256(json.dumps(names).encode())
-    for name in ("x", "y", *sorted(_COLUMNS)):
+    times = () if store.times is None else ("times",)
+    for name in ("x", "y", *sorted(_COLUMNS), *times):
         array = getattr(store, name)
         sha.update(json.dumps([name, None if array is None else [list(array.shape), str(array.dtype)]]).encode())
         rows = 0 if array is None else max(1, _CHUNK_BYTES * len(array) // max(1, array.nbytes))
@@ -223,6 +278,8 @@ def open_source(config: dict[str, object]) -> Store:
     key = json.dumps([FORMAT, READING, name, args, fingerprint, on_bad], sort_keys=True)
     path = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
     store = open_store(path) if path.exists() else Store.build(source.load(), path, fingerprint)
+    if store.findings is None:
+        store.look(source.load())
     if store.skipped:
         where = path / "meta.json"
         log.warning(

@@ -14,7 +14,7 @@ from fedimb.data.split import split_test
 from fedimb.data.store import Store
 from fedimb.testing.expectations import Contract, check_yaml, same
 
-_COLUMNS = ("sites", "patients", "official_test", "targets", "scaled")
+_COLUMNS = ("sites", "patients", "official_test", "targets", "scaled", "times", "row_ids")
 
 
 def check_source(source: str | Mapping[str, Any], **settings: object) -> None:

@@ -300,6 +300,7 @@ def test_what_a_method_nests_in_its_state_survives(tmp_path, monkeypatch):
     assert json.loads(seen[3])["losses"] == [0.5, 0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.alone  # a Ray head fills the machine
 @pytest.mark.timeout(600)
 def test_two_workers_give_the_bits_of_one_process(tmp_path):

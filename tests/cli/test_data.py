@@ -77,11 +77,55 @@ def test_check_takes_file_settings_and_options_in_any_order(capsys, tmp_path, mo
     assert "source: tabular_csv" in capsys.readouterr().out
 
 
-def test_clients_far_beyond_the_rows_are_warned_about(capsys, caplog):
+def test_clients_far_beyond_the_rows_are_warned_about(capsys, caplog, monkeypatch):
+    monkeypatch.setattr("fedimb.data.findings.stage._said", set())
     assert main(["data", "describe", "clients.count=5000"]) == 0
     (said,) = [record.getMessage() for record in caplog.records if "clients.count" in record.getMessage()]
-    assert said.startswith("clients.count=5000 for ")
+    assert said.startswith("note clients_beyond_rows: clients.count=5000: for ")
     assert said.endswith("hold none and never train; set a smaller clients.count")
     caplog.clear()
     assert main(["data", "describe"]) == 0
     assert not [record for record in caplog.records if "clients.count" in record.getMessage()]
+
+
+WBC = ["data=tabular_csv", "data.source.files=[wards.csv]", "data.source.target=dx", "clients.count=2"]
+
+
+@pytest.fixture
+def wards(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{i},r{i},2024-01-{1 + i // 2:02},{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "wards.csv").write_text("\n".join(["age,code,day,dx", *rows]) + "\n")
+    return [*WBC, "data.source.id_column=code", "data.source.time_column=day"]
+
+
+def test_a_split_is_saved_and_read_back(wards, tmp_path, capsys):
+    rule = "data.test={name: temporal, since: '2024-01-16'}"
+    assert run("split", *wards, rule, "--to", "s.csv") == 0
+    assert "s.csv: 40 rows; train 30, test 10" in capsys.readouterr().out
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert (lines[1], lines[-1]) == ("id,side,client", "r39,test,")
+    assert run("describe", *wards, "data.test={name: file, path: s.csv}") == 0
+    assert "(train 30, validation 0), test 10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["split", "--to", "wards.csv"], "exists already"),
+        (["split", "--to", "s.txt"], "ending in .csv"),
+        (["split", "--to", "no/s.csv"], "there is no folder no"),
+        (["split", "seed=1", "--run", "x", "--to", "s.csv"], "leave out seed=1"),
+        (["describe", "--croissant", "c.csv"], "ending in .json"),
+    ],
+)
+def test_files_to_write_are_checked_first(wards, words, says):
+    with pytest.raises(ConfigError, match=says):
+        run(*words)
+
+
+def test_metadata_are_written_for_other_tools(wards, tmp_path, capsys):
+    pytest.importorskip("mlcroissant")
+    assert run("describe", *wards, "--croissant", "wards.json") == 0
+    assert "croissant: wards.json" in capsys.readouterr().out
+    assert '"name": "wards"' in (tmp_path / "wards.json").read_text()

@@ -31,7 +31,7 @@ STORIES = {
         "run", "show", "track sync", "runs list", "runs rm", "runs gc", "predict", "register", "report", "compare",
         "sweep", "tune",
     },
-    "parts": {"list", "data describe", "data check", "doctor", "bench", "new"},
+    "parts": {"list", "data describe", "data check", "data import", "data split", "doctor", "bench", "new"},
     "people": {
         "outbox list", "outbox show", "outbox release", "outbox reject", "outbox recall", "worklist status",
         "worklist check",
@@ -144,10 +144,14 @@ def test_parts(said, home):
     assert [part["name"] for part in said("list", "losses", "ce")["parts"]] == ["ce"]
     assert {pair["allowed"] for pair in said("list", "combinations")["pairs"]} == {True, False}
     described = said("data", "describe", *SMALL)
+    saved = said("data", "split", *SMALL, "--to", "split.csv")
+    assert saved["sides"]["test"] == sum(described["test"])
     assert np.sum(described["counts"], axis=0).tolist() == np.array(described["counts"]).sum(0).tolist()
     assert len(described["counts"]) == 5
     (home / "table.csv").write_text("a,dx\n1,x\n2,y\n")
     assert said("data", "check", "table.csv", "target=dx")["counts"] == [1, 1]
+    imported = said("data", "import", "table.csv", "target=dx")
+    assert (imported["counts"], imported["file"]) == ([1, 1], str(home / "data/table.yaml"))
     assert {check["level"] for check in said("doctor")["checks"]} <= {"ok", "warn"}
     assert {case["name"] for case in said("bench", "--list")["cases"]} >= {"table", "noop"}
     assert "pyproject.toml" in said("new", "loss", "mine")["files"]

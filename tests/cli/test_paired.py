@@ -58,6 +58,7 @@ def test_rows_of_one_run(runs, capsys):
     assert "has no row 'la_pots'. Did you mean 'la_post'?" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_rows_of_two_studies_and_a_row_without_a_model(home, capsys):
     base = ["data.n_max=60", "clients.count=2", "rounds=1", "local.epochs=1", "tracking=none", "evaluation.bootstrap=0"]
     for name, more in (("one", []), ("two", ["local.lr=0.4"])):

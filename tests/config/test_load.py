@@ -84,6 +84,7 @@ SAME = [
     "study=x",
     "checkpoint.every=3",
     "local.momentum=0",
+    "data.split={group: null, clients: false}",
 ]
 OTHER = [
     "seed=1",
@@ -92,6 +93,7 @@ OTHER = [
     "loss=balanced_softmax",
     "partition.alpha=0.1",
     "calibration=tau",
+    "data.split.group=duplicates",
 ]
 
 

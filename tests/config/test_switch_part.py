@@ -19,10 +19,30 @@ def chosen(words: str) -> str:
     ("one_word", "in_full"),
     [
         ("data.test.name=official", "'data.test={name: official}'"),
+        (
+            "data=tabular_csv data.test.name=temporal data.test.since='2023-01-01'",
+            "data=tabular_csv 'data.test={name: temporal, since: 2023-01-01}'",
+        ),
+        (
+            "data=tabular_csv data.test.name=temporal",
+            "data=tabular_csv 'data.test={name: temporal, fraction: 0.2}'",
+        ),
         ("data.test.name=none", "'data.test={name: none}'"),
         ("data.test.fraction=0.3 data.test.name=stratified", "'data.test={name: stratified, fraction: 0.3}'"),
         ("data.test.name=stratified data.test.fraction=0.3", "'data.test={name: stratified, fraction: 0.3}'"),
         ("data=heart_four data.test.name=stratified", "data=heart_four 'data.test={name: stratified, fraction: 0.2}'"),
+        (
+            "data=npz data.test.name=temporal data.test.fraction=0.3",
+            "data=npz 'data.test={name: temporal, fraction: 0.3}'",
+        ),
+        (
+            "data=tabular_csv data.test.name=temporal 'data.test.since=\"2020-01-01\"'",
+            "data=tabular_csv 'data.test={name: temporal, since: \"2020-01-01\"}'",
+        ),
+        (
+            "data=heart_severe data.test.name=by_patient data.test.fraction=0.3 data.test.min_per_class=2",
+            "data=heart_severe 'data.test={name: by_patient, fraction: 0.3, min_per_class: 2}'",
+        ),
         ("partition.name=iid", "partition=iid"),
         ("partition.name=pathological partition.classes_per_client=2", "partition=pathological"),
         ("partition.name=dir_balance", "partition=dir_balance partition.alpha=0.5"),

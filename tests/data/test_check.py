@@ -75,8 +75,15 @@ def test_what_reads_a_file_is_told_by_the_file(tmp_path):
     (tmp_path / "bad.npz").write_text("no archive")
     with pytest.raises(DataError, match=r"bad\.npz is not an \.npz file"):
         guess_source(tmp_path / "bad.npz")
-    with pytest.raises(ConfigError, match=r"cannot tell how to read .*a\.parquet.*--source NAME Valid: .*digits"):
-        guess_source(tmp_path / "a.parquet")
+    assert [guess_source(tmp_path / f"a{end}") for end in (".parquet", ".arff", ".DAT", ".json")] == [
+        *["tabular_csv"] * 3,
+        "leaf_json",
+    ]
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/0.npz").touch()
+    assert guess_source(tmp_path) == "shards"
+    with pytest.raises(ConfigError, match=r"cannot tell how to read .*a\.xyz.*--source NAME Valid: .*digits"):
+        guess_source(tmp_path / "a.xyz")
 
 
 def test_a_data_group_is_read_and_cut(tmp_path, digits):

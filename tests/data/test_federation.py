@@ -100,7 +100,7 @@ class Cohort:
         )
 
 
-COHORT = {"source": {"name": "cohort"}, "test": {"name": "stratified", "fraction": 0.2}}
+COHORT = {"source": {"name": "cohort"}, "test": {"name": "stratified", "fraction": 0.2}, "minority": [1]}
 
 
 @pytest.fixture
@@ -133,8 +133,13 @@ def test_patients_stay_whole_through_every_cut(cohort, caplog):
     assert sum(map(len, patients)) == 60
     assert any(map(len, one.validation))
     assert one.imbalance_factor == float("inf")
-    assert 2 in one.minority
+    assert one.minority == (1,)  # c, in which nobody trains, is not one
     assert "no training rows of class c" in caplog.text
+    rows = one.counts.sum(axis=0)
+    assert (
+        one.minority_line()
+        == f"minority: b ({rows[1]}) of 3 classes (training rows); no training rows: c; no test rows: c"
+    )
 
 
 def test_absent_classes_are_null_in_the_file(cohort, tmp_path):
@@ -164,7 +169,7 @@ def test_a_partitioner_is_given_the_columns_it_names_and_checked(cohort):
         prepare(data, {"name": "toy_broken"}, 2, 0)
     with pytest.raises(DataError, match="made 3 clients instead of 2"):
         prepare(data, {"name": "toy_broken", "times": 3}, 2, 0)
-    with pytest.raises(DataError, match="'toy_sites' splits a patient"):
+    with pytest.raises(DataError, match="'toy_sites' splits patients"):
         prepare(COHORT, {"name": "toy_sites"}, 3, 0)
 
 

@@ -115,7 +115,23 @@ def test_rarest_30pct_size_and_ties_by_id(n_classes, size):
 
 
 def test_rarest_30pct_takes_the_fewest():
-    assert minority_classes(np.array([5, 9, 1, 1, 7, 0, 8, 8, 8, 8]), "rarest_30pct") == (2, 3, 5)
+    assert minority_classes(np.array([5, 9, 1, 1, 7, 0, 8, 8, 8, 8]), "rarest_30pct") == (0, 2, 3)
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=12).filter(any))
+@settings(max_examples=40, deadline=None)
+def test_a_class_without_rows_changes_nothing(rows):
+    """The minority of the classes that have rows is the same under other names, wherever classes without rows stand."""
+    counts = np.array(rows)
+    there = np.flatnonzero(counts)
+    assert minority_classes(counts, "rarest_30pct") == tuple(
+        there[list(minority_classes(counts[there], "rarest_30pct"))]
+    )
+    try:
+        tail = minority_classes(counts[there], "cumulative_75_95")
+    except DataError:
+        return
+    assert minority_classes(counts, "cumulative_75_95") == tuple(there[list(tail)])
 
 
 def test_cumulative_counts_the_mass_before_adding():
@@ -133,6 +149,21 @@ def test_cumulative_without_a_tail_is_refused():
 
 def test_an_explicit_list():
     assert minority_classes(np.full(5, 1), [4, 0]) == (0, 4)
+
+
+def test_a_listed_class_has_training_rows():
+    with pytest.raises(DataError, match=r"data\.minority lists class 'b', which has no training rows"):
+        minority_classes(np.array([4, 0, 2]), [1], ("a", "b", "c"))
+    with pytest.raises(DataError, match="no class has training rows"):
+        minority_classes(np.zeros(3, int), "rarest_30pct")
+
+
+def test_a_list_may_name_classes():
+    assert minority_classes(np.full(3, 1), ["9", 0], ("7", "8", "9")) == (0, 2)
+    with pytest.raises(ConfigError, match="give distinct class ids from 0 to 2"):
+        minority_classes(np.full(3, 1), ["9", 2], ("7", "8", "9"))
+    with pytest.raises(ConfigError, match=r"2 is the id of class '3' and the name of another; write names as text"):
+        minority_classes(np.full(3, 1), [2], ("1", "2", "3"))
 
 
 @pytest.mark.parametrize("rule", ["rarest", [], [5], [-1], [1, 1], [True], ["a"], None])

@@ -150,7 +150,7 @@ def test_by_site_keeps_whole_patients_and_their_sites():
     ("patients", "sites", "says"),
     [
         (None, None, "needs a source with sites"),
-        (np.array([1, 1, 2, 3]), np.array([0, 1, 0, 0]), "a patient has rows at two sites"),
+        (np.array([1, 1, 2, 3]), np.array([0, 1, 0, 0]), "1 patients have rows at two sites"),
         (None, np.array([0, 1, 0, 1]), "class 'a' has 2 rows and a test set of 0.2 of each site gets none"),
     ],
 )

@@ -185,6 +185,7 @@ def killed_and_resumed(warm, point, count, tmp_path):
         bystander.wait()
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_cleaned_up_after_and_resumed(warm, tmp_path, tmp_path_factory):
     expected = launch_in(tmp_path_factory.mktemp("inline"), "engine=inline", "clients.count=7")
     weights = killed_and_resumed(warm, "after_checkpoint", 2, tmp_path)

@@ -66,3 +66,15 @@ def test_other_work_ends_with_its_full_count_if_a_line_showed_it(
     step(5)
     step(2)
     assert counts(capsys) == ["fedssg: generator 3/10", "fedssg: generator 10/10"]
+
+
+def test_a_note_comes_before_the_rounds_and_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar(2, unit="runs") as progress:
+        for seed in (0, 1):
+            progress.title(f"seed {seed}")
+            progress.note("minority: rare (28) of 2 classes (training rows)")
+            progress.skip(1)
+    assert counts(capsys) == ["seed 0: minority: rare (28) of 2 classes (training rows)", "seed 1: 2/2 runs"]
+    with ProgressBar(1, enabled=False) as progress:
+        progress.note("minority: a (1) of 2 classes (training rows)")
+    assert counts(capsys) == []

@@ -125,6 +125,7 @@ def test_what_clients_make_passes_their_gates_or_stays(tmp_path):
         launch_in(tmp_path, *CLIENTS, "rounds=1", "study=strict", "strategy.fedssg.audit.min_count=100000")
 
 
+@pytest.mark.slow
 def test_a_release_by_hand_is_waited_for_and_then_the_run_is_as_if_released_at_once(tmp_path, monkeypatch):
     # An audit that lets this little through: what is tested is the waiting.
     words = (*CLIENTS, "strategy.fedssg.gate=enforce", f"strategy.fedssg.folder={tmp_path}/sites")
@@ -158,6 +159,7 @@ def test_a_generator_averaged_over_clients_is_shown_to_them_for_a_veto(tmp_path)
     assert metrics_of(vetoed)[0]["data/synthetic"] == 0
 
 
+@pytest.mark.slow
 def test_a_generator_is_averaged_over_cohorts(tmp_path):
     words = (*TABLE, *FAST, "strategy.fedssg.source=fed_diffusion", "strategy.fedssg.rounds=2", "rounds=1")
     words += ("strategy.fedssg.local_steps=5", "strategy.fedssg.gate=report", "clients.participation=0.4")
@@ -214,6 +216,7 @@ def test_a_server_without_rows_and_classes_below_the_floor_are_refused(tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_cross_audit_judges_generators_of_each_half_and_keeps_no_row_back(tmp_path):
     result = launch_in(tmp_path, *CLIENTS, "strategy.fedssg.cross=true", "strategy.fedssg.gate=report", "rounds=1")
     assert any(name.startswith("privacy/") for name in metrics_of(result)[0])

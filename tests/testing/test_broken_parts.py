@@ -274,6 +274,7 @@ def test_halves_that_disagree_on_a_default(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_checks_need_no_pytest():
     code = "import sys; import fedimb.testing; assert 'pytest' not in sys.modules and '_pytest' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

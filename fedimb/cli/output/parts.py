@@ -90,6 +90,7 @@ class DataDescription(Output):
         partition: hash of the partition.
         warnings: classes that cannot be learned or measured, and why.
         picture: the picture drawn; null without --plot.
+        croissant: the metadata written; null without --croissant.
         about: what the data's YAML says: source, licence, citation, split, flaws; empty where it says nothing.
     """
 
@@ -103,11 +104,44 @@ class DataDescription(Output):
     partition: str
     warnings: list[str]
     picture: Place | None
+    croissant: Place | None
     about: dict[str, str]
 
 
+class FindingLine(Part):
+    """Something in the data that may mean something else than it seems.
+
+    Attributes:
+        name: of the finding, as data.accept takes it.
+        severity: refuse, ask or note.
+        place: column, site, class or part of the data.
+        text: what was found, and what to do.
+        accepted: whether data.accept names it.
+    """
+
+    name: str
+    severity: str
+    place: str
+    text: str
+    accepted: bool
+
+
+class SplitWritten(Output):
+    """A split saved for other tools.
+
+    Attributes:
+        file: the CSV: id, side and client of each row.
+        rows: number of rows.
+        sides: rows on each side: train, validation, test, public, unused.
+    """
+
+    file: Place
+    rows: int
+    sides: dict[str, int]
+
+
 class DataChecked(Output):
-    """What your data hold.
+    """What your data hold. The exit code is 2 if a run would refuse them for what was found.
 
     Attributes:
         source: name of the source that read them.
@@ -120,6 +154,7 @@ class DataChecked(Output):
         official_test: rows of the official test set; null if there is none.
         cut: what the data group's test split and long tail leave, in words; null for a bare file.
         about: what the data's YAML says: source, licence, citation, split, flaws; empty where it says nothing.
+        findings: what looks wrong.
     """
 
     source: str
@@ -133,6 +168,42 @@ class DataChecked(Output):
     official_test: int | None
     cut: str | None
     about: dict[str, str]
+    findings: list[FindingLine]
+
+
+class DataImported(Output):
+    """What was found at a path, and the data YAML that reads it.
+
+    Attributes:
+        layout: what the files are, in words.
+        source: name of the source that reads them.
+        rows: number of rows.
+        shape: shape of one row.
+        class_names: by class id.
+        counts: rows of each class.
+        patients, sites: how many there are; null if there are none.
+        official_test: rows of the official test set; null if there is none.
+        skipped: rows left out, and why.
+        unsure: what was guessed and may be wrong.
+        settings: the data group that was written.
+        file: the YAML.
+        run: the command that runs with it; null if it is not in a folder called data.
+    """
+
+    layout: str
+    source: str
+    rows: int
+    shape: list[int]
+    class_names: list[str]
+    counts: list[int]
+    patients: int | None
+    sites: int | None
+    official_test: int | None
+    skipped: list[str]
+    unsure: list[str]
+    settings: dict[str, Any]
+    file: Place
+    run: str | None
 
 
 class CheckLine(Part):

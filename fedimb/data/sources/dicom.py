@@ -21,6 +21,7 @@ from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
 from fedimb.data.sources.new_pictures import NewPicture, OneFile, picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, load_pillow, resize
 from fedimb.data.sources.table_file import Layout
+from fedimb.data.times import check_time_format
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
@@ -51,7 +52,8 @@ class Dicom:
         labels: CSV with the columns file (relative to ``path``), label and optionally site and split; looked up in the
             same way.
         classes, size, label_separator, delimiter, encoding: as for `fedimb.data.sources.image_csv`.
-        file_column, label_column, site_column, split_column: as for `fedimb.data.sources.image_csv`.
+        file_column, label_column, site_column, split_column, time_column, time_format: as for
+            `fedimb.data.sources.image_csv`.
         by_patient: rows of one PatientID are never split up, and a file without one is a bad row. False: every image is
             independent, which is right only if no patient has two.
         frames: of a file with several frames: ``first``, ``middle`` (of an even number the lower one) or ``all``, each
@@ -77,6 +79,8 @@ class Dicom:
     label_separator: str | None = None
     delimiter: str = ","
     encoding: str = "utf-8"
+    time_column: str | None = None
+    time_format: str | None = None
     on_bad: str = "refuse"
     frames: str | None = None
 
@@ -86,6 +90,7 @@ class Dicom:
         check_format("dicom", self.size)
         check_classes("dicom", self.classes)
         check_separator("dicom", self.label_separator, self.delimiter)
+        check_time_format("dicom", self.time_column, self.time_format)
 
     def fingerprint(self) -> str:
         """Of the CSV's content, the settings, and the size and time (folder) or checksum (zip) of each file."""
@@ -101,6 +106,8 @@ class Dicom:
             settings["label_separator"] = self.label_separator
         if self.frames is not None:
             settings["frames"] = self.frames
+        if self.time_column is not None:
+            settings["time"] = [self.time_column, self.time_format]
         return listing.fingerprint("dicom-2", self._files, [row.name for row in rows], settings)
 
     def load(self) -> SourceData:
@@ -132,7 +139,9 @@ class Dicom:
             patient = row.patient if self.by_patient else row.name
             for frame in range(count or 0):
                 place = row.place if count == 1 else f"{row.place} frame {frame + 1}"
-                found.append(FrameRow(place, row.name, row.label, row.site, patient, row.test, row.labels, frame))
+                found.append(
+                    FrameRow(place, row.name, row.label, row.site, patient, row.test, row.labels, row.time, frame)
+                )
         return found
 
     def _count(self, name: str) -> int:
@@ -195,6 +204,8 @@ class Dicom:
             self.split_column,
             file_setting="file_column",
             label_separator=self.label_separator,
+            time=self.time_column,
+            time_format=self.time_format,
         )
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:

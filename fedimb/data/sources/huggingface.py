@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.identifiers import identifier, in_order, number_of_each
+from fedimb.data.identifiers import identifier, in_order, no_label_marks, number_of_each
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch, batch_rows
@@ -265,6 +265,9 @@ class _Rows:
     def _classes(
         self, names: list[str] | None, source: HuggingFace
     ) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None, tuple[str, ...]]:
+        if names is None and (marks := no_label_marks({name for labels in self.labels for name in labels})):
+            mark, reason = min(marks.items())
+            raise DataError(f"{source.path}: label {mark} {reason}; leave its rows out, or cast labels to ClassLabel")
         if not self.several:
             y, class_names = as_ids(np.array([label for (label,) in self.labels]), names)
             return y, None, class_names

@@ -18,6 +18,7 @@ from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
 from fedimb.data.sources.new_pictures import picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, decode
 from fedimb.data.sources.table_file import Layout
+from fedimb.data.times import check_time_format
 from fedimb.errors import ConfigError
 from fedimb.registry import register
 
@@ -46,6 +47,9 @@ class ImageCsv:
             validation (also used for training) or test (the official test set).
         label_separator: separator between the labels of an image that may have several, such as ``|`` in
             ``mass|nodule``; null: one label per image.
+        time_column: column of the images' dates or times, for data.test=temporal; null: none.
+        time_format: of that column: null: ISO dates and timestamps (2024-03-04, 2024-03-04T10:30); a format such as
+            %d/%m/%Y; or ``number`` for whole numbers.
         delimiter, encoding: of the CSV, see `fedimb.data.sources.table_file.Layout`.
         on_bad: see `fedimb.data.problems`.
 
@@ -69,12 +73,15 @@ class ImageCsv:
     label_separator: str | None = None
     delimiter: str = ","
     encoding: str = "utf-8"
+    time_column: str | None = None
+    time_format: str | None = None
     on_bad: str = "refuse"
 
     def __post_init__(self) -> None:
         check_format("image_csv", self.size, self.mode)
         check_classes("image_csv", self.classes)
         check_separator("image_csv", self.label_separator, self.delimiter)
+        check_time_format("image_csv", self.time_column, self.time_format)
         try:
             _ = self._names
         except ConfigError as error:
@@ -88,6 +95,8 @@ class ImageCsv:
         columns = [self.path_column, self.label_column, self.site_column, self.patient_column, self.split_column]
         if self.label_separator is not None:
             columns.append(self.label_separator)
+        if self.time_column is not None:
+            columns += [self.time_column, self.time_format]
         names = [row.name for row in rows]
         return listing.fingerprint("image_csv-1", self._files, names, settings | {"columns": columns})
 
@@ -123,6 +132,8 @@ class ImageCsv:
             self.patient_column,
             self.split_column,
             label_separator=self.label_separator,
+            time=self.time_column,
+            time_format=self.time_format,
             find_file=None if self._names == FileNames() else partial(self._names.find, files=self._files),
         )
 

@@ -1,8 +1,10 @@
 """From a list of labelled image files to one `SourceData`: the checks and the loop shared by all image sources."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 import numpy as np
@@ -14,6 +16,7 @@ from fedimb.data.labels import as_targets, primary_class
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import with_progress
 from fedimb.data.sources.pictures import Pixels
+from fedimb.data.times import as_times
 from fedimb.errors import ConfigError, DataError
 
 
@@ -28,6 +31,7 @@ class ImageRow:
         labels: class names if rows may have several; empty if each has one.
         site, patient: as spelled in the source, compared as identifiers (`fedimb.data.identifiers`); None if it has
             none. ``patient`` stays in memory: stores hold numbers.
+        time: None if the source has none.
         test: whether it is in the official test set; None if the source has none.
     """
 
@@ -38,6 +42,7 @@ class ImageRow:
     patient: str | None = None
     test: bool | None = None
     labels: tuple[str, ...] = ()
+    time: datetime | int | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -128,7 +133,20 @@ def assemble(
         task="multiclass" if targets is None else "multilabel",
         targets=targets,
         skipped=skipped,
+        times=None if good[0].time is None else as_times([row.time for row in good if row.time is not None]),
+        row_ids=_row_ids(good),
     )
+
+
+def _row_ids(rows: list[ImageRow]) -> NDArray[np.str_] | None:
+    """File names; of several rows from one file, as frames, with their number from 1: ``scan.dcm#1``."""
+    several = {name for name, count in Counter(row.name for row in rows).items() if count > 1}
+    seen: Counter[str] = Counter()
+    ids = []
+    for row in rows:
+        seen[row.name] += 1
+        ids.append(f"{row.name}#{seen[row.name]}" if row.name in several else row.name)
+    return np.array(ids, dtype=np.str_) if len(set(ids)) == len(ids) else None
 
 
 def _named(read: Callable[[ImageRow], Pixels], row: ImageRow) -> Pixels:

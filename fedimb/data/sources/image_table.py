@@ -12,6 +12,7 @@ from fedimb.data.sources.image_files import clean_name
 from fedimb.data.sources.image_rows import ImageRow
 from fedimb.data.sources.new_pictures import NewPicture
 from fedimb.data.sources.table_file import Layout, column, read_table
+from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
 _SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
@@ -25,6 +26,7 @@ class Columns:
     Args:
         file_setting: the setting that gives ``file``, for messages.
         label_separator: separator between several labels of a row, as in ``mass|nodule``; None: one label per row.
+        time: the column of times, required if given; time_format: see `fedimb.data.times.as_time`.
         find_file: (cell of ``file``, the row by column names) -> file name; None: the cell is the name.
     """
 
@@ -35,6 +37,8 @@ class Columns:
     split: str | None = "split"
     file_setting: str = "path_column"
     label_separator: str | None = None
+    time: str | None = None
+    time_format: str | None = None
     find_file: Callable[[str, Mapping[str, str]], str] | None = None
 
     def name(self, cell: str, names: Sequence[str], fields: Sequence[str]) -> str:
@@ -55,6 +59,8 @@ class Columns:
             name = getattr(self, role)
             if name is not None and (name != role or name in names):
                 at[role] = column(name, names, f"{role}_column", path)
+        if self.time is not None:
+            at["time"] = column(self.time, names, "time_column", path)
         return at
 
 
@@ -74,13 +80,14 @@ def read_rows(
     at = columns.positions(names, path)
     known = None if classes is None else Names(classes)
     rows = []
+    times = TimeColumn(columns.time_format)
     for place, fields in records:
         label = fields[at["label"]] if len(fields) == len(names) else ""
         if columns.label_separator is None and "|" in label and (known is None or label not in known):
             raise DataError(
                 f"{place}: label '{label}' names several classes; give one class per image, or label_separator=\"|\""
             )
-        if row := problems.guard(place, partial(_row, place, fields, at, names, known, columns)):
+        if row := problems.guard(place, partial(_row, place, fields, at, names, known, columns, times)):
             rows.append(row)
     rows = _once(rows, problems)
     return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
@@ -126,6 +133,7 @@ def _row(
     names: tuple[str, ...],
     classes: Names | None,
     columns: Columns,
+    times: TimeColumn,
 ) -> ImageRow:
     if len(fields) != len(names):
         raise DataError(f"{len(fields)} fields where the table has {len(names)} columns")
@@ -138,6 +146,7 @@ def _row(
         raise DataError(f"split '{said['split']}' is not one of train, validation, test")
     test = _SPLIT[said["split"].lower()] if "split" in said else None
     row = ImageRow(place, name, "", said.get("site"), said.get("patient"), test)
+    row.time = times.read(said["time"]) if "time" in said else None
     if separator is None:
         row.label = _class(said["label"], classes)
         return row

@@ -12,6 +12,7 @@ from fedimb.data.new_rows import Expected, RowBatch, batch_rows
 from fedimb.data.problems import Problems
 from fedimb.data.sources.table_features import FeatureColumns
 from fedimb.data.sources.table_file import Layout, column, read_table
+from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_opened import OpenedTable
 from fedimb.data.sources.table_target import spelling_of
 from fedimb.errors import ConfigError, DataError, nearest
@@ -35,11 +36,15 @@ class TableSettings:
         targets: label columns: all of them are there, or none.
         beside: columns that a training file may have and no model reads: patient, site, split, dropped ones.
         missing: column -> values that mean "missing" here, in addition to those of the training data.
+        missing_anywhere: such values of every column.
+        numbers: how numbers are written in a text file.
     """
 
     targets: tuple[str, ...]
     beside: tuple[str, ...] = ()
     missing: dict[str, list[int | float | str]] = field(default_factory=dict)
+    missing_anywhere: tuple[int | float | str, ...] = ()
+    numbers: NumberFormat = field(default_factory=NumberFormat)
 
 
 @dataclass
@@ -82,6 +87,8 @@ def table_batches(
         settings.targets, expected.class_names
     )
     table = open_new(spelled)
+    if table.blocks is not None:  # typed columns are not text
+        settings = replace(settings, numbers=NumberFormat())
     names, records = table.names, table.records
     at, labels_at = _positions(path, names, settings, wanted, expected)
     id_at = None if expected.id_column is None else column(expected.id_column, names, "--id", path)
@@ -126,9 +133,19 @@ def table_batches(
 
 def _encoder(wanted: TableColumns, settings: TableSettings) -> FeatureColumns:
     categories = {name: list(values) for name, values in wanted.categories.items()}
-    missing = {name: [*wanted.missing.get(name, ()), *settings.missing.get(name, ())] for name in wanted.names}
-    spell = spelling_of(wanted)
-    return FeatureColumns(wanted.names, categories, missing, wanted.indicators, _NUMBERS, spell)  # type: ignore[arg-type]
+    missing = {
+        name: [*wanted.missing.get(name, ()), *settings.missing.get(name, ()), *settings.missing_anywhere]
+        for name in wanted.names
+    }
+    return FeatureColumns(
+        wanted.names,
+        categories,  # type: ignore[arg-type]
+        missing,
+        wanted.indicators,
+        _NUMBERS,
+        spelling_of(wanted),
+        settings.numbers,
+    )
 
 
 def _positions(

@@ -1,5 +1,6 @@
 """One .npz of images or tables: MedMNIST's layout, or plain ``x`` and ``y``."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +16,7 @@ from fedimb.data.sources.new_arrays import IDS, npz_batches
 from fedimb.data.sources.npz_file import NpzFile, likely_arrays
 from fedimb.data.sources.npz_labels import LabelKind, LabelRule, NameList, Value
 from fedimb.data.sources.npz_rows import PLAIN, PartKeys, read_rows
-from fedimb.errors import DataError
+from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
 
 
@@ -50,6 +51,7 @@ class Npz:
         ignore_label: label, or list of labels, of rows that have no class: they are left out.
         labels: ids, onehot (columns with a single 1 per row: one class) or several (columns of 0 and 1: any number of
             classes); None: several for columns, ids otherwise.
+        divide_by: the model gets x divided by this; None: 255 for uint8, 1 for float.
         on_bad: `fedimb.data.problems`.
     """
 
@@ -61,10 +63,13 @@ class Npz:
     label_map: dict[int | str, str] | None = None
     ignore_label: Value | list[Value] | None = None
     labels: LabelKind | None = None
+    divide_by: float | None = None
     on_bad: str = "refuse"
 
     def __post_init__(self) -> None:
         self._rule()  # refuses settings that contradict each other
+        if self.divide_by is not None and not (math.isfinite(self.divide_by) and self.divide_by > 0):
+            raise ConfigError(f"source 'npz': divide_by={self.divide_by}: give a number above 0, or null")
 
     def _rule(self) -> LabelRule:
         return LabelRule("npz", self.class_names, self.label_map, self.ignore_label, self.labels)
@@ -83,7 +88,9 @@ class Npz:
         with self._open() as arrays:
             parts = self._parts(arrays)
             arrays.check_unread(self._wanted(parts))
-            return read_rows(arrays, parts, self._rule(), self.site_names, self._prepare, problems)
+            return read_rows(
+                arrays, parts, self._rule(), self.site_names, self._prepare, problems, divide_by=self.divide_by
+            )
 
     def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
         """See `fedimb.data.new_rows.NewRows`. ``ids`` [n], numbers or text, name the rows; labels may be absent."""
@@ -119,7 +126,7 @@ class Npz:
         wanted = ["train", *(["val"] if self.validation == "train" else []), "test"]
         there = [part for part in wanted if f"{part}_images" in arrays.keys or f"{part}_labels" in arrays.keys]
         return [
-            PartKeys(*(f"{part}_{what}" for what in ("images", "labels", "sites", "patients")), test=part == "test")
+            PartKeys(f"{part}_images", f"{part}_labels", f"{part}_sites", f"{part}_patients", part == "test")
             for part in there
         ]
 

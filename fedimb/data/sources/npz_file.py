@@ -169,17 +169,16 @@ def per_row(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
 
 
 def as_ids(found: NDArray[np.generic], names: list[str] | None) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Checked labels or sites (ids or text) to int64 ids and names: the given ones, else those in the data.
+    """Checked labels or sites (ids or text) to int64 ids and names: the given ones, else those in the data, in order.
 
-    Text is sorted; ids without names are named by their numbers, 0 to the largest.
+    With ``names``, whole numbers are positions in them.
     """
-    if found.dtype.kind == "U":
-        names = names if names is not None else in_order(str(name) for name in np.unique(found))
-        order = np.argsort(names)
-        return order[np.searchsorted(np.array(names), found, sorter=order)].astype(np.int64), tuple(names)
-    if names is None:
-        names = [str(i) for i in range(int(found.max()) + 1)]
-    return found.astype(np.int64), tuple(names)
+    if found.dtype.kind != "U" and names is not None:
+        return found.astype(np.int64), tuple(names)
+    found = found.astype(str)
+    names = names if names is not None else in_order(str(name) for name in np.unique(found))
+    order = np.argsort(names)
+    return order[np.searchsorted(np.array(names), found, sorter=order)].astype(np.int64), tuple(names)
 
 
 def read_names(arrays: NpzFile, key: str) -> list[str] | None:

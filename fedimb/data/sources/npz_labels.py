@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.identifiers import Names, identifier, in_order, is_whole
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole, no_label_marks
 from fedimb.data.labels import check_row, complete, none_class
+from fedimb.data.problems import IGNORED as NOT_A_CLASS
 from fedimb.data.problems import Problems
-from fedimb.data.sources.npz_file import NpzFile, per_row
+from fedimb.data.sources.npz_file import NpzFile, as_ids, per_row
 from fedimb.errors import ConfigError, DataError
 
 Value = int | float | str
@@ -19,7 +20,6 @@ NameList = list[str] | dict[int | str, str]
 LabelKind = Literal["ids", "onehot", "several"]
 BAD, IGNORED = -1, -2
 _MOST = 100_000  # distinct labels: more are patient numbers or hashes, not classes
-_MARKS = ("-1", "-100", "255", "65535")  # ids that other tools use for "no label"
 _SHOWN = 8
 
 
@@ -185,7 +185,7 @@ def _usable(value: np.generic, what: str) -> str:
     if isinstance(value, (np.str_, np.bytes_)):
         if not value:
             raise DataError("is empty")
-    elif not np.isfinite(value) or value != np.floor(value):  # type: ignore[call-overload]
+    elif not np.isfinite(value) or value != np.floor(value):
         raise DataError(f"is not a {'class' if what == 'label' else what} id: give whole numbers")
     try:
         return identifier(value)
@@ -322,19 +322,11 @@ def _by_map(values: list[str], mapping: Mapping[int | str, str], order: list[str
 
 
 def _marks(values: Sequence[str]) -> dict[str, str]:
-    """Ids that look like a mark for "no label": far from the others, at the end where other tools put it."""
-    if not all(map(is_whole, values)):
-        return {}
-    marks = {}
-    for mark in set(_MARKS) & set(values):
-        others = [int(value) for value in values if value not in _MARKS]
-        apart = len(others) > 1 and (max(others) < int(mark) - 1 if int(mark) > 0 else min(others) >= 0)
-        if apart:
-            marks[mark] = (
-                f"stands beside ids {min(others)} to {max(others)} as a mark for 'no label' does: give "
-                f"ignore_label={mark}, or, if it is a class, class_names={{{mark}: name, ...}}"
-            )
-    return marks
+    """Why an id that looks like a mark for "no label" is not taken for a class."""
+    return {
+        mark: f"{reason}: give ignore_label={mark}, or, if it is a class, class_names={{{mark}: name, ...}}"
+        for mark, reason in no_label_marks(values).items()
+    }
 
 
 def apply_meaning(
@@ -353,5 +345,29 @@ def apply_meaning(
                     f"{column.place}[{row}]", f"{what} {key!r} {reason}" if column.text else f"{what} {key} {reason}"
                 )
     for row in np.flatnonzero(good & (column.of_row == IGNORED)):
-        problems.leave_out(f"{column.place}[{row}]", "its label is ignore_label")
+        problems.leave_out(f"{column.place}[{row}]", NOT_A_CLASS)
     return ids, good & (ids >= 0)
+
+
+def read_labels(
+    arrays: NpzFile, key: str, good: NDArray[np.bool_], class_names: list[str] | None, problems: Problems
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The labels of a single array, for sources of other packages: class names [n], or targets [n, C] uint8, and usable
+    rows [n] bool. See `class_ids`."""
+    if kind_of(arrays, key, len(good), None) == "several":
+        return read_several(arrays, key, good, class_names, problems)
+    column = read_column(arrays, key, good, problems)
+    good = good & (column.of_row >= 0)
+    meaning = find_meaning([column], column.found(good), class_names)
+    ids, good = apply_meaning(column, meaning, good, problems)
+    return np.array([*meaning.names, ""])[np.maximum(ids, -1)], good
+
+
+def class_ids(
+    found: NDArray[Any], names: list[str] | None
+) -> tuple[NDArray[np.int64], NDArray[np.uint8] | None, tuple[str, ...]]:
+    """The usable rows of `read_labels` in the form of `SourceData`: (y, targets or None, class names)."""
+    if found.ndim == 2:
+        return complete(found, names if names is not None else [str(c) for c in range(found.shape[1])])
+    y, class_names = as_ids(found, names)
+    return y, None, class_names

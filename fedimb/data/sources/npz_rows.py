@@ -63,10 +63,12 @@ def read_rows(
     site_names: NameList | None,
     prepare: Prepare,
     problems: Problems,
+    divide_by: float | None = None,
 ) -> SourceData:
     """All rows of the parts, one after another.
 
     Args:
+        divide_by: what the model gets x divided by; None: 255 for uint8, 1 for float.
         rule: what labels mean; the file's ``class_names`` count where it has none.
         site_names: as ``class_names`` of the rule.
 
@@ -90,25 +92,20 @@ def read_rows(
     patients = _patients(read)
     kept = [part.good for part in read]
     skipped = problems.settle(sum(int(good.sum()) for good in kept))
-    task = "multiclass" if targets is None else "multilabel"
-    if targets is not None:
-        y, targets, class_names = complete(_joined(targets, kept), class_names)
-        ids = y
-    else:
-        ids = _joined(y, kept)
+    several = None if targets is None else complete(_joined(targets, kept), class_names)
     is_test = _joined([part.test for part in read], kept)
     x = _joined([part.x for part in read], kept)
     return SourceData(
         x=x,
-        y=ids,
-        class_names=class_names,
-        scale=1 / 255 if x.dtype == np.uint8 else 1.0,
+        y=_joined(y, kept) if several is None else several[0],
+        class_names=class_names if several is None else several[2],
+        scale=1 / (divide_by or (255 if x.dtype == np.uint8 else 1)),
         sites=None if sites is None else _joined(sites, kept),
         site_names=site_list,
         patients=None if patients is None else _joined(patients, kept),
         official_test=is_test if is_test.any() or parts[0].test in arrays.keys else None,
-        task=task,
-        targets=targets,
+        task="multiclass" if several is None else "multilabel",
+        targets=None if several is None else several[1],
         skipped=skipped,
         label_names=label_names,
     )

@@ -47,9 +47,13 @@ def unpickle_arrays(data: bytes, place: str) -> dict[str, NDArray[Any]]:
         DataError: anything else than a dict of arrays of numbers, or damaged bytes.
     """
     try:
-        for code, argument, _ in pickletools.genops(data):
+        for number, (code, argument, _) in enumerate(pickletools.genops(data)):
             if code.name not in _INSTRUCTIONS:
                 raise DataError(f"{place} holds a pickle with {code.name}{_shown(argument)}: {_REMEDY}")
+            if (
+                code.name.endswith("BINPUT") and (argument or 0) > number
+            ):  # unpickling would make room for all before it
+                raise ValueError("a place in memory that no pickle of this length needs")
         found = _Unpickler(io.BytesIO(data), place).load()
         held = found.item if isinstance(found, _Array) else found
         if not isinstance(held, dict):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.identifiers import Names, identifier, in_order, is_whole
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole, no_label_marks
 from fedimb.data.problems import Problems
 from fedimb.errors import DataError, nearest
 
@@ -84,10 +84,15 @@ def assemble_sites(
     skipped = problems.settle(sum(goods))
     names = list(class_names) if class_names is not None else in_order({label for some in texts for label in some})
     of_class = {name: c for c, name in enumerate(names)}
-    sites = list(dict.fromkeys(part.site for part in parts))
-    of_site = {name: s for s, name in enumerate(sites)}
+    if class_names is None and (marks := no_label_marks(names)):
+        mark, reason = min(marks.items())
+        raise DataError(f"{first.place}: label {mark} {reason}; leave its rows out, or list it in class_names")
+    spelled: dict[str, str] = {}
+    for part in parts:
+        spelled.setdefault(identifier(part.site), part.site)
+    sites, of_site = list(spelled.values()), {key: s for s, key in enumerate(spelled)}
     test = np.repeat([part.test for part in held], goods)
-    owners = np.repeat(np.array([of_site[part.site] for part in held], np.int64), goods)
+    owners = np.repeat(np.array([of_site[identifier(part.site)] for part in held], np.int64), goods)
     x = xs[0] if len(xs) == 1 else np.concatenate(xs)
     return SourceData(
         x=np.ascontiguousarray(x),

@@ -8,9 +8,11 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.text import decimal_findings, mark_findings
 from fedimb.data.identifiers import identifier, in_order
 from fedimb.data.inputs import TableColumns
-from fedimb.data.sources.table_file import number
+from fedimb.data.sources.table_numbers import NumberFormat, is_mark
 from fedimb.data.sources.table_opened import Block
 from fedimb.data.sources.table_target import Value
 from fedimb.errors import DataError
@@ -18,6 +20,8 @@ from fedimb.errors import DataError
 MISSING = ("", "?", "NA")
 _MOST = 1000  # categories collected for one column: more means that an identifier was taken for a category
 _LARGEST = float(np.finfo(np.float32).max)
+_KEPT = 2000  # rows whose text is kept, for `fedimb.data.findings.text`
+_PLAIN = NumberFormat()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +47,11 @@ class FeatureColumns:
             one, so that the table has the same width at every site.
         hint: what to do about text in a column of numbers, for the message.
         spell: a category's identifier; another only for new rows of a run of 0.1.
+        numbers: how numbers are written.
+        read_marks: read marks such as N/A and null beside numbers as missing and count them; False: they are bad rows.
+
+    Attributes:
+        marks: column -> mark of a missing value that no setting names -> rows.
     """
 
     def __init__(
@@ -53,8 +62,12 @@ class FeatureColumns:
         indicators: bool | Sequence[str],
         hint: str = "; list the column as categorical, or the value in missing_values",
         spell: Callable[[object], str] = identifier,
+        numbers: NumberFormat = _PLAIN,
+        read_marks: bool = False,
     ) -> None:
-        self._hint, self._spell = hint, spell
+        self._hint, self._spell, self._number, self._read_marks = hint, spell, numbers, read_marks
+        self.marks: dict[str, dict[str, int]] = {}
+        self._texts: list[Sequence[str]] = []
         self.names, self.indicators, self._also_missing = list(names), indicators, missing
         self._gathered = {c for c, listed in categorical.items() if listed is None}
         self._codes: dict[str, dict[str, int]] = {
@@ -72,6 +85,8 @@ class FeatureColumns:
     def add(self, fields: Sequence[str]) -> None:
         """Add one row, one field per name. DataError names the wrong column; the row is then not added."""
         self._cells.extend(self._plain(fields) or list(map(self._cell, self.names, fields)))
+        if len(self._texts) < _KEPT:
+            self._texts.append(fields)
 
     def encode_block(self, block: Block, at: Sequence[int]) -> NDArray[np.float32] | None:
         """[m, columns] float32 as `add` would make it of a block's rows; None if a value needs a message of its own.
@@ -97,7 +112,8 @@ class FeatureColumns:
 
     def _block_column(self, name: str, block: Block, at: int) -> NDArray[np.float32] | None:
         marks = self._also_missing.get(name, ())
-        plain = name not in self._codes and not any(isinstance(mark, str) for mark in marks)
+        numeric = any(isinstance(mark, str) and self._number(mark) is not None for mark in marks)  # '0', not 0.0
+        plain = name not in self._codes and not numeric
         values = block.numbers(at) if plain else None
         if values is None:
             codes, texts = block.texts(at)
@@ -110,8 +126,13 @@ class FeatureColumns:
 
     def _plain(self, fields: Sequence[str]) -> list[float] | None:
         """A row of plain numbers, converted in one step for speed. None: the row must be converted cell by cell."""
-        if self._special or "_" in "".join(fields):
+        if self._special or "_" in (together := "".join(fields)):
             return None
+        signs = self._number
+        if not signs.plain:
+            if "." in together or (signs.thousands is not None and signs.thousands in together):
+                return None
+            fields = [field.replace(signs.decimal, ".") for field in fields]
         try:
             cells = list(map(float, fields))
         except ValueError:
@@ -122,13 +143,17 @@ class FeatureColumns:
     def _cell(self, name: str, text: str) -> float:
         if text in self._missing_text[name]:
             return float("nan")
-        value = number(text)
+        value = self._number(text)
         if value is not None and value in self._missing_number[name]:
             return float("nan")
         if name in self._codes:
-            return self._code(name, text)
+            return self._code(name, self._number.normal(text))
+        if self._read_marks and is_mark(text):
+            found = self.marks.setdefault(name, {})
+            found[text] = found.get(text, 0) + 1
+            return float("nan")
         if value is None:
-            raise DataError(f"column '{name}': '{text}' is not a number{self._hint}")
+            raise DataError(f"column '{name}': '{text}' is not a number{self._number.hint(text) or self._hint}")
         if not abs(value) <= _LARGEST:
             raise DataError(f"column '{name}': '{text}' is not a finite number; leave the field empty if it is missing")
         return value
@@ -150,6 +175,26 @@ class FeatureColumns:
                 f"drop it, or leave it out of categorical if it holds numbers"
             )
         return categories
+
+    def findings(self) -> list[Finding]:
+        """What the text of the rows shows (`fedimb.data.findings.text`)."""
+        numeric = [j for j, name in enumerate(self.names) if name not in self._codes]
+        marks = self.marks | {name: held for name in self._codes if (held := self._marked_categories(name))}
+        found = list(mark_findings(marks))
+        if self._number.plain and self._texts:
+            cells = np.frombuffer(self._cells, dtype=np.float32).reshape(-1, len(self.names))
+            texts = [[fields[j] for j in numeric] for fields in self._texts]
+            found += decimal_findings([self.names[j] for j in numeric], cells[:, numeric], texts)
+        return found
+
+    def _marked_categories(self, name: str) -> dict[str, int]:
+        """The marks among the categories of a column whose other categories are all numbers, with their rows."""
+        marks = [text for text in self._codes[name] if is_mark(text)]
+        others = [text for text in self._codes[name] if not is_mark(text)]
+        if not marks or name not in self._gathered or not others or None in map(self._number, others):
+            return {}
+        column = np.frombuffer(self._cells, dtype=np.float32).reshape(-1, len(self.names))[:, self.names.index(name)]
+        return {text: rows for text in marks if (rows := int((column == self._codes[name][text]).sum()))}
 
     def table(self) -> Features:
         """The rows added so far, as one table."""
@@ -181,6 +226,7 @@ class FeatureColumns:
                 scaled.append(False)
         if not blocks:
             raise DataError("the table has no feature columns; list its columns, or drop fewer")
-        missing = {name: tuple(values) for name, values in self._also_missing.items() if values}
+        given_marks = {name: (*self._also_missing.get(name, ()), *self.marks.get(name, ())) for name in self.names}
+        missing = {name: values for name, values in given_marks.items() if values}
         columns = TableColumns(tuple(self.names), encoded, tuple(given), missing)
         return Features(np.concatenate(blocks, axis=1), np.array(scaled, dtype=np.bool_), tuple(names), columns)

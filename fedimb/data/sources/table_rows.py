@@ -1,13 +1,18 @@
 """Rows of a table added one by one: label, site, patient, split, features; a bad row adds nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.rows import name_findings
 from fedimb.data.identifiers import Names, identifier
 from fedimb.data.labels import check_row
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
+from fedimb.data.sources.table_numbers import NumberFormat, is_mark
 from fedimb.data.sources.table_opened import Block
 from fedimb.data.sources.table_target import Target
+from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
 _SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
@@ -23,6 +28,8 @@ class Positions:
     patient: int | None = None
     site: int | None = None
     split: int | None = None
+    time: int | None = None
+    row_id: int | None = None
 
 
 @dataclass
@@ -34,6 +41,9 @@ class Rows:
         features: collects the feature columns.
         recordable: identifier of a site -> identifiers of the labels it can record, for sites that declare them.
         known_sites: the only sites a row may name; None: any.
+        time: reads the column of times.
+        missing: marks of missing values in any column, in addition to '', '?' and 'NA'; as identifiers.
+        numbers: how a label that is a number is written.
 
     Attributes:
         sites: of each row, as first spelled (or as ``known_sites`` spell it).
@@ -43,11 +53,16 @@ class Rows:
     features: FeatureColumns
     recordable: dict[str, set[str]] = field(default_factory=dict)
     known_sites: Sequence[str] | None = None
+    time: TimeColumn = field(default_factory=TimeColumn)
+    missing: Collection[str] = ()
+    numbers: NumberFormat = field(default_factory=NumberFormat)
     classes: list[tuple[str, ...]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     patients: list[int] = field(default_factory=list)
     test: list[bool] = field(default_factory=list)
+    times: list[datetime | int] = field(default_factory=list)
+    row_ids: dict[str, None] = field(default_factory=dict)
     _patient_ids: dict[tuple[str | None, str], int] = field(default_factory=dict)
     _spelled_sites: dict[str, str] = field(default_factory=dict)
 
@@ -67,10 +82,10 @@ class Rows:
             raise DataError(f"{len(fields)} fields where the table has {at.width} columns")
         if isinstance(at.target, dict):
             raw = label = ""
-            names = flagged(at.target, fields)
+            names = flagged(at.target, fields, self.missing)
         else:
-            raw = fields[at.target]
-            if raw in MISSING:
+            raw = self.numbers.normal(fields[at.target])
+            if self._is_missing(raw):
                 raise DataError("the label is missing" if raw == "" else f"the label is missing ('{raw}')")
             names, label = (self.label(raw),), identifier(raw)
         site = self._site(fields[at.site]) if at.site is not None else file_site
@@ -78,15 +93,31 @@ class Rows:
             said = ", ".join(sorted(able))
             raise DataError(f"label '{raw}' is not one that site '{site}' records ({said}); see label_values")
         patient = fields[at.patient] if at.patient is not None else "-"
-        if patient in MISSING:
-            raise DataError("the patient id is missing")
+        # A mark as an id would make one person of all whose id is missing.
+        if at.patient is not None and (self._is_missing(patient) or is_mark(patient)):
+            raise DataError("the patient id is missing" + (f" ('{patient}')" * (patient != "")))
         test = _is_test(fields[at.split]) if at.split is not None else False
+        time = self.time.read(fields[at.time]) if at.time is not None else None
+        row_id = self._row_id(fields[at.row_id], file_site) if at.row_id is not None else None
         self.features.add([fields[i] for i in at.features])
         self.classes.append(names)
         self.labels.append(label)
         self.sites.append(site or "")
         self.patients.append(self._patient(file_site, patient))
         self.test.append(test)
+        if time is not None:
+            self.times.append(time)
+        if row_id is not None:
+            self.row_ids[row_id] = None
+
+    def _row_id(self, text: str, file_site: str | None) -> str:
+        """With one file per site, the site's name stands before the id: sites number their rows independently."""
+        if text == "":
+            raise DataError("the row id is missing")
+        found = text if file_site is None else f"{file_site}/{text}"
+        if found in self.row_ids:
+            raise DataError(f"row id '{found}' stands for an earlier row already; give each row one of its own")
+        return found
 
     def take_block(self, at: Positions, file_site: str | None, block: Block) -> bool:
         """Add all rows of a block of typed columns at once, as `take` would one by one.
@@ -99,15 +130,21 @@ class Rows:
         """
         site_codes, sites = (None, []) if at.site is None else block.texts(at.site, identifier=True)
         patient_codes, patients = (None, []) if at.patient is None else block.texts(at.patient, identifier=True)
+        id_codes, ids = (None, []) if at.row_id is None else block.texts(at.row_id, identifier=True)
         if isinstance(at.target, dict):
             return False
         label_codes, labels = block.texts(at.target, identifier=True)
         if self.recordable:
             return False
         split_codes, splits = (None, []) if at.split is None else block.texts(at.split)
-        if any(text in MISSING for text in (*labels, *patients)):
+        time_codes, times = (None, []) if at.time is None else block.texts(at.time)
+        if any(map(self._is_missing, (*labels, *patients))) or any(map(is_mark, patients)):
+            return False
+        if id_codes is not None and len(ids) < len(id_codes):
             return False
         try:
+            row_ids = [self._row_id(text, file_site) for text in ids]
+            read_times = [self.time.read(text) for text in times]
             names = [(self.label(text),) for text in labels]
             sites = [self._site(text) for text in sites]
             test = [_is_test(text) for text in splits]
@@ -129,14 +166,23 @@ class Rows:
             else [numbers[c] for c in patient_codes.tolist()]
         )
         self.test += [False] * n if split_codes is None else [test[c] for c in split_codes.tolist()]
+        self.times += [] if time_codes is None else [read_times[c] for c in time_codes.tolist()]
+        self.row_ids |= dict.fromkeys(row_ids)
         return True
 
     def _patient(self, file_site: str | None, patient: str) -> int:
         # Hospitals number patients independently: the same number in two files means two people.
         return self._patient_ids.setdefault((file_site, identifier(patient)), len(self._patient_ids))
 
+    def findings(self) -> list[Finding]:
+        """Patients whose ids differ in spelling only."""
+        return list(name_findings("patients", [patient for _, patient in self._patient_ids], private=True))
+
+    def _is_missing(self, text: str) -> bool:
+        return text in MISSING or (bool(self.missing) and identifier(text) in self.missing)
+
     def _site(self, name: str) -> str:
-        if name in MISSING:
+        if self._is_missing(name):
             raise DataError("the site is missing")
         if self._known_sites is None:
             return self._spelled_sites.setdefault(identifier(name), name)
@@ -145,10 +191,10 @@ class Rows:
         return known
 
 
-def flagged(columns: dict[str, int], fields: Sequence[str]) -> tuple[str, ...]:
+def flagged(columns: dict[str, int], fields: Sequence[str], missing: Collection[str] = ()) -> tuple[str, ...]:
     """The classes whose column is 1."""
     for name, i in columns.items():
-        if fields[i] in MISSING:
+        if fields[i] in MISSING or identifier(fields[i]) in missing:
             raise DataError(f"target '{name}' is missing")
         if identifier(fields[i]) not in ("0", "1"):
             raise DataError(f"target '{name}' is '{fields[i]}', neither 0 nor 1")

@@ -40,6 +40,7 @@ class Target:
 
     Args:
         spell: a label's identifier; another only for new rows of a run of 0.1.
+        kind: name of the source, for messages.
 
     Raises:
         ConfigError: rules that contradict each other.
@@ -51,13 +52,15 @@ class Target:
         target_map: dict[str, str] | None = None,
         thresholds: Sequence[float] | None = None,
         spell: Callable[[object], str] = identifier,
+        kind: str = "tabular_csv",
     ) -> None:
+        self.kind = kind
         if target_map is not None and thresholds is not None:
-            raise ConfigError("source 'tabular_csv': target_map and thresholds are two rules for one label; give one")
+            raise ConfigError(f"source '{self.kind}': target_map and thresholds are two rules for one label; give one")
         self.thresholds, self._spell = thresholds, spell
         self.map = {spell(label): name for label, name in target_map.items()} if target_map is not None else None
         if target_map is not None and len(self.map or {}) < max(1, len(target_map)):
-            raise ConfigError("source 'tabular_csv': target_map is empty or has a label twice; give each label once")
+            raise ConfigError(f"source '{self.kind}': target_map is empty or has a label twice; give each label once")
         if classes is None and self.map is not None:
             classes = list(dict.fromkeys(self.map[label] for label in in_order(self.map)))
         self.classes = None if classes is None else list(classes)
@@ -67,24 +70,24 @@ class Target:
     def _check(self) -> None:
         classes = self.classes
         if classes is not None and (not classes or len({self._spell(name) for name in classes}) < len(classes)):
-            raise ConfigError(f"source 'tabular_csv': classes={classes}: give distinct names, at least one")
+            raise ConfigError(f"source '{self.kind}': classes={classes}: give distinct names, at least one")
         if self.thresholds is not None:
             if classes is None or len(classes) != len(self.thresholds) + 1:
                 raise ConfigError(
-                    f"source 'tabular_csv': {len(self.thresholds)} thresholds make {len(self.thresholds) + 1} classes; "
+                    f"source '{self.kind}': {len(self.thresholds)} thresholds make {len(self.thresholds) + 1} classes; "
                     f"classes={classes}: give as many names, lowest first"
                 )
             if any(not low < high for low, high in zip(self.thresholds, self.thresholds[1:], strict=False)):
                 raise ConfigError(
-                    f"source 'tabular_csv': thresholds={list(self.thresholds)}: give them in rising order"
+                    f"source '{self.kind}': thresholds={list(self.thresholds)}: give them in rising order"
                 )
         if self.map is not None and classes is not None:
             for name in self.map.values():
                 if name not in classes:
-                    raise ConfigError(f"source 'tabular_csv': target_map names class '{name}'.{nearest(name, classes)}")
+                    raise ConfigError(f"source '{self.kind}': target_map names class '{name}'.{nearest(name, classes)}")
             for name in classes:
                 if name not in self.map.values():
-                    raise ConfigError(f"source 'tabular_csv': no label of target_map has class '{name}'; add one")
+                    raise ConfigError(f"source '{self.kind}': no label of target_map has class '{name}'; add one")
 
     def __call__(self, label: str) -> str:
         """The class name of a label as written in the file. DataError if there is none."""

@@ -21,9 +21,11 @@ from fedimb.data.sources.new_tables import TableSettings, open_new_text, table_b
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
 from fedimb.data.sources.table_file import Layout, column
 from fedimb.data.sources.table_formats import has_own_header, open_table
+from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_opened import OpenedTable
 from fedimb.data.sources.table_rows import Positions, Rows, flagged
 from fedimb.data.sources.table_target import Target, Value, refuse_mute_site, spelling_of
+from fedimb.data.times import TimeColumn, as_times, check_time_format
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
 
@@ -54,6 +56,8 @@ class Table(ABC):
             missing category is 0 in all of them. Columns whose categories the file itself declares (ARFF, KEEL) need
             not be named.
         missing_values: column -> values that mean "missing", in addition to '', '?' and 'NA'; see `FeatureColumns`.
+        missing: values that mean "missing" in every column, of features and others, as ['N/A', -9].
+        decimal, thousands: how a text file writes numbers: ',' and '.' for 7.111,5; see `NumberFormat`.
         indicators: true, false, or the columns that get a 0/1 "missing" column.
         patient: column of patient ids, compared as identifiers (`fedimb.data.identifiers`): 100 and 100.0 are one. With
             one file per site the same id at two sites is two patients.
@@ -63,6 +67,10 @@ class Table(ABC):
         require_all_classes: refuse a site that has no row of some class.
         label_values: site -> every label it can record: the site is checked by these instead of its rows, and refused
             if they cannot express the class list.
+        time_column: column of the rows' dates or times, for data.test=temporal; not a feature.
+        time_format: of that column: null: ISO dates and timestamps (2024-03-04, 2024-03-04T10:30); a format such as
+            %d/%m/%Y; or ``number`` for whole numbers.
+        id_column: column that names the rows, each with an id of its own, for split files; not a feature.
         on_bad: `fedimb.data.problems`.
 
     Attributes:
@@ -85,6 +93,12 @@ class Table(ABC):
     split_column: str | None = None
     require_all_classes: bool = False
     label_values: dict[str, list[Value]] = field(default_factory=dict)
+    time_column: str | None = None
+    time_format: str | None = None
+    id_column: str | None = None
+    missing: list[Value] = field(default_factory=list)
+    decimal: str = "."
+    thousands: str | None = None
     on_bad: str = "refuse"
     feature_names: tuple[str, ...] = field(default=(), init=False)
 
@@ -94,11 +108,13 @@ class Table(ABC):
                 raise ConfigError(f"source '{self.kind}': sites {list(named)}: give each site once (1 and 1.0 are one)")
         if self.site_names is not None and self.site_column is None:
             raise ConfigError(f"source '{self.kind}': site_names goes with site_column; remove it")
+        check_time_format(self.kind, self.time_column, self.time_format)
         if isinstance(self.target, list):
             self._check_targets(self.target)
-        self._label = Target(self.classes, self.target_map, self.thresholds)
+        self._label = Target(self.classes, self.target_map, self.thresholds, kind=self.kind)
         self._categorical = self.categorical if isinstance(self.categorical, dict) else dict.fromkeys(self.categorical)
         self._marked = not isinstance(self.indicators, bool)
+        self._numbers = NumberFormat(self.decimal, self.thousands)
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -150,7 +166,9 @@ class Table(ABC):
 
     def _truth(self) -> dict[str, list[str]]:
         """Column -> values of it, from which a typed table sees how booleans are spelled; else they are 1 and 0."""
-        named = {name: ["True"] for name in (self.patient, self.site_column, *self._categorical) if name}
+        named = {
+            name: ["True"] for name in (self.patient, self.site_column, self.id_column, *self._categorical) if name
+        }
         named |= {name: list(map(str, listed)) for name, listed in self._categorical.items() if listed}
         if isinstance(self.target, str):
             named[self.target] = list(map(str, self.target_map or self.classes or ["True"]))
@@ -172,8 +190,10 @@ class Table(ABC):
         Raises:
             ConfigError: a mark of missing values for a column that the run does not have.
         """
-        beside = tuple(name for name in (self.patient, self.site_column, self.split_column, *self.drop) if name)
-        settings = TableSettings(tuple(self._targets()), beside, self.missing_values)
+        beside = tuple(name for name in (*self._named_columns(), *self.drop) if name)
+        settings = TableSettings(
+            tuple(self._targets()), beside, self.missing_values, tuple(self.missing), self._numbers
+        )
         if expected.inputs.columns is None and (declared := self._declared(expected.inputs.shape)) is not None:
             expected = replace(expected, inputs=replace(expected.inputs, columns=declared))
             expected.notes.append("the run keeps no names of its columns: they are those that these settings list")
@@ -206,9 +226,9 @@ class Table(ABC):
         order = self._declared_order()
         if order is None or self.indicators is True or len(categories) < len(self._categorical):
             return None
-        aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
+        aside = {*self._targets(), *self._named_columns(), *self.drop}
         names = tuple(name for name in order if name not in aside)
-        missing = {name: tuple(values) for name, values in self.missing_values.items()}
+        missing = {name: tuple(values) for name, values in self._missing(names).items() if values}
         marked = () if isinstance(self.indicators, bool) else tuple(self.indicators)
         found = TableColumns(names, categories, marked, missing)
         if (len(found.inputs),) != shape:
@@ -219,11 +239,25 @@ class Table(ABC):
         return found
 
     def _new_label(self, expected: Expected, label: Target, fields: Sequence[str]) -> int | list[int]:
+        marks = self._marks()
         if isinstance(self.target, list):
             at = {name: i for i, name in enumerate(self.target)}
-            held = flagged(at, fields)
+            held = flagged(at, fields, marks)
             return [int(name in held) for name in self.target]
-        return UNKNOWN if fields[0] in MISSING else expected.class_id(label(fields[0]))
+        text = self._numbers.normal(fields[0])
+        return UNKNOWN if text in MISSING or identifier(text) in marks else expected.class_id(label(text))
+
+    def _missing(self, names: Sequence[str]) -> dict[str, list[Value]]:
+        """What means "missing" in each feature column, beside '', '?' and 'NA'."""
+        return {name: [*self.missing_values.get(name, ()), *self.missing] for name in names}
+
+    def _marks(self) -> frozenset[str]:
+        """``missing`` as identifiers."""
+        return frozenset(map(identifier, self.missing))
+
+    def _named_columns(self) -> tuple[str | None, ...]:
+        """Columns that are neither targets nor features."""
+        return self.patient, self.site_column, self.split_column, self.time_column, self.id_column
 
     def _targets(self) -> list[str]:
         return [self.target] if isinstance(self.target, str) else self.target
@@ -233,7 +267,7 @@ class Table(ABC):
         for setting in ("drop", "categorical", "missing_values", *(("indicators",) if self._marked else ())):
             for name in getattr(self, setting):
                 column(name, names, setting, path)
-        aside = {*self._targets(), self.patient, self.site_column, self.split_column, *self.drop}
+        aside = {*self._targets(), *self._named_columns(), *self.drop}
         kept = [name for name in names if name not in aside]
         if not kept:
             raise DataError(
@@ -245,11 +279,17 @@ class Table(ABC):
                     raise DataError(
                         f"{setting} names '{name}', which is not a feature column: it is dropped or used otherwise"
                     )
+        numbers = self._numbers if table.blocks is None else NumberFormat()  # typed columns are not text
         return Rows(
             label=self._label,
-            features=FeatureColumns(kept, self._encoded(table, kept), self.missing_values, self.indicators),
+            features=FeatureColumns(
+                kept, self._encoded(table, kept), self._missing(kept), self.indicators, numbers=numbers, read_marks=True
+            ),
             recordable={identifier(s): {identifier(v) for v in values} for s, values in self.label_values.items()},
             known_sites=self.site_names,
+            missing=self._marks(),
+            numbers=numbers,
+            time=TimeColumn(self.time_format),
         )
 
     def _encoded(self, table: OpenedTable, kept: list[str]) -> dict[str, list[Value] | None]:
@@ -261,7 +301,7 @@ class Table(ABC):
 
     def _check_kinds(self, table: OpenedTable, features: FeatureColumns) -> None:
         """Refuse columns that are neither numbers nor text, and parts that declare other categories than the first."""
-        named = [name for name in (*self._targets(), self.patient, self.site_column) if name]
+        named = [name for name in (*self._targets(), self.patient, self.site_column, self.id_column) if name]
         for name, what in table.odd.items():
             if name in named and what != "dates or times":
                 raise DataError(f"{table.path}: column '{name}' holds {what}; save it as numbers or text")
@@ -297,6 +337,8 @@ class Table(ABC):
             patient=position(self.patient, "patient"),
             site=position(self.site_column, "site_column"),
             split=position(self.split_column, "split_column"),
+            time=position(self.time_column, "time_column"),
+            row_id=position(self.id_column, "id_column"),
         )
 
     def _assemble(self, rows: Rows, skipped: tuple[str, ...]) -> SourceData:
@@ -326,6 +368,9 @@ class Table(ABC):
             skipped=skipped,
             scaled=table.scaled,
             columns=table.columns,
+            times=as_times(rows.times) if self.time_column else None,
+            row_ids=np.array(list(rows.row_ids), dtype=np.str_) if self.id_column else None,
+            findings=(*rows.features.findings(), *rows.findings()),
         )
 
     def _sites(self, rows: Rows) -> list[str]:

@@ -5,6 +5,7 @@ Otherwise a run could fail halfway, or end without any scores, after people have
 
 from typing import Any, cast
 
+from fedimb.data.groups import SplitConfig
 from fedimb.deploy.coordinator.federation import DeployedFederation
 from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError, DataError
@@ -32,6 +33,11 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
         raise ConfigError(
             f"data.test={{name: {test}}} does not work in a deployment, where each site scores on its own rows: set "
             '"data.test={name: none}" and, for example, data.validation=0.2'
+        )
+    if SplitConfig.parse(config.data.get("split")).clients:
+        raise ConfigError(
+            "data.split.clients=true does not work in a deployment, where no one sees two sites' rows: leave it out; "
+            "data.split.group keeps groups together within each site"
         )
     count = config.clients.count
     unseen = DeployedFederation(plan, [], [""] * count, [1] * count, [1] * count, None, 1.0, [])

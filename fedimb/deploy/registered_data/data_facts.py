@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 
 from fedimb.data.labels import class_counts
+from fedimb.data.problems import IGNORED
 from fedimb.deploy.registered_data.source_records import Reading
 from fedimb.plain import JsonObject
 
@@ -62,7 +63,7 @@ def quality(reading: Reading) -> dict[str, object]:
                 one_hot[category] = one_hot.get(category, np.zeros(len(column), bool)) | (column > 0)
         missing |= {name: int((~held).sum()) for name, held in one_hot.items()}
     return {
-        "unreadable": len(data.skipped),
+        "unreadable": sum(not line.endswith(IGNORED) for line in data.skipped),
         "duplicates": sum(times - 1 for times in seen.values()),
         "missing": {name: n for name, n in missing.items() if n},
     }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedimb import registry
 from fedimb.config.catalogue import Catalogue
-from fedimb.data.check import _bare, _group, guess_source
+from fedimb.data.check import _bare, _group, guess_source, split_accepted
 from fedimb.data.config import DataConfig
 from fedimb.data.paths import find_data
 from fedimb.deploy.registered_data.source_records import absolute_paths
@@ -63,6 +63,14 @@ def source_settings(
     if found["name"] == "tabular_csv" and found.get("files") == [str(file)] and not found.get("site_column"):
         found["files"] = {site: str(file)}
     return absolute_paths(found)
+
+
+def accepted_findings(settings: Sequence[str], like: str | None = None) -> tuple[tuple[str, ...], list[str]]:
+    """(the findings that the site accepts, the other words): those of ``data.accept=[...]`` and of ``like``."""
+    accepted, others = split_accepted(settings)
+    if like is not None:
+        accepted = (*accepted, *DataConfig.parse(_group(_group_file(like))).accept)
+    return tuple(dict.fromkeys(accepted)), others
 
 
 def _group_file(like: str) -> Path:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from fedimb.annotation.private import write_private
+from fedimb.data.findings.stage import settle
 from fedimb.data.store import Store
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data import commitment
@@ -75,6 +76,11 @@ class DataVersion:
         return tuple(self.about["tags"])
 
     @property
+    def accept(self) -> tuple[str, ...]:
+        """Findings that the site accepts (`fedimb.data.findings`); none in versions of earlier releases."""
+        return tuple(self.about.get("accept", ()))
+
+    @property
     def version(self) -> str:
         """Hash over name, schema, size and Merkle root (64 hex digits).
 
@@ -107,7 +113,15 @@ class DataVersion:
         """
         self._refuse_superseded()
         path = self.home.folder("cache", "stores") / self.version
-        return Store.open(path) if path.exists() else Store.build(self.read_verified().data, path, self.version)
+        store = Store.open(path) if path.exists() else Store.build(self.read_verified().data, path, self.version)
+        if store.findings is None:
+            store.look(self.read_verified().data)
+        return store
+
+    def refuse_findings(self) -> None:
+        """Raise DataError if something in the data looks wrong that the site does not accept; log the rest once."""
+        setting = f"fedimb node data add ... --name {self.name} data.accept"
+        settle(self.open_store().findings or (), self.accept, setting)
 
     def verify(self, full: bool) -> None:
         """Check that the files still contain what was registered.

@@ -14,10 +14,12 @@ from datetime import UTC, datetime
 import numpy as np
 
 from fedimb.annotation.private import write_private
+from fedimb.data.findings.look import look_at
+from fedimb.data.findings.stage import settle
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data import commitment, data_facts, merkle
 from fedimb.deploy.registered_data.commitment import Commitment
-from fedimb.deploy.registered_data.data_settings import source_settings
+from fedimb.deploy.registered_data.data_settings import accepted_findings, source_settings
 from fedimb.deploy.registered_data.data_version import DataVersion, watched_paths, write_files
 from fedimb.deploy.registered_data.source_records import Reading, read_source
 from fedimb.deploy.registered_data.withdrawn import read_withdrawn, withdrawn_mask
@@ -54,9 +56,11 @@ def register_data(
 
     Raises:
         ConfigError: a name or setting is not valid.
-        DataError: the data cannot be read (names every bad row), or the labels cannot express a class.
+        DataError: the data cannot be read (names every bad row), the labels cannot express a class, or something looks
+            wrong that neither ``data.accept`` among the settings nor that of ``like`` names.
     """
     _check_words(name, tags)
+    accept, settings = accepted_findings(settings, like)
     config = source_settings(home.site, path, source, settings, like, patient_column, classes)
     reading = read_source(config)
     known = reading.data.class_names
@@ -71,8 +75,9 @@ def register_data(
             f"--can-record '{silent[0]}'; if its labels cannot express the class, such rows are labelled as another "
             f"class, and the site cannot take part in a study of these classes"
         )
+    settle(look_at(reading.data)[0], accept)
     able = [c for c in known if counted[c] or c in declared]
-    return make_version(home, name, tags, config, reading, able, "registered")
+    return make_version(home, name, tags, config, reading, able, "registered", accept)
 
 
 def make_version(
@@ -83,8 +88,12 @@ def make_version(
     reading: Reading,
     recordable: Sequence[str],
     reason: str,
+    accept: Sequence[str] = (),
 ) -> DataVersion:
     """Write a version of the data that were read, without withdrawn records, and make it the current one.
+
+    Args:
+        accept: findings that the site accepts (`fedimb.data.findings`).
 
     Raises:
         DataError: no record is left.
@@ -113,6 +122,7 @@ def make_version(
         "previous": before if before != version[:16] else None,
         "withdrawn": len(entries),
         "source": source,
+        "accept": list(accept),
         "facts": {
             "merkle_root": root,
             "schema": schema,

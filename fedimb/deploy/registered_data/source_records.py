@@ -70,7 +70,7 @@ class Reading:
         data = self.data
         cut = {
             name: getattr(data, name)[kept]
-            for name in ("x", "y", "sites", "patients", "official_test", "targets")
+            for name in ("x", "y", "sites", "patients", "official_test", "targets", "times", "row_ids")
             if getattr(data, name) is not None
         }
         rows = tuple(row for row, keep in zip(self.rows, kept, strict=True) if keep)
@@ -145,9 +145,8 @@ def _without(listed: Iterable[RecordPlace], skipped: Iterable[str]) -> Iterator[
         own = re.fullmatch(r"(.* )(x|\w+_images)(\[\d+\])", row.place)
         names = [row.place]
         if own:  # an .npz: the values, label, site and patient of a row are places of their own
-            others = ("y", "sites", "patients")
-            if own[2] != "x":
-                others = tuple(own[2].replace("_images", f"_{what}") for what in ("labels", "sites", "patients"))
+            kinds = ("labels", "sites", "patients")
+            others = ["y", *kinds[1:]] if own[2] == "x" else [own[2].replace("_images", f"_{kind}") for kind in kinds]
             names += [own[1] + other + own[3] for other in others]
         if not left_out.intersection(names):
             yield row

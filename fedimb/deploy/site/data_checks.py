@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from fedimb.data.findings.stage import unresolved
 from fedimb.deploy.checks import Check
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.registered_data.datasets import DataVersion, data_sets, find_data_set
@@ -41,6 +42,7 @@ def data_checks(home: NodeHome, plan: "StudyPlan | None") -> Iterator[Check]:
             yield Check("fail", name, str(error), "fix the data, or take the node out of the study")
             continue
         yield Check("ok", name, f"version {version.version[:12]} verified; {describe_holdings(version)}")
+        yield from _findings(name, version)
         yield from _quality(name, version, home.config.sharing.min_patients)
         if plan is not None:
             yield from plan_checks(name, version, plan)
@@ -55,6 +57,7 @@ def refuse_unfit(home: NodeHome, plan: "StudyPlan") -> DataVersion:
     """
     version = find_data_set(home, plan.tags)
     version.verify(full=True)
+    version.refuse_findings()
     for check in plan_checks(f"data set '{version.name}'", version, plan):
         if check.level == "fail":
             raise DataError(f"{check.name}: {check.found}: {check.remedy}")
@@ -123,6 +126,20 @@ def _meaning(name: str, own: JsonObject, asked: JsonObject) -> Iterator[Check]:
                 else "register the data with the data group: --like FILE"
             )
             yield Check(level, name, f"{key} is {here}, in the plan {there}", remedy)
+
+
+def _findings(name: str, version: DataVersion) -> Iterator[Check]:
+    """What looks wrong in the data: a node with one that is refused, or not accepted, does not join a run."""
+    findings = version.open_store().findings or ()
+    stopping = unresolved(findings, version.accept)
+    for one in findings:
+        if one in stopping:
+            remedy = "fix the data and register them again"
+            if one.severity == "ask":
+                remedy = f"register them again: fix them, or say data.accept=[{one.name}]"
+            yield Check("fail", name, one.line, remedy)
+        elif one.severity == "note" and one.name != "repeated_rows":  # `_quality` counts these by label
+            yield Check("warn", name, one.line, "look at it")
 
 
 def _quality(name: str, version: DataVersion, least: int) -> Iterator[Check]:

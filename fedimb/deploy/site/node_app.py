@@ -25,6 +25,7 @@ from fedimb.clientapp.state import StateStore
 from fedimb.config.load import config_sha
 from fedimb.config.parts import contracts_of
 from fedimb.contracts import platform as names
+from fedimb.data.groups import SplitConfig, row_groups
 from fedimb.data.scaling import Scaling, column_sums
 from fedimb.data.split import split_fraction
 from fedimb.data.store import Store
@@ -91,7 +92,8 @@ class NodeRun:
         rows = np.arange(len(store))
         rng = numpy_rng(self.config.seed, Stream.VALIDATION, 0, self.client)
         share = float(self.config.data.get("validation", 0.0))
-        return split_fraction(rows, np.asarray(store.y), share, rng, store.patients)
+        groups = row_groups(store, SplitConfig.parse(self.config.data.get("split")).group)
+        return split_fraction(rows, np.asarray(store.y), share, rng, None if groups is None else groups.of_row)
 
     @property
     def short_name(self) -> str:
@@ -149,6 +151,7 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
         raise Shareable(NOT_APPROVED, str(error)) from None
     _check_data(home, plan, version)
     version.verify(full=True)
+    version.refuse_findings()
     client = cast(int, client)
     run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, len(plan.sites), version)
     version = pin_run(home, name, version, names=(run.short_name,))
@@ -175,7 +178,8 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
         raise Shareable(
             NOT_APPROVED,
             f"{home.site}: data set '{version.name}' has classes {', '.join(schema['classes'])} and rows of "
-            f"{schema['shape']}; the plan says {', '.join(plan.classes)} and {plan.input_shape}",
+            f"{schema['shape']}; the plan says {', '.join(plan.classes)} and {plan.input_shape}: if it lacks a class "
+            "or names them otherwise, register it again with all classes (--classes, or class_names={id: name})",
         )
     if missing := [name for name in plan.classes if name not in able]:
         raise Shareable(

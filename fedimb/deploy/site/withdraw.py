@@ -92,7 +92,8 @@ def withdraw(home: NodeHome, name: str, ids: Sequence[str], decision: Decision =
         )
     write_withdrawn(home, name, [*entries, *fresh])
     able = before.about["facts"]["recordable"]  # the site can still record the same classes
-    after = make_version(home, name, before.tags, before.about["source"], reading, able, "withdrawal")
+    source, accept = before.about["source"], before.accept
+    after = make_version(home, name, before.tags, source, reading, able, "withdrawal", accept)
     runs = read_pins(home)
     affected = [one for one in runs if one.name == name and after.version not in (one.version, *one.before)]
     others = [one for one in runs if one not in affected]

@@ -147,6 +147,7 @@ HAND_MADE = {
     "slots of a stand-in": b"\x80\x02cnumpy\ndtype\nN}X\x05\x00\x00\x00_callK\x01s\x86b.",
     "an attribute of numpy": b"\x80\x02cnumpy.core.multiarray\nfromfile\n.",
     "more bytes than there are": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc.",
+    "a far place in memory": b"\x80\x02}r\xff\xff\xff\x7f.",
     "a claimed bytearray": b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\x00\x00abc.",
     "nothing": b"",
     "text": b"hello",

@@ -11,7 +11,10 @@ import yaml
 from fedimb import registry
 from fedimb.cli import main
 from fedimb.data.check import load_source
+from fedimb.data.inputs import Inputs
+from fedimb.data.new_rows import Expected
 from fedimb.data.prepare import prepare
+from fedimb.data.problems import Problems
 from fedimb.data.sources.sql import Sql
 from fedimb.errors import ConfigError, DataError
 from fedimb.testing import check_source
@@ -218,3 +221,19 @@ def test_without_sqlalchemy_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sqlalchemy", None)
     with pytest.raises(ConfigError, match=r"source 'sql' needs SQLAlchemy: pip install 'fedimb\[sql\]'"):
         Sql("SELECT 1", url="sqlite:///a.db", target="y").load()
+
+
+def test_rows_to_predict_keep_the_order_of_the_query(database):
+    url = database("a INTEGER, b REAL, y TEXT", ROWS)
+    trained = Sql("SELECT a, b, y FROM t", url=url, target="y").load()
+    expected = Expected(Inputs((3,), "float32", columns=trained.columns), trained.class_names, "multiclass", "id")
+    query = "SELECT a AS id, b, a FROM t ORDER BY a DESC"  # columns in another order, no label
+    (batch,) = Sql(query, url=url, target="y").new_rows(expected, Problems())
+    assert batch.ids == ("4", "3", "2", "1")
+    assert batch.x[:, 0].tolist() == [4, 3, 2, 1]
+    assert batch.labels is None
+
+
+def test_messages_name_the_source(database):
+    with pytest.raises(ConfigError, match="source 'sql': target_map and thresholds are two rules"):
+        Sql("SELECT 1", url="sqlite:///t.db", target="y", target_map={"1": "a"}, thresholds=[1])

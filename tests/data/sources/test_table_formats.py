@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedimb.data.inputs import Inputs
+from fedimb.data.new_rows import Expected
+from fedimb.data.problems import Problems
 from fedimb.data.sources.tabular_csv import TabularCsv
 from fedimb.errors import DataError
 from fedimb.testing import check_source
@@ -86,7 +89,7 @@ def test_whole_numbers_beyond_two_to_the_53_stay_exact(tmp_path):
 cells = st.one_of(st.none(), st.integers(-(2**62), 2**62), st.integers(-3, 3))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(st.tuples(cells, st.sampled_from(["a", "b", "", " a"]), st.integers(0, 2)), min_size=2, max_size=12))
 def test_blocks_hold_what_single_rows_hold(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("blocks")
@@ -135,6 +138,20 @@ def test_columns_that_no_model_reads(tmp_path, column, says):
     with pytest.raises(DataError, match=says):
         TabularCsv(str(tmp_path / "t.parquet"), target="y").load()
     assert TabularCsv(str(tmp_path / "t.parquet"), target="y", drop=["odd"]).load().x.shape == (4, 1)
+
+
+def test_times_and_row_ids_are_those_of_single_rows(tmp_path):
+    days = [datetime.datetime(2020, 1, 1 + d % 2, 10) for d in range(4)]
+    columns = {"a": [1, 2, 3, 4], "day": days, "row": [2**60 + i for i in range(4)], "y": [0, 1, 0, 1]}
+    args = {"target": "y", "time_column": "day", "id_column": "row"}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    data = TabularCsv(str(tmp_path / "t.parquet"), **args).load()
+    assert data.row_ids.tolist() == [str(2**60 + i) for i in range(4)]
+    assert data.times.tolist() == days
+    columns["row"][3] = columns["row"][0]
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 4: row id '1152921504606846976' stands for an earlier row already"):
+        TabularCsv(str(tmp_path / "t.parquet"), **args).load()
 
 
 def test_dates_may_be_categories_or_patients(tmp_path):
@@ -288,3 +305,28 @@ def test_files_that_list_other_categories_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"column 'k' lists v, w, another file u, v; give categorical=\{k: "):
         TabularCsv(files, target="y").load()
     assert TabularCsv(files, target="y", categorical={"k": ["u", "v", "w"]}).load().x.shape == (4, 3)
+
+
+def again(make, table, labels=True):
+    """The rows of a source, read as rows to predict of a run that was trained on ``table``."""
+    inputs = Inputs(table.x.shape[1:], "float32", columns=table.columns)
+    problems = Problems()
+    batches = list(make.new_rows(Expected(inputs, table.class_names, table.task), problems))
+    assert not problems.lines
+    x, y = (np.concatenate([getattr(one, name) for one in batches]) for name in ("x", "labels"))
+    return x, y
+
+
+@pytest.mark.parametrize("name", ["t.arff", "t.dat", "t.parquet", "t.arrow", "t.csv"])
+def test_rows_to_predict_are_read_as_those_of_training(tmp_path, name):
+    rows = [(1.5, "u", "p"), (2.5, "v", "q"), (None, "u", "q"), (3.5, None, "p")]
+    written(tmp_path, {"a": [r[0] for r in rows], "k": [r[1] for r in rows], "y": [r[2] for r in rows]})
+    lines = "\n".join(",".join("?" if cell is None else str(cell) for cell in row) for row in rows)
+    for end in ("arff", "dat"):
+        head = "@relation r\n@attribute a numeric\n@attribute k {u, v}\n@attribute y {p, q}\n@data\n"
+        (tmp_path / f"t.{end}").write_text(head + lines)
+    trained = TabularCsv(str(tmp_path / "t.arff"), target="y").load()
+    args = {} if name.endswith(("arff", "dat")) else {"categorical": ["k"]}
+    x, y = again(TabularCsv(str(tmp_path / name), target="y", **args), trained)
+    assert np.array_equal(x, trained.x, equal_nan=True)
+    assert y.tolist() == trained.y.tolist()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedimb.data.paths import VARIABLE
+from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.registered_data.datasets import data_sets, register_data
 from fedimb.errors import ConfigError, DataError
 
@@ -76,3 +77,23 @@ def test_settings_that_do_not_fit(home, table, tmp_path):
         add(home, table, like=str(CONFIGS / "heart_four.yaml"))
     with pytest.raises(ConfigError, match="does not read a file"):
         register_data(home, str(table), "x", ["x"], like=str(CONFIGS / "digits.yaml"))
+
+
+def test_data_that_look_wrong_are_not_registered_until_the_site_accepts_them(home, tmp_path):
+    ages = [*range(30, 50), 999, 999]
+    rows = "".join(f"{age},{'ill' if i % 3 else 'well'}\n" for i, age in enumerate(ages))
+    (tmp_path / "a.csv").write_text(f"age,label\n{rows}", encoding="utf-8")
+
+    def add(*words):
+        return register_data(home, str(tmp_path / "a.csv"), "ages", ["ct"], settings=["target=label", *words])
+
+    with pytest.raises(DataError, match=r"^column 'age': 999 in 2 rows, .*data\.accept=\[sentinels\]\)$"):
+        add()
+    version = add("data.accept=[sentinels]")
+    assert version.accept == ("sentinels",)
+    version.refuse_findings()
+    about = {key: value for key, value in version.about.items() if key != "accept"}  # as an earlier release registered
+    with pytest.raises(DataError, match=r"fedimb node data add \.\.\. --name ages data\.accept=\[sentinels\]\)$"):
+        DataVersion(home, version.folder, about).refuse_findings()
+    with pytest.raises(ConfigError, match="Did you mean 'sentinels'"):
+        add("data.accept=[sentinel]")

@@ -64,6 +64,8 @@ def test_listed_images_in_a_folder_and_a_zip(tmp_path):
     assert places(found) == ["l.csv row 2", "l.csv row 4"]
     assert patients(found) == ["p1", "p3"]
     assert {path.name for path in found.files} == {"l.csv", *pictures}
+    kept = found.subset(np.array([False, True]))  # a withdrawal: every column goes with its row
+    assert (places(kept), kept.data.row_ids.tolist()) == (["l.csv row 4"], ["two.png"])
     packed(tmp_path / "z.zip", pictures)
     words = {"name": "image_csv", "path": str(tmp_path / "l.csv"), "root": str(tmp_path / "z.zip"), "on_bad": "skip"}
     zipped = read_source(words)

@@ -1,0 +1,132 @@
+"""Rows and pictures of any source: range of values, pictures of one value, identical rows, sites of one class."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedimb.data.findings.finding import Finding, shorten_list
+from fedimb.data.identifiers import look_alikes
+
+_CHUNK_BYTES = 1 << 24
+_STANDARD = 3.0  # overall deviation up to which float pictures with negative values count as standardised
+_FEWEST = 5  # rows from which a site is judged
+NOT_A_NAME = ("", ".", "?", "#n/a", "<na>", "n/a", "na", "nan", "nat", "null")
+
+
+def picture_findings(x: NDArray[Any], scale: float) -> Iterator[Finding]:
+    """Range and content of pictures x [n, ..., height, width].
+
+    Float pictures are right if their values, times ``scale``, lie within -1 to 1, or are standardised: some are
+    negative and their deviation over all pictures is at most 3. A flat picture, float [n, h h] or [n, 3 h h] from
+    8 x 8 on, counts as one if all its values are whole numbers of 0 to 255 that reach 100.
+    """
+    flat = x.ndim == 2
+    if flat and not _may_be_flat_pictures(x):
+        return
+    step = max(1, _CHUNK_BYTES // max(1, x[0].nbytes))
+    low, high, blank = np.inf, -np.inf, 0
+    for start in range(0, len(x), step):
+        part = x[start : start + step].reshape(len(x[start : start + step]), -1)
+        lows, highs = part.min(axis=1), part.max(axis=1)
+        low, high = min(low, float(lows.min())), max(high, float(highs.max()))
+        blank += int((lows == highs).sum())
+    if x.dtype != np.uint8 and max(-low, high) * scale > 1 + 1e-6:
+        yield from _range(x, scale, low * scale, high * scale, step)
+    if blank and not flat:
+        yield Finding(
+            "constant_pictures", "pictures", f"{blank:,} of {len(x):,} have the same value everywhere: look at them"
+        )
+
+
+def _may_be_flat_pictures(x: NDArray[Any]) -> bool:
+    width = x.shape[1]
+    sides = [round((width / channels) ** 0.5) for channels in (1, 3)]
+    if x.dtype == np.uint8 or not any(s >= 8 and c * s * s == width for s, c in zip(sides, (1, 3), strict=True)):
+        return False
+    part = x[:64]
+    if (np.floor(part) != part).any():  # also of NaN
+        return False
+    high = max(float(x[start : start + 4096].max()) for start in range(0, len(x), 4096))
+    return bool(float(part.min()) >= 0 and 100 <= high <= 255)
+
+
+def _range(x: NDArray[Any], scale: float, low: float, high: float, step: int) -> Iterator[Finding]:
+    if low < 0 < high:
+        variances = [x[i : i + step].std(dtype=np.float64) ** 2 for i in range(0, len(x), step)]
+        if np.sqrt(np.mean(variances)) * scale <= _STANDARD:
+            return
+    remedy = "bring them to 0 to 1, or standardise them"
+    if low >= 0:
+        by = "255" if 100 <= high <= 255 else f"{high:.7g}"
+        remedy = f"divide them by {by} (data.source.divide_by={by} where the source has it)"
+    yield Finding(
+        "picture_range",
+        "pictures",
+        f"float values from {low:.6g} to {high:.6g}, where a model expects 0 to 1: {remedy}, or save 0 to 255 as uint8",
+    )
+
+
+def repeat_findings(groups: NDArray[np.int64], y: NDArray[np.int64]) -> Iterator[Finding]:
+    """Identical rows, from the number of each row's group (`fedimb.data.duplicates.exact_groups`)."""
+    further = groups != np.arange(len(groups))
+    if not further.any():
+        return
+    other = int((y[further] != y[groups[further]]).sum())
+    text = f"{int(further.sum()):,} of {len(groups):,} are identical to an earlier one"
+    if other:
+        text += f", {other:,} of them with another class"
+    yield Finding("repeated_rows", "rows", f"{text}: see that none was entered twice")
+
+
+def site_findings(
+    y: NDArray[np.int64], sites: NDArray[np.int64] | None, site_names: Sequence[str], class_names: Sequence[str]
+) -> Iterator[Finding]:
+    """Sites of at least five rows that all have the same class, where the data have several."""
+    if sites is None or len(class_names) < 2:
+        return
+    table = np.zeros((len(site_names), len(class_names)), np.int64)
+    np.add.at(table, (sites, y), 1)
+    rows = table.sum(axis=1)
+    single = np.flatnonzero((rows >= _FEWEST) & (table.max(axis=1) == rows))
+    if not len(single):
+        return
+    shown = shorten_list(
+        f"{site_names[s]} ({rows[s]:,} of {class_names[int(table[s].argmax())]})" for s in single.tolist()
+    )
+    yield Finding(
+        "one_class_sites",
+        f"site{'s' * (len(single) > 1)} {shown}",
+        f"{len(single):,} of {len(site_names):,} sites with rows of one class only: the site gives the class away; see "
+        "that the labels mean the same everywhere",
+    )
+
+
+def name_findings(what: str, names: Iterable[str], private: bool = False) -> Iterator[Finding]:
+    """Names that are different identifiers and differ in spelling only (`fedimb.data.identifiers.look_alikes`).
+
+    Args:
+        what: whose names.
+        private: count them, but do not show them: patients.
+    """
+    groups = look_alikes(names)
+    if private and groups:
+        text = f"{len(groups):,} groups of ids differ only in case, zeros in front, space or the like, and are several"
+        yield Finding("look_alike_names", what, f"{text} people here: if they are one, spell them alike in the data")
+        return
+    for alike in groups:
+        text = f"{shorten_list(map(repr, alike))} are different names here"
+        yield Finding("look_alike_names", what, f"{text}: if they mean one, spell them alike in the data")
+
+
+def mark_findings(what: str, names: Sequence[str], counts: NDArray[np.int64]) -> Iterator[Finding]:
+    """Classes or sites whose name means "missing"."""
+    for name, rows in zip(names, counts.tolist(), strict=True):
+        if rows and name.strip().lower() in NOT_A_NAME:
+            yield Finding(
+                "missing_marks",
+                f"{what} '{name}'",
+                f"{rows:,} rows, as if a missing {what} were a {what}: leave these rows out, or give the mark in "
+                "data.source.missing where the source has it",
+            )
