@@ -293,6 +293,7 @@ class Rotate(Action):
             )
         rotate_key(deployment, join)
         print(f"{join.site} has a new key; fingerprint to compare by telephone: {join.key_fingerprint}")
+        print("Plans that list its old key no longer run: make new ones (fedimb deploy plan) for the sites to approve.")
         return _changed("rotated", join.site, join.key_fingerprint, join.contact, bring_up_to_date(deployment))
 
 

@@ -2,12 +2,11 @@
 
 import copy
 import json
-import secrets
 
 import numpy as np
 import pytest
 from deployed import Study, events, small_study, usable
-from evil import order_id
+from evil import order_id, sign_order
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from loopback import Loopback, at_node
 from study_plans import keys_of, node_home, plan_of, run_config
@@ -279,16 +278,8 @@ def order_to_va(study, grid, kind, content=None):
     """A message to va in the same run, signed by the coordinator."""
     name = _name(study, grid)
     made = Message(content or RecordDict(), 103, kind)
-    sign_order(study, made, name)
+    sign_order(study.deployment, study.plan.sha, "va", name, made)
     return made
-
-
-def sign_order(study, message, run):
-    """Sign a message to va as the coordinator."""
-    order = Order.of(message, "va", study.plan.sha, run, secrets.token_hex(16))
-    key = load_key(study.deployment.file("sign.key"))
-    signature = sign(key, order.statement("order", content_digest(message.content)))
-    message.content["x.order"] = ConfigRecord({"id": order.id, "signature": signature})
 
 
 @pytest.mark.parametrize("kind", ["query.everything", "evaluate", "train.fast"])
@@ -321,7 +312,7 @@ def test_joining_is_checked_against_the_plan(study, change, why):
     asked = {"run": "s0-x", "plan": study.plan.to_json(), "cfg-json": json.dumps(study.plan.config)}
     asked |= {"client": 2, "clients": 3} | change
     made = Message(RecordDict({"x.run": ConfigRecord(asked)}), 103, "query.join_site")
-    sign_order(study, made, str(asked["run"]))
+    sign_order(study.deployment, study.plan.sha, "va", str(asked["run"]), made)
     before = set(study.homes["va"].root.parent.rglob("run.json"))
     reply = at_node(study.homes["va"], made, 88)
     assert why in reply.error.reason

@@ -1,10 +1,12 @@
 """Parts of a coordinator, a site or a stranger that does not follow the protocol."""
 
 import json
+import secrets
 
 from flwr.app import ConfigRecord, Message
 
 from fedimb.contracts import platform as names
+from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.signing import Order, content_digest, load_key, sign
 
@@ -12,6 +14,14 @@ from fedimb.deploy.signing import Order, content_digest, load_key, sign
 def order_id(message: Message) -> str:
     """The id of the order that a message is."""
     return str(message.content.config_records[names.ORDER]["id"])
+
+
+def sign_order(deployment: Deployment, plan: str, site: str, run: str, message: Message) -> None:
+    """Sign a message to a site, as the coordinator of this plan and run does."""
+    order = Order.of(message, site, plan, run, secrets.token_hex(16))
+    text = order.statement("order", content_digest(message.content))
+    record = {"id": order.id, "signature": sign(load_key(deployment.file("sign.key")), text)}
+    message.content[names.ORDER] = ConfigRecord(record)
 
 
 def sign_again(home: NodeHome, run_id: int, asked: Message, order: str, reply: Message) -> None:

@@ -201,7 +201,7 @@ def test_times_that_are_none_fail_the_check(home, capsys):
     """At `node check`, and where a node starts: not on the first day that they would matter."""
     for line in ("absent: [tomorrow]", "limits: {hours: 25:00-26:00}", "sharing: {}\nsharing: {individual: true}"):
         home.file("node.yaml").write_text(f"site: hungary\n{line}\n")
-        for words in (["check"], ["run", "--once"], ["status"]):
+        for words in (["check"], ["run", "--once"]):
             assert main(["node", *words, "--home", str(home.root)]) == 2
             said = capsys.readouterr().err
             assert "node.yaml" in said
