@@ -29,7 +29,12 @@ class Strict(BaseModel):
 
 
 class ClientsConfig(Strict):
-    """The simulated clients and their failures. Fractions and probabilities in [0, 1], times in seconds."""
+    """The clients, their simulated failures, and bounds on what one of them can do to a round.
+
+    Fractions and probabilities in [0, 1], times in seconds. ``max_weight_share``: largest share of one client in a
+    mean, a sum or a score; ``max_update_ratio``: largest norm of an update, in medians of the round's norms. Both from
+    three replies on; null: no bound. The defaults serve older configurations without them.
+    """
 
     count: int = Field(ge=1)
     participation: float = Field(gt=0, le=1)
@@ -39,6 +44,8 @@ class ClientsConfig(Strict):
     slow_delay_s: float = Field(ge=0)
     deadline_s: Annotated[float, Field(gt=0)] | None
     min_reply_fraction: float = Field(ge=0, le=1)
+    max_weight_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_update_ratio: Annotated[float, Field(ge=1)] | None = None
 
 
 class LocalConfig(Strict):

@@ -29,8 +29,8 @@ Split the data as `fedimb run` would with the same settings, and write one line 
 validation, test, public, unused) and its client. Other tools can read the file, and so can fedimb:
 data.test={name: file, path: FILE}.
 
-  fedimb data split data=wbc data.test={name:by_site,fraction:0.2} --to split.csv
-  fedimb data split --run outputs/default/3f2a... --to split.csv       the split of a run"""
+  fedimb data split data=wbc data.test.name=by_site --to split.csv
+  fedimb data split --run runs/default/fedavg-s0-3f2a --to split.csv       the split of a run"""
 
 _CHECK = """\
 Read your data completely and print what they hold, or what is wrong and where. Nothing is trained.
@@ -50,7 +50,7 @@ _NOT_READY = 2
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
-    data = verbs.add_parser("data", help="show what each client would hold, or check your own data")
+    data = verbs.add_parser("data", help="import or check your own data, or show what each client would hold")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True)
     raw = argparse.RawDescriptionHelpFormatter
     describe = actions.add_parser(
@@ -78,7 +78,9 @@ def register(verbs: "Verbs") -> None:
     check = actions.add_parser(
         "check", help="read your data completely, and report what is wrong", description=_CHECK, formatter_class=raw
     )
-    check.add_argument("file", metavar="FILE", help="data YAML, folder, .zip, .csv or .npz")
+    check.add_argument(
+        "file", metavar="FILE", help="data YAML, folder, .zip, table or .npz; others: first fedimb data import"
+    )
     check.add_argument("settings", nargs="*", metavar="key=value", help="settings of the source (not with a YAML file)")
     check.add_argument("--source", metavar="NAME", help="read FILE with this source (see `fedimb list sources`)")
     check.set_defaults(handler=check_command)

@@ -18,9 +18,9 @@ class Plan(Action):
           --expires 2026-12-31 --tags heart --vary rounds=1..50 --vary seed
 
     --vary KEY: any value; KEY=1..50: a range; KEY=a,b,c: one of these. Everything else is fixed: a change makes another
-    plan, which every site must approve again. --sites names the sites that take part, if not all do. Sizes, classes and
-    minority are read from the configured data; if the coordinator has no data, give --classes, --minority and
-    --input-shape.
+    plan, which every site must approve again. --sites names the sites that take part, if not all do. A plan covers so
+    many runs (--runs), and sites take part in no more. Sizes, classes and minority are read from the configured data;
+    if the coordinator has no data, give --classes, --minority and --input-shape.
     """
 
     name = "plan"
@@ -39,8 +39,28 @@ class Plan(Action):
             "--vary", action="append", default=[], metavar="KEY[=RANGE]", help="setting that may vary; repeatable"
         )
         parser.add_argument("--sites", metavar="A,B", help="sites that take part (default: all that were added)")
+        parser.add_argument(
+            "--runs",
+            type=int,
+            metavar="N",
+            help="number of runs the plan covers (default: the combinations of listed values and of a range of seeds)",
+        )
         parser.add_argument("--classes", metavar="A,B", help="class names in order (default: from the data)")
         parser.add_argument("--minority", metavar="A,B", help="the classes the study is about (default: from the data)")
+        parser.add_argument(
+            "--rows",
+            action="append",
+            default=[],
+            metavar="[SITE=]N",
+            help="most rows of a site, of every site or of one; repeatable (default: all rows of the configured data)",
+        )
+        parser.add_argument(
+            "--value-range",
+            action="append",
+            default=[],
+            metavar="LOW..HIGH",
+            help="values of a table's columns: once for all, or once for each in order (default: from the data)",
+        )
         parser.add_argument("--input-shape", metavar="N,N", help="shape of one row, as in 13 or 3,28,28")
         add_deployment(parser)
 
@@ -51,20 +71,31 @@ class Plan(Action):
         from fedimb.config.compose import compose
         from fedimb.config.validate import validate
         from fedimb.deploy.audit_log import utc_now
-        from fedimb.deploy.coordinator.drafting import describe_data, end_of_day, parse_vary, write_plan
+        from fedimb.deploy.coordinator.drafting import (
+            describe_data,
+            describe_limits,
+            end_of_day,
+            parse_vary,
+            with_deployment_defaults,
+            write_plan,
+        )
         from fedimb.deploy.coordinator.plan_checks import check_parts
         from fedimb.deploy.coordinator.sites import planned_keys
+        from fedimb.deploy.study_plan.budget import default_runs
         from fedimb.deploy.study_plan.plan import make_plan
 
         deployment = open_deployment(args)
-        config = validate(compose(args.overrides))
+        config = validate(compose(with_deployment_defaults(args.overrides)))
         sites = planned_keys(deployment, args.sites.split(",") if args.sites else ())
         classes, minority, shape = describe_data(config, args.classes, args.minority, args.input_shape)
+        has_data = not (args.classes and args.minority and args.input_shape)
+        limits = describe_limits(config, tuple(sites), args.rows, args.value_range, has_data)
         vary = parse_vary(args.vary)
         expires = end_of_day(args.expires)
         name, now = deployment.config.name, utc_now()
+        runs = default_runs(vary) if args.runs is None else args.runs
         about = (args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape)
-        plan = make_plan(name, config, *about, deployment.signing_key(), sites)
+        plan = make_plan(name, config, *about, deployment.signing_key(), sites, runs, limits)
         check_parts(plan, config)
         folder = write_plan(deployment, plan)
         print(
@@ -72,7 +103,9 @@ class Plan(Action):
             f"plan      {plan.sha}\n"
             f"sites     {', '.join(site.name for site in plan.sites)}\n"
             f"signed    with {plan.coordinator_fingerprint}: read it out to each site by telephone\n"
+            f"covers    {plan.runs} run{'s' * (plan.runs > 1)}; for another number give --runs N\n"
             f"leaves    {len(plan.leaves)} kinds of records, all listed on the page\n"
+            f"limits    at most {limits.most_rows} rows at a site; another number with --rows\n"
             f"Next: sites get it with the first run under it (fedimb node inbox), or send them plan.json beforehand."
         )
         return PlanWritten(sha=plan.sha, folder=str(folder), leaves=len(plan.leaves))
@@ -100,6 +133,13 @@ class Run(Action):
         )
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that the plan allows to vary")
         parser.add_argument("--resume", metavar="RUN", help="resume this run folder")
+        parser.add_argument(
+            "--without",
+            action="append",
+            default=[],
+            metavar="SITE",
+            help="with --resume: set this site aside for the rest of the run; repeatable",
+        )
         add_accept(parser)
         parser.add_argument(
             "--join",
@@ -124,18 +164,23 @@ class Run(Action):
 
         from fedimb.cli.run import shown
         from fedimb.config.load import row_label
-        from fedimb.deploy.coordinator.serve import is_deployed
+        from fedimb.deploy.coordinator.serve import is_deployed, run_sites
         from fedimb.deploy.coordinator.submit import create_run, execute, find_plan
         from fedimb.errors import ConfigError
         from fedimb.rundir.folder import RunFolder
         from fedimb.rundir.stored import read_config
+        from fedimb.serverapp.left_out import set_aside
         from fedimb.serverapp.progress import ProgressBar
 
         deployment = open_deployment(args)
+        if args.without and not args.resume:
+            raise ConfigError("--without goes with --resume; a new run without a site needs a plan for the others")
         if args.resume:
             folder = RunFolder.open(Path(args.resume))
             if not is_deployed(folder.path):
                 raise ConfigError(f"{folder.path} is a simulation's run: resume it with fedimb run --resume")
+            for site in args.without:
+                set_aside(folder.path, run_sites(folder.path), site, "the coordinator's decision")
         elif args.plan:
             folder = create_run(deployment, find_plan(deployment, args.plan), args.overrides, args.join, args.away)
         else:

@@ -16,7 +16,7 @@ VERBS = {
     "show": ("fedimb.cli.show", "print a run's scores, and recall per class"),
     "track": ("fedimb.cli.show:register_track", "send a run to MLflow, e.g. after an outage"),
     "list": ("fedimb.cli.listing", "list strategies, aggregators, losses, ..., or which of them can be combined"),
-    "data": ("fedimb.cli.data", "show what each client would hold, or check your own data"),
+    "data": ("fedimb.cli.data", "import or check your own data, or show what each client would hold"),
     "runs": ("fedimb.cli.runs", "list, delete or clean up run folders"),
     "predict": ("fedimb.cli.predict", "score data with a finished run's model"),
     "register": ("fedimb.cli.register", "put a finished run's model into MLflow's model registry"),

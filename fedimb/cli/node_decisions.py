@@ -33,6 +33,7 @@ class Inbox(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "InboxListing | PlanShown":
         """Print the list, or a plan."""
+        from fedimb.cli.node_ledger import plan_costs
         from fedimb.cli.output import InboxListing, PlanShown, WaitingItem
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.approvals import load_plan, received_plans
@@ -49,7 +50,7 @@ class Inbox(Action):
                 raise ConfigError(f"{len(found)} plans match '{args.item}'; see fedimb node inbox --all")
             text, page = as_markdown(load_plan(home, found[0])), home.file("plans", found[0], "plan.html")
             if not args.json:
-                print(f"{text}\nAs a page: {page}")
+                print(f"{text}\n{plan_costs(home, f'plan-{found[0]}')[0]}\nAs a page: {page}")
             return PlanShown(sha=found[0], text=text, page=str(page))
         found_items = inbox_items(home, args.all)
         listed = InboxListing(site=home.site, items=[WaitingItem.of(item) for item in found_items])
@@ -91,13 +92,17 @@ class Approve(Action):
     @staticmethod
     def run(args: argparse.Namespace) -> "Decided":
         """Decide, and print what it means."""
+        from fedimb.cli.node_ledger import plan_costs
         from fedimb.cli.output import Decided
         from fedimb.deploy.home import NodeHome
         from fedimb.deploy.site.inbox import decide_item
 
-        text = decide_item(NodeHome.open(args.home), args.item, "approved", args.by, word=args.word)
+        home = NodeHome.open(args.home)
+        table, before, after = plan_costs(home, args.item)
+        print(table, end="")
+        text = decide_item(home, args.item, "approved", args.by, word=args.word)
         print(text)
-        return Decided(item=args.item, decision="approved", text=text)
+        return Decided(item=args.item, decision="approved", text=text, before=before, after=after)
 
 
 class Reject(Action):

@@ -4,6 +4,7 @@ Works from any folder, from a wheel, many times in one process, and alongside an
 errors span many lines and use its own terms; here each becomes one line with a remedy.
 """
 
+import os
 import threading
 from collections.abc import Sequence
 from copy import deepcopy
@@ -147,6 +148,8 @@ def _not_an_option(group: str, name: str, options: list[str], catalogue: Catalog
     """The error for a name that the group lacks: what it is instead, or the nearest name."""
     if found := _what_it_is(name, catalogue):
         return f"no {group} '{name}'{found}{nearest('', options)}"
+    if group == "data" and os.path.exists(name):
+        return f"no data '{name}': that is a file or folder; fedimb data import {name} writes the YAML that reads it"
     return f"no {group} '{name}'.{nearest(name, options)}{_valid(name, options)}"
 
 

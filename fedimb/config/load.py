@@ -82,6 +82,9 @@ def _as_first_hashed(tree: Settings) -> None:
                 source.pop(key, None)
     if not tree["evaluation"]["secure"]:
         del tree["evaluation"]["secure"]
+    for later in ("max_weight_share", "max_update_ratio"):
+        if tree["clients"][later] is None:
+            del tree["clients"][later]
     if "split" in tree["data"] and SplitConfig.parse(tree["data"]["split"]) == SplitConfig():
         tree["data"] = {key: value for key, value in tree["data"].items() if key != "split"}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "about"}  # words about the data

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.base import Contract, Record, Values, counts, flag
 from fedimb.contracts.settings import Settings
 from fedimb.data.views import QueryView
 from fedimb.registry import register
@@ -66,7 +66,7 @@ def active_contract(name: str) -> Contract:
     ``_prototypes``: per class the sum of labelled rows' unit features. ``_choose``: choose the next rows.
     ``_collect``: read the new labels, and count.
     """
-    counts = Record(
+    labelled = Record(
         LABELLED,
         "arrays",
         "labelled rows per class; rows still in the pool; whether all answers are in; of the rows labelled last, how "
@@ -76,6 +76,13 @@ def active_contract(name: str) -> Contract:
         reveals="class_counts",
         about="class",
         shape="3 x C + 2",
+        values={
+            "labelled": counts("C", "labels"),
+            "pool": counts("1"),
+            "ready": flag(),
+            "guessed": counts("C"),
+            "judged": counts("C"),
+        },
     )
     choice = Record(
         CHOICE,
@@ -84,6 +91,7 @@ def active_contract(name: str) -> Contract:
         "operational",
         dtypes=("int32", "float32"),
         shape="3",
+        values={"asked": counts("1"), "local": flag(), "distance": Values("1", low=0, high=1, missing=True)},
     )
     return Contract(
         name=name,
@@ -98,6 +106,7 @@ def active_contract(name: str) -> Contract:
                     dtypes=("float32",),
                     max_bytes=4,
                     shape="1",
+                    values={"balance": Values("1", low=0, high=1, missing=True)},
                 ),
             ),
             f"{name}_prototypes": (
@@ -109,14 +118,18 @@ def active_contract(name: str) -> Contract:
                     ("float32",),
                     about="class",
                     shape="C x d",
+                    values={"sums": Values("C x d", low="-rows", high="rows")},
                 ),
             ),
             f"{name}_choose": (choice,),
-            f"{name}_collect": (counts,),
+            f"{name}_collect": (labelled,),
         },
         often={f"{name}_start": "once, before training"}
         | {f"{name}_{what}": "once in each labelling cycle" for what in ("balance", "prototypes", "choose")}
         | {f"{name}_collect": "once in each labelling cycle, and again while people label"},
+        most={f"{name}_start": 1}
+        | {f"{name}_{what}": "cycles" for what in ("balance", "prototypes", "choose", "collect")},
+        repeats="cycles",
     )
 
 

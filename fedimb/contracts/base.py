@@ -1,11 +1,64 @@
 """Declarations of what leaves a site. A method's author only declares it; the egress filter checks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 Sensitivity = Literal["model", "aggregate", "individual", "operational"]
 Reveals = Literal["class_counts", "synthetic"]
 About = Literal["site", "class", "masked"]
+
+
+@dataclass(frozen=True)
+class Values:
+    """What one array, metric or setting of a record may hold.
+
+    A reply that breaks it is not used (`fedimb.engine.admission`).
+
+    Limits are numbers or names, which stand for what the server knows of the client: ``rows`` it trains on,
+    ``validation`` rows, ``labels`` (``rows``, or C times as many if rows have several labels), ``steps`` of its local
+    training, ``weight`` (the largest that `aggregation_weight` allows), ``C-1``, ``D-1``; ``-rows`` is the negative.
+
+    Attributes:
+        shape: of an array, as ``C x d`` or ``C x C or C x 2 x 2``: C classes, D domains, d features of the model,
+            ``input`` the shape of one row; any other letter is a length that must be the same wherever it stands in
+            the record. None: any.
+        low, high: smallest and largest value.
+        total: the most that the values of an array add up to (of an array with three axes: each of its tables).
+        whole: whether values are whole numbers.
+        missing: whether NaN or infinity stands for a value that is not there; otherwise they are refused.
+        sent: ``value``: names, shapes and types are those of the record of this key in the message; ``change``: names
+            and shapes. Values that are not finite are then left to the lanes, as training may diverge.
+        optional: whether it may be absent.
+        noise: the method's setting that is the standard deviation of noise on each value, or ``1/setting`` for its
+            scale; limits are wider by 40 of these.
+        text: a pattern that a text must match as a whole; None: a number.
+    """
+
+    shape: str | None = None
+    low: float | str | None = None
+    high: float | str | None = None
+    total: float | str | None = None
+    whole: bool = False
+    missing: bool = False
+    sent: Literal["", "value", "change"] = ""
+    optional: bool = False
+    noise: str = ""
+    text: str | None = None
+
+
+LIMITS = frozenset({"rows", "-rows", "validation", "labels", "steps", "weight", "C-1", "D-1"})
+"""Names that a limit may have."""
+
+
+def counts(shape: str, most: str | None = "rows", noise: str = "") -> Values:
+    """Numbers of rows: whole, at least 0, and together at most ``most``."""
+    return Values(shape, low=0, high=most, total=most, whole=True, noise=noise)
+
+
+def flag() -> Values:
+    """One number that is 0 or 1."""
+    return Values("1", low=0, high=1, whole=True)
 
 
 @dataclass(frozen=True)
@@ -28,6 +81,9 @@ class Record:
             over sites can be read.
         shape: number of values, e.g. ``7 x C + 1``: C classes, D domains (sites), d features of the model, e of the
             encoder. Empty: unknown.
+        values: what each array, metric or setting may hold, by name; ``*running_var`` stands for all names with this
+            end, ``*`` for all others. None: not declared; then every number must be finite (or NaN, where a record is
+            about a class), and nothing else is checked.
     """
 
     key: str
@@ -40,6 +96,23 @@ class Record:
     reveals: Reveals | None = None
     about: About = "site"
     shape: str = ""
+    values: Mapping[str, Values] | None = None
+
+
+def declaration_fault(record: Record) -> str:
+    """What is wrong with a record's ``values``, in words; empty if nothing is, or if it declares none."""
+    for name, one in (record.values or {}).items():
+        where = f"{record.key}, '{name}'"
+        for limit in (one.low, one.high, one.total):
+            if isinstance(limit, str) and limit not in LIMITS:
+                return f"{where}: '{limit}' is not a limit; there are {', '.join(sorted(LIMITS))}, and numbers"
+        if one.text is not None and record.kind != "config":
+            return f"{where}: only a record of kind config holds texts"
+        if (one.shape is not None or one.sent) and record.kind != "arrays":
+            return f"{where}: only a record of kind arrays has a shape"
+        if one.shape is not None and not all(one.shape.replace(" or ", " x ").split(" x ")):
+            return f"{where}: write the shape as in 'C x d'"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +127,13 @@ class Contract:
         train: records added to each train reply.
         queries: reply records by query name. Query names are Python identifiers, unique over all contracts.
         often: how often a query is sent, as text by query name; absent: as often as the method asks.
+        most: how often at most a query is sent in one run of the method's program: a number, or the method's setting
+            that has it; absent: once in each round. A site answers no more (`fedimb.deploy.study_plan.budget`).
+        repeats: the method's setting that says how often the program inside it runs; empty: once.
+        replaces: how often at most the method's program replaces the model, which counts as a round.
         aggregation_weight: what ``aggregation_weight: auto`` means for the method: view | real | original | uniform.
+        adds_rows: whether a client may train on rows besides its own, or for more steps than its rows take. Its steps,
+            and with ``aggregation_weight=view`` its weight, are then not limited by its rows.
     """
 
     name: str
@@ -62,6 +141,10 @@ class Contract:
     queries: dict[str, tuple[Record, ...]] = field(default_factory=dict)
     aggregation_weight: str = "view"
     often: dict[str, str] = field(default_factory=dict)
+    adds_rows: bool = False
+    most: dict[str, int | str] = field(default_factory=dict)
+    repeats: str = ""
+    replaces: int = 0
 
     def __call__(self) -> "Contract":
         """A contract is its own factory, so the registry builds it like any other part."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.base import Contract, Record, Values, counts
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 from fedimb.registry.arguments import Count, PositiveCount, Range
@@ -56,6 +56,7 @@ CORESET = Contract(
                 dtypes=("float32",),
                 about="class",
                 shape="C x d",
+                values={"means": Values("C x d", missing=True)},
             ),
         ),
         CHOOSE: (
@@ -68,9 +69,11 @@ CORESET = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="2 x C + 1",
+                values={"kept": counts("C"), "held": counts("C"), "steps": Values("1", low=0, whole=True)},
             ),
         ),
     },
     often=dict.fromkeys((CENTRES_OF, CHOOSE), "once, before training"),
+    most=dict.fromkeys((CENTRES_OF, CHOOSE), 1),
 )
 register("contract", "coreset")(CORESET)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.base import Contract, Record, Values, counts, flag
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 from fedimb.registry.arguments import Count, PositiveCount, Range, Share
@@ -114,6 +114,7 @@ _VERDICTS = Record(
     dtypes=("int32",),
     about="class",
     shape="C + 1",
+    values={"verdicts": Values("C", low=-1, high=1, whole=True), "waiting": flag()},
 )
 
 _FIGURES = Record(
@@ -123,11 +124,13 @@ _FIGURES = Record(
     "aggregate",
     about="class",
     shape="12 x C",
+    values={"*": Values(optional=True)},
 )
 
 FEDSSG = Contract(
     name="fedssg",
     aggregation_weight="real",
+    adds_rows=True,
     queries={
         COVERAGE: (
             Record(
@@ -139,6 +142,7 @@ FEDSSG = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="C x D",
+                values={"counts": counts("C x D", noise="1/epsilon")},
             ),
             Record(
                 STYLE,
@@ -147,10 +151,17 @@ FEDSSG = Contract(
                 "aggregate",
                 dtypes=("float32", "int32"),
                 optional=True,
+                values={"mean": Values("D x c"), "std": Values("D x c", low=0), "rows": counts("D")},
             ),
         ),
         TEACH: (
-            Record(GENERATOR, "arrays", "the generator's weights after training on this client's rows", "model"),
+            Record(
+                GENERATOR,
+                "arrays",
+                "the generator's weights after training on this client's rows",
+                "model",
+                values={"*": Values(sent="value")},
+            ),
             Record(
                 TAUGHT,
                 "arrays",
@@ -160,6 +171,7 @@ FEDSSG = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="C + D",
+                values={"classes": counts("C"), "domains": counts("D")},
             ),
         ),
         MAKE: (
@@ -171,6 +183,11 @@ FEDSSG = Contract(
                 dtypes=("uint8", "float32", "int64"),
                 reveals="synthetic",
                 optional=True,
+                values={
+                    "x": Values("n x input"),
+                    "y": Values("n", low=0, high="C-1", whole=True),
+                    "d": Values("n", low=0, high="D-1", whole=True),
+                },
             ),
             _VERDICTS,
             _FIGURES,
@@ -185,6 +202,7 @@ FEDSSG = Contract(
                 dtypes=("int32",),
                 about="class",
                 shape="C",
+                values={"taken": counts("C", None)},
             ),
         ),
     },
@@ -195,5 +213,6 @@ FEDSSG = Contract(
         VETO: "once",
         TAKE: "once",
     },
+    most={COVERAGE: 1, TEACH: "rounds", MAKE: 1, VETO: 1, TAKE: 1},
 )
 register("contract", "fedssg")(FEDSSG)

@@ -1,6 +1,6 @@
 """What every run's clients send, whatever the method."""
 
-from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.base import Contract, Record, Values, counts
 from fedimb.registry import register
 
 ARRAYS = "arrays"
@@ -52,15 +52,59 @@ NOISY_COUNTS = "noisy_counts"
 """As `MASKED_COUNTS`, with the client's share of noise, in fixed point."""
 
 _VERSION = Record(
-    STATE, "config", "version of the state kept at the client", "operational", max_bytes=64, optional=True
+    STATE,
+    "config",
+    "version of the state kept at the client",
+    "operational",
+    max_bytes=64,
+    optional=True,
+    values={"version": Values(low=0, high=2**62, whole=True)},
 )
+
+_METRICS = {
+    WEIGHT: Values(low=0, high="weight"),
+    "train_loss": Values(missing=True, optional=True),
+    "start_loss": Values(optional=True),
+    "steps": Values(low=0, high="steps", whole=True, optional=True),
+    "examples": Values(low=0, missing=True, optional=True),
+    "seconds": Values(low=0, optional=True),
+    "update_norm": Values(low=0, missing=True, optional=True),
+    "*": Values(missing=True, optional=True),
+}
+"""The loss of a client without a step is NaN, one that diverged may be infinite: neither is used."""
+
+_TEXT = r"[\x20-\x7e]{0,120}"
 
 PLATFORM = Contract(
     name="platform",
     train=(
-        Record(ARRAYS, "arrays", "trainable weights after local training", "model"),
-        Record(METRICS, "metrics", "training loss, rows used, steps, seconds", "operational", max_bytes=4096),
-        Record(BUFFERS, "arrays", "the model's buffers (BatchNorm statistics)", "model", optional=True),
+        Record(
+            ARRAYS,
+            "arrays",
+            "trainable weights after local training",
+            "model",
+            values={"*": Values(sent="value")},
+        ),
+        Record(
+            METRICS,
+            "metrics",
+            "training loss, rows used, steps, seconds",
+            "operational",
+            max_bytes=4096,
+            values=_METRICS,
+        ),
+        Record(
+            BUFFERS,
+            "arrays",
+            "the model's buffers (BatchNorm statistics)",
+            "model",
+            optional=True,
+            values={
+                "*running_var": Values(sent="value", low=0),
+                "*num_batches_tracked": Values(sent="value", low=0),
+                "*": Values(sent="value"),
+            },
+        ),
         Record(
             CONFUSION,
             "arrays",
@@ -71,6 +115,7 @@ PLATFORM = Contract(
             reveals="class_counts",
             about="class",
             shape="C x C or C x 2 x 2",
+            values={"matrix": counts("C x C or C x 2 x 2", "validation")},
         ),
         _VERSION,
     ),
@@ -83,6 +128,15 @@ PLATFORM = Contract(
                 "public key for masks between sites, signed, release and hash of its code",
                 "operational",
                 max_bytes=768,
+                values={
+                    "site": Values(text=r"[a-z0-9-]{1,40}"),
+                    "rows": Values(low=1, high="rows", whole=True),
+                    "validation": Values(low=0, high="rows", whole=True),
+                    "version": Values(text=r"[\w.:-]{1,80}"),
+                    "scale": Values(low=1e-12, high=1e12),
+                    "key": Values(text=r"[0-9a-f]{64}:[A-Za-z0-9+/=]{80,160}"),
+                    "code": Values(text=_TEXT),
+                },
             ),
             Record(
                 SUMS,
@@ -91,9 +145,19 @@ PLATFORM = Contract(
                 "aggregate",
                 dtypes=("float64", "bool"),
                 optional=True,
+                values={"sums": Values("3 x F"), "scaled": Values("F")},
             ),
         ),
-        JOIN: (Record(CLIENT, "config", "the client this simulated node plays", "operational", max_bytes=64),),
+        JOIN: (
+            Record(
+                CLIENT,
+                "config",
+                "the client this simulated node plays",
+                "operational",
+                max_bytes=64,
+                values={"client": Values(low=0, whole=True)},
+            ),
+        ),
         SCORED: (
             Record(
                 SCORES,
@@ -104,6 +168,7 @@ PLATFORM = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="C x C",
+                values={"*": counts("C x C", "validation")},
             ),
             _VERSION,
         ),
@@ -117,6 +182,7 @@ PLATFORM = Contract(
                 dtypes=("uint64",),
                 about="masked",
                 shape="C x C",
+                values={"*": Values("C x C")},
             ),
             _VERSION,
         ),
@@ -130,6 +196,7 @@ PLATFORM = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="C",
+                values={"counts": Values("C", low=0, high="rows", total="labels", whole=True)},
             ),
             _VERSION,
         ),
@@ -142,6 +209,7 @@ PLATFORM = Contract(
                 dtypes=("uint64",),
                 about="masked",
                 shape="C",
+                values={"counts": Values("C")},
             ),
             _VERSION,
         ),
@@ -154,6 +222,7 @@ PLATFORM = Contract(
                 dtypes=("uint64",),
                 about="masked",
                 shape="C",
+                values={"counts": Values("C")},
             ),
             _VERSION,
         ),
@@ -163,6 +232,7 @@ PLATFORM = Contract(
         JOIN_SITE: "once, again when the run is resumed",
         **dict.fromkeys((SCORED, MASKED_SCORES), "once, after training"),
     },
+    most=dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
 )
 register("contract", "platform")(PLATFORM)
 
@@ -172,6 +242,7 @@ AUDIT_HEAD = Record(
     "number and hash of the line about this message in the site's audit log",
     "operational",
     max_bytes=72,
+    values={"line": Values(low=0, high=2**62, whole=True), "sha": Values(text=r"[0-9a-f]{64}")},
 )
 """Added by a hospital node to every reply that is not an error, after the egress filter; absent in simulation."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.base import Contract, Record, Values, counts
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 from fedimb.registry.arguments import Positive, PositiveCount, Range
@@ -65,10 +65,14 @@ PUBLIC = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="C + C x d + C x d x d",
+                values={"counts": counts("C"), "mean": Values("C x d"), "covariance": Values("C x d x d")},
             ),
         ),
     },
     often={SHARE: "once, before training", GAUSSIANS_OF: "once, after training"},
+    most={SHARE: 1, GAUSSIANS_OF: 1},
+    replaces=1,
     aggregation_weight="real",
+    adds_rows=True,
 )
 register("contract", "public")(PUBLIC)

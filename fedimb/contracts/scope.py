@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from fedimb.contracts.base import Contract, Record
+from fedimb.contracts.base import Contract, Record, Values, counts
 from fedimb.contracts.settings import Settings
 from fedimb.registry import register
 from fedimb.registry.arguments import Count, NonNegative, Positive, PositiveCount, Share
@@ -83,6 +83,7 @@ SCOPE = Contract(
                 dtypes=("float32",),
                 about="class",
                 shape="C x e",
+                values={"sums": Values("C x e", low="-rows", high="rows")},
             ),
         ),
         PROFILES: (
@@ -95,6 +96,11 @@ SCOPE = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="7 x C",
+                values={
+                    "counts": counts("C", noise="sigma"),
+                    "mean": Values("C x 3", low=-1, high=1),
+                    "variance": Values("C x 3", low=0, high=1),
+                },
             ),
         ),
         PRUNE: (
@@ -107,9 +113,11 @@ SCOPE = Contract(
                 reveals="class_counts",
                 about="class",
                 shape="3 x C",
+                values={"kept": counts("C"), "anomalous": counts("C"), "redundant": counts("C")},
             ),
         ),
     },
     often=dict.fromkeys((SUMS, PROFILES, PRUNE), "once, before training"),
+    most=dict.fromkeys((SUMS, PROFILES, PRUNE), 1),
 )
 register("contract", "scope")(SCOPE)

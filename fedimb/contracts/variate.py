@@ -1,6 +1,6 @@
 """What the two sides of SCAFFOLD agree on: the aggregator `scaffold` and the local term `control_variate`."""
 
-from fedimb.contracts.base import Record
+from fedimb.contracts.base import Record, Values
 
 VARIATE = Record(
     "x.variate",
@@ -9,6 +9,7 @@ VARIATE = Record(
     "model",
     dtypes=("float16", "float32", "float64"),
     optional=True,
+    values={"*": Values(sent="change")},
 )
 """To the client: the server's variate c by parameter name. To the server: the client's change of c_k, absent if the
 client made no step."""

@@ -121,6 +121,8 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
     place = next((key for key in ("path", "paths", "files", "folder") if key in takes), None)
     if place is None:
         raise ConfigError(f"source '{name}' does not read a file: write a data YAML and check that")
+    if "target" in takes and "target" not in args:
+        raise ConfigError(f"{path} is a table: give target=COLUMN, or see what is in it with fedimb data import {path}")
     return {"name": name, place: str(path) if place in ("path", "folder") else [str(path)], **args}
 
 

@@ -51,7 +51,10 @@ class DataConfig:
                 raise ConfigError(f"no setting 'data.{key}'.{near}")
         for key in ("source", "test"):
             if not isinstance(raw.get(key), dict) or not isinstance(raw[key].get("name"), str):
-                raise ConfigError(f"data.{key}={raw.get(key)!r}: give a name, as in {key}: {{name: ...}}")
+                raise ConfigError(
+                    f"data.{key}={raw.get(key)!r}: give a name, as in data.{key}.name=NAME, "
+                    f"or with arguments, {key}: {{name: NAME, ...}}"
+                )
         config = DataConfig(**raw)
         check_test_rule(config.test)
         SplitConfig.parse(config.split)

@@ -19,6 +19,7 @@ READING = 3
 """Raised when sources read the same files to other arrays, so that no cache of before is used."""
 
 _WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(?:\.0+)?")
+_NOBODY = frozenset(("", ".", "?", "-", "--", "nan", "n/a", "n.a.", "na", "#n/a", "<na>", "nat", "null", "none", "nil"))
 _MARKS = ("-1", "-100", "255", "65535")  # ids that other tools use for "no label"
 _LARGEST_EXPONENT = 400  # beyond it two spellings of a number are not compared by value
 
@@ -73,6 +74,11 @@ def _of_float(value: float | np.floating) -> str:
             "ids become one; save the ids as whole numbers (int64) or text"
         )
     return str(int(value))
+
+
+def names_nobody(patient: str) -> bool:
+    """Whether a patient's id is a mark for a missing one: it would make one person of all who have none."""
+    return patient.strip().lower() in _NOBODY
 
 
 def is_whole(name: str) -> bool:

@@ -34,6 +34,7 @@ class Problems:
         self.on_bad, self._option, self._most = on_bad, option, most
         self.lines: list[str] = []
         self.left_out: list[str] = []
+        self._places: dict[str, list[str]] = {}  # reason -> where, both in the order found
 
     def add(self, place: object, reason: str) -> None:
         """Note one bad row.
@@ -43,6 +44,7 @@ class Problems:
             reason: what is wrong and what would be right, in one line.
         """
         self.lines.append(f"{place}: {reason}")
+        self._places.setdefault(reason, []).append(str(place))
         if self.on_bad == "refuse" and self._most is not None and len(self.lines) >= self._most:
             self.settle(0)
 
@@ -69,9 +71,17 @@ class Problems:
                 raise DataError(f"every row is left out: {self.left_out[0]}")
             return tuple(self.left_out)
         count = f"{len(self.lines)} bad row{'s' * (len(self.lines) > 1)}"
-        shown = "; ".join(self.lines[:_SHOWN]) + (" ..." if len(self.lines) > _SHOWN else "")
+        shown = self._shown()
         if self.on_bad == "refuse":
             raise DataError(f"{count}: {shown} (fix them, or leave them out with {self._option})")
         if rows_left == 0:
             raise DataError(f"{count} and no good row: {shown}")
         return (*self.lines, *self.left_out)
+
+    def _shown(self) -> str:
+        """The first reasons, each once: with its first place, and how many more rows it holds for."""
+        shown = [
+            f"{places[0]}{f' and {len(places) - 1:,} more' if len(places) > 1 else ''}: {reason}"
+            for reason, places in list(self._places.items())[:_SHOWN]
+        ]
+        return "; ".join(shown) + (" ..." if len(self._places) > _SHOWN else "")

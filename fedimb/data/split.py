@@ -159,7 +159,10 @@ def split_fraction(
 
 def _official(official: NDArray[np.bool_] | None, patients: NDArray[np.int64] | None, noun: str) -> tuple[Rows, Rows]:
     if official is None or official.all() or not official.any():
-        raise DataError("the source has no official test set, or only that; use {name: stratified, fraction: 0.2}")
+        raise DataError(
+            "data.test=official: the source has no official test set, or no other rows; "
+            "give 'data.test={name: stratified, fraction: 0.2}'"
+        )
     if patients is not None:
         both = np.intersect1d(patients[official], patients[~official])
         if len(both):

@@ -112,4 +112,6 @@ def _check_sites(sites: object) -> None:
         or not all(isinstance(site, str | int) and not isinstance(site, bool) for site in sites)
         or len(set(map(identifier, sites))) < len(sites)
     ):
-        raise ConfigError(f"data.test.sites={sites!r}: give the names of the held-out sites, each once, as in [site_a]")
+        raise ConfigError(
+            f"data.test.sites={sites!r}: give the names of the held-out sites, each once, as in sites: [site_a]"
+        )

@@ -12,6 +12,7 @@ st-anna/                 mode 0700
   state/                 client state and working copies, by run
   cache/                 stores built from registered data
   audit.jsonl            every message that left, as a hash chain
+  ledger.jsonl           what was asked about each data set, over all runs; every audit line has its hash
   status.json            the node's state; node.prom is the same for Prometheus
   flwr/, logs/           Flower's own folder, and logs
 ```
@@ -90,12 +91,35 @@ class LimitsConfig(Strict):
         return hours
 
 
+class BudgetConfig(Strict):
+    """What may be asked about one data set in all, over all plans and versions; None means that only plans limit it.
+
+    Attributes:
+        rounds: training rounds.
+        queries: other messages.
+        samples: synthetic rows sent.
+        days: rounds, queries and samples of this many days count; None: all.
+        epsilon: privacy loss of noisy updates, and of noisy counts, each with the site's own share of the noise.
+        delta: the delta of that epsilon.
+        sum_sets: number of different sets of sites that masked sums may be over: two sums can be subtracted.
+    """
+
+    rounds: Annotated[int, Field(ge=0)] | None = None
+    queries: Annotated[int, Field(ge=0)] | None = None
+    samples: Annotated[int, Field(ge=0)] | None = None
+    days: Annotated[int, Field(ge=1)] | None = None
+    epsilon: Annotated[float, Field(gt=0, le=100)] | None = None
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    sum_sets: int = Field(default=1, ge=1)
+
+
 class NodeConfig(Strict):
     """Settings of a node, as written in node.yaml."""
 
     site: str = Field(pattern=SITE)
     coordinator: CoordinatorAddress | None = None
     sharing: SharingConfig = SharingConfig()
+    budget: BudgetConfig = BudgetConfig()
     release: Literal["manual", "auto"] = "manual"
     limits: LimitsConfig = LimitsConfig()
     proxy: str | None = None

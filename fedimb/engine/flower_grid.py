@@ -8,6 +8,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedimb.contracts.platform import CLIENT, JOIN, RUN
+from fedimb.engine.admission import Admission
 from fedimb.engine.grid import CLIENT_FAILED, Job, SimulationGrid
 from fedimb.engine.lanes import Lane, LaneOutcome, Reduction, gather
 from fedimb.engine.processes import marked
@@ -63,11 +64,15 @@ class FlowerGrid(SimulationGrid):
         }
         client_of = {message.metadata.dst_node_id: client for client, message in sent.items()}
         replies = {client_of[r.metadata.src_node_id]: r for r in self._grid.send_and_receive(list(sent.values()))}
-        return in_lanes(lanes, sent, replies, reduce)
+        return in_lanes(lanes, sent, replies, reduce, self.admission)
 
 
 def in_lanes(
-    lanes: Sequence[Lane], sent: Mapping[int, Message], replies: Mapping[int, Message], reduce: Reduction
+    lanes: Sequence[Lane],
+    sent: Mapping[int, Message],
+    replies: Mapping[int, Message],
+    reduce: Reduction,
+    admission: Admission | None = None,
 ) -> list[LaneOutcome]:
     """Sort replies by client id into lane outcomes; a missing reply becomes an error reply."""
     missing = Error(code=CLIENT_FAILED, reason="no reply")
@@ -76,6 +81,7 @@ def in_lanes(
             [(client, replies.get(client) or Message(missing, reply_to=sent[client])) for client, _ in lane],
             reduce,
             sent,
+            admission,
         )
         for lane in lanes
     ]

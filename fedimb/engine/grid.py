@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedimb.contracts.platform import STEP
+from fedimb.engine.admission import Admission
 from fedimb.engine.flower_private import Run, ensure_identity, number
 from fedimb.engine.lanes import Instruction, Lane, LaneOutcome, Reduction, cut_lanes, gather, merge_lanes
 from fedimb.errors import traceback_of
@@ -69,7 +70,12 @@ class SimulationGrid(Grid):
 
     Stock strategies and ServerApps use `send_and_receive`; fedimb's loop uses `exchange`, which runs lanes and can
     return their sum instead of every reply.
+
+    Attributes:
+        admission: checks the replies where they are first read; None: another program than fedimb's loop sends them.
     """
+
+    admission: Admission | None = None
 
     def __init__(self, n_clients: int) -> None:
         ensure_identity()
@@ -135,13 +141,18 @@ class SimulationGrid(Grid):
 
 
 def exchange(
-    grid: Grid, instructions: Sequence[Instruction], reduce: Reduction, costs: Sequence[float] | None = None
+    grid: Grid,
+    instructions: Sequence[Instruction],
+    reduce: Reduction,
+    costs: Sequence[float] | None = None,
+    admission: Admission | None = None,
 ) -> LaneOutcome:
     """Exchange messages over any Grid with the same lanes, order and sums, so that results agree everywhere.
 
     A grid that is not simulated may return fewer replies: a missing reply becomes an error reply.
     """
     if isinstance(grid, SimulationGrid):
+        grid.admission = admission
         return grid.exchange(instructions, reduce, costs)
     by_node = {message.metadata.dst_node_id: client for client, message in instructions}
     replies: dict[int, Message] = {}
@@ -149,7 +160,8 @@ def exchange(
         replies[by_node[reply.metadata.src_node_id]] = reply
     missing = Error(code=CLIENT_FAILED, reason="no reply")
     ordered = [(client, replies.get(client) or Message(missing, reply_to=message)) for client, message in instructions]
-    return merge_lanes([gather(ordered[lane], reduce, dict(instructions)) for lane in cut_lanes(len(ordered))])
+    sent = dict(instructions)
+    return merge_lanes([gather(ordered[lane], reduce, sent, admission) for lane in cut_lanes(len(ordered))])
 
 
 __all__ = ["CLIENT_FAILED", "Job", "SimulationGrid", "deliver", "exchange"]

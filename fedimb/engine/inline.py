@@ -38,7 +38,7 @@ class InlineGrid(SimulationGrid):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the same bits as a Ray worker, and faster on small models
         try:
-            return run_lanes(lanes, self._call, reduce, self._ahead)
+            return run_lanes(lanes, self._call, reduce, self._ahead, self.admission)
         finally:
             torch.set_num_threads(threads)
 

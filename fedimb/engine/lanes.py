@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
+from fedimb.engine.admission import Admission, Refusal
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.records import Arrays, payload_bytes
@@ -60,6 +61,7 @@ class ClientReply:
         up_bytes: payload bytes of the whole reply, before reduction.
         usable: whether the aggregator may use it (no error, weight > 0, weight and all arrays finite).
         diverged: not usable because it holds a value that is not finite.
+        refused: what in it is not as its contract or the plan says; None: nothing.
         hits, support: correctly classified rows and all rows of each class [C] int64, from its confusion matrix, or
             None; the matrix itself is summed.
     """
@@ -71,6 +73,7 @@ class ClientReply:
     up_bytes: int = 0
     usable: bool = True
     diverged: bool = False
+    refused: Refusal | None = None
     hits: np.ndarray | None = None
     support: np.ndarray | None = None
 
@@ -171,13 +174,24 @@ def cut_lanes(count: int) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-def read_reply(client: int, message: Message) -> ClientReply:
-    """Turn a reply message into a ClientReply and decide whether it is usable."""
+def read_reply(
+    client: int, message: Message, sent: Message | None = None, admission: Admission | None = None
+) -> ClientReply:
+    """Turn a reply message into a ClientReply and decide whether it is usable.
+
+    Args:
+        sent: the message that the client replied to.
+        admission: checks the reply before anything else reads it; None: only what lanes need is checked.
+    """
     if message.has_error():
         return ClientReply(client, error=message.error.reason or f"error {message.error.code}", usable=False)
+    refused = None if admission is None else admission.refusal(client, message, sent)
+    if refused is not None:
+        diverged = refused.not_finite and (sent or message).metadata.message_type == "train"
+        return ClientReply(client, error=str(refused), usable=False, diverged=diverged, refused=refused)
     content = message.content
     reply = ClientReply(client, content=content, up_bytes=payload_bytes(content))
-    trained = message.metadata.message_type.partition(".")[0] == "train"
+    trained = (sent or message).metadata.message_type.partition(".")[0] == "train"
     if trained and (missing := [key for key in (names.ARRAYS, names.METRICS) if key not in content]):
         reply.usable = False
         reply.error = f"the train reply holds no record '{missing[0]}'; a client must send its weights and metrics"
@@ -207,7 +221,10 @@ def _finite(record: ArrayRecord) -> bool:
 
 
 def gather(
-    messages: Iterable[tuple[int, Message]], reduce: Reduction, sent: Mapping[int, Message] | None = None
+    messages: Iterable[tuple[int, Message]],
+    reduce: Reduction,
+    sent: Mapping[int, Message] | None = None,
+    admission: Admission | None = None,
 ) -> LaneOutcome:
     """Collect one lane's replies, in client-id order, and (``reduce``) their sums, one reply at a time.
 
@@ -215,23 +232,49 @@ def gather(
 
     Args:
         sent: the message each client replied to; a `Summing` reads from it what the client received.
+        admission: checks each reply before anything uses it.
     """
     total = LaneSum()
     replies = []
     for client, message in messages:
-        reply = read_reply(client, message)
+        reply = read_reply(client, message, None if sent is None else sent[client], admission)
         if names.CONFUSION in reply.content:
             matrix = cast(ArrayRecord, reply.content[names.CONFUSION])["matrix"].numpy()
             reply.hits, reply.support = hits_and_support(matrix)
             total.add_confusion(matrix)
             del reply.content[names.CONFUSION]
         if reduce:
-            if reply.usable:
-                _add(total, reply, reduce, None if sent is None else sent[client])
-            kept = (names.ARRAYS, names.BUFFERS, names.METRICS)
-            reply.content = RecordDict({k: v for k, v in reply.content.items() if k not in kept})
+            _reduce(total, reply, reduce, None if sent is None else sent[client])
         replies.append(reply)
     return LaneOutcome(replies, total)
+
+
+def _reduce(total: LaneSum, reply: ClientReply, reduce: Reduction, sent: Message | None) -> None:
+    """Add a reply to its lane's sum and remove what was summed from it, in place."""
+    if reply.usable:
+        _add(total, reply, reduce, sent)
+    kept = (names.ARRAYS, names.BUFFERS, names.METRICS)
+    reply.content = RecordDict({k: v for k, v in reply.content.items() if k not in kept})
+
+
+def sum_replies(outcome: LaneOutcome, reduce: Reduction, sent: Mapping[int, Message]) -> LaneOutcome:
+    """Sum replies that were kept, as their lanes would have: the same outcome to the bit.
+
+    Args:
+        outcome: of an exchange that kept every reply (``reduce=False``).
+        sent: the message each client replied to.
+    """
+    if not reduce:
+        return outcome
+    lanes = []
+    for lane in cut_lanes(len(outcome.replies)):
+        total = LaneSum()
+        for reply in outcome.replies[lane]:
+            _reduce(total, reply, reduce, sent[reply.client])
+        lanes.append(LaneOutcome(outcome.replies[lane], total))
+    merged = merge_lanes(lanes)
+    merged.total.confusion = outcome.total.confusion
+    return merged
 
 
 def _add(total: LaneSum, reply: ClientReply, reduce: Reduction, sent: Message | None) -> None:
@@ -250,10 +293,14 @@ def _add(total: LaneSum, reply: ClientReply, reduce: Reduction, sent: Message | 
 
 
 def run_lane(
-    instructions: Sequence[Instruction], call: Callable[[int, Message], Message], reduce: Reduction
+    instructions: Sequence[Instruction],
+    call: Callable[[int, Message], Message],
+    reduce: Reduction,
+    admission: Admission | None = None,
 ) -> LaneOutcome:
     """Run a lane's clients one after another, keeping one reply in memory at a time when reducing."""
-    return gather(((client, call(client, message)) for client, message in instructions), reduce, dict(instructions))
+    replies = ((client, call(client, message)) for client, message in instructions)
+    return gather(replies, reduce, dict(instructions), admission)
 
 
 @dataclass(frozen=True)
@@ -288,6 +335,7 @@ def run_lanes(
     call: Callable[[int, Message], Message],
     reduce: Reduction,
     ahead: Ahead | None = None,
+    admission: Admission | None = None,
 ) -> list[LaneOutcome]:
     """Run lanes in order and their clients in order; first does the ``ahead`` work for many clients at once."""
     outcomes: list[LaneOutcome] = []
@@ -297,7 +345,7 @@ def run_lanes(
             sizes = itertools.accumulate(len(lane) for lane in group)
             group = group[: max(1, sum(size <= ahead.clients for size in sizes))]
             ahead.work([instruction for lane in group for instruction in lane])
-        outcomes += [run_lane(lane, call, reduce) for lane in group]
+        outcomes += [run_lane(lane, call, reduce, admission) for lane in group]
     return outcomes
 
 

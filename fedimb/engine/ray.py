@@ -204,4 +204,4 @@ class RayGrid(SimulationGrid):
             ]
             for lane in lanes
         ]
-        return self._pool.run(self._job, packed, shared, reduce, costs)
+        return self._pool.run(self._job, packed, shared, reduce, costs, self.admission)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
+from fedimb.engine.admission import Admission
 from fedimb.engine.grid import Job
 from fedimb.engine.lanes import LaneOutcome, Reduction
 from fedimb.engine.ray_checks import why_died
@@ -112,7 +113,13 @@ class Pool:
         return list(done)
 
     def run(
-        self, job: Job, lanes: list[PackedLane], shared: Mapping[str, object], reduce: Reduction, costs: Sequence[float]
+        self,
+        job: Job,
+        lanes: list[PackedLane],
+        shared: Mapping[str, object],
+        reduce: Reduction,
+        costs: Sequence[float],
+        admission: Admission | None = None,
     ) -> list[LaneOutcome]:
         """Run lanes, the longest first; outcomes come back in lane order.
 
@@ -138,7 +145,11 @@ class Pool:
             while waiting and load and min(load.values()) < _QUEUED:
                 actor, batch = min(load, key=load.__getitem__), waiting.popleft()
                 picked, ids = [lanes[i] for i in batch], [first_ids[i] for i in batch]
-                running[actor.run_lanes.remote(job, picked, shared_ref, packed, ids, path)] = (batch, actor)
+                checks = None
+                if admission is not None:  # pickled apart, as contracts may be the user's own
+                    of_lanes = admission.only(client for lane in picked for client, *_ in lane)
+                    checks = ray.cloudpickle.dumps(of_lanes)
+                running[actor.run_lanes.remote(job, picked, shared_ref, packed, ids, path, checks)] = (batch, actor)
                 load[actor] += 1
             if load:  # clients may take hours
                 done, _ = ray.wait([*self._starting, *running])

@@ -12,6 +12,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedimb import process_env
+from fedimb.engine.admission import Admission
 from fedimb.engine.grid import Job, deliver
 from fedimb.engine.lanes import Ahead, Instruction, LaneOutcome, Reduction, ahead_of, run_lanes
 from fedimb.errors import DataError
@@ -49,11 +50,12 @@ class Worker:
         reduce: bool | bytes,
         first_ids: list[int],
         path: list[str],
+        checks: bytes | None = None,
     ) -> list[LaneOutcome]:
         """Run lanes one after another, each lane's clients in order; ``shared`` records go to all of them.
 
         ``path`` is the driver's `sys.path`, absolute: a user's model class is then importable here too.
-        ``reduce`` is as in `fedimb.engine.lanes.gather`, with a `Summing` pickled.
+        ``reduce`` is as in `fedimb.engine.lanes.gather`, with a `Summing` pickled; ``checks`` a pickled `Admission`.
         On a machine that lacks something the run needs, every client replies with an error that names it.
         """
         sys.path.extend(folder for folder in path if folder not in sys.path)
@@ -62,6 +64,7 @@ class Worker:
 
         ahead, problem = _prepare(job)
         reduction: Reduction = reduce if isinstance(reduce, bool) else pickle.loads(reduce)
+        admission: Admission | None = None if checks is None else pickle.loads(checks)
 
         def instruction(message_id: int, client: int, node: int, kind: str, own: RecordDict) -> Instruction:
             message = Message(RecordDict({**shared, **own}), node, kind)
@@ -77,7 +80,7 @@ class Worker:
             [instruction(first + i, *entry) for i, entry in enumerate(lane)]
             for lane, first in zip(lanes, first_ids, strict=True)
         ]
-        return run_lanes(instructions, call, reduction, ahead)
+        return run_lanes(instructions, call, reduction, ahead, admission)
 
     def code(self, words: list[str], path: list[str]) -> "Code":
         """The code of a run with these names in its configuration, as this process has imported it."""

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import TrainedModel, load_model
 from fedimb.rundir.seal import Damaged
 
+WITHOUT_SITE = "without_site.json"
+"""Artifact with the final scores without each site (`RunResult.without_site`)."""
 LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
 """Kinds of suspicion: training diverged, the weights did not move, one class is predicted for every row."""
 
@@ -78,6 +81,10 @@ class RunResult:
         labels: labelled rows used: the last ``data/labelled`` that the method logged, else all rows of the clients,
             including validation rows. These three are NaN if the run folder is of a version that did not keep them.
         privacy: settings and epsilons of a run with noise on its updates (`fedimb.privacy.ledger`); None without noise.
+        left_out: replies that were not as their contract or the plan says (the first 100), and clients that were set
+            aside: ``where``, ``client``, ``site``, ``record``, ``field``, ``reason``.
+        without_site: row label -> site -> final ``macro_recall`` and ``minority_recall`` without its matrix, and its
+            ``rows``; empty unless the sites' own rows score the run in the clear.
     """
 
     folder: Path
@@ -95,6 +102,8 @@ class RunResult:
     steps: float = math.nan
     labels: float = math.nan
     privacy: dict[str, float] | None = None
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -185,6 +194,8 @@ class RunResult:
             data.get("steps", math.nan),
             data.get("labels", math.nan),
             data.get("privacy"),
+            data.get("left_out", []),
+            folder.read_json(f"artifacts/{WITHOUT_SITE}", {}),
         )
 
 

@@ -1,5 +1,6 @@
 """Assemble a run: strategies around the aggregator, the steps that gather the prior, the loop. Nothing runs here."""
 
+import math
 from collections.abc import Generator
 from typing import Any, cast
 
@@ -10,9 +11,10 @@ from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
 from fedimb.clientapp.context import Site
-from fedimb.config.parts import build_model, contracts_of, part_maker, spec_of_rows
+from fedimb.config.parts import build_model, contracts_of, part_maker, resolved_weight, spec_of_rows
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
+from fedimb.engine.admission import Admission, Sizes
 from fedimb.models.base import buffers_of, load_into, parameters_of
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
@@ -26,6 +28,7 @@ from fedimb.serverapp.client_scores import check_scores, gather_scores
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.exchange import Exchange
+from fedimb.serverapp.left_out import LeftOut
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.server import Server
@@ -103,6 +106,27 @@ def _build_all(config: RunConfig, federation: Federation) -> None:
         registry.build("calibration", calibration_part(name), **args)
 
 
+def admission_of(config: RunConfig, federation: Federation, features: int) -> Admission:
+    """What every reply of a run is checked against.
+
+    Args:
+        features: number of features that the model's head takes.
+    """
+    contracts = contracts_of(config)
+    row = federation.input_shape
+    axes = {"C": federation.n_classes, "D": max(1, len(federation.domains)), "d": features, "F": math.prod(row)}
+    sizes = Sizes(
+        axes=axes,
+        row=row,
+        multilabel=federation.task == "multilabel",
+        epochs=config.local.epochs,
+        batch_size=config.local.batch_size,
+        weighting=resolved_weight(config, contracts),
+    )
+    held = zip(federation.train_sizes.tolist(), federation.validation.sizes.tolist(), strict=True)
+    return Admission(contracts, config.strategy, sizes, dict(enumerate(held)))
+
+
 def program(
     config: RunConfig, federation: Federation, method: Any, context: RunContext, evaluator: Evaluator
 ) -> Generator[Step, Any, None]:
@@ -112,9 +136,7 @@ def program(
         yield from gather_prior(config, federation, context)
     yield from method.program(context)
     if not len(federation.test):
-        holders = [int(client) for client in np.flatnonzero(federation.train_sizes)]
-        pairs = federation.pairs
-        evaluator.client_matrix, evaluator.matrix_by_client = yield from gather_scores(context, config, holders, pairs)
+        evaluator.client_matrix, evaluator.matrix_by_client = yield from gather_scores(context, config, federation)
 
 
 def build_loop(
@@ -170,9 +192,16 @@ def build_loop(
         config.evaluation.last_k,
         sent,
     )
+    left_out = LeftOut(folder.path, federation.client_names, checkpointer.event)
     exchange = Exchange(
-        grid, ClientSampler(config.clients, config.seed, federation.train_sizes), config.clients.min_reply_fraction
+        grid,
+        ClientSampler(config.clients, config.seed, federation.train_sizes),
+        config.clients.min_reply_fraction,
+        admission_of(config, federation, evaluator.model.head.in_features),
+        left_out,
+        config.clients,
     )
+    context.aside = lambda: set(left_out.aside(exchange.versions.message + 1))
     loop = Loop(
         method,
         exchange,

@@ -19,13 +19,16 @@ from fedimb import registry
 from fedimb.config.parts import build_model, contracts_of, resolved_weight
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
+from fedimb.engine.admission import TIMES_NOISE, check_total
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.heads import CosineHead
+from fedimb.privacy.gaussian import sigma_of
 from fedimb.privacy.secure_sum import from_fixed, unmasked_sum
 from fedimb.records import Arrays
 from fedimb.schema import RunConfig
 from fedimb.serverapp.context import RunContext
+from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.steps import Query, Step, gather_counts, masked_request
 from fedimb.training.prior import prior_of_head
 
@@ -76,9 +79,15 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
         case "oracle":
             context.counts = prior_from_counts(federation.counts[holders].astype(np.float64), config)
         case "secure_sum":
-            context.counts = (yield from _masked_sum(names.MASKED_COUNTS, holders, federation)).astype(np.float64)
+            own = _not_aside(holders, context)
+            total = yield from _masked_sum(names.MASKED_COUNTS, own, federation)
+            check_total(names.MASKED_COUNTS, total, _most(federation, own))
+            context.counts = total.astype(np.float64)
         case "dp_sum":
-            noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, holders, federation)))
+            own = _not_aside(holders, context)
+            noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, own, federation)))
+            wide = TIMES_NOISE * sigma_of(config.prior.epsilon, config.prior.delta, float(config.prior.clip or 1))
+            check_total(names.NOISY_COUNTS, noisy, _most(federation, own) + wide * noisy.size, -wide)
             # A noisy count may be below 0, which a prior cannot be: the class then counts as one row.
             context.counts = np.maximum(noisy, _FLOOR)
         case "estimated":
@@ -88,6 +97,17 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
             context.counts = np.full(federation.n_classes, rows / federation.n_classes)
 
 
+def _not_aside(holders: list[int], context: RunContext) -> list[int]:
+    aside = context.aside()
+    return [client for client in holders if client not in aside]
+
+
+def _most(federation: Federation, holders: list[int]) -> float:
+    """The most that class counts over these clients add up to."""
+    rows = float(sum(len(federation.train[client]) for client in holders))
+    return rows * (federation.n_classes if federation.task == "multilabel" else 1)
+
+
 def _masked_sum(query: str, holders: list[int], federation: Federation) -> Generator[Step, Any, np.ndarray]:
     """Query all holders, each with the list of the others; returns the sum of their integers [C] int64."""
     replies = yield Query(query, masked_request("train", holders, federation.pairs), everyone=True)
@@ -95,7 +115,11 @@ def _masked_sum(query: str, holders: list[int], federation: Federation) -> Gener
 
 
 def prior_from_counts(counts: np.ndarray, config: RunConfig) -> np.ndarray:
-    """Client counts [K, C] -> counts [C]: their sum, or the priors with the aggregator's client weights."""
+    """Client counts [K, C] -> counts [C]: their sum, or the priors with the aggregator's client weights.
+
+    A client above ``clients.max_weight_share`` of all rows counts with that share.
+    """
+    counts = capped_counts(counts, config.clients.max_weight_share)
     if config.prior.weighting == "effective" and resolved_weight(config, contracts_of(config)) == "uniform":
         sizes = counts.sum(axis=1, keepdims=True)
         mean: np.ndarray = (counts / sizes).mean(axis=0) * sizes.sum()

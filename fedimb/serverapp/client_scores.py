@@ -14,10 +14,13 @@ import numpy as np
 from flwr.app import RecordDict
 
 from fedimb.contracts import platform as names
+from fedimb.data.federation import Federation
+from fedimb.engine.admission import check_total
 from fedimb.errors import ConfigError
 from fedimb.privacy.secure_sum import unmasked_sum
 from fedimb.records import array_record, arrays_of
 from fedimb.schema import RunConfig
+from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.steps import Query, Step, masked_request
 
 if TYPE_CHECKING:
@@ -44,17 +47,14 @@ def check_scores(config: RunConfig, task: str) -> None:
 
 
 def gather_scores(
-    context: "RunContext", config: RunConfig, clients: list[int], pairs: dict[int, str]
+    context: "RunContext", config: RunConfig, federation: Federation
 ) -> Generator[Step, Any, tuple[dict[str, np.ndarray], dict[str, dict[int, np.ndarray]]]]:
     """Sub-program: score the final model on the clients' validation rows.
 
     Returns:
         calibration name -> confusion matrix [C, C] int64 over all clients; and calibration name -> the matrix of each
-        client by client id, empty if they are masked.
-
-    Args:
-        clients: ids of the clients with data, sorted; masks cancel only in the sum over all of them.
-        pairs: their public keys, if masks come from keys (`fedimb.data.federation.Federation.pairs`).
+        client by client id, empty if they are masked. A client above ``clients.max_weight_share`` of all rows counts
+        with that share.
     """
     content = RecordDict()
     if context.counts is not None:
@@ -63,12 +63,20 @@ def gather_scores(
         replies = yield Query(names.SCORED, content, model="global")
         found = {reply.client: arrays_of(reply.content, names.SCORES) for reply in replies}
         own = {name: {client: one[name] for client, one in found.items()} for name in config.calibration}
-        return {name: np.sum(list(matrices.values()), axis=0) for name, matrices in own.items()}, own
-    content.update(masked_request("validation", clients, pairs))
+        sums = {}
+        for name, matrices in own.items():
+            sums[name] = capped_counts(np.stack(list(matrices.values())), config.clients.max_weight_share).sum(axis=0)
+        return sums, own
+    aside = context.aside()
+    clients = [int(client) for client in np.flatnonzero(federation.train_sizes) if int(client) not in aside]
+    content.update(masked_request("validation", clients, federation.pairs))
     replies = yield Query(names.MASKED_SCORES, content, model="global", everyone=True)
     sent = [arrays_of(reply.content, names.SCORES) for reply in replies]
     side = context.n_classes
     sums = {name: unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(side, side) for name in sent[0]}
+    for name, total in sums.items():
+        held = federation.validation.sizes[clients].sum()
+        check_total(f"{names.MASKED_SCORES} ({name})", total, float(held))
     return sums, {}
 
 

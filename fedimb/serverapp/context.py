@@ -40,6 +40,7 @@ class RunContext:
             ``panels/<name>.json`` {"title", "caption"} goes into the report with the picture of the same name
             (``<name>.svg``, ``<name>.png``), or with one drawn from its figures (`fedimb.serverapp.panels`).
         ledger: adds up the privacy spent by noised updates; None if no noise is added.
+        aside: ids of the clients that are set aside from now on (`fedimb.serverapp.left_out`).
     """
 
     rounds: int
@@ -61,6 +62,7 @@ class RunContext:
     initial: dict[str, np.ndarray] = field(default_factory=dict)
     artifact: Callable[[str, bytes], None] = lambda name, content: None
     ledger: Ledger | None = None
+    aside: Callable[[], set[int]] = set
 
 
 @dataclass

@@ -11,11 +11,15 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedimb.contracts import platform as names
+from fedimb.engine.admission import Admission
 from fedimb.engine.grid import exchange
 from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduction
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import array_record, payload_bytes
+from fedimb.schema import ClientsConfig
 from fedimb.serverapp.client_sampler import ClientSampler
+from fedimb.serverapp.influence import bound, bounds_influence
+from fedimb.serverapp.left_out import LeftOut
 
 log = logging.getLogger("fedimb")
 
@@ -77,10 +81,23 @@ class Exchange:
         grid: any Flower Grid.
         client_sampler: samples the clients.
         min_reply_fraction: a step with fewer usable replies fails the run.
+        admission: checks every reply before it is used; None: only what sums need is checked.
+        left_out: what it refused; None keeps it in memory.
+        influence: bounds on single clients; None: none.
     """
 
-    def __init__(self, grid: Grid, client_sampler: ClientSampler, min_reply_fraction: float) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        client_sampler: ClientSampler,
+        min_reply_fraction: float,
+        admission: Admission | None = None,
+        left_out: LeftOut | None = None,
+        influence: ClientsConfig | None = None,
+    ) -> None:
         self.grid, self.client_sampler, self._min = grid, client_sampler, min_reply_fraction
+        self._admission, self.left_out = admission, left_out or LeftOut()
+        self._influence = influence if influence is not None and bounds_influence(influence) else None
         self.traffic, self.versions = Traffic(), Versions()
         self.errors = 0
 
@@ -132,9 +149,17 @@ class Exchange:
                 missing.
             StateGone: a client's state is lost or damaged, however many replies are usable.
         """
+        aside = self.left_out.aside(self.versions.message)
+        lost = dict(lost) | {c: aside[c] for c, _ in instructions if c in aside}
         sent = [(c, m) for c, m in instructions if c not in lost]
         costs = [float(self.client_sampler.sizes[c]) for c, _ in sent]
-        outcome = exchange(self.grid, sent, reduce, costs)
+        if self._influence is not None and kind == "train":
+            whole = exchange(self.grid, sent, False, costs, self._admission)
+            outcome, cut = bound(whole, dict(sent), reduce, self._influence)
+            for client, what in cut.items():
+                log.warning("%s: %s: %s", where, self.left_out.name(client), what)
+        else:
+            outcome = exchange(self.grid, sent, reduce, costs, self._admission)
         sizes: dict[int, int] = {}
         down = sum(_message_bytes(m, sizes) for _, m in instructions)
         self.traffic.add(kind, sum(a.up_bytes for a in outcome.replies), down)
@@ -148,9 +173,10 @@ class Exchange:
                 del reply.content[names.STATE]
         self._check_states(outcome.replies, where)
         self._check_replies(outcome.replies, where)
-        if everyone and (missing := [a for a in outcome.replies if not a.usable]):
+        if everyone and (missing := [a for a in outcome.replies if not a.usable and a.client not in aside]):
             raise RunFailed(
-                f"{where}: client {missing[0].client} sent nothing ({str(missing[0].error).splitlines()[0]}), and "
+                f"{where}: {self.left_out.name(missing[0].client)} sent nothing "
+                f"({str(missing[0].error).splitlines()[0]}), and "
                 "masks cancel only in the sum over all clients; fix that client and resume: all are asked again"
             )
         return outcome
@@ -166,7 +192,12 @@ class Exchange:
         failed = [a for a in replies if not a.usable and not (a.error or "").startswith("empty")]
         self.errors += len(failed)
         for reply in failed:
-            log.warning("%s: no usable reply of client %d: %s", where, reply.client, reply.error)
+            who = self.left_out.name(reply.client)
+            text = str(reply.error).removeprefix(f"{who}: ")
+            log.warning("%s: no usable reply of %s: %s", where, who, text)
+            if reply.refused is not None:
+                signed = self._admission is not None and self._admission.signed
+                self.left_out.add(self.versions.message, where, reply.client, reply.refused, signed)
         if replies and len(replies) - len(failed) < self._min * len(replies):
             shown = "; ".join(f"client {a.client}: {a.error}" for a in failed[:3])
             failure = RunDiverged if all(a.diverged for a in failed) else RunFailed

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,16 +13,21 @@ from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.costs import client_accuracies
 from fedimb.evaluation.intervals import wilson
+from fedimb.evaluation.metrics import scores
 from fedimb.evaluation.ratios import mean_defined
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import save_model
-from fedimb.rundir.result import suspect_text
+from fedimb.rundir.result import WITHOUT_SITE, suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
+from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import Monitor
+
+MOST_LEFT_OUT = 64
+"""Clients up to which scores are also computed without each in turn."""
 
 
 def _clients(matrix: np.ndarray, held: np.ndarray) -> dict[str, float]:
@@ -78,7 +84,9 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
         (target / "confusion.json").write_text(
             json.dumps({"class_names": list(federation.class_names), "matrix": matrix.tolist()})
         )
-    traffic = loop.exchange.traffic
+    traffic, left_out = loop.exchange.traffic, loop.exchange.left_out
+    if without := scores_without(evaluator, left_out.name, config, federation.minority):
+        folder.artifact(WITHOUT_SITE, (json.dumps(without, indent=1) + "\n").encode())
     folder.write_json(
         "result.json",
         {
@@ -100,10 +108,34 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "task": federation.task,
             "seed": config.seed,
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
+            **({"left_out": left_out.facts()} if left_out.replies else {}),
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)
     return suspect_text(suspect)
+
+
+def scores_without(
+    evaluator: Evaluator, name: Callable[[int], str], config: RunConfig, minority: Sequence[int]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Final scores without each client in turn, where clients score the model: a matrix that one of them made up shows.
+
+    Returns:
+        row label -> site (or client) -> ``macro_recall``, ``minority_recall`` (NaN: undefined) and its ``rows``; empty
+        if matrices are masked, or there are fewer than two clients or more than `MOST_LEFT_OUT`.
+    """
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for row, calibration in evaluator.labels.items():
+        matrices = evaluator.matrix_by_client.get(calibration, {})
+        if not 2 <= len(matrices) <= MOST_LEFT_OUT:
+            continue
+        clients, stacked = list(matrices), np.stack(list(matrices.values()))
+        for i, client in enumerate(clients):
+            rest = capped_counts(np.delete(stacked, i, axis=0), config.clients.max_weight_share).sum(axis=0)
+            own = scores(rest, minority)
+            about = {key: float(own[key]) for key in ("macro_recall", "minority_recall")}
+            found.setdefault(row, {})[name(client)] = about | {"rows": int(stacked[i].sum())}
+    return found
 
 
 def last_k_means(folder: RunFolder, row: str, k: int) -> tuple[dict[str, float], dict[str, float]]:

@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedimb import registry
 from fedimb.clientapp.local_training import LocalTraining
+from fedimb.contracts.base import declaration_fault
 from fedimb.engine.open import open_engine
 from fedimb.errors import ConfigError, DataError, RunFailed
 from fedimb.rundir.result import RunResult
@@ -79,6 +80,7 @@ def _check_sides(contract: Contract, name: str, settings: Mapping[str, object]) 
         for record in records:
             contract.expect(record.key.startswith("x."), "a key that starts with x.", record.key)
             contract.expect(record.content.strip(), f"a description of {record.key}", repr(record.content))
+            contract.equal(declaration_fault(record), "", "the declared values")
         for query in declared.queries:
             contract.expect(query.isidentifier(), "a query's name that is an identifier", query)
 

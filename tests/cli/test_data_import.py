@@ -43,14 +43,14 @@ def headless(folder):
 
 
 def arff(folder):
-    rows = "\n".join(f"{i / 3:.2f},{'uv'[i % 2]},{'pq'[i % 2]}" for i in range(40))
+    rows = "\n".join(f"{i / 3:.2f},{'uv'[i // 2 % 2]},{'pq'[i % 2]}" for i in range(40))
     head = "@relation r\n@attribute a numeric\n@attribute k {u, v}\n@attribute class {p, q}\n@data\n"
     (folder / "t.arff").write_text(head + rows)
     return folder / "t.arff"
 
 
 def keel(folder):
-    rows = "\n".join(f"{i / 3:.2f}, {'uv'[i % 2]}, {'pq'[i % 2]}" for i in range(40))
+    rows = "\n".join(f"{i / 3:.2f}, {'uv'[i // 2 % 2]}, {'pq'[i % 2]}" for i in range(40))
     head = "@relation r\n@attribute A real [0, 9]\n@attribute K {u, v}\n@attribute Quality {p, q}\n@inputs A, K\n"
     (folder / "t.dat").write_text(head + "@outputs Quality\n@data\n" + rows)
     return folder / "t.dat"
@@ -108,7 +108,7 @@ def medmnist(folder):
 
 def embeddings(folder):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-    np.savez(folder / "e.npz", x=x, y=np.arange(40) % 2, sites=np.arange(40) % 4)
+    np.savez(folder / "e.npz", x=x, y=np.arange(40) % 2, sites=np.arange(40) // 2 % 4)
     return folder / "e.npz"
 
 
@@ -116,7 +116,7 @@ def shards(folder):
     for name in ("train", "test"):
         (folder / "s" / name).mkdir(parents=True)
         for k in range(3):
-            held = {"x": np.full((8, 1, 4, 4), k, np.float32), "y": np.arange(8) % 2}
+            held = {"x": np.full((8, 1, 4, 4), k / 2, np.float32), "y": np.arange(8) % 2}
             np.savez(folder / "s" / name / f"{k}.npz", data=held)
     return folder / "s"
 
@@ -233,6 +233,34 @@ def test_a_yaml_is_not_replaced_unless_asked(tmp_path, monkeypatch, capsys):
     assert main(["data", "import", str(path), "--force"]) == 0
     assert (tmp_path / "data/t.yaml").read_text() != "mine"
     assert main(["data", "import", str(path), "--to", "t.txt"]) == 2
+
+
+def test_points_and_commas_of_numbers_are_read_and_the_column_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        f"{i // 2:03d};{'NS'[i // 2 % 2]};{6 + i % 3}.{i:03d},5;{i},25;{'ja' if i % 4 else 'nein'}" for i in range(40)
+    ]
+    put(tmp_path, t_csv="\n".join(["PatientNr;Klinik;Leukozyten;CRP;Befund", *rows]))
+    assert main(["data", "import", "t.csv"]) == 0
+    source = yaml.safe_load((tmp_path / "data/t.yaml").read_text())["source"]
+    assert (source["decimal"], source["thousands"], source["drop"]) == (",", ".", [])
+    assert (source["patient"], source["site_column"]) == ("PatientNr", "Klinik")
+    said = capsys.readouterr().out
+    assert "not sure: thousands=.: column 'Leukozyten' holds numbers as 7.111,5" in said
+    assert "40 rows of 2 float32" in said
+
+
+def test_a_table_without_a_target_is_sent_to_import(tmp_path, capsys):
+    path = csv_table(tmp_path)
+    assert main(["data", "check", str(path)]) == 2
+    assert f"give target=COLUMN, or see what is in it with fedimb data import {path}" in capsys.readouterr().err
+
+
+def test_a_file_instead_of_a_data_group_is_sent_to_import(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    csv_table(tmp_path)
+    assert main(["run", "data=t.csv"]) == 2
+    assert "no data 't.csv': that is a file or folder; fedimb data import t.csv" in capsys.readouterr().err
 
 
 def test_settings_are_kept_and_wrong_ones_named(tmp_path, monkeypatch, capsys):

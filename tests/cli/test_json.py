@@ -40,6 +40,7 @@ STORIES = {
         "node init", "node check", "node status", "node rotate", "node inbox", "node approve", "node reject",
         "node audit verify", "node audit export", "node data add", "node data list", "node data verify",
         "node data prove", "node data verify-proof", "node data withdraw",
+        "node ledger",
     },
     "coordinator": {
         "deploy init", "deploy status", "deploy add-site", "deploy remove-site", "deploy rotate", "deploy renew",
@@ -193,6 +194,7 @@ def test_site(said, home, monkeypatch):
     assert said("node", "inbox", item)["sha"] == plan.sha
     assert said("node", "approve", item)["decision"] == "approved"
     assert said("node", "reject", item, "--reason", "x")["decision"] == "rejected"
+    assert said("node", "ledger")["data_sets"] == []  # of one with runs: tests/cli/node/test_ledger.py
     lines = said("node", "audit", "export")["lines"]
     assert said("node", "audit", "verify")["lines"] == len(lines) > 0
     (home / "heads.csv").write_text("pid,age,dx\n1,50,ill\n2,60,well\n2,61,well\n")

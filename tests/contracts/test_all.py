@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fedimb import registry
-from fedimb.contracts.base import Contract, Sensitivity
+from fedimb.contracts.base import Contract, Record, Sensitivity, Values, declaration_fault
+from fedimb.contracts.platform import AUDIT_HEAD
 
 NAMES = registry.names("contract")
 
@@ -28,6 +29,26 @@ def test_contracts_declare_records_the_door_can_check(name):
             assert record.max_bytes is None or record.max_bytes > 0
             assert record.kind == "arrays" or record.dtypes == ()
             assert [np.dtype(d).name for d in record.dtypes] == list(record.dtypes)
+            assert record.values, f"{record.key}: say what its values may be, so that a reply can be checked"
+            assert declaration_fault(record) == ""
+
+
+def test_what_objectives_and_nodes_send_declares_its_values_too():
+    flags = [registry.flags("objective", name) for name in registry.names("objective")]
+    for record in (AUDIT_HEAD, *(r for one in flags for r in one.get("sends", ()))):
+        assert record.values
+        assert declaration_fault(record) == ""
+
+
+def test_a_wrong_declaration_is_named():
+    for kind, values, text in (
+        ("arrays", Values(high="patients"), "'patients' is not a limit; there are -rows, C-1"),
+        ("arrays", Values(text=".*"), "only a record of kind config"),
+        ("metrics", Values("C"), "only a record of kind arrays"),
+        ("arrays", Values("C x "), "write the shape"),
+    ):
+        record = Record("x.own", kind, "own", "aggregate", values={"own": values})
+        assert text in declaration_fault(record)
 
 
 @pytest.mark.parametrize("name", NAMES)

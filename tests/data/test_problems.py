@@ -19,9 +19,19 @@ def test_nothing_bad_is_nothing_said():
 def test_refuse_names_place_and_reason_and_counts_all():
     problems = Problems()
     for row in range(7):
-        problems.add(f"labels.csv row {row + 2}", "label 'x' is not in the class list")
-    with pytest.raises(DataError, match=r"^7 bad rows: labels\.csv row 2: label 'x'.*row 6: .* \.\.\. .*on_bad=skip"):
+        problems.add(f"labels.csv row {row + 2}", f"label 'x{row}' is not in the class list")
+    with pytest.raises(DataError, match=r"^7 bad rows: labels\.csv row 2: label 'x0'.*row 6: .* \.\.\. .*on_bad=skip"):
         problems.settle(10)
+
+
+def test_one_reason_for_many_rows_is_said_once():
+    problems = Problems()
+    for row in range(30):
+        problems.add(f"y[{row}]", "label 255")
+    problems.add("y[30]", "label 7")
+    with pytest.raises(DataError, match=r"^31 bad rows: y\[0\] and 29 more: label 255; y\[30\]: label 7 \(fix them"):
+        problems.settle(10)
+    assert len(problems.lines) == 31
 
 
 def test_skip_lists_what_it_left_out():

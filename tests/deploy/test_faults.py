@@ -174,9 +174,22 @@ def test_replies_that_cannot_be_right_are_left_out_and_named(up: Coordinator) ->
     result = study.execute(folder)
     nan, shape, huge = events(folder)
     assert nan.startswith("va: the reply holds a value that is not finite")
-    assert shape.startswith("linz sent '")
+    assert shape.startswith("linz: record 'arrays', '")
     assert re.match(r"st-anna's update is \de\+0[67] times as long as the others'", huge)
     assert usable(folder) == [2, 2, 2]
+    assert all(abs(value).max() < 100 for value in weights(result).values())
+
+
+def test_an_evil_site_is_left_out_by_real_servers(up: Coordinator) -> None:
+    study, folder = up.study, up.study.new("rounds=3")
+    study.tamper("va", "weight", [1])
+    study.tamper("linz", "matrix", [2])
+    result = study.execute(folder)
+    said = [(one["site"], one["where"], one["record"], one["field"]) for one in result.left_out]
+    assert said == [("va", "round 1", "metrics", "num-examples"), ("linz", "round 2", "x.confusion", "matrix")]
+    assert "is 1e+15, allowed are 0 to" in events(folder)[0]
+    assert usable(folder) == [2, 2, 3]
+    assert set(result.without_site["fedavg"]) == set(study.homes)
     assert all(abs(value).max() < 100 for value in weights(result).values())
 
 

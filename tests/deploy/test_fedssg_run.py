@@ -65,4 +65,4 @@ def test_the_plan_says_how_much_counts_by_hospital_are(agreed):
     counts, taught = rows["query.fedssg_coverage", "x.coverage"], rows["query.fedssg_teach", "x.taught"]
     assert (counts.shape, counts.most_bytes) == ("C x D", 2 * 2 * 4)
     assert (taught.shape, taught.most_bytes) == ("C + D", (2 + 2) * 8)
-    assert taught.often == "once in each round of the generator (strategy.fedssg.rounds)"
+    assert taught.often == "once in each round of the generator (strategy.fedssg.rounds) (at most 2 in a run)"

@@ -30,7 +30,7 @@ SITES = {"linz": 40, "st-anna": 40, "va": 40}
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Study:
-    made = small_study(tmp_path_factory.mktemp("signed"), SITES, "tracking=none", "rounds=1")
+    made = small_study(tmp_path_factory.mktemp("signed"), SITES, "tracking=none", "rounds=1", runs=10)
     for home in made.homes.values():
         receive_plan(home, made.plan.to_json())
     made.approve()
@@ -305,7 +305,7 @@ def test_a_message_of_an_unknown_type_leaves_its_line(study, honest, kind):
         ({"run": "../../../etc"}, "does not take a run of that name"),
         ({"run": "a/b"}, "does not take a run of that name"),
         ({"run": ".."}, "does not take a run of that name"),
-        ({"plan": "{}"}, "of an earlier release, without the sites' keys: make a new plan"),
+        ({"plan": "{}"}, "of an earlier release, without the sites' keys"),
     ],
 )
 def test_joining_is_checked_against_the_plan(study, change, why):
@@ -338,7 +338,7 @@ def test_a_run_is_not_joined_again_under_another_configuration(study, honest):
     changed = json.loads(asked["cfg-json"]) | {"seed": 5}
     content = RecordDict({"x.run": ConfigRecord(asked | {"cfg-json": json.dumps(changed)})})
     reply = at_node(study.homes["va"], order_to_va(study, honest, "query.join_site", content), honest.run_id)
-    assert f"va joined run {asked['run']} with another plan or configuration" in reply.error.reason
+    assert "va joined this run with another config: start a new run" in reply.error.reason
 
 
 def test_a_coordinator_without_the_plans_key_starts_no_run(study):

@@ -40,7 +40,8 @@ def federation(counts, patients=None):
     store = SimpleNamespace(patients=patients)
     n_classes = len(counts[0])
     held = np.array(counts)
-    return SimpleNamespace(train=rows, counts=held, store=store, n_classes=n_classes, input_shape=(4,), pairs={})
+    about = {"n_classes": n_classes, "input_shape": (4,), "pairs": {}, "task": "multiclass"}
+    return SimpleNamespace(train=rows, counts=held, store=store, **about)
 
 
 def gather(cfg, counts, patients=None):

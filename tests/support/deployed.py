@@ -173,7 +173,9 @@ def until(look: Callable, true: Callable, seconds: float):  # type: ignore[no-un
     return found
 
 
-def make_study(root: Path, files: Mapping[str, Path], vary: Mapping[str, Range], *overrides: str) -> Study:
+def make_study(
+    root: Path, files: Mapping[str, Path], vary: Mapping[str, Range], *overrides: str, runs: int = 20
+) -> Study:
     """A deployment and a node for each file, registered, added; and a plan.
 
     Args:
@@ -192,16 +194,16 @@ def make_study(root: Path, files: Mapping[str, Path], vary: Mapping[str, Range],
     classes, minority, shape = describe_data(config, None, None, None)
     about = ("Ein Versuch", ["Dr. Jürgen Müller"], "2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z")
     who = (deployment.signing_key(), planned_keys(deployment))
-    plan = make_plan(deployment.config.name, config, *about, vary, ["heads"], classes, minority, shape, *who)
+    plan = make_plan(deployment.config.name, config, *about, vary, ["heads"], classes, minority, shape, *who, runs)
     write_plan(deployment, plan)
     return Study(deployment, homes, config, plan)
 
 
-def small_study(root: Path, rows: Mapping[str, int], *overrides: str) -> Study:
+def small_study(root: Path, rows: Mapping[str, int], *overrides: str, runs: int = 20) -> Study:
     """A table of so many rows at each site; a logistic model, two rounds."""
     files = {site: write_table(root / f"{site}.csv", n, seed) for seed, (site, n) in enumerate(rows.items())}
     vary = {"seed": Range(), "rounds": Range(low=1, high=5), "clients.deadline_s": Range()}
-    return make_study(root, files, vary, *small_words(files), *overrides)
+    return make_study(root, files, vary, *small_words(files), *overrides, runs=runs)
 
 
 def weights(result: RunResult) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from fedimb.contracts import platform as names
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.signing import Order, content_digest, load_key, sign
+from fedimb.deploy.site.orders import Received, sign_reply
 
 
 def order_id(message: Message) -> str:
@@ -24,10 +25,13 @@ def sign_order(deployment: Deployment, plan: str, site: str, run: str, message: 
     message.content[names.ORDER] = ConfigRecord(record)
 
 
-def sign_again(home: NodeHome, run_id: int, asked: Message, order: str, reply: Message) -> None:
-    """Sign what a site made of its reply, with its own key, as the honest node does."""
-    del reply.content[names.SIGNATURE]
-    name = home.file("state", "flower", str(run_id)).read_text()
+def sign_again(home: NodeHome, run_id: int, asked: Message, order: str, reply: Message) -> Message:
+    """What a site made of its reply, signed with its own key, as the honest node does."""
+    try:
+        name = home.file("state", "flower", str(run_id)).read_text()
+    except OSError:  # it never joined
+        return reply
     plan = json.loads(home.file("state", "runs", name, "run.json").read_text())["plan"]
-    text = Order.of(asked, home.site, plan, name, order).statement("reply", content_digest(reply.content))
-    reply.content[names.SIGNATURE] = ConfigRecord({"signature": sign(load_key(home.file("key")), text)})
+    if not reply.has_error():
+        reply.content.pop(names.SIGNATURE, None)
+    return sign_reply(home, Received(order, "", Order.of(asked, home.site, plan, name, order)), asked, reply)

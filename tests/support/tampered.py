@@ -6,6 +6,17 @@ import importlib.util, json, os, sys, time
 from pathlib import Path
 
 
+def evil(kind, reply):
+    from fedimb.records import array_record, arrays_of
+    if kind == "weight":
+        reply.content["metrics"]["num-examples"] = 1e15
+    elif kind == "matrix":
+        matrix = arrays_of(reply.content, "x.confusion")["matrix"]
+        matrix[0, 0] = 10**12
+        reply.content["x.confusion"] = array_record({"matrix": matrix})
+    return reply
+
+
 def tampered(module):
     honest = module.handle_message
 
@@ -22,6 +33,8 @@ def tampered(module):
                 file.unlink()
             time.sleep(told["seconds"])
             return honest(home, message, context)
+        if told["kind"] in ("weight", "matrix"):
+            return evil(told["kind"], honest(home, message, context))
         from fedimb.records import array_record, arrays_of
         reply, sent = honest(home, message, context), arrays_of(message.content, "arrays")
         arrays = {name: value.copy() for name, value in arrays_of(reply.content, "arrays").items()}

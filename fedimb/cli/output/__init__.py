@@ -59,6 +59,7 @@ from fedimb.cli.output.runs import (
     TrackingSent,
 )
 from fedimb.cli.output.site import (
+    Asked,
     AuditExported,
     AuditVerified,
     DataListing,
@@ -69,6 +70,7 @@ from fedimb.cli.output.site import (
     Decided,
     InboxListing,
     KeyRotated,
+    LedgerShown,
     NodeChecked,
     NodeCreated,
     NodeStatus,
@@ -90,6 +92,7 @@ from fedimb.cli.output.studies import (
 )
 
 __all__ = [
+    "Asked",
     "AuditExported",
     "AuditVerified",
     "BatchClass",
@@ -128,6 +131,7 @@ __all__ = [
     "FindingLine",
     "InboxListing",
     "KeyRotated",
+    "LedgerShown",
     "ListedBatch",
     "ListedPart",
     "ListedRun",

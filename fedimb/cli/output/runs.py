@@ -42,6 +42,25 @@ class Row(Part):
     suspect: dict[str, str]
 
 
+class LeftOut(Part):
+    """A reply that was not as its contract or the plan says, or a client that was set aside.
+
+    Attributes:
+        where: the round or query.
+        client: client id.
+        site: name of the site; empty in a simulation.
+        record, field: what in the reply is at fault; empty for a client that was set aside.
+        reason: what is wrong with it.
+    """
+
+    where: str
+    client: int
+    site: str
+    record: str
+    field: str
+    reason: str
+
+
 class RunFinished(Output):
     """A finished run. The exit code is 3 if it is suspect and its configuration refuses that.
 
@@ -58,6 +77,8 @@ class RunFinished(Output):
         seconds: wall time of the rounds.
         client_seconds, steps, labels: training time and optimiser steps over all clients, labelled rows used.
         privacy: settings and epsilons of a run with noise on its updates; null without.
+        left_out: replies that the server did not use (the first 100), and clients set aside.
+        without_site: row label -> site -> final macro_recall and minority_recall without its matrix, and its rows.
         suspect: why the run should not be trusted; empty if nothing was seen.
         meaning: one sentence on what the result means.
     """
@@ -77,6 +98,8 @@ class RunFinished(Output):
     steps: Number
     labels: Number
     privacy: dict[str, Number] | None
+    left_out: list[LeftOut]
+    without_site: dict[str, dict[str, dict[str, Number]]]
     suspect: str
     meaning: str
 

@@ -293,6 +293,55 @@ class PlanShown(Output):
     page: Place
 
 
+class Asked(Part):
+    """What was asked about a data set, over all plans, runs and versions.
+
+    Attributes:
+        data: names of the data sets of this lineage.
+        runs, rounds, queries: runs joined, training rounds and other messages.
+        samples: synthetic rows that left.
+        epsilon: of the updates, at budget.delta; null if some left without noise.
+        counts_epsilon: of noisy class counts.
+        noiseless: rounds whose updates left without noise.
+        sum_sets: sets of sites that masked sums were over.
+    """
+
+    data: list[str]
+    runs: int
+    rounds: int
+    queries: int
+    samples: int
+    epsilon: float | None
+    counts_epsilon: float
+    noiseless: int
+    sum_sets: list[str]
+
+    @classmethod
+    def of_spent(cls, data: list[str], spent: Any, delta: float) -> "Asked":
+        """The entry of a `fedimb.deploy.site.spending.Spent`."""
+        numbers = {key: getattr(spent, key) for key in ("runs", "rounds", "queries", "samples", "noiseless")}
+        epsilons = {"epsilon": spent.epsilon(delta), "counts_epsilon": spent.counts_epsilon(delta)}
+        return cls(data=data, **numbers, **epsilons, sum_sets=list(spent.sum_sets))
+
+
+class LedgerShown(Output):
+    """The site's ledger.
+
+    Attributes:
+        site: the site's name.
+        did: what a person's decision did; empty if none was given.
+        data_sets: what was asked about each lineage.
+        budget: the site's own limits, as in node.yaml.
+        lines: lines of the ledger, all as written.
+    """
+
+    site: str
+    did: str
+    data_sets: list[Asked]
+    budget: dict[str, float | None]
+    lines: int
+
+
 class Decided(Output):
     """A decision.
 
@@ -300,11 +349,15 @@ class Decided(Output):
         item: what was decided on, as given.
         decision: "approved" or "rejected".
         text: what it means.
+        before, after: of an approved plan, what was asked about its data so far, and what if all of it is used; null
+            if no data set has its tags.
     """
 
     item: str
     decision: str
     text: str
+    before: Asked | None = None
+    after: Asked | None = None
 
 
 class AuditVerified(Output):

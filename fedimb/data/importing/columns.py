@@ -17,11 +17,12 @@ LABEL = (
 )  # fmt: skip
 PATIENT = (
     "patient", "patient_id", "patientid", "subject", "subject_id", "subjectid", "person", "person_id", "case_id", "mrn",
-    "pid", "lesion_id",
+    "pid", "lesion_id", "patientnr", "patient_nr", "patient_no", "patient_number", "patientnumber", "patienten_id",
+    "patientenid", "patientennr",
 )  # fmt: skip
 SITE = (
     "site", "site_id", "hospital", "hospital_id", "centre", "center", "centre_id", "center_id", "institution", "clinic",
-    "care_site_id", "client", "client_id", "device", "scanner",
+    "klinik", "care_site_id", "client", "client_id", "device", "scanner",
 )  # fmt: skip
 SPLIT = ("split", "set", "subset", "partition", "fold", "usage")
 SETS = {"train", "training", "val", "validation", "test"}
@@ -34,6 +35,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}.*)?)?")
 _ID = re.compile(r"(^|_)(id|index|uid|key|no|number)$|^unnamed")
 _COMMA = re.compile(r"[+-]?\d+,\d+")
+_POINTS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+(,\d+)?")  # 7.111 and 7.111,5
 
 
 @dataclass
@@ -196,9 +198,16 @@ def written_with_commas(facts: Mapping[str, ColumnFacts]) -> list[str]:
         name
         for name, one in facts.items()
         if not one.numbers
-        and any(_COMMA.fullmatch(value) for value in one.counts)
-        and all(_COMMA.fullmatch(value) or number(value) is not None for value in one.counts)
+        and any("," in value for value in one.counts)
+        and all(
+            _COMMA.fullmatch(value) or _POINTS.fullmatch(value) or number(value) is not None for value in one.counts
+        )
     ]
+
+
+def points_part_thousands(facts: Mapping[str, ColumnFacts], commas: Sequence[str]) -> str | None:
+    """The first of the columns with decimal commas that parts thousands with points, as 7.111,5."""
+    return next((n for n in commas if any("." in value and "," in value for value in facts[n].counts)), None)
 
 
 def _marks(one: ColumnFacts) -> list[str]:

@@ -14,6 +14,7 @@ from fedimb.data.importing.columns import (
     choose_roles,
     choose_target,
     count_columns,
+    points_part_thousands,
     written_with_commas,
 )
 from fedimb.data.importing.found import Found
@@ -139,6 +140,8 @@ def _table(found: Found, facts: Mapping[str, ColumnFacts], table: OpenedTable) -
         takes = registry.parameters("source", found.source["name"])
         if "decimal" in takes and "decimal" not in found.source:
             found.choose("decimal", ",", f"column '{commas[0]}' holds numbers as 3,5")
+            if (parted := points_part_thousands(facts, commas)) and "thousands" not in found.source:
+                found.choose("thousands", ".", f"column '{parted}' holds numbers as 7.111,5")
         else:
             found.unsure.append(f"categorical: '{commas[0]}' holds numbers with a comma, as 3,5: write a point")
     choose_target(facts, table.outputs, "target", found)

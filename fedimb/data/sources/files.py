@@ -1,6 +1,7 @@
 """Fingerprints of a source's files: whether the cache still belongs to them."""
 
 import hashlib
+import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,17 +14,21 @@ from fedimb.errors import DataError
 _SMALL = 1 << 26  # 64 MiB: hashed in a tenth of a second; above it, size and modification time replace the content
 
 
-def fingerprint(kind: str, paths: Iterable[str]) -> str:
+def fingerprint(kind: str, paths: Iterable[str], roles: Sequence[object] = ()) -> str:
     """Changes when a file does: sha256 over the files' contents, in order; for a file above 64 MiB its size and mtime.
 
     Args:
         kind: name and version of the reader: a reader that works differently must not use old caches.
         paths: files as given in the configuration.
+        roles: what the rows' meaning takes from the files' names and folders, where the source found the files itself:
+            a file moved from train to test is other data.
 
     Raises:
         DataError: a file is missing, is a folder, or cannot be read.
     """
     digest = hashlib.sha256()
+    if roles:
+        digest.update(json.dumps(roles).encode())
     for path in paths:
         file = regular_file(path)
         try:

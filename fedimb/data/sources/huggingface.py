@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.identifiers import identifier, in_order, no_label_marks, number_of_each
+from fedimb.data.findings.rows import name_findings
+from fedimb.data.identifiers import identifier, in_order, names_nobody, no_label_marks, number_of_each
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete
 from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch, batch_rows
@@ -216,7 +217,9 @@ class HuggingFace:
         for what, value in texts.items():
             if value is None or value == "" or value != value:
                 raise DataError(f"the {what} is missing")
-            identifier(value)  # refuses a float that stands for several whole numbers
+            known = identifier(value)  # refuses a float that stands for several whole numbers
+            if what == "patient" and names_nobody(known):
+                raise DataError(f"the patient is missing ('{value}')")
         x = self._values(row)
         if self.image is not None and rows.x and rows.x[0].shape != x.shape:
             raise DataError(
@@ -260,6 +263,7 @@ class _Rows:
             skipped=skipped,
             scaled=np.ones(x.shape[1], dtype=np.bool_) if self.table else None,
             columns=TableColumns(tuple(source.features)) if source.features else None,
+            findings=tuple(name_findings("patients", dict.fromkeys(self.patients), private=True)),
         )
 
     def _classes(

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
-from fedimb.data.identifiers import identifier, number_of_each
+from fedimb.data.findings.rows import name_findings
+from fedimb.data.identifiers import identifier, names_nobody, number_of_each
 from fedimb.data.labels import as_targets, primary_class
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import with_progress
@@ -135,6 +136,9 @@ def assemble(
         skipped=skipped,
         times=None if good[0].time is None else as_times([row.time for row in good if row.time is not None]),
         row_ids=_row_ids(good),
+        findings=tuple(
+            name_findings("patients", dict.fromkeys(r.patient for r in good if r.patient is not None), private=True)
+        ),
     )
 
 
@@ -152,7 +156,10 @@ def _row_ids(rows: list[ImageRow]) -> NDArray[np.str_] | None:
 def _named(read: Callable[[ImageRow], Pixels], row: ImageRow) -> Pixels:
     """The image; an error names the file if the row's place does not."""
     try:
-        return read(row)
+        pixels = read(row)
+        if row.patient is not None and names_nobody(row.patient):
+            raise DataError(f"has the patient '{row.patient}', which names nobody: give each patient an id")
+        return pixels
     except DataError as error:
         raise error if row.place.endswith(row.name) else DataError(f"'{row.name}' {error}") from error
 

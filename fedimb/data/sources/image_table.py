@@ -1,10 +1,11 @@
 """From a CSV of labelled image files to rows; every unusable line is reported."""
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fedimb.data.identifiers import Names, identifier, in_order, is_whole
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole, no_label_marks
 from fedimb.data.labels import check_row
 from fedimb.data.new_rows import Expected
 from fedimb.data.problems import Problems
@@ -15,6 +16,7 @@ from fedimb.data.sources.table_file import Layout, column, read_table
 from fedimb.data.times import TimeColumn
 from fedimb.errors import DataError, nearest
 
+ALIKE = 0.8  # from which a column's name is taken for a misspelt one: patient_id, Patient
 _SPLIT = {"train": False, "training": False, "val": False, "validation": False, "test": True}
 
 
@@ -59,6 +61,15 @@ class Columns:
             name = getattr(self, role)
             if name is not None and (name != role or name in names):
                 at[role] = column(name, names, f"{role}_column", path)
+        unread = {name.casefold(): name for name in names if name not in {names[i] for i in at.values()}}
+        for role in ("site", "patient", "split"):
+            # A group that is not read is taken apart: patients on two sides.
+            if getattr(self, role) == role and role not in at:
+                for close in difflib.get_close_matches(role, [n for n in unread if unread[n] != self.time], 1, ALIKE):
+                    raise DataError(
+                        f"{path} has a column '{unread[close]}', which is not read; if it is the {role}, give "
+                        f"{role}_column={unread[close]}, else {role}_column=null"
+                    )
         if self.time is not None:
             at["time"] = column(self.time, names, "time_column", path)
         return at
@@ -90,6 +101,9 @@ def read_rows(
         if row := problems.guard(place, partial(_row, place, fields, at, names, known, columns, times)):
             rows.append(row)
     rows = _once(rows, problems)
+    if classes is None and (marks := no_label_marks(name for row in rows for name in row.classes)):
+        mark, reason = min(marks.items())
+        raise DataError(f"{path}: label {mark} {reason}; leave its rows out, or list it in classes")
     return rows, tuple(classes or in_order(name for row in rows for name in row.classes))
 
 

@@ -50,8 +50,9 @@ class LeafJson:
             raise ConfigError(f"source 'leaf_json': shape={list(self.shape)}: give whole numbers, each at least 1")
 
     def fingerprint(self) -> str:
-        """Of all files."""
-        return fingerprint("leaf_json-1", [str(file) for file, _ in self._files()])
+        """Of all files: what they hold, and in which set they are."""
+        files = self._files()
+        return fingerprint("leaf_json-2", [str(file) for file, _ in files], [test for _, test in files])
 
     def load(self) -> SourceData:
         """Read all files.

@@ -116,7 +116,11 @@ def table_batches(
         ids = None if id_at is None else tuple(batch.ids)
         return RowBatch(np.array(batch.numbers, dtype=np.int64), x, ids, labels)
 
-    at_once, batch, number = batch_rows(expected.inputs.shape), _Rows(_encoder(wanted, settings)), start - 1
+    at_once, batch, number = (
+        batch_rows(expected.inputs.shape),
+        _Rows(_encoder(wanted, settings, table.typed)),
+        start - 1,
+    )
     for number, (place, fields) in enumerate(records, start):
         try:  # `Problems.guard` without a closure per row: files have millions
             take(number, fields, batch)
@@ -124,14 +128,14 @@ def table_batches(
             problems.add(place, str(error))
         if len(batch.numbers) == at_once:
             yield finished(batch)
-            batch = _Rows(_encoder(wanted, settings))
+            batch = _Rows(_encoder(wanted, settings, table.typed))
     if batch.numbers:
         yield finished(batch)
     _note_missing(missing, wanted, expected)
     return number + 1
 
 
-def _encoder(wanted: TableColumns, settings: TableSettings) -> FeatureColumns:
+def _encoder(wanted: TableColumns, settings: TableSettings, typed: bool) -> FeatureColumns:
     categories = {name: list(values) for name, values in wanted.categories.items()}
     missing = {
         name: [*wanted.missing.get(name, ()), *settings.missing.get(name, ()), *settings.missing_anywhere]
@@ -145,6 +149,7 @@ def _encoder(wanted: TableColumns, settings: TableSettings) -> FeatureColumns:
         _NUMBERS,
         spelling_of(wanted),
         settings.numbers,
+        typed=typed,
     )
 
 

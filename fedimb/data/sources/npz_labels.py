@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.identifiers import Names, identifier, in_order, is_whole, no_label_marks
+from fedimb.data.identifiers import Names, identifier, in_order, is_whole, names_nobody, no_label_marks
 from fedimb.data.labels import check_row, complete, none_class
 from fedimb.data.problems import IGNORED as NOT_A_CLASS
 from fedimb.data.problems import Problems
@@ -185,6 +185,8 @@ def _usable(value: np.generic, what: str) -> str:
     if isinstance(value, (np.str_, np.bytes_)):
         if not value:
             raise DataError("is empty")
+        if what == "patient" and names_nobody(identifier(value)):
+            raise DataError("names nobody: give each patient an id")
     elif not np.isfinite(value) or value != np.floor(value):
         raise DataError(f"is not a {'class' if what == 'label' else what} id: give whole numbers")
     try:
@@ -273,20 +275,26 @@ def find_meaning(
     place, text = columns[0].place, columns[0].text
     values = in_order(found)
     mapping = label_map if label_map is not None else names if isinstance(names, dict) else None
+    every = any(column.every for column in columns)
     if mapping is not None:
+        if every and (odd := sorted({identifier(key) for key in mapping} ^ set(values))):
+            raise DataError(
+                f"{place} has columns 0 to {len(values) - 1}, which class_names or label_map do not name one by one "
+                f"({odd[0]} is on one side only): name each, counted from 0"
+            )
         return _by_map(values, mapping, names if isinstance(names, list) else None)
     setting = "class_names" if what == "label" else "site_names"
     lacks = "is not in class_names" if what == "label" else "is not known; see site_names"
     if what == "site":
         marks = {value: lacks for value in values if value.startswith("-") and is_whole(value)}
     else:
-        marks = {} if any(column.every for column in columns) else _marks(values)
+        marks = {} if every else _marks(values)
     values = [value for value in values if value not in marks]
     if names is None:
         return Meaning(tuple(values), {value: at for at, value in enumerate(values)}, marks)
     assert isinstance(names, list)
     known = Names(names)
-    if text or (values and all(value in known for value in values)):
+    if text or (values and not every and all(value in known for value in values)):
         wrong = {value: lacks for value in values if value not in known}
         return Meaning(
             tuple(names), {value: at for value in values if (at := known.index(value)) is not None}, marks | wrong

@@ -1,13 +1,16 @@
 """Rows of an .npz file to one `SourceData`: values, labels, and the site, patient and test set of each row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.rows import name_findings
 from fedimb.data.labels import complete
 from fedimb.data.problems import Problems
 from fedimb.data.sources.npz_file import NpzFile, per_row, read_names, read_values
@@ -108,6 +111,7 @@ def read_rows(
         targets=None if several is None else several[1],
         skipped=skipped,
         label_names=label_names,
+        findings=tuple(_alike(read)),
     )
 
 
@@ -145,8 +149,15 @@ def _test(arrays: NpzFile, key: str | bool, n: int) -> NDArray[np.bool_]:
     return test
 
 
+def _width(labels: Column | NDArray[np.uint8]) -> int | None:
+    """Number of columns; None of one id per row."""
+    if not isinstance(labels, Column):
+        return int(labels.shape[1])
+    return len(labels.keys) if labels.every else None
+
+
 def _check_alike(path: str, keys: PartKeys, part: _Part, first: _Part) -> None:
-    columns = [None if isinstance(one.labels, Column) else one.labels.shape[1] for one in (first, part)]
+    columns = [_width(one.labels) for one in (first, part)]
     if columns[0] != columns[1]:
         shown = ["one class id" if c is None else f"{c} columns" for c in columns]
         raise DataError(f"{path} {keys.y} has {shown[1]} per row but earlier parts have {shown[0]}; use one layout")
@@ -206,6 +217,12 @@ def _patients(parts: list[_Part]) -> list[NDArray[np.int64]] | None:
         np.array([*(number[key] for key in column.keys), -1], dtype=np.int64)[np.maximum(column.of_row, -1)]
         for column in columns
     ]
+
+
+def _alike(parts: list[_Part]) -> Iterator[Finding]:
+    """Patients whose ids differ in spelling only."""
+    keys = [part.patients.keys for part in parts if part.patients is not None]
+    return name_findings("patients", dict.fromkeys(chain(*keys)), private=True)
 
 
 def _joined(arrays: Sequence[NDArray[Any]], kept: Sequence[NDArray[np.bool_]]) -> NDArray[Any]:

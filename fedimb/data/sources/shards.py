@@ -48,8 +48,9 @@ class Shards:
     on_bad: str = "refuse"
 
     def fingerprint(self) -> str:
-        """Of all shards."""
-        return fingerprint("shards-1", [str(file) for _, _, file in self._files()])
+        """Of all shards: what they hold, and whose they are."""
+        files = self._files()
+        return fingerprint("shards-2", [str(file) for *_, file in files], [(site, test) for site, test, _ in files])
 
     def load(self) -> SourceData:
         """Read all shards.

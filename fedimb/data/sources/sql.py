@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from datetime import date, time, timedelta
+from decimal import Decimal
 from functools import cached_property, partial
 from types import ModuleType
 from typing import Annotated, Any, ClassVar
@@ -16,8 +17,9 @@ from urllib.parse import quote, unquote_plus
 from pydantic import AfterValidator
 
 from fedimb.data.paths import find_data
-from fedimb.data.sources.table_arrow import EXACT, text_of, truth_words
+from fedimb.data.sources.table_arrow import EXACT, EXACT_NARROW, shortest, text_of, truth_words
 from fedimb.data.sources.table_file import Record
+from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_opened import OpenedTable
 from fedimb.data.sources.tabular_csv import Site, Table
 from fedimb.errors import ConfigError, DataError, FedimbError
@@ -107,7 +109,7 @@ class Sql(Table):
                     result = reading.exec_driver_sql(self.query.strip().rstrip(";"))
                     if not result.returns_rows:
                         raise DataError(f"{PLACE} returns no rows; give a SELECT")
-                    found = _Result(tuple(map(str, result.keys())), spelled)
+                    found = _Result(tuple(map(str, result.keys())), spelled, _narrow(result), self._numbers)
                     for number, row in enumerate(result, 1):
                         found.add(number, row)
             finally:
@@ -128,32 +130,51 @@ class Sql(Table):
 class _Result:
     """Rows as JSON text, a tenth of the memory of Python lists; what was odd about each column."""
 
-    def __init__(self, names: tuple[str, ...], spelled: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        spelled: Mapping[str, Sequence[str]],
+        narrow: Sequence[bool],
+        numbers: NumberFormat,
+    ) -> None:
         if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
             raise DataError(f"{PLACE}: column '{twice}' occurs twice; rename one with AS")
         self.names = names
         self.lines: list[tuple[str, int]] = []
         self.odd: dict[str, str] = {}
         self.inexact: dict[str, str] = {}
+        self._narrow, self._plain = narrow, numbers.plain
         self._truth = [truth_words(spelled.get(name, ())) for name in names]
 
     def add(self, number: int, row: Sequence[Any]) -> None:
         """Add the row with this number."""
-        for name, value in zip(self.names, row, strict=True):
+        for name, value, narrow in zip(self.names, row, self._narrow, strict=True):
             if type(value) not in _PLAIN and (what := _odd(value)):
                 self.odd.setdefault(name, what)
-            elif type(value) is float and abs(value) >= EXACT and name not in self.inexact:
-                self.inexact[name] = f"row {number} holds the float {value:.0f}"
+            elif type(value) is float and abs(value) >= (EXACT_NARROW if narrow else EXACT):
+                self.inexact.setdefault(name, f"row {number} holds the float {value:.0f}")
+            if not self._plain and isinstance(value, float | Decimal) and value == value:
+                raise DataError(
+                    f"{PLACE}: column '{name}' holds numbers, not their text: leave decimal and thousands out, and "
+                    "turn columns of text into numbers in the query"
+                )
+        if any(self._narrow):
+            row = [shortest(v) if few and v is not None else v for v, few in zip(row, self._narrow, strict=True)]
         fields = [text_of(value, truth) for value, truth in zip(row, self._truth, strict=True)]
         self.lines.append((json.dumps(fields), number))
 
     def opened(self) -> OpenedTable:
         """The rows so far, as a table."""
-        return OpenedTable(PLACE, self.names, self._records(), odd=self.odd, inexact=self.inexact)
+        return OpenedTable(PLACE, self.names, self._records(), odd=self.odd, inexact=self.inexact, typed=True)
 
     def _records(self) -> Iterator[Record]:
         for line, number in self.lines:
             yield f"{PLACE} row {number}", json.loads(line)
+
+
+def _narrow(result: Any) -> list[bool]:
+    """Which columns hold floats of 32 bits: DuckDB gives them as Python floats, 0.7 as 0.699999988079071."""
+    return [str(column[1]).upper() == "FLOAT" for column in result.cursor.description]
 
 
 def load_sqlalchemy() -> ModuleType:

@@ -16,6 +16,8 @@ from fedimb.errors import ConfigError, DataError
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".feather", ".ipc")
 EXACT = 2**53  # float64 holds every whole number up to here
+EXACT_NARROW = 2**24  # and float32 up to here
+_EXACT_BITS = {64: 53, 32: 24, 16: 11}
 _ROWS = 1 << 16  # of a block
 
 
@@ -93,10 +95,12 @@ class ArrowBlock:
         import pyarrow as pa
 
         values = self._batch.column(column)
-        if identifier and pa.types.is_floating(values.type):
-            refuse_inexact(self._path, self._batch.schema.names[column], self._start, self.numbers(column))
+        if identifier and pa.types.is_floating(kind := _value_type(values)):
+            name, plain = self._batch.schema.names[column], values.cast(kind).cast(pa.float64())
+            numbers = plain.to_numpy(zero_copy_only=False)
+            refuse_inexact(self._path, name, self._start, numbers, _EXACT_BITS[kind.bit_width])
         coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-        words = [text_of(value, self._truth[column]) for value in coded.dictionary.to_pylist()]
+        words = [text_of(value, self._truth[column]) for value in as_written(coded.dictionary)]
         codes = coded.indices.cast(pa.int64()).fill_null(len(words)).to_numpy(zero_copy_only=False)
         found: dict[str, int] = {}  # by text: 1.0 and NaN of several kinds may share one
         of_code = [found.setdefault(word, len(found)) for word in (*words, "")]
@@ -111,22 +115,41 @@ class ArrowBlock:
     def records(self) -> Iterator[Record]:
         """See `Block`."""
         columns = [
-            [text_of(value, truth) for value in values.to_pylist()]
+            [text_of(value, truth) for value in as_written(values)]
             for values, truth in zip(self._batch.columns, self._truth, strict=True)
         ]
         for number, fields in enumerate(zip(*columns, strict=True), self._start + 1):
             yield f"{self._path} row {number}", list(fields)
 
 
-def refuse_inexact(path: str, name: str, start: int, values: NDArray[np.float64] | None) -> None:
+def as_written(values: Any) -> list[Any]:
+    """A pyarrow array as Python values; a narrow float as its shortest decimal: 0.7, not 0.699999988079071."""
+    import pyarrow as pa
+
+    found: list[Any] = values.to_pylist()
+    kind = _value_type(values)
+    if not pa.types.is_floating(kind) or pa.types.is_float64(kind):
+        return found
+    return [None if value is None else shortest(value, kind.to_pandas_dtype()) for value in found]
+
+
+def shortest(value: float, narrow: type[np.floating[Any]] = np.float32) -> float:
+    """The number whose decimals are the fewest that a narrow float needs."""
+    return float(str(narrow(value)))
+
+
+def _value_type(values: Any) -> Any:
+    """Type of a pyarrow array's values; of a dictionary-encoded one that of its dictionary."""
+    return values.type.value_type if hasattr(values.type, "value_type") else values.type
+
+
+def refuse_inexact(path: str, name: str, start: int, values: NDArray[np.float64], bits: int) -> None:
     """Raise DataError if a float column of identifiers holds a number that may stand for several whole ones."""
-    if values is None:
-        return
-    wrong = np.flatnonzero(np.abs(values) >= EXACT)  # False for NaN
+    wrong = np.flatnonzero(np.abs(values) >= 2**bits)  # False for NaN
     if len(wrong):
         raise DataError(
             f"{path} row {start + wrong[0] + 1}: column '{name}' names something and holds the float "
-            f"{values[wrong[0]]:.0f}: from 2^53 on floats merge whole numbers; save the column as integers or text"
+            f"{values[wrong[0]]:.0f}: from 2^{bits} on floats merge whole numbers; save the column as integers or text"
         )
 
 

@@ -12,6 +12,7 @@ from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.text import decimal_findings, mark_findings
 from fedimb.data.identifiers import identifier, in_order
 from fedimb.data.inputs import TableColumns
+from fedimb.data.sources.table_file import number
 from fedimb.data.sources.table_numbers import NumberFormat, is_mark
 from fedimb.data.sources.table_opened import Block
 from fedimb.data.sources.table_target import Value
@@ -21,6 +22,7 @@ MISSING = ("", "?", "NA")
 _MOST = 1000  # categories collected for one column: more means that an identifier was taken for a category
 _LARGEST = float(np.finfo(np.float32).max)
 _KEPT = 2000  # rows whose text is kept, for `fedimb.data.findings.text`
+_EXACT = 2**53  # from here on several whole numbers have one float
 _PLAIN = NumberFormat()
 
 
@@ -49,6 +51,7 @@ class FeatureColumns:
         spell: a category's identifier; another only for new rows of a run of 0.1.
         numbers: how numbers are written.
         read_marks: read marks such as N/A and null beside numbers as missing and count them; False: they are bad rows.
+        typed: whether the columns have types: a number has no spelling then, and the mark '-9' is also -9.0.
 
     Attributes:
         marks: column -> mark of a missing value that no setting names -> rows.
@@ -64,6 +67,7 @@ class FeatureColumns:
         spell: Callable[[object], str] = identifier,
         numbers: NumberFormat = _PLAIN,
         read_marks: bool = False,
+        typed: bool = False,
     ) -> None:
         self._hint, self._spell, self._number, self._read_marks = hint, spell, numbers, read_marks
         self.marks: dict[str, dict[str, int]] = {}
@@ -74,7 +78,9 @@ class FeatureColumns:
             c: {spell(value): code for code, value in enumerate(listed or ())} for c, listed in categorical.items()
         }
         self._missing_text = {c: {*MISSING, *(v for v in missing.get(c, ()) if isinstance(v, str))} for c in self.names}
-        self._missing_number = {c: {float(v) for v in missing.get(c, ()) if not isinstance(v, str)} for c in self.names}
+        by_value = {c: [v for mark in missing.get(c, ()) for v in _values(mark, typed)] for c in self.names}
+        self._missing_number = {c: set(map(float, marks)) for c, marks in by_value.items()}
+        self._missing_large = {c: {identifier(mark) for mark in marks} for c, marks in by_value.items()}
         self._special = bool(categorical) or any(missing.values())
         self._cells = array("f")
 
@@ -112,8 +118,9 @@ class FeatureColumns:
 
     def _block_column(self, name: str, block: Block, at: int) -> NDArray[np.float32] | None:
         marks = self._also_missing.get(name, ())
-        numeric = any(isinstance(mark, str) and self._number(mark) is not None for mark in marks)  # '0', not 0.0
-        plain = name not in self._codes and not numeric
+        # '0', not 0.0; and -1.1 is another float in a column of narrow floats
+        written = any(isinstance(mark, str) or mark % 1 != 0 for mark in marks)
+        plain = name not in self._codes and not written
         values = block.numbers(at) if plain else None
         if values is None:
             codes, texts = block.texts(at)
@@ -144,7 +151,7 @@ class FeatureColumns:
         if text in self._missing_text[name]:
             return float("nan")
         value = self._number(text)
-        if value is not None and value in self._missing_number[name]:
+        if value is not None and value in self._missing_number[name] and self._is_mark(name, value, text):
             return float("nan")
         if name in self._codes:
             return self._code(name, self._number.normal(text))
@@ -157,6 +164,10 @@ class FeatureColumns:
         if not abs(value) <= _LARGEST:
             raise DataError(f"column '{name}': '{text}' is not a finite number; leave the field empty if it is missing")
         return value
+
+    def _is_mark(self, name: str, value: float, text: str) -> bool:
+        """Whether a number that equals a mark as a float is the mark."""
+        return abs(value) < _EXACT or identifier(self._number.normal(text)) in self._missing_large[name]
 
     def _code(self, name: str, text: str) -> float:
         codes, known = self._codes[name], self._spell(text)
@@ -230,3 +241,10 @@ class FeatureColumns:
         missing = {name: values for name, values in given_marks.items() if values}
         columns = TableColumns(tuple(self.names), encoded, tuple(given), missing)
         return Features(np.concatenate(blocks, axis=1), np.array(scaled, dtype=np.bool_), tuple(names), columns)
+
+
+def _values(mark: Value, typed: bool) -> list[Value]:
+    """The mark, if it is compared as a number."""
+    if not isinstance(mark, str):
+        return [mark]
+    return [mark] if typed and number(mark) is not None else []

@@ -49,6 +49,7 @@ class OpenedTable:
         odd: column -> what it holds, where that is neither a number nor text ("dates").
         inexact: column -> where it holds a float beyond 2^53, which may stand for several whole numbers.
         outputs: the columns that the file itself declares as labels.
+        typed: whether columns have types, so that a number has no spelling of its own; always with ``blocks``.
     """
 
     path: str
@@ -59,6 +60,10 @@ class OpenedTable:
     odd: dict[str, str] = field(default_factory=dict)
     inexact: dict[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    typed: bool = False
+
+    def __post_init__(self) -> None:
+        self.typed = self.typed or self.blocks is not None
 
 
 def first_of(rows: Iterator[Any], path: str) -> Iterator[Any]:

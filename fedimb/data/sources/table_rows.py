@@ -6,10 +6,10 @@ from datetime import datetime
 
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.rows import name_findings
-from fedimb.data.identifiers import Names, identifier
+from fedimb.data.identifiers import Names, identifier, names_nobody
 from fedimb.data.labels import check_row
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
-from fedimb.data.sources.table_numbers import NumberFormat, is_mark
+from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_opened import Block
 from fedimb.data.sources.table_target import Target
 from fedimb.data.times import TimeColumn
@@ -88,13 +88,12 @@ class Rows:
             if self._is_missing(raw):
                 raise DataError("the label is missing" if raw == "" else f"the label is missing ('{raw}')")
             names, label = (self.label(raw),), identifier(raw)
-        site = self._site(fields[at.site]) if at.site is not None else file_site
+        site = self._site(self.numbers.normal(fields[at.site])) if at.site is not None else file_site
         if self.recordable and label not in (able := self.recordable.get(identifier(site or ""), {label})):
             said = ", ".join(sorted(able))
             raise DataError(f"label '{raw}' is not one that site '{site}' records ({said}); see label_values")
-        patient = fields[at.patient] if at.patient is not None else "-"
-        # A mark as an id would make one person of all whose id is missing.
-        if at.patient is not None and (self._is_missing(patient) or is_mark(patient)):
+        patient = self.numbers.normal(fields[at.patient]) if at.patient is not None else "-"
+        if at.patient is not None and (self._is_missing(patient) or names_nobody(patient)):
             raise DataError("the patient id is missing" + (f" ('{patient}')" * (patient != "")))
         test = _is_test(fields[at.split]) if at.split is not None else False
         time = self.time.read(fields[at.time]) if at.time is not None else None
@@ -138,7 +137,7 @@ class Rows:
             return False
         split_codes, splits = (None, []) if at.split is None else block.texts(at.split)
         time_codes, times = (None, []) if at.time is None else block.texts(at.time)
-        if any(map(self._is_missing, (*labels, *patients))) or any(map(is_mark, patients)):
+        if any(map(self._is_missing, (*labels, *patients))) or any(map(names_nobody, patients)):
             return False
         if id_codes is not None and len(ids) < len(id_codes):
             return False

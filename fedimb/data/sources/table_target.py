@@ -1,8 +1,9 @@
 """A table's label column to class names, and whether a site's labels cover all of them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from math import isfinite
 
-from fedimb.data.identifiers import identifier, in_order
+from fedimb.data.identifiers import identifier, in_order, no_label_marks
 from fedimb.data.inputs import TableColumns
 from fedimb.data.sources.table_file import number
 from fedimb.errors import ConfigError, DataError, nearest
@@ -93,7 +94,7 @@ class Target:
         """The class name of a label as written in the file. DataError if there is none."""
         if self.thresholds is not None:
             value = number(label)
-            if value is None or value != value:
+            if value is None or not isfinite(value):
                 raise DataError(f"label '{label}' is not a number, but the classes are defined by thresholds")
             return (self.classes or [])[sum(value >= threshold for threshold in self.thresholds)]
         known = self._spell(label)
@@ -126,6 +127,12 @@ class Target:
             raise DataError(
                 f"labels are numbers in some rows ('{numbers[0]}') and text in others ('{text}'); "
                 f"give target_map={{label: class}}"
+            )
+        if marks := no_label_marks(gathered):
+            mark, reason = min(marks.items())
+            raise DataError(
+                f"label {mark} {reason}: give missing=[{mark}] and data.on_bad=skip to leave its rows out, or, if it "
+                "is a class, list all in classes"
             )
         return gathered
 

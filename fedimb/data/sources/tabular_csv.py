@@ -283,7 +283,13 @@ class Table(ABC):
         return Rows(
             label=self._label,
             features=FeatureColumns(
-                kept, self._encoded(table, kept), self._missing(kept), self.indicators, numbers=numbers, read_marks=True
+                kept,
+                self._encoded(table, kept),
+                self._missing(kept),
+                self.indicators,
+                numbers=numbers,
+                read_marks=True,
+                typed=table.typed,
             ),
             recordable={identifier(s): {identifier(v) for v in values} for s, values in self.label_values.items()},
             known_sites=self.site_names,
@@ -313,8 +319,8 @@ class Table(ABC):
         for name in (*named, *self._categorical):
             if name in table.inexact:
                 raise DataError(
-                    f"{table.path}: column '{name}' names something and {table.inexact[name]}: from 2^53 on floats "
-                    "merge whole numbers; give integers or text"
+                    f"{table.path}: column '{name}' names something and {table.inexact[name]}: floats merge whole "
+                    "numbers of this size; give integers or text"
                 )
         for name, values in table.nominal.items():
             known = features.categories(name)

@@ -4,14 +4,20 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from fedimb.atomic import write_atomic
 from fedimb.deploy.coordinator.deployment import Deployment
+from fedimb.deploy.files import parse_settings
+from fedimb.deploy.study_plan.limits import SiteLimits, column_ranges
 from fedimb.deploy.study_plan.page import as_html, as_markdown
 from fedimb.deploy.study_plan.plan import StudyPlan, parse_time
 from fedimb.deploy.study_plan.ranges import Range, Scalar
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
 
+MAX_WEIGHT_SHARE = 0.5
+"""The largest share of one site in a mean, a sum or a score, unless the plan says another (from three sites on)."""
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _SPAN = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 
@@ -84,6 +90,63 @@ def describe_data(
         rare = rare or [own[label] for label in federation.minority]
         names, shape = names or own, shape or list(federation.input_shape)
     return names, rare, shape
+
+
+def describe_limits(
+    config: RunConfig, sites: Sequence[str], rows: Sequence[str], values: Sequence[str], from_data: bool
+) -> SiteLimits:
+    """Rows and value ranges per site: as typed, and the rest read from the configured data.
+
+    From the data: no site has more rows than all of them, and the values of a table's column lie at most its own span
+    beyond them.
+
+    Args:
+        sites: names of the sites so far.
+        rows: ``N`` for every site, or ``SITE=N``.
+        values: ``LOW..HIGH`` for every column of a table, once; or once for each column, in order.
+        from_data: False: the coordinator has no data, so what is not typed is the default of `SiteLimits`.
+
+    Raises:
+        ConfigError: not a number or range, or a site that does not exist. DataError: the data cannot be read.
+    """
+    by_site: dict[str, int] = {}
+    tree: dict[str, object] = {"rows": by_site}
+    for word in rows:
+        site, equals, text = word.rpartition("=")
+        if not re.fullmatch(r"[1-9]\d*", text) or (equals and site not in sites):
+            known = f"sites are {', '.join(sites)}" if sites else "no site has been added yet"
+            raise ConfigError(f"--rows {word}: write N for every site, or SITE=N; {known}")
+        if site:
+            by_site[site] = int(text)
+        else:
+            tree["most_rows"] = int(text)
+    pairs = []
+    for word in values:
+        if (span := _SPAN.fullmatch(word)) is None or float(span[1]) > float(span[2]):
+            raise ConfigError(f"--value-range {word}: write the smallest and largest value as in 0..120")
+        pairs.append([float(span[1]), float(span[2])])
+    found = _limits_of_data(config) if from_data and not ("most_rows" in tree and pairs) else {}
+    tree = found | tree | ({"values": pairs} if pairs else {})
+    return parse_settings(tree, SiteLimits, "limits")
+
+
+def _limits_of_data(config: RunConfig) -> dict[str, object]:
+    from fedimb.data.prepare import prepare
+
+    federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    found: dict[str, object] = {"most_rows": len(federation.store)}
+    if federation.store.scaled is not None:
+        low, high = column_ranges(np.asarray(federation.store.x))
+        low, high = np.nan_to_num(low), np.nan_to_num(high)
+        span = np.maximum(high - low, 1.0)
+        found["values"] = [[float(a), float(b)] for a, b in zip(low - span, high + span, strict=True)]
+    return found
+
+
+def with_deployment_defaults(words: Sequence[str]) -> list[str]:
+    """A plan's settings with what a deployment sets unless it is typed: the largest share of one site."""
+    given = any(word.lstrip("+").startswith("clients.max_weight_share=") for word in words)
+    return [*words, *([] if given else [f"clients.max_weight_share={MAX_WEIGHT_SHARE}"])]
 
 
 def _shape(text: str) -> list[int]:

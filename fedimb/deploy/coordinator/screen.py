@@ -1,8 +1,8 @@
-"""Screen the replies of sites: implausible ones are left out, with the site's name, before aggregation.
+"""Screen the updates of sites by their length: one far longer than everybody else's is left out, with the site's name.
 
-Every engine already rejects values that are not finite (`fedimb.engine.lanes`). Between hospitals two more things can
-go wrong: weights of another shape (another release, another model), and an update far larger than everybody else's.
-The latter check is not a defence against a malicious site: an update as long as the others' passes.
+What a reply may hold is checked on every engine (`fedimb.engine.admission`), and first of all here: nothing of a reply
+is read before. The length is not a defence against a malicious site: an update as long as the others' passes. What
+bounds it is `fedimb.serverapp.influence`.
 """
 
 import math
@@ -12,52 +12,68 @@ from typing import cast
 import numpy as np
 from flwr.app import ArrayRecord, Error, Message
 
+from fedimb.by_reference import view
 from fedimb.contracts import platform as names
-from fedimb.records import to_numpy
+from fedimb.contracts.fedssg import GENERATOR
+from fedimb.contracts.variate import VARIATE
+from fedimb.engine.admission import Admission, Refusal
 
 LEFT_OUT = 1311
 """Error code that replaces a reply that was left out."""
 MAX_RATIO = 1000.0
 """An update is left out if its norm is more than this many times the median of the others'."""
+_UPDATES = {names.ARRAYS: True, GENERATOR: True, VARIATE.key: False}
+"""Records that change a model: whether they hold new values (True) or the change itself."""
 
 
 def screen_replies(
-    sent: Mapping[int, Message], replies: Mapping[int, Message], sites: Mapping[int, str]
-) -> dict[int, Message]:
-    """Replies by client id; an implausible train reply is replaced by an error that says why."""
-    kept = dict(replies)
-    lengths: dict[int, float] = {}
-    for client, reply in replies.items():
-        if reply.has_error() or reply.metadata.message_type != "train" or names.ARRAYS not in reply.content:
-            continue
-        old = to_numpy(cast(ArrayRecord, sent[client].content[names.ARRAYS]))
-        new = to_numpy(cast(ArrayRecord, reply.content[names.ARRAYS]))
-        if reason := _format_mismatch(old, new):
-            kept[client] = _error(sent[client], f"{sites[client]} sent {reason}; left out of this round")
-        else:
-            lengths[client] = _distance(old, new)
-    for client, length in lengths.items():
-        others = [value for other, value in lengths.items() if other != client and math.isfinite(value)]
-        typical = float(np.median(others)) if len(others) >= 2 else math.inf
-        if math.isfinite(length) and length > MAX_RATIO * typical > 0:
-            text = f"{sites[client]}'s update is {length / typical:.0e} times as long as the others'; left out"
-            kept[client] = _error(sent[client], text)
-    return kept
+    sent: Mapping[int, Message],
+    replies: Mapping[int, Message],
+    sites: Mapping[int, str],
+    admission: Admission | None = None,
+) -> tuple[dict[int, Message], dict[int, Refusal]]:
+    """Replies by client id; one with an implausible update is replaced by an error that says why. And what was left
+    out, by client id: it does not count against the site, as training may diverge.
+
+    Args:
+        admission: what a reply is checked against first; one that it refuses is kept as it is, for the lanes to name.
+    """
+    kept, left_out = dict(replies), dict[int, Refusal]()
+    good = {
+        client: reply
+        for client, reply in replies.items()
+        if not reply.has_error() and (admission is None or admission.refusal(client, reply, sent[client]) is None)
+    }
+    for key, absolute in _UPDATES.items():
+        lengths = {
+            client: _length(cast(ArrayRecord, reply.content[key]), sent[client].content.get(key) if absolute else None)
+            for client, reply in good.items()
+            if isinstance(reply.content.get(key), ArrayRecord) and _changes(key, sent[client])
+        }
+        for client, length in lengths.items():
+            others = [value for other, value in lengths.items() if other != client and math.isfinite(value)]
+            typical = float(np.median(others)) if len(others) >= 2 else math.inf
+            if math.isfinite(length) and length > MAX_RATIO * typical > 0:
+                what = "update" if key == names.ARRAYS else f"'{key}'"
+                long = f"{length / typical:.0e} times as long as the others'"
+                text = f"{sites[client]}'s {what} is {long}; left out"
+                kept[client] = Message(Error(code=LEFT_OUT, reason=text), reply_to=sent[client])
+                left_out[client] = Refusal(key, "", f"is {long}", counts=False)
+    return kept, left_out
 
 
-def _format_mismatch(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) -> str | None:
-    if old.keys() != new.keys():
-        return f"different arrays than it was sent ({', '.join(sorted(old.keys() ^ new.keys())[:3])})"
-    for name, value in old.items():
-        if value.shape != new[name].shape or value.dtype != new[name].dtype:
-            return f"'{name}' as {new[name].dtype} {list(new[name].shape)}, not {value.dtype} {list(value.shape)}"
-    return None
+def _changes(key: str, request: Message) -> bool:
+    trains = request.metadata.message_type == "train"
+    return key in request.content if key == GENERATOR else trains
 
 
-def _distance(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) -> float:
-    squares = [float(np.sum((new[name].astype(np.float64) - value) ** 2)) for name, value in old.items()]
+def _length(new: ArrayRecord, old: object) -> float:
+    """Norm of a change; NaN if it is not finite, or not of what was sent."""
+    before = {} if old is None else {name: view(array) for name, array in cast(ArrayRecord, old).items()}
+    squares = []
+    for name, array in new.items():
+        value = view(array)
+        if old is not None and (name not in before or before[name].shape != value.shape):
+            return math.nan
+        squares.append(float(np.sum((value.astype(np.float64) - before.get(name, 0.0)) ** 2)))
     return math.sqrt(math.fsum(squares)) if all(map(math.isfinite, squares)) else math.nan
-
-
-def _error(message: Message, text: str) -> Message:
-    return Message(Error(code=LEFT_OUT, reason=text), reply_to=message)

@@ -4,8 +4,10 @@
 Everything after joining is the same as in a simulation, so a deployed run resumes, logs and ends the same way.
 """
 
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from pydantic import Field
 
+from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.data.scaling import Scaling, scaling_of
 from fedimb.deploy.coordinator.deployment import Deployment
@@ -21,8 +24,10 @@ from fedimb.deploy.coordinator.federation import DeployedFederation
 from fedimb.deploy.coordinator.signed_messages import SignedMessages
 from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
 from fedimb.deploy.files import parse_settings
+from fedimb.deploy.study_plan.limits import wrong_sums
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
 from fedimb.engine import processes
+from fedimb.engine.admission import Refusal, Sizes, check_reply, clean_text
 from fedimb.engine.grid import Job
 from fedimb.errors import ConfigError, DataError, FedimbError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
@@ -31,10 +36,15 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.manifest import write_start
 from fedimb.rundir.stored import read_config
 from fedimb.schema import RunConfig, Strict
+from fedimb.serverapp.influence import capped
 from fedimb.serverapp.launch import execute
+from fedimb.serverapp.left_out import LeftOut
 
 ACCEPTED = "accept-changes"
 """A file in the run folder while the run is resumed with ``--accept-changes``."""
+JOINED = "joined.json"
+"""The file with what the sites of a run reported when they joined."""
+_FOREVER = 2**62  # a message after all others
 DEPLOYED = "deployed.json"
 """The file that marks a run folder as one of a deployment."""
 
@@ -58,6 +68,12 @@ class Deployed(Strict):
 def is_deployed(folder: Path) -> bool:
     """Whether a run folder belongs to a deployment."""
     return (folder / DEPLOYED).is_file()
+
+
+def run_sites(folder: Path) -> list[str]:
+    """Names of a deployed run's sites, in client-id order."""
+    about = parse_settings(RunFolder.open(folder).read_json(DEPLOYED), Deployed, str(folder / DEPLOYED))
+    return list(about.sites)
 
 
 def serve(path: Path, grid: Grid) -> None:
@@ -125,7 +141,8 @@ class _SiteEngine:
         if about.sites != sites:
             raise ConfigError(f"{folder.path / DEPLOYED} lists other sites than the plan ({', '.join(sites)})")
         signed = SignedMessages(Deployment.of_run(folder.path), plan, folder.path.name)
-        self._grid = DeployedGrid(flower, sites, folder.path, timeouts, signed)
+        aside = LeftOut(folder.path, about.sites).aside(_FOREVER)
+        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts, signed, frozenset(aside))
         shared = {
             "run": folder.path.name,
             "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),
@@ -133,8 +150,17 @@ class _SiteEngine:
             "clients": len(about.sites),
         }
         replies = self._grid.query_all(names.JOIN_SITE, lambda client: {**shared, "client": client})
-        joined = [_read_join_reply(about.sites[client], replies.get(client)) for client in range(len(about.sites))]
-        scaling = _scaling(joined)
+        known = _read_joined(folder) if aside else {}
+        joined = []
+        for client, name in enumerate(about.sites):
+            if client not in aside:
+                joined.append(_read_join_reply(plan, name, replies.get(client)))
+            elif name in known:
+                joined.append(known[name])
+            else:
+                raise RunFailed(f"{name} is set aside, but has never joined this run: make a plan for the other sites")
+        _write_joined(folder, dict(zip(about.sites, joined, strict=True)))
+        scaling = _scaling(joined, config.clients.max_weight_share)
         if scaling is not None:
             self._grid.scaling = array_record({"mean": scaling.mean, "deviation": scaling.deviation})
         if len({site.scale for site in joined}) > 1:
@@ -170,10 +196,30 @@ class _SiteEngine:
         """Nothing to stop."""
 
 
-def _read_join_reply(site: str, reply: Message | None) -> _Site:
+def _write_joined(folder: RunFolder, joined: Mapping[str, _Site]) -> None:
+    """Keep what the sites reported, for a resume without one of them."""
+    facts = {
+        name: asdict(site) | {"sums": None if site.sums is None else {k: v.tolist() for k, v in site.sums.items()}}
+        for name, site in joined.items()
+    }
+    folder.write_json(JOINED, facts)
+
+
+def _read_joined(folder: RunFolder) -> dict[str, _Site]:
+    found = {}
+    for name, facts in (folder.read_json(JOINED) or {}).items():
+        sums = facts["sums"]
+        arrays = None if sums is None else {"sums": np.array(sums["sums"]), "scaled": np.array(sums["scaled"], bool)}
+        found[name] = _Site(**(facts | {"sums": arrays}))
+    return found
+
+
+def _read_join_reply(plan: StudyPlan, site: str, reply: Message | None) -> _Site:
     if reply is None or reply.has_error():
-        why = "did not reply in time" if reply is None else str(reply.error.reason)
+        why = "did not reply in time" if reply is None else clean_text(reply.error.reason)
         raise RunFailed(f"{site} does not take part: {why}")
+    if (refused := join_refusal(plan, site, reply)) is not None:
+        raise RunFailed(f"{site} does not take part: its reply is not as the plan says: {refused}")
     facts: dict[str, Any] = dict(reply.content.config_records[names.SITE])
     if facts["site"] != site:
         raise RunFailed(f"node {site} says it is {facts['site']}: it was registered under another site's name")
@@ -183,8 +229,29 @@ def _read_join_reply(site: str, reply: Message | None) -> _Site:
     return _Site(rows, validation, version, float(facts["scale"]), sums, key, code)
 
 
-def _scaling(joined: list[_Site]) -> Scaling | None:
-    """Column scaling from all sites' sums, added in client-id order; None if no source needs scaling."""
+def join_refusal(plan: StudyPlan, site: str, reply: Message) -> Refusal | None:
+    """What in a site's reply on joining is not as contract and plan say; None: nothing."""
+    most, columns = plan.limits.rows_of(site), math.prod(plan.input_shape)
+    sizes = Sizes({"C": len(plan.classes), "D": 1, "d": 1, "F": columns}, tuple(plan.input_shape))
+    platform = registry.build("contract", "platform")
+    if (refused := check_reply([platform], reply, sizes, {"rows": most})) is not None:
+        return refused
+    facts: dict[str, Any] = dict(reply.content.config_records[names.SITE])
+    if facts["rows"] + facts["validation"] > most:
+        text = f"{facts['rows'] + facts['validation']} rows, of at most {most} in the plan"
+        return Refusal(names.SITE, "rows", f"adds up with 'validation' to {text}")
+    if names.SUMS in reply.content:
+        sums = arrays_of(reply.content, names.SUMS)["sums"]
+        if wrong := wrong_sums(sums, int(facts["rows"]), plan.limits.ranges(columns)):
+            return Refusal(names.SUMS, "sums", wrong)
+    return None
+
+
+def _scaling(joined: list[_Site], share: float | None) -> Scaling | None:
+    """Column scaling from all sites' sums, added in client-id order; None if no source needs scaling.
+
+    A site with more than ``share`` of all rows counts with that share.
+    """
     with_sums = [site.sums for site in joined if site.sums is not None]
     if not with_sums:
         return None
@@ -192,5 +259,8 @@ def _scaling(joined: list[_Site]) -> Scaling | None:
         raise DataError(
             "the sites' tables have different columns: register the data with the same settings at all sites"
         )
-    total = np.sum([sums["sums"] for sums in with_sums], axis=0)
+    rows = [float(site.rows) for site in joined]
+    factors = [limit / n for n, limit in zip(rows, capped(rows, share), strict=True)]
+    parts = [f * sums["sums"] if f < 1 else sums["sums"] for f, sums in zip(factors, with_sums, strict=True)]
+    total = np.sum(parts, axis=0)
     return scaling_of(total, cast(Any, with_sums[0]["scaled"]).astype(bool))

@@ -19,11 +19,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedimb.contracts import platform as names
+from fedimb.contracts.platform import AUDIT_HEAD
 from fedimb.deploy.audit_chain import Head
-from fedimb.deploy.coordinator.screen import screen_replies
+from fedimb.deploy.coordinator.screen import LEFT_OUT, screen_replies
 from fedimb.deploy.coordinator.signed_messages import LOST_BY_FLOWER, SignedMessages
 from fedimb.deploy.incidents import WAITING
 from fedimb.deploy.signing import Order
+from fedimb.engine.admission import Refusal, Sizes, check_record, clean_text
 from fedimb.engine.flower_grid import in_lanes
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
@@ -65,15 +67,24 @@ class DeployedGrid(SimulationGrid):
         folder: the run folder; gets the sites' audit heads in ``heads/<site>.jsonl`` and events in `EVENTS`.
         timeouts: see `Timeouts`.
         signed: signs messages and checks replies, see `SignedMessages`.
+        aside: client ids of sites that are set aside: they are neither waited for nor asked.
     """
 
     def __init__(
-        self, grid: Grid, sites: Sequence[str], folder: Path, timeouts: Timeouts, signed: SignedMessages
+        self,
+        grid: Grid,
+        sites: Sequence[str],
+        folder: Path,
+        timeouts: Timeouts,
+        signed: SignedMessages,
+        aside: frozenset[int] = frozenset(),
     ) -> None:
         super().__init__(len(sites))
         self._signed, self._orders = signed, dict[str, Order]()
         self._grid, self._sites, self._folder, self._timeouts = grid, dict(enumerate(sites)), folder, timeouts
         self.scaling: ArrayRecord | None = None  # goes with every message
+        self._unreadable: dict[int, Refusal] = {}  # of the replies to the last messages
+        self._aside = aside
         self._node_of = self._find_nodes()
 
     def _find_nodes(self) -> dict[int, int]:
@@ -81,9 +92,10 @@ class DeployedGrid(SimulationGrid):
         deadline = time.monotonic() + self._timeouts.join_s
         while True:
             by_name = {node.name: node.node_id for node in self._grid.get_nodes()}
-            missing = [site for site in self._sites.values() if site not in by_name]
+            asked = {client: site for client, site in self._sites.items() if client not in self._aside}
+            missing = [site for site in asked.values() if site not in by_name]
             if not missing:
-                return {client: by_name[site] for client, site in self._sites.items()}
+                return {client: by_name[site] for client, site in asked.items()}
             if time.monotonic() > deadline:
                 raise RunFailed(
                     f"{', '.join(missing)} not online after {self._timeouts.join_s:.0f} s: check that fedimb node run "
@@ -99,10 +111,13 @@ class DeployedGrid(SimulationGrid):
         for client in instructions.keys() - replies.keys():
             late = f"no reply within {self._timeouts.deadline_s:g} s (clients.deadline_s); left out of this step"
             replies[client] = Message(Error(code=CLIENT_FAILED, reason=late), reply_to=instructions[client])
-        outcomes = in_lanes(lanes, instructions, screen_replies(instructions, replies, self._sites), reduce)
+        kept, left_out = screen_replies(instructions, replies, self._sites, self.admission)
+        left_out |= self._unreadable
+        outcomes = in_lanes(lanes, instructions, kept, reduce, self.admission)
         for reply in (reply for outcome in outcomes for reply in outcome.replies):
             if reply.error is None or reply.error.startswith("empty"):
                 continue
+            reply.refused = reply.refused or left_out.get(reply.client)
             site = self._sites[reply.client]
             if not _names(reply.error, site):
                 reply.error = f"{site}: {reply.error}"
@@ -116,6 +131,7 @@ class DeployedGrid(SimulationGrid):
             RunWaiting: a site is waiting for a person.
         """
         open_, replies = _Exchange(self, instructions), dict[int, Message]()
+        self._unreadable.clear()
         started = looked = time.monotonic()
         while len(replies) < len(instructions):
             now = time.monotonic()
@@ -126,8 +142,7 @@ class DeployedGrid(SimulationGrid):
                     open_.away[client] = reply
                     self.event(client, "is away; asked again when it is back")
                     continue
-                replies[client] = reply
-                self._note(client, reply)
+                replies[client] = self._note(client, self._readable(client, reply, instructions[client]))
             if now - started > self._timeouts.away_s:
                 replies |= open_.away  # errors, kept as they are
                 open_.away.clear()
@@ -167,11 +182,13 @@ class DeployedGrid(SimulationGrid):
         return self._signed.check(client, order, message, reply)
 
     def _order(self, client: int, message: Message) -> tuple[Message, Order]:
+        return self._signed.order(client, self._sent(client, message), self._node_of[client])
+
+    def _sent(self, client: int, message: Message) -> Message:
         content = dict(message.content)
         if self.scaling is not None:
             content[names.SCALING] = self.scaling
-        node = self._node_of[client]
-        return self._signed.order(client, Message(RecordDict(content), node, message.metadata.message_type), node)
+        return Message(RecordDict(content), self._node_of[client], message.metadata.message_type)
 
     def event(self, client: int, text: str) -> None:
         """Record an event at a site: in the log, and for ``fedimb deploy run``, which watches from another process."""
@@ -182,7 +199,7 @@ class DeployedGrid(SimulationGrid):
         with open(self._folder / EVENTS, "a", encoding="utf-8") as file:
             file.write(json.dumps(event, ensure_ascii=False) + "\n")
 
-    def _note(self, client: int, reply: Message) -> None:
+    def _note(self, client: int, reply: Message) -> Message:
         """Keep the number and hash of the site's audit line: a log that is rewritten later no longer matches them."""
         head = pop_audit_head(reply)
         if head is not None:
@@ -190,6 +207,25 @@ class DeployedGrid(SimulationGrid):
             heads.mkdir(parents=True, exist_ok=True)
             with open(heads / f"{self._sites[client]}.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps({"line": head.line, "sha": head.sha}) + "\n")
+        return reply
+
+    def _readable(self, client: int, reply: Message, request: Message) -> Message:
+        """The reply with what the coordinator itself reads of it checked: an error's text as one clean line, and the
+        audit line's number and hash. A reply whose audit line is not as declared becomes an error.
+        """
+        if reply.has_error():
+            text = clean_text(reply.error.reason or f"error {reply.error.code}")
+            return Message(Error(code=reply.error.code, reason=text), reply_to=request)
+        head = reply.content.get(names.AUDIT)
+        if head is None:
+            return reply
+        wrong: Refusal | None = Refusal(names.AUDIT, "", "is not declared as such a record")
+        if isinstance(head, ConfigRecord):
+            wrong = check_record(AUDIT_HEAD, head, None, Sizes({}, ()), {})
+        if wrong is None:
+            return reply
+        self._unreadable[client] = wrong
+        return Message(Error(code=LEFT_OUT, reason=f"{wrong}; left out"), reply_to=request)
 
     def _refuse_waiting(self, replies: Mapping[int, Message]) -> None:
         reasons = [str(replies[c].error.reason) for c in sorted(replies) if _code(replies[c]) == WAITING]

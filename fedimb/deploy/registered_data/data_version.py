@@ -218,6 +218,15 @@ class DataVersion:
             shutil.rmtree(path)
 
 
+def record_marks(folder: Path) -> set[str]:
+    """The marks of a version's records (`commitment.mark_records`): equal records of any data set have equal marks."""
+    try:
+        lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
+        return {str(json.loads(line)[1]) for line in lines}
+    except (OSError, ValueError, TypeError, IndexError):
+        return set()  # a damaged version cannot be used, which is found when it is opened
+
+
 def differences(registered: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Describe what changed between two lists of (place, keyed hash), one line each; empty if they are equal."""
     before, after = Counter(mark for _, mark in registered), Counter(mark for _, mark in now)

@@ -1,7 +1,8 @@
 """The egress filter of a hospital node: the filter of simulated clients (`fedimb.privacy.egress_filter`), and more.
 
-It works in this order: check that the study plan lists the message; run the client; mask exceptions; check that every
-record is declared; apply the site's sharing policy; write a line to the audit log, on disk; send the reply. If the line
+It works in this order: check that the study plan lists the message; have the site's ledger accept it (`Account`), which
+has the stored reply if it was answered before; run the client; mask exceptions; check that every record is declared;
+apply the site's sharing policy; store the reply; write a line to the audit log, on disk; send the reply. If the line
 cannot be written, only an error is sent. A crash between writing and sending leaves a line for a message that was not
 sent, and the message may be requested again, so each message that left has *at least* one line.
 
@@ -29,6 +30,7 @@ from fedimb.deploy import incidents
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import Shareable, keep_incident, masked_incident
+from fedimb.deploy.site.account import Account
 from fedimb.deploy.site.sharing import Patients, refusal
 from fedimb.errors import FedimbError
 from fedimb.privacy.egress_filter import REFUSED, declared_for, violation
@@ -50,12 +52,14 @@ class Terms:
             None: all that are declared.
         run: the run's name at the site, for the log.
         patients: number of patients in the data the run uses; None: unknown.
+        account: the run in the site's ledger, which answers each message once; None: nothing is counted.
     """
 
     contracts: list[Contract]
     messages: frozenset[str] | None = None
     run: str = ""
     patients: Patients | None = None
+    account: Account | None = None
 
 
 def egress_filter(
@@ -76,7 +80,7 @@ def egress_filter(
     egress = _EgressFilter(home, message, context)
     try:
         terms = terms_of(message, context)
-        egress.run = terms.run
+        egress.run, egress.account = terms.run, terms.account
         reply = egress.reply(terms, call_next)
     except Shareable as error:
         reply = egress.error(error.code, str(error))
@@ -90,6 +94,7 @@ class _EgressFilter:
         self.home, self.message, self.context = home, message, context
         self.phase, self.run = message.metadata.message_type, str(context.run_id)
         self.facts: dict[str, Any] = {}
+        self.account: Account | None = None
         try:
             self.site = home.site
         except FedimbError:  # a damaged node.yaml; reading the policy fails again later, as an incident
@@ -99,7 +104,8 @@ class _EgressFilter:
         """The reply, reduced to what contracts and the site's policy allow."""
         if terms.messages is not None and self.phase not in terms.messages:
             return self.error(REFUSED, f"{self.site}: the approved study plan does not list message '{self.phase}'")
-        reply = call_next(self.message, self.context)
+        stored = None if self.account is None else self.account.accept(self.message)
+        reply = call_next(self.message, self.context) if stored is None else Message(stored, reply_to=self.message)
         if reply.has_error():
             return self._client_error(reply.error)
         declared = declared_for(self.phase, terms.contracts)
@@ -119,6 +125,10 @@ class _EgressFilter:
             del reply.content[record.key]
         if withheld:
             self.facts["withheld"] = withheld
+        if stored is not None:
+            self.facts["again"] = True
+        elif self.account is not None:
+            reply.content = self.account.keep(self.message, reply.content)
         return reply
 
     def _client_error(self, error: Error) -> Message:
@@ -149,10 +159,12 @@ class _EgressFilter:
             return self.error(incidents.INCIDENT, text)
 
     def _line(self, reply: Message) -> dict[str, Any]:
-        about = {"run": self.run, "flower_run": str(self.context.run_id), "type": self.phase}
+        about: dict[str, Any] = {"run": self.run, "flower_run": str(self.context.run_id), "type": self.phase}
+        if self.account is not None and (mark := self.account.mark):
+            about["ledger"] = mark
         if names.STEP in self.message.content:
             step = self.message.content.config_records[names.STEP]
-            about |= {key: step[key] for key in ("round", "step") if key in step}  # type: ignore[misc]
+            about |= {key: step[key] for key in ("round", "step") if key in step}
         if reply.has_error():
             code, reason = reply.error.code, reply.error.reason
             return {**about, **self.facts, "outcome": "error", "code": code, "text": reason, "records": []}

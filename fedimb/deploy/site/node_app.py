@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -36,6 +36,7 @@ from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
 from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.registered_data.datasets import find_data_set
 from fedimb.deploy.registered_data.pins import pin_run, pinned_version
+from fedimb.deploy.site.account import Account
 from fedimb.deploy.site.approvals import approved_plan, load_plan, require_approval
 from fedimb.deploy.site.egress_filter import Terms
 from fedimb.deploy.site.inbox import waiting_line
@@ -44,6 +45,7 @@ from fedimb.deploy.site.orders import Received
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, signed_run_key
 from fedimb.deploy.site.sharing import Patients
 from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
+from fedimb.deploy.study_plan.limits import beyond, column_ranges
 from fedimb.deploy.study_plan.outbound_records import message_types
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan, site_config
 from fedimb.errors import ConfigError, FedimbError
@@ -68,6 +70,7 @@ class NodeRun:
         config: the run's configuration, with the site's overrides (`apply_site_overrides`).
         client, clients: this site's client id, and the number of clients.
         data: the pinned version.
+        asked: the run's configuration as the coordinator sent it.
     """
 
     home: NodeHome
@@ -77,6 +80,11 @@ class NodeRun:
     client: int
     clients: int
     data: DataVersion
+    asked: RunConfig
+
+    def account(self) -> Account:
+        """This run in the site's ledger."""
+        return Account(self.home, self.name, self.plan, self.asked, self.client, self.clients, self.data)
 
     def store(self) -> Store:
         """The pinned rows, all with this site as their domain.
@@ -119,7 +127,7 @@ def terms_of(home: NodeHome, received: Received, message: Message, context: Cont
         name, record = _run_record(home, context)
         received.accept(home, load_plan(home, str(record["plan"])), name, message)
         run = load_run(home, context)
-    return Terms(contracts_of(run.config), message_types(run.config), run.name, run.patients())
+    return Terms(contracts_of(run.config), message_types(run.config), run.name, run.patients(), run.account())
 
 
 def _is_join(message: Message) -> bool:
@@ -144,32 +152,24 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
     if reason := join_mismatch(home, sent, client, clients):
         raise Shareable(NOT_APPROVED, f"{home.site} does not join: {reason}")
     plan, config = require_approval(home, str(asked["plan"]), str(asked.get("cfg-json")))
-    _check_same_run(home, name, plan, str(asked.get("cfg-json")))
     try:
         version = find_data_set(home, plan.tags)
     except ConfigError as error:
         raise Shareable(NOT_APPROVED, str(error)) from None
     _check_data(home, plan, version)
+    run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version, config)
+    run.account().check_join()
     version.verify(full=True)
     version.refuse_findings()
-    client = cast(int, client)
-    run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, len(plan.sites), version)
     version = pin_run(home, name, version, names=(run.short_name,))
-    _check_parts(home, run.config, replace(run, data=version).store())
+    store = replace(run, data=version).store()
+    _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
+    _check_parts(home, run.config, store)
     record: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
     record |= {"client": client, "clients": len(plan.sites)}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(record).encode())
     write_private(home.folder("state", "flower") / str(context.run_id), name.encode())
     return replace(run, data=version)
-
-
-def _check_same_run(home: NodeHome, name: str, plan: StudyPlan, config: str) -> None:
-    """Refuse another plan or configuration under the name of a run that this site has joined."""
-    path = home.file("state", "runs", name, "run.json")
-    before = json.loads(path.read_text()) if path.exists() else {}
-    if before.get("format") == FORMAT and (before["plan"], before["config"]) != (plan.sha, config):
-        text = f"{home.site} joined run {name} with another plan or configuration: start a new run"
-        raise Shareable(NOT_APPROVED, text)
 
 
 def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
@@ -185,6 +185,14 @@ def _check_data(home: NodeHome, plan: StudyPlan, version: DataVersion) -> None:
         raise Shareable(
             NOT_APPROVED, f"{home.site}: the labels of '{version.name}' cannot express class '{missing[0]}'"
         )
+
+
+def _check_limits(home: NodeHome, plan: StudyPlan, store: Store, columns: list[str]) -> None:
+    low = high = np.zeros(0)
+    if store.scaled is not None:
+        low, high = column_ranges(np.asarray(store.x))
+    if why := beyond(plan.limits, home.site, len(store), columns, low, high):
+        raise Shareable(NOT_APPROVED, f"{home.site}: {why}")
 
 
 def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
@@ -214,8 +222,9 @@ def load_run(home: NodeHome, context: Context) -> NodeRun:
         raise Shareable(NOT_APPROVED, f"{home.site}: plan {record['plan']} is no longer approved")
     version = pinned_version(home, name)
     version.verify(full=False)
-    config = apply_site_overrides(home, site_config(str(record["config"])))
-    return NodeRun(home, name, plan, config, int(record["client"]), int(record["clients"]), version)
+    asked = site_config(str(record["config"]))
+    config, client, clients = apply_site_overrides(home, asked), int(record["client"]), int(record["clients"])
+    return NodeRun(home, name, plan, config, client, clients, version, asked)
 
 
 def _run_record(home: NodeHome, context: Context) -> tuple[str, JsonObject]:

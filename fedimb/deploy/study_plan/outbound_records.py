@@ -1,7 +1,9 @@
 """Everything that may leave a site in a run, derived from the contracts: the table that a study plan lists."""
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -9,6 +11,7 @@ from pydantic import Field
 from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
+from fedimb.deploy.study_plan.ranges import Range, largest
 from fedimb.schema import PrivacyConfig, RunConfig, Strict
 
 COUNTS_OF = {
@@ -107,23 +110,83 @@ def message_types(config: RunConfig) -> frozenset[str]:
     return frozenset({"train"} | {f"query.{query}" for query in queries_of(config)})
 
 
-def outbound_records(config: RunConfig, sizes: Sizes, rounds: int) -> list[OutboundRecord]:
+@dataclass(frozen=True)
+class Repetition:
+    """How often a method's program runs in a run: once, or once in each cycle of the methods around it.
+
+    Attributes:
+        contract: the method's contract.
+        name, settings: its registered name and its settings.
+        times: how often.
+    """
+
+    contract: Contract
+    name: str
+    settings: Mapping[str, Any]
+    times: int
+
+    @staticmethod
+    def of(config: RunConfig, vary: Mapping[str, Range] | None = None) -> "list[Repetition]":
+        """One for each method, outermost first; settings that may vary count with their largest value."""
+        from fedimb.config.parts import contracts_of  # imports torch, see `queries_of`
+
+        found, times = [], 1
+        for contract, (name, args) in zip(contracts_of(config)[1:], config.strategy.items(), strict=True):
+            found.append(Repetition(contract, name, args or {}, times))
+            if contract.repeats:
+                times *= found[-1].setting(contract.repeats, vary or {})
+        return found
+
+    def setting(self, key: str, vary: Mapping[str, Range]) -> int:
+        """A whole number among the method's settings, as large as it may be."""
+        return int(largest(f"strategy.{self.name}.{key}", self.settings[key], vary))
+
+    def most(self, query: str, rounds: int, vary: Mapping[str, Range]) -> int:
+        """How often at most a query of the method is sent in a run."""
+        given = self.contract.most.get(query, rounds)
+        return self.times * (given if isinstance(given, int) else self.setting(given, vary))
+
+
+def message_counts(config: RunConfig, rounds: int, vary: Mapping[str, Range] | None = None) -> dict[str, int]:
+    """How many different messages of each type a site answers in one run.
+
+    Args:
+        rounds: the run's rounds.
+        vary: settings that may vary; None: a run's own settings.
+    """
+    methods = Repetition.of(config, vary)
+    found = {"train": rounds}
+    for query, contract in queries_of(config).items():
+        own = [each for each in methods if each.contract is contract]
+        found[f"query.{query}"] = sum(each.most(query, rounds, vary or {}) for each in own) or 1
+    if f"query.{names.CLASS_COUNTS}" in found:  # once for the prior, and once for each method that asks for them
+        asking = [m for m in methods if registry.flags("strategy", m.name).get("reveals_counts")]
+        found[f"query.{names.CLASS_COUNTS}"] += sum(m.times for m in asking)
+    return found
+
+
+def outbound_records(
+    config: RunConfig, sizes: Sizes, rounds: int, vary: Mapping[str, Range] | None = None
+) -> list[OutboundRecord]:
     """The table of outbound records, in the order of the contracts.
 
     Args:
         config: the plan's configuration.
         sizes: see `Sizes`.
         rounds: the largest number of rounds a run may have.
+        vary: settings that may vary between runs.
     """
     from fedimb.config.parts import (
         contracts_of,
     )  # imports torch, which a supervisor that counts its inbox does not need
 
     each_round = f"once in each of at most {rounds} rounds"
+    counts = message_counts(config, rounds, vary)
     contracts = contracts_of(config)
     rows = [_row("train", r, each_round, config, sizes) for contract in contracts for r in contract.train if _own(r)]
     for query, contract in queries_of(config).items():
         often = contract.often.get(query, "as often as the method asks")
+        often += f" (at most {n} in a run)" if (n := counts[f"query.{query}"]) > 1 else ""
         rows += [_row(f"query.{query}", r, often, config, sizes) for r in contract.queries[query] if _own(r)]
     unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
     unsent |= {names.CONFUSION} if config.evaluation.secure else set()

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from fedimb.deploy.study_plan.budget import PlanBudget, epsilon_of_precision, plan_budget
 from fedimb.deploy.study_plan.outbound_records import OutboundRecord
 from fedimb.deploy.study_plan.plan import StudyPlan
 
@@ -63,6 +64,15 @@ def _sections(plan: StudyPlan) -> list[Section]:
     ]
     sites = [["client", "site", "fingerprint of its key"]]
     sites += [[str(client), site.name, site.fingerprint] for client, site in enumerate(plan.sites)]
+    budget = plan_budget(plan)
+    most = [
+        ["", "in one run", f"in all {budget.runs} runs" if budget.runs > 1 else "in all (1 run)"],
+        ["rounds of training", str(budget.rounds), str(budget.rounds * budget.runs)],
+        ["other messages", str(budget.queries), str(budget.queries * budget.runs)],
+        ["epsilon of a site's updates, as the coordinator sees them", *_epsilons(budget, plan, budget.updates)],
+    ]
+    if budget.counts:
+        most.append(["epsilon of noisy class counts, if masks fail", *_epsilons(budget, plan, budget.counts)])
     vary = [["setting", "may be"], *([key, str(given)] for key, given in plan.vary.items())]
     kinds = sorted({row.sensitivity for row in plan.leaves})
     return [
@@ -93,6 +103,20 @@ def _sections(plan: StudyPlan) -> list[Section]:
             vary if plan.vary else [],
         ),
         (
+            "Limits",
+            "What a site sends is checked against these before it is used; a reply beyond them is left out, and the "
+            "site named. A site with more rows, or with values outside a column's range, does not take part.",
+            _limits(plan),
+        ),
+        (
+            "How much is asked at most",
+            "The site answers each message of a run once; the same message again gets the same reply. It answers no "
+            "more than this, whatever the coordinator sends, and counts what was asked about its data over all plans: "
+            "fedimb node ledger. Epsilon is at the plan's privacy.delta, with the site's own share of the noise and "
+            "without any gain from sampling; the unit is the whole site, for counts a row or a patient.",
+            most,
+        ),
+        (
             "What approving means",
             "Runs within this plan may train on the data named above until it expires. A change of purpose, "
             "data tag, class list, release or table, or a setting outside the ranges, is another plan and needs a "
@@ -101,6 +125,27 @@ def _sections(plan: StudyPlan) -> list[Section]:
             [],
         ),
     ]
+
+
+def _limits(plan: StudyPlan) -> list[list[str]]:
+    limits, share = plan.limits, plan.run_config().clients.max_weight_share
+    rows = [[f"rows at {site}", f"at most {most}"] for site, most in sorted(limits.rows.items())]
+    rows.append([f"rows at {'another' if rows else 'a'} site", f"at most {limits.most_rows}"])
+    pairs = {f"{low:g} to {high:g}" for low, high in limits.values}
+    ranges = [f"{low:g} to {high:g}" for low, high in limits.values] if len(pairs) > 1 else sorted(pairs)
+    rows.append(["values of a table's columns", "; ".join(ranges)])
+    most = (
+        "not limited" if share is None else f"at most {share:.0%}, from three sites on (with two nobody is protected)"
+    )
+    return [["limit", "value"], *rows, ["share of one site in a mean, a sum or a score", most]]
+
+
+def _epsilons(budget: PlanBudget, plan: StudyPlan, precision: float) -> list[str]:
+    """Epsilon of one run and of all, from the precision of one."""
+    if not precision:
+        return ["not bounded: no noise is added"] * 2
+    delta = plan.run_config().privacy.delta
+    return [f"{epsilon_of_precision(precision * runs, delta):.3g}" for runs in (1, budget.runs)]
 
 
 def _cells(row: OutboundRecord) -> list[str]:

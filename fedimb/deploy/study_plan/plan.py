@@ -19,6 +19,7 @@ from fedimb.deploy.bundle_hash import bundle_sha
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import SITE
 from fedimb.deploy.pki import key_fingerprint
+from fedimb.deploy.study_plan.limits import SiteLimits
 from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
@@ -77,6 +78,7 @@ class StudyPlan(Strict):
         config: the complete resolved configuration.
         config_sha: its hash.
         vary: settings that may differ between runs, by dotted key.
+        runs: number of runs the plan covers; a run that is resumed is the same one.
         tags: tags of the registered data set to use; a data set must have all of them.
         classes: class names in the order of class ids.
         minority: the classes that the study is about.
@@ -85,6 +87,7 @@ class StudyPlan(Strict):
         leaves: everything that leaves a site.
         coordinator: the public key with which the coordinator signs its messages.
         sites: the sites that take part, sorted by name; a client's id is its index.
+        limits: rows and value ranges per site, which replies are checked against.
     """
 
     format: Literal[2] = 2
@@ -97,6 +100,7 @@ class StudyPlan(Strict):
     config: Settings
     config_sha: Sha
     vary: dict[str, Range]
+    runs: int = Field(ge=1, le=100_000)
     tags: list[Line] = Field(min_length=1)
     classes: list[Line] = Field(min_length=1)
     minority: list[Line]
@@ -105,6 +109,7 @@ class StudyPlan(Strict):
     leaves: list[OutboundRecord]
     coordinator: PublicKey
     sites: list[PlannedSite] = Field(min_length=1)
+    limits: SiteLimits = SiteLimits()
 
     @property
     def sha(self) -> str:
@@ -177,6 +182,8 @@ def make_plan(
     input_shape: Sequence[int],
     coordinator: str,
     sites: Mapping[str, str],
+    runs: int = 1,
+    limits: SiteLimits | None = None,
 ) -> StudyPlan:
     """Make a plan; its table is derived from the contracts.
 
@@ -199,9 +206,11 @@ def make_plan(
         "deployment": deployment, "purpose": purpose, "contacts": list(contacts), "created": created,
         "expires": expires, "release": {"fedimb": __version__, "bundle": bundle_sha()},
         "config": json.loads(to_json(config)), "config_sha": config_sha(config),
-        "vary": {key: one.model_dump() for key, one in vary.items()}, "tags": list(tags), "classes": list(classes),
+        "vary": {key: one.model_dump() for key, one in vary.items()}, "runs": runs, "tags": list(tags),
+        "classes": list(classes),
         "minority": list(minority), "input_shape": list(input_shape), "sizes": sizes.model_dump(),
-        "leaves": [row.model_dump() for row in outbound_records(config, sizes, most_rounds(config, vary))],
+        "leaves": [row.model_dump() for row in outbound_records(config, sizes, most_rounds(config, vary), vary)],
+        "limits": (limits or SiteLimits()).model_dump(),
         "coordinator": coordinator, "sites": [{"name": name, "key": sites[name]} for name in sorted(sites)],
     }  # fmt: skip
     plan = parse_settings(tree, StudyPlan, "study plan")
@@ -256,10 +265,10 @@ def read_plan(text: str) -> StudyPlan:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the study plan is not JSON: {error}") from None
-    if isinstance(tree, dict) and tree.get("format", 1) == 1:
+    if isinstance(tree, dict) and (tree.get("format", 1) == 1 or "runs" not in tree):
         raise ConfigError(
-            "the study plan is of an earlier release, without the sites' keys: make a new plan with fedimb deploy "
-            "plan, and have the sites approve it"
+            "the study plan is of an earlier release, without the sites' keys and the number of runs: make a new plan "
+            "with fedimb deploy plan, and have the sites approve it"
         )
     plan = parse_settings(tree, StudyPlan, "study plan")
     parse_time(plan.created), parse_time(plan.expires)
@@ -285,7 +294,9 @@ def mismatch(plan: StudyPlan) -> str | None:
         return f"its configuration is refused: {error}"
     if config_sha(config) != plan.config_sha or flatten(config) != flatten(_as_given(plan)):
         return "its configuration is not the one it names"
-    if sizes != plan.sizes or outbound_records(config, sizes, most_rounds(config, plan.vary)) != plan.leaves:
+    if sizes != plan.sizes or (
+        outbound_records(config, sizes, most_rounds(config, plan.vary), plan.vary) != plan.leaves
+    ):
         return "its table of what leaves is not what the installed contracts say"
     return None
 

@@ -1,18 +1,20 @@
 """Which settings of a study plan may vary between runs, and in what range."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
+from fedimb import registry
 from fedimb.config.load import NO_INFLUENCE, flatten
 from fedimb.errors import ConfigError, nearest
 from fedimb.schema import RunConfig, Strict
 
 _FIXED = (
     *("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy"),
-    "clients.count",
+    *("clients.count", "clients.max_weight_share", "clients.max_update_ratio"),
 )
-"""Settings that may never vary: they change what leaves a site, how it is protected, or which sites take part."""
+"""Settings that may never vary: they change what leaves, how it or the result is protected, or who takes part."""
 Scalar = int | float | bool | str
 
 
@@ -48,6 +50,22 @@ def most_rounds(config: RunConfig, vary: Mapping[str, Range]) -> int:
     return max(int(n) for n in (config.rounds, *given.among, given.high or 0))
 
 
+def largest(key: str, value: Any, vary: Mapping[str, Range]) -> Any:
+    """The largest value that a setting may have in a run; ``value`` if it may not vary."""
+    given = vary.get(key, Range())
+    return max(value, *given.among, given.high if given.high is not None else value)
+
+
+def _counts_messages(config: RunConfig) -> set[str]:
+    """Settings that say how many messages a site gets: rounds, and those that contracts name."""
+    found = {"rounds"}
+    for name in config.strategy:
+        contract = registry.build("contract", name)
+        own = {contract.repeats, *(most for most in contract.most.values() if isinstance(most, str))} - {""}
+        found |= {f"strategy.{name}.{key}" for key in own}
+    return found
+
+
 def check_vary(config: RunConfig, vary: Mapping[str, Range]) -> None:
     """Refuse a range that a site could not assess.
 
@@ -62,7 +80,7 @@ def check_vary(config: RunConfig, vary: Mapping[str, Range]) -> None:
             raise ConfigError(f"--vary {key}: not a setting that may vary.{nearest(key, known)}")
         if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _FIXED):
             raise ConfigError(f"--vary {key}: this setting changes what leaves a site; make a plan for each value")
-        if key == "rounds" and not given.among and given.high is None:
-            raise ConfigError("--vary rounds: give an upper bound, as in rounds=1..200")
+        if key in _counts_messages(config) and not given.among and given.high is None:
+            raise ConfigError(f"--vary {key}: give an upper bound, as in {key}=1..200")
         if not given.allows(flat[key]):
             raise ConfigError(f"--vary {key}: the plan's own value {flat[key]} is not {given}")

@@ -8,7 +8,7 @@ from flwr.app import Error, Message, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedimb.deploy.coordinator.screen import LEFT_OUT, MAX_RATIO, screen_replies
+from fedimb.deploy.coordinator.screen import MAX_RATIO, screen_replies
 from fedimb.engine.flower_private import ensure_identity, number
 from fedimb.engine.lanes import gather
 from fedimb.records import array_record
@@ -36,29 +36,24 @@ def moved(by, **other):
 def screen(*contents, kind="train"):
     sent = {client: order(kind) for client in range(len(contents))}
     replies = {client: Message(content, reply_to=sent[client]) for client, content in enumerate(contents)}
-    return screen_replies(sent, replies, SITES), replies
+    return screen_replies(sent, replies, SITES)[0], replies
 
 
-@pytest.mark.parametrize(
-    ("other", "text"),
-    [
-        ({"w": np.zeros((3, 2), np.float32)}, "linz sent 'w' as float32 [3, 2], not float32 [2, 3]; left out"),
-        ({"w": np.zeros((2, 3), np.float64)}, "linz sent 'w' as float64 [2, 3], not float32 [2, 3]; left out"),
-        ({"head": np.zeros(2, np.float32)}, "linz sent different arrays than it was sent (head); left out"),
-    ],
-)
-def test_another_shape_type_or_array(other, text):
+def test_another_shape_is_no_measure_and_left_to_admission():
+    other = {"w": np.zeros((3, 2), np.float32)}
     kept, replies = screen(moved(1, **other), moved(1), moved(2))
-    assert kept[0].error.code == LEFT_OUT
-    assert kept[0].error.reason.startswith(text)
-    assert kept[1] is replies[1]
-    assert kept[2] is replies[2]
+    assert all(kept[client] is replies[client] for client in kept)
 
 
-def test_a_missing_array():
-    reply = RecordDict({"arrays": array_record({"w": SENT["w"]}), "metrics": MetricRecord({"num-examples": 3.0})})
-    kept, _ = screen(reply, moved(1))
-    assert "(b)" in kept[0].error.reason
+def test_a_generator_and_a_variate_are_screened_as_an_update_is():
+    for key, kind in (("x.generator", "query.fedssg_teach"), ("x.variate", "train")):
+        sent = {c: order(kind, RecordDict({key: array_record(SENT), "arrays": array_record(SENT)})) for c in range(3)}
+        own = [{name: value * factor + (factor > 1) for name, value in SENT.items()} for factor in (1.1, 1.2, 1e7)]
+        replies = {c: Message(RecordDict({key: array_record(own[c])}), reply_to=sent[c]) for c in range(3)}
+        kept, left_out = screen_replies(sent, replies, SITES)
+        assert list(left_out) == [2]
+        assert [kept[c].has_error() for c in range(3)] == [False, False, True]
+        assert f"va's '{key}' is " in kept[2].error.reason
 
 
 def test_an_update_a_million_times_as_long():
@@ -101,4 +96,4 @@ def test_queries_and_errors_pass():
     assert all(kept[client] is replies[client] for client in kept)
     sent = {0: order(), 1: order()}
     said = {0: Message(Error(7, "gone"), reply_to=sent[0]), 1: Message(RecordDict(), reply_to=sent[1])}
-    assert screen_replies(sent, said, SITES) == said
+    assert screen_replies(sent, said, SITES) == (said, {})

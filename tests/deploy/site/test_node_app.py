@@ -160,6 +160,10 @@ def test_killed_in_the_middle_it_goes_on_where_it_stood(study, tmp_path):
     grid = Loopback(study.homes.values(), 2)
     assert_same(run(study, folder, grid), study.simulated(tmp_path / "simulated"))
     assert grid.asked.count(("va", "train")) == 1
+    again = {
+        site: [one["round"] for one in study.messages(site, folder.path.name) if one.get("again")] for site in SITES
+    }
+    assert again == {"linz": [2], "st-anna": [2], "va": []}  # they had answered; the node's ledger has what they sent
 
 
 def test_what_is_written_down_at_a_node(study):
@@ -216,7 +220,7 @@ def test_replies_that_cannot_be_right_are_left_out_and_named(study, tmp_path):
     run(study, folder, Tampering(study.homes.values(), changes))
     nan, shape, huge = events(folder)
     assert nan.startswith("va: the reply holds a value that is not finite")
-    assert shape.startswith("linz sent '")
+    assert shape.startswith("linz: record 'arrays', '")
     assert re.fullmatch(r"st-anna's update is \de\+0[67] times as long as the others'; left out", huge)
     assert usable(folder) == [2, 2, 2, 3]
     honest = study.new("rounds=4")

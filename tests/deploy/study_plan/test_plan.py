@@ -150,7 +150,7 @@ def test_a_model_given_by_its_path_is_not_imported(home, plan, config, model, mo
         ("expires", "soon", "expires"),
         ("config_sha", "12", "config_sha"),
         ("format", 3, "format"),
-        ("format", 1, "of an earlier release, without the sites' keys: make a new plan"),
+        ("format", 1, "of an earlier release, without the sites' keys"),
         ("coordinator", "ssh-rsa AAAA", "coordinator"),
         ("sites", [], "sites"),
         ("purpse", "a", "Did you mean 'purpose'"),

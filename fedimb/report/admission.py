@@ -1,0 +1,42 @@
+"""What a run's server did not use, and the scores without each site in turn, as text."""
+
+from typing import TextIO
+
+from fedimb.rundir.result import RunResult
+from fedimb.text import WIDTH, aligned, plain, score, shorten
+
+_LINES = 10
+
+
+def left_out_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
+    """A line for each reply that was left out, with site, record, field and reason, and for each site set aside."""
+    if not result.left_out:
+        return []
+    lines = ["replies left out, and sites set aside:"]
+    for one in result.left_out[:_LINES]:
+        who = one["site"] or f"client {one['client']}"
+        what = f"{one['record']} {one['field']}".strip()
+        text = f"  {who}, {one['where']}: {what + ' ' if what else ''}{one['reason']}"
+        lines.append(shorten(plain(text, stream), WIDTH))
+    if (more := len(result.left_out) - _LINES) > 0:
+        lines.append(f"  and {more} more: left_out.jsonl in the run folder")
+    return lines
+
+
+def without_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
+    """A table of the final scores without each site, below those of all: a site that made its matrix up stands out."""
+    lines: list[str] = []
+    for row in result.rows:
+        found = result.without_site.get(row.label)
+        if not found:
+            continue
+        keys = ("minority_recall", "macro_recall")
+        table = [[f"{row.label}, without", "its rows", *(key.replace("_", " ") for key in keys)]]
+        table.append(["no site", "", *(score(row.final[key]) for key in keys)])
+        for site, own in found.items():
+            table.append([shorten(plain(site, stream), 40), f"{own['rows']:.0f}", *(score(own[key]) for key in keys)])
+        lines += [*aligned(table), ""]
+    return lines
+
+
+__all__ = ["left_out_lines", "without_lines"]
