@@ -60,7 +60,7 @@ class Init(Action):
 
         from fedimb.cli.output import DeploymentCreated
         from fedimb.deploy.coordinator.creation import create_deployment
-        from fedimb.deploy.pki import fingerprint, format_fingerprint
+        from fedimb.deploy.pki import fingerprint, format_fingerprint, key_fingerprint
 
         root = Path(args.to or args.name).expanduser().absolute()
         deployment = create_deployment(root, args.name, args.host, args.port, args.superlink_port)
@@ -69,6 +69,8 @@ class Init(Action):
         print(
             f"{root} is the folder of deployment {config.name}. Keep ca.key in it secret.\n\n"
             f"Fingerprint of ca.crt, to read out to each site by telephone:\n  {digest}\n\n"
+            f"Fingerprint of sign.key, which signs your messages; sites compare it when they approve a plan:\n"
+            f"  {key_fingerprint(deployment.signing_key().encode(), 'sign.key')}\n\n"
             f"Next, here (README.md has every step):\n"
             f"  fedimb deploy up --deployment {place}\n"
             f"At each site, with your ca.crt:\n"
@@ -291,6 +293,7 @@ class Rotate(Action):
             )
         rotate_key(deployment, join)
         print(f"{join.site} has a new key; fingerprint to compare by telephone: {join.key_fingerprint}")
+        print("Plans that list its old key no longer run: make new ones (fedimb deploy plan) for the sites to approve.")
         return _changed("rotated", join.site, join.key_fingerprint, join.contact, bring_up_to_date(deployment))
 
 

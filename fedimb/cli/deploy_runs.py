@@ -18,9 +18,9 @@ class Plan(Action):
           --expires 2026-12-31 --tags heart --vary rounds=1..50 --vary seed
 
     --vary KEY: any value; KEY=1..50: a range; KEY=a,b,c: one of these. Everything else is fixed: a change makes another
-    plan, which every site must approve again. A plan covers so many runs (--runs), and sites take part in no more.
-    Sizes, classes and minority are read from the configured data; if the coordinator has no data, give --classes,
-    --minority and --input-shape.
+    plan, which every site must approve again. --sites names the sites that take part, if not all do. A plan covers so
+    many runs (--runs), and sites take part in no more. Sizes, classes and minority are read from the configured data;
+    if the coordinator has no data, give --classes, --minority and --input-shape.
     """
 
     name = "plan"
@@ -38,6 +38,7 @@ class Plan(Action):
         parser.add_argument(
             "--vary", action="append", default=[], metavar="KEY[=RANGE]", help="setting that may vary; repeatable"
         )
+        parser.add_argument("--sites", metavar="A,B", help="sites that take part (default: all that were added)")
         parser.add_argument(
             "--runs",
             type=int,
@@ -79,25 +80,29 @@ class Plan(Action):
             write_plan,
         )
         from fedimb.deploy.coordinator.plan_checks import check_parts
+        from fedimb.deploy.coordinator.sites import planned_keys
         from fedimb.deploy.study_plan.budget import default_runs
         from fedimb.deploy.study_plan.plan import make_plan
 
         deployment = open_deployment(args)
         config = validate(compose(with_deployment_defaults(args.overrides)))
+        sites = planned_keys(deployment, args.sites.split(",") if args.sites else ())
         classes, minority, shape = describe_data(config, args.classes, args.minority, args.input_shape)
         has_data = not (args.classes and args.minority and args.input_shape)
-        limits = describe_limits(config, deployment.sites(), args.rows, args.value_range, has_data)
+        limits = describe_limits(config, tuple(sites), args.rows, args.value_range, has_data)
         vary = parse_vary(args.vary)
         expires = end_of_day(args.expires)
         name, now = deployment.config.name, utc_now()
         runs = default_runs(vary) if args.runs is None else args.runs
-        about = (args.purpose, args.contact, now, expires, vary, args.tags.split(","))
-        plan = make_plan(name, config, *about, classes, minority, shape, runs, limits)
+        about = (args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape)
+        plan = make_plan(name, config, *about, deployment.signing_key(), sites, runs, limits)
         check_parts(plan, config)
         folder = write_plan(deployment, plan)
         print(
             f"{folder / 'plan.html'} is the page for data-protection officers; sites approve plan.json.\n"
             f"plan      {plan.sha}\n"
+            f"sites     {', '.join(site.name for site in plan.sites)}\n"
+            f"signed    with {plan.coordinator_fingerprint}: read it out to each site by telephone\n"
             f"covers    {plan.runs} run{'s' * (plan.runs > 1)}; for another number give --runs N\n"
             f"leaves    {len(plan.leaves)} kinds of records, all listed on the page\n"
             f"limits    at most {limits.most_rows} rows at a site; another number with --rows\n"
@@ -109,7 +114,7 @@ class Plan(Action):
 class Run(Action):
     """Run a study plan at the sites. The servers must be up (fedimb deploy up).
 
-      fedimb deploy run 4f9a1c2e                     the plan whose hash starts like this
+      fedimb deploy run 4f9a1c2e                     the plan whose id starts like this, if no other does
       fedimb deploy run 4f9a1c2e seed=1 rounds=20    with settings that the plan allows to vary
       fedimb deploy run --resume runs/default/...    continue after a crash or a person's decision
 
@@ -123,7 +128,9 @@ class Run(Action):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
 
-        parser.add_argument("plan", nargs="?", metavar="PLAN", help="beginning of a plan's hash, or a plan.json")
+        parser.add_argument(
+            "plan", nargs="?", metavar="PLAN", help="a plan's id or a unique beginning of it, or a plan.json"
+        )
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that the plan allows to vary")
         parser.add_argument("--resume", metavar="RUN", help="resume this run folder")
         parser.add_argument(

@@ -120,7 +120,9 @@ class Data(Action):
             "--tags", required=True, action="append", metavar="A,B,...", help="tags by which plans select the data set"
         )
         add.add_argument("--source", metavar="NAME", help="source that reads it (default: guessed from the file)")
-        add.add_argument("--like", metavar="FILE", help="read it like this data group (the coordinator's YAML)")
+        add.add_argument(
+            "--like", metavar="FILE", help="read it like this data group (the coordinator's YAML, or an installed one)"
+        )
         add.add_argument(
             "--patient-column",
             metavar="COLUMN",

@@ -67,8 +67,10 @@ class Inbox(Action):
 class Approve(Action):
     """Approve a study plan, or release synthetic samples. Look first: fedimb node inbox ITEM, fedimb outbox show ID.
 
-      fedimb node approve plan-1a2b3c4d --by "Dr. Anna Weiß"
+      fedimb node approve plan-ID --by "Dr. Anna Weiß"                       ID: all 64 digits, as in the inbox
+      fedimb node approve plan-1a2b3c4d --word disease --by "Dr. Anna Weiß"  with a word of the plan's purpose
 
+    Compare the keys that it prints with the sites and the coordinator, by telephone.
     The audit log records who decided and when. A plan can be rejected later; nothing runs under it from then on.
     """
 
@@ -80,6 +82,9 @@ class Approve(Action):
         """Add the action's arguments."""
         parser.add_argument("item", metavar="ITEM", help="id from fedimb node inbox, or its beginning")
         parser.add_argument("--by", metavar="NAME", help="who decides (default: the current user account)")
+        parser.add_argument(
+            "--word", metavar="TEXT", help="a word of the plan's purpose, if its id is not given completely"
+        )
         parser.add_argument(
             "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
         )
@@ -95,7 +100,8 @@ class Approve(Action):
         home = NodeHome.open(args.home)
         table, before, after = plan_costs(home, args.item)
         print(table, end="")
-        print(text := decide_item(home, args.item, "approved", args.by))
+        text = decide_item(home, args.item, "approved", args.by, word=args.word)
+        print(text)
         return Decided(item=args.item, decision="approved", text=text, before=before, after=after)
 
 

@@ -259,9 +259,10 @@ def _from_yaml(path: Path) -> dict[str, object]:
     import yaml
 
     from fedimb.errors import ConfigError
+    from fedimb.strict_yaml import load_yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if isinstance(content, dict) and isinstance(content.get("data"), dict):

@@ -24,6 +24,9 @@ REPLACED = "model/replaced"
 """Metric of a round in which the server replaced the model's weights (`fedimb.serverapp.steps.Replace`)."""
 
 AUDIT = "x.audit"
+ORDER = "x.order"
+"""Sent to hospital nodes with every message: its id and the coordinator's signature (`fedimb.deploy.signing`)."""
+SIGNATURE = "x.signature"
 
 RUN = "x.run"
 CLIENT = "x.client"
@@ -122,16 +125,16 @@ PLATFORM = Contract(
                 SITE,
                 "config",
                 "the site's name, rows to train and to validate on, hash of the data's version, scale of its numbers, "
-                "public key for masks between sites, release and hash of its code",
+                "public key for masks between sites, signed, release and hash of its code",
                 "operational",
-                max_bytes=512,
+                max_bytes=768,
                 values={
                     "site": Values(text=r"[a-z0-9-]{1,40}"),
                     "rows": Values(low=1, high="rows", whole=True),
                     "validation": Values(low=0, high="rows", whole=True),
                     "version": Values(text=r"[\w.:-]{1,80}"),
                     "scale": Values(low=1e-12, high=1e12),
-                    "key": Values(text=r"[0-9a-f]{64}"),
+                    "key": Values(text=r"[0-9a-f]{64}:[A-Za-z0-9+/=]{80,160}"),
                     "code": Values(text=_TEXT),
                 },
             ),
@@ -242,3 +245,8 @@ AUDIT_HEAD = Record(
     values={"line": Values(low=0, high=2**62, whole=True), "sha": Values(text=r"[0-9a-f]{64}")},
 )
 """Added by a hospital node to every reply that is not an error, after the egress filter; absent in simulation."""
+
+SITE_SIGNATURE = Record(
+    SIGNATURE, "config", "the site's signature of this reply, with its key in the plan", "operational", max_bytes=160
+)
+"""Added by a hospital node to every reply, last; absent in simulation."""

@@ -99,6 +99,8 @@ def read_settings(words: Sequence[str]) -> Settings:
     """``key=value`` words as settings of a source; ConfigError if one cannot be read."""
     import yaml
 
+    from fedimb.strict_yaml import load_yaml
+
     args: Settings = {}
     for word in words:
         key, equals, text = word.partition("=")
@@ -106,7 +108,7 @@ def read_settings(words: Sequence[str]) -> Settings:
             raise ConfigError(f"cannot read '{word}': expected key=value")
         try:
             # Errors name settings as a run has them: data.on_bad=skip, data.source.size=[32,32]. A sign is itself.
-            value = text if len(text) == 1 and not text.isalnum() else yaml.safe_load(text)
+            value = text if len(text) == 1 and not text.isalnum() else load_yaml(text)
             args[key.removeprefix("data.").removeprefix("source.")] = value
         except yaml.YAMLError:
             raise ConfigError(f"cannot read '{word}': write the value as in YAML, a list as [a,b]") from None
@@ -127,8 +129,10 @@ def _bare(path: Path, name: str, settings: Sequence[str]) -> dict[str, object]:
 def _group(path: Path) -> dict[str, object]:
     import yaml
 
+    from fedimb.strict_yaml import load_yaml
+
     try:
-        group = yaml.safe_load(path.read_text(encoding="utf-8"))
+        group = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(group, dict):

@@ -94,14 +94,13 @@ class Demo:
         words = ("--host", "localhost", "--port", str(port), "--superlink-port", str(superlink))
         output = self.run_command("deploy", "init", "heart-demo", *words, "--to", str(self.coordinator))
         fingerprint = _fingerprint(output)
-        like = Path(__file__).parents[1] / "configs" / "data" / "heart_four.yaml"
         for site, file in SITES.items():
             about = ("--host", "localhost", "--port", str(port), "--ca", str(self.coordinator / "ca.crt"))
             told = ("--fingerprint", fingerprint, "--contact", f"engineer of {site}")
             self.run_command("node", "init", site, *about, *told, "--to", str(self.home(site)))
             join = self.home(site) / f"{site}.join.json"
             self.run_command("deploy", "add-site", str(join), "--deployment", str(self.coordinator))
-            rows = ("--name", "heart", "--tags", "heart", "--like", str(like), "--home", str(self.home(site)))
+            rows = ("--name", "heart", "--tags", "heart", "--like", "heart_four.yaml", "--home", str(self.home(site)))
             self.run_command("node", "data", "add", str(self.data / "heart-disease" / file), *rows)
 
     @contextlib.contextmanager
@@ -130,7 +129,7 @@ class Demo:
 
     def refused_until_approved(self, plan: str) -> Path:
         """Submit the run. No site has approved the plan yet, so it ends with exit code 75 (waiting)."""
-        self.run_command("deploy", "run", plan[:8], "--deployment", str(self.coordinator), expect=_WAITING)
+        self.run_command("deploy", "run", plan, "--deployment", str(self.coordinator), expect=_WAITING)
         (folder,) = (self.coordinator / "runs").glob("*/*/deployed.json")
         return folder.parent
 
@@ -138,7 +137,7 @@ class Demo:
         """Approve the plan at every site."""
         for site in SITES:
             self.run_command("node", "inbox", "--home", str(self.home(site)))
-            item = f"plan-{plan[:8]}"
+            item = f"plan-{plan}"
             self.run_command("node", "approve", item, "--by", f"Dr. {site.title()}", "--home", str(self.home(site)))
 
     def run_command(self, *words: str, expect: int = 0) -> str:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from fedimb.errors import ConfigError, nearest
+from fedimb.strict_yaml import load_yaml
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -47,7 +48,7 @@ def read_yaml(path: Path, shape: type[Shape]) -> Shape:
             is wrong (the text names its place).
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

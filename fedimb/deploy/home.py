@@ -23,9 +23,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedimb.deploy.files import Folder, read_yaml
+from fedimb.deploy.planned_times import parse_absences, parse_hours
 from fedimb.errors import ConfigError
 from fedimb.schema import Strict
 
@@ -82,6 +83,13 @@ class LimitsConfig(Strict):
     disk_gb: Annotated[float, Field(gt=0)] | None = None
     hours: Annotated[str, Field(pattern=r"^\d\d:\d\d-\d\d:\d\d$")] | None = None
 
+    @field_validator("hours")
+    @classmethod
+    def _times(cls, hours: str | None) -> str | None:
+        if hours is not None:
+            parse_hours(hours)
+        return hours
+
 
 class BudgetConfig(Strict):
     """What may be asked about one data set in all, over all plans and versions; None means that only plans limit it.
@@ -117,6 +125,12 @@ class NodeConfig(Strict):
     proxy: str | None = None
     ca_bundle: str | None = None
     absent: list[str] = Field(default_factory=list)
+
+    @field_validator("absent")
+    @classmethod
+    def _days(cls, absent: list[str]) -> list[str]:
+        parse_absences(absent)
+        return absent
 
 
 class NodeHome(Folder):

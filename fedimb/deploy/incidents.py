@@ -21,6 +21,8 @@ NOT_APPROVED = 1305
 """The site has not approved a study plan that covers this run."""
 WAITING = 1306
 """A person at the site must act first."""
+ORDER_REFUSED = 1307
+"""The message is not the coordinator's: not signed, altered, for another site, or sent before."""
 OVER_BUDGET = 1320
 """The site's ledger: asked before with another message, or more often than the plan or the site's budget covers."""
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fedimb.errors import ConfigError, nearest
 from fedimb.schema import PATTERNS, STUDY
+from fedimb.strict_yaml import load_yaml
 from fedimb.study.references import REFERENCES
 from fedimb.study.results import COLUMNS
 
@@ -171,7 +172,7 @@ def _text(value: Any) -> str:
 def read_study(path: Path) -> Study:
     """A study's YAML file. Raises ConfigError: no file, no YAML, an unknown key or label (with the nearest), a type."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; give the path of a study's YAML file, or two runs") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:

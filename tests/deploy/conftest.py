@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from study_plans import plan_of, run_config
+from study_plans import node_home, plan_of, run_config
 
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.study_plan.plan import StudyPlan
@@ -13,10 +13,7 @@ from fedimb.schema import RunConfig
 @pytest.fixture
 def home(tmp_path: Path) -> NodeHome:
     """The folder of st-anna, with the least that a node.yaml says."""
-    root = tmp_path / "st-anna"
-    root.mkdir(mode=0o700)
-    (root / "node.yaml").write_text("site: st-anna\n")
-    return NodeHome.open(root)
+    return node_home(tmp_path / "st-anna")
 
 
 @pytest.fixture(scope="module")

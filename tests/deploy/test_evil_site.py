@@ -127,7 +127,14 @@ def plan(**limits):
 
 def joined(sums=None, **about):
     ensure_identity()
-    own = {"site": "va", "rows": 40, "validation": 10, "version": "a" * 16, "scale": 1.0, "key": "0" * 64}
+    own = {
+        "site": "va",
+        "rows": 40,
+        "validation": 10,
+        "version": "a" * 16,
+        "scale": 1.0,
+        "key": f"{'0' * 64}:{'A' * 140}",
+    }
     content = RecordDict({"x.site": ConfigRecord(own | {"code": "0.2.0 abc"} | about)})
     if sums is not None:
         content["x.sums"] = array_record({"sums": np.asarray(sums, np.float64), "scaled": np.ones(4, bool)})

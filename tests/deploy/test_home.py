@@ -32,6 +32,13 @@ def test_the_home_is_found_by_its_variable(tmp_path: Path, monkeypatch: pytest.M
         ("site: Saint Anna\n", "site"),
         ("site: a\nlimits: {cpus: 0}\n", "limits.cpus"),
         ("site: a\nlimits: {hours: always}\n", "limits.hours"),
+        (
+            "site: a\nsharing: {min_patients: 5}\nsharing: {individual: true}\n",
+            "'sharing' is given twice, in lines 2 and 3",
+        ),
+        ("site: a\nsharing: {synthetic: false, synthetic: true}\n", "'synthetic' is given twice"),
+        ("site: a\nlimits: {hours: 25:00-26:00}\n", "limits.hours"),
+        ("site: a\nabsent: [tomorrow]\n", "'tomorrow' is not a day or range"),
         ("[1, 2]\n", "key: value"),
         ("site: [\n", "not valid YAML"),
     ],

@@ -44,7 +44,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Typed]:
 
 
 def test_nothing_runs_until_the_last_site_has_approved_nor_once_one_has_withdrawn(up: Typed, tmp_path) -> None:
-    study, plan = up.study, up.study.plan.sha[:8]
+    study, plan = up.study, up.study.plan.sha
     assert up.at("linz", "inbox") == "nothing is waiting at linz\n"
     said = up.run(plan, expect=WAITING)
     assert f"waiting: linz (plan {plan}); st-anna (plan {plan})" in said

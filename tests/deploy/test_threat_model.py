@@ -10,7 +10,7 @@ import pytest
 from fedimb import registry
 from fedimb.cli import deploy, deploy_runs, node, node_decisions
 from fedimb.cli.verbs import Action
-from fedimb.contracts.platform import AUDIT_HEAD
+from fedimb.contracts.platform import AUDIT_HEAD, SITE_SIGNATURE
 from fedimb.contracts.variate import VARIATE
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +27,7 @@ PAGES = sorted(
 
 def declared():
     """(message, record) of everything the exit door lets out, whatever the method."""
-    found = {(EVERY, AUDIT_HEAD.key), (EVERY, "x.state"), ("train", VARIATE.key)}
+    found = {(EVERY, AUDIT_HEAD.key), (EVERY, SITE_SIGNATURE.key), (EVERY, "x.state"), ("train", VARIATE.key)}
     for name in registry.names("contract"):
         contract = registry.build("contract", name)
         found |= {("train", record.key) for record in contract.train}

@@ -18,7 +18,10 @@ import pytest
 from source_imports import Arrow, arrows, module_of, sources
 
 FLOORS = (
-    ("errors", "seeds", "atomic", "by_reference", "records", "text", "plain", "process_env", "process_state", "_moved"),
+    (
+        *("errors", "seeds", "atomic", "by_reference", "records", "text", "plain", "process_env", "process_state"),
+        *("strict_yaml", "_moved"),
+    ),
     ("registry", "schema", "evaluation"),
     ("contracts", "data", "models"),
     ("training", "encoders", "selection", "aggregators", "privacy"),
@@ -28,8 +31,11 @@ FLOORS = (
     ("serverapp", "strategies"),
     ("study", "bench"),
     ("report", "api", "testing", ""),
-    ("deploy.files", "deploy.pki", "deploy.process_env", "deploy.home", "deploy.bundle_hash", "deploy.audit_chain"),
-    ("deploy.audit_log", "deploy.incidents", "deploy.joining", "deploy.units", "deploy.checks"),
+    (
+        *("deploy.files", "deploy.pki", "deploy.process_env", "deploy.home", "deploy.bundle_hash"),
+        *("deploy.audit_chain", "deploy.planned_times"),
+    ),
+    ("deploy.audit_log", "deploy.incidents", "deploy.joining", "deploy.units", "deploy.checks", "deploy.signing"),
     ("deploy.registered_data", "deploy.study_plan"),
     ("deploy.coordinator", "deploy.site"),
     ("deploy.demo", "deploy.offline", "deploy"),

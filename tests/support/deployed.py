@@ -21,7 +21,7 @@ from fedimb.config.validate import validate
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.drafting import describe_data, write_plan
-from fedimb.deploy.coordinator.sites import add_site
+from fedimb.deploy.coordinator.sites import add_site, planned_keys
 from fedimb.deploy.coordinator.submit import create_run, execute
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.joining import read_join
@@ -193,7 +193,8 @@ def make_study(
         add_site(deployment, read_join(root / site / f"{site}.join.json"))
     classes, minority, shape = describe_data(config, None, None, None)
     about = ("Ein Versuch", ["Dr. Jürgen Müller"], "2026-01-01T00:00:00Z", "2126-01-01T00:00:00Z")
-    plan = make_plan(deployment.config.name, config, *about, vary, ["heads"], classes, minority, shape, runs)
+    who = (deployment.signing_key(), planned_keys(deployment))
+    plan = make_plan(deployment.config.name, config, *about, vary, ["heads"], classes, minority, shape, *who, runs)
     write_plan(deployment, plan)
     return Study(deployment, homes, config, plan)
 

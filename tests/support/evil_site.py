@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from evil import order_id, sign_again
 from flwr.app import Message
 from loopback import Loopback
 
@@ -28,11 +29,15 @@ class EvilSite(Loopback):
         """The replies, the evil site's changed."""
         listed = list(ids)
         asked = {id_: self._open[id_] for id_ in listed}
+        numbers = {id_: order_id(message) for id_, message in asked.items()}
         replies = []
         for reply in super().pull_messages(listed):
             message = asked[reply.metadata.reply_to_message_id]
             if self.homes[message.metadata.dst_node_id].site == self._site:
-                reply = self._change(message, reply) or reply
+                changed = self._change(message, reply) or reply
+                number = numbers[reply.metadata.reply_to_message_id]
+                home = self.homes[message.metadata.dst_node_id]
+                reply = sign_again(home, self.run_id, message, number, changed)
             replies.append(reply)
         return replies
 

@@ -26,6 +26,8 @@ def tampered(module):
         step = dict(message.content.config_records["x.fedimb"]) if "x.fedimb" in message.content else {}
         if message.metadata.message_type != "train" or step["round"] not in told.get("rounds", []):
             return honest(home, message, context)
+        if told["kind"] == "wire":
+            return honest(home, message, context)
         if told["kind"] == "sleep":
             if told.get("once"):
                 file.unlink()
@@ -47,6 +49,38 @@ def tampered(module):
         return reply
 
     module.handle_message = handle_message
+    on_the_wire()
+
+
+def on_the_wire():
+    # What somebody between node and coordinator would do: before the order is checked, after the reply is signed.
+    from fedimb.deploy.site import orders
+    from fedimb.records import array_record, arrays_of
+
+    received, signs = orders.Received.of, orders.sign_reply
+
+    def how(message):
+        file = Path(os.environ["FEDIMB_TEST_TAMPER"])
+        told = json.loads(file.read_text()) if file.exists() else {}
+        step = dict(message.content.config_records["x.fedimb"]) if "x.fedimb" in message.content else {}
+        known = told.get("kind") == "wire" and message.metadata.message_type == "train"
+        return told["how"].get(str(step["round"])) if known else None
+
+    def altered(content):
+        content["arrays"] = array_record({name: value + 1 for name, value in arrays_of(content, "arrays").items()})
+
+    def of(message):
+        if how(message) == "order":
+            altered(message.content)
+        return received(message)
+
+    def sign_reply(home, order, message, reply):
+        reply = signs(home, order, message, reply)
+        if how(message) == "reply":
+            altered(reply.content)
+        return reply
+
+    orders.Received.of, orders.sign_reply = staticmethod(of), sign_reply
 
 
 class Hook:

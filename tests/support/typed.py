@@ -53,7 +53,7 @@ class Typed:
 
     def agreed(self, study: Study, expect: int = WAITING) -> tuple[RunFolder, str]:
         """A run begun, approved by every site, and resumed; with what it said then."""
-        item = study.plan.sha[:8]
+        item = study.plan.sha
         folder = named_in(self.run(item, expect=WAITING))
         for site in study.homes:
             self.at(site, "approve", f"plan-{item}", "--by", "Dr. Test")

@@ -50,6 +50,7 @@ def _fill(deployment: Deployment, config: DeployConfig, ca: tuple[bytes, bytes],
     refuse_readable(root / "ca.key")  # a file system without modes (a mounted share) would show here
     (root / "ca.crt").write_bytes(ca[1])
     _write_server(deployment, server)
+    deployment.signing_key()
     for folder in ("sites", "state", "logs"):
         deployment.folder(folder)
     (root / "README.md").write_text(units.deployment_readme(config, fingerprint(ca[1])), encoding="utf-8")

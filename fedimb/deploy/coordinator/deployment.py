@@ -5,6 +5,7 @@ heart-study/             mode 0700
   deploy.yaml            name, public host and port, SuperLink's port on loopback
   ca.key, ca.crt         the certificate authority; ca.key signs the server's certificate and nothing else
   server.key, server.pem the key and certificate of nginx and SuperLink
+  sign.key               signs the messages to the sites, which know its public key from the plan
   nginx.conf             forwards the Fleet API to sites and nothing else
   *.service, README.md   systemd units and the steps for real machines
   sites/<site>.join.json what each site sent; contains no secret
@@ -19,8 +20,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from fedimb.deploy.files import Folder, read_yaml
+from fedimb.deploy.files import Folder, read_yaml, refuse_readable, write_private
 from fedimb.deploy.home import SITE
+from fedimb.deploy.pki import make_site_key, public_line
+from fedimb.deploy.signing import load_key
 from fedimb.errors import ConfigError
 from fedimb.schema import Strict
 
@@ -52,6 +55,22 @@ class Deployment(Folder):
                 f"{found.root} is not a deployment's folder (no deploy.yaml): run fedimb deploy init NAME --host H"
             )
         return found
+
+    @staticmethod
+    def of_run(folder: Path) -> "Deployment":
+        """The deployment whose folder holds a run folder. Raises ConfigError if none does."""
+        for above in folder.absolute().parents:
+            if (above / "deploy.yaml").is_file():
+                return Deployment(above)
+        raise ConfigError(f"{folder} is not in a deployment's folder: a deployed run works in its deployment only")
+
+    def signing_key(self) -> str:
+        """The public key with which messages to sites are signed, one line in OpenSSH format."""
+        path = self.file("sign.key")
+        if not path.exists():  # a deployment of an earlier release
+            write_private(path, make_site_key()[0])
+        refuse_readable(path)
+        return public_line(load_key(path)).decode("ascii").strip()
 
     @cached_property
     def config(self) -> DeployConfig:

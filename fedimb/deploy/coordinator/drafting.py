@@ -79,7 +79,8 @@ def describe_data(
     if names is None or rare is None or shape is None:
         from fedimb.data.prepare import prepare
 
-        federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+        # Not the configured partition: a study may be of fewer sites than the coordinator's data have.
+        federation = prepare(config.data, {"name": "iid"}, 1, config.seed)
         own = list(federation.class_names)
         if names is not None and names != own and (rare is None or shape is None):
             raise ConfigError(
@@ -155,8 +156,8 @@ def _shape(text: str) -> list[int]:
 
 
 def write_plan(deployment: Deployment, plan: StudyPlan) -> Path:
-    """Write plans/<sha8>/ and return the folder. An existing folder of that name holds the same plan."""
-    folder = deployment.folder("plans", plan.sha[:8])
+    """Write plans/<sha>/ and return the folder. An existing folder of that name holds the same plan."""
+    folder = deployment.folder("plans", plan.sha)
     write_atomic(folder / "plan.md", as_markdown(plan).encode())
     write_atomic(folder / "plan.html", as_html(plan).encode())
     write_atomic(folder / "plan.json", plan.to_json().encode())

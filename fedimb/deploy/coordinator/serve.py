@@ -19,7 +19,9 @@ from pydantic import Field
 from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.data.scaling import Scaling, scaling_of
+from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.federation import DeployedFederation
+from fedimb.deploy.coordinator.signed_messages import SignedMessages
 from fedimb.deploy.coordinator.site_grid import DeployedGrid, Timeouts
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.study_plan.limits import wrong_sums
@@ -27,7 +29,7 @@ from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
 from fedimb.engine import processes
 from fedimb.engine.admission import Refusal, Sizes, check_reply, clean_text
 from fedimb.engine.grid import Job
-from fedimb.errors import DataError, FedimbError, RunFailed, RunWaiting
+from fedimb.errors import ConfigError, DataError, FedimbError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
 from fedimb.rundir.changes import check_unchanged
 from fedimb.rundir.folder import RunFolder
@@ -135,8 +137,12 @@ class _SiteEngine:
 
     def __init__(self, flower: Grid, folder: RunFolder, about: Deployed, plan: StudyPlan, config: RunConfig) -> None:
         timeouts = Timeouts(about.join_s, about.away_s, config.clients.deadline_s)
+        sites = [site.name for site in plan.sites]
+        if about.sites != sites:
+            raise ConfigError(f"{folder.path / DEPLOYED} lists other sites than the plan ({', '.join(sites)})")
+        signed = SignedMessages(Deployment.of_run(folder.path), plan, folder.path.name)
         aside = LeftOut(folder.path, about.sites).aside(_FOREVER)
-        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts, frozenset(aside))
+        self._grid = DeployedGrid(flower, about.sites, folder.path, timeouts, signed, frozenset(aside))
         shared = {
             "run": folder.path.name,
             "plan": (folder.path / "plan.json").read_text(encoding="utf-8"),

@@ -22,7 +22,9 @@ from fedimb.contracts import platform as names
 from fedimb.contracts.platform import AUDIT_HEAD
 from fedimb.deploy.audit_chain import Head
 from fedimb.deploy.coordinator.screen import LEFT_OUT, screen_replies
+from fedimb.deploy.coordinator.signed_messages import LOST_BY_FLOWER, SignedMessages
 from fedimb.deploy.incidents import WAITING
+from fedimb.deploy.signing import Order
 from fedimb.engine.admission import Refusal, Sizes, check_record, clean_text
 from fedimb.engine.flower_grid import in_lanes
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
@@ -31,8 +33,8 @@ from fedimb.errors import RunFailed, RunWaiting
 
 log = logging.getLogger("fedimb")
 
-AWAY = (3, 4, 5)
-"""Flower's codes for a message or reply that was lost because a node went away (flwr.common.constant.ErrorCode)."""
+AWAY = LOST_BY_FLOWER
+"""Flower's codes for a message or reply that was lost because a node went away."""
 EVENTS = "sites.jsonl"
 """File in the run folder: events at sites, one JSON object per line with ``time``, ``site``, ``text``."""
 
@@ -64,13 +66,21 @@ class DeployedGrid(SimulationGrid):
         sites: names of the sites in client-id order.
         folder: the run folder; gets the sites' audit heads in ``heads/<site>.jsonl`` and events in `EVENTS`.
         timeouts: see `Timeouts`.
+        signed: signs messages and checks replies, see `SignedMessages`.
         aside: client ids of sites that are set aside: they are neither waited for nor asked.
     """
 
     def __init__(
-        self, grid: Grid, sites: Sequence[str], folder: Path, timeouts: Timeouts, aside: frozenset[int] = frozenset()
+        self,
+        grid: Grid,
+        sites: Sequence[str],
+        folder: Path,
+        timeouts: Timeouts,
+        signed: SignedMessages,
+        aside: frozenset[int] = frozenset(),
     ) -> None:
         super().__init__(len(sites))
+        self._signed, self._orders = signed, dict[str, Order]()
         self._grid, self._sites, self._folder, self._timeouts = grid, dict(enumerate(sites)), folder, timeouts
         self.scaling: ArrayRecord | None = None  # goes with every message
         self._unreadable: dict[int, Refusal] = {}  # of the replies to the last messages
@@ -151,18 +161,28 @@ class DeployedGrid(SimulationGrid):
 
     def deliver(self, messages: Mapping[int, Message]) -> dict[str, int]:
         """Hand messages to the SuperLink. Returns client ids by message id."""
-        sent = [self._sent(client, message) for client, message in messages.items()]
+        orders = [self._order(client, message) for client, message in messages.items()]
+        sent = [message for message, _ in orders]
         ids = list(self._grid.push_messages(sent))
         refused = [self._sites[client] for client, id_ in zip(messages, ids, strict=False) if id_ is None]
         if refused or len(ids) < len(sent):
             raise RunFailed(
                 f"the SuperLink did not take the message for {', '.join(refused) or 'any site'}; see its log"
             )
+        self._orders |= {id_: order for id_, (_, order) in zip(ids, orders, strict=True)}
         return dict(zip(ids, messages, strict=True))
 
     def pull(self, ids: Iterable[str]) -> list[Message]:
         """Fetch the replies that have arrived."""
         return list(self._grid.pull_messages(list(ids)))
+
+    def check(self, client: int, message: Message, reply: Message) -> Message:
+        """The reply, if the site signed it for the message it answers; else an error that says so."""
+        order = self._orders.pop(reply.metadata.reply_to_message_id)
+        return self._signed.check(client, order, message, reply)
+
+    def _order(self, client: int, message: Message) -> tuple[Message, Order]:
+        return self._signed.order(client, self._sent(client, message), self._node_of[client])
 
     def _sent(self, client: int, message: Message) -> Message:
         content = dict(message.content)
@@ -247,7 +267,7 @@ class _Exchange:
         for reply in self._grid.pull(self._ids) if self._ids else ():
             client = self._ids.pop(reply.metadata.reply_to_message_id, None)
             if client is not None:
-                found.append((client, reply))
+                found.append((client, self._grid.check(client, self._instructions[client], reply)))
         return found
 
     def push_again(self) -> None:

@@ -3,6 +3,7 @@
 The folder says which sites *should* take part; `fedimb.deploy.coordinator.registration` updates a running SuperLink.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedimb.deploy.coordinator.deployment import Deployment
@@ -56,11 +57,29 @@ def joined_sites(deployment: Deployment) -> dict[str, JoinFile]:
     for site, join in found.items():
         if join.site != site:
             raise ConfigError(f"{_file(deployment, site)} belongs to site '{join.site}': do not rename join files")
+        _refuse_shared_key(join, found)
     return found
 
 
 def _file(deployment: Deployment, site: str) -> Path:
     return deployment.folder("sites") / f"{check_site(site)}.join.json"
+
+
+def planned_keys(deployment: Deployment, only: Sequence[str] = ()) -> dict[str, str]:
+    """Public key by site, for a study plan.
+
+    Args:
+        only: the sites that take part (default: all that were added).
+
+    Raises:
+        ConfigError: no site was added, or one of ``only`` is not a site or is given twice.
+    """
+    joined = joined_sites(deployment)
+    if not joined:
+        raise ConfigError(f"{deployment.root} has no sites: add one with fedimb deploy add-site SITE.join.json")
+    if len(set(only)) < len(only):
+        raise ConfigError(f"--sites {','.join(only)}: give each site once")
+    return {site: joined[_require_known(site, joined)].public_key.strip() for site in only or joined}
 
 
 def _require_known(site: str, known: dict[str, JoinFile]) -> str:

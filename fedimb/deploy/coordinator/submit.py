@@ -22,8 +22,9 @@ from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.plan_checks import check_parts
 from fedimb.deploy.coordinator.serve import ACCEPTED, DEPLOYED
 from fedimb.deploy.coordinator.site_grid import EVENTS
+from fedimb.deploy.coordinator.sites import joined_sites
 from fedimb.deploy.coordinator.superlink import CONNECTION, flwr, healthy
-from fedimb.deploy.study_plan.plan import StudyPlan, check_config, read_plan
+from fedimb.deploy.study_plan.plan import StudyPlan, check_config, check_sites, read_plan
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunFailed, RunWaiting, nearest
 from fedimb.rundir.checkpoints import FIXED, fixed_hashes, rewrite_seal
@@ -33,6 +34,7 @@ from fedimb.rundir.seal import Manifest, write_seal
 from fedimb.schema import RunConfig
 from fedimb.serverapp.launch import is_finished, is_incomplete
 from fedimb.serverapp.progress import ProgressBar
+from fedimb.strict_yaml import load_yaml
 
 log = logging.getLogger("fedimb")
 
@@ -43,15 +45,24 @@ _GOING_ON = ("new", "running")
 
 
 def find_plan(deployment: Deployment, word: str) -> StudyPlan:
-    """Find a plan by the beginning of its hash or by its file. Raises ConfigError if there is none."""
+    """Find a plan by its hash, by a beginning that no other plan has, or by its file. Raises ConfigError."""
     path = Path(word)
     if path.suffix == ".json" and path.is_file():
         return read_plan(path.read_text(encoding="utf-8"))
     known = [folder.name for folder in sorted(deployment.file("plans").glob("*")) if (folder / "plan.json").is_file()]
-    matches = [name for name in known if name.startswith(word[:8])]
-    if len(matches) != 1:
+    # A folder of an earlier release has the first eight digits as its name.
+    matches = [name for name in known if word and (name.startswith(word) or word.startswith(name))]
+    if len(matches) > 1:
+        raise ConfigError(f"'{word}' is the beginning of {len(matches)} plans: {', '.join(matches)}; give more of it")
+    if not matches:
         raise ConfigError(f"no study plan '{word}' in {deployment.file('plans')}.{nearest(word, known)}")
-    return read_plan(deployment.file("plans", matches[0], "plan.json").read_text(encoding="utf-8"))
+    path = deployment.file("plans", matches[0], "plan.json")
+    plan = read_plan(path.read_text(encoding="utf-8"))
+    if plan.sha != matches[0]:
+        raise ConfigError(
+            f"{path} was changed: its hash is now {plan.sha}; make the plan again with fedimb deploy plan"
+        )
+    return plan
 
 
 def create_run(
@@ -66,20 +77,14 @@ def create_run(
     name = deployment.config.name
     if plan.deployment != name:
         raise ConfigError(
-            f"plan {plan.sha[:8]} is for deployment '{plan.deployment}', but this is '{name}': give that "
+            f"plan {plan.sha} is for deployment '{plan.deployment}', but this is '{name}': give that "
             "deployment's folder"
         )
     if plan.expired():
-        raise ConfigError(f"plan {plan.sha[:8]} expired on {plan.expires}: make a new one with fedimb deploy plan")
-    sites = deployment.sites()
-    if not sites:
-        raise ConfigError(f"{deployment.root} has no sites: add one with fedimb deploy add-site SITE.join.json")
+        raise ConfigError(f"plan {plan.sha} expired on {plan.expires}: make a new one with fedimb deploy plan")
+    _check_joined(deployment, plan)
     config = _configured(plan, overrides, deployment)
-    if config.clients.count != len(sites):
-        raise ConfigError(
-            f"the plan's clients.count is {config.clients.count}, but {len(sites)} sites have joined "
-            f"({', '.join(sites)}): make the plan with clients.count={len(sites)}"
-        )
+    check_sites(plan, config)
     check_parts(plan, config)
     label = run_label(config)
     folder = RunFolder.create(
@@ -87,10 +92,33 @@ def create_run(
     )
     write_atomic(folder.path / "config.json", to_json(config).encode())
     write_atomic(folder.path / "plan.json", plan.to_json().encode())
-    folder.write_json(DEPLOYED, {"deployment": name, "sites": list(sites), "join_s": join_s, "away_s": away_s})
+    folder.write_json(
+        DEPLOYED, {"deployment": name, "sites": [site.name for site in plan.sites], "join_s": join_s, "away_s": away_s}
+    )
     write_seal(folder.path, Manifest(files=fixed_hashes(folder.path)))
     folder.set_status("new")
     return folder
+
+
+def _check_joined(deployment: Deployment, plan: StudyPlan) -> None:
+    """Refuse a plan whose sites have left, have made new keys, or expect messages signed with another key."""
+    joined = joined_sites(deployment)
+    for site in plan.sites:
+        if site.name not in joined:
+            raise ConfigError(
+                f"plan {plan.sha} is for {', '.join(one.name for one in plan.sites)}, but {site.name} is not a site of "
+                f"{deployment.root}: add it with fedimb deploy add-site, or make a plan for the others (--sites)"
+            )
+        if joined[site.name].key_fingerprint != site.fingerprint:
+            raise ConfigError(
+                f"{site.name} has another key than in plan {plan.sha} (it was rotated): make a new plan, and have the "
+                "sites approve it"
+            )
+    if plan.coordinator != deployment.signing_key():
+        raise ConfigError(
+            f"{deployment.file('sign.key')} is not the key in plan {plan.sha}: restore it from a backup, or make a new "
+            "plan"
+        )
 
 
 def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deployment) -> RunConfig:
@@ -99,11 +127,20 @@ def _configured(plan: StudyPlan, overrides: Sequence[str], deployment: Deploymen
         key, found, value = word.partition("=")
         if not found:
             raise ConfigError(f"'{word}' is not a setting: write key=value, as in rounds=20")
-        set_value(tree, key, yaml.safe_load(value))
+        set_value(tree, key, _value(word, value))
     tree["output_dir"] = str(deployment.folder("runs"))
     config = from_json(json.dumps(tree))
     check_config(plan, config)
     return config
+
+
+def _value(word: str, text: str) -> object:
+    try:
+        return load_yaml(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"cannot read '{word}' ({' '.join(str(error).split())}): write the value as in YAML"
+        ) from None
 
 
 def execute(

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedimb import registry
+from fedimb.config.catalogue import Catalogue
 from fedimb.data.check import _bare, _group, guess_source, split_accepted
 from fedimb.data.config import DataConfig
 from fedimb.data.paths import find_data
 from fedimb.deploy.registered_data.source_records import absolute_paths
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
 
 
@@ -28,7 +29,8 @@ def source_settings(
         path: file or folder to register.
         source: name of the source; None: guessed from the path.
         settings: ``key=value`` settings of the source, as `fedimb data check` takes them.
-        like: a data group (YAML) of the coordinator: use its settings, with ``path`` instead of its files.
+        like: a data group (YAML) of the coordinator, or the name of an installed one (``heart_four.yaml``): use its
+            settings, with ``path`` instead of its files.
         patient_column: column with patients' ids.
         classes: the class names, in order.
 
@@ -40,7 +42,7 @@ def source_settings(
     if like is not None:
         if settings or source:
             raise ConfigError("--like already says how to read the data: leave out --source and key=value settings")
-        config = DataConfig.parse(_group(find_data(like)))
+        config = DataConfig.parse(_group(_group_file(like)))
         found = config.source | {"on_bad": config.on_bad}
         place = next((key for key in ("path", "files") if key in found), None)
         if place is None:
@@ -67,8 +69,20 @@ def accepted_findings(settings: Sequence[str], like: str | None = None) -> tuple
     """(the findings that the site accepts, the other words): those of ``data.accept=[...]`` and of ``like``."""
     accepted, others = split_accepted(settings)
     if like is not None:
-        accepted = (*accepted, *DataConfig.parse(_group(find_data(like))).accept)
+        accepted = (*accepted, *DataConfig.parse(_group(_group_file(like))).accept)
     return tuple(dict.fromkeys(accepted)), others
+
+
+def _group_file(like: str) -> Path:
+    try:
+        return find_data(like)
+    except DataError as error:
+        name = like.removesuffix(".yaml")
+        installed = [root / "data" / f"{name}.yaml" for root in Catalogue().roots if name and "/" not in name]
+        for file in installed:
+            if file.is_file():
+                return file
+        raise DataError(f"--like {like}: {error}; or name an installed data group (fedimb list data)") from None
 
 
 def path_of(source: Settings) -> Path:

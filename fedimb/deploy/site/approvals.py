@@ -17,6 +17,7 @@ from fedimb.deploy.audit_log import AuditLog, utc_now
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import NOT_APPROVED, WAITING, Shareable
+from fedimb.deploy.site.membership import plan_mismatch
 from fedimb.deploy.study_plan.page import as_html, as_markdown
 from fedimb.deploy.study_plan.plan import Line, Sha, StudyPlan, UtcTime, check_config, mismatch, read_plan, site_config
 from fedimb.errors import ConfigError, DataError
@@ -53,7 +54,7 @@ def receive_plan(home: NodeHome, plan_json: str) -> State:
     folder = home.file("plans", plan.sha)
     if not (folder / "plan.json").exists():
         if reason := mismatch(plan):
-            raise Shareable(NOT_APPROVED, f"{home.site} cannot run plan {plan.sha[:8]}: {reason}")
+            raise Shareable(NOT_APPROVED, f"{home.site} cannot run plan {plan.sha}: {reason}")
         home.folder("plans", plan.sha)
         write_private(folder / "plan.md", as_markdown(plan).encode())
         write_private(folder / "plan.html", as_html(plan).encode())
@@ -70,7 +71,7 @@ def load_plan(home: NodeHome, sha: str) -> StudyPlan:
     except (OSError, UnicodeDecodeError, ConfigError) as error:
         raise DataError(f"{path} cannot be read ({error}); have the coordinator send the plan again") from error
     if plan.sha != sha:
-        raise DataError(f"{path} was changed: its hash is now {plan.sha[:8]}; delete its folder to receive it again")
+        raise DataError(f"{path} was changed: its hash is now {plan.sha}; delete its folder to receive it again")
     return plan
 
 
@@ -84,7 +85,7 @@ def read_decision(home: NodeHome, sha: str) -> Decision | None:
     except (ValueError, ConfigError) as error:
         raise DataError(f"{path} is damaged ({error}); decide again: fedimb node approve or reject") from error
     if found.sha != sha:
-        raise DataError(f"{path} is about another plan ({found.sha[:8]}); decide again: fedimb node approve or reject")
+        raise DataError(f"{path} is about another plan ({found.sha}); decide again: fedimb node approve or reject")
     return found
 
 
@@ -118,12 +119,12 @@ def require_approval(home: NodeHome, plan_json: str, config_json: str) -> tuple[
     """
     sha, current = read_plan(plan_json).sha, receive_plan(home, plan_json)
     if current == "waiting":
-        raise Shareable(WAITING, f"waiting: {home.site} (plan {sha[:8]})")
+        raise Shareable(WAITING, f"waiting: {home.site} (plan {sha})")
     if current != "approved":
-        raise Shareable(NOT_APPROVED, f"{home.site}: plan {sha[:8]} is {current}")
+        raise Shareable(NOT_APPROVED, f"{home.site}: plan {sha} is {current}")
     plan = load_plan(home, sha)
     if reason := mismatch(plan):
-        raise Shareable(NOT_APPROVED, f"{home.site} cannot run plan {sha[:8]}: {reason}")
+        raise Shareable(NOT_APPROVED, f"{home.site} cannot run plan {sha}: {reason}")
     try:
         config = site_config(config_json)
         check_config(plan, config)
@@ -144,14 +145,16 @@ def decide_plan(
         reason: why; it stays at the site.
 
     Raises:
-        ConfigError: the plan has expired or is not for this installation.
+        ConfigError: the plan has expired, or is not for this site or installation.
     """
     plan = load_plan(home, sha)
     if to == "approved":
+        if why := plan_mismatch(home, plan):
+            raise ConfigError(why)
         if plan.expired():
-            raise ConfigError(f"plan {sha[:8]} expired on {plan.expires}: ask the coordinator for a new one")
+            raise ConfigError(f"plan {sha} expired on {plan.expires}: ask the coordinator for a new one")
         if why := mismatch(plan):
-            raise ConfigError(f"plan {sha[:8]} cannot be approved here: {why}")
+            raise ConfigError(f"plan {sha} cannot be approved here: {why}")
     made = parse_settings(
         {"sha": sha, "state": to, "by": by or getpass.getuser(), "at": utc_now(), "reason": reason},
         Decision,

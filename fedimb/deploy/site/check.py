@@ -32,6 +32,8 @@ def node_checks(home: NodeHome, plan: "StudyPlan | None" = None, timeout_s: floa
     """
     yield from data_checks(home, plan)
     yield from versions(plan)
+    if plan is not None:
+        yield membership(home, plan)
     yield key(home)
     yield authority(home)
     yield space(home)
@@ -88,6 +90,19 @@ def versions(plan: "StudyPlan | None") -> Iterator[Check]:
         yield Check("warn", "versions", found, "install the plan's release: an approval holds for that release only")
     else:
         yield Check("ok", "versions", f"fedimb {__version__}; bundle and contracts match the plan")
+
+
+def membership(home: NodeHome, plan: "StudyPlan") -> Check:
+    """Whether the plan lists this site with its key."""
+    from fedimb.deploy.site.membership import plan_mismatch
+
+    try:
+        reason = plan_mismatch(home, plan)
+    except FedimbError as error:
+        reason = str(error)
+    if reason is not None:
+        return Check("fail", "plan", reason, "ask the coordinator for a plan with this site and its key")
+    return Check("ok", "plan", f"lists this site as client {plan.client_of(home.site)}, with its key")
 
 
 def key(home: NodeHome) -> Check:

@@ -4,12 +4,14 @@ Nothing runs while a person is asked: the run has ended with exit code 75 and is
 """
 
 import getpass
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from fedimb.annotation.status import cycle_statuses, find_worklists
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.site.approvals import decide_plan, load_plan, log_decision, plan_state, received_plans
+from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError, DataError, nearest
 
 WORKLISTS = "worklists"
@@ -24,7 +26,7 @@ class InboxItem:
 
     Attributes:
         kind: study plan, labels or release of synthetic samples.
-        id: ``plan-1a2b3c4d``, ``labels-s0-1a2b3c4d-03`` or ``release-4f0a...``, as approve and reject take it.
+        id: ``plan-<sha>``, ``labels-s0-1a2b3c4d-03`` or ``release-4f0a...``, as approve and reject take it.
         text: description, one line.
         state: ``waiting``; for labels the progress, as in ``34/60``; for plans also approved, rejected or expired.
     """
@@ -51,9 +53,9 @@ def _plans(home: NodeHome) -> list[InboxItem]:
         try:
             plan = load_plan(home, sha)
             text = f"{plan.purpose} (until {plan.expires[:10]}, {', '.join(plan.contacts)})"
-            listed.append(InboxItem("plan", f"plan-{sha[:8]}", text, plan_state(home, sha)))
+            listed.append(InboxItem("plan", f"plan-{sha}", text, plan_state(home, sha)))
         except DataError as error:
-            listed.append(InboxItem("plan", f"plan-{sha[:8]}", str(error), "damaged"))
+            listed.append(InboxItem("plan", f"plan-{sha}", str(error), "damaged"))
     return listed
 
 
@@ -97,7 +99,12 @@ def _releases(home: NodeHome) -> list[InboxItem]:
 
 
 def decide_item(
-    home: NodeHome, item: str, to: Literal["approved", "rejected"], by: str | None, reason: str = ""
+    home: NodeHome,
+    item: str,
+    to: Literal["approved", "rejected"],
+    by: str | None,
+    reason: str = "",
+    word: str | None = None,
 ) -> str:
     """Approve or reject an item; a decision on a plan can be changed later. Returns one line on what it means.
 
@@ -107,19 +114,31 @@ def decide_item(
         to: the decision.
         by: who decides (default: the current user account).
         reason: why; it stays at the site.
+        word: a word of the plan's purpose: to approve a plan by less than its complete id.
 
     Raises:
-        ConfigError: there is no such item, or it cannot be approved or rejected.
+        ConfigError: there is no such item, it cannot be approved or rejected, or a plan is named too vaguely to be
+            approved.
         DataError: the item is damaged.
     """
     found = _find(home, item)
     if found.kind == "labels":
         raise ConfigError(f"{found.id} needs labels, not a decision: {found.text}")
     if found.kind == "plan":
-        sha = next(sha for sha in received_plans(home) if found.id == f"plan-{sha[:8]}")
+        sha = found.id.removeprefix("plan-")
+        plan = load_plan(home, sha) if to == "approved" else None
+        if plan is not None and item.removeprefix("plan-") != sha:
+            _check_word(plan, word)
         decide_plan(home, sha, to, by, reason)
-        then = "runs under this plan may train here" if to == "approved" else "nothing runs under this plan here"
-        return f"{found.id} is {to}: {then}"
+        if plan is None:
+            return f"{found.id} is rejected: nothing runs under this plan here"
+        keys = [f"  {site.name}  {site.fingerprint}" for site in plan.sites]
+        keys += [f"  coordinator  {plan.coordinator_fingerprint}"]
+        return "\n".join([
+            f"{found.id} is approved: runs under this plan may train here",
+            "Compare these keys with the sites and the coordinator, by telephone; reject the plan if one differs:",
+            *keys,
+        ])  # fmt: skip
     from fedimb.generation.outbox import Outbox
 
     box = Outbox(home.file("outbox"))
@@ -131,6 +150,17 @@ def decide_item(
         return f"{found.id}: {len(waiting)} classes may leave"
     box.reject(name, waiting, reason)
     return f"{found.id}: {len(waiting)} classes will never leave"
+
+
+def _check_word(plan: StudyPlan, word: str | None) -> None:
+    """Refuse to approve a plan by the beginning of its id alone: another plan can be made with the same beginning."""
+    words = {one.casefold() for one in re.findall(r"\w{4,}", plan.purpose)}
+    if word is None or word.casefold() not in words:
+        wrong = "" if word is None else f"'{word}' is not a word of its purpose, of at least four letters. "
+        raise ConfigError(
+            f"{wrong}To approve a plan, give its complete id or a word of its purpose, as in --word TEXT; read it "
+            f"first: fedimb node inbox plan-{plan.sha}"
+        )
 
 
 def _find(home: NodeHome, item: str) -> InboxItem:

@@ -9,12 +9,12 @@ shifts.
 import os
 import resource
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from pathlib import Path
 
 from fedimb.deploy.home import LimitsConfig, NodeConfig
+from fedimb.deploy.planned_times import parse_absences, parse_hours
 from fedimb.errors import ConfigError
 
 LEAST_FREE_BYTES = 1 << 30
@@ -113,11 +113,7 @@ class Absence:
 
 
 def planned_absence(config: NodeConfig, now: datetime) -> Absence | None:
-    """The absence that node.yaml plans for ``now`` (local time, without zone), or None.
-
-    Raises:
-        ConfigError: the hours or a date cannot be parsed.
-    """
+    """The absence that node.yaml plans for ``now`` (local time, without zone), or None."""
     for first, last in parse_absences(config.absent):
         if first <= now.date() <= last:
             return Absence(f"absent from {first} to {last}", datetime.combine(last + timedelta(days=1), time()))
@@ -129,49 +125,3 @@ def planned_absence(config: NodeConfig, now: datetime) -> Absence | None:
             opens = datetime.combine(now.date(), start)
             return Absence(f"outside its hours {config.limits.hours}", opens + timedelta(days=opens <= now))
     return None
-
-
-def parse_hours(hours: str) -> tuple[time, time]:
-    """Parse ``20:00-06:00`` into two times of day; the end may be on the next day. ``00:00-24:00`` is the whole day.
-
-    Raises:
-        ConfigError: they are not times of day, or start and end are the same.
-    """
-    first, _, last = hours.partition("-")
-    try:
-        start, end = time.fromisoformat(first), time() if last == "24:00" else time.fromisoformat(last)
-    except ValueError:
-        raise ConfigError(
-            f"node.yaml: limits.hours: '{hours}' is not a range of times: write it as 20:00-06:00"
-        ) from None
-    if start == end and last != "24:00":
-        raise ConfigError(f"node.yaml: limits.hours: '{hours}' has the same start and end: leave it out to run all day")
-    return start, end
-
-
-def parse_absences(absent: Iterable[str]) -> list[tuple[date, date]]:
-    """Parse ``absent:`` into pairs of first and last day, both inclusive.
-
-    Accepts ``2026-12-24``, ``2026-12-24..2027-01-06``, and dates written as ``24.12.2026``.
-
-    Raises:
-        ConfigError: a line is not a date or range, or its end is before its beginning.
-    """
-    found = []
-    for line in absent:
-        parts = [part.strip() for part in line.split("..")] if ".." in line else [line.strip()]
-        try:
-            first, last = _day(parts[0]), _day(parts[-1])
-        except ValueError:
-            parts = []
-        if len(parts) not in (1, 2) or last < first:
-            raise ConfigError(
-                f"node.yaml: absent: '{line}' is not a day or range: write 2026-12-24 or 2026-12-24..2027-01-06"
-            )
-        found.append((first, last))
-    return found
-
-
-def _day(text: str) -> date:
-    parts = text.split(".")
-    return date(int(parts[2]), int(parts[1]), int(parts[0])) if len(parts) == 3 else date.fromisoformat(text)

@@ -37,16 +37,19 @@ from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.registered_data.datasets import find_data_set
 from fedimb.deploy.registered_data.pins import pin_run, pinned_version
 from fedimb.deploy.site.account import Account
-from fedimb.deploy.site.approvals import approved_plan, require_approval
+from fedimb.deploy.site.approvals import approved_plan, load_plan, require_approval
 from fedimb.deploy.site.egress_filter import Terms
 from fedimb.deploy.site.inbox import waiting_line
-from fedimb.deploy.site.pairwise_masks import NodeSecrets, public_key
+from fedimb.deploy.site.membership import join_mismatch
+from fedimb.deploy.site.orders import Received
+from fedimb.deploy.site.pairwise_masks import NodeSecrets, signed_run_key
 from fedimb.deploy.site.sharing import Patients
 from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
 from fedimb.deploy.study_plan.limits import beyond, column_ranges
 from fedimb.deploy.study_plan.outbound_records import message_types
-from fedimb.deploy.study_plan.plan import StudyPlan, site_config
+from fedimb.deploy.study_plan.plan import StudyPlan, read_plan, site_config
 from fedimb.errors import ConfigError, FedimbError
+from fedimb.plain import JsonObject
 from fedimb.records import array_record, arrays_of
 from fedimb.rundir.code import code_of, words_of
 from fedimb.schema import RunConfig
@@ -112,9 +115,18 @@ class NodeRun:
         return Patients(int(facts["patients"] if facts["patients"] is not None else facts["rows"]), per_class)
 
 
-def terms_of(home: NodeHome, message: Message, context: Context) -> Terms:
-    """The terms on which this message may be answered. Raises Shareable if the site has not agreed to the run."""
-    run = join_run(home, message, context) if _is_join(message) else load_run(home, context)
+def terms_of(home: NodeHome, received: Received, message: Message, context: Context) -> Terms:
+    """The terms on which this message may be answered.
+
+    Raises:
+        Shareable: the site has not agreed to the run, or the message is not an order of its coordinator.
+    """
+    if _is_join(message):
+        run = join_run(home, received, message, context)
+    else:
+        name, record = _run_record(home, context)
+        received.accept(home, load_plan(home, str(record["plan"])), name, message)
+        run = load_run(home, context)
     return Terms(contracts_of(run.config), message_types(run.config), run.name, run.patients(), run.account())
 
 
@@ -122,16 +134,24 @@ def _is_join(message: Message) -> bool:
     return message.metadata.message_type == f"query.{names.JOIN_SITE}"
 
 
-def join_run(home: NodeHome, message: Message, context: Context) -> NodeRun:
-    """Join a run, for the first time or again. Plan, data and parts are checked before anything is computed.
+def join_run(home: NodeHome, received: Received, message: Message, context: Context) -> NodeRun:
+    """Join a run, for the first time or again. Order, plan, data and parts are checked before anything is computed.
 
     Raises:
-        Shareable: the plan is not approved, or the site's data do not fit it.
+        Shareable: the message is not an order of the plan's coordinator, the plan is not approved or does not list
+            this site with this key as this client, or the site's data do not fit it.
         FedimbError: the data changed since they were registered, or cannot be read.
     """
-    asked: dict[str, Any] = dict(message.content.config_records[names.RUN])
-    plan, config = require_approval(home, str(asked["plan"]), str(asked["cfg-json"]))
-    name, client, clients = str(asked["run"]), int(asked["client"]), int(asked["clients"])
+    asked: dict[str, Any] = dict(message.content.config_records.get(names.RUN) or {})
+    try:
+        sent = read_plan(str(asked.get("plan")))
+    except ConfigError as error:
+        raise Shareable(NOT_APPROVED, f"{home.site}: {error}") from None
+    name, client, clients = str(asked.get("run")), asked.get("client"), asked.get("clients")
+    received.accept(home, sent, name, message)
+    if reason := join_mismatch(home, sent, client, clients):
+        raise Shareable(NOT_APPROVED, f"{home.site} does not join: {reason}")
+    plan, config = require_approval(home, str(asked["plan"]), str(asked.get("cfg-json")))
     try:
         version = find_data_set(home, plan.tags)
     except ConfigError as error:
@@ -146,7 +166,7 @@ def join_run(home: NodeHome, message: Message, context: Context) -> NodeRun:
     _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
     _check_parts(home, run.config, store)
     record: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
-    record |= {"client": client, "clients": clients}
+    record |= {"client": client, "clients": len(plan.sites)}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(record).encode())
     write_private(home.folder("state", "flower") / str(context.run_id), name.encode())
     return replace(run, data=version)
@@ -193,22 +213,27 @@ def load_run(home: NodeHome, context: Context) -> NodeRun:
         Shareable: this node never joined the run, or the plan is no longer approved.
         DataError: the data changed, or records were withdrawn and the site stopped the run.
     """
-    try:
-        name = home.file("state", "flower", str(context.run_id)).read_text()
-        record = json.loads(home.file("state", "runs", name, "run.json").read_text())
-    except (OSError, ValueError):
-        raise Shareable(NOT_APPROVED, f"{home.site} has not joined this run: start it with fedimb deploy run") from None
+    name, record = _run_record(home, context)
     if record.get("format") != FORMAT:
         text = f"{home.site} stored this run in the format of another release of fedimb: start a new run"
         raise Shareable(NOT_APPROVED, text)
     plan = approved_plan(home, str(record["plan"]))
     if plan is None:
-        raise Shareable(NOT_APPROVED, f"{home.site}: plan {str(record['plan'])[:8]} is no longer approved")
+        raise Shareable(NOT_APPROVED, f"{home.site}: plan {record['plan']} is no longer approved")
     version = pinned_version(home, name)
     version.verify(full=False)
     asked = site_config(str(record["config"]))
     config, client, clients = apply_site_overrides(home, asked), int(record["client"]), int(record["clients"])
     return NodeRun(home, name, plan, config, client, clients, version, asked)
+
+
+def _run_record(home: NodeHome, context: Context) -> tuple[str, JsonObject]:
+    """(name, content of run.json) of the run a message belongs to. Raises Shareable if this node never joined it."""
+    try:
+        name = home.file("state", "flower", str(context.run_id)).read_text()
+        return name, json.loads(home.file("state", "runs", name, "run.json").read_text())
+    except (OSError, ValueError):
+        raise Shareable(NOT_APPROVED, f"{home.site} has not joined this run: start it with fedimb deploy run") from None
 
 
 def handle_message(home: NodeHome, message: Message, context: Context) -> Message:
@@ -232,7 +257,11 @@ def _joined(run: NodeRun) -> RecordDict:
     store = run.store()
     train, validation = run.split_rows(store)
     about = {"site": run.home.site, "rows": len(train), "validation": len(validation)}
-    about |= {"version": run.data.version, "scale": float(store.scale), "key": public_key(run.home, run.name)}
+    about |= {
+        "version": run.data.version,
+        "scale": float(store.scale),
+        "key": signed_run_key(run.home, run.plan.sha, run.name),
+    }
     about |= {"code": f"{__version__} {code_of(words_of(run.config), deployed=True).sha[:16]}"}
     reply = RecordDict({names.SITE: ConfigRecord(about)})  # type: ignore[arg-type]
     if store.scaled is not None:
@@ -243,7 +272,7 @@ def _joined(run: NodeRun) -> RecordDict:
 
 def runtime(run: NodeRun, message: Message) -> ClientRuntime:
     """The simulated clients' runtime on this site's rows, scaled as the message specifies."""
-    secrets = NodeSecrets(run.home, run.name, run.client, run.clients, message)
+    secrets = NodeSecrets(run.home, run.plan, run.name, run.client, message)
     scaling = None
     if names.SCALING in message.content:
         sent = arrays_of(message.content, names.SCALING)

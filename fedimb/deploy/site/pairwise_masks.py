@@ -1,26 +1,29 @@
 """Masks and noise at a hospital, made from keys and random numbers that the coordinator does not have.
 
-Each site makes an X25519 key per run (Bonawitz et al., CCS 2017, section 4: pairwise agreement) and sends the public
-key when it joins; the coordinator forwards all of them with each request for a masked sum. The mask of two sites comes
+Each site makes an X25519 key per run (Bonawitz et al., CCS 2017, section 4: pairwise agreement), signs the public key
+with its own key in the plan, and sends both when it joins; the coordinator forwards all of them with each request for a
+masked sum. A site takes no run key that the plan's site did not sign. The mask of two sites comes
 from their shared secret, by HKDF-SHA-256 (RFC 5869) over the secret and the request, and ChaCha20. A different request
 has a different mask; the same request sent again (to a node that was away) has the same mask, so the replies are
 identical. A site's noise is drawn the same way, from 32 bytes of its own.
 
 ```
 state/runs/<run>/pair.key      private key, 0600; deleted when the run's records are withdrawn
+state/runs/<run>/pair.signed   its public key and the site's signature of it
 state/runs/<run>/noise.key     32 random bytes, 0600
 state/runs/<run>/peers.json    public keys and sites of the run's first masked sum
 ```
 
 A site takes part in sums over only one set of sites per run (sums over different sets could be subtracted from each
-other), never fewer than two, and only with the keys it got first. A coordinator that forwards keys of its own making
-can read what sites send. `fedimb node audit` shows the digest of the keys, which is the same at all sites if none was
-replaced.
+other), never fewer than three, and only with the keys it got first. `fedimb node audit` shows the digest of the keys,
+which is the same at all sites. What this rests on: that the fingerprints in the plan are those of the sites, which
+people compare out of band before they approve it.
 """
 
 import hashlib
 import json
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -37,20 +40,35 @@ from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.files import write_private
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import NOT_APPROVED, Shareable
+from fedimb.deploy.signing import load_key, sign, statement, verify
+from fedimb.deploy.study_plan.plan import FEWEST_MASKED, StudyPlan
 from fedimb.privacy.secrets import MessageInfo
 from fedimb.seeds import Stream
 
-FEWEST = 2
-"""Smallest number of sites in a masked sum.
-
-With two, each can compute the other's values from the sum, if it gets it.
-"""
+_RUN_KEY = r"([0-9a-f]{64}):([A-Za-z0-9+/=]+)"
 
 
 def public_key(home: NodeHome, run: str) -> str:
     """This site's public key (hex) for masks in a run. Made on first use."""
     private = X25519PrivateKey.from_private_bytes(_secret(home, run, "pair.key"))
     return private.public_key().public_bytes_raw().hex()
+
+
+def signed_run_key(home: NodeHome, plan: str, run: str) -> str:
+    """`public_key` and the site's signature of it, for one plan and run: ``<hex>:<base64>``.
+
+    Made on first use: a run that is resumed sends the same requests again, keys and signatures included.
+    """
+    path = home.folder("state", "runs", run) / "pair.signed"
+    if not path.exists():
+        key = public_key(home, run)
+        signature = sign(load_key(home.file("key")), _statement(plan, run, home.site, key))
+        write_private(path, f"{key}:{signature}".encode())
+    return path.read_text(encoding="ascii")
+
+
+def _statement(plan: str, run: str, site: str, key: str) -> bytes:
+    return statement("run key", plan=plan, run=run, site=site, key=key)
 
 
 def _secret(home: NodeHome, run: str, name: str) -> bytes:
@@ -61,7 +79,11 @@ def _secret(home: NodeHome, run: str, name: str) -> bytes:
 
 
 def request_digest(message: Message) -> bytes:
-    """SHA-256 of a request: its type, step and all records except the bookkeeping of one client's state."""
+    """SHA-256 of a request: its type, step and all records except the bookkeeping of one client's state.
+
+    Of run keys only the keys count: of one signature others can be computed that are also valid, and a request that
+    differs in nothing else must not draw other noise.
+    """
     digest = hashlib.sha256(message.metadata.message_type.encode())
     step: dict[str, Any] = dict(message.content.config_records.get(names.STEP) or {})
     digest.update(json.dumps([step.get("round"), step.get("step")]).encode())
@@ -72,6 +94,9 @@ def request_digest(message: Message) -> bytes:
                 value = view(record[name])
                 about = json.dumps([key, name, value.dtype.str, value.shape])
                 digest.update(hashlib.sha256(about.encode() + np.ascontiguousarray(value).tobytes()).digest())
+        elif key == names.PAIRS:
+            keys = sorted((client, str(text).partition(":")[0]) for client, text in record.items())
+            digest.update(hashlib.sha256(json.dumps([key, keys]).encode()).digest())
         elif key != names.STEP:
             digest.update(hashlib.sha256(json.dumps([key, *sorted(record.items())], default=repr).encode()).digest())
     return digest.digest()
@@ -82,16 +107,17 @@ class NodeSecrets:
 
     Args:
         home: the node's folder.
+        plan: the approved plan; its sites' keys sign the run keys.
         run: the run's name.
-        client, sites: this site's client id, and the number of sites in the run.
+        client: this site's client id.
         message: the message, as received.
     """
 
-    def __init__(self, home: NodeHome, run: str, client: int, sites: int, message: Message) -> None:
-        self._home, self._run, self._client, self._sites = home, run, client, sites
+    def __init__(self, home: NodeHome, plan: StudyPlan, run: str, client: int, message: Message) -> None:
+        self._home, self._plan, self._run, self._client = home, plan, run, client
         self._request = request_digest(message)
-        keys: dict[str, Any] = dict(message.content.config_records.get(names.PAIRS) or {})
-        self._keys = {int(site): str(key) for site, key in keys.items()}
+        self._sent: dict[str, Any] = dict(message.content.config_records.get(names.PAIRS) or {})
+        self._keys: dict[int, str] = {}
         self._agreed: list[int] | None = None
 
     def mask(self, asked: MessageInfo, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
@@ -124,17 +150,20 @@ class NodeSecrets:
 
     def _agree(self, clients: list[int]) -> None:
         """Accept the first set of sites and keys in a run; refuse any other."""
-        site = self._home.site
-        if len(clients) < FEWEST or len(clients) > self._sites or not set(clients) <= self._keys.keys():
+        site, sites = self._home.site, len(self._plan.sites)
+        known = {str(client) for client in range(sites)}
+        if len(set(clients)) < FEWEST_MASKED or not {str(client) for client in clients} <= self._sent.keys() & known:
             raise Shareable(
                 NOT_APPROVED,
-                f"{site} takes part in sums over at least {FEWEST} sites of the run, each with its key; it was "
-                "asked to sum over "
-                f"{len(clients)} of {self._sites} with {len(self._keys)} keys",
+                f"{site} takes part in sums over at least {FEWEST_MASKED} sites of the plan, each with its key; it was "
+                f"asked to sum over {len(set(clients))} of {sites} with {len(self._sent)} keys",
             )
-        if self._keys[self._client] != public_key(self._home, self._run):
+        self._keys = {client: self._run_key(client) for client in clients}
+        if self._keys.get(self._client) != public_key(self._home, self._run):
             raise Shareable(NOT_APPROVED, f"{site}'s own key was replaced by another; start a new run")
         keys = [self._keys[client] for client in clients]
+        if len(set(keys)) < len(keys):
+            raise Shareable(NOT_APPROVED, f"{site} was sent one key for two sites, so one of them is invented")
         agreement = {"clients": clients, "keys": keys}
         path = self._home.folder("state", "runs", self._run) / "peers.json"
         if not path.exists():
@@ -149,6 +178,19 @@ class NodeSecrets:
                 "subtracted from the first; start a new run",
             )
         self._agreed = clients
+
+    def _run_key(self, client: int) -> str:
+        """The run key of a site, if the site of the plan signed it for this run."""
+        planned, found = self._plan.sites[client], re.fullmatch(_RUN_KEY, str(self._sent[str(client)]))
+        if found is None or not verify(
+            planned.key, _statement(self._plan.sha, self._run, planned.name, found[1]), found[2]
+        ):
+            raise Shareable(
+                NOT_APPROVED,
+                f"{self._home.site} was sent a run key of {planned.name} that {planned.name} did not sign: somebody "
+                "replaced it, and could read what is masked with it; call the other sites before going on",
+            )
+        return found[1]
 
 
 def keys_digest(keys: list[str]) -> str:

@@ -198,7 +198,7 @@ def outbound_records(
     unsent |= {names.CONFUSION} if config.evaluation.secure else set()
     rows = [row for row in rows if row.record not in unsent]
     version = next(r for r in contracts[0].train if r.key == names.STATE)
-    return [*rows, *(_row(EVERY, r, EVERY, config, sizes) for r in (version, names.AUDIT_HEAD))]
+    return [*rows, *(_row(EVERY, r, EVERY, config, sizes) for r in (version, names.AUDIT_HEAD, names.SITE_SIGNATURE))]
 
 
 def _own(record: Record) -> bool:

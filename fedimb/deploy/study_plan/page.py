@@ -1,9 +1,12 @@
 """A study plan on one page, for a data-protection officer: Markdown and HTML, without external resources.
 
-The coordinator's text is shown as plain text: it is escaped in HTML, and a plan cannot contain control characters.
+The coordinator's text is shown as plain text: it is escaped in HTML and in Markdown, and characters that cannot be seen
+are shown as their numbers.
 """
 
 import html
+import re
+import unicodedata
 from collections.abc import Sequence
 
 from fedimb.deploy.study_plan.budget import PlanBudget, epsilon_of_precision, plan_budget
@@ -16,6 +19,8 @@ _SAYS = {
     "individual": "about one patient or row",
     "operational": "steps, seconds, versions",
 }
+_MARKUP = re.compile(r"[\\`*\[\]<>#|!~&$]|(?<![^\W_])_|_(?![^\W_])")
+"""Characters that Markdown may read as markup: all but an underscore within a word, as in the names of settings."""
 _STYLE = """\
 body{font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
 table{border-collapse:collapse;width:100%;font-size:13px}td,th{border:1px solid #bbb;padding:.3rem .5rem;\
@@ -36,12 +41,18 @@ def format_bytes(count: int | None) -> str:
     return f"{count} bytes"
 
 
+def _visible(text: str) -> str:
+    """Text in which every character that cannot be seen (line breaks, changes of direction) is shown as its number."""
+    return "".join(one if one.isprintable() or unicodedata.category(one) == "Zs" else ascii(one)[1:-1] for one in text)
+
+
 def _sections(plan: StudyPlan) -> list[Section]:
     about = [
         ["", ""],
         ["Purpose", plan.purpose],
         ["Contacts", "; ".join(plan.contacts)],
         ["Coordinator's deployment", plan.deployment],
+        ["Coordinator's key", plan.coordinator_fingerprint],
         ["Made", plan.created],
         ["Expires", f"{plan.expires}; nothing runs under this plan afterwards"],
         ["Data", f"the registered data set with the tags {', '.join(plan.tags)}"],
@@ -51,6 +62,8 @@ def _sections(plan: StudyPlan) -> list[Section]:
         ["Configuration", f"sha256 {plan.config_sha}"],
         ["This plan", f"sha256 {plan.sha}"],
     ]
+    sites = [["client", "site", "fingerprint of its key"]]
+    sites += [[str(client), site.name, site.fingerprint] for client, site in enumerate(plan.sites)]
     budget = plan_budget(plan)
     most = [
         ["", "in one run", f"in all {budget.runs} runs" if budget.runs > 1 else "in all (1 run)"],
@@ -64,6 +77,13 @@ def _sections(plan: StudyPlan) -> list[Section]:
     kinds = sorted({row.sensitivity for row in plan.leaves})
     return [
         ("What is asked", "", about),
+        (
+            "Who takes part",
+            "Each site signs its replies, and the keys under which sums are masked, with its key; the coordinator "
+            "signs its messages with the key above. Compare these fingerprints with the sites and the coordinator by "
+            "telephone before you approve: a key in another's name could read what is masked.",
+            sites,
+        ),
         (
             "What leaves the site",
             "Every message names a kind of request; nothing but the records listed here is sent in answer. C is the "
@@ -101,7 +121,7 @@ def _sections(plan: StudyPlan) -> list[Section]:
             "Runs within this plan may train on the data named above until it expires. A change of purpose, "
             "data tag, class list, release or table, or a setting outside the ranges, is another plan and needs a "
             "new approval. "
-            f"The site can withdraw its approval at any time: fedimb node reject plan-{plan.sha[:8]} --reason TEXT.",
+            f"The site can withdraw its approval at any time: fedimb node reject plan-{plan.sha} --reason TEXT.",
             [],
         ),
     ]
@@ -142,7 +162,7 @@ def _settings(plan: StudyPlan) -> list[list[str]]:
 
 def as_markdown(plan: StudyPlan) -> str:
     """The page as Markdown."""
-    lines = [f"# Study plan {plan.sha[:8]}"]
+    lines = [f"# Study plan {plan.sha}"]
     for heading, sentence, table in [*_sections(plan), ("Configuration", "", _settings(plan))]:
         lines += ["", f"## {heading}", ""]
         lines += [sentence, ""] if sentence else []
@@ -153,14 +173,14 @@ def as_markdown(plan: StudyPlan) -> str:
 def _markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
     if not table:
         return []
-    rows = ["| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row) + " |" for row in table]
+    rows = ["| " + " | ".join(_MARKUP.sub(r"\\\g<0>", _visible(cell)) for cell in row) + " |" for row in table]
     return [rows[0], "|" + " --- |" * len(table[0]), *rows[1:]]
 
 
 def as_html(plan: StudyPlan) -> str:
     """The page as one HTML file without scripts or external references."""
-    title = html.escape(f"Study plan {plan.sha[:8]}: {plan.purpose}")
-    body = [f"<h1>Study plan {plan.sha[:8]}</h1>"]
+    title = html.escape(f"Study plan {plan.sha}: {plan.purpose}")
+    body = [f"<h1>Study plan {plan.sha}</h1>"]
     for heading, sentence, table in _sections(plan):
         body.append(f"<h2>{html.escape(heading)}</h2>")
         body += [f"<p>{html.escape(sentence)}</p>"] if sentence else []
@@ -175,6 +195,6 @@ def _html_table(table: Sequence[Sequence[str]]) -> str:
     if not table:
         return ""
     first, *rest = table
-    head = "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in first) + "</tr>" if any(first) else ""
-    rows = ["<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rest]
+    head = "<tr>" + "".join(f"<th>{html.escape(_visible(cell))}</th>" for cell in first) + "</tr>" if any(first) else ""
+    rows = ["<tr>" + "".join(f"<td>{html.escape(_visible(cell))}</td>" for cell in row) + "</tr>" for row in rest]
     return f"<table>{head}{''.join(rows)}</table>"

@@ -1,8 +1,8 @@
 """Study plans: what a site is asked to agree to. A site does nothing that an approved plan does not cover.
 
 A plan is one JSON file that the coordinator makes and sends. It is named by the SHA-256 of its content: a change of
-purpose, configuration, range or table makes another plan, which needs a new approval. A node rebuilds the table of
-outbound records from its own contracts, and refuses a plan whose table, release or hash differs.
+purpose, configuration, range, table, site or key makes another plan, which needs a new approval. A node rebuilds the
+table of outbound records from its own contracts, and refuses a plan whose table, release or hash differs.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from fedimb.config.load import NO_INFLUENCE, config_sha, flatten, from_json, to_
 from fedimb.deploy.bundle_hash import bundle_sha
 from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import SITE
+from fedimb.deploy.pki import key_fingerprint
 from fedimb.deploy.study_plan.limits import SiteLimits
 from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
@@ -27,10 +28,13 @@ from fedimb.registry.targets import is_path
 from fedimb.schema import RunConfig, Strict
 
 _MOST_CHARACTERS = 1 << 20
+FEWEST_MASKED = 3
+"""Smallest number of sites in a masked sum: of two, each reads the other's values from the sum."""
 # No control characters and none that change the writing direction: a person reads this text before deciding.
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u200e-\u202e\u2066-\u2069]+$"
 Line = Annotated[str, Field(min_length=1, max_length=2000, pattern=_PLAIN)]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PublicKey = Annotated[str, Field(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/]+=*$", max_length=400)]
 UtcTime = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
 
 
@@ -44,6 +48,23 @@ class Release(Strict):
 
     fedimb: Line
     bundle: Sha
+
+
+class PlannedSite(Strict):
+    """A site of a study; its client id is its place in the list.
+
+    Attributes:
+        name: the site's name.
+        key: its public key, one line in OpenSSH format, with which it signs its replies.
+    """
+
+    name: str = Field(pattern=SITE)
+    key: PublicKey
+
+    @property
+    def fingerprint(self) -> str:
+        """``SHA256:...`` of the key, as ``ssh-keygen -lf`` prints it; sites compare it out of band."""
+        return key_fingerprint(self.key.encode(), f"the study plan's site {self.name}")
 
 
 class StudyPlan(Strict):
@@ -64,10 +85,12 @@ class StudyPlan(Strict):
         input_shape: shape of one row.
         sizes: sizes of the model.
         leaves: everything that leaves a site.
+        coordinator: the public key with which the coordinator signs its messages.
+        sites: the sites that take part, sorted by name; a client's id is its index.
         limits: rows and value ranges per site, which replies are checked against.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     deployment: str = Field(pattern=SITE)
     purpose: Line
     contacts: list[Line] = Field(min_length=1)
@@ -84,6 +107,8 @@ class StudyPlan(Strict):
     input_shape: list[int]
     sizes: Sizes
     leaves: list[OutboundRecord]
+    coordinator: PublicKey
+    sites: list[PlannedSite] = Field(min_length=1)
     limits: SiteLimits = SiteLimits()
 
     @property
@@ -98,6 +123,15 @@ class StudyPlan(Strict):
     def _text(self, indent: int | None) -> str:
         # Not sorted: the order of methods matters.
         return json.dumps(self.model_dump(), ensure_ascii=False, allow_nan=False, indent=indent)
+
+    @property
+    def coordinator_fingerprint(self) -> str:
+        """``SHA256:...`` of the key with which the coordinator signs."""
+        return key_fingerprint(self.coordinator.encode(), "the study plan's coordinator")
+
+    def client_of(self, site: str) -> int | None:
+        """The client id of a site; None if the plan does not list it."""
+        return next((client for client, one in enumerate(self.sites) if one.name == site), None)
 
     def run_config(self) -> RunConfig:
         """The configuration, validated against the parts installed here. Raises ConfigError."""
@@ -146,10 +180,17 @@ def make_plan(
     classes: Sequence[str],
     minority: Sequence[str],
     input_shape: Sequence[int],
+    coordinator: str,
+    sites: Mapping[str, str],
     runs: int = 1,
     limits: SiteLimits | None = None,
 ) -> StudyPlan:
     """Make a plan; its table is derived from the contracts.
+
+    Args:
+        coordinator: the public key with which the coordinator signs.
+        sites: public key by site.
+        The others are attributes of `StudyPlan`.
 
     Raises:
         ConfigError: a text, time or setting is not allowed in a plan.
@@ -170,8 +211,46 @@ def make_plan(
         "minority": list(minority), "input_shape": list(input_shape), "sizes": sizes.model_dump(),
         "leaves": [row.model_dump() for row in outbound_records(config, sizes, most_rounds(config, vary), vary)],
         "limits": (limits or SiteLimits()).model_dump(),
+        "coordinator": coordinator, "sites": [{"name": name, "key": sites[name]} for name in sorted(sites)],
     }  # fmt: skip
-    return parse_settings(tree, StudyPlan, "study plan")
+    plan = parse_settings(tree, StudyPlan, "study plan")
+    check_sites(plan, config)
+    return plan
+
+
+def check_sites(plan: StudyPlan, config: RunConfig) -> None:
+    """Check the list of sites: sorted, each name and key once, as many as clients, enough for masked sums.
+
+    Raises:
+        ConfigError: names what is wrong.
+    """
+    listed = [site.name for site in plan.sites]
+    if listed != sorted(set(listed)):
+        raise ConfigError(f"the study plan's sites must be sorted, each listed once: {', '.join(listed)}")
+    keys = [*(site.fingerprint for site in plan.sites), plan.coordinator_fingerprint]
+    for place, one in enumerate(keys):
+        if one in keys[:place]:
+            twice = [*listed, "the coordinator"]
+            raise ConfigError(
+                f"{twice[keys.index(one)]} and {twice[place]} have the same key in the study plan ({one}): each makes "
+                "its own"
+            )
+    if config.clients.count != len(listed):
+        raise ConfigError(
+            f"clients.count={config.clients.count}, but the study plan lists {len(listed)} sites "
+            f"({', '.join(listed)}): set clients.count={len(listed)}, or name the sites with --sites"
+        )
+    if len(listed) < FEWEST_MASKED and (which := _masked(config)):
+        raise ConfigError(
+            f"{which} needs at least {FEWEST_MASKED} sites, because with two each reads the other's figures from the "
+            f"sum; the study plan lists {len(listed)}: set prior.provenance=none or estimated, evaluation.secure=false"
+        )
+
+
+def _masked(config: RunConfig) -> str | None:
+    if config.prior.provenance in ("secure_sum", "dp_sum"):
+        return f"prior.provenance={config.prior.provenance}"
+    return "evaluation.secure=true" if config.evaluation.secure else None
 
 
 def read_plan(text: str) -> StudyPlan:
@@ -186,10 +265,10 @@ def read_plan(text: str) -> StudyPlan:
         tree = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"the study plan is not JSON: {error}") from None
-    if isinstance(tree, dict) and "runs" not in tree:
+    if isinstance(tree, dict) and (tree.get("format", 1) == 1 or "runs" not in tree):
         raise ConfigError(
-            "the study plan does not say how many runs it covers: it was made by an earlier fedimb; make it again with "
-            "fedimb deploy plan, and have the sites approve it"
+            "the study plan is of an earlier release, without the sites' keys and the number of runs: make a new plan "
+            "with fedimb deploy plan, and have the sites approve it"
         )
     plan = parse_settings(tree, StudyPlan, "study plan")
     parse_time(plan.created), parse_time(plan.expires)
@@ -209,6 +288,7 @@ def mismatch(plan: StudyPlan) -> str | None:
     try:
         config = plan.run_config()
         check_vary(config, plan.vary)
+        check_sites(plan, config)
         sizes = sizes_of(config, len(plan.classes), tuple(plan.input_shape))
     except FedimbError as error:
         return f"its configuration is refused: {error}"
@@ -240,7 +320,7 @@ def check_config(plan: StudyPlan, config: RunConfig) -> None:
             continue
         agreed_value = f"{may}" if may is not None else str(agreed.get(key, "no such setting"))
         raise ConfigError(
-            f"study plan {plan.sha[:8]} does not cover {key}={asked.get(key, 'nothing')} (agreed: {agreed_value}); "
+            f"study plan {plan.sha} does not cover {key}={asked.get(key, 'nothing')} (agreed: {agreed_value}); "
             "make another plan with fedimb deploy plan, and have the sites approve it"
         )
 

@@ -11,16 +11,10 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.schema import RunConfig, Strict
 
 _FIXED = (
-    "model",
-    "data.source",
-    "prior.provenance",
-    "aggregator.objectives",
-    "evaluation.secure",
-    "privacy",
-    "clients.max_weight_share",
-    "clients.max_update_ratio",
+    *("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy"),
+    *("clients.count", "clients.max_weight_share", "clients.max_update_ratio"),
 )
-"""Settings that may never vary: they change what leaves a site, or how it or the result is protected."""
+"""Settings that may never vary: they change what leaves, how it or the result is protected, or who takes part."""
 Scalar = int | float | bool | str
 
 

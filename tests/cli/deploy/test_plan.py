@@ -1,9 +1,13 @@
 """`fedimb deploy plan`: from overrides to the page, and what is refused on the way."""
 
+import os
+
 import pytest
+from study_plans import keys_of, run_config, sites_of
 
 from fedimb.cli.main import main
 from fedimb.deploy.coordinator.drafting import describe_data, end_of_day, parse_vary
+from fedimb.deploy.joining import JoinFile, write_join
 from fedimb.deploy.study_plan.plan import mismatch, read_plan
 from fedimb.deploy.study_plan.ranges import Range
 from fedimb.errors import ConfigError
@@ -16,6 +20,10 @@ SITES_SCORE = ["data.test={name: none}", "data.validation=0.2"]
 @pytest.fixture
 def deployment(tmp_path):
     (tmp_path / "deploy.yaml").write_text("name: heart\nhost: localhost\n")
+    (tmp_path / "sites").mkdir()
+    for site, key in sites_of(10).items():
+        join = JoinFile(site=site, public_key=key, fedimb="0.1.0", created="2026-01-01")
+        write_join(tmp_path / "sites" / f"{site}.join.json", join)
     return tmp_path
 
 
@@ -28,26 +36,45 @@ def test_a_plan_without_data_at_the_coordinator(deployment, capsys):
     assert plan(deployment, "model=logistic", *words, *SHAPE) == 0
     [folder] = (deployment / "plans").iterdir()
     made = read_plan((folder / "plan.json").read_text(encoding="utf-8"))
-    assert folder.name == made.sha[:8]
+    assert folder.name == made.sha
     assert (made.deployment, made.purpose, made.contacts) == ("heart", "Herzen", ["Dr. Müller"])
     assert (made.tags, made.classes, made.minority) == (["heart", "2026"], ["no", "yes"], ["yes"])
     assert made.expires == "2126-12-31T23:59:59Z"
     assert made.vary == {"rounds": Range(low=1, high=20), "seed": Range()}
     assert made.sizes.parameters == 2 * (13 + 1)
     assert mismatch(made) is None
+    assert {site.name: site.key for site in made.sites} == sites_of(10)
+    assert made.coordinator not in sites_of(10).values()
     assert made.sha in capsys.readouterr().out
     assert "Herzen" in (folder / "plan.html").read_text(encoding="utf-8")
     assert "Herzen" in (folder / "plan.md").read_text(encoding="utf-8")
 
 
 def test_classes_minority_and_shape_are_read_off_the_data():
-    from study_plans import run_config
-
     names, rare, shape = describe_data(run_config("data.n_max=60"), None, None, None)
     assert names == [str(digit) for digit in range(10)]
     assert len(rare) == 3
     assert shape == [1, 8, 8]
     assert describe_data(run_config(), "a,b", "b", "4") == (["a", "b"], ["b"], [4])
+
+
+@pytest.mark.skipif(not os.environ.get("FEDIMB_DATA_DIR"), reason="needs FEDIMB_DATA_DIR")
+def test_a_plan_for_two_of_the_four_hospitals_whose_data_the_coordinator_has(deployment, capsys):
+    words = ["data=heart_four", "partition=by_column", "model=logistic", *SITES_SCORE]
+    assert plan(deployment, *words, "clients.count=2", "--sites", "va,linz") == 0
+    assert "sites     linz, va\n" in capsys.readouterr().out
+    [folder] = (deployment / "plans").iterdir()
+    made = read_plan((folder / "plan.json").read_text(encoding="utf-8"))
+    assert ([site.name for site in made.sites], made.classes) == (["linz", "va"], ["healthy", "disease"])
+    assert plan(deployment, *words, "clients.count=4", "--sites", "va,linz") == 2
+    assert "lists 2 sites (linz, va): set clients.count=2, or name the sites with --sites" in capsys.readouterr().err
+
+
+def test_one_key_for_two_sites_is_refused(deployment, capsys):
+    join = JoinFile(site="kiel", public_key=keys_of("va")[1], fedimb="0.1.0", created="2026-01-01")
+    write_join(deployment / "sites" / "kiel.join.json", join)
+    assert plan(deployment, "model=logistic", *SITES_SCORE, *SHAPE) == 2
+    assert "kiel sent the key of va" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

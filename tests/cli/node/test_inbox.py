@@ -25,14 +25,17 @@ def home(tmp_path, monkeypatch, plan):
 
 
 def test_a_plan_is_read_and_approved(home, plan, capsys):
-    item = f"plan-{plan.sha[:8]}"
+    item = f"plan-{plan.sha}"
     assert main(["node", "inbox"]) == 0
     assert item in capsys.readouterr().out
     assert main(["node", "inbox", item]) == 0
     page = capsys.readouterr().out
     assert "| train | arrays |" in page
     assert str(home.file("plans", plan.sha, "plan.html")) in page
-    assert main(["node", "approve", item, "--by", "Dr. Weiß"]) == 0
+    assert main(["node", "approve", item[:13], "--by", "Dr. Weiß"]) == 2
+    assert "a word of its purpose, as in --word TEXT" in capsys.readouterr().err
+    assert main(["node", "approve", item[:13], "--word", "Fälle", "--by", "Dr. Weiß"]) == 0
+    assert f"linz  {plan.sites[0].fingerprint}" in capsys.readouterr().out
     assert main(["node", "inbox"]) == 0
     assert "nothing is waiting at st-anna" in capsys.readouterr().out
     assert main(["node", "inbox", "--all"]) == 0
@@ -50,7 +53,7 @@ def test_a_rejection_needs_a_reason_and_an_item(home, capsys):
 
 
 def test_the_log_is_verified_and_an_edited_line_named(home, capsys, tmp_path):
-    main(["node", "approve", "plan-"])
+    main(["node", "approve", "plan-", "--word", "Fälle"])
     assert main(["node", "audit", "verify"]) == 0
     assert "2 lines, all as written" in capsys.readouterr().out
     log = home.file("audit.jsonl")

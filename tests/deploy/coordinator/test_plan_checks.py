@@ -8,12 +8,12 @@ from study_plans import plan_of, run_config
 
 from fedimb.deploy.coordinator.plan_checks import check_parts
 from fedimb.deploy.coordinator.serve import serve
-from fedimb.deploy.coordinator.sites import add_site
+from fedimb.deploy.coordinator.sites import add_site, planned_keys
 from fedimb.deploy.coordinator.submit import create_run
 from fedimb.deploy.site.approvals import receive_plan
 from fedimb.errors import ConfigError, RunFailed
 
-AT_SITES = ("data.test={name: none}", "data.validation=0.2", "clients.count=2")
+AT_SITES = ("data.test={name: none}", "data.validation=0.2", "clients.count=3")
 FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=2", "rounds=4")
 
 
@@ -26,8 +26,9 @@ FAIRFAL = ("strategy=fairfal", "strategy.fairfal.cycles=2", "rounds=4")
         ([*FAIRFAL, "rounds=5"], "cycles=2 does not divide rounds=5"),
         (["strategy=fedssg"], "'fedssg' as configured needs rows at the server"),
         (["strategy=[plain,fedssg]"], "'fedssg' as configured needs rows at the server"),
-        (["evaluation.secure=true", "clients.count=1"], "hides nothing with one client"),
-        (["prior.provenance=secure_sum", "loss=balanced_softmax", "clients.count=1"], "hides nothing with one client"),
+        (["evaluation.secure=true", "clients.count=2"], "secure=true needs at least 3 sites"),
+        (["prior.provenance=secure_sum", "loss=balanced_softmax", "clients.count=1"], "needs at least 3 sites"),
+        (["prior={provenance: dp_sum, clip: 2}", "loss=balanced_softmax", "clients.count=2"], "needs at least 3 sites"),
     ],
 )
 def test_what_cannot_work_at_any_site(words, says):
@@ -61,9 +62,10 @@ def test_statistics_that_would_leave_without_noise():
 
 def test_a_run_that_cannot_work_leaves_no_folder(tmp_path):
     deployment = make_deployment(tmp_path / "heart")
-    for site in ("linz", "va"):
+    for site in ("linz", "st-anna", "va"):
         add_site(deployment, make_node(deployment, tmp_path / site))
-    plan = plan_of(run_config(*AT_SITES, *FAIRFAL))
+    who = {"coordinator": deployment.signing_key(), "sites": planned_keys(deployment)}
+    plan = plan_of(run_config(*AT_SITES, *FAIRFAL), **who)
     with pytest.raises(ConfigError, match="does not divide rounds=5"):
         create_run(deployment, plan, ["rounds=5"], 1, 1)
     assert not deployment.file("runs", "default").exists()
@@ -72,7 +74,7 @@ def test_a_run_that_cannot_work_leaves_no_folder(tmp_path):
 
 def test_rows_that_name_no_patient_where_the_plan_protects_patients(tmp_path):
     words = ("prior={provenance: dp_sum, clip: 2}", "loss=balanced_softmax", "tracking=none")
-    study = small_study(tmp_path, {"linz": 40, "va": 50}, *words)
+    study = small_study(tmp_path, {"linz": 40, "st-anna": 40, "va": 50}, *words)
     for home in study.homes.values():
         receive_plan(home, study.plan.to_json())
     study.approve()

@@ -8,12 +8,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from study_plans import plan_of, run_config
+from study_plans import keys_of, plan_of, run_config
 
 from fedimb.deploy.coordinator import submit
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.drafting import write_plan
 from fedimb.deploy.coordinator.site_grid import EVENTS
+from fedimb.deploy.coordinator.sites import planned_keys
+from fedimb.deploy.joining import JoinFile, write_join
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunFailed, RunWaiting
 from fedimb.rundir.folder import RunFolder
@@ -52,7 +54,10 @@ def deployment(tmp_path) -> Deployment:
     (root / "sites").mkdir(parents=True)
     (root / "deploy.yaml").write_text("name: heart\nhost: localhost\n")
     for site in ("va", "linz"):
-        (root / "sites" / f"{site}.join.json").write_text("{}")
+        join = JoinFile(site=site, public_key=keys_of(site)[1], fedimb="0.1.0", created="2026-01-01")
+        write_join(root / "sites" / f"{site}.join.json", join)
+    (root / "sign.key").write_bytes(keys_of("coordinator")[0])
+    (root / "sign.key").chmod(0o600)
     return Deployment.open(root)
 
 
@@ -105,8 +110,58 @@ def test_a_plan_that_does_not_hold(deployment, plan, change, text):
 def test_a_deployment_without_sites(deployment, plan):
     for path in deployment.file("sites").iterdir():
         path.unlink()
-    with pytest.raises(ConfigError, match="has no sites: add one with fedimb deploy add-site"):
+    with pytest.raises(ConfigError, match=r"is for linz, va, but linz is not a site of .* fedimb deploy add-site"):
         submit.create_run(deployment, plan, [], 1, 1)
+    with pytest.raises(ConfigError, match="has no sites: add one with fedimb deploy add-site"):
+        planned_keys(deployment)
+
+
+def test_a_plan_for_two_of_four_sites(deployment, plan):
+    for site in ("bonn", "st-anna"):
+        join = JoinFile(site=site, public_key=keys_of(site)[1], fedimb="0.1.0", created="2026-01-01")
+        write_join(deployment.file("sites", f"{site}.join.json"), join)
+    assert list(planned_keys(deployment)) == ["bonn", "linz", "st-anna", "va"]
+    assert planned_keys(deployment, ["va", "linz"]) == {site.name: site.key for site in plan.sites}
+    folder = submit.create_run(deployment, plan, [], 10, 20)
+    assert folder.read_json("deployed.json")["sites"] == ["linz", "va"]
+    with pytest.raises(ConfigError, match="Did you mean 'linz'"):
+        planned_keys(deployment, ["lins"])
+    with pytest.raises(ConfigError, match="give each site once"):
+        planned_keys(deployment, ["va", "va"])
+
+
+def test_keys_that_are_no_longer_those_of_the_plan(deployment, plan):
+    path = deployment.file("sites", "va.join.json")
+    before = path.read_text()
+    join = JoinFile(site="va", public_key=keys_of("other")[1], fedimb="0.1.0", created="2026-01-01")
+    write_join(path, join)
+    with pytest.raises(ConfigError, match=r"va has another key than in plan .* \(it was rotated\): make a new plan"):
+        submit.create_run(deployment, plan, [], 1, 1)
+    path.write_text(before)
+    deployment.file("sign.key").unlink()
+    with pytest.raises(ConfigError, match=r"sign\.key is not the key in plan"):
+        submit.create_run(deployment, plan, [], 1, 1)
+
+
+def test_a_plan_of_an_earlier_release_is_refused_in_words(deployment, plan):
+    tree = json.loads(plan.to_json()) | {"format": 1}
+    del tree["sites"], tree["coordinator"]
+    deployment.folder("plans", "0a1b2c3d")
+    deployment.file("plans", "0a1b2c3d", "plan.json").write_text(json.dumps(tree))
+    with pytest.raises(
+        ConfigError, match=r"of an earlier release, without the sites' keys .*: make a new plan with fedimb"
+    ):
+        submit.find_plan(deployment, "0a1b2c3d")
+
+
+def test_a_plan_that_was_edited_or_is_named_by_half_is_not_run(deployment, plan):
+    other = plan_of(run_config("clients.count=2"), purpose="another")
+    folder = deployment.folder("plans", plan.sha[:2] + "f" * 62)
+    (folder / "plan.json").write_text(other.to_json(), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"'{plan.sha[:2]}' is the beginning of 2 plans: .*; give more of it"):
+        submit.find_plan(deployment, plan.sha[:2])
+    with pytest.raises(ConfigError, match=f"was changed: its hash is now {other.sha}"):
+        submit.find_plan(deployment, folder.name)
 
 
 def test_servers_that_are_down(deployment, plan, flower):

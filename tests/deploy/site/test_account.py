@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from deployed import Study, small_study
+from evil import sign_order
 from flwr.app import ConfigRecord, Message, RecordDict
 from loopback import Loopback, at_node
 
@@ -15,6 +16,7 @@ from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import OVER_BUDGET
 from fedimb.deploy.registered_data.datasets import register_data
+from fedimb.deploy.signing import split_signature
 from fedimb.deploy.site import account as accounts
 from fedimb.deploy.site.account import Account, release
 from fedimb.deploy.site.approvals import decide_plan, receive_plan
@@ -23,13 +25,17 @@ from fedimb.deploy.site.node_app import load_run
 from fedimb.deploy.site.spending import reset, spent
 from fedimb.deploy.site.withdraw import withdraw
 from fedimb.deploy.study_plan.budget import epsilon_of_precision
-from fedimb.deploy.study_plan.plan import StudyPlan, make_plan
+from fedimb.deploy.study_plan.plan import StudyPlan, make_plan, read_plan
 from fedimb.privacy.ledger import Ledger as PrivacyLedger
 from fedimb.records import array_record, arrays_of, pack
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import PrivacyConfig, RunConfig
 
 NOISE = ("tracking=none", "privacy.clip=1", "privacy.noise=1", "aggregation_weight=uniform")
+
+
+STUDY: list[Study] = []
+"""The study of `ran`, whose coordinator signs what is asked."""
 
 
 class Recorder(Loopback):
@@ -51,7 +57,7 @@ class Recorder(Loopback):
 
 def copy(message: Message, **changes) -> Message:
     """A message with the same content, or with other records; ``step`` changes values of its x.fedimb."""
-    content = dict(message.content)
+    content = {key: record for key, record in message.content.items() if key != "x.order"}
     if "x.fedimb" in content:
         content["x.fedimb"] = ConfigRecord({**content["x.fedimb"], **changes.pop("step", {})})
     content |= changes
@@ -61,7 +67,9 @@ def copy(message: Message, **changes) -> Message:
 def content_of(reply: Message) -> bytes:
     """A reply's records, without the number of its line in the audit log, which every message has anew."""
     assert not reply.has_error(), reply.error
-    return pack(RecordDict({key: record for key, record in reply.content.items() if key != "x.audit"}))
+    return pack(
+        RecordDict({key: record for key, record in reply.content.items() if key not in ("x.audit", "x.signature")})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +79,7 @@ def ran(tmp_path_factory) -> tuple[Study, RunFolder, list[tuple[Message, bytes]]
     for home in made.homes.values():
         receive_plan(home, made.plan.to_json())
     made.approve()
+    STUDY.append(made)
     folder, grid = made.new(), Recorder(made.homes.values())
     serve(folder.path, grid)
     return made, folder, grid.seen
@@ -84,8 +93,15 @@ def va(ran, tmp_path) -> NodeHome:
 
 
 def ask(home: NodeHome, message: Message) -> Message:
-    """What the node replies; the message stays as it is."""
-    return at_node(home, copy(message))
+    """What the node replies to the message as the coordinator signs it; the message stays as it is."""
+    made = copy(message)
+    if "x.run" in made.content:
+        run, plan = str(made.content["x.run"]["run"]), read_plan(str(made.content["x.run"]["plan"])).sha
+    else:
+        run = home.file("state", "flower", "1").read_text()
+        plan = json.loads(home.file("state", "runs", run, "run.json").read_text())["plan"]
+    sign_order(STUDY[0].deployment, plan, home.site, run, made)
+    return at_node(home, made)
 
 
 def refused(home: NodeHome, message: Message) -> str:
@@ -97,7 +113,7 @@ def refused(home: NodeHome, message: Message) -> str:
     (line,) = audit(home)[len(before) :]
     assert (line["kind"], line["facts"]["outcome"], line["facts"]["records"]) == ("message", "error", [])
     assert home.file("ledger.jsonl").read_bytes() == ledger
-    return reply.error.reason
+    return split_signature(reply.error.reason)[0]
 
 
 def audit(home: NodeHome) -> list[dict]:
@@ -182,7 +198,8 @@ def test_a_plan_covers_its_number_of_runs(ran, va):
 def another_plan(study: Study, home: NodeHome, config: RunConfig | None = None, tag: str = "heads") -> StudyPlan:
     """A plan for another purpose, which the site approved."""
     plan, about = study.plan, ("Ein anderer Versuch", study.plan.contacts, study.plan.created, study.plan.expires)
-    shape = (plan.classes, plan.minority, plan.input_shape, 5)
+    who = (plan.coordinator, {site.name: site.key for site in plan.sites})
+    shape = (plan.classes, plan.minority, plan.input_shape, *who, 5)
     made = make_plan(plan.deployment, config or study.config, *about, plan.vary, [tag], *shape)
     receive_plan(home, made.to_json())
     decide_plan(home, made.sha, "approved", "Dr. Test")

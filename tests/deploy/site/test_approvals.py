@@ -19,7 +19,7 @@ def home(tmp_path):
 
 def test_nothing_is_approved_unless_somebody_did(home, plan, config):
     assert approvals.approved_plan(home, plan.sha) is None
-    with pytest.raises(Shareable, match=rf"waiting: st-anna \(plan {plan.sha[:8]}\)") as caught:
+    with pytest.raises(Shareable, match=rf"waiting: st-anna \(plan {plan.sha}\)") as caught:
         approvals.require_approval(home, plan.to_json(), to_json(config))
     assert caught.value.code == WAITING
     assert approvals.receive_plan(home, plan.to_json()) == "waiting"
@@ -46,7 +46,7 @@ def test_an_approval_can_be_withdrawn_and_its_reason_stays(home, plan, config):
     approvals.decide_plan(home, plan.sha, "approved", None)
     approvals.decide_plan(home, plan.sha, "rejected", "Dr. Weiß", "consent of patient 4711")
     assert approvals.approved_plan(home, plan.sha) is None
-    with pytest.raises(Shareable, match=f"plan {plan.sha[:8]} is rejected$"):
+    with pytest.raises(Shareable, match=f"plan {plan.sha} is rejected$"):
         approvals.require_approval(home, plan.to_json(), to_json(config))
     last = list(AuditLog(home.file("audit.jsonl")).lines())[-1]
     assert last["kind"] == "decision"

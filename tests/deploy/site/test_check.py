@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from study_plans import keys_of
 
 import fedimb
+from fedimb.cli.main import main
 from fedimb.data.paths import VARIABLE
 from fedimb.deploy.files import write_private
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.pki import make_ca, make_site_key
+from fedimb.deploy.pki import make_ca
 from fedimb.deploy.registered_data.datasets import register_data
 from fedimb.deploy.site import check
 from fedimb.deploy.site.check import all_pass, node_checks, versions
@@ -37,7 +39,7 @@ def home(tmp_path: Path, authorities) -> NodeHome:
     root = tmp_path / "hungary"
     root.mkdir(mode=0o700)
     (root / "node.yaml").write_text("site: hungary\n")
-    write_private(root / "key", make_site_key()[0])
+    write_private(root / "key", keys_of("hungary")[0])
     (root / "ca.crt").write_bytes(authorities[0][1])
     return NodeHome.open(root)
 
@@ -49,10 +51,13 @@ def plans():
     from fedimb.config.validate import validate
     from fedimb.deploy.study_plan.plan import make_plan
 
+    sites = {name: keys_of(name)[1] for name in ("cleveland", "hungary", "va")}
+    who = (keys_of("coordinator")[1], sites)
+
     def made(data, classes):
         config = validate(compose([f"data={data}", "model=logistic", "partition=by_column", "clients.count=3"]))
         texts = ("2026-01-01T00:00:00Z", "2999-01-01T00:00:00Z")
-        return make_plan("heart", config, "test", ["a@b"], *texts, {}, ["heart"], classes, classes[-1:], [28])
+        return make_plan("heart", config, "test", ["a@b"], *texts, {}, ["heart"], classes, classes[-1:], [28], *who)
 
     four, severe = ["healthy", "disease"], ["not_severe", "severe"]
     return {"heart_four": made("heart_four", four), "heart_severe": made("heart_severe", severe)}
@@ -180,6 +185,29 @@ def test_key_and_authority(home, monkeypatch):
         assert check.authority(home).level == level
 
 
+def test_a_plan_for_other_sites_or_another_key(home, plans):
+    plan = plans["heart_four"]
+    assert check.membership(home, plan).found == "lists this site as client 1, with its key"
+    others = plan.model_copy(update={"sites": plan.sites[::2]})
+    assert (check.membership(home, others).level, "not for hungary" in check.membership(home, others).found) == (
+        "fail",
+        True,
+    )
+    write_private(home.file("key"), keys_of("another")[0])
+    assert "but its key is SHA256:" in check.membership(home, plan).found
+
+
+def test_times_that_are_none_fail_the_check(home, capsys):
+    """At `node check`, and where a node starts: not on the first day that they would matter."""
+    for line in ("absent: [tomorrow]", "limits: {hours: 25:00-26:00}", "sharing: {}\nsharing: {individual: true}"):
+        home.file("node.yaml").write_text(f"site: hungary\n{line}\n")
+        for words in (["check"], ["run", "--once"]):
+            assert main(["node", *words, "--home", str(home.root)]) == 2
+            said = capsys.readouterr().err
+            assert "node.yaml" in said
+            assert any(text in said for text in ("not a day or range", "not a range of times", "given twice"))
+
+
 def test_disk(home):
     assert check.space(home).level == "ok"
     home.config.__dict__["limits"] = home.config.limits.model_copy(update={"disk_gb": 1e-9})
@@ -203,7 +231,7 @@ def test_all_of_it(home, plans, monkeypatch):
     register_data(home, "heart-disease/processed.va.data", "heart", ["heart"], like=str(HEART["heart_four"]))
     found = list(node_checks(home, plans["heart_four"], timeout_s=5))
     assert all_pass(found)
-    assert {one.name for one in found} == {"data heart", "versions", "key", "ca.crt", "disk", "clock"}
+    assert {one.name for one in found} == {"data heart", "versions", "plan", "key", "ca.crt", "disk", "clock"}
     assert check.report(home, found)["fit"] is True
     home.file("key").chmod(0o644)
     assert not all_pass(node_checks(home, plans["heart_four"]))

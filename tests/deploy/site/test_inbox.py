@@ -12,8 +12,11 @@ from fedimb.annotation.worklist import WorklistOracle
 from fedimb.data.arrays import SourceData
 from fedimb.data.store import Store
 from fedimb.deploy.audit_log import AuditLog
+from fedimb.deploy.files import write_private
+from fedimb.deploy.pki import make_site_key
 from fedimb.deploy.site.approvals import receive_plan
 from fedimb.deploy.site.inbox import decide_item, inbox_items, waiting_line
+from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError
 from fedimb.generation.outbox import Outbox
 from fedimb.privacy.audit.types import Audit, Batch, Verdict
@@ -64,11 +67,14 @@ def test_nothing_waits_in_an_empty_home(home):
 def test_a_plan_waits_until_somebody_decides(home, plan):
     receive_plan(home, plan.to_json())
     [item] = inbox_items(home)
-    assert (item.kind, item.id, item.state) == ("plan", f"plan-{plan.sha[:8]}", "waiting")
+    assert (item.kind, item.id, item.state) == ("plan", f"plan-{plan.sha}", "waiting")
     assert item.text.startswith("Seltene Fälle")
     assert "2126-01-01" in item.text
-    said = decide_item(home, "plan-", "approved", "Dr. Weiß")
+    said = decide_item(home, item.id, "approved", "Dr. Weiß")
     assert "may train here" in said
+    for site in plan.sites:
+        assert f"{site.name}  {site.fingerprint}" in said
+    assert f"coordinator  {plan.coordinator_fingerprint}" in said
     assert inbox_items(home) == []
     assert [one.state for one in inbox_items(home, include_decided=True)] == ["approved"]
     decide_item(home, item.id, "rejected", "Dr. Weiß", "no longer")
@@ -140,7 +146,46 @@ def test_an_item_is_named_without_doubt(home, plan):
         receive_plan(home, one.to_json())
     with pytest.raises(ConfigError, match="matches 2 items"):
         decide_item(home, "plan-", "approved", None)
-    near = f"plan-{plan.sha[:7]}x"
-    with pytest.raises(ConfigError, match=f"Did you mean 'plan-{plan.sha[:8]}'"):
+    near = f"plan-{plan.sha[:-1]}x"
+    with pytest.raises(ConfigError, match=f"Did you mean 'plan-{plan.sha}'"):
         decide_item(home, near, "approved", None)
+    assert decisions(home) == []
+
+
+def test_a_plan_is_not_approved_by_the_beginning_of_its_id(home, plan):
+    receive_plan(home, plan.to_json())
+    for item in ("plan-", f"plan-{plan.sha[:8]}", f"plan-{plan.sha[:63]}"):
+        with pytest.raises(ConfigError, match=r"^To approve a plan, give its complete id or a word of its purpose"):
+            decide_item(home, item, "approved", None)
+    for word in ("", "Herz", "b", "Fäl"):
+        with pytest.raises(ConfigError, match="is not a word of its purpose"):
+            decide_item(home, "plan-", "approved", None, word=word)
+    assert decisions(home) == []
+    assert "is approved" in decide_item(home, "plan-", "approved", None, word="größe")
+    assert "nothing runs" in decide_item(home, f"plan-{plan.sha[:8]}", "rejected", None)
+
+
+def test_two_plans_whose_ids_begin_alike_are_two(home, plan, monkeypatch):
+    """A collision of eight digits takes seconds to find; here each id is given the other's beginning."""
+    other = plan_of(run_config(), purpose="another")
+    digests = {one.purpose: "0" * 8 + one.sha[8:] for one in (plan, other)}
+    monkeypatch.setattr(StudyPlan, "sha", property(lambda one: digests[one.purpose]))
+    for one in (plan, other):
+        receive_plan(home, one.to_json())
+    with pytest.raises(ConfigError, match="matches 2 items"):
+        decide_item(home, "plan-00000000", "approved", None, word="another")
+    decide_item(home, f"plan-{plan.sha}", "approved", None)
+    assert [(one["sha"], one["to"]) for one in decisions(home)] == [(plan.sha, "approved")]
+    assert [item.id for item in inbox_items(home)] == [f"plan-{other.sha}"]
+
+
+@pytest.mark.parametrize("site", ["kiel", "st-anna"])
+def test_a_plan_without_this_site_or_with_another_key_for_it_is_not_approved(tmp_path, plan, site):
+    home = node_home(tmp_path / site, f"site: {site}\n")
+    if site == "st-anna":
+        write_private(home.file("key"), make_site_key()[0])
+    receive_plan(home, plan.to_json())
+    why = "not for kiel" if site == "kiel" else r"lists st-anna with the key SHA256:.* but its key is SHA256:"
+    with pytest.raises(ConfigError, match=why):
+        decide_item(home, f"plan-{plan.sha}", "approved", None)
     assert decisions(home) == []

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import LimitsConfig, NodeConfig
+from fedimb.deploy.planned_times import parse_absences
 from fedimb.deploy.site import limits
 from fedimb.errors import ConfigError
 
@@ -65,19 +67,19 @@ def test_days_of_absence_include_their_last(line: str) -> None:
 def test_days_before_and_after_are_days_of_work() -> None:
     config = node(absent=["2026-12-25..2027-01-06"])
     assert limits.planned_absence(config, NOON) is None
-    assert limits.parse_absences(config.absent) == [(date(2026, 12, 25), date(2027, 1, 6))]
+    assert parse_absences(config.absent) == [(date(2026, 12, 25), date(2027, 1, 6))]
 
 
 @pytest.mark.parametrize("line", ["Weihnachten", "2026-13-01", "2026-12-24..2026-12-20", "32.1.2026", "1..2..3", ""])
 def test_a_day_that_is_none_is_named(line: str) -> None:
-    with pytest.raises(ConfigError, match="absent"):
-        limits.planned_absence(node(absent=[line]), NOON)
+    with pytest.raises(ConfigError, match=r"node\.yaml: absent: .* is not a day or range"):
+        parse_settings({"site": "a", "absent": [line]}, NodeConfig, "node.yaml")
 
 
 @pytest.mark.parametrize("hours", ["25:00-06:00", "08:00-08:00", "08:00-06:99"])
 def test_hours_that_are_none_are_named(hours: str) -> None:
-    with pytest.raises(ConfigError, match=r"limits\.hours"):
-        limits.planned_absence(node(limits={"hours": hours}), NOON)
+    with pytest.raises(ConfigError, match=r"node\.yaml: limits\.hours: "):
+        parse_settings({"site": "a", "limits": {"hours": hours}}, NodeConfig, "node.yaml")
 
 
 def test_cores_and_memory_bind_what_the_process_starts() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deployed import Study, assert_same, events, small_study, usable, weights
+from evil import order_id, sign_again
 from flwr.app import ConfigRecord, Message, RecordDict
 from loopback import Loopback, at_node
 
@@ -63,7 +64,7 @@ def test_the_run_is_the_simulated_one(study, tmp_path):
 
 def test_nobody_has_agreed_and_then_one_withdraws(study):
     folder = study.new()
-    with pytest.raises(RunWaiting, match=r"^waiting: linz \(plan .{8}\); st-anna \(plan .{8}\); va \(plan .{8}\)$"):
+    with pytest.raises(RunWaiting, match=r"^waiting: linz \(plan .{64}\); st-anna \(plan .{64}\); va \(plan .{64}\)$"):
         serve(folder.path, Loopback(study.homes.values()))
     assert folder.status() == "waiting"
     study.approve()
@@ -74,7 +75,7 @@ def test_nobody_has_agreed_and_then_one_withdraws(study):
             decide_plan(home, study.plan.sha, "rejected", "Dr. No")
 
     run(study, folder, Loopback(study.homes.values(), 2, withdrawn))
-    assert set(events(folder)) == {f"va: plan {study.plan.sha[:8]} is no longer approved"}
+    assert set(events(folder)) == {f"va: plan {study.plan.sha} is no longer approved"}
     assert usable(folder) == [2, 2]
 
 
@@ -142,7 +143,7 @@ def test_a_node_of_another_name_is_not_taken_for_it(study):
         return nodes
 
     swapped.get_nodes = get_nodes
-    with pytest.raises(RunFailed, match="node linz says it is st-anna"):
+    with pytest.raises(RunFailed, match=r"linz did not sign this error .* st-anna refused a message whose sig"):
         serve(study.new().path, swapped)
 
 
@@ -187,7 +188,7 @@ def test_state_of_another_releases_form_is_not_read(study):
 
 
 class Tampering(Loopback):
-    """One site's trained weights are changed on their way in one round each."""
+    """One site's trained weights are changed by itself, and signed, in one round each."""
 
     def __init__(self, homes, changes):
         super().__init__(homes)
@@ -195,6 +196,7 @@ class Tampering(Loopback):
 
     def pull_messages(self, ids):
         sent = {id_: self._open[id_] for id_ in ids}
+        numbers = {id_: order_id(one) for id_, one in sent.items()}
         replies = super().pull_messages(ids)
         for reply in replies:
             asked = sent[reply.metadata.reply_to_message_id]
@@ -203,6 +205,8 @@ class Tampering(Loopback):
             if change and asked.metadata.message_type == "train":
                 before, after = arrays_of(asked.content, "arrays"), arrays_of(reply.content, "arrays")
                 reply.content["arrays"] = array_record({n: change(before[n], after[n]) for n in after})
+                number = numbers[reply.metadata.reply_to_message_id]
+                sign_again(self.homes[asked.metadata.dst_node_id], self.run_id, asked, number, reply)
         return replies
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from scipy.stats import kstest
+from study_plans import node_home, plan_of, run_config
 
 from fedimb.deploy.audit_log import AuditLog
-from fedimb.deploy.home import NodeHome
+from fedimb.deploy.files import write_private
 from fedimb.deploy.incidents import Shareable
-from fedimb.deploy.site.pairwise_masks import NodeSecrets, keys_digest, public_key, request_digest
+from fedimb.deploy.pki import make_site_key
+from fedimb.deploy.site.pairwise_masks import NodeSecrets, keys_digest, public_key, request_digest, signed_run_key
 from fedimb.engine.flower_private import ensure_identity
 from fedimb.privacy.secrets import SIMULATED
 from fedimb.privacy.secure_sum import mask_values, unmasked_sum
@@ -24,26 +26,24 @@ ASKED = SimpleNamespace(client=0, step=1, config=SimpleNamespace(seed=0))
 
 @pytest.fixture
 def homes(tmp_path):
-    made = []
-    for site in SITES:
-        home = NodeHome(tmp_path / site)
-        home.root.mkdir()
-        home.file("node.yaml").write_text(f"site: {site}\n")
-        made.append(home)
-    return made
+    return [node_home(tmp_path / site, f"site: {site}\n") for site in SITES]
+
+
+PLAN = plan_of(run_config("clients.count=3"))
 
 
 def request(homes, step=1, base=0, **more):
     """A request for masked figures as the coordinator would send it to one site."""
     ensure_identity()
     about = ConfigRecord({"round": 3, "step": step, "state-base": base, "state-keep": 0})
-    pairs = ConfigRecord({str(client): public_key(home, "run") for client, home in enumerate(homes)})
+    keys = {str(client): signed_run_key(home, PLAN.sha, "run") for client, home in enumerate(homes)}
+    pairs = ConfigRecord(keys)
     content = {"x.fedimb": about, "x.pairs": pairs, "view": ConfigRecord({"name": "train"}), **more}
     return Message(RecordDict(content), 101, "query.masked_counts")
 
 
 def secrets(homes, client, message):
-    return NodeSecrets(homes[client], "run", client, len(homes), message)
+    return NodeSecrets(homes[client], PLAN, "run", client, message)
 
 
 def sent(homes, values, clients, message):
@@ -67,6 +67,9 @@ def test_masks_cancel_in_the_sum_of_all_sites_alone(homes):
 def test_another_request_has_other_masks_and_the_same_one_the_same(homes):
     first, again = request(homes), request(homes, base=7)  # bookkeeping of one site's state
     assert request_digest(first) == request_digest(again)
+    pairs = dict(first.content.config_records["x.pairs"])
+    resigned = request(homes, **{"x.pairs": ConfigRecord({client: key[:70] + "A" for client, key in pairs.items()})})
+    assert request_digest(first) == request_digest(resigned)  # a signature that was changed draws no other noise
     others = [request(homes, step=2), request(homes, view=ConfigRecord({"name": "validation"}))]
     others += [request(homes, arrays=array_record({"w": np.full(2, value)})) for value in (0.0, 1e-9)]
     masks = [secrets(homes, 0, m).mask(ASKED, [0, 1, 2], 0, 1, 4) for m in (first, *others)]
@@ -77,9 +80,11 @@ def test_another_request_has_other_masks_and_the_same_one_the_same(homes):
 @pytest.mark.parametrize(
     ("clients", "why"),
     [
-        ([0], "at least 2 sites"),
+        ([0], "at least 3 sites"),
+        ([0, 1], "at least 3 sites"),
+        ([0, 1, 1], "asked to sum over 2 of 3"),
         ([0, 1, 2, 3], "asked to sum over 4 of 3"),
-        ([0, 1], "already summed over other sites"),
+        ([0, 2, 1], "already summed over other sites"),
     ],
 )
 def test_a_set_of_sites_that_could_be_subtracted_is_refused(homes, clients, why):
@@ -93,11 +98,51 @@ def test_other_keys_than_before_are_refused_and_the_audit_log_has_their_digest(h
     secrets(homes, 0, message).mask(ASKED, [0, 1, 2], 0, 1, 1)
     [line] = AuditLog(homes[0].file("audit.jsonl")).lines()
     assert line["facts"]["sha256"] == keys_digest([public_key(home, "run") for home in homes])
-    homes[1].file("state", "runs", "run", "pair.key").unlink()
+    for name in ("pair.key", "pair.signed"):
+        homes[1].file("state", "runs", "run", name).unlink()
     with pytest.raises(Shareable, match="with other keys"):
         secrets(homes, 0, request(homes)).mask(ASKED, [0, 1, 2], 0, 1, 1)
+    homes[0].file("state", "runs", "run", "pair.key").unlink()
     with pytest.raises(Shareable, match="linz's own key was replaced by another"):
-        secrets([homes[1], homes[0], homes[2]], 1, message).mask(ASKED, [0, 1, 2], 0, 1, 1)
+        secrets(homes, 0, message).mask(ASKED, [0, 1, 2], 0, 1, 1)
+
+
+def forged(message, **keys):
+    """The request with other run keys, by client id."""
+    pairs = dict(message.content.config_records["x.pairs"]) | {client[1:]: key for client, key in keys.items()}
+    message.content["x.pairs"] = ConfigRecord(pairs)
+    return message
+
+
+def test_a_run_key_that_its_site_did_not_sign_is_refused_by_one_honest_site(homes, tmp_path):
+    """The coordinator swaps va's key for one of its own, or sends one that va signed for another plan or run."""
+    own = node_home(tmp_path / "coordinator", "site: va\n")
+    write_private(own.file("key"), make_site_key()[0])  # not va's
+    key = signed_run_key(own, PLAN.sha, "run")
+    theirs = signed_run_key(homes[2], PLAN.sha, "run").split(":")
+    swapped = [key, key.split(":")[0], f"{key.split(':')[0]}:{theirs[1]}", "", "zz:zz"]
+    va = node_home(tmp_path / "va of elsewhere", "site: va\n")
+    swapped += [signed_run_key(va, "0" * 64, "run"), signed_run_key(va, PLAN.sha, "another run")]
+    for one in [*swapped, signed_run_key(homes[1], PLAN.sha, "run")]:
+        with pytest.raises(Shareable, match="linz was sent a run key of va that va did not sign"):
+            secrets(homes, 0, forged(request(homes), c2=one)).mask(ASKED, [0, 1, 2], 0, 1, 1)
+    assert not homes[0].file("state", "runs", "run", "peers.json").exists()
+    assert secrets(homes, 0, request(homes)).mask(ASKED, [0, 1, 2], 0, 1, 1).size == 1
+
+
+def test_a_site_that_the_plan_does_not_list_is_in_no_sum(homes, tmp_path):
+    invented = node_home(tmp_path / "invented", "site: invented\n")
+    message = forged(request(homes), c3=signed_run_key(invented, PLAN.sha, "run"))
+    with pytest.raises(Shareable, match="asked to sum over 4 of 3 with 4 keys"):
+        secrets(homes, 0, message).mask(ASKED, [0, 1, 2, 3], 0, 3, 1)
+
+
+def test_one_run_key_for_two_sites_is_refused(homes):
+    """Two sites that are one person, who knows their masks: each signs the same key."""
+    for home in homes[1:]:
+        write_private(home.folder("state", "runs", "run") / "pair.key", b"x" * 32)
+    with pytest.raises(Shareable, match="one key for two sites"):
+        secrets(homes, 0, request(homes)).mask(ASKED, [0, 1, 2], 0, 1, 1)
 
 
 def test_keys_are_the_owners_alone(homes):

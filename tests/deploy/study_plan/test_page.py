@@ -1,5 +1,6 @@
 """The page lists everything the door would let out, with sizes that are upper bounds."""
 
+import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -186,13 +187,43 @@ def test_the_page_shows_the_coordinators_text_as_text(plan):
 
 def test_the_markdown_page_has_a_row_per_record(plan):
     page = as_markdown(plan)
-    assert "Größe \\| <b>Übung" in page  # a bar in a cell ends no cell
+    assert r"Größe \| \<b\>Übung\</b\>" in page  # a bar in a cell ends no cell, and markup is shown
     lines = [line for line in page.splitlines() if line.startswith(("| train", "| query", "| every"))]
     assert len(lines) == len(plan.leaves)
     assert {line.replace("\\|", "").count("|") for line in lines} == {9}
     assert "| rounds | 1 to 8 |" in page
     assert "| local.lr |" in page
     assert "2126-01-01T00:00:00Z; nothing runs" in page
+
+
+NASTY = "a](http://evil) <script>x</script> **b** `c` _d_ # e | f ~~g~~ &amp; ![h](i)"
+
+
+def test_no_text_of_a_plan_is_markup_on_its_page(plan):
+    """Purpose and contacts are the coordinator's words, and so are settings, which may hold anything."""
+    tracking = {**plan.config["tracking"], "experiment": "x |\n\n# Approved\u202e\x1b[2J\u200b"}
+    settings = {**plan.config, "tracking": tracking}
+    changed = plan.model_copy(update={"purpose": NASTY, "contacts": [NASTY], "tags": [NASTY], "config": settings})
+    page = as_markdown(changed)
+    cells = [line for line in page.splitlines() if line.startswith("| Purpose")]
+    assert len(cells) == 1
+    shown = cells[0].removeprefix("| Purpose | ").removesuffix(" |")
+    assert re.sub(r"\\([^A-Za-z0-9\s])", r"\1", shown) == NASTY  # each mark has a backslash before it
+    assert not re.search(r"(?<!\\)[*`\[\]<>|~&#!]", shown)
+    assert "\n# Approved" not in page
+    assert r"x \|\\n\\n\# Approved\\u202e\\x1b\[2J\\u200b" in page
+    found = Cells()
+    found.feed(as_html(changed))
+    assert sum(NASTY in cell for cell in found.cells) == 3
+    assert r"x |\n\n# Approved\u202e\x1b[2J\u200b" in found.cells
+    assert not found.tags & {"script", "img", "a", "b"}
+
+
+def test_who_takes_part_is_on_the_page(plan):
+    for page in (as_markdown(plan), as_html(plan)):
+        for site in plan.sites:
+            assert site.fingerprint in page
+        assert plan.coordinator_fingerprint in page
 
 
 def test_bytes_for_people():

@@ -93,6 +93,7 @@ def test_true_is_no_number_one():
 @pytest.mark.parametrize(
     ("vary", "says"),
     [
+        ({"clients.count": Range(low=1, high=50)}, "changes what leaves"),
         ({"round": Range(low=1, high=2)}, "Did you mean 'rounds'"),
         ({"prior.provenance": Range(among=["none", "clear_sum"])}, "changes what leaves"),
         ({"model.name": Range()}, "changes what leaves"),
@@ -148,7 +149,10 @@ def test_a_model_given_by_its_path_is_not_imported(home, plan, config, model, mo
         ("expires", "2126-02-30T00:00:00Z", "not a valid time"),
         ("expires", "soon", "expires"),
         ("config_sha", "12", "config_sha"),
-        ("format", 2, "format"),
+        ("format", 3, "format"),
+        ("format", 1, "of an earlier release, without the sites' keys"),
+        ("coordinator", "ssh-rsa AAAA", "coordinator"),
+        ("sites", [], "sites"),
         ("purpse", "a", "Did you mean 'purpose'"),
     ],
 )
