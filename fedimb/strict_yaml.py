@@ -9,7 +9,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Compose a mapping and compare its keys as written, before ``<<`` merges others into it."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         lines: dict[object, int] = {}

@@ -147,9 +147,9 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
         sent = read_plan(str(asked.get("plan")))
     except ConfigError as error:
         raise Shareable(NOT_APPROVED, f"{home.site}: {error}") from None
-    name, client, clients = str(asked.get("run")), asked.get("client"), asked.get("clients")
+    name = str(asked.get("run"))
     received.accept(home, sent, name, message)
-    if reason := join_mismatch(home, sent, client, clients):
+    if reason := join_mismatch(home, sent, asked.get("client"), asked.get("clients")):
         raise Shareable(NOT_APPROVED, f"{home.site} does not join: {reason}")
     plan, config = require_approval(home, str(asked["plan"]), str(asked.get("cfg-json")))
     try:
@@ -157,6 +157,7 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
     except ConfigError as error:
         raise Shareable(NOT_APPROVED, str(error)) from None
     _check_data(home, plan, version)
+    client, clients = int(asked["client"]), len(plan.sites)
     run = NodeRun(home, name, plan, apply_site_overrides(home, config), client, clients, version, config)
     run.account().check_join()
     version.verify(full=True)
