@@ -187,8 +187,7 @@ def read_reply(
         return ClientReply(client, error=message.error.reason or f"error {message.error.code}", usable=False)
     refused = None if admission is None else admission.refusal(client, message, sent)
     if refused is not None:
-        diverged = refused.not_finite and (sent or message).metadata.message_type == "train"
-        return ClientReply(client, error=str(refused), usable=False, diverged=diverged, refused=refused)
+        return ClientReply(client, error=str(refused), usable=False, diverged=refused.not_finite, refused=refused)
     content = message.content
     reply = ClientReply(client, content=content, up_bytes=payload_bytes(content))
     trained = (sent or message).metadata.message_type.partition(".")[0] == "train"

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +101,7 @@ class RunResult:
     steps: float = math.nan
     labels: float = math.nan
     privacy: dict[str, float] | None = None
-    left_out: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, object]] = field(default_factory=list)
     without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     @property

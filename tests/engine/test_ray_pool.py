@@ -52,7 +52,7 @@ class Actor:
             raise self.dead
         return 7
 
-    def _run(self, job, lanes, shared, reduce, first_ids, path):
+    def _run(self, job, lanes, shared, reduce, first_ids, path, admission):
         self.ray.sizes.append(len(lanes))
         for lane in lanes:
             for client, *_ in lane:

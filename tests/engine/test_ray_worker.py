@@ -31,7 +31,7 @@ class Elsewhere:
     def grid(self, job):
         return RayGrid(self, job)
 
-    def run(self, job, lanes, shared, reduce, costs):
+    def run(self, job, lanes, shared, reduce, costs, admission=None):
         first_ids = [1 + sum(len(lane) for lane in lanes[:i]) for i in range(len(lanes))]
         app._runtime.cache_clear()  # another process
         store.open_store.cache_clear()

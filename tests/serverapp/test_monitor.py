@@ -9,7 +9,7 @@ from small_runs import launch_in
 
 from fedimb.config.load import config_sha, from_json
 from fedimb.engine.lanes import ClientReply, LaneOutcome, LaneSum
-from fedimb.errors import RunSuspect
+from fedimb.errors import DataError, RunSuspect
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import CLASSES, LOSS, WEIGHTS, suspect_text
 from fedimb.serverapp.checkpoint import FolderCheckpointer
@@ -120,13 +120,12 @@ LEARNS = ("model=mlp", "local.lr=0.1")
     ("top", "shuffled", "words", "kinds"),
     [
         (1.0, False, [], []),
-        (255.0, False, [], [CLASSES]),
         (1.0, True, ["local.lr=0.02"], [CLASSES]),
         (1.0, False, ["local.lr=1e6"], [CLASSES]),
         (1.0, False, ["local.lr=1e-30"], [WEIGHTS]),
         (1.0, False, ["aggregator=fedavgm", "aggregator.server_learning_rate=1e-30"], [WEIGHTS]),
     ],
-    ids=["learns", "pictures_to_255", "labels_shuffled", "lr_1e6", "lr_0", "server_lr_0"],
+    ids=["learns", "labels_shuffled", "lr_1e6", "lr_0", "server_lr_0"],
 )
 def test_what_learned_nothing_is_suspect(top, shuffled, words, kinds, tmp_path):
     result = launch_in(tmp_path, *images(tmp_path / "rows.npz", top, shuffled), *LEARNS, *words)
@@ -136,6 +135,11 @@ def test_what_learned_nothing_is_suspect(top, shuffled, words, kinds, tmp_path):
     status = RunFolder(result.folder).read_json("status.json")
     assert (status["status"], status["reason"]) == ("finished", f"suspect: {result.suspect}" if kinds else "")
     assert ("suspect: " in result.summary()) == bool(kinds)
+
+
+def test_pictures_of_0_to_255_are_refused_before_they_teach_nothing(tmp_path):
+    with pytest.raises(DataError, match=r"float values from .* where a model expects 0 to 1: divide them by 255"):
+        launch_in(tmp_path, *images(tmp_path / "rows.npz", 255.0), *LEARNS)
 
 
 def test_a_calibrated_row_is_judged_by_its_own_scores(tmp_path):

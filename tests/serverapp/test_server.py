@@ -53,7 +53,7 @@ class HandyClient(Client):
 @pytest.fixture
 def handy(tmp_path):
     """Runs of the method ``handy``, or of a subclass: ``handy(tmp_path, "rounds=1", method=Other)``."""
-    contract = Contract("handy", queries={"handy_told": (TOLD,)})
+    contract = Contract("handy", queries={"handy_told": (TOLD,)}, adds_rows=True)
 
     def launched(cwd, *words, method=Handy):
         with own_method(tmp_path, method, HandyClient, contract) as groups:

@@ -95,7 +95,9 @@ def test_rows_without_a_label_may_be_given_any_class_it_is_not_read(tmp_path):
 
 def test_a_row_with_no_class_at_all_is_refused_with_its_place(tmp_path):
     words = source(tmp_path, np.where(np.arange(60) == 7, -1, Y))
-    with pytest.raises(DataError, match=r"train_labels\[7\]: label -1 is not a class id"):
+    with pytest.raises(
+        DataError, match=r"train_labels\[7\]: label -1 stands beside ids 0 to 2 as a mark for 'no label'"
+    ):
         launch_in(tmp_path, *words, "strategy.active.oracle={name: worklist}")
     assert not (tmp_path / "runs").exists()
 

@@ -133,7 +133,7 @@ def describe_limits(
 def _limits_of_data(config: RunConfig) -> dict[str, object]:
     from fedimb.data.prepare import prepare
 
-    federation = prepare(config.data, config.partition, config.clients.count, config.seed)
+    federation = prepare(config.data, {"name": "iid"}, 1, config.seed)  # not the configured partition: see above
     found: dict[str, object] = {"most_rows": len(federation.store)}
     if federation.store.scaled is not None:
         low, high = column_ranges(np.asarray(federation.store.x))

@@ -27,6 +27,8 @@ def admissions(results: Iterable[Result]) -> list[Admission]:
     for result in results:
         if result.folder is None or result.status != "finished" or result.folder.name in found:
             continue
+        if not (result.folder / "result.json").is_file():  # rows of an MLflow store, whose run folders are elsewhere
+            continue
         run = RunResult.read(result.folder)
         if lines := [*without_lines(run), *left_out_lines(run)]:
             found[result.folder.name] = Admission(result.folder.name, "\n".join(lines).rstrip())

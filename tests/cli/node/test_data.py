@@ -76,7 +76,7 @@ def test_a_changed_file_is_exit_code_2(home, capsys, tmp_path):
     ("words", "says"),
     [
         (["add", "none.csv", "--name", "x", "--tags", "y", "target=dx"], "no 'none.csv'"),
-        (["add", "Köpfe.csv", "--name", "x", "--tags", "y"], "needs target"),
+        (["add", "Köpfe.csv", "--name", "x", "--tags", "y"], "is a table: give target=COLUMN"),
         (["add", "Köpfe.csv", "--name", "a/b", "--tags", "y", "target=dx"], "data set name 'a/b'"),
         (["add", "Köpfe.csv", "--name", "x", "--tags", "y", "target=dx", "--classes", "ill,well,dead"], "--can-record"),
         (["verify", "heads"], "no data set 'heads' is registered"),

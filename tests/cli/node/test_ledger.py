@@ -65,8 +65,8 @@ def test_decisions_need_a_reason_and_leave_a_line(node, capsys):
 def test_an_approval_shows_the_counts_before_and_after(node, capsys):
     plan = plan_of(run_config(), input_shape=[2], runs=3)
     receive_plan(node, plan.to_json())
-    assert main(["node", "approve", f"plan-{plan.sha[:8]}", "--home", str(node.root)]) == 0
+    assert main(["node", "approve", f"plan-{plan.sha}", "--home", str(node.root)]) == 0
     out = capsys.readouterr().out
     assert ["rounds", "12", "36", "30"] in [line.split() for line in out.splitlines()]
     assert "answers no more than 30 training rounds about these data (budget.rounds in its node.yaml)" in out
-    assert f"plan-{plan.sha[:8]} is approved" in out
+    assert f"{plan.sha} is approved" in out

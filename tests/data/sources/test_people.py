@@ -163,7 +163,9 @@ def test_ids_as_floats_are_those_whole_numbers_or_refused(tmp_path):
         return Npz(str(tmp_path / "f.npz")).load()
 
     assert read(np.array([7.0, 7.0])).patients.tolist() == [0, 0]
-    with pytest.raises(DataError, match=r"patients\[0\]: patient .* whole numbers from 2\^53 on are rounded in it"):
+    with pytest.raises(
+        DataError, match=r"patients\[0\] and 1 more: patient .* whole numbers from 2\^53 on are rounded in it"
+    ):
         read(np.array(LONG, np.float64))
 
 

@@ -186,7 +186,7 @@ def test_every_cut_is_noticed():
         (lambda f: write(f, {"train/1": shard(1) | {"y": np.zeros((6, 2))}}), r"y is \[6, 2\]; give one label per row"),
         (
             lambda f: write(f, {"train/1": shard(1) | {"y": np.full(6, 0.5)}}),
-            r"y\[0\]: label 0.5 is not a whole number",
+            r"y\[0\] and 5 more: label 0.5 is not a whole number",
         ),
         (
             lambda f: write(f, {"train/1": shard(1) | {"x": np.zeros((6, 5), np.float32)}}),

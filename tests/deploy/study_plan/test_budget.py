@@ -93,5 +93,7 @@ def test_the_page_says_what_all_of_the_plan_costs():
 
 def test_a_plan_without_a_number_of_runs_is_refused_in_words():
     text = plan_of(run_config()).to_json().replace('"runs": 1,', "")
-    with pytest.raises(ConfigError, match="does not say how many runs it covers: it was made by an earlier fedimb"):
+    with pytest.raises(
+        ConfigError, match="is of an earlier release, without the sites' keys and the number of runs: make a new plan"
+    ):
         read_plan(text)
