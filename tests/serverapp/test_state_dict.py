@@ -197,7 +197,7 @@ def refusal(cwd: Path, cls: type, *words: str) -> str:
     return str(refused.value).splitlines()[0]
 
 
-ends = pytest.mark.parametrize("end", [Aggregates, Wraps])
+ends = pytest.mark.parametrize("end", [Aggregates, pytest.param(Wraps, marks=pytest.mark.slow)])
 each_thing = pytest.mark.parametrize("thing", THINGS.values(), ids=list(THINGS))
 
 
