@@ -85,7 +85,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("fedavg", "fedme
 
 @pytest.mark.parametrize("aggregator", ["fednova", *SLOW])
 def test_a_bound_that_nobody_reaches_changes_no_bit(tmp_path, aggregator):
-    words = (f"aggregator={aggregator}", "rounds=2", "clients.count=4")
+    words = ("engine=inline", f"aggregator={aggregator}", "rounds=2", "clients.count=4")
     own = ("clients.max_weight_share=1.0", "clients.max_update_ratio=1000.0")
     assert weights_sha(launch_in(tmp_path, *words)) == weights_sha(launch_in(tmp_path, *words, *own))
 
