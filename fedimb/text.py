@@ -1,11 +1,13 @@
 """Aligned plain text for any terminal or log file: column widths, and only characters that the stream can encode."""
 
 import math
+import re
 import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 WIDTH = 99  # below 100 columns, so that a row fits on one line of most terminals
 
 
@@ -65,3 +67,14 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1, gap: str = "  ") -> li
         cells = [pad(cell, w, right=at >= left) for at, (cell, w) in enumerate(zip(row, widths, strict=True))]
         lines.append(gap.join(cells).rstrip())
     return lines
+
+
+def clean_text(text: object, most: int = 500) -> str:
+    """A text from outside as one line: without control characters and marks that change the direction of writing, cut.
+
+    Example:
+        >>> clean_text("st-anna\\x1b[2J\\nOK")
+        'st-anna [2J OK'
+    """
+    plain = _CONTROL.sub(" ", str(text)[: 4 * most]).strip()
+    return plain if len(plain) <= most else plain[: most - 3] + "..."

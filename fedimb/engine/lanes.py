@@ -15,7 +15,8 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
-from fedimb.engine.admission import Admission, Refusal
+from fedimb.engine.admission import Admission
+from fedimb.engine.record_checks import Refusal
 from fedimb.errors import FedimbError
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.records import Arrays, payload_bytes

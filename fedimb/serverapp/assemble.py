@@ -14,7 +14,8 @@ from fedimb.clientapp.context import Site
 from fedimb.config.parts import build_model, contracts_of, part_maker, resolved_weight, spec_of_rows
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
-from fedimb.engine.admission import Admission, Sizes
+from fedimb.engine.admission import Admission
+from fedimb.engine.record_checks import Sizes
 from fedimb.models.base import buffers_of, load_into, parameters_of
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model

@@ -19,7 +19,8 @@ from fedimb import registry
 from fedimb.config.parts import build_model, contracts_of, resolved_weight
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
-from fedimb.engine.admission import TIMES_NOISE, check_total
+from fedimb.engine.admission import check_total
+from fedimb.engine.record_checks import TIMES_NOISE
 from fedimb.errors import ConfigError
 from fedimb.models.base import Classifier
 from fedimb.models.heads import CosineHead

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fedimb.engine.admission import Refusal, clean_text
+from fedimb.engine.record_checks import Refusal
 from fedimb.errors import ConfigError, nearest
+from fedimb.text import clean_text
 
 log = logging.getLogger("fedimb")
 

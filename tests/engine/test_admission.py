@@ -9,11 +9,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from fedimb import registry
 from fedimb.contracts.base import Contract, Record
 from fedimb.contracts.variate import VARIATE
-from fedimb.engine.admission import Admission, Refusal, Sizes, check_total, clean_text
+from fedimb.engine.admission import Admission, check_total
 from fedimb.engine.flower_private import ensure_identity, number
 from fedimb.engine.lanes import gather
+from fedimb.engine.record_checks import Refusal, Sizes
 from fedimb.errors import RunFailed
 from fedimb.records import array_record
+from fedimb.text import clean_text
 
 SIZES = Sizes({"C": 2, "D": 2, "d": 3, "F": 4}, (4,), epochs=2, batch_size=8)
 SENT = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b.running_var": np.ones(2, np.float32)}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedimb.engine.admission import Refusal
+from fedimb.engine.record_checks import Refusal
 from fedimb.errors import ConfigError
 from fedimb.serverapp.left_out import MOST, LeftOut, by_client, read_left_out, set_aside
 

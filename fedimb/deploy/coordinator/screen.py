@@ -16,7 +16,8 @@ from fedimb.by_reference import view
 from fedimb.contracts import platform as names
 from fedimb.contracts.fedssg import GENERATOR
 from fedimb.contracts.variate import VARIATE
-from fedimb.engine.admission import Admission, Refusal
+from fedimb.engine.admission import Admission
+from fedimb.engine.record_checks import Refusal
 
 LEFT_OUT = 1311
 """Error code that replaces a reply that was left out."""

@@ -27,8 +27,9 @@ from fedimb.deploy.files import parse_settings
 from fedimb.deploy.study_plan.limits import wrong_sums
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan
 from fedimb.engine import processes
-from fedimb.engine.admission import Refusal, Sizes, check_reply, clean_text
+from fedimb.engine.admission import check_reply
 from fedimb.engine.grid import Job
+from fedimb.engine.record_checks import Refusal, Sizes
 from fedimb.errors import ConfigError, DataError, FedimbError, RunFailed, RunWaiting
 from fedimb.records import array_record, arrays_of
 from fedimb.rundir.changes import check_unchanged
@@ -39,6 +40,7 @@ from fedimb.schema import RunConfig, Strict
 from fedimb.serverapp.influence import capped
 from fedimb.serverapp.launch import execute
 from fedimb.serverapp.left_out import LeftOut
+from fedimb.text import clean_text
 
 ACCEPTED = "accept-changes"
 """A file in the run folder while the run is resumed with ``--accept-changes``."""

@@ -25,11 +25,12 @@ from fedimb.deploy.coordinator.screen import LEFT_OUT, screen_replies
 from fedimb.deploy.coordinator.signed_messages import LOST_BY_FLOWER, SignedMessages
 from fedimb.deploy.incidents import WAITING
 from fedimb.deploy.signing import Order
-from fedimb.engine.admission import Refusal, Sizes, check_record, clean_text
 from fedimb.engine.flower_grid import in_lanes
 from fedimb.engine.grid import CLIENT_FAILED, SimulationGrid
 from fedimb.engine.lanes import Lane, LaneOutcome, Reduction
+from fedimb.engine.record_checks import Refusal, Sizes, check_record
 from fedimb.errors import RunFailed, RunWaiting
+from fedimb.text import clean_text
 
 log = logging.getLogger("fedimb")
 
