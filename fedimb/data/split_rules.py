@@ -98,11 +98,16 @@ def _check_temporal(given: Settings) -> None:
         raise ConfigError(f"data.test.since={since!r}: give a date such as '2023-01-31', or a whole number")
     if isinstance(since, str | date):
         try:
-            as_time(str(since))
+            offset = as_time(str(since))[1]
         except ValueError:
             raise ConfigError(
                 f"data.test.since={str(since)!r}: give an ISO date such as '2024-03-04' or '2024-03-04T10:30'"
             ) from None
+        if offset:
+            raise ConfigError(
+                f"data.test.since={str(since)!r} has an offset from UTC: give the time without one, as the rows have "
+                "it (in UTC if their times have offsets)"
+            )
 
 
 def _check_sites(sites: object) -> None:

@@ -153,6 +153,7 @@ def test_seeds_take_the_inner_folds_in_turn():
         ({"name": "temporal"}, "give one of"),
         ({"name": "temporal", "fraction": 0.2, "since": "2023-01-01"}, "give one of"),
         ({"name": "temporal", "since": "1/2/2023"}, "give an ISO date"),
+        ({"name": "temporal", "since": "2023-01-01T10:00+02:00"}, "has an offset from UTC: give the time without one"),
         ({"name": "temporal", "since": 2.5}, "give a date"),
         ({"name": "temporal", "since": True}, "give a date"),
         ({"name": "leave_site_out", "sites": []}, "names of the held-out sites"),

@@ -124,6 +124,13 @@ def _sentinels(column: Column, x: NDArray[np.float32], low: float, high: float, 
         )
 
 
+def label_sentinels(name: str, values: NDArray[np.float32]) -> Iterator[Finding]:
+    """Labels [n] that thresholds would make a class, and that usually mean "missing" (`_sentinels`)."""
+    if len(values):
+        column = Column(name, 0)
+        yield from _sentinels(column, values[:, None], float(values.min()), float(values.max()), named=False)
+
+
 _NEAR = 10
 _HIGH_32, _LOW_32 = (frozenset(np.array(values, np.float32)) for values in (_HIGH, _LOW))
 _BOTH = np.array([*_LOW, *_HIGH], np.float32)

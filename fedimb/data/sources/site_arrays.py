@@ -83,6 +83,12 @@ def assemble_sites(
         goods.append(int(good.sum()))
     skipped = problems.settle(sum(goods))
     names = list(class_names) if class_names is not None else in_order({label for some in texts for label in some})
+    truth, number = {"True", "False"} & set(names), next(filter(is_whole, names), None)
+    if class_names is None and truth and number is not None:
+        raise DataError(
+            f"{first.place}: labels are truth values in some rows ({min(truth)}) and others elsewhere ('{number}'); "
+            "write them one way, or list all in class_names"
+        )
     of_class = {name: c for c, name in enumerate(names)}
     if class_names is None and (marks := no_label_marks(names)):
         mark, reason = min(marks.items())

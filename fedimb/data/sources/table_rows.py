@@ -113,7 +113,7 @@ class Rows:
         """With one file per site, the site's name stands before the id: sites number their rows independently."""
         if text == "":
             raise DataError("the row id is missing")
-        found = text if file_site is None else f"{file_site}/{text}"
+        found = identifier(text) if file_site is None else f"{file_site}/{identifier(text)}"
         if found in self.row_ids:
             raise DataError(f"row id '{found}' stands for an earlier row already; give each row one of its own")
         return found
@@ -150,7 +150,7 @@ class Rows:
         except DataError:
             return False
         cells = self.features.encode_block(block, at.features)
-        if cells is None:
+        if cells is None or len(set(row_ids)) < len(row_ids):
             return False
         known = [identifier(text) for text in labels]
         numbers = [self._patient(file_site, text) for text in patients]

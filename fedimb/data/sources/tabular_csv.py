@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import SourceData
+from fedimb.data.findings.finding import Finding
+from fedimb.data.findings.tables import label_sentinels
 from fedimb.data.identifiers import Names, identifier, in_order
 from fedimb.data.inputs import TableColumns
 from fedimb.data.labels import as_targets, complete, none_class
@@ -19,7 +21,7 @@ from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_tables import TableSettings, open_new_text, table_batches
 from fedimb.data.sources.table_features import MISSING, FeatureColumns
-from fedimb.data.sources.table_file import Layout, column
+from fedimb.data.sources.table_file import Layout, column, number
 from fedimb.data.sources.table_formats import has_own_header, open_table
 from fedimb.data.sources.table_numbers import NumberFormat
 from fedimb.data.sources.table_opened import OpenedTable
@@ -376,8 +378,13 @@ class Table(ABC):
             columns=table.columns,
             times=as_times(rows.times) if self.time_column else None,
             row_ids=np.array(list(rows.row_ids), dtype=np.str_) if self.id_column else None,
-            findings=(*rows.features.findings(), *rows.findings()),
+            findings=(*rows.features.findings(), *rows.findings(), *self._label_findings(rows)),
         )
+
+    def _label_findings(self, rows: Rows) -> Iterator[Finding]:
+        if self.thresholds is not None and isinstance(self.target, str):
+            values = np.array([number(label) for label in rows.labels], np.float32)
+            yield from label_sentinels(self.target, values)
 
     def _sites(self, rows: Rows) -> list[str]:
         if named := [part.name for part in self.parts() if part.name is not None]:

@@ -1,5 +1,6 @@
 """Input that reads without an error and could mean something else: narrow floats, large marks, ids, moved files."""
 
+import json
 import shutil
 
 import numpy as np
@@ -211,3 +212,35 @@ def test_one_hot_parts_have_the_same_columns(tmp_path):
     np.savez(tmp_path / "p.npz", train_labels=np.eye(2)[[0, 1, 0]], test_labels=np.eye(3)[[0, 1, 0]], **arrays)
     with pytest.raises(DataError, match="test_labels has 3 columns per row but earlier parts have 2 columns"):
         Npz(str(tmp_path / "p.npz"), labels="onehot").load()
+
+
+def test_a_label_that_means_missing_is_asked_about_before_thresholds_make_it_a_class(tmp_path):
+    scores = [i % 7 / 2 for i in range(60)]
+
+    def found(marks):
+        rows = "\n".join(f"{i % 5},{score}" for i, score in enumerate([*scores, *marks]))
+        data = TabularCsv(
+            csv(tmp_path, f"a,score\n{rows}\n"), target="score", classes=["mild", "severe"], thresholds=[2]
+        )
+        return [(one.name, one.place) for one in data.load().findings]
+
+    assert found([-9, -9]) == [("sentinels", "column 'score'")]
+    assert found([999]) == [("sentinels", "column 'score'")]
+    assert found([]) == []
+
+
+@pytest.mark.parametrize("labels", [[True, False, 1], [1, 0, True]])
+def test_truth_values_beside_numbers_are_not_further_classes(tmp_path, labels):
+    held = {"u": {"x": [[0.5], [1.5], [2.5]], "y": labels}}
+    (tmp_path / "a.json").write_text(json.dumps({"users": ["u"], "num_samples": [3], "user_data": held}))
+    with pytest.raises(DataError, match=r"labels are truth values in some rows .* and others elsewhere"):
+        LeafJson(str(tmp_path / "a.json")).load()
+
+
+def test_row_ids_are_identifiers_like_all_others(tmp_path):
+    text = "id,a,label\n1,0.5,x\n1.0,0.7,y\n"
+    with pytest.raises(DataError, match="row id '1' stands for an earlier row already"):
+        TabularCsv(csv(tmp_path, text), target="label", id_column="id").load()
+    path = typed(tmp_path, id=["1", "1.0", "2"], a=[0.5, 0.7, 0.9], label=["x", "y", "x"])
+    with pytest.raises(DataError, match="row id '1' stands for an earlier row already"):
+        TabularCsv(path, target="label", id_column="id").load()
