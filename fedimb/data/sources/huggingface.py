@@ -96,7 +96,9 @@ class HuggingFace:
         for split, data in splits:
             if self._class_names(data) != names or is_list(data.features.get(self.label)) != rows.several:
                 raise DataError(f"{self.path} split '{split}' has other class names; cast its labels to one ClassLabel")
+            narrow = self._narrow(data)
             for number, row in enumerate(self._plain(data, split)):
+                row |= {name: kind(row[name]) for name, kind in narrow.items() if row[name] is not None}
                 problems.guard(f"{self.path} {split}[{number}]", partial(self._take, row, names, split, rows))
         return rows.assemble(names, problems.settle(len(rows.x)), self)
 
@@ -200,6 +202,12 @@ class HuggingFace:
                 f"{self.path}: column '{self.image}' does not hold images; cast it to datasets.Image, or use features"
             )
         return data.cast_column(self.image, _package().Image(decode=False))
+
+    def _narrow(self, data: Any) -> dict[str, type[np.floating[Any]]]:
+        """Columns of labels, sites and patients in narrow floats: as Python's, they would look exact (2^24 and on)."""
+        kinds: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
+        named = {name: getattr(data.features.get(name), "dtype", "") for name in (self.label, self.site, self.patient)}
+        return {name: kinds[kind] for name, kind in named.items() if name and kind in kinds}
 
     def _class_names(self, data: Any) -> list[str] | None:
         names = getattr(of_one(data.features.get(self.label)), "names", None)

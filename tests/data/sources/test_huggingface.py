@@ -186,3 +186,15 @@ def test_new_rows_need_no_label_column(saved):
     columns = Expected(Inputs((2,), "float32"), ("cat", "dog"), "multiclass")
     (batch,) = HuggingFace(table, image=None, features=["b", "a"]).new_rows(columns, Problems())
     assert np.array_equal(batch.x, np.array([[3, 1], [4, np.nan]], np.float32), equal_nan=True)
+
+
+def test_patients_in_narrow_floats_are_not_taken_for_exact_ids(saved):
+    from datasets import Value
+
+    def path_of(first):
+        columns = {"a": [0.5, 0.7, 0.9], "label": ["x", "y", "x"], "who": [first, first + 1.0, 3.0]}
+        return saved(columns, who=Value("float32"))
+
+    assert HuggingFace(path_of(100.0), image=None, features=["a"], patient="who").load().patients.tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match=r"whole numbers from 2\^24 on are rounded"):
+        HuggingFace(path_of(16777216.0), image=None, features=["a"], patient="who").load()
