@@ -73,13 +73,22 @@ def number(text: str) -> float | None:
 def _records(path: str, layout: Layout) -> Iterator[Record]:
     file = regular_file(path)
     encoding = "utf-8-sig" if layout.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else layout.encoding
-    number_of_row = 0
+    number_of_row = blank = records = 0
     try:
         with file.open(newline="", encoding=encoding) as lines:
             reader = csv.reader(lines, delimiter=layout.delimiter, skipinitialspace=True, strict=True)
             for number_of_row, fields in enumerate(reader, start=1):
-                if (stripped := [field.strip() for field in fields]) and stripped != [""]:
-                    yield f"{path} row {number_of_row}", stripped
+                stripped = [field.strip() for field in fields]
+                if stripped in ([], [""]):
+                    blank = blank or number_of_row * bool(records)
+                    continue
+                if blank and len(stripped) == 1:  # without it, later rows would answer for earlier ones
+                    raise DataError(
+                        f"{path} row {blank} is blank in a table of one column: write NA if its value is missing, or "
+                        "remove the line"
+                    )
+                records += 1
+                yield f"{path} row {number_of_row}", stripped
     except UnicodeError as error:
         raise DataError(f"{path} is not text in {layout.encoding} ({error}); give its encoding=...") from error
     except csv.Error as error:

@@ -11,6 +11,7 @@ from fedimb.data.sources.leaf_json import LeafJson
 from fedimb.data.sources.npz import Npz
 from fedimb.data.sources.shards import Shards
 from fedimb.data.sources.sql import Sql
+from fedimb.data.sources.table_file import Layout, read_table
 from fedimb.data.sources.tabular_csv import TabularCsv
 from fedimb.data.store import open_source
 from fedimb.errors import DataError
@@ -244,3 +245,13 @@ def test_row_ids_are_identifiers_like_all_others(tmp_path):
     path = typed(tmp_path, id=["1", "1.0", "2"], a=[0.5, 0.7, 0.9], label=["x", "y", "x"])
     with pytest.raises(DataError, match="row id '1' stands for an earlier row already"):
         TabularCsv(path, target="label", id_column="id").load()
+
+
+def test_a_blank_line_in_a_table_of_one_column_is_no_row_less(tmp_path):
+    path = csv(tmp_path, "\na\n0.5\n\n0.7\n\n")
+    with pytest.raises(DataError, match="row 4 is blank in a table of one column: write NA"):
+        list(read_table(path, Layout())[1])
+    path = csv(tmp_path, "\na\n0.5\n0.7\n\n\n")
+    assert [fields for _, fields in read_table(path, Layout())[1]] == [["0.5"], ["0.7"]]
+    path = csv(tmp_path, "a,b\n0.5,1\n\n0.7,2\n")
+    assert len(list(read_table(path, Layout())[1])) == 2
