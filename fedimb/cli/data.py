@@ -216,8 +216,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
     from fedimb.data.config import DataConfig
     from fedimb.data.findings.look import look_at
     from fedimb.data.findings.stage import unresolved
-    from fedimb.data.labels import class_counts
-    from fedimb.report.describe import about_data, describe_source
+    from fedimb.report.describe import about_data, describe_source, source_counts
 
     file, words = split_words(args.file, args.settings)
     accept, settings = split_accepted(words)
@@ -241,14 +240,7 @@ def check_command(args: argparse.Namespace) -> "DataChecked":
         exit_code=_NOT_READY if unresolved(findings, accept) else 0,
         findings=[_finding_line(one, accept) for one in findings],
         source=name,
-        rows=len(data.y),
-        shape=list(data.x.shape[1:]),
-        class_names=list(data.class_names),
-        counts=class_counts(data.y, data.targets, len(data.class_names), slice(None)).tolist(),
-        patients=None if data.patients is None else len(set(data.patients.tolist())),
-        sites=None if data.sites is None else len(data.site_names),
-        skipped=list(data.skipped),
-        official_test=None if data.official_test is None else int(data.official_test.sum()),
+        **source_counts(data),
         cut=cut,
         about=about,
     )

@@ -51,10 +51,9 @@ def import_command(args: argparse.Namespace) -> "DataImported":
     from fedimb.data.check import load_source, read_settings
     from fedimb.data.importing.group import data_group, full_source, group_name, to_yaml
     from fedimb.data.importing.layouts import find_layout
-    from fedimb.data.labels import class_counts
     from fedimb.data.paths import find_data
     from fedimb.errors import ConfigError
-    from fedimb.report.describe import describe_source
+    from fedimb.report.describe import describe_source, source_counts
     from fedimb.text import plain
 
     given, words = split_words(args.file, args.settings)
@@ -82,14 +81,7 @@ def import_command(args: argparse.Namespace) -> "DataImported":
     return DataImported(
         layout=found.layout,
         source=str(group["source"]["name"]),
-        rows=len(data.y),
-        shape=list(data.x.shape[1:]),
-        class_names=list(data.class_names),
-        counts=class_counts(data.y, data.targets, len(data.class_names), slice(None)).tolist(),
-        patients=None if data.patients is None else len(set(data.patients.tolist())),
-        sites=None if data.sites is None else len(data.site_names),
-        official_test=None if data.official_test is None else int(data.official_test.sum()),
-        skipped=list(data.skipped),
+        **source_counts(data),
         unsure=found.unsure,
         settings=group,
         file=str(target),

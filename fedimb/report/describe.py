@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedimb.data.arrays import SourceData
 from fedimb.data.federation import Federation
 from fedimb.data.labels import class_counts
+from fedimb.plain import JsonObject
 from fedimb.report.matrix import matrix_lines
 from fedimb.text import WIDTH, aligned, plain, shorten
 
@@ -233,3 +234,17 @@ def _number(n: int, what: str) -> str:
 def _some(names: list[str], one: str, many: str) -> str:
     shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
     return shorten(f"{one if len(names) == 1 else many} {shown}", WIDTH)
+
+
+def source_counts(data: SourceData) -> JsonObject:
+    """What a source holds, as plain values: rows, their shape, classes with counts, patients, sites, test rows."""
+    return {
+        "rows": len(data.y),
+        "shape": list(data.x.shape[1:]),
+        "class_names": list(data.class_names),
+        "counts": class_counts(data.y, data.targets, len(data.class_names), slice(None)).tolist(),
+        "patients": None if data.patients is None else len(set(data.patients.tolist())),
+        "sites": None if data.sites is None else len(data.site_names),
+        "official_test": None if data.official_test is None else int(data.official_test.sum()),
+        "skipped": list(data.skipped),
+    }
