@@ -47,7 +47,7 @@ def import_command(args: argparse.Namespace) -> "DataImported":
     from fedimb.atomic import write_atomic
     from fedimb.cli.output import DataImported
     from fedimb.cli.verbs import split_words
-    from fedimb.config.catalogue import Catalogue
+    from fedimb.config.catalogue import CONFIG_DIR, Catalogue
     from fedimb.data.check import load_source, read_settings
     from fedimb.data.importing.group import data_group, full_source, group_name, to_yaml
     from fedimb.data.importing.layouts import find_layout
@@ -78,6 +78,9 @@ def import_command(args: argparse.Namespace) -> "DataImported":
         print(f"written: {target}\ncheck it: fedimb data check {target}")
         move = "move it into a folder called data, as DIR/data/NAME.yaml, then fedimb run --config-dir DIR data=NAME"
         print(f"run it:   {run or move}")
+        if usable:
+            words = f"fedimb sweep data={target.stem} loss=ce,focal"
+            print(f"compare:  {CONFIG_DIR}={target.parent.parent} {words}   (sweep, compare and tune read it there)")
     return DataImported(
         layout=found.layout,
         source=str(group["source"]["name"]),

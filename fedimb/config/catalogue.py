@@ -7,6 +7,7 @@ A file that fedimb ships takes precedence over one of the same name elsewhere.
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -20,19 +21,24 @@ MODULE = "fedimb.configs"
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 
+CONFIG_DIR = "FEDIMB_CONFIG_DIR"
+"""Environment variable: folders of YAML groups, separated like those of PATH."""
+
 
 class Catalogue:
     """The folders in use and the options of each group in them.
 
     Args:
-        config_dirs: folders of YAML groups in addition to the shipped ones; the first one wins.
+        config_dirs: folders of YAML groups in addition to the shipped ones; the first one wins. Those of the
+            environment variable FEDIMB_CONFIG_DIR come after them, for every verb and the workers it starts.
 
     Raises:
         ConfigError: a folder does not exist, or an installed package names a module that cannot be found.
     """
 
     def __init__(self, config_dirs: Sequence[Path] = ()) -> None:
-        self.folders = [Path(folder).expanduser().resolve() for folder in config_dirs]
+        always = [Path(folder) for folder in os.environ.get(CONFIG_DIR, "").split(os.pathsep) if folder]
+        self.folders = list(dict.fromkeys(Path(folder).expanduser().resolve() for folder in [*config_dirs, *always]))
         for folder in self.folders:
             if not folder.is_dir():
                 raise ConfigError(f"no configuration folder '{folder}': create it or correct the path")

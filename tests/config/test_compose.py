@@ -289,3 +289,15 @@ def test_values_do_not_compose_the_groups_again(monkeypatch: pytest.MonkeyPatch)
     compose(["sampler=shuffle"])
     monkeypatch.setattr(module, "_hydra", lambda *_: pytest.fail("composed the same groups twice"))
     assert [compose(["sampler=shuffle", f"seed={seed}"])["seed"] for seed in range(3)] == [0, 1, 2]
+
+
+def test_folders_of_the_environment_serve_every_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, rate in (("given", 0.5), ("always", 0.25)):
+        (tmp_path / folder / "sampler").mkdir(parents=True)
+        (tmp_path / folder / "sampler" / "mine.yaml").write_text(f"name: rfs\nthreshold: {rate}\n")
+    monkeypatch.setenv("FEDIMB_CONFIG_DIR", str(tmp_path / "always"))
+    assert compose(["sampler=mine"])["sampler"] == {"name": "rfs", "threshold": 0.25}
+    assert compose(["sampler=mine"], [tmp_path / "given"])["sampler"]["threshold"] == 0.5
+    monkeypatch.setenv("FEDIMB_CONFIG_DIR", str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="no configuration folder"):
+        compose(["sampler=mine"])
