@@ -79,8 +79,8 @@ def import_command(args: argparse.Namespace) -> "DataImported":
         move = "move it into a folder called data, as DIR/data/NAME.yaml, then fedimb run --config-dir DIR data=NAME"
         print(f"run it:   {run or move}")
         if usable:
-            words = f"fedimb sweep data={target.stem} loss=ce,focal"
-            print(f"compare:  {CONFIG_DIR}={target.parent.parent} {words}   (sweep, compare and tune read it there)")
+            sweep = f"fedimb sweep data={target.stem} loss=ce,focal"
+            print(f"compare:  {CONFIG_DIR}={target.parent.parent} {sweep}   (sweep, compare and tune read it there)")
     return DataImported(
         layout=found.layout,
         source=str(group["source"]["name"]),
