@@ -49,7 +49,7 @@ def test_four_hospitals(tmp_path, monkeypatch, capfd):
         sent = [one for one in lines if one["kind"] == "message" and one["facts"]["run"] == folder.name]
         assert 4 <= len(sent) <= 8
     shown = capfd.readouterr().out
-    assert re.search(r"\$ fedimb deploy run [0-9a-f]{8} --deployment coordinator\n", shown)
+    assert re.search(r"\$ fedimb deploy run [0-9a-f]{64} --deployment coordinator\n", shown)
     assert "waiting: cleveland (plan " in shown
     if load < 1.5:
         assert demo.times["run"] < PACE_S
