@@ -179,7 +179,7 @@ class Account:
         elif len(self._plan_runs()) >= self._plan.runs:
             covers = "1 run" if self._plan.runs == 1 else f"{self._plan.runs} runs"
             self._refuse(
-                f"takes part in no more runs of plan {self._plan.sha[:8]}: it covers {covers}. Resume them, or make a "
+                f"takes part in no more runs of plan {self._plan.sha}: it covers {covers}. Resume them, or make a "
                 "plan for more with fedimb deploy plan --runs N"
             )
         if self._data.version not in book.versions:
