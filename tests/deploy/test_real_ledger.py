@@ -47,7 +47,7 @@ def test_a_coordinator_that_asks_again_gets_nothing_more(tmp_path: Path) -> None
             with pytest.raises(RunFailed, match=f"(?s)only 0 of 2 clients.*linz {answer}"):
                 study.execute(folder)
         told.unlink()
-        with pytest.raises(RunFailed, match=r"takes part in no more runs of plan .{8}: it covers 1 run"):
+        with pytest.raises(RunFailed, match=r"takes part in no more runs of plan .{64}: it covers 1 run"):
             study.execute(study.new("seed=7"))
     for site, home in study.homes.items():
         lines = study.messages(site, folder.path.name)

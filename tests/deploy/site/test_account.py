@@ -190,7 +190,7 @@ def test_a_plan_covers_its_number_of_runs(ran, va):
     assert not ask(va, joining(join, "second", seed=5)).has_error()
     assert not ask(va, joining(join, "second", seed=5)).has_error()
     text = refused(va, joining(join, "third", seed=6))
-    assert text.startswith(f"va takes part in no more runs of plan {ran[0].plan.sha[:8]}: it covers 2 runs.")
+    assert text.startswith(f"va takes part in no more runs of plan {ran[0].plan.sha}: it covers 2 runs.")
     assert not va.file("state", "runs", "third").exists()
     assert counted(va).runs == 2
 
