@@ -29,6 +29,7 @@ from fedimb.data.groups import SplitConfig, row_groups
 from fedimb.data.scaling import Scaling, column_sums
 from fedimb.data.split import split_fraction
 from fedimb.data.store import Store
+from fedimb.data.subgroups import attribute_columns, parse_subgroups, subgroups_of
 from fedimb.data.views import ClientData
 from fedimb.deploy.files import write_private
 from fedimb.deploy.home import NodeHome
@@ -91,7 +92,7 @@ class NodeRun:
 
         Devices that the table names are ignored, because sites do not share one list of devices.
         """
-        store = self.data.open_store()
+        store = self.data.open_store(attribute_columns(parse_subgroups(self.config.data.get("subgroups"))))
         names_of = tuple(f"site {client}" for client in range(self.clients))
         return replace(store, sites=np.full(len(store), self.client), site_names=names_of)
 
@@ -166,6 +167,7 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
     store = replace(run, data=version).store()
     _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
     _check_parts(home, run.config, store)
+    _check_subgroups(home, run.config, store)
     record: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
     record |= {"client": client, "clients": len(plan.sites)}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(record).encode())
@@ -205,6 +207,18 @@ def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
     site = Site(store.task, store.class_names, store)
     for name, args in config.strategy.items():
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)
+
+
+def _check_subgroups(home: NodeHome, config: RunConfig, store: Store) -> None:
+    """Refuse subgroups that these rows do not have, or of which cells of fewer patients than may leave are shown."""
+    subgroups = parse_subgroups(config.data.get("subgroups"))
+    if not subgroups:
+        return
+    floor, least = config.evaluation.subgroup_floor, home.config.sharing.min_patients
+    if floor is None or floor < least:
+        text = f"the plan shows subgroups of {floor or 1} patients or more, this site's sharing.min_patients is {least}"
+        raise Shareable(NOT_APPROVED, f"{home.site}: {text}; set evaluation.subgroup_floor={max(least, 3)}")
+    subgroups_of(store, subgroups)
 
 
 def load_run(home: NodeHome, context: Context) -> NodeRun:
