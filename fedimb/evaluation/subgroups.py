@@ -10,7 +10,8 @@ alone, so whoever knows everything published knows shown cells and class totals,
 - attributes of which some groups never occur together (a site that does not record one, a code and its chapter) can be
   subtracted from each other: of these, a class with hidden cells is shown by the attribute listed first alone;
 - of the sites' own rows even the totals are known, so a class with a hidden cell is shown for no site at all, and a
-  further class is hidden until every hidden cell could be ``floor`` more or less.
+  further class is hidden until every hidden cell could be ``floor`` more or less; the same where a site lacks a group
+  of an attribute, because that group's total may then be that of the other sites.
 
 The pattern depends on the rows' labels and groups, never on the model: it is the same in every round and for every
 calibration, so that rounds cannot be subtracted. A person is counted once per class and attribute.
@@ -242,6 +243,8 @@ def hidden_by_attribute(
     also, lost = np.zeros((2, n_classes), np.bool_)
     for a in others:
         if any(links[a, site] for site in of_sites) or (sites is not None and _lacks_a_group(sites.by_group[:, a])):
+            # Sites may be groups, so that the number of people of a group is known as that of a site is.
+            hidden[a][hidden_classes_of_sites(cells[a].T, floor, hidden[a].any(axis=1))] = True
             also |= hidden[a].any(axis=1)
     if sites is not None:
         lost = hidden_classes_of_sites(sites.by_class, floor, also)
