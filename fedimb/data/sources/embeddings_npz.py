@@ -13,7 +13,7 @@ from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
 from fedimb.data.sources.npz_file import NpzFile, likely_arrays
 from fedimb.data.sources.npz_labels import LabelKind, LabelRule, NameList, Value
-from fedimb.data.sources.npz_rows import PLAIN, PartKeys, read_rows
+from fedimb.data.sources.npz_rows import PLAIN, PartKeys, check_attributes, read_rows
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -78,6 +78,7 @@ class EmbeddingsNpz:
         with NpzFile(self.path, self.arrays) as arrays:
             if "x" not in arrays.keys and (likely := likely_arrays(arrays.keys)):
                 raise DataError(f"{self.path} has no array 'x'{likely}")
+            check_attributes(arrays, self.attributes)
             known = ("x", "y", "sites", "patients", "test", "class_names", "site_names", *IDS, *self.attributes)
             arrays.check_unread(known)
             parts = self._parts(arrays)

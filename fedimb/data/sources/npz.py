@@ -15,7 +15,7 @@ from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
 from fedimb.data.sources.npz_file import NpzFile, likely_arrays
 from fedimb.data.sources.npz_labels import LabelKind, LabelRule, NameList, Value
-from fedimb.data.sources.npz_rows import PLAIN, PartKeys, read_rows
+from fedimb.data.sources.npz_rows import PLAIN, PartKeys, check_attributes, read_rows
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
 
@@ -89,7 +89,9 @@ class Npz:
         problems = Problems(self.on_bad)
         with self._open() as arrays:
             parts = self._parts(arrays)
-            arrays.check_unread([*self._wanted(parts), *(keys.prefix + a for keys in parts for a in self.attributes)])
+            grouped = [keys.prefix + name for keys in parts for name in self.attributes]
+            check_attributes(arrays, grouped)
+            arrays.check_unread([*self._wanted(parts), *grouped])
             return read_rows(
                 arrays,
                 parts,

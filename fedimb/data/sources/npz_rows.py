@@ -147,16 +147,16 @@ def _read_part(
     )
     for column in (sites, patients):
         good = good if column is None else good & (column.of_row >= 0)
-    grouped = {name: _attribute(arrays, keys.prefix + name, n) for name in attributes}
+    grouped = {name: per_row(arrays, keys.prefix + name, n) for name in attributes}
     return _Part(x, good, labels, sites, patients, _test(arrays, keys.test, n), grouped)
 
 
-def _attribute(arrays: NpzFile, key: str, n: int) -> NDArray[Any]:
-    if key not in arrays.keys:
-        raise DataError(
-            f"{arrays.path}: data.subgroups names '{key}', which is not an array.{nearest(key, arrays.keys)}"
-        )
-    return per_row(arrays, key, n)
+def check_attributes(arrays: NpzFile, keys: Sequence[str]) -> None:
+    """Check that the arrays that a run is scored by are there. Raises DataError with the nearest name."""
+    for key in keys:
+        if key not in arrays.keys:
+            near = nearest(key, arrays.keys)
+            raise DataError(f"{arrays.path}: data.subgroups names '{key}', which is not an array.{near}")
 
 
 def _test(arrays: NpzFile, key: str | bool, n: int) -> NDArray[np.bool_]:
