@@ -171,7 +171,8 @@ def test_every_source_reads_the_same_people(name: str, made, tmp_path: Path, mon
     [sex, age] = groups(store, "sex", {"column": "age", "bands": [40, 60]})
     assert sex == ["f", "m", "missing", "f", "m", "f"]
     assert age == ["under 40", "40 to 60", "missing", "40 to 60", "60 and over", "60 and over"]
-    assert not open_source(source).attributes
+    if made is not medmnist:  # whose arrays beside its own are refused where they look like one of them
+        assert not open_source(source).attributes
     with pytest.raises(DataError, match=r"data\.subgroups.*'(train_)?sx'.*Did you mean '(train_)?sex'"):
         build_source(name, {k: v for k, v in source.items() if k != "name"}, "refuse", ["sx"]).load()
 
