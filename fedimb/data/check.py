@@ -11,7 +11,7 @@ from fedimb.data.findings.finding import Finding, check_accepted
 from fedimb.data.paths import find_data
 from fedimb.data.sources.table_formats import TABLES
 from fedimb.data.store import ATTRIBUTES, build_source
-from fedimb.data.subgroups import attribute_columns, parse_subgroups
+from fedimb.data.subgroups import source_to_open
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
@@ -42,10 +42,7 @@ def read_source(
         raise ConfigError(f"{path} already configures its source: write settings there")
     group = _group(path)
     config = DataConfig.parse(group)
-    source = config.source | {"on_bad": config.on_bad}
-    if columns := attribute_columns(parse_subgroups(config.subgroups)):
-        source[ATTRIBUTES] = columns
-    return config.source["name"], load_source(source), group
+    return config.source["name"], load_source(source_to_open(group)), group
 
 
 def load_source(source: Settings) -> SourceData:

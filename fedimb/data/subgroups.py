@@ -5,17 +5,18 @@ in a group of its own, ``missing``.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.arrays import AttributeColumn
 from fedimb.data.identifiers import identifier, in_order, look_alikes
-from fedimb.data.store import Store
+from fedimb.data.store import ATTRIBUTES, Store
 from fedimb.errors import ConfigError, DataError, nearest
 
 MISSING, OTHER, SITE = "missing", "other", "site"
@@ -102,6 +103,13 @@ def _number(value: object) -> bool:
 def attribute_columns(subgroups: Sequence[Subgroup]) -> list[str]:
     """The columns that the source reads; the site of a row is known anyway."""
     return [one.column for one in subgroups if one.column != SITE]
+
+
+def source_to_open(data: Mapping[str, Any]) -> dict[str, object]:
+    """A ``data`` group's source as `fedimb.data.store.open_source` takes it, with ``on_bad`` and these columns."""
+    source = {**data["source"], "on_bad": data.get("on_bad", "refuse")}
+    columns = attribute_columns(parse_subgroups(data.get("subgroups")))
+    return source | ({ATTRIBUTES: columns} if columns else {})
 
 
 def group_names(subgroups: Sequence[Subgroup], sites: Sequence[str]) -> list[tuple[str, ...]]:

@@ -11,6 +11,9 @@ from small_runs import launch_in
 from fedimb.data.federation import Federation
 from fedimb.errors import ConfigError, DataError
 from fedimb.report.panel import panels
+from fedimb.rundir.folder import RunFolder
+from fedimb.rundir.identity import Present, read_identity
+from fedimb.rundir.stored import read_config
 
 AGE = "{column: age, bands: [40, 60]}"
 NONE = ("data.test={name: none}", "data.validation=0.4")
@@ -54,6 +57,8 @@ def test_the_servers_rows_by_group(tmp_path: Path, table: Path) -> None:
         assert found["sex", name]["rows"] == held
     assert sum(found["site", site]["shown_rows"] for site in "AB") == len(chosen)
     assert found["age", "60 and over"]["shown_rows"] == sum(int(r["age"]) >= 60 for r in chosen)
+    config = read_config(RunFolder(result.folder))
+    assert Present().differences(config, read_identity(result.folder)) == []  # read again, with the same columns
     final = result.rows[0].final
     assert final["subgroup/sex/00_f/macro_recall"] == found["sex", "f"]["macro_recall"]
     assert final["worst_subgroup_gap"] == min(g["gap"] for g in found.values() if g["gap"] is not None)
