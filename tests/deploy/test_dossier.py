@@ -114,6 +114,21 @@ def test_a_site_with_a_higher_floor_does_not_join(study: Study) -> None:
         (root / "node.yaml").write_text(before, encoding="utf-8")
 
 
+def test_a_site_without_the_column_does_not_join_and_keeps_the_reason(
+    study: Study, caplog: pytest.LogCaptureFixture
+) -> None:
+    from fedimb.deploy.incidents import Shareable
+    from fedimb.deploy.registered_data.datasets import find_data_set
+    from fedimb.deploy.site.node_app import _check_subgroups
+
+    home = study.homes["linz"]
+    data = study.config.data | {"subgroups": [{"column": "doses", "bands": [9]}]}
+    with pytest.raises(Shareable, match="cannot be grouped by doses") as refused:
+        _check_subgroups(home, study.config.model_copy(update={"data": data}), find_data_set(home, study.plan.tags))
+    assert "dose'" not in str(refused.value)
+    assert "Did you mean 'dose'" in caplog.text
+
+
 def test_a_dossier_with_every_artefact_is_complete(whole: Path, study: Study) -> None:
     found = check(whole)
     assert found.complete

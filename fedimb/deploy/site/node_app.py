@@ -10,6 +10,7 @@ state/flower/<Flower's run>    name of the run in fedimb; a resumed run has anot
 """
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -56,6 +57,7 @@ from fedimb.rundir.code import code_of, words_of
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 
+log = logging.getLogger("fedimb")
 FORMAT = 1
 """Version of the format of state/. A release with another format has another number and refuses this one."""
 
@@ -164,10 +166,10 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
     version.verify(full=True)
     version.refuse_findings()
     version = pin_run(home, name, version, names=(run.short_name,))
+    _check_subgroups(home, run.config, version)
     store = replace(run, data=version).store()
     _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
     _check_parts(home, run.config, store)
-    _check_subgroups(home, run.config, store)
     record: dict[str, Any] = {"format": FORMAT, "plan": plan.sha, "config": str(asked["cfg-json"])}
     record |= {"client": client, "clients": len(plan.sites)}
     write_private(home.folder("state", "runs", name) / "run.json", json.dumps(record).encode())
@@ -209,8 +211,12 @@ def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)
 
 
-def _check_subgroups(home: NodeHome, config: RunConfig, store: Store) -> None:
-    """Refuse subgroups that these rows do not have, or of which cells of fewer patients than may leave are shown."""
+def _check_subgroups(home: NodeHome, config: RunConfig, version: DataVersion) -> None:
+    """Refuse subgroups that these rows do not have, or of which cells of fewer patients than may leave are shown.
+
+    Raises:
+        Shareable: without the reason, which may name columns or hold a value; it is in the node's log.
+    """
     subgroups = parse_subgroups(config.data.get("subgroups"))
     if not subgroups:
         return
@@ -218,7 +224,17 @@ def _check_subgroups(home: NodeHome, config: RunConfig, store: Store) -> None:
     if floor is None or floor < least:
         text = f"the plan shows subgroups of {floor or 1} patients or more, this site's sharing.min_patients is {least}"
         raise Shareable(NOT_APPROVED, f"{home.site}: {text}; set evaluation.subgroup_floor={max(least, 3)}")
-    subgroups_of(store, subgroups)
+    if not (columns := attribute_columns(subgroups)):
+        return
+    try:
+        subgroups_of(version.open_store(columns), tuple(one for one in subgroups if one.column in columns))
+    except FedimbError as error:
+        log.warning("%s", error)
+        raise Shareable(
+            NOT_APPROVED,
+            f"{home.site}: the rows of data set '{version.name}' cannot be grouped by {', '.join(columns)} "
+            "(data.subgroups): the reason is in the node's log",
+        ) from None
 
 
 def load_run(home: NodeHome, context: Context) -> NodeRun:
