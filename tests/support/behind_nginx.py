@@ -40,6 +40,7 @@ class Seen(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
+        body = self.server.answers.get(self.path, body)
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -52,9 +53,10 @@ class Seen(http.server.BaseHTTPRequestHandler):
 
 
 class Behind(http.server.ThreadingHTTPServer):
-    """The server behind; ``seen``: (path, headers) of what arrived."""
+    """The server behind; ``seen``: (path, headers) of what arrived; ``answers``: by path, else the body."""
 
     seen: list[tuple[str, dict[str, str]]]
+    answers: dict[str, bytes]
 
 
 def behind(deployment: Deployment, pair: tuple[Path, Path]) -> Behind:
@@ -63,7 +65,7 @@ def behind(deployment: Deployment, pair: tuple[Path, Path]) -> Behind:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*pair)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.seen = []
+    server.seen, server.answers = [], {}
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 

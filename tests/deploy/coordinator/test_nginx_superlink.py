@@ -1,10 +1,13 @@
 """The control port, with a real nginx, the real SuperLink and stock nodes: sites join, and nobody reaches more."""
 
 import contextlib
+import http.client
 import os
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +77,57 @@ def test_a_node_joins_and_neither_it_nor_a_stranger_reaches_the_control_port(
     assert [pid for pid in started if processes.start_time(pid)] == []
     with pytest.raises(OSError, match=r"refused"):
         socket.create_connection(("127.0.0.1", deployment.config.superlink_port), timeout=2)
+
+
+def _memory_mb(pid: int) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def _post(deployment: Deployment, port: int, megabytes: int) -> None:
+    """A stranger's post of so many MB, which reads as an object; until it is sent, or refused."""
+    from flwr.proto.message_pb2 import PushObjectRequest
+
+    trust = ssl.create_default_context(cafile=str(deployment.file("ca.crt")))
+    head = PushObjectRequest(object_content=bytes(300)).SerializeToString()[:1]
+    size, length = megabytes * 1_000_000 - 6, b""
+    while size:
+        length += bytes([size & 127 | (128 if size > 127 else 0)])
+        size >>= 7
+    line = http.client.HTTPSConnection("localhost", port, timeout=120, context=trust)
+    with contextlib.closing(line), contextlib.suppress(OSError, http.client.HTTPException):
+        line.putrequest("POST", "/v1/fleet/push-object")
+        line.putheader("content-type", "application/protobuf")
+        line.putheader("content-length", str(megabytes * 1_000_000))
+        line.endheaders()
+        line.send((head + length).ljust(6, b"\0") + bytes(999_994))
+        for _ in range(megabytes - 1):
+            line.send(bytes(1_000_000))
+        assert line.getresponse().status == 401
+
+
+def test_a_strangers_posts_do_not_make_the_superlink_grow(deployment: Deployment) -> None:
+    """Beside the same SuperLink without nginx in front, which reads a body before it looks at the key."""
+    with servers.Servers(deployment) as running:
+        pid = running._running["superlink"].pid
+        grown = {}
+        for name, port, sizes in (
+            ("large", deployment.config.port, (300, 300)),
+            ("allowed", deployment.config.port, (7, 7, 7, 7, 7, 7, 7, 7)),
+            ("control", deployment.config.superlink_port, (100,)),
+        ):
+            before = _memory_mb(pid)
+            senders = [threading.Thread(target=_post, args=(deployment, port, size)) for size in sizes]
+            for one in senders:
+                one.start()
+            top = before
+            while any(one.is_alive() for one in senders):
+                top = max(top, _memory_mb(pid))
+                time.sleep(0.05)
+            grown[name] = top - before
+    assert grown["control"] > 100
+    assert max(grown["large"], grown["allowed"]) < 0.05 * grown["control"]
 
 
 @contextlib.contextmanager
