@@ -27,7 +27,7 @@ CASES = {
     # A CNN of 50,000 parameters on real pictures, 20 clients.
     "fashion": "data=fashion_mnist model.width=42 clients.count=20 local.epochs=1",
 }
-ROUNDS = {"toy": (5, 65), "digits": (5, 65), "fashion": (1, 4)}
+ROUNDS = {"toy": (5, 35), "digits": (5, 35), "fashion": (1, 3)}
 COMMON = "strategy=plain engine=inline tracking=none evaluation.every=1000 checkpoint.every=1000"
 FIELDS = ["case", "pair", "screen", "round_ms", "inside_ms", "replies", "inside_us_per_reply", "share_percent"]
 
