@@ -24,7 +24,7 @@ CASES = {
     # Few rows and a model of 650 parameters: the least work that a round can be.
     "toy": "data=digits model=logistic clients.count=20 local.epochs=1",
     "digits": "data=digits model=mlp clients.count=20 local.epochs=1",
-    # A CNN of 50,000 parameters on real pictures, 20 clients.
+    # A CNN of 49,000 parameters on real pictures, 20 clients.
     "fashion": "data=fashion_mnist model.width=42 clients.count=20 local.epochs=1",
 }
 ROUNDS = {"toy": (5, 35), "digits": (5, 35), "fashion": (1, 3)}
