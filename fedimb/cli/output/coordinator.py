@@ -10,12 +10,15 @@ class DeploymentCreated(Output):
         name: its name.
         folder: its folder; ca.key in it is secret.
         fingerprint: of ca.crt, to read out to each site.
+        signing_key_fingerprint: of sign.key, which signs the messages to sites; they compare it when they approve a
+            plan.
         host, port: what sites connect to.
     """
 
     name: str
     folder: Place
     fingerprint: str
+    signing_key_fingerprint: str
     host: str
     port: int
 
