@@ -75,6 +75,10 @@ def _as_first_hashed(tree: Settings) -> None:
     if tree["privacy"]["clip"] is None and not tree["privacy"]["noise"]:
         del tree["privacy"]
     tree["data"].pop("accept", None)  # what the user knows of the data changes no number
+    if not tree["data"].get("subgroups"):
+        tree["data"].pop("subgroups", None)
+    if tree["evaluation"]["subgroup_floor"] is None:
+        del tree["evaluation"]["subgroup_floor"]
     source = tree["data"].get("source")
     if isinstance(source, dict) and source.get("name") in _LATER:
         for key, default in _LATER[source["name"]].items():

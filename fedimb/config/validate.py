@@ -13,7 +13,7 @@ from fedimb.schema import PATTERNS, RunConfig, calibration_part
 
 # Arguments that fedimb passes itself when it builds a part: not settable in YAML, and not missing when absent there.
 GIVEN: dict[str, tuple[str, ...]] = {
-    "source": ("on_bad",),
+    "source": ("on_bad", "attributes"),
     "partition": ("patients", "sites", "site_names"),
     "model": ("n_classes", "input_shape"),
     "loss": ("n_classes", "prior", "local_counts", "round", "rounds"),

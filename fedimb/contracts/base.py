@@ -17,12 +17,13 @@ class Values:
 
     Limits are numbers or names, which stand for what the server knows of the client: ``rows`` it trains on,
     ``validation`` rows, ``labels`` (``rows``, or C times as many if rows have several labels), ``steps`` of its local
-    training, ``weight`` (the largest that `aggregation_weight` allows), ``C-1``, ``D-1``; ``-rows`` is the negative.
+    training, ``weight`` (the largest that `aggregation_weight` allows), ``C-1``, ``D-1``; ``-rows`` is the negative;
+    ``confidence`` and ``squares``: the sums over ``validation`` rows in `fedimb.evaluation.subgroups.UNIT`.
 
     Attributes:
         shape: of an array, as ``C x d`` or ``C x C or C x 2 x 2``: C classes, D domains, d features of the model,
-            ``input`` the shape of one row; any other letter is a length that must be the same wherever it stands in
-            the record. None: any.
+            A attributes of ``data.subgroups`` of at most G groups, B bins, ``input`` the shape of one row; any other
+            letter is a length that must be the same wherever it stands in the record. None: any.
         low, high: smallest and largest value.
         total: the most that the values of an array add up to (of an array with three axes: each of its tables).
         whole: whether values are whole numbers.
@@ -47,7 +48,7 @@ class Values:
     text: str | None = None
 
 
-LIMITS = frozenset({"rows", "-rows", "validation", "labels", "steps", "weight", "C-1", "D-1"})
+LIMITS = frozenset({"rows", "-rows", "validation", "labels", "steps", "weight", "C-1", "D-1", "confidence", "squares"})
 """Names that a limit may have."""
 
 

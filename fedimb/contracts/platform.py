@@ -15,6 +15,8 @@ STEP = "x.fedimb"
 STATE = "x.state"
 
 SCORES = "x.scores"
+SUBGROUPS = "x.subgroups"
+"""Of a run with ``data.subgroups``: counts by attribute, class and group (`fedimb.evaluation.subgroups`)."""
 SCORED = "scored"
 """Query: the final model's confusion matrices on the client's validation rows, where the server has no test rows."""
 MASKED_SCORES = "masked_scores"
@@ -74,6 +76,21 @@ _METRICS = {
 """The loss of a client without a step is NaN, one that diverged may be infinite: neither is used."""
 
 _TEXT = r"[\x20-\x7e]{0,120}"
+
+_CELLS, _BINNED = "A x C x G", "A x C x G x B"
+_SUBGROUPS = {
+    "rows": counts(_CELLS, "validation"),
+    "people": counts(_CELLS, "validation"),
+    "together": Values("A x A x G x G", low=0, high=1, whole=True),
+    "*/hits": Values(_BINNED, low=0, high="validation", whole=True),
+    "*/confidence": Values(_BINNED, low=0, high="confidence", whole=True),
+    "*/squares": Values(_CELLS, low=0, high="squares", total="squares", whole=True),
+}
+_MASKED_SUBGROUPS = {name: Values(one.shape) for name, one in _SUBGROUPS.items()}
+_OF_SUBGROUPS = (
+    "of the final model on the validation view, by attribute of data.subgroups, class and group: rows, patients, and "
+    "per calibration correct predictions and confidence by bin and squared errors; and which groups occur together"
+)
 
 PLATFORM = Contract(
     name="platform",
@@ -170,6 +187,17 @@ PLATFORM = Contract(
                 shape="C x C",
                 values={"*": counts("C x C", "validation")},
             ),
+            Record(
+                SUBGROUPS,
+                "arrays",
+                _OF_SUBGROUPS,
+                "aggregate",
+                dtypes=("int64",),
+                optional=True,
+                reveals="class_counts",
+                about="class",
+                values=_SUBGROUPS,
+            ),
             _VERSION,
         ),
         MASKED_SCORES: (
@@ -183,6 +211,16 @@ PLATFORM = Contract(
                 about="masked",
                 shape="C x C",
                 values={"*": Values("C x C")},
+            ),
+            Record(
+                SUBGROUPS,
+                "arrays",
+                f"{_OF_SUBGROUPS}; masked: only the sum can be read",
+                "aggregate",
+                dtypes=("uint64",),
+                optional=True,
+                about="masked",
+                values=_MASKED_SUBGROUPS,
             ),
             _VERSION,
         ),

@@ -2,7 +2,8 @@
 
 from typing import TextIO
 
-from fedimb.rundir.result import RunResult
+from fedimb.evaluation.metrics import scores
+from fedimb.rundir.result import RowResult, RunResult
 from fedimb.text import WIDTH, aligned, plain, score, shorten
 
 _LINES = 10
@@ -32,11 +33,22 @@ def without_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
             continue
         keys = ("minority_recall", "macro_recall")
         table = [[f"{row.label}, without", "its rows", *(key.replace("_", " ") for key in keys)]]
-        table.append(["no site", "", *(score(row.final[key]) for key in keys)])
+        final = _over_shown(result, row) or row.final
+        table.append(["no site", "", *(score(final[key]) for key in keys)])
         for site, own in found.items():
             table.append([shorten(plain(site, stream), 40), f"{own['rows']:.0f}", *(score(own[key]) for key in keys)])
         lines += [*aligned(table), ""]
     return lines
+
+
+def _over_shown(result: RunResult, row: RowResult) -> dict[str, float] | None:
+    """The row's final scores over the classes that are shown for single sites; None if all are."""
+    hidden = result.subgroups.get("hidden_of_sites")
+    if not hidden:
+        return None
+    matrix = row.confusion.copy()
+    matrix[hidden] = 0
+    return scores(matrix, result.minority)
 
 
 __all__ = ["left_out_lines", "without_lines"]

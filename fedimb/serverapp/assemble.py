@@ -14,8 +14,10 @@ from fedimb.clientapp.context import Site
 from fedimb.config.parts import build_model, contracts_of, part_maker, resolved_weight, spec_of_rows
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
+from fedimb.data.subgroups import parse_subgroups
 from fedimb.engine.admission import Admission
 from fedimb.engine.record_checks import Sizes
+from fedimb.evaluation.probabilities import BINS
 from fedimb.models.base import buffers_of, load_into, parameters_of
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
@@ -34,6 +36,7 @@ from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Step
+from fedimb.serverapp.subgroups import attributes_of
 from fedimb.tracking.mlflow import Tracker
 
 
@@ -116,6 +119,9 @@ def admission_of(config: RunConfig, federation: Federation, features: int) -> Ad
     contracts = contracts_of(config)
     row = federation.input_shape
     axes = {"C": federation.n_classes, "D": max(1, len(federation.domains)), "d": features, "F": math.prod(row)}
+    if subgroups := parse_subgroups(config.data.get("subgroups")):
+        groups = [len(one.groups) for one in attributes_of(subgroups, federation)]
+        axes |= {"A": len(groups), "G": max(groups), "B": BINS}
     sizes = Sizes(
         axes=axes,
         row=row,
@@ -137,7 +143,7 @@ def program(
         yield from gather_prior(config, federation, context)
     yield from method.program(context)
     if not len(federation.test):
-        evaluator.client_matrix, evaluator.matrix_by_client = yield from gather_scores(context, config, federation)
+        evaluator.take((yield from gather_scores(context, config, federation)))
 
 
 def build_loop(

@@ -6,8 +6,10 @@ computed from their sum. During the run, ``client/*`` are the same for the model
 clients (`fedimb.privacy.secure_sum`): nobody can read the matrix of one client.
 """
 
+import logging
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +17,15 @@ from flwr.app import RecordDict
 
 from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
+from fedimb.data.subgroups import SITE, parse_subgroups
 from fedimb.engine.admission import check_total
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
+from fedimb.evaluation.subgroups import SCORED, SHARED, UNIT, SiteCells, SubgroupCounts, sum_counts
 from fedimb.privacy.secure_sum import unmasked_sum
 from fedimb.records import array_record, arrays_of
 from fedimb.schema import RunConfig
-from fedimb.serverapp.influence import capped_counts
-from fedimb.serverapp.steps import Query, Step, masked_request
+from fedimb.serverapp.influence import capped, capped_counts
+from fedimb.serverapp.steps import Query, Reply, Step, masked_request
 
 if TYPE_CHECKING:
     from fedimb.rundir.folder import RunFolder
@@ -29,9 +33,32 @@ if TYPE_CHECKING:
     from fedimb.serverapp.evaluate import Evaluator
     from fedimb.serverapp.loop import Loop
 
+log = logging.getLogger("fedimb")
+
+
+@dataclass
+class ClientScores:
+    """What the clients' validation rows say of the final model.
+
+    Attributes:
+        total: calibration name -> confusion matrix [C, C] int64 over all clients.
+        by_client: calibration name -> the matrix of each client by client id; empty if they are masked.
+        subgroups: calibration name -> counts by subgroup over all clients; empty unless ``data.subgroups`` is set.
+        cells: of each client in ``by_client``; None if they are masked, or there are no subgroups.
+        without: clients whose counts by subgroup were withheld or do not fit their matrix.
+    """
+
+    total: dict[str, np.ndarray]
+    by_client: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)
+    subgroups: dict[str, SubgroupCounts] = field(default_factory=dict)
+    cells: SiteCells | None = None
+    without: tuple[int, ...] = ()
+
 
 def check_scores(config: RunConfig, task: str) -> None:
     """Refuse a run that cannot be scored. Raises ConfigError."""
+    if task != "multiclass" and config.data.get("subgroups"):
+        raise ConfigError("data.subgroups needs one class per row, but these rows have several labels; leave it out")
     if config.data["test"]["name"] != "none":
         return
     if not config.data.get("validation"):
@@ -42,19 +69,21 @@ def check_scores(config: RunConfig, task: str) -> None:
         raise ConfigError(
             "data.test={name: none} needs one class per row, but these rows have several labels; use another data.test"
         )
+    if config.evaluation.secure and any(one.column == SITE for one in parse_subgroups(config.data.get("subgroups"))):
+        raise ConfigError(
+            "data.subgroups names 'site' and evaluation.secure=true hides each site's figures in the sum: the sum by "
+            "site is each site's figures; leave out one of them"
+        )
     if config.evaluation.secure and config.clients.count < 2:
         raise ConfigError("evaluation.secure=true hides nothing with one client: its sum is that client's matrix")
 
 
 def gather_scores(
     context: "RunContext", config: RunConfig, federation: Federation
-) -> Generator[Step, Any, tuple[dict[str, np.ndarray], dict[str, dict[int, np.ndarray]]]]:
+) -> Generator[Step, Any, ClientScores]:
     """Sub-program: score the final model on the clients' validation rows.
 
-    Returns:
-        calibration name -> confusion matrix [C, C] int64 over all clients; and calibration name -> the matrix of each
-        client by client id, empty if they are masked. A client above ``clients.max_weight_share`` of all rows counts
-        with that share.
+    A client above ``clients.max_weight_share`` of all rows counts with that share.
     """
     content = RecordDict()
     if context.counts is not None:
@@ -66,18 +95,93 @@ def gather_scores(
         sums = {}
         for name, matrices in own.items():
             sums[name] = capped_counts(np.stack(list(matrices.values())), config.clients.max_weight_share).sum(axis=0)
-        return sums, own
+        scores = ClientScores(sums, own)
+        if config.data.get("subgroups"):
+            sent = {r.client: arrays_of(r.content, names.SUBGROUPS) for r in replies if names.SUBGROUPS in r.content}
+            _sum_subgroups(scores, sent, config)
+        return scores
     aside = context.aside()
     clients = [int(client) for client in np.flatnonzero(federation.train_sizes) if int(client) not in aside]
     content.update(masked_request("validation", clients, federation.pairs))
     replies = yield Query(names.MASKED_SCORES, content, model="global", everyone=True)
-    sent = [arrays_of(reply.content, names.SCORES) for reply in replies]
-    side = context.n_classes
-    sums = {name: unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(side, side) for name in sent[0]}
-    for name, total in sums.items():
-        held = federation.validation.sizes[clients].sum()
-        check_total(f"{names.MASKED_SCORES} ({name})", total, float(held))
-    return sums, {}
+    opened = _open(replies, names.SCORES, clients, federation)
+    scores = ClientScores({name: opened[name] for name in config.calibration})
+    if config.data.get("subgroups"):
+        total = _open(replies, names.SUBGROUPS, clients, federation)
+        scores.subgroups = {name: _counts_of(total, name) for name in config.calibration}
+    return scores
+
+
+def _open(
+    replies: Sequence[Reply], record: str, clients: Sequence[int], federation: Federation
+) -> dict[str, np.ndarray]:
+    """The sum of the masked arrays of a record, by name."""
+    if lacking := [reply.client for reply in replies if record not in reply.content]:
+        raise RunFailed(f"client {lacking[0]} sent no {record}, so that masked sums stay hidden: fix it and resume")
+    sent = [arrays_of(reply.content, record) for reply in replies]
+    held = float(federation.validation.sizes[list(clients)].sum())
+    sums = {}
+    for name, first in sent[0].items():
+        total = unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(first.shape)
+        most = {"hits": held * len(first), "rows": held * len(first), "people": held * len(first)}
+        most |= {"squares": 2 * held * UNIT * len(first), "confidence": held * UNIT * len(first)}
+        most |= {"together": float(len(clients) * first.size)}
+        limit = most.get(name.rpartition("/")[2], held) if record == names.SUBGROUPS else held
+        check_total(f"{names.MASKED_SCORES} ({name})", total, limit)
+        sums[name] = total
+    return sums
+
+
+def _counts_of(arrays: Mapping[str, np.ndarray], calibration: str) -> SubgroupCounts:
+    own = {name: arrays[name] for name in SHARED} | {name: arrays[f"{calibration}/{name}"] for name in SCORED}
+    return SubgroupCounts(**own)
+
+
+def _sum_subgroups(scores: ClientScores, sent: Mapping[int, Mapping[str, np.ndarray]], config: RunConfig) -> None:
+    """Sum the clients' counts by subgroup, those that are there and fit the client's own confusion matrix."""
+    share, people = config.clients.max_weight_share, dict[int, np.ndarray]()
+    for calibration, matrices in scores.by_client.items():
+        rows = np.array([matrix.sum() for matrix in matrices.values()], np.float64)
+        limits = capped(rows.tolist(), share)
+        kept = []
+        for client, row_count, limit in zip(matrices, rows, limits, strict=True):
+            if client not in sent or not _fits(sent[client], calibration, matrices[client]):
+                continue
+            counts = _counts_of(sent[client], calibration)
+            if limit < row_count:  # as its matrix is: rounded down
+                factor = limit / row_count
+                cut = {name: np.floor(getattr(counts, name) * factor).astype(np.int64) for name in ("rows", *SCORED)}
+                counts = replace(counts, **cut)
+            kept.append(counts)
+            people[client] = counts.people
+        if kept:
+            scores.subgroups[calibration] = sum_counts(kept)
+    first = next(iter(scores.by_client.values()))
+    if people:
+        by_class, by_group = [], []
+        for client, matrix in first.items():
+            # Of a client without counts nothing is known: as if each class were one person's.
+            found = people.get(client)
+            by_class.append((matrix.sum(axis=1) > 0).astype(np.int64) if found is None else found[0].sum(axis=-1))
+            by_group.append(np.zeros_like(next(iter(people.values()))[:, 0]) if found is None else found.sum(axis=1))
+        scores.cells = SiteCells(np.stack(by_class), np.stack(by_group))
+    scores.without = tuple(client for client in first if client not in people)
+    if scores.without:
+        log.warning(
+            "scores by subgroup are without %s: not sent (the site's policy), or not the rows of its confusion matrix",
+            ", ".join(f"client {client}" for client in scores.without),
+        )
+
+
+def _fits(arrays: Mapping[str, np.ndarray], calibration: str, matrix: np.ndarray) -> bool:
+    rows, hits = arrays["rows"], arrays[f"{calibration}/hits"]
+    held, found = matrix.sum(axis=1), matrix.diagonal()
+    return bool(
+        (rows.sum(axis=-1) == held).all()
+        and (hits.sum(axis=(-1, -2)) == found).all()
+        and (hits.sum(axis=-1) <= rows).all()
+        and (arrays["people"] <= rows).all()
+    )
 
 
 def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> None:

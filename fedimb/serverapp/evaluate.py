@@ -18,10 +18,13 @@ from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import named_scores
 from fedimb.evaluation.multilabel import bootstrap_labels
 from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of, probability_scores
+from fedimb.evaluation.subgroups import subgroup_metrics
 from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
 from fedimb.rundir.row_scores import RowScores, hash_of_rows
 from fedimb.schema import RunConfig, calibration_part
+from fedimb.serverapp.client_scores import ClientScores
+from fedimb.serverapp.subgroups import Subgroups
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
 
@@ -37,6 +40,10 @@ class Evaluator:
         client_matrix: calibration name -> the final model's confusion matrix on the clients' rows, if the server has no
             test rows (`fedimb.serverapp.client_scores`).
         matrix_by_client: calibration name -> the same of each client, unless they are masked.
+        subgroups: row label -> scores by subgroup (`fedimb.evaluation.subgroups.subgroup_tables`) of the last
+            predictions; empty unless ``data.subgroups`` is set.
+        without_subgroups: clients that do not count in them.
+        hidden_of_sites: [C] bool, the classes that count for no single site's scores (``evaluation.subgroup_floor``).
     """
 
     def __init__(self, config: RunConfig, federation: Federation) -> None:
@@ -57,7 +64,26 @@ class Evaluator:
         self.matrices: dict[str, np.ndarray] = {}
         self.client_matrix: dict[str, np.ndarray] = {}
         self.matrix_by_client: dict[str, dict[int, np.ndarray]] = {}
+        self.subgroups: dict[str, list[dict[str, Any]]] = {}
+        self.hidden_of_sites = np.zeros(federation.n_classes, np.bool_)
+        self.without_subgroups: tuple[str, ...] = ()
+        self._of_subgroups = Subgroups.of(config, federation)
+        if self._of_subgroups is not None and self._of_subgroups.rows is not None:
+            self.hidden_of_sites = self._of_subgroups.hide_rows(self._y.numpy())
         self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] of the last predictions
+
+    def take(self, scores: ClientScores) -> None:
+        """What the clients' rows say of the model that is scored next."""
+        self.client_matrix, self.matrix_by_client = scores.total, scores.by_client
+        names = self._federation.client_names
+        self.without_subgroups = tuple(names[client] if names else f"client {client}" for client in scores.without)
+        if self._of_subgroups is not None and scores.subgroups:
+            self.hidden_of_sites = self._of_subgroups.take(scores.subgroups, scores.cells)
+
+    def of_clients(self, calibration: str) -> dict[int, np.ndarray]:
+        """The clients' confusion matrices, without the classes that are shown for no single site."""
+        shown = ~self.hidden_of_sites[:, None]
+        return {client: matrix * shown for client, matrix in self.matrix_by_client.get(calibration, {}).items()}
 
     def __call__(
         self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
@@ -81,16 +107,20 @@ class Evaluator:
             self.matrices[row] = matrix
             metrics[row] = named_scores(matrix, minority, names) | clients
             metrics[row] |= self._by_domain(row, adjusted)
+            if self._of_subgroups is not None:
+                tables = self._of_subgroups.tables(self.labels[row], self._y, adjusted)
+                self.subgroups[row] = tables
+                metrics[row] |= subgroup_metrics(tables) if tables else {}
         return metrics
 
     def _by_domain(self, row: str, logits: torch.Tensor) -> dict[str, float]:
         """Recall by site or device; on the clients' rows if each client is a site."""
         federation = self._federation
         if not self.client_matrix:
-            return self._domains.recalls(self._y, logits, federation.minority)
+            return self._domains.recalls(self._y, logits, federation.minority, self.hidden_of_sites)
         if not self.matrix_by_client or not federation.client_names:
             return {}
-        return domain_recalls(self.matrix_by_client[self.labels[row]], federation.client_names, federation.minority)
+        return domain_recalls(self.of_clients(self.labels[row]), federation.client_names, federation.minority)
 
     def intervals(self, row: str, resamples: int, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals of the scores last computed for ``row``, over the test rows.
@@ -130,6 +160,8 @@ class Evaluator:
         federation = self._federation
         metrics = named_scores(outcome.total.confusion, federation.minority, federation.class_names, prefix="client")
         kept = {k: v for k, v in metrics.items() if k in ("client/macro_recall", "client/minority_recall")}
+        if self._of_subgroups is not None and self._of_subgroups.floor is not None:
+            return kept  # the lowest is one site's own figure
         minority = list(federation.minority)
         worst = [
             float(np.mean(a.hits[held] / a.support[held]))

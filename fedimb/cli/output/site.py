@@ -386,3 +386,17 @@ class AuditExported(Output):
 
     file: Place | None
     lines: list[dict[str, Any]] | None
+
+
+class PaperWritten(Output):
+    """A site's paper about a study plan, for an authority.
+
+    Attributes:
+        site: the site's name.
+        plan: hash of the plan.
+        file: where it is.
+    """
+
+    site: str
+    plan: str
+    file: Place

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.arrays import SourceData
+from fedimb.data.arrays import SourceData, attribute_columns_of
 from fedimb.data.findings.rows import name_findings
 from fedimb.data.identifiers import identifier, in_order, names_nobody, no_label_marks, number_of_each
 from fedimb.data.inputs import TableColumns
@@ -53,6 +53,7 @@ class HuggingFace:
         mode: RGB or L, of images.
         size: [height, width] to resize images to; null: all must have the same size.
         on_bad: `fedimb.data.problems`.
+        attributes: columns of ``data.subgroups``.
     """
 
     path: str
@@ -68,6 +69,7 @@ class HuggingFace:
     mode: str = "RGB"
     size: tuple[int, int] | None = None
     on_bad: str = "refuse"
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.image is None) == (self.features is None) or self.features == []:
@@ -93,6 +95,11 @@ class HuggingFace:
         splits = self._splits()
         names = self._class_names(splits[0][1])
         rows = _Rows(self.features is not None, several=is_list(splits[0][1].features.get(self.label)))
+        rows.named = {
+            name: list(names_of)
+            for name in self.attributes
+            if (names_of := getattr(splits[0][1].features.get(name), "names", None)) is not None
+        }
         for split, data in splits:
             if self._class_names(data) != names or is_list(data.features.get(self.label)) != rows.several:
                 raise DataError(f"{self.path} split '{split}' has other class names; cast its labels to one ClassLabel")
@@ -190,6 +197,7 @@ class HuggingFace:
             named = {"image": self.image, "label": self.label if label else None}
         wanted = [(setting, name) for setting, name in named.items() if name]
         wanted += [("features", name) for name in self.features or ()]
+        wanted += [("data.subgroups", name) for name in self.attributes if label is None]
         for setting, name in wanted:
             if name not in data.column_names:
                 near = nearest(name, data.column_names)
@@ -206,7 +214,8 @@ class HuggingFace:
     def _narrow(self, data: Any) -> dict[str, type[np.floating[Any]]]:
         """Columns of labels, sites and patients in narrow floats: as Python's, they would look exact (2^24 and on)."""
         kinds: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
-        named = {name: getattr(data.features.get(name), "dtype", "") for name in (self.label, self.site, self.patient)}
+        wanted = (self.label, self.site, self.patient, *self.attributes)
+        named = {name: getattr(data.features.get(name), "dtype", "") for name in wanted}
         return {name: kinds[kind] for name, kind in named.items() if name and kind in kinds}
 
     def _class_names(self, data: Any) -> list[str] | None:
@@ -238,6 +247,14 @@ class HuggingFace:
         rows.sites.append(_text(texts.get("site", "")))
         rows.patients.append(_text(texts.get("patient", "")))
         rows.test.append(split == self.test_split)
+        rows.attributes.append(tuple(_named(row[name], rows.named.get(name)) for name in self.attributes))
+
+
+def _named(value: object, names: list[str] | None) -> object:
+    """A value of an attribute, by name if the column is a ClassLabel; -1 is its "no label"."""
+    if names is None or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
 
 
 @dataclass
@@ -249,6 +266,8 @@ class _Rows:
     sites: list[str] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
     test: list[bool] = field(default_factory=list)
+    attributes: list[tuple[object, ...]] = field(default_factory=list)
+    named: dict[str, list[str]] = field(default_factory=dict)
 
     def assemble(self, names: list[str] | None, skipped: tuple[str, ...], source: HuggingFace) -> SourceData:
         if not self.x:
@@ -271,6 +290,7 @@ class _Rows:
             skipped=skipped,
             scaled=np.ones(x.shape[1], dtype=np.bool_) if self.table else None,
             columns=TableColumns(tuple(source.features)) if source.features else None,
+            attributes=attribute_columns_of(source.attributes, self.attributes),
             findings=tuple(name_findings("patients", dict.fromkeys(self.patients), private=True)),
         )
 

@@ -18,6 +18,7 @@ from fedimb.schema import RunConfig
 
 MAX_WEIGHT_SHARE = 0.5
 """The largest share of one site in a mean, a sum or a score, unless the plan says another (from three sites on)."""
+SUBGROUP_FLOOR = 10
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _SPAN = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 
@@ -144,9 +145,13 @@ def _limits_of_data(config: RunConfig) -> dict[str, object]:
 
 
 def with_deployment_defaults(words: Sequence[str]) -> list[str]:
-    """A plan's settings with what a deployment sets unless it is typed: the largest share of one site."""
-    given = any(word.lstrip("+").startswith("clients.max_weight_share=") for word in words)
-    return [*words, *([] if given else [f"clients.max_weight_share={MAX_WEIGHT_SHARE}"])]
+    """A plan's settings with what a deployment sets unless it is typed: the largest share of one site, and the fewest
+    people of a shown cell of ``data.subgroups``."""
+    defaults = {"clients.max_weight_share": MAX_WEIGHT_SHARE}
+    if any(word.lstrip("+").startswith("data.subgroups=") for word in words):
+        defaults["evaluation.subgroup_floor"] = SUBGROUP_FLOOR
+    given = {word.lstrip("+").partition("=")[0] for word in words}
+    return [*words, *(f"{key}={value}" for key, value in defaults.items() if key not in given)]
 
 
 def _shape(text: str) -> list[int]:

@@ -11,8 +11,10 @@ from pydantic import Field
 from fedimb import registry
 from fedimb.contracts import platform as names
 from fedimb.contracts.base import Contract, Record
+from fedimb.data.subgroups import group_names, parse_subgroups
 from fedimb.deploy.study_plan.ranges import Range, largest
 from fedimb.errors import ConfigError
+from fedimb.evaluation.probabilities import BINS
 from fedimb.schema import PrivacyConfig, RunConfig, Strict
 
 COUNTS_OF = {
@@ -196,6 +198,7 @@ def outbound_records(
         rows += [_row(f"query.{query}", r, often, config, sizes) for r in contract.queries[query] if _own(r)]
     unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
     unsent |= {names.CONFUSION} if config.evaluation.secure else set()
+    unsent |= set() if config.data.get("subgroups") else {names.SUBGROUPS}
     rows = [row for row in rows if row.record not in unsent]
     version = next(r for r in contracts[0].train if r.key == names.STATE)
     return [*rows, *(_row(EVERY, r, EVERY, config, sizes) for r in (version, names.AUDIT_HEAD, names.SITE_SIGNATURE))]
@@ -208,6 +211,8 @@ def _own(record: Record) -> bool:
 def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Sizes) -> OutboundRecord:
     if record.key == names.SCORES:  # a matrix per calibration of the run
         record = replace(record, shape=f"{len(config.calibration)} x {record.shape}")
+    if record.key == names.SUBGROUPS:
+        record = replace(record, shape=subgroup_shape(config))
     return OutboundRecord(
         message=message,
         record=record.key,
@@ -219,6 +224,18 @@ def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Siz
         protection=_protection(message, record, config),
         refusable=record.reveals is not None or record.sensitivity == "individual",
     )
+
+
+def subgroup_shape(config: RunConfig) -> str:
+    """Number of values of ``x.subgroups``, as ``n x C + m``; empty where its groups depend on rows."""
+    subgroups = parse_subgroups(config.data.get("subgroups"))
+    try:
+        groups = group_names(subgroups, [str(site) for site in range(config.clients.count)])
+    except ConfigError:  # refused when a plan is made (`fedimb.deploy.coordinator.plan_checks`)
+        return ""
+    attributes, most = len(groups), max(map(len, groups))
+    cells = attributes * most
+    return f"{cells * (2 + len(config.calibration) * (1 + 2 * BINS))} x C + {cells * cells}"
 
 
 def _of_the_model(message: str, record: Record) -> bool:
