@@ -1,6 +1,5 @@
 """A client's confusion matrices on its validation rows, for a server that has no test rows."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from fedimb import registry
 from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.evaluation.confusion import confusion_of
-from fedimb.privacy.secure_sum import mask_values
+from fedimb.privacy.secrets import masked_figures
 from fedimb.records import array_record
 from fedimb.schema import calibration_part
 from fedimb.training.calibrations.base import Outputs
@@ -26,10 +25,10 @@ def answer_query(query: str, content: RecordDict, context: ClientContext) -> Rec
     request: dict[str, Any] = dict(content.config_records["view"])
     clients = [int(client) for client in request["clients"]]
     plain = np.concatenate([matrix.ravel() for matrix in matrices.values()])
-    sent = mask_values(plain, context.client, clients, partial(context.secrets.mask, context, clients))
+    sent, more = masked_figures(plain, context, clients, context.secrets)
     parts = np.split(sent, len(matrices))
     hidden = {name: part.reshape(matrices[name].shape) for name, part in zip(matrices, parts, strict=True)}
-    return RecordDict({names.SCORES: array_record(hidden)})
+    return RecordDict({names.SCORES: array_record(hidden), **more})
 
 
 def _matrices(context: ClientContext) -> dict[str, np.ndarray]:

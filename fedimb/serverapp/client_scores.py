@@ -17,11 +17,11 @@ from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
 from fedimb.engine.admission import check_total
 from fedimb.errors import ConfigError
-from fedimb.privacy.secure_sum import unmasked_sum
 from fedimb.records import array_record, arrays_of
 from fedimb.schema import RunConfig
 from fedimb.serverapp.influence import capped_counts
-from fedimb.serverapp.steps import Query, Step, masked_request
+from fedimb.serverapp.masked_sum import masked_sum
+from fedimb.serverapp.steps import Query, Step
 
 if TYPE_CHECKING:
     from fedimb.rundir.folder import RunFolder
@@ -67,16 +67,20 @@ def gather_scores(
         for name, matrices in own.items():
             sums[name] = capped_counts(np.stack(list(matrices.values())), config.clients.max_weight_share).sum(axis=0)
         return sums, own
-    aside = context.aside()
-    clients = [int(client) for client in np.flatnonzero(federation.train_sizes) if int(client) not in aside]
-    content.update(masked_request("validation", clients, federation.pairs))
-    replies = yield Query(names.MASKED_SCORES, content, model="global", everyone=True)
-    sent = [arrays_of(reply.content, names.SCORES) for reply in replies]
-    side = context.n_classes
-    sums = {name: unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(side, side) for name in sent[0]}
-    for name, total in sums.items():
-        held = federation.validation.sizes[clients].sum()
-        check_total(f"{names.MASKED_SCORES} ({name})", total, float(held))
+    clients = [int(client) for client in np.flatnonzero(federation.train_sizes)]
+
+    def figures(content: RecordDict) -> np.ndarray:
+        matrices = arrays_of(content, names.SCORES)
+        return np.concatenate([matrices[name].ravel() for name in config.calibration])
+
+    query = Query(names.MASKED_SCORES, content, model="global")
+    total, summed = yield from masked_sum(query, "validation", clients, federation, context, figures)
+    parts = np.split(total, len(config.calibration))
+    shape = (context.n_classes, context.n_classes)
+    sums = {name: part.reshape(shape) for name, part in zip(config.calibration, parts, strict=True)}
+    for name, matrix in sums.items():
+        held = federation.validation.sizes[summed].sum()
+        check_total(f"{names.MASKED_SCORES} ({name})", matrix, float(held))
     return sums, {}
 
 
