@@ -54,6 +54,15 @@ def encoded(codes) -> SourceData:
     return SourceData(x, Y, ("no", "yes"), scaled=np.r_[[True] * 2, [False] * len(names)], columns=columns)
 
 
+ONE = np.equal(SITES, 1)[:, None, None, None]
+THREE = {"sites": SITES, "site_names": ("0", "1", "2")}
+
+
+def grown(x, site, times):
+    """``x`` with the rows of one site multiplied."""
+    return np.where((site == SITES).reshape(-1, *[1] * (x.ndim - 1)), x * times, x).astype(np.float32)
+
+
 def twice(x):
     made = x.copy()
     made[100:110] = made[:10]
@@ -80,6 +89,37 @@ PLANTED = {
         pictures((PICTURES.reshape(N, 64) * 255).round()),
         "0 to 255",
         [pictures(PICTURES.reshape(N, 64)), pictures(RNG.poisson(3, (N, 64)).astype(np.float32))],
+    ),
+    "one shard of 0..255": (
+        "picture_range",
+        pictures(grown(PICTURES, 1, 255), **THREE),
+        "site 0 (0",
+        [pictures(PICTURES, **THREE), pictures(grown(PICTURES, 1, 2) / 2, **THREE)],
+    ),
+    "one flat shard of 0..255": (
+        "picture_range",
+        pictures(grown(PICTURES.reshape(N, 64), 1, 255).round(), **THREE),
+        "not those of site 1, which reach 255",
+        [
+            pictures(PICTURES.reshape(N, 64), **THREE),
+            pictures(grown(PICTURES[..., :7].reshape(N, 56), 1, 255).round(), **THREE),
+            pictures(grown(CLEAN[:, [0] * 64], 1, 255), **THREE),
+        ],
+    ),
+    "a shard of 0 and 1 in uint8": (
+        "picture_range",
+        pictures(np.where(ONE, PICTURES > 0.5, PICTURES * 255).astype(np.uint8), 1 / 255, **THREE),
+        "site 1 (0 to 1): values that are not those of site 0, site 2",
+        [
+            pictures((PICTURES * 255).astype(np.uint8), 1 / 255, **THREE),
+            pictures((PICTURES > 0.5).astype(np.uint8), **THREE),
+        ],
+    ),
+    "test pictures of 0..1": (
+        "picture_range",
+        pictures(np.where(ONE, PICTURES, PICTURES * 255), official_test=ONE.ravel()),
+        "test rows (0",
+        [pictures(PICTURES, official_test=ONE.ravel())],
     ),
     "999": (
         "sentinels",
