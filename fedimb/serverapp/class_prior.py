@@ -24,7 +24,7 @@ from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
 from fedimb.engine.admission import check_total
 from fedimb.engine.record_checks import TIMES_NOISE
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.base import Classifier
 from fedimb.models.heads import CosineHead
 from fedimb.privacy.gaussian import sigma_of
@@ -82,12 +82,14 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
     match config.prior.provenance:
         case "clear_sum":
             replies = yield from gather_counts("train")
+            _check_minority(replies.sum(axis=0), federation, complete=len(replies) == len(holders))
             context.counts = prior_from_counts(replies.astype(np.float64), config)
         case "oracle":
             context.counts = prior_from_counts(federation.counts[holders].astype(np.float64), config)
         case "secure_sum":
             total, own = yield from _masked_counts(names.MASKED_COUNTS, holders, federation, context)
             check_total(names.MASKED_COUNTS, total, _most(federation, own))
+            _check_minority(total, federation, complete=len(own) == len(holders))
             context.counts = total.astype(np.float64)
         case "dp_sum":
             total, own = yield from _masked_counts(names.NOISY_COUNTS, holders, federation, context)
@@ -109,6 +111,24 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
             rows = sum(len(federation.train[client]) for client in holders)
             context.estimate = head_counts(model, rows)
             context.counts = np.full(federation.n_classes, rows / federation.n_classes)
+
+
+def _check_minority(counts: np.ndarray, federation: Federation, complete: bool) -> None:
+    """Refuse counts [C] over all clients without a row of a minority class, before the first round.
+
+    A simulation refuses such a minority when it cuts the data; between hospitals only the counts show it.
+
+    Args:
+        complete: whether all clients are counted; otherwise it is only logged.
+
+    Raises:
+        RunFailed: names the classes.
+    """
+    if none := [federation.class_names[c] for c in federation.minority if not counts[c]]:
+        text = f"no client has a training row of {', '.join(none)}, which is among the minority"
+        if complete:
+            raise RunFailed(f"{text}: nothing can be learned or said about it; make a plan with another minority")
+        log.warning("%s, as far as is known: not all clients were counted", text)
 
 
 def _most(federation: Federation, holders: list[int]) -> float:
