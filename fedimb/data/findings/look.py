@@ -36,7 +36,7 @@ def _found(data: SourceData, groups: NDArray[np.int64]) -> Iterator[Finding]:
     if data.x.ndim == 2 and data.x.dtype == np.float32:
         several = data.targets
         labels = [data.y] if several is None else list(several.astype(np.int64).T)
-        yield from column_findings(data.x, labels, data.columns)
+        yield from column_findings(data.x, labels, data.columns, groups)
     yield from mark_findings(
         "class", data.class_names, class_counts(data.y, data.targets, len(data.class_names), slice(None))
     )

@@ -35,6 +35,14 @@ def table(column=None, names=("a", "b", "c"), **more) -> SourceData:
     return SourceData(x, Y, ("no", "yes"), scaled=np.ones(3, np.bool_), columns=columns, **more)
 
 
+def people(number, sex=lambda who: RNG.integers(0, 2, 50)[who]) -> SourceData:
+    """Four visits each of 50 people: a measured number, what stays the same, and a number of the person."""
+    who = RNG.permutation(np.arange(N) % 50)
+    made = table(number(who).astype(np.float32))
+    made.x[:, 1] = sex(who)
+    return made
+
+
 def pictures(x, scale=1.0, **more) -> SourceData:
     return SourceData(x, Y, ("no", "yes"), scale=scale, **more)
 
@@ -142,6 +150,17 @@ PLANTED = {
         table(RNG.choice(10**7, N, False) + 9 * 10**7),
         "whole numbers that do not repeat",
         [table(RNG.integers(1, 90, N) * 10**6)],
+    ),
+    "visits of a person": (
+        "id_column",
+        people(lambda who: RNG.permutation(50)[who] + 1000),
+        "column 'c': 50 whole numbers in 200 rows, for each of which b is the same",
+        [
+            people(lambda who: RNG.integers(1000, 1050, N)),  # the person is not in it
+            people(lambda who: who + 1000, lambda who: who // 10),  # neighbours are alike: something measured
+            people(lambda who: who + 1000, lambda who: RNG.integers(0, 2, N)),  # nothing stays with the person
+            people(lambda who: who / 7, lambda who: RNG.integers(0, 2, 50)[who]),  # not whole
+        ],
     ),
     "patients twice": (
         "id_column",
