@@ -199,6 +199,7 @@ def test_the_figures_that_were_kept_back_stay_hidden(halted):
     assert rest.min() > 1000  # as random as before: va's own mask is left on its counts of 9 and 36 rows
 
 
+@pytest.mark.slow
 def test_the_run_is_resumed_and_scored_over_all_four(halted, tmp_path):
     """va is back: other rows, so another set of sites may be summed over. The prior stays that of three."""
     study, folder = halted.study, halted.folder
@@ -220,6 +221,7 @@ def test_the_run_is_resumed_and_scored_over_all_four(halted, tmp_path):
     assert _spent(study.homes["va"]).sum_sets == ("heart: 0, 1, 2, 3 of 4 about validation",)
 
 
+@pytest.mark.slow
 def test_another_run_over_all_sites_would_give_the_difference_and_is_refused(halted):
     """Same rows, the set of all four: minus the sum over three these are va's counts."""
     study = halted.study
@@ -233,6 +235,7 @@ def test_another_run_over_all_sites_would_give_the_difference_and_is_refused(hal
     assert RunResult.read(again.path).prior_counts is not None
 
 
+@pytest.mark.slow
 def test_with_all_sites_nothing_is_different(tmp_path):
     study = approved(tmp_path)
     folder, grid = study.new(), Loopback(study.homes.values())
@@ -247,6 +250,7 @@ def test_with_all_sites_nothing_is_different(tmp_path):
     assert {"x.shares", "x.agreed", "x.opened"} <= sent
 
 
+@pytest.mark.slow
 def test_two_missing_of_four_leave_the_sum_hidden_until_one_is_back(tmp_path):
     study = approved(tmp_path)
     folder = study.new()
@@ -262,6 +266,7 @@ def test_two_missing_of_four_leave_the_sum_hidden_until_one_is_back(tmp_path):
     assert [one["site"] for one in RunResult.read(folder.path).left_out] == ["va"]
 
 
+@pytest.mark.slow
 def test_one_that_sends_no_shares_is_like_one_that_is_missing(tmp_path):
     study = approved(tmp_path)
     folder = study.new()
