@@ -283,7 +283,10 @@ PLATFORM = Contract(
         **dict.fromkeys((SCORED, MASKED_SCORES), "once, after training"),
         **dict.fromkeys((SUM_AGREE, SUM_OPEN), "once for each masked sum"),
     },
-    most=dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
+    most={
+        **dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
+        **dict.fromkeys((SUM_AGREE, SUM_OPEN), 2),  # counts and scores
+    },
 )
 register("contract", "platform")(PLATFORM)
 
