@@ -11,7 +11,6 @@
 """
 
 import logging
-import math
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +95,6 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
             noisy = from_fixed(total)
             wide = TIMES_NOISE * sigma_of(config.prior.epsilon, config.prior.delta, float(config.prior.clip or 1))
             check_total(names.NOISY_COUNTS, noisy, _most(federation, own) + wide * noisy.size, -wide)
-            if len(own) < len(holders):
-                log.warning(
-                    "%s: the noise is that of %d of %d clients: %.0f %% of the planned deviation",
-                    names.NOISY_COUNTS,
-                    len(own),
-                    len(holders),
-                    100 * math.sqrt(len(own) / len(holders)),
-                )
             # A noisy count may be below 0, which a prior cannot be: the class then counts as one row.
             context.counts = np.maximum(noisy, _FLOOR)
         case "estimated":

@@ -6,6 +6,7 @@ each of them (`fedimb.privacy.recoverable_sum`): one per sum if nobody is missin
 """
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
@@ -62,7 +63,7 @@ def masked_sum(
     alive = sorted(found)
     for client in asked:
         if client not in found:
-            context.without(query.name, client, f"is opened without its figures ({len(alive)} of {len(asked)} are in)")
+            context.without(query.name, client, _without(query.name, len(alive), len(asked)))
     if len(alive) < least:
         raise RunFailed(
             f"{query.name}: {len(alive)} of {len(asked)} sent masked figures of one request, and {least} are needed to "
@@ -70,6 +71,12 @@ def masked_sum(
         )
     total = yield from _opened(asked, {client: found[client] for client in alive}, figures, federation)
     return total, alive
+
+
+def _without(query: str, alive: int, asked: int) -> str:
+    """What is said of a client that is not in a sum. Each noisy reply has its share of the planned variance."""
+    noise = f", with {100 * math.sqrt(alive / asked):.0f} % of the noise" if query == names.NOISY_COUNTS else ""
+    return f"is opened without its figures ({alive} of {asked} are in{noise})"
 
 
 def _of_one_request(replies: Sequence[Reply], asked: Sequence[int]) -> dict[int, RecordDict]:
