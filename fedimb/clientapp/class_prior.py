@@ -1,7 +1,6 @@
 """The class counts a client sends for the prior: in plain numbers, masked, or masked with its share of the noise."""
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.data.views import ClientData
 from fedimb.privacy.gaussian import sigma_of
-from fedimb.privacy.secure_sum import mask_values, to_fixed
+from fedimb.privacy.secrets import masked_figures
+from fedimb.privacy.secure_sum import to_fixed
 from fedimb.records import array_record
 from fedimb.seeds import Stream
 
@@ -30,7 +30,8 @@ def answer_query(name: str, content: RecordDict, context: ClientContext) -> Reco
     else:
         own = context.data.counts(view).astype(np.int64)
 
-    return _reply(mask_values(own, context.client, clients, partial(context.secrets.mask, context, clients)))
+    sent, more = masked_figures(own, context, clients, context.secrets)
+    return RecordDict({**_reply(sent), **more})
 
 
 def _reply(counts: np.ndarray) -> RecordDict:

@@ -209,6 +209,9 @@ def build_loop(
         config.clients,
     )
     context.aside = lambda: set(left_out.aside(exchange.versions.message + 1))
+    context.without = lambda query, client, reason: left_out.add_missing(
+        exchange.versions.message, query, client, reason
+    )
     loop = Loop(
         method,
         exchange,

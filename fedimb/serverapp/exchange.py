@@ -141,12 +141,13 @@ class Exchange:
         reduce: Reduction,
         where: str,
         everyone: bool = False,
+        at_least: int = 0,
     ) -> LaneOutcome:
         """Send and receive; ``lost`` clients get no message, and their reply is an error.
 
         Raises:
-            RunFailed: fewer usable replies than configured, with the first errors; with ``everyone``, if any is
-                missing.
+            RunFailed: fewer usable replies than configured, or than ``at_least``, with the first errors; with
+                ``everyone``, if any is missing.
             StateGone: a client's state is lost or damaged, however many replies are usable.
         """
         aside = self.left_out.aside(self.versions.message)
@@ -178,6 +179,13 @@ class Exchange:
                 f"{where}: {self.left_out.name(missing[0].client)} sent nothing "
                 f"({str(missing[0].error).splitlines()[0]}), and "
                 "masks cancel only in the sum over all clients; fix that client and resume: all are asked again"
+            )
+        usable = sum(a.usable for a in outcome.replies)
+        if usable < at_least:
+            shown = "; ".join(f"{self.left_out.name(a.client)}: {a.error}" for a in outcome.replies if not a.usable)
+            raise RunFailed(
+                f"{where}: {usable} of {len(outcome.replies)} replied, and {at_least} are needed to open a masked sum; "
+                f"fix the others and resume: all are asked again. {shown}"
             )
         return outcome
 

@@ -15,6 +15,7 @@ from fedimb.data.subgroups import group_names, parse_subgroups
 from fedimb.deploy.study_plan.ranges import Range, largest
 from fedimb.errors import ConfigError
 from fedimb.evaluation.probabilities import BINS
+from fedimb.privacy.recoverable_sum import can_recover
 from fedimb.schema import PrivacyConfig, RunConfig, Strict
 
 COUNTS_OF = {
@@ -23,6 +24,10 @@ COUNTS_OF = {
     "dp_sum": names.NOISY_COUNTS,
 }
 """The platform query a run sends, by ``prior.provenance``. Other values send none."""
+MASKED = {names.MASKED_COUNTS, names.NOISY_COUNTS, names.MASKED_SCORES}
+"""Queries for masked figures; from four sites on, two more messages open each sum."""
+OPENING = (f"query.{names.SUM_AGREE}", f"query.{names.SUM_OPEN}")
+"""Types of these two."""
 
 EVERY = "every reply"
 
@@ -104,6 +109,8 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
         asked.add(names.MASKED_SCORES if config.evaluation.secure else names.SCORED)
     if any(registry.flags("strategy", name).get("reveals_counts") for name in config.strategy):
         asked.add(names.CLASS_COUNTS)
+    if asked & MASKED and can_recover(config.clients.count):
+        asked |= {names.SUM_AGREE, names.SUM_OPEN}
     found = {query: platform for query in platform.queries if query in asked}
     return found | {query: method for method in methods for query in method.queries}
 
@@ -170,7 +177,8 @@ def message_counts(config: RunConfig, rounds: int, vary: Mapping[str, Range] | N
     if f"query.{names.CLASS_COUNTS}" in found:  # once for the prior, and once for each method that asks for them
         asking = [m for m in methods if registry.flags("strategy", m.name).get("reveals_counts")]
         found[f"query.{names.CLASS_COUNTS}"] += sum(m.times for m in asking)
-    return found
+    sums = sum(found.get(f"query.{query}", 0) for query in MASKED)
+    return found | {kind: sums for kind in OPENING if kind in found}
 
 
 def outbound_records(
@@ -199,6 +207,7 @@ def outbound_records(
     unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
     unsent |= {names.CONFUSION} if config.evaluation.secure else set()
     unsent |= set() if config.data.get("subgroups") else {names.SUBGROUPS}
+    unsent |= set() if can_recover(config.clients.count) else {names.SHARES}
     rows = [row for row in rows if row.record not in unsent]
     version = next(r for r in contracts[0].train if r.key == names.STATE)
     return [*rows, *(_row(EVERY, r, EVERY, config, sizes) for r in (version, names.AUDIT_HEAD, names.SITE_SIGNATURE))]
@@ -280,7 +289,8 @@ def _protection(message: str, record: Record, config: RunConfig) -> str:
         noise = ""
         if message == f"query.{names.NOISY_COUNTS}":
             noise = f", with noise (epsilon {config.prior.epsilon:g}, delta {config.prior.delta:g})"
-        return f"masked between sites: the coordinator reads only the sum of all{noise}"
+        whose = "all, or of those that replied" if can_recover(config.clients.count) else "all"
+        return f"masked between sites: the coordinator reads only the sum of {whose}{noise}"
     if record.sensitivity == "operational":
         return "encrypted on its way"
     whose = "this site's own update" if record.sensitivity == "model" else "this site's own figures"

@@ -24,11 +24,12 @@ from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, out
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.plain import Settings
+from fedimb.privacy.recoverable_sum import FEWEST
 from fedimb.registry.targets import is_path
 from fedimb.schema import RunConfig, Strict
 
 _MOST_CHARACTERS = 1 << 20
-FEWEST_MASKED = 3
+FEWEST_MASKED = FEWEST
 """Smallest number of sites in a masked sum: of two, each reads the other's values from the sum."""
 # No control characters and none that change the writing direction: a person reads this text before deciding.
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u200e-\u202e\u2066-\u2069]+$"
