@@ -116,6 +116,7 @@ def admission_of(config: RunConfig, federation: Federation, features: int) -> Ad
     contracts = contracts_of(config)
     row = federation.input_shape
     axes = {"C": federation.n_classes, "D": max(1, len(federation.domains)), "d": features, "F": math.prod(row)}
+    axes["t"] = features * (features + 1) // 2
     sizes = Sizes(
         axes=axes,
         row=row,

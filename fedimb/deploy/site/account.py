@@ -47,7 +47,6 @@ from fedimb.schema import RunConfig
 
 MOST_REPLIES = 32
 """Most replies kept of one run, whatever ``checkpoint.every`` says, which the coordinator chooses."""
-_MASKED = {f"query.{query}" for query in (names.MASKED_COUNTS, names.NOISY_COUNTS, names.MASKED_SCORES)}
 _JOIN = f"query.{names.JOIN_SITE}"
 
 
@@ -255,7 +254,8 @@ class Account:
             cohort = message.content.config_records[names.STEP].get("cohort", self._clients)
             precision = update_precision(self._config.privacy, cohort if isinstance(cohort, int) else self._clients)
             return Spent(rounds=1, noiseless=int(not precision), updates=precision)
-        if asked.type not in _MASKED:
+        masked = any(r.about == "masked" for r in declared_for(asked.type, contracts_of(self._config)))
+        if not masked:
             return Spent(queries=1)
         view: Mapping[str, Any] = message.content.config_records.get("view") or {}
         given = view.get("clients")
