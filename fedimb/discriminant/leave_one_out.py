@@ -1,7 +1,7 @@
 """Choosing the shrinkage without test rows: every row is scored by the head without it, and only sums leave a client.
 
 Leaving a row out changes the covariance by rank one, so that its inverse follows from the whole one (Sherman and
-Morrison). The trace term of the correction for short samples is that of all rows.
+Morrison). The trace it is shrunk towards, and the effective width of the correction, are those of all rows.
 """
 
 from collections.abc import Sequence
