@@ -55,8 +55,8 @@ class Lite0(Encoder):
         check_channels("lite0", channels)
         if size < _STEP or size % _STEP:
             raise ConfigError(
-                f"encoder 'lite0': size={size}: give a multiple of {_STEP} of at least {_STEP}, such as 96: at others its "
-                "padding is not the one it was trained with"
+                f"encoder 'lite0': size={size}: give a multiple of {_STEP} of at least {_STEP}, such as 96: at others "
+                "its padding is not the one it was trained with"
             )
         if layer not in ("block", "head"):
             raise ConfigError(f"encoder 'lite0': layer='{layer}': give block or head")

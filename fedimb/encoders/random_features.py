@@ -49,7 +49,8 @@ class RandomFeatures(Encoder):
         size = min(4 * width, _MOST) if dims is None else dims
         if size < 1 or not 0 < scale < math.inf or seed < 0:
             raise ConfigError(
-                f"encoder 'random_features': dims={dims}, scale={scale}, seed={seed}: give at least 1, above 0, at least 0"
+                f"encoder 'random_features': dims={dims}, scale={scale}, seed={seed}: give at least 1, above 0, and at "
+                "least 0"
             )
         generator = torch_generator(seed, Stream.METHOD, 5)
         self._kind = kind
