@@ -19,6 +19,7 @@ from fedimb.discriminant.leave_one_out import GRID, TEMPERATURES, Fitted, held_o
 from fedimb.discriminant.statistics import Floats, Integers, Units, checked, class_sums, scale_of
 from fedimb.encoders.embed import embed
 from fedimb.errors import ConfigError
+from fedimb.models.encoded import Encoded
 from fedimb.privacy.gaussian import sigma_of
 from fedimb.privacy.secure_sum import mask_values, to_fixed
 from fedimb.records import array_record, arrays_of
@@ -72,11 +73,10 @@ class OneRoundClient(Client):
     def _rows(self, context: ClientContext, classes: int) -> tuple[Floats, Integers]:
         """Features [n, d] and labels [n] of the rows trained on."""
         data = context.data
-        encoder = getattr(context.model, "encoder", None)
-        if encoder is None:
+        if isinstance(context.model, Encoded):  # embeddings are kept on disk
+            features = embed(context.model.encoder, data.store, data.rows(VIEW), data.scaling).numpy()
+        else:
             features = context.forward(VIEW)[0].cpu().numpy()
-        else:  # embeddings are kept on disk
-            features = embed(encoder, data.store, data.rows(VIEW), data.scaling).numpy()
         y = data.tensors(VIEW)[1].cpu().numpy().astype(np.int64)
         return checked(features, y, data.rows(VIEW), classes), y
 

