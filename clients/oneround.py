@@ -123,9 +123,9 @@ class OneRoundClient(Client):
 
 
 def _over_all(values: Integers, ids: Integers, classes: int) -> Integers:
-    """Values [..., c] of some classes -> [..., C]."""
-    found = np.zeros((*values.shape[:-1], classes), np.int64)
-    found[..., ids] = values
+    """Values [c, ...] of some classes -> [C, ...]."""
+    found = np.zeros((classes, *values.shape[1:]), np.int64)
+    found[ids] = values
     return found
 
 

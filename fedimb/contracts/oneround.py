@@ -262,8 +262,8 @@ _HELD_OUT = _in_clear(
     f"C + 10 x C + {10 * TEMPERED} x C",
     {
         "rows": counts("C"),
-        "hits": Values("a x C", low=0, high="rows", whole=True),
-        "losses": Values("a x T x C", low=0),
+        "hits": Values("C x a", low=0, high="rows", whole=True),
+        "losses": Values("C x a x T", low=0),
     },
 )
 

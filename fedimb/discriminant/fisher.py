@@ -86,7 +86,7 @@ def fisher_mix(
         for rows in torch.randperm(len(y), generator=generator).split(_BATCH):
             loss = F.cross_entropy(x[rows] @ weight.T + bias, y[rows])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
     inside = weight.detach().double().numpy()
     return Scores(inside @ space.basis.T, bias.detach().double().numpy() + log_prior)

@@ -135,7 +135,9 @@ def qda(
         bias = -mean @ along / 2 - np.log(values).sum() / 2 + prior
         if correct:
             bias += float((precision * before).sum()) / (2 * n)
-        weights.append(along), biases.append(bias), precisions.append(precision)
+        weights.append(along)
+        biases.append(bias)
+        precisions.append(precision)
     return Scores(np.stack(weights), np.array(biases), np.stack(precisions))
 
 
@@ -223,4 +225,5 @@ def _unit_rows(scores: Scores) -> Scores:
 
 def _solved(matrix: Floats, right: Floats) -> Floats:
     """The solution of a symmetric system; the shortest one where the matrix is singular."""
-    return np.linalg.lstsq((matrix + matrix.T) / 2, right, rcond=1e-13)[0]
+    found: Floats = np.linalg.lstsq((matrix + matrix.T) / 2, right, rcond=1e-13)[0].astype(np.float64)
+    return found

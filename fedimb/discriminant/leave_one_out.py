@@ -79,22 +79,22 @@ def held_out(
         temperatures: T divisors of the scores.
 
     Returns:
-        ``rows`` [C] and ``hits`` [A, C] counted, ``losses`` [A, T, C] of -log softmax of the own class, in units of
+        ``rows`` [C] and ``hits`` [C, A] counted, ``losses`` [C, A, T] of -log softmax of the own class, in units of
         2**-20; all int64.
     """
     classes = len(fitted.counts)
     rows = np.zeros(classes, np.int64)
-    hits = np.zeros((len(shrinkages), classes), np.int64)
-    losses = np.zeros((len(shrinkages), len(temperatures), classes), np.int64)
+    hits = np.zeros((classes, len(shrinkages)), np.int64)
+    losses = np.zeros((classes, len(shrinkages), len(temperatures)), np.int64)
     for c in np.flatnonzero(fitted.counts > 1).tolist():
         own = x[y == c]
         rows[c] = len(own)
         for at in range(0, len(own), _BLOCK):
             for a, shrinkage in enumerate(shrinkages):
                 scores = scores_without(fitted, own[at : at + _BLOCK], c, shrinkage)
-                hits[a, c] += int((scores.argmax(axis=1) == c).sum())
+                hits[c, a] += int((scores.argmax(axis=1) == c).sum())
                 for t, temperature in enumerate(temperatures):
-                    losses[a, t, c] += _loss(scores / temperature, c)
+                    losses[c, a, t] += _loss(scores / temperature, c)
     return {"rows": rows, "hits": hits, "losses": losses}
 
 
@@ -128,8 +128,8 @@ def chosen(
     counted = rows > 0
     if not counted.any():
         return None
-    mean = (losses[..., counted] * 2.0**-BITS / rows[counted]).mean(axis=2)
+    mean = (losses[counted] * 2.0**-BITS / rows[counted, None, None]).mean(axis=0)
     a = len(shrinkages) - 1 - int(mean[::-1, 0].argmin())
     t = len(temperatures) - 1 - int(mean[a, ::-1].argmin())
-    recall = float((hits[a, counted] / rows[counted]).mean())
+    recall = float((hits[counted, a] / rows[counted]).mean())
     return Choice(float(shrinkages[a]), float(temperatures[t]), float(mean[a, 0]), recall)

@@ -224,9 +224,9 @@ def test_oas_and_the_choice_by_leaving_one_out():
     sums = held_out(fitted, X, Y, GRID, (1.0, 4.0))
     assert sums["rows"].tolist() == ALL.counts.tolist()
     choice = chosen(sums["rows"], sums["hits"], sums["losses"], GRID, (1.0, 4.0))
-    losses = (sums["losses"][:, 0] / sums["rows"]).mean(1)
+    losses = (sums["losses"][:, :, 0] / sums["rows"][:, None]).mean(0)
     assert losses[GRID.index(choice.shrinkage)] == losses.min()
-    even = {"rows": np.array([1, 0]), "hits": np.ones((2, 2), np.int64), "losses": np.ones((2, 1, 2), np.int64)}
+    even = {"rows": np.array([1, 0]), "hits": np.ones((2, 2), np.int64), "losses": np.ones((2, 2, 1), np.int64)}
     assert chosen(**even, shrinkages=(0.1, 0.2), temperatures=(1.0,)).shrinkage == 0.2  # the larger of equal ones
     assert chosen(np.zeros(2, np.int64), even["hits"], even["losses"], (0.1, 0.2), (1.0,)) is None
 
