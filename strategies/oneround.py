@@ -9,7 +9,7 @@ one, whose noise covers all that is sent.
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ from fedimb.registry import register
 from fedimb.seeds import Stream, torch_generator
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
-from fedimb.serverapp.steps import Query, Replace, Reply, ServerWork, masked_request
+from fedimb.serverapp.steps import Query, Replace, Reply, ServerWork, Step, masked_request
 from fedimb.strategies.base import Method, Program
 
 log = logging.getLogger("fedimb")
@@ -142,7 +142,7 @@ class OneRound(Method):
         if self.settings.use == "init":
             yield from self.inner_program(run)
 
-    def _asked(self, run: RunContext) -> Program:
+    def _asked(self, run: RunContext) -> Generator[Step, Any, _Found]:
         """Counts, sums and, if wanted, held-out scores."""
         replies = yield from self._query(run, names.COUNTS_OF, names.MASKED_COUNTS_OF, RecordDict())
         first = self._total(replies)
@@ -172,7 +172,7 @@ class OneRound(Method):
             found.choice = yield from self._choice(run, found.statistics)
         return found
 
-    def _choice(self, run: RunContext, statistics: Statistics) -> Program:
+    def _choice(self, run: RunContext, statistics: Statistics) -> Generator[Step, Any, Choice | None]:
         """The shrinkage by leave-one-out; None where no row can be left out."""
         held, ids = statistics.in_order()
         within = within_of(held)
@@ -193,7 +193,7 @@ class OneRound(Method):
         temperatures = TEMPERATURES if self.settings.use == "init" else TEMPERATURES[:1]
         return chosen(total["rows"], total["hits"], total["losses"], GRID, temperatures)
 
-    def _noised(self, run: RunContext) -> Program:
+    def _noised(self, run: RunContext) -> Generator[Step, Any, _Found]:
         """The one message of a run with noise: counts, sums and products of clipped rows."""
         settings, server = self.settings, run.server
         assert settings.epsilon is not None
@@ -213,14 +213,18 @@ class OneRound(Method):
         statistics = Statistics(np.where(counts >= 1, counts, 0.0), sums * settings.clip, squares, second)
         return _Found(statistics, few, round(float(counts.sum())), len(replies), noise=noise)
 
-    def _query(self, run: RunContext, clear: str, masked: str, content: RecordDict) -> Program:
+    def _query(
+        self, run: RunContext, clear: str, masked: str, content: RecordDict
+    ) -> Generator[Step, Any, list[Reply]]:
         """Ask all clients, openly or masked as the settings say; with the model only if it was trained."""
         model = "global" if self.settings.use == "post" else None
         if not self.settings.secure:
-            return (yield Query(clear, content, model=model))
+            replies: list[Reply] = yield Query(clear, content, model=model)
+            return replies
         clients, pairs = self._among(run)
         content = RecordDict({**content, **masked_request("trained_on", clients, pairs)})
-        return (yield Query(masked, content, model=model, everyone=True))
+        replies = yield Query(masked, content, model=model, everyone=True)
+        return replies
 
     def _among(self, run: RunContext) -> tuple[list[int], Mapping[int, str]]:
         """The clients whose masks cancel, and their public keys."""

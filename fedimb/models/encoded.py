@@ -47,7 +47,7 @@ class Encoded(Classifier):
         name = args.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError("model 'encoded': encoder needs a name, for example encoder: {name: random_features}")
-        factory = registry.get("encoder", name).factory
+        factory: Any = registry.get("encoder", name).factory
         if factory.uses_model or factory.by_row:
             why = "reads the federation's model" if factory.uses_model else "looks rows up by their number"
             raise ConfigError(
