@@ -24,7 +24,7 @@ class RandomFeatures(Encoder):
     """A fixed random layer: cos(Rx + u), or relu(Rx). For any data.
 
     Args:
-        kind: cos | relu.
+        activation: cos | relu.
         dims: number of features; null: four times the inputs, at most 2048.
         scale: cos: of the rows of R, N(0, scale^2 / d): differences of about sqrt(d) / scale count as far apart.
         seed: of R and u, the same at every client.
@@ -38,7 +38,7 @@ class RandomFeatures(Encoder):
 
     def __init__(
         self,
-        kind: Literal["cos", "relu"] = "cos",
+        activation: Literal["cos", "relu"] = "cos",
         dims: int | None = None,
         scale: float = 1.0,
         seed: int = 0,
@@ -53,10 +53,10 @@ class RandomFeatures(Encoder):
                 "least 0"
             )
         generator = torch_generator(seed, Stream.METHOD, 5)
-        self._kind = kind
+        self._activation = activation
         self._rows = torch.randn(size, width, generator=generator) * (scale / math.sqrt(width))
         self._phase = 2 * math.pi * torch.rand(size, generator=generator)
-        self._key = f"random_features-1-{kind}-{size}-{scale:g}-{seed}-{width}"
+        self._key = f"random_features-1-{activation}-{size}-{scale:g}-{seed}-{width}"
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class RandomFeatures(Encoder):
         padded[: len(flat)] = flat
         parts = [block @ self._rows.T for block in padded.split(_BLOCK)]
         turned = torch.cat(parts)[: len(flat)] if parts else flat.new_zeros((0, len(self._rows)))
-        return torch.cos(turned + self._phase) if self._kind == "cos" else torch.relu(turned)
+        return torch.cos(turned + self._phase) if self._activation == "cos" else torch.relu(turned)
 
     def fingerprint(self) -> str:
         return self._key

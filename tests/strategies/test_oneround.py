@@ -139,7 +139,7 @@ def test_with_noise_there_is_one_message_and_much_noise_leaves_nothing(tmp_path)
 
 def test_an_encoder_and_random_features_are_a_models_features(tmp_path):
     own = tuple(word for word in ALONE if word != "model=logistic")
-    for words in (("model.encoder={name: random_conv}",), ("model.encoder={name: random_features, kind: relu}",)):
+    for words in (("model.encoder={name: random_conv}",), ("model.encoder={name: random_features, activation: relu}",)):
         result = launch_in(tmp_path, *own, "model=encoded", *words, "strategy.oneround.shrinkage=0.5")
         assert recall(result) > 0.6
         model = fedimb.load_model(result.folder)
