@@ -34,6 +34,7 @@ class Stream(IntEnum):
     MASK = 14
     PRIOR_NOISE = 15
     UPDATE_NOISE = 16
+    STATISTICS_NOISE = 19
 
 
 @lru_cache(maxsize=4096)

@@ -76,9 +76,9 @@ def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     named += [(kind, getattr(config, kind)["name"]) for kind in ("model", "loss", "sampler", "aggregator")]
     named += [("augmentation", part["name"]) for part in config.local.augmentation]
     named += [("objective", part["name"]) for part in config.aggregator.get("objectives") or []]
-    named += [("strategy", name) for name in config.strategy]
-    named += [("calibration", calibration_part(name)) for name in config.calibration]
-    return tuple(registry.get(kind, name) for kind, name in named)
+    parts = [registry.get(kind, name) for kind, name in named]
+    parts += [registry.get("strategy", name).set_to(args or {}) for name, args in config.strategy.items()]
+    return (*parts, *(registry.get("calibration", calibration_part(name)) for name in config.calibration))
 
 
 def check_task(config: RunConfig, task: str) -> None:

@@ -119,6 +119,7 @@ def admission_of(config: RunConfig, federation: Federation, features: int) -> Ad
     contracts = contracts_of(config)
     row = federation.input_shape
     axes = {"C": federation.n_classes, "D": max(1, len(federation.domains)), "d": features, "F": math.prod(row)}
+    axes["t"] = features * (features + 1) // 2
     if subgroups := parse_subgroups(config.data.get("subgroups")):
         groups = [len(one.groups) for one in attributes_of(subgroups, federation)]
         axes |= {"A": len(groups), "G": max(groups), "B": BINS}

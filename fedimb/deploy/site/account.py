@@ -51,7 +51,7 @@ from fedimb.schema import RunConfig
 
 MOST_REPLIES = 32
 """Most replies kept of one run, whatever ``checkpoint.every`` says, which the coordinator chooses."""
-_MASKED = {f"query.{query}" for query in MASKED}
+_RECOVERED = {f"query.{query}" for query in MASKED}
 _AGREE, _OPEN = OPENING
 _JOIN = f"query.{names.JOIN_SITE}"
 
@@ -275,7 +275,7 @@ class Account:
                 return self._stored(asked, slot) if slot.reply else None
             self._check_plan(book, asked)
             more, about = self._masked(message, book) if asked.type in OPENING else (self._cost(message, asked), {})
-            if asked.type in _MASKED:
+            if asked.type in _RECOVERED:
                 about = self._sum_facts(message, asked)
             self._check_budget(more)
             facts = {"run": self._run, "type": asked.type, "round": asked.round, "step": asked.step}
@@ -311,12 +311,13 @@ class Account:
             cohort = message.content.config_records[names.STEP].get("cohort", self._clients)
             precision = update_precision(self._config.privacy, cohort if isinstance(cohort, int) else self._clients)
             return Spent(rounds=1, noiseless=int(not precision), updates=precision)
-        if asked.type not in _MASKED:
+        masked = any(r.about == "masked" for r in declared_for(asked.type, contracts_of(self._config)))
+        if not masked:
             return Spent(queries=1)
         clients = _clients_in(message)
         noisy = asked.type == f"query.{names.NOISY_COUNTS}"
         precision = counts_precision(self._config.prior, len(clients)) if noisy else 0.0
-        if can_recover(len(clients)):  # which set it is over is known when it is opened
+        if asked.type in _RECOVERED and can_recover(len(clients)):  # the set it is over is known when it is opened
             return Spent(queries=1, counts=precision)
         return Spent(queries=1, counts=precision, sum_sets=(self._sites(clients),))
 

@@ -97,7 +97,7 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
     """The queries a run may send, by name, with the contract that declares each.
 
     Of the platform's queries: joining, scores, and class counts if the run's prior is made from them or a method
-    declares that it asks for them (flag ``reveals_counts``). Of the methods' queries: all.
+    declares that it asks for them (flag ``reveals_counts``). Of the methods' queries: those that their settings send.
     """
     from fedimb.config.parts import (
         contracts_of,
@@ -112,7 +112,13 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
     if asked & MASKED and can_recover(config.clients.count):
         asked |= {names.SUM_AGREE, names.SUM_OPEN}
     found = {query: platform for query in platform.queries if query in asked}
-    return found | {query: method for method in methods for query in method.queries}
+    given = [args or {} for args in config.strategy.values()]
+    return found | {
+        query: method
+        for method, args in zip(methods, given, strict=True)
+        for query in method.queries
+        if method.sends(query, args)
+    }
 
 
 def message_types(config: RunConfig) -> frozenset[str]:
@@ -203,7 +209,9 @@ def outbound_records(
     for query, contract in queries_of(config).items():
         often = contract.often.get(query, "as often as the method asks")
         often += f" (at most {n} in a run)" if (n := counts[f"query.{query}"]) > 1 else ""
-        rows += [_row(f"query.{query}", r, often, config, sizes) for r in contract.queries[query] if _own(r)]
+        args = config.strategy.get(contract.name) or {}
+        sent = [r for r in contract.queries[query] if _own(r) and contract.sends(r.key, args)]
+        rows += [_row(f"query.{query}", r, often, config, sizes) for r in sent]
     unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
     unsent |= {names.CONFUSION} if config.evaluation.secure else set()
     unsent |= set() if config.data.get("subgroups") else {names.SUBGROUPS}
@@ -272,6 +280,7 @@ def _most_bytes(message: str, record: Record, sizes: Sizes) -> int | None:
 def count_values(shape: str, sizes: Sizes) -> int | None:
     """Evaluate a shape such as ``3 x C + 2``; of ``C x C or C x 2 x 2`` the larger. None if unknown before the run."""
     known = {"C": sizes.classes, "d": sizes.features, "D": sizes.domains}
+    known["t"] = sizes.features * (sizes.features + 1) // 2
     if " or " in shape:
         either = [count_values(one, sizes) for one in shape.split(" or ")]
         return None if None in either else max(one for one in either if one is not None)
