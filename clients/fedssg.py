@@ -41,6 +41,7 @@ from fedimb.generation.export import (
     SampleAuditor,
     apply_export_gate,
     as_examples,
+    encoder_features,
     split_holdout,
     with_forced_classes,
     without_holdout,
@@ -63,7 +64,7 @@ from fedimb.generation.settings import settings_from
 from fedimb.generation.sharing_plan import cells
 from fedimb.generation.training import Training, train_generator
 from fedimb.generation.transport import from_record, to_record
-from fedimb.privacy.audit.types import Audit, Batch, GateSettings
+from fedimb.privacy.audit.types import Audit, Batch, Features, GateSettings
 from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.registry import register
 from fedimb.seeds import Stream, seed_int
@@ -97,6 +98,8 @@ class FedSSGClient(Client):
             raise ConfigError("strategy=fedssg makes rows of one class each; these rows have several labels")
         if self.settings.made == "generator":
             self._generator_config(site.store.input_shape, site.class_names, n_devices(site.store), 0).build()
+        if self.settings.gate != "off":
+            encoder_features(self.settings.encoder, site.store)
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """Train on real and synthetic rows, for as many steps as without synthetic rows."""
@@ -146,6 +149,9 @@ class FedSSGClient(Client):
         self, shape: tuple[int, ...], names: tuple[str, ...], devices: int, seed: int
     ) -> GeneratorConfig:
         return GeneratorConfig(self.settings.generator, self.training, len(names), devices, shape, tuple(names), seed)
+
+    def _features(self, context: ClientContext) -> Features | None:
+        return encoder_features(self.settings.encoder, context.data.store) if self.settings.gate != "off" else None
 
     def _own_config(self, context: ClientContext) -> GeneratorConfig:
         store, seed = context.data.store, seed_int(context.config.seed, Stream.METHOD, 5, context.client)
@@ -220,9 +226,8 @@ class FedSSGClient(Client):
             cache = GeneratorCache(self._own_config(context), examples)
             generator = cache.generator
             samples = Examples(cache.samples(y, d, seed_int(context.config.seed, Stream.METHOD, 2)), y, d)
-        judged = SampleAuditor(
-            rows, generator, asked["holders"], self._own_config(context) if self.settings.cross else None
-        )
+        halves = self._own_config(context) if self.settings.cross else None
+        judged = SampleAuditor(rows, generator, asked["holders"], halves, self._features(context))
         outcome, found = self._exported(samples, judged, small, context)
         reply = _verdicts(outcome, found, context)
         if len(outcome.samples.y) and not outcome.waiting:
@@ -241,7 +246,7 @@ class FedSSGClient(Client):
         own = HoldoutSplit(rows.learned.cut(memory.taught[rows.learned.y]), rows.kept)
         held = np.bincount(own.learned.y, minlength=memory.n_classes)
         small = small_classes(held, REFUSE) if self.settings.force else []
-        judged = SampleAuditor(own, generator, asked["holders"])
+        judged = SampleAuditor(own, generator, asked["holders"], features=self._features(context))
         reply = _verdicts(*self._exported(samples, judged, small, context), context)
         if (missing := memory.taught & ~known).any():
             marks = arrays_of(reply, VERDICTS)

@@ -64,6 +64,7 @@ class FedSSGSettings(Settings):
             such classes never leave a site.
         gate: export gate of what was learned from clients' rows: enforce, report, off.
         audit: when a class may leave a site; the settings of fedimb.privacy.audit.types.GateSettings.
+        encoder: {name: ..., ...} of the kind encoder: the gate measures distances between its features too; {}: none.
         holdout: share of a client's rows kept from every generator, for the gate to compare with, (0, 1).
         cross: client_generators: learn from all rows, and audit two extra generators, each trained on half of them,
             instead.
@@ -102,6 +103,7 @@ class FedSSGSettings(Settings):
     audit: Mapping[str, Any] = field(
         default_factory=lambda: {"min_count": 20, "alpha": 0.05, "power": 0.8, "copied": 0.1}
     )
+    encoder: Mapping[str, Any] = field(default_factory=dict)
     holdout: Annotated[float, Range(0, 1, low_allowed=False, high_allowed=False)] = 0.5
     cross: bool = False
     release: Literal["auto", "manual"] = "auto"
