@@ -10,8 +10,8 @@ then rolled, which is no single move; or shifted by 6 pixels, further than the g
 ``min_count`` 1: the tests of distances decide alone.
 
 Gates: ``pixels``, distances of records alone (as until 0.1.0); besides these ``random_conv``, an encoder's features as
-shipped; ``random_conv_1`` (only with --gates), the same averaged over the whole image; ``moved``, the smallest distance to any view of a
-record (`fedimb.privacy.audit.moved`), the default for images. Intervals are Wilson's, 95 %.
+shipped; ``random_conv_1`` (only with --gates), the same averaged over the whole image; ``moved``, the smallest
+distance to any view of a record (`fedimb.privacy.audit.moved`), the default for images. Intervals are Wilson's, 95 %.
 """
 
 import argparse
