@@ -127,7 +127,7 @@ _FIGURES = Record(
     "what the export gate measured, per class: distances, duplicates, how well a membership attack does",
     "aggregate",
     about="class",
-    shape="12 x C",
+    shape="48 x C",
     values={"*": Values(optional=True)},
 )
 

@@ -149,6 +149,7 @@ def test_a_release_by_hand_is_waited_for_and_then_the_run_is_as_if_released_at_o
 def test_a_generator_is_averaged_over_cohorts(tmp_path):
     words = (*TABLE, *FAST, "strategy.fedssg.source=fed_diffusion", "strategy.fedssg.rounds=2", "rounds=1")
     words += ("strategy.fedssg.local_steps=5", "strategy.fedssg.gate=report", "clients.participation=0.4")
+    words += ("strategy.fedssg.force=true", "strategy.fedssg.audit.min_count=2")
     one = metrics_of(launch_in(tmp_path, *words, "clients.count=5"))[0]
     all_ = metrics_of(launch_in(tmp_path, *words, "clients.count=5", "clients.participation=1.0"))[0]
     assert one["comm/up_bytes/fedssg_teach"] * 5 == all_["comm/up_bytes/fedssg_teach"] * 2

@@ -21,7 +21,14 @@ VARIANTS = {
     "active trains on": ("active", {**SMALL["active"], "restart": False, "query": {"name": "badge"}}),
     "fedssg averages generators": (
         "fedssg",
-        {**SMALL["fedssg"], "source": "fed_diffusion", "rounds": 2, "local_steps": 2, "gate": "off"},
+        {
+            **SMALL["fedssg"],
+            "source": "fed_diffusion",
+            "rounds": 2,
+            "local_steps": 2,
+            "gate": "off",
+            "audit": {"min_count": 1},
+        },
     ),
     "public retrains the head": ("public", {**SMALL["public"], "use": "head", "head_epochs": 2}),
     "public describes classes": ("public", {"use": "ccvr", "head_epochs": 2, "per_class": 5}),
