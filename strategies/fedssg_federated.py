@@ -66,7 +66,7 @@ class FederatedGenerator(AuxiliaryModel):
 
     def seen(self) -> Mask:
         """[C]: which classes anybody has taught, and so can be drawn."""
-        return self.taught[:, : self.n_classes].any(axis=0)
+        return np.asarray(self.taught[:, : self.n_classes].any(axis=0))
 
     def cells(self) -> Mask:
         """[C, D]: which classes it has been taught on which devices; others come out as another class."""

@@ -106,7 +106,8 @@ class _ClassJudge:
         near: list[ClassDistances] = []
         if len(other):
             places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
-            every = [*self.spaces, *([] if self.moved is None else [self.moved])]
+            every: list[Space | MovedSpace] = [*self.spaces]
+            every += [] if self.moved is None else [self.moved]
             near = [ClassDistances.of(space, samples.x, *places, self.rng) for space in every]
             for one in near:
                 take(one.judge(self.settings, self.alpha))
@@ -173,7 +174,7 @@ class _ClassJudge:
         count = max(1, round(self.settings.copied * len(near[0].close)))
         places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
         moved = plant_copies(own, self.spaces[0], self.scale, places[1], count, self.settings, self.rng)
-        pool = [ClassDistances.of(one.space, moved, *places, self.rng) for one in near]  # type: ignore[arg-type]
+        pool = [ClassDistances.of(one.space, moved, *places, self.rng) for one in near]
         return power(near, pool, self.settings, self.alpha, self.rng)
 
     def _power_of_moved(self, near: ClassDistances, label: int) -> float:

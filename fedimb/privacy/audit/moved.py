@@ -24,7 +24,7 @@ Matrix = NDArray[np.float32]
 MOST_RECORDS = 1000
 """Training records of a class, and as many holdout records, that are viewed; of more, a random choice."""
 _FINE, _COARSE = 32, 16  # sides at which images are moved, and compared
-_SHIFT, _TURN, _ZOOMS = 3, 15, (0.7, 0.8, 0.9, 1.1, 1.25, 1.4)
+_SHIFT, _TURN, _ZOOMS = 3, 6, (0.7, 0.8, 0.9, 1.1, 1.25, 1.4)
 _BLOCK = 4_000_000
 
 
@@ -157,7 +157,7 @@ class Views:
 
 @lru_cache(maxsize=8)
 def views_of(shape: tuple[int, int]) -> Views:
-    """The views of images of (height, width): shifts by up to 3 pixels, turns of 15 degrees, mirror images, zooms."""
+    """The views of images of (height, width): shifts by up to 3 pixels, turns of 6 degrees, mirror images, zooms."""
     height, width = (min(side, _FINE) for side in shape)
     coarse = tuple(-(-side // -(-side // _COARSE)) for side in (height, width))
     shrink, reduce = _pooling(shape, (height, width)), _pooling((height, width), (coarse[0], coarse[1]))
