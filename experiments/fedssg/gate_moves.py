@@ -5,10 +5,9 @@
 
 MNIST, 28 x 28 (mnist.npz in $FEDIMB_DATA_DIR): a class has 20 or 70 training records, 100 holdout records and 200
 samples, all real images. Samples are fresh images (every ``fail`` is wrong), or a tenth of them are copies of training
-records (the rest is fresh): rolled by 3 pixels, turned by 40 degrees, zoomed by 1.3 (both between two
-views), inverted, mirrored; turned and
-then rolled, which is no single move; or shifted by 6 pixels, further than the gate looks. No membership attack,
-``min_count`` 1: the tests of distances decide alone.
+records (the rest is fresh): rolled by 3 pixels, turned by 40 degrees, zoomed by 1.3 (both between two views), inverted,
+mirrored; turned and then rolled, which is no single move; or shifted by 6 pixels, further than the gate looks. No
+membership attack, ``min_count`` 1: the tests of distances decide alone.
 
 Gates: ``pixels``, distances of records alone (as until 0.1.0); besides these ``random_conv``, an encoder's features as
 shipped; ``random_conv_1`` (only with --gates), the same averaged over the whole image; ``moved``, the smallest

@@ -9,11 +9,10 @@ those that had it give a normal distribution of -log loss, those that had it not
 ratio of the two at the attacked generator's value. Means are of the row, standard deviations of the whole class, as
 some seven generators are too few for one of each row. Noise and noise levels are the same for all generators.
 
-scikit-learn's digits, 8 x 8; a class has 10, 20, 40, 80 or 140 rows, half of which teach (which
-class has how many differs between seeds); `table_flow` (of the 64 pixels) and `flow`
-with default settings, class-balanced batches.
+scikit-learn's digits, 8 x 8; a class has 10, 20, 40, 80 or 140 rows, half of which teach (which class has how many
+differs between seeds); `table_flow` (of the 64 pixels) and `flow` with default settings, class-balanced batches.
 
-A row is scored 16 times, so intervals resample rows (5,000 draws), not scores. The true-positive rate at 1 % false
+A row is scored 16 times, so intervals resample rows (1,000 draws), not scores. The true-positive rate at 1 % false
 positives is given only where there are 1,000 scores of non-members or more: of fewer the threshold is known too badly.
 Two controls must give an AUC of .5: members of one half of the rows against members of the other, and non-members
 likewise. ``plain`` is the attack without shadows: the loss itself, as the export gate uses it.
@@ -42,7 +41,7 @@ TAUGHT = ((5, 5, 5, 5, 10, 10, 20, 20, 40, 70), (5, 5, 5, 5, 10, 10, 20, 20, 40,
 """Rows of each class that teach, by seed: more classes of few rows, so that these too have 1,000 scores of
 non-members."""
 LEVELS, REPEATS = (0.2, 0.4, 0.6), 4
-LEAST, FPR, DRAWS = 1000, 0.01, 5000
+LEAST, FPR, DRAWS = 1000, 0.01, 1000
 ARMS: dict[str, tuple[int, ...]] = {"table_flow": (64,), "flow": (1, 8, 8)}
 """Generator -> shape of the rows it is given."""
 FIELDS = ("arm", "seed", "generator", "class", "learned", "members", "losses")
@@ -166,11 +165,10 @@ def by_size(found: dict[Key, dict[str, str]], arm: str) -> dict[int, list[tuple[
     return sizes
 
 
-def figures(ratios: Floats, taught: NDArray[np.bool_], rng: np.random.Generator) -> dict[str, float]:
-    """AUC, rate and the controls of scores [16, rows]; NaN where they are not defined."""
+def figures(ratios: Floats, taught: NDArray[np.bool_], half: NDArray[np.bool_]) -> dict[str, float]:
+    """AUC, rate and the controls of scores [16, rows]; ``half`` of the rows [rows] are compared with the others."""
     known = ~np.isnan(ratios)
     members, others = ratios[known & taught], ratios[known & ~taught]
-    half = rng.permutation(ratios.shape[1]) < ratios.shape[1] // 2
     split = [
         (ratios[:, half][(known & mask)[:, half]], ratios[:, ~half][(known & mask)[:, ~half]])
         for mask in (taught, ~taught)
@@ -179,7 +177,7 @@ def figures(ratios: Floats, taught: NDArray[np.bool_], rng: np.random.Generator)
         "members": float(len(members)),
         "non_members": float(len(others)),
         "auc": auc(members, others),
-        "tpr": tpr(members, others) if len(others) >= LEAST else np.nan,
+        "tpr": tpr(members, others),
         "control_members": auc(*split[0]),
         "control_non_members": auc(*split[1]),
     }
@@ -200,11 +198,13 @@ def table(path: Path, to: Path) -> None:
             continue
         ratios, plain, taught = joined(parts)
         rng = np.random.default_rng(count)
-        point = figures(ratios, taught, rng) | {"plain_auc": figures(plain, taught, rng)["auc"]}
+        half = rng.permutation(ratios.shape[1]) < ratios.shape[1] // 2
+        point = figures(ratios, taught, half) | {"plain_auc": auc(plain[taught], plain[~taught])}
+        point["tpr"] = point["tpr"] if point["non_members"] >= LEAST else np.nan
         again: dict[str, list[float]] = {name: [] for name in point}
-        for _ in range(DRAWS if len(parts) else 0):
+        for _ in range(DRAWS):
             rows = rng.integers(ratios.shape[1], size=ratios.shape[1])
-            drawn = figures(ratios[:, rows], taught[:, rows], rng)
+            drawn = figures(ratios[:, rows], taught[:, rows], half[rows])
             drawn["plain_auc"] = auc(plain[:, rows][taught[:, rows]], plain[:, rows][~taught[:, rows]])
             for name, value in drawn.items():
                 again[name].append(value)
@@ -221,7 +221,8 @@ def table(path: Path, to: Path) -> None:
         out.writeheader()
         out.writerows(lines)
     text = [
-        "rows learned  classes  non-member scores | AUC                TPR at 1 % FPR     plain AUC          controls"
+        "generator   rows learned  classes  non-member scores | AUC                TPR at 1 % FPR     plain AUC"
+        "          control members    control non-members"
     ]
     for line in lines:
         shown = [

@@ -64,7 +64,8 @@ def run(tmp_path_factory):
     """A run of which every message is known."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         wire = Wire(monkeypatch)
-        result = launch_in(tmp_path_factory.mktemp("federated"), *WORDS, *HARMLESS)
+        words = (*WORDS, *HARMLESS, "strategy.fedssg.encoder={name: pca, dims: 2}")
+        result = launch_in(tmp_path_factory.mktemp("federated"), *words)
     return result, wire
 
 
@@ -124,6 +125,7 @@ def test_clients_vote_on_samples_that_nobody_has_drawn_before(run):
         judged = {name: value for name, value in figures.items() if name.startswith("privacy/samples/")}
         assert judged
         assert min(judged.values()) >= LEAST_VOTED
+        assert any(name.startswith("privacy/features_nearest_ratio/") for name in figures), "the encoder's space"
     report = report_of(result)
     assert report["vetoed"] == []
     assert np.array(report["taken"]).sum() > 0

@@ -21,11 +21,11 @@ from fedimb.privacy.audit.types import Batch, Floats, Ids
 
 Matrix = NDArray[np.float32]
 
-MOST_RECORDS = 1000
+MOST_RECORDS = 500
 """Training records of a class, and as many holdout records, that are viewed; of more, a random choice."""
 _FINE, _COARSE = 32, 16  # sides at which images are moved, and compared
 _SHIFT, _TURN, _ZOOMS = 3, 6, (0.7, 0.8, 0.9, 1.1, 1.25, 1.4)
-_BLOCK = 4_000_000
+_BLOCK, _IMAGES = 4_000_000, 64
 
 
 class MovedSpace:
@@ -37,7 +37,7 @@ class MovedSpace:
     Args:
         train, holdout: all real records [n, *shape], images.
         units: patient ids of train and of holdout.
-        rng: chooses records where a class has more than 1,000.
+        rng: chooses records where a class has more than 500 on a side.
     """
 
     name = "moved"
@@ -142,8 +142,12 @@ class Views:
 
     def __call__(self, images: NDArray[np.generic]) -> Matrix:
         """Images [n, height, width] or [n, channels, height, width] -> [n, T, F] of unit length."""
-        seen = self.matrix @ self._small(images)
-        return _unit(np.ascontiguousarray(seen.T.reshape(len(images), self.count, -1), dtype=np.float32))
+        seen = np.empty((len(images), self.count, self.matrix.shape[0] // self.count), np.float32)
+        for start in range(0, len(images), _IMAGES):
+            part = images[start : start + _IMAGES]
+            moved = np.ascontiguousarray((self.matrix @ self._small(part)).T, dtype=np.float32)
+            seen[start : start + _IMAGES] = _unit(moved.reshape(len(part), self.count, -1))
+        return seen
 
     def plain(self, images: NDArray[np.generic]) -> Matrix:
         """The images themselves, not moved: [n, F]."""
