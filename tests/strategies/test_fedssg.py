@@ -152,7 +152,8 @@ def test_a_generator_is_averaged_over_cohorts(tmp_path):
     words += ("strategy.fedssg.force=true", "strategy.fedssg.audit.min_count=2")
     one = metrics_of(launch_in(tmp_path, *words, "clients.count=5"))[0]
     all_ = metrics_of(launch_in(tmp_path, *words, "clients.count=5", "clients.participation=1.0"))[0]
-    assert one["comm/up_bytes/fedssg_teach"] * 5 == all_["comm/up_bytes/fedssg_teach"] * 2
+    up = [line["comm/up_bytes/fedssg_teach"] for line in (one, all_)]
+    assert up[0] * 5 == pytest.approx(up[1] * 2, rel=1e-4), "up to the digits of a state's version"
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):
