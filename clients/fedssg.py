@@ -177,7 +177,7 @@ class FedSSGClient(Client):
             training = replace(self.training, steps=about["steps"], warmup=0)
             seed = seed_int(context.config.seed, Stream.METHOD, 100 + about["round"], context.client)
             train_generator(made, as_examples(learned), training, seed)
-            if self.settings.gate == "off":
+            if self.settings.gate == "off" or not made.trainable:
                 break
             alpha = self.audit.alpha / (2 * about["rounds"])
             attack = MembershipAttack(made, seed)

@@ -118,8 +118,9 @@ def weight_leakage(
 ) -> Floats:
     """How well an attack on the weights tells rows that taught them from others: [C, 7], columns `MEASURED`.
 
-    NaN for a class without rows on either side. ``given_away`` is 1 where the gate's own test of membership finds a
-    leak (`fedimb.privacy.audit.class_tests.membership_attack`) or the scores are not finite.
+    NaN for a class that did not teach. ``given_away`` is 1 where the gate's own test of membership finds a leak
+    (`fedimb.privacy.audit.class_tests.membership_attack`), and where nothing can be measured: no other rows, or scores
+    that are not finite.
 
     Args:
         rows: those that taught; at most 100 of a class are asked about.
@@ -133,13 +134,11 @@ def weight_leakage(
         rng = np.random.default_rng([seed, int(label)])
         sides = [batch.of(int(label)) for batch in (rows, others)]
         own, other = (side.cut(np.sort(rng.permutation(len(side))[:MOST_ATTACKED])) for side in sides)
-        if not len(other):
-            continue
+        line = [float(len(own)), float(len(other)), np.nan, np.nan, np.nan, np.nan, 1.0]
         both = own.joined(other)
         devices = np.zeros_like(both.y) if both.d is None else both.d
         scores = np.asarray(attack(both.x, both.y, devices), np.float64)
-        line = [float(len(own)), float(len(other)), np.nan, np.nan, np.nan, np.nan, 1.0]
-        if np.isfinite(scores).all():
+        if len(other) and np.isfinite(scores).all():
             figures, reasons = membership_attack(scores[: len(own)], scores[len(own) :], settings, alpha, rng)
             named = ("mia_auc", "mia_auc_low", "mia_auc_high", "mia_tpr_1fpr")
             line[2:] = [*(figures[name] for name in named), float(bool(reasons))]

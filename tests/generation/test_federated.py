@@ -83,7 +83,9 @@ def test_weights_that_know_their_rows_are_told_class_by_class():
     given_away, auc = found[:, MEASURED.index("given_away")], found[:, MEASURED.index("auc")]
     assert given_away[:2].tolist() == [1, 0]
     assert auc[0] > 0.9
-    assert np.isnan(found[2:]).all(), "no row to compare with, and a class that did not teach"
+    assert given_away[2] == 1, "no row to compare with: nothing was measured"
+    assert np.isnan(found[2, 2:6]).all()
+    assert np.isnan(found[3]).all(), "a class that did not teach"
     assert max(asked) <= 2 * MOST_ATTACKED
 
     lost = weight_leakage(lambda x, y, d: np.full(len(x), np.nan), rows, others, 4, GateSettings(), 0.01, 0)
