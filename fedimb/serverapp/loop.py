@@ -297,9 +297,13 @@ class Loop:
             log.warning("%s, round %d: no client is available; it stays as it is", name, number + 1)
             return
         exchange.versions.message += 1
-        content = RecordDict({**model.about(number), model.key: array_record(model.parameters)})
+        weights, about = model.parameters_for(cohort.asked), model.about(number)
+        contents = {
+            id(own): RecordDict({**about, model.key: array_record(own)}) for own in weights.values()
+        }  # clients that are sent the same share one object
         instructions = [
-            (c, Message(content, exchange.client_sampler.node(c), f"query.{model.query}")) for c in cohort.asked
+            (c, Message(contents[id(weights[c])], exchange.client_sampler.node(c), f"query.{model.query}"))
+            for c in cohort.asked
         ]
         instructions = exchange.complete(instructions, progress.server_round, {}, None)
         where = f"{name}, round {number + 1}"

@@ -22,7 +22,14 @@ VARIANTS = {
     "active trains on": ("active", {**SMALL["active"], "restart": False, "query": {"name": "badge"}}),
     "fedssg averages generators": (
         "fedssg",
-        {**SMALL["fedssg"], "source": "fed_diffusion", "rounds": 2, "local_steps": 2, "gate": "off"},
+        {
+            **SMALL["fedssg"],
+            "source": "fed_diffusion",
+            "rounds": 2,
+            "local_steps": 2,
+            "gate": "off",
+            "audit": {"min_count": 1},
+        },
     ),
     "oneround after training": ("oneround", {"use": "post", "min_count": 1}),
     "oneround before training": ("oneround", {"use": "init", "min_count": 1, "run_words": ["model=logistic"]}),
