@@ -57,6 +57,7 @@ PLURALS = {
     "coresets": "coreset",
     "queries": "query",
     "generators": "generator",
+    "attacks": "attack",
 }
 OLD_PLURALS = {"terms": "objectives", "term": "objectives"}  # they go with the next release
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "objective")

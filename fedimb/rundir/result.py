@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,7 @@ class RowResult:
             over the clients for which it is defined; NaN if there are none, or if rows have several labels.
         defined_clients: number of these clients.
         suspect: kind (`LOSS`, `WEIGHTS`, `CLASSES`) -> why this row should not be trusted; empty: nothing was seen.
+        alarms: class name -> when and how far its recall fell (`fedimb.evaluation.recall_drop`); empty: it did not.
 
     Values that a run folder of an earlier version lacks are empty, NaN or 0.
     """
@@ -58,6 +60,7 @@ class RowResult:
     best_client: float = math.nan
     defined_clients: int = 0
     suspect: dict[str, str] = field(default_factory=dict)
+    alarms: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class RunResult:
             aside: ``where``, ``client``, ``site``, ``record``, ``field``, ``reason``.
         without_site: row label -> site -> final ``macro_recall`` and ``minority_recall`` without its matrix, and its
             ``rows``; empty unless the sites' own rows score the run in the clear.
+        attack: of a simulated attack its ``name``, the ``clients`` that attack and the round of its ``start``; None
+            without.
     """
 
     folder: Path
@@ -103,6 +108,7 @@ class RunResult:
     privacy: dict[str, float] | None = None
     left_out: list[dict[str, object]] = field(default_factory=list)
     without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    attack: dict[str, Any] | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -195,6 +201,7 @@ class RunResult:
             data.get("privacy"),
             data.get("left_out", []),
             folder.read_json(f"artifacts/{WITHOUT_SITE}", {}),
+            data.get("attack"),
         )
 
 

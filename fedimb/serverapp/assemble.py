@@ -1,5 +1,6 @@
 """Assemble a run: strategies around the aggregator, the steps that gather the prior, the loop. Nothing runs here."""
 
+import json
 import math
 from collections.abc import Generator
 from typing import Any, cast
@@ -22,6 +23,7 @@ from fedimb.privacy.updates import check_model
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig, calibration_part
 from fedimb.serverapp.aggregator import Aggregator, chain
+from fedimb.serverapp.attackers import Attackers, attackers_in
 from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.class_prior import check_prior, gather_prior, prior_from_counts
 from fedimb.serverapp.client_sampler import ClientSampler
@@ -40,7 +42,8 @@ from fedimb.tracking.mlflow import Tracker
 def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
     """Build the configured aggregator. ``n_clients``: number of clients with data."""
     own = {k: v for k, v in config.aggregator.items() if k not in ("name", "objectives")}
-    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], {"n_clients": n_clients}, **own)
+    given = {"n_clients": n_clients, "seed": config.seed}
+    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], given, **own)
     return strategy
 
 
@@ -85,6 +88,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_scores(config, federation.task)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     _build_all(config, federation)
+    attackers_in(config, federation)
     rounds = config.rounds
     methods: list[Any] = list(chain(build_method(config, federation.n_clients)[0])[:-1])
     for method in methods:
@@ -107,11 +111,14 @@ def _build_all(config: RunConfig, federation: Federation) -> None:
         registry.build("calibration", calibration_part(name), **args)
 
 
-def admission_of(config: RunConfig, federation: Federation, features: int) -> Admission:
+def admission_of(
+    config: RunConfig, federation: Federation, features: int, attackers: Attackers | None = None
+) -> Admission:
     """What every reply of a run is checked against.
 
     Args:
         features: number of features that the model's head takes.
+        attackers: simulated clients that may have been approved with a false number of rows.
     """
     contracts = contracts_of(config)
     row = federation.input_shape
@@ -125,7 +132,10 @@ def admission_of(config: RunConfig, federation: Federation, features: int) -> Ad
         weighting=resolved_weight(config, contracts),
     )
     held = zip(federation.train_sizes.tolist(), federation.validation.sizes.tolist(), strict=True)
-    return Admission(contracts, config.strategy, sizes, dict(enumerate(held)))
+    rows = dict(enumerate(held))
+    for client in () if attackers is None else attackers.clients:
+        rows[client] = (attackers.attack.rows(rows[client][0]), rows[client][1])
+    return Admission(contracts, config.strategy, sizes, rows)
 
 
 def program(
@@ -178,7 +188,12 @@ def build_loop(
         prior_view=config.prior.view,
         ledger=ledger_of(config, federation.n_clients),
     )
-    evaluator = Evaluator(config, federation)
+    attackers = attackers_in(config, federation)
+    if attackers is not None:
+        context.attackers = attackers.clients
+        folder.artifact("attackers.json", (json.dumps(attackers.facts()) + "\n").encode())
+        progress.note(attackers.line())
+    evaluator = Evaluator(config, federation, attackers)
 
     def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
         progress.round(loop, metrics)
@@ -198,9 +213,10 @@ def build_loop(
         grid,
         ClientSampler(config.clients, config.seed, federation.train_sizes),
         config.clients.min_reply_fraction,
-        admission_of(config, federation, evaluator.model.head.in_features),
+        admission_of(config, federation, evaluator.model.head.in_features, attackers),
         left_out,
         config.clients,
+        attackers,
     )
     context.aside = lambda: set(left_out.aside(exchange.versions.message + 1))
     loop = Loop(

@@ -84,7 +84,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
         (target / "confusion.json").write_text(
             json.dumps({"class_names": list(federation.class_names), "matrix": matrix.tolist()})
         )
-    traffic, left_out = loop.exchange.traffic, loop.exchange.left_out
+    traffic, left_out, attackers = loop.exchange.traffic, loop.exchange.left_out, loop.exchange.attackers
     if without := scores_without(evaluator, left_out.name, config, federation.minority):
         folder.artifact(WITHOUT_SITE, (json.dumps(without, indent=1) + "\n").encode())
     folder.write_json(
@@ -109,6 +109,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "seed": config.seed,
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
             **({"left_out": left_out.facts()} if left_out.replies else {}),
+            **({"attack": attackers.facts()} if attackers else {}),
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)

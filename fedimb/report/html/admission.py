@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fedimb.report.admission import left_out_lines, without_lines
+from fedimb.report.admission import alarm_lines, left_out_lines, without_lines
 from fedimb.rundir.result import RunResult
 from fedimb.study.results import Result
 
@@ -30,7 +30,7 @@ def admissions(results: Iterable[Result]) -> list[Admission]:
         if not (result.folder / "result.json").is_file():  # rows of an MLflow store, whose run folders are elsewhere
             continue
         run = RunResult.read(result.folder)
-        if lines := [*without_lines(run), *left_out_lines(run)]:
+        if lines := [*without_lines(run), *left_out_lines(run), *alarm_lines(run)]:
             found[result.folder.name] = Admission(result.folder.name, "\n".join(lines).rstrip())
     return list(found.values())
 
