@@ -16,15 +16,8 @@ from fedimb.serverapp import exchange as exchange_module
 from fedimb.serverapp.attackers import attackers_in
 from fedimb.serverapp.launch import resume
 
-TINY = (
-    "engine=inline",
-    "model=logistic",
-    "clients.count=6",
-    "rounds=2",
-    "data.n_max=40",
-    "data.imbalance_factor=10",
-    "data.validation=0.2",
-)
+DATA = ("data.n_max=40", "data.imbalance_factor=10", "data.validation=0.2")
+TINY = ("engine=inline", "model=logistic", "clients.count=6", "rounds=2", *DATA)
 GROUP = ("attack=min_max", "attack.fraction=.4")
 
 
@@ -112,7 +105,7 @@ def test_an_attack_with_an_aim_says_how_often_it_is_reached(tmp_path):
     [
         (("attack=label_flip", "attack.fraction=.95"), "at least one is honest"),
         (("attack=label_flip", "attack.source=77"), "source=77: give a class id from 0 to 9"),
-        (("attack=patch_trigger",), "use pictures"),
+        (("attack=patch_trigger", "attack.size=9"), "9 x 9 pixels does not fit"),
         (("attack=sign_flip", "evaluation.secure=true"), "cannot be left out of the masked sum"),
     ],
 )
