@@ -55,7 +55,13 @@ def data_words(output: Path, classes: Sequence[int]) -> list[str]:
 
 def config_of(words: Sequence[str], output: Path) -> RunConfig:
     """A configuration of a run in this process without tracking."""
-    always = ["engine=inline", "tracking=none", "evaluation.bootstrap=0", f"output_dir={output / 'runs'}", "study=robust"]
+    always = [
+        "engine=inline",
+        "tracking=none",
+        "evaluation.bootstrap=0",
+        f"output_dir={output / 'runs'}",
+        "study=robust",
+    ]
     return validate(compose([*always, *words]))
 
 
