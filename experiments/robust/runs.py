@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,8 @@ def data_words(output: Path, classes: Sequence[int]) -> list[str]:
     return ["data=npz", f"data.source.path={shrunk(output, classes)}", f"data.source.class_names=[{names}]"]
 
 
-def config_of(words: Sequence[str], output: Path) -> RunConfig:
+@lru_cache(maxsize=256)
+def config_of(words: tuple[str, ...], output: Path) -> RunConfig:
     """A configuration of a run in this process without tracking."""
     always = [
         "engine=inline",
@@ -109,10 +111,10 @@ def fill(
     return lines
 
 
-def finished(words: Sequence[str], output: Path) -> tuple[RunResult | None, str]:
+def finished(words: Sequence[str], output: Path, seed: int) -> tuple[RunResult | None, str]:
     """The result of a run, or None and why it failed; remove its folder with `discard`."""
     try:
-        return run(config_of(words, output)), ""
+        return run(config_of(tuple(words), output).model_copy(update={"seed": seed})), ""
     except FedimbError as error:
         return None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
 

@@ -79,6 +79,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             scored.write(folder, row)
         suspect[row] = monitor.suspicions(row)
         rows[-1] |= {"suspect": suspect[row]} if suspect[row] else {}
+        rows[-1] |= {"alarms": alarms} if (alarms := monitor.alarms(row)) else {}
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
         (target / "confusion.json").write_text(
