@@ -4,7 +4,8 @@
     python experiments/robust/recall_drop.py     # writes recall_drop.csv and prints it
 
 The unit is the run: it rings if the sum of any class passes the threshold in any round. `fitted` is the 98 % quantile
-of the clean runs whose seeds served only for that; the threshold in `fedimb.evaluation.recall_drop` is this, rounded up.
+of the clean runs whose seeds served only for that; the threshold in `fedimb.evaluation.recall_drop` is this, rounded
+up.
 Intervals are Clopper and Pearson's, 95 %.
 """
 

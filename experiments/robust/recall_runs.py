@@ -14,6 +14,7 @@ One line per run in recall_runs.csv, with the recalls in thousandths: rounds apa
 """
 
 import argparse
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -55,13 +56,13 @@ def wanted(most: int) -> Iterator[dict[str, object]]:
     """Which runs, so that every kind grows evenly."""
     for n in range(most):
         yield {"kind": "clean", "rate": 0, "seed": FIRST["clean"] + n}
-        if n % 2 == 0:
-            yield {"kind": "threshold", "rate": 0, "seed": FIRST["threshold"] + n // 2}
-        if n % 4 == 0:
-            for rate in RATES:
-                yield {"kind": "flipped", "rate": rate, "seed": FIRST["flipped"] + n // 4}
+        if n % 3 == 0:
+            yield {"kind": "threshold", "rate": 0, "seed": FIRST["threshold"] + n // 3}
         if n % 8 == 0:
-            yield {"kind": "from_start", "rate": RATES[-1], "seed": FIRST["from_start"] + n // 8}
+            for rate in RATES:
+                yield {"kind": "flipped", "rate": rate, "seed": FIRST["flipped"] + n // 8}
+        if n % 16 == 0:
+            yield {"kind": "from_start", "rate": RATES[-1], "seed": FIRST["from_start"] + n // 16}
 
 
 def one(run: Mapping[str, object], output: Path) -> dict[str, object]:
@@ -88,10 +89,11 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=208, help="clean runs that are judged; the others follow from it")
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no run after that many minutes")
     parser.add_argument("--output", type=Path, default=Path("runs/robust"), help="folder of the data and run folders")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="do every K-th run from the I-th: I K")
     args = parser.parse_args()
-    lines = fill(
-        HERE / "recall_runs.csv", COLUMNS, KEYS, wanted(args.most), lambda r: one(r, args.output), args.minutes
-    )
+    own = itertools.islice(wanted(args.most), args.part[0], None, args.part[1])
+    file = HERE / "recall_runs.csv"
+    lines = fill(file, COLUMNS, KEYS, own, lambda run: one(run, args.output), args.minutes)
     print(f"{len(lines)} runs in recall_runs.csv")
 
 

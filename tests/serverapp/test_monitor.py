@@ -245,5 +245,5 @@ def test_an_alarm_reaches_panel_report_metrics_and_mlflow(tmp_path, monkeypatch)
     assert "alarm, a class's recall fell:" in panels(result)
     assert RunFolder(result.folder).metrics()[-1]["metrics"][ALARM] == len(result.class_names)
     assert "expected from the scored rounds" in read_suspicions(result.folder, "alarms")[result.rows[0].label]
-    (shown,) = admissions(collect([result.folder]).results)
+    (shown,) = admissions(collect(result.folder.parent).results)
     assert "alarm, a class's recall fell:" in shown.text
