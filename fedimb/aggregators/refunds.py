@@ -14,7 +14,6 @@ from flwr.serverapp.strategy import FedAvg
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
-from fedimb.errors import RunFailed
 from fedimb.records import Arrays, array_record
 from fedimb.registry import register
 from fedimb.registry.arguments import PositiveCount, Range
@@ -99,7 +98,7 @@ def trimmed_mean(values: np.ndarray, beta: float) -> np.ndarray:
     return kept
 
 
-@register("aggregator", "class_aware_median", linear=False)
+@register("aggregator", "class_aware_median", linear=False, needs_head_bias=True)
 class ClassAwareMedian(_EveryReply):
     """The coordinate-wise median; in the head, each class's row from those who hold the class and those who do not.
 
@@ -110,7 +109,8 @@ class ClassAwareMedian(_EveryReply):
     then gets the median over all.
 
     It withstands fewer than half of each part. A few attackers that pose as holders of a class that few hold are a
-    majority there (attack ``rare_mimic``).
+    majority there (attack ``rare_mimic``). A run refuses a model whose head has no trained bias; in a plain ServerApp
+    such a model gets the median over all.
 
     Args:
         fewest: clients that a part must have.
@@ -126,24 +126,16 @@ class ClassAwareMedian(_EveryReply):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """FedAvg's messages; the sent biases are kept until the replies arrive.
-
-        Raises:
-            RunFailed: the model's head has no bias.
-        """
-        if HEAD not in arrays or BIAS not in arrays:
-            raise RunFailed(
-                "aggregator 'class_aware_median' tells holders of a class by the trained bias of the model's head, and "
-                "this model has none; use model.head=linear, or another aggregator"
-            )
-        self._sent = view(arrays[BIAS]).astype(np.float64)
+        """FedAvg's messages; the sent biases are kept until the replies arrive."""
+        self._sent = view(arrays[BIAS]).astype(np.float64) if HEAD in arrays and BIAS in arrays else None
         return super().configure_train(server_round, arrays, config, grid)
 
     def combine(self, server_round: int, stacked: Arrays) -> Arrays:
         """See `_EveryReply.combine`."""
         found = {key: np.median(values, axis=0) for key, values in stacked.items()}
         sent, self._sent = self._sent, None
-        assert sent is not None, "configure_train comes first"
+        if sent is None:
+            return found
         holders = stacked[BIAS] > sent  # [K, C]
         for one in range(holders.shape[1]):
             own = holders[:, one]

@@ -11,13 +11,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
+from fedimb.aggregators.refunds import BIAS, HEAD
 from fedimb.clientapp.context import Site
 from fedimb.config.parts import build_model, contracts_of, part_maker, resolved_weight, spec_of_rows
 from fedimb.config.validate import check_task
 from fedimb.data.federation import Federation
 from fedimb.engine.admission import Admission
 from fedimb.engine.record_checks import Sizes
-from fedimb.models.base import buffers_of, load_into, parameters_of
+from fedimb.errors import ConfigError
+from fedimb.models.base import buffers_of, head_arrays, load_into, parameters_of
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
 from fedimb.rundir.folder import RunFolder
@@ -89,6 +91,7 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     _build_all(config, federation)
     attackers_in(config, federation)
+    _check_head(config, federation)
     rounds = config.rounds
     methods: list[Any] = list(chain(build_method(config, federation.n_clients)[0])[:-1])
     for method in methods:
@@ -100,6 +103,19 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)
     if needs_counts(config):
         check_prior(config, federation)
+
+
+def _check_head(config: RunConfig, federation: Federation) -> None:
+    """Refuse an aggregator that reads the trained bias of the head, with a model that has none."""
+    name = config.aggregator["name"]
+    if not registry.flags("aggregator", name).get("needs_head_bias"):
+        return
+    found = head_arrays(build_model(config, federation.n_classes, federation.input_shape))
+    if set(found) != {HEAD, BIAS}:
+        raise ConfigError(
+            f"aggregator '{name}' reads the trained bias of the model's head, and {config.model['name']} has none; use "
+            "model.head=linear, or another aggregator"
+        )
 
 
 def _build_all(config: RunConfig, federation: Federation) -> None:

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from flwr.app import Message, MetricRecord, RecordDict
+from small_runs import launch_in
 
 from fedimb import registry
 from fedimb.aggregators.refunds import trimmed_mean
 from fedimb.engine.flower_private import ensure_identity, number
-from fedimb.errors import RunFailed
+from fedimb.errors import ConfigError
 from fedimb.records import array_record, to_numpy
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.aggregator import Aggregator
@@ -61,11 +62,10 @@ def test_class_aware_median_weighs_the_medians_of_holders_and_others():
     assert (found["head.weight"][:2] == 0).all()
 
 
-def test_a_head_without_a_bias_is_refused_before_anybody_trains():
-    strategy = registry.build("aggregator", "class_aware_median")
-    weights = {"head.weight": SENT["head.weight"]}
-    with pytest.raises(RunFailed, match=r"use model\.head=linear"):
-        Aggregator(strategy, False, weights, {}).configure(1, {1: 0})
+def test_a_head_without_a_bias_is_refused_before_a_run_folder_exists(tmp_path):
+    with pytest.raises(ConfigError, match=r"mlp has none; use model\.head=linear"):
+        launch_in(tmp_path, "engine=inline", "model.head=cosine", "aggregator=class_aware_median")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_trimmed_mean_leaves_out_both_ends():
