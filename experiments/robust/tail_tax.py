@@ -113,8 +113,9 @@ def returned(mean: dict[int, float], median: dict[int, float], refund: dict[int,
     drawn = np.random.default_rng(0).integers(0, len(seeds), (10_000, len(seeds)))
     taxes = tax[drawn].mean(axis=1)
     ratios = np.where(taxes > 0, back[drawn].mean(axis=1) / np.where(taxes > 0, taxes, 1), np.inf)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return f"{back.mean() / tax.mean():.0%} [{low:.0%}, {high:.0%}] n={len(seeds)}"
+    low, high = np.quantile(ratios, [0.025, 0.975], method="inverted_cdf")  # a draw without a tax is infinity
+    upper = f"{high:.0%}" if np.isfinite(high) else "unbounded"
+    return f"{back.mean() / tax.mean():.0%} [{low:.0%}, {upper}] n={len(seeds)}"
 
 
 def table(lines: Lines) -> str:
