@@ -242,7 +242,8 @@ _fedimb() {
     _files
   fi
 }
-compdef _fedimb fedimb
+# found in $fpath, this file is itself the function that the first Tab calls
+if [[ $funcstack[1] == _fedimb ]]; then _fedimb "$@"; else compdef _fedimb fedimb; fi
 """
 
 
@@ -273,6 +274,17 @@ function __fedimb_runs
         basename (dirname $file)
     end
 end
+function __fedimb_settings
+    set -l typed (commandline -ct)
+    set -l lead (string match -r -- '^[^=]*=.*[,\\[]' "$typed")
+    if test -z "$lead"
+        printf '%s\n' $__fedimb_named $__fedimb_keys
+    else
+        # several names of one group, separated by commas
+        set -l group (string replace -r -- '=.*' '' "$typed")
+        printf '%s\n' $lead(string replace -f -- "$group=" '' $__fedimb_named)
+    end
+end
 """
 
 
@@ -294,9 +306,9 @@ def fish(table: Table) -> str:
         lines.append(_fish_line("at", path, f"-f -a {_fish_text(' '.join(words))}"))
     named = [f"{group}={name}" for group, names in table.groups.items() for name in names]
     keys = [f"{key}=" for key in table.keys if key not in table.groups]
-    for path in table.settings:
-        lines.append(_fish_line("at", path, f"-a {_fish_text(' '.join([*named, *keys]))}"))
-    return _FISH + "\n".join(lines) + "\n"
+    lists = [f"set -g __fedimb_named {' '.join(named)}", f"set -g __fedimb_keys {' '.join(keys)}"]
+    lines += [_fish_line("at", path, "-a '(__fedimb_settings)'") for path in table.settings]
+    return _FISH + "\n".join([*lists, *lines]) + "\n"
 
 
 def _fish_line(test: str, path: str, rest: str) -> str:

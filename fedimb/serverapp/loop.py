@@ -321,10 +321,12 @@ class Loop:
         model = self.model(step.model)
         if isinstance(model, AuxiliaryModel):
             raise RunFailed(f"Replace: '{step.model}' is an auxiliary model of the method; set its parameters instead")
+        if self.progress.round_in_step:
+            return  # replaced and scored before the run was stopped: a second time would count a second round
         before = model.parameters
         model.replace(step.weights)
         self.progress.server_round += 1
-        self._clock()
+        self._round_done(1)
         still = {UNMOVED: 1.0} if unmoved(before, model.parameters) else {}
         self.checkpointer.after_round(self, {names.REPLACED: 1.0} | still, last=True)
 

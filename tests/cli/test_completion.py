@@ -1,7 +1,12 @@
 """``fedimb completion``: what a shell offers, asked of the shell itself where it is installed."""
 
+import os
+import pty
+import select
 import shutil
+import signal
 import subprocess
+import time
 
 import pytest
 
@@ -62,6 +67,70 @@ def offered(table, tmp_path_factory):
 )
 def test_bash_offers(offered, line, expected):
     assert offered(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("fedimb ru", ["run", "runs"]),
+        ("fedimb node data w", ["withdraw"]),
+        ("fedimb runs list --o", ["--output-dir"]),
+        ("fedimb node audit export --as ", ["csv", "json"]),
+        ("fedimb run loss=foc", ["loss=focal"]),
+        ("fedimb sweep loss=ce,foc", ["loss=ce,focal"]),
+        ("fedimb run calibration=[none,la", ["calibration=[none,la_post"]),
+        ("fedimb run seed=1 strategy=sco", ["strategy=scope"]),
+        ("fedimb run local.lr", ["local.lr="]),
+        ("fedimb list los", ["losses"]),
+    ],
+)
+def test_fish_offers(table, tmp_path, line, expected):
+    if shutil.which("fish") is None:
+        pytest.skip("fish is not installed")
+    (tmp_path / "fedimb.fish").write_text(completion.fish(table))
+    words = ["fish", "--no-config", "-c", f"source fedimb.fish; complete -C '{line}'"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [offer.split("\t")[0] for offer in done.stdout.splitlines()] == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "completed"),
+    [
+        ("fedimb list los", "fedimb list losses "),
+        ("fedimb node data w", "fedimb node data withdraw "),
+        ("fedimb sweep loss=ce,foc", "fedimb sweep loss=ce,focal "),
+    ],
+)
+def test_the_first_tab_of_a_zsh_completes(table, tmp_path, line, completed):
+    """The script lies in ``$fpath``, as the help says: the first Tab loads it and must already complete."""
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    (tmp_path / "_fedimb").write_text(completion.zsh(table))
+    prompt = "ready> "
+    shell, terminal = pty.fork()
+    if shell == 0:
+        os.chdir(tmp_path)
+        os.execvpe("zsh", ["zsh", "-f"], {**os.environ, "TERM": "dumb", "PS1": prompt})
+    try:
+        _read_until(terminal, prompt)
+        os.write(terminal, f"fpath=({tmp_path} $fpath); autoload -Uz compinit; compinit -u -D\n".encode())
+        _read_until(terminal, prompt)
+        os.write(terminal, f"{line}\t".encode())
+        assert completed in _read_until(terminal, completed)
+    finally:
+        os.kill(shell, signal.SIGKILL)
+        os.waitpid(shell, 0)
+        os.close(terminal)
+
+
+def _read_until(terminal: int, end: str, seconds: float = 30.0) -> str:
+    """What a terminal shows until ``end`` is there; all there is when the time is up."""
+    shown, limit = "", time.monotonic() + seconds
+    while end not in shown and time.monotonic() < limit:
+        if select.select([terminal], [], [], 0.2)[0]:
+            shown += os.read(terminal, 65536).decode(errors="replace")
+    return shown
 
 
 def test_every_command_and_option_is_in_every_script(table):

@@ -238,11 +238,13 @@ def test_coordinator(said, home, monkeypatch):
     assert said("deploy", "rotate", "va", join)["servers_updated"] is False
     assert said("deploy", "status", code=1)["sites"][0]["state"] == "unknown while down"
     assert said("deploy", "renew")["valid_until"].endswith("Z")
-    assert said("deploy", "remove-site", "va")["key_fingerprint"] is None
     about = ["--purpose", "x", "--contact", "Dr. Anna Weiss, +49 30 1234", "--expires", "2126-12-31", "--tags", "heart"]
     facts = ["--classes", "ill,well", "--minority", "ill", "--input-shape", "13"]
-    plan = said("deploy", "plan", *SMALL, "data.test={name: none}", "data.validation=0.2", *about, *facts)
+    plan = said(
+        "deploy", "plan", *SMALL, "clients.count=1", "data.test={name: none}", "data.validation=0.2", *about, *facts
+    )
     assert (Path(plan["folder"]) / "plan.json").is_file()
+    assert said("deploy", "remove-site", "va")["key_fingerprint"] is None
     assert said.seen == STORIES["coordinator"] | {"node init", "node rotate"}
 
 
