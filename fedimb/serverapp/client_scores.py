@@ -91,7 +91,8 @@ def gather_scores(
         content[names.PRIOR] = array_record({"counts": np.asarray(context.counts)})
     if not config.evaluation.secure:
         replies = yield Query(names.SCORED, content, model="global")
-        found = {reply.client: arrays_of(reply.content, names.SCORES) for reply in replies}
+        lying = set(context.attackers)  # of a simulated attack: their scores judge nothing
+        found = {r.client: arrays_of(r.content, names.SCORES) for r in replies if r.client not in lying}
         own = {name: {client: one[name] for client, one in found.items()} for name in config.calibration}
         sums = {}
         for name, matrices in own.items():

@@ -80,12 +80,13 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             scored.write(folder, row)
         suspect[row] = monitor.suspicions(row)
         rows[-1] |= {"suspect": suspect[row]} if suspect[row] else {}
+        rows[-1] |= {"alarms": alarms} if (alarms := monitor.alarms(row)) else {}
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
         (target / "confusion.json").write_text(
             json.dumps({"class_names": list(federation.class_names), "matrix": matrix.tolist()})
         )
-    traffic, left_out = loop.exchange.traffic, loop.exchange.left_out
+    traffic, left_out, attackers = loop.exchange.traffic, loop.exchange.left_out, loop.exchange.attackers
     if evaluator.subgroups:
         folder.artifact(SUBGROUPS, subgroups_artifact(config, evaluator))
     if without := scores_without(evaluator, left_out.name, config, federation.minority):
@@ -112,6 +113,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "seed": config.seed,
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
             **({"left_out": left_out.facts()} if left_out.replies else {}),
+            **({"attack": attackers.facts()} if attackers else {}),
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)

@@ -147,7 +147,7 @@ def site_config(text: str) -> RunConfig:
     """Validate a configuration received over the network; `from_json` alone would import a model named by its path.
 
     Raises:
-        ConfigError: it is not valid here, or it names its model by an import path.
+        ConfigError: it is not valid here, it names its model by an import path, or it has a simulated attack.
     """
     try:
         model = json.loads(text)["model"]
@@ -158,7 +158,10 @@ def site_config(text: str) -> RunConfig:
         ) from None
     if "_target_" in model or not isinstance(named, str) or is_path(named):
         raise ConfigError(f"model '{named}' is an import path: sites build registered models only")
-    return from_json(text)
+    config = from_json(text)
+    if (name := config.attack["name"]) != "none":
+        raise ConfigError(f"attack={name}: attacks are for simulated clients, not for real sites; set attack=none")
+    return config
 
 
 def parse_time(text: str) -> datetime:
