@@ -112,8 +112,8 @@ class OneRound(Method):
         if width > WIDEST and set(settings.fields) - {"squares", "by_class"}:
             raise ConfigError(
                 f"strategy.oneround.head={settings.head} adds up products of all pairs of {width} features, "
-                f"{width * (width + 1) // 2 * 8 / 2**20:,.0f} MB from each client, more than the {WIDEST} features it is "
-                "for; use model=encoded with an encoder, smaller images, or head=ncm"
+                f"{width * (width + 1) // 2 * 8 / 2**20:,.0f} MB from each client, more than the {WIDEST} features it "
+                "is for; use model=encoded with an encoder, smaller images, or head=ncm"
             )
         if settings.prevalence is not None and len(settings.prevalence) != len(server.class_names()):
             raise ConfigError(

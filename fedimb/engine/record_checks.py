@@ -143,8 +143,8 @@ def check_declared(
 ) -> Refusal | None:
     """`check_record` for a declaration that is looked up once."""
     try:
-        if type(record) is ArrayRecord:
-            _check_arrays(own, record, sent if type(sent) is ArrayRecord else None, sizes, limits)
+        if isinstance(record, ArrayRecord):
+            _check_arrays(own, record, sent if isinstance(sent, ArrayRecord) else None, sizes, limits)
         else:
             _check_entries(own, record, limits)
     except _Fault as fault:

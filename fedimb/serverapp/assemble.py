@@ -156,8 +156,8 @@ def admission_of(
     )
     held = zip(federation.train_sizes.tolist(), federation.validation.sizes.tolist(), strict=True)
     rows = dict(enumerate(held))
-    for client in () if attackers is None else attackers.clients:
-        rows[client] = (attackers.attack.rows(rows[client][0]), rows[client][1])
+    if attackers is not None:
+        rows |= {client: (attackers.attack.rows(rows[client][0]), rows[client][1]) for client in attackers.clients}
     return Admission(contracts, config.strategy, sizes, rows)
 
 
