@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from fedimb.cli.deploy_dossier import DossierAction
 from fedimb.cli.deploy_runs import Demo, Plan, Run
 from fedimb.cli.places import add_deployment, open_deployment
 from fedimb.cli.verbs import Action, register_actions
@@ -424,5 +425,5 @@ def bring_up_to_date(deployment: "Deployment") -> bool:
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
-    actions = (Init, Up, Status, AddSite, RemoveSite, Rotate, Renew, Bundle, Plan, Run, Demo)
+    actions = (Init, Up, Status, AddSite, RemoveSite, Rotate, Renew, Bundle, Plan, Run, DossierAction, Demo)
     register_actions(verbs, "deploy", _ABOUT, actions)

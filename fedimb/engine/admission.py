@@ -19,6 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from fedimb.contracts.base import Contract, Record
 from fedimb.engine.record_checks import Declared, Refusal, Sizes, check_declared
 from fedimb.errors import RunFailed
+from fedimb.evaluation.subgroups import UNIT
 from fedimb.privacy.egress_filter import declared_for
 from fedimb.text import clean_text
 
@@ -109,6 +110,8 @@ def limits_of(sizes: Sizes, rows: int, validation: int, adds_rows: bool) -> dict
         "rows": rows,
         "-rows": -rows,
         "validation": validation,
+        "confidence": validation * UNIT,
+        "squares": 2 * validation * UNIT,
         "labels": rows * (sizes.axes["C"] if sizes.multilabel else 1),
         "steps": math.inf if adds_rows else sizes.epochs * -(-rows // sizes.batch_size),
         "weight": math.inf if adds_rows and sizes.weighting == "view" else weight,

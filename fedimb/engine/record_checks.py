@@ -52,7 +52,9 @@ class Sizes:
     """What a run's records are measured by.
 
     Attributes:
-        axes: lengths by letter: ``C`` classes, ``D`` domains, ``d`` features of the model, ``F`` values of a row.
+        axes: lengths by letter: ``C`` classes, ``D`` domains, ``d`` features of the model, ``t`` values of a
+            symmetric matrix over them, ``F`` values of a row; where there are subgroups ``A`` attributes, ``G`` groups
+            at most, ``B`` bins.
         row: shape of one row.
         multilabel: whether rows have several labels.
         epochs, batch_size: of local training.
