@@ -14,6 +14,7 @@ from fedimb.config.compose import compose
 from fedimb.config.validate import validate
 from fedimb.contracts.oneround import OneRoundSettings
 from fedimb.deploy.study_plan.outbound_records import Sizes, message_counts, outbound_records
+from fedimb.deploy.study_plan.plan import _masked
 from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
 
@@ -193,6 +194,12 @@ def test_the_plan_lists_only_what_the_settings_send():
     assert rows.keys() == {"x.oneround_counts", "x.oneround_sums"}
     assert all(row.refusable for row in rows.values())
     assert listed("strategy.oneround.epsilon=2")[1] == {"query.oneround_noisy_sums"}
+
+
+def test_a_plan_of_two_sites_refuses_masked_sums_of_a_method():
+    config = validate(compose([*ALONE, "prior.provenance=none"]))
+    assert _masked(config) == "strategy 'oneround', as it is set, sends masked sums and"
+    assert _masked(validate(compose([*ALONE, "prior.provenance=none", "strategy.oneround.secure=false"]))) is None
 
 
 def test_what_auto_means():

@@ -20,7 +20,7 @@ from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import SITE
 from fedimb.deploy.pki import key_fingerprint
 from fedimb.deploy.study_plan.limits import SiteLimits
-from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, sizes_of
+from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, queries_of, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.plain import Settings
@@ -247,14 +247,20 @@ def check_sites(plan: StudyPlan, config: RunConfig) -> None:
     if len(listed) < FEWEST_MASKED and (which := _masked(config)):
         raise ConfigError(
             f"{which} needs at least {FEWEST_MASKED} sites, because with two each reads the other's figures from the "
-            f"sum; the study plan lists {len(listed)}: set prior.provenance=none or estimated, evaluation.secure=false"
+            f"sum; the study plan lists {len(listed)}: set prior.provenance=none or estimated, "
+            "evaluation.secure=false, and a method that sends no masked sums"
         )
 
 
 def _masked(config: RunConfig) -> str | None:
     if config.prior.provenance in ("secure_sum", "dp_sum"):
         return f"prior.provenance={config.prior.provenance}"
-    return "evaluation.secure=true" if config.evaluation.secure else None
+    if config.evaluation.secure:
+        return "evaluation.secure=true"
+    for query, contract in queries_of(config).items():
+        if contract.name in config.strategy and any(record.about == "masked" for record in contract.queries[query]):
+            return f"strategy '{contract.name}', as it is set, sends masked sums and"
+    return None
 
 
 def read_plan(text: str) -> StudyPlan:
