@@ -108,7 +108,7 @@ def _opened(
     request = shares[alive[0]]["request"].tobytes().hex()
     about = ConfigRecord({"request": request, "clients": asked, "alive": alive})
     agreed = yield Query(names.SUM_AGREE, RecordDict({names.SUM: about}), to=frozenset(alive), at_least=least)
-    signed = {str(reply.client): _signature(reply) for reply in agreed}
+    signed: dict[str, Any] = {str(reply.client): _signature(reply) for reply in agreed}
     each = {
         client: RecordDict(
             {
