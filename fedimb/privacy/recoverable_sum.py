@@ -102,7 +102,7 @@ def open_sum(
         NotOpened: a seed cannot be put together.
     """
     least, alive = least_sites(len(clients)), sorted(sent)
-    total: np.ndarray = np.sum(np.stack([sent[client] for client in alive]), axis=0, dtype=np.uint64)
+    total: np.ndarray = np.stack([sent[client] for client in alive]).sum(axis=0, dtype=np.uint64)
     for client in alive:
         order = seeds_of(client, clients)
         shares = {holder: found[client] for holder, found in sorted(revealed.items()) if client in found}
