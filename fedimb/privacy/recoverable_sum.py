@@ -102,7 +102,7 @@ def open_sum(
         NotOpened: a seed cannot be put together.
     """
     least, alive = least_sites(len(clients)), sorted(sent)
-    total = np.asarray(np.sum(np.stack([sent[client] for client in alive]), axis=0, dtype=np.uint64))
+    total: np.ndarray = np.stack([sent[client] for client in alive]).sum(axis=0, dtype=np.uint64)
     for client in alive:
         order = seeds_of(client, clients)
         shares = {holder: found[client] for holder, found in sorted(revealed.items()) if client in found}
@@ -111,7 +111,8 @@ def open_sum(
             seed = _joined(client, {holder: rows[place].tobytes() for holder, rows in shares.items()}, least, known)
             mask = expand(seed, total.size)
             total = total + mask if other < client else total - mask
-    return total.view(np.int64)
+    opened: np.ndarray = total.view(np.int64)
+    return opened
 
 
 def _joined(client: int, shares: Mapping[int, bytes], least: int, known: bytes) -> bytes:

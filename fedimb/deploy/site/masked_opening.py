@@ -48,7 +48,7 @@ class SumOpening:
             return [self._plan.sites[client].name for client in clients]
 
         missing = tuple(client for client in self._asked.clients if client not in self._asked.alive)
-        facts: dict[str, object] = {"run": self._run, "request": self._asked.digest}
+        facts: dict[str, Any] = {"run": self._run, "request": self._asked.digest}
         facts |= {"over": listed(self._asked.alive), "without": listed(missing)}
         AuditLog(self._home.file("audit.jsonl")).append("masked sum", facts)
         signature = sign(load_key(self._home.file("key")), self._statement())
