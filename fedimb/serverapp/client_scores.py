@@ -8,7 +8,6 @@ clients (`fedimb.privacy.secure_sum`): nobody can read the matrix of one client.
 
 import logging
 import math
-import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,10 +28,7 @@ from fedimb.serverapp.masked_sum import masked_sum
 from fedimb.serverapp.steps import Query, Step
 
 if TYPE_CHECKING:
-    from fedimb.rundir.folder import RunFolder
     from fedimb.serverapp.context import RunContext
-    from fedimb.serverapp.evaluate import Evaluator
-    from fedimb.serverapp.loop import Loop
 
 log = logging.getLogger("fedimb")
 
@@ -194,19 +190,4 @@ def _fits(arrays: Mapping[str, np.ndarray], calibration: str, matrix: np.ndarray
         and (hits.sum(axis=(-1, -2)) == found).all()
         and (hits.sum(axis=-1) <= rows).all()
         and (arrays["people"] <= rows).all()
-    )
-
-
-def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> None:
-    """Write the clients' matrices as the scores of the last round, the only evaluation of such a run."""
-    if not evaluator.client_matrix:
-        return
-    model = loop.model()
-    scores = evaluator(model.parameters, model.buffers, loop.context.counts, None)
-    about = {"step": loop.progress.server_round, "time": int(time.time() * 1000)}
-    folder.append_metrics(
-        [
-            {"row": row, **about, "metrics": {k: v if np.isfinite(v) else None for k, v in found.items()}}
-            for row, found in scores.items()
-        ]
     )
