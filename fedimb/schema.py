@@ -90,12 +90,14 @@ class EvaluationConfig(Strict):
     """When and how models are scored. ``every`` and ``last_k`` in rounds, ``bootstrap`` in resamples (0: no intervals).
 
     ``secure``: clients send no confusion matrices in the clear; if the server has no test rows, they are summed masked.
+    ``subgroup_floor``: fewest people of a shown cell of ``data.subgroups``; null: all are shown (not in a deployment).
     """
 
     every: int = Field(ge=1)
     last_k: int = Field(ge=1)
     bootstrap: int = Field(ge=0)
     secure: bool = False
+    subgroup_floor: Annotated[int, Field(ge=3)] | None = None
 
 
 class CheckpointConfig(Strict):
@@ -192,6 +194,7 @@ class RunConfig(Strict):
     aggregation_weight: Literal["auto", "view", "real", "original", "uniform"]
     evaluation: EvaluationConfig
     privacy: PrivacyConfig = PrivacyConfig()
+    attack: Part = Field(default_factory=lambda: {"name": "none"})
     checkpoint: CheckpointConfig
     run: RunPolicy = RunPolicy()
 

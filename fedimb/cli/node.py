@@ -4,7 +4,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from fedimb.cli.node_decisions import Approve, Audit, Inbox, Reject
+from fedimb.cli.node_decisions import Approve, Audit, Inbox, Papers, Reject
 from fedimb.cli.node_ledger import LedgerAction
 from fedimb.cli.verbs import Action, register_actions
 
@@ -401,5 +401,5 @@ class Rotate(Action):
 
 def register(verbs: "Verbs") -> None:
     """Add the verb to ``argparse``'s subparsers."""
-    actions = (Init, Data, Check, Run, Status, Rotate, Inbox, Approve, Reject, Audit, LedgerAction)
+    actions = (Init, Data, Check, Run, Status, Rotate, Inbox, Approve, Reject, Audit, LedgerAction, Papers)
     register_actions(verbs, "node", _ABOUT, actions)

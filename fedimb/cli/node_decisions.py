@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from fedimb.cli.verbs import Action
 
 if TYPE_CHECKING:
-    from fedimb.cli.output import AuditExported, AuditVerified, Decided, InboxListing, PlanShown
+    from fedimb.cli.output import AuditExported, AuditVerified, Decided, InboxListing, PaperWritten, PlanShown
     from fedimb.deploy.audit_log import AuditLog
 
 
@@ -227,3 +227,44 @@ def _day(text: str) -> str:
     if text and not re.fullmatch(r"\d{4}(-\d\d(-\d\d)?)?", text):
         raise ConfigError(f"'{text}' is not a day: write it as 2026, 2026-03 or 2026-03-01")
     return text
+
+
+class Papers(Action):
+    """Write what this site can show of a study to an authority into one file: its approval, what was asked about its
+    data, a summary of its audit log, its sharing policy, the data's version, incidents by kind. No patient's value is
+    in it, and no reason of a decision. The coordinator gathers these files: fedimb deploy dossier RUN --paper FILE.
+
+      fedimb node papers plan-1f2e3d4c --to st-anna.json
+    """
+
+    name = "papers"
+    line = "write this site's paper about a study plan, for an authority"
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add the action's arguments."""
+        parser.add_argument("plan", metavar="PLAN", help="the plan's hash, or its beginning")
+        parser.add_argument("--to", required=True, metavar="FILE", help="the new file")
+        parser.add_argument(
+            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
+        )
+
+    @staticmethod
+    def run(args: argparse.Namespace) -> "PaperWritten":
+        """Write the file."""
+        from pathlib import Path
+
+        from fedimb.cli.output import PaperWritten
+        from fedimb.deploy.home import NodeHome
+        from fedimb.deploy.site.papers import paper_text, site_paper
+        from fedimb.errors import ConfigError
+
+        target = Path(args.to).expanduser().absolute()
+        if target.exists():
+            raise ConfigError(f"{target} exists: give another --to")
+        paper = site_paper(NodeHome.open(args.home), args.plan)
+        target.write_text(paper_text(paper), encoding="utf-8")
+        print(f"{paper.site}: plan {paper.plan} was {paper.approval['state']} by {paper.approval['by']}")
+        print("Read it before you send it:")
+        print(target)
+        return PaperWritten(site=paper.site, plan=paper.plan, file=str(target))

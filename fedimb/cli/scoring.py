@@ -223,7 +223,7 @@ class _Seen:
 def _fingerprint(source: Settings) -> str:
     from fedimb import registry
 
-    args = {key: value for key, value in source.items() if key not in ("name", "on_bad")}
+    args = {key: value for key, value in source.items() if key not in ("name", "on_bad", "attributes")}
     made = registry.build("source", str(source["name"]), given={"on_bad": source.get("on_bad", "refuse")}, **args)
     return str(made.fingerprint())
 

@@ -1,16 +1,20 @@
 """A client's confusion matrices on its validation rows, for a server that has no test rows."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
+from torch import Tensor
 
 from fedimb import registry
 from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
+from fedimb.data.subgroups import Subgroup, parse_subgroups, subgroups_of
 from fedimb.evaluation.confusion import confusion_of
-from fedimb.privacy.secure_sum import mask_values
+from fedimb.evaluation.probabilities import probabilities_of
+from fedimb.evaluation.subgroups import SCORED as SCORED_ARRAYS
+from fedimb.evaluation.subgroups import SHARED, count_subgroups
+from fedimb.privacy.secrets import masked_figures
 from fedimb.records import array_record
 from fedimb.schema import calibration_part
 from fedimb.training.calibrations.base import Outputs
@@ -19,26 +23,52 @@ QUERIES = (names.SCORED, names.MASKED_SCORES)
 
 
 def answer_query(query: str, content: RecordDict, context: ClientContext) -> RecordDict:
-    """The client's reply to one of `QUERIES`: ``x.scores``, one matrix per calibration of the run, int64 or masked."""
-    matrices = _matrices(context)
+    """The client's reply to one of `QUERIES`: ``x.scores``, one matrix per calibration of the run, int64 or masked.
+
+    With ``data.subgroups`` also ``x.subgroups``.
+    """
+    _, y = context.data.tensors("validation")
+    logits = _logits(context)
+    records = {names.SCORES: {name: confusion_of(y, adjusted) for name, adjusted in logits.items()}}
+    if subgroups := parse_subgroups(context.config.data.get("subgroups")):
+        records[names.SUBGROUPS] = _by_subgroup(context, subgroups, y, logits)
     if query == names.SCORED:
-        return RecordDict({names.SCORES: array_record(matrices)})
+        return RecordDict({key: array_record(arrays) for key, arrays in records.items()})
     request: dict[str, Any] = dict(content.config_records["view"])
     clients = [int(client) for client in request["clients"]]
-    plain = np.concatenate([matrix.ravel() for matrix in matrices.values()])
-    sent = mask_values(plain, context.client, clients, partial(context.secrets.mask, context, clients))
-    parts = np.split(sent, len(matrices))
-    hidden = {name: part.reshape(matrices[name].shape) for name, part in zip(matrices, parts, strict=True)}
-    return RecordDict({names.SCORES: array_record(hidden)})
+    flat = [array for arrays in records.values() for array in arrays.values()]
+    plain = np.concatenate([array.ravel() for array in flat])
+    sent, more = masked_figures(plain, context, clients, context.secrets)
+    parts = iter(np.split(sent, np.cumsum([array.size for array in flat])[:-1]))
+    hidden = {
+        key: {name: next(parts).reshape(array.shape) for name, array in arrays.items()}
+        for key, arrays in records.items()
+    }
+    return RecordDict({**{key: array_record(arrays) for key, arrays in hidden.items()}, **more})
 
 
-def _matrices(context: ClientContext) -> dict[str, np.ndarray]:
-    _, y = context.data.tensors("validation")
+def _by_subgroup(
+    context: ClientContext, subgroups: tuple[Subgroup, ...], y: Tensor, logits: dict[str, Tensor]
+) -> dict[str, np.ndarray]:
+    rows, store = context.data.rows("validation"), context.data.store
+    groups = subgroups_of(store, subgroups)
+    people = None if store.patients is None else store.patients[rows]
+    found: dict[str, np.ndarray] = {}
+    for name, adjusted in logits.items():
+        shares = probabilities_of(adjusted.cpu(), several=False)
+        counted = count_subgroups(shares, y.cpu().numpy(), groups.of_row[:, rows], groups.most, people)
+        found |= counted.arrays(SHARED)  # the same for every calibration
+        found |= {f"{name}/{what}": array for what, array in counted.arrays(SCORED_ARRAYS).items()}
+    return found
+
+
+def _logits(context: ClientContext) -> dict[str, Tensor]:
+    """Calibrated logits [n, C] of the validation rows, by calibration."""
     features, logits = context.forward("validation")
     head = context.model.head
     bias = None if head.bias is None else head.bias.detach()
     outputs = Outputs(features, logits, head.weight.detach(), bias, context.counts)
     return {
-        name: confusion_of(y, registry.build("calibration", calibration_part(name), **(args or {})).adjust(outputs))
+        name: registry.build("calibration", calibration_part(name), **(args or {})).adjust(outputs)
         for name, args in context.config.calibration.items()
     }

@@ -39,7 +39,8 @@ def compose(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Setti
         groups, values = _sort_words(overrides, catalogue)
         config = rename_keys(deepcopy(_base(catalogue, groups)))
     if isinstance(config.get("data"), dict):
-        config["data"].setdefault("accept", [])  # can be given for every data YAML, also those that do not list it
+        for listed in ("accept", "subgroups"):  # can be given for every data YAML, also those that do not list them
+            config["data"].setdefault(listed, [])
     given, last = given_keys(values), dict(values)
     for key, value in values:
         if last[key] == value:

@@ -13,12 +13,28 @@ COUNTS = "x.counts"
 PRIOR = "x.prior"
 STEP = "x.fedimb"
 STATE = "x.state"
+RARE, COMMON = "attack-rare", "attack-common"
+"""In the step record of a simulated client that attacks in this message: the minority classes, the largest class."""
 
 SCORES = "x.scores"
+SUBGROUPS = "x.subgroups"
+"""Of a run with ``data.subgroups``: counts by attribute, class and group (`fedimb.evaluation.subgroups`)."""
 SCORED = "scored"
 """Query: the final model's confusion matrices on the client's validation rows, where the server has no test rows."""
 MASKED_SCORES = "masked_scores"
 """As `SCORED`, masked with masks shared by the clients that the config record lists: uint64, modulo 2**64."""
+
+SHARES = "x.shares"
+"""With masked figures: what the other sites need to open their sum; in a message to a site, the shares for it."""
+SUM = "x.sum"
+"""Sent to hospital nodes to open a masked sum: the request's digest, the clients asked, and those in the sum."""
+AGREED = "x.agreed"
+"""A site's signature of the set of sites in a masked sum; in a message to a site, all signatures, by client id."""
+OPENED = "x.opened"
+SUM_AGREE = "sum_agree"
+"""Query: sign the set of sites that a masked sum is over, before it is opened (`fedimb.privacy.recoverable_sum`)."""
+SUM_OPEN = "sum_open"
+"""Query: with the signatures of enough sites, reveal the shares that open this one sum."""
 
 REPLACED = "model/replaced"
 """Metric of a round in which the server replaced the model's weights (`fedimb.serverapp.steps.Replace`)."""
@@ -74,6 +90,34 @@ _METRICS = {
 """The loss of a client without a step is NaN, one that diverged may be infinite: neither is used."""
 
 _TEXT = r"[\x20-\x7e]{0,120}"
+
+_CELLS, _BINNED = "A x C x G", "A x C x G x B"
+_SUBGROUPS = {
+    "rows": counts(_CELLS, "validation"),
+    "people": counts(_CELLS, "validation"),
+    "together": Values("A x A x G x G", low=0, high=1, whole=True),
+    "*/hits": Values(_BINNED, low=0, high="validation", whole=True),
+    "*/confidence": Values(_BINNED, low=0, high="confidence", whole=True),
+    "*/squares": Values(_CELLS, low=0, high="squares", total="squares", whole=True),
+}
+_MASKED_SUBGROUPS = {name: Values(one.shape) for name, one in _SUBGROUPS.items()}
+_OF_SUBGROUPS = (
+    "of the final model on the validation view, by attribute of data.subgroups, class and group: rows, patients, and "
+    "per calibration correct predictions and confidence by bin and squared errors; and which groups occur together"
+)
+
+_SHARES = Record(
+    SHARES,
+    "arrays",
+    "of the masks of this one sum: commitments, and shares encrypted for the other sites, so that the sum can be "
+    "opened if a site is missing (from four sites on)",
+    "operational",
+    dtypes=("uint8",),
+    optional=True,
+    about="masked",
+    shape="32 x D x D + 48 x D + 32",
+    values={"request": Values("32"), "commitments": Values("K x 32"), "to/*": Values("S")},
+)
 
 PLATFORM = Contract(
     name="platform",
@@ -170,6 +214,17 @@ PLATFORM = Contract(
                 shape="C x C",
                 values={"*": counts("C x C", "validation")},
             ),
+            Record(
+                SUBGROUPS,
+                "arrays",
+                _OF_SUBGROUPS,
+                "aggregate",
+                dtypes=("int64",),
+                optional=True,
+                reveals="class_counts",
+                about="class",
+                values=_SUBGROUPS,
+            ),
             _VERSION,
         ),
         MASKED_SCORES: (
@@ -184,6 +239,17 @@ PLATFORM = Contract(
                 shape="C x C",
                 values={"*": Values("C x C")},
             ),
+            Record(
+                SUBGROUPS,
+                "arrays",
+                f"{_OF_SUBGROUPS}; masked: only the sum can be read",
+                "aggregate",
+                dtypes=("uint64",),
+                optional=True,
+                about="masked",
+                values=_MASKED_SUBGROUPS,
+            ),
+            _SHARES,
             _VERSION,
         ),
         CLASS_COUNTS: (
@@ -211,6 +277,7 @@ PLATFORM = Contract(
                 shape="C",
                 values={"counts": Values("C")},
             ),
+            _SHARES,
             _VERSION,
         ),
         NOISY_COUNTS: (
@@ -224,15 +291,42 @@ PLATFORM = Contract(
                 shape="C",
                 values={"counts": Values("C")},
             ),
+            _SHARES,
             _VERSION,
+        ),
+        SUM_AGREE: (
+            Record(
+                AGREED,
+                "config",
+                "the site's signature of the list of sites whose masked figures are added up, before they are",
+                "operational",
+                max_bytes=256,
+                values={"signature": Values(text=r"[A-Za-z0-9+/=]{80,160}")},
+            ),
+        ),
+        SUM_OPEN: (
+            Record(
+                OPENED,
+                "arrays",
+                "shares of the masks of this one sum, for the sites in it: only their sum can be read",
+                "operational",
+                dtypes=("uint8",),
+                about="masked",
+                shape="32 x D x D",
+                values={"from/*": Values("R x 32")},
+            ),
         ),
     },
     often={
         **dict.fromkeys((JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), "once, before training"),
         JOIN_SITE: "once, again when the run is resumed",
         **dict.fromkeys((SCORED, MASKED_SCORES), "once, after training"),
+        **dict.fromkeys((SUM_AGREE, SUM_OPEN), "once for each masked sum"),
     },
-    most=dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
+    most={
+        **dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
+        **dict.fromkeys((SUM_AGREE, SUM_OPEN), 2),  # counts and scores
+    },
 )
 register("contract", "platform")(PLATFORM)
 

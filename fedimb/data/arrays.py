@@ -1,6 +1,7 @@
 """What a source returns: one checked set of arrays in memory."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,56 @@ from fedimb.errors import DataError
 
 _CHUNK = 1 << 22  # values checked per step of the NaN scan: 16 MiB of float32
 TASKS = ("multiclass", "multilabel")
+_MISSING = ("", "?", "NA")
+
+
+@dataclass(frozen=True, eq=False)
+class AttributeColumn:
+    """A column that rows are grouped by (`fedimb.data.subgroups`).
+
+    Attributes:
+        values: the distinct values, as identifiers.
+        codes: [n] int32 into ``values``; -1 where the value is missing.
+    """
+
+    values: tuple[str, ...]
+    codes: NDArray[np.int32]
+
+    @staticmethod
+    def of(values: Iterable[object], missing: frozenset[str] = frozenset()) -> "AttributeColumn":
+        """From the value of each row: None, NaN, '', '?', 'NA' and those of ``missing`` (identifiers) are missing.
+
+        Raises:
+            DataError: see `fedimb.data.identifiers.identifier`.
+
+        Example:
+            >>> AttributeColumn.of(["f", "m", "", "f", None]).codes.tolist()
+            [0, 1, -1, 0, -1]
+        """
+        known: dict[str, int] = {}
+        spelled: dict[object, int] = {}
+        codes = []
+        for value in values:
+            kept = value if isinstance(value, str) else None  # 1, 1.0 and True are equal as keys of a dict
+            code = None if kept is None else spelled.get(kept)
+            if code is None:
+                text = None if value is None or value != value else identifier(value)
+                absent = text is None or text.strip() in _MISSING or text in missing
+                code = -1 if absent or text is None else known.setdefault(text, len(known))
+                if kept is not None:
+                    spelled[kept] = code
+            codes.append(code)
+        return AttributeColumn(tuple(known), np.array(codes, dtype=np.int32))
+
+
+def attribute_columns_of(
+    names: Sequence[str], rows: Sequence[Sequence[object]], missing: Mapping[str, frozenset[str]] | None = None
+) -> dict[str, AttributeColumn]:
+    """The columns ``names`` from the values of each row; ``missing``: column -> identifiers that mean missing."""
+    marks = missing or {}
+    return {
+        name: AttributeColumn.of((row[i] for row in rows), marks.get(name, frozenset())) for i, name in enumerate(names)
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +95,7 @@ class SourceData:
         label_names: label in the files -> class name, to read the labels of new rows; None where labels are the names
             or the ids.
         findings: what only the source can see, as in the text of a file; `fedimb.data.findings.look` adds the rest.
+        attributes: the columns that ``data.subgroups`` names, by name.
 
     Raises:
         DataError: with the row and the remedy.
@@ -66,6 +118,7 @@ class SourceData:
     row_ids: NDArray[np.str_] | None = None
     label_names: dict[str, str] | None = None
     findings: tuple[Finding, ...] = ()
+    attributes: Mapping[str, AttributeColumn] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = len(self.x)
@@ -106,6 +159,8 @@ class SourceData:
             )
         if self.columns is not None and (len(self.columns.inputs),) != self.x.shape[1:]:
             raise DataError(f"columns name {len(self.columns.inputs)} inputs beside x {list(self.x.shape)}; name each")
+        for name, column in self.attributes.items():
+            _check_column(f"attribute '{name}'", column.codes, n, np.int32)
         _check_finite(self.x, self.scaled)
 
 

@@ -10,6 +10,8 @@ from fedimb.data.config import DataConfig
 from fedimb.data.findings.finding import Finding, check_accepted
 from fedimb.data.paths import find_data
 from fedimb.data.sources.table_formats import TABLES
+from fedimb.data.store import ATTRIBUTES, build_source
+from fedimb.data.subgroups import source_to_open
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.plain import Settings
 
@@ -40,14 +42,14 @@ def read_source(
         raise ConfigError(f"{path} already configures its source: write settings there")
     group = _group(path)
     config = DataConfig.parse(group)
-    return config.source["name"], load_source(config.source | {"on_bad": config.on_bad}), group
+    return config.source["name"], load_source(source_to_open(group)), group
 
 
 def load_source(source: Settings) -> SourceData:
     """Read the source ``{name: ..., on_bad: ..., **args}`` completely, without the cache."""
     args = dict(source)
-    name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")
-    data = registry.build("source", name, given={"on_bad": on_bad}, **args).load()
+    name, on_bad, attributes = args.pop("name"), args.pop("on_bad", "refuse"), args.pop(ATTRIBUTES, ())
+    data = build_source(name, args, on_bad, attributes).load()
     if not isinstance(data, SourceData):
         raise DataError(f"source '{name}' loads a {type(data).__name__}, not SourceData; fix the source")
     return data

@@ -9,6 +9,7 @@ from fedimb.data.longtail import SHAPES
 from fedimb.data.placement import Placement
 from fedimb.data.problems import ON_BAD
 from fedimb.data.split_rules import check_test_rule
+from fedimb.data.subgroups import parse_subgroups
 from fedimb.errors import ConfigError, nearest
 from fedimb.plain import Settings
 
@@ -36,6 +37,7 @@ class DataConfig:
     split: Settings | None = None
     about: dict[str, str] | None = None
     accept: Sequence[str] = ()
+    subgroups: Sequence[object] = ()
 
     @staticmethod
     def parse(raw: Settings) -> "DataConfig":
@@ -76,6 +78,7 @@ class DataConfig:
         if config.on_bad not in ON_BAD:
             raise ConfigError(f"data.on_bad: no rule '{config.on_bad}'.{nearest(str(config.on_bad), ON_BAD)}")
         check_accepted(config.accept)
+        parse_subgroups(config.subgroups)
         if config.class_order not in ("seeded", "fixed"):
             valid = nearest(str(config.class_order), ("seeded", "fixed"))
             raise ConfigError(f"data.class_order: no order '{config.class_order}'.{valid}")

@@ -17,7 +17,7 @@ from fedimb.data.identifiers import Names
 from fedimb.data.inputs import Inputs
 from fedimb.data.labels import complete, none_class
 from fedimb.data.problems import Problems
-from fedimb.data.store import Store, open_source
+from fedimb.data.store import ATTRIBUTES, Store, open_source
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
 
@@ -127,7 +127,7 @@ def open_new_rows(
         DataError: the source cannot be read.
     """
     problems = Problems(on_bad, "--on-bad skip", _MOST_PROBLEMS)
-    args = {key: value for key, value in source.items() if key not in ("name", "on_bad")}
+    args = {key: value for key, value in source.items() if key not in ("name", "on_bad", ATTRIBUTES)}
     if not isinstance(name := source.get("name"), str):
         raise ConfigError("a source needs a name, for example --source name=npz path=new.npz")
     made = registry.build("source", name, given={"on_bad": on_bad}, **args)

@@ -22,6 +22,7 @@ from fedimb.data.split import split_fraction, split_test
 from fedimb.data.split_file import SavedSplit, read_split
 from fedimb.data.split_rules import of_seed
 from fedimb.data.store import Store, open_source
+from fedimb.data.subgroups import alike_values, parse_subgroups, source_to_open, subgroups_of
 from fedimb.errors import ConfigError, DataError
 from fedimb.seeds import Stream, numpy_rng
 
@@ -67,8 +68,12 @@ def prepare_unsettled(
     if clients < 1:
         raise ConfigError(f"clients.count={clients}: give at least 1")
     holders = placement.holders(clients)
-    source = config.source | {"on_bad": config.on_bad}
+    source, subgroups = source_to_open(data), parse_subgroups(config.subgroups)
     store = open_source(source)
+    if subgroups:
+        subgroups_of(store, subgroups)
+        for line in alike_values(store, subgroups):
+            log.warning("%s", line)
     y, names = np.asarray(store.y), store.class_names
 
     split = SplitConfig.parse(config.split)

@@ -11,8 +11,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fedimb import registry
 from fedimb.atomic import write_atomic
-from fedimb.data.arrays import SourceData
+from fedimb.data.arrays import AttributeColumn, SourceData
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.look import RULES, look_at
 from fedimb.data.identifiers import READING
@@ -37,6 +37,9 @@ _COLUMNS = {"sites": np.int64, "patients": np.int64, "official_test": np.bool_, 
 _LATER_COLUMNS = ("times", "row_ids")  # of any width and unit; stores of before have none, and keep their content hash
 _CHUNK_BYTES = 1 << 26
 _FINDINGS, _GROUPS = "findings.json", "groups.npy"
+_ATTRIBUTES = "attributes.npy"  # [A, n] int32; their names and values are in meta.json
+ATTRIBUTES = "attributes"
+"""Argument of a source that can read columns besides its own: their names, in the order of ``data.subgroups``."""
 log = logging.getLogger("fedimb")
 
 
@@ -66,6 +69,7 @@ class Store:
     times: NDArray[Any] | None = None
     row_ids: NDArray[np.str_] | None = None
     label_names: dict[str, str] | None = None
+    attributes: Mapping[str, AttributeColumn] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -167,6 +171,7 @@ class Store:
                 times=columns.get("times"),
                 row_ids=columns.get("row_ids"),
                 label_names=meta.get("label_names"),  # stores of 0.1 have none
+                attributes=_open_attributes(path, meta.get("attributes") or {}, len(y)),
             )
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -189,6 +194,9 @@ class Store:
             columns = {n: getattr(source, n) for n in names if getattr(source, n) is not None}
             for name, array in {"x": source.x, "y": source.y, **columns}.items():
                 np.save(building / f"{name}.npy", np.ascontiguousarray(array), allow_pickle=False)
+            if source.attributes:
+                codes = np.stack([column.codes for column in source.attributes.values()])
+                np.save(building / _ATTRIBUTES, codes, allow_pickle=False)
             meta = {
                 "format": FORMAT,
                 "fingerprint": fingerprint,
@@ -203,6 +211,11 @@ class Store:
                 "scaled": None if source.scaled is None else source.scaled.tolist(),
                 "named": None if source.columns is None else source.columns.facts(),
                 "label_names": source.label_names,
+                **(
+                    {"attributes": {k: list(c.values) for k, c in source.attributes.items()}}
+                    if source.attributes
+                    else {}
+                ),
             }
             (building / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             _keep_findings(building, *look_at(source))
@@ -215,6 +228,15 @@ class Store:
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return Store.open(path)
+
+
+def _open_attributes(path: Path, named: Mapping[str, Sequence[str]], n: int) -> dict[str, AttributeColumn]:
+    if not named:
+        return {}
+    codes = np.load(path / _ATTRIBUTES, mmap_mode="r", allow_pickle=False)
+    if codes.shape != (len(named), n) or codes.dtype != np.int32:
+        raise ValueError("attributes do not match meta.json")
+    return {name: AttributeColumn(tuple(values), codes[a]) for a, (name, values) in enumerate(named.items())}
 
 
 def _repeat(groups: NDArray[np.int64]) -> bool:
@@ -241,6 +263,9 @@ def _content_sha(store: Store) -> str:
         rows = 0 if array is None else max(1, _CHUNK_BYTES * len(array) // max(1, array.nbytes))
         for start in range(0, 0 if array is None else len(array), rows or 1):
             sha.update(np.ascontiguousarray(array[start : start + rows]).tobytes())
+    for name, column in store.attributes.items():
+        sha.update(json.dumps([name, column.values]).encode())
+        sha.update(np.ascontiguousarray(column.codes).tobytes())
     return sha.hexdigest()
 
 
@@ -260,7 +285,8 @@ def cache_dir(kind: str = "stores") -> Path:
 def open_source(config: dict[str, object]) -> Store:
     """Open the store of ``{name: <source>, **args}``, building it if it is not in the cache.
 
-    A source is a class or function registered as kind ``source`` whose object has ``fingerprint() -> str``
+    ``attributes`` in ``config`` are columns that the run is scored by (`fedimb.data.subgroups`), for sources that take
+    them. A source is a class or function registered as kind ``source`` whose object has ``fingerprint() -> str``
     (cheap; changes when the data do) and ``load() -> SourceData``. A source that can have bad rows takes ``on_bad``,
     which `prepare` adds to ``config`` (default refuse). Skipped rows are counted in a warning and listed in the store's
     meta.json.
@@ -271,11 +297,13 @@ def open_source(config: dict[str, object]) -> Store:
     """
     args = dict(config)
     on_bad = args.pop("on_bad", "refuse")
+    attributes: Any = args.pop("attributes", ())
     if not isinstance(name := args.pop("name", None), str):
         raise ConfigError("data.source needs a name, for example source: {name: digits}")
-    source = registry.build("source", name, given={"on_bad": on_bad}, **args)
+    source = build_source(name, args, str(on_bad), attributes)
     fingerprint = source.fingerprint()
-    key = json.dumps([FORMAT, READING, name, args, fingerprint, on_bad], sort_keys=True)
+    named = [list(attributes)] if attributes else []
+    key = json.dumps([FORMAT, READING, name, args, fingerprint, on_bad, *named], sort_keys=True)
     path = cache_dir() / hashlib.sha256(key.encode()).hexdigest()[:32]
     store = open_store(path) if path.exists() else Store.build(source.load(), path, fingerprint)
     if store.findings is None:
@@ -290,6 +318,19 @@ def open_source(config: dict[str, object]) -> Store:
             store.skipped[0],
         )
     return store
+
+
+def build_source(name: str, args: Mapping[str, Any], on_bad: str, attributes: Sequence[str] = ()) -> Any:
+    """Build a source. Raises ConfigError also if it cannot read ``attributes`` and there are some."""
+    given: dict[str, object] = {"on_bad": on_bad}
+    if attributes:
+        if ATTRIBUTES not in registry.parameters("source", name):
+            raise ConfigError(
+                f"data.subgroups names '{attributes[0]}', but source '{name}' has no columns besides its own values: "
+                "leave it out, or use a table or list of files that has the column"
+            )
+        given[ATTRIBUTES] = tuple(attributes)
+    return registry.build("source", name, given=given, **args)
 
 
 @lru_cache(maxsize=8)

@@ -60,13 +60,22 @@ class Domains:
         self._names = names
         self._rows = {} if ids is None else {int(d): np.flatnonzero(np.asarray(ids) == d) for d in np.unique(ids)}
 
-    def recalls(self, y: "Tensor", logits: "Tensor", minority: Sequence[int]) -> dict[str, float]:
+    def recalls(
+        self,
+        y: "Tensor",
+        logits: "Tensor",
+        minority: Sequence[int],
+        hidden: NDArray[np.bool_] | None = None,
+    ) -> dict[str, float]:
         """`domain_recalls` of a model's logits.
 
         Args:
             y: int64 [n], or float [n, C] of 0 and 1 if rows have several labels.
             logits: float [n, C], calibrated.
             minority: class ids.
+            hidden: [C] classes whose rows do not count (`fedimb.evaluation.subgroups`); None: all count.
         """
         matrices = {domain: confusion_of(y[rows], logits[rows]) for domain, rows in self._rows.items()}
+        if hidden is not None and hidden.any():
+            matrices = {domain: matrix * ~hidden[:, None] for domain, matrix in matrices.items()}
         return domain_recalls(matrices, self._names, minority)

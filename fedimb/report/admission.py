@@ -1,11 +1,13 @@
-"""What a run's server did not use, and the scores without each site in turn, as text."""
+"""What a run's server did not use, alarms, a simulated attack, and the scores without each site in turn, as text."""
 
 from typing import TextIO
 
-from fedimb.rundir.result import RunResult
+from fedimb.evaluation.metrics import scores
+from fedimb.rundir.result import RowResult, RunResult
 from fedimb.text import WIDTH, aligned, plain, score, shorten
 
 _LINES = 10
+_MOST = 20  # attackers named
 
 
 def left_out_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
@@ -32,11 +34,35 @@ def without_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
             continue
         keys = ("minority_recall", "macro_recall")
         table = [[f"{row.label}, without", "its rows", *(key.replace("_", " ") for key in keys)]]
-        table.append(["no site", "", *(score(row.final[key]) for key in keys)])
+        final = _over_shown(result, row) or row.final
+        table.append(["no site", "", *(score(final[key]) for key in keys)])
         for site, own in found.items():
             table.append([shorten(plain(site, stream), 40), f"{own['rows']:.0f}", *(score(own[key]) for key in keys)])
         lines += [*aligned(table), ""]
     return lines
 
 
-__all__ = ["left_out_lines", "without_lines"]
+def _over_shown(result: RunResult, row: RowResult) -> dict[str, float] | None:
+    """The row's final scores over the classes that are shown for single sites; None if all are."""
+    hidden = result.subgroups.get("hidden_of_sites")
+    if not hidden:
+        return None
+    matrix = row.confusion.copy()
+    matrix[hidden] = 0
+    return scores(matrix, result.minority)
+
+
+def alarm_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
+    """A line for each class whose recall fell during the run, and one for who attacked in a simulation."""
+    found = [(row.label, name, why) for row in result.rows for name, why in row.alarms.items()]
+    lines = [f"  {label}, class {plain(name, stream)}: {why}" for label, name, why in found]
+    lines = ["alarm, a class's recall fell:", *(shorten(line, WIDTH) for line in lines)] if lines else []
+    if result.attack:
+        clients = result.attack["clients"]
+        who = ", ".join(map(str, clients[:_MOST])) + (", ..." if len(clients) > _MOST else "")
+        about = f"{result.attack['name']} by clients {who}, from round {result.attack['start']}"
+        lines.append(f"simulated attack: {about}")
+    return lines
+
+
+__all__ = ["alarm_lines", "left_out_lines", "without_lines"]

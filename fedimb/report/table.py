@@ -263,7 +263,8 @@ def _classes(
         interval = "" if math.isnan(recall) else f"{low[c]:.2f} to {high[c]:.2f}"
         name = shorten(plain(f"{c} {result['class_names'][c]}", stream), 28)
         mark = "<" if c in minority else ""
-        table.append([name, mark, f"{train_counts[c]:,}", f"{support[c]:,}", score(recall), bar, interval])
+        train = f"{train_counts[c]:,}" if train_counts.any() else "n/a"  # counted at the sites of a deployment
+        table.append([name, mark, train, f"{support[c]:,}", score(recall), bar, interval])
     lines = aligned(table)
     if hidden:
         rest = scores(matrix, hidden)["minority_recall"]

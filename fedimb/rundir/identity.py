@@ -33,6 +33,7 @@ from fedimb.data.federation_file import digest
 from fedimb.data.paths import find_data
 from fedimb.data.sources.files import fingerprint
 from fedimb.data.store import open_source
+from fedimb.data.subgroups import source_to_open
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import JsonObject
 from fedimb.rundir.code import Code, DiskCode, code_of, words_of
@@ -264,8 +265,7 @@ class Present:
 
 def source_of(config: RunConfig) -> dict[str, object]:
     """The run's source, as `open_source` takes it."""
-    on_bad = config.data.get("on_bad", "refuse")
-    return {**config.data["source"], "on_bad": on_bad}
+    return source_to_open(config.data)
 
 
 def problem_sha(config: RunConfig) -> str:

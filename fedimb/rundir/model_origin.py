@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fedimb import registry
 from fedimb.data.federation import Federation
 from fedimb.data.inputs import Inputs, has_colour, value_range
+from fedimb.data.store import ATTRIBUTES
 from fedimb.errors import DataError, FedimbError
 from fedimb.plain import JsonObject, Settings
 from fedimb.rundir.folder import RunFolder
@@ -99,7 +100,7 @@ def inputs_of(federation: Federation) -> Inputs:
 
 
 def _columns_of(federation: Federation) -> Any:
-    args = {key: value for key, value in federation.source.items() if key not in ("name", "on_bad")}
+    args = {key: value for key, value in federation.source.items() if key not in ("name", "on_bad", ATTRIBUTES)}
     given = {"on_bad": federation.source.get("on_bad", "refuse")}
     try:
         source = registry.build("source", str(federation.source["name"]), given=given, **args)

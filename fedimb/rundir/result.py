@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from fedimb.rundir.seal import Damaged
 
 WITHOUT_SITE = "without_site.json"
 """Artifact with the final scores without each site (`RunResult.without_site`)."""
+SUBGROUPS = "subgroups.json"
+"""Artifact with the final scores by subgroup (`RunResult.subgroups`)."""
 LOSS, WEIGHTS, CLASSES = "loss", "weights", "classes"
 """Kinds of suspicion: training diverged, the weights did not move, one class is predicted for every row."""
 
@@ -40,6 +43,7 @@ class RowResult:
             over the clients for which it is defined; NaN if there are none, or if rows have several labels.
         defined_clients: number of these clients.
         suspect: kind (`LOSS`, `WEIGHTS`, `CLASSES`) -> why this row should not be trusted; empty: nothing was seen.
+        alarms: class name -> when and how far its recall fell (`fedimb.evaluation.recall_drop`); empty: it did not.
 
     Values that a run folder of an earlier version lacks are empty, NaN or 0.
     """
@@ -58,6 +62,7 @@ class RowResult:
     best_client: float = math.nan
     defined_clients: int = 0
     suspect: dict[str, str] = field(default_factory=dict)
+    alarms: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,11 @@ class RunResult:
             aside: ``where``, ``client``, ``site``, ``record``, ``field``, ``reason``.
         without_site: row label -> site -> final ``macro_recall`` and ``minority_recall`` without its matrix, and its
             ``rows``; empty unless the sites' own rows score the run in the clear.
+        subgroups: of a run with ``data.subgroups``: ``floor``, ``without`` (sites that sent no such counts), and
+            ``rows``: row label -> final scores of each attribute's groups
+            (`fedimb.evaluation.subgroups.subgroup_tables`); else empty.
+        attack: of a simulated attack its ``name``, the ``clients`` that attack and the round of its ``start``; None
+            without.
     """
 
     folder: Path
@@ -103,6 +113,8 @@ class RunResult:
     privacy: dict[str, float] | None = None
     left_out: list[dict[str, object]] = field(default_factory=list)
     without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    subgroups: dict[str, Any] = field(default_factory=dict)
+    attack: dict[str, Any] | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -195,6 +207,8 @@ class RunResult:
             data.get("privacy"),
             data.get("left_out", []),
             folder.read_json(f"artifacts/{WITHOUT_SITE}", {}),
+            folder.read_json(f"artifacts/{SUBGROUPS}", {}),
+            data.get("attack"),
         )
 
 

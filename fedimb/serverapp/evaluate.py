@@ -1,5 +1,6 @@
 """Score the global model on the server's test set: one forward pass, one set of predictions per calibration."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,19 +12,26 @@ from fedimb.config.load import row_label
 from fedimb.config.parts import build_model
 from fedimb.data.federation import Federation
 from fedimb.data.views import to_tensors
-from fedimb.engine.lanes import LaneOutcome
+from fedimb.engine.lanes import ClientReply, LaneOutcome
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.domains import Domains, domain_recalls
 from fedimb.evaluation.intervals import bootstrap_scores
 from fedimb.evaluation.metrics import named_scores
 from fedimb.evaluation.multilabel import bootstrap_labels
 from fedimb.evaluation.probabilities import ProbabilityScores, probabilities_of, probability_scores
+from fedimb.evaluation.subgroups import subgroup_metrics
 from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
 from fedimb.rundir.row_scores import RowScores, hash_of_rows
 from fedimb.schema import RunConfig, calibration_part
+from fedimb.serverapp.attackers import Attackers
+from fedimb.serverapp.client_scores import ClientScores
+from fedimb.serverapp.subgroups import Subgroups
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
+
+ATTACK_SUCCESS = "test/attack_success"
+"""Metric of a run with an attack that has an aim: how often it is reached on test rows."""
 
 
 class Evaluator:
@@ -37,10 +45,14 @@ class Evaluator:
         client_matrix: calibration name -> the final model's confusion matrix on the clients' rows, if the server has no
             test rows (`fedimb.serverapp.client_scores`).
         matrix_by_client: calibration name -> the same of each client, unless they are masked.
+        subgroups: row label -> scores by subgroup (`fedimb.evaluation.subgroups.subgroup_tables`) of the last
+            predictions; empty unless ``data.subgroups`` is set.
+        without_subgroups: clients that do not count in them.
+        hidden_of_sites: [C] bool, the classes that count for no single site's scores (``evaluation.subgroup_floor``).
     """
 
-    def __init__(self, config: RunConfig, federation: Federation) -> None:
-        self._federation = federation
+    def __init__(self, config: RunConfig, federation: Federation, attackers: Attackers | None = None) -> None:
+        self._federation, self._attackers = federation, attackers
         self.model: Classifier = build_model(config, federation.n_classes, federation.input_shape)
         if len(federation.test):
             self._x, self._y = to_tensors(federation.store, federation.test, federation.scaling)
@@ -57,7 +69,26 @@ class Evaluator:
         self.matrices: dict[str, np.ndarray] = {}
         self.client_matrix: dict[str, np.ndarray] = {}
         self.matrix_by_client: dict[str, dict[int, np.ndarray]] = {}
+        self.subgroups: dict[str, list[dict[str, Any]]] = {}
+        self.hidden_of_sites = np.zeros(federation.n_classes, np.bool_)
+        self.without_subgroups: tuple[str, ...] = ()
+        self._of_subgroups = Subgroups.of(config, federation)
+        if self._of_subgroups is not None and self._of_subgroups.rows is not None:
+            self.hidden_of_sites = self._of_subgroups.hide_rows(self._y.numpy())
         self._logits: dict[str, torch.Tensor] = {}  # row label -> calibrated logits [n, C] of the last predictions
+
+    def take(self, scores: ClientScores) -> None:
+        """What the clients' rows say of the model that is scored next."""
+        self.client_matrix, self.matrix_by_client = scores.total, scores.by_client
+        names = self._federation.client_names
+        self.without_subgroups = tuple(names[client] if names else f"client {client}" for client in scores.without)
+        if self._of_subgroups is not None and scores.subgroups:
+            self.hidden_of_sites = self._of_subgroups.take(scores.subgroups, scores.cells)
+
+    def of_clients(self, calibration: str) -> dict[int, np.ndarray]:
+        """The clients' confusion matrices, without the classes that are shown for no single site."""
+        shown = ~self.hidden_of_sites[:, None]
+        return {client: matrix * shown for client, matrix in self.matrix_by_client.get(calibration, {}).items()}
 
     def __call__(
         self, parameters: Arrays, buffers: Arrays, counts: np.ndarray | None, outcome: LaneOutcome | None
@@ -81,16 +112,34 @@ class Evaluator:
             self.matrices[row] = matrix
             metrics[row] = named_scores(matrix, minority, names) | clients
             metrics[row] |= self._by_domain(row, adjusted)
+            if self._of_subgroups is not None:
+                tables = self._of_subgroups.tables(self.labels[row], self._y, adjusted)
+                self.subgroups[row] = tables
+                metrics[row] |= subgroup_metrics(tables) if tables else {}
+            if self._attackers is not None and (aim := self._attackers.attack.aim()) is not None and len(self._y):
+                metrics[row][ATTACK_SUCCESS] = self._success(calibration, counts, *aim)
         return metrics
+
+    def _success(self, calibration: Any, counts: np.ndarray | None, source: Sequence[int], target: int) -> float:
+        """Share of the test rows of the source classes, shown as the attack shows them, predicted as the target."""
+        assert self._attackers is not None
+        rows = torch.isin(self._y, torch.tensor(list(source)))
+        if not rows.any():
+            return float("nan")
+        features, logits = forward_batched(self.model, self._attackers.attack.trigger(self._x[rows]))
+        head = self.model.head
+        bias = None if head.bias is None else head.bias.detach()
+        adjusted = calibration.adjust(Outputs(features, logits, head.weight.detach(), bias, counts))
+        return float((adjusted.argmax(dim=1) == target).float().mean())
 
     def _by_domain(self, row: str, logits: torch.Tensor) -> dict[str, float]:
         """Recall by site or device; on the clients' rows if each client is a site."""
         federation = self._federation
         if not self.client_matrix:
-            return self._domains.recalls(self._y, logits, federation.minority)
+            return self._domains.recalls(self._y, logits, federation.minority, self.hidden_of_sites)
         if not self.matrix_by_client or not federation.client_names:
             return {}
-        return domain_recalls(self.matrix_by_client[self.labels[row]], federation.client_names, federation.minority)
+        return domain_recalls(self.of_clients(self.labels[row]), federation.client_names, federation.minority)
 
     def intervals(self, row: str, resamples: int, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
         """95 % bootstrap intervals of the scores last computed for ``row``, over the test rows.
@@ -127,13 +176,43 @@ class Evaluator:
     def _client_metrics(self, outcome: LaneOutcome | None) -> dict[str, float]:
         if outcome is None or outcome.total.confusion is None:
             return {}
-        federation = self._federation
-        metrics = named_scores(outcome.total.confusion, federation.minority, federation.class_names, prefix="client")
+        federation, replies = self._federation, outcome.replies
+        matrix = outcome.total.confusion
+        if self._attackers is not None:
+            replies = [reply for reply in replies if reply.client not in self._attackers.clients]
+            if (found := _recall_table(replies, matrix.ndim)) is None:
+                return {}
+            matrix = found
+        metrics = named_scores(matrix, federation.minority, federation.class_names, prefix="client")
         kept = {k: v for k, v in metrics.items() if k in ("client/macro_recall", "client/minority_recall")}
+        if self._of_subgroups is not None and self._of_subgroups.floor is not None:
+            return kept  # the lowest is one site's own figure
+        if not len(self._y):
+            kept |= {k: v for k, v in metrics.items() if k.startswith("client/recall/")}
         minority = list(federation.minority)
         worst = [
             float(np.mean(a.hits[held] / a.support[held]))
-            for a in outcome.replies
+            for a in replies
             if a.hits is not None and a.support is not None and (held := [c for c in minority if a.support[c] > 0])
         ]
         return kept | {"client/worst_minority_recall": min(worst) if worst else float("nan")}
+
+
+def _recall_table(replies: Sequence[ClientReply], ndim: int) -> np.ndarray | None:
+    """A matrix, [C, C] or [C, 2, 2], with the recall of these clients' rows; which class a miss went to is not kept.
+
+    None if none of them sent scores.
+    """
+    scored = [(reply.hits, reply.support) for reply in replies if reply.hits is not None and reply.support is not None]
+    if not scored:
+        return None
+    hits, support = (np.sum(part, axis=0) for part in zip(*scored, strict=True))
+    classes = np.arange(len(hits))
+    if ndim == 3:
+        table = np.zeros((len(hits), 2, 2), np.int64)
+        table[:, 1, 1], table[:, 1, 0] = hits, support - hits
+        return table
+    table = np.zeros((len(hits), len(hits)), np.int64)
+    table[classes, (classes + 1) % len(hits)] = support - hits
+    table[classes, classes] += hits
+    return table

@@ -18,13 +18,14 @@ from fedimb.evaluation.ratios import mean_defined
 from fedimb.plain import JsonObject
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import save_model
-from fedimb.rundir.result import WITHOUT_SITE, suspect_text
+from fedimb.rundir.result import SUBGROUPS, WITHOUT_SITE, suspect_text
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import Monitor
+from fedimb.serverapp.subgroups import subgroups_artifact
 
 MOST_LEFT_OUT = 64
 """Clients up to which scores are also computed without each in turn."""
@@ -79,12 +80,15 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             scored.write(folder, row)
         suspect[row] = monitor.suspicions(row)
         rows[-1] |= {"suspect": suspect[row]} if suspect[row] else {}
+        rows[-1] |= {"alarms": alarms} if (alarms := monitor.alarms(row)) else {}
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
         (target / "confusion.json").write_text(
             json.dumps({"class_names": list(federation.class_names), "matrix": matrix.tolist()})
         )
-    traffic, left_out = loop.exchange.traffic, loop.exchange.left_out
+    traffic, left_out, attackers = loop.exchange.traffic, loop.exchange.left_out, loop.exchange.attackers
+    if evaluator.subgroups:
+        folder.artifact(SUBGROUPS, subgroups_artifact(config, evaluator))
     if without := scores_without(evaluator, left_out.name, config, federation.minority):
         folder.artifact(WITHOUT_SITE, (json.dumps(without, indent=1) + "\n").encode())
     folder.write_json(
@@ -109,6 +113,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "seed": config.seed,
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
             **({"left_out": left_out.facts()} if left_out.replies else {}),
+            **({"attack": attackers.facts()} if attackers else {}),
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)
@@ -125,8 +130,10 @@ def scores_without(
         if matrices are masked, or there are fewer than two clients or more than `MOST_LEFT_OUT`.
     """
     found: dict[str, dict[str, dict[str, float]]] = {}
+    if evaluator.hidden_of_sites.all():
+        return found
     for row, calibration in evaluator.labels.items():
-        matrices = evaluator.matrix_by_client.get(calibration, {})
+        matrices = evaluator.of_clients(calibration)
         if not 2 <= len(matrices) <= MOST_LEFT_OUT:
             continue
         clients, stacked = list(matrices), np.stack(list(matrices.values()))

@@ -299,6 +299,8 @@ def execute(
             raise
         progress.skip(loop.progress.server_round)
         folder.set_status("running")
+        if loop.exchange.attackers is not None:
+            folder.journal(event="attackers", **loop.exchange.attackers.facts())
         tracker.start()
         with _ending(folder, tracker, running):
             try:

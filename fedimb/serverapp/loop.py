@@ -361,7 +361,9 @@ class Loop:
         instructions = [
             (c, Message(step.content_of(c, content), self.exchange.client_sampler.node(c), f"query.{step.name}"))
             for c in map(int, self.exchange.client_sampler.eligible)
+            if step.to is None or c in step.to
         ]
         instructions = self.exchange.complete(instructions, self.progress.server_round, buffers, self._sent_counts())
-        outcome = self.exchange.send(step.name, instructions, {}, False, f"query {step.name}", step.everyone)
+        where = f"query {step.name}"
+        outcome = self.exchange.send(step.name, instructions, {}, False, where, step.everyone, step.at_least)
         return [Reply(a.client, a.content) for a in outcome.replies if a.usable]

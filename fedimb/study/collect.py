@@ -201,10 +201,15 @@ def _costs(matrix: np.ndarray, train: np.ndarray, minority: Sequence[int], costs
     served: Any = {"training": train, "balanced": np.ones(classes)}.get(str(costs.deployment), costs.deployment)
     if len(served) != classes:
         raise ConfigError(f"costs.deployment holds {len(served)} shares for {classes} classes; give one each")
-    return {
-        "prior_accuracy": prior_accuracy(matrix, train),
+    known = bool(np.any(train))  # in a deployment the sites count their rows
+    found = {
+        "prior_accuracy": prior_accuracy(matrix, train) if known else math.nan,
         "weighted_accuracy": weighted_accuracy(matrix, price),
         "total_cost": total_cost(matrix, price),
+    }
+    if not np.any(served):
+        return found | {"weighted_accuracy_deployed": math.nan, "total_cost_deployed": math.nan}
+    return found | {
         "weighted_accuracy_deployed": weighted_accuracy(matrix, price, served),
         "total_cost_deployed": total_cost(matrix, price, served),
     }

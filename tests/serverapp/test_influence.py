@@ -98,7 +98,8 @@ def test_without_a_bound_the_hash_of_a_configuration_is_the_old_one():
 def test_a_matrix_that_one_site_made_up_shows_in_the_scores_without_it():
     honest, made_up = np.array([[8, 2], [6, 4]]), np.array([[0, 10], [0, 10]])
     by_client = {"none": {0: honest, 1: honest, 2: made_up * 2}}
-    evaluator = SimpleNamespace(labels={"fedavg": "none"}, matrix_by_client=by_client)
+    every = {"of_clients": by_client.__getitem__, "hidden_of_sites": np.zeros(2, bool)}
+    evaluator = SimpleNamespace(labels={"fedavg": "none"}, **every)
     found = scores_without(evaluator, "site{}".format, config(), (1,))["fedavg"]
     assert found["site2"] == {"macro_recall": pytest.approx(0.6), "minority_recall": pytest.approx(0.4), "rows": 40}
     assert abs(found["site0"]["minority_recall"] - found["site1"]["minority_recall"]) == 0

@@ -1,6 +1,11 @@
 """Outputs of ``fedimb deploy``, at the coordinator."""
 
+from typing import TYPE_CHECKING
+
 from fedimb.cli.output.base import Output, Part, Place
+
+if TYPE_CHECKING:
+    from fedimb.deploy.dossier import Dossier
 
 
 class DeploymentCreated(Output):
@@ -10,12 +15,15 @@ class DeploymentCreated(Output):
         name: its name.
         folder: its folder; ca.key in it is secret.
         fingerprint: of ca.crt, to read out to each site.
+        signing_key_fingerprint: of sign.key, which signs the messages to sites; they compare it when they approve a
+            plan.
         host, port: what sites connect to.
     """
 
     name: str
     folder: Place
     fingerprint: str
+    signing_key_fingerprint: str
     host: str
     port: int
 
@@ -125,3 +133,61 @@ class DeployDemo(Output):
     folder: Place
     root: Place
     seconds: float
+
+
+class MissingArtefact(Part):
+    """An artefact that a dossier lacks.
+
+    Attributes:
+        artefact: its name in docs/regulation.md.
+        files: which of its files are missing.
+        items: the items it leaves unanswered.
+        verb: what makes it.
+    """
+
+    artefact: str
+    files: list[str]
+    items: list[str]
+    verb: str
+
+
+class DossierWritten(Output):
+    """A dossier that was made or checked. The exit code is 1 if it is not complete.
+
+    Attributes:
+        folder: where it is.
+        complete: whether all artefacts are there as they were gathered; what people have to answer does not count.
+        files: number of files.
+        answered, unanswered: items whose artefacts are all there, or not.
+        missing: artefacts that are not there.
+        for_people: items that need a document that people write.
+        damaged: files that are not as they were gathered.
+    """
+
+    folder: Place
+    complete: bool
+    files: int
+    answered: list[str]
+    unanswered: list[str]
+    missing: list[MissingArtefact]
+    for_people: list[str]
+    damaged: list[str]
+
+    @classmethod
+    def from_dossier(cls, found: "Dossier") -> "DossierWritten":
+        """The output for a dossier."""
+        missing = [
+            MissingArtefact(artefact=one.artefact, files=list(one.files), items=list(one.items), verb=one.verb)
+            for one in found.missing
+        ]
+        return cls(
+            folder=str(found.folder),
+            complete=found.complete,
+            files=found.files,
+            missing=missing,
+            exit_code=0 if found.complete else 1,
+            answered=list(found.answered),
+            unanswered=list(found.unanswered),
+            for_people=list(found.for_people),
+            damaged=list(found.damaged),
+        )

@@ -24,6 +24,7 @@ class Row(Part):
         worst_client, mean_client, best_client: accuracy expected at clients from the classes they hold.
         defined_clients: number of clients for which it is defined.
         suspect: kind of suspicion -> why this row should not be trusted; empty if nothing was seen.
+        alarms: class -> when and how far its recall fell; empty if nothing was seen.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Row(Part):
     best_client: Number
     defined_clients: int
     suspect: dict[str, str]
+    alarms: dict[str, str]
 
 
 class LeftOut(Part):
@@ -61,6 +63,41 @@ class LeftOut(Part):
     reason: str
 
 
+class Subgroup(Part):
+    """The final scores of one group of an attribute of data.subgroups.
+
+    Attributes:
+        row: row label.
+        attribute, group: as data.subgroups names them.
+        rows, recall: by class; null where hidden (recall also without rows).
+        macro_recall, ece, brier: null if a class of the group is hidden.
+        minority_recall: null if a minority class of the group is hidden.
+        classes, shown_rows: how many classes are shown and have rows, and their rows.
+        shown_recall, shown_ece, shown_brier: over these classes.
+        all_recall, all_ece, all_brier: the same of all rows of these classes.
+        gap: shown_recall - all_recall.
+    """
+
+    row: str
+    attribute: str
+    group: str
+    rows: list[int | None]
+    recall: list[Number]
+    macro_recall: Number
+    minority_recall: Number
+    ece: Number
+    brier: Number
+    classes: int
+    shown_rows: int
+    shown_recall: Number
+    shown_ece: Number
+    shown_brier: Number
+    all_recall: Number
+    all_ece: Number
+    all_brier: Number
+    gap: Number
+
+
 class RunFinished(Output):
     """A finished run. The exit code is 3 if it is suspect and its configuration refuses that.
 
@@ -79,6 +116,8 @@ class RunFinished(Output):
         privacy: settings and epsilons of a run with noise on its updates; null without.
         left_out: replies that the server did not use (the first 100), and clients set aside.
         without_site: row label -> site -> final macro_recall and minority_recall without its matrix, and its rows.
+        subgroups: scores by subgroup; empty unless data.subgroups is set.
+        attack: of a simulated attack its name, the clients that attack and the round of its start; null without.
         suspect: why the run should not be trusted; empty if nothing was seen.
         meaning: one sentence on what the result means.
     """
@@ -100,6 +139,8 @@ class RunFinished(Output):
     privacy: dict[str, Number] | None
     left_out: list[LeftOut]
     without_site: dict[str, dict[str, dict[str, Number]]]
+    subgroups: list[Subgroup]
+    attack: dict[str, Any] | None
     suspect: str
     meaning: str
 
@@ -116,6 +157,12 @@ class RunFinished(Output):
         names = set(cls.model_fields) & set(vars(result))
         facts = {name: getattr(result, name) for name in names} | {
             "rows": rows,
+            "subgroups": [
+                {"row": row, "attribute": table["name"], **group}
+                for row, tables in (result.subgroups.get("rows") or {}).items()
+                for table in tables
+                for group in table["groups"]
+            ],
             "train_counts": result.train_counts.tolist(),
             "suspect": result.suspect,
             "exit_code": RunSuspect.exit_code if refuse and result.refused else 0,

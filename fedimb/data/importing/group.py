@@ -35,7 +35,7 @@ def full_source(found: Found) -> Settings:
     for name, parameter in parameters.items():
         if name in found.source:
             settings[name] = _plain(found.source[name])
-        elif name != "on_bad" and parameter.default is not parameter.empty:
+        elif name not in ("on_bad", "attributes") and parameter.default is not parameter.empty:
             settings[name] = _plain(made.get(name, parameter.default))
     return settings
 

@@ -15,12 +15,21 @@ from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources import files as whole
 from fedimb.data.sources import image_files as listing
-from fedimb.data.sources.dicom_grey import Grey, count_frames, frame_grey, load_pydicom, read_grey, read_header
+from fedimb.data.sources.dicom_grey import (
+    Grey,
+    check_keyword,
+    count_frames,
+    frame_grey,
+    header_values,
+    load_pydicom,
+    read_grey,
+    read_header,
+)
 from fedimb.data.sources.image_rows import ImageRow, assemble, check_classes, check_separator
 from fedimb.data.sources.image_table import Columns, new_pictures, read_rows
 from fedimb.data.sources.new_pictures import NewPicture, OneFile, picture_batches
 from fedimb.data.sources.pictures import Pixels, check_format, load_pillow, resize
-from fedimb.data.sources.table_file import Layout
+from fedimb.data.sources.table_file import Layout, read_table
 from fedimb.data.times import check_time_format
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.registry import register
@@ -61,6 +70,8 @@ class Dicom:
             are one patient's, or with ``by_patient=false`` count as one patient's.
         allow_burned_in: accept images with BurnedInAnnotation YES, which may show a name; a warning gives their number.
         on_bad: see `fedimb.data.problems`.
+        attributes: columns of ``data.subgroups``: of the list, or else header entries by keyword, as PatientSex,
+            PatientAge (in years) or Manufacturer.
 
     Raises:
         ConfigError: an argument out of range, pydicom not installed. `load` and `fingerprint` raise DataError.
@@ -83,6 +94,7 @@ class Dicom:
     time_format: str | None = None
     on_bad: str = "refuse"
     frames: str | None = None
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.frames is not None and self.frames not in FRAMES:
@@ -120,7 +132,9 @@ class Dicom:
         rows = self.frame_rows(rows, problems)
         burned_in: dict[str, None] = {}
         opened: dict[str, Any] = {}
-        data = assemble(self.labels, rows, classes, lambda row: self._read(row, burned_in, opened), problems)
+        data = assemble(
+            self.labels, rows, classes, lambda row: self._read(row, burned_in, opened), problems, self.attributes
+        )
         if burned_in:
             log.warning(
                 "source 'dicom': %d images with burned-in annotation are used, first %s",
@@ -140,7 +154,18 @@ class Dicom:
             for frame in range(count or 0):
                 place = row.place if count == 1 else f"{row.place} frame {frame + 1}"
                 found.append(
-                    FrameRow(place, row.name, row.label, row.site, patient, row.test, row.labels, row.time, frame)
+                    FrameRow(
+                        place,
+                        row.name,
+                        row.label,
+                        row.site,
+                        patient,
+                        row.test,
+                        row.labels,
+                        row.time,
+                        row.attributes,
+                        frame,
+                    )
                 )
         return found
 
@@ -206,7 +231,19 @@ class Dicom:
             label_separator=self.label_separator,
             time=self.time_column,
             time_format=self.time_format,
+            attributes=tuple(name for name in self.attributes if name not in self._entries),
         )
+
+    @cached_property
+    def _entries(self) -> tuple[str, ...]:
+        """The attributes that are header entries: no column of the list has their name."""
+        if not self.attributes:
+            return ()
+        names, _ = read_table(self.labels, self._layout)
+        found = tuple(name for name in self.attributes if name not in names)
+        for name in found:
+            check_keyword(name, f"{self.labels}: data.subgroups", names)
+        return found
 
     def _rows(self, problems: Problems) -> tuple[list[ImageRow], tuple[str, ...]]:
         return read_rows(self.labels, self._layout, self._columns, self.classes, problems)
@@ -241,4 +278,8 @@ class Dicom:
         pixels = self._pixels(image)
         if image.burned_in:
             burned_in[row.name] = None
+        if self._entries:
+            listed = iter(row.attributes)
+            said = header_values(read_header(self._files.read(row.name), pixels=False), self._entries)
+            row.attributes = tuple(said[name] if name in said else next(listed) for name in self.attributes)
         return pixels

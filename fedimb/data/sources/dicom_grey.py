@@ -4,8 +4,9 @@ import contextlib
 import importlib
 import io
 import logging
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedimb.data.sources.pictures import Pixels
-from fedimb.errors import ConfigError, DataError
+from fedimb.errors import ConfigError, DataError, nearest
 
 Values = NDArray[np.float64]
+_GROUPING = frozenset(("CS", "LO", "SH", "AS", "IS", "DS", "US", "SS", "UL", "SL", "FL", "FD"))
+_PERSONAL = frozenset(("PatientID", "OtherPatientIDs", "AccessionNumber", "StudyID", "IssuerOfPatientID"))
+_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 _INSTALL = "reading DICOM needs pydicom and python-gdcm: pip install 'fedimb[dicom]'"
 
 
@@ -78,6 +82,35 @@ def read_header(data: bytes, pixels: bool = True) -> Any:
             return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=not pixels)
         except Exception as error:  # damaged headers raise many kinds, and their text may quote the header
             raise DataError(f"is not a DICOM file, or a damaged one ({type(error).__name__})") from None
+
+
+def check_keyword(name: str, where: str, others: Iterable[str]) -> None:
+    """Check that ``name`` is the keyword of a header entry that rows can be grouped by.
+
+    Raises:
+        DataError: no such keyword, or an entry that names a person or one file.
+    """
+    dictionary = importlib.import_module("pydicom.datadict") if load_pydicom() else None
+    keywords = dictionary.keyword_dict  # type: ignore[union-attr]
+    if name not in keywords:
+        raise DataError(
+            f"{where} names '{name}', neither a column nor a DICOM keyword.{nearest(name, [*others, *keywords])}"
+        )
+    kind = dictionary.dictionary_VR(keywords[name])  # type: ignore[union-attr]
+    if kind not in _GROUPING or name in _PERSONAL:
+        raise DataError(f"{where} names '{name}', by which rows cannot be grouped: it names a person, file or moment")
+
+
+def header_values(header: Any, names: Iterable[str]) -> dict[str, str | None]:
+    """Header entries by keyword as text, an age in years; None where one is absent or empty."""
+    found: dict[str, str | None] = {}
+    with silent_pydicom():
+        for name in names:
+            value = header.get(name)
+            text = "" if value is None else str(value).strip()
+            age = re.fullmatch(r"(\d{3})([DWMY])", text)
+            found[name] = f"{int(age[1]) / _PER_YEAR[age[2]]:g}" if age else text or None
+    return found
 
 
 def count_frames(header: Any) -> int:

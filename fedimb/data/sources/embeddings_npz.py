@@ -13,7 +13,7 @@ from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
 from fedimb.data.sources.npz_file import NpzFile, likely_arrays
 from fedimb.data.sources.npz_labels import LabelKind, LabelRule, NameList, Value
-from fedimb.data.sources.npz_rows import PLAIN, PartKeys, read_rows
+from fedimb.data.sources.npz_rows import PLAIN, PartKeys, check_attributes, read_rows
 from fedimb.errors import DataError
 from fedimb.registry import register
 
@@ -35,6 +35,7 @@ class EmbeddingsNpz:
         class_names, site_names: replace those of the file: a list in the order of the ids, or id -> name.
         arrays, label_map, ignore_label, labels: as of source npz.
         on_bad: `fedimb.data.problems`.
+        attributes: arrays of ``data.subgroups``, one value per row.
     """
 
     path: str
@@ -46,6 +47,7 @@ class EmbeddingsNpz:
     ignore_label: Value | list[Value] | None = None
     labels: LabelKind | None = None
     on_bad: str = "refuse"
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._rule()  # refuses settings that contradict each other
@@ -76,8 +78,13 @@ class EmbeddingsNpz:
         with NpzFile(self.path, self.arrays) as arrays:
             if "x" not in arrays.keys and (likely := likely_arrays(arrays.keys)):
                 raise DataError(f"{self.path} has no array 'x'{likely}")
-            arrays.check_unread(("x", "y", "sites", "patients", "test", "class_names", "site_names", *IDS))
-            return read_rows(arrays, self._parts(arrays), self._rule(), self.site_names, prepare, problems)
+            check_attributes(arrays, self.attributes)
+            known = ("x", "y", "sites", "patients", "test", "class_names", "site_names", *IDS, *self.attributes)
+            arrays.check_unread(known)
+            parts = self._parts(arrays)
+            return read_rows(
+                arrays, parts, self._rule(), self.site_names, prepare, problems, attributes=self.attributes
+            )
 
     def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
         """See `fedimb.data.new_rows.NewRows`. ``ids`` [n], numbers or text, name the rows; labels may be absent."""

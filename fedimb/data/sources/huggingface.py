@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.arrays import SourceData
+from fedimb.data.arrays import SourceData, attribute_columns_of
 from fedimb.data.findings.rows import name_findings
 from fedimb.data.identifiers import identifier, in_order, names_nobody, no_label_marks, number_of_each
 from fedimb.data.inputs import TableColumns
@@ -20,10 +20,11 @@ from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch, batch_rows
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
+from fedimb.data.sources.huggingface_files import is_parquet_layout, is_saved, parquet_splits
 from fedimb.data.sources.huggingface_labels import is_list, of_one, one_label, several_labels
 from fedimb.data.sources.npz_file import as_ids
 from fedimb.data.sources.pictures import check_format, decode
-from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.process_env import import_offline
 from fedimb.registry import register
 
@@ -40,7 +41,8 @@ class HuggingFace:
     Number columns are scaled and imputed like a table's (`fedimb.data.scaling`); null means missing.
 
     Args:
-        path: a folder written by ``save_to_disk`` (see `fedimb.data.paths`), or else a name on the hub.
+        path: a folder written by ``save_to_disk`` or of Parquet files by split, as the hub has them (see
+            `fedimb.data.paths`), or else a name on the hub.
         image: column of images; null with ``features``.
         features: columns of numbers; null with ``image``.
         label: column of labels. Names come from its ClassLabel, else they are the sorted labels in the data. A column
@@ -48,11 +50,12 @@ class HuggingFace:
             (`fedimb.data.labels.complete`).
         site, patient: columns, or null.
         train_split, test_split: names of the splits. Without a test split there is no official test set.
-        subset: name of the hub data set's configuration, or null.
+        subset: name of the configuration, of a hub data set or in a folder's dataset card, or null.
         revision: commit or tag on the hub, or null. Give one: without it a change of the data is not noticed.
         mode: RGB or L, of images.
         size: [height, width] to resize images to; null: all must have the same size.
         on_bad: `fedimb.data.problems`.
+        attributes: columns of ``data.subgroups``.
     """
 
     path: str
@@ -68,6 +71,7 @@ class HuggingFace:
     mode: str = "RGB"
     size: tuple[int, int] | None = None
     on_bad: str = "refuse"
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.image is None) == (self.features is None) or self.features == []:
@@ -93,6 +97,11 @@ class HuggingFace:
         splits = self._splits()
         names = self._class_names(splits[0][1])
         rows = _Rows(self.features is not None, several=is_list(splits[0][1].features.get(self.label)))
+        rows.named = {
+            name: list(names_of)
+            for name in self.attributes
+            if (names_of := getattr(splits[0][1].features.get(name), "names", None)) is not None
+        }
         for split, data in splits:
             if self._class_names(data) != names or is_list(data.features.get(self.label)) != rows.several:
                 raise DataError(f"{self.path} split '{split}' has other class names; cast its labels to one ClassLabel")
@@ -165,13 +174,18 @@ class HuggingFace:
         folder = self._folder()
         datasets = _package()
         try:
-            if folder is not None:
+            if folder is not None and not is_saved(folder) and is_parquet_layout(folder):
+                found = _of_parquet(datasets, parquet_splits(folder, self.subset))
+            elif folder is not None:
                 found = datasets.load_from_disk(str(folder))
             else:
                 found = datasets.load_dataset(self.path, self.subset, revision=self.revision)
+        except FedimbError:
+            raise
         except Exception as error:  # each file format and the network raise their own kinds
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            what = f"{self.path} is not a data set written by save_to_disk" if folder else f"hub data set '{self.path}'"
+            what = f"{self.path} is not a data set written by save_to_disk, nor Parquet files by split"
+            what = what if folder else f"hub data set '{self.path}'"
             raise DataError(f"{what}: {reason}") from error
         if not isinstance(found, datasets.DatasetDict):
             found = {self.train_split: found}
@@ -190,6 +204,7 @@ class HuggingFace:
             named = {"image": self.image, "label": self.label if label else None}
         wanted = [(setting, name) for setting, name in named.items() if name]
         wanted += [("features", name) for name in self.features or ()]
+        wanted += [("data.subgroups", name) for name in self.attributes if label is None]
         for setting, name in wanted:
             if name not in data.column_names:
                 near = nearest(name, data.column_names)
@@ -206,7 +221,8 @@ class HuggingFace:
     def _narrow(self, data: Any) -> dict[str, type[np.floating[Any]]]:
         """Columns of labels, sites and patients in narrow floats: as Python's, they would look exact (2^24 and on)."""
         kinds: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
-        named = {name: getattr(data.features.get(name), "dtype", "") for name in (self.label, self.site, self.patient)}
+        wanted = (self.label, self.site, self.patient, *self.attributes)
+        named = {name: getattr(data.features.get(name), "dtype", "") for name in wanted}
         return {name: kinds[kind] for name, kind in named.items() if name and kind in kinds}
 
     def _class_names(self, data: Any) -> list[str] | None:
@@ -238,6 +254,14 @@ class HuggingFace:
         rows.sites.append(_text(texts.get("site", "")))
         rows.patients.append(_text(texts.get("patient", "")))
         rows.test.append(split == self.test_split)
+        rows.attributes.append(tuple(_named(row[name], rows.named.get(name)) for name in self.attributes))
+
+
+def _named(value: object, names: list[str] | None) -> object:
+    """A value of an attribute, by name if the column is a ClassLabel; -1 is its "no label"."""
+    if names is None or not isinstance(value, int):
+        return value
+    return names[value] if 0 <= value < len(names) else None
 
 
 @dataclass
@@ -249,6 +273,8 @@ class _Rows:
     sites: list[str] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
     test: list[bool] = field(default_factory=list)
+    attributes: list[tuple[object, ...]] = field(default_factory=list)
+    named: dict[str, list[str]] = field(default_factory=dict)
 
     def assemble(self, names: list[str] | None, skipped: tuple[str, ...], source: HuggingFace) -> SourceData:
         if not self.x:
@@ -271,6 +297,7 @@ class _Rows:
             skipped=skipped,
             scaled=np.ones(x.shape[1], dtype=np.bool_) if self.table else None,
             columns=TableColumns(tuple(source.features)) if source.features else None,
+            attributes=attribute_columns_of(source.attributes, self.attributes),
             findings=tuple(name_findings("patients", dict.fromkeys(self.patients), private=True)),
         )
 
@@ -298,6 +325,17 @@ def _numbered_sites(sites: list[str]) -> tuple[NDArray[np.int64], tuple[str, ...
     numbers, spelled = number_of_each(sites)
     names = in_order(spelled)
     return np.array([names.index(name) for name in spelled], dtype=np.int64)[numbers], tuple(names)
+
+
+def _of_parquet(datasets: ModuleType, splits: dict[str, list[Path]]) -> Any:
+    """The splits of Parquet files, in memory: nothing is written to a cache. Class names are those in the files."""
+    import pyarrow.parquet
+
+    def read(files: list[Path]) -> Any:
+        tables = [datasets.table.InMemoryTable(pyarrow.parquet.read_table(file)) for file in files]
+        return datasets.concatenate_datasets([datasets.Dataset(table) for table in tables])
+
+    return datasets.DatasetDict({split: read(files) for split, files in splits.items()})
 
 
 def _package() -> ModuleType:

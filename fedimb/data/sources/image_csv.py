@@ -52,6 +52,7 @@ class ImageCsv:
             %d/%m/%Y; or ``number`` for whole numbers.
         delimiter, encoding: of the CSV, see `fedimb.data.sources.table_file.Layout`.
         on_bad: see `fedimb.data.problems`.
+        attributes: columns of ``data.subgroups``.
 
     Raises:
         ConfigError: an argument out of range. `load` and `fingerprint` raise DataError.
@@ -76,6 +77,7 @@ class ImageCsv:
     time_column: str | None = None
     time_format: str | None = None
     on_bad: str = "refuse"
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_format("image_csv", self.size, self.mode)
@@ -104,7 +106,7 @@ class ImageCsv:
         """Decode every image."""
         problems = Problems(self.on_bad)
         rows, classes = self._rows(problems)
-        return assemble(self.path, rows, classes, self._read, problems)
+        return assemble(self.path, rows, classes, self._read, problems, self.attributes)
 
     @cached_property
     def _files(self) -> listing.Files:
@@ -134,6 +136,7 @@ class ImageCsv:
             label_separator=self.label_separator,
             time=self.time_column,
             time_format=self.time_format,
+            attributes=self.attributes,
             find_file=None if self._names == FileNames() else partial(self._names.find, files=self._files),
         )
 

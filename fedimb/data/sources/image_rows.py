@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.arrays import SourceData
+from fedimb.data.arrays import SourceData, attribute_columns_of
 from fedimb.data.findings.rows import name_findings
 from fedimb.data.identifiers import identifier, names_nobody, number_of_each
 from fedimb.data.labels import as_targets, primary_class
@@ -34,6 +34,7 @@ class ImageRow:
             none. ``patient`` stays in memory: stores hold numbers.
         time: None if the source has none.
         test: whether it is in the official test set; None if the source has none.
+        attributes: values of the columns that the run is scored by (`fedimb.data.subgroups`); None: missing.
     """
 
     place: str
@@ -44,6 +45,7 @@ class ImageRow:
     test: bool | None = None
     labels: tuple[str, ...] = ()
     time: datetime | int | None = None
+    attributes: tuple[str | None, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -76,6 +78,7 @@ def assemble(
     classes: Sequence[str],
     read: Callable[[ImageRow], Pixels],
     problems: Problems,
+    attributes: Sequence[str] = (),
 ) -> SourceData:
     """Decode every row into one preallocated array.
 
@@ -85,6 +88,7 @@ def assemble(
         read: a row's uint8 [c, h, w]; may set ``row.patient``; raises DataError for a bad image, such as "has 3
             frames".
         problems: gets one line per image that cannot be used.
+        attributes: names of ``row.attributes``, which ``read`` may set.
 
     Raises:
         DataError: no image, a class without one, images of several sizes or too large for the memory, or bad rows.
@@ -136,6 +140,7 @@ def assemble(
         skipped=skipped,
         times=None if good[0].time is None else as_times([row.time for row in good if row.time is not None]),
         row_ids=_row_ids(good),
+        attributes=attribute_columns_of(attributes, [row.attributes for row in good]),
         findings=tuple(
             name_findings("patients", dict.fromkeys(r.patient for r in good if r.patient is not None), private=True)
         ),

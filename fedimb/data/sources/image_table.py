@@ -29,6 +29,7 @@ class Columns:
         file_setting: the setting that gives ``file``, for messages.
         label_separator: separator between several labels of a row, as in ``mass|nodule``; None: one label per row.
         time: the column of times, required if given; time_format: see `fedimb.data.times.as_time`.
+        attributes: columns that the run is scored by (`fedimb.data.subgroups`), required if given.
         find_file: (cell of ``file``, the row by column names) -> file name; None: the cell is the name.
     """
 
@@ -42,6 +43,7 @@ class Columns:
     time: str | None = None
     time_format: str | None = None
     find_file: Callable[[str, Mapping[str, str]], str] | None = None
+    attributes: tuple[str, ...] = ()
 
     def name(self, cell: str, names: Sequence[str], fields: Sequence[str]) -> str:
         """The file of a row, as a clean relative name. DataError if it cannot be found or leads outside the root."""
@@ -89,6 +91,7 @@ def read_rows(
     """
     names, records = read_table(path, layout)
     at = columns.positions(names, path)
+    grouped = tuple(column(name, names, "data.subgroups", path) for name in columns.attributes)
     known = None if classes is None else Names(classes)
     rows = []
     times = TimeColumn(columns.time_format)
@@ -99,6 +102,7 @@ def read_rows(
                 f"{place}: label '{label}' names several classes; give one class per image, or label_separator=\"|\""
             )
         if row := problems.guard(place, partial(_row, place, fields, at, names, known, columns, times)):
+            row.attributes = tuple(fields[i] for i in grouped)
             rows.append(row)
     rows = _once(rows, problems)
     if classes is None and (marks := no_label_marks(name for row in rows for name in row.classes)):

@@ -15,7 +15,7 @@ from fedimb.data.sources.files import fingerprint
 from fedimb.data.sources.new_arrays import IDS, npz_batches
 from fedimb.data.sources.npz_file import NpzFile, likely_arrays
 from fedimb.data.sources.npz_labels import LabelKind, LabelRule, NameList, Value
-from fedimb.data.sources.npz_rows import PLAIN, PartKeys, read_rows
+from fedimb.data.sources.npz_rows import PLAIN, PartKeys, check_attributes, read_rows
 from fedimb.errors import ConfigError, DataError
 from fedimb.registry import register
 
@@ -53,6 +53,7 @@ class Npz:
             classes); None: several for columns, ids otherwise.
         divide_by: the model gets x divided by this; None: 255 for uint8, 1 for float.
         on_bad: `fedimb.data.problems`.
+        attributes: arrays of ``data.subgroups``, one value per row (of MedMNIST's layout ``train_<name>``, ...).
     """
 
     path: str
@@ -65,6 +66,7 @@ class Npz:
     labels: LabelKind | None = None
     divide_by: float | None = None
     on_bad: str = "refuse"
+    attributes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._rule()  # refuses settings that contradict each other
@@ -87,9 +89,18 @@ class Npz:
         problems = Problems(self.on_bad)
         with self._open() as arrays:
             parts = self._parts(arrays)
-            arrays.check_unread(self._wanted(parts))
+            grouped = [keys.prefix + name for keys in parts for name in self.attributes]
+            check_attributes(arrays, grouped)
+            arrays.check_unread([*self._wanted(parts), *grouped])
             return read_rows(
-                arrays, parts, self._rule(), self.site_names, self._prepare, problems, divide_by=self.divide_by
+                arrays,
+                parts,
+                self._rule(),
+                self.site_names,
+                self._prepare,
+                problems,
+                self.divide_by,
+                self.attributes,
             )
 
     def new_rows(self, expected: Expected, problems: Problems) -> Iterator[RowBatch]:
@@ -126,7 +137,9 @@ class Npz:
         wanted = ["train", *(["val"] if self.validation == "train" else []), "test"]
         there = [part for part in wanted if f"{part}_images" in arrays.keys or f"{part}_labels" in arrays.keys]
         return [
-            PartKeys(f"{part}_images", f"{part}_labels", f"{part}_sites", f"{part}_patients", part == "test")
+            PartKeys(
+                f"{part}_images", f"{part}_labels", f"{part}_sites", f"{part}_patients", part == "test", f"{part}_"
+            )
             for part in there
         ]
 

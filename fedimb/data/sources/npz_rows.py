@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.arrays import SourceData
+from fedimb.data.arrays import AttributeColumn, SourceData
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.rows import name_findings
 from fedimb.data.labels import complete
@@ -25,7 +25,7 @@ from fedimb.data.sources.npz_labels import (
     read_column,
     read_several,
 )
-from fedimb.errors import DataError
+from fedimb.errors import DataError, nearest
 
 Prepare = Callable[[NDArray[np.generic], NDArray[np.bool_]], tuple[NDArray[np.generic], NDArray[np.bool_]]]
 """(values [n, ...], [n] usable rows) -> (values as the source gives them, usable rows)."""
@@ -37,6 +37,7 @@ class PartKeys:
 
     Args:
         test: an array of booleans, or whether all rows are test rows.
+        prefix: of the names of this part's arrays, for those that a run is scored by.
     """
 
     x: str = "x"
@@ -44,6 +45,7 @@ class PartKeys:
     sites: str = "sites"
     patients: str = "patients"
     test: str | bool = "test"
+    prefix: str = ""
 
 
 PLAIN = PartKeys()
@@ -57,6 +59,7 @@ class _Part:
     sites: Column | None
     patients: Column | None
     test: NDArray[np.bool_]
+    attributes: dict[str, NDArray[Any]]
 
 
 def read_rows(
@@ -67,11 +70,13 @@ def read_rows(
     prepare: Prepare,
     problems: Problems,
     divide_by: float | None = None,
+    attributes: Sequence[str] = (),
 ) -> SourceData:
     """All rows of the parts, one after another.
 
     Args:
         divide_by: what the model gets x divided by; None: 255 for uint8, 1 for float.
+        attributes: names of arrays [n] that the run is scored by.
         rule: what labels mean; the file's ``class_names`` count where it has none.
         site_names: as ``class_names`` of the rule.
 
@@ -80,7 +85,7 @@ def read_rows(
     """
     rule = rule.with_names(read_names(arrays, "class_names"))
     site_names = site_names if site_names is not None else read_names(arrays, "site_names")
-    read = [_read_part(arrays, keys, rule, prepare, problems) for keys in parts]
+    read = [_read_part(arrays, keys, rule, prepare, problems, attributes) for keys in parts]
     for keys, part in zip(parts[1:], read[1:], strict=True):
         _check_alike(arrays.path, keys, part, read[0])
     for what in ("sites", "patients"):
@@ -112,10 +117,15 @@ def read_rows(
         skipped=skipped,
         label_names=label_names,
         findings=tuple(_alike(read)),
+        attributes={
+            name: AttributeColumn.of(_joined([part.attributes[name] for part in read], kept)) for name in attributes
+        },
     )
 
 
-def _read_part(arrays: NpzFile, keys: PartKeys, rule: LabelRule, prepare: Prepare, problems: Problems) -> _Part:
+def _read_part(
+    arrays: NpzFile, keys: PartKeys, rule: LabelRule, prepare: Prepare, problems: Problems, attributes: Sequence[str]
+) -> _Part:
     x, good = read_values(arrays, keys.x, problems)
     n = len(x)
     labels: Column | NDArray[np.uint8]
@@ -137,7 +147,16 @@ def _read_part(arrays: NpzFile, keys: PartKeys, rule: LabelRule, prepare: Prepar
     )
     for column in (sites, patients):
         good = good if column is None else good & (column.of_row >= 0)
-    return _Part(x, good, labels, sites, patients, _test(arrays, keys.test, n))
+    grouped = {name: per_row(arrays, keys.prefix + name, n) for name in attributes}
+    return _Part(x, good, labels, sites, patients, _test(arrays, keys.test, n), grouped)
+
+
+def check_attributes(arrays: NpzFile, keys: Sequence[str]) -> None:
+    """Check that the arrays that a run is scored by are there. Raises DataError with the nearest name."""
+    for key in keys:
+        if key not in arrays.keys:
+            near = nearest(key, arrays.keys)
+            raise DataError(f"{arrays.path}: data.subgroups names '{key}', which is not an array.{near}")
 
 
 def _test(arrays: NpzFile, key: str | bool, n: int) -> NDArray[np.bool_]:

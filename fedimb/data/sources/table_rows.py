@@ -30,6 +30,7 @@ class Positions:
     split: int | None = None
     time: int | None = None
     row_id: int | None = None
+    attributes: tuple[int, ...] = ()
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Rows:
 
     Attributes:
         sites: of each row, as first spelled (or as ``known_sites`` spell it).
+        attributes: the columns of each row that the run is scored by (`fedimb.data.subgroups`).
     """
 
     label: Target
@@ -63,6 +65,7 @@ class Rows:
     test: list[bool] = field(default_factory=list)
     times: list[datetime | int] = field(default_factory=list)
     row_ids: dict[str, None] = field(default_factory=dict)
+    attributes: list[tuple[str, ...]] = field(default_factory=list)
     _patient_ids: dict[tuple[str | None, str], int] = field(default_factory=dict)
     _spelled_sites: dict[str, str] = field(default_factory=dict)
 
@@ -99,6 +102,7 @@ class Rows:
         time = self.time.read(fields[at.time]) if at.time is not None else None
         row_id = self._row_id(fields[at.row_id], file_site) if at.row_id is not None else None
         self.features.add([fields[i] for i in at.features])
+        self.attributes.append(tuple(self.numbers.normal(fields[i]) for i in at.attributes))
         self.classes.append(names)
         self.labels.append(label)
         self.sites.append(site or "")
@@ -149,6 +153,7 @@ class Rows:
             test = [_is_test(text) for text in splits]
         except DataError:
             return False
+        grouped = [block.texts(i) for i in at.attributes]
         cells = self.features.encode_block(block, at.features)
         if cells is None or len(set(row_ids)) < len(row_ids):
             return False
@@ -167,6 +172,9 @@ class Rows:
         self.test += [False] * n if split_codes is None else [test[c] for c in split_codes.tolist()]
         self.times += [] if time_codes is None else [read_times[c] for c in time_codes.tolist()]
         self.row_ids |= dict.fromkeys(row_ids)
+        self.attributes += zip(*([texts[c] for c in codes.tolist()] for codes, texts in grouped), strict=True)
+        if not grouped:
+            self.attributes += [()] * n
         return True
 
     def _patient(self, file_site: str | None, patient: str) -> int:

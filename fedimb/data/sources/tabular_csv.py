@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb.data.arrays import SourceData
+from fedimb.data.arrays import SourceData, attribute_columns_of
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.tables import label_sentinels
 from fedimb.data.identifiers import Names, identifier, in_order
@@ -74,6 +74,7 @@ class Table(ABC):
             %d/%m/%Y; or ``number`` for whole numbers.
         id_column: column that names the rows, each with an id of its own, for split files; not a feature.
         on_bad: `fedimb.data.problems`.
+        attributes: columns of ``data.subgroups``; features or not.
 
     Attributes:
         kind: name of the source, for messages.
@@ -102,6 +103,7 @@ class Table(ABC):
     decimal: str = "."
     thousands: str | None = None
     on_bad: str = "refuse"
+    attributes: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = field(default=(), init=False)
 
     def __post_init__(self) -> None:
@@ -253,6 +255,10 @@ class Table(ABC):
         """What means "missing" in each feature column, beside '', '?' and 'NA'."""
         return {name: [*self.missing_values.get(name, ()), *self.missing] for name in names}
 
+    def _missing_attributes(self) -> dict[str, frozenset[str]]:
+        missing = self._missing(self.attributes)
+        return {name: frozenset(map(identifier, values)) for name, values in missing.items()}
+
     def _marks(self) -> frozenset[str]:
         """``missing`` as identifiers."""
         return frozenset(map(identifier, self.missing))
@@ -277,7 +283,7 @@ class Table(ABC):
             )
         for setting in ("categorical", "missing_values", *(("indicators",) if self._marked else ())):
             for name in getattr(self, setting):
-                if name not in kept:
+                if name not in kept and not (setting == "missing_values" and name in self.attributes):
                     raise DataError(
                         f"{setting} names '{name}', which is not a feature column: it is dropped or used otherwise"
                     )
@@ -347,6 +353,7 @@ class Table(ABC):
             split=position(self.split_column, "split_column"),
             time=position(self.time_column, "time_column"),
             row_id=position(self.id_column, "id_column"),
+            attributes=tuple(column(name, names, "data.subgroups", path) for name in self.attributes),
         )
 
     def _assemble(self, rows: Rows, skipped: tuple[str, ...]) -> SourceData:
@@ -379,6 +386,7 @@ class Table(ABC):
             times=as_times(rows.times) if self.time_column else None,
             row_ids=np.array(list(rows.row_ids), dtype=np.str_) if self.id_column else None,
             findings=(*rows.features.findings(), *rows.findings(), *self._label_findings(rows)),
+            attributes=attribute_columns_of(self.attributes, rows.attributes, self._missing_attributes()),
         )
 
     def _label_findings(self, rows: Rows) -> Iterator[Finding]:

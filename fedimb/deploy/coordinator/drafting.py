@@ -18,6 +18,7 @@ from fedimb.schema import RunConfig
 
 MAX_WEIGHT_SHARE = 0.5
 """The largest share of one site in a mean, a sum or a score, unless the plan says another (from three sites on)."""
+SUBGROUP_FLOOR = 10
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _SPAN = re.compile(rf"({_NUMBER})\.\.({_NUMBER})")
 
@@ -87,6 +88,12 @@ def describe_data(
                 f"--classes {','.join(names)}, but the configured data have {', '.join(own)}: also give --minority and "
                 "--input-shape, or leave out --classes"
             )
+        held = federation.counts.sum(axis=0)
+        if rare is not None and (none := [name for name in rare if name in own and not held[own.index(name)]]):
+            raise ConfigError(
+                f"--minority {','.join(rare)}: the configured data have no training row of {', '.join(none)}, so "
+                "nothing can be said of how it is found; name classes with rows"
+            )
         rare = rare or [own[label] for label in federation.minority]
         names, shape = names or own, shape or list(federation.input_shape)
     return names, rare, shape
@@ -144,9 +151,13 @@ def _limits_of_data(config: RunConfig) -> dict[str, object]:
 
 
 def with_deployment_defaults(words: Sequence[str]) -> list[str]:
-    """A plan's settings with what a deployment sets unless it is typed: the largest share of one site."""
-    given = any(word.lstrip("+").startswith("clients.max_weight_share=") for word in words)
-    return [*words, *([] if given else [f"clients.max_weight_share={MAX_WEIGHT_SHARE}"])]
+    """A plan's settings with what a deployment sets unless it is typed: the largest share of one site, and the fewest
+    people of a shown cell of ``data.subgroups``."""
+    defaults = {"clients.max_weight_share": MAX_WEIGHT_SHARE}
+    if any(word.lstrip("+").startswith("data.subgroups=") for word in words):
+        defaults["evaluation.subgroup_floor"] = SUBGROUP_FLOOR
+    given = {word.lstrip("+").partition("=")[0] for word in words}
+    return [*words, *(f"{key}={value}" for key, value in defaults.items() if key not in given)]
 
 
 def _shape(text: str) -> list[int]:

@@ -6,6 +6,7 @@ Otherwise a run could fail halfway, or end without any scores, after people have
 from typing import Any, cast
 
 from fedimb.data.groups import SplitConfig
+from fedimb.data.subgroups import group_names, parse_subgroups
 from fedimb.deploy.coordinator.federation import DeployedFederation
 from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError, DataError
@@ -39,6 +40,7 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
             "data.split.clients=true does not work in a deployment, where no one sees two sites' rows: leave it out; "
             "data.split.group keeps groups together within each site"
         )
+    _check_subgroups(plan, config)
     count = config.clients.count
     unseen = DeployedFederation(plan, [], [""] * count, [1] * count, [1] * count, None, 1.0, [])
     check_scores(config, unseen.task)
@@ -53,6 +55,15 @@ def check_parts(plan: StudyPlan, config: RunConfig) -> None:
         # Only the sites know whether their rows name patients, which prior.clip needs: they check it when they join.
         prior = config.prior.model_copy(update={"clip": None})
         check_prior(config.model_copy(update={"prior": prior}), unseen)
+
+
+def _check_subgroups(plan: StudyPlan, config: RunConfig) -> None:
+    subgroups = parse_subgroups(config.data.get("subgroups"))
+    if subgroups and config.evaluation.subgroup_floor is None:
+        raise ConfigError(
+            "data.subgroups without a floor would show cells of single patients: set evaluation.subgroup_floor=10"
+        )
+    group_names(subgroups, [site.name for site in plan.sites])
 
 
 def _check_server(name: str, method: Any, config: RunConfig, unseen: DeployedFederation) -> None:

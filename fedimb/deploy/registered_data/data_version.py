@@ -105,14 +105,24 @@ class DataVersion:
         named = {"data_set": self.name, "version": self.version}
         return self._commitment.prove(reading, at, named, reveal)
 
-    def open_store(self) -> Store:
+    def open_store(self, attributes: Sequence[str] = ()) -> Store:
         """Open the records as a store in the node's cache; build it from verified files if it is missing.
+
+        Args:
+            attributes: columns that a run is scored by (`fedimb.data.subgroups`), read beside the registered values.
 
         Raises:
             DataError: the files no longer match what was registered, or a withdrawal superseded this version.
         """
         self._refuse_superseded()
         path = self.home.folder("cache", "stores") / self.version
+        if attributes:  # not part of the version: another store, for the files as they are
+            state = json.dumps([list(attributes), self._files()])
+            path = path.with_name(f"{self.version}-{hashlib.sha256(state.encode()).hexdigest()[:16]}")
+            if path.exists():
+                return Store.open(path)
+            data = self.read_without(read_withdrawn(self.home, self.name), attributes).data
+            return Store.build(data, path, self.version)
         store = Store.open(path) if path.exists() else Store.build(self.read_verified().data, path, self.version)
         if store.findings is None:
             store.look(self.read_verified().data)
@@ -145,10 +155,10 @@ class DataVersion:
         self._refuse_superseded()
         return self.read_without(read_withdrawn(self.home, self.name))
 
-    def read_without(self, entries: Sequence[Entry]) -> Reading:
+    def read_without(self, entries: Sequence[Entry], attributes: Sequence[str] = ()) -> Reading:
         """Read the source without the listed records. Raises DataError unless the rest is what was registered."""
         try:
-            reading = read_source(self.about["source"])
+            reading = read_source(self.about["source"], attributes)
         except DataError as error:
             raise DataError(f"data set '{self.name}' can no longer be read: {error}") from error
         secret = commitment.site_secret(self.home)

@@ -6,7 +6,7 @@ this process.
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedimb import registry
 from fedimb.data.arrays import SourceData
 from fedimb.data.paths import find_data
+from fedimb.data.store import build_source
 from fedimb.deploy.registered_data.record_lists import PATHS, RecordPlace, list_records
 from fedimb.errors import ConfigError, DataError
 from fedimb.plain import Settings
@@ -73,6 +73,8 @@ class Reading:
             for name in ("x", "y", "sites", "patients", "official_test", "targets", "times", "row_ids")
             if getattr(data, name) is not None
         }
+        if data.attributes:
+            cut["attributes"] = {k: replace(c, codes=c.codes[kept]) for k, c in data.attributes.items()}
         rows = tuple(row for row, keep in zip(self.rows, kept, strict=True) if keep)
         return replace(self, data=replace(data, **cut), rows=rows)
 
@@ -94,8 +96,10 @@ def absolute_paths(source: dict[str, object]) -> dict[str, object]:
     return {key: made(value) if key in PATHS else value for key, value in source.items()}
 
 
-def read_source(config: Settings) -> Reading:
+def read_source(config: Settings, attributes: Sequence[str] = ()) -> Reading:
     """Read ``{name: <source>, on_bad: ..., **args}`` completely, from the files rather than a cache.
+
+    ``attributes``: columns that a run is scored by (`fedimb.data.subgroups`).
 
     Raises:
         ConfigError: the source or a setting is unknown.
@@ -103,7 +107,7 @@ def read_source(config: Settings) -> Reading:
     """
     args = dict(config)
     name, on_bad = args.pop("name"), args.pop("on_bad", "refuse")
-    source = registry.build("source", name, given={"on_bad": on_bad}, **args)
+    source = build_source(name, args, on_bad, attributes)
     data = source.load()
     if not isinstance(data, SourceData):
         raise DataError(f"source '{name}' loads a {type(data).__name__}, not SourceData; fix the source")

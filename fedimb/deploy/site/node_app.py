@@ -10,6 +10,7 @@ state/flower/<Flower's run>    name of the run in fedimb; a resumed run has anot
 """
 
 import json
+import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from fedimb.data.groups import SplitConfig, row_groups
 from fedimb.data.scaling import Scaling, column_sums
 from fedimb.data.split import split_fraction
 from fedimb.data.store import Store
+from fedimb.data.subgroups import attribute_columns, parse_subgroups, subgroups_of
 from fedimb.data.views import ClientData
 from fedimb.deploy.files import write_private
 from fedimb.deploy.home import NodeHome
@@ -40,13 +42,14 @@ from fedimb.deploy.site.account import Account
 from fedimb.deploy.site.approvals import approved_plan, load_plan, require_approval
 from fedimb.deploy.site.egress_filter import Terms
 from fedimb.deploy.site.inbox import waiting_line
+from fedimb.deploy.site.masked_opening import SumOpening
 from fedimb.deploy.site.membership import join_mismatch
 from fedimb.deploy.site.orders import Received
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, signed_run_key
 from fedimb.deploy.site.sharing import Patients
 from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
 from fedimb.deploy.study_plan.limits import beyond, column_ranges
-from fedimb.deploy.study_plan.outbound_records import message_types
+from fedimb.deploy.study_plan.outbound_records import OPENING, message_types
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan, site_config
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.plain import JsonObject
@@ -55,6 +58,7 @@ from fedimb.rundir.code import code_of, words_of
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 
+log = logging.getLogger("fedimb")
 FORMAT = 1
 """Version of the format of state/. A release with another format has another number and refuses this one."""
 
@@ -91,7 +95,7 @@ class NodeRun:
 
         Devices that the table names are ignored, because sites do not share one list of devices.
         """
-        store = self.data.open_store()
+        store = self.data.open_store(attribute_columns(parse_subgroups(self.config.data.get("subgroups"))))
         names_of = tuple(f"site {client}" for client in range(self.clients))
         return replace(store, sites=np.full(len(store), self.client), site_names=names_of)
 
@@ -163,6 +167,7 @@ def join_run(home: NodeHome, received: Received, message: Message, context: Cont
     version.verify(full=True)
     version.refuse_findings()
     version = pin_run(home, name, version, names=(run.short_name,))
+    _check_subgroups(home, run.config, version)
     store = replace(run, data=version).store()
     _check_limits(home, plan, store, list(version.facts["schema"]["columns"]))
     _check_parts(home, run.config, store)
@@ -207,6 +212,32 @@ def _check_parts(home: NodeHome, config: RunConfig, store: Store) -> None:
         registry.build("client", name, **registry.accepted("client", name, args)).check(site)
 
 
+def _check_subgroups(home: NodeHome, config: RunConfig, version: DataVersion) -> None:
+    """Refuse subgroups that these rows do not have, or of which cells of fewer patients than may leave are shown.
+
+    Raises:
+        Shareable: without the reason, which may name columns or hold a value; it is in the node's log.
+    """
+    subgroups = parse_subgroups(config.data.get("subgroups"))
+    if not subgroups:
+        return
+    floor, least = config.evaluation.subgroup_floor, home.config.sharing.min_patients
+    if floor is None or floor < least:
+        text = f"the plan shows subgroups of {floor or 1} patients or more, this site's sharing.min_patients is {least}"
+        raise Shareable(NOT_APPROVED, f"{home.site}: {text}; set evaluation.subgroup_floor={max(least, 3)}")
+    if not (columns := attribute_columns(subgroups)):
+        return
+    try:
+        subgroups_of(version.open_store(columns), tuple(one for one in subgroups if one.column in columns))
+    except FedimbError as error:
+        log.warning("%s", error)
+        raise Shareable(
+            NOT_APPROVED,
+            f"{home.site}: the rows of data set '{version.name}' cannot be grouped by {', '.join(columns)} "
+            "(data.subgroups): the reason is in the node's log",
+        ) from None
+
+
 def load_run(home: NodeHome, context: Context) -> NodeRun:
     """Load the run a message belongs to, if it is still approved and its data are unchanged.
 
@@ -246,6 +277,9 @@ def handle_message(home: NodeHome, message: Message, context: Context) -> Messag
     run = load_run(home, context)
     if _is_join(message):
         return Message(_joined(run), reply_to=message)
+    if message.metadata.message_type in OPENING:
+        opening = SumOpening(run.home, run.plan, run.name, run.client, message)
+        return Message(opening.reply(), reply_to=message)
     with site_folder(home):
         reply = runtime(run, message).handle(message, run.client)
     # The run ends here and sends the same message again when it is resumed; the client's work is kept.

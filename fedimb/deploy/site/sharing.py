@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 
 from fedimb.contracts.base import Record
-from fedimb.contracts.platform import CONFUSION, SCORES
+from fedimb.contracts.platform import CONFUSION, SCORES, SUBGROUPS
 from fedimb.deploy.home import SharingConfig
 
 CLASS_COUNTS = "class_counts"
@@ -39,7 +39,7 @@ def refusal(sharing: SharingConfig, record: Record, value: object, patients: Pat
         value: the record's content (a Flower record).
         patients: patients in the data the run uses; None: unknown, which ``min_patients`` treats as too few.
     """
-    if record.reveals == CLASS_COUNTS and not sharing.class_counts and record.key in (SCORES, CONFUSION):
+    if record.reveals == CLASS_COUNTS and not sharing.class_counts and record.key in (SCORES, CONFUSION, SUBGROUPS):
         return f"class_counts ({record.key}): set evaluation.secure=true"
     if record.reveals == CLASS_COUNTS and not sharing.class_counts:
         return f"class_counts ({record.key}): set prior.provenance=none, estimated or secure_sum" + (
@@ -53,7 +53,7 @@ def refusal(sharing: SharingConfig, record: Record, value: object, patients: Pat
     if least > 1 and _of_fewer(least, record, value, patients):
         return (
             f"statistics of fewer than {least} patients ({record.key}): raise the method's min_count, send masked sums "
-            "(prior.provenance=secure_sum) or continue without this site"
+            "(prior.provenance=secure_sum, evaluation.secure=true) or continue without this site"
         )
     return None
 
@@ -65,6 +65,9 @@ def _of_fewer(least: int, record: Record, value: object, patients: Patients | No
         return True
     if record.about != "class":
         return False
+    if record.key == SUBGROUPS and isinstance(value, ArrayRecord) and "people" in value:
+        people = value["people"].numpy()
+        return bool(np.any((people > 0) & (people < least)))
     if not isinstance(value, ArrayRecord):
         return True  # it is unknown which figure belongs to which class
     few = np.array([0 < count < least for count in patients.per_class])

@@ -1,9 +1,10 @@
 """What the servers of a report's runs left out, and the scores without each site, as the terminal shows them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fedimb.report.admission import left_out_lines, without_lines
+from fedimb.report.admission import alarm_lines, left_out_lines, without_lines
+from fedimb.report.subgroups import subgroup_lines
 from fedimb.rundir.result import RunResult
 from fedimb.study.results import Result
 
@@ -22,6 +23,16 @@ class Admission:
 
 
 def admissions(results: Iterable[Result]) -> list[Admission]:
+    """What was left out of each finished run, its scores without each site, and its alarms."""
+    return _texts(results, lambda run: [*without_lines(run), *left_out_lines(run), *alarm_lines(run)])
+
+
+def subgroups(results: Iterable[Result]) -> list[Admission]:
+    """The scores by subgroup of each finished run that has any."""
+    return _texts(results, subgroup_lines)
+
+
+def _texts(results: Iterable[Result], lines_of: Callable[[RunResult], list[str]]) -> list[Admission]:
     """The lines of each finished run that has any; a folder shared by several rows counts once."""
     found: dict[str, Admission] = {}
     for result in results:
@@ -30,9 +41,9 @@ def admissions(results: Iterable[Result]) -> list[Admission]:
         if not (result.folder / "result.json").is_file():  # rows of an MLflow store, whose run folders are elsewhere
             continue
         run = RunResult.read(result.folder)
-        if lines := [*without_lines(run), *left_out_lines(run)]:
+        if lines := lines_of(run):
             found[result.folder.name] = Admission(result.folder.name, "\n".join(lines).rstrip())
     return list(found.values())
 
 
-__all__ = ["Admission", "admissions"]
+__all__ = ["Admission", "admissions", "subgroups"]

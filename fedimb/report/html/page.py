@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.report.html import classes, comparison, curves, heat, tables
-from fedimb.report.html.admission import admissions
+from fedimb.report.html.admission import admissions, subgroups
 from fedimb.report.html.headline import missing, sentence
 from fedimb.report.html.legend import Entry, foremost, legend
 from fedimb.report.html.numbers import HEADLINE, Row, rows_of
@@ -99,6 +99,7 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
             comparing=any(parts for _, parts in comparisons),
             panels=panels(study.results),
             admissions=admissions(study.results),
+            subgroups=subgroups(study.results),
             hashes=hashes(study),
             style=environment.loader.get_source(environment, "page.css")[0].strip(),
             script=script,
