@@ -146,7 +146,7 @@ def check_declared(
         if isinstance(record, ArrayRecord):
             _check_arrays(own, record, sent if isinstance(sent, ArrayRecord) else None, sizes, limits)
         else:
-            _check_entries(own, cast("MetricRecord | ConfigRecord", record), limits)
+            _check_entries(own, record, limits)
     except _Fault as fault:
         return Refusal(own.record.key, clean_text(fault.field, 60), fault.reason, fault.not_finite)
     except Exception as error:  # whatever a stranger put into it: not readable is a fault like any other
