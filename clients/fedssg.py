@@ -1,7 +1,8 @@
 """FedSSG at a site: report row counts, make or audit samples when asked, and train on real and synthetic rows."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from fedimb.contracts.fedssg import (
     COVERAGE_COUNTS,
     FIGURES,
     GENERATOR,
+    LEAKAGE,
     SAMPLES,
     STYLE,
     TAKE,
@@ -35,12 +37,25 @@ from fedimb.generation.examples import REFUSE, Examples, small_classes
 from fedimb.generation.export import (
     ExportResult,
     HoldoutSplit,
+    MembershipAttack,
     SampleAuditor,
     apply_export_gate,
     as_examples,
+    encoder_features,
     split_holdout,
     with_forced_classes,
     without_holdout,
+)
+from fedimb.generation.federated import (
+    MEASURED,
+    RowsByGroup,
+    at_least,
+    draw_by_class,
+    load_into,
+    sample_seed,
+    state_of,
+    teaching_classes,
+    weight_leakage,
 )
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.local import local_rows
@@ -49,12 +64,15 @@ from fedimb.generation.settings import settings_from
 from fedimb.generation.sharing_plan import cells
 from fedimb.generation.training import Training, train_generator
 from fedimb.generation.transport import from_record, to_record
-from fedimb.privacy.audit.types import Audit, GateSettings
-from fedimb.records import array_record, arrays_of
+from fedimb.privacy.audit.types import Audit, Batch, Features, GateSettings
+from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.registry import register
 from fedimb.seeds import Stream, seed_int
 from fedimb.training.samplers.mixed import Mixed
 from fedimb.training.spec import TrainSpec
+
+_TAUGHT = "taught"
+"""Key of the client's state: what it has taught a generator of all clients."""
 
 
 @register("client", "fedssg")
@@ -80,6 +98,8 @@ class FedSSGClient(Client):
             raise ConfigError("strategy=fedssg makes rows of one class each; these rows have several labels")
         if self.settings.made == "generator":
             self._generator_config(site.store.input_shape, site.class_names, n_devices(site.store), 0).build()
+        if self.settings.gate != "off":
+            encoder_features(self.settings.encoder, site.store)
 
     def train_spec(self, spec: TrainSpec, context: ClientContext) -> TrainSpec:
         """Train on real and synthetic rows, for as many steps as without synthetic rows."""
@@ -130,31 +150,66 @@ class FedSSGClient(Client):
     ) -> GeneratorConfig:
         return GeneratorConfig(self.settings.generator, self.training, len(names), devices, shape, tuple(names), seed)
 
+    def _features(self, context: ClientContext) -> Features | None:
+        return encoder_features(self.settings.encoder, context.data.store) if self.settings.gate != "off" else None
+
     def _own_config(self, context: ClientContext) -> GeneratorConfig:
         store, seed = context.data.store, seed_int(context.config.seed, Stream.METHOD, 5, context.client)
         return self._generator_config(store.input_shape, store.class_names, n_devices(store), seed)
 
+    def _least(self) -> int:
+        """Fewest rows (patients) of a class that may teach a generator of all clients."""
+        return self.audit.min_count if self.settings.force else max(self.audit.min_count, REFUSE)
+
     def _teach(self, content: RecordDict, rows: HoldoutSplit, context: ClientContext) -> RecordDict:
-        made, store = self._received(content, context), context.data.store
-        about, examples = content.config_records[ABOUT], as_examples(rows.learned)
-        if len(examples.y):
-            training = replace(self.training, steps=int(about["steps"]), warmup=0)  # type: ignore[arg-type]
-            seed = seed_int(context.config.seed, Stream.METHOD, 100 + int(about["round"]), context.client)  # type: ignore[arg-type]
-            train_generator(made, examples, training, seed)
-        classes = np.bincount(rows.learned.y, minlength=store.n_classes)
-        domains = np.bincount(examples.d.numpy(), minlength=n_devices(store))
+        """Train the generator on the classes that may, and send it with their rows; see `_Memory`.
+
+        A class that an attack on the trained weights recognises is left out, and they are trained again without it,
+        before anything leaves.
+        """
+        made, received, about = self._received(content, context), arrays_of(content, GENERATOR), _about(content)
+        memory = _Memory.of(context, about["generator"])
+        classes = teaching_classes(rows.learned, memory.n_classes, self._least()) & ~memory.given_away
+        measured = np.full((memory.n_classes, len(MEASURED)), np.nan)
+        while classes.any():
+            learned, kept = (batch.cut(classes[batch.y]) for batch in (rows.learned, rows.kept))
+            load_into(made, received)
+            training = replace(self.training, steps=about["steps"], warmup=0)
+            seed = seed_int(context.config.seed, Stream.METHOD, 100 + about["round"], context.client)
+            train_generator(made, as_examples(learned), training, seed)
+            if self.settings.gate == "off" or not made.trainable:
+                break
+            alpha = self.audit.alpha / (2 * about["rounds"])
+            attack = MembershipAttack(made, seed)
+            found = weight_leakage(attack, learned, kept, memory.n_classes, self.audit, alpha, seed)
+            measured = np.where(np.isnan(found), measured, found)
+            given_away = found[:, MEASURED.index("given_away")] == 1
+            if self.settings.gate == "report" or not given_away.any():
+                break
+            memory.given_away |= given_away
+            classes = classes & ~given_away
+        memory.taught |= classes
+        memory.keep(context)
+        return self._taught(made, received, rows.learned.cut(classes[rows.learned.y]), measured)
+
+    def _taught(self, made: Generator, received: Arrays, learned: Batch, measured: np.ndarray) -> RecordDict:
+        """The reply to `_teach`; what these rows did not train leaves as it was received."""
+        classes = np.bincount(learned.y, minlength=made.n_classes).astype(np.int64)
+        domains = np.bincount(as_examples(learned).d.numpy(), minlength=made.n_domains).astype(np.int64)
+        state = received
+        if len(learned):
+            own = RowsByGroup(received, made.class_rows(), made.domain_rows())
+            state = own.only(state_of(made), classes > 0, domains[: made.n_domains] > 0)
         return RecordDict(
             {
-                GENERATOR: array_record({name: value.cpu().numpy() for name, value in made.state_dict().items()}),
-                TAUGHT: array_record({"classes": classes.astype(np.int64), "domains": domains.astype(np.int64)}),
+                GENERATOR: array_record(state),
+                TAUGHT: array_record({"classes": classes, "domains": domains}),
+                LEAKAGE: array_record({"measured": measured.astype(np.float32)}),
             }
         )
 
     def _received(self, content: RecordDict, context: ClientContext) -> Generator:
-        made = self._own_config(context).build()
-        state = arrays_of(content, GENERATOR)
-        made.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
-        return made
+        return load_into(self._own_config(context).build(), arrays_of(content, GENERATOR))
 
     def _make(self, content: RecordDict, rows: HoldoutSplit, context: ClientContext) -> RecordDict:
         asked = arrays_of(content, WANTED)
@@ -171,9 +226,8 @@ class FedSSGClient(Client):
             cache = GeneratorCache(self._own_config(context), examples)
             generator = cache.generator
             samples = Examples(cache.samples(y, d, seed_int(context.config.seed, Stream.METHOD, 2)), y, d)
-        judged = SampleAuditor(
-            rows, generator, asked["holders"], self._own_config(context) if self.settings.cross else None
-        )
+        halves = self._own_config(context) if self.settings.cross else None
+        judged = SampleAuditor(rows, generator, asked["holders"], halves, self._features(context))
         outcome, found = self._exported(samples, judged, small, context)
         reply = _verdicts(outcome, found, context)
         if len(outcome.samples.y) and not outcome.waiting:
@@ -181,13 +235,24 @@ class FedSSGClient(Client):
         return reply
 
     def _veto(self, content: RecordDict, rows: HoldoutSplit, context: ClientContext) -> RecordDict:
-        samples = from_record(content.array_records[SAMPLES])
-        held = np.bincount(rows.learned.y, minlength=context.data.store.n_classes)
-        own = torch.from_numpy(held > 0)[samples.y]
-        samples = Examples(samples.x[own], samples.y[own], samples.d[own])
+        """Redraw the samples of the classes taught here and vote on each; nobody has seen them before.
+
+        A class that was taught here and that the generator in the message lacks cannot be judged, and is refused.
+        """
+        generator, asked, memory = self._received(content, context), arrays_of(content, WANTED), _Memory.of(context)
+        known = generator.class_seen[: memory.n_classes].cpu().numpy() > 0
+        sizes = at_least(asked["sizes"] * (memory.taught & known)[:, None])
+        samples = draw_by_class(generator.eval(), sizes, partial(sample_seed, context.config.seed), lambda done: None)
+        own = HoldoutSplit(rows.learned.cut(memory.taught[rows.learned.y]), rows.kept)
+        held = np.bincount(own.learned.y, minlength=memory.n_classes)
         small = small_classes(held, REFUSE) if self.settings.force else []
-        judged = SampleAuditor(rows, self._received(content, context), arrays_of(content, WANTED)["holders"])
-        return _verdicts(*self._exported(samples, judged, small, context), context)
+        judged = SampleAuditor(own, generator, asked["holders"], features=self._features(context))
+        reply = _verdicts(*self._exported(samples, judged, small, context), context)
+        if (missing := memory.taught & ~known).any():
+            marks = arrays_of(reply, VERDICTS)
+            marks["verdicts"][missing] = 0
+            reply[VERDICTS] = array_record(marks)
+        return reply
 
     def _exported(
         self, samples: Examples, judged: SampleAuditor, small: list[int], context: ClientContext
@@ -223,6 +288,46 @@ class FedSSGClient(Client):
             del context.state["synthetic"]
         taken = np.bincount(extra.y.numpy(), minlength=context.data.store.n_classes).astype(np.int32)
         return RecordDict({TAKEN: array_record({"taken": taken})})
+
+
+@dataclass
+class _Memory:
+    """What a client remembers of a generator averaged over clients.
+
+    Attributes:
+        generator: its number within the run.
+        taught: [C] bool: classes whose rows have taught it, so that this client votes on them.
+        given_away: [C] bool: classes that an attack recognised in weights trained here; they do not teach it again.
+    """
+
+    generator: int
+    taught: np.ndarray
+    given_away: np.ndarray
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self.taught)
+
+    @staticmethod
+    def of(context: ClientContext, generator: int | None = None) -> "_Memory":
+        """As kept; empty for another generator than the last, or if this client has not been asked before."""
+        if _TAUGHT in context.state:
+            kept = arrays_of(context.state, _TAUGHT)
+            if generator in (None, int(kept["generator"][0])):
+                return _Memory(int(kept["generator"][0]), kept["taught"] > 0, kept["given_away"] > 0)
+        none = np.zeros(context.data.store.n_classes, bool)
+        return _Memory(generator or 0, none, none.copy())
+
+    def keep(self, context: ClientContext) -> None:
+        """Put it into the client's state."""
+        kept = {"generator": np.array([self.generator]), "taught": self.taught, "given_away": self.given_away}
+        context.state[_TAUGHT] = array_record({name: value.astype(np.int32) for name, value in kept.items()})
+
+
+def _about(content: RecordDict) -> dict[str, int]:
+    """The whole numbers of a message."""
+    return {name: int(value) for name, value in content.config_records[ABOUT].items()}  # type: ignore[arg-type]
 
 
 def _verdicts(outcome: ExportResult, found: Audit | None, context: ClientContext) -> RecordDict:

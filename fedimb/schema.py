@@ -194,6 +194,7 @@ class RunConfig(Strict):
     aggregation_weight: Literal["auto", "view", "real", "original", "uniform"]
     evaluation: EvaluationConfig
     privacy: PrivacyConfig = PrivacyConfig()
+    attack: Part = Field(default_factory=lambda: {"name": "none"})
     checkpoint: CheckpointConfig
     run: RunPolicy = RunPolicy()
 

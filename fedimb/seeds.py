@@ -34,6 +34,11 @@ class Stream(IntEnum):
     MASK = 14
     PRIOR_NOISE = 15
     UPDATE_NOISE = 16
+    ATTACKERS = 17
+    POISON = 18
+    ATTACK = 19
+    BUCKETS = 20
+    STATISTICS_NOISE = 21
 
 
 @lru_cache(maxsize=4096)

@@ -30,10 +30,10 @@ from flwr.app import RecordDict
 from flwr.serverapp.strategy import Strategy
 
 from fedimb.contracts.fedssg import COVERAGE, COVERAGE_COUNTS, SAMPLES, STYLE, TAKE, TAKEN, WANTED, FedSSGSettings
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, DataError, RunFailed
 from fedimb.generation.coverage import coverage
 from fedimb.generation.devices import average_styles
-from fedimb.generation.examples import Examples
+from fedimb.generation.examples import REFUSE, Examples
 from fedimb.generation.preview import preview_png
 from fedimb.generation.screening import screen_samples
 from fedimb.generation.settings import settings_from
@@ -48,6 +48,7 @@ from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, Reply, ServerWork, Step
 from fedimb.strategies.base import Method, Program
+from fedimb.strategies.fedssg_federated import FederatedGenerator
 from fedimb.strategies.fedssg_pools import Pools
 
 Counts = np.ndarray
@@ -80,7 +81,7 @@ class FedSSG(Method):
         if self.settings.made == "generator" and self.settings.source == "server_public":
             counts = np.bincount(server.public().y, minlength=len(server.class_names()))
             floor_check(counts, server.class_names(), force=self.settings.force)
-        if self.settings.made == "generator" and self.settings.source == "fed_diffusion" and server.clips():
+        if self._is_federated() and server.clips():
             raise ConfigError(
                 "strategy.fedssg.source=fed_diffusion sends a generator's weights, which privacy.clip and noise "
                 "do not cover: use source=server_public, or privacy.clip=null privacy.noise=0"
@@ -100,10 +101,22 @@ class FedSSG(Method):
         clients = [reply.client for reply in replies]
         counts = np.stack([arrays_of(reply.content, COVERAGE_COUNTS)["counts"] for reply in replies]).astype(np.int64)
         styles = average_styles([arrays_of(reply.content, STYLE) for reply in replies if STYLE in reply.content])
-        wanted = sample_targets(counts, self.plan, self._possible(server, counts, styles))
+        possible = self._possible(server, counts, styles)
+        wanted = sample_targets(counts, self.plan, possible)
         report: dict[str, Any] = {name: getattr(self.settings, name) for name in ("source", "made", "pool")}
+        pools = Pools(run, server, self.settings.generator, self.training, self.settings.force)
+        taught = None
+        if self._is_federated() and wanted.any():
+            self._check_reach(counts)
+            taught = yield from pools.teach(counts, self.settings.rounds, self.settings.local_steps, report)
+            wanted = sample_targets(counts, self.plan, possible & taught.cells())
+            if not wanted.any():
+                raise RunFailed(
+                    "strategy=fedssg: no client taught the generator a class that another lacks: too few rows at each "
+                    f"of {', '.join(report['untaught']) or 'those that have it'}; use more rows or another source"
+                )
         if self.settings.made in ("generator", "public"):
-            given = yield from self._samples(run, server, clients, counts, wanted, styles, report)
+            given = yield from self._samples(run, pools, taught, clients, counts, wanted, styles, report)
             parts = [(SAMPLES, to_record(samples)) for samples in given]
         else:
             parts = [(WANTED, array_record({"wanted": rows.sum(axis=1)})) for rows in wanted]
@@ -112,6 +125,18 @@ class FedSSG(Method):
         taken = np.stack([arrays_of(reply.content, TAKEN)["taken"] for reply in replies]).astype(np.int64)
         self._note(run, server, counts, wanted, taken, report)
         yield from self.inner_program(run)
+
+    def _is_federated(self) -> bool:
+        return self.settings.made == "generator" and self.settings.source == "fed_diffusion"
+
+    def _check_reach(self, counts: Counts) -> None:
+        """Refuse a generator of all clients that nobody can teach, before any training."""
+        most = int(counts.sum(axis=2).max(initial=0))
+        if most < REFUSE and not self.settings.force and self.settings.epsilon is None:
+            raise DataError(
+                f"strategy.fedssg.source=fed_diffusion: no client has {REFUSE} rows of any class (at most {most}); of "
+                "fewer rows a generator keeps copies, so none teaches it: use another source"
+            )
 
     def _possible(self, server: Server, counts: Counts, styles: Mapping[int, Style]) -> np.ndarray:
         """[C, D] bool: which samples can be made.
@@ -135,7 +160,8 @@ class FedSSG(Method):
     def _samples(
         self,
         run: RunContext,
-        server: Server,
+        pools: Pools,
+        taught: FederatedGenerator | None,
         clients: list[int],
         counts: Counts,
         wanted: Counts,
@@ -143,7 +169,7 @@ class FedSSG(Method):
         report: dict[str, Any],
     ) -> Generator[Step, Any, list[Examples]]:
         """The samples for each client: from the pool of the configured source, screened, or from D_0."""
-        rng = numpy_rng(run.seed, Stream.METHOD, 3)
+        rng, server = numpy_rng(run.seed, Stream.METHOD, 3), pools.server
         if self.settings.made == "public":
             rows = server.public()
             return _distribute(Examples(rows.x, rows.y, rows.d), wanted, rng, self.own)
@@ -151,12 +177,11 @@ class FedSSG(Method):
             return _distribute(
                 Examples(torch.zeros((0, *server.input_shape())), *cells(wanted[0])), wanted, rng, self.own
             )
-        pools = Pools(run, server, self.settings.generator, self.training, self.settings.force)
         sizes = np.ceil(self.settings.surplus * pool_sizes(wanted, self.own)).astype(np.int64)
         if self.settings.source == "client_generators":
             samples = yield from pools.of_clients(clients, counts, sizes, report)
-        elif self.settings.source == "fed_diffusion":
-            samples = yield from pools.averaged(counts, sizes, self.settings.rounds, self.settings.local_steps, report)
+        elif taught is not None:
+            samples = yield from pools.averaged(taught, sizes, report)
         else:
             samples = yield from pools.public(sizes, styles)
         report["figures"] = pools.figures

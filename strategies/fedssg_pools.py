@@ -1,47 +1,36 @@
 """Where FedSSG's samples come from: one sub-program per source (see `fedimb.strategies.fedssg`)."""
 
-import copy
-from collections.abc import Generator, Mapping, Sequence
+import json
+import logging
+from collections.abc import Generator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import RecordDict
 
-from fedimb.contracts.fedssg import ABOUT, FIGURES, GENERATOR, MAKE, SAMPLES, TAUGHT, TEACH, VERDICTS, VETO, WANTED
+from fedimb.contracts.fedssg import FIGURES, MAKE, SAMPLES, VERDICTS, VETO, WANTED
 from fedimb.errors import RunFailed
-from fedimb.generation.averaging import average
-from fedimb.generation.base import Generator as Made
 from fedimb.generation.coverage import coverage
 from fedimb.generation.devices import restyle
 from fedimb.generation.examples import Examples
+from fedimb.generation.federated import at_least, draw_by_class, load_into, sample_seed
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.sharing_plan import cells, divide_among_clients
 from fedimb.generation.style import Style, describe_style
 from fedimb.generation.training import Training, floor_check
-from fedimb.generation.transport import concatenate_samples, from_record, select_samples, to_record
-from fedimb.records import Arrays, array_record, arrays_of
+from fedimb.generation.transport import concatenate_samples, from_record, to_record
+from fedimb.records import array_record, arrays_of
 from fedimb.seeds import Stream, seed_int
-from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.server import Server
 from fedimb.serverapp.steps import Query, Reply, Rounds, ServerWork, Step, Wait
+from fedimb.strategies.fedssg_federated import FederatedGenerator, Votes
 
+log = logging.getLogger("fedimb")
 Counts = np.ndarray
 Program = Generator[Step, Any, Examples]
-
-
-def _mean(made: Made, replies: Sequence[Reply]) -> Arrays:
-    """Average the clients' generators so that a rare class keeps its embedding row (`fedimb.generation.averaging`)."""
-    taught = [arrays_of(reply.content, TAUGHT) for reply in replies]
-    return average(
-        [arrays_of(reply.content, GENERATOR) for reply in replies],
-        np.stack([rows["classes"] for rows in taught]),
-        np.stack([rows["domains"] for rows in taught]),
-        made.class_rows(),
-        made.domain_rows(),
-    )
 
 
 def holders(counts: Counts) -> Counts:
@@ -102,41 +91,79 @@ class Pools:
         kept = yield ServerWork("samples", work)
         return from_record(kept.array_records["samples"])
 
-    def averaged(self, counts: Counts, sizes: Counts, rounds: int, local_steps: int, report: dict[str, Any]) -> Program:
-        """Samples of a generator averaged over the clients; each may veto a class that looks like its own records."""
-        floor_check(counts.sum(axis=(0, 2)), self.run.class_names, force=self.force)
+    def teach(
+        self, counts: Counts, rounds: int, local_steps: int, report: dict[str, Any]
+    ) -> Generator[Step, Any, FederatedGenerator]:
+        """Rounds of a generator averaged over the clients; a class of few rows at a client does not teach it.
+
+        Raises:
+            RunFailed: no client taught it anything.
+        """
         made = self.generator_config.build()
         made.set_common_scale()
-        generator = AuxiliaryModel(
-            TEACH,
-            GENERATOR,
-            {name: value.cpu().numpy() for name, value in made.state_dict().items()},
-            partial(_mean, made),
-            lambda number: RecordDict({ABOUT: ConfigRecord({"round": number, "rounds": rounds, "steps": local_steps})}),
-        )
         earlier = sum(name.startswith("generator") for name in self.run.models)  # one for each earlier labelling cycle
+        generator = FederatedGenerator(made, self.run.n_clients, rounds, local_steps, earlier)
         name = f"generator-{earlier + 1}" if earlier else "generator"
         self.run.models[name] = lambda draw: generator
         yield Rounds(rounds, model=name)
+        self._note_teaching(generator, counts, report)
+        return generator
+
+    def _note_teaching(self, generator: FederatedGenerator, counts: Counts, report: dict[str, Any]) -> None:
+        names, seen = self.run.class_names, generator.seen()
+        worst = np.fmax.reduce([np.full(len(names), np.nan), *generator.leaks[:, :, 0]])
+        given = np.fmax.reduce([np.zeros(len(names)), *generator.leaks[:, :, 1]]) > 0
+        report["untaught"] = [names[c] for c in np.flatnonzero(~seen & (counts.sum(axis=(0, 2)) > 0))]
+        report["given_away_by_weights"] = [names[c] for c in np.flatnonzero(given)]
+        report["weights_mia_auc"] = [
+            {names[c]: float(auc) for c, auc in enumerate(aucs) if np.isfinite(auc)}
+            for aucs in generator.leaks[:, :, 0]
+        ]
+        self.figures |= {f"privacy/weights_mia_auc/{names[c]}": float(worst[c]) for c in np.flatnonzero(worst == worst)}
+        if not seen.any():
+            raise RunFailed(
+                "strategy=fedssg: no client taught the generator anything: none has enough rows of a class "
+                "(20, and strategy.fedssg.audit.min_count, after its holdout), or an attack on the weights knew them "
+                f"({', '.join(report['given_away_by_weights']) or 'of no class'}); use another source"
+            )
+        if report["untaught"]:
+            log.warning(
+                "fedssg: nobody taught the generator %s: too few rows at each client, or given away by its weights; no "
+                "samples of these classes are made",
+                ", ".join(report["untaught"]),
+            )
+
+    def averaged(self, generator: FederatedGenerator, sizes: Counts, report: dict[str, Any]) -> Program:
+        """Samples of the averaged generator, of the classes that everybody who taught them allows.
+
+        Raises:
+            RunFailed: of the classes that are wanted none is allowed.
+        """
+        names, sizes = self.run.class_names, at_least(sizes * generator.cells())
+        asked = generator.asked(range(self.run.n_clients), sizes)
+        replies = yield from self._decided(Query(VETO, each=asked))
+        votes = Votes.of(replies, generator)
+        wanted, allowed = sizes.any(axis=1), votes.allowed()
+        refused = np.flatnonzero(wanted & ~allowed)
+        report["vetoed"] = [names[c] for c in refused]
+        report["verdicts"] = {str(client): found.tolist() for client, found in votes.verdicts.items()}
+        if not (wanted & allowed).any():
+            self.run.artifact("fedssg.json", (json.dumps(report, indent=1) + "\n").encode())
+            raise RunFailed(
+                f"strategy=fedssg: no class passed the vote of those who taught it: {votes.words(refused, names)} (see "
+                "audit.json in each site's outbox, and artifacts/fedssg.json); use more rows per class, another "
+                "source, or, in a simulation, strategy.fedssg.gate=report"
+            )
+        drawn = sizes * allowed[:, None]
 
         def work() -> RecordDict:
-            state = {name: torch.from_numpy(np.array(value)) for name, value in generator.parameters.items()}
-            trained = copy.deepcopy(made)  # a step's work must change nothing but its result
-            trained.load_state_dict(state)
-            y, d = cells(sizes * (counts.sum(axis=(0, 2)) > 0)[:, None])
-            drawn = torch.Generator().manual_seed(self._seed())
-            x = trained.eval().sample(y, d, drawn, self.run.working("samples", len(y)))
-            return RecordDict({"samples": to_record(Examples(x, y, d))})
+            trained = load_into(self.generator_config.build(), generator.parameters).eval()
+            shown = self.run.working("samples", int(drawn.sum()))
+            samples = draw_by_class(trained, drawn, partial(sample_seed, self.run.seed), shown)
+            return RecordDict({"samples": to_record(samples)})
 
         kept = yield ServerWork("samples", work)
-        samples = from_record(kept.array_records["samples"])
-        content = RecordDict({SAMPLES: to_record(samples), GENERATOR: array_record(generator.parameters)})
-        content[WANTED] = array_record({"holders": holders(counts)})
-        replies = yield from self._decided(Query(VETO, content))
-        verdicts = np.stack([arrays_of(reply.content, VERDICTS)["verdicts"] for reply in replies])
-        allowed = (verdicts != 0).all(axis=0)  # -1: a client without the class has no verdict
-        report["vetoed"] = [self.run.class_names[c] for c in np.flatnonzero(~allowed)]
-        return select_samples(samples, torch.from_numpy(allowed)[samples.y])
+        return from_record(kept.array_records["samples"])
 
     def of_clients(self, clients: list[int], counts: Counts, sizes: Counts, report: dict[str, Any]) -> Program:
         """Samples made by every client that holds a class; what its export gate refuses is not sent."""
@@ -149,9 +176,11 @@ class Pools:
         report["verdicts"] = {str(client): found.tolist() for client, found in verdicts.items()}
         parts = [from_record(r.content.array_records[SAMPLES]) for r in replies if SAMPLES in r.content]
         if not parts:
+            self.run.artifact("fedssg.json", (json.dumps(report, indent=1) + "\n").encode())
             raise RunFailed(
-                "strategy=fedssg: no class of any client passed its export gate (see audit.json in each site's "
-                "outbox); use more rows per class, another source, or, in a simulation, strategy.fedssg.gate=report"
+                "strategy=fedssg: no class of any client passed its export gate (verdicts in artifacts/fedssg.json, "
+                "reasons in audit.json in each site's outbox); use more rows per class, another source, or, in a "
+                "simulation, strategy.fedssg.gate=report"
             )
         return concatenate_samples(parts)
 

@@ -153,18 +153,20 @@ class Public(Method):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Flower's hook: adds the server's own reply if ``use`` is ``client``."""
+        """Flower's hook: adds the server's own reply if ``use`` is ``client``.
+
+        A method around this one may train before it lets this program begin; the server has no part in these rounds.
+        """
         shown = list(replies)
-        if self.settings.use == "client" and shown:
-            shown.append(self._own(server_round, shown[0]))
+        if self.settings.use == "client" and shown and self._server is not None:
+            shown.append(self._own(server_round, shown[0], self._server))
         merged, metrics = super().aggregate_train(server_round, shown)
         if self.settings.use in ("head", "ccvr") and merged is not None:
             self.memory |= {_KEPT + name: value for name, value in to_numpy(merged).items()}
         return merged, metrics
 
-    def _own(self, server_round: int, like: Message) -> Message:
-        server, sent = self._server, self._sent
-        assert server is not None, "aggregate_train before program"
+    def _own(self, server_round: int, like: Message, server: Server) -> Message:
+        sent = self._sent
         assert sent is not None, "aggregate_train before configure_train"
         start = to_numpy(sent.content.array_records[names.ARRAYS])
         rows = server.public()

@@ -5,7 +5,8 @@
 Ten classes with 5, 10, 20, 40 or 70 training records (a Latin square over classes and seeds), 100 holdout records and
 200 samples each. The truth has to be known, so records are drawn, not photographed: per class a Gaussian with the mean
 and covariance of scikit-learn's 8 x 8 digits of that class, floored so that no pixel is constant. ``min_count`` is 1
-here: the tests decide alone. The attack knows the samples and nothing else: a record's score is minus its distance to
+here: the tests decide alone, with distances of images in place (``moved=False``; gate_moves.py measures copies that
+were moved). The attack knows the samples and nothing else: a record's score is minus its distance to
 the nearest of them.
 
 Arms, each a way to make the 200 samples of a class:
@@ -115,7 +116,7 @@ def judged(
     arm: str, seed: int, samples: Batch, train: Batch, holdout: Batch, attack: Attack, rng: np.random.Generator
 ) -> list[dict[str, object]]:
     """A line per class."""
-    found = audit(samples, train, holdout, GateSettings(min_count=1), rng, attack)
+    found = audit(samples, train, holdout, GateSettings(min_count=1, moved=False), rng, attack)
     lines: list[dict[str, object]] = []
     for label, verdict in found.verdicts.items():
         line: dict[str, object] = {"arm": arm, "seed": seed, "class": label, "records": int(verdict.figures["count"])}

@@ -67,11 +67,12 @@ class Init(Action):
         deployment = create_deployment(root, args.name, args.host, args.port, args.superlink_port)
         config, place = deployment.config, shlex.quote(str(root))
         digest = format_fingerprint(fingerprint(deployment.file("ca.crt").read_bytes()))
+        signs = key_fingerprint(deployment.signing_key().encode(), "sign.key")
         print(
             f"{root} is the folder of deployment {config.name}. Keep ca.key in it secret.\n\n"
             f"Fingerprint of ca.crt, to read out to each site by telephone:\n  {digest}\n\n"
             f"Fingerprint of sign.key, which signs your messages; sites compare it when they approve a plan:\n"
-            f"  {key_fingerprint(deployment.signing_key().encode(), 'sign.key')}\n\n"
+            f"  {signs}\n\n"
             f"Next, here (README.md has every step):\n"
             f"  fedimb deploy up --deployment {place}\n"
             f"At each site, with your ca.crt:\n"
@@ -81,7 +82,12 @@ class Init(Action):
             f"  fedimb deploy add-site SITE.join.json --deployment {place}"
         )
         return DeploymentCreated(
-            name=config.name, folder=str(root), fingerprint=digest, host=config.host, port=config.port
+            name=config.name,
+            folder=str(root),
+            fingerprint=digest,
+            signing_key_fingerprint=signs,
+            host=config.host,
+            port=config.port,
         )
 
 
@@ -111,11 +117,12 @@ class Up(Action):
         import threading
 
         from fedimb.deploy.coordinator.creation import expiry_warnings
+        from fedimb.deploy.coordinator.nginx import limit_warnings, limits_line
         from fedimb.deploy.coordinator.servers import Servers
         from fedimb.errors import RunFailed
 
         deployment, stop = open_deployment(args), threading.Event()
-        for line in expiry_warnings(deployment):
+        for line in [*expiry_warnings(deployment), *limit_warnings(deployment)]:
             print(f"warning: {line}", flush=True)
         before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
         config = deployment.config
@@ -126,11 +133,13 @@ class Up(Action):
                     print(line, flush=True)
                 print(f"sites     https://{config.host}:{config.port}  (only the calls a node makes)")
                 print(f"SuperLink https://127.0.0.1:{config.superlink_port}  (this machine only)")
+                print(f"limits    {limits_line(deployment)}")
                 print(f"added     {', '.join(deployment.sites()) or 'no sites yet'}")
                 print(f"logs      {deployment.file('logs')}; Ctrl-C stops both", flush=True)
                 while not stop.wait(1.0):
                     if trouble := servers.ended():
                         raise RunFailed(trouble)
+                    servers.rotate_logs()
                 print("stopping both", flush=True)
         finally:
             for number, handler in before.items():
@@ -397,14 +406,20 @@ def bring_up_to_date(deployment: "Deployment") -> bool:
     Returns:
         whether one is running.
     """
+    from fedimb.deploy.coordinator import nginx
     from fedimb.deploy.coordinator.registration import reconcile
     from fedimb.deploy.coordinator.superlink import healthy
+    from fedimb.errors import FedimbError
 
     if not healthy(deployment):
         print("The servers are down: this takes effect at the next fedimb deploy up.")
         return False
     for line in reconcile(deployment):
         print(line)
+    try:
+        nginx.reload(deployment)
+    except FedimbError as error:  # the gate knows the sites all the same
+        print(f"warning: until the next fedimb deploy up, new sites share a stranger's limits: {error}")
     return True
 
 

@@ -81,6 +81,7 @@ class Plan(Action):
         )
         from fedimb.deploy.coordinator.plan_checks import check_parts
         from fedimb.deploy.coordinator.sites import planned_keys
+        from fedimb.deploy.coordinator.traffic import check_traffic, traffic_line
         from fedimb.deploy.study_plan.budget import default_runs
         from fedimb.deploy.study_plan.plan import make_plan
 
@@ -97,6 +98,7 @@ class Plan(Action):
         about = (args.purpose, args.contact, now, expires, vary, args.tags.split(","), classes, minority, shape)
         plan = make_plan(name, config, *about, deployment.signing_key(), sites, runs, limits)
         check_parts(plan, config)
+        traffic = traffic_line(deployment, check_traffic(deployment, plan, config))
         folder = write_plan(deployment, plan)
         print(
             f"{folder / 'plan.html'} is the page for data-protection officers; sites approve plan.json.\n"
@@ -106,6 +108,7 @@ class Plan(Action):
             f"covers    {plan.runs} run{'s' * (plan.runs > 1)}; for another number give --runs N\n"
             f"leaves    {len(plan.leaves)} kinds of records, all listed on the page\n"
             f"limits    at most {limits.most_rows} rows at a site; another number with --rows\n"
+            f"traffic   {traffic}\n"
             f"Next: sites get it with the first run under it (fedimb node inbox), or send them plan.json beforehand."
         )
         return PlanWritten(sha=plan.sha, folder=str(folder), leaves=len(plan.leaves))

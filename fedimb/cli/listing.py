@@ -57,11 +57,15 @@ PLURALS = {
     "coresets": "coreset",
     "queries": "query",
     "generators": "generator",
+    "attacks": "attack",
 }
 OLD_PLURALS = {"terms": "objectives", "term": "objectives"}  # they go with the next release
 _SENDING = ("strategy", "aggregator", "loss", "calibration", "objective")
 _SETTING_WIDTH = 24  # of the column of defaults: mappings are wrapped
-_SHOWN_ELSEWHERE = ("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by")
+_SHOWN_ELSEWHERE = (
+    *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
+    "needs_head_bias",
+)
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 
 

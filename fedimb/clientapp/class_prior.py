@@ -1,7 +1,6 @@
 """The class counts a client sends for the prior: in plain numbers, masked, or masked with its share of the noise."""
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.data.views import ClientData
 from fedimb.privacy.gaussian import sigma_of
-from fedimb.privacy.secure_sum import mask_values, to_fixed
+from fedimb.privacy.secrets import masked_figures
+from fedimb.privacy.secure_sum import to_fixed
 from fedimb.records import array_record
 from fedimb.seeds import Stream
 
@@ -23,14 +23,15 @@ def answer_query(name: str, content: RecordDict, context: ClientContext) -> Reco
     request: dict[str, Any] = dict(content.config_records["view"])
     view = str(request["name"])
     if name == names.CLASS_COUNTS:
-        return _reply(context.data.counts(view).astype(np.int64))
+        return _reply(context.class_counts(view).astype(np.int64))
     clients = [int(client) for client in request["clients"]]
     if name == names.NOISY_COUNTS:
         own = to_fixed(noisy_share(context, view, len(clients)))
     else:
-        own = context.data.counts(view).astype(np.int64)
+        own = context.class_counts(view).astype(np.int64)
 
-    return _reply(mask_values(own, context.client, clients, partial(context.secrets.mask, context, clients)))
+    sent, more = masked_figures(own, context, clients, context.secrets)
+    return RecordDict({**_reply(sent), **more})
 
 
 def _reply(counts: np.ndarray) -> RecordDict:
@@ -47,7 +48,7 @@ def noisy_share(context: ClientContext, view: str, clients: int) -> np.ndarray:
     hospital draws its own noise (`ClientContext.secrets`).
     """
     prior = context.config.prior
-    counts = context.data.counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)
+    counts = context.class_counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)
     sigma = sigma_of(prior.epsilon, prior.delta, float(prior.clip or 1)) / math.sqrt(clients)
     noisy: np.ndarray = counts + sigma * context.secrets.normal(context, Stream.PRIOR_NOISE, len(counts))
     return noisy

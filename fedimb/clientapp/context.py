@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from flwr.app import Context, RecordDict
 
+from fedimb.attacks.base import Attack
 from fedimb.data.store import Store
 from fedimb.data.views import ClientData
 from fedimb.models.base import Classifier
@@ -49,6 +50,7 @@ class ClientContext:
         outputs: outputs of the forward passes already done, by view; see `forward`.
         training: function behind `spec`.
         secrets: source of masks and noise; a hospital has its own.
+        attack: what this simulated client does instead of what it should; None: it is honest.
     """
 
     client: int
@@ -63,6 +65,12 @@ class ClientContext:
     outputs: dict[str, Outputs] = field(default_factory=dict)
     training: Callable[["ClientContext"], TrainSpec] | None = None
     secrets: Secrets = SIMULATED
+    attack: Attack | None = None
+
+    def class_counts(self, view: str) -> np.ndarray:
+        """Class counts [C] int64 of a view, as the client reports them."""
+        counts = self.data.counts(view)
+        return counts if self.attack is None else self.attack.counts(counts)
 
     def forward(self, view: str) -> Outputs:
         """Features [m, d] and logits [m, C] float32 of a view's rows under the received weights, without gradients.

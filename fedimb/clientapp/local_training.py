@@ -23,7 +23,7 @@ from fedimb.models.base import Classifier, Resident
 from fedimb.privacy.updates import check_model, clip_and_noise, cohort_size, noise_share
 from fedimb.records import Arrays, array_record, arrays_of
 from fedimb.schema import RunConfig
-from fedimb.seeds import Stream
+from fedimb.seeds import Stream, torch_generator
 from fedimb.training.local import LocalResult, train_locally
 from fedimb.training.spec import TrainSpec
 from fedimb.training.stacked import (
@@ -130,6 +130,8 @@ class LocalTraining:
         spec = spec.change(loss=spec.loss.to(self._device))
         x, y = context.data.tensors(spec.view)
         primary = context.data.primary(spec.view)
+        if context.attack is not None:
+            x, y, primary = _poisoned(context, x, y, primary)
         metrics: dict[str, float] = {}
         if self._start_loss:
             with torch.no_grad():
@@ -172,6 +174,8 @@ class LocalTraining:
         for objective in prepared.spec.objectives:
             objective.keep(context.state)
         trained, about = self._protected(context)
+        if context.attack is not None:
+            trained = context.attack.update(arrays_of(context.content, names.ARRAYS), trained, _attackers_rng(context))
         reply[names.ARRAYS] = array_record(trained, copy=False)
         if buffers := self._resident.buffers():
             reply[names.BUFFERS] = array_record(buffers, copy=False)
@@ -182,7 +186,7 @@ class LocalTraining:
                 reply[key] = record
         metrics = {
             **prepared.metrics,
-            "num-examples": self._weight(prepared, result),
+            "num-examples": _claimed(context, self._weight(prepared, result)),
             "train_loss": result.loss,
             "steps": float(result.steps),
             "examples": float(result.examples),
@@ -216,6 +220,23 @@ class LocalTraining:
                 return float(result.examples - (0 if extra is None else len(extra[1])))
             case _:
                 return float(result.examples)
+
+
+def _poisoned(context: ClientContext, x: Tensor, y: Tensor, primary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows an attacker trains on; the order of rows follows the labels it trains on."""
+    attack = context.attack
+    assert attack is not None
+    seed = torch_generator(context.config.seed, Stream.POISON, 0, context.client)
+    changed_x, changed_y = attack.poison(x, y, seed)
+    return changed_x, changed_y, primary if y is changed_y else changed_y
+
+
+def _attackers_rng(context: ClientContext) -> np.random.Generator:
+    return context.rng(Stream.ATTACK)
+
+
+def _claimed(context: ClientContext, weight: float) -> float:
+    return weight if context.attack is None else context.attack.weight(weight)
 
 
 def set_views(client_methods: Sequence[tuple[Contract, Any]], context: ClientContext) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,14 +11,16 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from torch import Tensor
 
+from fedimb.attacks.base import Attack, Known
 from fedimb.clientapp import class_prior, scores
 from fedimb.clientapp.context import ClientContext
 from fedimb.clientapp.local_training import LocalTraining, Prepared, set_views, weights_into
 from fedimb.clientapp.state import LOST, StateLost, StateStore, fingerprint
-from fedimb.config.parts import build_model, contracts_of, device_of, seeded
+from fedimb.config.parts import build_model, contracts_of, device_of, part_maker, seeded
+from fedimb.config.validate import GIVEN
 from fedimb.contracts import platform as names
 from fedimb.data.views import SETTABLE, ClientData
-from fedimb.models.base import Classifier, Resident
+from fedimb.models.base import Classifier, Resident, head_arrays
 from fedimb.privacy.secrets import SIMULATED, Secrets
 from fedimb.records import to_numpy
 from fedimb.schema import RunConfig
@@ -76,6 +78,9 @@ class ClientRuntime:
         self.device = device_of(config.engine)
         self.model: Classifier = build_model(config, n_classes, input_shape).to(self.device)
         self.contracts = contracts_of(config)
+        self._n_classes, self._input_shape = n_classes, input_shape
+        attacked = config.attack["name"] != "none"
+        self._make_attack = part_maker("attack", config.attack, GIVEN["attack"]) if attacked else None
         self._resident = Resident(self.model)
         self.training = LocalTraining(config, self.contracts, self._resident, n_classes, input_shape)
         self._decoded: dict[str, tuple[ArrayRecord, dict[str, Tensor]]] = {}
@@ -221,8 +226,18 @@ class ClientRuntime:
             content=content,
             training=self.training.base_spec,
             secrets=self._secrets,
+            attack=self._attack_in(step),
         )
         return PendingMessage(context, fingerprint(state), (int(step["state-keep"]), base))
+
+    def _attack_in(self, step: Mapping[str, Any]) -> Attack | None:
+        """What the client does in this message, if the configuration has an attack and the client is an attacker."""
+        if self._make_attack is None or names.COMMON not in step:
+            return None
+        rare = tuple(int(c) for c in step[names.RARE])
+        known = Known(self._n_classes, rare, int(step[names.COMMON]), self._input_shape, head_arrays(self.model))
+        attack: Attack = self._make_attack(known=known)
+        return attack
 
     def _load(self, message: Message) -> None:
         for key in (names.ARRAYS, names.BUFFERS):

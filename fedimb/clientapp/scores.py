@@ -1,6 +1,5 @@
 """A client's confusion matrices on its validation rows, for a server that has no test rows."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.probabilities import probabilities_of
 from fedimb.evaluation.subgroups import SCORED as SCORED_ARRAYS
 from fedimb.evaluation.subgroups import SHARED, count_subgroups
-from fedimb.privacy.secure_sum import mask_values
+from fedimb.privacy.secrets import masked_figures
 from fedimb.records import array_record
 from fedimb.schema import calibration_part
 from fedimb.training.calibrations.base import Outputs
@@ -39,13 +38,13 @@ def answer_query(query: str, content: RecordDict, context: ClientContext) -> Rec
     clients = [int(client) for client in request["clients"]]
     flat = [array for arrays in records.values() for array in arrays.values()]
     plain = np.concatenate([array.ravel() for array in flat])
-    sent = mask_values(plain, context.client, clients, partial(context.secrets.mask, context, clients))
+    sent, more = masked_figures(plain, context, clients, context.secrets)
     parts = iter(np.split(sent, np.cumsum([array.size for array in flat])[:-1]))
     hidden = {
         key: {name: next(parts).reshape(array.shape) for name, array in arrays.items()}
         for key, arrays in records.items()
     }
-    return RecordDict({key: array_record(arrays) for key, arrays in hidden.items()})
+    return RecordDict({**{key: array_record(arrays) for key, arrays in hidden.items()}, **more})
 
 
 def _by_subgroup(

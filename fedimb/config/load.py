@@ -74,6 +74,8 @@ def _as_first_hashed(tree: Settings) -> None:
     """Remove later settings that this configuration does not use and restore first names: old hashes stay valid."""
     if tree["privacy"]["clip"] is None and not tree["privacy"]["noise"]:
         del tree["privacy"]
+    if tree["attack"]["name"] == "none":
+        del tree["attack"]
     tree["data"].pop("accept", None)  # what the user knows of the data changes no number
     if not tree["data"].get("subgroups"):
         tree["data"].pop("subgroups", None)
@@ -140,6 +142,8 @@ def row_label(config: RunConfig, calibration: str) -> str:
     parts += [config.sampler["name"]] if config.sampler["name"] != "shuffle" else []
     parts += [f"clip_{config.privacy.clip:g}"] if config.privacy.clip is not None else []
     parts += [f"noise_{config.privacy.noise:g}"] if config.privacy.noise else []
+    if config.attack["name"] != "none":
+        parts += [f"{config.attack['name']}_{config.attack['fraction']:g}"]
     if config.name is not None:
         parts = [config.name]
     part = calibration_part(calibration)

@@ -21,7 +21,8 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "objective": (),
     "augmentation": ("input_shape",),
     "calibration": ("prior", "minority"),
-    "aggregator": ("n_clients",),
+    "aggregator": ("n_clients", "seed"),
+    "attack": ("known",),
     "strategy": ("inner",),
     "client": (),
     "encoder": ("input_shape", "n_rows", "labels"),
@@ -56,7 +57,7 @@ def validate(raw: Settings) -> RunConfig:
     parts: list[registry.Entry] = []
     checked: Settings = {"data": config.data | {"source": _part("source", config.data["source"], parts)}}
     checked["partition"] = _partition(config.partition, config.clients.count, parts)
-    for kind in ("model", "loss", "sampler"):
+    for kind in ("model", "loss", "sampler", "attack"):
         checked[kind] = _part(kind, getattr(config, kind), parts)
     augmentation = _list("augmentation", "local.augmentation", config.local.augmentation, parts)
     checked["local"] = config.local.model_copy(update={"augmentation": augmentation})
@@ -73,12 +74,12 @@ def validate(raw: Settings) -> RunConfig:
 def parts_of(config: RunConfig) -> tuple[registry.Entry, ...]:
     """Every registered part a validated configuration names."""
     named = [("source", config.data["source"]["name"]), ("partition", config.partition["name"])]
-    named += [(kind, getattr(config, kind)["name"]) for kind in ("model", "loss", "sampler", "aggregator")]
+    named += [(kind, getattr(config, kind)["name"]) for kind in ("model", "loss", "sampler", "aggregator", "attack")]
     named += [("augmentation", part["name"]) for part in config.local.augmentation]
     named += [("objective", part["name"]) for part in config.aggregator.get("objectives") or []]
-    named += [("strategy", name) for name in config.strategy]
-    named += [("calibration", calibration_part(name)) for name in config.calibration]
-    return tuple(registry.get(kind, name) for kind, name in named)
+    parts = [registry.get(kind, name) for kind, name in named]
+    parts += [registry.get("strategy", name).set_to(args or {}) for name, args in config.strategy.items()]
+    return (*parts, *(registry.get("calibration", calibration_part(name)) for name in config.calibration))
 
 
 def check_task(config: RunConfig, task: str) -> None:

@@ -1,8 +1,8 @@
 """Declarations of what leaves a site. A method's author only declares it; the egress filter checks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Sensitivity = Literal["model", "aggregate", "individual", "operational"]
 Reveals = Literal["class_counts", "synthetic"]
@@ -21,9 +21,9 @@ class Values:
     ``confidence`` and ``squares``: the sums over ``validation`` rows in `fedimb.evaluation.subgroups.UNIT`.
 
     Attributes:
-        shape: of an array, as ``C x d`` or ``C x C or C x 2 x 2``: C classes, D domains, d features of the model,
-            A attributes of ``data.subgroups`` of at most G groups, B bins, ``input`` the shape of one row; any other
-            letter is a length that must be the same wherever it stands in the record. None: any.
+        shape: of an array, as ``C x d`` or ``C x C or C x 2 x 2``: C classes, D domains, d features of the model, t =
+            d (d + 1) / 2, A attributes of ``data.subgroups`` of at most G groups, B bins, ``input`` the shape of one
+            row; any other letter is a length that must be the same wherever it stands in the record. None: any.
         low, high: smallest and largest value.
         total: the most that the values of an array add up to (of an array with three axes: each of its tables).
         whole: whether values are whole numbers.
@@ -80,8 +80,8 @@ class Record:
         about: whose patients one figure describes: all of the ``site``; those of one ``class`` (arrays with the classes
             along their first axis; a row of zeros or NaN reveals nothing); ``masked``: nobody's, since only the sum
             over sites can be read.
-        shape: number of values, e.g. ``7 x C + 1``: C classes, D domains (sites), d features of the model, e of the
-            encoder. Empty: unknown.
+        shape: number of values, e.g. ``7 x C + 1``: C classes, D domains (sites), d features of the model, t =
+            d (d + 1) / 2 of a symmetric matrix over them, e features of the encoder. Empty: unknown.
         values: what each array, metric or setting may hold, by name; ``*running_var`` stands for all names with this
             end, ``*`` for all others. None: not declared; then every number must be finite (or NaN, where a record is
             about a class), and nothing else is checked.
@@ -132,6 +132,8 @@ class Contract:
             that has it; absent: once in each round. A site answers no more (`fedimb.deploy.study_plan.budget`).
         repeats: the method's setting that says how often the program inside it runs; empty: once.
         replaces: how often at most the method's program replaces the model, which counts as a round.
+        only: queries, and records of queries, that some settings never send: by name, whether the method's settings do.
+            Functions of a module, since a contract travels to other processes. Absent: with any settings.
         aggregation_weight: what ``aggregation_weight: auto`` means for the method: view | real | original | uniform.
         adds_rows: whether a client may train on rows besides its own, or for more steps than its rows take. Its steps,
             and with ``aggregation_weight=view`` its weight, are then not limited by its rows.
@@ -146,6 +148,11 @@ class Contract:
     most: dict[str, int | str] = field(default_factory=dict)
     repeats: str = ""
     replaces: int = 0
+    only: dict[str, Callable[[Mapping[str, Any]], bool]] = field(default_factory=dict)
+
+    def sends(self, name: str, settings: Mapping[str, Any]) -> bool:
+        """Whether a method with these settings sends the query or record of that name."""
+        return name not in self.only or self.only[name](settings)
 
     def __call__(self) -> "Contract":
         """A contract is its own factory, so the registry builds it like any other part."""

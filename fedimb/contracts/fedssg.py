@@ -17,24 +17,25 @@ COVERAGE_COUNTS = "x.coverage"
 STYLE = "x.style"
 GENERATOR = "x.generator"
 TAUGHT = "x.taught"
+LEAKAGE = "x.leakage"
 SAMPLES = "x.samples"
 VERDICTS = "x.verdicts"
 FIGURES = "x.figures"
 TAKEN = "x.taken"
 
 WANTED = "x.wanted"
-"""Sent to one client: samples wanted per class and device [C, D] int64."""
+"""Sent to one client: samples wanted, or to be voted on, per class and device [C, D] int64."""
 ABOUT = "x.about"
 """Sent to the clients: the numeric parameters of the query."""
 
 COVERAGE = "fedssg_coverage"
 """Query: rows per class and device, with noise if the run configures it."""
 TEACH = "fedssg_teach"
-"""Query: train the generator in the message on this client's rows for one round; source fed_diffusion."""
+"""Query: train the generator in the message on this client's classes of enough rows for a round; fed_diffusion."""
 MAKE = "fedssg_make"
 """Query: train the client's own generator, make the wanted samples, audit them, and return what may leave."""
 VETO = "fedssg_veto"
-"""Query: compare the samples in the message with the client's own records; a class that looks copied is vetoed."""
+"""Query: redraw the samples of the client's own classes from the generator, and vote on each class."""
 TAKE = "fedssg_take"
 """Query: keep the samples in the message, or make the wanted rows from the client's own; from now on train on them."""
 
@@ -59,9 +60,11 @@ class FedSSGSettings(Settings):
         local_steps: fed_diffusion: steps of the generator per round and client.
         epsilon: privacy budget of the Laplace noise on each client's reported counts; null: none.
         style: clients describe the colours of devices with at least 32 images, for classes the server lacks on them.
-        force: train a generator on fewer than 20 rows of a class; such classes never leave a site.
+        force: train a generator on fewer than 20 rows of a class (fed_diffusion: down to audit.min_count at a site);
+            such classes never leave a site.
         gate: export gate of what was learned from clients' rows: enforce, report, off.
         audit: when a class may leave a site; the settings of fedimb.privacy.audit.types.GateSettings.
+        encoder: {name: ..., ...} of the kind encoder: the gate measures distances between its features too; {}: none.
         holdout: share of a client's rows kept from every generator, for the gate to compare with, (0, 1).
         cross: client_generators: learn from all rows, and audit two extra generators, each trained on half of them,
             instead.
@@ -100,6 +103,7 @@ class FedSSGSettings(Settings):
     audit: Mapping[str, Any] = field(
         default_factory=lambda: {"min_count": 20, "alpha": 0.05, "power": 0.8, "copied": 0.1}
     )
+    encoder: Mapping[str, Any] = field(default_factory=dict)
     holdout: Annotated[float, Range(0, 1, low_allowed=False, high_allowed=False)] = 0.5
     cross: bool = False
     release: Literal["auto", "manual"] = "auto"
@@ -123,7 +127,7 @@ _FIGURES = Record(
     "what the export gate measured, per class: distances, duplicates, how well a membership attack does",
     "aggregate",
     about="class",
-    shape="12 x C",
+    shape="48 x C",
     values={"*": Values(optional=True)},
 )
 
@@ -158,20 +162,32 @@ FEDSSG = Contract(
             Record(
                 GENERATOR,
                 "arrays",
-                "the generator's weights after training on this client's rows",
+                "the generator's weights after training on this client's rows; embeddings of classes that it did not "
+                "train as they were sent",
                 "model",
                 values={"*": Values(sent="value")},
             ),
             Record(
                 TAUGHT,
                 "arrays",
-                "rows of each class and of each device the generator was trained on",
+                "rows of each class and of each device the generator was trained on; none of a class with few rows",
                 "aggregate",
                 dtypes=("int64",),
                 reveals="class_counts",
                 about="class",
                 shape="C + D",
                 values={"classes": counts("C"), "domains": counts("D")},
+            ),
+            Record(
+                LEAKAGE,
+                "arrays",
+                "per class: rows asked about and others, how well an attack tells them apart by the weights (AUC with "
+                "interval, true-positive rate), whether the class was left out for it",
+                "aggregate",
+                dtypes=("float32",),
+                about="class",
+                shape="C x 7",
+                values={"measured": Values("C x 7", low=0, high="rows", missing=True)},
             ),
         ),
         MAKE: (

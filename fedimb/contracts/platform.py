@@ -13,6 +13,8 @@ COUNTS = "x.counts"
 PRIOR = "x.prior"
 STEP = "x.fedimb"
 STATE = "x.state"
+RARE, COMMON = "attack-rare", "attack-common"
+"""In the step record of a simulated client that attacks in this message: the minority classes, the largest class."""
 
 SCORES = "x.scores"
 SUBGROUPS = "x.subgroups"
@@ -21,6 +23,18 @@ SCORED = "scored"
 """Query: the final model's confusion matrices on the client's validation rows, where the server has no test rows."""
 MASKED_SCORES = "masked_scores"
 """As `SCORED`, masked with masks shared by the clients that the config record lists: uint64, modulo 2**64."""
+
+SHARES = "x.shares"
+"""With masked figures: what the other sites need to open their sum; in a message to a site, the shares for it."""
+SUM = "x.sum"
+"""Sent to hospital nodes to open a masked sum: the request's digest, the clients asked, and those in the sum."""
+AGREED = "x.agreed"
+"""A site's signature of the set of sites in a masked sum; in a message to a site, all signatures, by client id."""
+OPENED = "x.opened"
+SUM_AGREE = "sum_agree"
+"""Query: sign the set of sites that a masked sum is over, before it is opened (`fedimb.privacy.recoverable_sum`)."""
+SUM_OPEN = "sum_open"
+"""Query: with the signatures of enough sites, reveal the shares that open this one sum."""
 
 REPLACED = "model/replaced"
 """Metric of a round in which the server replaced the model's weights (`fedimb.serverapp.steps.Replace`)."""
@@ -90,6 +104,19 @@ _MASKED_SUBGROUPS = {name: Values(one.shape) for name, one in _SUBGROUPS.items()
 _OF_SUBGROUPS = (
     "of the final model on the validation view, by attribute of data.subgroups, class and group: rows, patients, and "
     "per calibration correct predictions and confidence by bin and squared errors; and which groups occur together"
+)
+
+_SHARES = Record(
+    SHARES,
+    "arrays",
+    "of the masks of this one sum: commitments, and shares encrypted for the other sites, so that the sum can be "
+    "opened if a site is missing (from four sites on)",
+    "operational",
+    dtypes=("uint8",),
+    optional=True,
+    about="masked",
+    shape="32 x D x D + 48 x D + 32",
+    values={"request": Values("32"), "commitments": Values("K x 32"), "to/*": Values("S")},
 )
 
 PLATFORM = Contract(
@@ -222,6 +249,7 @@ PLATFORM = Contract(
                 about="masked",
                 values=_MASKED_SUBGROUPS,
             ),
+            _SHARES,
             _VERSION,
         ),
         CLASS_COUNTS: (
@@ -249,6 +277,7 @@ PLATFORM = Contract(
                 shape="C",
                 values={"counts": Values("C")},
             ),
+            _SHARES,
             _VERSION,
         ),
         NOISY_COUNTS: (
@@ -262,15 +291,42 @@ PLATFORM = Contract(
                 shape="C",
                 values={"counts": Values("C")},
             ),
+            _SHARES,
             _VERSION,
+        ),
+        SUM_AGREE: (
+            Record(
+                AGREED,
+                "config",
+                "the site's signature of the list of sites whose masked figures are added up, before they are",
+                "operational",
+                max_bytes=256,
+                values={"signature": Values(text=r"[A-Za-z0-9+/=]{80,160}")},
+            ),
+        ),
+        SUM_OPEN: (
+            Record(
+                OPENED,
+                "arrays",
+                "shares of the masks of this one sum, for the sites in it: only their sum can be read",
+                "operational",
+                dtypes=("uint8",),
+                about="masked",
+                shape="32 x D x D",
+                values={"from/*": Values("R x 32")},
+            ),
         ),
     },
     often={
         **dict.fromkeys((JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS), "once, before training"),
         JOIN_SITE: "once, again when the run is resumed",
         **dict.fromkeys((SCORED, MASKED_SCORES), "once, after training"),
+        **dict.fromkeys((SUM_AGREE, SUM_OPEN), "once for each masked sum"),
     },
-    most=dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
+    most={
+        **dict.fromkeys((JOIN_SITE, JOIN, CLASS_COUNTS, MASKED_COUNTS, NOISY_COUNTS, SCORED, MASKED_SCORES), 1),
+        **dict.fromkeys((SUM_AGREE, SUM_OPEN), 2),  # counts and scores
+    },
 )
 register("contract", "platform")(PLATFORM)
 

@@ -296,7 +296,8 @@ def open_source(config: dict[str, object]) -> Store:
         DataError: the source cannot be read, or its cached store is damaged.
     """
     args = dict(config)
-    on_bad, attributes = args.pop("on_bad", "refuse"), args.pop("attributes", ())
+    on_bad = args.pop("on_bad", "refuse")
+    attributes: Any = args.pop("attributes", ())
     if not isinstance(name := args.pop("name", None), str):
         raise ConfigError("data.source needs a name, for example source: {name: digits}")
     source = build_source(name, args, str(on_bad), attributes)

@@ -142,16 +142,15 @@ def check(folder: Path) -> Dossier:
 def _assess(folder: Path, files: Sequence[str], about: Mapping[str, Any], damaged: tuple[str, ...] = ()) -> Dossier:
     wanted = [one for one in ARTEFACTS if one.key not in about["not_applicable"]]
     lacking = {one.key: lack for one in wanted if (lack := _lacks(one, files, about["sites"]))}
-    answered, unanswered = [], []
-    for item in ITEMS:
-        (unanswered if any(key in lacking for key in item.artefacts) else answered).append(item.name)
+    unanswered = tuple(item.name for item in ITEMS if any(key in lacking for key in item.artefacts))
+    answered = tuple(item.name for item in ITEMS if item.name not in unanswered)
     missing = tuple(
         Missing(key, lack, tuple(one.name for one in ITEMS if key in one.artefacts), artefact(key).verb)
         for key, lack in lacking.items()
     )
     open_items = tuple(one.name for one in ITEMS if one.people and one.name not in about["attached"])
     inside = len([name for name in files if name != INDEX])
-    return Dossier(folder, inside, tuple(answered), tuple(unanswered), missing, open_items, damaged)
+    return Dossier(folder, inside, answered, unanswered, missing, open_items, damaged)
 
 
 def _lacks(one: Artefact, files: Sequence[str], sites: Sequence[str]) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ class Admission:
     sizes: Sizes
     rows: Mapping[int, tuple[int, int]]
     signed: bool = True
-    _declared: dict[str, dict[str, Declared]] = field(default_factory=dict, repr=False)
+    _declared: dict[str, tuple[dict[str, Declared], list[str]]] = field(default_factory=dict, repr=False)
     _limits: dict[int, dict[str, float]] = field(default_factory=dict, repr=False)
 
     def only(self, clients: Iterable[int]) -> "Admission":
@@ -57,29 +57,30 @@ class Admission:
         Args:
             sent: the message it replies to.
         """
-        declared = self._records((sent or message).metadata.message_type)  # not what the reply says of itself
-        limits = self._limits_of(client)
-        content, received_all = message.content, None if sent is None else sent.content
+        declared, required = self._records((sent or message).metadata.message_type)  # not what the reply says of itself
+        limits, sizes = self._limits_of(client), self.sizes
+        content = dict(message.content.items())
+        received = {} if sent is None else dict(sent.content.items())
         for key, record in content.items():
             own = declared.get(key)
             if own is None:
                 return Refusal(clean_text(key, 60), "", "is not declared by any contract of this run")
             if _KINDS[type(record)] != own.record.kind:
                 return Refusal(key, "", f"is {_KINDS[type(record)]}, declared as {own.record.kind}")
-            received = None if received_all is None else received_all.get(key)
-            if (found := check_declared(own, record, received, self.sizes, limits)) is not None:
+            if (found := check_declared(own, record, received.get(key), sizes, limits)) is not None:
                 return found
-        for key, own in declared.items():
-            if not own.record.optional and key not in content:
+        for key in required:
+            if key not in content:
                 return Refusal(key, "", "is missing")
         return None
 
-    def _records(self, message_type: str) -> dict[str, Declared]:
+    def _records(self, message_type: str) -> tuple[dict[str, Declared], list[str]]:
+        """What a reply to a message of this type may hold, by key, and the keys of what it must hold."""
         if message_type not in self._declared:
             found = {}
             for record in declared_for(message_type, list(self.contracts)):
                 found[record.key] = Declared(self._with_noise(record))
-            self._declared[message_type] = found
+            self._declared[message_type] = found, [key for key, own in found.items() if not own.record.optional]
         return self._declared[message_type]
 
     def _with_noise(self, record: Record) -> Record:

@@ -3,6 +3,7 @@
 import fnmatch
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,6 +21,7 @@ TIMES_NOISE = 40.0
 """Limits of a noised figure are wider by this many standard deviations of its noise."""
 _SLACK = 1e-5  # of rounding, relative to the limit
 _MOST_AXES, _MOST_NAMES = 8, 10_000
+_LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Sizes:
     """What a run's records are measured by.
 
     Attributes:
-        axes: lengths by letter: ``C`` classes, ``D`` domains, ``d`` features of the model, ``F`` values of a row; where
-            there are subgroups ``A`` attributes, ``G`` groups at most, ``B`` bins.
+        axes: lengths by letter: ``C`` classes, ``D`` domains, ``d`` features of the model, ``t`` values of a
+            symmetric matrix over them, ``F`` values of a row; where there are subgroups ``A`` attributes, ``G`` groups
+            at most, ``B`` bins.
         row: shape of one row.
         multilabel: whether rows have several labels.
         epochs, batch_size: of local training.
@@ -66,6 +69,10 @@ class Sizes:
     weighting: str = "view"
 
 
+_Short = tuple[float, str, float, str, bool]
+"""The usual declaration of a number: smallest and largest value, or the name of the limit, and whether it is whole."""
+
+
 @dataclass
 class Declared:
     """A record's declaration, with what is looked up for every reply kept."""
@@ -73,11 +80,14 @@ class Declared:
     record: Record
     required: list[str] = field(default_factory=list)
     known: dict[str, Values | None] = field(default_factory=dict)
+    short: dict[str, _Short] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, one in (self.record.values or {}).items():
             if "*" not in name and not one.optional:
                 self.required.append(name)
+            if "*" not in name and one.text is None and not one.noise:
+                self.short[name] = _short(one)
 
     def of(self, name: str) -> Values | None:
         """What an array, metric or setting of this name may hold; None if that is not declared."""
@@ -92,6 +102,16 @@ class Declared:
                 return found
             self.known[name] = found
         return self.known[name]
+
+
+def _short(one: Values) -> _Short:
+    # The largest numbers, not infinity: NaN and infinity are never within them.
+    low, high = (-_LARGEST if one.low is None else one.low), (_LARGEST if one.high is None else one.high)
+    return (
+        *((0.0, low) if isinstance(low, str) else (low, "")),
+        *((0.0, high) if isinstance(high, str) else (high, "")),
+        one.whole,
+    )
 
 
 class _Fault(Exception):
@@ -135,31 +155,25 @@ def check_declared(
 
 
 def _check_entries(own: Declared, record: MetricRecord | ConfigRecord, limits: Mapping[str, float]) -> None:
-    declared = own.record
-    most, numbers = declared.max_bytes, 0
+    declared, short = own.record, own.short
+    most, numbers, present = declared.max_bytes, 0, 0
     for name, value in record.items():
-        numbers += type(value) is float
-        expected = own.of(name)
-        if type(value) is float and expected is not None and _in_short(value, expected, limits):
-            continue
-        _check_entry(declared, expected, name, value, limits)
-    if most is not None and (numbers < len(record) or 8 * numbers > most):
+        present += 1
+        if type(value) is float:
+            numbers += 1
+            if (usual := short.get(name)) is not None:  # nearly always: one look, no call
+                low, low_name, high, high_name, whole = usual
+                least, largest = limits[low_name] if low_name else low, limits[high_name] if high_name else high
+                if least <= value <= largest and -_LARGEST <= value <= _LARGEST and not (whole and value % 1):
+                    continue
+        _check_entry(declared, own.of(name), name, value, limits)
+    if most is not None and (numbers < present or 8 * numbers > most):
         size = payload_bytes(cast(Any, {declared.key: record}))
         if size > most:
             raise _Fault("", f"has {size} bytes, declared at most {most}")
     for name in own.required:
         if name not in record:
             raise _Fault(name, "is missing")
-
-
-def _in_short(value: float, expected: Values, limits: Mapping[str, float]) -> bool:
-    """Whether a number is within its limits, for the usual declaration; False: look closer."""
-    low, high = expected.low, expected.high
-    if expected.text is not None or expected.noise or (expected.whole and not value.is_integer()):
-        return False
-    least = -math.inf if low is None else limits[low] if isinstance(low, str) else low
-    most = math.inf if high is None else limits[high] if isinstance(high, str) else high
-    return least <= value <= most and -math.inf < value < math.inf
 
 
 def _check_entry(
@@ -200,28 +214,25 @@ def _check_arrays(
         declared.max_bytes
     ):
         raise _Fault("", f"has {size} bytes, declared at most {declared.max_bytes}")
-    as_sent = False
+    received = {} if sent is None else dict(sent.items())
+    as_sent, present, plain = False, 0, not declared.dtypes
     for name, array in record.items():
+        present += 1
         expected = own.of(name)
         if expected is not None and expected.sent:
             as_sent = True
-            if _just_as_sent(array, expected, declared, sent, name):
-                continue
+            # An array from this process that is like the one sent, and of which nothing else is declared: the usual.
+            if plain and expected.low is None and type(array) is ReferenceArray:
+                theirs = received.get(name)
+                if theirs is not None and array.shape == theirs.shape and array.dtype == theirs.dtype:
+                    continue
         _check_array(declared, expected, name, array, sent, sizes, lengths, limits)
-    if as_sent and sent is not None and not declared.optional and len(record) != len(sent):
-        absent = [name for name in sent if name not in record]
+    if as_sent and sent is not None and not declared.optional and present != len(received):
+        absent = [name for name in received if name not in record]
         raise _Fault("", f"holds other arrays than the client was sent ({', '.join(absent[:3])})")
     for name in own.required:
         if name not in record:
             raise _Fault(name, "is missing")
-
-
-def _just_as_sent(array: Array, expected: Values, declared: Record, sent: ArrayRecord | None, name: str) -> bool:
-    """Whether an array from this process is like the one sent, and nothing else is declared: the usual case."""
-    if sent is None or expected.low is not None or declared.dtypes or type(array) is not ReferenceArray:
-        return False
-    received = sent.get(name)
-    return received is not None and array.shape == received.shape and array.dtype == received.dtype
 
 
 def _check_array(

@@ -127,8 +127,7 @@ class _Cells:
         cells = np.flatnonzero(flat >= 0)
         shape = (flat.size, n)
         self._by_column = csr_array((np.ones(cells.size, np.int64), (cells, flat[cells])), shape=shape)
-        own = cells[flat[cells] == cells // width]
-        self._diagonal = csr_array((np.ones(own.size, np.int64), (own, flat[own])), shape=shape)
+        self._own = cells[flat[cells] == cells // width]  # at most one cell per class: its diagonal
 
     def chunks(self, resamples: int) -> list[int]:
         """Sizes of the stacks to draw, which bound the memory."""
@@ -152,7 +151,9 @@ class _Cells:
         """(hits, support, called) of resampled matrices, [B, C] each, for `metrics.margin_scores`."""
         flat = self.draw(resamples, rng).reshape(resamples, -1)
         support = np.broadcast_to(self.sizes.astype(np.int64), (resamples, self._n))
-        return (self._diagonal.T @ flat.T).T, support, (self._by_column.T @ flat.T).T
+        hits = np.zeros((resamples, self._n), np.int64)
+        hits[:, self._own // self._columns.shape[1]] = flat[:, self._own]
+        return hits, support, (self._by_column.T @ flat.T).T
 
 
 def bootstrap(

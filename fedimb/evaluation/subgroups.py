@@ -181,7 +181,7 @@ def hidden_classes_of_sites(people: Counts, floor: int, also: NDArray[np.bool_] 
     """
     small = (people > 0) & (people < floor)
     needs = small if also is None else small | (also & (people > 0))
-    hidden = needs.any(axis=0)
+    hidden = np.asarray(needs.any(axis=0))
     order = np.argsort(people.sum(axis=0), kind="stable")
     while hidden.any() and not hidden.all():
         cut = people[:, hidden]
@@ -240,11 +240,12 @@ def hidden_by_attribute(
             if links[a, b]:
                 own, other = hidden[a], hidden[b]
                 own[own.any(axis=1) | (other.any(axis=1) & ~other.all(axis=1))] = True
-    also, lost = np.zeros((2, n_classes), np.bool_)
+    also: np.ndarray = np.zeros(n_classes, np.bool_)
+    lost: np.ndarray = np.zeros(n_classes, np.bool_)
     for a in others:
         if any(links[a, site] for site in of_sites) or (sites is not None and _lacks_a_group(sites.by_group[:, a])):
             # Sites may be groups, so that the number of people of a group is known as that of a site is.
-            hidden[a][hidden_classes_of_sites(cells[a].T, floor, hidden[a].any(axis=1))] = True
+            hidden[a][hidden_classes_of_sites(cells[a].T, floor, np.asarray(hidden[a].any(axis=1)))] = True
             also |= hidden[a].any(axis=1)
     if sites is not None:
         lost = hidden_classes_of_sites(sites.by_class, floor, also)

@@ -22,16 +22,18 @@ def average(
     domain_counts: ArrayLike,
     class_rows: Mapping[str, int],
     domain_rows: Mapping[str, int],
+    before: Mapping[str, NDArray] | None = None,
 ) -> Arrays:
     """Average several generator states into one; sums are in float64, in the order given.
 
-    The row of a class (or domain) that nobody holds is the unweighted mean: no client trained it, so it stays as it was
-    sent out, bit for bit.
+    The row of a class (or domain) that nobody holds stays as it is in ``before``, bit for bit: no client trained it.
+    Without ``before`` it is the unweighted mean, which is the same if all clients were sent that row.
 
     Args:
         states: K states of the same layout.
         class_counts: [K, C] rows of each class a client trained on; domain_counts: [K, D].
         class_rows, domain_rows: `Generator.class_rows` and `Generator.domain_rows`.
+        before: the state of which the clients were sent all or a part.
 
     Returns:
         Entries in the first state's dtypes; integers are rounded.
@@ -50,8 +52,11 @@ def average(
         mean = _weighted(values, totals)
         counts, n = (by_class, class_rows[name]) if name in class_rows else (by_domain, domain_rows.get(name, 0))
         for row in range(n):
-            held = counts[:, row] if counts[:, row].any() else np.ones(len(states))
-            mean[row] = _weighted([value[row] for value in values], held)
+            held = counts[:, row]
+            if held.any() or before is None:
+                mean[row] = _weighted([value[row] for value in values], held if held.any() else np.ones(len(states)))
+            else:
+                mean[row] = np.asarray(before[name][row], np.float64)
         dtype = np.asarray(first).dtype
         merged[name] = (np.rint(mean) if dtype.kind in "iub" else mean).astype(dtype)
     return merged

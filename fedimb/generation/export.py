@@ -4,7 +4,7 @@ Each class's rows are split by patient: the generator learns from one part, the 
 (`fedimb.privacy.audit`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from torch import Tensor
 
 from fedimb.contracts.fedssg import Mode
 from fedimb.data.split import split_fraction
+from fedimb.data.store import Store
+from fedimb.encoders.embed import open_encoder
+from fedimb.errors import ConfigError
 from fedimb.generation.base import Generator
 from fedimb.generation.examples import Examples
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
@@ -24,7 +27,7 @@ from fedimb.generation.transport import select_samples
 from fedimb.plain import JsonObject
 from fedimb.privacy.audit.crossed import cross_audit
 from fedimb.privacy.audit.gate import audit
-from fedimb.privacy.audit.types import Audit, Batch, GateSettings
+from fedimb.privacy.audit.types import Audit, Batch, Features, GateSettings
 
 LEVELS = (0.2, 0.4, 0.6)
 """Noise levels of the membership attack; at these the generator neither copies its input nor guesses."""
@@ -41,6 +44,24 @@ class HoldoutSplit:
 
     learned: Batch
     kept: Batch
+
+
+def encoder_features(encoder: Mapping[str, Any], store: Store) -> Features | None:
+    """The features ``{name: ..., **arguments}`` in which the gate measures distances too; None without an encoder.
+
+    Raises:
+        ConfigError: an encoder that reads no images or rows but looks them up, or see `open_encoder`.
+        DataError: see `open_encoder`.
+    """
+    if not encoder:
+        return None
+    opened = open_encoder(encoder, store)
+    if opened.uses_model or opened.by_row:
+        raise ConfigError(
+            f"strategy.fedssg.encoder: '{encoder['name']}' cannot embed a sample, which is no row of the data: use "
+            "random_conv, pca, or an encoder of pretrained weights"
+        )
+    return lambda x: opened.encode(torch.from_numpy(np.ascontiguousarray(x, np.float32))).numpy()
 
 
 def split_holdout(
@@ -119,22 +140,26 @@ class SampleAuditor:
         generator: the generator to attack; None if there is none.
         holders: [C] number of sites that hold each class.
         config: of the generators that a cross-audit trains on each half of the rows; None: no cross-audit.
+        features: an encoder's, a further space of distances; None: none.
     """
 
     rows: HoldoutSplit
     generator: Generator | None
     holders: NDArray[np.int64]
     config: GeneratorConfig | None = None
+    features: Features | None = None
 
     def audit(self, samples: Examples, gate: GateSettings, seed: int) -> Audit:
         """Verdicts by class."""
         rng = np.random.default_rng(seed)
         if self.config is not None:
-            return cross_audit(self.rows.learned, self._trained, samples.y.numpy(), gate, rng, self.holders)[0]
+            asked, trained = samples.y.numpy(), self._trained
+            return cross_audit(self.rows.learned, trained, asked, gate, rng, self.holders, self.features)[0]
         attack = (
             MembershipAttack(self.generator, seed) if self.generator is not None and self.generator.trainable else None
         )
-        return audit(as_batch(samples), self.rows.learned, self.rows.kept, gate, rng, attack, self.holders)
+        rows = self.rows
+        return audit(as_batch(samples), rows.learned, rows.kept, gate, rng, attack, self.holders, self.features)
 
     def _trained(self, half: Batch) -> tuple[Callable[[NDArray[np.int64]], NDArray[np.generic]], MembershipAttack]:
         assert self.config is not None

@@ -71,6 +71,12 @@ def buffers_of(model: nn.Module) -> dict[str, np.ndarray]:
     return Resident(model).buffers()
 
 
+def head_arrays(model: Classifier) -> tuple[str, ...]:
+    """Names of the trainable parameters of the head, each with one row per class; empty if it is not trained."""
+    own = {id(p) for p in model.head.parameters()}
+    return tuple(name for name, p in model.named_parameters() if id(p) in own and p.requires_grad)
+
+
 def load_into(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """See `Resident.load`."""
     Resident(model).load(tensors)

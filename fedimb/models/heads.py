@@ -1,13 +1,14 @@
-"""The last layer of every model: linear or cosine."""
+"""The last layer of every model: linear, cosine, or quadratic in the features."""
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 
-Head = Literal["linear", "cosine"]
+Head = Literal["linear", "cosine", "quadratic", "diagonal"]
 
 
 class CosineHead(nn.Linear):
@@ -39,6 +40,45 @@ class CosineHead(nn.Linear):
         return self.scale * F.linear(unit(features), unit(self.weight))
 
 
+class QuadraticHead(nn.Linear):
+    """Logits = w_c'x + b_c - x'K_c x / 2, with a matrix K_c per class: the boundary of Gaussians of unequal covariance.
+
+    K is 0 at first, which is a linear head. Computed in float64: the terms are much larger than their difference.
+
+    Args:
+        in_features: feature width d.
+        out_features: number of classes C.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.precision = nn.Parameter(torch.zeros(self._size()))
+
+    def _size(self) -> tuple[int, ...]:
+        return (self.out_features, self.in_features, self.in_features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [n, d] -> logits [n, C]."""
+        x = features.double()
+        linear = F.linear(x, self.weight.double(), self.bias.double())
+        return (linear - self._squared(x) / 2).to(features.dtype)
+
+    def _squared(self, x: Tensor) -> Tensor:
+        """x'K_c x [n, C], float64."""
+        turned = torch.einsum("nd,cde->nce", x, self.precision.double())
+        return (turned * x[:, None]).sum(dim=2)
+
+
+class DiagonalHead(QuadraticHead):
+    """A quadratic head whose matrices are diagonal, [C, d]: the boundary of independent Gaussians."""
+
+    def _size(self) -> tuple[int, ...]:
+        return (self.out_features, self.in_features)
+
+    def _squared(self, x: Tensor) -> Tensor:
+        return F.linear(x.square(), self.precision.double())
+
+
 def unit(rows: Tensor) -> Tensor:
     """Rows [..., d] of length 1. 1e-6 rather than torch's 1e-12, which would give a zero row gradients of 1e12."""
     return F.normalize(rows, dim=-1, eps=1e-6)
@@ -48,8 +88,9 @@ def build_head(kind: Head, width: int, n_classes: int) -> nn.Linear:
     """The head of a model whose features are [n, width].
 
     Raises:
-        ConfigError: neither ``linear`` nor ``cosine``.
+        ConfigError: an unknown kind.
     """
-    if kind not in ("linear", "cosine"):
-        raise ConfigError(f"model: head='{kind}': give linear or cosine")
-    return CosineHead(width, n_classes) if kind == "cosine" else nn.Linear(width, n_classes)
+    made = {"linear": nn.Linear, "cosine": CosineHead, "quadratic": QuadraticHead, "diagonal": DiagonalHead}
+    if kind not in made:
+        raise ConfigError(f"model: head='{kind}': give one of {', '.join(made)}")
+    return made[kind](width, n_classes)

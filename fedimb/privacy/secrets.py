@@ -5,10 +5,13 @@ secrets (`fedimb.deploy.site.pairwise_masks.NodeSecrets`), and everything that m
 `ClientContext.secrets`.
 """
 
+from functools import partial
 from typing import Protocol
 
 import numpy as np
+from flwr.app import RecordDict
 
+from fedimb.privacy.secure_sum import mask_values
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
 
@@ -42,9 +45,29 @@ class Secrets(Protocol):
         """The mask [count] uint64 that clients low and high share for this sum over ``clients``."""
         ...
 
+    def own_mask(self, asked: MessageInfo, clients: list[int], count: int) -> np.ndarray:
+        """The mask [count] uint64 that only this client has; zeros if the sum opens by its replies alone."""
+        ...
+
+    def shares(self, asked: MessageInfo, clients: list[int]) -> RecordDict:
+        """What others need to open the sum (`fedimb.privacy.recoverable_sum`); empty if nothing is needed."""
+        ...
+
     def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """Standard normal numbers [count] float64 for one purpose."""
         ...
+
+
+def masked_figures(
+    values: np.ndarray, asked: MessageInfo, clients: list[int], secrets: Secrets
+) -> tuple[np.ndarray, RecordDict]:
+    """A client's integers [n] int64 under all masks of a sum over ``clients``, and what is sent with them.
+
+    Returns:
+        what it sends, [n] uint64; and more records of the reply.
+    """
+    sent = mask_values(values, asked.client, clients, partial(secrets.mask, asked, clients))
+    return sent + secrets.own_mask(asked, clients, sent.size), secrets.shares(asked, clients)
 
 
 class FromSeed:
@@ -54,6 +77,14 @@ class FromSeed:
         """Different for each message: masks used twice would reveal how the values changed in between."""
         rng = numpy_rng(asked.config.seed, Stream.MASK, asked.step, low << 32 | high)
         return rng.integers(0, 2**64, size=count, dtype=np.uint64)
+
+    def own_mask(self, asked: MessageInfo, clients: list[int], count: int) -> np.ndarray:
+        """None: in a simulation all clients reply, or the step fails and all are asked again."""
+        return np.zeros(count, np.uint64)
+
+    def shares(self, asked: MessageInfo, clients: list[int]) -> RecordDict:
+        """Nothing."""
+        return RecordDict()
 
     def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """From the client's own stream."""

@@ -1,8 +1,8 @@
 """Sums of which the server learns only the total: every pair of clients shares masks that cancel.
 
 Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, section 4.1, without
-its recovery from dropouts: all clients in the sum must reply. Arithmetic is modulo 2**64, so a masked vector alone is
-uniformly random and the sum is exact.
+its recovery from dropouts: all clients in the sum must reply (`fedimb.privacy.recoverable_sum` opens it without them).
+Arithmetic is modulo 2**64, so a masked vector alone is uniformly random and the sum is exact.
 
 The masks come from the caller: in a simulation from the run's seed, which shows the messages, sizes and cost but
 protects nobody; between hospitals from keys that the coordinator does not know

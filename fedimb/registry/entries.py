@@ -31,6 +31,7 @@ KINDS = {
     "augmentation": "fedimb.training.augmentations",
     "calibration": "fedimb.training.calibrations",
     "aggregator": "fedimb.aggregators",
+    "attack": "fedimb.attacks",
     "encoder": "fedimb.encoders",
     "coreset": "fedimb.selection.coresets",
     "query": "fedimb.selection.queries",

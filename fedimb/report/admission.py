@@ -1,4 +1,4 @@
-"""What a run's server did not use, and the scores without each site in turn, as text."""
+"""What a run's server did not use, alarms, a simulated attack, and the scores without each site in turn, as text."""
 
 from typing import TextIO
 
@@ -7,6 +7,7 @@ from fedimb.rundir.result import RowResult, RunResult
 from fedimb.text import WIDTH, aligned, plain, score, shorten
 
 _LINES = 10
+_MOST = 20  # attackers named
 
 
 def left_out_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
@@ -51,4 +52,17 @@ def _over_shown(result: RunResult, row: RowResult) -> dict[str, float] | None:
     return scores(matrix, result.minority)
 
 
-__all__ = ["left_out_lines", "without_lines"]
+def alarm_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
+    """A line for each class whose recall fell during the run, and one for who attacked in a simulation."""
+    found = [(row.label, name, why) for row in result.rows for name, why in row.alarms.items()]
+    lines = [f"  {label}, class {plain(name, stream)}: {why}" for label, name, why in found]
+    lines = ["alarm, a class's recall fell:", *(shorten(line, WIDTH) for line in lines)] if lines else []
+    if result.attack:
+        clients = result.attack["clients"]
+        who = ", ".join(map(str, clients[:_MOST])) + (", ..." if len(clients) > _MOST else "")
+        about = f"{result.attack['name']} by clients {who}, from round {result.attack['start']}"
+        lines.append(f"simulated attack: {about}")
+    return lines
+
+
+__all__ = ["alarm_lines", "left_out_lines", "without_lines"]

@@ -2,7 +2,7 @@
 
 import textwrap
 
-from fedimb.report.admission import left_out_lines, without_lines
+from fedimb.report.admission import alarm_lines, left_out_lines, without_lines
 from fedimb.report.meaning import run_sentence
 from fedimb.report.subgroups import subgroup_lines
 from fedimb.report.table import result_panel
@@ -31,7 +31,7 @@ def panels(result: RunResult) -> str:
         )
         for row in result.rows
     ]
-    notes = [*subgroup_lines(result), *without_lines(result), *left_out_lines(result)]
+    notes = [*subgroup_lines(result), *without_lines(result), *left_out_lines(result), *alarm_lines(result)]
     if notes:
         parts.append("\n".join(notes))
     where = f"run folder  {result.folder}\nmodel       fedimb.load_model({str(result.folder)!r})"

@@ -43,6 +43,7 @@ class RowResult:
             over the clients for which it is defined; NaN if there are none, or if rows have several labels.
         defined_clients: number of these clients.
         suspect: kind (`LOSS`, `WEIGHTS`, `CLASSES`) -> why this row should not be trusted; empty: nothing was seen.
+        alarms: class name -> when and how far its recall fell (`fedimb.evaluation.recall_drop`); empty: it did not.
 
     Values that a run folder of an earlier version lacks are empty, NaN or 0.
     """
@@ -61,6 +62,7 @@ class RowResult:
     best_client: float = math.nan
     defined_clients: int = 0
     suspect: dict[str, str] = field(default_factory=dict)
+    alarms: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class RunResult:
         subgroups: of a run with ``data.subgroups``: ``floor``, ``without`` (sites that sent no such counts), and
             ``rows``: row label -> final scores of each attribute's groups
             (`fedimb.evaluation.subgroups.subgroup_tables`); else empty.
+        attack: of a simulated attack its ``name``, the ``clients`` that attack and the round of its ``start``; None
+            without.
     """
 
     folder: Path
@@ -110,6 +114,7 @@ class RunResult:
     left_out: list[dict[str, object]] = field(default_factory=list)
     without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     subgroups: dict[str, Any] = field(default_factory=dict)
+    attack: dict[str, Any] | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -203,6 +208,7 @@ class RunResult:
             data.get("left_out", []),
             folder.read_json(f"artifacts/{WITHOUT_SITE}", {}),
             folder.read_json(f"artifacts/{SUBGROUPS}", {}),
+            data.get("attack"),
         )
 
 

@@ -1,5 +1,6 @@
 """Assemble a run: strategies around the aggregator, the steps that gather the prior, the loop. Nothing runs here."""
 
+import json
 import math
 from collections.abc import Generator
 from typing import Any, cast
@@ -10,6 +11,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedimb import registry
+from fedimb.aggregators.refunds import BIAS, HEAD
 from fedimb.clientapp.context import Site
 from fedimb.config.parts import build_model, contracts_of, part_maker, resolved_weight, spec_of_rows
 from fedimb.config.validate import check_task
@@ -17,13 +19,15 @@ from fedimb.data.federation import Federation
 from fedimb.data.subgroups import parse_subgroups
 from fedimb.engine.admission import Admission
 from fedimb.engine.record_checks import Sizes
+from fedimb.errors import ConfigError
 from fedimb.evaluation.probabilities import BINS
-from fedimb.models.base import buffers_of, load_into, parameters_of
+from fedimb.models.base import buffers_of, head_arrays, load_into, parameters_of
 from fedimb.privacy.ledger import Ledger
 from fedimb.privacy.updates import check_model
 from fedimb.rundir.folder import RunFolder
 from fedimb.schema import RunConfig, calibration_part
 from fedimb.serverapp.aggregator import Aggregator, chain
+from fedimb.serverapp.attackers import Attackers, attackers_in
 from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.class_prior import check_prior, gather_prior, prior_from_counts
 from fedimb.serverapp.client_sampler import ClientSampler
@@ -43,7 +47,8 @@ from fedimb.tracking.mlflow import Tracker
 def build_aggregator(config: RunConfig, n_clients: int) -> Strategy:
     """Build the configured aggregator. ``n_clients``: number of clients with data."""
     own = {k: v for k, v in config.aggregator.items() if k not in ("name", "objectives")}
-    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], {"n_clients": n_clients}, **own)
+    given = {"n_clients": n_clients, "seed": config.seed}
+    strategy: Strategy = registry.build("aggregator", config.aggregator["name"], given, **own)
     return strategy
 
 
@@ -88,6 +93,8 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
     check_scores(config, federation.task)
     check_model(config.privacy, build_model(config, federation.n_classes, federation.input_shape))
     _build_all(config, federation)
+    attackers_in(config, federation)
+    _check_head(config, federation)
     rounds = config.rounds
     methods: list[Any] = list(chain(build_method(config, federation.n_clients)[0])[:-1])
     for method in methods:
@@ -101,6 +108,19 @@ def check_parts(config: RunConfig, federation: Federation) -> None:
         check_prior(config, federation)
 
 
+def _check_head(config: RunConfig, federation: Federation) -> None:
+    """Refuse an aggregator that reads the trained bias of the head, with a model that has none."""
+    name = config.aggregator["name"]
+    if not registry.flags("aggregator", name).get("needs_head_bias"):
+        return
+    found = head_arrays(build_model(config, federation.n_classes, federation.input_shape))
+    if set(found) != {HEAD, BIAS}:
+        raise ConfigError(
+            f"aggregator '{name}' reads the trained bias of the model's head, and {config.model['name']} has none; use "
+            "model.head=linear, or another aggregator"
+        )
+
+
 def _build_all(config: RunConfig, federation: Federation) -> None:
     """Build what clients build for every message and the server at every score: a part refuses its own settings."""
     spec_of_rows(config, federation.counts.sum(axis=0), 1, federation.input_shape)
@@ -110,15 +130,19 @@ def _build_all(config: RunConfig, federation: Federation) -> None:
         registry.build("calibration", calibration_part(name), **args)
 
 
-def admission_of(config: RunConfig, federation: Federation, features: int) -> Admission:
+def admission_of(
+    config: RunConfig, federation: Federation, features: int, attackers: Attackers | None = None
+) -> Admission:
     """What every reply of a run is checked against.
 
     Args:
         features: number of features that the model's head takes.
+        attackers: simulated clients that may have been approved with a false number of rows.
     """
     contracts = contracts_of(config)
     row = federation.input_shape
     axes = {"C": federation.n_classes, "D": max(1, len(federation.domains)), "d": features, "F": math.prod(row)}
+    axes["t"] = features * (features + 1) // 2
     if subgroups := parse_subgroups(config.data.get("subgroups")):
         groups = [len(one.groups) for one in attributes_of(subgroups, federation)]
         axes |= {"A": len(groups), "G": max(groups), "B": BINS}
@@ -131,7 +155,10 @@ def admission_of(config: RunConfig, federation: Federation, features: int) -> Ad
         weighting=resolved_weight(config, contracts),
     )
     held = zip(federation.train_sizes.tolist(), federation.validation.sizes.tolist(), strict=True)
-    return Admission(contracts, config.strategy, sizes, dict(enumerate(held)))
+    rows = dict(enumerate(held))
+    if attackers is not None:
+        rows |= {client: (attackers.attack.rows(rows[client][0]), rows[client][1]) for client in attackers.clients}
+    return Admission(contracts, config.strategy, sizes, rows)
 
 
 def program(
@@ -184,7 +211,12 @@ def build_loop(
         prior_view=config.prior.view,
         ledger=ledger_of(config, federation.n_clients),
     )
-    evaluator = Evaluator(config, federation)
+    attackers = attackers_in(config, federation)
+    if attackers is not None:
+        context.attackers = attackers.clients
+        folder.artifact("attackers.json", (json.dumps(attackers.facts()) + "\n").encode())
+        progress.note(attackers.line())
+    evaluator = Evaluator(config, federation, attackers)
 
     def sent(loop: Loop, metrics: dict[str, dict[str, float]]) -> None:
         progress.round(loop, metrics)
@@ -204,11 +236,15 @@ def build_loop(
         grid,
         ClientSampler(config.clients, config.seed, federation.train_sizes),
         config.clients.min_reply_fraction,
-        admission_of(config, federation, evaluator.model.head.in_features),
+        admission_of(config, federation, evaluator.model.head.in_features, attackers),
         left_out,
         config.clients,
+        attackers,
     )
     context.aside = lambda: set(left_out.aside(exchange.versions.message + 1))
+    context.without = lambda query, client, reason: left_out.add_missing(
+        exchange.versions.message, query, client, reason
+    )
     loop = Loop(
         method,
         exchange,

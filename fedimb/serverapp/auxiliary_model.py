@@ -7,7 +7,7 @@ are counted separately: learning curves are drawn over those of the global model
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from flwr.app import RecordDict
@@ -51,6 +51,10 @@ class AuxiliaryModel:
         """Put every item of a `state_dict` back into the attribute of its name."""
         for name, value in state.items():
             setattr(self, name, value)
+
+    def parameters_for(self, clients: Sequence[int]) -> Mapping[int, Arrays]:
+        """The weights that each client of a cohort is sent; the same object for those that are sent the same."""
+        return dict.fromkeys(clients, self.parameters)
 
     def fits(self, reply: Reply, where: str) -> bool:
         """Whether a reply's weights are finite and have the model's names, shapes and dtypes; logs a warning if not."""

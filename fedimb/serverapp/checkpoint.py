@@ -26,7 +26,7 @@ from fedimb.serverapp.aggregator import Aggregator, chain
 from fedimb.serverapp.auxiliary_model import AuxiliaryModel
 from fedimb.serverapp.context import Progress
 from fedimb.serverapp.loop import Loop
-from fedimb.serverapp.monitor import Monitor
+from fedimb.serverapp.monitor import ALARM, RESET, Monitor
 from fedimb.serverapp.old_state import state_of_snapshot
 from fedimb.serverapp.state_dict import decode, encode, load_state, wrapped
 from fedimb.serverapp.state_watch import StateWatch, beside
@@ -121,6 +121,8 @@ class FolderCheckpointer:
         """Evaluate if due, queue the round's lines, checkpoint if due."""
         server_round = loop.progress.server_round
         metrics = metrics | loop.exchange.traffic.drain()
+        if loop.progress.resets > self._monitor.resets():
+            metrics[RESET] = float(loop.progress.resets)
         scores: dict[str, dict[str, float]] = {row: {} for row in self._rows}
         if "global" in loop.models and (last or server_round % self._evaluate_every == 0):
             model = loop.models["global"]
@@ -131,6 +133,8 @@ class FolderCheckpointer:
             clean = {k: (float(v) if np.isfinite(v) else None) for k, v in values.items()}
             self._pending.append({"row": row, "step": server_round, "time": now, "metrics": clean})
             self._monitor.observe(self._pending[-1])
+            if alarms := self._monitor.alarms(row):
+                clean[ALARM] = values[ALARM] = float(len(alarms))
         self._monitor.warn(server_round)
         if last or server_round % self._checkpoint_every == 0:
             self.checkpoint(loop)

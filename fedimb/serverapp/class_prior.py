@@ -10,10 +10,12 @@
 - ``local`` (the client's own counts) and ``none`` need nothing here.
 """
 
+import logging
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from flwr.app import RecordDict
 
 from fedimb import registry
 from fedimb.config.parts import build_model, contracts_of, resolved_weight
@@ -21,20 +23,23 @@ from fedimb.contracts import platform as names
 from fedimb.data.federation import Federation
 from fedimb.engine.admission import check_total
 from fedimb.engine.record_checks import TIMES_NOISE
-from fedimb.errors import ConfigError
+from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.base import Classifier
 from fedimb.models.heads import CosineHead
 from fedimb.privacy.gaussian import sigma_of
-from fedimb.privacy.secure_sum import from_fixed, unmasked_sum
-from fedimb.records import Arrays
+from fedimb.privacy.secure_sum import from_fixed
+from fedimb.records import Arrays, arrays_of
 from fedimb.schema import RunConfig
 from fedimb.serverapp.context import RunContext
 from fedimb.serverapp.influence import capped_counts
-from fedimb.serverapp.steps import Query, Step, gather_counts, masked_request
+from fedimb.serverapp.masked_sum import masked_sum
+from fedimb.serverapp.steps import Query, Step, gather_counts
 from fedimb.training.prior import prior_of_head
 
 if TYPE_CHECKING:
     pass
+
+log = logging.getLogger("fedimb")
 
 _FLOOR = 1.0
 
@@ -76,17 +81,18 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
     match config.prior.provenance:
         case "clear_sum":
             replies = yield from gather_counts("train")
+            _check_minority(replies.sum(axis=0), federation, complete=len(replies) == len(holders))
             context.counts = prior_from_counts(replies.astype(np.float64), config)
         case "oracle":
             context.counts = prior_from_counts(federation.counts[holders].astype(np.float64), config)
         case "secure_sum":
-            own = _not_aside(holders, context)
-            total = yield from _masked_sum(names.MASKED_COUNTS, own, federation)
+            total, own = yield from _masked_counts(names.MASKED_COUNTS, holders, federation, context)
             check_total(names.MASKED_COUNTS, total, _most(federation, own))
+            _check_minority(total, federation, complete=len(own) == len(holders))
             context.counts = total.astype(np.float64)
         case "dp_sum":
-            own = _not_aside(holders, context)
-            noisy = from_fixed((yield from _masked_sum(names.NOISY_COUNTS, own, federation)))
+            total, own = yield from _masked_counts(names.NOISY_COUNTS, holders, federation, context)
+            noisy = from_fixed(total)
             wide = TIMES_NOISE * sigma_of(config.prior.epsilon, config.prior.delta, float(config.prior.clip or 1))
             check_total(names.NOISY_COUNTS, noisy, _most(federation, own) + wide * noisy.size, -wide)
             # A noisy count may be below 0, which a prior cannot be: the class then counts as one row.
@@ -98,9 +104,22 @@ def gather_prior(config: RunConfig, federation: Federation, context: RunContext)
             context.counts = np.full(federation.n_classes, rows / federation.n_classes)
 
 
-def _not_aside(holders: list[int], context: RunContext) -> list[int]:
-    aside = context.aside()
-    return [client for client in holders if client not in aside]
+def _check_minority(counts: np.ndarray, federation: Federation, complete: bool) -> None:
+    """Refuse counts [C] over all clients without a row of a minority class, before the first round.
+
+    A simulation refuses such a minority when it cuts the data; between hospitals only the counts show it.
+
+    Args:
+        complete: whether all clients are counted; otherwise it is only logged.
+
+    Raises:
+        RunFailed: names the classes.
+    """
+    if none := [federation.class_names[c] for c in federation.minority if not counts[c]]:
+        text = f"no client has a training row of {', '.join(none)}, which is among the minority"
+        if complete:
+            raise RunFailed(f"{text}: nothing can be learned or said about it; make a plan with another minority")
+        log.warning("%s, as far as is known: not all clients were counted", text)
 
 
 def _most(federation: Federation, holders: list[int]) -> float:
@@ -109,10 +128,15 @@ def _most(federation: Federation, holders: list[int]) -> float:
     return rows * (federation.n_classes if federation.task == "multilabel" else 1)
 
 
-def _masked_sum(query: str, holders: list[int], federation: Federation) -> Generator[Step, Any, np.ndarray]:
-    """Query all holders, each with the list of the others; returns the sum of their integers [C] int64."""
-    replies = yield Query(query, masked_request("train", holders, federation.pairs), everyone=True)
-    return unmasked_sum(np.stack([r.content.array_records[names.COUNTS]["counts"].numpy() for r in replies]))
+def _masked_counts(
+    query: str, holders: list[int], federation: Federation, context: RunContext
+) -> Generator[Step, Any, tuple[np.ndarray, list[int]]]:
+    """The sum of the holders' integers [C] int64, and the clients in it."""
+
+    def figures(content: RecordDict) -> np.ndarray:
+        return arrays_of(content, names.COUNTS)["counts"]
+
+    return (yield from masked_sum(Query(query), "train", holders, federation, context, figures))
 
 
 def prior_from_counts(counts: np.ndarray, config: RunConfig) -> np.ndarray:

@@ -7,8 +7,8 @@ clients (`fedimb.privacy.secure_sum`): nobody can read the matrix of one client.
 """
 
 import logging
-import time
-from collections.abc import Generator, Mapping, Sequence
+import math
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,17 +21,14 @@ from fedimb.data.subgroups import SITE, parse_subgroups
 from fedimb.engine.admission import check_total
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.evaluation.subgroups import SCORED, SHARED, UNIT, SiteCells, SubgroupCounts, sum_counts
-from fedimb.privacy.secure_sum import unmasked_sum
 from fedimb.records import array_record, arrays_of
 from fedimb.schema import RunConfig
 from fedimb.serverapp.influence import capped, capped_counts
-from fedimb.serverapp.steps import Query, Reply, Step, masked_request
+from fedimb.serverapp.masked_sum import masked_sum
+from fedimb.serverapp.steps import Query, Step
 
 if TYPE_CHECKING:
-    from fedimb.rundir.folder import RunFolder
     from fedimb.serverapp.context import RunContext
-    from fedimb.serverapp.evaluate import Evaluator
-    from fedimb.serverapp.loop import Loop
 
 log = logging.getLogger("fedimb")
 
@@ -90,7 +87,8 @@ def gather_scores(
         content[names.PRIOR] = array_record({"counts": np.asarray(context.counts)})
     if not config.evaluation.secure:
         replies = yield Query(names.SCORED, content, model="global")
-        found = {reply.client: arrays_of(reply.content, names.SCORES) for reply in replies}
+        lying = set(context.attackers)  # of a simulated attack: their scores judge nothing
+        found = {r.client: arrays_of(r.content, names.SCORES) for r in replies if r.client not in lying}
         own = {name: {client: one[name] for client, one in found.items()} for name in config.calibration}
         sums = {}
         for name, matrices in own.items():
@@ -100,36 +98,47 @@ def gather_scores(
             sent = {r.client: arrays_of(r.content, names.SUBGROUPS) for r in replies if names.SUBGROUPS in r.content}
             _sum_subgroups(scores, sent, config)
         return scores
-    aside = context.aside()
-    clients = [int(client) for client in np.flatnonzero(federation.train_sizes) if int(client) not in aside]
-    content.update(masked_request("validation", clients, federation.pairs))
-    replies = yield Query(names.MASKED_SCORES, content, model="global", everyone=True)
-    opened = _open(replies, names.SCORES, clients, federation)
-    scores = ClientScores({name: opened[name] for name in config.calibration})
+    clients = [int(client) for client in np.flatnonzero(federation.train_sizes)]
+    shapes: dict[tuple[str, str], tuple[int, ...]] = {}
+
+    def figures(content: RecordDict) -> np.ndarray:
+        arrays = _masked_arrays(content, config)
+        shapes.update({name: array.shape for name, array in arrays.items()})
+        return np.concatenate([array.ravel() for array in arrays.values()])
+
+    query = Query(names.MASKED_SCORES, content, model="global")
+    total, summed = yield from masked_sum(query, "validation", clients, federation, context, figures)
+    parts = np.split(total, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
+    opened = {name: part.reshape(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
+    _check_totals(opened, len(summed), float(federation.validation.sizes[summed].sum()))
+    scores = ClientScores({name: opened[names.SCORES, name] for name in config.calibration})
     if config.data.get("subgroups"):
-        total = _open(replies, names.SUBGROUPS, clients, federation)
-        scores.subgroups = {name: _counts_of(total, name) for name in config.calibration}
+        counted = {name: array for (record, name), array in opened.items() if record == names.SUBGROUPS}
+        scores.subgroups = {name: _counts_of(counted, name) for name in config.calibration}
     return scores
 
 
-def _open(
-    replies: Sequence[Reply], record: str, clients: Sequence[int], federation: Federation
-) -> dict[str, np.ndarray]:
-    """The sum of the masked arrays of a record, by name."""
-    if lacking := [reply.client for reply in replies if record not in reply.content]:
-        raise RunFailed(f"client {lacking[0]} sent no {record}, so that masked sums stay hidden: fix it and resume")
-    sent = [arrays_of(reply.content, record) for reply in replies]
-    held = float(federation.validation.sizes[list(clients)].sum())
-    sums = {}
-    for name, first in sent[0].items():
-        total = unmasked_sum(np.stack([one[name].ravel() for one in sent])).reshape(first.shape)
-        most = {"hits": held * len(first), "rows": held * len(first), "people": held * len(first)}
-        most |= {"squares": 2 * held * UNIT * len(first), "confidence": held * UNIT * len(first)}
-        most |= {"together": float(len(clients) * first.size)}
+def _masked_arrays(content: RecordDict, config: RunConfig) -> dict[tuple[str, str], np.ndarray]:
+    """The masked arrays of a reply by record and name, in the order in which the client masked them."""
+    wanted = {names.SCORES: list(config.calibration)}
+    if config.data.get("subgroups"):
+        wanted[names.SUBGROUPS] = [*SHARED, *(f"{name}/{what}" for name in config.calibration for what in SCORED)]
+    if lacking := wanted.keys() - content.keys():
+        raise RunFailed(
+            f"{names.MASKED_SCORES}: a client sent no {min(lacking)}, so that the masked sum stays hidden: fix it and "
+            "resume"
+        )
+    return {(record, name): arrays_of(content, record)[name] for record, own in wanted.items() for name in own}
+
+
+def _check_totals(opened: Mapping[tuple[str, str], np.ndarray], clients: int, held: float) -> None:
+    """Refuse sums over ``clients`` clients with ``held`` validation rows that no such rows can have."""
+    for (record, name), total in opened.items():
+        most = {"hits": held * len(total), "rows": held * len(total), "people": held * len(total)}
+        most |= {"squares": 2 * held * UNIT * len(total), "confidence": held * UNIT * len(total)}
+        most |= {"together": float(clients * total.size)}
         limit = most.get(name.rpartition("/")[2], held) if record == names.SUBGROUPS else held
         check_total(f"{names.MASKED_SCORES} ({name})", total, limit)
-        sums[name] = total
-    return sums
 
 
 def _counts_of(arrays: Mapping[str, np.ndarray], calibration: str) -> SubgroupCounts:
@@ -181,19 +190,4 @@ def _fits(arrays: Mapping[str, np.ndarray], calibration: str, matrix: np.ndarray
         and (hits.sum(axis=(-1, -2)) == found).all()
         and (hits.sum(axis=-1) <= rows).all()
         and (arrays["people"] <= rows).all()
-    )
-
-
-def keep_scores(folder: "RunFolder", evaluator: "Evaluator", loop: "Loop") -> None:
-    """Write the clients' matrices as the scores of the last round, the only evaluation of such a run."""
-    if not evaluator.client_matrix:
-        return
-    model = loop.model()
-    scores = evaluator(model.parameters, model.buffers, loop.context.counts, None)
-    about = {"step": loop.progress.server_round, "time": int(time.time() * 1000)}
-    folder.append_metrics(
-        [
-            {"row": row, **about, "metrics": {k: v if np.isfinite(v) else None for k, v in found.items()}}
-            for row, found in scores.items()
-        ]
     )

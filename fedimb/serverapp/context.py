@@ -41,6 +41,8 @@ class RunContext:
             (``<name>.svg``, ``<name>.png``), or with one drawn from its figures (`fedimb.serverapp.panels`).
         ledger: adds up the privacy spent by noised updates; None if no noise is added.
         aside: ids of the clients that are set aside from now on (`fedimb.serverapp.left_out`).
+        without: notes that a client's figures are not in a masked sum: without(query, client, reason).
+        attackers: ids of the simulated clients that attack; what they say of their scores is not used.
     """
 
     rounds: int
@@ -63,6 +65,8 @@ class RunContext:
     artifact: Callable[[str, bytes], None] = lambda name, content: None
     ledger: Ledger | None = None
     aside: Callable[[], set[int]] = set
+    without: Callable[[str, int, str], None] = lambda query, client, reason: None
+    attackers: tuple[int, ...] = ()
 
 
 @dataclass

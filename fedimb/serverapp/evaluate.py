@@ -1,5 +1,6 @@
 """Score the global model on the server's test set: one forward pass, one set of predictions per calibration."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ from fedimb.config.load import row_label
 from fedimb.config.parts import build_model
 from fedimb.data.federation import Federation
 from fedimb.data.views import to_tensors
-from fedimb.engine.lanes import LaneOutcome
+from fedimb.engine.lanes import ClientReply, LaneOutcome
 from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.domains import Domains, domain_recalls
 from fedimb.evaluation.intervals import bootstrap_scores
@@ -23,10 +24,14 @@ from fedimb.models.base import Classifier, load_into
 from fedimb.records import Arrays
 from fedimb.rundir.row_scores import RowScores, hash_of_rows
 from fedimb.schema import RunConfig, calibration_part
+from fedimb.serverapp.attackers import Attackers
 from fedimb.serverapp.client_scores import ClientScores
 from fedimb.serverapp.subgroups import Subgroups
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.forward import forward_batched
+
+ATTACK_SUCCESS = "test/attack_success"
+"""Metric of a run with an attack that has an aim: how often it is reached on test rows."""
 
 
 class Evaluator:
@@ -46,8 +51,8 @@ class Evaluator:
         hidden_of_sites: [C] bool, the classes that count for no single site's scores (``evaluation.subgroup_floor``).
     """
 
-    def __init__(self, config: RunConfig, federation: Federation) -> None:
-        self._federation = federation
+    def __init__(self, config: RunConfig, federation: Federation, attackers: Attackers | None = None) -> None:
+        self._federation, self._attackers = federation, attackers
         self.model: Classifier = build_model(config, federation.n_classes, federation.input_shape)
         if len(federation.test):
             self._x, self._y = to_tensors(federation.store, federation.test, federation.scaling)
@@ -111,7 +116,21 @@ class Evaluator:
                 tables = self._of_subgroups.tables(self.labels[row], self._y, adjusted)
                 self.subgroups[row] = tables
                 metrics[row] |= subgroup_metrics(tables) if tables else {}
+            if self._attackers is not None and (aim := self._attackers.attack.aim()) is not None and len(self._y):
+                metrics[row][ATTACK_SUCCESS] = self._success(calibration, counts, *aim)
         return metrics
+
+    def _success(self, calibration: Any, counts: np.ndarray | None, source: Sequence[int], target: int) -> float:
+        """Share of the test rows of the source classes, shown as the attack shows them, predicted as the target."""
+        assert self._attackers is not None
+        rows = torch.isin(self._y, torch.tensor(list(source)))
+        if not rows.any():
+            return float("nan")
+        features, logits = forward_batched(self.model, self._attackers.attack.trigger(self._x[rows]))
+        head = self.model.head
+        bias = None if head.bias is None else head.bias.detach()
+        adjusted = calibration.adjust(Outputs(features, logits, head.weight.detach(), bias, counts))
+        return float((adjusted.argmax(dim=1) == target).float().mean())
 
     def _by_domain(self, row: str, logits: torch.Tensor) -> dict[str, float]:
         """Recall by site or device; on the clients' rows if each client is a site."""
@@ -157,15 +176,43 @@ class Evaluator:
     def _client_metrics(self, outcome: LaneOutcome | None) -> dict[str, float]:
         if outcome is None or outcome.total.confusion is None:
             return {}
-        federation = self._federation
-        metrics = named_scores(outcome.total.confusion, federation.minority, federation.class_names, prefix="client")
+        federation, replies = self._federation, outcome.replies
+        matrix = outcome.total.confusion
+        if self._attackers is not None:
+            replies = [reply for reply in replies if reply.client not in self._attackers.clients]
+            if (found := _recall_table(replies, matrix.ndim)) is None:
+                return {}
+            matrix = found
+        metrics = named_scores(matrix, federation.minority, federation.class_names, prefix="client")
         kept = {k: v for k, v in metrics.items() if k in ("client/macro_recall", "client/minority_recall")}
         if self._of_subgroups is not None and self._of_subgroups.floor is not None:
             return kept  # the lowest is one site's own figure
+        if not len(self._y):
+            kept |= {k: v for k, v in metrics.items() if k.startswith("client/recall/")}
         minority = list(federation.minority)
         worst = [
             float(np.mean(a.hits[held] / a.support[held]))
-            for a in outcome.replies
+            for a in replies
             if a.hits is not None and a.support is not None and (held := [c for c in minority if a.support[c] > 0])
         ]
         return kept | {"client/worst_minority_recall": min(worst) if worst else float("nan")}
+
+
+def _recall_table(replies: Sequence[ClientReply], ndim: int) -> np.ndarray | None:
+    """A matrix, [C, C] or [C, 2, 2], with the recall of these clients' rows; which class a miss went to is not kept.
+
+    None if none of them sent scores.
+    """
+    scored = [(reply.hits, reply.support) for reply in replies if reply.hits is not None and reply.support is not None]
+    if not scored:
+        return None
+    hits, support = (np.sum(part, axis=0) for part in zip(*scored, strict=True))
+    classes = np.arange(len(hits))
+    if ndim == 3:
+        table = np.zeros((len(hits), 2, 2), np.int64)
+        table[:, 1, 1], table[:, 1, 0] = hits, support - hits
+        return table
+    table = np.zeros((len(hits), len(hits)), np.int64)
+    table[classes, (classes + 1) % len(hits)] = support - hits
+    table[classes, classes] += hits
+    return table

@@ -13,10 +13,11 @@ from flwr.serverapp import Grid
 from fedimb.contracts import platform as names
 from fedimb.engine.admission import Admission
 from fedimb.engine.grid import exchange
-from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduction
+from fedimb.engine.lanes import ClientReply, Instruction, LaneOutcome, Reduction, sum_replies
 from fedimb.errors import RunDiverged, RunFailed
 from fedimb.records import array_record, payload_bytes
 from fedimb.schema import ClientsConfig
+from fedimb.serverapp.attackers import Attackers
 from fedimb.serverapp.client_sampler import ClientSampler
 from fedimb.serverapp.influence import bound, bounds_influence
 from fedimb.serverapp.left_out import LeftOut
@@ -84,6 +85,7 @@ class Exchange:
         admission: checks every reply before it is used; None: only what sums need is checked.
         left_out: what it refused; None keeps it in memory.
         influence: bounds on single clients; None: none.
+        attackers: the simulated clients that attack; None: nobody.
     """
 
     def __init__(
@@ -94,10 +96,12 @@ class Exchange:
         admission: Admission | None = None,
         left_out: LeftOut | None = None,
         influence: ClientsConfig | None = None,
+        attackers: Attackers | None = None,
     ) -> None:
         self.grid, self.client_sampler, self._min = grid, client_sampler, min_reply_fraction
         self._admission, self.left_out = admission, left_out or LeftOut()
         self._influence = influence if influence is not None and bounds_influence(influence) else None
+        self.attackers = attackers
         self.traffic, self.versions = Traffic(), Versions()
         self.errors = 0
 
@@ -115,21 +119,23 @@ class Exchange:
             extra[names.BUFFERS] = array_record(buffers)
         if counts is not None:
             extra[names.PRIOR] = array_record({"counts": np.asarray(counts)})
-        cached: dict[tuple[int, int], ConfigRecord] = {}  # clients with equal versions share one record object
+        cached: dict[tuple[Any, ...], ConfigRecord] = {}  # clients with equal versions share one record object
         completed = []
         for client, message in instructions:
             versions = (self.versions.current.get(client, 0), self.versions.committed.get(client, 0))
-            if versions not in cached:
-                cached[versions] = ConfigRecord(
+            order = {} if self.attackers is None else self.attackers.order(client, server_round)
+            if (key := (*versions, bool(order))) not in cached:
+                cached[key] = ConfigRecord(
                     {
                         "round": server_round,
                         "step": self.versions.message,
                         "state-base": versions[0],
                         "state-keep": versions[1],
                         **step,
+                        **order,
                     }
                 )
-            message.content = RecordDict({**message.content, **extra, names.STEP: cached[versions]})
+            message.content = RecordDict({**message.content, **extra, names.STEP: cached[key]})
             completed.append((client, message))
         return completed
 
@@ -141,23 +147,21 @@ class Exchange:
         reduce: Reduction,
         where: str,
         everyone: bool = False,
+        at_least: int = 0,
     ) -> LaneOutcome:
         """Send and receive; ``lost`` clients get no message, and their reply is an error.
 
         Raises:
-            RunFailed: fewer usable replies than configured, with the first errors; with ``everyone``, if any is
-                missing.
+            RunFailed: fewer usable replies than configured, or than ``at_least``, with the first errors; with
+                ``everyone``, if any is missing.
             StateGone: a client's state is lost or damaged, however many replies are usable.
         """
         aside = self.left_out.aside(self.versions.message)
         lost = dict(lost) | {c: aside[c] for c, _ in instructions if c in aside}
         sent = [(c, m) for c, m in instructions if c not in lost]
         costs = [float(self.client_sampler.sizes[c]) for c, _ in sent]
-        if self._influence is not None and kind == "train":
-            whole = exchange(self.grid, sent, False, costs, self._admission)
-            outcome, cut = bound(whole, dict(sent), reduce, self._influence)
-            for client, what in cut.items():
-                log.warning("%s: %s: %s", where, self.left_out.name(client), what)
+        if kind == "train" and (self._influence is not None or self.attackers is not None):
+            outcome = self._whole(sent, reduce, costs, where)
         else:
             outcome = exchange(self.grid, sent, reduce, costs, self._admission)
         sizes: dict[int, int] = {}
@@ -179,6 +183,26 @@ class Exchange:
                 f"({str(missing[0].error).splitlines()[0]}), and "
                 "masks cancel only in the sum over all clients; fix that client and resume: all are asked again"
             )
+        usable = sum(a.usable for a in outcome.replies)
+        if usable < at_least:
+            shown = "; ".join(f"{self.left_out.name(a.client)}: {a.error}" for a in outcome.replies if not a.usable)
+            raise RunFailed(
+                f"{where}: {usable} of {len(outcome.replies)} replied, and {at_least} are needed to open a masked sum; "
+                f"fix the others and resume: all are asked again. {shown}"
+            )
+        return outcome
+
+    def _whole(self, sent: Sequence[Instruction], reduce: Reduction, costs: Sequence[float], where: str) -> LaneOutcome:
+        """An exchange whose replies are all here before any is summed: attackers collude, then bounds apply."""
+        outcome = exchange(self.grid, sent, False, costs, self._admission)
+        messages = dict(sent)
+        if self.attackers is not None:
+            self.attackers.collude(outcome, messages)
+        if self._influence is None:
+            return sum_replies(outcome, reduce, messages)
+        outcome, cut = bound(outcome, messages, reduce, self._influence)
+        for client, what in cut.items():
+            log.warning("%s: %s: %s", where, self.left_out.name(client), what)
         return outcome
 
     def _check_states(self, replies: Sequence[ClientReply], where: str) -> None:

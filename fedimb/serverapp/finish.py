@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -80,14 +81,16 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             scored.write(folder, row)
         suspect[row] = monitor.suspicions(row)
         rows[-1] |= {"suspect": suspect[row]} if suspect[row] else {}
+        rows[-1] |= {"alarms": alarms} if (alarms := monitor.alarms(row)) else {}
         target = folder.path / "artifacts" / "rows" / row.replace("/", "_")
         target.mkdir(parents=True, exist_ok=True)
         (target / "confusion.json").write_text(
             json.dumps({"class_names": list(federation.class_names), "matrix": matrix.tolist()})
         )
-    traffic, left_out = loop.exchange.traffic, loop.exchange.left_out
+    traffic, left_out, attackers = loop.exchange.traffic, loop.exchange.left_out, loop.exchange.attackers
     if evaluator.subgroups:
-        folder.artifact(SUBGROUPS, subgroups_artifact(config, evaluator))
+        about = (config.evaluation.subgroup_floor, evaluator.without_subgroups, evaluator.hidden_of_sites)
+        folder.artifact(SUBGROUPS, subgroups_artifact(*about, evaluator.subgroups))
     if without := scores_without(evaluator, left_out.name, config, federation.minority):
         folder.artifact(WITHOUT_SITE, (json.dumps(without, indent=1) + "\n").encode())
     folder.write_json(
@@ -112,6 +115,7 @@ def write_result(folder: RunFolder, config: RunConfig, federation: Federation, e
             "seed": config.seed,
             "privacy": loop.context.ledger.account(loop.progress.privacy) if loop.context.ledger else None,
             **({"left_out": left_out.facts()} if left_out.replies else {}),
+            **({"attack": attackers.facts()} if attackers else {}),
         },
     )
     save_model(evaluator.model, config, federation, folder.path / "artifacts" / "model", loop.context.counts)
@@ -174,3 +178,18 @@ def cost(folder: RunFolder, row: str, federation: Federation) -> dict[str, float
         "steps": int(sum(line.get("train/steps") or 0 for line in lines)),
         "labels": int(logged[-1]) if logged else held,
     }
+
+
+def keep_scores(folder: RunFolder, evaluator: Evaluator, loop: Loop) -> None:
+    """Write the clients' matrices as the scores of the last round, the only evaluation of such a run."""
+    if not evaluator.client_matrix:
+        return
+    model = loop.model()
+    scores = evaluator(model.parameters, model.buffers, loop.context.counts, None)
+    about = {"step": loop.progress.server_round, "time": int(time.time() * 1000)}
+    folder.append_metrics(
+        [
+            {"row": row, **about, "metrics": {k: v if np.isfinite(v) else None for k, v in found.items()}}
+            for row, found in scores.items()
+        ]
+    )

@@ -34,9 +34,8 @@ from fedimb.rundir.stored import read_config, read_federation
 from fedimb.schema import RunConfig
 from fedimb.serverapp.assemble import build_loop, check_parts
 from fedimb.serverapp.client_sampler import ClientSampler
-from fedimb.serverapp.client_scores import keep_scores
 from fedimb.serverapp.exchange import StateGone
-from fedimb.serverapp.finish import write_result
+from fedimb.serverapp.finish import keep_scores, write_result
 from fedimb.serverapp.progress import ProgressBar
 from fedimb.tracking.mlflow import MlflowTracker, NoTracker, Tracker, resolve_uri
 
@@ -299,6 +298,8 @@ def execute(
             raise
         progress.skip(loop.progress.server_round)
         folder.set_status("running")
+        if loop.exchange.attackers is not None:
+            folder.journal(event="attackers", **loop.exchange.attackers.facts())
         tracker.start()
         with _ending(folder, tracker, running):
             try:

@@ -19,6 +19,8 @@ log = logging.getLogger("fedimb")
 
 FILE = "left_out.jsonl"
 _SHOWN = 100
+MASKED = "masked sum"
+"""In place of a record: a client's figures are not in this sum."""
 MOST = 3
 """Refused replies after which a client is set aside."""
 
@@ -68,7 +70,7 @@ class LeftOut:
     ) -> None:
         self._path, self._sites, self._event = None if folder is None else folder / FILE, tuple(sites), event
         self.replies = [] if self._path is None else read_left_out(self._path)
-        self._known = {(one.message, one.client) for one in self.replies}
+        self._known = {(one.message, one.client, one.record == MASKED) for one in self.replies}
 
     def add(self, message: int, where: str, client: int, refusal: Refusal, signed: bool) -> None:
         """Add a reply; one that was left out before the run was resumed is not added twice."""
@@ -79,6 +81,13 @@ class LeftOut:
             who = self.name(client)
             log.warning("%s: %d replies were refused: it is set aside for the rest of the run", who, MOST)
             self._event(event="set aside", client=client, site=self._site(client), refused=MOST)
+
+    def add_missing(self, message: int, query: str, client: int, reason: str) -> None:
+        """Add that a client's figures are not in a masked sum, once per query; it does not count against it."""
+        if any((one.where, one.client, one.reason) == (query, client, reason) for one in self.replies):
+            return  # a resume has run the program up to here again
+        log.warning("%s: %s %s", query, self.name(client), reason)
+        self._append(LeftOutReply(message, query, client, self._site(client), MASKED, "", reason, counts=False))
 
     def aside(self, message: int) -> dict[int, str]:
         """Clients that are set aside when this message is sent, with the reason."""
@@ -108,9 +117,9 @@ class LeftOut:
         return self._sites[client] if client < len(self._sites) else ""
 
     def _append(self, reply: LeftOutReply) -> None:
-        if (reply.message, reply.client) in self._known:
+        if (reply.message, reply.client, reply.record == MASKED) in self._known:
             return
-        self._known.add((reply.message, reply.client))
+        self._known.add((reply.message, reply.client, reply.record == MASKED))
         self.replies.append(reply)
         line = asdict(reply)
         self._event(event="left out", **line)

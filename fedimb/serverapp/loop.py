@@ -297,9 +297,13 @@ class Loop:
             log.warning("%s, round %d: no client is available; it stays as it is", name, number + 1)
             return
         exchange.versions.message += 1
-        content = RecordDict({**model.about(number), model.key: array_record(model.parameters)})
+        weights, about = model.parameters_for(cohort.asked), model.about(number)
+        contents = {
+            id(own): RecordDict({**about, model.key: array_record(own)}) for own in weights.values()
+        }  # clients that are sent the same share one object
         instructions = [
-            (c, Message(content, exchange.client_sampler.node(c), f"query.{model.query}")) for c in cohort.asked
+            (c, Message(contents[id(weights[c])], exchange.client_sampler.node(c), f"query.{model.query}"))
+            for c in cohort.asked
         ]
         instructions = exchange.complete(instructions, progress.server_round, {}, None)
         where = f"{name}, round {number + 1}"
@@ -321,10 +325,12 @@ class Loop:
         model = self.model(step.model)
         if isinstance(model, AuxiliaryModel):
             raise RunFailed(f"Replace: '{step.model}' is an auxiliary model of the method; set its parameters instead")
+        if self.progress.round_in_step:
+            return  # replaced and scored before the run was stopped: a second time would count a second round
         before = model.parameters
         model.replace(step.weights)
         self.progress.server_round += 1
-        self._clock()
+        self._round_done(1)
         still = {UNMOVED: 1.0} if unmoved(before, model.parameters) else {}
         self.checkpointer.after_round(self, {names.REPLACED: 1.0} | still, last=True)
 
@@ -355,7 +361,9 @@ class Loop:
         instructions = [
             (c, Message(step.content_of(c, content), self.exchange.client_sampler.node(c), f"query.{step.name}"))
             for c in map(int, self.exchange.client_sampler.eligible)
+            if step.to is None or c in step.to
         ]
         instructions = self.exchange.complete(instructions, self.progress.server_round, buffers, self._sent_counts())
-        outcome = self.exchange.send(step.name, instructions, {}, False, f"query {step.name}", step.everyone)
+        where = f"query {step.name}"
+        outcome = self.exchange.send(step.name, instructions, {}, False, where, step.everyone, step.at_least)
         return [Reply(a.client, a.content) for a in outcome.replies if a.usable]

@@ -16,6 +16,7 @@ import numpy as np
 
 from fedimb.contracts.platform import REPLACED
 from fedimb.engine.lanes import LaneOutcome
+from fedimb.evaluation.recall_drop import THRESHOLD, RecallDrop
 from fedimb.plain import JsonObject
 from fedimb.records import Arrays
 from fedimb.rundir.result import CLASSES, LOSS, WEIGHTS
@@ -24,6 +25,11 @@ log = logging.getLogger("fedimb")
 
 NOT_FINITE, UNMOVED = "train/not_finite", "train/unmoved"
 """Metrics of a round, present only if there is something to say: replies that were not finite; weights that stayed."""
+
+ALARM = "alarm/recall_drop"
+"""Metric of a round, present only from an alarm on: number of classes whose recall fell."""
+RESET = "model/reset"
+"""Metric of the first round after the model was drawn anew, how often it was: earlier scores are of another model."""
 
 _WINDOW = 5  # rounds at either end of a run whose median loss is compared
 _UP = 10.0  # times the first rounds' median
@@ -44,13 +50,30 @@ def not_finite(outcome: LaneOutcome) -> int:
 
 @dataclass
 class _Course:
-    """What a row's lines have shown: ``constant`` has the class of each of the last scored rounds, or None."""
+    """What a row's lines have shown: ``constant`` has the class of each of the last scored rounds, or None.
+
+    ``recalls`` has the watch of each class by its metric's name, ``alarms`` what it said first.
+    """
 
     constant: deque[str | None]
     losses: list[float] = field(default_factory=list)
     rounds: int = 0
     moved: bool = False
     wrong: int = 0
+    resets: int = 0
+    recalls: dict[str, RecallDrop] = field(default_factory=dict)
+    alarms: dict[str, str] = field(default_factory=dict)
+
+    def watch(self, line: JsonObject) -> None:
+        """Follow the recall of every class: on the server's test rows, or else on the clients' rows."""
+        metrics: Mapping[str, Any] = line["metrics"]
+        prefixes = {name.split("/")[0] for name in self.recalls} or {"test" if _tested(metrics) else "client"}
+        for name in (key for key in metrics if key.split("/")[0] in prefixes and key.split("/")[1] == "recall"):
+            watched = self.recalls.setdefault(name, RecallDrop())
+            recall = math.nan if metrics[name] is None else float(metrics[name])
+            if watched.add(recall) > THRESHOLD and name not in self.alarms:
+                text = f"recall {recall:.3f} in round {line['step']}, {watched.expected:.3f} expected"
+                self.alarms[name] = f"{text} from the scored rounds before it fell"
 
 
 class Monitor:
@@ -77,10 +100,26 @@ class Monitor:
         course.wrong += NOT_FINITE in metrics
         if metrics.get("train/loss") is not None:
             course.losses.append(metrics["train/loss"])
+        course.resets = int(metrics.get(RESET, course.resets))
+        if REPLACED in metrics or RESET in metrics:
+            course.recalls.clear()
         if REPLACED in metrics:
             course.constant.clear()  # earlier scores belong to other weights
+        course.watch(line)
         if "test/macro_recall" in metrics:
             course.constant.append(_constant(metrics))
+
+    def resets(self) -> int:
+        """How often the model had been drawn anew, as far as the lines say."""
+        return max((course.resets for course in self._rows.values()), default=0)
+
+    def alarms(self, row: str) -> dict[str, str]:
+        """Class name -> when and how far its recall fell, of the classes whose recall did.
+
+        An alarm is no suspicion: the result may be right, but a site's data or labels may have changed.
+        """
+        found = self._rows[row].alarms if row in self._rows else {}
+        return {name.split("/", 2)[2].partition("_")[2] or name: why for name, why in found.items()}
 
     def suspicions(self, row: str) -> dict[str, str]:
         """Kind -> why the row's result is suspect; empty if it is not."""
@@ -104,12 +143,20 @@ class Monitor:
         return found
 
     def warn(self, server_round: int) -> None:
-        """Log each kind of suspicion once, as soon as there are as many rounds as a summary score takes."""
+        """Log each alarm once, and each kind of suspicion as soon as there are as many rounds as a summary takes."""
         for row, course in self._rows.items():
+            for name, why in self.alarms(row).items():
+                if (told := f"{ALARM} {row} {name}") not in self._told:
+                    self._told.add(told)
+                    log.warning("alarm: %s: class %s: %s", row, name, why)
             for kind, why in self.suspicions(row).items() if course.rounds >= max(self._last_k, _WINDOW) else ():
                 if kind not in self._told:
                     self._told.add(kind)
                     log.warning("round %d: suspect so far: %s: %s", server_round, row, why)
+
+
+def _tested(metrics: Mapping[str, Any]) -> bool:
+    return any(key.startswith("test/recall/") for key in metrics)
 
 
 def _constant(metrics: Mapping[str, Any]) -> str | None:

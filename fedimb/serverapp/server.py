@@ -45,6 +45,18 @@ class Server:
         """Names of the source's sites (devices); empty if it has none."""
         return self._federation.domains
 
+    def holders(self) -> list[int]:
+        """Ids of the clients with rows to train on."""
+        return [int(client) for client in np.flatnonzero(self._federation.train_sizes)]
+
+    def pairs(self) -> dict[int, str]:
+        """Public keys for masks by client id; empty in a simulation, whose masks come from the seed."""
+        return self._federation.pairs
+
+    def deployed(self) -> bool:
+        """Whether the clients are hospitals, whose rows this server does not have."""
+        return bool(self._federation.client_names)
+
     def class_names(self) -> tuple[str, ...]:
         """Class names by class id."""
         return self._federation.class_names

@@ -23,7 +23,17 @@ from fedimb.serverapp.stock_state import stock_attributes
 
 _WEIGHTS = ("parameters", "buffers")  # of an auxiliary model: saved as such
 _RUN = (RunContext, Server)  # built again with the run
-_BY_THE_LOOP = ("estimate", "models", "server", "working", "artifact", "ledger", "prior_from_counts", "aside")
+_BY_THE_LOOP = (
+    "estimate",
+    "models",
+    "server",
+    "working",
+    "artifact",
+    "ledger",
+    "prior_from_counts",
+    "aside",
+    "without",
+)
 
 
 class StateWatch:

@@ -28,6 +28,8 @@ class Query:
         model: the model whose weights are sent along; None for none.
         each: additional content for single clients, by client id.
         everyone: whether the step fails (and is repeated on resume) unless all clients reply, as masks require.
+        at_least: the step fails (and is repeated on resume) unless so many clients reply.
+        to: the clients that are asked; None: all that hold data.
     """
 
     name: str
@@ -35,6 +37,8 @@ class Query:
     model: str | None = None
     each: Mapping[int, RecordDict] = field(default_factory=dict)
     everyone: bool = False
+    at_least: int = 0
+    to: frozenset[int] | None = None
 
     def content_of(self, client: int, common: RecordDict) -> RecordDict:
         """The content for one client: ``common`` itself (the same object) unless the client gets more."""

@@ -1,8 +1,8 @@
 """Scores a run by subgroup: on the server's test rows, or from the clients' counts."""
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,6 @@ from fedimb.evaluation.subgroups import (
     subgroup_tables,
 )
 from fedimb.schema import RunConfig
-
-if TYPE_CHECKING:
-    from fedimb.serverapp.evaluate import Evaluator
 
 
 def attributes_of(subgroups: tuple[Subgroup, ...], federation: Federation) -> tuple[Attribute, ...]:
@@ -107,8 +104,17 @@ class Subgroups:
         return subgroup_tables(counts, self.attributes, self.hidden, self._minority)
 
 
-def subgroups_artifact(config: RunConfig, evaluator: "Evaluator") -> bytes:
-    """Content of subgroups.json."""
+def subgroups_artifact(
+    floor: int | None, without: Sequence[str], hidden: np.ndarray, tables: Mapping[str, list[dict[str, Any]]]
+) -> bytes:
+    """Content of subgroups.json.
+
+    Args:
+        floor: fewest people of a shown cell; None: all are shown.
+        without: names of the clients that do not count.
+        hidden: [C] bool, the classes that are shown for no single site.
+        tables: row label -> scores by subgroup.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -118,9 +124,9 @@ def subgroups_artifact(config: RunConfig, evaluator: "Evaluator") -> bytes:
         return None if isinstance(value, float) and not np.isfinite(value) else value
 
     about = {
-        "floor": config.evaluation.subgroup_floor,
-        "without": list(evaluator.without_subgroups),
-        "hidden_of_sites": [int(c) for c in np.flatnonzero(evaluator.hidden_of_sites)],
-        "rows": plain(evaluator.subgroups),
+        "floor": floor,
+        "without": list(without),
+        "hidden_of_sites": [int(c) for c in np.flatnonzero(hidden)],
+        "rows": plain(dict(tables)),
     }
     return (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()

@@ -122,7 +122,11 @@ class Study(_Strict):
     @property
     def reference_labels(self) -> list[str]:
         """Labels of the reference rows."""
-        return list(self.references or ()) if self.references is not True else list(REFERENCES)
+        return (
+            list(self.references or ())
+            if self.references is not True
+            else [r for r in REFERENCES if not REFERENCES[r].by_name]
+        )
 
     @property
     def setting_words(self) -> dict[str, Words]:

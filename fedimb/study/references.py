@@ -28,6 +28,7 @@ class Reference:
         words: settings of its run in addition to the study's.
         computed: name of a computation in `fedimb.study.computed` that replaces a run, or None.
         pooled: its run has all data in one place; the study's partition is not applied.
+        by_name: only in studies that name it; ``references: true`` leaves it out.
     """
 
     label: str
@@ -35,6 +36,11 @@ class Reference:
     words: tuple[str, ...] = ()
     computed: str | None = None
     pooled: bool = False
+    by_name: bool = False
+
+
+_SUMS_ONLY = ("strategy=oneround", "model=logistic", "strategy.oneround.secure=false")
+"""Open sums: masked ones have the same bits and only take longer."""
 
 
 REFERENCES = {
@@ -59,6 +65,13 @@ REFERENCES = {
             ("aggregation_weight=uniform", "calibration=la_post"),
         ),
         Reference("tau", "FedAvg, classifier rows scaled to the same norm after training", ("calibration=tau",)),
+        Reference(
+            "ncm",
+            "nearest class mean of the inputs, from sums sent once",
+            (*_SUMS_ONLY, "strategy.oneround.head=ncm"),
+            by_name=True,
+        ),
+        Reference("lda", "discriminant analysis of the inputs, from sums sent once", _SUMS_ONLY, by_name=True),
     )
 }
 """Reference rows by label, in the order of tables."""

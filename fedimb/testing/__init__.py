@@ -14,6 +14,7 @@ Nothing here needs pytest. See docs/testing-plug-ins.md.
 """
 
 from fedimb.testing.aggregators import check_aggregator
+from fedimb.testing.attacks import check_attack
 from fedimb.testing.data import check_partitioner, check_source
 from fedimb.testing.encoders import check_encoder
 from fedimb.testing.expectations import ContractError
@@ -25,6 +26,7 @@ from fedimb.testing.training import check_calibration, check_loss, check_model, 
 __all__ = [
     "ContractError",
     "check_aggregator",
+    "check_attack",
     "check_calibration",
     "check_coreset",
     "check_encoder",

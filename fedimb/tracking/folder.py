@@ -67,14 +67,19 @@ def read_status(folder: Path) -> tuple[str, int]:
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); resume the run") from None
 
 
-def read_suspicions(folder: Path) -> dict[str, str]:
-    """Row label -> why its result should not be trusted, of the suspect rows of a finished run."""
+def read_suspicions(folder: Path, key: str = "suspect") -> dict[str, str]:
+    """Row label -> why its result should not be trusted, of the suspect rows of a finished run.
+
+    Args:
+        key: ``alarms``: the classes whose recall fell instead, and how far.
+    """
     path = folder / "result.json"
     if not path.exists():
         return {}
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return {str(row["label"]): "; ".join(row["suspect"].values()) for row in rows if row.get("suspect")}
+        named = "{}: {}" if key == "alarms" else "{1}"
+        return {str(r["label"]): "; ".join(named.format(*one) for one in r[key].items()) for r in rows if r.get(key)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); run again") from None
 

@@ -37,6 +37,7 @@ FOLDER_TAG = "fedimb.run_folder_id"
 ROW_TAG = "fedimb.row"
 STATUS_TAG = "fedimb.status"
 SUSPECT_TAG = "fedimb.suspect"
+ALARM_TAG = "fedimb.alarm"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}  # others stay RUNNING
 _BATCH = 1000  # MLflow's limit of metrics in one request
 _ENTRIES = 100  # MLflow's limit of parameters and tags in one request
@@ -259,7 +260,7 @@ class Projection:
                     self._client.log_artifact(run_id, str(path))
             state.artifacts[label] = digest
             save(self.folder, state)
-        suspect = read_suspicions(self.folder)
+        suspect, alarms = read_suspicions(self.folder), read_suspicions(self.folder, "alarms")
         status, end = read_status(self.folder)
         if status == state.status:
             return
@@ -270,6 +271,8 @@ class Projection:
             self._client.set_tag(run_id, STATUS_TAG, status)
             if label in suspect:
                 self._client.set_tag(run_id, SUSPECT_TAG, suspect[label][:_TAG_VALUE])
+            if label in alarms:
+                self._client.set_tag(run_id, ALARM_TAG, alarms[label][:_TAG_VALUE])
             if status in STATUSES:
                 self._client.set_terminated(run_id, STATUSES[status], end_time=end)
         state.status = status

@@ -10,7 +10,9 @@ import yaml
 from tiny_images import image, put
 
 from fedimb.cli import main
+from fedimb.data.importing.hugging_face import find_hugging_face
 from fedimb.data.prepare import prepare
+from fedimb.errors import DataError
 
 SITES, KINDS = ("north", "south", "east"), "ab"
 ROWS = [
@@ -177,6 +179,77 @@ LAYOUTS = {
     shards: (("shards", 48, 3, None, 24), {}, ""),
     leaf: (("leaf_json", 24, 3, None, None), {"shape": [1, 8, 8]}, "as grey pictures of 8 x 8"),
 }
+
+
+def hub_columns(rows):
+    datasets = pytest.importorskip("datasets")
+    columns = {"age": [30 + i for i in range(rows)], "dose": [i / 7 for i in range(rows)]}
+    columns |= {"note": ["text"] * rows, "hospital": [SITES[i // 2 % 3] for i in range(rows)]}
+    data = datasets.Dataset.from_dict(columns | {"outcome": [i % 2 for i in range(rows)]})
+    return data.cast_column("outcome", datasets.ClassLabel(names=["well", "ill"]))
+
+
+def hub_saved(folder):
+    hub_columns(40).save_to_disk(folder / "one")
+    return folder / "one"
+
+
+def hub_splits(folder):
+    datasets = pytest.importorskip("datasets")
+    datasets.DatasetDict({"train": hub_columns(30), "test": hub_columns(10)}).save_to_disk(folder / "two")
+    return folder / "two"
+
+
+def hub_parquet(folder):
+    """As push_to_hub writes it."""
+    for split, shards in (("train", 2), ("test", 1)):
+        for k in range(shards):
+            file = folder / "hub/data" / f"{split}-{k:05d}-of-{shards:05d}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            hub_columns(15 if shards > 1 else 10).to_parquet(file)
+    head = "configs:\n- config_name: default\n  data_files:\n  - {split: train, path: data/train-*}\n"
+    put(folder / "hub", **{"README.md": f"---\n{head}  - {{split: test, path: data/test-*}}\n---\n# A set\n"})
+    return folder / "hub"
+
+
+def hub_bare(folder):
+    """Parquet files by folder, without a card."""
+    for split, rows in (("train", 30), ("validation", 10)):
+        file = folder / "bare" / split / "0000.parquet"
+        file.parent.mkdir(parents=True)
+        hub_columns(rows).to_parquet(file)
+    return folder / "bare"
+
+
+ROLES = {"label": "outcome", "features": ["age", "dose"], "site": "hospital", "image": None}
+HUB = {
+    hub_saved: (("huggingface", 40, 3, None, None), ROLES, "note are not numbers"),
+    hub_splits: (("huggingface", 40, 3, None, 10), ROLES, "site=hospital"),
+    hub_parquet: (("huggingface", 40, 3, None, 10), ROLES, ""),
+    hub_bare: (("huggingface", 40, 3, None, 10), ROLES | {"test_split": "validation"}, "the splits are train, valid"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", HUB, ids=lambda make: make.__name__)
+def test_hugging_face_folders_get_a_yaml_too(make, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("pyarrow")
+    monkeypatch.setitem(LAYOUTS, make, HUB[make])
+    test_each_layout_gets_a_yaml_that_is_read_and_split(make, tmp_path, monkeypatch, capsys)
+
+
+def test_the_columns_of_a_saved_data_set_are_read_without_its_package(tmp_path):
+    features = {"pixels": {"_type": "Image"}, "kind": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    features |= {"patient_id": {"_type": "Value", "dtype": "string"}, "age": {"_type": "Value", "dtype": "int64"}}
+    put(tmp_path / "s", **{"state.json": "{}", "dataset_info.json": json.dumps({"features": features})})
+    found = find_hugging_face(tmp_path / "s", {})
+    roles = {"label": "kind", "image": "pixels", "patient": "patient_id", "site": None}
+    assert found.source == {"name": "huggingface", "path": str(tmp_path / "s"), **roles}
+    assert found.images
+    assert find_hugging_face(tmp_path, {}) is None
+    put(tmp_path / "s", **{"dataset_info.json": "{"})
+    with pytest.raises(DataError, match="not a complete Hugging Face data set"):
+        find_hugging_face(tmp_path / "s", {})
 
 
 @pytest.mark.parametrize("make", LAYOUTS, ids=lambda make: make.__name__)

@@ -30,6 +30,38 @@ def test_as_a_comparison_of_all_pairs(x):
     assert np.array_equal(exact_groups(x), by_pairs(x))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    hnp.arrays(
+        st.sampled_from([np.uint8, np.float32]),
+        st.tuples(st.integers(1, 8), st.integers(9, 14)),
+        elements=st.sampled_from([0, 1]),
+        fill=st.just(0),
+    ),
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 13)), max_size=6),
+)
+def test_rows_that_agree_in_the_middle_are_compared_whole(x, copies):
+    for source, target, edge in copies:
+        x[target % len(x)] = x[source % len(x)]
+        x[target % len(x), [0, -1][edge % 2]] = edge % 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "_KEY_BYTES", 4)
+        assert np.array_equal(exact_groups(x), by_pairs(x))
+
+
+def test_wide_rows_without_a_twin_are_not_hashed_whole(monkeypatch):
+    x = np.random.default_rng(0).integers(0, 256, (50, 1, 20, 20), dtype=np.uint8)
+    x[30] = x[7]
+    x[40] = x[7]
+    x[40, 0, 0, 0] += 1  # alike in the middle
+    seen, original = [], duplicates._hashes
+    monkeypatch.setattr(duplicates, "_hashes", lambda rows: seen.append(rows.shape) or original(rows))
+    groups = exact_groups(x)
+    assert np.flatnonzero(groups != np.arange(50)).tolist() == [30]
+    assert groups[30] == 7
+    assert seen == [(50, 128), (3, 400)]
+
+
 def test_nan_equals_nan_and_minus_zero_equals_zero():
     payload = np.array([0x7FC00001, 0x7FC00000], np.uint32).view(np.float32)  # two bit patterns of NaN
     x = np.array([[payload[0], 0.0], [payload[1], -0.0], [0.0, payload[0]]], np.float32)

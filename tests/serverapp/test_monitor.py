@@ -8,13 +8,15 @@ import pytest
 from small_runs import launch_in
 
 from fedimb.config.load import config_sha, from_json
+from fedimb.contracts.platform import REPLACED
 from fedimb.engine.lanes import ClientReply, LaneOutcome, LaneSum
 from fedimb.errors import DataError, RunSuspect
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.result import CLASSES, LOSS, WEIGHTS, suspect_text
+from fedimb.serverapp import monitor as monitor_module
 from fedimb.serverapp.checkpoint import FolderCheckpointer
 from fedimb.serverapp.launch import resume
-from fedimb.serverapp.monitor import NOT_FINITE, UNMOVED, Monitor, not_finite, unmoved
+from fedimb.serverapp.monitor import ALARM, NOT_FINITE, RESET, UNMOVED, Monitor, not_finite, unmoved
 
 ONE, TWO = {"test/recall/00_a": 1.0, "test/recall/01_b": 0.0}, {"test/recall/00_a": 0.9, "test/recall/01_b": 0.4}
 
@@ -196,3 +198,52 @@ def test_a_killed_run_is_judged_like_an_uninterrupted_one(lr, suspect, tmp_path,
     resumed = resume(folder, tracked=False)
     assert [row.suspect for row in resumed.rows] == [row.suspect for row in whole.rows]
     assert bool(whole.suspect) == suspect
+
+
+def alarmed(recalls, prefix="test", **at):
+    """The alarms of a row whose class b has these recalls; ``at``: more metrics of a round, as r12={...}."""
+    lines = []
+    for n, recall in enumerate(recalls, 1):
+        metrics = {f"{prefix}/recall/00_a": 0.9, f"{prefix}/recall/01_b": recall, "data/participants": 4.0}
+        lines.append({"row": "r", "step": n, "time": 0, "metrics": metrics | at.get(f"r{n}", {})})
+    return Monitor(3, lines).alarms("r")
+
+
+FALLS = [0.8, 0.82, 0.78, 0.81, 0.79, 0.8, 0.82, 0.78, 0.8, 0.81, *[0.3] * 6]
+
+
+def test_a_class_whose_recall_falls_is_an_alarm_and_not_a_suspicion():
+    assert list(alarmed(FALLS)) == list(alarmed(FALLS, "client")) == ["b"]
+    assert alarmed(FALLS)["b"].startswith("recall 0.300 in round 11, 0.800 expected")
+    assert alarmed(FALLS[:10]) == {}
+    base = {"data/participants": 4.0}
+    lines = [{"row": "r", "step": n, "time": 0, "metrics": base | {"test/recall/00_b": r}} for n, r in enumerate(FALLS)]
+    assert Monitor(3, lines).suspicions("r") == {}
+
+
+def test_a_model_that_is_drawn_anew_or_replaced_starts_again():
+    assert alarmed(FALLS, r11={RESET: 1.0}) == alarmed(FALLS, r11={REPLACED: 1.0}) == {}
+    lines = [{"row": "r", "step": 1, "time": 0, "metrics": {RESET: 2.0}}]
+    assert Monitor(3, lines).resets() == 2
+
+
+def test_the_servers_own_rows_judge_where_there_are_any():
+    mixed = [{"client/recall/01_b": 0.1 if n > 9 else 0.8} for n in range(1, 17)]
+    assert alarmed([0.8] * 16, **{f"r{n}": one for n, one in enumerate(mixed, 1)}) == {}
+
+
+def test_an_alarm_reaches_panel_report_metrics_and_mlflow(tmp_path, monkeypatch):
+    from fedimb.report.html.admission import admissions
+    from fedimb.report.panel import panels
+    from fedimb.study.folders import collect
+    from fedimb.tracking.folder import read_suspicions
+
+    monkeypatch.setattr(monitor_module, "THRESHOLD", -1.0)  # rings in the first scored round
+    result = launch_in(tmp_path, "engine=inline", "rounds=1")
+    assert set(result.rows[0].alarms) == set(result.class_names)
+    assert result.suspect == "" or "recall" not in result.suspect
+    assert "alarm, a class's recall fell:" in panels(result)
+    assert RunFolder(result.folder).metrics()[-1]["metrics"][ALARM] == len(result.class_names)
+    assert "expected from the scored rounds" in read_suspicions(result.folder, "alarms")[result.rows[0].label]
+    (shown,) = admissions(collect(result.folder.parent).results)
+    assert "alarm, a class's recall fell:" in shown.text

@@ -145,27 +145,15 @@ def test_a_release_by_hand_is_waited_for_and_then_the_run_is_as_if_released_at_o
     assert weights_sha(resumed) == weights_sha(whole)
 
 
-def test_a_generator_averaged_over_clients_is_shown_to_them_for_a_veto(tmp_path):
-    words = (*TABLE, *FAST, "strategy.fedssg.source=fed_diffusion", "strategy.fedssg.rounds=2")
-    words += ("strategy.fedssg.local_steps=5", "rounds=1")
-    result = launch_in(tmp_path, *words, "strategy.fedssg.gate=report")
-    line = metrics_of(result)[0]
-    assert line["comm/up_bytes/fedssg_teach"] > line["comm/up_bytes/fedssg_veto"] > 0
-    assert report_of(result)["vetoed"] == []
-    vetoed = launch_in(tmp_path, *words, "study=vetoed", "strategy.fedssg.audit.min_count=100000")
-    report = report_of(vetoed)
-    planned = [name for name, wanted in zip(report["classes"], report["by_class"], strict=True) if wanted]
-    assert report["vetoed"] == planned
-    assert metrics_of(vetoed)[0]["data/synthetic"] == 0
-
-
 @pytest.mark.slow
 def test_a_generator_is_averaged_over_cohorts(tmp_path):
     words = (*TABLE, *FAST, "strategy.fedssg.source=fed_diffusion", "strategy.fedssg.rounds=2", "rounds=1")
     words += ("strategy.fedssg.local_steps=5", "strategy.fedssg.gate=report", "clients.participation=0.4")
+    words += ("strategy.fedssg.force=true", "strategy.fedssg.audit.min_count=2")
     one = metrics_of(launch_in(tmp_path, *words, "clients.count=5"))[0]
     all_ = metrics_of(launch_in(tmp_path, *words, "clients.count=5", "clients.participation=1.0"))[0]
-    assert one["comm/up_bytes/fedssg_teach"] * 5 == all_["comm/up_bytes/fedssg_teach"] * 2
+    up = [line["comm/up_bytes/fedssg_teach"] for line in (one, all_)]
+    assert up[0] * 5 == pytest.approx(up[1] * 2, rel=1e-4), "up to the digits of a state's version"
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, monkeypatch):

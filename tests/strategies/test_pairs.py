@@ -18,6 +18,7 @@ TINY = {
     "active": ("cycles=2", "budget=4", "local_epochs=2"),
     "fairfal": ("cycles=2", "budget=4", "local_epochs=2"),
     "fedssg": ("training={steps: 2}", "pretrain=1", "force=true"),
+    "oneround": ("use=post",),
     "public": ("epochs=1",),
     "scope": ("warmup=1",),
 }

@@ -16,6 +16,7 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.launch import resume
 from fedimb.strategies.plain import Plain
 from fedimb.strategies.public import Public
+from fedimb.testing.runs import configured, run, run_killed, small_tables
 
 FIXED = ("engine=inline", "data.public=5", "clients.count=4")
 CONTROL = (*FIXED, "strategy=public", "strategy.public.epochs=5")
@@ -143,6 +144,16 @@ def test_stopped_on_the_way_a_control_ends_the_same(tmp_path, monkeypatch, use, 
         launch_in(tmp_path / "b", *words)
     (folder,) = (tmp_path / "b" / "runs" / "default").iterdir()
     assert weights_sha(resume(folder)) == weights_sha(whole)
+
+
+def test_killed_right_after_the_new_head_is_scored_no_round_is_counted_twice():
+    """The step writes a checkpoint with its scores, and another when it is done: a kill may come between the two."""
+    settings = {"epochs": 1, "use": "head", "head_epochs": 1}
+    with small_tables() as place:
+        config = configured(place, ["data.public=3", "rounds=2"], {"strategy": ("public", settings)})
+        whole, (again, _) = run(config, place / "whole"), run_killed(config, place / "killed")
+        assert weights_sha(again) == weights_sha(whole)
+        assert [line["step"] for line in RunFolder(again.folder).metrics()] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("use", ["only", "init", "client", "share", "head"])

@@ -147,14 +147,14 @@ class Study:
             for site in list(self.running):
                 self.stop(site)
 
-    def signal_in(self, site: str, round_: int, number: int) -> None:
+    def signal_in(self, site: str, round_: int, number: int, seconds: float = 400) -> None:
         """Send the site's SuperNode a signal once its client works on that round."""
         home = self.homes[site]
 
         def busy(told: Mapping[str, object]) -> bool:
             return told.get("type") == "train" and told.get("round") == round_ and told.get("outcome") == "started"
 
-        until(lambda: read_json(home.file(*LAST_MESSAGE)) or {}, busy, 400)
+        until(lambda: read_json(home.file(*LAST_MESSAGE)) or {}, busy, seconds)
         os.kill(int(self.status(site)["node"]), number)
 
 

@@ -7,6 +7,8 @@ from fedimb.testing import check_aggregator
 
 SETTINGS = {"bulyan": {"num_malicious_nodes": 1}, "krum": {"num_malicious_nodes": 1}}
 AS_IS = {
+    "bucketing": True,
+    "class_aware_median": True,
     "distil": True,
     "fedadam": False,
     "fedavg": True,
@@ -22,7 +24,7 @@ AS_IS = {
 
 LONG = (
     *("bulyan", "distil", "fedadagrad", "fedavgm", "feddyn", "fedexp", "fedmedian", "fednova", "fedprox"),
-    *("fedtrimmedavg", "fedyogi", "moon", "multikrum", "qfedavg"),
+    *("fedtrimmedavg", "fedyogi", "moon", "multikrum", "qfedavg", "bucketing", "class_aware_median"),
 )
 """Slow tests: another of their kind is among the fast ones, as is each aggregator that is added later."""
 

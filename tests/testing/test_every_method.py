@@ -9,10 +9,11 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "active": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fairfal": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fedssg": {"training": {"steps": 2}, "pretrain": 1, "force": True, "run_words": ["data.public=3"]},
+    "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
     "public": {"epochs": 1, "run_words": ["data.public=3"]},
     "scope": {"warmup": 1},
 }
-LONG = ("active", "coreset", "fedssg", "public")
+LONG = ("active", "coreset", "fedssg", "oneround", "public")
 """Left to the slow test below, which has every method; one that is added later is in both."""
 
 VARIANTS = {
@@ -21,7 +22,20 @@ VARIANTS = {
     "active trains on": ("active", {**SMALL["active"], "restart": False, "query": {"name": "badge"}}),
     "fedssg averages generators": (
         "fedssg",
-        {**SMALL["fedssg"], "source": "fed_diffusion", "rounds": 2, "local_steps": 2, "gate": "off"},
+        {
+            **SMALL["fedssg"],
+            "source": "fed_diffusion",
+            "rounds": 2,
+            "local_steps": 2,
+            "gate": "off",
+            "audit": {"min_count": 1},
+        },
+    ),
+    "oneround after training": ("oneround", {"use": "post", "min_count": 1}),
+    "oneround before training": ("oneround", {"use": "init", "min_count": 1, "run_words": ["model=logistic"]}),
+    "oneround by FedCOF": (
+        "oneround",
+        {"head": "fedcof", "secure": False, "min_count": 1, "run_words": ["model=logistic"]},
     ),
     "public retrains the head": ("public", {**SMALL["public"], "use": "head", "head_epochs": 2}),
     "public describes classes": ("public", {"use": "ccvr", "head_epochs": 2, "per_class": 5}),

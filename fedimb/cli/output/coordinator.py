@@ -15,12 +15,15 @@ class DeploymentCreated(Output):
         name: its name.
         folder: its folder; ca.key in it is secret.
         fingerprint: of ca.crt, to read out to each site.
+        signing_key_fingerprint: of sign.key, which signs the messages to sites; they compare it when they approve a
+            plan.
         host, port: what sites connect to.
     """
 
     name: str
     folder: Place
     fingerprint: str
+    signing_key_fingerprint: str
     host: str
     port: int
 
@@ -173,7 +176,6 @@ class DossierWritten(Output):
     @classmethod
     def from_dossier(cls, found: "Dossier") -> "DossierWritten":
         """The output for a dossier."""
-        lists = {key: list(getattr(found, key)) for key in ("answered", "unanswered", "for_people", "damaged")}
         missing = [
             MissingArtefact(artefact=one.artefact, files=list(one.files), items=list(one.items), verb=one.verb)
             for one in found.missing
@@ -184,5 +186,8 @@ class DossierWritten(Output):
             files=found.files,
             missing=missing,
             exit_code=0 if found.complete else 1,
-            **lists,
+            answered=list(found.answered),
+            unanswered=list(found.unanswered),
+            for_people=list(found.for_people),
+            damaged=list(found.damaged),
         )

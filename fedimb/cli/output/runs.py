@@ -24,6 +24,7 @@ class Row(Part):
         worst_client, mean_client, best_client: accuracy expected at clients from the classes they hold.
         defined_clients: number of clients for which it is defined.
         suspect: kind of suspicion -> why this row should not be trusted; empty if nothing was seen.
+        alarms: class -> when and how far its recall fell; empty if nothing was seen.
     """
 
     label: str
@@ -40,6 +41,7 @@ class Row(Part):
     best_client: Number
     defined_clients: int
     suspect: dict[str, str]
+    alarms: dict[str, str]
 
 
 class LeftOut(Part):
@@ -115,6 +117,7 @@ class RunFinished(Output):
         left_out: replies that the server did not use (the first 100), and clients set aside.
         without_site: row label -> site -> final macro_recall and minority_recall without its matrix, and its rows.
         subgroups: scores by subgroup; empty unless data.subgroups is set.
+        attack: of a simulated attack its name, the clients that attack and the round of its start; null without.
         suspect: why the run should not be trusted; empty if nothing was seen.
         meaning: one sentence on what the result means.
     """
@@ -137,6 +140,7 @@ class RunFinished(Output):
     left_out: list[LeftOut]
     without_site: dict[str, dict[str, dict[str, Number]]]
     subgroups: list[Subgroup]
+    attack: dict[str, Any] | None
     suspect: str
     meaning: str
 

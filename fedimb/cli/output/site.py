@@ -303,7 +303,8 @@ class Asked(Part):
         epsilon: of the updates, at budget.delta; null if some left without noise.
         counts_epsilon: of noisy class counts.
         noiseless: rounds whose updates left without noise.
-        sum_sets: sets of sites that masked sums were over.
+        sum_sets: sets of sites that masked sums were over, with the rows that they were about.
+        recovered: masked sums that were opened without a site.
     """
 
     data: list[str]
@@ -315,11 +316,14 @@ class Asked(Part):
     counts_epsilon: float
     noiseless: int
     sum_sets: list[str]
+    recovered: int
 
     @classmethod
     def from_spent(cls, data: list[str], spent: Any, delta: float) -> "Asked":
         """The entry of a `fedimb.deploy.site.spending.Spent`."""
-        numbers = {key: getattr(spent, key) for key in ("runs", "rounds", "queries", "samples", "noiseless")}
+        numbers = {
+            key: getattr(spent, key) for key in ("runs", "rounds", "queries", "samples", "noiseless", "recovered")
+        }
         epsilons = {"epsilon": spent.epsilon(delta), "counts_epsilon": spent.counts_epsilon(delta)}
         return cls(data=data, **numbers, **epsilons, sum_sets=list(spent.sum_sets))
 

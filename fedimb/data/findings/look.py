@@ -9,6 +9,7 @@ from fedimb.data.arrays import SourceData
 from fedimb.data.duplicates import exact_groups
 from fedimb.data.findings.finding import Finding
 from fedimb.data.findings.rows import (
+    Parts,
     mark_findings,
     name_findings,
     picture_findings,
@@ -18,7 +19,7 @@ from fedimb.data.findings.rows import (
 from fedimb.data.findings.tables import column_findings
 from fedimb.data.labels import class_counts
 
-RULES = 1
+RULES = 2
 """Raised when a rule changes or is added: stores that were looked at by earlier rules are looked at again."""
 
 
@@ -31,11 +32,11 @@ def look_at(data: SourceData) -> tuple[list[Finding], NDArray[np.int64]]:
 def _found(data: SourceData, groups: NDArray[np.int64]) -> Iterator[Finding]:
     yield from data.findings
     if data.x.ndim > 2 or data.scaled is None:
-        yield from picture_findings(data.x, data.scale)
+        yield from picture_findings(data.x, data.scale, Parts.of(data))
     if data.x.ndim == 2 and data.x.dtype == np.float32:
         several = data.targets
         labels = [data.y] if several is None else list(several.astype(np.int64).T)
-        yield from column_findings(data.x, labels, data.columns)
+        yield from column_findings(data.x, labels, data.columns, groups)
     yield from mark_findings(
         "class", data.class_names, class_counts(data.y, data.targets, len(data.class_names), slice(None))
     )

@@ -1,38 +1,74 @@
 """Rows and pictures of any source: range of values, pictures of one value, identical rows, sites of one class."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedimb.data.arrays import SourceData
 from fedimb.data.findings.finding import Finding, shorten_list
 from fedimb.data.identifiers import look_alikes
 
 _CHUNK_BYTES = 1 << 24
 _STANDARD = 3.0  # overall deviation up to which float pictures with negative values count as standardised
+_SMALL = 16.0  # largest value of digits of 16 grey levels, the most of pictures that are not 0 to 255
 _FEWEST = 5  # rows from which a site is judged
 NOT_A_NAME = ("", ".", "?", "#n/a", "<na>", "n/a", "na", "nan", "nat", "null")
 
 
-def picture_findings(x: NDArray[Any], scale: float) -> Iterator[Finding]:
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """The parts that a source put together: its sites, and of each the training rows and the test rows.
+
+    Attributes:
+        of_row: [n] number of each row's part.
+        names: of the parts, for messages.
+    """
+
+    of_row: NDArray[np.int64]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of(data: SourceData) -> "Parts | None":
+        """Those of a source's rows; None if there is one only."""
+        owner, names = np.zeros(len(data.y), np.int64), [""]
+        if data.sites is not None:
+            owner, names = data.sites, [f"site {name}" for name in data.site_names]
+        test = data.official_test
+        if test is not None and test.any() and not test.all():
+            owner = 2 * owner + test
+            names = [f"{name} {kind}".strip() for name in names for kind in ("training rows", "test rows")]
+        return Parts(owner, tuple(names)) if len(names) > 1 else None
+
+
+def picture_findings(x: NDArray[Any], scale: float, parts: Parts | None = None) -> Iterator[Finding]:
     """Range and content of pictures x [n, ..., height, width].
+
+    Where some parts hold 0 to 255 and others at most 16 (1 in uint8), the parts are named: no one divisor is right.
 
     Float pictures are right if their values, times ``scale``, lie within -1 to 1, or are standardised: some are
     negative and their deviation over all pictures is at most 3. A flat picture, float [n, h h] or [n, 3 h h] from
     8 x 8 on, counts as one if all its values are whole numbers of 0 to 255 that reach 100.
     """
     flat = x.ndim == 2
+    if flat and parts is not None and _flat_width(x) and (found := _mixed_ranges(x, parts, 1 << 12)) is not None:
+        yield found
+        return
     if flat and not _may_be_flat_pictures(x):
         return
     step = max(1, _CHUNK_BYTES // max(1, x[0].nbytes))
     low, high, blank = np.inf, -np.inf, 0
     for start in range(0, len(x), step):
         part = x[start : start + step].reshape(len(x[start : start + step]), -1)
-        lows, highs = part.min(axis=1), part.max(axis=1)
-        low, high = min(low, float(lows.min())), max(high, float(highs.max()))
-        blank += int((lows == highs).sum())
-    if x.dtype != np.uint8 and max(-low, high) * scale > 1 + 1e-6:
+        if x.dtype != np.uint8:
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
+        blank += 0 if flat else _blank(part)
+    mixed = None if flat or parts is None else _mixed_ranges(x, parts, step)
+    if mixed is not None:
+        yield mixed
+    elif x.dtype != np.uint8 and max(-low, high) * scale > 1 + 1e-6:
         yield from _range(x, scale, low * scale, high * scale, step)
     if blank and not flat:
         yield Finding(
@@ -40,10 +76,65 @@ def picture_findings(x: NDArray[Any], scale: float) -> Iterator[Finding]:
         )
 
 
-def _may_be_flat_pictures(x: NDArray[Any]) -> bool:
+def _blank(part: NDArray[Any]) -> int:
+    """Rows of one value. Most pictures differ in a few places already, and are not looked at further."""
+    places = np.linspace(0, part.shape[1] - 1, 7).astype(np.int64)
+    few = part[:, places]
+    left = part[(few == few[:, :1]).all(axis=1)]
+    return int((left == left[:, :1]).all(axis=1).sum())
+
+
+def _mixed_ranges(x: NDArray[Any], parts: Parts, step: int) -> Finding | None:
+    """Parts of pictures with values of 0 to 255 beside parts of small ones."""
+    most, small, large = (1.0 if x.dtype == np.uint8 else _SMALL), [], []
+    order = np.argsort(parts.of_row, kind="stable")
+    numbers, starts = np.unique(parts.of_row[order], return_index=True)
+    for part, rows in zip(numbers.tolist(), np.split(order, starts[1:]), strict=True):
+        ends = _ends(x, rows, most, step)
+        if ends is None:
+            large.append((part, rows))
+        elif max(ends) > 0 and len(rows) >= _FEWEST:
+            small.append((part, ends))
+    if not small:
+        return None
+    raw = []
+    for part, rows in large:
+        low, high = _ends(x, rows, np.inf, step) or (-1.0, 0.0)
+        whole = x.ndim > 2 or bool((np.floor(x[rows[:64]]) == x[rows[:64]]).all())  # a table may reach 255, too
+        if low >= 0 and 100 <= high <= 255 and whole:
+            raw.append(part)
+    if not raw:
+        return None
+    shown = [f"{parts.names[part]} ({ends[0]:.4g} to {ends[1]:.4g})" for part, ends in small]
+    return Finding(
+        "picture_range",
+        shorten_list(shown),
+        f"values that are not those of {shorten_list(parts.names[part] for part in raw)}, which reach 255: no one "
+        "divisor is right for both; bring them to the same range in the files",
+    )
+
+
+def _ends(x: NDArray[Any], rows: NDArray[np.int64], most: float, step: int) -> tuple[float, float] | None:
+    """Smallest and largest value of these rows; None as soon as one is beyond ``most``."""
+    low, high, start, size = np.inf, -np.inf, 0, 16
+    while start < len(rows):  # a few rows first: nearly always they tell
+        part = x[rows[start : start + size]]
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+        if max(-low, high) > most:
+            return None
+        start, size = start + size, min(step, 4 * size)
+    return low, high
+
+
+def _flat_width(x: NDArray[Any]) -> bool:
+    """Whether a row may be a picture of at least 8 x 8, in one or three channels."""
     width = x.shape[1]
     sides = [round((width / channels) ** 0.5) for channels in (1, 3)]
-    if x.dtype == np.uint8 or not any(s >= 8 and c * s * s == width for s, c in zip(sides, (1, 3), strict=True)):
+    return any(s >= 8 and c * s * s == width for s, c in zip(sides, (1, 3), strict=True))
+
+
+def _may_be_flat_pictures(x: NDArray[Any]) -> bool:
+    if x.dtype == np.uint8 or not _flat_width(x):
         return False
     part = x[:64]
     if (np.floor(part) != part).any():  # also of NaN

@@ -61,7 +61,10 @@ def table_columns(columns: TableColumns | None, width: int) -> list[Column]:
 
 
 def column_findings(
-    x: NDArray[np.float32], labels: list[NDArray[np.int64]], columns: TableColumns | None
+    x: NDArray[np.float32],
+    labels: list[NDArray[np.int64]],
+    columns: TableColumns | None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Iterator[Finding]:
     """What is found in the feature columns of a table.
 
@@ -69,6 +72,7 @@ def column_findings(
         x: [n, F], NaN where missing.
         labels: [n] class ids; if rows have several labels, 0 and 1 for each class.
         columns: their names; None: without names.
+        groups: [n] number of each row's group of identical rows; None: each is alone.
     """
     every = table_columns(columns, x.shape[1])
     low, high = np.fmin.reduce(x, axis=0), np.fmax.reduce(x, axis=0)
@@ -77,7 +81,7 @@ def column_findings(
             yield from _sentinels(column, x, float(low[column.first]), float(high[column.first]), columns is not None)
     spread = np.linspace(0, len(x) - 1, min(len(x), _SAMPLE)).astype(np.int64)
     sample = x[spread]
-    yield from _ids(every, x, sample, high)
+    yield from _ids(every, x, sample, low, high, groups)
     yield from _labels(every, x, sample, labels, spread)
     yield from _constants(every, x, low, high)
 
@@ -137,14 +141,22 @@ _BOTH = np.array([*_LOW, *_HIGH], np.float32)
 
 
 def _ids(
-    every: list[Column], x: NDArray[np.float32], sample: NDArray[np.float32], high: NDArray[np.float32]
+    every: list[Column],
+    x: NDArray[np.float32],
+    sample: NDArray[np.float32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    groups: NDArray[np.int64] | None,
 ) -> Iterator[Finding]:
+    span = high.astype(np.float64) - low
     whole = ((np.floor(sample) == sample) | np.isnan(sample)).all(axis=0)
     for column in every:
         if column.kind == "category":
             reason = _category_is_id(column, x)
         elif column.kind == "number" and whole[column.first]:
             reason = _number_is_id(column, x, sample, float(high[column.first]))
+            if not reason and span[column.first] >= _REPEATS[0] * len(x) and len(every) <= _MOST_COLUMNS:
+                reason = _number_is_person(column, every, x, groups)
         else:
             continue
         if reason:
@@ -189,6 +201,52 @@ def _number_is_id(column: Column, x: NDArray[np.float32], sample: NDArray[np.flo
         return ""
     how = "that rise or fall through the file" if one_way else "that do not repeat"
     return f"{len(distinct):,} whole numbers {how} in {len(values):,} rows"
+
+
+def _number_is_person(
+    column: Column, every: list[Column], x: NDArray[np.float32], groups: NDArray[np.int64] | None
+) -> str:
+    """Why a column of whole numbers that repeat is the number of a person; "" if it is not.
+
+    Each number is in a few rows (between 1.5 and 20 on average, never in a tenth of all), and another column, which
+    has one value in at most 0.7 of all pairs of rows, has one value for each number (in 99.5 % of the pairs of rows
+    with the same number, which is no chance: below 1 in 10^9), but not for numbers that are next to each other.
+    Something measured gives no other column away, or gives neighbours away as well. Identical rows count once.
+    """
+    kept = np.arange(len(x)) if groups is None else np.flatnonzero(groups == np.arange(len(groups)))
+    values = x[kept, column.first]
+    kept, values = kept[~np.isnan(values)], values[~np.isnan(values)]
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    if len(ordered) < _FEWEST or (np.floor(ordered) != ordered).any():
+        return ""
+    same = ordered[1:] == ordered[:-1]
+    sizes = np.diff(np.r_[-1, np.flatnonzero(~same), len(ordered) - 1])
+    if not _REPEATS[0] <= len(sizes) / len(ordered) <= _REPEATS[1] or sizes.max() > len(ordered) / 10:
+        return ""
+    rows, personal = kept[order], []
+    for other in every:
+        if other is column:
+            continue
+        values = other.values(x, rows)
+        equal = values[1:] == values[:-1]
+        within, between = float(equal[same].mean()), float(equal[~same].mean())
+        if within < _CONSTANT or between > (1 + _COMMON) / 2:
+            continue
+        shares = np.unique(values, return_counts=True)[1] / len(values)
+        by_chance = float((shares**2).sum())
+        sure = same.sum() * np.log(max(by_chance, 1e-12)) < np.log(1e-9)
+        if sure and by_chance <= _COMMON and between <= (1 + by_chance) / 2:
+            personal.append(other.name)
+    if not personal:
+        return ""
+    each = shorten_list(personal)
+    return f"{len(sizes):,} whole numbers in {len(ordered):,} rows, for each of which {each} is the same"
+
+
+_REPEATS = (1 / 20, 1 / 1.5)  # numbers per row
+_COMMON, _CONSTANT = 0.7, 0.995
+_MOST_COLUMNS = 200  # of a table in which a person's number is looked for: pictures and spectra have none
 
 
 def _category_is_id(column: Column, x: NDArray[np.float32]) -> str:

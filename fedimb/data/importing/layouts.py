@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from fedimb import registry
 from fedimb.data.importing.found import Found
+from fedimb.data.importing.hugging_face import find_hugging_face
 from fedimb.data.importing.table_layouts import find_database, find_dicom_list, find_table, find_tables_of_sites
 from fedimb.data.sources.image_files import open_files
 from fedimb.data.sources.image_folder import IMAGES
@@ -21,7 +22,7 @@ DICOM = (".dcm", ".dicom", ".ima")
 LOOKED_FOR = (
     "tables (.csv, .tsv, .txt, .arff, KEEL .dat, .parquet, .arrow), databases (.db, .sqlite, .duckdb), arrays (.npz), "
     "pictures in class folders (also in a .zip) or listed in a CSV, DICOM files listed in a CSV, shards "
-    "(train/0.npz), LEAF's .json"
+    "(train/0.npz), LEAF's .json, Hugging Face data sets (save_to_disk, or Parquet files by split)"
 )
 _X = ("x", "data", "features", "images", "embeddings", "emb")
 _Y = ("y", "label", "labels", "target", "targets")
@@ -62,6 +63,7 @@ def _file(path: Path, given: Settings) -> Found:
 
 def _folder(path: Path, given: Settings) -> Found:
     checks: tuple[Callable[[Path, Settings], Found | None], ...] = (
+        find_hugging_face,
         _shards,
         _leaf_folder,
         _dicom,

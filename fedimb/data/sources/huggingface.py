@@ -20,10 +20,11 @@ from fedimb.data.new_rows import UNKNOWN, Expected, RowBatch, batch_rows
 from fedimb.data.paths import find_data
 from fedimb.data.problems import Problems
 from fedimb.data.sources.files import fingerprint
+from fedimb.data.sources.huggingface_files import is_parquet_layout, is_saved, parquet_splits
 from fedimb.data.sources.huggingface_labels import is_list, of_one, one_label, several_labels
 from fedimb.data.sources.npz_file import as_ids
 from fedimb.data.sources.pictures import check_format, decode
-from fedimb.errors import ConfigError, DataError, nearest
+from fedimb.errors import ConfigError, DataError, FedimbError, nearest
 from fedimb.process_env import import_offline
 from fedimb.registry import register
 
@@ -40,7 +41,8 @@ class HuggingFace:
     Number columns are scaled and imputed like a table's (`fedimb.data.scaling`); null means missing.
 
     Args:
-        path: a folder written by ``save_to_disk`` (see `fedimb.data.paths`), or else a name on the hub.
+        path: a folder written by ``save_to_disk`` or of Parquet files by split, as the hub has them (see
+            `fedimb.data.paths`), or else a name on the hub.
         image: column of images; null with ``features``.
         features: columns of numbers; null with ``image``.
         label: column of labels. Names come from its ClassLabel, else they are the sorted labels in the data. A column
@@ -48,7 +50,7 @@ class HuggingFace:
             (`fedimb.data.labels.complete`).
         site, patient: columns, or null.
         train_split, test_split: names of the splits. Without a test split there is no official test set.
-        subset: name of the hub data set's configuration, or null.
+        subset: name of the configuration, of a hub data set or in a folder's dataset card, or null.
         revision: commit or tag on the hub, or null. Give one: without it a change of the data is not noticed.
         mode: RGB or L, of images.
         size: [height, width] to resize images to; null: all must have the same size.
@@ -172,13 +174,18 @@ class HuggingFace:
         folder = self._folder()
         datasets = _package()
         try:
-            if folder is not None:
+            if folder is not None and not is_saved(folder) and is_parquet_layout(folder):
+                found = _of_parquet(datasets, parquet_splits(folder, self.subset))
+            elif folder is not None:
                 found = datasets.load_from_disk(str(folder))
             else:
                 found = datasets.load_dataset(self.path, self.subset, revision=self.revision)
+        except FedimbError:
+            raise
         except Exception as error:  # each file format and the network raise their own kinds
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            what = f"{self.path} is not a data set written by save_to_disk" if folder else f"hub data set '{self.path}'"
+            what = f"{self.path} is not a data set written by save_to_disk, nor Parquet files by split"
+            what = what if folder else f"hub data set '{self.path}'"
             raise DataError(f"{what}: {reason}") from error
         if not isinstance(found, datasets.DatasetDict):
             found = {self.train_split: found}
@@ -318,6 +325,17 @@ def _numbered_sites(sites: list[str]) -> tuple[NDArray[np.int64], tuple[str, ...
     numbers, spelled = number_of_each(sites)
     names = in_order(spelled)
     return np.array([names.index(name) for name in spelled], dtype=np.int64)[numbers], tuple(names)
+
+
+def _of_parquet(datasets: ModuleType, splits: dict[str, list[Path]]) -> Any:
+    """The splits of Parquet files, in memory: nothing is written to a cache. Class names are those in the files."""
+    import pyarrow.parquet
+
+    def read(files: list[Path]) -> Any:
+        tables = [datasets.table.InMemoryTable(pyarrow.parquet.read_table(file)) for file in files]
+        return datasets.concatenate_datasets([datasets.Dataset(table) for table in tables])
+
+    return datasets.DatasetDict({split: read(files) for split, files in splits.items()})
 
 
 def _package() -> ModuleType:

@@ -55,7 +55,11 @@ def _fill(deployment: Deployment, config: DeployConfig, ca: tuple[bytes, bytes],
         deployment.folder(folder)
     (root / "README.md").write_text(units.deployment_readme(config, fingerprint(ca[1])), encoding="utf-8")
     (root / units.unit_name(config)).write_text(units.deploy_unit(config, root), encoding="utf-8")
-    about = "# Where sites reach nginx (host, port), and SuperLink's port, which listens on 127.0.0.1 only.\n"
+    about = (
+        "# Where sites reach nginx (host, port), and SuperLink's port, which listens on 127.0.0.1 only.\n"
+        "# limits: what nginx lets through (docs/coordinator.md); calls_per_s: null is an equal share for each site.\n"
+        "# Restart fedimb deploy up after a change.\n"
+    )
     text = about + yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
     (root / "deploy.yaml").write_text(text, encoding="utf-8")  # last: this file makes the folder a deployment
 

@@ -28,6 +28,30 @@ from fedimb.errors import ConfigError
 from fedimb.schema import Strict
 
 
+class TrafficLimits(Strict):
+    """What nginx lets sites and strangers send.
+
+    Attributes:
+        body_mb: largest body of a call in MB. Arrays travel in pieces of 5.2 MB, whatever the model's size.
+        calls_at_once: calls of one site, at one address, that are under way at once.
+        calls_per_s: calls of one site, at one address, per second in the long run; ten times as many are let through
+            at once, and up to a hundred times as many wait. None: the sites share what a SuperLink answers.
+        stranger_calls_per_s: calls per second of one address without a site's key; all such addresses have ten times
+            as many together.
+        header_s: seconds in which the TLS handshake, and then a call's header, must be complete.
+        body_s: longest pause in seconds between two pieces of a body, or of a response that a site takes.
+        connections: connections that each of nginx's two workers holds; a call that is let through needs three.
+    """
+
+    body_mb: int = Field(default=8, ge=1, le=1024)
+    calls_at_once: int = Field(default=6, ge=4, le=1000)
+    calls_per_s: int | None = Field(default=None, ge=1, le=100_000)
+    stranger_calls_per_s: int = Field(default=5, ge=1, le=10_000)
+    header_s: int = Field(default=10, ge=1, le=600)
+    body_s: int = Field(default=30, ge=1, le=600)
+    connections: int = Field(default=8192, ge=64, le=1_000_000)
+
+
 class DeployConfig(Strict):
     """Settings of a deployment, as written in deploy.yaml.
 
@@ -35,12 +59,14 @@ class DeployConfig(Strict):
         name: the deployment's name.
         host, port: where sites reach nginx.
         superlink_port: where the SuperLink listens, on 127.0.0.1 only.
+        limits: what nginx lets through.
     """
 
     name: str = Field(pattern=SITE)
     host: str = Field(min_length=1)
     port: int = Field(default=9443, ge=1, le=65535)
     superlink_port: int = Field(default=9092, ge=1, le=65535)
+    limits: TrafficLimits = TrafficLimits()
 
 
 class Deployment(Folder):

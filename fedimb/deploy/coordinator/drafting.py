@@ -88,6 +88,12 @@ def describe_data(
                 f"--classes {','.join(names)}, but the configured data have {', '.join(own)}: also give --minority and "
                 "--input-shape, or leave out --classes"
             )
+        held = federation.counts.sum(axis=0)
+        if rare is not None and (none := [name for name in rare if name in own and not held[own.index(name)]]):
+            raise ConfigError(
+                f"--minority {','.join(rare)}: the configured data have no training row of {', '.join(none)}, so "
+                "nothing can be said of how it is found; name classes with rows"
+            )
         rare = rare or [own[label] for label in federation.minority]
         names, shape = names or own, shape or list(federation.input_shape)
     return names, rare, shape

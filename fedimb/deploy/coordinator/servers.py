@@ -1,29 +1,28 @@
-"""The coordinator's two servers: SuperLink on loopback, and nginx in front of it, which lets only sites' calls through.
+"""The coordinator's servers: SuperLink on loopback, and nginx in front of it, which lets only sites' calls through.
 
 nginx forwards the calls a node makes, by name, and answers 403 to everything else: the Control API (which starts runs
 and registers nodes without a login), the Runtime API and the API's pages share the SuperLink's single port. A test
-compares `FLEET_CALLS` with the routes of Flower 1.41 (flwr.superlink.routers).
+compares `FLEET_CALLS` with the routes of Flower 1.41 (flwr.superlink.routers). Before it reads a call's body, nginx
+asks the gate, a process beside it, whether a site signed the call (`fedimb.deploy.coordinator.gate`).
 """
 
 import contextlib
 import datetime as dt
-import ipaddress
 import json
 import os
-import pwd
-import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedimb.deploy import units
-from fedimb.deploy.coordinator import superlink
+from fedimb.deploy.coordinator import gate, nginx, superlink
 from fedimb.deploy.coordinator.deployment import DeployConfig, Deployment
+from fedimb.deploy.coordinator.nginx import FLEET_CALLS, nginx_command, nginx_config
 from fedimb.deploy.coordinator.registration import reconcile, register_site
 from fedimb.deploy.coordinator.superlink import superlink_command
 from fedimb.deploy.files import refuse_readable
@@ -33,46 +32,12 @@ from fedimb.errors import ConfigError, RunFailed
 
 __all__ = ["FLEET_CALLS", "Servers", "nginx_command", "nginx_config", "register_site", "superlink_command"]
 
-FLEET_CALLS = (
-    *("activate-node", "deactivate-node", "send-node-heartbeat"),
-    *("pull-messages", "push-messages", "confirm-message-received"),
-    *("get-run", "get-fab", "push-object", "pull-object"),
-)
-"""The calls a registered node makes. register-node and unregister-node are reserved for the coordinator."""
-
 _START_S = 90.0
 _OLD_LOG_BYTES = 10_000_000
 
 
-def nginx_config(deployment: Deployment) -> str:
-    """nginx.conf of this deployment.
-
-    It listens on loopback only if the host name is loopback, else on every address.
-    """
-    config = deployment.config
-    listen = f"{superlink.LOOPBACK}:{config.port}" if _is_loopback(config.host) else str(config.port)
-    port = config.superlink_port
-    return units.render("nginx.conf.tmpl", listen=listen, calls="|".join(FLEET_CALLS), superlink_port=port)
-
-
-def nginx_command(deployment: Deployment, *words: str) -> list[str]:
-    """nginx's command line, run unprivileged in the deployment's folder.
-
-    Raises ConfigError if nginx is not installed.
-    """
-    # Debian keeps it where an ordinary user's PATH does not look.
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
-    if found is None:
-        raise ConfigError(
-            "nginx is not installed: run sudo apt-get install nginx && sudo systemctl disable --now nginx "
-            "(only the program is needed; fedimb runs it from the deployment's folder)"
-        )
-    as_root = ["-g", f"user {pwd.getpwuid(0).pw_name};"] if os.geteuid() == 0 else []
-    return [found, "-p", f"{deployment.root}/", "-e", "logs/nginx-error.log", "-c", "nginx.conf", *as_root, *words]
-
-
 class Servers:
-    """SuperLink and nginx as a context manager: started on entry, stopped on exit.
+    """SuperLink, gate and nginx as a context manager: started on entry, stopped on exit.
 
     Args:
         deployment: the coordinator's folder.
@@ -93,12 +58,11 @@ class Servers:
     def __enter__(self) -> Self:
         _check_files(self.deployment)
         self._clear_leftovers()
-        for name in ("logs", "state/nginx"):
-            self.deployment.folder(*name.split("/"))
-        self.deployment.file("nginx.conf").write_text(nginx_config(self.deployment), encoding="utf-8")
+        nginx.write_config(self.deployment)
         try:
             self._start_superlink()
             self.site_lines = reconcile(self.deployment)
+            self._start_gate()
             self._start_nginx()
         except BaseException:
             self._end()
@@ -117,6 +81,10 @@ class Servers:
                 return f"{name} ended (exit {process.returncode}); {self._tail(name)}"
         return None
 
+    def rotate_logs(self) -> None:
+        """Keep one old file of each of nginx's logs that has grown large. Call it now and then."""
+        nginx.rotate_logs(self.deployment, _OLD_LOG_BYTES)
+
     def _start_superlink(self) -> None:
         _refuse_taken(superlink.LOOPBACK, self.deployment.config.superlink_port, "superlink_port")
         superlink.compact_database(self.deployment)
@@ -130,12 +98,17 @@ class Servers:
                 "site; it may listen on 127.0.0.1 only: find out what in this environment makes it listen elsewhere"
             )
 
+    def _start_gate(self) -> None:
+        place = self.deployment.file(*gate.SOCKET)
+        place.unlink(missing_ok=True)
+        argv = [sys.executable, "-P", "-m", gate.__name__, str(self.deployment.root)]
+        self._start("gate", argv, dict(os.environ), self.deployment.root)
+        self._wait("gate", place.is_socket)
+
     def _start_nginx(self) -> None:
         host, port = superlink.LOOPBACK, self.deployment.config.port
-        _refuse_taken(host if _is_loopback(self.deployment.config.host) else "", port, "port")
-        checked = subprocess.run(nginx_command(self.deployment, "-t", "-q"), capture_output=True, text=True, timeout=60)
-        if checked.returncode:
-            raise RunFailed(f"nginx refuses nginx.conf: {' '.join(checked.stderr.split())}")
+        _refuse_taken(host if nginx.is_loopback(self.deployment.config.host) else "", port, "port")
+        nginx.check_config(self.deployment)
         self._start("nginx", nginx_command(self.deployment), dict(os.environ), self.deployment.root)
         self._wait("nginx", lambda: _shakes_hands(self.deployment))
 
@@ -178,7 +151,7 @@ class Servers:
             processes.end(noted["servers"])
 
     def _end(self) -> None:
-        for name in ("nginx", "superlink"):  # sites are cut off before the server behind is
+        for name in ("nginx", "gate", "superlink"):  # sites are cut off before the servers behind are
             if (process := self._running.pop(name, None)) is None:
                 continue
             started = processes.record([process.pid, *processes.descendants(process.pid)])
@@ -209,12 +182,6 @@ def _check_files(deployment: Deployment) -> None:
         raise ConfigError(f"server.pem is not valid for {host}, the host in deploy.yaml: run fedimb deploy renew")
     if expires(server) < dt.datetime.now(dt.UTC):
         raise ConfigError(f"server.pem expired on {expires(server):%Y-%m-%d}: run fedimb deploy renew")
-
-
-def _is_loopback(host: str) -> bool:
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    return host == "localhost"
 
 
 def _refuse_taken(host: str, port: int, setting: str) -> None:

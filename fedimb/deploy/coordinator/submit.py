@@ -24,6 +24,7 @@ from fedimb.deploy.coordinator.serve import ACCEPTED, DEPLOYED
 from fedimb.deploy.coordinator.site_grid import EVENTS
 from fedimb.deploy.coordinator.sites import joined_sites
 from fedimb.deploy.coordinator.superlink import CONNECTION, flwr, healthy
+from fedimb.deploy.coordinator.traffic import check_traffic
 from fedimb.deploy.study_plan.plan import StudyPlan, check_config, check_sites, read_plan
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunFailed, RunWaiting, nearest
@@ -86,6 +87,7 @@ def create_run(
     config = _configured(plan, overrides, deployment)
     check_sites(plan, config)
     check_parts(plan, config)
+    check_traffic(deployment, plan, config)
     label = run_label(config)
     folder = RunFolder.create(
         deployment.folder("runs") / config.study, f"{label.replace('/', '_')}-s{config.seed}-{config_sha(config)[:8]}"

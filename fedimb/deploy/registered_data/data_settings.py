@@ -7,6 +7,7 @@ from fedimb import registry
 from fedimb.config.catalogue import Catalogue
 from fedimb.data.check import _bare, _group, guess_source, split_accepted
 from fedimb.data.config import DataConfig
+from fedimb.data.importing.layouts import DATABASES
 from fedimb.data.paths import find_data
 from fedimb.deploy.registered_data.source_records import absolute_paths
 from fedimb.errors import ConfigError, DataError
@@ -39,11 +40,13 @@ def source_settings(
         DataError: the file does not exist.
     """
     file = find_data(path)
+    _refuse_query(file, source)
     if like is not None:
         if settings or source:
             raise ConfigError("--like already says how to read the data: leave out --source and key=value settings")
         config = DataConfig.parse(_group(_group_file(like)))
         found = config.source | {"on_bad": config.on_bad}
+        _refuse_query(file, found["name"])
         place = next((key for key in ("path", "files") if key in found), None)
         if place is None:
             raise ConfigError(f"{like}: source '{found['name']}' does not read a file; use a data group that does")
@@ -63,6 +66,16 @@ def source_settings(
     if found["name"] == "tabular_csv" and found.get("files") == [str(file)] and not found.get("site_column"):
         found["files"] = {site: str(file)}
     return absolute_paths(found)
+
+
+def _refuse_query(file: Path, source: str | None) -> None:
+    """Refuse a database: a version is of files, which are verified again before each run and withdrawn from by row."""
+    if source == "sql" or (source is None and file.suffix.lower() in DATABASES):
+        raise ConfigError(
+            f"{file} cannot be registered: a registered data set is a fixed list of records in files, and a query may "
+            "give others whenever it is asked. Save its result once, e.g. in DuckDB with COPY (SELECT ...) TO "
+            "'cohort.parquet' (FORMAT parquet), and register that file: fedimb node data add cohort.parquet ..."
+        )
 
 
 def accepted_findings(settings: Sequence[str], like: str | None = None) -> tuple[tuple[str, ...], list[str]]:

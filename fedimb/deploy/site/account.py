@@ -6,6 +6,9 @@ the same message comes again (after a resume). So a coordinator gets one draw of
 nothing to average or subtract. Another message for the step or the round is refused, as is one beyond the plan's
 rounds, queries and runs, or beyond the site's own ``budget:``.
 
+A masked sum is opened for one set of sites, the first that the site was asked to agree to: any other set for the same
+request is refused, whatever step it comes in, and after a release too (`MaskedSum`). Two sets could be subtracted.
+
 Kinds of lines in the ledger: ``run`` (joined), ``asked`` (a message was accepted; counted from then on), ``sent`` (its
 reply is stored and leaves), ``release`` and ``reset`` (a person's decisions), ``lineage``, ``restart``.
 
@@ -19,7 +22,7 @@ Replies are kept as long as a resume may ask for them: since the checkpoint befo
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -35,19 +38,21 @@ from fedimb.deploy.incidents import NOT_APPROVED, OVER_BUDGET, Shareable
 from fedimb.deploy.registered_data.data_version import DataVersion
 from fedimb.deploy.site.ledger import Ledger, LedgerDamaged
 from fedimb.deploy.site.pairwise_masks import request_digest
-from fedimb.deploy.site.spending import Spent, beyond, charge, join_lineages, spent, text
+from fedimb.deploy.site.spending import ABOUT, Spent, beyond, charge, join_lineages, spent, text
 from fedimb.deploy.study_plan.budget import counts_precision, most_round, update_precision
-from fedimb.deploy.study_plan.outbound_records import message_counts
+from fedimb.deploy.study_plan.outbound_records import MASKED, OPENING, message_counts
 from fedimb.deploy.study_plan.plan import StudyPlan
 from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.plain import JsonObject
 from fedimb.privacy.egress_filter import declared_for
+from fedimb.privacy.recoverable_sum import can_recover, least_sites
 from fedimb.records import pack, unpack
 from fedimb.schema import RunConfig
 
 MOST_REPLIES = 32
 """Most replies kept of one run, whatever ``checkpoint.every`` says, which the coordinator chooses."""
-_MASKED = {f"query.{query}" for query in (names.MASKED_COUNTS, names.NOISY_COUNTS, names.MASKED_SCORES)}
+_RECOVERED = {f"query.{query}" for query in MASKED}
+_AGREE, _OPEN = OPENING
 _JOIN = f"query.{names.JOIN_SITE}"
 
 
@@ -66,11 +71,48 @@ class Slot:
     reply: str = ""
 
 
+@dataclass(frozen=True)
+class MaskedSum:
+    """A masked sum that this site was asked for.
+
+    Attributes:
+        clients: those whose masks are in it.
+        rows: what it is about, ``train`` or ``validation`` rows.
+        alive: those whose figures may be added up, as this site agreed; None: it agreed to nothing yet.
+    """
+
+    clients: tuple[int, ...]
+    rows: str
+    alive: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class SumRequest:
+    """What a message that opens a masked sum says: the request's digest (hex), who was asked, and who is in the sum."""
+
+    digest: str
+    clients: tuple[int, ...]
+    alive: tuple[int, ...]
+
+    @staticmethod
+    def of(message: Message) -> "SumRequest":
+        """Read a message. Raises ValueError if it does not say all of it."""
+        sent: dict[str, Any] = dict(message.content.config_records.get(names.SUM) or {})
+        lists = [sent.get(key) for key in ("clients", "alive")]
+        if not isinstance(sent.get("request"), str) or not all(
+            isinstance(one, list) and all(type(client) is int for client in one) for one in lists
+        ):
+            raise ValueError("the message does not say which sum it opens")
+        clients, alive = (tuple(one) for one in lists if isinstance(one, list))
+        return SumRequest(sent["request"], clients, alive)
+
+
 @dataclass
 class RunBook:
     """A run as the ledger has it.
 
     Attributes:
+        sums: masked sums by the request's digest (hex); a release does not remove them.
         bound: plan, configuration, client id, number of clients and data set it joined with; None: it never joined.
         versions: versions of the data set it joined with.
         slots: by step; without those that a person released.
@@ -79,6 +121,7 @@ class RunBook:
     bound: JsonObject | None = None
     versions: set[str] = field(default_factory=set)
     slots: dict[int, Slot] = field(default_factory=dict)
+    sums: dict[str, MaskedSum] = field(default_factory=dict)
 
     @staticmethod
     def of(ledger: Ledger, run: str) -> "RunBook":
@@ -93,12 +136,22 @@ class RunBook:
                     book.versions.add(facts["version"])
                 case "asked":
                     book.slots[facts["step"]] = Slot(facts["type"], facts["round"], facts["digest"])
+                    book._note_sum(facts)
                 case "sent":
                     if slot := book.slots.get(facts["step"]):
                         book.slots[facts["step"]] = replace(slot, reply=facts["reply"])
                 case "release":
                     book.slots = {s: slot for s, slot in book.slots.items() if slot.round < facts["from_round"]}
         return book
+
+    def _note_sum(self, facts: JsonObject) -> None:
+        """A masked sum that was asked for, or a set of sites that was agreed to; the first of each stays."""
+        if (request := facts.get("request")) is None:
+            return
+        if "clients" in facts:
+            self.sums.setdefault(request, MaskedSum(tuple(facts["clients"]), facts["rows"]))
+        elif self.sums[request].alive is None:
+            self.sums[request] = replace(self.sums[request], alive=tuple(facts["alive"]))
 
 
 @dataclass(frozen=True)
@@ -221,10 +274,13 @@ class Account:
             if (slot := self._slot(book, asked)) is not None:
                 return self._stored(asked, slot) if slot.reply else None
             self._check_plan(book, asked)
-            more = self._cost(message, asked)
+            more, about = self._masked(message, book) if asked.type in OPENING else (self._cost(message, asked), {})
+            if asked.type in _RECOVERED:
+                about = self._sum_facts(message, asked)
             self._check_budget(more)
             facts = {"run": self._run, "type": asked.type, "round": asked.round, "step": asked.step}
-            charge(self._ledger, "asked", self._data.name, facts | {"digest": asked.digest}, more, durable=False)
+            facts |= {"digest": asked.digest} | about
+            charge(self._ledger, "asked", self._data.name, facts, more, durable=False)
         return None
 
     def _slot(self, book: RunBook, asked: Asked) -> Slot | None:
@@ -255,18 +311,68 @@ class Account:
             cohort = message.content.config_records[names.STEP].get("cohort", self._clients)
             precision = update_precision(self._config.privacy, cohort if isinstance(cohort, int) else self._clients)
             return Spent(rounds=1, noiseless=int(not precision), updates=precision)
-        if asked.type not in _MASKED:
+        masked = any(r.about == "masked" for r in declared_for(asked.type, contracts_of(self._config)))
+        if not masked:
             return Spent(queries=1)
-        view: Mapping[str, Any] = message.content.config_records.get("view") or {}
-        given = view.get("clients")
-        clients = [c for c in given if isinstance(c, int)] if isinstance(given, list) else []
+        clients = _clients_in(message)
         noisy = asked.type == f"query.{names.NOISY_COUNTS}"
         precision = counts_precision(self._config.prior, len(clients)) if noisy else 0.0
+        if asked.type in _RECOVERED and can_recover(len(clients)):  # the set it is over is known when it is opened
+            return Spent(queries=1, counts=precision)
         return Spent(queries=1, counts=precision, sum_sets=(self._sites(clients),))
 
-    def _sites(self, clients: list[int]) -> str:
+    def _sites(self, clients: Sequence[int]) -> str:
         """The set of sites a masked sum is over, the same in every run of a deployment."""
         return f"{self._plan.deployment}: {', '.join(map(str, sorted({*clients})))} of {self._clients}"
+
+    def _sum_facts(self, message: Message, asked: Asked) -> JsonObject:
+        """What the ledger keeps of a request for masked figures, by which it is known again when it is opened.
+
+        Scores are counts of validation rows, whatever the request calls its view.
+        """
+        view: Mapping[str, Any] = message.content.config_records.get("view") or {}
+        scores = asked.type == f"query.{names.MASKED_SCORES}"
+        rows = "validation" if scores or view.get("name") == "validation" else "train"
+        return {"request": request_digest(message).hex(), "clients": _clients_in(message), "rows": rows}
+
+    def _masked(self, message: Message, book: RunBook) -> tuple[Spent, JsonObject]:
+        """What a message that opens a masked sum adds to the counts, and what the ledger keeps of it.
+
+        Raises:
+            Shareable: it is not about a sum that this site was asked for, the set of sites is too small, or the site
+                agreed to another one.
+        """
+        try:
+            asked = SumRequest.of(message)
+        except ValueError as error:
+            self._refuse(f"opens no sum: {error}")
+        found, own = book.sums.get(asked.digest), self._bound["client"]
+        if found is None or found.clients != asked.clients or not can_recover(len(found.clients)):
+            self._refuse("opens no sum but one that it was asked for in this run, with the same sites")
+        least, alive = least_sites(len(found.clients)), asked.alive
+        ordered = list(alive) == sorted({*alive}) and {*alive} <= {*found.clients}
+        if not ordered or own not in alive or len(alive) < least:
+            self._refuse(
+                f"opens a sum over at least {least} of {len(found.clients)} sites, itself among them; it was asked for "
+                f"one over {len(alive)}"
+            )
+        if found.alive is not None and found.alive != alive:
+            self._refuse(
+                f"agreed to open this sum over {self._names(found.alive)}, and opens it over no other sites: two sums "
+                "could be subtracted"
+            )
+        if message.metadata.message_type == _OPEN:
+            if found.alive is None:
+                self._refuse("opens no sum before it has agreed to the sites in it")
+            return Spent(queries=1), {}
+        more = Spent(queries=1)
+        if found.alive is None:
+            sites = f"{self._sites(alive)}{ABOUT}{found.rows}"
+            more = replace(more, sum_sets=(sites,), recovered=int(alive != found.clients))
+        return more, {"request": asked.digest, "alive": list(alive)}
+
+    def _names(self, clients: Sequence[int]) -> str:
+        return ", ".join(self._plan.sites[client].name for client in clients)
 
     def _stored(self, asked: Asked, slot: Slot) -> RecordDict:
         try:
@@ -331,6 +437,13 @@ class Account:
         most = min(2 * self._config.checkpoint.every + 2, MOST_REPLIES)
         for path in sorted(self._file(0).parent.glob("*.safetensors"))[:-most]:
             path.unlink(missing_ok=True)
+
+
+def _clients_in(message: Message) -> list[int]:
+    """The clients that a request for masked figures names."""
+    view: Mapping[str, Any] = message.content.config_records.get("view") or {}
+    given = view.get("clients")
+    return [client for client in given if type(client) is int] if isinstance(given, list) else []
 
 
 def release(home: NodeHome, run: str, from_round: int | None, by: str, reason: str) -> tuple[int, int]:

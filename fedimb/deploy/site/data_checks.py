@@ -108,6 +108,14 @@ def plan_checks(name: str, version: DataVersion, plan: "StudyPlan") -> Iterator[
             )
         )
     yield from found or [Check("ok", name, "classes and shape match the plan")]
+    counted = facts["class_counts"]
+    if held := [c for c in plan.minority if c in counted and not counted[c]]:
+        yield Check(
+            "warn",
+            name,
+            f"no row of {', '.join(held)}, which the study is about ({', '.join(plan.minority)})",
+            "tell the coordinator: if no other site has one either, the study has nothing to find",
+        )
     yield from _meaning(name, version.about["source"], plan.config.get("data", {}).get("source", {}))
 
 

@@ -42,13 +42,14 @@ from fedimb.deploy.site.account import Account
 from fedimb.deploy.site.approvals import approved_plan, load_plan, require_approval
 from fedimb.deploy.site.egress_filter import Terms
 from fedimb.deploy.site.inbox import waiting_line
+from fedimb.deploy.site.masked_opening import SumOpening
 from fedimb.deploy.site.membership import join_mismatch
 from fedimb.deploy.site.orders import Received
 from fedimb.deploy.site.pairwise_masks import NodeSecrets, signed_run_key
 from fedimb.deploy.site.sharing import Patients
 from fedimb.deploy.site.site_overrides import apply_site_overrides, needs_person, site_folder
 from fedimb.deploy.study_plan.limits import beyond, column_ranges
-from fedimb.deploy.study_plan.outbound_records import message_types
+from fedimb.deploy.study_plan.outbound_records import OPENING, message_types
 from fedimb.deploy.study_plan.plan import StudyPlan, read_plan, site_config
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.plain import JsonObject
@@ -276,6 +277,9 @@ def handle_message(home: NodeHome, message: Message, context: Context) -> Messag
     run = load_run(home, context)
     if _is_join(message):
         return Message(_joined(run), reply_to=message)
+    if message.metadata.message_type in OPENING:
+        opening = SumOpening(run.home, run.plan, run.name, run.client, message)
+        return Message(opening.reply(), reply_to=message)
     with site_folder(home):
         reply = runtime(run, message).handle(message, run.client)
     # The run ends here and sends the same message again when it is resumed; the client's work is kept.

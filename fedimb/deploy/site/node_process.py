@@ -15,6 +15,8 @@ from fedimb.engine.processes import descendants, end, record, start_time
 
 _CONNECTED = re.compile(r"SuperNode ID: \d+")
 _EXIT = re.compile(r"Exit Code: (\d+)")
+_REFUSED = re.compile(r"\bgate: (.+)")
+"""What the coordinator's nginx says of a call that it does not let through (fedimb.deploy.coordinator.gate)."""
 _NOT_LET_IN = 305  # ExitCode.SUPERNODE_CONNECTION_ERROR
 
 
@@ -49,6 +51,7 @@ class ProcessLog:
     Attributes:
         connected: when the coordinator accepted the node, in seconds since 1970; None before that.
         exit_code: Flower's own exit code (the process always exits with 1 on failure); None before it exits.
+        refused: why the coordinator's nginx did not let it through; empty if it did not say.
         last: the last line that is not empty.
     """
 
@@ -56,7 +59,7 @@ class ProcessLog:
         self._offset = offset
         self.connected: float | None = None
         self.exit_code: int | None = None
-        self.last = ""
+        self.refused = self.last = ""
 
     def read(self, path: Path, now: float) -> None:
         """Read new lines, as far as they are complete."""
@@ -73,6 +76,8 @@ class ProcessLog:
                 self.last = line.strip()
             if self.connected is None and _CONNECTED.search(line):
                 self.connected = now
+            if found := _REFUSED.search(line):
+                self.refused = found[1].strip()[:200]
             if found := _EXIT.search(line):
                 self.exit_code = int(found[1])
 
@@ -86,7 +91,12 @@ def explain_exit(code: int, said: ProcessLog, failures: int, log: Path) -> str:
         failures: number of processes in a row that failed, including this one.
         log: path of the log, named if only the log has the reason.
     """
-    if said.exit_code == _NOT_LET_IN and failures > 1:
+    if "clock" in said.refused:
+        return (
+            f"the coordinator does not let this node in: {said.refused}; set this machine's clock (timedatectl set-ntp "
+            "true), and ask the coordinator to check theirs"
+        )
+    if said.exit_code == _NOT_LET_IN and (failures > 1 or said.refused):
         return (
             "the coordinator does not let this node in (Flower's exit 305), although it has had time to notice that "
             "the "

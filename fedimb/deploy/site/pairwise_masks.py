@@ -2,15 +2,20 @@
 
 Each site makes an X25519 key per run (Bonawitz et al., CCS 2017, section 4: pairwise agreement), signs the public key
 with its own key in the plan, and sends both when it joins; the coordinator forwards all of them with each request for a
-masked sum. A site takes no run key that the plan's site did not sign. The mask of two sites comes
-from their shared secret, by HKDF-SHA-256 (RFC 5869) over the secret and the request, and ChaCha20. A different request
-has a different mask; the same request sent again (to a node that was away) has the same mask, so the replies are
-identical. A site's noise is drawn the same way, from 32 bytes of its own.
+masked sum. A site takes no run key that the plan's site did not sign. The seed of the mask of two sites comes
+from their shared secret, by HKDF-SHA-256 (RFC 5869) over the secret and the request; the mask is ChaCha20's key stream.
+A different request has a different mask; the same request sent again (to a node that was away) has the same mask, so
+the replies are identical. A site's noise is drawn the same way, from 32 bytes of its own.
+
+From four sites on a sum can be opened without a site that is missing (`fedimb.privacy.recoverable_sum`): each site adds
+a mask of its own, and sends shares of the seeds of this one request, encrypted for the other sites
+(`fedimb.deploy.site.masked_opening`). The run keys are never revealed.
 
 ```
 state/runs/<run>/pair.key      private key, 0600; deleted when the run's records are withdrawn
 state/runs/<run>/pair.signed   its public key and the site's signature of it
 state/runs/<run>/noise.key     32 random bytes, 0600
+state/runs/<run>/own.key       32 random bytes, 0600, for the mask of its own and for shares
 state/runs/<run>/peers.json    public keys and sites of the run's first masked sum
 ```
 
@@ -30,9 +35,10 @@ import numpy as np
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 
 from fedimb.by_reference import view
 from fedimb.contracts import platform as names
@@ -42,7 +48,10 @@ from fedimb.deploy.home import NodeHome
 from fedimb.deploy.incidents import NOT_APPROVED, Shareable
 from fedimb.deploy.signing import load_key, sign, statement, verify
 from fedimb.deploy.study_plan.plan import FEWEST_MASKED, StudyPlan
+from fedimb.privacy.recoverable_sum import can_recover, commitment, expand, least_sites, seeds_of
+from fedimb.privacy.secret_sharing import RANDOM, element, split
 from fedimb.privacy.secrets import MessageInfo
+from fedimb.records import array_record
 from fedimb.seeds import Stream
 
 _RUN_KEY = r"([0-9a-f]{64}):([A-Za-z0-9+/=]+)"
@@ -120,19 +129,95 @@ class NodeSecrets:
         self._keys: dict[int, str] = {}
         self._agreed: list[int] | None = None
 
+    @staticmethod
+    def of_request(home: NodeHome, plan: StudyPlan, run: str, client: int, request: bytes) -> "NodeSecrets":
+        """The secrets of a request that this site has answered, by its digest, with the keys it got then.
+
+        Raises:
+            Shareable: the site has masked nothing in this run, or its key is gone.
+        """
+        found = NodeSecrets(home, plan, run, client, Message(RecordDict(), 0, "query"))
+        found._request = request
+        try:
+            agreement = json.loads(home.file("state", "runs", run, "peers.json").read_text())
+        except OSError:
+            raise Shareable(NOT_APPROVED, f"{home.site} has masked nothing in this run") from None
+        found._keys = dict(zip(agreement["clients"], agreement["keys"], strict=True))
+        found._agreed = agreement["clients"]
+        if found._keys.get(client) != public_key(home, run):
+            raise Shareable(NOT_APPROVED, f"{home.site} no longer has its key of this run; start a new run")
+        return found
+
     def mask(self, asked: MessageInfo, clients: list[int], low: int, high: int, count: int) -> np.ndarray:
         """See `fedimb.privacy.secrets.Secrets.mask`.
 
         Raises:
             Shareable: keys are missing or differ from before, or the sum is over different sites than before.
         """
-        if self._agreed != clients:
-            self._agree(clients)
-        other = high if low == self._client else low
+        self._agree(clients)
+        return expand(self._pair_seed(high if low == self._client else low), count)
+
+    def own_mask(self, asked: MessageInfo, clients: list[int], count: int) -> np.ndarray:
+        """See `fedimb.privacy.secrets.Secrets.own_mask`: none below four sites, where no sum opens without a site."""
+        if not can_recover(len(clients)):
+            return np.zeros(count, np.uint64)
+        return expand(self._own_seed(), count)
+
+    def shares(self, asked: MessageInfo, clients: list[int]) -> RecordDict:
+        """See `fedimb.privacy.secrets.Secrets.shares`: ``x.shares`` from four sites on, else nothing.
+
+        ``request`` [32] is the request's digest, ``commitments`` [K, 32] are those of the seeds in the order of
+        `seeds_of`, and ``to/<client>`` [32 K + 16] are the shares of these seeds, encrypted for that client.
+        """
+        if not can_recover(len(clients)):
+            return RecordDict()
+        self._agree(clients)
+        seeds = self.seeds(clients)
+        sent = {"request": self._request, "commitments": b"".join(map(commitment, seeds))}
+        for holder, plain in self.split_seeds(clients).items():
+            if holder != self._client:
+                sealed = ChaCha20Poly1305(self.share_key(holder, self._client, holder))
+                sent[f"to/{holder}"] = sealed.encrypt(bytes(12), plain, None)  # the key is of this request alone
+        arrays = {name: np.frombuffer(value, np.uint8) for name, value in sent.items()}
+        arrays["commitments"] = arrays["commitments"].reshape(len(clients), 32)
+        return RecordDict({names.SHARES: array_record(arrays)})
+
+    def seeds(self, clients: list[int]) -> list[bytes]:
+        """This site's seeds [32] of the request, in the order of `seeds_of`."""
+        return [
+            self._own_seed() if other == self._client else self._pair_seed(other)
+            for other in seeds_of(self._client, clients)
+        ]
+
+    def split_seeds(self, clients: list[int]) -> dict[int, bytes]:
+        """The shares [32 K] of `seeds` for each client, this site too."""
+        least, found = least_sites(len(clients)), dict.fromkeys(clients, b"")
+        size = (least - 1) * RANDOM
+        drawn = self._stream(self._own_key(), f"fedimb shares 1|{self._run}|".encode(), size * len(clients))
+        for place, seed in enumerate(self.seeds(clients)):
+            shares = split(seed, least, clients, drawn[place * size : (place + 1) * size])
+            found = {client: found[client] + shares[client] for client in clients}
+        return found
+
+    def share_key(self, other: int, sender: int, holder: int) -> bytes:
+        """The key [32] that encrypts a sender's shares for their holder; ``other`` is the one that this site is not."""
+        return self._derived(self._shared(other), f"fedimb share 1|{self._run}|{sender}|{holder}|".encode(), 32)
+
+    def _own_key(self) -> bytes:
+        return _secret(self._home, self._run, "own.key")
+
+    def _own_seed(self) -> bytes:
+        return element(self._derived(self._own_key(), f"fedimb own mask 1|{self._run}|".encode(), RANDOM))
+
+    def _pair_seed(self, other: int) -> bytes:
+        low, high = min(self._client, other), max(self._client, other)
+        purpose = f"fedimb mask 2|{self._run}|{low}|{high}|".encode()
+        return element(self._derived(self._shared(other), purpose, RANDOM))
+
+    def _shared(self, other: int) -> bytes:
+        """The secret [32] that this site and another share in the run."""
         private = X25519PrivateKey.from_private_bytes(_secret(self._home, self._run, "pair.key"))
-        shared = private.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(self._keys[other])))
-        pair = f"{self._run}|{low}|{high}|".encode()
-        return np.frombuffer(self._stream(shared, b"fedimb mask 1|" + pair, 8 * count), np.dtype("<u8")).copy()
+        return private.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(self._keys[other])))
 
     def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """See `fedimb.privacy.secrets.Secrets.normal`; Box and Muller's transformation of 53 random bits each."""
@@ -145,11 +230,16 @@ class NodeSecrets:
 
     def _stream(self, secret: bytes, purpose: bytes, size: int) -> bytes:
         """Key stream for one use. The key depends on the request, so the nonce can be constant."""
-        key = HKDF(hashes.SHA256(), 32, salt=None, info=purpose + self._request).derive(secret)
+        key = self._derived(secret, purpose, 32)
         return Cipher(ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(size))
+
+    def _derived(self, secret: bytes, purpose: bytes, size: int) -> bytes:
+        return HKDF(hashes.SHA256(), size, salt=None, info=purpose + self._request).derive(secret)
 
     def _agree(self, clients: list[int]) -> None:
         """Accept the first set of sites and keys in a run; refuse any other."""
+        if self._agreed == clients:
+            return
         site, sites = self._home.site, len(self._plan.sites)
         known = {str(client) for client in range(sites)}
         if len(set(clients)) < FEWEST_MASKED or not {str(client) for client in clients} <= self._sent.keys() & known:

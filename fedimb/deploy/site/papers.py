@@ -64,6 +64,7 @@ def site_paper(home: NodeHome, plan_sha: str) -> SitePaper:
     with ledger.locked():
         total = spent(ledger, data.name)
     facts = data.facts
+    audit, incidents = _audit(log)
     return SitePaper(
         site=home.site,
         plan=plan.sha,
@@ -80,11 +81,13 @@ def site_paper(home: NodeHome, plan_sha: str) -> SitePaper:
             "samples": total.samples,
             "epsilon": total.epsilon(home.config.budget.delta),
         },
-        **_audit(log),
+        audit=audit,
+        incidents=incidents,
     )
 
 
-def _audit(log: AuditLog) -> dict[str, dict[str, int | str | dict[str, int]] | dict[str, int]]:
+def _audit(log: AuditLog) -> tuple[dict[str, int | str | dict[str, int]], dict[str, int]]:
+    """What a site's log adds up to, and its incidents."""
     messages, withheld, incidents = Counter[str](), Counter[str](), Counter[str]()
     for line in log.lines():
         facts = line["facts"]
@@ -96,7 +99,7 @@ def _audit(log: AuditLog) -> dict[str, dict[str, int | str | dict[str, int]] | d
             incidents[f"{facts['type']} code {facts.get('code')}"] += 1
     head = log.head()
     about: dict[str, int | str | dict[str, int]] = {"lines": head.line, "sha": head.sha}
-    return {"audit": about | {"messages": dict(messages), "withheld": dict(withheld)}, "incidents": dict(incidents)}
+    return about | {"messages": dict(messages), "withheld": dict(withheld)}, dict(incidents)
 
 
 def paper_text(paper: SitePaper) -> str:

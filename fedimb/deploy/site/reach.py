@@ -2,7 +2,7 @@
 
 One HTTPS request to ``/`` is sent, to which the coordinator's nginx responds with 403; any response is enough. Its
 ``Date`` header (RFC 9110 section 6.6.1) is compared with this machine's clock, because Flower's node authentication
-rejects signatures that are more than 300 s off.
+rejects signatures that are 300 s old, and those of a clock that is 5 s ahead.
 """
 
 import base64
@@ -25,6 +25,8 @@ from fedimb.errors import ConfigError
 
 WINDOW_S = 300
 """Age in seconds up to which Flower's node authentication accepts a signature."""
+AHEAD_S = 5
+"""Seconds by which a node's clock may be ahead."""
 _WARN_S = 60
 TIMEOUT_S = 15.0
 
@@ -163,8 +165,10 @@ def _clock(date: str | None, asked: float) -> Check:
         return Check("warn", "clock", "the coordinator's response has no date", "check this machine's clock yourself")
     words = f"{abs(away):.0f} s {'ahead of' if away > 0 else 'behind'} the coordinator's"
     remedy = "set this machine's clock (timedatectl set-ntp true), and ask the coordinator to check theirs"
-    if abs(away) >= WINDOW_S:
+    if away >= AHEAD_S + 0.5:  # the header has whole seconds: half a second late on average
+        return Check("fail", "clock", f"{words}: node authentication fails at {AHEAD_S} s ahead or more", remedy)
+    if -away >= WINDOW_S:
         return Check("fail", "clock", f"{words}: node authentication fails at {WINDOW_S} s or more", remedy)
-    if abs(away) >= _WARN_S:
+    if away >= AHEAD_S - 2 or -away >= _WARN_S:
         return Check("warn", "clock", words, remedy)
     return Check("ok", "clock", words if abs(away) >= 2 else "agrees with the coordinator's")

@@ -16,6 +16,9 @@ from fedimb.deploy.site.ledger import Ledger
 from fedimb.deploy.study_plan.budget import PlanBudget, epsilon_of_precision, most_precision
 from fedimb.errors import ConfigError, nearest
 
+ABOUT = " about "
+"""In a set of `Spent.sum_sets`, between the sites and the rows: ``train`` or ``validation``. Without rows: all."""
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -26,7 +29,8 @@ class Spent:
         samples: synthetic rows that left.
         noiseless: rounds whose updates left without noise.
         updates, counts: summed precisions (`fedimb.deploy.study_plan.budget`) of noisy updates and noisy class counts.
-        sum_sets: sets of sites that masked sums were over.
+        sum_sets: sets of sites that masked sums were over, with the rows that they were about.
+        recovered: masked sums that were opened without a site that had been asked.
     """
 
     runs: int = 0
@@ -37,6 +41,7 @@ class Spent:
     updates: float = 0.0
     counts: float = 0.0
     sum_sets: tuple[str, ...] = ()
+    recovered: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
         numbers = {key: value + getattr(other, key) for key, value in asdict(self).items() if key != "sum_sets"}
@@ -55,6 +60,12 @@ class Spent:
     def epsilon(self, delta: float) -> float | None:
         """Epsilon of the updates; None if some left without noise, which guarantees nothing."""
         return None if self.noiseless else epsilon_of_precision(self.updates, delta)
+
+    @property
+    def sets(self) -> int:
+        """Number of different sets of sites that sums about the same rows were over."""
+        pairs = [one.partition(ABOUT)[::2] for one in self.sum_sets]
+        return max((len({who for who, rows in pairs if rows in ("", own)}) for _, own in pairs), default=0)
 
     def counts_epsilon(self, delta: float) -> float:
         """Epsilon of the noisy class counts."""
@@ -121,7 +132,7 @@ def beyond(after: Spent, budget: BudgetConfig) -> str | None:
         most = getattr(budget, key)
         if most is not None and getattr(after, key) > most:
             return f"{most} {what}{period} about these data (budget.{key} in its node.yaml)"
-    if len(after.sum_sets) > budget.sum_sets:
+    if after.sets > budget.sum_sets:
         sets = "one set of sites" if budget.sum_sets == 1 else f"{budget.sum_sets} sets of sites"
         return (
             f"masked sums over {sets} about these data, as sums over two sets can be subtracted (budget.sum_sets in "
@@ -182,10 +193,12 @@ def rows(now: Spent, budget: BudgetConfig, then: Spent | None = None) -> list[li
         epsilon = one.epsilon(budget.delta)
         updates = f"none guaranteed ({one.noiseless} rounds without noise)" if epsilon is None else f"{epsilon:.3g}"
         counts = f"{one.counts_epsilon(budget.delta):.3g}"
-        return [*map(str, (one.runs, one.rounds, one.queries, one.samples)), updates, counts, str(len(one.sum_sets))]
+        numbers = map(str, (one.runs, one.rounds, one.queries, one.samples))
+        return [*numbers, updates, counts, str(one.sets), str(one.recovered)]
 
     names = ["runs", "rounds", "queries", "synthetic rows", "epsilon of updates", "epsilon of counts", "sum sets"]
+    names.append("sums without a site")
     most: Iterable[object] = (None, budget.rounds, budget.queries, budget.samples, budget.epsilon, budget.epsilon)
-    limits = ["none" if one is None else f"{one:g}" for one in most] + [str(budget.sum_sets)]
+    limits = ["none" if one is None else f"{one:g}" for one in most] + [str(budget.sum_sets), "none"]
     columns = [cells(now), *([] if then is None else [cells(then)]), limits]
     return [[name, *(column[i] for column in columns)] for i, name in enumerate(names)]

@@ -15,6 +15,7 @@ from fedimb.data.subgroups import group_names, parse_subgroups
 from fedimb.deploy.study_plan.ranges import Range, largest
 from fedimb.errors import ConfigError
 from fedimb.evaluation.probabilities import BINS
+from fedimb.privacy.recoverable_sum import can_recover
 from fedimb.schema import PrivacyConfig, RunConfig, Strict
 
 COUNTS_OF = {
@@ -23,6 +24,10 @@ COUNTS_OF = {
     "dp_sum": names.NOISY_COUNTS,
 }
 """The platform query a run sends, by ``prior.provenance``. Other values send none."""
+MASKED = {names.MASKED_COUNTS, names.NOISY_COUNTS, names.MASKED_SCORES}
+"""Queries for masked figures; from four sites on, two more messages open each sum."""
+OPENING = (f"query.{names.SUM_AGREE}", f"query.{names.SUM_OPEN}")
+"""Types of these two."""
 
 EVERY = "every reply"
 
@@ -92,7 +97,7 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
     """The queries a run may send, by name, with the contract that declares each.
 
     Of the platform's queries: joining, scores, and class counts if the run's prior is made from them or a method
-    declares that it asks for them (flag ``reveals_counts``). Of the methods' queries: all.
+    declares that it asks for them (flag ``reveals_counts``). Of the methods' queries: those that their settings send.
     """
     from fedimb.config.parts import (
         contracts_of,
@@ -104,8 +109,16 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
         asked.add(names.MASKED_SCORES if config.evaluation.secure else names.SCORED)
     if any(registry.flags("strategy", name).get("reveals_counts") for name in config.strategy):
         asked.add(names.CLASS_COUNTS)
+    if asked & MASKED and can_recover(config.clients.count):
+        asked |= {names.SUM_AGREE, names.SUM_OPEN}
     found = {query: platform for query in platform.queries if query in asked}
-    return found | {query: method for method in methods for query in method.queries}
+    given = [args or {} for args in config.strategy.values()]
+    return found | {
+        query: method
+        for method, args in zip(methods, given, strict=True)
+        for query in method.queries
+        if method.sends(query, args)
+    }
 
 
 def message_types(config: RunConfig) -> frozenset[str]:
@@ -170,7 +183,8 @@ def message_counts(config: RunConfig, rounds: int, vary: Mapping[str, Range] | N
     if f"query.{names.CLASS_COUNTS}" in found:  # once for the prior, and once for each method that asks for them
         asking = [m for m in methods if registry.flags("strategy", m.name).get("reveals_counts")]
         found[f"query.{names.CLASS_COUNTS}"] += sum(m.times for m in asking)
-    return found
+    sums = sum(found.get(f"query.{query}", 0) for query in MASKED)
+    return found | {kind: sums for kind in OPENING if kind in found}
 
 
 def outbound_records(
@@ -195,10 +209,13 @@ def outbound_records(
     for query, contract in queries_of(config).items():
         often = contract.often.get(query, "as often as the method asks")
         often += f" (at most {n} in a run)" if (n := counts[f"query.{query}"]) > 1 else ""
-        rows += [_row(f"query.{query}", r, often, config, sizes) for r in contract.queries[query] if _own(r)]
+        args = config.strategy.get(contract.name) or {}
+        sent = [r for r in contract.queries[query] if _own(r) and contract.sends(r.key, args)]
+        rows += [_row(f"query.{query}", r, often, config, sizes) for r in sent]
     unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
     unsent |= {names.CONFUSION} if config.evaluation.secure else set()
     unsent |= set() if config.data.get("subgroups") else {names.SUBGROUPS}
+    unsent |= set() if can_recover(config.clients.count) else {names.SHARES}
     rows = [row for row in rows if row.record not in unsent]
     version = next(r for r in contracts[0].train if r.key == names.STATE)
     return [*rows, *(_row(EVERY, r, EVERY, config, sizes) for r in (version, names.AUDIT_HEAD, names.SITE_SIGNATURE))]
@@ -263,6 +280,7 @@ def _most_bytes(message: str, record: Record, sizes: Sizes) -> int | None:
 def count_values(shape: str, sizes: Sizes) -> int | None:
     """Evaluate a shape such as ``3 x C + 2``; of ``C x C or C x 2 x 2`` the larger. None if unknown before the run."""
     known = {"C": sizes.classes, "d": sizes.features, "D": sizes.domains}
+    known["t"] = sizes.features * (sizes.features + 1) // 2
     if " or " in shape:
         either = [count_values(one, sizes) for one in shape.split(" or ")]
         return None if None in either else max(one for one in either if one is not None)
@@ -280,7 +298,8 @@ def _protection(message: str, record: Record, config: RunConfig) -> str:
         noise = ""
         if message == f"query.{names.NOISY_COUNTS}":
             noise = f", with noise (epsilon {config.prior.epsilon:g}, delta {config.prior.delta:g})"
-        return f"masked between sites: the coordinator reads only the sum of all{noise}"
+        whose = "all, or of those that replied" if can_recover(config.clients.count) else "all"
+        return f"masked between sites: the coordinator reads only the sum of {whose}{noise}"
     if record.sensitivity == "operational":
         return "encrypted on its way"
     whose = "this site's own update" if record.sensitivity == "model" else "this site's own figures"

@@ -20,15 +20,16 @@ from fedimb.deploy.files import parse_settings
 from fedimb.deploy.home import SITE
 from fedimb.deploy.pki import key_fingerprint
 from fedimb.deploy.study_plan.limits import SiteLimits
-from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, sizes_of
+from fedimb.deploy.study_plan.outbound_records import OutboundRecord, Sizes, outbound_records, queries_of, sizes_of
 from fedimb.deploy.study_plan.ranges import Range, Scalar, check_vary, most_rounds
 from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.plain import Settings
+from fedimb.privacy.recoverable_sum import FEWEST
 from fedimb.registry.targets import is_path
 from fedimb.schema import RunConfig, Strict
 
 _MOST_CHARACTERS = 1 << 20
-FEWEST_MASKED = 3
+FEWEST_MASKED = FEWEST
 """Smallest number of sites in a masked sum: of two, each reads the other's values from the sum."""
 # No control characters and none that change the writing direction: a person reads this text before deciding.
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f\u200e-\u202e\u2066-\u2069]+$"
@@ -146,7 +147,7 @@ def site_config(text: str) -> RunConfig:
     """Validate a configuration received over the network; `from_json` alone would import a model named by its path.
 
     Raises:
-        ConfigError: it is not valid here, or it names its model by an import path.
+        ConfigError: it is not valid here, it names its model by an import path, or it has a simulated attack.
     """
     try:
         model = json.loads(text)["model"]
@@ -157,7 +158,10 @@ def site_config(text: str) -> RunConfig:
         ) from None
     if "_target_" in model or not isinstance(named, str) or is_path(named):
         raise ConfigError(f"model '{named}' is an import path: sites build registered models only")
-    return from_json(text)
+    config = from_json(text)
+    if (name := config.attack["name"]) != "none":
+        raise ConfigError(f"attack={name}: attacks are for simulated clients, not for real sites; set attack=none")
+    return config
 
 
 def parse_time(text: str) -> datetime:
@@ -243,14 +247,20 @@ def check_sites(plan: StudyPlan, config: RunConfig) -> None:
     if len(listed) < FEWEST_MASKED and (which := _masked(config)):
         raise ConfigError(
             f"{which} needs at least {FEWEST_MASKED} sites, because with two each reads the other's figures from the "
-            f"sum; the study plan lists {len(listed)}: set prior.provenance=none or estimated, evaluation.secure=false"
+            f"sum; the study plan lists {len(listed)}: set prior.provenance=none or estimated, "
+            "evaluation.secure=false, and a method that sends no masked sums"
         )
 
 
 def _masked(config: RunConfig) -> str | None:
     if config.prior.provenance in ("secure_sum", "dp_sum"):
         return f"prior.provenance={config.prior.provenance}"
-    return "evaluation.secure=true" if config.evaluation.secure else None
+    if config.evaluation.secure:
+        return "evaluation.secure=true"
+    for query, contract in queries_of(config).items():
+        if contract.name in config.strategy and any(record.about == "masked" for record in contract.queries[query]):
+            return f"strategy '{contract.name}', as it is set, sends masked sums and"
+    return None
 
 
 def read_plan(text: str) -> StudyPlan:

@@ -11,7 +11,7 @@ from fedimb.errors import ConfigError, nearest
 from fedimb.schema import RunConfig, Strict
 
 _FIXED = (
-    *("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy"),
+    *("model", "data.source", "prior.provenance", "aggregator.objectives", "evaluation.secure", "privacy", "attack"),
     *("data.subgroups", "evaluation.subgroup_floor"),
     *("clients.count", "clients.max_weight_share", "clients.max_update_ratio"),
 )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedimb.privacy.audit import copies, membership, smote
 from fedimb.privacy.audit.distances import flatten, nearest_records, rounding_tolerance, squared_distances
+from fedimb.privacy.audit.moved import MovedSpace
 from fedimb.privacy.audit.types import Batch, Floats, GateSettings, Ids
 
 BLIND = 0.2
@@ -34,6 +35,19 @@ class Space:
     holdout: Floats
     units: tuple[Ids, Ids]
 
+    def measure(
+        self, samples: NDArray[Any], train: Ids, holdout: Ids, rng: np.random.Generator
+    ) -> tuple[copies.Neighbours, Floats, Floats]:
+        """(neighbours, closeness of the samples [m], closeness of the class's real records).
+
+        Neighbours are of the class, at these positions in train and holdout; closeness is to records of every class.
+        """
+        points, others = self.to(samples), self.holdout[holdout]
+        real = np.concatenate([self.train[train], others])
+        patients = np.concatenate([self.units[0][train], self.units[1][holdout]])
+        neighbours = copies.Neighbours.of(points, self.train[train], others, rng)
+        return neighbours, self.closeness(points), self.closeness(real, patients)
+
     def closeness(self, points: Floats, patients: Ids | None = None) -> Floats:
         """[n]: see `copies.closeness`. ``patients``: of the points; a patient's own records are skipped."""
         both = ((self.train, self.units[0]), (self.holdout, self.units[1]))
@@ -47,25 +61,30 @@ class Space:
 class ClassDistances:
     """Distances of one class's samples in one space, and the tests of whether they are too small."""
 
-    space: Space
+    space: Space | MovedSpace
     neighbours: copies.Neighbours
     close: Floats
     controls: Floats
     deals: NDArray[np.float32]
 
     @staticmethod
-    def of(space: Space, samples: NDArray[Any], train: Ids, holdout: Ids, rng: np.random.Generator) -> "ClassDistances":
+    def of(
+        space: Space | MovedSpace, samples: NDArray[Any], train: Ids, holdout: Ids, rng: np.random.Generator
+    ) -> "ClassDistances":
         """From a class's samples [m, *shape] and its positions (at least one) in the space's train and holdout."""
-        points, others = space.to(samples), space.holdout[holdout]
-        real = np.concatenate([space.train[train], others])
-        patients = np.concatenate([space.units[0][train], space.units[1][holdout]])
-        return ClassDistances(
-            space,
-            copies.Neighbours.of(points, space.train[train], others, rng),
-            space.closeness(points),
-            space.closeness(real, patients),
-            copies.random_deals(len(train), len(holdout), rng),
-        )
+        return ClassDistances.measured(space, *space.measure(samples, train, holdout, rng), rng)
+
+    @staticmethod
+    def measured(
+        space: Space | MovedSpace,
+        neighbours: copies.Neighbours,
+        close: Floats,
+        controls: Floats,
+        rng: np.random.Generator,
+    ) -> "ClassDistances":
+        """From what `Space.measure` gives."""
+        deals = copies.random_deals(neighbours.train, neighbours.holdout, rng)
+        return ClassDistances(space, neighbours, close, controls, deals)
 
     def with_samples(self, rows: Ids, other: "ClassDistances", from_rows: Ids) -> "ClassDistances":
         """With the samples ``rows`` replaced by samples of ``other``, of the same class and space."""

@@ -41,12 +41,19 @@ class Neighbours:
     @staticmethod
     def of(samples: Floats, train: Floats, holdout: Floats, rng: np.random.Generator) -> "Neighbours":
         """Sort by distance and keep at most the 512 nearest; equally near records are in random order."""
-        shuffled = rng.permutation(len(train) + len(holdout))
-        distance = squared_distances(samples, np.concatenate([train, holdout])[shuffled])
+        return Neighbours.of_distances(
+            squared_distances(samples, np.concatenate([train, holdout])), len(train), len(holdout), rng
+        )
+
+    @staticmethod
+    def of_distances(distance: Floats, train: int, holdout: int, rng: np.random.Generator) -> "Neighbours":
+        """The same from distances [m, train + holdout]."""
+        shuffled = rng.permutation(train + holdout)
+        distance = distance[:, shuffled]
         kept = min(_NEIGHBOURS, distance.shape[1])
         near = np.argpartition(distance, kept - 1, axis=1)[:, :kept]
         by_distance = np.take_along_axis(distance, near, 1).argsort(1, kind="stable")
-        return Neighbours(shuffled[np.take_along_axis(near, by_distance, 1)], len(train), len(holdout))
+        return Neighbours(shuffled[np.take_along_axis(near, by_distance, 1)], train, holdout)
 
     def planted(self, rows: Ids, other: "Neighbours", from_rows: Ids) -> "Neighbours":
         """With the samples ``rows`` replaced by samples of ``other``."""

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from fedimb.errors import DataError
 from fedimb.privacy.audit.class_tests import BLIND, ClassDistances, Space, exact_copies, membership_attack, smote_test
 from fedimb.privacy.audit.distances import Scale
-from fedimb.privacy.audit.power import plant_copies, power
+from fedimb.privacy.audit.moved import MovedSpace
+from fedimb.privacy.audit.power import POOL, plant_copies, power
 from fedimb.privacy.audit.types import Attack, Audit, Batch, Features, Floats, GateSettings, Ids, State, Verdict
 
 __all__ = ["Attack", "Audit", "Batch", "Features", "GateSettings", "Verdict", "audit"]
@@ -52,7 +53,8 @@ def audit(
     spaces = [Space("", scale, scale(train.x), scale(holdout.x), units)]
     if features is not None:
         spaces.append(_feature_space(features, train, holdout, units))
-    judge = _ClassJudge(train, holdout, settings, rng, attack, holders, spaces, scale)
+    moved = MovedSpace(train, holdout, units, rng) if settings.moved and train.x.ndim > 2 else None
+    judge = _ClassJudge(train, holdout, settings, rng, attack, holders, spaces, scale, moved)
     return Audit({int(label): judge(synthetic.of(int(label))) for label in np.unique(synthetic.y)})
 
 
@@ -69,10 +71,12 @@ class _ClassJudge:
         holders: NDArray[np.int64] | None,
         spaces: list[Space],
         scale: Scale,
+        moved: MovedSpace | None,
     ) -> None:
         self.train, self.holdout, self.settings, self.rng = train, holdout, settings, rng
         self.attack, self.holders, self.spaces, self.scale = attack, holders, spaces, scale
-        tests = 2 * len(spaces) + 2 + (2 if attack is not None else 0)
+        self.moved = moved
+        tests = 2 * (len(spaces) + (moved is not None)) + 2 + (2 if attack is not None else 0)
         self.alpha = settings.alpha / tests
 
     def __call__(self, samples: Batch) -> Verdict:
@@ -102,7 +106,9 @@ class _ClassJudge:
         near: list[ClassDistances] = []
         if len(other):
             places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
-            near = [ClassDistances.of(space, samples.x, *places, self.rng) for space in self.spaces]
+            every: list[Space | MovedSpace] = [*self.spaces]
+            every += [] if self.moved is None else [self.moved]
+            near = [ClassDistances.of(space, samples.x, *places, self.rng) for space in every]
             for one in near:
                 take(one.judge(self.settings, self.alpha))
                 figures.update(one.interval(self.settings, self.rng))
@@ -126,6 +132,14 @@ class _ClassJudge:
                     f"{self.settings.power:.0%}: give more samples ({len(samples)}) or "
                     f"real records ({len(own)} + {len(other)})"
                 )
+            if self.moved is not None:
+                figures["power_moved"] = self._power_of_moved(near[-1], label)
+                if figures["power_moved"] < self.settings.power:
+                    doubts.append(
+                        f"{self.settings.copied:.0%} planted copies that were shifted, turned or zoomed are detected "
+                        f"{figures['power_moved']:.0%} of the time, below {self.settings.power:.0%}: give more real "
+                        f"records ({len(own)} + {len(other)})"
+                    )
         state: State = "fail" if leaks else "refused" if refusals else "undecidable" if doubts else "pass"
         return Verdict(state, (*leaks, *refusals, *doubts), figures)
 
@@ -160,8 +174,17 @@ class _ClassJudge:
         count = max(1, round(self.settings.copied * len(near[0].close)))
         places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
         moved = plant_copies(own, self.spaces[0], self.scale, places[1], count, self.settings, self.rng)
-        pool = [ClassDistances.of(space, moved, *places, self.rng) for space in self.spaces]
+        pool = [ClassDistances.of(one.space, moved, *places, self.rng) for one in near]
         return power(near, pool, self.settings, self.alpha, self.rng)
+
+    def _power_of_moved(self, near: ClassDistances, label: int) -> float:
+        assert self.moved is not None
+        places = np.flatnonzero(self.train.y == label), np.flatnonzero(self.holdout.y == label)
+        count = max(POOL, round(self.settings.copied * len(near.close)))
+        planted = self.moved.planted(*places, count, self.settings.near, self.rng)
+        return power(
+            [near], [ClassDistances.measured(self.moved, *planted, self.rng)], self.settings, self.alpha, self.rng
+        )
 
 
 def _patients(train: Batch, holdout: Batch) -> tuple[Ids, Ids]:

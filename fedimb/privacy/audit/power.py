@@ -9,7 +9,7 @@ from fedimb.privacy.audit.class_tests import ClassDistances, Space
 from fedimb.privacy.audit.distances import Scale, nearest_records
 from fedimb.privacy.audit.types import Batch, GateSettings, Ids
 
-_POOL = 64
+POOL = 64
 
 
 def plant_copies(
@@ -31,7 +31,7 @@ def plant_copies(
         copies: how many are needed at once.
     """
     apart = float(np.median(nearest_records(space.holdout[holdout], space.train)[0]))
-    rows = np.resize(rng.permutation(len(train)), max(len(train), copies, _POOL))
+    rows = np.resize(rng.permutation(len(train)), max(len(train), copies, POOL))
     noise = rng.normal(size=(len(rows), len(scale.std)))
     noise *= settings.near * apart / np.linalg.norm(noise, axis=1, keepdims=True)
     moved: np.ndarray = train.x[rows] + (noise * scale.std).reshape(len(rows), *train.x.shape[1:])

@@ -99,6 +99,8 @@ class GateSettings:
         draws: repetitions of the power analysis.
         bootstrap: resamples of the real records for intervals.
         forced: classes whose generator was trained with too few rows; they never leave.
+        moved: compare images with shifted, turned, mirrored, zoomed and inverted copies of the real ones too
+            (`fedimb.privacy.audit.moved`); it has no effect on tables.
     """
 
     min_count: int = 20
@@ -110,6 +112,7 @@ class GateSettings:
     draws: int = 40
     bootstrap: int = 200
     forced: tuple[int, ...] = ()
+    moved: bool = True
 
     def __post_init__(self) -> None:
         shares = {"alpha": self.alpha, "power": self.power, "copied": self.copied}

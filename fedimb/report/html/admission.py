@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from fedimb.report.admission import left_out_lines, without_lines
+from fedimb.report.admission import alarm_lines, left_out_lines, without_lines
 from fedimb.report.subgroups import subgroup_lines
 from fedimb.rundir.result import RunResult
 from fedimb.study.results import Result
@@ -23,8 +23,8 @@ class Admission:
 
 
 def admissions(results: Iterable[Result]) -> list[Admission]:
-    """What was left out of each finished run, and its scores without each site."""
-    return _texts(results, lambda run: [*without_lines(run), *left_out_lines(run)])
+    """What was left out of each finished run, its scores without each site, and its alarms."""
+    return _texts(results, lambda run: [*without_lines(run), *left_out_lines(run), *alarm_lines(run)])
 
 
 def subgroups(results: Iterable[Result]) -> list[Admission]:

@@ -1,5 +1,6 @@
 """`fedimb deploy` as an engineer types it: what it prints, what it changes, how it answers a mistake."""
 
+import json
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from fedimb.cli.main import main
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.deploy.coordinator.sites import joined_sites
 from fedimb.deploy.coordinator.superlink import healthy
-from fedimb.deploy.pki import fingerprint, format_fingerprint
+from fedimb.deploy.pki import fingerprint, format_fingerprint, key_fingerprint
 
 
 @pytest.fixture
@@ -42,6 +43,15 @@ def test_init_prints_the_fingerprint_and_commands_that_work(
     node = ["node", "init", "st-anna", "--host", "fl.example.org", "--port", str(made.config.port)]
     assert main([*node, "--ca", str(made.file("ca.crt")), "--fingerprint", digest.upper()]) == 0
     assert (tmp_path / "st-anna" / "st-anna.join.json").is_file()
+
+
+def test_init_gives_both_fingerprints_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to = str(tmp_path / "d")
+    assert main(["deploy", "init", "heart-study", "--host", "fl.example.org", "--to", to, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    made = Deployment.open(to)
+    assert told["fingerprint"] == format_fingerprint(fingerprint(made.file("ca.crt").read_bytes()))
+    assert told["signing_key_fingerprint"] == key_fingerprint(made.signing_key().encode(), "sign.key")
 
 
 def test_a_site_comes_rotates_and_goes(

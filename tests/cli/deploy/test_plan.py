@@ -58,6 +58,16 @@ def test_classes_minority_and_shape_are_read_off_the_data():
     assert describe_data(run_config(), "a,b", "b", "4") == (["a", "b"], ["b"], [4])
 
 
+def test_a_minority_without_rows_in_the_coordinators_data_is_refused(tmp_path):
+    lines = "".join(f"{i / 7},{'ab'[i % 2]}\n" for i in range(40))
+    (tmp_path / "t.csv").write_text(f"v,label\n{lines}")
+    words = ["data=tabular_csv", f"data.source.files={tmp_path / 't.csv'}", "data.source.target=label"]
+    words += ["data.source.classes=[a,b,c]", "data.source.indicators=[]", "partition=iid"]
+    with pytest.raises(ConfigError, match="--minority b,c: the configured data have no training row of c"):
+        describe_data(run_config(*words), None, "b,c", None)
+    assert describe_data(run_config(*words), None, "b", None)[1] == ["b"]
+
+
 @pytest.mark.skipif(not os.environ.get("FEDIMB_DATA_DIR"), reason="needs FEDIMB_DATA_DIR")
 def test_a_plan_for_two_of_the_four_hospitals_whose_data_the_coordinator_has(deployment, capsys):
     words = ["data=heart_four", "partition=by_column", "model=logistic", *SITES_SCORE]

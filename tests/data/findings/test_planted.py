@@ -35,6 +35,14 @@ def table(column=None, names=("a", "b", "c"), **more) -> SourceData:
     return SourceData(x, Y, ("no", "yes"), scaled=np.ones(3, np.bool_), columns=columns, **more)
 
 
+def people(number, sex=lambda who: RNG.integers(0, 2, 50)[who]) -> SourceData:
+    """Four visits each of 50 people: a measured number, what stays the same, and a number of the person."""
+    who = RNG.permutation(np.arange(N) % 50)
+    made = table(number(who).astype(np.float32))
+    made.x[:, 1] = sex(who)
+    return made
+
+
 def pictures(x, scale=1.0, **more) -> SourceData:
     return SourceData(x, Y, ("no", "yes"), scale=scale, **more)
 
@@ -52,6 +60,15 @@ def encoded(codes) -> SourceData:
     names = tuple(f"c{i}" for i in range(x.shape[1] - 2))
     columns = TableColumns(("a", "b", "kind"), {"kind": names})
     return SourceData(x, Y, ("no", "yes"), scaled=np.r_[[True] * 2, [False] * len(names)], columns=columns)
+
+
+ONE = np.equal(SITES, 1)[:, None, None, None]
+THREE = {"sites": SITES, "site_names": ("0", "1", "2")}
+
+
+def grown(x, site, times):
+    """``x`` with the rows of one site multiplied."""
+    return np.where((site == SITES).reshape(-1, *[1] * (x.ndim - 1)), x * times, x).astype(np.float32)
 
 
 def twice(x):
@@ -81,6 +98,37 @@ PLANTED = {
         "0 to 255",
         [pictures(PICTURES.reshape(N, 64)), pictures(RNG.poisson(3, (N, 64)).astype(np.float32))],
     ),
+    "one shard of 0..255": (
+        "picture_range",
+        pictures(grown(PICTURES, 1, 255), **THREE),
+        "site 0 (0",
+        [pictures(PICTURES, **THREE), pictures(grown(PICTURES, 1, 2) / 2, **THREE)],
+    ),
+    "one flat shard of 0..255": (
+        "picture_range",
+        pictures(grown(PICTURES.reshape(N, 64), 1, 255).round(), **THREE),
+        "not those of site 1, which reach 255",
+        [
+            pictures(PICTURES.reshape(N, 64), **THREE),
+            pictures(grown(PICTURES[..., :7].reshape(N, 56), 1, 255).round(), **THREE),
+            pictures(grown(CLEAN[:, [0] * 64], 1, 255), **THREE),
+        ],
+    ),
+    "a shard of 0 and 1 in uint8": (
+        "picture_range",
+        pictures(np.where(ONE, PICTURES > 0.5, PICTURES * 255).astype(np.uint8), 1 / 255, **THREE),
+        "site 1 (0 to 1): values that are not those of site 0, site 2",
+        [
+            pictures((PICTURES * 255).astype(np.uint8), 1 / 255, **THREE),
+            pictures((PICTURES > 0.5).astype(np.uint8), **THREE),
+        ],
+    ),
+    "test pictures of 0..1": (
+        "picture_range",
+        pictures(np.where(ONE, PICTURES, PICTURES * 255), official_test=ONE.ravel()),
+        "test rows (0",
+        [pictures(PICTURES, official_test=ONE.ravel())],
+    ),
     "999": (
         "sentinels",
         table(placed(999, AGES)),
@@ -102,6 +150,17 @@ PLANTED = {
         table(RNG.choice(10**7, N, False) + 9 * 10**7),
         "whole numbers that do not repeat",
         [table(RNG.integers(1, 90, N) * 10**6)],
+    ),
+    "visits of a person": (
+        "id_column",
+        people(lambda who: RNG.permutation(50)[who] + 1000),
+        "column 'c': 50 whole numbers in 200 rows, for each of which b is the same",
+        [
+            people(lambda who: RNG.integers(1000, 1050, N)),  # the person is not in it
+            people(lambda who: who + 1000, lambda who: who // 10),  # neighbours are alike: something measured
+            people(lambda who: who + 1000, lambda who: RNG.integers(0, 2, N)),  # nothing stays with the person
+            people(lambda who: who / 7, lambda who: RNG.integers(0, 2, 50)[who]),  # not whole
+        ],
     ),
     "patients twice": (
         "id_column",

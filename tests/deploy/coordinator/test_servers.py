@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-from coordinator import make_deployment
+from behind_nginx import limited
+from coordinator import make_deployment, make_node
 
 from fedimb.deploy import pki
 from fedimb.deploy.coordinator import creation as founding
-from fedimb.deploy.coordinator import servers
+from fedimb.deploy.coordinator import nginx, servers, sites
 from fedimb.deploy.coordinator.deployment import Deployment
 from fedimb.engine import processes
 from fedimb.errors import ConfigError, RunFailed
@@ -40,7 +41,50 @@ def test_nginx_listens_to_the_world_only_under_a_public_name(tmp_path: Path, hos
     text = servers.nginx_config(deployment)
     assert f"listen {listens.format(deployment.config.port)} ssl;" in text
     assert f"proxy_pass                    https://127.0.0.1:{deployment.config.superlink_port}/v1/fleet/$1;" in text
-    assert "@" not in text
+    assert "@" not in text.replace("@refused", "").replace("@busy", "")
+
+
+def test_limits_are_those_of_deploy_yaml_and_sites_share_the_calls(tmp_path: Path) -> None:
+    deployment = make_deployment(tmp_path / "d")
+    for site in ("linz", "va", "wien", "zug"):
+        sites.add_site(deployment, make_node(deployment, tmp_path / site))
+    text = nginx.nginx_config(deployment)
+    assert "client_max_body_size    8000000;" in text
+    assert "zone=member:4m    rate=50r/s;" in text  # 200 by four
+    assert text.count("ecdsa") == 0
+    assert sum(f'" {site};' in text for site in ("linz", "va", "wien", "zug")) == 4
+    deployment = limited(deployment, body_mb=20, calls_per_s=7, header_s=3, body_s=4, calls_at_once=9, connections=99)
+    text = nginx.nginx_config(deployment)
+    for line in (
+        *(
+            "client_max_body_size    20000000;",
+            "rate=7r/s;",
+            "client_header_timeout       3s;",
+            "limit_conn at_once 9;",
+        ),
+        *("client_body_timeout     4s;", "worker_connections 99;", "worker_rlimit_nofile 227;"),
+    ):
+        assert line in text
+    assert "bodies of 20 MB" in nginx.limits_line(deployment)
+    assert "7 per second" in nginx.limits_line(deployment)
+
+
+def test_more_connections_than_the_account_may_open_are_said(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert nginx.limit_warnings(limited(deployment, connections=100)) == []
+    monkeypatch.setattr(nginx.resource, "getrlimit", lambda _: (1024, 1024))
+    deployment = limited(deployment, connections=8192)
+    (line,) = nginx.limit_warnings(deployment)
+    assert "896 connections per worker, not 8192" in line
+    assert "LimitNOFILE" in line
+    assert "worker_connections 896;" in nginx.nginx_config(deployment)
+
+
+@pytest.mark.parametrize("wrong", [{"body_mb": 0}, {"calls_at_once": 1}, {"header_s": 0}, {"body": 3}])
+def test_limits_that_let_no_node_through_are_refused(deployment: Deployment, wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="limits"):
+        _ = limited(deployment, **wrong).config
 
 
 def test_a_setting_that_would_bind_elsewhere_is_refused(deployment: Deployment) -> None:
@@ -139,7 +183,7 @@ def test_leftovers_of_a_killed_start_are_ended_and_a_living_one_is_left_alone(de
 
 
 def test_without_nginx_the_package_is_named(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers.shutil, "which", lambda *args, **words: None)
+    monkeypatch.setattr(nginx.shutil, "which", lambda *args, **words: None)
     with pytest.raises(ConfigError, match="apt-get install nginx"):
         servers.nginx_command(deployment)
 

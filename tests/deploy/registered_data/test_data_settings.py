@@ -97,3 +97,14 @@ def test_data_that_look_wrong_are_not_registered_until_the_site_accepts_them(hom
         DataVersion(home, version.folder, about).refuse_findings()
     with pytest.raises(ConfigError, match="Did you mean 'sentinels'"):
         add("data.accept=[sentinel]")
+
+
+def test_a_query_is_refused_with_what_to_do(home, tmp_path):
+    """Its result is no fixed list of records: it may be another one when the node verifies it."""
+    (tmp_path / "cohort.db").write_bytes(b"SQLite format 3\0")
+    source = "source: {name: sql, query: SELECT 1, url: 'sqlite:///cohort.db', target: a}"
+    (tmp_path / "like.yaml").write_text(f"{source}\ntest: {{name: none}}\n")
+    for more in ({"source": "sql"}, {}, {"like": str(tmp_path / "like.yaml")}):
+        with pytest.raises(ConfigError, match="a query may give others whenever it is asked"):
+            register_data(home, str(tmp_path / "cohort.db"), "cohort", ["c"], **more)
+    assert not data_sets(home)

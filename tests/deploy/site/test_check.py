@@ -151,6 +151,17 @@ def test_other_columns_and_another_meaning(home, plans, tmp_path):
         assert any(level == "fail" and says in line for level, line in found), found
 
 
+@needs_heart
+def test_a_site_without_a_row_of_what_the_study_is_about_says_so(home, plans, tmp_path):
+    lines = (Path(os.environ[VARIABLE]) / "heart-disease/processed.va.data").read_text().splitlines()
+    (tmp_path / "va.data").write_text("\n".join(line for line in lines if line.endswith(",0")) + "\n")
+    words = {"like": str(HEART["heart_four"]), "recordable": ["disease"]}
+    register_data(home, str(tmp_path / "va.data"), "heart", ["heart"], **words)
+    found = levels(data_checks(home, plans["heart_four"]))
+    assert ("warn", "no row of disease, which the study is about (disease)") in found
+    assert all_pass(data_checks(home, plans["heart_four"]))  # others may have some
+
+
 def test_versions(plans, monkeypatch):
     plan = plans["heart_four"]
     monkeypatch.setattr(check, "packages", lambda: iter(()))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, HEARTBEAT_PATIENCE
 
+from fedimb.deploy.coordinator.gate import UNKNOWN
 from fedimb.deploy.site.node_process import ProcessLog, Timings, explain_exit, terminate_process
 from fedimb.engine.processes import start_time
 
@@ -39,3 +40,18 @@ def test_a_log_is_read_as_it_grows(tmp_path: Path) -> None:
     assert "Unable to parse" in explain_exit(1, said, 1, log)
     assert "memory" in explain_exit(-9, said, 1, log)
     said.read(tmp_path / "none", 3.0)  # nothing there: nothing new
+
+
+def test_what_the_coordinators_gate_says_is_the_reason(tmp_path: Path) -> None:
+    """The text is what Flower's node writes when nginx answers 412 as nginx.conf says."""
+    log, said = tmp_path / "log", ProcessLog()
+    text = "Failed to initialize the connection to the SuperLink.\n[code: 2004] Failed to activate SuperNode.\n"
+    log.write_text(f"ERROR : Exit Code: 305\n{text}gate: this node's clock is 40 s ahead of the coordinator's\n")
+    said.read(log, 1.0)
+    why = explain_exit(1, said, 1, log)
+    assert "clock is 40 s ahead" in why
+    assert "timedatectl" in why
+    unknown = ProcessLog()
+    log.write_text(f"ERROR : Exit Code: 305\n{text}gate: {UNKNOWN}\n")
+    unknown.read(log, 1.0)
+    assert "this site's key is not registered there" in explain_exit(1, unknown, 1, log)  # at once: no doubt is left

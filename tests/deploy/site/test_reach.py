@@ -92,7 +92,10 @@ def test_a_coordinator_in_order(home, coordinator):
 
 @pytest.mark.parametrize(
     ("away", "level", "says"),
-    [(400, "fail", " s ahead of"), (-400, "fail", "behind"), (100, "warn", "ahead"), (30, "ok", " s ahead of")],
+    [
+        *((400, "fail", " s ahead of"), (30, "fail", "fails at 5 s ahead or more"), (4, "warn", " s ahead of")),
+        *((-400, "fail", "fails at 300 s or more"), (-100, "warn", "behind"), (-30, "ok", " s behind")),
+    ],
 )
 def test_clocks_apart(home, coordinator, away, level, says):
     coordinator(away=away)
