@@ -4,7 +4,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from fedimb.serverapp.evaluate import Evaluator
 from fedimb.serverapp.influence import capped_counts
 from fedimb.serverapp.loop import Loop
 from fedimb.serverapp.monitor import Monitor
+from fedimb.serverapp.subgroups import subgroups_artifact
 
 MOST_LEFT_OUT = 64
 """Clients up to which scores are also computed without each in turn."""
@@ -193,31 +193,3 @@ def keep_scores(folder: RunFolder, evaluator: Evaluator, loop: Loop) -> None:
             for row, found in scores.items()
         ]
     )
-
-
-def subgroups_artifact(
-    floor: int | None, without: Sequence[str], hidden: np.ndarray, tables: Mapping[str, list[dict[str, Any]]]
-) -> bytes:
-    """Content of subgroups.json.
-
-    Args:
-        floor: fewest people of a shown cell; None: all are shown.
-        without: names of the clients that do not count.
-        hidden: [C] bool, the classes that are shown for no single site.
-        tables: row label -> scores by subgroup.
-    """
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and not np.isfinite(value) else value
-
-    about = {
-        "floor": floor,
-        "without": list(without),
-        "hidden_of_sites": [int(c) for c in np.flatnonzero(hidden)],
-        "rows": plain(dict(tables)),
-    }
-    return (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,6 +1,7 @@
 """Scores a run by subgroup: on the server's test rows, or from the clients' counts."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,3 +102,31 @@ class Subgroups:
         else:
             return []
         return subgroup_tables(counts, self.attributes, self.hidden, self._minority)
+
+
+def subgroups_artifact(
+    floor: int | None, without: Sequence[str], hidden: np.ndarray, tables: Mapping[str, list[dict[str, Any]]]
+) -> bytes:
+    """Content of subgroups.json.
+
+    Args:
+        floor: fewest people of a shown cell; None: all are shown.
+        without: names of the clients that do not count.
+        hidden: [C] bool, the classes that are shown for no single site.
+        tables: row label -> scores by subgroup.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not np.isfinite(value) else value
+
+    about = {
+        "floor": floor,
+        "without": list(without),
+        "hidden_of_sites": [int(c) for c in np.flatnonzero(hidden)],
+        "rows": plain(dict(tables)),
+    }
+    return (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode()
