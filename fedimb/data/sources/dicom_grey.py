@@ -90,13 +90,14 @@ def check_keyword(name: str, where: str, others: Iterable[str]) -> None:
     Raises:
         DataError: no such keyword, or an entry that names a person or one file.
     """
-    dictionary = importlib.import_module("pydicom.datadict") if load_pydicom() else None
-    keywords = dictionary.keyword_dict  # type: ignore[union-attr]
+    load_pydicom()
+    dictionary: Any = importlib.import_module("pydicom.datadict")
+    keywords = dictionary.keyword_dict
     if name not in keywords:
         raise DataError(
             f"{where} names '{name}', neither a column nor a DICOM keyword.{nearest(name, [*others, *keywords])}"
         )
-    kind = dictionary.dictionary_VR(keywords[name])  # type: ignore[union-attr]
+    kind = dictionary.dictionary_VR(keywords[name])
     if kind not in _GROUPING or name in _PERSONAL:
         raise DataError(f"{where} names '{name}', by which rows cannot be grouped: it names a person, file or moment")
 
