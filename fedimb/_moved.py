@@ -357,6 +357,7 @@ RENAMED = {
     "run.aggregator.frozen": "serverapp.aggregator.gc_frozen",
     "run.checkpoint.FolderKeeper": "serverapp.checkpoint.FolderCheckpointer",
     "run.client_scores.answer": "clientapp.scores.answer_query",
+    "run.client_scores.keep_scores": "serverapp.finish.keep_scores",
     "run.further.Further": "serverapp.auxiliary_model.AuxiliaryModel",
     "run.headline.effort": "serverapp.finish.cost",
     "run.launch.go_on": "serverapp.launch.run_in_server_app",

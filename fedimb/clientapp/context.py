@@ -10,7 +10,7 @@ from flwr.app import Context, RecordDict
 
 from fedimb.attacks.base import Attack
 from fedimb.data.store import Store
-from fedimb.data.views import ClientData
+from fedimb.data.views import ClientData, Rows
 from fedimb.models.base import Classifier
 from fedimb.privacy.secrets import SIMULATED, Secrets
 from fedimb.schema import RunConfig
@@ -47,7 +47,8 @@ class ClientContext:
         config: the resolved run configuration.
         counts: class counts [C] that the class prior is computed from, or None.
         content: everything the message carried.
-        outputs: outputs of the forward passes already done, by view; see `forward`.
+        outputs: rows and outputs of the forward passes already done, by view; see `forward`. Those done ahead are from
+            before the methods set their views.
         training: function behind `spec`.
         secrets: source of masks and noise; a hospital has its own.
         attack: what this simulated client does instead of what it should; None: it is honest.
@@ -62,7 +63,7 @@ class ClientContext:
     config: RunConfig
     counts: np.ndarray | None
     content: RecordDict = field(default_factory=RecordDict)
-    outputs: dict[str, Outputs] = field(default_factory=dict)
+    outputs: dict[str, tuple[Rows, Outputs]] = field(default_factory=dict)
     training: Callable[["ClientContext"], TrainSpec] | None = None
     secrets: Secrets = SIMULATED
     attack: Attack | None = None
@@ -78,9 +79,10 @@ class ClientContext:
         Call it before training and before `ClientData.set_view`. Where the engine serves many clients, their rows may
         have gone through the model together, with the same result.
         """
-        if view not in self.outputs:
-            self.outputs[view] = forward_batched(self.model, self.data.tensors(view)[0])
-        return self.outputs[view]
+        rows = self.data.rows(view)
+        if view not in self.outputs or not np.array_equal(self.outputs[view][0], rows):
+            self.outputs[view] = rows, forward_batched(self.model, self.data.tensors(view)[0])
+        return self.outputs[view][1]
 
     def steps_over(self, view: str) -> int:
         """Number of local steps in the configured epochs over a view's rows."""

@@ -195,7 +195,7 @@ class ClientRuntime:
         asked = [(one.context, view) for message, one in opened for view in self._views(message)]
         inputs = [context.data.tensors(view)[0] for context, view in asked]
         for (context, view), outputs in zip(asked, forward_many(self.model, inputs), strict=True):
-            context.outputs[view] = outputs
+            context.outputs[view] = context.data.rows(view), outputs
         return opened
 
     def _views(self, message: Message) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ def test_a_validated_configuration_is_read_only(default: dict[str, Any]) -> None
         config.rounds = 3  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("key", [key for key in RunConfig.model_fields if key not in ("privacy", "run")])
+@pytest.mark.parametrize("key", [key for key in RunConfig.model_fields if key not in ("privacy", "run", "attack")])
 def test_every_setting_is_required(default: dict[str, Any], key: str) -> None:
     raw = {k: v for k, v in default.items() if k != key}
     with pytest.raises(ConfigError, match=f"^'{key}' is missing: give it a value with {key}=...$"):

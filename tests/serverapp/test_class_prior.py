@@ -31,8 +31,11 @@ LOSS = ("engine=inline", "loss=balanced_softmax", "rounds=1")
 
 
 def client(number, counts, *overrides, step=1):
-    data = SimpleNamespace(counts=lambda view: np.asarray(counts))
-    return SimpleNamespace(client=number, data=data, step=step, config=config(*overrides), secrets=SIMULATED)
+    def held(view):
+        return np.asarray(counts)
+
+    about = {"client": number, "data": SimpleNamespace(counts=held), "class_counts": held}
+    return SimpleNamespace(step=step, config=config(*overrides), secrets=SIMULATED, **about)
 
 
 def federation(counts, patients=None, minority=()):

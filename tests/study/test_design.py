@@ -6,6 +6,8 @@ from fedimb.errors import ConfigError
 from fedimb.study.design import TUNING_SEEDS_FROM, Row, allowed, grid_points, points_of, read_study, study_of
 from fedimb.study.references import REFERENCES, without_partition
 
+BY_DEFAULT = [label for label, row in REFERENCES.items() if not row.by_name]
+
 
 def written(tmp_path, text):
     path = tmp_path / "baselines.yaml"
@@ -16,13 +18,13 @@ def written(tmp_path, text):
 def test_an_empty_study_is_the_reference_rows_of_three_seeds(tmp_path):
     study = read_study(written(tmp_path, "about: nothing of its own\n"))
     assert study.name == "baselines"
-    assert study.labels == list(REFERENCES)
+    assert study.labels == BY_DEFAULT
     assert study.seed_list == [0, 1, 2]
     assert study.setting_words == {"default": ()}
 
 
 def test_the_reference_rows_are_those_every_comparison_owes():
-    runs = {label: set(row.words) for label, row in REFERENCES.items() if row.computed is None}
+    runs = {label: set(REFERENCES[label].words) for label in BY_DEFAULT if REFERENCES[label].computed is None}
     assert {label for label, row in REFERENCES.items() if row.computed} == {"majority", "local_mean", "local_best"}
     assert runs["fedavg"] == set()
     assert runs["la_post"] == {"calibration=la_post"}
@@ -137,7 +139,7 @@ def test_a_row_is_words_or_a_mapping_and_a_reference_may_be_redefined():
     study = study_of(tree, "s")
     assert study.rows["a"].words == study.rows["b"].words == ("loss=focal",)
     assert study.all_rows["fedavg"].words == ("local.momentum=0.9",)
-    assert study.labels == [*REFERENCES, "a", "b"]
+    assert study.labels == [*BY_DEFAULT, "a", "b"]
 
 
 def test_tune_on_is_read_from_yaml_though_it_says_true_there(tmp_path):

@@ -246,6 +246,8 @@ def _row(message: str, record: Record, often: str, config: RunConfig, sizes: Siz
 def subgroup_shape(config: RunConfig) -> str:
     """Number of values of ``x.subgroups``, as ``n x C + m``; empty where its groups depend on rows."""
     subgroups = parse_subgroups(config.data.get("subgroups"))
+    if not subgroups:
+        return ""
     try:
         groups = group_names(subgroups, [str(site) for site in range(config.clients.count)])
     except ConfigError:  # refused when a plan is made (`fedimb.deploy.coordinator.plan_checks`)
