@@ -108,7 +108,10 @@ def spec_of_rows(
 
 
 def contracts_of(config: RunConfig) -> list[Contract]:
-    """The platform's contract, including what the local objectives send, then one per method, outermost first."""
+    """The platform's contract, including what the local objectives send, then one per method, outermost first.
+
+    Of a method's contract, what its settings send: nothing else leaves a client.
+    """
     for name in config.strategy:
         try:
             registry.get("contract", name)
@@ -116,7 +119,8 @@ def contracts_of(config: RunConfig) -> list[Contract]:
             raise ConfigError(
                 f"strategy '{name}' has no contract: register one under its name (docs/add-a-strategy.md, section 5)"
             ) from None
-    platform, *methods = (registry.build("contract", name) for name in ("platform", *config.strategy))
+    platform = registry.build("contract", "platform")
+    methods = [registry.build("contract", name).of(args or {}) for name, args in config.strategy.items()]
     objectives = [registry.flags("objective", one["name"]) for one in config.aggregator.get("objectives") or []]
     sent = tuple(record for flags in objectives for record in flags.get("sends", ()))
     return [replace(platform, train=platform.train + sent), *methods]

@@ -1,7 +1,7 @@
 """Declarations of what leaves a site. A method's author only declares it; the egress filter checks."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Sensitivity = Literal["model", "aggregate", "individual", "operational"]
@@ -153,6 +153,14 @@ class Contract:
     def sends(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether a method with these settings sends the query or record of that name."""
         return name not in self.only or self.only[name](settings)
+
+    def of(self, settings: Mapping[str, Any]) -> "Contract":
+        """The contract without the queries and records that a method with these settings never sends."""
+        if not self.only:
+            return self
+        sent = {name: records for name, records in self.queries.items() if self.sends(name, settings)}
+        kept = {name: tuple(r for r in records if self.sends(r.key, settings)) for name, records in sent.items()}
+        return replace(self, queries=kept)
 
     def __call__(self) -> "Contract":
         """A contract is its own factory, so the registry builds it like any other part."""

@@ -112,13 +112,7 @@ def queries_of(config: RunConfig) -> dict[str, Contract]:
     if asked & MASKED and can_recover(config.clients.count):
         asked |= {names.SUM_AGREE, names.SUM_OPEN}
     found = {query: platform for query in platform.queries if query in asked}
-    given = [args or {} for args in config.strategy.values()]
-    return found | {
-        query: method
-        for method, args in zip(methods, given, strict=True)
-        for query in method.queries
-        if method.sends(query, args)
-    }
+    return found | {query: method for method in methods for query in method.queries}
 
 
 def message_types(config: RunConfig) -> frozenset[str]:
@@ -209,9 +203,7 @@ def outbound_records(
     for query, contract in queries_of(config).items():
         often = contract.often.get(query, "as often as the method asks")
         often += f" (at most {n} in a run)" if (n := counts[f"query.{query}"]) > 1 else ""
-        args = config.strategy.get(contract.name) or {}
-        sent = [r for r in contract.queries[query] if _own(r) and contract.sends(r.key, args)]
-        rows += [_row(f"query.{query}", r, often, config, sizes) for r in sent]
+        rows += [_row(f"query.{query}", r, often, config, sizes) for r in contract.queries[query] if _own(r)]
     unsent = {names.BUFFERS} if sizes.buffer_bytes == 0 else set()
     unsent |= {names.CONFUSION} if config.evaluation.secure else set()
     unsent |= set() if config.data.get("subgroups") else {names.SUBGROUPS}
