@@ -134,7 +134,9 @@ class OneRound(Method):
     def program(self, run: RunContext) -> Program:
         """Train if ``use`` says so, ask, set the head; or set it and train."""
         if run.server is None:
-            raise ConfigError("strategy=oneround builds a model at the server: run it with fedimb, not in a plain app")
+            raise ConfigError(
+                "strategy=oneround builds a model at the server: run it with fedimb, not in a plain ServerApp"
+            )
         if self.settings.use == "post":
             yield from self.inner_program(run)
         found = yield from (self._noised(run) if self.settings.epsilon is not None else self._asked(run))

@@ -1,6 +1,6 @@
 """What a run's server did not use, alarms, a simulated attack, and the scores without each site in turn, as text."""
 
-from typing import TextIO
+from typing import Any, TextIO
 
 from fedimb.evaluation.metrics import scores
 from fedimb.rundir.result import RowResult, RunResult
@@ -44,7 +44,7 @@ def without_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
 
 def _over_shown(result: RunResult, row: RowResult) -> dict[str, float] | None:
     """The row's final scores over the classes that are shown for single sites; None if all are."""
-    hidden = result.subgroups.get("hidden_of_sites")
+    hidden: Any = result.subgroups.get("hidden_of_sites")
     if not hidden:
         return None
     matrix = row.confusion.copy()
@@ -58,7 +58,7 @@ def alarm_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
     lines = [f"  {label}, class {plain(name, stream)}: {why}" for label, name, why in found]
     lines = ["alarm, a class's recall fell:", *(shorten(line, WIDTH) for line in lines)] if lines else []
     if result.attack:
-        clients = result.attack["clients"]
+        clients: Any = result.attack["clients"]
         who = ", ".join(map(str, clients[:_MOST])) + (", ..." if len(clients) > _MOST else "")
         about = f"{result.attack['name']} by clients {who}, from round {result.attack['start']}"
         lines.append(f"simulated attack: {about}")

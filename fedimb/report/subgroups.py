@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from fedimb.evaluation.subgroups import worst_subgroup
+from fedimb.plain import JsonObject
 from fedimb.rundir.result import RowResult, RunResult
 from fedimb.text import WIDTH, aligned, plain, score, shorten
 
@@ -14,7 +15,7 @@ _HEAD = ("rows", "classes", "recall", "of all", "gap", "ECE", "of all", "Brier",
 
 def subgroup_lines(result: RunResult, stream: TextIO | None = None) -> list[str]:
     """Recall, ECE and Brier of every group with rows, each beside all rows of the same classes; empty without any."""
-    found = result.subgroups
+    found: JsonObject = result.subgroups
     if not found:
         return []
     lines: list[str] = []
@@ -60,7 +61,7 @@ def _worst(row: RowResult, tables: list[Mapping[str, Any]], stream: TextIO | Non
 
 
 def _notes(result: RunResult, stream: TextIO | None) -> list[str]:
-    found = result.subgroups
+    found: JsonObject = result.subgroups
     text = "recall: mean over the classes that the group has and that are shown; of all: all rows of these classes."
     if found["floor"] is not None:
         text += (

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +112,8 @@ class RunResult:
     privacy: dict[str, float] | None = None
     left_out: list[dict[str, object]] = field(default_factory=list)
     without_site: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    subgroups: dict[str, Any] = field(default_factory=dict)
-    attack: dict[str, Any] | None = None
+    subgroups: dict[str, object] = field(default_factory=dict)
+    attack: dict[str, object] | None = None
 
     @property
     def metrics(self) -> dict[str, float]:

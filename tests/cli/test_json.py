@@ -46,7 +46,8 @@ STORIES = {
         "deploy init", "deploy status", "deploy add-site", "deploy remove-site", "deploy rotate", "deploy renew",
         "deploy plan",
     },
-    "minutes": {"demo", "deploy run", "deploy demo", "deploy bundle"},  # what they return is checked by its type alone
+    # what these return is checked by its type alone
+    "minutes": {"demo", "deploy run", "deploy demo", "deploy bundle", "deploy dossier", "node papers"},
 }  # fmt: skip
 """What each test below runs."""
 

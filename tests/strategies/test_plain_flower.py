@@ -18,6 +18,7 @@ from fedimb.strategies.base import Method
 from fedimb.strategies.coreset import Coreset
 from fedimb.strategies.fairfal import FairFAL
 from fedimb.strategies.fedssg import FedSSG
+from fedimb.strategies.oneround import OneRound
 from fedimb.strategies.plain import Plain
 from fedimb.strategies.public import Public
 from fedimb.strategies.scope import Scope
@@ -150,6 +151,11 @@ def test_active_learning_labels_in_each_of_its_cycles(method: type[Active]) -> N
             1,
             "strategy=public needs a server that trains: run it with fedimb, not in a plain ServerApp",
         ),
+        (
+            OneRound(FedAvg()),
+            1,
+            "strategy=oneround builds a model at the server: run it with fedimb, not in a plain ServerApp",
+        ),
     ],
 )
 def test_what_a_plain_server_app_lacks_is_said_before_a_round(strategy: Strategy, rounds: int, line: str) -> None:
@@ -159,6 +165,6 @@ def test_what_a_plain_server_app_lacks_is_said_before_a_round(strategy: Strategy
 
 
 def test_no_method_is_left_out() -> None:
-    known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, Plain}
+    known = {Scope, Coreset, Active, FairFAL, FedSSG, Public, OneRound, Plain}
     own = [registry.get("strategy", name).factory for name in registry.names("strategy")]
     assert known == {factory for factory in own if factory.__module__.startswith("fedimb.strategies.")}

@@ -155,11 +155,12 @@ class RunFinished(Output):
             for row in result.rows
         ]
         names = set(cls.model_fields) & set(vars(result))
+        by_subgroup: Any = result.subgroups.get("rows") or {}
         facts = {name: getattr(result, name) for name in names} | {
             "rows": rows,
             "subgroups": [
                 {"row": row, "attribute": table["name"], **group}
-                for row, tables in (result.subgroups.get("rows") or {}).items()
+                for row, tables in by_subgroup.items()
                 for table in tables
                 for group in table["groups"]
             ],

@@ -155,8 +155,13 @@ def test_other_columns_and_another_meaning(home, plans, tmp_path):
 def test_a_site_without_a_row_of_what_the_study_is_about_says_so(home, plans, tmp_path):
     lines = (Path(os.environ[VARIABLE]) / "heart-disease/processed.va.data").read_text().splitlines()
     (tmp_path / "va.data").write_text("\n".join(line for line in lines if line.endswith(",0")) + "\n")
-    words = {"like": str(HEART["heart_four"]), "recordable": ["disease"]}
-    register_data(home, str(tmp_path / "va.data"), "heart", ["heart"], **words)
+    text = (
+        Path(HEART["heart_four"])
+        .read_text()
+        .replace("source:\n", "source:\n  label_values: {hungary: [0, 1, 2, 3, 4]}\n")
+    )
+    (tmp_path / "like.yaml").write_text(text.replace("accept: []", "accept: [one_class_sites]"))
+    register_data(home, str(tmp_path / "va.data"), "heart", ["heart"], like=str(tmp_path / "like.yaml"))
     found = levels(data_checks(home, plans["heart_four"]))
     assert ("warn", "no row of disease, which the study is about (disease)") in found
     assert all_pass(data_checks(home, plans["heart_four"]))  # others may have some
