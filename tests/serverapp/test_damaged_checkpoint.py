@@ -79,7 +79,8 @@ def test_a_state_lost_where_the_server_cannot_look_ends_the_run_and_costs_a_roun
 def test_whichever_checkpoint_is_damaged_the_result_is_the_same(method, engine, tmp_path, monkeypatch, caplog):
     words = (*METHODS[method], f"engine={engine}")
     whole = launch_in(tmp_path / "whole", *words)
-    every = 1 if engine == "inline" else 3  # a Ray takes seconds to start
+    # a Ray takes seconds to start; with few checkpoints there are few places to stop at
+    every = 1 if engine == "inline" or method == "every_second" else 3
     number, fell_back = 2, 0
     while folder := stopped_after(monkeypatch, number, tmp_path / str(number), *words):
         flip(folder / "checkpoint.safetensors")
@@ -90,4 +91,4 @@ def test_whichever_checkpoint_is_damaged_the_result_is_the_same(method, engine, 
             assert rows_of(folder) == rows_of(whole.folder), number
         shutil.rmtree(tmp_path / str(number))
         number += every
-    assert fell_back >= (2 if engine == "inline" else 1)
+    assert fell_back >= 2
