@@ -220,11 +220,14 @@ def _asked_often(deployment: Deployment, headers: dict[str, str], times: int) ->
     statuses: list[int] = []
     with contextlib.closing(line):
         while len(statuses) < times:
-            with contextlib.suppress(http.client.RemoteDisconnected):  # by an nginx that was told to reload
+            try:
                 line.request("POST", "/v1/fleet/pull-messages", b"x", headers)
                 answer = line.getresponse()
                 answer.read()
-                statuses.append(answer.status)
+            except (ConnectionError, ssl.SSLError):  # closed by an nginx that was told to reload
+                line.close()
+                continue
+            statuses.append(answer.status)
     return statuses
 
 
