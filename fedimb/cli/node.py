@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from fedimb.cli.node_decisions import Approve, Audit, Inbox, Papers, Reject
 from fedimb.cli.node_ledger import LedgerAction
+from fedimb.cli.places import add_home
 from fedimb.cli.verbs import Action, register_actions
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ class Data(Action):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
         home = argparse.ArgumentParser(add_help=False)
-        home.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(home)
         actions = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
         add = actions.add_parser("add", help="read a data set completely and register it", parents=[home])
@@ -230,9 +229,7 @@ class Check(Action):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
         parser.add_argument("--plan", metavar="FILE", help="plan.json from the coordinator")
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> "NodeChecked":
@@ -271,9 +268,7 @@ class Run(Action):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
         parser.add_argument("--once", action="store_true", help="start the process once, and exit when it ends")
         parser.add_argument(
             "--restart-after",
@@ -325,9 +320,7 @@ class Status(Action):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> "NodeStatus":
@@ -377,9 +370,7 @@ class Rotate(Action):
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
         parser.add_argument("--contact", metavar="TEXT", help="whom the coordinator may call (default: unchanged)")
 
     @staticmethod

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from fedimb.cli.places import add_home
 from fedimb.cli.verbs import Action
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ class Inbox(Action):
         """Add the action's arguments."""
         parser.add_argument("item", nargs="?", metavar="ITEM", help="plan to print")
         parser.add_argument("--all", action="store_true", help="also list plans that were decided on")
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> "InboxListing | PlanShown":
@@ -85,9 +84,7 @@ class Approve(Action):
         parser.add_argument(
             "--word", metavar="TEXT", help="a word of the plan's purpose, if its id is not given completely"
         )
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> "Decided":
@@ -122,9 +119,7 @@ class Reject(Action):
         parser.add_argument("item", metavar="ITEM", help="id from fedimb node inbox, or its beginning")
         parser.add_argument("--reason", required=True, metavar="TEXT", help="why; it stays at the site")
         parser.add_argument("--by", metavar="NAME", help="who decides (default: the current user account)")
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> "Decided":
@@ -154,9 +149,7 @@ class Audit(Action):
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the action's arguments."""
         home = argparse.ArgumentParser(add_help=False)
-        home.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(home)
         actions = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
         verify = actions.add_parser("verify", help="check that every line is as it was written", parents=[home])
         verify.set_defaults(handler=_verify_log)
@@ -245,9 +238,7 @@ class Papers(Action):
         """Add the action's arguments."""
         parser.add_argument("plan", metavar="PLAN", help="the plan's hash, or its beginning")
         parser.add_argument("--to", required=True, metavar="FILE", help="the new file")
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> "PaperWritten":

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from fedimb.cli.places import add_home
 from fedimb.cli.verbs import Action
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ class LedgerAction(Action):
         parser.add_argument("--restart", action="store_true", help="continue after the ledger was damaged")
         parser.add_argument("--reason", metavar="TEXT", help="why; it stays at the site")
         parser.add_argument("--by", metavar="NAME", help="who decides (default: the current user account)")
-        parser.add_argument(
-            "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
-        )
+        add_home(parser)
 
     @staticmethod
     def run(args: argparse.Namespace) -> "LedgerShown":

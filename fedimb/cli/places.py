@@ -1,4 +1,4 @@
-"""Options that several verbs share: where runs are, and which deployment's folder is meant."""
+"""Options that several verbs share: where runs are, and which deployment's or node's folder is meant."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -13,6 +13,13 @@ def add_deployment(parser: argparse.ArgumentParser) -> None:
     """Add ``--deployment DIR``."""
     parser.add_argument(
         "--deployment", default=".", metavar="DIR", help="the deployment's folder (default: the current folder)"
+    )
+
+
+def add_home(parser: argparse.ArgumentParser) -> None:
+    """Add ``--home DIR``."""
+    parser.add_argument(
+        "--home", metavar="DIR", help="the node's folder (default: $FEDIMB_NODE_HOME, else the working folder)"
     )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedimb.errors import ConfigError, DataError
+from fedimb.models.images import image_shape
 
 
 def images_expected(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -15,14 +16,7 @@ def images_expected(encoder: str, input_shape: tuple[int, ...]) -> tuple[int, in
     Raises:
         ConfigError: the data are not images.
     """
-    if len(input_shape) == 2:
-        return 1, input_shape[0], input_shape[1]
-    if len(input_shape) == 3:
-        return input_shape[0], input_shape[1], input_shape[2]
-    raise ConfigError(
-        f"encoder '{encoder}' reads images: expected an input shape (height, width) or (channels, height, width), "
-        f"this data has {tuple(input_shape)}; for tables use identity, pca or global_features"
-    )
+    return image_shape(f"encoder '{encoder}' reads", input_shape, "for tables use identity, pca or global_features")
 
 
 def class_names_expected(encoder: str, class_names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedimb.errors import ConfigError, DataError
+from fedimb.models.images import image_shape
 
 WARN, REFUSE = 50, 20  # imbalance-systems row 3: warn below 50 real images of a class, refuse below 20
 
@@ -37,20 +38,13 @@ def check_sizes(n_classes: int, n_domains: int, shape: Sequence[int]) -> None:
         )
 
 
-def image_shape(generator: str, shape: Sequence[int]) -> tuple[int, int, int]:
+def images_expected(generator: str, shape: Sequence[int]) -> tuple[int, int, int]:
     """(height, width) or (channels, height, width) -> (channels, height, width).
 
     Raises:
         ConfigError: the data are not images.
     """
-    if len(shape) == 2:
-        return 1, shape[0], shape[1]
-    if len(shape) == 3:
-        return shape[0], shape[1], shape[2]
-    raise ConfigError(
-        f"generator '{generator}' makes images: expected a shape (height, width) or (channels, height, width), "
-        f"this data has {tuple(shape)}; for tables and embeddings use table_flow"
-    )
+    return image_shape(f"generator '{generator}' makes", shape, "for tables and embeddings use table_flow")
 
 
 def check_examples(examples: Examples, n_classes: int, shape: tuple[int, ...]) -> None:

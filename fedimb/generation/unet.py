@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
-from fedimb.generation.examples import image_shape
+from fedimb.generation.examples import images_expected
 from fedimb.process_env import import_offline
 
 _GROUPS = 8  # of GroupNorm; diffusers' 32 do not fit small widths
@@ -46,7 +46,7 @@ class ConditionalUNet(nn.Module):
         name: str,
     ) -> None:
         super().__init__()
-        self.image = image_shape(name, shape)
+        self.image = images_expected(name, shape)
         if not widths or any(w < _GROUPS or w % _GROUPS for w in widths):
             raise ConfigError(f"generator '{name}': widths={list(widths)}: give multiples of {_GROUPS}, one per level")
         self._multiple = 2 ** (len(widths) - 1)

@@ -36,7 +36,7 @@ class CNN4Conv(Classifier):
         head: Head = "linear",
     ) -> None:
         super().__init__()
-        channels, high, wide = image_shape("cnn4conv", input_shape)
+        channels, high, wide = image_shape("model 'cnn4conv' reads", input_shape)
         check_width("cnn4conv", width)
         layers: list[nn.Module] = []
         for fan_in in (channels, width, width, width):

@@ -1,24 +1,33 @@
 """Input checks of image models."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from fedimb.errors import ConfigError
 
 
-def image_shape(model: str, input_shape: tuple[int, ...]) -> tuple[int, int, int]:
+def image_shape(
+    part: str, shape: Sequence[int], remedy: str = "use a model such as mlp or logistic"
+) -> tuple[int, int, int]:
     """(height, width) or (channels, height, width) -> (channels, height, width).
+
+    Args:
+        part: who expects images and for what, as in ``model 'cnn4conv' reads``.
+        shape: of one row.
+        remedy: what to do with other data.
 
     Raises:
         ConfigError: the data are not images.
     """
-    if len(input_shape) == 2:
-        return 1, input_shape[0], input_shape[1]
-    if len(input_shape) == 3:
-        return input_shape[0], input_shape[1], input_shape[2]
+    if len(shape) == 2:
+        return 1, shape[0], shape[1]
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
     raise ConfigError(
-        f"model '{model}' reads images: expected an input shape (height, width) or (channels, height, width), "
-        f"this data has {tuple(input_shape)}; use a model such as mlp or logistic"
+        f"{part} images: expected an input shape (height, width) or (channels, height, width), this data has "
+        f"{tuple(shape)}; {remedy}"
     )
 
 

@@ -70,7 +70,7 @@ class ResNet(Classifier):
         head: Head,
     ) -> None:
         super().__init__()
-        channels, high, wide = image_shape(name, input_shape)
+        channels, high, wide = image_shape(f"model '{name}' reads", input_shape)
         check_width(name, width)
         if max(high, wide) <= SMALL:
             self.stem = nn.Sequential(_conv(channels, width, 3, 1, norm), build_norm(norm, width), nn.ReLU())

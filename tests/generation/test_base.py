@@ -6,7 +6,7 @@ import torch
 
 from fedimb.errors import ConfigError, DataError
 from fedimb.generation.base import Generator
-from fedimb.generation.examples import Examples, check_sizes, image_shape
+from fedimb.generation.examples import Examples, check_sizes, images_expected
 from tests.generation.generator_cases import ids, rng
 
 
@@ -117,8 +117,8 @@ def test_a_scale_that_makes_no_sense_is_refused(wrong):
 
 
 def test_sizes_and_shapes_are_checked():
-    assert image_shape("flow", (4, 5)) == (1, 4, 5)
-    assert image_shape("flow", (3, 4, 5)) == (3, 4, 5)
+    assert images_expected("flow", (4, 5)) == (1, 4, 5)
+    assert images_expected("flow", (3, 4, 5)) == (3, 4, 5)
     for wrong in ((0, 1, (1,)), (1, 0, (1,)), (1, 1, ()), (1, 1, (3, 0))):
         with pytest.raises(ConfigError, match="at least 1"):
             check_sizes(*wrong)

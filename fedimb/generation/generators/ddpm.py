@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedimb.errors import ConfigError, nearest
 from fedimb.generation.base import Generator
-from fedimb.generation.examples import image_shape
+from fedimb.generation.examples import images_expected
 from fedimb.generation.rectified import check_sampling, guided
 from fedimb.generation.unet import ConditionalUNet, default_widths, diffusers
 from fedimb.registry import register
@@ -65,7 +65,7 @@ class Ddpm(Generator):
         if steps > _T:
             raise ConfigError(f"generator 'ddpm': steps={steps}: give at most {_T}")
         self.steps, self.sampler, self.guidance = steps, sampler, guidance
-        chosen = widths or default_widths(*image_shape("ddpm", shape)[1:])
+        chosen = widths or default_widths(*images_expected("ddpm", shape)[1:])
         self.net = ConditionalUNet(n_classes, n_domains, self.shape, chosen, attention, seed, "ddpm")
         schedule = self._scheduler().alphas_cumprod.to(torch.float32)
         self.register_buffer("signal", schedule, persistent=False)  # [T], follows from the schedule's name

@@ -15,7 +15,7 @@ from fedimb.data.sources.npz_file import WrongSize, check_size
 from fedimb.data.sources.pictures import CHANNELS, decode
 from fedimb.errors import ConfigError, DataError, nearest
 from fedimb.generation.base import Generator, Progress
-from fedimb.generation.examples import Examples, check_conditions, check_examples, image_shape
+from fedimb.generation.examples import Examples, check_conditions, check_examples, images_expected
 from fedimb.registry import register
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
@@ -107,7 +107,7 @@ class ExternalDir(Generator):
 
     def _folder(self, place: Path) -> tuple[Examples, bool]:
         """(examples, whether their domains are known)."""
-        channels, height, width = image_shape("external_dir", self.shape)
+        channels, height, width = images_expected("external_dir", self.shape)
         mode = next((m for m, n in CHANNELS.items() if n == channels), None)
         if mode is None:
             raise ConfigError(f"generator 'external_dir' reads images of 1 or 3 channels, not {channels}: use an .npz")

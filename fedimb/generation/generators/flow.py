@@ -1,6 +1,6 @@
 """Rectified flow on a small UNet: the default for images, measured against DDPM in docs/generators.md."""
 
-from fedimb.generation.examples import image_shape
+from fedimb.generation.examples import images_expected
 from fedimb.generation.rectified import RectifiedFlow
 from fedimb.generation.unet import ConditionalUNet, default_widths
 from fedimb.registry import register
@@ -37,7 +37,7 @@ class Flow(RectifiedFlow):
         seed: int = 0,
     ) -> None:
         super().__init__(n_classes, n_domains, shape, steps, guidance)
-        chosen = widths or default_widths(*image_shape("flow", shape)[1:])
+        chosen = widths or default_widths(*images_expected("flow", shape)[1:])
         self.net = ConditionalUNet(n_classes, n_domains, self.shape, chosen, attention, seed, "flow")
 
     def class_rows(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 from fedimb.generation.base import Generator
-from fedimb.generation.examples import image_shape
+from fedimb.generation.examples import images_expected
 from fedimb.generation.pretrained import open_stable_diffusion, package
 from fedimb.generation.rectified import check_sampling
 from fedimb.registry import register
@@ -66,7 +66,7 @@ class Lora(Generator):
     ) -> None:
         super().__init__(n_classes, n_domains, shape)
         check_sampling(steps, guidance)
-        channels, *self._sides = image_shape("lora", shape)
+        channels, *self._sides = images_expected("lora", shape)
         if channels not in (1, 3):
             raise ConfigError(f"generator 'lora' makes grey (1) or RGB (3) images, this data has {channels} channels")
         if class_names is None or len(class_names) != n_classes or "{class}" not in prompt:
@@ -123,7 +123,7 @@ class Lora(Generator):
             z = base.scheduler.step(predicted, time, z, return_dict=False)[0]
         images = base.vae.decode(z / base.vae.config.scaling_factor, return_dict=False)[0].clamp(-1, 1)
         images = F.interpolate(images, size=self._sides, mode="bicubic", antialias=True, align_corners=False)
-        grey = image_shape("lora", self.shape)[0] == 1
+        grey = images_expected("lora", self.shape)[0] == 1
         return (images.mean(1, keepdim=True) if grey else images).reshape(-1, *self.shape)
 
     def _unet(self, z: Tensor, time: Tensor, embeddings: Tensor) -> Tensor:
