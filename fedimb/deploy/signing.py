@@ -17,12 +17,15 @@ from typing import cast
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
 from fedimb.contracts import platform as names
 from fedimb.errors import ConfigError
 
 _ALGORITHM = ec.ECDSA(hashes.SHA384())
+_NUMBER = 48
+"""Bytes of each of a signature's two numbers on P-384."""
 _SIGNED = "signed "
 
 
@@ -74,21 +77,29 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
         key = serialization.load_ssh_private_key(path.read_bytes(), None)
     except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise ConfigError(f"{path} cannot be read as a key ({error}): restore it from a backup") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
+    if not (isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP384R1)):
         raise ConfigError(f"{path} is not a key on P-384: restore it from a backup")
     return key
 
 
 def sign(key: ec.EllipticCurvePrivateKey, text: bytes) -> str:
-    """The signature of a statement, in base64."""
-    return base64.b64encode(key.sign(text, _ALGORITHM)).decode("ascii")
+    """The signature of a statement in base64: r and s, each as long as the curve's numbers (IEEE P1363).
+
+    The usual encoding (DER) is some bytes shorter now and then, and the bytes of a round would differ from run to run.
+    """
+    r, s = decode_dss_signature(key.sign(text, _ALGORITHM))
+    return base64.b64encode(r.to_bytes(_NUMBER) + s.to_bytes(_NUMBER)).decode("ascii")
 
 
 def verify(public: str, text: bytes, signature: object) -> bool:
     """Whether a signature is of this statement, by the key of this OpenSSH line."""
     try:
         key = cast(ec.EllipticCurvePublicKey, serialization.load_ssh_public_key(public.encode()))
-        key.verify(base64.b64decode(str(signature).encode(), validate=True), text, _ALGORITHM)
+        numbers = base64.b64decode(str(signature).encode(), validate=True)
+        if len(numbers) != 2 * _NUMBER:
+            return False
+        r, s = int.from_bytes(numbers[:_NUMBER]), int.from_bytes(numbers[_NUMBER:])
+        key.verify(encode_dss_signature(r, s), text, _ALGORITHM)
     except (InvalidSignature, binascii.Error, ValueError, UnsupportedAlgorithm):
         return False
     return True

@@ -1,10 +1,13 @@
 """Orders and replies are signed: what is altered, replayed or attributed to another is refused at either end."""
 
+import base64
 import copy
 import json
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from deployed import Study, events, small_study, usable
 from evil import order_id, sign_order
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -35,6 +38,25 @@ def study(tmp_path_factory) -> Study:
         receive_plan(home, made.plan.to_json())
     made.approve()
     return made
+
+
+def test_every_signature_is_as_long_as_any_other(study):
+    """Else the bytes of a round, which are among its results, differ from run to run."""
+    home = study.homes["va"]
+    key, public = load_key(home.file("key")), home.file("key.pub").read_text()
+    signed = {text: sign(key, text) for text in (str(n).encode() for n in range(150))}
+    assert {len(one) for one in signed.values()} == {128}
+    assert all(verify(public, text, one) for text, one in signed.items())
+    short = base64.b64encode(base64.b64decode(signed[b"0"])[:-1]).decode()
+    assert not verify(public, b"0", short)
+
+
+def test_a_key_on_another_curve_is_refused(tmp_path):
+    other = ec.generate_private_key(ec.SECP521R1())
+    encoding = (serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    write_private(tmp_path / "key", other.private_bytes(*encoding))
+    with pytest.raises(ConfigError, match="is not a key on P-384"):
+        load_key(tmp_path / "key")
 
 
 class Between(Loopback):
