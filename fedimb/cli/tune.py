@@ -53,7 +53,7 @@ def tune_command(args: argparse.Namespace) -> "TuningFinished | TuningPlanned":
     if args.dry_run:
         from fedimb.study.design import points_of
 
-        points = {label: points_of(study, row) for label, row in study.all_rows.items()}
+        points = {label: points_of(study, row) for label, row in study.tuned_rows.items()}
         if not args.json:
             for label, tried in points.items():
                 print(f"{label}: " + "; ".join(" ".join(point) for point in tried))

@@ -10,7 +10,7 @@ from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
 from fedimb.study.design import Row, Study, Words, points_of
-from fedimb.study.references import REFERENCES, without_partition
+from fedimb.study.references import ENCODED, REFERENCES, on_inputs_of, without_partition
 from fedimb.study.trunks import merge_calibrations, trunk_of
 from fedimb.study.work import Task
 
@@ -132,7 +132,8 @@ def _rows(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> di
     base = first_config(study, setting, (), more)
     found: dict[str, RunConfig] = {}
     for label, row in study.all_rows.items():
-        words = (*row.words, *_tuned(chosen, setting, label))
+        own = row.words if label in study.rows else on_inputs_of(row.words, base.model["name"])
+        words = (*own, *_tuned(chosen, setting, label))
         try:
             config = first_config(study, setting, words, more)
         except ConfigError as error:
@@ -141,11 +142,29 @@ def _rows(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> di
             raise ConfigError(f"row '{label}' has {len(config.calibration)} calibrations; make each a row of its own")
         pooled = label in REFERENCES and REFERENCES[label].pooled
         _equal(label, base, config, [key for key in EQUAL if not (pooled and key in ("clients", "partition"))])
+        if study.bar_settings is not None:
+            _same_inputs(label, base, config)
         twin = next((other for other, its in found.items() if config_sha(its) == config_sha(config)), None)
         if twin is not None and not _tuned_apart(study, study.all_rows[twin], row):
             raise ConfigError(f"rows '{twin}' and '{label}' are the same run; leave one out")
         found[label] = config
     return found
+
+
+def _same_inputs(label: str, base: RunConfig, config: RunConfig) -> None:
+    """Refuse a row that sees an encoder's features where the bar sees the inputs, or those of another encoder."""
+    ours, theirs = (_encoder(one) for one in (base, config))
+    if ours != theirs:
+        raise ConfigError(
+            f"row '{label}' has {theirs or 'the inputs themselves'} where the study has {ours or 'those'}: the bar and "
+            "all rows need the same inputs. Set the model in base or in a setting, where it holds for all, or give "
+            "bar: false"
+        )
+
+
+def _encoder(config: RunConfig) -> str:
+    """The encoder of a run's model as text; empty if its inputs are the rows themselves."""
+    return f"encoder {config.model.get('encoder')}" if config.model["name"] == ENCODED else ""
 
 
 def _tuned_apart(study: Study, one: Row, other: Row) -> bool:

@@ -9,11 +9,12 @@ from fedimb.atomic import write_atomic
 from fedimb.errors import ConfigError
 from fedimb.plain import JsonObject
 from fedimb.rundir.environment import environment
-from fedimb.study.cells import Cell, plan
+from fedimb.study.bars import check_bar, choose_bars, write_bar_scores
+from fedimb.study.cells import Cell, Chosen, plan
 from fedimb.study.collect import as_asked, read_cells, setting_of
-from fedimb.study.design import Study, study_of
+from fedimb.study.design import BarSettings, Study, study_of
 from fedimb.study.execute import Workers, execute, failures
-from fedimb.study.results import StudyResults, with_stale_named, write_csv
+from fedimb.study.results import Bar, StudyResults, with_stale_named, write_csv
 from fedimb.study.tuning import Tuned, tune, write_trials
 from fedimb.study.work import Done, Task, earlier, folder_of, judged
 
@@ -43,6 +44,7 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
         ConfigError: a row that cannot be run or compared on equal terms; raised before any work.
     """
     cells, tasks = plan(study, None, more)  # refuses impossible rows before hours of tuning
+    check_bar(study, more)
     folder = study_folder(tasks)
     folder.mkdir(parents=True, exist_ok=True)
     found: list[str] = []
@@ -51,6 +53,8 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
         tuned, found = tuned_rows(study, more, workers, folder)
     chosen = tuned.chosen(study) if tuned else {}
     control = study.control or default_control(study, tuned)
+    bars, lost = chosen_bars(study, chosen, more, workers, folder)
+    found += lost
     cells, tasks = plan(study, chosen, more)
     record = {
         "study": study.model_dump(),
@@ -60,6 +64,7 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
         "command": command,
         "edges": [[*key, keys] for key, keys in (tuned.edges.items() if tuned else ())],
         "environment": environment(),
+        "bars": [bar.to_json() for bar in bars],
     }
     write_atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     done = execute(tasks, workers, study.name)
@@ -96,6 +101,24 @@ def tuned_rows(study: Study, more: Sequence[str], workers: Workers, folder: Path
     return tuned, lines
 
 
+def chosen_bars(
+    study: Study, chosen: Chosen, more: Sequence[str], workers: Workers, folder: Path
+) -> tuple[tuple[Bar, ...], list[str]]:
+    """Choose the bar of every setting and write ``bar.csv``. Returns the bars and a line per failed run."""
+    lines: list[str] = []
+    if study.bar_settings is None:
+        return (), lines
+
+    def run(tasks: Sequence[Task]) -> dict[str, Done]:
+        done = execute(tasks, workers, f"{study.name}: bar")
+        lines.extend(failures(tasks, done, workers))
+        return done
+
+    bars, scores = choose_bars(study, chosen, more, run)
+    write_bar_scores(scores, bars, folder / "bar.csv")
+    return bars, lines
+
+
 def study_folder(tasks: Sequence[Task]) -> Path:
     """The folder of a study's runs and tables."""
     from fedimb.config.load import from_json
@@ -119,9 +142,12 @@ def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> 
     study = study_of(record["study"], RECORD)
     results = tuple(read_cells(cells, done, study.costs))
     settings = {
-        name: setting_of(name, words, [r for r in results if r.setting == name])
+        name: replace(
+            setting_of(name, words, [r for r in results if r.setting == name]), data_set=study.data_set_of[name]
+        )
         for name, words in study.setting_words.items()
     }
+    bars = tuple(map(Bar.of_json, record.get("bars", ())))
     machine = record["environment"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
     facts = {"machine": f"{machine['platform']}, {machine['cores']} cores, Python {machine['python']}"}
@@ -142,6 +168,10 @@ def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> 
             results,
             record["command"],
             facts,
+            bars,
+            bar_settings.margin if (bar_settings := study.bar_settings) is not None else BarSettings().margin,
+            study.registration.contrasts if study.registration is not None else (),
+            study.registration.primary if study.registration is not None else "macro_recall",
         )
     )
 

@@ -1,9 +1,10 @@
-"""The design of a study: settings x rows x seeds, read from a YAML file or from the arguments of a sweep.
+"""The design of a study: data sets x settings x rows x seeds, read from a YAML file or a sweep's arguments.
 
 ```yaml
 name: baselines
 about: What plain baselines find.
 base: [data=digits, model=mlp, local.lr=0.4]       # settings of every run
+data_sets: {digits: [data=digits], glass: [data=glass]}
 settings:                                          # or grid: {partition.alpha: [0.5, 0.1], ...}
   skewed: [partition.alpha=0.1]
 rows:                                              # label: settings, besides the reference rows
@@ -25,11 +26,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedimb.errors import ConfigError, nearest
 from fedimb.schema import PATTERNS, STUDY
 from fedimb.strict_yaml import load_yaml
-from fedimb.study.references import REFERENCES
+from fedimb.study.references import FREE, MIN_COUNTS, REFERENCES, at_min_count
 from fedimb.study.results import COLUMNS
 
 TUNING_SEEDS_FROM = 1000
 """First seed of tuning; comparisons do not use these seeds, so results are never reported on tuning seeds."""
+
+MOST_CONTRASTS = 6
+"""Contrasts that may be registered: Holm's correction over more would leave little of each."""
+BAR = "bar"
+"""What a registered contrast calls the best free row of each setting."""
 
 Words = tuple[str, ...]
 Grid = dict[str, list[object]]
@@ -68,6 +74,40 @@ class Tuning(_Strict):
     on: Annotated[list[str], Field(min_length=1)] | None = None
 
 
+class BarSettings(_Strict):
+    """The bar: the best of the free rows, chosen on validation rows in every setting (`fedimb.study.bars`).
+
+    Attributes:
+        rows: the free rows to choose from, at a minimum count of 1; their twins ``<row>@5`` are those at 5.
+        min_counts: rows of all clients that a class needs to be predicted by a free row; a bar is chosen for each.
+        score: score to choose by.
+        validation: share of each client's training rows that are held out to choose on.
+        seeds: number of the study's seeds (its first ones) whose validation rows count.
+        margin: smallest difference to the bar that matters, in the unit of the score.
+    """
+
+    rows: tuple[str, ...] = FREE
+    min_counts: tuple[Literal[1, 5], ...] = MIN_COUNTS
+    score: Literal["macro_recall", "minority_recall"] = "macro_recall"
+    validation: float = Field(default=0.2, gt=0, lt=1)
+    seeds: int = Field(default=3, ge=1)
+    margin: float = Field(default=0.01, gt=0)
+
+
+class Registration(_Strict):
+    """What a study fixes before its runs (`fedimb.study.registration`).
+
+    Attributes:
+        primary: score of the registered contrasts.
+        contrasts: pairs of rows, of which the second may be ``bar``; six at most.
+        margin_reason: why the bar's margin is the smallest difference that matters.
+    """
+
+    primary: str = "macro_recall"
+    contrasts: tuple[tuple[str, str], ...] = Field(min_length=1, max_length=MOST_CONTRASTS)
+    margin_reason: str = Field(min_length=1)
+
+
 class Costs(_Strict):
     """The cost of mistakes: a matrix [C][C] (true, predicted) or a name; and the class frequencies in deployment."""
 
@@ -81,6 +121,7 @@ class Study(_Strict):
     name: str = Field(pattern=STUDY)
     about: str = ""
     base: Words = ()
+    data_sets: dict[str, Words] = Field(default_factory=dict)
     settings: dict[str, Words] = Field(default_factory=dict)
     grid: Grid = Field(default_factory=dict)
     rows: dict[str, Row] = Field(default_factory=dict)
@@ -89,8 +130,21 @@ class Study(_Strict):
     tune: Tuning | None = None
     control: str | None = None
     margin: float = Field(default=0.02, gt=0)
+    bar: bool | BarSettings | None = None
+    registration: Registration | None = None
     costs: Costs = Costs()
     takeaway: str = ""
+
+    @field_validator("data_sets", mode="before")
+    @classmethod
+    def _data_sets(cls, value: object) -> object:
+        if not isinstance(value, list | tuple):
+            return value
+        if wrong := [one for one in value if not isinstance(one, str)]:
+            raise ValueError(f"expected names of data sets, or a mapping of names to settings; got {wrong[0]!r}")
+        if len(set(value)) < len(value):
+            raise ValueError("a data set is named twice")
+        return {name: (f"data={name}",) for name in value}
 
     @field_validator("rows", mode="before")
     @classmethod
@@ -122,22 +176,47 @@ class Study(_Strict):
     @property
     def reference_labels(self) -> list[str]:
         """Labels of the reference rows."""
-        return (
-            list(self.references or ())
-            if self.references is not True
-            else [r for r in REFERENCES if not REFERENCES[r].by_name]
-        )
+        if self.references is not True:
+            return list(self.references or ())
+        asked = self.bar if isinstance(self.bar, BarSettings) else BarSettings()
+        counts = () if self.bar is False else asked.min_counts
+        free = {at_min_count(label, count) for label in asked.rows for count in (1, *counts)}
+        every = {at_min_count(label, count) for label in FREE for count in MIN_COUNTS}
+        return [r for r in REFERENCES if not REFERENCES[r].by_name and (r in free or r not in every)]
+
+    @property
+    def bar_settings(self) -> BarSettings | None:
+        """How the bar is chosen; None without one: with ``bar: false``, or a list of references without the free rows.
+        """
+        if isinstance(self.bar, BarSettings):
+            return self.bar
+        if self.bar is None:
+            counts = tuple(c for c in MIN_COUNTS if all(at_min_count(label, c) in self.labels for label in FREE))
+            return BarSettings(min_counts=counts) if counts else None
+        return BarSettings() if self.bar else None
 
     @property
     def setting_words(self) -> dict[str, Words]:
-        """Key=value words by setting: named settings crossed with the grid; ``default`` if there is only one."""
-        named = dict(self.settings) or {"": ()}
+        """Key=value words by setting: data sets crossed with named settings and the grid; ``default`` if there is one
+        only.
+        """
+        return {name: words for name, (_, words) in self._crossed.items()}
+
+    @property
+    def data_set_of(self) -> dict[str, str]:
+        """The data set of every setting; ``""`` if the study names none."""
+        return {name: data_set for name, (data_set, _) in self._crossed.items()}
+
+    @property
+    def _crossed(self) -> dict[str, tuple[str, Words]]:
+        sets, named = dict(self.data_sets) or {"": ()}, dict(self.settings) or {"": ()}
         crossed = {
-            " ".join(part for part in (name, *shown) if part): (*words, *more)
+            " ".join(part for part in (data_set, name, *shown) if part): (data_set, (*first, *words, *more))
+            for data_set, first in sets.items()
             for name, words in named.items()
             for shown, more in _points(self.grid)
         }
-        return {name or "default": words for name, words in crossed.items()}
+        return {name or "default": found for name, found in crossed.items()}
 
     @property
     def all_rows(self) -> dict[str, Row]:
@@ -148,6 +227,11 @@ class Study(_Strict):
             if REFERENCES[label].computed is None
         }
         return references | dict(self.rows)
+
+    @property
+    def tuned_rows(self) -> dict[str, Row]:
+        """Rows that tuning tries: all runs but the references that train nothing."""
+        return {k: row for k, row in self.all_rows.items() if k in self.rows or not REFERENCES[k].sums_only}
 
     @property
     def labels(self) -> list[str]:
@@ -198,6 +282,8 @@ def study_of(tree: Mapping[str, object], where: str) -> Study:
         raise ConfigError(f"{where}: the study has no rows; give rows, or references")
     if study.control is not None and study.control not in study.labels:
         raise ConfigError(f"{where}: control '{study.control}' is not a row.{nearest(study.control, study.labels)}")
+    _check_bar(study, where)
+    _check_registration(study, where)
     for keys in (study.grid, *(row.tune for row in study.rows.values()), study.tune.grid if study.tune else {}):
         for key, values in keys.items():
             if len({_text(value) for value in values}) != len(values) or not values:
@@ -214,9 +300,50 @@ def study_of(tree: Mapping[str, object], where: str) -> Study:
     return study
 
 
+def _check_bar(study: Study, where: str) -> None:
+    if not study.bar or (settings := study.bar_settings) is None:
+        return
+    if not settings.rows or not settings.min_counts:
+        raise ConfigError(f"{where}: bar: give rows to choose from and minimum counts, or bar: false")
+    if unknown := [label for label in settings.rows if label not in FREE]:
+        raise ConfigError(
+            f"{where}: bar.rows: '{unknown[0]}' is not a free row; choose of {', '.join(FREE)}.{nearest(unknown[0], FREE)}"
+        )
+    wanted = [at_min_count(label, count) for count in settings.min_counts for label in settings.rows]
+    if absent := [label for label in wanted if label not in study.labels]:
+        raise ConfigError(f"{where}: the bar is chosen from {', '.join(wanted)}: add {', '.join(absent)} to references")
+
+
+def _check_registration(study: Study, where: str) -> None:
+    if (registered := study.registration) is None:
+        return
+    if registered.primary not in COLUMNS:
+        raise ConfigError(
+            f"{where}: registration.primary: no score '{registered.primary}'.{nearest(registered.primary, COLUMNS)}"
+        )
+    if BAR in study.labels:
+        raise ConfigError(f"{where}: a row called '{BAR}' would be taken for the bar in registration; rename it")
+    if len(set(registered.contrasts)) < len(registered.contrasts):
+        raise ConfigError(f"{where}: registration.contrasts: one is given twice")
+    for first, second in registered.contrasts:
+        for label in (first, second):
+            if label != BAR and label not in study.labels:
+                known = [*study.labels, BAR]
+                raise ConfigError(f"{where}: registration.contrasts: no row '{label}'.{nearest(label, known)}")
+        if first == second or first == BAR:
+            raise ConfigError(
+                f"{where}: registration.contrasts: [{first}, {second}]: give two different rows, the bar second"
+            )
+        if second == BAR and study.bar_settings is None:
+            raise ConfigError(
+                f"{where}: registration.contrasts name the bar, and the study has none: give references: true, or a "
+                f"list with {', '.join(FREE)}"
+            )
+
+
 def _equal_tuning(study: Study, where: str) -> None:
     """Require the same number of configurations for every row: else the row that tries most wins by luck."""
-    for label, row in study.all_rows.items():
+    for label, row in study.tuned_rows.items():
         if len(points_of(study, row)) != allowed(study):
             raise ConfigError(
                 f"{where}: row '{label}' tries {len(points_of(study, row))} configurations, but each row must try "
@@ -250,9 +377,18 @@ def _first(error: ValidationError) -> str:
     return f"{'.'.join(path) or 'the study'}: {_KINDS.get(found['type'], found['msg'].removeprefix('Value error, '))}"
 
 
-_INNER: dict[str, type[BaseModel]] = {"rows": Row, "tune": Tuning, "costs": Costs}
+_INNER: dict[str, type[BaseModel]] = {
+    "rows": Row,
+    "tune": Tuning,
+    "costs": Costs,
+    "bar": BarSettings,
+    "registration": Registration,
+}
 _EXPECTED = {"seeds": "a number of seeds, or a list of them", "references": "true, false, or a list of row labels"}
 _KINDS = {
+    "too_long": f"at most {MOST_CONTRASTS}",
+    "too_short": "give at least one",
+    "string_too_short": "give one",
     "tuple_type": "expected a list of settings, e.g. [loss=focal, local.lr=0.1]",
     "list_type": "expected a list of values, e.g. [0.1, 0.2]",
     "missing": "is missing",

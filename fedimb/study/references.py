@@ -29,6 +29,7 @@ class Reference:
         computed: name of a computation in `fedimb.study.computed` that replaces a run, or None.
         pooled: its run has all data in one place; the study's partition is not applied.
         by_name: only in studies that name it; ``references: true`` leaves it out.
+        sums_only: it trains nothing, so that there is nothing to tune.
     """
 
     label: str
@@ -37,10 +38,35 @@ class Reference:
     computed: str | None = None
     pooled: bool = False
     by_name: bool = False
+    sums_only: bool = False
 
 
-_SUMS_ONLY = ("strategy=oneround", "model=logistic", "strategy.oneround.secure=false")
+ENCODED = "encoded"
+"""Name of the model whose inputs are an encoder's output."""
+_ON_INPUTS = "model=logistic"
+_SUMS_ONLY = ("strategy=oneround", _ON_INPUTS, "strategy.oneround.secure=false")
 """Open sums: masked ones have the same bits and only take longer."""
+
+FREE = ("la_post", "uniform+la_post", "ncm", "lda")
+"""Rows that cost nothing beside FedAvg, or no training at all: the bar is the best of them (`fedimb.study.bars`)."""
+MIN_COUNTS = (1, 5)
+"""Rows of all clients that a class needs to be predicted by a free row: 1 uses every row, 5 reveals no single one."""
+
+
+def at_min_count(label: str, count: int) -> str:
+    """The label of a free row at a minimum count: ``lda``, ``lda@5``."""
+    return label if count == 1 else f"{label}@{count}"
+
+
+def _free(label: str, about: str, words: tuple[str, ...], key: str) -> list[Reference]:
+    """A free row at every minimum count."""
+    sums_only = words[: len(_SUMS_ONLY)] == _SUMS_ONLY
+    found = []
+    for count in MIN_COUNTS:
+        floor = () if count == 1 and not sums_only else (f"{key}={count}",)
+        named = about if count == 1 else f"{about}; classes of fewer than {count} rows are never predicted"
+        found.append(Reference(at_min_count(label, count), named, (*words, *floor), sums_only=sums_only))
+    return found
 
 
 REFERENCES = {
@@ -57,24 +83,44 @@ REFERENCES = {
             pooled=True,
         ),
         Reference("fedavg", "FedAvg, cross-entropy"),
-        Reference("la_post", "FedAvg, logits shifted by the class prior after training", ("calibration=la_post",)),
+        *_free(
+            "la_post",
+            "FedAvg, logits shifted by the class prior after training",
+            ("calibration=la_post",),
+            "calibration.la_post.min_count",
+        ),
         Reference("uniform", "FedAvg with equal weights", ("aggregation_weight=uniform",)),
-        Reference(
+        *_free(
             "uniform+la_post",
             "FedAvg with equal weights, logits shifted after training",
             ("aggregation_weight=uniform", "calibration=la_post"),
+            "calibration.la_post.min_count",
         ),
         Reference("tau", "FedAvg, classifier rows scaled to the same norm after training", ("calibration=tau",)),
-        Reference(
+        *_free(
             "ncm",
             "nearest class mean of the inputs, from sums sent once",
             (*_SUMS_ONLY, "strategy.oneround.head=ncm"),
-            by_name=True,
+            "strategy.oneround.min_count",
         ),
-        Reference("lda", "discriminant analysis of the inputs, from sums sent once", _SUMS_ONLY, by_name=True),
+        *_free(
+            "lda",
+            "discriminant analysis of the inputs, from sums sent once",
+            _SUMS_ONLY,
+            "strategy.oneround.min_count",
+        ),
     )
 }
 """Reference rows by label, in the order of tables."""
+
+
+def on_inputs_of(words: Sequence[str], model: str) -> tuple[str, ...]:
+    """A reference row's settings, on the inputs that the other rows have: an encoder's output if ``model`` has one.
+
+    >>> on_inputs_of(("strategy=oneround", "model=logistic"), "encoded")
+    ('strategy=oneround', 'model.head=linear')
+    """
+    return tuple("model.head=linear" if model == ENCODED and word == _ON_INPUTS else word for word in words)
 
 
 def without_partition(words: Sequence[str]) -> tuple[str, ...]:

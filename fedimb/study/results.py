@@ -6,12 +6,14 @@ Tables, statistics, the HTML report and the CSV all read these, so they cannot d
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedimb.plain import JsonObject
 
 Status = Literal["finished", "diverged", "failed"]
 
@@ -122,6 +124,7 @@ class Setting:
         minority: class ids of the minority classes.
         train_counts: training rows of each class [C] int64, for the first seed (ranks vary with the seed).
         counts: rows of each class at each client [K, C] int64, for the first seed; None if unknown.
+        data_set: the data set it is made of; ``""`` if the study names none.
     """
 
     name: str
@@ -130,6 +133,66 @@ class Setting:
     minority: tuple[int, ...]
     train_counts: NDArray[np.int64]
     counts: NDArray[np.int64] | None = None
+    data_set: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The best of the free rows in one setting, chosen on validation rows (`fedimb.study.bars`).
+
+    Attributes:
+        setting: name of the setting.
+        min_count: rows of all clients that a class needs to be predicted by a free row.
+        label: the row; None if none of them has a score from every seed.
+        score: score that it was chosen by.
+        validation: mean score on validation rows by free row; NaN for one without.
+        seeds: seeds of that mean.
+    """
+
+    setting: str
+    min_count: int
+    label: str | None
+    score: str
+    validation: Mapping[str, float]
+    seeds: tuple[int, ...]
+
+    def to_json(self) -> JsonObject:
+        """As JSON values; a mean that is not defined is null."""
+        means = {label: mean if math.isfinite(mean) else None for label, mean in self.validation.items()}
+        return asdict(self) | {"validation": means, "seeds": list(self.seeds)}
+
+    @staticmethod
+    def of_json(stored: JsonObject) -> "Bar":
+        """What `to_json` gave."""
+        means = {label: math.nan if mean is None else float(mean) for label, mean in stored["validation"].items()}
+        return Bar(**(stored | {"validation": means, "seeds": tuple(stored["seeds"])}))
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Whether a study is what was registered before its runs (`fedimb.study.registration`).
+
+    Attributes:
+        reasons: why it is exploratory, a short sentence each; empty if it is registered.
+        sha: hash of the registration; ``""`` if there is none.
+        time: when it was registered, ISO 8601 in UTC; ``""`` if it was not.
+    """
+
+    reasons: tuple[str, ...]
+    sha: str = ""
+    time: str = ""
+
+    @property
+    def word(self) -> Literal["registered", "exploratory"]:
+        """What its results may be called."""
+        return "exploratory" if self.reasons else "registered"
+
+    @property
+    def sentence(self) -> str:
+        """``registered 2026-11-30 (3f2a91c0)``, or ``exploratory: `` and why."""
+        if self.reasons:
+            return f"exploratory: {'; '.join(self.reasons)}"
+        return f"registered {self.time[:10]} ({self.sha[:8]})"
 
 
 @dataclass(frozen=True)
@@ -144,6 +207,11 @@ class StudyResults:
         results: every requested run, including failed ones.
         command: command that repeats the study.
         facts: further facts for readers, by heading: versions, machine, tuning, hashes.
+        bars: the bar of every setting and minimum count; empty in a study without one.
+        bar_margin: smallest difference to the bar that matters.
+        contrasts: pairs of rows (the second may be ``bar``) that the study names.
+        primary: the score that contrasts are about.
+        registered: whether these were registered before the runs; None if the study names none.
     """
 
     name: str
@@ -154,6 +222,20 @@ class StudyResults:
     results: tuple[Result, ...]
     command: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    bars: tuple[Bar, ...] = ()
+    bar_margin: float = 0.01
+    contrasts: tuple[tuple[str, str], ...] = ()
+    primary: str = "macro_recall"
+    registered: Registered | None = None
+
+    @property
+    def data_sets(self) -> dict[str, list[str]]:
+        """The settings of every data set; empty if the study names none."""
+        found: dict[str, list[str]] = {}
+        for name, setting in self.settings.items():
+            if setting.data_set:
+                found.setdefault(setting.data_set, []).append(name)
+        return found
 
     def of(self, setting: str, label: str) -> list[Result]:
         """The runs of one row in one setting, by seed."""
@@ -191,6 +273,8 @@ def with_stale_named(study: StudyResults) -> StudyResults:
         labels=tuple(map(named, study.labels)),
         control=None if study.control is None else named(study.control),
         results=tuple(replace(result, label=named(result.label)) for result in study.results),
+        bars=tuple(replace(bar, label=None if bar.label is None else named(bar.label)) for bar in study.bars),
+        contrasts=tuple((named(first), named(second)) for first, second in study.contrasts),
         facts={**study.facts, "stale": ". ".join(f"{label}: {text}" for label, text in reasons.items())},
     )
 

@@ -7,7 +7,7 @@ The tests themselves are in `fedimb.evaluation.significance` and `fedimb.evaluat
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,8 @@ import numpy as np
 from fedimb.errors import ConfigError, nearest
 from fedimb.evaluation.intervals import bca_interval, t_interval
 from fedimb.evaluation.ranks import Ranks, friedman
-from fedimb.evaluation.significance import Paired, holm, paired, power_note
+from fedimb.evaluation.significance import Paired, differences, holm, paired, power_note
+from fedimb.evaluation.verdict import Verdict, verdict
 from fedimb.seeds import Stream, numpy_rng
 from fedimb.study.results import COLUMNS, LOWER_IS_BETTER, StudyResults
 
@@ -93,6 +94,33 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class AgainstBar:
+    """One row against the bar of one setting, on the seeds of both.
+
+    Attributes:
+        setting, score, label: which row.
+        bar, min_count: the bar, and the minimum count of the free rows it was chosen from.
+        n, missing: pairs of seeds with a number on both sides, and without.
+        difference, low, high: mean of row - bar over seeds with its t interval, in the unit of the score.
+        margin: smaller differences do not matter.
+        said: see `fedimb.evaluation.verdict.verdict`; ``undecided`` while a run of either side is missing.
+    """
+
+    setting: str
+    score: str
+    label: str
+    bar: str
+    min_count: int
+    n: int
+    missing: int
+    difference: float
+    low: float
+    high: float
+    margin: float
+    said: Verdict
+
+
+@dataclass(frozen=True)
 class Statistics:
     """All statistics of a study.
 
@@ -105,6 +133,8 @@ class Statistics:
         comparisons: by (setting, score, label), for every row except the control to which the score applies.
         ranks: by score, over the means of settings, for rows present in all of them; a missing run ranks last.
         notes: limitations, in sentences.
+        against_bar: every row but the bar against it, by setting, score and minimum count; empty without a bar.
+        over_sets: statistics over data sets, by score and minimum count of the bar; empty if the study names none.
     """
 
     study: str
@@ -174,6 +204,39 @@ def statistics(
         comparisons,
         {score: _ranks(study, summaries, score, level) for score in scores},
         tuple(_where(settings, len(study.settings)) + note for note, settings in notes.items()),
+    )
+
+
+def _against_bars(
+    study: StudyResults, summaries: Mapping[Key, Summary], scores: Sequence[str], level: float
+) -> Iterator[AgainstBar]:
+    """Every row of every setting against its bars; a bar at another minimum count is left out where it is the same."""
+    for setting in study.settings:
+        bars = [bar for bar in study.bars if bar.setting == setting and bar.label in study.labels]
+        for score in scores:
+            seen: list[Mapping[int, float]] = []
+            for bar in bars:
+                base = summaries[setting, score, str(bar.label)]
+                if not base.applies or base.values in seen:
+                    continue
+                seen.append(base.values)
+                for label in study.labels:
+                    row = summaries[setting, score, label]
+                    if label != bar.label and row.applies:
+                        yield _against_bar(row, base, bar.min_count, study.bar_margin, level)
+
+
+def _against_bar(row: Summary, base: Summary, min_count: int, margin: float, level: float) -> AgainstBar:
+    seeds = [seed for seed in row.values if seed in base.values]
+    pairs = np.array([[row.values[seed], base.values[seed]] for seed in seeds], np.float64).reshape(-1, 2)
+    finite = pairs[np.isfinite(pairs).all(axis=1)]
+    found = differences(finite[:, 0], finite[:, 1])
+    difference, low, high = t_interval(found.tolist(), level)
+    missing = len(row.values.keys() | base.values.keys()) - len(found)
+    sides = (-high, -low) if row.score in LOWER_IS_BETTER else (low, high)
+    said: Verdict = "undecided" if missing else verdict(*sides, margin)
+    return AgainstBar(
+        row.setting, row.score, row.label, base.label, min_count, len(found), missing, difference, low, high, margin, said
     )
 
 

@@ -74,7 +74,7 @@ class Tuned:
         return {
             (setting, label): self.best[(setting if (setting, label) in self.best else "*", label)].words
             for setting in study.setting_words
-            for label in study.all_rows
+            for label in study.tuned_rows
         }
 
 
@@ -92,7 +92,7 @@ def tune(study: Study, more: Sequence[str], execute: Execute) -> Tuned:
     assert study.tune is not None
     tuned, spent = Tuned(), 0
     scopes = [setting for setting in study.setting_words if study.tune.on is None or setting in study.tune.on]
-    points = {label: points_of(study, row) for label, row in study.all_rows.items()}
+    points = {label: points_of(study, row) for label, row in study.tuned_rows.items()}
     rounds: list[dict[tuple[str, str], Words]] = [
         {(setting, label): own[i] for setting in scopes for label, own in points.items()} for i in range(allowed(study))
     ]

@@ -3,11 +3,17 @@
 Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, eq. 9: argmax_y f_y(x) - tau log pi_y.
 """
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from fedimb.errors import ConfigError
 from fedimb.registry import register
 from fedimb.training.calibrations.base import Calibration, Outputs
 from fedimb.training.prior import log_prior
+
+NEVER = -1e30
+"""Logit of a class that is never predicted: finite, so that probabilities and their scores stay so."""
 
 
 @register("calibration", "la_post", adjusts_logits=True, needs_prior=True, changes_head=False)
@@ -16,6 +22,8 @@ class PostHocLogitAdjustment(Calibration):
 
     Args:
         tau: strength; 1 is consistent for the balanced error.
+        min_count: classes with fewer rows (of all clients, as the prior counts them) are never predicted, as in the
+            heads of ``strategy=oneround``; 0: all can be.
 
     Example:
         >>> import numpy as np, torch
@@ -25,11 +33,22 @@ class PostHocLogitAdjustment(Calibration):
         ([0], [1])
     """
 
-    def __init__(self, tau: float = 1.0) -> None:
-        self.tau = tau
+    def __init__(self, tau: float = 1.0, min_count: int = 0) -> None:
+        if min_count < 0:
+            raise ConfigError(f"calibration.la_post.min_count={min_count}: give a number of rows of at least 0")
+        self.tau, self.min_count = tau, min_count
 
     def adjust(self, outputs: Outputs) -> Tensor:
-        """Outputs -> logits [n, C]. Raises ValueError if the run collected no class counts."""
+        """Outputs -> logits [n, C].
+
+        Raises:
+            ValueError: the run collected no class counts.
+            ConfigError: every class has fewer rows than ``min_count``.
+        """
         if outputs.counts is None:
             raise ValueError("la_post needs class counts: set prior.provenance to clear_sum")
-        return outputs.logits - self.tau * log_prior(outputs.counts)
+        logits = outputs.logits - self.tau * log_prior(outputs.counts)
+        few = torch.from_numpy(np.asarray(outputs.counts) < self.min_count)
+        if few.all():
+            raise ConfigError(f"calibration.la_post.min_count={self.min_count}: no class has as many rows")
+        return logits.masked_fill(few, NEVER) if few.any() else logits
