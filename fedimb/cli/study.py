@@ -62,6 +62,7 @@ def conclude(
 ) -> "StudyFinished":
     """Print the tables, write the statistics and the report, and list failures."""
     from fedimb.cli.output import StudyFinished
+    from fedimb.report.gains_text import gains_csv, gains_of, gains_table
     from fedimb.report.meaning import study_sentence
     from fedimb.report.statistics_text import statistics_csv, statistics_table
     from fedimb.report.study_tables import study_table
@@ -72,12 +73,15 @@ def conclude(
     written = [write_csv(results.results, folder / "rows.csv")]
     if any(result.status == "finished" for result in results.results):
         found = statistics(results, margin=margin)
-        text = f"{study_table(results)}\n\n{statistics_table(found)}"
+        gains = gains_of(results)
+        text = "\n\n".join(filter(None, [study_table(results), statistics_table(found), gains_table(gains)]))
         meaning = textwrap.fill(study_sentence(found), WIDTH)
         if not args.json:
             print(text)
         (folder / "table.txt").write_text(f"{text}\n\n{meaning}\n")
         written += [folder / "table.txt", statistics_csv(found, folder / "statistics.csv")]
+        if gains:
+            written.append(gains_csv(gains, folder / "gains.csv"))
         if not args.no_report:
             from fedimb.report.html.page import page
 

@@ -94,10 +94,8 @@ def choose_bars(
     part = bar_study(study, settings)
     cells, tasks = plan(part, chosen, bar_words(study, more))
     done = execute(tasks)
-    read: dict[str, dict[str, dict[str, float]]] = {}
-    scores: list[tuple[str, str, int, float]] = []
-    for cell in cells:
-        scores.append((cell.setting, cell.label, cell.seed, _score(cell, done, settings.score, read)))
+    scored = ValidationScores(done)
+    scores = [(cell.setting, cell.label, cell.seed, scored.of(cell, settings.score)) for cell in cells]
     return tuple(_bars(study, settings, scores)), scores
 
 
@@ -109,14 +107,25 @@ def bar_words(study: Study, more: Sequence[str]) -> tuple[str, ...]:
     return (*more, f"data.validation={settings.validation:g}", *quiet)
 
 
-def _score(cell: Cell, done: Mapping[str, Done], score: str, read: dict[str, dict[str, dict[str, float]]]) -> float:
-    """A cell's score on its validation rows; NaN if its run did not finish."""
-    outcome = done[cell.task]
-    if outcome.status != "finished" or outcome.path is None:
-        return math.nan
-    if cell.task not in read:
-        read[cell.task] = validation_scores(outcome.path)
-    return read[cell.task][cell.calibration][f"test/{score}"]
+class ValidationScores:
+    """Scores of cells on the rows that their clients held out; every run is scored once.
+
+    Args:
+        done: outcomes of the cells' tasks.
+    """
+
+    def __init__(self, done: Mapping[str, Done]) -> None:
+        self._done = done
+        self._read: dict[str, dict[str, dict[str, float]]] = {}
+
+    def of(self, cell: Cell, score: str) -> float:
+        """A cell's score; NaN if its run did not finish."""
+        outcome = self._done[cell.task]
+        if outcome.status != "finished" or outcome.path is None:
+            return math.nan
+        if cell.task not in self._read:
+            self._read[cell.task] = validation_scores(outcome.path)
+        return self._read[cell.task][cell.calibration][f"test/{score}"]
 
 
 def validation_scores(path: Path) -> dict[str, dict[str, float]]:

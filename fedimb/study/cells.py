@@ -9,22 +9,10 @@ from fedimb.config.load import config_sha
 from fedimb.config.validate import validate
 from fedimb.errors import ConfigError
 from fedimb.schema import RunConfig
-from fedimb.study.design import Row, Study, Words, points_of
+from fedimb.study.design import EQUAL, Study, Words, points_of
 from fedimb.study.references import ENCODED, REFERENCES, on_inputs_of, without_partition
 from fedimb.study.trunks import merge_calibrations, trunk_of
 from fedimb.study.work import Task
-
-EQUAL = (
-    "rounds",
-    "local.epochs",
-    "local.batch_size",
-    "evaluation.every",
-    "evaluation.last_k",
-    "data",
-    "clients",
-    "partition",
-)
-"""Keys that no row may set: all rows make the same local steps on the same data, and are scored in the same rounds."""
 
 _Member = tuple[str, str, RunConfig]  # setting, label, configuration
 
@@ -141,11 +129,12 @@ def _rows(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> di
         if len(config.calibration) != 1:
             raise ConfigError(f"row '{label}' has {len(config.calibration)} calibrations; make each a row of its own")
         pooled = label in REFERENCES and REFERENCES[label].pooled
-        _equal(label, base, config, [key for key in EQUAL if not (pooled and key in ("clients", "partition"))])
+        free = ("clients", "partition") if pooled else tuple(row.tune)  # of which only the scalar control has steps
+        _equal(label, base, config, [key for key in EQUAL if key not in free])
         if study.bar_settings is not None:
             _same_inputs(label, base, config)
         twin = next((other for other, its in found.items() if config_sha(its) == config_sha(config)), None)
-        if twin is not None and not _tuned_apart(study, study.all_rows[twin], row):
+        if twin is not None and not _tuned_apart(study, twin, label):
             raise ConfigError(f"rows '{twin}' and '{label}' are the same run; leave one out")
         found[label] = config
     return found
@@ -167,9 +156,12 @@ def _encoder(config: RunConfig) -> str:
     return f"encoder {config.model.get('encoder')}" if config.model["name"] == ENCODED else ""
 
 
-def _tuned_apart(study: Study, one: Row, other: Row) -> bool:
+def _tuned_apart(study: Study, one: str, other: str) -> bool:
     """Whether two rows of the same settings are tuned over different values: then they may share a run, or not."""
-    return study.tune is not None and points_of(study, one) != points_of(study, other)
+    if study.tune is None:
+        return False
+    tried = [points_of(study, study.tuned_rows[label]) if label in study.tuned_rows else None for label in (one, other)]
+    return tried[0] != tried[1]
 
 
 def _equal(label: str, base: RunConfig, config: RunConfig, keys: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from fedimb.study.cells import Cell, Chosen, plan
 from fedimb.study.collect import as_asked, read_cells, setting_of
 from fedimb.study.design import BarSettings, Study, study_of
 from fedimb.study.execute import Workers, execute, failures
-from fedimb.study.results import Bar, StudyResults, with_stale_named, write_csv
-from fedimb.study.tuning import Tuned, tune, write_trials
+from fedimb.study.results import Bar, StudyResults, TuningCurve, with_stale_named, write_csv
+from fedimb.study.tuning import Tuned, curves_of, tune, write_curves, write_trials
 from fedimb.study.work import Done, Task, earlier, folder_of, judged
 
 RECORD = "study.json"
@@ -65,6 +65,7 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
         "edges": [[*key, keys] for key, keys in (tuned.edges.items() if tuned else ())],
         "environment": environment(),
         "bars": [bar.to_json() for bar in bars],
+        "curves": [curve.to_json() for curve in (curves_of(tuned, study) if tuned else ())],
     }
     write_atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     done = execute(tasks, workers, study.name)
@@ -98,6 +99,7 @@ def tuned_rows(study: Study, more: Sequence[str], workers: Workers, folder: Path
 
     tuned = tune(study, more, run)
     write_trials(tuned, folder / "tuning.csv")
+    write_curves(curves_of(tuned, study), folder / "tuning_curves.csv")
     return tuned, lines
 
 
@@ -172,6 +174,8 @@ def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> 
             bar_settings.margin if (bar_settings := study.bar_settings) is not None else BarSettings().margin,
             study.registration.contrasts if study.registration is not None else (),
             study.registration.primary if study.registration is not None else "macro_recall",
+            taken_apart=study.taken_apart,
+            curves=tuple(map(TuningCurve.of_json, record.get("curves", ()))),
         )
     )
 

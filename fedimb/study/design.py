@@ -37,6 +37,22 @@ MOST_CONTRASTS = 6
 BAR = "bar"
 """What a registered contrast calls the best free row of each setting."""
 
+VALIDATED = ("macro_recall", "minority_recall")
+"""Scores that are computed on the rows that clients hold out."""
+ValidationScore = Literal["macro_recall", "minority_recall"]
+
+EQUAL = (
+    "rounds",
+    "local.epochs",
+    "local.batch_size",
+    "evaluation.every",
+    "evaluation.last_k",
+    "data",
+    "clients",
+    "partition",
+)
+"""Keys that no row may set: all rows make the same local steps on the same data, and are scored in the same rounds."""
+
 Words = tuple[str, ...]
 Grid = dict[str, list[object]]
 
@@ -64,6 +80,9 @@ class Tuning(_Strict):
             grid must have as many.
         extend: how often the range is extended when the best value is at its end.
         on: settings to tune in, whose choice all settings share; null: tune in each setting separately.
+        validation: share of each client's training rows that are held out to choose on, at the study's own first seeds;
+            null: choose on the test rows of separate seeds, which are other rows only where the test set is drawn by
+            seed.
     """
 
     grid: Grid
@@ -72,6 +91,20 @@ class Tuning(_Strict):
     configurations: int | None = Field(default=None, ge=1)
     extend: int = Field(default=2, ge=0)
     on: Annotated[list[str], Field(min_length=1)] | None = None
+    validation: float | None = Field(default=None, gt=0, lt=1)
+
+
+class Gains(_Strict):
+    """Rows whose gain over plain FedAvg is taken apart (`fedimb.study.gains`): each runs also as given, without tuning.
+
+    Attributes:
+        rows: their labels.
+        control: the scalar control: a plain row that spends the same number of trials on its learning rate and local
+            steps. Its own ``tune`` may hold ``local.epochs``, which no other row may change.
+    """
+
+    rows: tuple[str, ...] = Field(min_length=1)
+    control: str = "fedavg"
 
 
 class BarSettings(_Strict):
@@ -88,7 +121,7 @@ class BarSettings(_Strict):
 
     rows: tuple[str, ...] = FREE
     min_counts: tuple[Literal[1, 5], ...] = MIN_COUNTS
-    score: Literal["macro_recall", "minority_recall"] = "macro_recall"
+    score: ValidationScore = "macro_recall"
     validation: float = Field(default=0.2, gt=0, lt=1)
     seeds: int = Field(default=3, ge=1)
     margin: float = Field(default=0.01, gt=0)
@@ -128,6 +161,7 @@ class Study(_Strict):
     references: bool | list[str] = True
     seeds: int | list[int] = 3
     tune: Tuning | None = None
+    gains: Gains | None = None
     control: str | None = None
     margin: float = Field(default=0.02, gt=0)
     bar: bool | BarSettings | None = None
@@ -186,8 +220,7 @@ class Study(_Strict):
 
     @property
     def bar_settings(self) -> BarSettings | None:
-        """How the bar is chosen; None without one: with ``bar: false``, or a list of references without the free rows.
-        """
+        """How the bar is chosen; None without one: with ``bar: false``, or a list of references without the free rows."""
         if isinstance(self.bar, BarSettings):
             return self.bar
         if self.bar is None:
@@ -226,17 +259,33 @@ class Study(_Strict):
             for label in self.reference_labels
             if REFERENCES[label].computed is None
         }
-        return references | dict(self.rows)
+        rows = references | dict(self.rows)
+        return rows | {as_given(label): rows[label] for label in self.taken_apart if label in rows}
+
+    @property
+    def taken_apart(self) -> tuple[str, ...]:
+        """Labels of the rows that also run as given: the control and those whose gain is taken apart."""
+        return (self.gains.control, *self.gains.rows) if self.gains is not None else ()
 
     @property
     def tuned_rows(self) -> dict[str, Row]:
-        """Rows that tuning tries: all runs but the references that train nothing."""
-        return {k: row for k, row in self.all_rows.items() if k in self.rows or not REFERENCES[k].sums_only}
+        """Rows that tuning tries: all runs but the references that train nothing, and those as given."""
+        given = set(map(as_given, self.taken_apart))
+        return {
+            label: row
+            for label, row in self.all_rows.items()
+            if label not in given and (label in self.rows or not REFERENCES[label].sums_only)
+        }
 
     @property
     def labels(self) -> list[str]:
         """Every row's label, computed ones included, in the order of tables."""
-        return list(dict.fromkeys([*self.reference_labels, *self.rows]))
+        return list(dict.fromkeys([*self.reference_labels, *self.rows, *map(as_given, self.taken_apart)]))
+
+
+def as_given(label: str) -> str:
+    """The label of a row that runs without tuning, beside its tuned twin."""
+    return f"{label} (as given)"
 
 
 def grid_points(grid: Mapping[str, Sequence[object]]) -> list[Words]:
@@ -283,6 +332,7 @@ def study_of(tree: Mapping[str, object], where: str) -> Study:
     if study.control is not None and study.control not in study.labels:
         raise ConfigError(f"{where}: control '{study.control}' is not a row.{nearest(study.control, study.labels)}")
     _check_bar(study, where)
+    _check_gains(study, where)
     _check_registration(study, where)
     for keys in (study.grid, *(row.tune for row in study.rows.values()), study.tune.grid if study.tune else {}):
         for key, values in keys.items():
@@ -296,8 +346,23 @@ def study_of(tree: Mapping[str, object], where: str) -> Study:
         for setting in study.tune.on or ():
             if setting not in study.setting_words:
                 raise ConfigError(f"{where}: tune.on: no setting '{setting}'.{nearest(setting, study.setting_words)}")
+        _check_validation(study, study.tune, where)
         _equal_tuning(study, where)
     return study
+
+
+def _check_validation(study: Study, tune: Tuning, where: str) -> None:
+    if tune.validation is None:
+        return
+    if tune.score not in VALIDATED:
+        raise ConfigError(
+            f"{where}: tune.score: '{tune.score}' is not computed on validation rows; give {' or '.join(VALIDATED)}"
+        )
+    if tune.seeds > len(study.seed_list):
+        raise ConfigError(
+            f"{where}: tune.seeds: with tune.validation the study's own seeds are used, and it has "
+            f"{len(study.seed_list)}; give at most that many"
+        )
 
 
 def _check_bar(study: Study, where: str) -> None:
@@ -312,6 +377,26 @@ def _check_bar(study: Study, where: str) -> None:
     wanted = [at_min_count(label, count) for count in settings.min_counts for label in settings.rows]
     if absent := [label for label in wanted if label not in study.labels]:
         raise ConfigError(f"{where}: the bar is chosen from {', '.join(wanted)}: add {', '.join(absent)} to references")
+
+
+def _check_gains(study: Study, where: str) -> None:
+    for label, row in study.rows.items():
+        control = study.gains is not None and label == study.gains.control
+        if wrong := [key for key in row.tune if key in EQUAL and not (control and key == "local.epochs")]:
+            raise ConfigError(
+                f"{where}: row '{label}' tunes {wrong[0]}: rows are compared at equal local steps, data and evaluation; "
+                "only the control of gains: may be tuned over local.epochs"
+            )
+    if study.gains is None:
+        return
+    if study.tune is None:
+        raise ConfigError(f"{where}: gains are taken apart into tuning and the rest: give tune:, or leave out gains:")
+    runs = [label for label in study.all_rows if label in study.tuned_rows]
+    for label in study.taken_apart:
+        if label not in runs:
+            raise ConfigError(f"{where}: gains: '{label}' is not a row that is tuned.{nearest(label, runs)}")
+    if len(set(study.taken_apart)) < len(study.taken_apart):
+        raise ConfigError(f"{where}: gains: a row is named twice, or is the control itself")
 
 
 def _check_registration(study: Study, where: str) -> None:
@@ -382,6 +467,7 @@ _INNER: dict[str, type[BaseModel]] = {
     "tune": Tuning,
     "costs": Costs,
     "bar": BarSettings,
+    "gains": Gains,
     "registration": Registration,
 }
 _EXPECTED = {"seeds": "a number of seeds, or a list of them", "references": "true, false, or a list of row labels"}

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedimb.evaluation.intervals import t_interval
+from fedimb.study.design import as_given
 from fedimb.study.results import LOWER_IS_BETTER, StudyResults
-
-AS_GIVEN = " (as given)"
-"""After a row's label: the same row without tuning."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def take_apart(
     """Take every row's gain apart, by setting and row.
 
     Args:
-        study: results that hold each row and the control, tuned and with `AS_GIVEN` behind the label.
+        study: results that hold each row and the control, tuned and as given (`as_given`).
         rows: labels.
         control: label of the scalar control.
         score: name of a score.
@@ -69,14 +67,14 @@ def take_apart(
     Raises:
         KeyError: a label that the study lacks.
     """
-    needed = [name for label in (control, *rows) for name in (label, label + AS_GIVEN)]
+    needed = [name for label in (control, *rows) for name in (label, as_given(label))]
     if absent := [name for name in needed if name not in study.labels]:
         raise KeyError(f"the study has no row '{absent[0]}'")
     return [_gain(study, setting, label, control, score, level) for setting in study.settings for label in rows]
 
 
 def _gain(study: StudyResults, setting: str, label: str, control: str, score: str, level: float) -> Gain:
-    names = (label, label + AS_GIVEN, control, control + AS_GIVEN)
+    names = (label, as_given(label), control, as_given(control))
     found = [study.scores(setting, name, score) for name in names]
     seeds = tuple(s for s in sorted(set.intersection(*map(set, found))) if all(np.isfinite(one[s]) for one in found))
     sign = -1.0 if score in LOWER_IS_BETTER else 1.0

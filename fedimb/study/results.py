@@ -169,6 +169,32 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class TuningCurve:
+    """The expected best of k tuning trials of one row (`fedimb.evaluation.budget.expected_best`).
+
+    Attributes:
+        setting: its setting, or ``*`` if settings share their choice.
+        label: row label.
+        score: score that trials are chosen by.
+        best: expected best of 1, 2, ... trials, in the unit of the score (where lower is better, the expected least).
+    """
+
+    setting: str
+    label: str
+    score: str
+    best: tuple[float, ...]
+
+    def to_json(self) -> JsonObject:
+        """As JSON values; what is not finite is null."""
+        return asdict(self) | {"best": [value if math.isfinite(value) else None for value in self.best]}
+
+    @staticmethod
+    def of_json(stored: JsonObject) -> "TuningCurve":
+        """What `to_json` gave; null is NaN."""
+        return TuningCurve(**(stored | {"best": tuple(math.nan if v is None else float(v) for v in stored["best"])}))
+
+
+@dataclass(frozen=True)
 class Registered:
     """Whether a study is what was registered before its runs (`fedimb.study.registration`).
 
@@ -212,6 +238,8 @@ class StudyResults:
         contrasts: pairs of rows (the second may be ``bar``) that the study names.
         primary: the score that contrasts are about.
         registered: whether these were registered before the runs; None if the study names none.
+        taken_apart: the scalar control and the rows whose gain is taken apart (`fedimb.study.gains`); empty without.
+        curves: what more trials gave each row in tuning.
     """
 
     name: str
@@ -227,6 +255,8 @@ class StudyResults:
     contrasts: tuple[tuple[str, str], ...] = ()
     primary: str = "macro_recall"
     registered: Registered | None = None
+    taken_apart: tuple[str, ...] = ()
+    curves: tuple[TuningCurve, ...] = ()
 
     @property
     def data_sets(self) -> dict[str, list[str]]:
@@ -275,6 +305,8 @@ def with_stale_named(study: StudyResults) -> StudyResults:
         results=tuple(replace(result, label=named(result.label)) for result in study.results),
         bars=tuple(replace(bar, label=None if bar.label is None else named(bar.label)) for bar in study.bars),
         contrasts=tuple((named(first), named(second)) for first, second in study.contrasts),
+        taken_apart=tuple(map(named, study.taken_apart)),
+        curves=tuple(replace(curve, label=named(curve.label)) for curve in study.curves),
         facts={**study.facts, "stale": ". ".join(f"{label}: {text}" for label, text in reasons.items())},
     )
 

@@ -236,7 +236,18 @@ def _against_bar(row: Summary, base: Summary, min_count: int, margin: float, lev
     sides = (-high, -low) if row.score in LOWER_IS_BETTER else (low, high)
     said: Verdict = "undecided" if missing else verdict(*sides, margin)
     return AgainstBar(
-        row.setting, row.score, row.label, base.label, min_count, len(found), missing, difference, low, high, margin, said
+        row.setting,
+        row.score,
+        row.label,
+        base.label,
+        min_count,
+        len(found),
+        missing,
+        difference,
+        low,
+        high,
+        margin,
+        said,
     )
 
 

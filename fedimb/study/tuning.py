@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from fedimb.errors import ConfigError
+from fedimb.evaluation.budget import expected_best
+from fedimb.study.bars import ValidationScores
 from fedimb.study.cells import Cell, first_config, plan
 from fedimb.study.collect import read_cells
 from fedimb.study.design import TUNING_SEEDS_FROM, Study, Words, allowed, points_of
-from fedimb.study.results import LOWER_IS_BETTER
+from fedimb.study.results import LOWER_IS_BETTER, TuningCurve
 from fedimb.study.trunks import share_trunks
 from fedimb.study.work import Done, Task
 
@@ -123,16 +125,17 @@ def _try(
     tuned: Tuned,
 ) -> None:
     assert study.tune is not None
-    name = f"{study.name}.tuning"
-    seeds = list(range(TUNING_SEEDS_FROM, TUNING_SEEDS_FROM + study.tune.seeds))
-    quiet = (*more, "tracking=none", "evaluation.bootstrap=0", f"study={name}")
+    seeds = tuning_seeds(study)
+    quiet = (*more, "tracking=none", "evaluation.bootstrap=0", f"study={study.name}.tuning")
+    if study.tune.validation is not None:
+        quiet = (*quiet, f"data.validation={study.tune.validation:g}")
     cells: list[tuple[Cell, Words]] = []
     tasks: dict[str, Task] = {}
     for choice in rounds:
         for setting in scopes:
             rows = {label: row for label, row in study.all_rows.items() if (setting, label) in choice}
             if rows:
-                part = study.model_copy(update={"rows": rows, "references": False})
+                part = study.model_copy(update={"rows": rows, "references": False, "gains": None})
                 own, found = plan(part, choice, quiet, seeds, [setting], computed=False)
                 cells += [(cell, choice[cell.setting, cell.label]) for cell in own]
                 tasks |= {task.key: task for task in found}
@@ -142,18 +145,35 @@ def _try(
     for cell, _ in cells:
         task, keys = places[cell.task]
         read.append(replace(cell, task=task, calibration=keys[cell.calibration]))
-    results = read_cells(read, done, study.costs)
+    scores = _scores(study, read, done)
     shared = study.tune.on is not None
     gathered: dict[tuple[str, str, Words], list[tuple[float, bool]]] = {}
-    for (cell, words), result in zip(cells, results, strict=True):
-        score = result.score(study.tune.score)
-        lost = result.status != "finished" or not np.isfinite(score)
+    for (cell, words), score in zip(cells, scores, strict=True):
+        lost = not np.isfinite(score)
         key = ("*" if shared else cell.setting, cell.label, words)
         gathered.setdefault(key, []).append((_worst(study.tune.score) if lost else score, lost))
     lower = study.tune.score in LOWER_IS_BETTER
     for (scope, label, words), found_scores in gathered.items():
         values = tuple(score for score, _ in found_scores)
         tuned.trials.append(Trial(scope, label, words, values, sum(lost for _, lost in found_scores), lower))
+
+
+def tuning_seeds(study: Study) -> list[int]:
+    """The seeds of tuning runs: apart from the study's, or its own first ones where validation rows are scored."""
+    assert study.tune is not None
+    if study.tune.validation is not None:
+        return study.seed_list[: study.tune.seeds]
+    return list(range(TUNING_SEEDS_FROM, TUNING_SEEDS_FROM + study.tune.seeds))
+
+
+def _scores(study: Study, cells: Sequence[Cell], done: Mapping[str, Done]) -> list[float]:
+    """The score of every cell, on validation rows if the study says so; NaN for a run that did not finish."""
+    assert study.tune is not None
+    if study.tune.validation is not None:
+        scored = ValidationScores(done)
+        return [scored.of(cell, study.tune.score) for cell in cells]
+    results = read_cells(cells, done, study.costs)
+    return [result.score(study.tune.score) if result.status == "finished" else np.nan for result in results]
 
 
 def _worst(score: str) -> float:
@@ -223,6 +243,28 @@ def _pairs(words: Words) -> list[tuple[str, float]]:
         if value > 0:
             found.append((key, value))
     return found
+
+
+def curves_of(tuned: Tuned, study: Study) -> list[TuningCurve]:
+    """The expected best of k trials of every row, by scope and label in the order they were tried."""
+    assert study.tune is not None
+    sign = -1.0 if study.tune.score in LOWER_IS_BETTER else 1.0
+    return [
+        TuningCurve(scope, label, study.tune.score, tuple((sign * expected_best(worths)).tolist()))
+        for scope, label in tuned.best
+        if (worths := [trial.worth for trial in tuned.trials if (trial.scope, trial.label) == (scope, label)])
+    ]
+
+
+def write_curves(curves: Sequence[TuningCurve], path: Path) -> Path:
+    """Write one line per setting, row and number of trials: the expected best of so many."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["setting", "label", "score", "trials", "expected_best"])
+        for curve in curves:
+            for trials, best in enumerate(curve.best, 1):
+                writer.writerow([curve.setting, curve.label, curve.score, trials, f"{best:.6f}"])
+    return path
 
 
 def write_trials(tuned: Tuned, path: Path) -> Path:

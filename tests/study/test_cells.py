@@ -4,8 +4,8 @@ import pytest
 
 from fedimb.config.load import from_json
 from fedimb.errors import ConfigError
-from fedimb.study.cells import EQUAL, plan
-from fedimb.study.design import study_of
+from fedimb.study.cells import plan
+from fedimb.study.design import EQUAL, study_of
 
 BASE = ["data.n_max=60", "clients.count=5", "rounds=3", "local.epochs=1", "tracking=none", "evaluation.bootstrap=0"]
 

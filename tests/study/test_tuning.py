@@ -9,9 +9,10 @@ import pytest
 from fedimb.config.load import from_json
 from fedimb.errors import ConfigError
 from fedimb.study import tuning
+from fedimb.study.cells import plan
 from fedimb.study.design import TUNING_SEEDS_FROM, study_of
 from fedimb.study.results import Result
-from fedimb.study.tuning import Trial, tune, write_trials
+from fedimb.study.tuning import Trial, curves_of, tune, write_trials
 from fedimb.study.work import Done
 
 BASE = ["data.n_max=60", "clients.count=5", "rounds=2", "tracking=none"]
@@ -248,3 +249,87 @@ def test_quartiles_with_and_without_infinite_scores():
     assert Trial("s", "r", (), (0.1, 0.2, 0.3, 0.4), 0, True).quartile == pytest.approx(0.325)
     assert Trial("s", "r", (), (0.1, 0.2, 0.3, math.inf), 1, True).quartile == math.inf
     assert Trial("s", "r", (), (0.1, math.inf, math.inf, math.inf), 3, True).worth == -math.inf
+
+
+def test_validation_rows_are_scored_at_the_studys_own_seeds(monkeypatch):
+    asked = {}
+
+    class Scored:
+        def __init__(self, done):
+            self.done = done
+
+        def of(self, cell, score):
+            assert score == "macro_recall"
+            assert cell.seed in (0, 1)
+            return asked[cell.task].local.lr - 0.01 * cell.seed
+
+    def run(tasks):
+        asked.update({task.key: from_json(task.config) for task in tasks})
+        return {task.key: Done(None) for task in tasks}
+
+    monkeypatch.setattr(tuning, "ValidationScores", Scored)
+    tuned = tune(study({"local.lr": [0.1, 0.3]}, seeds=2, extend=0, validation=0.25, tree={"seeds": 3}), [], run)
+    assert {config.data["validation"] for config in asked.values()} == {0.25}
+    assert {config.seed for config in asked.values()} == {0, 1}
+    assert words(tuned) == ("local.lr=0.3",)
+    assert tuned.best["default", "fedavg"].scores == pytest.approx((0.3, 0.29))
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"validation": 0.2, "score": "mcc"}, "'mcc' is not computed on validation rows; give macro_recall or"),
+        ({"validation": 0.2, "seeds": 9}, "the study's own seeds are used, and it has 3"),
+    ],
+)
+def test_what_validation_rows_cannot_give_is_refused(options, why):
+    with pytest.raises(ConfigError, match=why):
+        study({"local.lr": [0.1, 0.3]}, tree={"seeds": 3}, **options)
+
+
+def test_the_curve_is_the_expected_best_of_the_trials(pretend):
+    run = pretend(lambda config, seed: config.local.lr)
+    made = study({"local.lr": [0.1, 0.2, 0.4]}, extend=0)
+    (curve,) = curves_of(tune(made, [], run), made)
+    assert (curve.setting, curve.label, curve.score) == ("default", "fedavg", "macro_recall")
+    assert curve.best == pytest.approx((0.7 / 3, 1.0 / 3, 0.4))
+
+
+def test_where_less_is_better_the_curve_falls(pretend):
+    run = pretend(lambda config, seed: config.local.lr)
+    made = study({"local.lr": [0.1, 0.2, 0.4]}, extend=0, score="ece")
+    (curve,) = curves_of(tune(made, [], run), made)
+    assert curve.best == pytest.approx((0.7 / 3, 0.4 / 3, 0.1))
+
+
+GAINS = {"gains": {"rows": ["mine"]}}
+MINE = {"mine": ["loss=focal"]}
+
+
+def test_rows_whose_gain_is_taken_apart_run_as_given_too_and_are_not_tuned_there(pretend):
+    run = pretend(lambda config, seed: config.local.lr)
+    rows = MINE | {"fedavg": {"words": [], "tune": {"local.lr": [0.1, 0.3], "local.epochs": [1, 2]}}}
+    made = study({"local.lr": [0.1, 0.2, 0.3, 0.5]}, rows, (), GAINS, extend=0)
+    tuned = tune(made, [], run)
+    assert {label for _, label in tuned.best} == {"mine", "fedavg"}
+    cells, tasks = plan(made, tuned.chosen(made))
+    configs = {task.key: from_json(task.config) for task in tasks}
+    rates = {cell.label: configs[cell.task].local for cell in cells}
+    assert rates["mine"].lr == 0.5
+    assert rates["fedavg"].lr == 0.3
+    assert rates["mine (as given)"].lr == rates["fedavg (as given)"].lr == 0.4  # what the data come with
+
+
+@pytest.mark.parametrize(
+    ("tree", "rows", "why"),
+    [
+        (GAINS | {"tune": None}, MINE, "give tune:, or leave out gains:"),
+        ({"gains": {"rows": ["mime"]}}, MINE, "'mime' is not a row that is tuned. Did you mean 'mine'"),
+        ({"gains": {"rows": ["fedavg"]}}, MINE, "named twice, or is the control itself"),
+        (GAINS, {"mine": {"words": ["loss=focal"], "tune": {"local.epochs": [1, 2]}}}, "row 'mine' tunes local.epochs"),
+        ({}, {"fedavg": {"words": [], "tune": {"local.epochs": [1, 2]}}}, "row 'fedavg' tunes local.epochs"),
+    ],
+)
+def test_gains_that_cannot_be_taken_apart_are_refused_before_any_run(tree, rows, why):
+    with pytest.raises(ConfigError, match=why):
+        study({"local.lr": [0.1, 0.3]}, rows, tree=tree)

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from fedimb.errors import ConfigError, FedimbError
+from fedimb.report.gains_text import gains_of, gains_table
 from fedimb.report.html import classes, comparison, curves, heat, tables
 from fedimb.report.html.admission import admissions, subgroups
 from fedimb.report.html.headline import missing, sentence
@@ -16,6 +17,7 @@ from fedimb.report.html.numbers import HEADLINE, Row, rows_of
 from fedimb.report.html.panels import panels
 from fedimb.report.html.recall import DRAWN, recall_svg
 from fedimb.report.html.repeat import hashes
+from fedimb.report.html.tuning import tuning_curves
 from fedimb.study.results import Setting, StudyResults
 from fedimb.study.statistics import Statistics, statistics
 
@@ -100,6 +102,8 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
             panels=panels(study.results),
             admissions=admissions(study.results),
             subgroups=subgroups(study.results),
+            gains=gains_table(gains_of(study)),
+            tuning=tuning_curves(study),
             hashes=hashes(study),
             style=environment.loader.get_source(environment, "page.css")[0].strip(),
             script=script,
