@@ -116,17 +116,17 @@ def _trouble(row: Summary) -> str:
 def _ranks(found: Statistics, score: str, stream: TextIO | None) -> list[str]:
     title, ranks = COLUMNS[score], found.ranks[score]
     if ranks.note:
-        return _wrapped(f"{title} over settings: {ranks.note}")
+        return wrapped(f"{title} over settings: {ranks.note}")
     order = sorted(range(len(ranks.methods)), key=lambda at: ranks.mean_ranks[at])
     names = {method: shorten(plain(method, stream), 40) for method in ranks.methods}
     shown = ", ".join(f"{names[ranks.methods[at]]} {ranks.mean_ranks[at]:.2f}" for at in order)
-    lines = _wrapped(f"{title} over {ranks.settings} settings, mean ranks (1 is best): {shown}")
+    lines = wrapped(f"{title} over {ranks.settings} settings, mean ranks (1 is best): {shown}")
     apart = f"ranks closer than {ranks.critical_difference:.2f} do not differ significantly (Nemenyi)"
-    lines += _wrapped(f"Friedman: chi-square {_score(ranks.chi2)}, p = {chance(ranks.p)}; {apart}")
+    lines += wrapped(f"Friedman: chi-square {_score(ranks.chi2)}, p = {chance(ranks.p)}; {apart}")
     if left_out := [shorten(plain(label, stream), 40) for label in found.labels if label not in names]:
-        lines += _wrapped("no rank, because not in every setting or without this score: " + ", ".join(left_out))
+        lines += wrapped("no rank, because not in every setting or without this score: " + ", ".join(left_out))
     for group in ranks.groups:
-        lines += _wrapped("no significant difference: " + ", ".join(names[method] for method in group))
+        lines += wrapped("no significant difference: " + ", ".join(names[method] for method in group))
     return lines
 
 
@@ -147,10 +147,10 @@ def _legend(found: Statistics, sign: str, stream: TextIO | None) -> list[str]:
     if any(s.diverged or s.failed for s in found.summaries.values()):
         lines.append("a run that diverged or failed loses to one that finished, and its row ranks last in that setting")
     lines += [plain(note, stream) for note in found.notes]
-    return [part for line in lines for part in _wrapped(line)]
+    return [part for line in lines for part in wrapped(line)]
 
 
-def _wrapped(text: str) -> list[str]:
+def wrapped(text: str) -> list[str]:
     """Wrap the text to lines of `WIDTH`, later ones indented."""
     lines: list[str] = []
     for word in text.split():

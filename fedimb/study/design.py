@@ -186,8 +186,7 @@ class Study(_Strict):
 
     @property
     def bar_settings(self) -> BarSettings | None:
-        """How the bar is chosen; None without one: with ``bar: false``, or a list of references without the free rows.
-        """
+        """How the bar is chosen; None without one: with ``bar: false``, or a list of references without the free rows."""
         if isinstance(self.bar, BarSettings):
             return self.bar
         if self.bar is None:
@@ -320,6 +319,11 @@ def _check_registration(study: Study, where: str) -> None:
     if registered.primary not in COLUMNS:
         raise ConfigError(
             f"{where}: registration.primary: no score '{registered.primary}'.{nearest(registered.primary, COLUMNS)}"
+        )
+    if len(study.data_sets) < 2:
+        raise ConfigError(
+            f"{where}: registration: contrasts are tested over data sets, and the study has {len(study.data_sets)}: "
+            "give data_sets, 12 or more for claims"
         )
     if BAR in study.labels:
         raise ConfigError(f"{where}: a row called '{BAR}' would be taken for the bar in registration; rename it")
