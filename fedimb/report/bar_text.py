@@ -64,8 +64,8 @@ def _against(one: AgainstBar | SetVerdict | None) -> list[str]:
 def _legend(study: StudyResults, found: Statistics) -> list[str]:
     percent = f"{100 * found.level:.4g} %"
     lines = [
-        f"against the bar: mean difference over the seeds of both with its {percent} t interval; level: the interval is "
-        f"within {study.bar_margin:g}; beats, below: else it is above, below 0; undecided: else, or runs are missing",
+        f"against the bar: mean difference over the seeds of both with its {percent} t interval; level: it is within "
+        f"{study.bar_margin:g}; beats, below: else it is above, below 0; undecided: else, or runs are missing",
         "one data set each: what holds over its seeds is not shown for other data; verdicts are not corrected for the "
         "number of rows",
     ]

@@ -59,9 +59,9 @@ def check_bar(study: Study, more: Sequence[str]) -> None:
         if width > WIDEST:
             rest = ", ".join(label for label in settings.rows if label != _WITH_MATRIX)
             raise ConfigError(
-                f"setting '{setting}': its rows have {width:,} inputs, too many for the covariance of '{_WITH_MATRIX}' "
-                f"({width:,} x {width:,}; the limit is {WIDEST:,}). Give all rows an encoder (model=encoded) or smaller "
-                f"images; or choose the bar without it: bar: {{rows: [{rest}]}}"
+                f"setting '{setting}': a row has {width:,} inputs, too many for the covariance of {_WITH_MATRIX} "
+                f"({width:,} x {width:,}; the limit is {WIDEST:,}). Give all rows an encoder (model=encoded) or "
+                f"smaller images; or choose the bar without it: bar: {{rows: [{rest}]}}"
             )
 
 

@@ -123,7 +123,7 @@ def over_sets(study: StudyResults, found: Statistics) -> OverSets | None:
     ]
     contrasts, said = _contrasts(study, found)
     ranks = {score: _ranks(study, found, score) for score in found.scores}
-    return OverSets(tuple(sets), tuple(verdicts), ranks, tuple(contrasts), tuple([*notes, *said]))
+    return OverSets(tuple(sets), tuple(verdicts), ranks, tuple(contrasts), (*notes, *said))
 
 
 def _bar_of(study: StudyResults, setting: str, count: int) -> str | None:

@@ -1,9 +1,9 @@
 """Registers a study before its runs: what is claimed, of what, and a hash of all of it, in a file to be committed.
 
-A contrast that was chosen after looking at results is no test. ``<study>.registered.json`` beside the study's file holds
-the primary score, the contrasts, rows, data sets, seeds, margins and why, the hash of every row's configuration and of
-every data set's content. `judge` compares it with the study as it is: whatever differs makes the study exploratory, and
-is named. Code is not part of it: each run's identity has that (`fedimb.rundir.identity`).
+A contrast that was chosen after looking at results is no test. ``<study>.registered.json`` beside the study's file
+holds the primary score, the contrasts, rows, data sets, seeds, margins and why, the hash of every row's configuration
+and of every data set's content. `judge` compares it with the study as it is: whatever differs makes the study
+exploratory, and is named. Code is not part of it: each run's identity has that (`fedimb.rundir.identity`).
 """
 
 import hashlib
