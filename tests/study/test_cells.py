@@ -194,6 +194,6 @@ def test_sums_are_over_the_inputs_that_the_other_rows_have():
     assert model("lda")["name"] == model("ncm@5")["name"] == "logistic"
     encoded = ("model=encoded", "model.encoder.name=random_features")
     assert model("lda", *encoded) == model("fedavg", *encoded)
-    with pytest.raises(ConfigError, match="row 'other' has encoder .* the bar and all rows need the same inputs"):
+    with pytest.raises(ConfigError, match=r"row 'other' has encoder .* the bar and all rows need the same inputs"):
         plan(study({"other": list(encoded)}))
     plan(study({"other": list(encoded)}, bar=False))

@@ -101,7 +101,7 @@ def test_runs_that_had_ended_before_are_named(path, tmp_path):
 
 
 def test_a_study_without_contrasts_is_not_registered(path):
-    with pytest.raises(ConfigError, match="add e.g. registration"):
+    with pytest.raises(ConfigError, match=r"add e\.g\. registration"):
         register(study_of({k: v for k, v in TREE.items() if k != "registration"}, "s"), path)
 
 
