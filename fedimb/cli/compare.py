@@ -66,6 +66,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.cli.verbs import split_words
     from fedimb.errors import ConfigError
+    from fedimb.study.bars import bar_plan
     from fedimb.study.compare import compare, study_folder
     from fedimb.study.design import allowed, read_study
 
@@ -94,6 +95,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             results=len(cells),
             runs=len(tasks),
             tuning_runs=trials * len(tasks) // len(study.seed_list),
+            bar_runs=len(bar_plan(study, None, args.words)[1]),
         )
         if not args.json:
             print(
@@ -101,8 +103,10 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             )
             print("\n".join(f"  setting  {name}" for name in planned.settings))
             print("\n".join(f"  row      {label}" for label in planned.rows))
-            tuned = f", after about {planned.tuning_runs} tuning runs" if trials else ""
-            print(f"{len(cells)} results from {len(tasks)} runs{tuned}, to {folder}")
+            before = [f"about {planned.tuning_runs} tuning runs"] if trials else []
+            before += [f"{planned.bar_runs} runs that choose the bar"] if planned.bar_runs else []
+            after = f", after {' and '.join(before)}" if before else ""
+            print(f"{len(cells)} results from {len(tasks)} runs{after}, to {folder}")
         return planned
     done = compare(study, args.words, workers(args, folder), given, source)
     return conclude(args, done.results, done.folder, done.failures, study.margin)

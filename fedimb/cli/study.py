@@ -64,7 +64,7 @@ def conclude(
     from fedimb.cli.output import StudyFinished
     from fedimb.report.bar_text import bar_csv, bar_table, contrasts_csv, sets_csv, sets_table
     from fedimb.report.critical_difference import draw_ranks
-    from fedimb.report.meaning import study_sentence
+    from fedimb.report.meaning import bar_sentence, study_sentence
     from fedimb.report.statistics_text import statistics_csv, statistics_table, wrapped
     from fedimb.report.study_tables import study_table
     from fedimb.study.over_sets import over_sets
@@ -80,7 +80,8 @@ def conclude(
         parts += [sets_table(over)] if over is not None else []
         parts += ["\n".join(wrapped(results.registered.sentence))] if results.registered is not None else []
         text = "\n\n".join(part for part in parts if part)
-        meaning = textwrap.fill(study_sentence(found), WIDTH)
+        sentences = f"{study_sentence(found)} {bar_sentence(results, found, over)}".strip()
+        meaning = textwrap.fill(sentences, WIDTH)
         if not args.json:
             print(text)
         (folder / "table.txt").write_text(f"{text}\n\n{meaning}\n")

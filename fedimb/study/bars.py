@@ -75,6 +75,15 @@ def bar_study(study: Study, settings: BarSettings) -> Study:
     )
 
 
+def bar_plan(study: Study, chosen: Chosen | None, more: Sequence[str]) -> tuple[list[Cell], list[Task]]:
+    """The runs that choose the bar; none in a study without one. Raises ConfigError as `fedimb.study.cells.plan`."""
+    if (settings := study.bar_settings) is None:
+        return [], []
+    quiet = ("tracking=none", "evaluation.bootstrap=0", f"study={study.name}.bar")
+    words = (*more, f"data.validation={settings.validation:g}", *quiet)
+    return plan(bar_study(study, settings), chosen, words)
+
+
 def choose_bars(
     study: Study, chosen: Chosen, more: Sequence[str], execute: Execute
 ) -> tuple[tuple[Bar, ...], list[tuple[str, str, int, float]]]:
@@ -91,22 +100,13 @@ def choose_bars(
     """
     if (settings := study.bar_settings) is None:
         return (), []
-    part = bar_study(study, settings)
-    cells, tasks = plan(part, chosen, bar_words(study, more))
+    cells, tasks = bar_plan(study, chosen, more)
     done = execute(tasks)
     read: dict[str, dict[str, dict[str, float]]] = {}
     scores: list[tuple[str, str, int, float]] = []
     for cell in cells:
         scores.append((cell.setting, cell.label, cell.seed, _score(cell, done, settings.score, read)))
     return tuple(_bars(study, settings, scores)), scores
-
-
-def bar_words(study: Study, more: Sequence[str]) -> tuple[str, ...]:
-    """The settings of the runs that choose, after those given."""
-    settings = study.bar_settings
-    assert settings is not None
-    quiet = ("tracking=none", "evaluation.bootstrap=0", f"study={study.name}.bar")
-    return (*more, f"data.validation={settings.validation:g}", *quiet)
 
 
 def _score(cell: Cell, done: Mapping[str, Done], score: str, read: dict[str, dict[str, dict[str, float]]]) -> float:

@@ -13,7 +13,7 @@ from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.model_file import load_model
 from fedimb.rundir.stored import read_federation
 from fedimb.study import bars
-from fedimb.study.bars import WIDEST, bar_study, bar_words, check_bar, choose_bars, validation_scores, write_bar_scores
+from fedimb.study.bars import WIDEST, bar_plan, check_bar, choose_bars, validation_scores, write_bar_scores
 from fedimb.study.cells import plan
 from fedimb.study.design import study_of
 from fedimb.study.references import FREE
@@ -81,15 +81,17 @@ def test_a_study_without_a_bar_runs_nothing(scored):
 
 def test_its_runs_keep_the_studys_test_rows_and_seeds_in_a_folder_of_their_own():
     study = study_of(TREE, "s")
-    part = bar_study(study, study.bar_settings)
-    _, tasks = plan(part, None, bar_words(study, ("rounds=3",)))
+    _, tasks = bar_plan(study, None, ("rounds=3",))
     configs = [from_json(task.config) for task in tasks]
     assert {config.seed for config in configs} == {0, 1, 2}
     assert {config.study for config in configs} == {"s.bar"}
     assert {config.rounds for config in configs} == {3}
-    whole = {task.config: from_json(task.config) for task in plan(study, None, ("rounds=3",))[1]}.values()
-    tests = {str(config.data["test"]) for config in [*configs, *whole]}
-    assert len(tests) == 1
+    assert {config.data["validation"] for config in configs} == {0.2}
+    whole = [from_json(task.config) for task in plan(study, None, ("rounds=3",))[1]]
+    assert len({str(config.data["test"]) for config in [*configs, *whole]}) == 1
+    assert {config.data["validation"] for config in whole} == {0.0}
+    assert len(tasks) == 3 * (2 + 4)  # two trainings and four sums a seed
+    assert bar_plan(study_of(TREE | {"bar": False}, "s"), None, ()) == ([], [])
 
 
 def test_a_study_that_is_scored_on_validation_rows_has_none_left():

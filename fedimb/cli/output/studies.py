@@ -362,6 +362,7 @@ class StudyPlanned(Output):
         settings, rows, seeds: its settings, row labels and seeds.
         results, runs: number of results, and of runs they come from.
         tuning_runs: about how many tuning runs come before.
+        bar_runs: runs that choose the bar, which come before, too.
     """
 
     study: str
@@ -372,6 +373,7 @@ class StudyPlanned(Output):
     results: int
     runs: int
     tuning_runs: int
+    bar_runs: int
 
 
 class Choice(Part):
