@@ -26,13 +26,19 @@ repeated only if their code, data or versions have changed (docs/compare.md).
   fedimb compare 103b96c9 7f02a1de                  two finished runs on the same test rows
   fedimb compare baselines:la_post baselines:focal  two rows of a study, seed by seed and over its seeds
 
+Each row beats, is level with, below or undecided against the bar: in every setting the best of la_post,
+uniform+la_post, ncm and lda, chosen on validation rows. A study over several data sets also has mean ranks, and tests
+of the contrasts that it names; `fedimb study register` fixes these before the runs, and compare says whether a study is
+registered or exploratory.
+
 Two runs are tested on the same test rows (RUN:ROW for another row than a run's first): DeLong's test of AUROC,
 McNemar's test and a paired bootstrap of recall, per class and in the mean. STUDY:ROW takes all seeds of a study's row.
 
 A study file:
 
   name: losses
-  base: [data=digits, model=mlp]
+  base: [model=mlp]
+  data_sets: [digits, glass]
   grid: {partition.alpha: [0.5, 0.1]}
   rows: {focal: [loss=focal], fedprox: [aggregator=fedprox]}
   seeds: 12
@@ -60,6 +66,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
     from fedimb.cli.study import command_line, conclude, workers
     from fedimb.cli.verbs import split_words
     from fedimb.errors import ConfigError
+    from fedimb.study.bars import bar_plan
     from fedimb.study.compare import compare, study_folder
     from fedimb.study.design import allowed, read_study
 
@@ -88,6 +95,7 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             results=len(cells),
             runs=len(tasks),
             tuning_runs=trials * len(tasks) // len(study.seed_list),
+            bar_runs=len(bar_plan(study, None, args.words)[1]),
         )
         if not args.json:
             print(
@@ -95,10 +103,12 @@ def compare_command(args: argparse.Namespace) -> "ModelsCompared | StudyFinished
             )
             print("\n".join(f"  setting  {name}" for name in planned.settings))
             print("\n".join(f"  row      {label}" for label in planned.rows))
-            tuned = f", after about {planned.tuning_runs} tuning runs" if trials else ""
-            print(f"{len(cells)} results from {len(tasks)} runs{tuned}, to {folder}")
+            before = [f"about {planned.tuning_runs} tuning runs"] if trials else []
+            before += [f"{planned.bar_runs} runs that choose the bar"] if planned.bar_runs else []
+            after = f", after {' and '.join(before)}" if before else ""
+            print(f"{len(cells)} results from {len(tasks)} runs{after}, to {folder}")
         return planned
-    done = compare(study, args.words, workers(args, folder), given)
+    done = compare(study, args.words, workers(args, folder), given, source)
     return conclude(args, done.results, done.folder, done.failures, study.margin)
 
 

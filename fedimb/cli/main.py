@@ -25,6 +25,7 @@ VERBS = {
     "sweep": ("fedimb.cli.sweep", "run every combination of given values, and compare them"),
     "tune": ("fedimb.cli.tune", "tune settings on seeds that comparisons do not use"),
     "compare": ("fedimb.cli.compare", "run a study (a YAML file) that compares strategies"),
+    "study": ("fedimb.cli.study_register", "fix what a study claims, before its runs"),
     "worklist": ("fedimb.cli.worklist", "active learning with people: progress of labelling, check of returned files"),
     "node": ("fedimb.cli.node", "at a hospital: key, data, approvals, and the process that takes part in runs"),
     "deploy": ("fedimb.cli.deploy", "at the coordinator of hospitals: certificates, sites, study plans, runs"),

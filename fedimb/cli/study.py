@@ -62,30 +62,45 @@ def conclude(
 ) -> "StudyFinished":
     """Print the tables, write the statistics and the report, and list failures."""
     from fedimb.cli.output import StudyFinished
+    from fedimb.report.bar_text import bar_csv, bar_table, contrasts_csv, sets_csv, sets_table
+    from fedimb.report.critical_difference import draw_ranks
     from fedimb.report.gains_text import gains_csv, gains_of, gains_table
-    from fedimb.report.meaning import study_sentence
-    from fedimb.report.statistics_text import statistics_csv, statistics_table
+    from fedimb.report.meaning import bar_sentence, study_sentence
+    from fedimb.report.statistics_text import statistics_csv, statistics_table, wrapped
     from fedimb.report.study_tables import study_table
+    from fedimb.study.over_sets import over_sets
     from fedimb.study.results import write_csv
     from fedimb.study.statistics import statistics
 
-    meaning, found = "", None
+    meaning, found, over = "", None, None
     written = [write_csv(results.results, folder / "rows.csv")]
     if any(result.status == "finished" for result in results.results):
         found = statistics(results, margin=margin)
         gains = gains_of(results)
-        text = "\n\n".join(filter(None, [study_table(results), statistics_table(found), gains_table(gains)]))
-        meaning = textwrap.fill(study_sentence(found), WIDTH)
+        over = over_sets(results, found)
+        parts = [study_table(results), statistics_table(found), gains_table(gains), bar_table(results, found)]
+        parts += [sets_table(over)] if over is not None else []
+        parts += ["\n".join(wrapped(results.registered.sentence))] if results.registered is not None else []
+        text = "\n\n".join(part for part in parts if part)
+        sentences = f"{study_sentence(found)} {bar_sentence(results, found, over)}".strip()
+        meaning = textwrap.fill(sentences, WIDTH)
         if not args.json:
             print(text)
         (folder / "table.txt").write_text(f"{text}\n\n{meaning}\n")
         written += [folder / "table.txt", statistics_csv(found, folder / "statistics.csv")]
         if gains:
             written.append(gains_csv(gains, folder / "gains.csv"))
+        if results.bars:
+            written.append(bar_csv(found, folder / "against_bar.csv"))
+        if over is not None:
+            word = "exploratory" if results.registered is None else results.registered.word
+            written.append(sets_csv(over, folder / "data_sets.csv"))
+            written += [contrasts_csv(over, word, folder / "contrasts.csv")] if over.contrasts else []
+            written += draw_ranks(over, folder)
         if not args.no_report:
             from fedimb.report.html.page import page
 
-            (folder / "report.html").write_text(page(results, found))
+            (folder / "report.html").write_text(page(results, found, over))
             written.append(folder / "report.html")
     found_charts = charts(results)
     if not args.json:
@@ -97,7 +112,7 @@ def conclude(
     exit_code = report_failures(failures) or report_suspects(results)
     shown = found_charts[1] if found_charts else None
     return StudyFinished.from_results(
-        results, found, folder, " ".join(meaning.split()), written, failures, shown, exit_code
+        results, found, over, folder, " ".join(meaning.split()), written, failures, shown, exit_code
     )
 
 

@@ -30,6 +30,7 @@ OPTIONAL = {
     "ray": "the parallel engine",
     "flwr_datasets": "data sets of Hugging Face",
     "scikit_posthocs": "tests over seeds",
+    "statsmodels": "contrasts over data sets",
 }
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from fedimb.evaluation.confusion import hits_and_support
 from fedimb.evaluation.significance import seeds_needed
 from fedimb.rundir.result import RowResult, RunResult
-from fedimb.study.results import COLUMNS
+from fedimb.study.over_sets import OverSets
+from fedimb.study.references import REFERENCES
+from fedimb.study.results import COLUMNS, StudyResults
 from fedimb.study.statistics import Comparison, Statistics
 from fedimb.text import plain
 
@@ -63,6 +65,42 @@ def study_sentence(found: Statistics) -> str:
     if all(n < 2 for n in pairs):
         return f"{on}, nothing can be said about significance: give several seeds{_incomplete(comparisons)}."
     return f"{on}, no row differs significantly from {control} in {name}{_reach(found, comparisons)}."
+
+
+def bar_sentence(study: StudyResults, found: Statistics, over: OverSets | None) -> str:
+    """What the study's own rows are against the bar, over data sets if there are several; empty without a bar.
+
+    ``Over 12 data sets, in macro recall against the bar: focal is undecided; mine beats it.``
+    """
+    if not study.bars:
+        return ""
+    score, count = study.primary, study.bars[0].min_count
+    own = [label for label in study.labels if label not in REFERENCES]
+    parts = []
+    for label in own:
+        if over is not None:
+            said = [v.said for v in over.verdicts if (v.score, v.label, v.min_count) == (score, label, count)]
+            text = _verdict_text(said[0]) if said else ""
+        else:
+            several = Counter(
+                a.said for a in found.against_bar if (a.score, a.label, a.min_count) == (score, label, count)
+            )
+            settings = sum(several.values())
+            text = ", ".join(
+                _verdict_text(word) + (f" in {n} of {settings} settings" if settings > 1 else "")
+                for word, n in several.most_common()
+            )
+        parts += [f"{plain(label, None)} {text}"] if text else []
+    if not parts:
+        return ""
+    if len(parts) > _MOST_NAMED:
+        parts = [*parts[: _MOST_NAMED - 1], f"{len(parts) - _MOST_NAMED + 1} other rows are in the tables"]
+    where = "Within one data set each" if over is None else f"Over {len(over.data_sets)} data sets"
+    return f"{where}, in {COLUMNS[score]} against the bar: {'; '.join(parts)}."
+
+
+def _verdict_text(said: str) -> str:
+    return {"beats": "beats it", "level": "is level", "below": "is below", "undecided": "is undecided"}[said]
 
 
 def _reach(found: Statistics, comparisons: Sequence[Comparison]) -> str:

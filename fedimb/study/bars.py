@@ -59,9 +59,9 @@ def check_bar(study: Study, more: Sequence[str]) -> None:
         if width > WIDEST:
             rest = ", ".join(label for label in settings.rows if label != _WITH_MATRIX)
             raise ConfigError(
-                f"setting '{setting}': its rows have {width:,} inputs, too many for the covariance of '{_WITH_MATRIX}' "
-                f"({width:,} x {width:,}; the limit is {WIDEST:,}). Give all rows an encoder (model=encoded) or smaller "
-                f"images; or choose the bar without it: bar: {{rows: [{rest}]}}"
+                f"setting '{setting}': a row has {width:,} inputs, too many for the covariance of {_WITH_MATRIX} "
+                f"({width:,} x {width:,}; the limit is {WIDEST:,}). Give all rows an encoder (model=encoded) or "
+                f"smaller images; or choose the bar without it: bar: {{rows: [{rest}]}}"
             )
 
 
@@ -71,8 +71,24 @@ def bar_study(study: Study, settings: BarSettings) -> Study:
     rows = {label: study.rows[label] for label in labels if label in study.rows}
     seeds = study.seed_list[: settings.seeds]
     return study.model_copy(
-        update={"name": f"{study.name}.bar", "rows": rows, "references": labels, "seeds": seeds, "bar": False}
+        update={
+            "name": f"{study.name}.bar",
+            "rows": rows,
+            "references": labels,
+            "seeds": seeds,
+            "bar": False,
+            "gains": None,
+        }
     )
+
+
+def bar_plan(study: Study, chosen: Chosen | None, more: Sequence[str]) -> tuple[list[Cell], list[Task]]:
+    """The runs that choose the bar; none in a study without one. Raises ConfigError as `fedimb.study.cells.plan`."""
+    if (settings := study.bar_settings) is None:
+        return [], []
+    quiet = ("tracking=none", "evaluation.bootstrap=0", f"study={study.name}.bar")
+    words = (*more, f"data.validation={settings.validation:g}", *quiet)
+    return plan(bar_study(study, settings), chosen, words)
 
 
 def choose_bars(
@@ -91,20 +107,11 @@ def choose_bars(
     """
     if (settings := study.bar_settings) is None:
         return (), []
-    part = bar_study(study, settings)
-    cells, tasks = plan(part, chosen, bar_words(study, more))
+    cells, tasks = bar_plan(study, chosen, more)
     done = execute(tasks)
     scored = ValidationScores(done)
     scores = [(cell.setting, cell.label, cell.seed, scored.of(cell, settings.score)) for cell in cells]
     return tuple(_bars(study, settings, scores)), scores
-
-
-def bar_words(study: Study, more: Sequence[str]) -> tuple[str, ...]:
-    """The settings of the runs that choose, after those given."""
-    settings = study.bar_settings
-    assert settings is not None
-    quiet = ("tracking=none", "evaluation.bootstrap=0", f"study={study.name}.bar")
-    return (*more, f"data.validation={settings.validation:g}", *quiet)
 
 
 class ValidationScores:

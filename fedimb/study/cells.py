@@ -82,7 +82,7 @@ def plan(
     rows = [
         (setting, label, config)
         for setting in (study.setting_words if settings is None else settings)
-        for label, config in _rows(study, setting, chosen or {}, more).items()
+        for label, config in row_configs(study, setting, chosen or {}, more).items()
     ]
     references = [
         (setting, label, first_config(study, setting, _tuned(chosen, setting, "fedavg"), more))
@@ -116,7 +116,12 @@ def _tuned(chosen: Chosen | None, setting: str, label: str) -> Words:
     return (chosen or {}).get((setting, label), ())
 
 
-def _rows(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> dict[str, RunConfig]:
+def row_configs(study: Study, setting: str, chosen: Chosen, more: Sequence[str]) -> dict[str, RunConfig]:
+    """The configuration of every row that is a run, in one setting with the first seed, by label.
+
+    Raises:
+        ConfigError: as `plan`.
+    """
     base = first_config(study, setting, (), more)
     found: dict[str, RunConfig] = {}
     for label, row in study.all_rows.items():

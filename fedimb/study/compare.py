@@ -1,8 +1,10 @@
 """Runs a comparison: tune, run, collect results, write the study's record."""
 
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from fedimb.atomic import write_atomic
@@ -14,9 +16,12 @@ from fedimb.study.cells import Cell, Chosen, plan
 from fedimb.study.collect import as_asked, read_cells, setting_of
 from fedimb.study.design import BarSettings, Study, study_of
 from fedimb.study.execute import Workers, execute, failures
-from fedimb.study.results import Bar, StudyResults, TuningCurve, with_stale_named, write_csv
+from fedimb.study.registration import judge, with_earlier_runs
+from fedimb.study.results import Bar, Registered, StudyResults, TuningCurve, with_stale_named, write_csv
 from fedimb.study.tuning import Tuned, curves_of, tune, write_curves, write_trials
 from fedimb.study.work import Done, Task, earlier, folder_of, judged
+
+log = logging.getLogger("fedimb")
 
 RECORD = "study.json"
 """File with everything needed to read a study's results again without running anything."""
@@ -31,7 +36,7 @@ class Compared:
     failures: list[str]
 
 
-def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -> Compared:
+def compare(study: Study, more: Sequence[str], workers: Workers, command: str, file: Path | None = None) -> Compared:
     """Run what is missing of a study and write ``study.json``, ``rows.csv`` and ``tuning.csv`` into its folder.
 
     Args:
@@ -39,12 +44,17 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
         more: settings for every run, after the study's own.
         workers: how runs are done.
         command: the command as typed, for the record.
+        file: the study's file, whose registration is looked for; None: nothing is said of registration.
 
     Raises:
         ConfigError: a row that cannot be run or compared on equal terms; raised before any work.
     """
     cells, tasks = plan(study, None, more)  # refuses impossible rows before hours of tuning
     check_bar(study, more)
+    check_contrasts(study)
+    registered = None if file is None else judge(study, file, more)
+    if registered is not None and registered.sha and registered.reasons:
+        log.warning("%s", registered.sentence)
     folder = study_folder(tasks)
     folder.mkdir(parents=True, exist_ok=True)
     found: list[str] = []
@@ -69,13 +79,22 @@ def compare(study: Study, more: Sequence[str], workers: Workers, command: str) -
     }
     write_atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     done = execute(tasks, workers, study.name)
-    renamed = _renamed(tasks, done)
-    if renamed:
-        write_atomic(folder / RECORD, (json.dumps(record | {"renamed": renamed}, indent=1) + "\n").encode())
+    if renamed := _renamed(tasks, done):
+        record["renamed"] = renamed
     results = gather(record, cells, done)
+    if registered is not None:
+        results = replace(results, registered=with_earlier_runs(registered, results.results))
+        record["registered"] = asdict(results.registered)
+    write_atomic(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
     results = replace(results, results=as_asked(results.results, tasks, done))
     write_csv(results.results, folder / "rows.csv")
     return Compared(results, folder, found + failures(tasks, done, workers))
+
+
+def check_contrasts(study: Study) -> None:
+    """Refuse, before any work, contrasts that cannot be tested for want of a package. Raises ConfigError."""
+    if study.registration is not None and find_spec("statsmodels") is None:
+        raise ConfigError("contrasts over data sets need statsmodels: pip install 'fedimb[sim]'")
 
 
 def _renamed(tasks: Sequence[Task], done: dict[str, Done]) -> dict[str, str]:
@@ -174,10 +193,15 @@ def gather(record: JsonObject, cells: Sequence[Cell], done: dict[str, Done]) -> 
             bar_settings.margin if (bar_settings := study.bar_settings) is not None else BarSettings().margin,
             study.registration.contrasts if study.registration is not None else (),
             study.registration.primary if study.registration is not None else "macro_recall",
-            taken_apart=study.taken_apart,
-            curves=tuple(map(TuningCurve.of_json, record.get("curves", ()))),
+            _registered(record.get("registered")),
+            study.taken_apart,
+            tuple(map(TuningCurve.of_json, record.get("curves", ()))),
         )
     )
+
+
+def _registered(stored: JsonObject | None) -> Registered | None:
+    return None if stored is None else Registered(tuple(stored["reasons"]), stored["sha"], stored["time"])
 
 
 def read_compared(folder: Path) -> StudyResults:

@@ -220,7 +220,7 @@ class Study(_Strict):
 
     @property
     def bar_settings(self) -> BarSettings | None:
-        """How the bar is chosen; None without one: with ``bar: false``, or a list of references without the free rows."""
+        """How the bar is chosen; None with ``bar: false``, or if the references are a list without the free rows."""
         if isinstance(self.bar, BarSettings):
             return self.bar
         if self.bar is None:
@@ -371,9 +371,8 @@ def _check_bar(study: Study, where: str) -> None:
     if not settings.rows or not settings.min_counts:
         raise ConfigError(f"{where}: bar: give rows to choose from and minimum counts, or bar: false")
     if unknown := [label for label in settings.rows if label not in FREE]:
-        raise ConfigError(
-            f"{where}: bar.rows: '{unknown[0]}' is not a free row; choose of {', '.join(FREE)}.{nearest(unknown[0], FREE)}"
-        )
+        choices = f"choose of {', '.join(FREE)}.{nearest(unknown[0], FREE)}"
+        raise ConfigError(f"{where}: bar.rows: '{unknown[0]}' is not a free row; {choices}")
     wanted = [at_min_count(label, count) for count in settings.min_counts for label in settings.rows]
     if absent := [label for label in wanted if label not in study.labels]:
         raise ConfigError(f"{where}: the bar is chosen from {', '.join(wanted)}: add {', '.join(absent)} to references")
@@ -406,6 +405,11 @@ def _check_registration(study: Study, where: str) -> None:
         raise ConfigError(
             f"{where}: registration.primary: no score '{registered.primary}'.{nearest(registered.primary, COLUMNS)}"
         )
+    if len(study.data_sets) < 2:
+        raise ConfigError(
+            f"{where}: registration: contrasts are tested over data sets, and the study has {len(study.data_sets)}: "
+            "give data_sets, 12 or more for claims"
+        )
     if BAR in study.labels:
         raise ConfigError(f"{where}: a row called '{BAR}' would be taken for the bar in registration; rename it")
     if len(set(registered.contrasts)) < len(registered.contrasts):
@@ -415,7 +419,7 @@ def _check_registration(study: Study, where: str) -> None:
             if label != BAR and label not in study.labels:
                 known = [*study.labels, BAR]
                 raise ConfigError(f"{where}: registration.contrasts: no row '{label}'.{nearest(label, known)}")
-        if first == second or first == BAR:
+        if first in (second, BAR):
             raise ConfigError(
                 f"{where}: registration.contrasts: [{first}, {second}]: give two different rows, the bar second"
             )

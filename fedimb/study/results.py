@@ -274,10 +274,11 @@ class StudyResults:
 
     @property
     def tested(self) -> tuple[str, ...]:
-        """Scores to test: minority and macro recall, and their AULC if any row requested labels."""
+        """Scores to test: minority and macro recall, their AULC if any row requested labels, and that of contrasts."""
         found = {name for run in self.results for name in run.scores}
         over_labels = [name for name in ("aulc_minority_recall", "aulc_macro_recall") if name in found]
-        return ("minority_recall", "macro_recall", *over_labels)
+        named = [self.primary] if self.contrasts else []
+        return tuple(dict.fromkeys(("minority_recall", "macro_recall", *over_labels, *named)))
 
     def scores(self, setting: str, label: str, name: str) -> dict[int, float]:
         """seed -> score of every run of a row; NaN for a run without it."""

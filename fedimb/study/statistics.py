@@ -134,7 +134,6 @@ class Statistics:
         ranks: by score, over the means of settings, for rows present in all of them; a missing run ranks last.
         notes: limitations, in sentences.
         against_bar: every row but the bar against it, by setting, score and minimum count; empty without a bar.
-        over_sets: statistics over data sets, by score and minimum count of the bar; empty if the study names none.
     """
 
     study: str
@@ -148,6 +147,7 @@ class Statistics:
     comparisons: Mapping[Key, Comparison]
     ranks: Mapping[str, Ranks]
     notes: tuple[str, ...]
+    against_bar: tuple[AgainstBar, ...] = ()
 
 
 def statistics(
@@ -204,6 +204,7 @@ def statistics(
         comparisons,
         {score: _ranks(study, summaries, score, level) for score in scores},
         tuple(_where(settings, len(study.settings)) + note for note, settings in notes.items()),
+        tuple(_against_bars(study, summaries, scores, level)),
     )
 
 

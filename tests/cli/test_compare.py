@@ -133,3 +133,51 @@ def test_what_cannot_be_is_one_line_and_exit_code_2(study, capsys, words, messag
 def test_a_folder_without_runs(home, capsys):
     assert main(["compare", "."]) == 1
     assert "there are no runs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_registered_study_over_two_data_sets_from_its_file_to_its_report(home, capsys):
+    tree = {
+        "name": "two",
+        "base": [*BASE, "partition.alpha=10"],
+        "references": ["la_post", "uniform+la_post", "ncm", "lda"],
+        "rows": {"focal": ["loss=focal"]},
+        "data_sets": ["digits", "glass"],
+        "settings": {"one": [], "two": ["partition.alpha=1"]},
+        "seeds": 2,
+        "bar": {"seeds": 1, "min_counts": [1]},
+        "registration": {"contrasts": [["focal", "bar"], ["focal", "la_post"]], "margin_reason": "one row of 60"},
+    }
+    (home / "study.yaml").write_text(json.dumps(tree))
+    assert main(["study", "register", "study.yaml"]) == 0
+    assert "commit it before the runs" in capsys.readouterr().out
+    assert main(["compare", "study.yaml", "--workers", "0", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["registration"], answer["registration_reasons"]) == ("registered", [])
+    assert len(answer["bars"]) == 4
+    folder = home / "runs" / "two"
+    assert {"bar.csv", "against_bar.csv", "data_sets.csv", "contrasts.csv", "report.html",
+            "critical_difference_macro_recall.svg"} <= {p.name for p in folder.iterdir()}  # fmt: skip
+    contrasts = list(csv.DictReader((folder / "contrasts.csv").open()))
+    assert [(c["first"], c["second"], c["sets"], c["status"]) for c in contrasts] == [
+        ("focal", "bar", "2", "registered"),
+        ("focal", "la_post", "2", "registered"),
+    ]
+    bars = {bar["setting"]: bar for bar in answer["bars"]}
+    macro = {(row["setting"], row["label"], row["seed"]): float(row["macro_recall"]) for row in rows(home, "two")}
+    by_set = {name: [] for name in ("digits", "glass")}
+    for setting, bar in bars.items():
+        assert bar["validation"][bar["label"]] == max(bar["validation"].values())
+        gaps = [macro[setting, "focal", seed] - macro[setting, bar["label"], seed] for seed in ("0", "1")]
+        by_set[setting.split()[0]].append(sum(gaps) / 2)
+    wanted = sum(sum(gaps) / 2 for gaps in by_set.values()) / 2
+    assert float(contrasts[0]["difference"]) == pytest.approx(wanted, abs=1e-4)
+    page = (folder / "report.html").read_text()
+    assert "Against the bar" in page
+    assert "This study is registered" in page
+    assert main(["compare", "runs/two", "--no-report"]) == 0  # the same from its folder
+    assert "registered 20" in capsys.readouterr().out
+    (home / "study.yaml").write_text(json.dumps(tree | {"seeds": 1}))
+    assert main(["compare", "study.yaml", *QUICK]) == 0
+    taken = capsys.readouterr()
+    assert "exploratory: changed since it was registered: seeds ([0, 1] -> [0])" in " ".join(taken.out.split())

@@ -116,3 +116,27 @@ def test_a_score_that_does_not_apply_is_passed_over():
     scores = tuple(replace(r, scores={"macro_recall": r.score("minority_recall")}) for r in whole.results)
     found = study_sentence(statistics(replace(whole, results=scores)))
     assert found == "On 6 seeds, mine (+0.100) has significantly better macro recall than fedavg."
+
+
+def test_own_rows_against_the_bar_are_named_and_reference_rows_are_not():
+    from fedimb.report.meaning import bar_sentence
+    from fedimb.study.results import Bar
+
+    def study(settings, labels=("la_post", "mine", "lda")):
+        results = tuple(
+            Result(setting, label, seed, "finished", {"minority_recall": value, "macro_recall": value + seed / 1000})
+            for setting in settings
+            for label, value in zip(labels, (0.5, 0.6, 0.4), strict=True)
+            for seed in range(3)
+        )
+        given = {name: Setting(name, (), ("a", "b"), (1,), np.array([9, 2])) for name in settings}
+        bars = tuple(Bar(name, 1, "la_post", "macro_recall", {"la_post": 0.5}, (0,)) for name in settings)
+        return StudyResults("s", "", given, labels, "la_post", results, bars=bars)
+
+    one = study(["a"])
+    said = "Within one data set each, in macro recall against the bar: mine beats it."
+    assert bar_sentence(one, statistics(one), None) == said
+    two = study(["a", "b"])
+    assert "mine beats it in 2 of 2 settings" in bar_sentence(two, statistics(two), None)
+    none = replace(one, bars=())
+    assert bar_sentence(none, statistics(none), None) == ""

@@ -25,16 +25,18 @@ def test_post_hoc_rows_of_one_trunk_are_one_run_per_seed():
         assert by["fedavg", seed].task == by["la_post", seed].task == by["tau", seed].task
         assert by["uniform", seed].task == by["uniform+la_post", seed].task != by["fedavg", seed].task
         assert by["local_mean", seed].task == by["local_best", seed].task
-        assert list(configs(tasks)[by["tau", seed].task].calibration) == ["none", "la_post", "tau"]
+        assert list(configs(tasks)[by["tau", seed].task].calibration) == ["none", "la_post", "la_post:2", "tau"]
         assert (by["fedavg", seed].calibration, by["tau", seed].calibration) == ("none", "tau")
-    # fedavg, uniform, pooled, pooled+balanced_softmax, majority, local: six tasks a seed for ten rows
-    assert (len(cells), len(tasks)) == (20, 12)
+        assert by["la_post@5", seed].task == by["la_post", seed].task
+        assert by["uniform+la_post@5", seed].task == by["uniform", seed].task
+    # fedavg, uniform, pooled, pooled+balanced_softmax, majority, local, ncm and lda at 1 and 5: ten tasks a seed
+    assert (len(cells), len(tasks)) == (32, 20)
     assert by["fedavg", 0].task != by["fedavg", 1].task
 
 
 def test_seeds_are_outermost_and_every_task_has_the_seed_of_its_cells():
     cells, tasks = plan(study(seeds=[7, 3]))
-    assert [cell.seed for cell in cells] == [7] * 10 + [3] * 10
+    assert [cell.seed for cell in cells] == [7] * 16 + [3] * 16
     found = configs(tasks)
     assert all(found[cell.task].seed == cell.seed for cell in cells)
 
@@ -181,3 +183,17 @@ def test_reference_rows_are_known_and_those_a_study_defines_itself_are_its_own()
     cells, _ = plan(study({"fedavg": ["local.lr=0.2"], "mine": ["loss=focal"]}, seeds=1))
     assert {cell.label for cell in cells if not cell.reference} == {"fedavg", "mine"}
     assert {"la_post", "majority", "local_mean"} <= {cell.label for cell in cells if cell.reference}
+
+
+def test_sums_are_over_the_inputs_that_the_other_rows_have():
+    def model(label, *words):
+        cells, tasks = plan(study(base=[*BASE, *words], seeds=1))
+        (cell,) = [cell for cell in cells if cell.label == label]
+        return configs(tasks)[cell.task].model
+
+    assert model("lda")["name"] == model("ncm@5")["name"] == "logistic"
+    encoded = ("model=encoded", "model.encoder.name=random_features")
+    assert model("lda", *encoded) == model("fedavg", *encoded)
+    with pytest.raises(ConfigError, match=r"row 'other' has encoder .* the bar and all rows need the same inputs"):
+        plan(study({"other": list(encoded)}))
+    plan(study({"other": list(encoded)}, bar=False))

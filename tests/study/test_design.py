@@ -3,8 +3,17 @@
 import pytest
 
 from fedimb.errors import ConfigError
-from fedimb.study.design import TUNING_SEEDS_FROM, Row, allowed, grid_points, points_of, read_study, study_of
-from fedimb.study.references import REFERENCES, without_partition
+from fedimb.study.design import (
+    TUNING_SEEDS_FROM,
+    BarSettings,
+    Row,
+    allowed,
+    grid_points,
+    points_of,
+    read_study,
+    study_of,
+)
+from fedimb.study.references import FREE, MIN_COUNTS, REFERENCES, at_min_count, without_partition
 
 BY_DEFAULT = [label for label, row in REFERENCES.items() if not row.by_name]
 
@@ -33,7 +42,90 @@ def test_the_reference_rows_are_those_every_comparison_owes():
     assert runs["uniform+la_post"] == {"aggregation_weight=uniform", "calibration=la_post"}
     assert {"clients.count=1", "partition=iid"} <= runs["pooled"]
     assert runs["pooled+balanced_softmax"] == runs["pooled"] | {"loss=balanced_softmax"}
-    assert set(runs) == {"pooled", "pooled+balanced_softmax", "fedavg", "la_post", "uniform", "uniform+la_post", "tau"}
+    assert set(runs) - every_free() == {"pooled", "pooled+balanced_softmax", "fedavg", "uniform", "tau"}
+    assert every_free() <= set(runs)
+    assert runs["la_post@5"] == {"calibration=la_post", "calibration.la_post.min_count=5"}
+    sums = {"strategy=oneround", "model=logistic", "strategy.oneround.secure=false"}
+    assert runs["lda"] == sums | {"strategy.oneround.min_count=1"}
+    assert runs["ncm@5"] == sums | {"strategy.oneround.head=ncm", "strategy.oneround.min_count=5"}
+
+
+def every_free():
+    return {at_min_count(label, count) for label in FREE for count in MIN_COUNTS}
+
+
+def test_the_bar_is_on_where_all_free_rows_are():
+    assert study_of({"name": "s"}, "s").bar_settings == BarSettings()
+    assert study_of({"name": "s", "references": ["fedavg", "la_post"]}, "s").bar_settings is None
+    one = study_of({"name": "s", "references": ["fedavg", *FREE]}, "s")
+    assert one.bar_settings == BarSettings(min_counts=(1,))
+    off = study_of({"name": "s", "bar": False}, "s")
+    assert off.bar_settings is None
+    assert not [label for label in off.labels if "@" in label]
+    assert set(FREE) <= set(off.labels)
+    without = study_of({"name": "s", "bar": {"rows": ["la_post", "ncm"]}}, "s")
+    assert {"ncm@5", "la_post"} <= set(without.labels)
+    assert not {"lda", "lda@5", "uniform+la_post"} & set(without.labels)
+
+
+def test_data_sets_are_crossed_with_settings_and_remembered():
+    tree = {"name": "s", "data_sets": ["digits", "glass"], "settings": {"even": ["partition=iid"]}}
+    study = study_of(tree | {"grid": {"clients.count": [3, 5]}}, "s")
+    assert list(study.setting_words) == [f"{s} even count={k}" for s in ("digits", "glass") for k in (3, 5)]
+    assert study.setting_words["glass even count=5"] == ("data=glass", "partition=iid", "clients.count=5")
+    assert set(study.data_set_of.values()) == {"digits", "glass"}
+    named = study_of({"name": "s", "data_sets": {"few": ["data=digits", "data.n_max=60"]}}, "s")
+    assert named.setting_words == {"few": ("data=digits", "data.n_max=60")}
+    assert set(study_of({"name": "s"}, "s").data_set_of.values()) == {""}
+
+
+def test_rows_that_train_nothing_are_not_tuned():
+    study = study_of({"name": "s", "tune": {"grid": {"local.lr": [0.1, 0.2]}}}, "s")
+    assert set(study.all_rows) - set(study.tuned_rows) == {"ncm", "lda", "ncm@5", "lda@5"}
+
+
+REGISTERED = {
+    "name": "s",
+    "data_sets": ["digits", "glass"],
+    "rows": {"focal": ["loss=focal"]},
+    "registration": {"contrasts": [["focal", "bar"]], "margin_reason": "why"},
+}
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"data_sets": ["digits", "digits"]}, "data_sets: a data set is named twice"),
+        ({"data_sets": [3]}, "data_sets: expected names of data sets"),
+        ({"bar": {"rows": ["la_pots"]}}, "bar.rows: 'la_pots' is not a free row.*Did you mean 'la_post'"),
+        ({"bar": {"rows": []}}, "give rows to choose from"),
+        ({"bar": True, "references": ["la_post"]}, "the bar is chosen from .* add .*lda.* to references"),
+        (REGISTERED | {"data_sets": ["digits"]}, "over data sets, and the study has 1"),
+        (REGISTERED | {"references": ["fedavg"]}, "the study has none: give references: true"),
+        (REGISTERED | {"rows": {"bar": ["loss=focal"]}}, "a row called 'bar'"),
+    ],
+)
+def test_what_a_study_says_wrongly_of_bar_and_data_sets_is_one_line(tree, message):
+    with pytest.raises(ConfigError, match=message) as refused:
+        study_of({"name": "s"} | tree, "s")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "message"),
+    [
+        ([["focla", "bar"]], "no row 'focla'.*Did you mean 'focal'"),
+        ([["bar", "focal"]], "the bar second"),
+        ([["focal", "focal"]], "two different rows"),
+        ([["focal", "bar"]] * 2, "given twice"),
+        ([["focal", label] for label in BY_DEFAULT[:7]], "at most 6"),
+        ([], "give at least one"),
+    ],
+)
+def test_contrasts_are_few_and_of_rows_that_exist(contrasts, message):
+    tree = REGISTERED | {"registration": REGISTERED["registration"] | {"contrasts": contrasts}}
+    with pytest.raises(ConfigError, match=message):
+        study_of(tree, "s")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Outputs about studies: sweep, compare, tune, demo."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedimb.cli.output.base import Number, Output, Part, Place
 
 if TYPE_CHECKING:
+    from fedimb.study.over_sets import OverSets
     from fedimb.study.results import StudyResults
     from fedimb.study.statistics import Statistics
 
@@ -87,6 +89,125 @@ class Difference(Part):
     equivalent: bool
 
 
+class BarChosen(Part):
+    """The best of the free rows in one setting, chosen on validation rows.
+
+    Attributes:
+        setting, min_count: which setting, and the rows of all clients that a class needs to be predicted by a free row.
+        label: the row; null if no free row has a score.
+        score: score it was chosen by.
+        validation: mean score on validation rows, by free row.
+        seeds: seeds of that mean.
+    """
+
+    setting: str
+    min_count: int
+    label: str | None
+    score: str
+    validation: dict[str, Number]
+    seeds: list[int]
+
+
+class AgainstBar(Part):
+    """One row against the bar of one setting, on the seeds of both.
+
+    Attributes:
+        setting, score, label, bar, min_count: what is compared.
+        seeds, missing: number of pairs, and of pairs without a number on one side (then the verdict is "undecided").
+        difference, low, high: mean of row - bar with its 95 % t interval over seeds.
+        margin: smaller differences do not matter.
+        verdict: "beats", "level", "below" or "undecided".
+    """
+
+    setting: str
+    score: str
+    label: str
+    bar: str
+    min_count: int
+    seeds: int
+    missing: int
+    difference: Number
+    low: Number
+    high: Number
+    margin: float
+    verdict: str
+
+
+class OverDataSets(Part):
+    """One row against the bar over data sets; seeds are averaged first, then partitions.
+
+    Attributes:
+        score, label, min_count: which row and which bar.
+        sets: data sets with a difference.
+        difference, low, high: its mean with the 95 % t interval over data sets.
+        verdict: "beats", "level", "below" or "undecided".
+        mean_rank: mean rank over data sets, 1 is best; null if it has none.
+        by_set: the difference in each data set.
+    """
+
+    score: str
+    label: str
+    min_count: int
+    sets: int
+    difference: Number
+    low: Number
+    high: Number
+    verdict: str
+    mean_rank: Number
+    by_set: dict[str, Number]
+
+
+class ContrastTested(Part):
+    """A contrast that the study names, over data sets.
+
+    Attributes:
+        score, first, second: what is compared; second may be "bar".
+        sets: data sets.
+        difference, low, high: first - second with its 95 % interval.
+        p, p_holm: of no difference, and after Holm over the study's contrasts.
+        p_equal, equal_holm: of a difference outside the margin, alike.
+        verdict: "beats", "level", "below" or "undecided", after Holm.
+        method: "mixed model", or "paired t test over data sets" where that cannot be fitted.
+    """
+
+    score: str
+    first: str
+    second: str
+    sets: int
+    difference: Number
+    low: Number
+    high: Number
+    p: Number
+    p_holm: Number
+    p_equal: Number
+    equal_holm: Number
+    verdict: str
+    method: str
+
+
+class StudyRegistered(Output):
+    """What a study fixes before its runs.
+
+    Attributes:
+        study: name of the study.
+        file: where it is written; to be committed before the runs.
+        sha256: hash of all that is registered.
+        time: when, ISO 8601 in UTC.
+        primary: score of the contrasts.
+        contrasts: pairs of rows; the second may be "bar".
+        rows, data_sets: which are compared, over which.
+    """
+
+    study: str
+    file: Place
+    sha256: str
+    time: str
+    primary: str
+    contrasts: list[list[str]]
+    rows: list[str]
+    data_sets: list[str]
+
+
 class StudyFinished(Output):
     """A sweep or a comparison. The exit code is 1 if a run failed, 3 if one is suspect and its settings refuse that.
 
@@ -99,6 +220,12 @@ class StudyFinished(Output):
         runs: every requested run.
         means: scores over seeds.
         differences: rows against the control.
+        bars: the bar of every setting and minimum count; empty in a study without one.
+        against_bar: rows against the bar.
+        over_data_sets: rows against the bar over data sets; empty if the study names fewer than two.
+        contrasts: those that the study names.
+        registration: "registered" or "exploratory"; null if nothing is known of it.
+        registration_reasons: why it is exploratory.
         notes: limitations of the statistics.
         meaning: one sentence on what the result means; empty if nothing finished.
         files: files written.
@@ -114,6 +241,12 @@ class StudyFinished(Output):
     runs: list[StudyRun]
     means: list[Mean]
     differences: list[Difference]
+    bars: list[BarChosen]
+    against_bar: list[AgainstBar]
+    over_data_sets: list[OverDataSets]
+    contrasts: list[ContrastTested]
+    registration: str | None
+    registration_reasons: list[str]
     notes: list[str]
     meaning: str
     files: list[Place]
@@ -125,6 +258,7 @@ class StudyFinished(Output):
         cls,
         results: "StudyResults",
         found: "Statistics | None",
+        over: "OverSets | None",
         folder: Path,
         meaning: str,
         files: Sequence[Path],
@@ -132,7 +266,10 @@ class StudyFinished(Output):
         charts: str | None,
         exit_code: int,
     ) -> "StudyFinished":
-        """The output for a study's results; ``found`` is None if nothing finished."""
+        """The output for a study's results; ``found`` is None if nothing finished, ``over`` with fewer than two data
+        sets.
+        """
+        registered = results.registered
         return cls.model_validate(
             {
                 "exit_code": exit_code,
@@ -159,7 +296,35 @@ class StudyFinished(Output):
                     }
                     for c in (found.comparisons.values() if found else ())
                 ],
-                "notes": list(found.notes) if found else [],
+                "bars": [asdict(bar) for bar in results.bars],
+                "against_bar": [
+                    {
+                        "setting": a.setting, "score": a.score, "label": a.label, "bar": a.bar,
+                        "min_count": a.min_count, "seeds": a.n, "missing": a.missing, "difference": a.difference,
+                        "low": a.low, "high": a.high, "margin": a.margin, "verdict": a.said,
+                    }
+                    for a in (found.against_bar if found else ())
+                ],
+                "over_data_sets": [
+                    {
+                        "score": one.score, "label": one.label, "min_count": one.min_count, "sets": one.sets,
+                        "difference": one.difference, "low": one.low, "high": one.high, "verdict": one.said,
+                        "mean_rank": over.rank(one.score, one.label), "by_set": dict(one.by_set),
+                    }
+                    for one in (over.verdicts if over else ())
+                ],
+                "contrasts": [
+                    {
+                        "score": one.score, "first": one.first, "second": one.second, "sets": one.effect.sets,
+                        "difference": one.effect.difference, "low": one.effect.low, "high": one.effect.high,
+                        "p": one.effect.p, "p_holm": one.p_holm, "p_equal": one.effect.p_equal,
+                        "equal_holm": one.equal_holm, "verdict": one.said, "method": one.effect.method,
+                    }
+                    for one in (over.contrasts if over else ())
+                ],
+                "registration": None if registered is None else registered.word,
+                "registration_reasons": [] if registered is None else list(registered.reasons),
+                "notes": [*(found.notes if found else ()), *(over.notes if over else ())],
                 "meaning": meaning,
                 "files": list(files),
                 "failures": list(failures),
@@ -197,6 +362,7 @@ class StudyPlanned(Output):
         settings, rows, seeds: its settings, row labels and seeds.
         results, runs: number of results, and of runs they come from.
         tuning_runs: about how many tuning runs come before.
+        bar_runs: runs that choose the bar, which come before, too.
     """
 
     study: str
@@ -207,6 +373,7 @@ class StudyPlanned(Output):
     results: int
     runs: int
     tuning_runs: int
+    bar_runs: int
 
 
 class Choice(Part):

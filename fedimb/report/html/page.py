@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.report.gains_text import gains_of, gains_table
-from fedimb.report.html import classes, comparison, curves, heat, tables
+from fedimb.report.html import bar, classes, comparison, curves, heat, tables
 from fedimb.report.html.admission import admissions, subgroups
 from fedimb.report.html.headline import missing, sentence
 from fedimb.report.html.legend import Entry, foremost, legend
@@ -18,6 +18,7 @@ from fedimb.report.html.panels import panels
 from fedimb.report.html.recall import DRAWN, recall_svg
 from fedimb.report.html.repeat import hashes
 from fedimb.report.html.tuning import tuning_curves
+from fedimb.study.over_sets import OverSets, over_sets
 from fedimb.study.results import Setting, StudyResults
 from fedimb.study.statistics import Statistics, statistics
 
@@ -54,12 +55,13 @@ class Section:
     costs: Sequence[str]
 
 
-def page(study: StudyResults, found: Statistics | None = None) -> str:
+def page(study: StudyResults, found: Statistics | None = None, over: OverSets | None = None) -> str:
     """Render a study as one self-contained HTML document: no network and no other files.
 
     Args:
         study: results of the study; their run folders are read for class orders, hashes and the methods' panels.
         found: its statistics; None: `fedimb.study.statistics.statistics` with default arguments.
+        over: its statistics over data sets; None: `fedimb.study.over_sets.over_sets`.
 
     Returns:
         the document's text; the same study gives the same text.
@@ -78,6 +80,7 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
     each = max(2, _MATRICES // max(1, len(shown)))
     drawn = curves.CURVES if len(shown) * len(study.labels) <= _LARGE else curves.CURVES[:1]
     found = statistics(study) if found is None else found
+    over = over_sets(study, found) if over is None else over
     sections: list[Section] = []
     for name, own in shown.items():
         said = {row.label: c.verdict for row in own if (c := found.comparisons.get((name, HEADLINE, row.label)))}
@@ -99,6 +102,8 @@ def page(study: StudyResults, found: Statistics | None = None) -> str:
             rankings=comparison.rankings(found),
             notes=found.notes,
             comparing=any(parts for _, parts in comparisons),
+            bars=bar.setting_bars(study, found, shown),
+            over=None if over is None else bar.data_sets(over, study.labels),
             panels=panels(study.results),
             admissions=admissions(study.results),
             subgroups=subgroups(study.results),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedimb.errors import ConfigError
 from fedimb.training.calibrations.base import Outputs
 from fedimb.training.calibrations.la_post import PostHocLogitAdjustment
 
@@ -40,3 +41,20 @@ def test_rarer_classes_gain_and_the_order_of_gains_is_that_of_rarity():
 def test_without_counts_it_says_what_to_set():
     with pytest.raises(ValueError, match=r"prior\.provenance"):
         PostHocLogitAdjustment().adjust(outputs(torch.zeros(1, 2), None))
+
+
+def test_a_class_of_too_few_rows_is_never_predicted():
+    logits = torch.tensor([[0.0, 9.0, 8.0], [5.0, 9.0, 0.0]])
+    adjusted = PostHocLogitAdjustment(min_count=5).adjust(outputs(logits, np.array([60, 4, 5])))
+    assert adjusted.argmax(1).tolist() == [2, 0]
+    assert torch.isfinite(adjusted).all()
+    kept = [0, 2]
+    free = PostHocLogitAdjustment().adjust(outputs(logits, np.array([60, 4, 5])))
+    assert torch.equal(adjusted[:, kept], free[:, kept])
+
+
+def test_a_floor_that_leaves_no_class_is_refused():
+    with pytest.raises(ConfigError, match="no class has as many rows"):
+        PostHocLogitAdjustment(min_count=5).adjust(outputs(torch.zeros(1, 2), np.array([4, 3])))
+    with pytest.raises(ConfigError, match="at least 0"):
+        PostHocLogitAdjustment(min_count=-1)
