@@ -70,16 +70,8 @@ def bar_study(study: Study, settings: BarSettings) -> Study:
     labels = [at_min_count(label, count) for label in settings.rows for count in settings.min_counts]
     rows = {label: study.rows[label] for label in labels if label in study.rows}
     seeds = study.seed_list[: settings.seeds]
-    return study.model_copy(
-        update={
-            "name": f"{study.name}.bar",
-            "rows": rows,
-            "references": labels,
-            "seeds": seeds,
-            "bar": False,
-            "gains": None,
-        }
-    )
+    own = {"name": f"{study.name}.bar", "rows": rows, "references": labels, "seeds": seeds, "bar": False}
+    return study.model_copy(update=own | {"gains": None})
 
 
 def bar_plan(study: Study, chosen: Chosen | None, more: Sequence[str]) -> tuple[list[Cell], list[Task]]:

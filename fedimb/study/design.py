@@ -383,8 +383,8 @@ def _check_gains(study: Study, where: str) -> None:
         control = study.gains is not None and label == study.gains.control
         if wrong := [key for key in row.tune if key in EQUAL and not (control and key == "local.epochs")]:
             raise ConfigError(
-                f"{where}: row '{label}' tunes {wrong[0]}: rows are compared at equal local steps, data and evaluation; "
-                "only the control of gains: may be tuned over local.epochs"
+                f"{where}: row '{label}' tunes {wrong[0]}: rows are compared at equal local steps, data and "
+                "evaluation; only the control of gains: may be tuned over local.epochs"
             )
     if study.gains is None:
         return
