@@ -43,7 +43,7 @@ def copy(finished, home):
 
 @pytest.fixture(scope="session")
 def schema():
-    """The published schema of every verb's output, checked once: that takes half a second, an output next to nothing."""
+    """The published schema of every verb's output; checking it takes half a second, so that is done once."""
     found = json.loads((Path(__file__).parents[2] / "docs" / "json.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(found)
     return found
