@@ -269,7 +269,7 @@ def by_choice_and_by_hydra(groups: list[str], monkeypatch: pytest.MonkeyPatch) -
     [
         ["engine=inline", "aggregator=fedprox", "loss=focal"],
         ["data=cifar10", "strategy=[coreset,scope]", "calibration=[none,la_post]"],
-        ["strategy=[scope,active]", "data=wine_quality", "tracking=none", "sampler=balanced"],
+        ["strategy=[scope,active]", "data=wine_quality", "tracking=none", "sampler=class_balanced"],
     ],
 )
 def test_a_combination_is_put_together_from_its_choices(groups: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
