@@ -22,7 +22,8 @@ from fedimb.schema import RunConfig
 _lock = threading.RLock()  # Hydra keeps its state in a process-wide singleton
 _composed: dict[tuple[Fingerprint, tuple[str, ...]], Settings] = {}
 _KEEP = 512
-_ONE_BY_ONE_AFTER = 3
+_asked: set[str] = set()
+"""Choices that were part of a combination before."""
 _OTHER_DATA = tuple(f"data.source.{key}" for key in ("name", "path", "files", "labels", "root", "url", "query"))
 
 
@@ -178,30 +179,33 @@ def _valid(wrong: str, options: list[str]) -> str:
     return "" if nearest(wrong, options).startswith(" Valid") else nearest("", options)
 
 
-def _base(catalogue: Catalogue, groups: list[str]) -> Settings:
+def _base(catalogue: Catalogue, groups: list[str], files: Fingerprint | None = None) -> Settings:
     """The composed groups before single values are set, interpolations unresolved; cached until a file changes."""
-    key = (catalogue.fingerprint(), tuple(groups))
+    files = files or catalogue.fingerprint()
+    key = (files, tuple(groups))
     if key not in _composed:
-        composed = _by_choice(catalogue, groups) or _hydra(catalogue.searchpath, groups)
+        composed = _by_choice(catalogue, groups, files) or _hydra(catalogue.searchpath, groups)
         while len(_composed) >= _KEEP:
             _composed.pop(next(iter(_composed)))
         _composed[key] = composed
     return _composed[key]
 
 
-def _by_choice(catalogue: Catalogue, groups: list[str]) -> Settings | None:
+def _by_choice(catalogue: Catalogue, groups: list[str], files: Fingerprint) -> Settings | None:
     """What Hydra would compose, from compositions of one choice each; None if two of them change the same part.
 
     Hydra takes a quarter of a second for each combination, and a comparison has many of few choices. Of fedimb's own
     YAML each part follows from one choice, unless two change it (a data set that chooses a model, and a model); other
-    folders may join them in ways that only Hydra knows. A process that composes once has nothing to gain.
+    folders may join them in ways that only Hydra knows. Choices that are asked for once have nothing to gain.
     """
-    if len(groups) < 2 or len(catalogue.roots) > 1 or len(_composed) < _ONE_BY_ONE_AFTER:
+    new = [choice for choice in groups if choice not in _asked and (files, (choice,)) not in _composed]
+    _asked.update(groups)
+    if len(groups) < 2 or len(new) > 1 or len(catalogue.roots) > 1:
         return None
-    usual = _base(catalogue, [])
+    usual = _base(catalogue, [], files)
     found, changed = dict(usual), set[str]()
     for choice in groups:
-        chosen = _base(catalogue, [choice])
+        chosen = _base(catalogue, [choice], files)
         # By repr, because 1 == 1.0 == True, and the order of a group's keys counts.
         own = {key for key, value in chosen.items() if repr(value) != repr(usual.get(key))} | {choice.partition("=")[0]}
         if own & changed or list(chosen) != list(usual) or not own <= chosen.keys():

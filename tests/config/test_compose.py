@@ -257,9 +257,9 @@ def test_a_surrounding_hydra_application_keeps_its_state(tmp_path: Path) -> None
 
 def by_choice_and_by_hydra(groups: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str | None, str]:
     """A combination put together from compositions of one choice each, and composed as a whole."""
-    monkeypatch.setattr(module, "_ONE_BY_ONE_AFTER", 0)
+    monkeypatch.setattr(module, "_asked", set(groups))
     catalogue = Catalogue()
-    found = module._by_choice(catalogue, groups)
+    found = module._by_choice(catalogue, groups, catalogue.fingerprint())
     whole = json.dumps(module._hydra(catalogue.searchpath, groups))  # as texts: the order of keys counts
     return None if found is None else json.dumps(found), whole
 
