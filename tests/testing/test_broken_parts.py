@@ -260,7 +260,7 @@ def test_a_method_that_draws_anew_when_it_is_resumed():
     check(method=Drawing, says="killed after every step and resumed")
 
 
-def test_halves_that_disagree_on_a_default(tmp_path):
+def test_halves_that_disagree_on_a_default():
     class Strong(Summing):
         def __init__(self, inner, strength: float = 0.5):
             super().__init__(inner)
@@ -269,9 +269,7 @@ def test_halves_that_disagree_on_a_default(tmp_path):
         def __init__(self, strength: float = 0.1):
             pass
 
-    check(
-        tmp_path, method=Strong, client=Weak, says="agree on settings: expected the client side's default of strength"
-    )
+    check(method=Strong, client=Weak, says="agree on settings: expected the client side's default of strength")
 
 
 @pytest.mark.slow
