@@ -10,12 +10,30 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Annotated, Any, get_args, get_type_hints
+from functools import lru_cache, wraps
+from types import FunctionType
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from fedimb.errors import ConfigError
 
+T = TypeVar("T")
 
+
+def _once_per_factory(read: Callable[[Callable[..., Any]], T]) -> Callable[[Callable[..., Any]], T]:
+    """Remember what is read from a class or function: a run asks hundreds of times, and signatures are slow to read.
+
+    Another callable need not be hashable, and is read each time.
+    """
+    known = lru_cache(maxsize=1024)(read)
+
+    @wraps(read)
+    def remembered(factory: Callable[..., Any]) -> T:
+        return known(factory) if isinstance(factory, type | FunctionType) else read(factory)
+
+    return remembered
+
+
+@_once_per_factory
 def settings_class(factory: Callable[..., Any]) -> type[Any] | None:
     """The frozen dataclass of the parameter ``settings``; None for a factory that names its arguments itself."""
     parameter = inspect.signature(factory).parameters.get("settings")
@@ -30,6 +48,11 @@ def settings_class(factory: Callable[..., Any]) -> type[Any] | None:
 
 def parameters_of(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """A factory's arguments by name; a dataclass of settings, with ``**fields``, counts as its fields."""
+    return dict(_parameters_of(factory))
+
+
+@_once_per_factory
+def _parameters_of(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     own = dict(inspect.signature(factory).parameters)
     settings = settings_class(factory)
     if settings is None:

@@ -114,20 +114,27 @@ def recorded_sha(info: Path) -> str:
     A file is read again only if it is newer than RECORD, so this takes milliseconds.
     """
     version = info.name.removesuffix(".dist-info").rpartition("-")[2]
-    text = (info / "RECORD").read_bytes()
+    record = info / "RECORD"
+    text = record.read_bytes()
     sha = hashlib.sha256(text)
-    installed = (info / "RECORD").stat().st_mtime_ns + 2_000_000_000
-    for file, recorded in _FILES.findall(text.decode()):
+    installed = record.stat().st_mtime_ns + 2_000_000_000
+    for path, file, recorded in _files_of(str(info.parent), text):
         try:
-            if os.stat(f"{info.parent}/{file}").st_mtime_ns <= installed:
+            if os.stat(path).st_mtime_ns <= installed:
                 continue
-            content = Path(info.parent, file).read_bytes()
+            content = Path(path).read_bytes()
         except OSError:
             sha.update(f"{file} {GONE}\n".encode())
             continue
         if _urlsafe(content) != recorded:
             sha.update(f"{file} {hashlib.sha256(content).hexdigest()}\n".encode())
     return f"{version} {sha.hexdigest()}"
+
+
+@lru_cache(maxsize=512)  # every resume asks again, and torch alone lists thousands of files
+def _files_of(site: str, record: bytes) -> list[tuple[str, str, str]]:
+    """(path, name in RECORD, hash in RECORD) of each source and library file."""
+    return [(f"{site}/{file}", file, recorded) for file, recorded in _FILES.findall(record.decode())]
 
 
 def _urlsafe(content: bytes) -> str:

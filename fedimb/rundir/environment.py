@@ -3,11 +3,22 @@
 import os
 import platform
 import sys
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from fedimb.plain import JsonObject
 
 _PACKAGES = ("fedimb", "torch", "numpy", "flwr", "ray", "mlflow", "hydra-core", "scikit-learn", "scipy", "safetensors")
+
+
+@cache
+def installed_version(package: str) -> str:
+    """`importlib.metadata.version`, read once per process: what it has imported stays as it was.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    return version(package)
 
 
 def environment() -> JsonObject:
@@ -17,7 +28,7 @@ def environment() -> JsonObject:
     versions = {}
     for package in _PACKAGES:
         try:
-            versions[package] = version(package)
+            versions[package] = installed_version(package)
         except PackageNotFoundError:
             continue
     return {

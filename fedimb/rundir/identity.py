@@ -19,8 +19,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from importlib.metadata import version
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +37,7 @@ from fedimb.errors import ConfigError, DataError
 from fedimb.plain import JsonObject
 from fedimb.rundir.code import Code, DiskCode, code_of, words_of
 from fedimb.rundir.distributions import GONE
+from fedimb.rundir.environment import installed_version
 from fedimb.rundir.folder import RunFolder
 from fedimb.rundir.source_files import EDITED
 from fedimb.schema import RunConfig
@@ -87,11 +87,16 @@ class Identity:
     @property
     def sha(self) -> str:
         """sha256 (hex) of all ingredients but ``distributions`` (see there)."""
-        return _sha({name: value for name, value in asdict(self).items() if name != "distributions"})
+        return _sha({name: value for name, value in self._ingredients().items() if name != "distributions"})
 
     def to_json(self) -> JsonObject:
         """As JSON values."""
-        return {"format": FORMAT, "sha": self.sha, "code_sha": self.code_sha, **asdict(self)}
+        return {"format": FORMAT, "sha": self.sha, "code_sha": self.code_sha, **self._ingredients()}
+
+    def _ingredients(self) -> JsonObject:
+        """By name. `dataclasses.asdict` would copy each of a thousand strings, several times in a run."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in found.items()}
 
 
 def differences(recorded: Identity | None, now: Identity) -> list[str]:
@@ -291,7 +296,7 @@ def versions_of(config: RunConfig, deployed: bool = False) -> dict[str, str]:
         "python": ".".join(platform.python_version_tuple()[:2]),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
-        "flwr": version("flwr"),
+        "flwr": installed_version("flwr"),
         "device": "of each site" if deployed else device,
     }
 

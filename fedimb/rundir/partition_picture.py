@@ -58,7 +58,8 @@ def save_figure(figure: Any, path: Path) -> Path:
         if path.suffix == ".svg":
             figure.savefig(path, metadata={"Date": None})
         else:
-            figure.savefig(path, dpi=65 if tall else 110)
+            figure.set_dpi(65 if tall else 110)
+            figure.canvas.print_png(path)  # the same pixels as by savefig, which draws twice
     return path
 
 
@@ -140,7 +141,8 @@ def partition_figure(counts: ArrayLike, class_names: Sequence[str], minority: Se
         for (row, column), value in np.ndenumerate(held):
             if value:
                 colour = "white" if norm(value) > 0.5 else INK
-                axes.text(column, row, f"{value:,}", ha="center", va="center", fontsize=7.5, color=colour)
+                text = axes.text(column, row, f"{value:,}", ha="center", va="center", fontsize=7.5, color=colour)
+                text.set_in_layout(False)  # it lies within the axes: measuring each would take half of the time
     if n_rows <= _TICKS_UP_TO and n_classes <= _TICKS_UP_TO:
         axes.vlines(np.arange(1, n_classes) - 0.5, -0.5, n_rows - 0.5, color="#e4e4e4", linewidth=0.6)
         axes.hlines(np.arange(1, n_rows) - 0.5, -0.5, n_classes - 0.5, color="#e4e4e4", linewidth=0.6)

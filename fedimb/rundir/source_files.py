@@ -31,7 +31,7 @@ def remember_imported() -> None:
 
     To be called before anything that takes time: a file that is edited afterwards is not what this process runs.
     """
-    for name in list(sys.modules):
+    for name in _imported():
         if (path := _file_of(name)) is not None:
             loaded_sha(name, path)
 
@@ -111,7 +111,7 @@ def outside_modules(used: set[str]) -> tuple[dict[str, tuple[str, Path]], set[st
     All that are imported are, except those of parts that it does not use, and of packages of which it uses no part.
     Beside them: all modules that those of its parts may import, and the texts in these.
     """
-    imported = {name for name in list(sys.modules) if _file_of(name) is not None}
+    imported = {name for name in _imported() if _file_of(name) is not None}
     parts: dict[str, set[str]] = {}
     for entry in entries.registered():
         modules = {entry.module, str(getattr(entry.factory, "__module__", ""))}
@@ -177,6 +177,28 @@ def _parsed(path: Path, name: str, _mtime_ns: int) -> tuple[frozenset[str], froz
 
 def _read(path: Path, name: str) -> tuple[frozenset[str], frozenset[str]]:
     return _parsed(path, name, path.stat().st_mtime_ns) if path.suffix == ".py" else (frozenset(), frozenset())
+
+
+_inside: dict[str, object] = {}
+"""Imported modules that belong to an installed distribution or to Python, as far as `_inside_path` is sys.path."""
+_inside_path: list[str] = []
+
+
+def _imported() -> list[str]:
+    """The imported modules, without those that were found in a distribution before: of two thousand, a run has few."""
+    if _inside_path != sys.path:
+        _inside.clear()
+        _inside_path[:] = sys.path
+    path, left = tuple(sys.path), []
+    for name, module in list(sys.modules.items()):
+        if module is not None and _inside.get(name) is module:
+            continue
+        origin = getattr(module, "__file__", None)
+        if isinstance(origin, str) and belongs_to_distribution(origin, path):
+            _inside[name] = module
+        else:
+            left.append(name)
+    return left
 
 
 def _file_of(name: str) -> Path | None:

@@ -356,7 +356,7 @@ def test_hooks_hear_of_the_clients_records_before_and_after_the_aggregation(tmp_
             return RecordDict({"x.said": ConfigRecord({"steps": result.steps})})
 
     said = Record("x.said", "config", "steps", "operational")
-    with own_method(tmp_path, Hears, Sends, Contract("hears", train=(said,))) as groups:
+    with own_method(Hears, Sends, Contract("hears", train=(said,))) as groups:
         registry.register("aggregator", "weighs")(Weighs)
         words = ("strategy=hears", "aggregator.name=weighs", "rounds=1", "clients.count=2")
         result = launch_in(tmp_path, "engine=inline", *words, dirs=[groups])

@@ -43,8 +43,10 @@ def copy(finished, home):
 
 @pytest.fixture(scope="session")
 def schema():
-    """The published schema of every verb's output."""
-    return json.loads((Path(__file__).parents[2] / "docs" / "json.schema.json").read_text(encoding="utf-8"))
+    """The published schema of every verb's output; checking it takes half a second, so that is done once."""
+    found = json.loads((Path(__file__).parents[2] / "docs" / "json.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(found)
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +60,8 @@ def valid_outputs(schema, monkeypatch):
     def checked(self, outcome):
         if isinstance(outcome, Output):
             found = json.loads(outcome.model_dump_json(by_alias=True))
-            jsonschema.validate(found, {"$ref": f"#/$defs/{type(outcome).__name__}", "$defs": schema["$defs"]})
+            about = {"$ref": f"#/$defs/{type(outcome).__name__}", "$defs": schema["$defs"]}
+            jsonschema.Draft202012Validator(about).validate(found)
         return result(self, outcome)
 
     monkeypatch.setattr(json_mode.Answer, "result", checked)

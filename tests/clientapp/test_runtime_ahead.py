@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from flwr.app import RecordDict
+from own_method import own_groups
 from small_runs import launch_in
 
 from fedimb import registry
@@ -43,8 +44,7 @@ class ProfileClient(Client):
 
 @pytest.mark.parametrize("trainer", ["loop", "stacked"])
 def test_rows_of_all_clients_are_passed_at_once_and_each_gets_what_it_gets_alone(tmp_path, trainer, monkeypatch):
-    (tmp_path / "groups" / "strategy").mkdir(parents=True)
-    (tmp_path / "groups" / "strategy" / "profile.yaml").write_text("# @package strategy.profile\n{}\n")
+    groups = own_groups("strategy", "profile", "# @package strategy.profile\n{}\n")
     asked = []
     original = forward.forward_many
 
@@ -60,10 +60,10 @@ def test_rows_of_all_clients_are_passed_at_once_and_each_gets_what_it_gets_alone
         registry.register("client", "profile")(ProfileClient)
         registry.register("contract", "profile")(Contract("profile", queries={"profile_rows": (PROFILE,)}))
         words = ("engine=inline", f"engine.trainer={trainer}", "strategy=profile", "rounds=2")
-        ahead = launch_in(tmp_path / "a", *words, dirs=[tmp_path / "groups"])
+        ahead = launch_in(tmp_path / "a", *words, dirs=[groups])
         passed = [n for n in asked if n]
         monkeypatch.setattr(ProfileClient, "forwards", {})
-        alone = launch_in(tmp_path / "b", *words, dirs=[tmp_path / "groups"])
+        alone = launch_in(tmp_path / "b", *words, dirs=[groups])
     # Five clients at once, or one by one; the rest are the server's own passes of the test rows, one a round.
     assert passed.count(5) == (1 if trainer == "stacked" else 0)
     assert len(heard[0]) == len(heard[1]) == 5

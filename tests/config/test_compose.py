@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from fedimb.config import compose as module
 from fedimb.config.catalogue import Catalogue
 from fedimb.config.compose import compose
 from fedimb.errors import ConfigError
+from fedimb.schema import RunConfig
 
 REFUSED = {
     "lokal.epochs=3": "no setting 'lokal.epochs'. Did you mean 'local.epochs'?",
@@ -251,6 +253,47 @@ def test_a_surrounding_hydra_application_keeps_its_state(tmp_path: Path) -> None
         assert compose(["seed=9"])["seed"] == 9
         assert GlobalHydra.instance().hydra is before
         assert hydra.compose("config") == {"theirs": 1}
+
+
+def by_choice_and_by_hydra(groups: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str | None, str]:
+    """A combination put together from compositions of one choice each, and composed as a whole."""
+    monkeypatch.setattr(module, "_asked", set(groups))
+    catalogue = Catalogue()
+    found = module._by_choice(catalogue, groups, catalogue.fingerprint())
+    whole = json.dumps(module._hydra(catalogue.searchpath, groups))  # as texts: the order of keys counts
+    return None if found is None else json.dumps(found), whole
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ["engine=inline", "aggregator=fedprox", "loss=focal"],
+        ["data=cifar10", "strategy=[coreset,scope]", "calibration=[none,la_post]"],
+        ["strategy=[scope,active]", "data=wine_quality", "tracking=none", "sampler=class_balanced"],
+    ],
+)
+def test_a_combination_is_put_together_from_its_choices(groups: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found, whole = by_choice_and_by_hydra(groups, monkeypatch)
+    assert found == whole
+
+
+def test_choices_that_change_the_same_part_are_composed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, whole = by_choice_and_by_hydra(["data=cifar10", "model=mlp"], monkeypatch)
+    assert found is None
+    assert json.loads(whole)["model"]["name"] == "mlp"
+    for _ in range(2):
+        assert compose(["data=cifar10", "model=mlp", "engine=inline"])["model"]["name"] == "mlp"
+
+
+@pytest.mark.slow  # a minute: Hydra composes each combination
+def test_every_option_in_some_combination_is_put_together_as_hydra_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = Catalogue()
+    options = {group: catalogue.options(group) for group in RunConfig.model_fields if catalogue.options(group)}
+    for turn in range(max(map(len, options.values()))):
+        chosen = [f"{group}={names[turn % len(names)]}" for group, names in options.items()]
+        for groups in (chosen, chosen[::-2], [word for word in chosen if not word.startswith(("data=", "model="))]):
+            found, whole = by_choice_and_by_hydra(groups, monkeypatch)
+            assert found in (None, whole), groups
 
 
 def test_threads_do_not_disturb_each_other() -> None:

@@ -23,6 +23,9 @@ def study(tmp_path: Path) -> Study:
     return small_study(root, {"linz": 60, "st-anna": 90})
 
 
+# Three minutes over real servers. Among the fast tests, messages go over loopback in one process: that all sites must
+# agree, and that the run is the simulated one, in site/test_node_app.py; every kind of run in test_fedssg_run.py.
+@pytest.mark.slow
 @pytest.mark.alone
 def test_a_deployed_run_waits_for_approval_and_ends_as_the_simulated_one(
     study: Study, tmp_path: Path, template: Path

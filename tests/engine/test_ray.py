@@ -11,31 +11,17 @@ from pathlib import Path
 
 import killing
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from small_runs import SMALL, alive, launch_in, weights_sha
 
 from fedimb.engine.processes import marked
 from fedimb.engine.ray import RayEngine
 from fedimb.engine.ray_pool import Pool
 from fedimb.engine.ray_private import UNUSED, lean_head
-from fedimb.engine.ray_worker import batches
 from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
 
 STALE = "192.0.2.77:1"  # as an environment names a cluster that is gone
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(900)]  # a Ray head fills the machine
-
-
-@given(st.lists(st.floats(0, 1e6), max_size=40), st.integers(1, 12))
-def test_batches_hold_every_lane_once_and_the_longest_first(costs, count):
-    shares = batches(costs, count)
-    assert sorted(lane for share in shares for lane in share) == list(range(len(costs)))
-    assert len(shares) <= count
-    assert all(share == sorted(share) and share for share in shares)
-    loads = [sum(costs[lane] for lane in share) for share in shares]
-    if costs:  # no call outlasts the mean by more than one lane
-        assert max(loads) <= sum(costs) / len(shares) + max(costs) + 1e-3
 
 
 @pytest.fixture(scope="module")

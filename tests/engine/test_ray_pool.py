@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fedimb.engine import ray_pool
 from fedimb.engine.grid import Job
 from fedimb.engine.ray_pool import Pool
+from fedimb.engine.ray_worker import batches
 from fedimb.errors import RunFailed
 
 
@@ -115,6 +116,17 @@ def outcome(pool, count):
 
 def expected(count):
     return [(i + 1, [i]) for i in range(count)]
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=40), st.integers(1, 12))
+def test_batches_hold_every_lane_once_and_the_longest_first(costs, count):
+    shares = batches(costs, count)
+    assert sorted(lane for share in shares for lane in share) == list(range(len(costs)))
+    assert len(shares) <= count
+    assert all(share == sorted(share) and share for share in shares)
+    loads = [sum(costs[lane] for lane in share) for share in shares]
+    if costs:  # no call outlasts the mean by more than one lane
+        assert max(loads) <= sum(costs) / len(shares) + max(costs) + 1e-3
 
 
 @given(st.dictionaries(st.integers(0, 9), st.integers(1, 2), max_size=4), st.integers(1, 4))

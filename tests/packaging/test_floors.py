@@ -137,6 +137,7 @@ def protocols(modules: dict[str, str]) -> set[str]:
     return {
         f"{name}.{node.name}"
         for name, text in modules.items()
+        if "Protocol" in text
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base).startswith("Protocol") for base in node.bases)
     }

@@ -58,13 +58,13 @@ class SecondClient(Client):
 
 
 @pytest.fixture
-def second(tmp_path):
+def second():
     """Runs of ``second``, or of another server half; resumes the run in a folder where no words are given."""
     heard.clear(), sent_instead.clear(), stop_before.clear()
     contract = Contract("second", queries={"second_teach": (WEIGHTS,)})
 
     def launched(cwd, *words, method=Second):
-        with own_method(tmp_path, method, SecondClient, contract) as groups:
+        with own_method(method, SecondClient, contract) as groups:
             if not words:  # resume
                 return resume(next((cwd / "runs" / "default").iterdir()))
             return launch_in(cwd, "strategy=second", "engine=inline", "clients.count=4", *words, dirs=[groups])

@@ -10,8 +10,6 @@ from fedimb.errors import ConfigError
 from fedimb.rundir.folder import RunFolder
 from fedimb.serverapp.estimate import estimate
 
-pytestmark = pytest.mark.alone
-
 ROWS = [
     ("calibration=[none,la_post,tau]",),
     ("aggregator=fedprox", "calibration=[none,la_post,tau]"),
@@ -40,15 +38,18 @@ def compare(tmp_path, *overrides):
     pytest.fail(f"estimated minutes are off by more than two: ratios {ratios}")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("row", ROWS)
 def test_the_demos_rows_inline(row, tmp_path):
     compare(tmp_path, "engine=inline", "rounds=20", "local.epochs=5", "clients.count=10", "data.n_max=110", *row)
 
 
+@pytest.mark.alone
 def test_partial_participation(tmp_path):
     compare(tmp_path, "engine=inline", "rounds=20", "local.epochs=5", "clients.count=10", "clients.participation=0.4")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_the_demos_rows_on_ray(tmp_path):
     for row in ROWS:

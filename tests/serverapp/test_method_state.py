@@ -45,19 +45,24 @@ class Counting(Method):
 
 
 @pytest.fixture
-def words(tmp_path: Path) -> Iterator[str]:
-    with own_method(tmp_path, Counting, Client, Contract("counting")):
-        yield (
-            f"strategy=counting output_dir={tmp_path}/runs engine=inline tracking=none data=synthetic_table "
-            "data.source.rows=1500 clients.count=4 local.epochs=1 evaluation.bootstrap=0"
-        )
+def groups() -> Iterator[Path]:
+    with own_method(Counting, Client, Contract("counting")) as groups:
+        yield groups
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> str:
+    return (
+        f"strategy=counting output_dir={tmp_path}/runs engine=inline tracking=none data=synthetic_table "
+        "data.source.rows=1500 clients.count=4 local.epochs=1 evaluation.bootstrap=0"
+    )
 
 
 @pytest.mark.parametrize("rounds", [{1}, {2}, {3}, {4}, {2, 3}])
-def test_an_interrupted_run_remembers_as_an_uninterrupted_one(rounds, words, tmp_path):
+def test_an_interrupted_run_remembers_as_an_uninterrupted_one(rounds, words, groups, tmp_path):
     crash_at.update(rounds)
     with pytest.raises(KeyboardInterrupt):
-        fedimb.run(words, config_dirs=(tmp_path / "groups",))
+        fedimb.run(words, config_dirs=(groups,))
     (run,) = tmp_path.glob("runs/*/*")
     while RunFolder(run).status() != "finished":
         try:

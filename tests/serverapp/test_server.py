@@ -51,12 +51,12 @@ class HandyClient(Client):
 
 
 @pytest.fixture
-def handy(tmp_path):
+def handy():
     """Runs of the method ``handy``, or of a subclass: ``handy(tmp_path, "rounds=1", method=Other)``."""
     contract = Contract("handy", queries={"handy_told": (TOLD,)}, adds_rows=True)
 
     def launched(cwd, *words, method=Handy):
-        with own_method(tmp_path, method, HandyClient, contract) as groups:
+        with own_method(method, HandyClient, contract) as groups:
             fixed = ("strategy=handy", "engine=inline", "data.public=5", "clients.count=4")
             return resume(cwd) if not words else launch_in(cwd, *fixed, *words, dirs=[groups])
 

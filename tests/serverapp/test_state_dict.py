@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.serverapp.strategy import FedAdam, FedAvg
-from own_method import own_method
+from own_method import own_groups, own_method
 from small_runs import launch_in, weights_sha
 
 from fedimb import registry
@@ -152,21 +152,19 @@ def keeping(cls: type, thing: Thing) -> type:
 
 
 @contextlib.contextmanager
-def plugged_in(folder: Path, cls: type) -> Iterator[tuple[str, ...]]:
+def plugged_in(cls: type) -> Iterator[tuple[str, ...]]:
     """Words of a run of an aggregator or a method of the test's own, and the folder of its configuration."""
     if issubclass(cls, Method):
-        with own_method(folder, cls, Client, Contract("mine")) as groups:
+        with own_method(cls, Client, Contract("mine")) as groups:
             yield "strategy=mine", str(groups)
         return
-    (folder / "groups" / "aggregator").mkdir(parents=True, exist_ok=True)
-    (folder / "groups" / "aggregator" / "mine.yaml").write_text("name: mine\n")
     with registry.isolated():
         registry.register("aggregator", "mine", linear=False)(cls)
-        yield "aggregator=mine", str(folder / "groups")
+        yield "aggregator=mine", str(own_groups("aggregator", "mine", "name: mine\n"))
 
 
 def run(cwd: Path, cls: type, *words: str):
-    with plugged_in(cwd, cls) as (choice, groups):
+    with plugged_in(cls) as (choice, groups):
         return launch_in(cwd, *TINY, choice, *words, dirs=[Path(groups)])
 
 
@@ -181,7 +179,7 @@ def run_cut(cwd: Path, cls: type, monkeypatch, before_checkpoint_of: int = 2):
         original(self, loop, metrics, last)
 
     monkeypatch.setattr(FolderCheckpointer, "after_round", interrupted)
-    with plugged_in(cwd, cls) as (choice, groups):
+    with plugged_in(cls) as (choice, groups):
         with pytest.raises(KeyboardInterrupt):
             launch_in(cwd, *TINY, choice, dirs=[Path(groups)])
         return resume(next((cwd / "runs" / "default").iterdir()))

@@ -198,7 +198,7 @@ def test_a_view_is_refused_before_the_first_round(tmp_path):
             return super().state_dict() | {"row": self.row}
 
     with (
-        own_method(tmp_path, Viewing, Client, Contract("viewing")) as groups,
+        own_method(Viewing, Client, Contract("viewing")) as groups,
         pytest.raises(RunFailed, match=r"Viewing: state_dict\(\)\['row'\] shares memory with .*\['held'\]"),
     ):
         launch_in(tmp_path, *TINY, "strategy=viewing", dirs=[groups])

@@ -1,7 +1,7 @@
 """The project's own imports, read from the sources of every file: nothing is imported, no file is seen twice."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +32,9 @@ def imported(tree: ast.AST, package: str, known: "Names | None" = None) -> Itera
         package: the dotted package of the file, to resolve ``from . import x``.
         known: what the file's names mean; None reads them from ``tree``.
     """
-    known = known or Names.of(tree)
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))  # walking takes longer than what is done with the nodes
+    known = known or Names.of(nodes)
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, current(alias.name)) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -80,16 +81,17 @@ class Names:
     texts: Mapping[str, str]
 
     @classmethod
-    def of(cls, tree: ast.AST) -> "Names":
-        """Read from a file's syntax tree."""
+    def of(cls, nodes: Iterable[ast.AST]) -> "Names":
+        """Read from the nodes of a file's syntax tree."""
         importers, values = set(IMPORTERS), dict[str, list[ast.expr]]()
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.ImportFrom):
                 importers |= {a.asname for a in node.names if a.asname and a.name in IMPORTERS}
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            for target in targets:
-                if isinstance(target, ast.Name) and isinstance(value := getattr(node, "value", None), ast.expr):
-                    values.setdefault(target.id, []).append(value)
+            if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr):
+                continue
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name) and node.value is not None:
+                    values.setdefault(target.id, []).append(node.value)
         for name, given in values.items():
             if any(_last_word(one) in IMPORTERS for one in given):
                 importers.add(name)
@@ -177,17 +179,19 @@ def arrows(modules: dict[str, str]) -> list[Arrow]:
     for name, text in modules.items():
         tree = ast.parse(text)
         package = name if name in packages else name.rpartition(".")[0]
-        quiet = {id(node) for block in _typing_blocks(tree) for node in ast.walk(block)}
-        known = Names.of(tree)
-        for node in ast.walk(tree):
+        nodes = list(ast.walk(tree))
+        blocks = _typing_blocks(nodes) if "TYPE_CHECKING" in text else ()
+        quiet = {id(node) for block in blocks for node in ast.walk(block)}
+        known = Names.of(nodes)
+        for node in nodes:
             for line, target, names in _targets(node, package, modules, known):
                 if target != name:
                     found.append(Arrow(name, target, line, names, id(node) in quiet))
     return found
 
 
-def _typing_blocks(tree: ast.AST) -> Iterator[ast.stmt]:
-    for node in ast.walk(tree):
+def _typing_blocks(nodes: Iterable[ast.AST]) -> Iterator[ast.stmt]:
+    for node in nodes:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             yield from node.body
 
@@ -204,7 +208,7 @@ def _targets(
         if rest and current(base) in modules:
             yield node.lineno, current(base), rest
         return
-    if isinstance(node, ast.Import | ast.Call):
+    if isinstance(node, ast.Import) or (isinstance(node, ast.Call) and known.imports(node)):
         block = [node] if isinstance(node, ast.stmt) else [ast.Expr(node)]
         for line, name in imported(ast.Module(block, []), package, known):
             if name in modules:

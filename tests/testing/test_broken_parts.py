@@ -210,8 +210,8 @@ class Summing(Method):
 CONTRACT = Contract("broken", queries={"broken_ask": (RECORD,)})
 
 
-def check(folder, method=Summing, client=Honest, contract=CONTRACT, says=None):
-    with own_method(folder, method, client, contract):
+def check(method=Summing, client=Honest, contract=CONTRACT, says=None):
+    with own_method(method, client, contract):
         if says is None:
             check_method("broken", ray=False)
         else:
@@ -219,19 +219,19 @@ def check(folder, method=Summing, client=Honest, contract=CONTRACT, says=None):
 
 
 @pytest.mark.slow
-def test_an_honest_method_passes(tmp_path):
-    check(tmp_path)
+def test_an_honest_method_passes():
+    check()
 
 
-def test_a_method_that_sends_what_it_does_not_declare(tmp_path):
+def test_a_method_that_sends_what_it_does_not_declare():
     class Leaking(Honest):
         def after_training(self, result, context):
             return RecordDict({"x.names": ConfigRecord({"first": "Ada"})})
 
-    check(tmp_path, client=Leaking, says=r"strategy 'broken'.*x\.names")
+    check(client=Leaking, says=r"strategy 'broken'.*x\.names")
 
 
-def test_a_method_that_dies_at_a_client_of_one_row(tmp_path):
+def test_a_method_that_dies_at_a_client_of_one_row():
     class Needy(Honest):
         def train_spec(self, spec, context):
             assert len(context.data.rows("train")) > 1, "needs two rows"
@@ -247,20 +247,20 @@ def test_a_method_that_dies_at_a_client_of_one_row(tmp_path):
             yield Query("broken_ask", everyone=True)
             yield from self.inner_program(run)
 
-    check(tmp_path, method=All, client=Needy, says="it runs with a client of one row.*needs two rows")
+    check(method=All, client=Needy, says="it runs with a client of one row.*needs two rows")
 
 
-def test_a_method_that_draws_anew_when_it_is_resumed(tmp_path):
+def test_a_method_that_draws_anew_when_it_is_resumed():
     class Drawing(Summing):
         def program(self, run):
             yield Query("broken_ask")
             self.memory["drawn"] = float(np.random.default_rng().normal())
             yield from self.inner_program(run)
 
-    check(tmp_path, method=Drawing, says="killed after every step and resumed")
+    check(method=Drawing, says="killed after every step and resumed")
 
 
-def test_halves_that_disagree_on_a_default(tmp_path):
+def test_halves_that_disagree_on_a_default():
     class Strong(Summing):
         def __init__(self, inner, strength: float = 0.5):
             super().__init__(inner)
@@ -269,9 +269,7 @@ def test_halves_that_disagree_on_a_default(tmp_path):
         def __init__(self, strength: float = 0.1):
             pass
 
-    check(
-        tmp_path, method=Strong, client=Weak, says="agree on settings: expected the client side's default of strength"
-    )
+    check(method=Strong, client=Weak, says="agree on settings: expected the client side's default of strength")
 
 
 @pytest.mark.slow
