@@ -334,7 +334,7 @@ class Account:
         return clients
 
     def _sites(self, clients: Sequence[int]) -> str:
-        """The set of sites a masked sum is over, by their keys: one id, or one name, is another site's in another plan."""
+        """The set of sites a masked sum is over, by keys: an id, or a name, is another site's in another plan."""
         sites = self._plan.sites
         return ", ".join(sorted(f"{sites[client].name} {sites[client].fingerprint}" for client in clients))
 
