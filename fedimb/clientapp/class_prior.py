@@ -48,7 +48,8 @@ def noisy_share(context: ClientContext, view: str, clients: int) -> np.ndarray:
     hospital draws its own noise (`ClientContext.secrets`).
     """
     prior = context.config.prior
-    counts = context.class_counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)
+    own = context.data.counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)
+    counts = context.claimed(own)
     sigma = sigma_of(prior.epsilon, prior.delta, float(prior.clip or 1)) / math.sqrt(clients)
     noisy: np.ndarray = counts + sigma * context.secrets.normal(context, Stream.PRIOR_NOISE, len(counts))
     return noisy
