@@ -20,6 +20,7 @@ from fedimb.encoders.embed import embed
 from fedimb.errors import ConfigError
 from fedimb.models.encoded import Encoded
 from fedimb.privacy.gaussian import sigma_of
+from fedimb.privacy.secrets import clients_in_sum
 from fedimb.privacy.secure_sum import mask_values, to_fixed
 from fedimb.records import array_record, arrays_of
 from fedimb.registry import register
@@ -116,8 +117,8 @@ class OneRoundClient(Client):
             np.array([np.square(x).sum()]) if "squares" in settings.fields else (x.T @ x)[np.triu_indices(x.shape[1])]
         )
         values = np.concatenate([counts, sums.ravel(), more])
-        request: dict[str, Any] = dict(content.config_records["view"])
-        sigma = sigma_of(settings.epsilon, settings.delta, math.sqrt(3)) / math.sqrt(len(request["clients"]))
+        clients = clients_in_sum(content)
+        sigma = sigma_of(settings.epsilon, settings.delta, math.sqrt(3)) / math.sqrt(len(clients))
         values = values + sigma * context.secrets.normal(context, Stream.STATISTICS_NOISE, len(values))
         masked = _mask(content, context)(to_fixed(values))
         return RecordDict({names.NOISY: array_record({"values": masked})})
@@ -132,8 +133,7 @@ def _over_all(values: Integers, ids: Integers, classes: int) -> Integers:
 
 def _mask(content: RecordDict, context: ClientContext) -> Any:
     """The function that masks integers [n] for the clients that the query names."""
-    request: dict[str, Any] = dict(content.config_records["view"])
-    clients = [int(client) for client in request["clients"]]
+    clients = clients_in_sum(content)
     return partial(
         mask_values, client=context.client, clients=clients, shared=partial(context.secrets.mask, context, clients)
     )

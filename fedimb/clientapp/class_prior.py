@@ -10,7 +10,7 @@ from fedimb.clientapp.context import ClientContext
 from fedimb.contracts import platform as names
 from fedimb.data.views import ClientData
 from fedimb.privacy.gaussian import sigma_of
-from fedimb.privacy.secrets import masked_figures
+from fedimb.privacy.secrets import clients_in_sum, masked_figures
 from fedimb.privacy.secure_sum import to_fixed
 from fedimb.records import array_record
 from fedimb.seeds import Stream
@@ -24,7 +24,7 @@ def answer_query(name: str, content: RecordDict, context: ClientContext) -> Reco
     view = str(request["name"])
     if name == names.CLASS_COUNTS:
         return _reply(context.class_counts(view).astype(np.int64))
-    clients = [int(client) for client in request["clients"]]
+    clients = clients_in_sum(content)
     if name == names.NOISY_COUNTS:
         own = to_fixed(noisy_share(context, view, len(clients)))
     else:
@@ -48,7 +48,8 @@ def noisy_share(context: ClientContext, view: str, clients: int) -> np.ndarray:
     hospital draws its own noise (`ClientContext.secrets`).
     """
     prior = context.config.prior
-    counts = context.class_counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)
+    own = context.data.counts(view) if prior.clip is None else clipped_counts(context.data, view, prior.clip)
+    counts = context.claimed(own)
     sigma = sigma_of(prior.epsilon, prior.delta, float(prior.clip or 1)) / math.sqrt(clients)
     noisy: np.ndarray = counts + sigma * context.secrets.normal(context, Stream.PRIOR_NOISE, len(counts))
     return noisy

@@ -70,7 +70,10 @@ class ClientContext:
 
     def class_counts(self, view: str) -> np.ndarray:
         """Class counts [C] int64 of a view, as the client reports them."""
-        counts = self.data.counts(view)
+        return self.claimed(self.data.counts(view))
+
+    def claimed(self, counts: np.ndarray) -> np.ndarray:
+        """Class counts [C] int64 as the client reports them, from the true ones: a simulated attacker may lie."""
         return counts if self.attack is None else self.attack.counts(counts)
 
     def forward(self, view: str) -> Outputs:

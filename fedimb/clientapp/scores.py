@@ -1,7 +1,5 @@
 """A client's confusion matrices on its validation rows, for a server that has no test rows."""
 
-from typing import Any
-
 import numpy as np
 from flwr.app import RecordDict
 from torch import Tensor
@@ -14,7 +12,7 @@ from fedimb.evaluation.confusion import confusion_of
 from fedimb.evaluation.probabilities import probabilities_of
 from fedimb.evaluation.subgroups import SCORED as SCORED_ARRAYS
 from fedimb.evaluation.subgroups import SHARED, count_subgroups
-from fedimb.privacy.secrets import masked_figures
+from fedimb.privacy.secrets import clients_in_sum, masked_figures
 from fedimb.records import array_record
 from fedimb.schema import calibration_part
 from fedimb.training.calibrations.base import Outputs
@@ -34,8 +32,7 @@ def answer_query(query: str, content: RecordDict, context: ClientContext) -> Rec
         records[names.SUBGROUPS] = _by_subgroup(context, subgroups, y, logits)
     if query == names.SCORED:
         return RecordDict({key: array_record(arrays) for key, arrays in records.items()})
-    request: dict[str, Any] = dict(content.config_records["view"])
-    clients = [int(client) for client in request["clients"]]
+    clients = clients_in_sum(content)
     flat = [array for arrays in records.values() for array in arrays.values()]
     plain = np.concatenate([array.ravel() for array in flat])
     sent, more = masked_figures(plain, context, clients, context.secrets)

@@ -92,7 +92,8 @@ def gather(run: Path, to: Path, papers: Sequence[Path] = (), attached: Mapping[s
 
     Raises:
         Damaged: the run's seal does not hold, or it has none.
-        ConfigError: the folder exists, no such item, a paper of another plan, or of a site the plan does not list.
+        ConfigError: the folder exists, no such item, the report is older than the result, or a paper is of another
+            plan, of a site the plan does not list, a second one of a site, or older than the run.
         FedimbError: the run is not finished.
     """
     folder = RunFolder.open(run)
@@ -110,7 +111,7 @@ def gather(run: Path, to: Path, papers: Sequence[Path] = (), attached: Mapping[s
         _write(building / "model.json", _model(folder, result))
         _write(building / "monitor.json", _monitor(folder, result))
         _write(building / "incidents.json", _incidents(folder, result))
-        _copy_papers(papers, building / "sites", plan)
+        _copy_papers(papers, building / "sites", plan, folder)
         for path, target in documents.values():
             (building / target).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, building / target)
@@ -181,6 +182,9 @@ def _plan(folder: RunFolder) -> StudyPlan | None:
 
 def _copy_run(folder: RunFolder, to: Path, plan: StudyPlan | None) -> None:
     """The run's own files of the table, without following links."""
+    report = folder.path / "report.html"
+    if report.is_file() and report.stat().st_mtime < (folder.path / "result.json").stat().st_mtime:
+        raise ConfigError(f"{report} is older than the run's result: make it again, fedimb report {folder.path}")
     for one in ARTEFACTS:
         for name in one.files:
             source = folder.path / name.removeprefix("run/")
@@ -239,7 +243,7 @@ def _incidents(folder: RunFolder, result: RunResult) -> JsonObject:
     return {"status": folder.read_json("status.json"), "left_out": result.left_out, "events": kept}
 
 
-def _copy_papers(papers: Sequence[Path], to: Path, plan: StudyPlan | None) -> None:
+def _copy_papers(papers: Sequence[Path], to: Path, plan: StudyPlan | None, folder: RunFolder) -> None:
     for path in papers:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -255,8 +259,31 @@ def _copy_papers(papers: Sequence[Path], to: Path, plan: StudyPlan | None) -> No
             )
         if plan is not None and paper.plan != plan.sha:
             raise ConfigError(f"{path} is about plan {paper.plan}, the run is under plan {plan.sha}")
+        if why := _of_another_time(paper, folder):
+            raise ConfigError(f"{path}: {why}: have the site make it again, fedimb node papers --to FILE")
+        target = to / f"{paper.site}.json"
+        if target.exists():
+            raise ConfigError(f"{path} is a second paper of site '{paper.site}': give the later one alone")
         to.mkdir(exist_ok=True)
-        shutil.copyfile(path, to / f"{paper.site}.json")
+        shutil.copyfile(path, target)
+
+
+def _of_another_time(paper: SitePaper, folder: RunFolder) -> str | None:
+    """Why a paper does not tell of this run; None if it does. By the data that the site joined with, and its audit log
+    as it told the coordinator.
+    """
+    joined: JsonObject = folder.read_json("joined.json", {})
+    version = joined.get(paper.site, {}).get("version")
+    if version is not None and version not in paper.versions:
+        return f"it does not know the data that {paper.site} joined this run with (version {version[:12]}...)"
+    heads = [json.loads(line) for line in (folder.read(f"heads/{paper.site}.jsonl") or b"").splitlines()]
+    told = max((int(head["line"]) for head in heads), default=0)
+    lines = paper.audit["lines"]
+    if isinstance(lines, int) and lines < told:
+        return f"it is of the audit log's {lines} lines, and {paper.site} has told of {told} during the run"
+    if any(head["line"] == lines and head["sha"] != paper.audit["sha"] for head in heads):
+        return f"line {lines} of the audit log is not the one that {paper.site} told of during the run"
+    return None
 
 
 def _attachments(attached: Mapping[str, Path]) -> dict[str, tuple[Path, str]]:

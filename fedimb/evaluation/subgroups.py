@@ -4,9 +4,11 @@ A *cell* is the rows of one class in one group of an attribute. All figures of a
 alone, so whoever knows everything published knows shown cells and class totals, and nothing else of the cells:
 
 - a cell of fewer than ``floor`` people is hidden; an empty one describes nobody and is shown as 0;
-- the hidden cells of a class and attribute have a known sum (class total - shown cells), so there are at least two, of
-  at least ``floor`` + their number of people together: the cell of the smallest group that is shown joins them until
-  this is so. If no cell with people is left to join, the empty ones are hidden too: only the class's total bounds them;
+- the hidden cells of a class and attribute have a known sum (class total - shown cells), so a cell that is not small
+  joins them, of the smallest group that is shown, and more until all but one of them could be of any size below
+  ``floor`` and one is not. So who knows this rule learns that a cell is small, and not how small: with small cells
+  alone in the sum, 13 - 5 = 8 people in two cells below 5 would be four each. If no cell with people is left to join,
+  the empty ones are hidden too: only the class's total bounds them;
 - attributes of which some groups never occur together (a site that does not record one, a code and its chapter) can be
   subtracted from each other: of these, a class with hidden cells is shown by the attribute listed first alone;
 - of the sites' own rows even the totals are known, so a class with a hidden cell is shown for no site at all, and a
@@ -129,12 +131,24 @@ def sum_counts(counts: Sequence[SubgroupCounts]) -> SubgroupCounts:
     return total
 
 
-def hidden_cells(people: Counts, floor: int) -> NDArray[np.bool_]:
+def small_cells(people: Counts, floor: int, rows: Counts | None = None) -> NDArray[np.bool_]:
+    """The cells that describe fewer people than ``floor``, but somebody.
+
+    Args:
+        people: people of each cell, each in the cell of its first row.
+        rows: rows of each cell, as somebody's second row may be in a cell of nobody; None: such cells are empty.
+    """
+    found: NDArray[np.bool_] = ((people if rows is None else rows) > 0) & (people < floor)
+    return found
+
+
+def hidden_cells(people: Counts, floor: int, rows: Counts | None = None) -> NDArray[np.bool_]:
     """The cells of one attribute that are not shown.
 
     Args:
         people: [C, G] people of each cell.
         floor: the fewest people of a shown cell.
+        rows: [C, G], see `small_cells`.
 
     Returns:
         [C, G].
@@ -143,15 +157,19 @@ def hidden_cells(people: Counts, floor: int) -> NDArray[np.bool_]:
         >>> hidden_cells(np.array([[50, 3, 40], [50, 30, 0], [7, 0, 0]]), 10).tolist()
         [[False, True, True], [False, False, False], [True, True, True]]
     """
-    hidden = (people > 0) & (people < floor)
-    order = np.argsort(people.sum(axis=0), kind="stable")  # the same in every class, so that large groups stay whole
+    hidden = small_cells(people, floor, rows)
+    # The same in every class, so that large groups stay whole; from shown cells alone, so that it tells nothing.
+    sizes = people[~hidden.any(axis=1)].sum(axis=0)
+    order = np.lexsort((-np.arange(len(sizes)), sizes))
     for cells, mark in zip(people, hidden, strict=True):
-        while mark.any() and (mark.sum() < 2 or cells[mark].sum() < floor + mark.sum()):
-            shown = [g for g in order if not mark[g] and cells[g] > 0]
-            if not shown:
-                mark[:] = True
+        if not mark.any():
+            continue
+        for g in (g for g in order if not mark[g] and cells[g] > 0):
+            mark[g] = True
+            if cells[mark].sum() >= floor + (mark.sum() - 1) * (floor - 1):
                 break
-            mark[shown[0]] = True
+        else:
+            mark[:] = True
     return hidden
 
 
@@ -168,21 +186,27 @@ def linked(together: Counts, groups: Sequence[int]) -> NDArray[np.bool_]:
     return found
 
 
-def hidden_classes_of_sites(people: Counts, floor: int, also: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+def hidden_classes_of_sites(
+    people: Counts, floor: int, also: NDArray[np.bool_] | None = None, rows: Counts | None = None
+) -> NDArray[np.bool_]:
     """The classes that are shown for no site. Each site's number of rows counts as known, besides that of each class.
 
     Args:
         people: [S, C] people of each site and class.
         also: [C] classes to hide for another reason.
+        rows: [S, C], see `small_cells`.
 
     Returns:
         [C]. Over all tables with the same totals, every hidden cell that needs it takes values ``floor`` apart, or as
-        far apart as its class has people; or all classes are hidden.
+        far apart as its class has people, and small cells have a partner (`_is_partner`); or all classes are hidden.
     """
-    small = (people > 0) & (people < floor)
-    needs = small if also is None else small | (also & (people > 0))
-    hidden = np.asarray(needs.any(axis=0))
+    small = small_cells(people, floor, rows)
+    needs = small if also is None else small | (also & ((people if rows is None else rows) > 0))
     order = np.argsort(people.sum(axis=0), kind="stable")
+    hidden = np.asarray(needs.any(axis=0))
+    if small.any() and not hidden.all():
+        partner = next(c for c in order[::-1] if not hidden[c])
+        hidden[partner if _is_partner(people, small, floor, partner) else slice(None)] = True
     while hidden.any() and not hidden.all():
         cut = people[:, hidden]
         sites, classes = cut.sum(axis=1, keepdims=True), cut.sum(axis=0, keepdims=True)
@@ -192,6 +216,22 @@ def hidden_classes_of_sites(people: Counts, floor: int, also: NDArray[np.bool_] 
             break
         hidden[next(c for c in order if not hidden[c])] = True
     return hidden
+
+
+def _is_partner(people: Counts, small: NDArray[np.bool_], floor: int, partner: int) -> bool:
+    """Whether every small cell could be of any other size below ``floor`` if this class is hidden too.
+
+    People of a class and of the partner can change places between two sites without a change of any total. So who knows
+    the rule learns that a cell is small, and not how small, as long as the partner's cells do not become small in turn.
+    The partner is the largest class, and no other one is tried: which are refused would tell sizes.
+    """
+    others = people[:, partner]
+    for s, c in np.argwhere(small):
+        held, rest, beside = int(people[s, c]), np.delete(people[:, c], s), np.delete(others, s)
+        more, fewer = min(floor - 1 - held, int(rest.sum())), max(held - 1, 0)
+        if others[s] < floor + more or beside.max(initial=0) < floor + fewer or rest[beside >= floor].sum() < more:
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -229,9 +269,10 @@ def hidden_by_attribute(
     """
     n_classes = counts.rows.shape[1]
     cells = [counts.people[a, :, : len(one.groups)] for a, one in enumerate(attributes)]
+    rows = [counts.rows[a, :, : len(one.groups)] for a, one in enumerate(attributes)]
     if floor is None:
         return [np.zeros(one.shape, np.bool_) for one in cells], np.zeros(n_classes, np.bool_)
-    hidden = [hidden_cells(one, floor) for one in cells]
+    hidden = [hidden_cells(one, floor, own) for one, own in zip(cells, rows, strict=True)]
     links = linked(counts.together, [len(one.groups) for one in attributes])
     of_sites = [a for a, one in enumerate(attributes) if one.name == SITE]
     others = [a for a in range(len(attributes)) if a not in of_sites]
@@ -245,12 +286,12 @@ def hidden_by_attribute(
     for a in others:
         if any(links[a, site] for site in of_sites) or (sites is not None and _lacks_a_group(sites.by_group[:, a])):
             # Sites may be groups, so that the number of people of a group is known as that of a site is.
-            hidden[a][hidden_classes_of_sites(cells[a].T, floor, np.asarray(hidden[a].any(axis=1)))] = True
+            hidden[a][hidden_classes_of_sites(cells[a].T, floor, np.asarray(hidden[a].any(axis=1)), rows[a].T)] = True
             also |= hidden[a].any(axis=1)
     if sites is not None:
         lost = hidden_classes_of_sites(sites.by_class, floor, also)
     for a in of_sites:
-        lost = hidden_classes_of_sites(cells[a].T, floor, also | lost)
+        lost = hidden_classes_of_sites(cells[a].T, floor, also | lost, rows[a].T)
         hidden[a][:] = lost[:, None]
     return hidden, lost
 

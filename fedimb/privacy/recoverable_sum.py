@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fedimb.privacy.secret_sharing import SIZE, join
+from fedimb.privacy.secret_sharing import PRIME, SIZE, decode, join
 
 FEWEST = 3
 """Smallest number of clients in a sum: of two, each reads the other's figures from it."""
@@ -34,11 +34,12 @@ class NotOpened(Exception):
 
     Attributes:
         client: that client, or whoever revealed wrong shares of its seeds.
+        alone: whether the seeds of all others can be put together: then the fault is this client's own, most likely.
     """
 
-    def __init__(self, client: int) -> None:
+    def __init__(self, client: int, alone: bool = False) -> None:
         super().__init__(f"the shares of client {client}'s seeds do not fit what it committed to")
-        self.client = client
+        self.client, self.alone = client, alone
 
 
 def least_sites(clients: int) -> int:
@@ -103,26 +104,44 @@ def open_sum(
     """
     least, alive = least_sites(len(clients)), sorted(sent)
     total: np.ndarray = np.stack([sent[client] for client in alive]).sum(axis=0, dtype=np.uint64)
+
+    def seed_of(client: int, place: int, other: int, most_tried: int = _MOST_TRIED) -> bytes:
+        known = commitments[client][seeds_of(client, clients).index(other)].tobytes()
+        shares = {holder: found[client][place] for holder, found in sorted(revealed.items()) if client in found}
+        return _joined(client, {holder: row.tobytes() for holder, row in shares.items()}, least, known, most_tried)
+
+    def opens(client: int) -> bool:
+        try:
+            return bool(seed_of(client, 0, client, 1))
+        except NotOpened:
+            return False
+
     for client in alive:
-        order = seeds_of(client, clients)
-        shares = {holder: found[client] for holder, found in sorted(revealed.items()) if client in found}
         for place, other in enumerate(opened_seeds(client, clients, alive)):
-            known = commitments[client][order.index(other)].tobytes()
-            seed = _joined(client, {holder: rows[place].tobytes() for holder, rows in shares.items()}, least, known)
-            mask = expand(seed, total.size)
+            try:
+                mask = expand(seed_of(client, place, other), total.size)
+            except NotOpened:
+                raise NotOpened(client, all(opens(one) for one in alive if one != client)) from None
             total = total + mask if other < client else total - mask
     opened: np.ndarray = total.view(np.int64)
     return opened
 
 
-def _joined(client: int, shares: Mapping[int, bytes], least: int, known: bytes) -> bytes:
-    """The seed of shares of which some may be wrong: the one that fits its commitment."""
-    for holders in itertools.islice(itertools.combinations(shares, least), _MOST_TRIED):
-        try:
-            seed = join({holder: shares[holder] for holder in holders})
-        except ValueError:
-            continue
-        if commitment(seed) == known:
+def _joined(client: int, shares: Mapping[int, bytes], least: int, known: bytes, most_tried: int) -> bytes:
+    """The seed of shares of which some may be wrong: the one that fits its commitment.
+
+    Without some holders, as few as possible, `decode` corrects the wrong shares among the others.
+    """
+    fit = {holder: share for holder, share in shares.items() if int.from_bytes(share, "little") < PRIME}
+    if len(fit) < least:
+        raise NotOpened(client)
+    seed: bytes | None = join({holder: fit[holder] for holder in list(fit)[:least]})  # nearly always
+    if seed is not None and commitment(seed) == known:
+        return seed
+    without = itertools.chain.from_iterable(itertools.combinations(fit, count) for count in range(len(fit) - least + 1))
+    for left_out in itertools.islice(without, most_tried):
+        seed = decode({holder: share for holder, share in fit.items() if holder not in left_out}, least)
+        if seed is not None and commitment(seed) == known:
             return seed
     raise NotOpened(client)
 

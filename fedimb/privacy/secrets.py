@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from flwr.app import RecordDict
 
+from fedimb.errors import FedimbError
 from fedimb.privacy.secure_sum import mask_values
 from fedimb.schema import RunConfig
 from fedimb.seeds import Stream, numpy_rng
@@ -56,6 +57,22 @@ class Secrets(Protocol):
     def normal(self, asked: MessageInfo, stream: Stream, count: int) -> np.ndarray:
         """Standard normal numbers [count] float64 for one purpose."""
         ...
+
+
+def clients_in_sum(content: RecordDict) -> list[int]:
+    """The clients that a request for masked figures names, as everybody reads them: ids, each once.
+
+    What masks, what divides noise and what counts sets of clients must not read one list in two ways.
+
+    Raises:
+        FedimbError: it names none, one twice, or something that is not an id.
+    """
+    view = content.config_records.get("view") or {}
+    given = view.get("clients")
+    ids = [one for one in given if type(one) is int and one >= 0] if isinstance(given, list) else []
+    if not isinstance(given, list) or not ids or len(ids) < len(given) or len({*ids}) < len(ids):
+        raise FedimbError("a request for masked figures lists the clients in the sum by their ids, each once")
+    return ids
 
 
 def masked_figures(

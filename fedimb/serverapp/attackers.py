@@ -89,7 +89,7 @@ def attackers_in(config: RunConfig, federation: Federation) -> Attackers | None:
 
     Raises:
         ConfigError: nobody would be honest, a setting that does not fit the data or the model, or masked scores, from
-            which the attackers' cannot be left out.
+            which the attackers' cannot be left out; or the attack would start after the last round.
     """
     name = config.attack["name"]
     if name == "none":
@@ -105,6 +105,11 @@ def attackers_in(config: RunConfig, federation: Federation) -> Attackers | None:
     known = Known(federation.n_classes, rare, int(np.argmax(counts)), tuple(federation.input_shape), head)
     attack: Attack = part_maker("attack", config.attack, GIVEN["attack"])(known=known)
     settings: AttackSettings = attack.settings
+    if settings.start > max(config.rounds, 1):
+        raise ConfigError(
+            f"attack.start={settings.start}: the run has {config.rounds} rounds, so nobody would attack; start "
+            "earlier, or set attack=none"
+        )
     holders = [int(client) for client in np.flatnonzero(federation.train_sizes)]
     return Attackers(name, attackers_of(config.seed, settings.fraction, holders), attack, config.seed)
 

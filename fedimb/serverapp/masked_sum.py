@@ -128,10 +128,13 @@ def _opened(
     except NotOpened as error:
         names_ = federation.client_names
         who = names_[error.client] if names_ else f"client {error.client}"
+        remedy = f"{who} alone, so most likely it sent something else. Start a new run, or make a plan without {who}"
+        if not error.alone:
+            remedy = f"{who} and others: more of those that revealed them sent something else than can be corrected, "
+            remedy += "and nobody can be named. Start a new run, or make a plan for other sites"
         raise RunFailed(
-            f"the sum of masked figures cannot be opened: the shares of {who}'s masks do not fit what it committed to, "
-            "so it, or several of those that revealed them, sent something else. Start a new run, or make a plan "
-            f"without {who}"
+            "the sum of masked figures cannot be opened: shares do not fit the masks that were committed to, of "
+            f"{remedy}"
         ) from None
 
 

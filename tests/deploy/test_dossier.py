@@ -1,6 +1,7 @@
 """A deployed run scored by subgroup, and the dossier of it: what answers which item, and what is said to be missing."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -219,6 +220,26 @@ def test_papers_of_another_plan_or_site_are_refused(run: RunResult, papers: list
         with pytest.raises(ConfigError, match=said):
             gather(run.folder, tmp_path / "d", [tmp_path / "paper.json"])
         assert not (tmp_path / "d").exists()
+
+
+def test_a_stale_file_is_refused(run: RunResult, whole: Path, papers: list[Path], tmp_path: Path) -> None:
+    """A paper from before the run, or of other data, and a report of an earlier result looked like any others."""
+    paper = json.loads(papers[0].read_text())
+    stale = {
+        "it does not know the data that": paper | {"versions": ["0" * 64]},
+        "and linz has told of": paper | {"audit": paper["audit"] | {"lines": 3}},
+    }
+    for said, content in stale.items():
+        (tmp_path / "p.json").write_text(json.dumps(content))
+        with pytest.raises(ConfigError, match=said):
+            gather(run.folder, tmp_path / "d", [tmp_path / "p.json"])
+    with pytest.raises(ConfigError, match="is a second paper of site 'linz'"):
+        gather(run.folder, tmp_path / "d", [papers[0], papers[0]])
+    copied = tmp_path / "run"
+    shutil.copytree(run.folder, copied)
+    os.utime(copied / "report.html", (0, 0))
+    with pytest.raises(ConfigError, match="is older than the run's result: make it again"):
+        gather(copied, tmp_path / "d", papers)
 
 
 def test_a_run_whose_seal_does_not_hold_is_refused(run: RunResult, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_without_secondary_suppression_the_attack_succeeds(monkeypatch: pytest.M
     """The attack is able to solve: with the small cells alone hidden it finds them."""
     import fedimb.evaluation.subgroups as subgroups
 
-    monkeypatch.setattr(subgroups, "hidden_cells", lambda people, floor: (people > 0) & (people < floor))
+    monkeypatch.setattr(subgroups, "hidden_cells", lambda people, floor, rows: (people > 0) & (people < floor))
     found = attack(np.array(JOINTS["one small cell"]), (SEX, AGE))
     assert any(high - low < 1e-6 and held < FLOOR for low, high, held, _ in found)
 
@@ -228,7 +228,7 @@ def test_what_is_hidden_does_not_depend_on_the_model() -> None:
 
 def test_a_group_with_a_hidden_class_has_no_macro_recall() -> None:
     rng = np.random.default_rng(1)
-    shares, y, groups, _ = drawn(rng, 120)
+    shares, y, groups, _ = drawn(rng, 400)
     counts = count_subgroups(shares, y, groups, 3)
     hidden, _ = hidden_by_attribute(counts, (SEX, AGE), FLOOR)
     tables = subgroup_tables(counts, (SEX, AGE), hidden, minority=[2])
@@ -245,10 +245,66 @@ def test_a_group_with_a_hidden_class_has_no_macro_recall() -> None:
 
 
 def test_large_groups_stay_whole_where_partners_are_needed() -> None:
-    people = np.array([[40, 41, 3], [40, 25, 3], [30, 31, 0]])
+    people = np.array([[40, 41, 3], [40, 25, 3], [31, 30, 0]])
     assert hidden_cells(people, FLOOR).tolist() == [[False, True, True], [False, True, True], [False] * 3]
 
 
-def test_a_single_hidden_class_of_sites_takes_another_with_it() -> None:
+def test_a_single_hidden_class_of_sites_takes_the_largest_with_it() -> None:
     hidden = hidden_classes_of_sites(np.array([[50, 30, 2], [60, 31, 9]]), FLOOR)
-    assert hidden.tolist() == [False, True, True]
+    assert hidden.tolist() == [True, False, True]
+
+
+def test_a_persons_second_row_in_a_cell_of_nobody_is_not_shown() -> None:
+    """Everybody counts in the cell of the first row: a cell of one row and no people was taken for an empty one."""
+    people = np.array([*range(30), 0])
+    groups = np.array([[*[0, 1] * 15, 2]])  # person 0 again, in the third group
+    counts = count_subgroups(np.full((31, 2), 0.5), np.zeros(31, int), groups, 3, people)
+    assert (counts.people[0, 0].tolist(), counts.rows[0, 0].tolist()) == ([15, 15, 0], [15, 15, 1])
+    ((hidden,), _) = hidden_by_attribute(counts, (SEX,), FLOOR)
+    assert hidden[0].tolist() == [False, True, True]
+    of_sites = Attribute(SITE, ("a", "b", "c"))
+    ((hidden,), _) = hidden_by_attribute(counts, (of_sites,), FLOOR)
+    assert hidden.all()
+
+
+@pytest.mark.parametrize(("floor", "groups", "most"), [(3, 2, 16), (3, 3, 15), (5, 3, 18)])
+def test_who_knows_the_rule_learns_that_a_cell_is_small_and_not_how_small(floor: int, groups: int, most: int) -> None:
+    """Every table of one class with the same total, the same cells hidden and the others the same, by trying all."""
+    large = [1000 * (g + 1) for g in range(groups)]  # another class, which fixes the order of the groups
+    for total in range(floor, most):
+        same: dict[tuple, list[tuple[int, ...]]] = {}
+        for some in itertools.product(range(total + 1), repeat=groups - 1):
+            cells = (*some, total - sum(some))
+            if cells[-1] >= 0:
+                hidden = hidden_cells(np.array([cells, large]), floor)[0].tolist()
+                shown = tuple(-1 if h else n for h, n in zip(hidden, cells, strict=True))
+                same.setdefault(shown, []).append(cells)
+        for shown, tables in same.items():
+            for g in (g for g in range(groups) if shown[g] < 0):
+                values = {cells[g] for cells in tables}
+                assert not values & set(range(1, floor)) or len(values) >= floor - 1, (shown, total, values)
+
+
+def test_a_small_cell_of_a_site_could_be_of_any_size_below_the_floor() -> None:
+    """Two sites, three classes, all tables with the same totals and the same shown classes. Were every class that is
+    hidden one with a small cell, their sizes would follow from the totals.
+    """
+    floor, rng, pinned, all_of = 5, np.random.default_rng(0), 0, 0
+    for _ in range(12):
+        table = rng.poisson(rng.choice([2, 5, 9, 20], size=(2, 3)))
+        totals, own = table.sum(axis=0), table[0].sum()
+        same: dict[tuple, list[np.ndarray]] = {}
+        for a, b in itertools.product(range(totals[0] + 1), range(totals[1] + 1)):
+            if 0 <= own - a - b <= totals[2]:
+                one = np.array([a, b, own - a - b])
+                both = np.stack([one, totals - one])
+                hidden = hidden_classes_of_sites(both, floor)
+                same.setdefault((*hidden.tolist(), *both[:, ~hidden].ravel().tolist()), []).append(both)
+        for key, tables in same.items():
+            for site, c in itertools.product(range(2), range(3)):
+                values = {int(one[site, c]) for one in tables}
+                if key[c] and not all(key[:3]) and totals[c] >= floor and values & set(range(1, floor)):
+                    all_of += 1
+                    pinned += len(values) < 2
+    assert all_of > 100
+    assert pinned == 0

@@ -17,7 +17,7 @@ from fedimb.privacy.recoverable_sum import (
     opened_seeds,
     seeds_of,
 )
-from fedimb.privacy.secret_sharing import PRIME, RANDOM, SIZE, element, join, split
+from fedimb.privacy.secret_sharing import PRIME, RANDOM, SIZE, decode, element, join, split
 from fedimb.privacy.secure_sum import mask_values
 
 
@@ -114,8 +114,36 @@ def test_wrong_shares_of_a_few_holders_do_not_matter_and_of_too_many_are_seen():
         revealed[liar] = {client: rows ^ 1 for client, rows in revealed[liar].items()}
     assert open_sum(everyone.sent, clients, everyone.commitments, revealed).tolist() == [21, 7]
     revealed[5] = {client: rows ^ 1 for client, rows in revealed[5].items()}
-    with pytest.raises(NotOpened, match="client 0's seeds do not fit"):
+    with pytest.raises(NotOpened, match="client 0's seeds do not fit") as too_many:
         open_sum(everyone.sent, clients, everyone.commitments, revealed)
+    assert not too_many.value.alone  # client 0 is as innocent as the others
+    honest = {holder: everyone.reveals(holder, clients) for holder in clients}
+    everyone.commitments[4] = everyone.commitments[4] ^ 1
+    with pytest.raises(NotOpened, match="client 4's seeds do not fit") as its_own:
+        open_sum(everyone.sent, clients, everyone.commitments, honest)
+    assert its_own.value.alone
+
+
+@pytest.mark.parametrize("liars", [(0,), (0, 1, 2), (4, 9, 15)])
+def test_one_liar_among_many_sites_does_not_stop_a_sum(liars):
+    """Of 16 sites 11 shares are needed, in 4,368 combinations: the first 3,003 have site 0."""
+    clients = list(range(16))
+    everyone = Everyone(clients, {c: np.array([c, 1]) for c in clients})
+    revealed = {holder: everyone.reveals(holder, clients) for holder in clients}
+    for liar in liars:
+        revealed[liar] = {client: rows ^ 1 for client, rows in revealed[liar].items()}
+    assert open_sum(everyone.sent, clients, everyone.commitments, revealed).tolist() == [120, 16]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 7), st.data())
+def test_shares_of_which_few_are_wrong_are_decoded(threshold, more, data):
+    secret, holders = data.draw(st.integers(0, PRIME - 1)).to_bytes(SIZE, "little"), list(range(threshold + more))
+    shares = split(secret, threshold, holders, data.draw(st.randoms()).randbytes((threshold - 1) * RANDOM))
+    wrong = data.draw(st.lists(st.sampled_from(holders), max_size=more // 2, unique=True))
+    for holder in wrong:
+        shares[holder] = data.draw(st.integers(0, PRIME - 1)).to_bytes(SIZE, "little")
+    assert decode(shares, threshold) == secret
 
 
 def test_who_is_said_to_be_missing_keeps_its_figures():

@@ -55,10 +55,14 @@ def test_who_attacks_is_recorded_and_their_scores_are_not_used(tmp_path):
 
 
 def test_a_group_changes_only_what_it_sends_from_its_first_round_on(tmp_path):
-    late = launch_in(tmp_path, *TINY, "attack=sign_flip", "attack.start=3")
+    late = launch_in(tmp_path, *TINY, "attack=sign_flip", "attack.start=2")
     honest = launch_in(tmp_path, *TINY)
-    assert weights_sha(late) == weights_sha(honest)
-    assert weights_sha(launch_in(tmp_path, *TINY, "attack=sign_flip", "attack.start=2")) != weights_sha(honest)
+    assert weights_sha(late) != weights_sha(honest)
+    rounds = [(run.folder / "metrics.jsonl").read_text().splitlines() for run in (late, honest)]
+    one, other = ([json.loads(line) for line in lines] for lines in rounds)
+    assert [a["metrics"]["test/macro_recall"] for a in one if a["step"] < 2] == [
+        b["metrics"]["test/macro_recall"] for b in other if b["step"] < 2
+    ]
 
 
 def test_a_run_that_stops_and_is_resumed_gives_the_same_model(tmp_path, monkeypatch):
@@ -107,6 +111,7 @@ def test_an_attack_with_an_aim_says_how_often_it_is_reached(tmp_path):
         (("attack=label_flip", "attack.source=77"), "source=77: give a class id from 0 to 9"),
         (("attack=patch_trigger", "attack.size=9"), "9 x 9 pixels does not fit"),
         (("attack=sign_flip", "evaluation.secure=true"), "cannot be left out of the masked sum"),
+        (("attack=sign_flip", "attack.start=3"), "the run has 2 rounds, so nobody would attack"),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_run_folder_exists(tmp_path, words, says):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from small_runs import config, launch_in, weights_sha
 
 from fedimb.clientapp import class_prior as client_prior
 from fedimb.clientapp.class_prior import answer_query, clipped_counts, noisy_share
+from fedimb.clientapp.context import ClientContext
 from fedimb.config.parts import prior_label
 from fedimb.errors import ConfigError, RunFailed
 from fedimb.models.mlp import MLP
@@ -35,7 +37,9 @@ def client(number, counts, *overrides, step=1):
         return np.asarray(counts)
 
     about = {"client": number, "data": SimpleNamespace(counts=held), "class_counts": held}
-    return SimpleNamespace(step=step, config=config(*overrides), secrets=SIMULATED, **about)
+    made = SimpleNamespace(step=step, config=config(*overrides), secrets=SIMULATED, attack=None, **about)
+    made.claimed = partial(ClientContext.claimed, made)
+    return made
 
 
 def federation(counts, patients=None, minority=()):
@@ -171,6 +175,17 @@ def test_patients_are_protected_with_more_noise():
     context.data = SimpleNamespace(store=store, rows=lambda view: np.arange(9))
     noisy = noisy_share(context, "train", 1)
     assert noisy[1:].std() == pytest.approx(4 * sigma_of(1.0, 1e-5), rel=0.05)
+
+
+@pytest.mark.parametrize("clip", ["null", "2"])
+def test_false_counts_are_claimed_with_a_limit_per_patient_too(clip):
+    """With ``prior.clip`` an attacker's counts were true ones: the run was called attacked and was not."""
+    context = client(0, [0], "prior.provenance=dp_sum", f"prior.clip={clip}", "prior.epsilon=100")
+    store = SimpleNamespace(patients=np.arange(6), y=np.array([0, 0, 0, 0, 1, 2]), n_classes=3)
+    counts = np.array([4, 1, 1])
+    context.data = SimpleNamespace(store=store, rows=lambda view: np.arange(6), counts=lambda view: counts)
+    context.attack = SimpleNamespace(counts=lambda counts: np.array([0, 0, 5 * counts.sum()]))
+    np.testing.assert_allclose(noisy_share(context, "train", 1), [0, 0, 30], atol=2)
 
 
 def test_the_label_tables_group_by_says_what_was_promised():

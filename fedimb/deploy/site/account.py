@@ -46,6 +46,7 @@ from fedimb.errors import ConfigError, FedimbError, nearest
 from fedimb.plain import JsonObject
 from fedimb.privacy.egress_filter import declared_for
 from fedimb.privacy.recoverable_sum import can_recover, least_sites
+from fedimb.privacy.secrets import clients_in_sum
 from fedimb.records import pack, unpack
 from fedimb.schema import RunConfig
 
@@ -314,16 +315,28 @@ class Account:
         masked = any(r.about == "masked" for r in declared_for(asked.type, contracts_of(self._config)))
         if not masked:
             return Spent(queries=1)
-        clients = _clients_in(message)
+        clients = self._clients_in(message)
         noisy = asked.type == f"query.{names.NOISY_COUNTS}"
         precision = counts_precision(self._config.prior, len(clients)) if noisy else 0.0
+        sites = self._sites(clients)
         if asked.type in _RECOVERED and can_recover(len(clients)):  # the set it is over is known when it is opened
             return Spent(queries=1, counts=precision)
-        return Spent(queries=1, counts=precision, sum_sets=(self._sites(clients),))
+        return Spent(queries=1, counts=precision, sum_sets=(sites,))
+
+    def _clients_in(self, message: Message) -> list[int]:
+        """The clients that a request for masked figures names. Raises Shareable if they are not sites of the plan."""
+        try:
+            clients = clients_in_sum(message.content)
+        except FedimbError as error:
+            self._refuse(f"takes part in no such sum: {error}")
+        if max(clients) >= len(self._plan.sites):
+            self._refuse(f"takes part in sums over the {len(self._plan.sites)} sites of the plan alone")
+        return clients
 
     def _sites(self, clients: Sequence[int]) -> str:
-        """The set of sites a masked sum is over, the same in every run of a deployment."""
-        return f"{self._plan.deployment}: {', '.join(map(str, sorted({*clients})))} of {self._clients}"
+        """The set of sites a masked sum is over, by keys: an id, or a name, is another site's in another plan."""
+        sites = self._plan.sites
+        return ", ".join(sorted(f"{sites[client].name} {sites[client].fingerprint}" for client in clients))
 
     def _sum_facts(self, message: Message, asked: Asked) -> JsonObject:
         """What the ledger keeps of a request for masked figures, by which it is known again when it is opened.
@@ -333,7 +346,7 @@ class Account:
         view: Mapping[str, Any] = message.content.config_records.get("view") or {}
         scores = asked.type == f"query.{names.MASKED_SCORES}"
         rows = "validation" if scores or view.get("name") == "validation" else "train"
-        return {"request": request_digest(message).hex(), "clients": _clients_in(message), "rows": rows}
+        return {"request": request_digest(message).hex(), "clients": self._clients_in(message), "rows": rows}
 
     def _masked(self, message: Message, book: RunBook) -> tuple[Spent, JsonObject]:
         """What a message that opens a masked sum adds to the counts, and what the ledger keeps of it.
@@ -437,13 +450,6 @@ class Account:
         most = min(2 * self._config.checkpoint.every + 2, MOST_REPLIES)
         for path in sorted(self._file(0).parent.glob("*.safetensors"))[:-most]:
             path.unlink(missing_ok=True)
-
-
-def _clients_in(message: Message) -> list[int]:
-    """The clients that a request for masked figures names."""
-    view: Mapping[str, Any] = message.content.config_records.get("view") or {}
-    given = view.get("clients")
-    return [client for client in given if type(client) is int] if isinstance(given, list) else []
 
 
 def release(home: NodeHome, run: str, from_round: int | None, by: str, reason: str) -> tuple[int, int]:

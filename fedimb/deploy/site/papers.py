@@ -11,7 +11,7 @@ from fedimb.deploy.home import SITE, BudgetConfig, NodeHome, SharingConfig
 from fedimb.deploy.registered_data.datasets import find_data_set
 from fedimb.deploy.site.approvals import load_plan, read_decision, received_plans
 from fedimb.deploy.site.ledger import Ledger
-from fedimb.deploy.site.spending import spent
+from fedimb.deploy.site.spending import spent, text
 from fedimb.errors import ConfigError, FedimbError
 from fedimb.schema import Strict
 
@@ -25,6 +25,7 @@ class SitePaper(Strict):
         approval: the decision on the plan: state, by whom, when. The reason stays at the site.
         sharing, budget: the site's own policy and limits, from node.yaml.
         data: name, version (a hash) and number of rows of the data set the plan uses.
+        versions: versions of the data (hashes) that runs under the plan joined with, from the ledger.
         asked: what was asked about these data over all plans, from the ledger.
         audit: lines of the audit log, its last hash, messages by type and outcome, what was withheld how often.
         incidents: incidents by phase and code; their details stay at the site.
@@ -38,6 +39,7 @@ class SitePaper(Strict):
     sharing: SharingConfig
     budget: BudgetConfig
     data: dict[str, str | int]
+    versions: list[str]
     asked: dict[str, int | float | None]
     audit: dict[str, int | str | dict[str, int]]
     incidents: dict[str, int]
@@ -63,6 +65,7 @@ def site_paper(home: NodeHome, plan_sha: str) -> SitePaper:
     data = find_data_set(home, plan.tags)
     with ledger.locked():
         total = spent(ledger, data.name)
+        joined = list(ledger.lines('"kind":"run"', text("plan", plan.sha)))
     facts = data.facts
     audit, incidents = _audit(log)
     return SitePaper(
@@ -74,6 +77,7 @@ def site_paper(home: NodeHome, plan_sha: str) -> SitePaper:
         sharing=home.config.sharing,
         budget=home.config.budget,
         data={"name": data.name, "version": data.version, "rows": int(facts["rows"])},
+        versions=sorted({line["facts"]["version"] for line in joined if line["facts"]["bound"]["plan"] == plan.sha}),
         asked={
             "runs": total.runs,
             "rounds": total.rounds,

@@ -9,12 +9,13 @@ from deployed import Study, small_study
 from evil import sign_order
 from flwr.app import ConfigRecord, Message, RecordDict
 from loopback import Loopback, at_node
+from study_plans import keys_of
 
 from fedimb.config.load import from_json, to_json
 from fedimb.deploy.audit_log import AuditLog
 from fedimb.deploy.coordinator.serve import serve
 from fedimb.deploy.home import NodeHome
-from fedimb.deploy.incidents import OVER_BUDGET
+from fedimb.deploy.incidents import OVER_BUDGET, Shareable
 from fedimb.deploy.registered_data.datasets import register_data
 from fedimb.deploy.signing import split_signature
 from fedimb.deploy.site import account as accounts
@@ -358,23 +359,53 @@ def test_a_withdrawal_keeps_the_ledger(ran, va):
     Ledger(va).verify()
 
 
-def test_sums_over_another_set_of_sites_are_refused(ran, va):
+def planned(study: Study, *sites: str) -> StudyPlan:
+    """The study's plan for these sites: linz and va as they are, and others with keys of their own."""
+    known = {site.name: site.key for site in study.plan.sites}
+    listed = [{"name": site, "key": known.get(site) or keys_of(site)[1]} for site in sites]
+    return StudyPlan.model_validate(study.plan.model_dump() | {"sites": listed, "runs": 9})
+
+
+def summed(ran, va: NodeHome, run: str, plan: StudyPlan, clients: list, kind: str = "masked_scores") -> Account:
+    """The account of a new run that was asked for a masked sum over these clients."""
     study, _, _ = ran
-    context = type("Context", (), {"run_id": 1})()
-    data = load_run(va, context).data
-    config = study.config.model_copy(update={"evaluation": study.config.evaluation.model_copy(update={"secure": True})})
-
-    def asked(clients, step):
-        place = ConfigRecord({"round": 2, "step": step, "state-base": 0, "state-keep": 0})
-        view = ConfigRecord({"name": "validation", "clients": clients})
-        return Message(RecordDict({"x.fedimb": place, "view": view}), 102, "query.masked_scores")
-
-    plan = study.plan.model_copy(update={"runs": 9})
-    for run, clients in (("one", [0, 1, 2]), ("two", [2, 1, 0])):
-        account = Account(va, run, plan, config, 1, 3, data)
-        account._keep_join()
-        assert account.accept(asked(clients, 3)) is None
-    account = Account(va, "three", plan, config, 1, 3, data)
+    data = load_run(va, type("Context", (), {"run_id": 1})()).data
+    words = {"evaluation": {"secure": True}, "prior": {"provenance": "dp_sum"}, "clients": {"count": len(plan.sites)}}
+    config = study.config.model_copy(
+        update={key: getattr(study.config, key).model_copy(update=own) for key, own in words.items()}
+    )
+    account = Account(va, run, plan, config, 1, len(plan.sites), data)
     account._keep_join()
-    with pytest.raises(Exception, match="answers no more than masked sums over one set of sites"):
-        account.accept(asked([0, 1], 3))
+    place = ConfigRecord({"round": 2, "step": 3, "state-base": 0, "state-keep": 0})
+    view = ConfigRecord({"name": "validation", "clients": clients})
+    assert account.accept(Message(RecordDict({"x.fedimb": place, "view": view}), 102, f"query.{kind}")) is None
+    return account
+
+
+def test_sums_over_another_set_of_sites_are_refused(ran, va):
+    plan = planned(ran[0], "linz", "va", "x", "y")
+    for run, clients in (("one", [0, 1, 2]), ("two", [2, 1, 0])):
+        summed(ran, va, run, plan, clients)
+    with pytest.raises(Shareable, match="answers no more than masked sums over one set of sites"):
+        summed(ran, va, "three", plan, [0, 1, 3])
+
+
+def test_sites_are_known_by_their_keys_not_by_their_places_in_a_plan(ran, va):
+    """Three of four sites in turn are clients 0, 1 and 2 of each plan: the four sums give every site's figures."""
+    study = ran[0]
+    summed(ran, va, "one", planned(study, "linz", "va", "x"), [0, 1, 2])
+    summed(ran, va, "again", planned(study, "linz", "va", "x"), [0, 1, 2])
+    with pytest.raises(Shareable, match="answers no more than masked sums over one set of sites"):
+        summed(ran, va, "two", planned(study, "linz", "va", "y"), [0, 1, 2])
+    renamed = planned(study, "linz", "va", "x").model_dump()
+    renamed["sites"][2]["key"] = keys_of("y")[1]
+    with pytest.raises(Shareable, match="answers no more than masked sums over one set of sites"):
+        summed(ran, va, "three", StudyPlan.model_validate(renamed), [0, 1, 2])
+
+
+@pytest.mark.parametrize("clients", [["0", "1", "2"], [0.0, 1.0, 2.0], [True, True, True], [0, 1, 1, 2], [0, 1, 9], []])
+@pytest.mark.parametrize("kind", ["masked_scores", "noisy_counts"])
+def test_one_reading_of_the_clients_in_a_sum(ran, va, clients, kind):
+    """What the masks took for clients 0, 1 and 2 was no client for the ledger: no set of sites, and epsilon 0."""
+    with pytest.raises(Shareable, match=r"takes part in no such sum|takes part in sums over the 4 sites of the plan"):
+        summed(ran, va, "one", planned(ran[0], "linz", "va", "x", "y"), clients, kind)
