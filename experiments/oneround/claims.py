@@ -1,0 +1,5 @@
+from pathlib import Path
+
+
+def publish_all(to: Path) -> None:
+    pass
