@@ -355,6 +355,41 @@ def run_cell(cell: Cell) -> tuple[list[Line], Line]:
     return [named | line for line in lines], about
 
 
+DIGITS = ["data=digits", "data.n_max=110"]
+DEVICES = ["data=digits_devices", "data.n_max=90", "data.imbalance_factor=20", "data.public=30"]
+SETTINGS = {
+    "digits IF 20": [*DIGITS, "data.imbalance_factor=20"],
+    "digits IF 50": [*DIGITS, "data.imbalance_factor=50"],
+    "devices": DEVICES,
+}
+"""Data of experiments/baselines and experiments/fedssg, whose trained rows have 12 seeds."""
+
+
+def bars(to: Path) -> None:
+    """The head on the rows that other pages' trained rows had: bars.csv."""
+    lines: list[Line] = []
+    for setting, words in SETTINGS.items():
+        for seed in range(12):
+            config = validate(compose(words))
+            federation, _ = prepare_unsettled(config.data, {"name": "iid"}, 1, seed)
+            store, rows, classes = federation.store, np.asarray(federation.train[0]), federation.n_classes
+            y = np.asarray(store.y, np.int64)
+            x = to_tensors(store, rows)[0].flatten(1).numpy().astype(np.float64)
+            tested = to_tensors(store, federation.test)[0].flatten(1).numpy().astype(np.float64)
+            scored = Scored(tested, y[federation.test], federation.minority)
+            for floor in REGISTERED["costs"]["floors"]:
+                kept = np.flatnonzero(np.bincount(y[rows], minlength=classes) >= floor).tolist()
+                inside = np.isin(y[rows], kept)
+                study = Study(sums_of(x[inside], y[rows][inside], classes, kept), x[inside], y[rows][inside])
+                for c in (0, 1):
+                    arm = Arm(f"c={c}" + (f" floor {floor}" if floor > 1 else ""), of_amount(c))
+                    found = study.choose(arm)
+                    line = scored.line(arm.name, study.scores(arm, found.shrinkage, scored.x), found.shrinkage)
+                    lines.append({"setting": setting, "seed": seed} | line)
+    (to / BARS).unlink(missing_ok=True)
+    append(to / BARS, lines)
+
+
 def read(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
@@ -400,11 +435,15 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what is left to do and about how long it takes")
     parser.add_argument("--only", help="one set")
     parser.add_argument("--features", help="one kind: raw, random or lite0")
+    parser.add_argument("--tail", help="found or cut; found includes the cuts of sets without a tail")
+    parser.add_argument("--bars", action="store_true", help="only bars.csv, again")
     args = arguments(parser)
     torch.set_num_threads(1)
     done = resume(args.to)
-    left = [cell for cell in cells() if cell.key not in done]
+    left = [] if args.bars else [cell for cell in cells() if cell.key not in done]
     left = [cell for cell in left if args.only in (None, cell.set) and args.features in (None, cell.features)]
+    if args.tail is not None:
+        left = [cell for cell in left if args.tail == cell.tail or (args.tail == "found" and cell.set in BALANCED)]
     if args.dry_run:
         for features, seconds in SECONDS.items():
             own = sum(cell.features == features for cell in left)
@@ -418,6 +457,8 @@ def main() -> None:
         append(args.to / ROWS, lines)
         append(args.to / CELLS, [about])
         print(f"{at}/{len(left)} {' '.join(cell.key)}: {shown(about.get('cpu_seconds') or 0.0)} s", flush=True)
+    if args.bars or not (args.to / BARS).exists():
+        bars(args.to)
     publish_all(args.to)
 
 
