@@ -22,6 +22,7 @@ import torch
 import yaml
 from arms import Arm, Study, abcrlda, arms, gamma_of, log_losses, of_amount, sums_of
 from claims import publish_all
+from simulate import simulate
 
 from fedimb.config.compose import compose
 from fedimb.config.validate import validate
@@ -219,7 +220,7 @@ def floored(cell: Cell, x: Floats, y: Integers, classes: int, scored: Scored) ->
     least = REGISTERED["costs"]["floors"][1]
     counts = np.bincount(y, minlength=classes)
     kept = np.flatnonzero(counts >= least).tolist()
-    if cell.features != "raw" or len(kept) < 2:
+    if cell.features != "raw" or not 2 <= len(kept) < classes:
         return
     inside = np.isin(y, kept)
     study = Study(sums_of(x[inside], y[inside], classes, kept), x[inside], y[inside])
@@ -433,7 +434,7 @@ def resume(to: Path) -> set[tuple[str, ...]]:
 def main() -> None:
     parser = parser_of(__file__, __doc__)
     parser.add_argument("--dry-run", action="store_true", help="say what is left to do and about how long it takes")
-    parser.add_argument("--only", help="one set")
+    parser.add_argument("--only", help="some sets, as in glass,yeast; in this order")
     parser.add_argument("--features", help="one kind: raw, random or lite0")
     parser.add_argument("--tail", help="found or cut; found includes the cuts of sets without a tail")
     parser.add_argument("--bars", action="store_true", help="only bars.csv, again")
@@ -441,7 +442,10 @@ def main() -> None:
     torch.set_num_threads(1)
     done = resume(args.to)
     left = [] if args.bars else [cell for cell in cells() if cell.key not in done]
-    left = [cell for cell in left if args.only in (None, cell.set) and args.features in (None, cell.features)]
+    left = [cell for cell in left if args.features in (None, cell.features)]
+    if args.only is not None:
+        asked = args.only.split(",")
+        left = sorted((cell for cell in left if cell.set in asked), key=lambda cell: asked.index(cell.set))
     if args.tail is not None:
         left = [cell for cell in left if args.tail == cell.tail or (args.tail == "found" and cell.set in BALANCED)]
     if args.dry_run:
@@ -459,6 +463,8 @@ def main() -> None:
         print(f"{at}/{len(left)} {' '.join(cell.key)}: {shown(about.get('cpu_seconds') or 0.0)} s", flush=True)
     if args.bars or not (args.to / BARS).exists():
         bars(args.to)
+    if not (args.to / "simulated.csv").exists():
+        simulate(args.to)
     publish_all(args.to)
 
 
