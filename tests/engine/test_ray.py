@@ -110,6 +110,29 @@ def test_methods_that_keep_rows_at_clients_are_bit_equal_to_inline(words, three,
     assert [row.final for row in here.rows] == [row.final for row in there.rows]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("strategy.oneround.secure=false",),
+        ("strategy.oneround.head=ncm",),
+        ("strategy.oneround.use=post", "model=mlp"),
+        ("strategy.oneround.shrinkage=0.5", "strategy.oneround.epsilon=50", "strategy.oneround.clip=5"),
+    ],
+    ids=["masked", "open", "ncm", "post", "noise"],
+)
+def test_a_head_from_class_statistics_is_bit_equal_to_inline(words, three, tmp_path):
+    """Masks, sums, leave-one-out and noise do not depend on which worker a client is at."""
+    own = ("clients.count=7", "strategy=oneround", "strategy.oneround.min_count=1", "model=logistic", *words)
+    here = launch_in(tmp_path / "inline", "engine=inline", *own)
+    there = launch_in(tmp_path / "ray", "engine=ray", *own, engine=three)
+    assert weights_sha(here) == weights_sha(there)
+    assert [row.final for row in here.rows] == [row.final for row in there.rows]
+    artifacts = [(run.folder / "artifacts" / "oneround.json").read_text() for run in (here, there)]
+    assert artifacts[0] == artifacts[1]
+
+
 def test_an_actor_killed_in_a_round_is_replaced_and_its_lane_run_again(three, inline, tmp_path):
     victim = three.worker_pids()[0]
     killer = threading.Timer(0.2, os.kill, (victim, signal.SIGKILL))
