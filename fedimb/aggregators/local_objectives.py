@@ -27,3 +27,21 @@ def distil(weight: NonNegative = 1.0, temperature: Positive = 2.0, absent_only: 
     Distillation from the received model; see `fedimb.training.objectives.distil`.
     """
     return fedavg()
+
+
+@register("aggregator", "fedntd", linear=True)
+def fedntd(weight: NonNegative = 1.0, temperature: Positive = 1.0) -> Strategy:
+    """FedNTD: FedAvg, with distillation over the classes that a row does not belong to in the clients' loss.
+
+    Lee et al., NeurIPS 2022; see `fedimb.training.objectives.not_true_distil`.
+    """
+    return fedavg()
+
+
+@register("aggregator", "feddecorr", linear=True)
+def feddecorr(weight: NonNegative = 0.1) -> Strategy:
+    """FedDecorr: FedAvg, with a penalty on correlated features in the clients' loss.
+
+    Shi et al., ICLR 2023; see `fedimb.training.objectives.decorrelate`.
+    """
+    return fedavg()

@@ -1,4 +1,4 @@
-"""The last layer of every model: linear, cosine, or quadratic in the features."""
+"""The last layer of every model: linear (with or without a bias), cosine, or quadratic in the features."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 
-Head = Literal["linear", "cosine", "quadratic", "diagonal"]
+Head = Literal["linear", "bias_free", "cosine", "quadratic", "diagonal"]
 
 
 class CosineHead(nn.Linear):
@@ -38,6 +38,18 @@ class CosineHead(nn.Linear):
     def forward(self, features: Tensor) -> Tensor:
         """Features [n, d] -> logits [n, C] in [-scale, scale]; a feature of zeros scores 0 everywhere."""
         return self.scale * F.linear(unit(features), unit(self.weight))
+
+
+class BiasFreeHead(nn.Linear):
+    """Logits = w_c'x, for losses that scale logits in training only: a bias learnt under the scale would be used without.
+
+    Args:
+        in_features: feature width d.
+        out_features: number of classes C.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
 
 
 class QuadraticHead(nn.Linear):
@@ -90,7 +102,13 @@ def build_head(kind: Head, width: int, n_classes: int) -> nn.Linear:
     Raises:
         ConfigError: an unknown kind.
     """
-    made = {"linear": nn.Linear, "cosine": CosineHead, "quadratic": QuadraticHead, "diagonal": DiagonalHead}
+    made = {
+        "linear": nn.Linear,
+        "bias_free": BiasFreeHead,
+        "cosine": CosineHead,
+        "quadratic": QuadraticHead,
+        "diagonal": DiagonalHead,
+    }
     if kind not in made:
         raise ConfigError(f"model: head='{kind}': give one of {', '.join(made)}")
     return made[kind](width, n_classes)

@@ -1,0 +1,191 @@
+"""Every method of `reference/*.json` gives the published equation's values: each file was computed from the release it
+names and once more by an independent implementation.
+
+Files are compared in float64 at their own tolerance; parts that compute in float32 are compared at 1e-5 absolute.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedimb.training.losses.ala import AdaptiveLogitAdjustment
+from fedimb.training.losses.fedrs import FedRS
+from fedimb.training.losses.fedvls import FedVLS
+from fedimb.training.losses.local_balanced_softmax import LocalBalancedSoftmax
+from fedimb.training.objectives.decorrelate import Decorrelate
+from fedimb.training.objectives.distil import Distil
+from fedimb.training.objectives.not_true_distil import NotTrueDistillation
+
+FOLDER = Path(__file__).parent / "reference"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+FLOAT32 = 1e-5
+
+ELSEWHERE = {
+    "feddyn": "tests/aggregators/test_server_optimizer.py",
+    "fedexp": "tests/aggregators/test_server_optimizer.py",
+    "fednova": "tests/aggregators/test_server_optimizer.py",
+}
+"""Files that the tests of their part read, which must exist and name them."""
+
+NOT_BUILT = {
+    "balancefl": "to do",
+    "climb": "to do",
+    "creff": "to do",
+    "fedetf": "to do",
+    "fedgrab": "to do",
+    "fediic": "to do",
+    "fedloge": "to do",
+    "fednh": "to do",
+    "fednpc": "to do",
+    "fedrela": "to do",
+    "fedyoyo": "to do",
+    "rucr": "to do",
+}
+"""Methods that fedimb does not have yet, and why. A name leaves this list with its method."""
+
+CHECKS = {}
+
+
+def check(function):
+    """Register a check under the name of its file; it gets the file's inputs, outputs and tolerance."""
+    CHECKS[function.__name__] = function
+    return function
+
+
+def tensor(values, dtype=torch.float64):
+    return torch.tensor(values, dtype=dtype)
+
+
+def near(found, right, tolerance):
+    found = found.detach().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+    np.testing.assert_allclose(found, np.array(right), rtol=0, atol=tolerance)
+
+
+def loss_and_gradient(loss, logits, labels):
+    """A loss, or a function of logits and labels, in float64: its value and its gradient in the logits."""
+    leaf = tensor(logits).requires_grad_()
+    value = loss(leaf, torch.tensor(labels))
+    return value, torch.autograd.grad(value, leaf)[0]
+
+
+def near_both(loss, logits, labels, value, gradient, tolerance):
+    found = loss_and_gradient(loss, logits, labels)
+    near(found[0], value, tolerance)
+    near(found[1], gradient, tolerance)
+
+
+class Constant(nn.Module):
+    """A received model whose logits are given."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(tensor(logits))
+
+    def forward(self, inputs):
+        return self.logits
+
+
+def term(objective, teacher, rows):
+    """An objective's loss as a function of logits and labels, the received model's logits given."""
+    received = Constant(teacher)
+    objective.on_rows(torch.tensor(rows))
+    objective.setup(received, list(received.parameters()))
+    objective.on_batch(torch.zeros(len(teacher), 1))
+
+    def loss(logits, labels):
+        value = objective.loss(received, torch.zeros(len(logits), 1), logits, labels)
+        return logits.sum() * 0 if value is None else value
+
+    return loss
+
+
+@check
+def fedrs(given, right, tolerance):
+    rows = given["logits"], given["labels"]
+    held = FedRS(5, given["alpha"], local_counts=np.array(given["local_counts"]))
+    near_both(held, *rows, right["loss"], right["gradient"], FLOAT32)
+    proportional = AdaptiveLogitAdjustment(5, given["alpha"], np.array(given["local_counts"]))
+    near_both(proportional, *rows, right["loss_proportional"], right["gradient_proportional"], FLOAT32)
+
+
+@check
+def fedlf(given, right, tolerance):
+    loss = AdaptiveLogitAdjustment(5, given["alpha"], np.array(given["local_counts"]))
+    near(loss.factor, right["factor"], FLOAT32)
+    logits = tensor(given["features"]) @ tensor(given["head_weight"]).T
+    near_both(loss, logits.tolist(), given["labels"], right["loss"], right["gradient_in_logits"], FLOAT32)
+    decorrelate = Decorrelate(1.0)
+
+    def penalty(features, labels):
+        return decorrelate.loss(None, features, features, labels)
+
+    expected = right["decorrelation"], right["decorrelation_gradient"]
+    near_both(penalty, given["features"], given["labels"], *expected, tolerance)
+
+
+@check
+def fedrod(given, right, tolerance):
+    for absent, key in (("floor", ""), ("floor", "_masked"), ("one", "_absent_as_one")):
+        loss = LocalBalancedSoftmax(5, absent, np.array(given["local_counts"]))
+        expected = right[f"generic_loss{key}"], right[f"generic_gradient{key}"]
+        near_both(loss, given["logits"], given["labels"], *expected, FLOAT32)
+
+
+@check
+def fedvls(given, right, tolerance):
+    for case in ("two_vacant", "one_vacant"):
+        labels, counts, wanted = given[f"labels_{case}"], given[f"counts_{case}"], right[case]
+        loss = FedVLS(5, given["suppression_weight"], np.array(counts))
+        vacant = term(Distil(0.1, 1.0, absent_only=True), given["teacher_logits"], labels)
+        parts = (
+            ("prior_ce", lambda z, y, loss=loss: loss.parts(z, y)[0], 1.0),
+            ("suppression", lambda z, y, loss=loss: loss.suppression * loss.parts(z, y)[1], 1.0),
+            ("vacant_distillation", vacant, 0.1),
+        )
+        for name, part, scale in parts:
+            value, gradient = loss_and_gradient(part, given["logits"], labels)
+            near(value / scale, wanted[name], FLOAT32)
+            near(gradient / scale, wanted[f"{name}_gradient"], FLOAT32)
+        total = loss(tensor(given["logits"]), torch.tensor(labels)) + vacant(tensor(given["logits"]), None)
+        near(total, wanted["total_lambda_0.1"], FLOAT32)
+
+
+@check
+def fedntd(given, right, tolerance):
+    for tau in (1, 3):
+        loss = term(NotTrueDistillation(given["beta"], tau), given["teacher_logits"], given["labels"])
+        wanted = right[f"tau_{tau}"]
+
+        def total(logits, labels, loss=loss):
+            return nn.functional.cross_entropy(logits, labels) + loss(logits, labels)
+
+        near_both(total, given["logits"], given["labels"], wanted["total"], wanted["gradient"], tolerance)
+        near(loss(tensor(given["logits"]), torch.tensor(given["labels"])), wanted["distillation"], tolerance)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ELSEWHERE and name not in NOT_BUILT])
+def test_it_gives_the_reference_values(name):
+    file = json.loads((FOLDER / f"{name}.json").read_text())
+    assert name in CHECKS, f"reference/{name}.json: no check reads it; write one, or say in NOT_BUILT what is missing"
+    CHECKS[name](file["inputs"], file["outputs"], file["tolerance"])
+
+
+def test_every_check_has_its_file_and_no_method_is_called_missing_that_is_there():
+    assert set(CHECKS) | set(ELSEWHERE) | set(NOT_BUILT) == set(NAMES)
+    assert not set(CHECKS) & set(NOT_BUILT)
+    for name, place in ELSEWHERE.items():
+        assert f'reference("{name}")' in (Path(__file__).parents[2] / place).read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_files_are_those_of_the_specification(name):
+    data = os.environ.get("FEDIMB_DATA_DIR")
+    original = Path(data or "/nowhere").parent / "specs" / "reference" / f"{name}.json"
+    if not original.exists():
+        pytest.skip("no specification beside FEDIMB_DATA_DIR; the copies here are what is tested")
+    assert json.loads(original.read_text()) == json.loads((FOLDER / f"{name}.json").read_text())
