@@ -11,6 +11,14 @@ from fedimb.errors import ConfigError
 Head = Literal["linear", "bias_free", "cosine", "quadratic", "diagonal"]
 
 
+OWN_HEAD = {
+    ("head", "cosine"): {"own_head": "a cosine head"},
+    ("head", "quadratic"): {"own_head": "a quadratic head"},
+    ("head", "diagonal"): {"own_head": "a quadratic head"},
+}
+"""For ``when`` of a model: what its head is where logits are not features times weight plus bias."""
+
+
 class CosineHead(nn.Linear):
     """Logits = scale x cosine of class row and feature; no bias. The length of a class row has no influence.
 
@@ -41,7 +49,8 @@ class CosineHead(nn.Linear):
 
 
 class BiasFreeHead(nn.Linear):
-    """Logits = w_c'x, for losses that scale logits in training only: a bias learnt under the scale would be used without.
+    """Logits = w_c'x, for losses that scale logits in training only: a bias learnt under the scale would be used
+    without.
 
     Args:
         in_features: feature width d.

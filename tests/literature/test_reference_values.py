@@ -11,8 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from flwr.app import Message, MetricRecord, RecordDict
 from torch import nn
 
+from fedimb.engine.lanes import gather
+from fedimb.records import array_record
+from fedimb.serverapp.aggregator import Aggregator
+from fedimb.strategies.climb import WeightedSum, dual_step, multipliers
+from fedimb.training.calibrations.fednpc import fit
 from fedimb.training.losses.ala import AdaptiveLogitAdjustment
 from fedimb.training.losses.fedrs import FedRS
 from fedimb.training.losses.fedvls import FedVLS
@@ -34,14 +40,12 @@ ELSEWHERE = {
 
 NOT_BUILT = {
     "balancefl": "to do",
-    "climb": "to do",
     "creff": "to do",
     "fedetf": "to do",
     "fedgrab": "to do",
     "fediic": "to do",
     "fedloge": "to do",
     "fednh": "to do",
-    "fednpc": "to do",
     "fedrela": "to do",
     "fedyoyo": "to do",
     "rucr": "to do",
@@ -166,6 +170,38 @@ def fedntd(given, right, tolerance):
 
         near_both(total, given["logits"], given["labels"], wanted["total"], wanted["gradient"], tolerance)
         near(loss(tensor(given["logits"]), torch.tensor(given["labels"])), wanted["distillation"], tolerance)
+
+
+@check
+def fednpc(given, right, tolerance):
+    batches = zip(tensor(given["noise_features"]), torch.tensor(given["noise_labels"]), strict=True)
+    start = tensor(given["head_weight"]), tensor(given["head_bias"])
+    weight, bias = fit(start, batches, given["lr"], given["momentum"])
+    near(weight, right["head_weight"], tolerance)
+    near(bias, right["head_bias"], tolerance)
+
+
+@check
+def climb(given, right, tolerance):
+    duals = dict.fromkeys(range(5), 0.0)
+    for losses, weights, after in zip(given["client_losses"], right["weights"], right["duals"], strict=True):
+        used = multipliers(duals)
+        near(list(used.values()), weights, tolerance)
+        bounds = given["dual_lr"], given["tolerance"], given["dual_max"]
+        duals = dual_step(duals, dict(enumerate(losses)), *bounds)
+        near(list(duals.values()), after, tolerance)
+    start = np.array(given["server_weights"])
+    active = {k: start + given["client_deltas"][k] for k in given["active_clients"]}
+    for linear in (True, False):
+        server = WeightedSum(given["global_lr"])
+        server.by_client = used
+        model = Aggregator(server, linear, {"w": start}, {})
+        instructions = model.configure(1, {k + 1: k for k in active})
+        metrics = {"num-examples": 1.0, "train_loss": 1.0, "steps": 1.0}
+        contents = {k: {"arrays": array_record({"w": w}), "metrics": MetricRecord(metrics)} for k, w in active.items()}
+        replies = [(k, Message(RecordDict(contents[k]), reply_to=order)) for k, order in instructions]
+        model.aggregate(1, gather(replies, model.reduce, dict(instructions)), instructions)
+        near(model.parameters["w"], right["aggregated"], tolerance)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ELSEWHERE and name not in NOT_BUILT])

@@ -1,10 +1,9 @@
 """ala: cross-entropy of logits that are multiplied by a factor which grows with a class's rows at this client.
 
-The part of FedLF that is known: Lu, Li and Jiang, "FedLF: Adaptive Logit Adjustment and Feature Optimization in Federated
-Long-Tailed Learning", ACML 2024:
-f_c = alpha + (1 - alpha) n_c / max n, and l(z, y) = CE(f * z, y) of logits z = W h without a bias. FedLF's term on class
-centres is not specified in any text or code that is public, so this is not FedLF; its third term is the local
-objective `decorrelate`.
+The part of FedLF that is known: Lu, Li and Jiang, "FedLF: Adaptive Logit Adjustment and Feature Optimization in
+Federated Long-Tailed Learning", ACML 2024: f_c = alpha + (1 - alpha) n_c / max n, and l(z, y) = CE(f * z, y) of
+logits z = W h without a bias. FedLF's term on class centres is not specified in any text or code that is public, so
+this is not FedLF; its third term is the local objective `decorrelate`.
 
 The factor is in training only: a bias would be learnt under it and used without it, so give the model a head that has
 none (``model.head=bias_free``).

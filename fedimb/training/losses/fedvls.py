@@ -1,9 +1,9 @@
 """FedVLS: cross-entropy shifted by the client's class shares, and a push-down of the logits of wrong classes.
 
-Guo et al., "Exploring Vacant Classes in Label-Skewed Federated Learning", AAAI 2025: with pi_c the shares at this client,
-l = CE(z + log(pi + 1e-9), y) + w sum_c pi_c (log sum_i exp(s_ic) - log n) over the n rows of a batch, where
-s_ic = z_ic - log(pi_c + 1e-9) + log(1/C + 1e-9) for c != y_i, and s_ic = 0 for c = y_i: the label's entry stays in the
-sum as exp(0).
+Guo et al., "Exploring Vacant Classes in Label-Skewed Federated Learning", AAAI 2025: with pi_c the shares at this
+client, l = CE(z + log(pi + 1e-9), y) + w sum_c pi_c (log sum_i exp(s_ic) - log n) over the n rows of a batch, where
+s_ic = z_ic - log(pi_c + 1e-9) + log(1/C + 1e-9) for c != y_i, and s_ic = 0 for c = y_i: the label's entry stays in
+the sum as exp(0).
 
 The second part is one of the batch, not of a row. The third part of the method, distillation over the classes that the
 client lacks, is the local objective `distil` with temperature 1: ``aggregator=distil aggregator.weight=0.1

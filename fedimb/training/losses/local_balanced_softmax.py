@@ -3,9 +3,9 @@
 Chen and Chao, "On Bridging Generic and Personalized Federated Learning for Image Classification", ICLR 2022:
 l(z, y) = CE(z + log pi_k, y), pi_k the class shares of this client.
 
-An absent class has the share 1e-12 before normalising (``absent: floor``), which removes it from the softmax: it gets no
-gradient, so it is neither learnt nor preserved. Some implementations count it as one row (``absent: one``): it is then
-pushed down as if the client had a row of it. A label of an absent class has a loss of about 28 with the floor.
+An absent class has the share 1e-12 before normalising (``absent: floor``), which removes it from the softmax: it gets
+no gradient, so it is neither learnt nor preserved. Some implementations count it as one row (``absent: one``): it is
+then pushed down as if the client had a row of it. A label of an absent class has a loss of about 28 with the floor.
 """
 
 from typing import Literal

@@ -6,7 +6,6 @@ also the third term of FedLF (ACML 2024).
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from fedimb.errors import ConfigError

@@ -13,8 +13,8 @@ from fedimb.training.objectives.distil import Distil, divergence
 
 @register("objective", "not_true_distil", stackable=False)
 class NotTrueDistillation(Distil):
-    """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)), both softmaxes over all classes but the row's own; the batch
-    mean over logits z of the model trained and t of the model received (in evaluation mode).
+    """Adds weight T^2 KL(softmax(t / T) || softmax(z / T)), both over all classes but the row's own: the batch mean
+    over logits z of the model trained and t of the model received (in evaluation mode).
 
     Args:
         weight: beta, >= 0 and finite.
