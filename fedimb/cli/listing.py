@@ -42,6 +42,8 @@ The columns:
     needs start loss  each client also reports its loss before training
     client scalars    each client also reports the named number
     needs aggregator  works only with that aggregator
+    needs loss        works only with that loss
+    needs head        works only with that model.head
     keeps update      keeps a copy of the update at the client, so privacy.clip is refused"""
 
 PLURALS = {
@@ -68,6 +70,7 @@ _SHOWN_ELSEWHERE = (
     *("needs_prior", "uses_local_counts", "sends", "tasks", "own_loss", "chooses_around", "labelled_by"),
     "needs_head_bias",
     "own_head",
+    "head_kind",
 )
 _WIDTHS = {"prior": 6, "leaves a site": 13, "flags": 16}  # columns, longer words aside; the sentence takes the rest
 

@@ -42,7 +42,10 @@ Rule = Callable[[Combination], str | None]
 
 
 def _double_correction(c: Combination) -> str | None:
-    trained, calibrations = c.having("adjusts_logits", "loss", "strategy"), c.having("adjusts_logits", "calibration")
+    trained, calibrations = (
+        c.having("adjusts_logits", "loss", "strategy", "objective"),
+        c.having("adjusts_logits", "calibration"),
+    )
     if not trained or not calibrations:
         return None
     part = trained[0]
@@ -149,6 +152,22 @@ def _choice_without_effect(c: Combination) -> str | None:
             f"strategy '{outer.name}' and, inside it, strategy '{inner.name}' both choose the rows to train on, and "
             f"the outer choice would undo the inner one; {remedy}"
         )
+    return None
+
+
+def _head_of_another_kind(c: Combination) -> str | None:
+    for part in c.having("needs_head", "strategy", "objective"):
+        wanted = part.flags["needs_head"]
+        if any(p.kind == "model" and p.flags.get("head_kind") != wanted for p in c.parts):
+            return f"{part.kind} '{part.name}' needs a model with model.head={wanted}; set it"
+    return None
+
+
+def _term_of_another_loss(c: Combination) -> str | None:
+    for part in c.having("needs_loss", "objective", "strategy", "model"):
+        wanted = part.flags["needs_loss"]
+        if any(p.kind == "loss" and p.name not in wanted for p in c.parts):
+            return f"{part.kind} '{part.name}' works with loss {' or '.join(wanted)} only; use loss={wanted[0]}"
     return None
 
 
@@ -271,6 +290,8 @@ RULES: tuple[Rule, ...] = (
     _two_cycles,
     _labels_not_queried_yet,
     _choice_without_effect,
+    _term_of_another_loss,
+    _head_of_another_kind,
     _head_that_is_not_its_weight,
     _term_of_another_aggregator,
     _another_task,

@@ -12,20 +12,31 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
+from fedimb.clients.fednh import class_prototypes
 from fedimb.engine.lanes import gather
+from fedimb.models.heads import EquiangularHead, PrototypeHead, equiangular
 from fedimb.records import array_record
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.strategies.climb import WeightedSum, dual_step, multipliers
+from fedimb.strategies.fednh import moved_prototypes
 from fedimb.training.calibrations.fednpc import fit
 from fedimb.training.losses.ala import AdaptiveLogitAdjustment
+from fedimb.training.losses.base import targets_of
+from fedimb.training.losses.batch_restricted_ce import BatchRestrictedCrossEntropy
+from fedimb.training.losses.bce import BinaryCrossEntropy
 from fedimb.training.losses.fedrs import FedRS
 from fedimb.training.losses.fedvls import FedVLS
 from fedimb.training.losses.local_balanced_softmax import LocalBalancedSoftmax
 from fedimb.training.objectives.decorrelate import Decorrelate
 from fedimb.training.objectives.distil import Distil
+from fedimb.training.objectives.feature_noise import noise_probability, pooled_covariance
+from fedimb.training.objectives.gradient_balancer import Controllers, gain
+from fedimb.training.objectives.inherit import Inherit
 from fedimb.training.objectives.not_true_distil import NotTrueDistillation
+from fedimb.training.prior import prior_of_head
 
 FOLDER = Path(__file__).parent / "reference"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -39,13 +50,9 @@ ELSEWHERE = {
 """Files that the tests of their part read, which must exist and name them."""
 
 NOT_BUILT = {
-    "balancefl": "to do",
     "creff": "to do",
-    "fedetf": "to do",
-    "fedgrab": "to do",
     "fediic": "to do",
     "fedloge": "to do",
-    "fednh": "to do",
     "fedrela": "to do",
     "fedyoyo": "to do",
     "rucr": "to do",
@@ -196,12 +203,118 @@ def climb(given, right, tolerance):
         server = WeightedSum(given["global_lr"])
         server.by_client = used
         model = Aggregator(server, linear, {"w": start}, {})
-        instructions = model.configure(1, {k + 1: k for k in active})
-        metrics = {"num-examples": 1.0, "train_loss": 1.0, "steps": 1.0}
-        contents = {k: {"arrays": array_record({"w": w}), "metrics": MetricRecord(metrics)} for k, w in active.items()}
-        replies = [(k, Message(RecordDict(contents[k]), reply_to=order)) for k, order in instructions]
-        model.aggregate(1, gather(replies, model.reduce, dict(instructions)), instructions)
-        near(model.parameters["w"], right["aggregated"], tolerance)
+        near(one_round(model, active)["w"], right["aggregated"], tolerance)
+
+
+@check
+def balancefl(given, right, tolerance):
+    logits, augmented, labels = (
+        tensor(given["logits"]),
+        tensor(given["logits_augmented"]),
+        torch.tensor(given["labels"]),
+    )
+    settings = given["kd_weight"], given["temperature"], given["entropy_weight"]
+    first = given["rows_of_second_batch"]
+    every = list(range(len(labels)))
+    for rows, wanted in ((every, right), (first, right["second_batch"])):
+        teacher = tensor(given["teacher_logits"])[rows].tolist()
+        inherit = term(Inherit(*settings), teacher, given["labels"])
+        distilled = term(Inherit(*settings[:2], 0.0), teacher, given["labels"])
+        seen, shown = (z[rows].clone().requires_grad_() for z in (logits, augmented))
+        restricted = BatchRestrictedCrossEntropy()(shown, labels[rows])
+        near(restricted, wanted["classification"], tolerance)
+        near(distilled(seen, labels[rows]) / given["kd_weight"], wanted["distillation"], tolerance)
+        total = restricted + inherit(seen, labels[rows])
+        near(total, wanted["total"], tolerance)
+        gradients = torch.autograd.grad(total, (seen, shown))
+        for gradient, key in zip(gradients, ("gradient_logits", "gradient_logits_augmented"), strict=True):
+            if key in wanted:
+                near(gradient, wanted[key], tolerance)
+    near(pooled_covariance(tensor(given["features"]), labels), right["pooled_covariance"], tolerance)
+    chance = noise_probability(np.bincount(given["labels"], minlength=5))
+    near(
+        [chance[int(c)] for c in right["augmentation_probability"]],
+        list(right["augmentation_probability"].values()),
+        tolerance,
+    )
+
+
+@check
+def fedgrab(given, right, tolerance):
+    controlled = torch.zeros(5, dtype=torch.bool)
+    controlled[given["controlled_classes"]] = True
+    controllers = Controllers(controlled, given["kp"], given["ki"], given["kd"])
+    for logits, labels, wanted in zip(given["logits"], given["labels"], right["steps"], strict=True):
+        leaf, rows = tensor(logits).requires_grad_(), torch.tensor(labels)
+        controllers.step()
+        seen = leaf.clone()
+        seen.register_hook(lambda gradient, rows=rows: controllers.weigh(gradient, targets_of(gradient, rows)))
+        loss = BinaryCrossEntropy()(seen, rows)
+        near(loss, wanted["loss"], tolerance)
+        near(torch.where(controlled, gain(controllers.output), 1.0), wanted["positive_weight"], tolerance)
+        near(torch.where(controlled, gain(-controllers.output), 1.0), wanted["negative_weight"], tolerance)
+        near(torch.autograd.grad(loss, leaf)[0], wanted["gradient"], tolerance)
+        near(controllers.positive, wanted["accumulated_positive"], tolerance)
+        near(controllers.negative, wanted["accumulated_negative"], tolerance)
+        near(controllers.output, wanted["controller_output"], tolerance)
+    near(prior_of_head(np.array(given["head_weight"])), right["head_norm_prior"], tolerance)
+
+
+@check
+def fedetf(given, right, tolerance):
+    frame = equiangular(tensor(given["orthonormal_basis"]))
+    near(frame, right["etf"], tolerance)
+    near(frame.T @ frame, right["gram"], tolerance)
+    head = EquiangularHead(8, 5, given["scale"]).double()
+    with torch.no_grad():
+        head.weight.copy_(frame.T)
+        head.projection.weight.copy_(torch.eye(8))
+        head.projection.bias.zero_()
+    for absent, key in (("one", ""), ("floor", "_variant")):
+        loss = LocalBalancedSoftmax(5, absent, np.array(given["local_counts"])).double()
+        features = tensor(given["projected_features"]).requires_grad_()
+        value = loss(head(features), torch.tensor(given["labels"]))
+        near(value, right[f"loss{key}"], FLOAT32)
+        slope, of_scale = torch.autograd.grad(value, (features, head.scale))
+        near(slope, right[f"gradient_in_features{key}"], FLOAT32)
+        if not key:
+            near(of_scale[0], right["gradient_in_scale"], FLOAT32)
+
+
+@check
+def fednh(given, right, tolerance):
+    found = []
+    for client in (1, 2):
+        rows = tensor(given[f"features_client{client}"]), torch.tensor(given[f"labels_client{client}"])
+        sums, counts = class_prototypes(*rows, 5)
+        near(sums, right[f"scaled_prototype_client{client}"], tolerance)
+        found.append((sums.numpy(), counts.numpy()))
+    old = np.array(given["prototypes"])
+    both = (sum(one[i] for one in found) for i in (0, 1))
+    near(moved_prototypes(old, *both, given["rho"]), right["new_prototypes"], tolerance)
+    near(moved_prototypes(old, *found[0], given["rho"]), right["new_prototypes_client1_alone"], tolerance)
+    head = PrototypeHead(4, 5, given["scale"]).double()
+    with torch.no_grad():
+        head.weight.copy_(tensor(given["prototypes"]))
+    wanted = right["cosine_loss"], right["cosine_loss_gradient_in_features"]
+
+    def cosine(features, labels):
+        return nn.functional.cross_entropy(head(features), labels)
+
+    near_both(cosine, given["features_client1"], given["labels_client1"], *wanted, tolerance)
+    bodies = {k: np.array(given[f"body_client{k}"]) for k in (1, 2)}
+    model = Aggregator(FedAvg(fraction_train=1.0), True, {"w": np.array(given["body_server"])}, {})
+    near(one_round(model, bodies)["w"], right["new_body"], tolerance)
+
+
+def one_round(model, weights):
+    """A model's parameters after a round in which clients, counted equally, return these weights."""
+    instructions = model.configure(1, {k + 1: k for k in weights})
+    metrics = {"num-examples": 1.0, "train_loss": 1.0, "steps": 1.0}
+    contents = {k: {"arrays": array_record({"w": w}), "metrics": MetricRecord(metrics)} for k, w in weights.items()}
+    replies = [(k, Message(RecordDict(contents[k]), reply_to=order)) for k, order in instructions]
+    model.aggregate(1, gather(replies, model.reduce, dict(instructions)), instructions)
+    return model.parameters
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ELSEWHERE and name not in NOT_BUILT])

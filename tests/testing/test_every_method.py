@@ -9,6 +9,7 @@ SMALL = {  # settings that keep a run short; a method added later runs as its YA
     "active": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fairfal": {"cycles": 2, "budget": 4, "local_epochs": 2},
     "fedssg": {"training": {"steps": 2}, "pretrain": 1, "force": True, "run_words": ["data.public=3"]},
+    "fednh": {"min_count": 1, "run_words": ["model.head=prototype"]},
     "oneround": {"min_count": 1, "run_words": ["model=logistic"]},
     "public": {"epochs": 1, "run_words": ["data.public=3"]},
     "scope": {"warmup": 1},
