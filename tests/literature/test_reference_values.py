@@ -21,8 +21,10 @@ from fedimb.models.heads import EquiangularHead, PrototypeHead, equiangular
 from fedimb.records import array_record
 from fedimb.serverapp.aggregator import Aggregator
 from fedimb.strategies.climb import WeightedSum, dual_step, multipliers
+from fedimb.strategies.creff import mean_gradients
 from fedimb.strategies.fednh import moved_prototypes
 from fedimb.training.calibrations.fednpc import fit
+from fedimb.training.gradient_matching import class_gradients, fit_head, head_gradient, match_gradients, mismatch
 from fedimb.training.losses.ala import AdaptiveLogitAdjustment
 from fedimb.training.losses.base import targets_of
 from fedimb.training.losses.batch_restricted_ce import BatchRestrictedCrossEntropy
@@ -50,7 +52,6 @@ ELSEWHERE = {
 """Files that the tests of their part read, which must exist and name them."""
 
 NOT_BUILT = {
-    "creff": "to do",
     "fediic": "to do",
     "fedloge": "to do",
     "fedrela": "to do",
@@ -305,6 +306,34 @@ def fednh(given, right, tolerance):
     bodies = {k: np.array(given[f"body_client{k}"]) for k in (1, 2)}
     model = Aggregator(FedAvg(fraction_train=1.0), True, {"w": np.array(given["body_server"])}, {})
     near(one_round(model, bodies)["w"], right["new_body"], tolerance)
+
+
+@check
+def creff(given, right, tolerance):
+    head = tensor(given["head_weight"]), tensor(given["head_bias"])
+    found = []
+    for client in (1, 2):
+        rows = tensor(given[f"features_client{client}"]), torch.tensor(given[f"labels_client{client}"])
+        (weight, bias), held = class_gradients(*rows, *head)
+        for label, wanted in right.get(f"class_gradient_weight_client{client}", {}).items():
+            assert held[int(label)]
+            near(weight[int(label)], wanted, tolerance)
+            near(bias[int(label)], right[f"class_gradient_bias_client{client}"][label], tolerance)
+        found.append({"weight": weight.numpy(), "bias": bias.numpy()})
+    wanted, held = mean_gradients(found)
+    near(wanted[0], right["mean_gradient_weight"], tolerance)
+    near(wanted[1], right["mean_gradient_bias"], tolerance)
+    features = tensor(given["synthetic_features"]).view(5, given["synthetic_per_class"], -1)
+    losses = [mismatch(head_gradient(features[c], c, *head), (wanted[0][c], wanted[1][c])) for c in range(5)]
+    near(torch.stack(losses), right["match_loss_per_class_at_start"], tolerance)
+    near(sum(losses), right["match_loss_total_at_start"], tolerance)
+    for steps, key in ((1, "1_step"), (3, "3_steps")):
+        made = match_gradients(features, wanted, held, head, steps, given["lr_feature"])
+        near(made.flatten(0, 1), right[f"synthetic_after_{key}"], tolerance)
+    start = tensor(given["retrain_start_weight"]), tensor(given["retrain_start_bias"])
+    weight, bias = fit_head(start, made, [torch.arange(15)] * given["retrain_epochs"], given["lr_retrain"])
+    near(weight, right["retrained_weight"], tolerance)
+    near(bias, right["retrained_bias"], tolerance)
 
 
 def one_round(model, weights):
