@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from fedimb.errors import ConfigError
 
-Head = Literal["linear", "bias_free", "cosine", "prototype", "etf", "quadratic", "diagonal"]
+Head = Literal["linear", "cosine", "bias_free", "prototype", "etf", "quadratic", "diagonal"]
 
 
 OWN_HEAD = {
@@ -175,8 +175,8 @@ def build_head(kind: Head, width: int, n_classes: int) -> nn.Linear:
     """
     made = {
         "linear": nn.Linear,
-        "bias_free": BiasFreeHead,
         "cosine": CosineHead,
+        "bias_free": BiasFreeHead,
         "prototype": PrototypeHead,
         "etf": EquiangularHead,
         "quadratic": QuadraticHead,
